@@ -1,0 +1,54 @@
+# Everything from a fresh checkout: each target makes the environment it needs, and installs the package into it.
+# It takes Python >= 3.10, a C compiler and network access to a package registry.
+#
+#   make test                                     the whole suite, once for each core
+#   make test PYTHON=python3.13 VENV=.venv-3.13   the same with another interpreter
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+TOOLS := $(VENV)/tools.stamp
+PACKAGE := $(VENV)/package.stamp
+SOURCES := $(shell find src -name '*.py' -o -name '*.pyi' -o -name '*.pyx' -o -name py.typed)
+
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PYTEST := $(BIN)/coverage run -m pytest
+
+.PHONY: bench clean demo help lint test
+
+help:
+	@echo 'make demo | test | lint | bench | clean'
+
+$(TOOLS): requirements-dev.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "treehub-level needs Python 3.10 or later")'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --requirement requirements-dev.txt
+	touch $@
+
+$(PACKAGE): $(TOOLS) pyproject.toml CMakeLists.txt $(SOURCES)
+	$(PIP) install --no-build-isolation --force-reinstall --no-deps .
+	touch $@
+
+demo: $(PACKAGE)
+	$(BIN)/python examples/demo.py
+
+test: $(PACKAGE)
+	$(BIN)/coverage erase
+	TREEHUB_LEVEL_CORE=python $(PYTEST) -m 'not once'
+	TREEHUB_LEVEL_CORE=c $(PYTEST)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+lint: $(PACKAGE)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest treehub_level._core_c
+
+bench: $(PACKAGE)
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) dist demo-data .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
