@@ -1,0 +1,42 @@
+# cython: language_level=3, auto_pickle=False, autotestdict=False
+"""The compiled core of treehub-level.
+
+What each name does is said once, in ``treehub_level/_core_c.pyi``. Each function here does the common case in C. Whatever it
+does not take (a wrong type, a fault, a rare form) it hands over whole to its twin in ``treehub_level/_core_py``, which decides,
+and words the error: so the two cores cannot differ in a message, and the loops here stay short.
+"""
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.dict cimport PyDict_Next
+from cpython.float cimport PyFloat_AS_DOUBLE
+from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE, PyList_New, PyList_SET_ITEM
+from cpython.long cimport PyLong_AsLongLongAndOverflow
+from cpython.object cimport PyObject, PyTypeObject
+from cpython.ref cimport Py_INCREF, Py_TYPE
+from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE
+from cpython.unicode cimport PyUnicode_AsUTF8String, PyUnicode_DecodeUTF8
+from libc.math cimport isfinite
+from libc.stdint cimport int64_t
+from libc.string cimport memchr, memcmp, memcpy
+
+import orjson
+
+from treehub_level._core_py import batch as _batch_py
+from treehub_level._core_py import keys as _keys_py
+from treehub_level._core_py import records as _records_py
+from treehub_level._core_py import scan as _scan_py
+from treehub_level._core_py.batch import JSONBytes
+from treehub_level.types import Delete, Put
+
+cdef extern from "Python.h":
+    int PyGC_Disable()
+    int PyGC_Enable()
+
+cdef object dumps = orjson.dumps
+cdef object loads = orjson.loads
+
+include "keys.pyx"
+include "records.pyx"
+include "batch.pyx"
+include "scan.pyx"

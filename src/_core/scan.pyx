@@ -1,0 +1,142 @@
+# Prefix-range scans, decoded in bulk. The twin of _core_py/scan.py.
+
+cdef object JSONDecodeError = orjson.JSONDecodeError
+
+
+cdef object text_at(list items, Py_ssize_t index, bint rows):
+    """The JSON text of an item: its second part where items are rows. None if it is not bytes."""
+    cdef object item = items[index]
+    if rows:
+        if type(item) is not tuple or PyTuple_GET_SIZE(item) != 2:
+            return None
+        item = (<tuple>item)[1]
+    return item if isinstance(item, bytes) else None
+
+
+cdef list loads_all(list items, bint rows):
+    """Parse many JSON texts as one array; None if they must be looked at one by one to find the fault."""
+    cdef Py_ssize_t index, count = len(items), size = 1
+    cdef object text, parsed
+    cdef bytes array
+    cdef char *out
+    if count == 0:
+        return []
+    for index in range(count):
+        text = text_at(items, index, rows)
+        if text is None:
+            return None
+        size += PyBytes_GET_SIZE(text) + 1
+    array = PyBytes_FromStringAndSize(NULL, size)
+    out = PyBytes_AS_STRING(array)
+    for index in range(count):
+        out[0] = c',' if index else c'['
+        text = text_at(items, index, rows)
+        memcpy(out + 1, PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text))
+        out += 1 + PyBytes_GET_SIZE(text)
+    out[0] = c']'
+    try:
+        parsed = loads(array)
+    except JSONDecodeError:
+        return None
+    return <list>parsed if len(<list>parsed) == count else None
+
+
+@cython.final
+cdef class Decoder:
+    # Readable from Python: the twin's methods are called with a Decoder of this class.
+    cdef readonly Py_ssize_t _strip
+    cdef readonly bint _raw_keys, _raw_values
+
+    def __cinit__(self, *, Py_ssize_t strip=0, bint raw_keys=False, bint raw_values=False):
+        if strip < 0:
+            raise ValueError(f"strip is a number of bytes, not {strip}")
+        self._strip = strip
+        self._raw_keys = raw_keys
+        self._raw_values = raw_values
+
+    def key(self, key):
+        cdef object decoded = self.fast_key(key)
+        return _scan_py.Decoder.key(self, key) if decoded is None else decoded
+
+    def value(self, key, value):
+        if not self._raw_values and type(value) is bytes:
+            try:
+                return loads(value)
+            except JSONDecodeError:
+                pass
+        return _scan_py.Decoder.value(self, key, value)
+
+    def items(self, rows):
+        cdef list results = self.fast_items(rows) if type(rows) is list else None
+        return _scan_py.Decoder.items(self, rows) if results is None else results
+
+    def keys(self, keys):
+        return [self.key(key) for key in keys]
+
+    def values(self, rows):
+        cdef list results = None
+        if type(rows) is list and not self._raw_values:
+            results = loads_all(rows, True)
+        return _scan_py.Decoder.values(self, rows) if results is None else results
+
+    # What follows answers None where the twin must judge.
+
+    cdef list fast_items(self, list rows):
+        cdef list results = None if self._raw_values else loads_all(rows, True)
+        cdef Py_ssize_t index
+        cdef object key
+        if results is None:
+            return None
+        for index in range(len(results)):
+            key = self.fast_key((<tuple>rows[index])[0])
+            if key is None:
+                return None
+            results[index] = (key, results[index])
+        return results
+
+    cdef object fast_key(self, object key):
+        if self._raw_keys or type(key) is not bytes:
+            return None
+        return text(<bytes>key, self._strip)
+
+
+def collect(fetch, decode, keep, limit, chunk):
+    cdef list results = []
+    while limit is None or len(results) < limit:
+        wanted = chunk if limit is None or keep is not None else min(chunk, limit - len(results))
+        rows = fetch(wanted)
+        if not rows:
+            break
+        decoded = without_gc(decode, rows)
+        if keep is None:
+            results += decoded
+            continue
+        for result in decoded:
+            if keep(result):
+                results.append(result)
+                if limit is not None and len(results) == limit:
+                    break
+    return results
+
+
+def decode_changes(records):
+    cdef list changes = loads_all(<list>records, False) if type(records) is list else None
+    if changes is not None:
+        for change in changes:
+            if not is_change(change):
+                changes = None
+                break
+    return _scan_py.decode_changes(records) if changes is None else changes
+
+
+cdef bint is_change(object change):
+    return type(change) is list and 1 <= len(<list>change) <= 2 and type((<list>change)[0]) is str
+
+
+cdef object without_gc(object decode, object rows):
+    if not PyGC_Disable():
+        return decode(rows)
+    try:
+        return decode(rows)
+    finally:
+        PyGC_Enable()

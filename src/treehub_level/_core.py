@@ -1,0 +1,68 @@
+"""The one file that knows that there are two cores. It chooses when it is first imported.
+
+``TREEHUB_LEVEL_CORE=c`` asks for the compiled core, ``TREEHUB_LEVEL_CORE=python`` for its twin. Unset (or empty), it
+is the compiled one where there is one. `CORE` says which one is live.
+"""
+# ruff: noqa: F405
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from typing import TYPE_CHECKING, Final, Literal
+
+if TYPE_CHECKING:
+    from ._core_c import *  # noqa: F403
+
+_VARIABLE: Final = "TREEHUB_LEVEL_CORE"
+
+__all__ = [
+    "CORE",
+    "MAX_CID",
+    "MAX_DEPTH",
+    "MAX_KEY_BYTES",
+    "MAX_VALUE_BYTES",
+    "Decoder",
+    "Encoder",
+    "JSONBytes",
+    "KeySpace",
+    "apply_batch",
+    "check_value",
+    "cid_key",
+    "client_batch",
+    "collect",
+    "decode_changes",
+    "decode_key",
+    "encode_json_key",
+    "encode_key",
+    "encode_value",
+    "join_record",
+    "parse_cid_key",
+    "range_bounds",
+    "server_batch",
+    "split_record",
+    "successor",
+]
+
+
+def _select(choice: str) -> Literal["c", "python"]:
+    if choice not in ("", "c", "python"):
+        raise ImportError(f'{_VARIABLE} is {choice!r}: it must be "c" or "python", or not be set')
+    if choice == "python":
+        return "python"
+    try:
+        import_module("._core_c", __package__)
+    except ImportError as error:
+        if choice == "c":
+            raise ImportError(
+                f"{_VARIABLE} asks for the compiled core, and it is not installed: "
+                f"reinstall treehub-level with a C compiler at hand, or set {_VARIABLE}=python"
+            ) from error
+        return "python"
+    return "c"
+
+
+#: The core that is live: "c" or "python".
+CORE: Final[Literal["c", "python"]] = _select(os.environ.get(_VARIABLE, ""))
+_core = import_module("._core_c" if CORE == "c" else "._core_py", __package__)
+globals().update((name, getattr(_core, name)) for name in __all__ if name != "CORE")

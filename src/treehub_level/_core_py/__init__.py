@@ -1,0 +1,53 @@
+"""The pure-Python core: the same names, results and errors as the compiled one, where there is none."""
+
+from .batch import (
+    Encoder,
+    JSONBytes,
+    apply_batch,
+    check_value,
+    client_batch,
+    encode_value,
+    server_batch,
+)
+from .keys import (
+    MAX_CID,
+    MAX_DEPTH,
+    MAX_KEY_BYTES,
+    MAX_VALUE_BYTES,
+    KeySpace,
+    cid_key,
+    decode_key,
+    encode_key,
+    parse_cid_key,
+    range_bounds,
+    successor,
+)
+from .records import encode_json_key, join_record, split_record
+from .scan import Decoder, collect, decode_changes
+
+__all__ = [
+    "MAX_CID",
+    "MAX_DEPTH",
+    "MAX_KEY_BYTES",
+    "MAX_VALUE_BYTES",
+    "Decoder",
+    "Encoder",
+    "JSONBytes",
+    "KeySpace",
+    "apply_batch",
+    "check_value",
+    "cid_key",
+    "client_batch",
+    "collect",
+    "decode_changes",
+    "decode_key",
+    "encode_json_key",
+    "encode_key",
+    "encode_value",
+    "join_record",
+    "parse_cid_key",
+    "range_bounds",
+    "server_batch",
+    "split_record",
+    "successor",
+]

@@ -1,0 +1,43 @@
+"""Change records: join and split without decoding the value. The twin of ``records.pyx``."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import orjson
+
+from .keys import check_bytes, decode_key, encode_key, shown
+
+_WHITE_SPACE: Final = b" \t\n\r"
+#: `[string]` or `[string, something]`. What the string holds is for the JSON parser to judge.
+_RECORD: Final = re.compile(
+    rb'[ \t\n\r]*\[[ \t\n\r]*("[^"\\]*(?:\\.[^"\\]*)*")[ \t\n\r]*(?:,(.*))?\][ \t\n\r]*', re.DOTALL
+)
+
+
+def encode_json_key(key: bytes) -> bytes:
+    """See ``_core_c.pyi``."""
+    return orjson.dumps(decode_key(key))
+
+
+def join_record(key: bytes, value: bytes | None) -> bytes:
+    """See ``_core_c.pyi``."""
+    if value is None:
+        return b"[%b]" % encode_json_key(key)
+    check_bytes(value, "a value in bytes")
+    return b"[%b,%b]" % (encode_json_key(key), value)
+
+
+def split_record(record: bytes) -> tuple[bytes, bytes | None]:
+    """See ``_core_c.pyi``."""
+    check_bytes(record, "a change record")
+    parts = _RECORD.fullmatch(record)
+    value = None if parts is None or parts[2] is None else parts[2].strip(_WHITE_SPACE)
+    if parts is None or value == b"":
+        raise ValueError(f"{shown(record)} is not a change record: it is neither [key] nor [key,value]")
+    try:
+        key = orjson.loads(parts[1])
+    except orjson.JSONDecodeError as error:
+        raise ValueError(f"{shown(record)} is not a change record: its key is not a JSON string: {error.msg}") from None
+    return encode_key(key), value

@@ -1,0 +1,129 @@
+"""Prefix-range scans, decoded in bulk. The twin of ``scan.pyx``."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, final
+
+import orjson
+
+from ..errors import DecodeError
+from .keys import check_bytes, decode_key, shown
+
+if TYPE_CHECKING:
+    from ..backends.base import Row
+
+
+@final
+class Decoder:
+    """See ``_core_c.pyi``."""
+
+    __slots__ = ("_raw_keys", "_raw_values", "_strip")
+
+    def __init__(self, *, strip: int = 0, raw_keys: bool = False, raw_values: bool = False) -> None:
+        if strip < 0:
+            raise ValueError(f"strip is a number of bytes, not {strip}")
+        self._strip = strip
+        self._raw_keys = raw_keys
+        self._raw_values = raw_values
+
+    def key(self, key: bytes) -> Any:
+        """Decode one key."""
+        check_bytes(key, "a stored key")
+        stripped = key[self._strip :]
+        return stripped if self._raw_keys else decode_key(stripped)
+
+    def value(self, key: bytes, value: bytes) -> Any:
+        """Decode the value stored under key."""
+        check_bytes(value, "a stored value")
+        if self._raw_values:
+            return value
+        try:
+            return orjson.loads(value)
+        except orjson.JSONDecodeError as error:
+            raise DecodeError(f"the value stored under {shown(key)} is not JSON: {error}") from error
+
+    def items(self, rows: Sequence[Row]) -> list[tuple[Any, Any]]:
+        """Decode keys and values."""
+        return list(zip(self.keys([key for key, _ in rows]), self.values(rows), strict=True))
+
+    def keys(self, keys: Sequence[bytes]) -> list[Any]:
+        """Decode many keys."""
+        return [self.key(key) for key in keys]
+
+    def values(self, rows: Sequence[Row]) -> list[Any]:
+        """Decode many values, with one call of the JSON parser where all of them are well."""
+        if not self._raw_values:
+            decoded = _loads_all([value for _, value in rows])
+            if decoded is not None:
+                return decoded
+        return [self.value(key, value) for key, value in rows]
+
+
+def collect(
+    fetch: Callable[[int], list[Any]],
+    decode: Callable[[Any], list[Any]],
+    keep: Callable[[Any], object] | None,
+    limit: int | None,
+    chunk: int,
+) -> list[Any]:
+    """See ``_core_c.pyi``."""
+    results: list[Any] = []
+    while limit is None or len(results) < limit:
+        wanted = chunk if limit is None or keep is not None else min(chunk, limit - len(results))
+        rows = fetch(wanted)
+        if not rows:
+            break
+        decoded = _without_gc(decode, rows)
+        if keep is None:
+            results += decoded
+            continue
+        for result in decoded:
+            if keep(result):
+                results.append(result)
+                if len(results) == limit:
+                    break
+    return results
+
+
+def decode_changes(records: Sequence[bytes]) -> list[Any]:
+    """See ``_core_c.pyi``."""
+    changes = _loads_all(records)
+    if changes is not None and all(map(_is_change, changes)):
+        return changes
+    return [_change(record) for record in records]
+
+
+def _change(record: bytes) -> Any:
+    check_bytes(record, "a change record")
+    try:
+        change = orjson.loads(record)
+    except orjson.JSONDecodeError as error:
+        raise ValueError(f"{shown(record)} is not a change record: {error}") from error
+    if not _is_change(change):
+        raise ValueError(f"{shown(record)} is not a change record: it is neither [key] nor [key,value]")
+    return change
+
+
+def _is_change(change: object) -> bool:
+    return type(change) is list and 1 <= len(change) <= 2 and type(change[0]) is str
+
+
+def _loads_all(texts: Sequence[bytes]) -> list[Any] | None:
+    """Parse many JSON texts at once, or return None if they must be looked at one by one to find the fault."""
+    try:
+        parsed: list[Any] = orjson.loads(b"[%b]" % b",".join(texts))
+    except (orjson.JSONDecodeError, TypeError):
+        return None
+    return parsed if len(parsed) == len(texts) else None
+
+
+def _without_gc(decode: Callable[[Any], list[Any]], rows: Any) -> list[Any]:
+    if not gc.isenabled():
+        return decode(rows)
+    gc.disable()
+    try:
+        return decode(rows)
+    finally:
+        gc.enable()

@@ -1,0 +1,95 @@
+"""Change records: joined and split without decoding the value."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+from core.values import JSON
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from treehub_level.errors import DecodeError
+
+pytestmark = pytest.mark.once
+
+
+@given(key=st.text(), value=JSON)
+@example(key='a"b\\c\n\x00\x7f', value=None)
+@example(key="é\u2028😀", value={})
+def test_a_record_is_the_json_of_key_and_value(core: Any, key: str, value: Any) -> None:
+    stored = orjson.dumps(value)
+    record = core.join_record(key.encode(), stored)
+    assert record == orjson.dumps([key, value])
+    assert core.split_record(record) == (key.encode(), stored)
+    assert core.encode_json_key(key.encode()) == orjson.dumps(key)
+
+
+@given(key=st.text())
+def test_the_record_of_a_deletion_is_the_json_of_its_key(core: Any, key: str) -> None:
+    record = core.join_record(key.encode(), None)
+    assert record == orjson.dumps([key])
+    assert core.split_record(record) == (key.encode(), None)
+
+
+@pytest.mark.parametrize("value", [b'"A"', b"1.0", b'{"b":1, "a":2}', b"1E2"])
+def test_the_bytes_of_a_value_survive_as_they_are(core: Any, value: bytes) -> None:
+    assert core.split_record(core.join_record(b"k", value)) == (b"k", value)
+
+
+@pytest.mark.parametrize(
+    ("record", "parts"),
+    [
+        (b' \t\r\n[ "a" , {"x": [1, 2]} ] ', (b"a", b'{"x": [1, 2]}')),
+        (b'["\\u0061"]', (b"a", None)),
+        (b'["\\ud83d\\ude00","]"]', ("😀".encode(), b'"]"')),
+        (b'["a\\"b",1]', (b'a"b', b"1")),
+        (b'["",null]', (b"", b"null")),
+        (b'["a" ]', (b"a", None)),
+    ],
+)
+def test_any_valid_json_is_read(core: Any, record: bytes, parts: tuple[bytes, bytes | None]) -> None:
+    assert core.split_record(record) == parts
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        b"",
+        b"[]",
+        b"null",
+        b"[1]",
+        b"[1,2]",
+        b'"a"',
+        b'{"a":1}',
+        b'["a"',
+        b'"a"]',
+        b'["a",]',
+        b'["a", ]',
+        b'["a" 1]',
+        b'["a"]x',
+        b'["a]',
+        b'["a\x00"]',
+        b'["\xff"]',
+        b'["\\ud800"]',
+        b'["\\x"]',
+        b'\x0b["a"]',
+    ],
+)
+def test_what_is_no_record_is_refused(core: Any, record: bytes) -> None:
+    with pytest.raises(ValueError, match="is not a change record"):
+        core.split_record(record)
+
+
+def test_a_key_that_is_not_utf8_cannot_be_joined(core: Any) -> None:
+    with pytest.raises(DecodeError, match="is not UTF-8"):
+        core.join_record(b"\xff", b"1")
+
+
+def test_keys_and_values_of_records_are_bytes(core: Any) -> None:
+    for key, value in [("a", b"1"), (b"a", "1"), (None, None), (b"a", 1)]:
+        with pytest.raises(TypeError, match="must be bytes, not"):
+            core.join_record(key, value)
+    with pytest.raises(TypeError, match="a change record must be bytes, not str"):
+        core.split_record('["a"]')

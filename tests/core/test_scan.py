@@ -1,0 +1,167 @@
+"""From stored rows to what users get, in bulk."""
+
+from __future__ import annotations
+
+import gc
+from typing import Any
+
+import orjson
+import pytest
+from core.values import JSON
+from hypothesis import given
+from hypothesis import strategies as st
+
+from treehub_level.errors import DecodeError
+
+pytestmark = pytest.mark.once
+
+
+@given(items=st.lists(st.tuples(st.text(), JSON)))
+def test_what_was_encoded_decodes_to_what_it_was(core: Any, items: list[tuple[str, Any]]) -> None:
+    rows = core.Encoder().pairs(items)
+    decoder = core.Decoder()
+    assert decoder.items(rows) == items
+    assert decoder.values(rows) == [value for _, value in items]
+    assert decoder.keys([key for key, _ in rows]) == [key for key, _ in items]
+    assert [(decoder.key(key), decoder.value(key, value)) for key, value in rows] == items
+
+
+def test_the_prefix_of_a_sublevel_is_left_out(core: Any) -> None:
+    decoder = core.Decoder(strip=4)
+    assert decoder.key("sub/é".encode()) == "é"
+    assert decoder.items([(b"sub/a", b"1"), (b"sub/", b"2")]) == [("a", 1), ("", 2)]
+    assert decoder.keys([b"sub/a", b"x"]) == ["a", ""]
+
+
+def test_a_negative_number_of_bytes_cannot_be_left_out(core: Any) -> None:
+    with pytest.raises(ValueError, match="strip is a number of bytes, not -1"):
+        core.Decoder(strip=-1)
+
+
+def test_raw_keys_and_values_come_back_as_they_are(core: Any) -> None:
+    decoder = core.Decoder(strip=1, raw_keys=True, raw_values=True)
+    assert decoder.items([(b"p\xff", b"{")]) == [(b"\xff", b"{")]
+    assert decoder.values([(b"p\xff", b"{")]) == [b"{"]
+    assert decoder.keys([b"p\xff"]) == [b"\xff"]
+    assert core.Decoder(raw_keys=True).items([(b"\xff", b"1")]) == [(b"\xff", 1)]
+    assert core.Decoder(raw_values=True).items([(b"a", b"{")]) == [("a", b"{")]
+
+
+@pytest.mark.parametrize(
+    "value", [b"", b"{", b"1,2", b"[1", b"1]", b"\xff", b'"\xff"', b"NaN", b"tru", b"1 2", b",", b"1,"]
+)
+def test_a_value_that_is_not_json_is_named_by_its_key(core: Any, value: bytes) -> None:
+    rows = [(b"a", b"1"), ("ключ".encode(), value), (b"b", b"2")]
+    for decode in (core.Decoder().items, core.Decoder().values):
+        with pytest.raises(DecodeError, match="the value stored under 'ключ' is not JSON"):
+            decode(rows)
+    with pytest.raises(DecodeError, match="the value stored under 'ключ' is not JSON"):
+        core.Decoder().value(*rows[1])
+
+
+def test_a_key_that_is_not_utf8_is_named_by_its_bytes(core: Any) -> None:
+    with pytest.raises(DecodeError, match=r"the stored key 'a\\\\xff' is not UTF-8"):
+        core.Decoder().items([(b"a\xff", b"1")])
+    with pytest.raises(DecodeError, match=r"the stored key 'a\\\\xff' is not UTF-8"):
+        core.Decoder().keys([b"a\xff"])
+
+
+def test_white_space_around_a_value_is_read(core: Any) -> None:
+    assert core.Decoder().values([(b"a", b" 1\n"), (b"b", b"\t[ ] ")]) == [1, []]
+
+
+# ------------------------------------------------------------------------------------------------ collect
+
+
+class Source:
+    """Hands out numbers in order, and remembers how many were asked for each time."""
+
+    def __init__(self, count: int) -> None:
+        self.left = list(range(count))
+        self.asked: list[int] = []
+
+    def fetch(self, limit: int) -> list[int]:
+        self.asked.append(limit)
+        rows, self.left = self.left[:limit], self.left[limit:]
+        return rows
+
+
+def plain(rows: list[Any]) -> list[Any]:
+    return rows
+
+
+def test_without_a_limit_everything_is_fetched_chunk_by_chunk(core: Any) -> None:
+    source = Source(25)
+    assert core.collect(source.fetch, plain, None, None, 10) == list(range(25))
+    assert source.asked == [10, 10, 10, 10]
+
+
+def test_no_more_is_fetched_than_a_limit_needs(core: Any) -> None:
+    source = Source(25)
+    assert core.collect(source.fetch, plain, None, 12, 10) == list(range(12))
+    assert source.asked == [10, 2]
+    assert core.collect(source.fetch, plain, None, 0, 10) == []
+    assert source.asked == [10, 2]
+
+
+def test_a_limit_counts_what_the_filter_keeps_and_stops_it(core: Any) -> None:
+    seen = []
+
+    def even(number: int) -> bool:
+        seen.append(number)
+        return number % 2 == 0
+
+    assert core.collect(Source(25).fetch, plain, even, 3, 10) == [0, 2, 4]
+    assert seen == [0, 1, 2, 3, 4]
+    assert core.collect(Source(25).fetch, plain, even, None, 10) == list(range(0, 25, 2))
+
+
+def test_what_a_filter_raises_comes_through(core: Any) -> None:
+    with pytest.raises(ZeroDivisionError):
+        core.collect(Source(3).fetch, plain, lambda number: 1 / number, None, 10)
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+@pytest.mark.parametrize("fails", [True, False])
+def test_garbage_collection_rests_while_a_chunk_is_decoded_and_is_as_it_was_after(
+    core: Any, enabled: bool, fails: bool
+) -> None:
+    during = []
+
+    def decode(rows: list[Any]) -> list[Any]:
+        during.append(gc.isenabled())
+        return [1 // (0 if fails else 1)]
+
+    def keep(result: Any) -> bool:
+        during.append(gc.isenabled())
+        return True
+
+    was_enabled = gc.isenabled()
+    (gc.enable if enabled else gc.disable)()
+    try:
+        if fails:
+            with pytest.raises(ZeroDivisionError):
+                core.collect(Source(1).fetch, decode, keep, None, 10)
+        else:
+            core.collect(Source(1).fetch, decode, keep, None, 10)
+        after = gc.isenabled()
+    finally:
+        (gc.enable if was_enabled else gc.disable)()
+    assert after is enabled
+    assert during == ([False] if fails else [False, enabled])
+
+
+# ------------------------------------------------------------------------------------------------ changes
+
+
+@given(changes=st.lists(st.tuples(st.text()) | st.tuples(st.text(), JSON)))
+def test_records_decode_to_plain_lists(core: Any, changes: list[tuple[Any, ...]]) -> None:
+    assert core.decode_changes([orjson.dumps(change) for change in changes]) == [list(change) for change in changes]
+
+
+@pytest.mark.parametrize(
+    "record", [b"", b"[]", b"[1]", b"[1,2]", b'["a",1,2]', b'{"a":1}', b"null", b'["a"],["b"]', b'["a']
+)
+def test_a_list_of_records_that_holds_another_thing_is_refused(core: Any, record: bytes) -> None:
+    with pytest.raises(ValueError, match="is not a change record"):
+        core.decode_changes([b'["a",1]', record])
