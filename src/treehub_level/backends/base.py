@@ -1,0 +1,168 @@
+"""The contract between the engine and a store of bytes.
+
+A backend orders keys bytewise, writes batches atomically, and reads from snapshots. It knows nothing of
+JSON, modes or change ids. ``treehub_level.testing.conformance`` holds every backend to what is written here.
+
+Threads: after ``open()`` any method may be called from any thread at the same time. The engine promises that
+``close()`` is called once, alone: no call is running, and every cursor and snapshot was closed before.
+
+States: a backend can be opened again after it was closed. Opening an open one raises ``LockedError``, closing one that
+is not open does nothing, and every method that reads or writes raises ``NotOpenError`` unless it is open.
+
+Errors: a vendor's exceptions are translated in that vendor's file, cause chained, to ``StorageError``,
+``CorruptionError`` or ``LockedError``; none escapes as itself.
+"""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+#: One step of a batch: a key and the value to store, or ``None`` to delete the key (absent is fine).
+Entry = tuple[bytes, bytes | None]
+#: What is written at once. Later entries of a key win over earlier ones.
+Batch = Sequence[Entry]
+Row = tuple[bytes, bytes]
+
+
+@dataclass(frozen=True)
+class Supports:
+    """What a backend can do; the engine and the conformance suite read it.
+
+    Attributes:
+        persistent: The data outlives ``close()`` and the process.
+        inline_reads: ``get``, ``get_many`` and small scans are cheap enough (microseconds) to run on an event loop.
+        shared: Several processes may open the same store, so nothing may be decided from memory: the CID is
+            read inside ``exclusive()``.
+    """
+
+    persistent: bool
+    inline_reads: bool
+    shared: bool = False
+
+
+class Cursor(Protocol):
+    """A walk over a key range, at the moment it was made, whatever is written meanwhile."""
+
+    def fetch(self, limit: int) -> list[Row]:
+        """Return the next rows, at most ``limit`` of them; an empty list at the end, and ever after."""
+
+    def fetch_keys(self, limit: int) -> list[bytes]:
+        """The same, keys only. A cursor is used with one of the two methods throughout."""
+
+    def close(self) -> None:
+        """Give back what it holds. Closing twice is harmless; fetching afterwards is the caller's fault."""
+
+
+class Reader(Protocol):
+    """What can be read from: a backend (now), a snapshot (at one moment), a transaction (inside ``exclusive()``)."""
+
+    def get(self, key: bytes) -> bytes | None:
+        """Return the value of ``key``, or ``None`` if there is none."""
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Return one value or ``None`` for each key, in the order asked, all of one moment."""
+
+    def scan(self, start: bytes | None, stop: bytes | None, *, reverse: bool = False, values: bool = True) -> Cursor:
+        """Walk ``start <= key < stop``.
+
+        Args:
+            start: The first key, inclusive; ``None`` for the first there is.
+            stop: The end, exclusive; ``None`` for no end. ``start >= stop`` is an empty walk.
+            reverse: From the last key down to the first.
+            values: Whether ``fetch`` will be called; with ``False`` only ``fetch_keys`` will.
+        """
+
+
+class Snapshot(Reader, Protocol):
+    """A Reader that stays at the moment it was made."""
+
+    def close(self) -> None:
+        """Let the moment go. Closing twice is harmless."""
+
+
+class Transaction(Reader, Protocol):
+    """A Reader and one writer, with every other writer kept out."""
+
+    def write(self, batch: Batch, *, durable: bool = False) -> None:
+        """Apply every entry, in order, or none. Called at most once in a transaction, as its last act.
+
+        Args:
+            batch: What to write.
+            durable: Return only once the bytes are on disk (fsync, or the engine's like).
+        """
+
+
+class Backend(ABC):
+    """An ordered store of bytes. Subclass it, name it in the entry-point group ``treehub_level.backends``.
+
+    Args:
+        name: What ``Level(name)`` was given: a path, a label, a URL.
+        **options: Whatever else the constructor of ``Level`` was given and did not know.
+    """
+
+    #: What this backend can do.
+    supports: ClassVar[Supports]
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._exclusive = threading.RLock()
+
+    @abstractmethod
+    def open(self) -> None:
+        """Open, creating the store where there is none.
+
+        Raises:
+            LockedError: Somebody else has it open.
+            StorageError: It cannot be reached, made or read.
+            CorruptionError: What is there cannot be trusted.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close. The engine has seen to it that nothing is in use."""
+
+    @abstractmethod
+    def get(self, key: bytes) -> bytes | None:
+        """See `Reader.get`."""
+
+    @abstractmethod
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """See `Reader.get_many`."""
+
+    @abstractmethod
+    def scan(self, start: bytes | None, stop: bytes | None, *, reverse: bool = False, values: bool = True) -> Cursor:
+        """See `Reader.scan`."""
+
+    @abstractmethod
+    def snapshot(self) -> Snapshot:
+        """Hold this moment for reading."""
+
+    @abstractmethod
+    def write(self, batch: Batch, *, durable: bool = False) -> None:
+        """See `Transaction.write`. The engine calls it inside `exclusive` only."""
+
+    @contextmanager
+    def exclusive(self) -> Iterator[Transaction]:
+        """Keep every other writer out while the block decides and writes.
+
+        An embedded store needs no more than this lock. A shared one begins a transaction here, locks the row
+        of the CID first, commits what ``write`` was given at the end, and rolls back when the block raises.
+        """
+        with self._exclusive:
+            yield self
+
+    def exists(self) -> bool:
+        """Whether ``open()`` would find a store, rather than make one. Called while closed."""
+        return True
+
+    def size_on_disk(self) -> int | None:
+        """Bytes that the store takes on disk, or ``None`` where that has no meaning."""
+        return None
+
+    def compact(self) -> None:  # noqa: B027  # nothing to do is a good default, not a forgotten method
+        """Ask the engine to drop what was overwritten. Nothing to do by default."""

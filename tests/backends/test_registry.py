@@ -1,0 +1,213 @@
+"""Names of backends, and who stands behind them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from treehub_level import Backend, BackendNotFoundError, MemoryBackend, blocking
+from treehub_level.backends import create, register
+from treehub_level.backends.plyvel import PlyvelBackend
+
+pytestmark = pytest.mark.once
+
+
+class Optional(MemoryBackend):
+    def __init__(self, name: str, *, colour: str = "red", size: int = 1) -> None:
+        super().__init__(name)
+        self.colour = colour
+
+
+@pytest.mark.parametrize("name", ["leveldb", "plyvel"])
+def test_leveldb_is_served_by_plyvel(name: str, tmp_path: Path) -> None:
+    assert type(create(name, str(tmp_path), {})) is PlyvelBackend
+
+
+def test_memory_is_a_name() -> None:
+    backend = create("memory", "label", {})
+    assert type(backend) is MemoryBackend
+    assert backend.name == "label"
+
+
+def test_a_class_is_called_with_the_name_and_the_options() -> None:
+    backend = create(Optional, "label", {"colour": "blue"})
+    assert isinstance(backend, Optional)
+    assert (backend.name, backend.colour) == ("label", "blue")
+
+
+def test_a_callable_is_called_with_the_name() -> None:
+    instances = {"label": MemoryBackend("mine")}
+    assert create(lambda name: instances[name], "label", {}) is instances["label"]
+
+
+def test_a_level_is_opened_over_what_was_registered() -> None:
+    instance = MemoryBackend("registered")
+    register("test-registered", lambda name: instance)
+    with blocking.Level("label", backend="test-registered") as level:
+        level.put("k", 1)
+    instance.open()
+    assert instance.get(b"k") == b"1"
+
+
+def test_what_is_registered_last_wins() -> None:
+    register("test-twice", lambda name: MemoryBackend("first"))
+    register("test-twice", lambda name: MemoryBackend("second"))
+    assert create("test-twice", "label", {}).name == "second"
+
+
+@pytest.mark.parametrize(("name", "factory"), [(7, MemoryBackend), ("name", MemoryBackend("an instance"))])
+def test_registering_something_else_is_a_type_error(name: Any, factory: Any) -> None:
+    with pytest.raises(TypeError, match=r"must be a"):
+        register(name, factory)
+
+
+# ---------------------------------------------------------------------------------------------------- what is wrong
+
+
+def test_an_unknown_name_says_what_is_installed() -> None:
+    register("test-known", MemoryBackend)
+    with pytest.raises(BackendNotFoundError, match=r"'leveldbb'; installed: .*leveldb, memory, plyvel.*test-known"):
+        create("leveldbb", "label", {})
+
+
+@pytest.mark.parametrize("name", ["leveldb", "plyvel"])
+def test_a_missing_library_says_what_to_install(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("plyvel", "plyvel_next"):
+        monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.delitem(sys.modules, "treehub_level.backends.plyvel")
+    with pytest.raises(BackendNotFoundError) as caught:
+        create(name, "label", {})
+    assert f"backend {name!r}" in str(caught.value)
+    assert 'pip install "treehub-level[plyvel]"' in str(caught.value)
+    assert str(caught.value).endswith(f"installed: {', '.join(_installed_without_leveldb())}")
+    assert isinstance(caught.value.__cause__, ImportError)
+
+
+def _installed_without_leveldb() -> list[str]:
+    with pytest.raises(BackendNotFoundError) as caught:
+        create("no such name", "label", {})
+    return str(caught.value).rpartition("installed: ")[2].split(", ")
+
+
+@pytest.mark.parametrize(
+    ("factory", "message"),
+    [
+        ("memory", "backend 'memory' has no option 'durabel'; it takes none"),
+        (Optional, "backend Optional has no option 'durabel'; its options are colour, size"),
+        (lambda name: MemoryBackend(name), "has no option 'durabel'; it takes none"),
+        (
+            "leveldb",
+            "backend 'leveldb' has no option 'durabel'; its options are write_buffer_size, bloom_filter_bits, ",
+        ),
+    ],
+    ids=["memory", "class", "callable", "leveldb"],
+)
+def test_an_unknown_option_is_named(factory: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=message):
+        create(factory, str(tmp_path), {"durabel": True})
+
+
+def test_the_name_of_the_level_is_no_option() -> None:
+    with pytest.raises(TypeError, match="has no option 'name'"):
+        create(Optional, "label", {"name": "other"})
+
+
+def test_an_option_need_not_be_keyword_only() -> None:
+    assert create(lambda name, suffix: MemoryBackend(name + suffix), "label", {"suffix": "!"}).name == "label!"
+
+
+def test_a_callable_that_tells_nothing_of_its_options_is_called_with_them() -> None:
+    with pytest.raises(TypeError, match="must return a treehub_level Backend, not 10"):
+        create(int, "1010", {"base": 2})  # type: ignore[arg-type]  # the point of the test
+
+
+def test_a_callable_that_takes_any_option_gets_them_all() -> None:
+    given: dict[str, object] = {}
+
+    def factory(name: str, **options: object) -> Backend:
+        given.update(options)
+        return MemoryBackend(name)
+
+    create(factory, "label", {"anything": 1})
+    assert given == {"anything": 1}
+
+
+@pytest.mark.parametrize("made", [None, "memory", object(), MemoryBackend], ids=repr)
+def test_a_callable_that_returns_no_backend_is_a_type_error(made: Any) -> None:
+    with pytest.raises(TypeError, match="must return a treehub_level Backend, not"):
+        create(lambda name: made, "label", {})
+
+
+@pytest.mark.parametrize("backend", [None, 7, b"memory", ["memory"]], ids=repr)
+def test_a_backend_of_another_type_is_a_type_error(backend: Any) -> None:
+    with pytest.raises(TypeError, match="backend must be a name, a Backend subclass or a callable"):
+        create(backend, "label", {})
+
+
+def test_an_instance_is_a_type_error_that_says_how_to_pass_it() -> None:
+    with pytest.raises(TypeError, match="pass lambda name: instance"):
+        create(MemoryBackend("label"), "label", {})  # type: ignore[arg-type]  # the point of the test
+
+
+# ------------------------------------------------------------------------------------------------------ entry points
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Installs a distribution: a module of some source, and an entry point on its ``factory``."""
+
+    def install(module: str, source: str, *, name: str = "test-plugin") -> None:
+        (tmp_path / f"{module}.py").write_text(source)
+        metadata = tmp_path / f"{module}-1.0.dist-info"
+        metadata.mkdir()
+        (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n")
+        (metadata / "entry_points.txt").write_text(f"[treehub_level.backends]\n{name} = {module}:factory\n")
+        monkeypatch.syspath_prepend(tmp_path)
+
+    before = set(sys.modules)
+    yield install
+    for module in set(sys.modules) - before:
+        del sys.modules[module]
+
+
+def test_an_entry_point_offers_a_backend(install: Callable[..., None]) -> None:
+    install("plugin_good", "from treehub_level import MemoryBackend as factory")
+    backend = create("test-plugin", "label", {})
+    assert isinstance(backend, MemoryBackend)
+
+
+def test_an_entry_point_is_listed_and_not_imported_before_it_is_asked_for(install: Callable[..., None]) -> None:
+    install("plugin_lazy", "raise SystemExit('imported')")
+    with pytest.raises(BackendNotFoundError, match="test-plugin"):
+        create("no such name", "label", {})
+
+
+def test_what_the_program_registered_goes_before_an_entry_point(install: Callable[..., None]) -> None:
+    install("plugin_shadowed", "factory = None", name="test-shadowed")
+    register("test-shadowed", MemoryBackend)
+    assert isinstance(create("test-shadowed", "label", {}), MemoryBackend)
+
+
+@pytest.mark.parametrize(
+    ("source", "cause"),
+    [("import no_such_library", ModuleNotFoundError), ("1 / 0", ZeroDivisionError), ("", AttributeError)],
+    ids=["import-error", "other-error", "no-such-name"],
+)
+def test_an_entry_point_that_cannot_be_imported_is_reported_with_its_cause(
+    install: Callable[..., None], source: str, cause: type[Exception]
+) -> None:
+    install("plugin_bad", source)
+    with pytest.raises(BackendNotFoundError, match="'test-plugin' is installed as plugin_bad:factory, which") as caught:
+        create("test-plugin", "label", {})
+    assert isinstance(caught.value.__cause__, cause)
+    assert str(caught.value.__cause__) in str(caught.value)
+
+
+def test_an_entry_point_that_cannot_be_called_is_reported(install: Callable[..., None]) -> None:
+    install("plugin_data", "factory = 'not callable'")
+    with pytest.raises(BackendNotFoundError, match="which is no Backend subclass nor a callable"):
+        create("test-plugin", "label", {})
