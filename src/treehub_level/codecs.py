@@ -1,0 +1,121 @@
+"""What users hand in and get back, as the bytes that are stored: one `Codec` for each level or sublevel."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from . import _core
+from .errors import InvalidKeyError
+from .types import Mode
+
+KEY_ENCODINGS: Final = ("utf8", "bytes")
+VALUE_ENCODINGS: Final = ("json", "bytes")
+
+
+class Codec:
+    """Encodes keys, values and operations; decodes rows; knows which keys are the store's own.
+
+    Args:
+        mode: The mode of the store.
+        space: The key space; ``None`` in NORMAL mode, where no key is reserved.
+        key_encoding: ``"utf8"`` (``str`` keys) or, in NORMAL mode, ``"bytes"``.
+        value_encoding: ``"json"`` or, in NORMAL mode, ``"bytes"``.
+        namespace: What stands before every key (sublevels), as a user writes it.
+
+    Raises:
+        ValueError: An unknown encoding, or ``"bytes"`` in a mode that synchronises.
+    """
+
+    def __init__(
+        self,
+        mode: Mode,
+        space: _core.KeySpace | None,
+        *,
+        key_encoding: str = "utf8",
+        value_encoding: str = "json",
+        namespace: str | bytes = "",
+    ) -> None:
+        for option, encoding, known in (
+            ("key_encoding", key_encoding, KEY_ENCODINGS),
+            ("value_encoding", value_encoding, VALUE_ENCODINGS),
+        ):
+            if encoding not in known:
+                raise ValueError(f"{option} must be one of {', '.join(known)}, not {encoding!r}")
+            if encoding == "bytes" and mode is not Mode.NORMAL:
+                raise ValueError(f'{option}="bytes" needs NORMAL mode: the change log and the wire hold JSON')
+        self.mode = mode
+        self.space = space
+        self.key_encoding = key_encoding
+        self.value_encoding = value_encoding
+        self.namespace = namespace
+        # What metadata keys start with, where `get` can reach them: not in NORMAL mode, not within a sublevel.
+        self._metadata = "" if space is None or namespace else space.prefix.decode()
+        raw = {"raw_keys": key_encoding == "bytes", "raw_values": value_encoding == "bytes"}
+        self._bounds = _core.Encoder(None, key_prefix=namespace, **raw)
+        self.encoder = _core.Encoder(space, key_prefix=namespace, **raw)
+        self.start = self._bounds.key("" if key_encoding == "utf8" else b"")
+        self.decoder = _core.Decoder(strip=len(self.start), **raw)
+
+    def inside(self, name: str, separator: str) -> Codec:
+        """The codec of the sublevel ``name``.
+
+        Raises:
+            TypeError: The name or the separator is not a ``str``.
+            InvalidKeyError: The name is empty, holds the separator, or cannot begin a key.
+        """
+        if self.key_encoding != "utf8":
+            raise TypeError('sublevels need str keys; this level was opened with key_encoding="bytes"')
+        if not isinstance(name, str) or not isinstance(separator, str):
+            raise TypeError(f"a sublevel's name and separator are str, not {name!r} and {separator!r}")
+        if not name or not separator or separator in name:
+            raise InvalidKeyError(
+                f"{name!r} cannot name a sublevel: a name is not empty and does not hold the separator {separator!r}"
+            )
+        self.encoder.key(name + separator)
+        return Codec(
+            self.mode,
+            self.space,
+            key_encoding=self.key_encoding,
+            value_encoding=self.value_encoding,
+            namespace=f"{self.namespace!s}{name}{separator}",
+        )
+
+    def stored_key(self, key: object) -> bytes:
+        """Where the value of ``key`` lies, for reading: metadata keys are read as the seed's format names them."""
+        if self._metadata and isinstance(key, str) and key.startswith(self._metadata):
+            return self._metadata_key(key)
+        return self.encoder.key(key)
+
+    def _metadata_key(self, key: str) -> bytes:
+        stored = self._bounds.key(key)
+        name = key[len(self._metadata) :]
+        if self.mode is Mode.SERVER and _is_decimal(name):
+            assert self.space is not None
+            return self.space.log_key(int(name))
+        return stored
+
+    def bounds(
+        self, gt: object, gte: object, lt: object, lte: object, prefix: object
+    ) -> tuple[bytes | None, bytes | None]:
+        """The range of stored keys, start inclusive and stop exclusive, that holds the user keys asked for.
+
+        Raises:
+            TypeError: A bound is not a key.
+            ValueError: ``gt`` with ``gte``, or ``lt`` with ``lte``.
+            InvalidKeyError: A bound holds a lone surrogate.
+        """
+        if gt is not None and gte is not None:
+            raise ValueError("give gt or gte, not both")
+        if lt is not None and lte is not None:
+            raise ValueError("give lt or lte, not both")
+        gt_, gte_, lt_, lte_, prefix_ = (
+            None if bound is None else self._bounds.key(bound) for bound in (gt, gte, lt, lte, prefix)
+        )
+        if prefix_ is None and self.start:
+            prefix_ = self.start
+        return _core.range_bounds(gt_, gte_, lt_, lte_, prefix_, None if self.space is None else self.space.user_start)
+
+
+def _is_decimal(name: str) -> bool:
+    """Whether ``name`` is a change id as the seed writes it."""
+    return name.isascii() and name.isdigit() and name[0] != "0" and len(name) <= 16 and int(name) <= _core.MAX_CID
