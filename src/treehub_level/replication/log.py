@@ -1,0 +1,143 @@
+"""The server's change log: reading pages of it, and compacting it.
+
+The log is the range ``P + "1"`` to ``P + "I"``, one record a change, keyed so that bytewise order is numeric order.
+After a compaction it has gaps: CIDs keep their numbers.
+"""
+
+from __future__ import annotations
+
+import orjson
+
+from .. import _core
+from ..backends.base import Entry, Reader, Row, Transaction
+from ..errors import CorruptionError
+from ..modes import Plan, Server, read_record
+
+#: Records that one step of a compaction looks at; between two steps other writers have their turn.
+COMPACTION_STEP = 1000
+#: Rows that a page is read in at a time.
+_FETCH = 1000
+
+
+def _parse(space: _core.KeySpace, key: bytes) -> int:
+    try:
+        return space.parse_log_key(key)
+    except ValueError as error:
+        raise CorruptionError(f"{key!r} lies in the change log and names no change id") from error
+
+
+def read_log(reader: Reader, space: _core.KeySpace, after: int, limit: int, max_bytes: int) -> list[tuple[int, bytes]]:
+    """Records of the log behind CID ``after``, in CID order.
+
+    Args:
+        reader: What to read from.
+        space: The key space of the store.
+        after: The CID behind which to begin.
+        limit: The most records to return.
+        max_bytes: The most bytes of records to return; one record is returned however large it is.
+
+    Raises:
+        CorruptionError: A key in the log's range is no change id.
+    """
+    page: list[tuple[int, bytes]] = []
+    if after >= _core.MAX_CID:
+        return page
+    cursor = reader.scan(space.log_key(after + 1), space.log_stop)
+    size = 0
+    try:
+        while len(page) < limit:
+            rows = cursor.fetch(min(_FETCH, limit - len(page)))
+            if not rows:
+                break
+            for key, record in rows:
+                size += len(record)
+                if size > max_bytes and page:
+                    return page
+                page.append((_parse(space, key), record))
+    finally:
+        cursor.close()
+    return page
+
+
+def last_logged(reader: Reader, space: _core.KeySpace) -> int:
+    """The CID of the newest record in the log; 0 if the log is empty."""
+    rows = _newest(reader, space, space.log_stop, 1)
+    return _parse(space, rows[0][0]) if rows else 0
+
+
+def read_floor(reader: Reader, space: _core.KeySpace) -> tuple[int, int]:
+    """How far the log was compacted, and the highest CID of a delete that it has forgotten: ``(0, 0)`` at first.
+
+    From the first number on CIDs are contiguous; a client below the second one may have missed a delete.
+    """
+    record = read_record(reader, space.own_key("floor"))
+    if record is None:
+        return 0, 0
+    try:
+        compacted_to, floor = record
+        return int(compacted_to), int(floor)
+    except (TypeError, ValueError) as error:
+        raise CorruptionError(f"the record of this log's floor cannot be read: {record!r:.80}") from error
+
+
+def _newest(reader: Reader, space: _core.KeySpace, stop: bytes, limit: int) -> list[Row]:
+    cursor = reader.scan(space.log_start, stop, reverse=True)
+    try:
+        return cursor.fetch(limit)
+    finally:
+        cursor.close()
+
+
+class Compaction:
+    """Drops from the log, newest first, what a later change of the same key supersedes.
+
+    It goes in steps, each one small batch, so that writers and pulls go on beside it; it may be given up after any
+    step. Memory
+    grows with the number of distinct keys in the log.
+
+    Args:
+        mode: The server whose log it is.
+        drop_deletes_before: Also forget deletes with a CID below this one, and raise the floor above them.
+    """
+
+    def __init__(self, mode: Server, *, drop_deletes_before: int = 0) -> None:
+        self._space = mode.space
+        self._drop_deletes_before = drop_deletes_before
+        self._seen: set[bytes] = set()
+        self._newest = 0
+        self._stop = mode.space.log_stop
+        self.dropped = 0
+
+    def step(self, transaction: Transaction, cid: int) -> Plan[bool]:
+        """Look at the next records. The result says whether there may be more."""
+        space = self._space
+        rows = _newest(transaction, space, self._stop, COMPACTION_STEP)
+        if not rows:
+            return Plan(False)
+        self._newest = self._newest or _parse(space, rows[0][0])
+        compacted_to, floor = read_floor(transaction, space)
+        batch: list[Entry] = []
+        for stored_key, record in rows:
+            number = _parse(space, stored_key)
+            try:
+                key, value = _core.split_record(record)
+            except ValueError as error:
+                raise CorruptionError(f"change {number} cannot be read: {record!r:.80}") from error
+            forgotten = value is None and number < self._drop_deletes_before and number != self._newest
+            if key in self._seen:
+                batch.append((stored_key, None))
+            elif forgotten:
+                batch.append((stored_key, None))
+                floor = max(floor, number)
+            self._seen.add(key)
+        dropped = len(batch)
+        if batch:
+            # Before the first record goes, the floor's record says that CIDs have gaps up to here.
+            record = orjson.dumps([max(compacted_to, self._newest), floor])
+            batch.append((space.own_key("floor"), record))
+
+        def count() -> None:
+            self._stop = rows[-1][0]
+            self.dropped += dropped
+
+        return Plan(True, batch, committed=count)

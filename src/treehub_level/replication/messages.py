@@ -1,0 +1,490 @@
+"""The messages of one exchange: a request, and in reply a page, keys, a reset or a fork (``protocol.md``).
+
+Whatever comes from the other side is read here, field by field, and refused with a `ProtocolError` that names the
+field. Both sides keep the same limits. Fields that nobody knows are ignored, so that a later version may add some.
+
+Inside, changes are bytes: log records as they are stored on the server's side, encoded entries on the client's.
+They become objects in ``to_dict`` only, so a transport that can carry bytes need not decode them.
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+import reprlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, ClassVar, Final, NamedTuple
+
+from .. import _core
+from ..backends.base import Entry
+from ..errors import InvalidKeyError, ProtocolError
+from ..modes import Epoch
+
+#: The version of the protocol that is spoken here.
+PROTOCOL: Final = 1
+#: The most changes, or keys, in a page or a push.
+MAX_CHANGES: Final = 1000
+#: The most bytes of keys and values in a page or a push.
+MAX_BYTES: Final = 8 << 20
+#: The most epochs that a request shows: the last ones.
+MAX_EPOCHS: Final = 32
+
+_NONCE: Final = re.compile(r"[0-9a-f]{32}")
+_ID: Final = re.compile(r"[0-9A-Za-z_-]{1,64}")
+
+
+class Ack(NamedTuple):
+    """What became of a push: its accepted changes have the CIDs from ``before``, exclusive, to ``after``.
+
+    ``epoch`` is the epoch they are in; ``None`` if none was accepted.
+    """
+
+    before: int
+    after: int
+    epoch: str | None
+
+
+@dataclass(slots=True)
+class Request:
+    """What a client asks. The attributes are the fields of ``protocol.md``; changes are plain objects here.
+
+    Attributes:
+        server: The server's id; ``None`` if the client knows none yet.
+        client: The client's id.
+        cid: The client's CID.
+        hi: The highest CID at which a page that it applied was read.
+        epochs: The last epochs of the server that it has seen.
+        seq: The number of its frozen push.
+        nonce: 32 hex digits: those of the push, or fresh ones.
+        changes: The frozen push, or none.
+        limit: The most changes it wants in a page.
+        reset: Whether it is in a reset.
+        keys_after: In phase B of a reset, the key after which it wants live keys; ``""`` for the first ones.
+    """
+
+    server: str | None
+    client: str
+    cid: int
+    hi: int
+    epochs: list[Epoch]
+    seq: int
+    nonce: str
+    changes: Sequence[Any] = ()
+    limit: int = MAX_CHANGES
+    reset: bool = False
+    keys_after: str | None = None
+
+    @classmethod
+    def from_dict(cls, message: object) -> Request:
+        """Read a request. Its changes are only counted: what they may be, the server's key space says (`encode_push`).
+
+        Raises:
+            ProtocolError: A field is missing, of a wrong type, or out of bounds.
+        """
+        fields = _Fields(message, "request")
+        fields.protocol()
+        request = cls(
+            server=fields.optional_text("server", _ID),
+            client=fields.text("client", _ID),
+            cid=fields.cid("cid"),
+            hi=fields.cid("hi"),
+            epochs=fields.epochs("epochs", MAX_EPOCHS),
+            seq=fields.cid("seq"),
+            nonce=fields.text("nonce", _NONCE),
+            changes=fields.items("changes", MAX_CHANGES),
+            limit=fields.integer("limit", 1, MAX_CHANGES),
+            reset=fields.flag("reset"),
+            keys_after=fields.cursor("keys_after"),
+        )
+        if request.changes and (request.reset or request.keys_after is not None):
+            raise fields.error("changes", "during a reset nothing is pushed")
+        return request
+
+    def to_dict(self) -> dict[str, Any]:
+        """The request, ready to be encoded as JSON."""
+        return {
+            "protocol": PROTOCOL,
+            "server": self.server,
+            "client": self.client,
+            "cid": self.cid,
+            "hi": self.hi,
+            "epochs": [[*epoch] for epoch in self.epochs],
+            "seq": self.seq,
+            "nonce": self.nonce,
+            "changes": list(self.changes),
+            "limit": self.limit,
+            "reset": self.reset,
+            "keys_after": self.keys_after,
+        }
+
+
+@dataclass(slots=True)
+class Reply:
+    """What every reply says.
+
+    Attributes:
+        server: The server's id.
+        nonce: That of the request.
+        base: The CID of the request.
+    """
+
+    kind: ClassVar[str]
+
+    server: str
+    nonce: str
+    base: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """The reply, ready to be encoded as JSON."""
+        return {
+            "protocol": PROTOCOL,
+            "kind": self.kind,
+            "server": self.server,
+            "nonce": self.nonce,
+            "base": self.base,
+        }
+
+
+@dataclass(slots=True)
+class Forked(Reply):
+    """Two stores share one client id: the push was not looked at."""
+
+    kind = "forked"
+
+
+@dataclass(slots=True)
+class Reset(Reply):
+    """The histories differ, or the log has forgotten deletes that the client needs.
+
+    Attributes:
+        common: The last CID at which both agree, at most that of the request.
+        ack: What became of the push, if it was decided earlier.
+        rejected: Keys of the push that the log does not prove to have been taken.
+        head: The server's CID.
+    """
+
+    kind = "reset"
+
+    common: int
+    ack: Ack | None
+    rejected: list[str]
+    head: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """The reply, ready to be encoded as JSON."""
+        return {
+            **Reply.to_dict(self),
+            "common": self.common,
+            "ack": self.ack and [*self.ack],
+            "rejected": self.rejected,
+            "head": self.head,
+        }
+
+
+@dataclass(slots=True)
+class Keys(Reply):
+    """Live keys of the server, in order.
+
+    Attributes:
+        head: The server's CID.
+        epochs: The server's epochs that the client may not know.
+        after: The key after which they begin.
+        keys: The keys, encoded.
+        end: Whether there are no more behind them.
+    """
+
+    kind = "keys"
+
+    head: int
+    epochs: list[Epoch]
+    after: str
+    keys: list[bytes]
+    end: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """The reply, ready to be encoded as JSON."""
+        return {
+            **Reply.to_dict(self),
+            "head": self.head,
+            "epochs": [[*epoch] for epoch in self.epochs],
+            "after": self.after,
+            "keys": [_core.decode_key(key) for key in self.keys],
+            "end": self.end,
+        }
+
+
+@dataclass(slots=True)
+class Page(Reply):
+    """A part of the log, and what became of the push, but for the changes themselves.
+
+    Attributes:
+        cid: The client's CID once it has applied this.
+        head: The server's CID.
+        more: Whether to ask again: the log goes on behind this page, or the push was not looked at.
+        epochs: The server's epochs that the client may not know.
+        ack: What became of the push; ``None`` if it was not looked at, or if there was none.
+        rejected: Keys of the push that the server refused, or cannot prove to have taken.
+    """
+
+    kind = "page"
+
+    cid: int
+    head: int
+    more: bool
+    epochs: list[Epoch]
+    ack: Ack | None
+    rejected: list[str]
+
+    def header(self, count: int) -> dict[str, Any]:
+        """The reply but for its changes, of which there are ``count``."""
+        return {
+            **Reply.to_dict(self),
+            "cid": self.cid,
+            "head": self.head,
+            "more": self.more,
+            "epochs": [[*epoch] for epoch in self.epochs],
+            "ack": self.ack and [*self.ack],
+            "rejected": self.rejected,
+            "count": count,
+        }
+
+
+@dataclass(slots=True)
+class PulledPage(Page):
+    """A page as a client reads it.
+
+    Attributes:
+        cids: The CID of each change, rising.
+        entries: The changes, encoded.
+    """
+
+    cids: Sequence[int]
+    entries: list[Entry]
+
+
+@dataclass(slots=True)
+class LogPage(Page):
+    """A page as a server makes it.
+
+    Attributes:
+        records: The CID of each change, and its record as it stands in the log.
+    """
+
+    records: list[tuple[int, bytes]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The reply, ready to be encoded as JSON."""
+        if not self.records:
+            return {**self.header(0), "page": []}
+        cids, records = zip(*self.records, strict=True)
+        page = [*map(list, zip(cids, _core.decode_changes(records), strict=True))]
+        return {**self.header(len(page)), "page": page}
+
+
+def read_reply(message: object, encoder: _core.Encoder) -> PulledPage | Keys | Reset | Forked:
+    """Read a server's reply, by the rules that a server applies to requests.
+
+    Args:
+        message: The reply, decoded from JSON.
+        encoder: What makes entries of changes, for the client's key space.
+
+    Raises:
+        ProtocolError: A field is missing, of a wrong type, out of bounds, or at odds with another.
+    """
+    fields = _Fields(message, "reply")
+    fields.protocol()
+    server = fields.text("server", _ID)
+    nonce = fields.text("nonce", _NONCE)
+    base = fields.cid("base")
+    kind = fields.get("kind")
+    if kind == "page":
+        return _read_page(fields, server, nonce, base, encoder)
+    if kind == "keys":
+        return _read_keys(fields, server, nonce, base, encoder)
+    if kind == "reset":
+        ack = fields.ack()
+        return Reset(
+            server, nonce, base, fields.integer("common", 0, base), ack, fields.keys("rejected"), fields.cid("head")
+        )
+    if kind == "forked":
+        return Forked(server, nonce, base)
+    raise fields.error("kind", f'"page", "keys", "reset" or "forked" is needed, not {_shown(kind)}')
+
+
+def _read_page(fields: _Fields, server: str, nonce: str, base: int, encoder: _core.Encoder) -> PulledPage:
+    head = fields.cid("head")
+    to = fields.integer("cid", base, head)
+    more = fields.flag("more")
+    ack = fields.ack()
+    cids, changes = fields.numbered_changes("page", base, to)
+    fields.integer("count", len(cids), len(cids))
+    if more and to == base and ack is None:
+        raise fields.error("more", "it asks to come again, but brings neither changes nor a decision")
+    if not more and to != head:
+        raise fields.error("more", f"the log goes on to CID {head} behind this page, which ends at CID {to}")
+    entries = encode_changes(changes, encoder)
+    epochs, rejected = fields.epochs("epochs"), fields.keys("rejected")
+    return PulledPage(server, nonce, base, to, head, more, epochs, ack, rejected, cids, entries)
+
+
+def _read_keys(fields: _Fields, server: str, nonce: str, base: int, encoder: _core.Encoder) -> Keys:
+    after = fields.cursor("after") or ""
+    texts = fields.keys("keys")
+    last = after.encode()
+    try:
+        keys = [encoder.key(key) for key in texts]
+    except InvalidKeyError as error:
+        raise fields.error("keys", str(error)) from error
+    for key in keys:
+        if key <= last:
+            raise fields.error("keys", f"they rise from {_shown(after)} on; {_shown(key)} does not")
+        last = key
+    end = fields.flag("end")
+    if not keys and not end:
+        raise fields.error("end", "there are no keys here, and yet it is not the end")
+    return Keys(server, nonce, base, fields.cid("head"), fields.epochs("epochs"), after, keys, end)
+
+
+def encode_changes(changes: Sequence[Any], encoder: _core.Encoder) -> list[Entry]:
+    """The entries of a page or a push.
+
+    Raises:
+        ProtocolError: A change that is none, or more bytes than fit.
+    """
+    entries = encoder.changes(changes)
+    size = sum(map(len, filter(None, chain.from_iterable(entries))))
+    if size > MAX_BYTES:
+        raise ProtocolError(f"changes: {size} bytes of keys and values, and at most {MAX_BYTES} are allowed")
+    return entries
+
+
+def encode_push(changes: Sequence[Any], space: _core.KeySpace) -> list[Entry]:
+    """The entries of a push, in which no key may stand twice.
+
+    Raises:
+        ProtocolError: A change that is none, a key twice, or more bytes than fit.
+    """
+    entries = encode_changes(changes, _core.Encoder(space))
+    seen: set[bytes] = set()
+    for key, _ in entries:
+        if key in seen:
+            raise ProtocolError(f"changes: the key {_shown(key)} stands twice; send the last change of each key only")
+        seen.add(key)
+    return entries
+
+
+class _Fields:
+    """The fields of one message, each checked as it is read."""
+
+    def __init__(self, message: object, what: str) -> None:
+        if not isinstance(message, Mapping):
+            raise ProtocolError(f"the {what} must be an object, not {_shown(message)}")
+        self._message: Mapping[Any, Any] = message
+        self._what = what
+
+    def error(self, name: str, fault: str) -> ProtocolError:
+        return ProtocolError(f'the field "{name}" of the {self._what}: {fault}')
+
+    def get(self, name: str) -> Any:
+        try:
+            return self._message[name]
+        except KeyError:
+            raise self.error(name, "it is missing") from None
+
+    def protocol(self) -> None:
+        version = self.get("protocol")
+        if type(version) is not int or version != PROTOCOL:
+            raise self.error("protocol", f"version {_shown(version)} is not spoken here, only version {PROTOCOL}")
+
+    def integer(self, name: str, low: int, high: int) -> int:
+        value = self.get(name)
+        if type(value) is not int or not low <= value <= high:
+            raise self.error(name, f"an int from {low} to {high} is needed, not {_shown(value)}")
+        return value
+
+    def cid(self, name: str) -> int:
+        return self.integer(name, 0, _core.MAX_CID)
+
+    def flag(self, name: str) -> bool:
+        value = self.get(name)
+        if not isinstance(value, bool):
+            raise self.error(name, f"true or false is needed, not {_shown(value)}")
+        return value
+
+    def text(self, name: str, pattern: re.Pattern[str]) -> str:
+        value = self.get(name)
+        if not isinstance(value, str) or not pattern.fullmatch(value):
+            raise self.error(name, f"a string like {pattern.pattern} is needed, not {_shown(value)}")
+        return value
+
+    def optional_text(self, name: str, pattern: re.Pattern[str]) -> str | None:
+        return None if self.get(name) is None else self.text(name, pattern)
+
+    def cursor(self, name: str) -> str | None:
+        value = self.get(name)
+        if value is None:
+            return None
+        try:
+            if isinstance(value, str) and len(value.encode()) <= _core.MAX_KEY_BYTES:
+                return value
+        except UnicodeEncodeError:
+            pass
+        raise self.error(name, f'null, "" or a key is needed, not {_shown(value)}')
+
+    def items(self, name: str, most: int | None = None) -> Sequence[Any]:
+        value = self.get(name)
+        if not isinstance(value, (list, tuple)):
+            raise self.error(name, f"an array is needed, not {_shown(value)}")
+        if most is not None and len(value) > most:
+            raise self.error(name, f"{len(value)} items, and at most {most} are allowed")
+        return value
+
+    def numbered_changes(self, name: str, base: int, to: int) -> tuple[Sequence[int], Sequence[Any]]:
+        rows = self.items(name, MAX_CHANGES)
+        if not rows:
+            return (), ()
+        if not {list, tuple}.issuperset(map(type, rows)) or set(map(len, rows)) != {2}:
+            raise self.error(name, "each item is [CID, change]")
+        cids, changes = zip(*rows, strict=True)
+        rising = set(map(type, cids)) == {int} and all(map(operator.lt, (base, *cids), cids))
+        if not rising or cids[-1] > to:
+            raise self.error(name, f"the CIDs rise from behind {base} to {to}, and these do not: {_shown(cids)}")
+        return cids, changes
+
+    def keys(self, name: str) -> list[str]:
+        keys = self.items(name, MAX_CHANGES)
+        for key in keys:
+            if not isinstance(key, str):
+                raise self.error(name, f"each item is a key, not {_shown(key)}")
+        return list(keys)
+
+    def epochs(self, name: str, most: int | None = None) -> list[Epoch]:
+        epochs: list[Epoch] = []
+        for item in self.items(name, most):
+            match item:
+                case [str(id), int(start)] if _ID.fullmatch(id) and type(start) is int:
+                    if 0 <= start <= _core.MAX_CID and (not epochs or epochs[-1].start < start):
+                        epochs.append(Epoch(id, start))
+                        continue
+            raise self.error(name, f"each item is [id, CID], and the CIDs rise: {_shown(item)} does not fit")
+        return epochs
+
+    def ack(self) -> Ack | None:
+        value = self.get("ack")
+        if value is None:
+            return None
+        match value:
+            case [int(before), int(after), None | str() as epoch] if type(before) is type(after) is int:
+                if 0 <= before <= after <= _core.MAX_CID and (epoch is None) == (before == after):
+                    return Ack(before, after, epoch)
+        raise self.error("ack", f"null or [CID, CID, epoch] is needed, not {_shown(value)}")
+
+
+def _shown(value: object) -> str:
+    """A short form of what came, however large or deep it is."""
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # an int of thousands of digits
+        return f"a {type(value).__name__}"

@@ -1,0 +1,189 @@
+"""The seed's pull and push, one step each: ``changes`` and ``apply``, ``dirty``, ``change`` and ``clean``.
+
+They are kept as public verbs for those who bring their own transport. They lack the guarantees of the exchange: see
+``protocol.md``, "The seed's steps", for what can go wrong between them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import orjson
+
+from .. import _core
+from ..backends.base import Entry, Reader, Transaction
+from ..errors import CIDMismatchError, CorruptionError, ProtocolError, StateError
+from ..modes import Client, Plan, Server, Step, read_record
+from ..types import Change, Changes
+from .journal import Lost, journal_entries
+from .log import read_floor, read_log
+
+
+def check_cid(cid: object) -> int:
+    """``cid`` if it can be one.
+
+    Raises:
+        TypeError: Not an ``int`` (a ``bool`` is none).
+        ValueError: Negative, or beyond 2^53 - 1.
+    """
+    if type(cid) is not int:
+        raise TypeError(f"a CID is an int, not {cid!r:.80}")
+    if not 0 <= cid <= _core.MAX_CID:
+        raise ValueError(f"a CID lies between 0 and 2^53 - 1, not at {cid}")
+    return cid
+
+
+def decode_record(record: bytes, cid: int | None = None) -> Change:
+    """A change record as a `Change`.
+
+    Raises:
+        CorruptionError: It is no change record.
+    """
+    try:
+        change: Change = tuple.__new__(Change, _core.decode_changes([record])[0])
+    except ValueError as error:
+        raise CorruptionError(f"a change record cannot be read: {record!r:.80}") from error
+    if cid is not None:
+        change.cid = cid
+    return change
+
+
+def read_changes(reader: Reader, space: _core.KeySpace, head: int, since: int, limit: int) -> Changes:
+    """The page of the log behind ``since``, for a server whose CID is ``head``.
+
+    Raises:
+        CIDMismatchError: ``since`` lies beyond the log, or below what the log can still tell.
+    """
+    if since > head:
+        raise CIDMismatchError(
+            f"changes after CID {since} were asked of a server at CID {head}: it was restored, or is another one",
+            expected=head,
+            got=since,
+        )
+    floor = read_floor(reader, space)[1]
+    if 0 < since < floor:
+        raise CIDMismatchError(
+            f"deletes up to CID {floor} are forgotten, so changes after CID {since} would be incomplete: use sync()",
+            expected=floor,
+            got=since,
+        )
+    page = read_log(reader, space, since, limit + 1, max_bytes=1 << 62)
+    has_more = len(page) > limit
+    changes = [decode_record(record, cid) for cid, record in page[:limit]]
+    return Changes(page[limit - 1][0] if has_more and limit else page[-1][0] if changes else since, changes, has_more)
+
+
+def change_step(mode: Server, base: int, entries: Sequence[Entry]) -> Step[int]:
+    """The seed's push: take the changes if ``base`` is the CID now, and answer with the new CID."""
+    keys = {key for key, _ in entries}
+    if len(keys) < len(entries):
+        raise ProtocolError("a push holds a key twice: send the last change of each key only")
+
+    def step(transaction: Transaction, cid: int) -> Plan[int]:
+        if base != cid:
+            raise CIDMismatchError(
+                f"the push starts from CID {base}, this server is at CID {cid}: pull first", expected=cid, got=base
+            )
+        plan = mode.plan_write(transaction, cid, entries)
+        return Plan(cid + len(entries), plan.batch, plan.cid, committed=plan.committed)
+
+    return step
+
+
+def apply_step(mode: Client, to: int, entries: Sequence[Entry]) -> Step[int]:
+    """The seed's pull, second half: write a page, drop the dirty changes of its keys, move the CID to ``to``."""
+    space = mode.space
+
+    def step(transaction: Transaction, cid: int) -> Plan[int]:
+        _refuse_backwards(cid, to, "page")
+        if to == cid:
+            if entries and cid == 0:
+                raise ProtocolError("a page with changes ends at CID 1 or later, not at CID 0")
+            return Plan(cid)
+        batch = [*_own_records(mode, transaction, to), *_core.apply_batch(space, to, entries)]
+        dirty = transaction.get_many([space.dirty_key(key) for key, _ in entries])
+        lost = [
+            Lost(key, record, _core.join_record(key, value), to)
+            for (key, value), record in zip(entries, dirty, strict=True)
+            if record is not None and record != _core.join_record(key, value)
+        ]
+        batch.extend(journal_entries(transaction, space, lost))
+        return Plan(to, batch, to)
+
+    return step
+
+
+def read_dirty(reader: Reader, space: _core.KeySpace, limit: int | None) -> list[tuple[bytes, bytes]]:
+    """Keys and records of the dirty changes, in key order, at most ``limit``."""
+    cursor = reader.scan(space.dirty_start, space.dirty_stop)
+    rows: list[tuple[bytes, bytes]] = []
+    strip = len(space.prefix)
+    try:
+        while limit is None or len(rows) < limit:
+            page = cursor.fetch(1000 if limit is None else min(1000, limit - len(rows)))
+            if not page:
+                break
+            rows.extend((key[strip:], record) for key, record in page)
+    finally:
+        cursor.close()
+    return rows
+
+
+def clean_step(mode: Client, to: int, pushed: Sequence[tuple[bytes, bytes | None]]) -> Step[int]:
+    """The seed's push, second half: forget dirty changes that the server took, move the CID to ``to``.
+
+    Args:
+        mode: The client.
+        to: The CID that the server answered.
+        pushed: Keys, each with the record that was pushed: one rewritten since stays dirty. ``None`` where only the
+            key is known.
+    """
+    space = mode.space
+
+    def step(transaction: Transaction, cid: int) -> Plan[int]:
+        _refuse_backwards(cid, to, "answer")
+        dirty_keys = [space.dirty_key(key) for key, _ in pushed]
+        batch: list[Entry] = [] if to == cid else _own_records(mode, transaction, to)
+        batch.extend(
+            (dirty_key, None)
+            for dirty_key, record, (_, sent) in zip(dirty_keys, transaction.get_many(dirty_keys), pushed, strict=True)
+            if record is not None and (sent is None or same_record(record, sent))
+        )
+        batch.append((space.prefix, b"%d" % to))
+        return Plan(to, batch, to)
+
+    return step
+
+
+def same_record(stored: bytes, sent: bytes) -> bool:
+    """Whether two records say the same. The original's may differ in white space and escapes."""
+    return stored == sent or canonical(stored) == canonical(sent)
+
+
+def canonical(record: bytes) -> bytes:
+    """The record as this library would write it; unchanged if it is not JSON."""
+    try:
+        return orjson.dumps(orjson.loads(record))
+    except (ValueError, TypeError):
+        return record
+
+
+def _refuse_backwards(cid: int, to: int, what: str) -> None:
+    if to < cid:
+        raise CIDMismatchError(
+            f"this client is at CID {cid}; a {what} that ends at CID {to} is late and was not applied",
+            expected=cid,
+            got=to,
+        )
+
+
+def _own_records(mode: Client, transaction: Transaction, to: int) -> list[Entry]:
+    """What the client's own records become when the seed's verbs move its CID: it has no history to show any more."""
+    space = mode.space
+    for name, what in (("push", "push"), ("own", "push"), ("reset", "reset")):
+        if transaction.get(space.own_key(name)) is not None:
+            raise StateError(f"a {what} of sync() is under way: let sync() finish before apply() or clean()")
+    server = read_record(transaction, space.own_key("server"))
+    if server is None:
+        return []
+    return [(space.own_key("server"), orjson.dumps({"id": server["id"], "hi": to, "epochs": []}))]

@@ -1,0 +1,230 @@
+"""The server's half of the exchange: one step, under the write lock (``protocol.md``, "One exchange").
+
+A refusal must be for ever. A message may arrive late, and twice; were it refused first and taken later, the client,
+which has given it up, would meet its own old write as a stranger's. So a push is refused by what cannot shrink: the
+distance in CIDs, the keys changed since its base (a key's last change stays in the log), the floor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import orjson
+
+from .. import _core
+from ..backends.base import Entry, Reader, Transaction
+from ..errors import CorruptionError, ProtocolError, StoreMismatchError
+from ..modes import Epoch, Plan, Server, Step, read_record
+from .log import read_floor, read_log
+from .messages import MAX_BYTES, Ack, Forked, Keys, LogPage, Reply, Request, Reset, encode_push
+
+#: Records that are read at a time where only their keys matter.
+_READ = 1000
+
+
+class Decision(NamedTuple):
+    """What the server remembers of each client: its last push of which something was accepted.
+
+    Attributes:
+        seq: The number of the push.
+        nonce: Its nonce.
+        ack: What became of it.
+        principal: Who sent the client's first one; ``None`` if nobody was named yet.
+    """
+
+    seq: int
+    nonce: str
+    ack: Ack
+    principal: str | None
+
+
+def exchange_step(request: Request, mode: Server, *, principal: str | None = None) -> Step[Reply]:
+    """Answer one request. The first rule that matches decides.
+
+    Args:
+        request: What the client asks.
+        mode: The server.
+        principal: Who asks; ``None`` in this very process, or where nobody needs to say.
+
+    Raises:
+        ProtocolError: A malformed change, or a client id of another principal (in the step).
+        StoreMismatchError: The request is for another server.
+    """
+    push = encode_push(request.changes, mode.space)
+    if request.server not in (None, mode.store_id):
+        raise StoreMismatchError(
+            f"this is the server {mode.store_id}, and the client has synchronised with {request.server}: "
+            "call rebind() if it shall follow this one from now on"
+        )
+
+    def step(transaction: Transaction, head: int) -> Plan[Reply]:
+        return _Exchange(request, push, mode, transaction, head).answer(principal)
+
+    return step
+
+
+class _Exchange:
+    """One request, and the moment at which it is answered."""
+
+    def __init__(self, request: Request, push: list[Entry], mode: Server, transaction: Transaction, head: int) -> None:
+        self._request = request
+        self._push = push
+        self._mode = mode
+        self._transaction = transaction
+        self._head = head
+        self._address = mode.store_id, request.nonce, request.cid
+
+    def answer(self, principal: str | None) -> Plan[Reply]:
+        request = self._request
+        ack: Ack | None = None
+        rejected: list[str] = []
+
+        decision = read_decision(self._transaction, self._mode.space, request.client)
+        if decision is not None:
+            if decision.principal not in (None, principal):
+                raise ProtocolError(f"the client id {request.client} belongs to somebody else: take a new one")
+            if self._push and (request.seq, request.nonce) == (decision.seq, decision.nonce):
+                ack, rejected = decision.ack, self._unproven(decision.ack)
+            elif self._push and request.seq <= decision.seq:
+                return Plan(Forked(*self._address))
+
+        epochs = self._mode.epochs(self._transaction)
+        agreed = last_agreed(request, epochs, self._head)
+        _, floor = read_floor(self._transaction, self._mode.space)
+        if agreed < request.hi or request.cid > self._head or (request.cid < floor and not request.reset):
+            return Plan(Reset(*self._address, min(agreed, request.cid), ack, rejected, self._head))
+        if request.keys_after is not None:
+            return Plan(self._keys(request.keys_after, self._news(epochs)))
+
+        records = read_log(self._transaction, self._mode.space, request.cid, request.limit, MAX_BYTES)
+        to = records[-1][0] if records else request.cid
+        page = LogPage(
+            *self._address,
+            cid=to,
+            head=self._head,
+            more=to < self._head,
+            epochs=self._news(epochs),
+            ack=ack,
+            rejected=rejected,
+            records=records,
+        )
+        if not self._push or ack is not None:
+            return Plan(page)
+        if self._is_far():
+            page.more = True
+            return Plan(page)
+        return self._decide(page, principal)
+
+    def _is_far(self) -> bool:
+        """Whether the client is too far behind for its push: in CIDs, since compaction cannot shrink that distance."""
+        return self._head - self._request.cid > self._request.limit
+
+    def _decide(self, page: LogPage, principal: str | None) -> Plan[Reply]:
+        """Take from the push what nobody has changed since the client's CID; the server wins the rest.
+
+        All of the log behind that CID judges, even where the page was cut before its end.
+        """
+        foreign = set(_keys_of(page.records))
+        if page.more:
+            foreign.update(_keys_of(self._behind(page.cid, self._head)))
+        accepted = [entry for entry in self._push if entry[0] not in foreign]
+        page.rejected = _texts(key for key, _ in self._push if key in foreign)
+        page.ack = Ack(self._head, self._head, None)
+        if not accepted:
+            # No record of it is needed: what judged stays behind this base, so the same request is refused for ever.
+            return Plan(page)
+        written = self._mode.plan_write(self._transaction, self._head, accepted)
+        after = self._head + len(accepted)
+        epochs = self._mode.epochs(self._transaction, written.batch)
+        page.ack = Ack(self._head, after, epochs[-1].id)
+        page.head = after
+        page.cid = page.cid if page.more else after
+        page.epochs = self._news(epochs)
+        record = orjson.dumps([self._request.seq, self._request.nonce, *page.ack, principal])
+        batch = [*written.batch, (_decision_key(self._mode.space, self._request.client), record)]
+        return Plan(page, batch, written.cid, durable=True, committed=written.committed)
+
+    def _unproven(self, ack: Ack) -> list[str]:
+        """Keys of a push decided earlier that the log does not prove to have been taken.
+
+        They were refused, or were superseded and compacted away since. Either way their last change lies behind the
+        client's CID, and settles the matter there.
+        """
+        if ack.after - ack.before == len(self._push):
+            return []
+        taken = set(_keys_of(self._behind(ack.before, ack.after)))
+        return _texts(key for key, _ in self._push if key not in taken)
+
+    def _behind(self, after: int, to: int) -> Iterator[tuple[int, bytes]]:
+        """The log from ``after``, exclusive, to ``to``, in bounded memory."""
+        while records := read_log(self._transaction, self._mode.space, after, _READ, MAX_BYTES):
+            for cid, record in records:
+                if cid > to:
+                    return
+                yield cid, record
+            after = records[-1][0]
+
+    def _news(self, epochs: Sequence[Epoch]) -> list[Epoch]:
+        """The epochs that the client may not know: those that begin behind its CID, or all if it has shown none."""
+        first = self._request.cid if self._request.epochs else 0
+        return [epoch for epoch in epochs if epoch.start >= first]
+
+    def _keys(self, after: str, epochs: list[Epoch]) -> Keys:
+        space, limit = self._mode.space, self._request.limit
+        cursor = self._transaction.scan(max(space.user_start, after.encode() + b"\0"), None, values=False)
+        try:
+            keys = cursor.fetch_keys(limit + 1)
+        finally:
+            cursor.close()
+        return Keys(*self._address, self._head, epochs, after, keys[:limit], end=len(keys) <= limit)
+
+
+def read_decision(reader: Reader, space: _core.KeySpace, client: str) -> Decision | None:
+    """The decision on a client's last push; ``None`` if none of its pushes was accepted yet.
+
+    Raises:
+        CorruptionError: The record is not what this module writes.
+    """
+    record = read_record(reader, _decision_key(space, client))
+    if record is None:
+        return None
+    try:
+        seq, nonce, before, after, epoch, principal = record
+        return Decision(int(seq), str(nonce), Ack(int(before), int(after), str(epoch)), principal)
+    except (TypeError, ValueError) as error:
+        raise CorruptionError(f"the decision on the client {client} cannot be read: {record!r:.80}") from error
+
+
+def last_agreed(request: Request, epochs: Sequence[Epoch], head: int) -> int:
+    """The last CID, at most the ``hi`` of the request, up to which its history and that of these epochs are one.
+
+    A client that shows no epochs has synchronised by the seed's verbs only: it is taken at its word.
+    """
+    if not request.epochs:
+        return request.hi if request.hi <= head else 0
+    here, there = _ends(epochs, head), _ends(request.epochs, request.hi)
+    shared = [min(end, here[epoch]) for epoch, end in there.items() if epoch in here]
+    return max(shared, default=0)
+
+
+def _ends(epochs: Sequence[Epoch], last: int) -> dict[str, int]:
+    """The CID at which each epoch ended; the last one goes on to ``last``."""
+    starts = [epoch.start for epoch in epochs[1:]]
+    return {epoch.id: end for epoch, end in zip(epochs, [*starts, last], strict=False)}
+
+
+def _decision_key(space: _core.KeySpace, client: str) -> bytes:
+    return space.own_key(f"client/{client}")
+
+
+def _keys_of(records: Iterable[tuple[int, bytes]]) -> Iterator[bytes]:
+    for cid, record in records:
+        try:
+            yield _core.split_record(record)[0]
+        except ValueError as error:
+            raise CorruptionError(f"change {cid} cannot be read: {record!r:.80}") from error
+
+
+def _texts(keys: Iterable[bytes]) -> list[str]:
+    return [_core.decode_key(key) for key in keys]

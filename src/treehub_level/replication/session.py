@@ -1,0 +1,123 @@
+"""A whole ``sync()`` as a generator: it yields requests, is sent replies, and ends when both sides are drained.
+
+It does no I/O of its own. ``run`` executes a step in the client's engine; whoever drives the generator carries the
+messages. So every interleaving can be tested without a socket, and both APIs drive the same code.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Generator
+from typing import Any, TypeVar
+
+from .. import _core
+from ..errors import ProtocolError, StoreMismatchError
+from ..modes import Client, Step
+from ..types import SyncReport
+from .client import Answer, Outcome, Outgoing, answers, rebind_step, receive_step, request_step
+from .messages import Forked, Request, Reset, read_reply
+
+T = TypeVar("T")
+
+#: Replies in a row that bring nothing before it is given up.
+PATIENCE = 8
+
+
+def session(
+    run: Callable[[Step[Any]], Any],
+    mode: Client,
+    *,
+    pull: bool = True,
+    push: bool = True,
+    on_reset: str = "reset",
+    report: SyncReport,
+) -> Generator[dict[str, Any], object, SyncReport]:
+    """Exchange until both sides are drained.
+
+    Args:
+        run: Executes a step in the client's engine, and returns its result.
+        mode: The client.
+        pull: Whether to drain the server; ``False`` pulls as much as the push needs.
+        push: Whether to push what is dirty. A push that an earlier session has left undecided is settled in any case.
+        on_reset: ``"reset"``, or ``"raise"`` to stop before a reset.
+        report: Filled in as it goes.
+
+    Yields:
+        Requests; the reply to each is to be sent in.
+
+    Returns:
+        The report.
+
+    Raises:
+        ValueError: Neither pull nor push, or an unknown ``on_reset``.
+        StoreMismatchError: Another server, or a reset with ``on_reset="raise"``. Nothing of the reply was written.
+        ProtocolError: A malformed or impossible reply, or nothing but replies that bring nothing.
+    """
+    if not pull and not push:
+        raise ValueError("pull=False and push=False leave nothing to do")
+    if on_reset not in ("reset", "raise"):
+        raise ValueError(f'on_reset is "reset" or "raise", not {on_reset!r:.80}')
+    encoder = _core.Encoder(mode.space)
+    caught_up = False
+    fruitless = 0
+    while True:
+        outgoing: Outgoing = run(request_step(mode, push=push))
+        request = outgoing.request
+        report.cid = request.cid
+        busy = bool(request.changes) or request.reset or (push and outgoing.dirty)
+        if not busy and (caught_up or not pull):
+            return report
+        reply = read_reply((yield request.to_dict()), encoder)
+        report.rounds += 1
+        outcome = _take(run, mode, request, reply, on_reset, report)
+        if outcome is None or isinstance(reply, Forked):
+            fruitless += 1
+            if fruitless == PATIENCE:
+                raise ProtocolError(f"{PATIENCE} replies in a row brought nothing: they answer something else")
+        else:
+            fruitless = 0
+            caught_up = outcome.caught_up
+
+
+def _take(
+    run: Callable[[Step[Any]], Any], mode: Client, request: Request, reply: Answer, on_reset: str, report: SyncReport
+) -> Outcome | None:
+    if not answers(request, reply):
+        return None
+    # A client that has seen nothing has nothing to lose: so it begins with a server that has forgotten deletes.
+    resets = isinstance(reply, Reset) and (request.cid > 0 or request.hi > 0)
+    if resets and on_reset == "raise":
+        raise StoreMismatchError(
+            "the server was restored from a backup, or has forgotten deletes that this client has not pulled: "
+            'sync(on_reset="reset") pulls everything anew and keeps what is dirty here'
+        )
+    outcome: Outcome | None = run(receive_step(mode, request, reply))
+    if outcome is not None:
+        report.reset = report.reset or resets
+        report.pulled += outcome.pulled
+        report.pushed += outcome.pushed
+        report.conflicts += outcome.conflicts
+        report.rejected += outcome.rejected
+    return outcome
+
+
+def rebind_session(run: Callable[[Step[Any]], Any], mode: Client) -> Generator[dict[str, Any], object, None]:
+    """Ask a server who it is, and follow it from now on.
+
+    Args:
+        run: Executes a step in the client's engine, and returns its result.
+        mode: The client.
+
+    Yields:
+        One request; its reply is to be sent in.
+
+    Raises:
+        ProtocolError: A malformed reply, or one to something else.
+    """
+    request = Request(
+        server=None, client=uuid.uuid4().hex, cid=0, hi=0, epochs=[], seq=0, nonce=uuid.uuid4().hex, limit=1
+    )
+    reply = read_reply((yield request.to_dict()), _core.Encoder(mode.space))
+    if not answers(request, reply):
+        raise ProtocolError("the server's reply is not one to the request that was sent. Nothing was changed")
+    run(rebind_step(mode, reply.server))
