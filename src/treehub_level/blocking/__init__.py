@@ -1,0 +1,11 @@
+"""The store without asyncio: ``blocking.Level`` has the verbs of ``treehub_level.Level``, without ``await``.
+
+It is the engine too: the asyncio façade forwards to it.
+"""
+
+from ._adopting import stored_mode, upgrade
+from ._reading import Snapshot
+from ._writing import WriteBatch
+from .level import Level, Sublevel
+
+__all__ = ["Level", "Snapshot", "Sublevel", "WriteBatch", "stored_mode", "upgrade"]

@@ -1,0 +1,197 @@
+"""What store is this?
+
+The record that a store keeps of itself, and how the original's stores, which have none, are told apart.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import Literal
+
+import orjson
+
+from .. import _core
+from ..backends.base import Backend, Entry, Reader
+from ..errors import CorruptionError, ModeMismatchError, StateError
+from ..modes import AnyMode, Client, Normal, Server, read_cid, read_record
+from ..replication.log import last_logged
+from ..types import Mode
+
+FORMAT = 1
+#: Rows of metadata at each end that are looked at to tell the original's servers from its clients.
+_SAMPLE = 64
+#: The longest CID in decimal.
+_DIGITS = len(str(_core.MAX_CID))
+
+Shape = Literal["empty", "plain", "server", "client", "either"]
+
+
+def identify(backend: Backend, mode: Mode, space: _core.KeySpace) -> AnyMode:
+    """Check that the store is one of ``mode``, make it one if it is empty, and return the mode's strategy.
+
+    Raises:
+        ModeMismatchError: It was made in another mode, or holds data of no mode at all.
+        StateError: It needs ``upgrade``, or an ``adopt`` that was interrupted.
+        CorruptionError: Its own records, or its log and its CID, contradict each other.
+    """
+    with backend.exclusive() as transaction:
+        if transaction.get(space.own_key("adopting")) is not None and _is_adopting(transaction, space):
+            raise StateError(
+                f"Level.adopt({backend.name!r}) was interrupted: call it again with the same mode, it will finish"
+            )
+        found = stored_identity(transaction, space, strict=mode is not Mode.NORMAL)
+        if found is not None and found[0] is not mode:
+            raise ModeMismatchError(
+                f"{backend.name!r} was made in {found[0].name} mode and cannot be opened in {mode.name} mode"
+            )
+        if mode is Mode.NORMAL:
+            return Normal()
+        if found is None:
+            _check_newcomer(transaction, mode, space, backend.name)
+            store_id = uuid.uuid4().hex
+            transaction.write(birth_records(space, mode, store_id), durable=True)
+        else:
+            store_id = found[1]
+            if mode is Mode.SERVER:
+                _check_log(transaction, space, backend.name)
+    return Server(space, store_id) if mode is Mode.SERVER else Client(space, store_id)
+
+
+def stored_identity(reader: Reader, space: _core.KeySpace, *, strict: bool) -> tuple[Mode, str] | None:
+    """Mode and id from the store's own record; ``None`` if it has none.
+
+    Args:
+        reader: What to read from.
+        space: The key space of the store.
+        strict: Whether something else in the record's place is an error. (In NORMAL mode it may be a user's own value.)
+    """
+    key = space.own_key("store")
+    try:
+        record = read_record(reader, key)
+    except CorruptionError:
+        if strict:
+            raise
+        return None
+    if record is None:
+        return None
+    try:
+        mode, store_id, version = Mode(record["mode"]), bytes.fromhex(record["id"]).hex(), record["format"]
+    except (KeyError, TypeError, ValueError) as error:
+        if strict:
+            raise CorruptionError(f"the record {key!r} does not say what store this is: {record!r:.80}") from error
+        return None
+    if version != FORMAT:
+        raise StateError(f"this store has format {version!r}; this version of treehub-level reads format {FORMAT}")
+    return mode, store_id
+
+
+def birth_records(space: _core.KeySpace, mode: Mode, store_id: str) -> list[Entry]:
+    """The own records of a store that is made."""
+    record = orjson.dumps({"id": store_id, "mode": mode.value, "format": FORMAT})
+    records: list[Entry] = [(space.own_key("store"), record)]
+    if mode is Mode.CLIENT:
+        records.append((space.own_key("id"), orjson.dumps([uuid.uuid4().hex, 0])))
+    return records
+
+
+def _is_adopting(reader: Reader, space: _core.KeySpace) -> bool:
+    try:
+        record = read_record(reader, space.own_key("adopting"))
+    except CorruptionError:
+        return False
+    return isinstance(record, dict) and {"id", "mode", "after"} <= record.keys()
+
+
+def _check_newcomer(reader: Reader, mode: Mode, space: _core.KeySpace, name: str) -> None:
+    shape = shape_of(reader, space)
+    if shape == "plain":
+        raise ModeMismatchError(
+            f"{name!r} holds data and was not made in {mode.name} mode; "
+            f"Level.adopt({name!r}, mode=Level.{mode.name}) makes it a {mode.value}"
+        )
+    if shape not in ("empty", "either", mode.value):
+        raise ModeMismatchError(f"{name!r} is a {shape} store of @treehub/level and cannot be opened as a {mode.value}")
+    if mode is Mode.SERVER:
+        if has_unpadded_ids(reader, space):
+            raise StateError(
+                f"{name!r} is a server store of @treehub/level whose log is in wrong order: "
+                f"run `treehub-level upgrade {name}` once"
+            )
+        _check_log(reader, space, name)
+
+
+def _check_log(reader: Reader, space: _core.KeySpace, name: str) -> None:
+    cid, logged = read_cid(reader, space), last_logged(reader, space)
+    if cid != logged:
+        raise CorruptionError(f"{name!r} says that its CID is {cid}, but its log ends at {logged}")
+
+
+def shape_of(reader: Reader, space: _core.KeySpace) -> Shape:
+    """What a store without a record of its own looks like: whose metadata it holds, by a sample from both ends.
+
+    On a client each record under ``P + key`` names that very key; on a server each lies under a number. A store in
+    which both
+    hold for all (a key "1" in change 1) is ``"either"``.
+    """
+    rows = [row for reverse in (False, True) for row in _rows(reader, space, reverse)]
+    client = server = True
+    strip = len(space.prefix)
+    for stored_key, record in rows:
+        name = stored_key[strip:]
+        if not name:
+            continue  # the CID, which both have
+        try:
+            key, _ = _core.split_record(record)
+        except ValueError:
+            return "plain"
+        client = client and key == name
+        server = server and (_is_log_key(space, stored_key) or is_unpadded_id(name))
+    if not rows:
+        return "empty" if _is_empty(reader) else "plain"
+    if all(key == space.prefix for key, _ in rows):
+        return "client" if read_cid(reader, space) else "either"  # a server that is past CID 0 has a log
+    if client and server:
+        return "either"
+    return "client" if client else "server" if server else "plain"
+
+
+def is_unpadded_id(name: bytes) -> bool:
+    """Whether ``name`` is a CID as the original wrote it: bare decimal digits."""
+    return name.isdigit() and name[:1] != b"0" and len(name) <= _DIGITS
+
+
+def has_unpadded_ids(reader: Reader, space: _core.KeySpace) -> bool:
+    """Whether the log holds ids of more than one digit without their length in front."""
+    for digit in b"123456789":
+        first = space.prefix + bytes([digit])
+        cursor = reader.scan(first + b"0", first + b":", values=False)
+        try:
+            if cursor.fetch_keys(1):
+                return True
+        finally:
+            cursor.close()
+    return False
+
+
+def _is_log_key(space: _core.KeySpace, key: bytes) -> bool:
+    try:
+        space.parse_log_key(key)
+    except ValueError:
+        return False
+    return True
+
+
+def _rows(reader: Reader, space: _core.KeySpace, reverse: bool) -> list[tuple[bytes, bytes]]:
+    cursor = reader.scan(space.prefix, space.user_start, reverse=reverse)
+    try:
+        return cursor.fetch(_SAMPLE)
+    finally:
+        cursor.close()
+
+
+def _is_empty(reader: Reader) -> bool:
+    cursor = reader.scan(None, None, values=False)
+    try:
+        return not cursor.fetch_keys(1)
+    finally:
+        cursor.close()

@@ -1,0 +1,172 @@
+"""The verbs of SERVER mode: the change log, and the server's half of replication."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ..codecs import Codec
+from ..errors import ModeError, NotOpenError
+from ..modes import Server
+from ..replication.log import Compaction, read_log
+from ..replication.messages import Request
+from ..replication.seed import change_step, check_cid, decode_record, read_changes
+from ..replication.server import exchange_step
+from ..types import Change, Changes
+from ._reading import CHUNK, check_limit
+from ._store import Store
+
+#: Bytes of records that `watch` reads at a time.
+_WATCH_BYTES = 8 << 20
+
+
+class ServerVerbs:
+    """What a store in SERVER mode offers to its clients.
+
+    All of them raise:
+        NotOpenError: The level is not open.
+        ModeError: The level is open in another mode.
+        TypeError: An argument of a wrong type (a CID is an ``int``; a ``bool`` is none).
+        StorageError, CorruptionError: The engine could not read or write.
+    """
+
+    _store: Store
+    _codec: Codec
+
+    def _server(self, verb: str) -> Server:
+        mode = self._store.mode
+        if not isinstance(mode, Server):
+            raise ModeError(f"{verb}() is a verb of SERVER mode; this level is open in {mode.mode.name} mode")
+        return mode
+
+    def changes(self, cid: int, limit: int | None = 100) -> Changes:
+        """Return the changes after ``cid``, in CID order: the first half of the seed's pull.
+
+        Args:
+            cid: The CID up to which the caller knows the log.
+            limit: The most changes to return; ``None`` for all there are.
+
+        Raises:
+            ValueError: A negative CID or limit, or a CID beyond 2^53 - 1.
+            CIDMismatchError: A CID that this server has not reached, or one so old that deletes after it are forgotten.
+        """
+        mode = self._server("changes")
+        check_cid(cid)
+        check_limit(limit)
+        with self._store.gate:
+            snapshot = self._store.backend.snapshot()
+            try:
+                head = self._store.cid_in(snapshot)
+                return read_changes(snapshot, mode.space, head, cid, head if limit is None else limit)
+            finally:
+                snapshot.close()
+
+    def change(self, cid: int, changes: Any) -> int:
+        """Take changes from a client whose CID is ``cid``: the seed's push. Atomic; returns the new CID.
+
+        Prefer `exchange`, which `sync` uses: this verb starves while others write, and a lost answer makes the client
+        push twice.
+
+        Args:
+            cid: The CID of the client.
+            changes: A sequence of `Change`, ``[key, value]`` or ``[key]``, no key twice.
+
+        Raises:
+            CIDMismatchError: ``cid`` is not this server's CID.
+            ProtocolError: A malformed change. Nothing was written.
+        """
+        mode = self._server("change")
+        if type(cid) is not int:
+            raise TypeError(f"a CID is an int, not {cid!r:.80}")
+        return self._store.step(change_step(mode, cid, self._codec.encoder.changes(changes)))
+
+    def exchange(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Pull and push in one atomic step: the server's half of `sync` (``protocol.md``, "One exchange").
+
+        Args:
+            request: The client's message, as decoded from JSON.
+
+        Returns:
+            The reply, ready to be encoded as JSON.
+
+        Raises:
+            ProtocolError: A malformed request, or one over a limit. Nothing was written.
+            StoreMismatchError: The client has synchronised with another server.
+        """
+        mode = self._server("exchange")
+        return self._store.step(exchange_step(Request.from_dict(request), mode)).to_dict()
+
+    def watch(self, *, since: int | None = None) -> Iterator[Change]:
+        """Iterate over changes as they happen: first those after ``since``, then live, no gap and no repeat.
+
+        Waits for the next change as long as it takes, and ends when the level is closed. Each `Change` carries its
+        ``cid``.
+        Changes that `compact_log` dropped before they were reached do not appear.
+
+        Args:
+            since: The CID after which to begin; ``None`` for now.
+
+        Raises:
+            ValueError: A negative CID, or one beyond 2^53 - 1.
+            CIDMismatchError: A CID that this server has not reached, or one so old that deletes after it are forgotten.
+        """
+        start = self._watch_start(since)
+        return self._watch(start)
+
+    def _watch_start(self, since: int | None) -> int:
+        self._server("watch")
+        if since is None:
+            return self._store.cid
+        self.changes(since, limit=0)
+        return since
+
+    def _watch(self, since: int) -> Iterator[Change]:
+        news = threading.Event()
+        self._store.listeners.add(news.set)
+        try:
+            while True:
+                news.clear()
+                try:
+                    page = self._watch_page(since)
+                except NotOpenError:
+                    return
+                for change in page:
+                    assert change.cid is not None
+                    since = change.cid
+                    yield change
+                if not page:
+                    news.wait()
+        finally:
+            self._store.listeners.discard(news.set)
+
+    def _watch_page(self, since: int) -> list[Change]:
+        mode = self._server("watch")
+        with self._store.gate:
+            page = read_log(self._store.backend, mode.space, since, CHUNK, _WATCH_BYTES)
+        return [decode_record(record, cid) for cid, record in page]
+
+    def compact_log(self, *, drop_deletes_before: int | None = None) -> int:
+        """Drop from the log the changes that a later change of the same key supersedes. Safe while clients sync.
+
+        CIDs keep their numbers, and the newest change always stays. It runs in small batches beside live traffic and
+        may be
+        interrupted. Memory grows with the number of distinct keys in the log.
+
+        Args:
+            drop_deletes_before: Also forget deletes with a CID below this one. Clients that had not pulled them yet
+                will reset at their next `sync`.
+
+        Returns:
+            The number of changes dropped.
+
+        Raises:
+            ValueError: A negative CID, or one beyond 2^53 - 1.
+        """
+        mode = self._server("compact_log")
+        compaction = Compaction(
+            mode, drop_deletes_before=0 if drop_deletes_before is None else check_cid(drop_deletes_before)
+        )
+        while self._store.step(compaction.step):
+            pass
+        return compaction.dropped

@@ -1,0 +1,374 @@
+"""One open store: its backend, its mode, its CID, and one writer at a time."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Protocol, TypeVar
+
+from .. import _core
+from ..backends.base import Backend, Cursor, Entry, Reader, Snapshot
+from ..errors import CorruptionError, LevelError, NotOpenError, StateError, StorageError
+from ..modes import AnyMode, Plan, Step, read_cid
+from ..types import Mode
+from ._gate import Gate
+from ._identity import identify
+
+T = TypeVar("T")
+
+#: Writers that wait together share one commit up to about this many entries, so that memory stays bounded.
+_GROUP_ENTRIES = 20_000
+
+
+class Write:
+    """Entries that wait to be committed, and what became of them.
+
+    Attributes:
+        entries: What to write.
+        durable: Whether the writer waits for the disk.
+        done: Whether it was committed, or failed.
+        error: Why it failed; ``None`` if it did not.
+        settled: Called when it is done, in the thread that committed it, which need not be the one that waits.
+    """
+
+    __slots__ = ("done", "durable", "entries", "error", "settled")
+
+    def __init__(self, entries: Sequence[Entry], durable: bool, settled: Callable[[Write], None] | None = None) -> None:
+        self.entries = entries
+        self.durable = durable
+        self.settled = settled
+        self.done = False
+        self.error: BaseException | None = None
+
+    def settle(self, error: BaseException | None) -> None:
+        """It was committed, or failed for ``error``."""
+        self.error = error
+        self.done = True
+        if self.settled is not None:
+            self.settled(self)
+
+
+class Present:
+    """The store as it is now, for reading: a ``with`` block is inside the gate.
+
+    It keeps no state, so one serves all calls.
+    """
+
+    __slots__ = ("_backend", "_gate")
+
+    def __init__(self, gate: Gate, backend: Backend) -> None:
+        self._gate = gate
+        self._backend = backend
+
+    def __enter__(self) -> Reader:
+        self._gate.__enter__()
+        return self._backend
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._gate.__exit__(kind, error, traceback)
+
+
+class _Closable(Protocol):
+    def release(self) -> None: ...
+
+
+class Store:
+    """The state that ``Level`` and its snapshots, sublevels and iterators share.
+
+    Every call into the backend happens inside `gate`, so that closing can wait for the last one: a LevelDB handle that
+    is freed
+    while in use takes the process with it. Every decision to write is a `Step`, taken under the write lock.
+
+    Args:
+        backend: Where the bytes go. It is this store's alone.
+        mode: The mode to open it in.
+        space: The key space, for the prefix chosen.
+    """
+
+    def __init__(self, backend: Backend, mode: Mode, space: _core.KeySpace) -> None:
+        self.backend = backend
+        self.mode_name = mode
+        self.space = space
+        self.gate = Gate("the level")
+        self.present = Present(self.gate, backend)
+        self._mode: AnyMode | None = None
+        self._cid: int | None = None
+        self._state = "closed"
+        self._state_lock = threading.Lock()
+        self._write_lock = threading.Lock()
+        self._queue: deque[Write] = deque()
+        self._open_handles: dict[int, _Closable] = {}
+        self._fence: LevelError | None = None
+        #: Called after each commit, and when the store closes. From any thread, so they must be quick.
+        self.listeners: set[Callable[[], None]] = set()
+
+    # ------------------------------------------------------------------------------------------ life cycle
+
+    @property
+    def is_open(self) -> bool:
+        """Whether verbs may be called."""
+        return self.gate.is_open
+
+    def open(self) -> None:
+        """Open the backend, learn or write down what store this is, and read the CID."""
+        self._advance("closed", "opening", "open")
+        try:
+            self.backend.open()
+            try:
+                self._mode = identify(self.backend, self.mode_name, self.space)
+                self._cid = None
+                self._cid = self.cid_in(self.backend)
+                self._fence = None
+            except BaseException:
+                self.backend.close()
+                raise
+        except BaseException:
+            self._state = "closed"
+            raise
+        self._state = "open"
+        self.gate.open()
+
+    def close(self) -> None:
+        """Refuse new calls, wait for those in flight, close open iterators and snapshots, close the backend."""
+        self.gate.refuse_caller_inside()
+        self._advance("open", "closing", "close")
+        try:
+            self.gate.shut()
+            self.notify()
+            for handle in list(self._open_handles.values()):
+                handle.release()
+            self._open_handles.clear()
+            self.backend.close()
+        finally:
+            self._state = "closed"
+
+    def _advance(self, needed: str, following: str, verb: str) -> None:
+        with self._state_lock:
+            if self._state != needed:
+                raise StateError(f"cannot {verb} the level {self.backend.name!r}: it is {self._state} already")
+            self._state = following
+
+    # ----------------------------------------------------------------------------------------------- state
+
+    def require_open(self) -> None:
+        """Raise NotOpenError unless verbs may be called."""
+        if not self.gate.is_open:
+            raise NotOpenError(f"the level {self.backend.name!r} is not open")
+
+    @property
+    def mode(self) -> AnyMode:
+        """The strategy of the mode, once the store was open."""
+        self.require_open()
+        assert self._mode is not None, "open() sets it before it opens the gate"
+        return self._mode
+
+    @property
+    def cid(self) -> int:
+        """The CID now: the one on disk, always."""
+        with self.gate:
+            return self.cid_in(self.backend)
+
+    def cid_in(self, reader: Reader) -> int:
+        """The CID, from memory if this process is the only writer, as ``reader`` reads it otherwise."""
+        if self._cid is not None and not self.backend.supports.shared:
+            return self._cid
+        return 0 if self.mode_name is Mode.NORMAL else read_cid(reader, self.space)
+
+    # --------------------------------------------------------------------------------------------- reading
+
+    def cursor(self, reader: Reader, start: bytes | None, stop: bytes | None, *, reverse: bool, values: bool) -> Handle:
+        """A cursor that outlives the call that made it: it is closed with the store at the latest."""
+        return Handle(self, reader.scan(start, stop, reverse=reverse, values=values))
+
+    def snapshot(self) -> SnapshotHandle:
+        """A snapshot that is closed with the store at the latest."""
+        with self.gate:
+            return SnapshotHandle(self, self.backend.snapshot())
+
+    def adopt_handle(self, handle: _Closable) -> None:
+        """Close ``handle`` with the store. Called inside the gate."""
+        self._open_handles[id(handle)] = handle
+
+    def forget_handle(self, handle: _Closable) -> None:
+        """``handle`` was closed. Called inside the gate."""
+        self._open_handles.pop(id(handle), None)
+
+    # --------------------------------------------------------------------------------------------- writing
+
+    def step(self, step: Step[T]) -> T:
+        """Take one decision with every other writer kept out, and write what it planned."""
+        with self.gate, self._write_lock:
+            return self._run(step)
+
+    def commit(self, entries: Sequence[Entry], durable: bool) -> None:
+        """Write entries as the mode wants them, together with whoever waits at the same time.
+
+        As in LevelDB, the writer that gets the lock commits for all that queued up behind it.
+        """
+        with self.gate:
+            # Inside the gate, or a write that is refused could wait here and be made after a reopening.
+            write = self.enqueue(Write(entries, durable))
+            with self._write_lock:
+                while not write.done:
+                    self._commit_group()
+        if write.error is not None:
+            raise write.error
+
+    def enqueue(self, write: Write) -> Write:
+        """Let a write wait for the next commit."""
+        self.require_open()
+        self._queue.append(write)
+        return write
+
+    def commit_waiting(self) -> None:
+        """Commit the writes that wait, group after group, until none does."""
+        with self.gate:
+            while self._queue:
+                with self._write_lock:
+                    self._commit_group()
+
+    def _commit_group(self) -> None:
+        group: list[Write] = []
+        entries: list[Entry] = []
+        while self._queue and (not group or len(entries) + len(self._queue[0].entries) <= _GROUP_ENTRIES):
+            write = self._queue.popleft()
+            group.append(write)
+            entries.extend(write.entries)
+        if not group:
+            return
+        durable = any(write.durable for write in group)
+
+        def step(reader: Reader, cid: int) -> Plan[None]:
+            plan = self.mode.plan_write(reader, cid, entries)
+            plan.durable = durable
+            return plan
+
+        error: BaseException | None = None
+        try:
+            self._run(step)
+        except BaseException as raised:
+            error = raised
+            if not isinstance(raised, Exception):
+                raise
+        finally:
+            for write in group:
+                write.settle(error)
+
+    def _run(self, step: Step[T]) -> T:
+        if self._fence is not None:
+            raise StorageError(
+                f"{self.backend.name!r} refuses writes since one failed ({self._fence}); reads still work: "
+                "close it, mend the cause, and open it again"
+            )
+        try:
+            with self.backend.exclusive() as transaction:
+                plan = step(transaction, self.cid_in(transaction))
+                if plan.batch:
+                    self._write(plan, transaction.write)
+            if plan.cid is not None:
+                self._cid = plan.cid
+        except BaseException:
+            # Whatever was interrupted, and wherever: the CID is read again from where it is kept.
+            self._cid = None
+            raise
+        if plan.committed is not None:
+            plan.committed()
+        if plan.batch:
+            self.notify()
+        return plan.result
+
+    def _write(self, plan: Plan[T], write: Callable[..., None]) -> None:
+        try:
+            write(plan.batch, durable=plan.durable)
+        except (StorageError, CorruptionError) as error:
+            # LevelDB goes on after a full disk and loses what it acknowledged then: nothing more is written until it
+            # was reopened.
+            self._fence = error
+            raise
+
+    def notify(self) -> None:
+        """Tell the listeners that something may have changed."""
+        for listener in tuple(self.listeners):
+            listener()
+
+
+class Handle:
+    """A cursor between the calls that use it. Fetching after the store was closed raises; nothing crashes."""
+
+    def __init__(self, store: Store, cursor: Cursor) -> None:
+        self._store = store
+        self._cursor: Cursor | None = cursor
+        self._lock = threading.Lock()
+        store.adopt_handle(self)
+
+    def fetch(self, limit: int) -> list[tuple[bytes, bytes]]:
+        """See `Cursor.fetch`."""
+        with self._store.gate, self._lock:
+            return self._live().fetch(limit)
+
+    def fetch_keys(self, limit: int) -> list[bytes]:
+        """See `Cursor.fetch_keys`."""
+        with self._store.gate, self._lock:
+            return self._live().fetch_keys(limit)
+
+    def _live(self) -> Cursor:
+        if self._cursor is None:
+            raise NotOpenError("the level was closed while this iterator was open: iterate anew")
+        return self._cursor
+
+    def close(self) -> None:
+        """Close the cursor, unless the store has done so."""
+        try:
+            with self._store.gate:
+                self._store.forget_handle(self)
+                self.release()
+        except NotOpenError:
+            pass  # the store is closing, or closed: it releases its handles itself
+
+    def release(self) -> None:
+        """Close the cursor. Called inside the gate, or by the store once the gate is shut."""
+        with self._lock:
+            cursor, self._cursor = self._cursor, None
+        if cursor is not None:
+            cursor.close()
+
+
+class SnapshotHandle:
+    """A snapshot between the calls that use it."""
+
+    def __init__(self, store: Store, snapshot: Snapshot) -> None:
+        self._store = store
+        self._snapshot: Snapshot | None = snapshot
+        self._handles: dict[int, _Closable] = {}
+        self.gate = Gate("the snapshot")
+        self.gate.open()
+        store.adopt_handle(self)
+
+    @property
+    def reader(self) -> Reader:
+        """What to read from. Inside both gates only."""
+        if self._snapshot is None:
+            raise NotOpenError("the snapshot is not open")
+        return self._snapshot
+
+    def close(self) -> None:
+        """Let the moment go, once the reads in flight are over. Closing twice is harmless."""
+        self.gate.refuse_caller_inside()
+        self.gate.shut()
+        try:
+            with self._store.gate:
+                self._store.forget_handle(self)
+                self.release()
+        except NotOpenError:
+            pass  # see Handle.close
+
+    def release(self) -> None:
+        """See `Handle.release`."""
+        self.gate.shut()
+        snapshot, self._snapshot = self._snapshot, None
+        if snapshot is not None:
+            snapshot.close()

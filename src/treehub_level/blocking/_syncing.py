@@ -1,0 +1,293 @@
+"""The verbs of CLIENT mode: the dirty set, the conflict journal, and ``sync``."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Generic, Protocol, TypeVar
+
+from .. import _core
+from ..codecs import Codec
+from ..errors import LevelError, ModeError, TransportError
+from ..modes import Client
+from ..replication.journal import dismiss_step, read_conflicts, restore_step
+from ..replication.seed import apply_step, check_cid, clean_step, decode_record, read_dirty
+from ..replication.session import rebind_session, session
+from ..types import Change, Changes, Conflict, SyncReport
+from ._reading import CHUNK, check_limit
+from ._store import Store
+
+R = TypeVar("R")
+
+
+class Exchanger(Protocol):
+    """What `ClientVerbs.sync` needs of a server: this one verb."""
+
+    def exchange(self, request: dict[str, Any], /) -> dict[str, Any]:
+        """See `ServerVerbs.exchange`."""
+
+
+def exchange_of(server: object) -> Callable[[dict[str, Any]], Any]:
+    """The verb of ``server`` that carries messages.
+
+    Raises:
+        TypeError: It has none.
+    """
+    verb = getattr(server, "exchange", None)
+    if not callable(verb):
+        raise TypeError(f"a server is a level in SERVER mode, or forwards exchange() to one; this is {server!r:.80}")
+    return verb  # type: ignore[no-any-return]
+
+
+@contextmanager
+def transport_errors() -> Iterator[None]:
+    """Turn a network error of whatever stands in for a server into a TransportError, cause chained."""
+    try:
+        yield
+    except LevelError:
+        raise
+    except (OSError, asyncio.TimeoutError) as error:  # before Python 3.11 the latter is no OSError
+        raise TransportError(f"the server could not be reached: {error or type(error).__name__}") from error
+
+
+class Ended(Generic[R]):
+    """What a session returned: its messages are all exchanged."""
+
+    def __init__(self, result: R) -> None:
+        self.result = result
+
+
+def advance(talk: Generator[dict[str, Any], Any, R], reply: object = None) -> dict[str, Any] | Ended[R]:
+    """Hand a session the server's reply (none at first); answer with its next request, or with its end."""
+    try:
+        return talk.send(reply)
+    except StopIteration as end:
+        return Ended(end.value)
+
+
+def converse(
+    talk: Generator[dict[str, Any], Any, R], exchange: Callable[[dict[str, Any]], Any], tell: Callable[[], object]
+) -> R:
+    """Carry the messages of a session to the server and back until it ends; ``tell`` after each exchange."""
+    try:
+        request = advance(talk)
+        while not isinstance(request, Ended):
+            with transport_errors():
+                reply = exchange(request)
+            request = advance(talk, reply)
+            tell()
+        return request.result
+    finally:
+        talk.close()
+
+
+class ClientVerbs:
+    """What a store in CLIENT mode does with its server.
+
+    All of them raise:
+        NotOpenError: The level is not open.
+        ModeError: The level is open in another mode.
+        TypeError: An argument of a wrong type (a CID is an ``int``; a ``bool`` is none).
+        StorageError, CorruptionError: The engine could not read or write.
+    """
+
+    _store: Store
+    _codec: Codec
+
+    def __init__(self) -> None:
+        self._sync_lock = threading.Lock()
+        self._handed_out: dict[bytes, bytes] = {}
+
+    def _client(self, verb: str) -> Client:
+        mode = self._store.mode
+        if not isinstance(mode, Client):
+            raise ModeError(f"{verb}() is a verb of CLIENT mode; this level is open in {mode.mode.name} mode")
+        return mode
+
+    def apply(self, cid: int | Changes, changes: Any = None) -> int:
+        """Write a page of a server's changes: the second half of the seed's pull.
+
+        One batch makes the changes, drops the dirty changes of their keys (the server wins; those that differ are
+        journaled, see
+        `conflicts`), and moves the CID. The same page twice is harmless.
+
+        Args:
+            cid: The CID of the page, or what ``changes()`` returned.
+            changes: Its changes: a sequence of `Change`, ``[key, value]`` or ``[key]``.
+
+        Returns:
+            The new CID.
+
+        Raises:
+            CIDMismatchError: The page ends below this client's CID: it came late.
+            ValueError: A CID beyond 2^53 - 1.
+            ProtocolError: A malformed change. Nothing was written.
+            StateError: A ``sync`` that was interrupted has a push under way: let ``sync`` finish.
+        """
+        mode = self._client("apply")
+        if isinstance(cid, Changes):
+            cid, changes = cid[:2]
+        entries = self._codec.encoder.changes(changes)
+        return self._store.step(apply_step(mode, _checked(cid), entries))
+
+    def dirty(self, limit: int | None = 100) -> list[Change]:
+        """Return the changes made here that no server has acknowledged, in key order.
+
+        It is the first half of the seed's push.
+
+        Args:
+            limit: The most changes to return; ``None`` for all there are.
+
+        Raises:
+            ValueError: A negative limit.
+        """
+        mode = self._client("dirty")
+        check_limit(limit)
+        with self._store.gate:
+            rows = read_dirty(self._store.backend, mode.space, limit)
+        self._handed_out.update(rows)
+        return [decode_record(record) for _, record in rows]
+
+    def clean(self, cid: int, keys: Iterable[Any]) -> int:
+        """Forget dirty changes that a server took, and move the CID: the second half of the seed's push.
+
+        A key rewritten since ``dirty()`` returned it stays dirty.
+
+        Args:
+            cid: The CID that the server answered.
+            keys: The keys that were pushed, or the changes themselves.
+
+        Returns:
+            The new CID.
+
+        Raises:
+            CIDMismatchError: The CID lies below this client's: the answer came late.
+            ValueError: A CID beyond 2^53 - 1.
+            InvalidKeyError: A key that cannot be one.
+            ProtocolError: A malformed change.
+            StateError: See `apply`.
+        """
+        mode = self._client("clean")
+        if isinstance(keys, (str, bytes)):
+            raise TypeError(f"clean() takes several keys, not the one key {keys!r:.80}")
+        pushed: list[tuple[bytes, bytes | None]] = []
+        for item in keys:
+            if isinstance(item, str):
+                key = self._codec.encoder.key(item)
+                pushed.append((key, self._handed_out.get(key)))
+            else:
+                pushed.extend(
+                    (key, _core.join_record(key, value)) for key, value in self._codec.encoder.changes([item])
+                )
+        after = self._store.step(clean_step(mode, _checked(cid), pushed))
+        for key, _ in pushed:
+            self._handed_out.pop(key, None)
+        return after
+
+    def pending(self) -> int:
+        """Return how many dirty changes were not acknowledged by the server yet."""
+        mode = self._client("pending")
+        with self._store.gate:
+            cursor = self._store.backend.scan(mode.space.dirty_start, mode.space.dirty_stop, values=False)
+            try:
+                return sum(iter(lambda: len(cursor.fetch_keys(CHUNK)), 0))
+            finally:
+                cursor.close()
+
+    def sync(
+        self,
+        server: Exchanger,
+        *,
+        pull: bool = True,
+        push: bool = True,
+        on_reset: str = "reset",
+        progress: Callable[[SyncReport], object] | None = None,
+    ) -> SyncReport:
+        """Synchronise with a server until both sides are drained.
+
+        The server wins, and nothing that lost is lost silently. It is safe to interrupt, to lose messages of, and to
+        call again. Calls for one client queue up.
+
+        Args:
+            server: A level in SERVER mode, or whatever forwards ``exchange`` to one.
+            pull: Whether to drain the server. ``False`` pulls only as much as the push needs.
+            push: Whether to send what is dirty.
+            on_reset: What to do when the server was restored from a backup, or has forgotten too much: ``"reset"``
+                pulls everything anew and
+                keeps what is dirty; ``"raise"`` raises StoreMismatchError before anything is touched.
+            progress: Called after each exchange with the report so far.
+
+        Returns:
+            What was done, conflicts included.
+
+        Raises:
+            StoreMismatchError: The server is not the one that this client has synchronised with: see `rebind`.
+            ProtocolError: The server answered something impossible. Nothing of it was written.
+            TransportError: The server could not be reached. What it raises otherwise comes through.
+            ValueError: Neither pull nor push, or an unknown ``on_reset``.
+        """
+        talk, tell = self._session(pull, push, on_reset, progress)
+        exchange = _blocking_exchange_of(server)
+        with self._sync_lock:
+            return converse(talk, exchange, tell)
+
+    def _session(
+        self, pull: bool, push: bool, on_reset: str, progress: Callable[[SyncReport], object] | None
+    ) -> tuple[Generator[dict[str, Any], Any, SyncReport], Callable[[], object]]:
+        report = SyncReport()
+        talk = session(self._store.step, self._client("sync"), pull=pull, push=push, on_reset=on_reset, report=report)
+        return talk, _nothing if progress is None else lambda: progress(report)
+
+    def rebind(self, server: Exchanger) -> None:
+        """Take another server from now on: the next ``sync`` pulls everything from it, and pushes what is dirty here.
+
+        Args:
+            server: The new server; it is asked for its id.
+
+        Raises:
+            TransportError: The server could not be reached. Nothing was changed.
+        """
+        talk = self._rebind_session()
+        exchange = _blocking_exchange_of(server)
+        with self._sync_lock:
+            converse(talk, exchange, _nothing)
+
+    def _rebind_session(self) -> Generator[dict[str, Any], Any, None]:
+        return rebind_session(self._store.step, self._client("rebind"))
+
+    def conflicts(self) -> list[Conflict]:
+        """Return the local changes that lost and were neither restored nor dismissed yet, oldest first."""
+        mode = self._client("conflicts")
+        with self._store.gate:
+            return read_conflicts(self._store.backend, mode.space)
+
+    def restore(self, conflict: Conflict) -> None:
+        """Write the change that lost again, as a new local change, and take it out of the journal.
+
+        Raises:
+            StateError: It is not in the journal any more.
+        """
+        self._store.step(restore_step(self._client("restore"), conflict))
+
+    def dismiss(self, conflict: Conflict) -> None:
+        """Take a change that lost out of the journal. Doing so twice is harmless."""
+        self._store.step(dismiss_step(self._client("dismiss"), conflict))
+
+
+def _blocking_exchange_of(server: object) -> Callable[[dict[str, Any]], Any]:
+    verb = exchange_of(server)
+    if inspect.iscoroutinefunction(verb):
+        raise TypeError(f"{server!r:.80} is an asyncio level: a blocking one synchronises with its blocking twin")
+    return verb
+
+
+def _checked(cid: object) -> int:
+    """A CID to move to. One below zero is below any client's own, which the step refuses."""
+    return cid if type(cid) is int and cid < 0 else check_cid(cid)
+
+
+def _nothing() -> None:
+    pass
