@@ -1,0 +1,63 @@
+"""treehub-level: an ordered key-value store that keeps working offline and synchronises.
+
+Start with `Level` (asyncio) or `blocking.Level`, its twin without ``await``.
+"""
+
+from . import blocking
+from .backends.base import Backend
+from .backends.memory import MemoryBackend
+from .errors import (
+    BackendNotFoundError,
+    CIDMismatchError,
+    CorruptionError,
+    DecodeError,
+    InvalidKeyError,
+    InvalidValueError,
+    LevelError,
+    LockedError,
+    ModeError,
+    ModeMismatchError,
+    NotOpenError,
+    ProtocolError,
+    StateError,
+    StorageError,
+    StoreMismatchError,
+    SyncError,
+    TransportError,
+)
+from .level import Level
+from .types import MISSING, Change, Changes, Conflict, Delete, Mode, Put, SyncReport
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "MISSING",
+    "Backend",
+    "BackendNotFoundError",
+    "CIDMismatchError",
+    "Change",
+    "Changes",
+    "Conflict",
+    "CorruptionError",
+    "DecodeError",
+    "Delete",
+    "InvalidKeyError",
+    "InvalidValueError",
+    "Level",
+    "LevelError",
+    "LockedError",
+    "MemoryBackend",
+    "Mode",
+    "ModeError",
+    "ModeMismatchError",
+    "NotOpenError",
+    "ProtocolError",
+    "Put",
+    "StateError",
+    "StorageError",
+    "StoreMismatchError",
+    "SyncError",
+    "SyncReport",
+    "TransportError",
+    "blocking",
+]

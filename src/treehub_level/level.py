@@ -1,0 +1,274 @@
+"""``Level``: the asyncio façade. Its methods forward to ``blocking.Level``, the engine, and decide nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
+from typing import Any, ClassVar, Protocol
+
+from . import blocking
+from ._views import AsyncReadVerbs, AsyncWriteVerbs, Snapshot, documented_by
+from ._worker import Worker
+from .backends.base import Backend
+from .blocking._syncing import Ended, advance, exchange_of, transport_errors
+from .errors import NotOpenError
+from .types import JSON, Change, Changes, Conflict, Mode, SyncReport
+
+
+class Exchanger(Protocol):
+    """What `Level.sync` needs of a server: this one verb."""
+
+    def exchange(self, request: dict[str, Any], /) -> Awaitable[dict[str, Any]] | dict[str, Any]:
+        """See `Level.exchange`."""
+
+
+@documented_by(blocking.level._Live)
+class _Live(AsyncReadVerbs, AsyncWriteVerbs):
+    """Reads and writes of the present, of a level or one of its sublevels."""
+
+    _twin: blocking.level._Live
+
+    def snapshot(self) -> Snapshot:
+        return Snapshot(self._twin.snapshot(), self._worker)
+
+    def sublevel(self, name: str, *, separator: str = "/") -> Sublevel:
+        return Sublevel(self._twin.sublevel(name, separator=separator), self._worker)
+
+
+class Sublevel(_Live):
+    """A namespace within a level. Made by `Level.sublevel`; open and closed with its level."""
+
+    def __init__(self, twin: blocking.Sublevel, worker: Worker) -> None:
+        self._twin = twin
+        self._worker = worker
+
+
+@documented_by(blocking.Level)
+class Level(_Live):
+    """An ordered key-value store that synchronises. ``blocking.Level`` has the same verbs without ``await``.
+
+    Args:
+        name: A path for stores on disk, a label for memory, a URL for a server.
+        backend: A registered name (``"leveldb"``, ``"plyvel"``, ``"memory"``, …), a `Backend` subclass, or any
+            callable that
+            takes the name and returns a `Backend`.
+        mode: ``Level.NORMAL``, ``Level.SERVER`` or ``Level.CLIENT``.
+        prefix: Where metadata lies: one or more characters from ``!`` to ``/``.
+        key_encoding: ``"utf8"``: keys are ``str``. ``"bytes"``, in NORMAL mode: keys are ``bytes``.
+        value_encoding: ``"json"``, or ``"bytes"`` in NORMAL mode: values are stored as they are.
+        durable: Whether each write waits for the disk (fsync) unless it says otherwise.
+        **backend_options: What the backend's constructor takes besides.
+
+    Filters of ``query``, ``keys``, ``values``, ``count`` and ``scan`` run in a thread beside the event loop.
+
+    Raises:
+        ValueError: An unknown mode or encoding, or an illegal prefix.
+        TypeError: An argument of a wrong type, or an option that the backend does not know.
+        BackendNotFoundError: No backend of that name.
+    """
+
+    NORMAL: ClassVar[Mode] = Mode.NORMAL
+    SERVER: ClassVar[Mode] = Mode.SERVER
+    CLIENT: ClassVar[Mode] = Mode.CLIENT
+
+    _twin: blocking.Level
+
+    def __init__(
+        self,
+        name: str | os.PathLike[str],
+        *,
+        backend: str | type[Backend] | Callable[..., Backend] = "leveldb",
+        mode: Mode = Mode.NORMAL,
+        prefix: str = "!",
+        key_encoding: str = "utf8",
+        value_encoding: str = "json",
+        durable: bool = False,
+        **backend_options: Any,
+    ) -> None:
+        self._forward_to(
+            blocking.Level(
+                name,
+                backend=backend,
+                mode=mode,
+                prefix=prefix,
+                key_encoding=key_encoding,
+                value_encoding=value_encoding,
+                durable=durable,
+                **backend_options,
+            )
+        )
+
+    def _forward_to(self, twin: blocking.Level) -> None:
+        self._twin = twin
+        self._worker = Worker(twin._store)
+        self._sync_lock = asyncio.Lock()
+
+    async def open(self) -> None:
+        await self._worker.start(self._twin.open, self._twin.close)
+        self._sync_lock = asyncio.Lock()  # a lock is one event loop's, and this may be another one than last time
+
+    async def close(self) -> None:
+        await self._worker.stop(self._twin.close)
+
+    async def __aenter__(self) -> Level:
+        await self.open()
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        if self.is_open:
+            await self.close()
+
+    @classmethod
+    async def adopt(
+        cls,
+        name: str | os.PathLike[str],
+        *,
+        mode: Mode,
+        progress: Callable[[int], object] | None = None,
+        **options: Any,
+    ) -> Level:
+        level = cls.__new__(cls)
+        level._forward_to(await asyncio.to_thread(blocking.Level.adopt, name, mode=mode, progress=progress, **options))
+        return level
+
+    # ---------------------------------------------------------------------------------------------- facts
+
+    @property
+    def name(self) -> str:
+        return self._twin.name
+
+    @property
+    def mode(self) -> Mode:
+        return self._twin.mode
+
+    @property
+    def is_open(self) -> bool:
+        return self._twin.is_open
+
+    @property
+    def cid(self) -> int:
+        return self._twin.cid
+
+    @property
+    def CID(self) -> int:  # noqa: N802  # the seed's name
+        return self._twin.cid
+
+    async def info(self) -> dict[str, JSON]:
+        return await self._worker.read(self._twin.info)
+
+    async def compact_range(self) -> None:
+        await self._worker.read(self._twin.compact_range)
+
+    def __repr__(self) -> str:
+        return repr(self._twin).replace("blocking.", "")
+
+    # --------------------------------------------------------------------------------------- SERVER mode
+
+    async def changes(self, cid: int, limit: int | None = 100) -> Changes:
+        return await self._worker.read(self._twin.changes, cid, limit)
+
+    async def change(self, cid: int, changes: Any) -> int:
+        return await self._worker.write(self._twin.change, cid, changes)
+
+    async def exchange(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        return await self._worker.write(self._twin.exchange, request)
+
+    def watch(self, *, since: int | None = None) -> AsyncIterator[Change]:
+        return self._watch(self._twin._watch_start(since))
+
+    async def _watch(self, since: int) -> AsyncIterator[Change]:
+        loop, news = asyncio.get_running_loop(), asyncio.Event()
+
+        def tell() -> None:
+            with suppress(RuntimeError):  # the loop is closed: nobody watches any more
+                loop.call_soon_threadsafe(news.set)
+
+        self._twin._store.listeners.add(tell)
+        try:
+            while True:
+                news.clear()
+                try:
+                    page = await self._worker.read(self._twin._watch_page, since)
+                except NotOpenError:
+                    return
+                for change in page:
+                    assert change.cid is not None
+                    since = change.cid
+                    yield change
+                if not page:
+                    await news.wait()
+        finally:
+            self._twin._store.listeners.discard(tell)
+
+    async def compact_log(self, *, drop_deletes_before: int | None = None) -> int:
+        return await self._worker.read(self._twin.compact_log, drop_deletes_before=drop_deletes_before)
+
+    # --------------------------------------------------------------------------------------- CLIENT mode
+
+    async def apply(self, cid: int | Changes, changes: Any = None) -> int:
+        return await self._worker.write(self._twin.apply, cid, changes)
+
+    async def dirty(self, limit: int | None = 100) -> list[Change]:
+        return await self._worker.read(self._twin.dirty, limit)
+
+    async def clean(self, cid: int, keys: Iterable[Any]) -> int:
+        return await self._worker.write(self._twin.clean, cid, keys)
+
+    async def pending(self) -> int:
+        return await self._worker.read(self._twin.pending)
+
+    async def sync(
+        self,
+        server: Exchanger,
+        *,
+        pull: bool = True,
+        push: bool = True,
+        on_reset: str = "reset",
+        progress: Callable[[SyncReport], object] | None = None,
+    ) -> SyncReport:
+        talk, tell = self._twin._session(pull, push, on_reset, progress)
+        exchange = _exchange_of(server)
+        async with self._sync_lock:
+            report: SyncReport = await self._converse(talk, exchange, tell)
+        return report
+
+    async def rebind(self, server: Exchanger) -> None:
+        talk = self._twin._rebind_session()
+        exchange = _exchange_of(server)
+        async with self._sync_lock:
+            await self._converse(talk, exchange, lambda: None)
+
+    async def _converse(self, talk: Any, exchange: Callable[[Any], Any], tell: Callable[[], object]) -> Any:
+        """The twin of ``blocking``'s ``converse``: steps run in the thread that writes, messages are awaited."""
+        try:
+            request = await self._worker.write(advance, talk)
+            while not isinstance(request, Ended):
+                with transport_errors():
+                    reply = exchange(request)
+                    if inspect.isawaitable(reply):
+                        reply = await reply
+                request = await self._worker.write(advance, talk, reply)
+                tell()
+            return request.result
+        finally:
+            with suppress(ValueError):  # cancelled while a thread runs it: that step ends, and the session with it
+                talk.close()
+
+    async def conflicts(self) -> list[Conflict]:
+        return await self._worker.read(self._twin.conflicts)
+
+    async def restore(self, conflict: Conflict) -> None:
+        await self._worker.write(self._twin.restore, conflict)
+
+    async def dismiss(self, conflict: Conflict) -> None:
+        await self._worker.write(self._twin.dismiss, conflict)
+
+
+def _exchange_of(server: Exchanger) -> Callable[[dict[str, Any]], Any]:
+    exchange = exchange_of(server)
+    if isinstance(server, blocking.Level):
+        return lambda request: asyncio.to_thread(exchange, request)
+    return exchange
