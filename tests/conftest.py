@@ -1,0 +1,65 @@
+"""The product over which every test of behaviour runs: API {async, blocking} × backend {memory, plyvel}.
+
+The third factor, the core {c, python}, is chosen for a whole run by ``TREEHUB_LEVEL_CORE``, and stands in pytest's
+header.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from stores import Stores
+
+import treehub_level
+from treehub_level import Level, _core
+
+
+def pytest_report_header() -> str:
+    return f"treehub-level {treehub_level.__version__}: core={_core.CORE}"
+
+
+@pytest.fixture(params=["async", "blocking"], ids="api={}".format)
+def api(request: pytest.FixtureRequest) -> Any:
+    """Which of the two APIs the test uses."""
+    return request.param
+
+
+@pytest.fixture(params=["memory", "plyvel"], ids="backend={}".format)
+def backend(request: pytest.FixtureRequest) -> Any:
+    """Where the bytes go."""
+    return request.param
+
+
+@pytest.fixture
+async def stores(api: str, backend: str, tmp_path: Path) -> AsyncIterator[Stores]:
+    """Makes levels of this API over this backend, looks at their raw bytes, and closes what a test left open."""
+    made = Stores(api, backend, tmp_path)
+    yield made
+    await made.close_all()
+
+
+@pytest.fixture
+async def level(stores: Stores) -> Any:
+    """An open level in NORMAL mode."""
+    return await stores.open("normal")
+
+
+@pytest.fixture
+async def server(stores: Stores) -> Any:
+    """An open level in SERVER mode."""
+    return await stores.open("server", mode=Level.SERVER)
+
+
+@pytest.fixture
+async def client(stores: Stores) -> Any:
+    """An open level in CLIENT mode."""
+    return await stores.open("client", mode=Level.CLIENT)
+
+
+@pytest.fixture(params=list(Level.NORMAL.__class__), ids=lambda mode: f"mode={mode.value}")
+def mode(request: pytest.FixtureRequest) -> Any:
+    """Each mode in turn, for what holds in all of them."""
+    return request.param

@@ -1,0 +1,95 @@
+"""What was done to the stores whose bytes lie beside this file, and how to write those files anew.
+
+The bytes on disk are frozen once released. `python tests/golden/stories.py` writes the files; do that only for a story
+that was added, and never to make a failing test pass.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from treehub_level import Delete, Level, MemoryBackend, Put, TransportError, blocking
+
+FOLDER = Path(__file__).parent
+#: The prefixes for which there are golden files, by the name of the file.
+PREFIXES = {"plain": "!", "long prefix": "!/+"}
+
+Rows = dict[bytes, bytes]
+
+
+class Unreachable:
+    """A server that nothing reaches."""
+
+    def exchange(self, request: dict[str, Any]) -> dict[str, Any]:
+        raise ConnectionError("unreachable")
+
+
+def tell(prefix: str) -> tuple[Rows, Rows]:
+    """A server and a client that have met, drifted apart, and been cut off in the middle of a push.
+
+    Returns:
+        What the two stores hold.
+    """
+    backends = MemoryBackend("server"), MemoryBackend("client")
+    server = blocking.Level("server", backend=lambda _: backends[0], mode=Level.SERVER, prefix=prefix)
+    client = blocking.Level("client", backend=lambda _: backends[1], mode=Level.CLIENT, prefix=prefix)
+    with server, client:
+        server.batch([Put("a", 1), Delete("b"), Put("é", {"x": [1, 2]})])
+        for n in range(10):
+            server.put("counter", n)
+        client.put("mine", ["😀", None, 1.5])
+        client.put("a", "loses")
+        client.sync(server)
+        server.delete("é")
+        server.put("😀", '\u2028\x00"')
+        server.compact_log(drop_deletes_before=server.cid)
+        client.put("foo", "bar")
+        client.delete("😀")
+        try:
+            client.sync(Unreachable())
+        except TransportError:
+            client.put("foo", "after the push was frozen")
+    return rows_of(backends[0]), rows_of(backends[1])
+
+
+def rows_of(backend: MemoryBackend) -> Rows:
+    """Everything that a closed store holds."""
+    backend.open()
+    cursor = backend.scan(None, None)
+    rows = dict(cursor.fetch(10_000))
+    cursor.close()
+    backend.close()
+    return rows
+
+
+def without_ids(rows: Rows) -> Rows:
+    """The rows with every random id (32 hexadecimal digits) replaced by zeros."""
+    return {_zeroed(key): _zeroed(value) for key, value in rows.items()}
+
+
+def _zeroed(data: bytes) -> bytes:
+    return re.sub(rb"\b[0-9a-f]{32}\b", b"0" * 32, data)
+
+
+def read(name: str, side: str) -> Rows:
+    """The rows of a golden file."""
+    rows = json.loads((FOLDER / f"{name}.{side}.json").read_text())
+    return {bytes.fromhex(key): bytes.fromhex(value) for key, value in rows.items()}
+
+
+def main() -> None:
+    """Write the files that do not exist yet; with ``--overwrite`` all of them."""
+    for name, prefix in PREFIXES.items():
+        for side, rows in zip(("server", "client"), tell(prefix), strict=True):
+            path = FOLDER / f"{name}.{side}.json"
+            if not path.exists() or sys.argv[1:] == ["--overwrite"]:
+                hexes = {key.hex(): value.hex() for key, value in sorted(rows.items())}
+                path.write_text(json.dumps(hexes, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""The bytes on disk: the vectors of the format, golden files, and what bare LevelDB makes of a store."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from golden import stories
+from stores import Stores, plyvel
+
+from treehub_level import Delete, Level, Put
+
+VECTORS = {
+    Level.SERVER: {
+        "61": "31",
+        "c3a9": "7b2278223a5b312c325d7d",
+        "21": "33",
+        "2131": "5b2261222c315d",
+        "2132": "5b2262225d",
+        "2133": "5b22c3a9222c7b2278223a5b312c325d7d5d",
+    },
+    Level.CLIENT: {
+        "666f6f": "2262617222",
+        "21666f6f": "5b22666f6f222c22626172225d",
+        "21f09f9880": "5b22f09f9880225d",
+    },
+}
+
+
+def rows(vectors: Any) -> Any:
+    return {bytes.fromhex(key): bytes.fromhex(value) for key, value in vectors.items()}
+
+
+def without_own_records(stored: Any, prefix: bytes = b"!") -> Any:
+    """The rows that the seed's format knows."""
+    return {key: value for key, value in stored.items() if not key.startswith(prefix * 2)}
+
+
+async def test_the_vectors_of_a_server(stores: Stores, server: Any) -> None:
+    await server.batch([Put("a", 1), Delete("b"), Put("é", {"x": [1, 2]})])
+    stored = await stores.bytes_of(server)
+    assert without_own_records(stored) == rows(VECTORS[Level.SERVER])
+    assert set(stored) - set(rows(VECTORS[Level.SERVER])) == {b"!!store", b"!!epochs"}
+
+
+async def test_the_vectors_of_a_client(stores: Stores, client: Any) -> None:
+    await client.put("foo", "bar")
+    await client.delete("😀")
+    stored = await stores.bytes_of(client)
+    assert without_own_records(stored) == rows(VECTORS[Level.CLIENT])
+    assert set(stored) - set(rows(VECTORS[Level.CLIENT])) == {b"!!store", b"!!id"}
+
+
+@pytest.mark.parametrize(
+    ("cid", "key"),
+    [
+        (1, b"!1"),
+        (9, b"!9"),
+        (10, b"!:10"),
+        (99, b"!:99"),
+        (100, b"!;100"),
+        (1000, b"!<1000"),
+        (65535, b"!=65535"),
+        (1000000, b"!?1000000"),
+        (4294967296, b"!B4294967296"),
+        (9007199254740991, b"!H9007199254740991"),
+    ],
+)
+async def test_the_vectors_of_change_ids(stores: Stores, cid: Any, key: Any) -> None:
+    before = [(b"!", b"%d" % (cid - 1)), *([(log_key(cid - 1), b'["x"]')] if cid > 1 else [])]
+    stores.seed("server", [*before, (b"!!store", b'{"id":"%s","mode":"server","format":1}' % (b"0" * 32))])
+    server = await stores.open("server", mode=Level.SERVER)
+
+    await server.put("a", 1)
+
+    assert server.cid == cid
+    assert (await stores.bytes_of(server))[key] == b'["a",1]'
+    assert (await server.changes(cid - 1)).changes == [["a", 1]]
+    assert await server.get(f"!{cid}") == ["a", 1]
+
+
+def log_key(cid: Any) -> Any:
+    """As the format states it: digits, preceded from two digits on by a character that tells how many."""
+    digits = str(cid)
+    return b"!" + (chr(0x38 + len(digits)) if len(digits) > 1 else "").encode() + digits.encode()
+
+
+def test_the_last_change_id_is_the_last() -> None:
+    from treehub_level import blocking
+
+    with blocking.Level("x", backend="memory", mode=Level.CLIENT) as client:
+        client.apply(2**53 - 1, [["a", 1]])
+        assert client.cid == 2**53 - 1
+
+
+@pytest.mark.parametrize("name", stories.PREFIXES)
+def test_a_store_written_now_looks_like_the_golden_one(name: str) -> None:
+    for now, side in zip(stories.tell(stories.PREFIXES[name]), ("server", "client"), strict=True):
+        assert stories.without_ids(now) == stories.without_ids(stories.read(name, side))
+
+
+@pytest.mark.parametrize("name", stories.PREFIXES)
+async def test_golden_stores_are_read_and_go_on_where_they_were(stores: Stores, name: str) -> None:
+    prefix = stories.PREFIXES[name]
+    for side in ("server", "client"):
+        stores.seed(side, stories.read(name, side).items())
+    server = await stores.open("server", mode=Level.SERVER, prefix=prefix)
+    client = await stores.open("client", mode=Level.CLIENT, prefix=prefix)
+
+    assert await server.query() == [
+        ("a", 1),
+        ("counter", 9),
+        ("mine", ["😀", None, 1.5]),
+        ("😀", '\u2028\x00"'),
+    ]
+    assert server.cid == 16
+    assert client.cid == 14
+    assert await client.dirty() == [["foo", "after the push was frozen"], ["😀"]]
+    assert [c.local for c in await client.conflicts()] == [["a", "loses"]]
+
+    await client.sync(server)
+
+    assert await client.query() == await server.query()
+    assert await server.get("foo") == "after the push was frozen"
+    assert await client.get("é") is None
+    assert await client.get("😀") == '\u2028\x00"'
+    assert client.cid == server.cid
+
+
+def test_a_store_on_disk_is_a_plain_leveldb_database(tmp_path: Path) -> None:
+    from treehub_level import blocking
+
+    with blocking.Level(tmp_path / "server", mode=Level.SERVER) as server:
+        server.batch([Put("a", 1), Delete("b"), Put("é", {"x": [1, 2]})])
+    with plyvel().DB(str(tmp_path / "server")) as db:
+        assert without_own_records(dict(db)) == rows(VECTORS[Level.SERVER])

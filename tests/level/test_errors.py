@@ -1,0 +1,65 @@
+"""The tree of errors: codes and bases are part of the API."""
+
+import copy
+import pickle
+from typing import Any
+
+import pytest
+
+import treehub_level
+from treehub_level import CIDMismatchError, LevelError, TransportError
+
+TREE = {
+    "LevelError": ("LEVEL_ERROR", Exception),
+    "StateError": ("LEVEL_STATE", "LevelError"),
+    "NotOpenError": ("LEVEL_DATABASE_NOT_OPEN", "StateError"),
+    "LockedError": ("LEVEL_LOCKED", "LevelError"),
+    "ModeError": ("LEVEL_MODE", "LevelError"),
+    "ModeMismatchError": ("LEVEL_MODE_MISMATCH", "ModeError"),
+    "InvalidKeyError": ("LEVEL_INVALID_KEY", "LevelError", ValueError),
+    "InvalidValueError": ("LEVEL_INVALID_VALUE", "LevelError", ValueError),
+    "DecodeError": ("LEVEL_DECODE", "LevelError"),
+    "CorruptionError": ("LEVEL_CORRUPTION", "LevelError"),
+    "StorageError": ("LEVEL_STORAGE", "LevelError", OSError),
+    "BackendNotFoundError": ("LEVEL_BACKEND_NOT_FOUND", "LevelError"),
+    "SyncError": ("LEVEL_SYNC", "LevelError"),
+    "CIDMismatchError": ("LEVEL_CID_MISMATCH", "SyncError"),
+    "StoreMismatchError": ("LEVEL_STORE_MISMATCH", "SyncError"),
+    "ProtocolError": ("LEVEL_PROTOCOL", "SyncError"),
+    "TransportError": ("LEVEL_TRANSPORT", "SyncError"),
+}
+
+
+@pytest.mark.parametrize("name", TREE)
+def test_an_error_has_its_code_and_its_bases(name: str) -> None:
+    error = getattr(treehub_level, name)
+    code, *bases = TREE[name]
+    assert error.code == code
+    assert error.__bases__ == tuple(getattr(treehub_level, b) if isinstance(b, str) else b for b in bases)
+
+
+def test_there_are_no_other_errors() -> None:
+    def below(error: Any) -> Any:
+        yield error
+        for child in error.__subclasses__():
+            yield from below(child)
+
+    assert {error.__name__ for error in below(LevelError) if error.__module__.startswith("treehub_level")} == set(TREE)
+
+
+@pytest.mark.parametrize("name", sorted(TREE.keys() - {"CIDMismatchError"}))
+@pytest.mark.parametrize("repeat", [copy.copy, lambda error: pickle.loads(pickle.dumps(error))], ids=["copy", "pickle"])
+def test_an_error_can_be_sent_to_another_process(name: str, repeat: Any) -> None:
+    error = repeat(getattr(treehub_level, name)("what was wrong"))
+    assert type(error).__name__ == name
+    assert str(error) == "what was wrong"
+
+
+def test_a_cid_mismatch_names_both_cids_wherever_it_goes() -> None:
+    error = pickle.loads(pickle.dumps(CIDMismatchError("late", expected=3, got=2)))
+    assert (str(error), error.expected, error.got) == ("late", 3, 2)
+
+
+def test_a_transport_error_may_have_a_status() -> None:
+    assert TransportError("refused").status is None
+    assert TransportError("refused", status=503).status == 503

@@ -1,0 +1,98 @@
+"""snapshot(): every reading verb at one moment."""
+
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from stores import Stores
+
+from treehub_level import MISSING, Level, Mode, NotOpenError
+
+
+async def test_a_snapshot_answers_every_reading_verb_at_its_moment(stores: Stores, mode: Mode) -> None:
+    level = await stores.open("store", mode=mode)
+    await level.load([("a", 1), ("b", 2), ("c", 3)])
+    async with level.snapshot() as snapshot:
+        await level.put("a", "changed")
+        await level.delete("b")
+        await level.put("d", "new")
+
+        assert await snapshot.get("a") == 1
+        assert await snapshot.get("d", MISSING) is MISSING
+        assert await snapshot.has("b")
+        assert not await snapshot.has("d")
+        assert await snapshot.get_many(["d", "b", "a"]) == [None, 2, 1]
+        assert await snapshot.query(gte="b") == [("b", 2), ("c", 3)]
+        assert await snapshot.keys(reverse=True) == ["c", "b", "a"]
+        assert await snapshot.values(limit=2) == [1, 2]
+        assert await snapshot.count() == 3
+        assert [pair async for pair in snapshot.scan()] == [("a", 1), ("b", 2), ("c", 3)]
+    assert await level.query() == [("a", "changed"), ("c", 3), ("d", "new")]
+
+
+async def test_two_snapshots_hold_two_moments(level: Any) -> None:
+    await level.put("a", 1)
+    async with level.snapshot() as first:
+        await level.put("a", 2)
+        async with level.snapshot() as second:
+            await level.put("a", 3)
+            assert [await first.get("a"), await second.get("a"), await level.get("a")] == [1, 2, 3]
+        assert await first.get("a") == 1
+
+
+async def test_a_snapshot_that_was_left_refuses_to_read(level: Any) -> None:
+    await level.put("a", 1)
+    async with level.snapshot() as snapshot:
+        pass
+    with pytest.raises(NotOpenError):
+        await snapshot.get("a")
+    with pytest.raises(NotOpenError):
+        await snapshot.query()
+    await snapshot.close()
+    assert await level.get("a") == 1
+
+
+async def test_a_snapshot_can_be_closed_without_a_context(level: Any) -> None:
+    await level.put("a", 1)
+    snapshot = level.snapshot()
+    assert await snapshot.get("a") == 1
+    await snapshot.close()
+    await snapshot.close()
+    with pytest.raises(NotOpenError):
+        await snapshot.get("a")
+
+
+async def test_a_scan_of_a_snapshot_that_was_left_never_shows_a_later_moment(level: Any) -> None:
+    pairs = [(f"{n:05}", n) for n in range(3000)]
+    await level.load(pairs)
+    seen: list[tuple[str, int]] = []
+    with suppress(NotOpenError):
+        async with level.snapshot() as snapshot:
+            async for pair in snapshot.scan():
+                if not seen:
+                    await snapshot.close()
+                    await level.clear()
+                seen.append(pair)
+    assert seen == pairs[: len(seen)]
+
+
+async def test_closing_the_level_ends_its_snapshots(level: Any) -> None:
+    await level.put("a", 1)
+    async with level.snapshot() as snapshot:
+        await level.close()
+        with pytest.raises(NotOpenError):
+            await snapshot.get("a")
+    await level.open()
+    with pytest.raises(NotOpenError):
+        await snapshot.get("a")
+    assert await level.get("a") == 1
+
+
+async def test_a_snapshot_of_a_sublevel_stays_in_it(stores: Stores) -> None:
+    level = await stores.open("store", mode=Level.CLIENT)
+    sublevel = level.sublevel("sub")
+    await sublevel.put("a", 1)
+    await level.put("b", 2)
+    async with sublevel.snapshot() as snapshot:
+        await sublevel.put("c", 3)
+        assert await snapshot.query() == [("a", 1)]

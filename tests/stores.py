@@ -1,0 +1,133 @@
+"""Stores for tests: levels over either backend and through either API, and the bytes below them."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from bridge import Bridge
+
+from treehub_level import Level, MemoryBackend, Mode, StateError, blocking
+from treehub_level.backends.base import Backend
+
+
+def plyvel() -> Any:
+    """The binding of LevelDB that is installed here, bare."""
+    try:
+        return importlib.import_module("plyvel")
+    except ImportError:
+        return importlib.import_module("plyvel_next")
+
+
+class Stores:
+    """Makes levels. A name is a store: two levels of one name see the same bytes, one after the other.
+
+    Args:
+        api: "async" or "blocking".
+        backend: "memory" or "plyvel".
+        folder: Where stores on disk go.
+    """
+
+    def __init__(self, api: str, backend: str, folder: Path) -> None:
+        self.api = api
+        self.backend = backend
+        self.folder = folder
+        self._memories: dict[str, MemoryBackend] = {}
+        self._levels: list[tuple[str, Any]] = []
+
+    def path(self, name: str) -> str:
+        """What `Level` is given as the name of this store."""
+        return name if self.backend == "memory" else str(self.folder / name)
+
+    def level(self, name: str, **options: Any) -> Any:
+        """A level that is not open yet."""
+        made: Any
+        made = (Level if self.api == "async" else blocking.Level)(self.path(name), **self._where(name), **options)
+        if self.api == "blocking":
+            made = Bridge(made)
+        self._levels.append((name, made))
+        return made
+
+    async def open(self, name: str, **options: Any) -> Any:
+        """An open level."""
+        level = self.level(name, **options)
+        await level.open()
+        return level
+
+    async def adopt(self, name: str, **options: Any) -> Any:
+        """The level that ``Level.adopt`` gives."""
+        made: Any
+        options |= self._where(name)
+        if self.api == "async":
+            made = await Level.adopt(self.path(name), **options)
+        else:
+            made = Bridge(await asyncio.to_thread(blocking.Level.adopt, self.path(name), **options))
+        self._levels.append((name, made))
+        return made
+
+    async def close_all(self) -> None:
+        """Close every level that is still open."""
+        for _, level in self._levels:
+            with suppress(StateError):
+                await level.close()
+
+    def _where(self, name: str) -> dict[str, Any]:
+        if self.backend == "plyvel":
+            return {"backend": "plyvel"}
+        return {"backend": lambda _: self._memory(name)}
+
+    def _memory(self, name: str) -> MemoryBackend:
+        return self._memories.setdefault(name, MemoryBackend(name))
+
+    # ------------------------------------------------------------------------------------ bytes, past the API
+
+    async def bytes_of(self, level: Any) -> dict[bytes, bytes]:
+        """Everything that an open level holds, metadata too. It is closed for a moment."""
+        (name,) = (name for name, made in self._levels if made is level)
+        await level.close()
+        try:
+            return self.raw(name)
+        finally:
+            await level.open()
+
+    def raw(self, name: str) -> dict[bytes, bytes]:
+        """Everything that a closed store holds, read without treehub-level where that is possible."""
+        if self.backend == "plyvel":
+            with plyvel().DB(self.path(name)) as db:
+                return dict(db)
+        return dump(self._memory(name))
+
+    def stored_mode(self, name: str) -> Mode | None:
+        """What mode a closed store says that it has."""
+        return blocking.stored_mode(self.path(name), **self._where(name))
+
+    def upgrade(self, name: str, **options: Any) -> int:
+        """What ``treehub-level upgrade`` does to a closed store."""
+        return blocking.upgrade(self.path(name), **self._where(name), **options)
+
+    def seed(self, name: str, rows: Iterable[tuple[bytes, bytes]]) -> None:
+        """Make a store of these very bytes, without treehub-level where that is possible."""
+        if self.backend == "plyvel":
+            with plyvel().DB(self.path(name), create_if_missing=True) as db:
+                for key, value in rows:
+                    db.put(key, value)
+        else:
+            memory = self._memory(name)
+            memory.open()
+            with memory.exclusive() as transaction:
+                transaction.write(list(rows))
+            memory.close()
+
+
+def dump(backend: Backend) -> dict[bytes, bytes]:
+    """Everything that a backend holds. It is closed before and afterwards."""
+    backend.open()
+    cursor = backend.scan(None, None)
+    rows = cursor.fetch(1_000_000)
+    cursor.close()
+    backend.close()
+    return dict(rows)
