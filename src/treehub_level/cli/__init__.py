@@ -1,0 +1,5 @@
+"""The command line. ``treehub-level --help`` lists its commands."""
+
+from .application import app, main
+
+__all__ = ["app", "main"]

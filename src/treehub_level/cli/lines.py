@@ -1,0 +1,141 @@
+"""JSON Lines: one JSON document a line, read and written in bounded memory."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any, BinaryIO, NamedTuple, NoReturn
+
+import orjson
+
+from .errors import CommandError
+
+#: The longest line that is read, so that a file without line ends cannot fill the memory.
+MAX_LINE_BYTES = 64 << 20
+#: Bytes of lines after which a batch is full, however few they are.
+BATCH_BYTES = 8 << 20
+#: A run of digits that may be an integer beyond 64 bits, which orjson would round to a float without a word.
+_LONG_NUMBER = re.compile(rb"[0-9]{19}")
+
+
+class BadLineError(CommandError):
+    """A line that cannot be stored. The message names the file and the line.
+
+    Args:
+        source: The file, or "stdin".
+        line: The number of the line, from 1.
+        reason: What is wrong with it.
+        code: See `CommandError`.
+    """
+
+    def __init__(self, source: str, line: int, reason: str, *, code: str = "CLI_BAD_LINE") -> None:
+        super().__init__(f"{source}, line {line}: {reason}", code=code)
+
+
+class Record(NamedTuple):
+    """A line that was read.
+
+    Attributes:
+        line: Its number, from 1.
+        size: Its length in bytes.
+        key: The key to store it under.
+        value: The value to store.
+    """
+
+    line: int
+    size: int
+    key: str
+    value: Any
+
+
+def parse_json(text: bytes) -> Any:
+    """One JSON document, its integers exact whatever their size.
+
+    Raises:
+        ValueError: It is not JSON; says why.
+    """
+    try:
+        return json.loads(text, parse_constant=_refuse) if _LONG_NUMBER.search(text) else orjson.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{error.msg} at column {error.colno}") from error
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def read_records(stream: BinaryIO, source: str, key_field: str | None) -> Iterator[Record]:
+    """Read records line by line. Blank lines are skipped.
+
+    Args:
+        stream: What to read.
+        source: What to call it in messages.
+        key_field: The field that holds the key, the whole line being the value; ``None`` for lines of
+            ``{"key": …, "value": …}``.
+
+    Raises:
+        BadLineError: A line is not JSON, is truncated or too long, or lacks a key.
+    """
+    number = 0
+    while text := stream.readline(MAX_LINE_BYTES + 1):
+        number += 1
+        if len(text) > MAX_LINE_BYTES:
+            raise BadLineError(source, number, f"longer than {MAX_LINE_BYTES >> 20} MiB: is this JSON Lines?")
+        if text.isspace():
+            continue
+        try:
+            document = parse_json(text)
+        except ValueError as error:
+            cut = "" if text.endswith(b"\n") else "; the file ends within this line: it was truncated"
+            raise BadLineError(source, number, f"not JSON ({error}){cut}") from error
+        try:
+            key, value = _pair(document) if key_field is None else (_key_in(document, key_field), document)
+        except ValueError as error:
+            raise BadLineError(source, number, str(error)) from error
+        yield Record(number, len(text), key, value)
+
+
+def _pair(document: object) -> tuple[str, Any]:
+    if not isinstance(document, dict) or document.keys() != {"key", "value"}:
+        raise ValueError(
+            'not an object of "key" and "value"; --key FIELD stores whole lines, under the key in one of their fields'
+        )
+    key = document["key"]
+    if not isinstance(key, str):
+        raise ValueError(f'"key" must be a string, not {key!r:.80}')
+    return key, document["value"]
+
+
+def _key_in(document: object, field: str) -> str:
+    if not isinstance(document, dict):
+        raise ValueError(f"not an object, so it has no field {field!r}")
+    if field not in document:
+        raise ValueError(f"no field {field!r} (there are: {', '.join(map(repr, document)):.200})")
+    key = document[field]
+    if isinstance(key, int) and not isinstance(key, bool):
+        return str(key)
+    if not isinstance(key, str):
+        raise ValueError(f"the field {field!r} must be a string or an integer to be a key, not {key!r:.80}")
+    return key
+
+
+def batched(records: Iterable[Record], size: int) -> Iterator[list[Record]]:
+    """Group records, at most ``size`` and about `BATCH_BYTES` together."""
+    batch: list[Record] = []
+    weight = 0
+    for record in records:
+        batch.append(record)
+        weight += record.size
+        if len(batch) >= size or weight >= BATCH_BYTES:
+            yield batch
+            batch, weight = [], 0
+    if batch:
+        yield batch
+
+
+def write_record(stream: BinaryIO, key: str, value: object) -> None:
+    """Write ``{"key": …, "value": …}`` on a line."""
+    stream.write(orjson.dumps({"key": key, "value": value}, option=orjson.OPT_APPEND_NEWLINE))

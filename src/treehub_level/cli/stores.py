@@ -1,0 +1,44 @@
+"""Which store a command means, and in which mode it opens it."""
+
+from __future__ import annotations
+
+import typer
+
+from ..blocking import Level, stored_mode
+from ..types import Mode
+from .errors import CommandError
+
+
+def level_at(name: str, *, mode: Mode | None, backend: str, prefix: str, fresh: Mode | None = None) -> Level:
+    """A level, not open yet, in the mode that was asked for, or else in the one that its store was made in.
+
+    Args:
+        name: The store.
+        mode: The mode asked for, if one was.
+        backend: The registered name of the backend.
+        prefix: The prefix of the store's metadata.
+        fresh: The mode of a store that is made here; ``None`` if this command never makes one, so that a mistyped
+            path is an error and not a new store.
+
+    Raises:
+        CommandError: There is no store, and the command does not make one.
+        typer.BadParameter: A prefix that cannot be one.
+        LevelError: The store cannot be looked at.
+    """
+    found = found_mode(name, backend=backend, prefix=prefix)
+    if found is None and fresh is None:
+        raise CommandError(f"there is no store at {name}: `put` and `load` make one", code="CLI_NO_STORE")
+    return Level(name, backend=backend, mode=mode or found or fresh or Mode.NORMAL, prefix=prefix)
+
+
+def found_mode(name: str, *, backend: str, prefix: str) -> Mode | None:
+    """The mode of the store, or ``None`` if there is none.
+
+    Raises:
+        typer.BadParameter: A prefix that cannot be one.
+        LevelError: The store cannot be looked at.
+    """
+    try:
+        return stored_mode(name, backend=backend, prefix=prefix)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--metadata-prefix") from error

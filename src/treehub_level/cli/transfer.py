@@ -1,0 +1,195 @@
+"""``load`` and ``dump``: JSON Lines in and out."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, BinaryIO
+
+import typer
+
+from ..blocking import Level, WriteBatch
+from ..errors import InvalidKeyError, InvalidValueError, LevelError
+from ..types import Mode
+from .errors import CommandError
+from .lines import BadLineError, Record, batched, read_records, write_record
+from .options import (
+    Backend,
+    Dir,
+    Gt,
+    Gte,
+    JSONOutput,
+    Limit,
+    Lt,
+    Lte,
+    MetadataPrefix,
+    ModeOption,
+    Prefix,
+    Reverse,
+    bounds,
+)
+from .output import counted, print_json, print_line
+from .progress import Advance, progress_bar
+from .stores import level_at
+
+#: Records between two steps of dump's progress bar.
+_STEP = 1000
+
+
+def load(
+    directory: Dir,
+    file: Annotated[str, typer.Argument(metavar="FILE", help="JSON Lines; - is stdin.")] = "-",
+    key_field: Annotated[
+        str | None,
+        typer.Option("--key", metavar="FIELD", help="Store whole lines, under the string or integer in this field."),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Records in one atomic batch.")] = 1000,
+    as_json: JSONOutput = False,
+    mode: ModeOption = None,
+    backend: Backend = "leveldb",
+    metadata_prefix: MetadataPrefix = "!",
+) -> None:
+    """Store the records of a JSON Lines file: {"key": …, "value": …} on each line.
+
+    The store is made if there is none. A file is read through first, so that nothing is stored if a line is bad. What
+    comes through a pipe is stored batch by batch; a bad line ends it, and none of its batch is stored.
+    """
+    source = "stdin" if file == "-" else file
+    began = time.perf_counter()
+    with (
+        _reading(file) as stream,
+        level_at(directory, mode=mode, backend=backend, prefix=metadata_prefix, fresh=Mode.NORMAL) as level,
+    ):
+        loader = _Loader(level, source, lambda: batched(read_records(stream, source, key_field), batch_size))
+        size = _size(stream)
+        try:
+            if size is not None:
+                start = stream.tell()
+                with progress_bar(f"check {source}", size, in_bytes=True) as advance:
+                    loader.check(advance)
+                stream.seek(start)
+            with progress_bar(f"load {source}", size, in_bytes=True) as advance:
+                loader.load(advance)
+        except CommandError as error:
+            raise CommandError(f"{error}; {loader.summary}", code=error.code) from error
+        except LevelError as error:
+            raise CommandError(f"{error}; {loader.summary} before that", code=error.code) from error
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"interrupted: {loader.summary}") from None
+        cid = level.info()["cid"]
+    if as_json:
+        print_json({"loaded": loader.loaded, "cid": cid})
+    else:
+        print_line(f"{loader.summary} in {time.perf_counter() - began:.1f} s")
+
+
+class _Loader:
+    """Writes batches of records, each atomically, and knows how many are stored."""
+
+    def __init__(self, level: Level, source: str, read: Callable[[], Iterator[list[Record]]]) -> None:
+        self._level = level
+        self._source = source
+        self._read = read
+        self.loaded = 0
+
+    @property
+    def summary(self) -> str:
+        return f"loaded {counted(self.loaded, 'record')}"
+
+    def check(self, advance: Advance) -> None:
+        """Raise for the first line that cannot be stored, with nothing written."""
+        checked = 0
+        for records in self._read():
+            self._encode(records)
+            checked += sum(record.size for record in records)
+            advance(checked)
+
+    def load(self, advance: Advance) -> None:
+        """Store all records."""
+        stored = 0
+        for records in self._read():
+            with self._encode(records):
+                pass  # leaving the block writes the batch
+            self.loaded += len(records)
+            stored += sum(record.size for record in records)
+            advance(stored)
+
+    def _encode(self, records: list[Record]) -> WriteBatch:
+        batch = self._level.write_batch()
+        for record in records:
+            try:
+                batch.put(record.key, record.value)
+            except (InvalidKeyError, InvalidValueError) as error:
+                raise BadLineError(self._source, record.line, str(error), code=error.code) from error
+        return batch
+
+
+@contextmanager
+def _reading(file: str) -> Iterator[BinaryIO]:
+    if file == "-":
+        yield sys.stdin.buffer
+        return
+    with Path(file).open("rb") as stream:
+        yield stream
+
+
+def _size(stream: BinaryIO) -> int | None:
+    """Bytes to read, or ``None`` for pipes and the like."""
+    if not stream.seekable():
+        return None
+    here = stream.tell()
+    end = stream.seek(0, 2)
+    stream.seek(here)
+    return end - here
+
+
+def dump(
+    directory: Dir,
+    file: Annotated[str, typer.Argument(metavar="FILE", help="Where to write; - is stdout.")] = "-",
+    gt: Gt = None,
+    gte: Gte = None,
+    lt: Lt = None,
+    lte: Lte = None,
+    prefix: Prefix = None,
+    reverse: Reverse = False,
+    limit: Limit = None,
+    as_json: JSONOutput = False,
+    mode: ModeOption = None,
+    backend: Backend = "leveldb",
+    metadata_prefix: MetadataPrefix = "!",
+) -> None:
+    """Write the records of a store, or of a range, as JSON Lines: {"key": …, "value": …} on each line."""
+    within = bounds(gt, gte, lt, lte, prefix)
+    to_stdout = file == "-"
+    # The store is opened first: what cannot be dumped must not overwrite the file.
+    with (
+        level_at(directory, mode=mode, backend=backend, prefix=metadata_prefix) as level,
+        _writing(file) as stream,
+    ):
+        shown = sys.stderr.isatty() and not (to_stdout and sys.stdout.isatty())
+        total = level.count(**within) if shown else None
+        dumped = 0
+        with progress_bar(f"dump {directory}", total, shown=shown) as advance:
+            for key, value in level.scan(**within, reverse=reverse, limit=limit):
+                write_record(stream, key, value)
+                dumped += 1
+                if dumped % _STEP == 0:
+                    advance(dumped)
+    if to_stdout:
+        return
+    if as_json:
+        print_json({"dumped": dumped})
+    else:
+        print_line(f"dumped {counted(dumped, 'record')} to {file}")
+
+
+@contextmanager
+def _writing(file: str) -> Iterator[BinaryIO]:
+    if file == "-":
+        yield sys.stdout.buffer
+        return
+    with Path(file).open("wb") as stream:
+        yield stream

@@ -1,0 +1,60 @@
+"""Runs ``treehub-level`` in this process, in an empty folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from treehub_level.cli import app
+
+
+class Run:
+    """What a command did.
+
+    Attributes:
+        code: The exit code.
+        out: stdout, as text.
+        err: stderr, as text.
+    """
+
+    def __init__(self, code: int, out: bytes, err: bytes) -> None:
+        self.code = code
+        self.out = out.decode()
+        self.err = err.decode()
+
+    @property
+    def json(self) -> Any:
+        """The one JSON document on stdout."""
+        return json.loads(self.out)
+
+    @property
+    def lines(self) -> list[Any]:
+        """The JSON documents on stdout, one a line."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+    @property
+    def error(self) -> Any:
+        """The JSON document on stderr."""
+        return json.loads(self.err)
+
+
+Cli = Callable[..., Run]
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
+    """Run a command: its arguments, what it reads from stdin, and the exit code that is expected of it."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*args: str, stdin: bytes | str = b"", code: int = 0) -> Run:
+        result = CliRunner().invoke(app, list(args), input=stdin, catch_exceptions=False)
+        done = Run(result.exit_code, result.stdout_bytes, result.stderr_bytes)
+        assert done.code == code, f"{args} ended with {done.code}: {done.out}{done.err}"
+        return done
+
+    return run

@@ -1,0 +1,142 @@
+"""``info compact upgrade adopt --version``."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import orjson
+import pytest
+from stores import plyvel
+
+from treehub_level import Backend, BackendNotFoundError, Level, __version__, _core, blocking
+
+from .conftest import Cli
+
+
+def test_version_names_the_core_and_the_engine(cli: Cli) -> None:
+    assert cli("--version").out == f"treehub-level {__version__} (core: {_core.CORE}, engine: PlyvelBackend)\n"
+
+
+def test_version_says_so_where_there_is_no_engine(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*_: object) -> Backend:
+        raise BackendNotFoundError("neither plyvel nor plyvel-next is installed")
+
+    monkeypatch.setattr("treehub_level.cli.application.create", missing)
+    assert cli("--version").out.endswith("engine: none)\n")
+
+
+def test_without_a_command_the_commands_are_listed(cli: Cli) -> None:
+    listed = cli("--help").out
+    commands = "get put delete query keys count load dump info changes dirty sync compact upgrade conflicts adopt"
+    assert [command for command in commands.split() if f" {command} " not in listed] == []
+
+
+def test_info_tells_what_a_store_is_and_holds(cli: Cli) -> None:
+    cli("put", "server", "a", "1", "--mode", "server")
+    cli("put", "server", "a", "2")
+    facts = cli("info", "server", "--json").json
+    assert facts.pop("bytes") > 0
+    assert len(facts.pop("store")) == 32
+    assert facts == {
+        "name": "server",
+        "backend": "PlyvelBackend",
+        "mode": "server",
+        "prefix": "!",
+        "format": 1,
+        "cid": 2,
+        "core": _core.CORE,
+        "records": 1,
+        "log": 2,
+    }
+
+
+def test_info_counts_what_a_client_has_to_push_and_has_lost(cli: Cli) -> None:
+    cli("put", "server", "a", "1", "--mode", "server")
+    cli("put", "client", "a", "2", "--mode", "client")
+    cli("sync", "client", "server")
+    cli("put", "client", "b", "1")
+    facts = cli("info", "client", "--json").json
+    assert (facts["records"], facts["dirty"], facts["conflicts"], facts["cid"]) == (2, 1, 1, 1)
+
+
+def test_info_prints_a_fact_a_line(cli: Cli) -> None:
+    cli("put", "plain", "a", "1")
+    facts = dict(line.split(maxsplit=1) for line in cli("info", "plain").out.splitlines())
+    assert facts["mode"].strip() == "normal"
+    assert facts["records"].strip() == "1"
+    assert "cid" not in facts
+
+
+def test_info_does_not_fold_long_paths(cli: Cli) -> None:
+    name = "/".join(["a-folder-with-a-long-name"] * 8)
+    cli("put", name, "a", "1")
+    assert name in cli("info", name).out
+
+
+def test_compact_drops_superseded_changes_of_a_server(cli: Cli) -> None:
+    for number in range(5):
+        cli("put", "server", "a", str(number), "--mode", "server")
+    run = cli("compact", "server", "--json")
+    assert run.json.keys() == {"dropped", "bytes_before", "bytes_after"}
+    assert run.json["dropped"] == 4
+    assert cli("changes", "server", "--json").lines == [{"cid": 5, "key": "a", "value": 4}]
+    assert cli("compact", "server").out.startswith("dropped 0 changes from the log\n")
+
+
+def test_compact_may_forget_deletes(cli: Cli) -> None:
+    cli("delete", "server", "gone", "--mode", "server", code=1)  # a delete makes no store
+    cli("put", "server", "gone", "1", "--mode", "server")
+    cli("delete", "server", "gone")
+    cli("put", "server", "kept", "1")
+    assert cli("compact", "server", "--drop-deletes-before", "3", "--json").json["dropped"] == 2
+    assert [change["key"] for change in cli("changes", "server", "--json").lines] == ["kept"]
+
+
+def test_compact_of_another_store_gives_space_back_only(cli: Cli) -> None:
+    cli("put", "client", "a", "1", "--mode", "client")
+    assert cli("compact", "client", "--json").json["dropped"] == 0
+    assert "is for servers" in cli("compact", "client", "--drop-deletes-before", "1", code=2).err
+
+
+@pytest.fixture
+def original(cli: Cli) -> str:
+    """A server store as @treehub/level writes it: change ids without padding."""
+    db = plyvel().DB("original", create_if_missing=True)
+    for cid in range(1, 13):
+        key = f"key {cid}"
+        db.put(f"!{cid}".encode(), orjson.dumps([key, cid]))
+        db.put(key.encode(), orjson.dumps(cid))
+    db.put(b"!", b"12")
+    db.close()
+    return "original"
+
+
+def test_a_store_of_the_original_asks_for_an_upgrade_which_puts_its_log_in_order(cli: Cli, original: str) -> None:
+    assert f"upgrade {original}" in cli("changes", original, code=1).err
+    assert cli("upgrade", original).out == "rewrote 3 changes\n"
+    assert [change["cid"] for change in cli("changes", original, "--json").lines] == [*range(1, 13)]
+    assert cli("upgrade", original).out == "there was nothing to do\n"
+
+
+def test_upgrade_tells_in_json_what_it_did(cli: Cli, original: str) -> None:
+    assert cli("upgrade", original, "--json").json == {"rewritten": 3}
+    assert cli("upgrade", original, "--json").json == {"rewritten": 0}
+
+
+def test_adopt_makes_a_store_with_data_a_server_or_a_client(cli: Cli) -> None:
+    cli("put", "store", "a", "1")
+    shutil.copytree("store", "copy")
+    assert cli("adopt", "store", "--mode", "server").out == "store is a server now\n"
+    assert cli("adopt", "copy", "--mode", "client", "--json").json == {"mode": "client"}
+    assert cli("changes", "store", "--json").lines == [{"cid": 1, "key": "a", "value": 1}]
+    assert cli("dirty", "copy", "--json").lines == [{"key": "a", "value": 1}]
+
+
+def test_adopt_refuses_keys_that_the_mode_cannot_hold(cli: Cli) -> None:
+    with blocking.Level("store", mode=Level.NORMAL) as level:
+        level.put("!", 1)
+    assert cli("adopt", "store", "--mode", "server", "--json", code=1).error["code"] == "LEVEL_INVALID_KEY"
+    assert cli("get", "store", "!").json == 1
+    cli("adopt", "store", "--mode", "normal", code=2)
+    assert Path("store").exists()

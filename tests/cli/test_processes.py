@@ -1,0 +1,144 @@
+"""The command line as other programs see it: a process with pipes, signals, a locale and maybe a terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from treehub_level import blocking
+
+#: Processes are slow, and what is tested here happens above the core.
+pytestmark = pytest.mark.once
+
+COMMAND = [sys.executable, "-m", "treehub_level.cli"]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder, as the current one of the processes."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def large() -> str:
+    """A store that is larger than any pipe's buffer."""
+    with blocking.Level("large") as level:
+        level.load((f"key {number:05}", "x" * 100) for number in range(20_000))
+    return "large"
+
+
+def run(*args: str | bytes, **options: Any) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run([*COMMAND, *args], capture_output=True, timeout=60, check=False, **options)
+
+
+def test_the_streams_and_exit_codes_are_those_that_programs_expect() -> None:
+    put = run("put", "store", "a", "1")
+    assert (put.returncode, put.stdout, put.stderr) == (0, b"", b"")
+    missing = run("get", "store", "b")
+    assert (missing.returncode, missing.stdout, missing.stderr) == (1, b"", b"error: store has no key 'b'\n")
+    usage = run("get", "store")
+    assert (usage.returncode, usage.stdout) == (2, b"")
+    assert b"KEY" in usage.stderr
+
+
+def test_stores_can_be_piped_into_each_other(large: str) -> None:
+    dump = subprocess.Popen([*COMMAND, "dump", large], stdout=subprocess.PIPE)
+    load = subprocess.Popen([*COMMAND, "load", "copy", "--json"], stdin=dump.stdout, stdout=subprocess.PIPE)
+    assert dump.stdout is not None
+    dump.stdout.close()
+    out, _ = load.communicate(timeout=60)
+    assert (dump.wait(timeout=60), load.returncode) == (0, 0)
+    assert json.loads(out) == {"loaded": 20_000, "cid": None}
+
+
+def test_a_bad_line_in_a_pipe_ends_the_load_and_nothing_of_its_batch_is_stored() -> None:
+    lines = b"".join(b'{"key": "%d", "value": 1}\n' % number for number in range(1500))
+    load = subprocess.run([*COMMAND, "load", "store"], input=lines + b'{"key": "cut', capture_output=True, check=False)
+    assert load.returncode == 1
+    assert load.stderr.startswith(b"error: stdin, line 1501: not JSON (")
+    assert load.stderr.endswith(b"it was truncated; loaded 1,000 records\n")
+    assert run("count", "store").stdout == b"1000\n"
+
+
+@pytest.mark.parametrize("command", [("dump", "large"), ("query", "large"), ("keys", "large", "--json")])
+def test_a_reader_that_goes_away_early_ends_a_command_quietly(large: str, command: tuple[str, ...]) -> None:
+    process = subprocess.Popen([*COMMAND, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait(timeout=60) == 0
+
+
+@pytest.mark.parametrize("locale", [{"LC_ALL": "C"}, {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}])
+def test_bytes_on_stdout_are_utf8_whatever_the_locale(locale: dict[str, str]) -> None:
+    with blocking.Level("store") as level:
+        level.put("ключ", "日本")
+    environment = {**os.environ, **locale, "PYTHONIOENCODING": "ascii"}
+    assert run("query", "store", env=environment).stdout == 'ключ\t"日本"\n'.encode()
+    assert run("dump", "store", env=environment).stdout == '{"key":"ключ","value":"日本"}\n'.encode()
+    assert "ключ".encode() in run("get", "store", "ключ!", env={**environment, "PYTHONUTF8": "1"}).stderr
+
+
+def test_a_key_that_is_not_utf8_is_refused_in_one_line() -> None:
+    for options in ((), ("--json",)):
+        refused = run("put", "store", b"\x80", "1", *options)
+        assert refused.returncode == 1
+        assert refused.stderr.count(b"\n") == 1
+        assert b"surrogate" in refused.stderr
+
+
+def test_an_interrupt_says_what_was_loaded() -> None:
+    process = subprocess.Popen(
+        [*COMMAND, "load", "store"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdin is not None
+    for number in range(2000):
+        process.stdin.write(b'{"key": "%d", "value": 1}\n' % number)
+    process.stdin.flush()
+    _wait_for(Path("store/CURRENT"))
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, b"")
+    assert err.startswith(b"error: interrupted: loaded ")
+    assert err.count(b"\n") == 1
+
+
+@pytest.mark.parametrize("command", [("load", "store", "in.jsonl", "--json"), ("dump", "large")], ids=" ".join)
+def test_a_progress_bar_shows_on_a_terminal_and_leaves_stdout_alone(large: str, command: tuple[str, ...]) -> None:
+    pty = pytest.importorskip("pty", reason="a terminal needs a Unix")
+    Path("in.jsonl").write_text('{"key": "a", "value": 1}\n')
+    terminal, stderr = pty.openpty()
+    done = subprocess.run(
+        [*COMMAND, *command],
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        timeout=60,
+        check=False,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "100"},
+    )
+    os.close(stderr)
+    shown = os.read(terminal, 10_000)
+    os.close(terminal)
+    assert done.returncode == 0
+    assert all(map(json.loads, done.stdout.splitlines()))
+    assert f"{command[0]} ".encode() in shown
+
+
+def _wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 30
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path} did not appear"
+        time.sleep(0.02)
