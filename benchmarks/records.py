@@ -1,0 +1,30 @@
+"""The records that every workload stores: about 110 bytes of JSON each, the same in every run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+#: Coprime to every round number, so that the keys come in an order that is not theirs.
+_STRIDE = 7919
+_NAMES = ["Reykjavík", "Ouagadougou", "São Paulo", "Санкт-Петербург", "東京", "Cairo", "Springfield", "القاهرة"]
+
+
+def make_records(count: int) -> list[tuple[str, Any]]:
+    """Return ``count`` pairs of key and value, in the order in which they are written."""
+    return [(make_key(number * _STRIDE % count), _make_value(number)) for number in range(count)]
+
+
+def make_key(number: int) -> str:
+    """Return the key of a record."""
+    return f"place:{number:09d}"
+
+
+def _make_value(number: int) -> dict[str, Any]:
+    return {
+        "id": number,
+        "name": _NAMES[number % len(_NAMES)],
+        "country": "XY",
+        "latitude": number % 180_000 / 1000 - 90,
+        "population": number * 37,
+        "tags": ["place", None, number % 2 == 0],
+    }
