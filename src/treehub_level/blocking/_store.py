@@ -232,28 +232,27 @@ class Store:
                     self._commit_group()
 
     def _commit_group(self) -> None:
+        """Commit the writes at the head of the queue together. Whatever happens, each of them is settled."""
         group: list[Write] = []
-        entries: list[Entry] = []
-        while self._queue and (not group or len(entries) + len(self._queue[0].entries) <= _GROUP_ENTRIES):
-            write = self._queue.popleft()
-            group.append(write)
-            entries.extend(write.entries)
-        if not group:
-            return
-        durable = any(write.durable for write in group)
-
-        def step(reader: Reader, cid: int) -> Plan[None]:
-            plan = self.mode.plan_write(reader, cid, entries)
-            plan.durable = durable
-            return plan
-
         error: BaseException | None = None
         try:
+            entries: list[Entry] = []
+            while self._queue and (not group or len(entries) + len(self._queue[0].entries) <= _GROUP_ENTRIES):
+                group.append(self._queue[0])
+                entries.extend(self._queue.popleft().entries)
+            durable = any(write.durable for write in group)
+
+            def step(reader: Reader, cid: int) -> Plan[None]:
+                plan = self.mode.plan_write(reader, cid, entries)
+                plan.durable = durable
+                return plan
+
             self._run(step)
-        except BaseException as raised:
+        except Exception as raised:
             error = raised
-            if not isinstance(raised, Exception):
-                raise
+        except BaseException:
+            error = StorageError("the commit was interrupted: whether it was written is not known")
+            raise
         finally:
             for write in group:
                 write.settle(error)
