@@ -18,9 +18,9 @@ from treehub_level.backends.base import Backend
 def plyvel() -> Any:
     """The binding of LevelDB that is installed here, bare."""
     try:
-        return importlib.import_module("plyvel")
-    except ImportError:
         return importlib.import_module("plyvel_next")
+    except ImportError:
+        return importlib.import_module("plyvel")
 
 
 class Stores:

@@ -63,13 +63,13 @@ FAITHFUL = {
 
 
 @pytest.mark.parametrize("what", FAITHFUL)
-async def test_what_json_holds_comes_back_equal_and_of_the_same_type(store: Any, what: str) -> None:
+async def test_what_json_holds_comes_back_equal_and_of_the_same_type(server: Any, what: str) -> None:
     value = FAITHFUL[what]
-    await store.put("key", value)
-    got = await store.get("key")
+    await server.put("key", value)
+    got = await server.get("key")
     assert got == value
     assert repr(got) == repr(value)
-    assert await store.values() == [value]
+    assert await server.values() == [value]
 
 
 class Color(enum.IntEnum):
@@ -147,18 +147,18 @@ REFUSED = {
 
 @pytest.mark.parametrize("what", REFUSED)
 async def test_what_would_not_come_back_equal_is_refused_wherever_it_stands(
-    stores: Stores, store: Any, what: str
+    stores: Stores, level: Any, what: str
 ) -> None:
-    await store.put("before", 1)
-    before = await stores.bytes_of(store)
+    await level.put("before", 1)
+    before = await stores.bytes_of(level)
 
     for value in (REFUSED[what], [REFUSED[what]], {"deep": {"er": [REFUSED[what]]}}):
         with pytest.raises(InvalidValueError) as caught:
-            await store.put("key", value)
+            await level.put("key", value)
         assert caught.value.code == "LEVEL_INVALID_VALUE"
         assert isinstance(caught.value, ValueError)
 
-    assert await stores.bytes_of(store) == before
+    assert await stores.bytes_of(level) == before
 
 
 async def test_a_refusal_says_what_was_found_and_where(store: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 import orjson
@@ -138,12 +139,9 @@ def _progress(store_id: str, mode: Mode, after: bytes | None, done: int) -> byte
 
 
 def _pages(reader: Reader, start: bytes | None, stop: bytes | None = None) -> Iterator[list[Row]]:
-    cursor = reader.scan(start, stop)
-    try:
+    with closing(reader.scan(start, stop)) as cursor:
         while rows := cursor.fetch(_BATCH):
             yield rows
-    finally:
-        cursor.close()
 
 
 # ------------------------------------------------------------------------------------------------- upgrade

@@ -6,6 +6,7 @@ The record that a store keeps of itself, and how the original's stores, which ha
 from __future__ import annotations
 
 import uuid
+from contextlib import closing
 from typing import Literal
 
 import orjson
@@ -164,12 +165,9 @@ def has_unpadded_ids(reader: Reader, space: _core.KeySpace) -> bool:
     """Whether the log holds ids of more than one digit without their length in front."""
     for digit in b"123456789":
         first = space.prefix + bytes([digit])
-        cursor = reader.scan(first + b"0", first + b":", values=False)
-        try:
+        with closing(reader.scan(first + b"0", first + b":", values=False)) as cursor:
             if cursor.fetch_keys(1):
                 return True
-        finally:
-            cursor.close()
     return False
 
 
@@ -182,16 +180,10 @@ def _is_log_key(space: _core.KeySpace, key: bytes) -> bool:
 
 
 def _rows(reader: Reader, space: _core.KeySpace, reverse: bool) -> list[tuple[bytes, bytes]]:
-    cursor = reader.scan(space.prefix, space.user_start, reverse=reverse)
-    try:
+    with closing(reader.scan(space.prefix, space.user_start, reverse=reverse)) as cursor:
         return cursor.fetch(_SAMPLE)
-    finally:
-        cursor.close()
 
 
 def _is_empty(reader: Reader) -> bool:
-    cursor = reader.scan(None, None, values=False)
-    try:
+    with closing(reader.scan(None, None, values=False)) as cursor:
         return not cursor.fetch_keys(1)
-    finally:
-        cursor.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from typing import Any, NamedTuple
 
 from .. import _core
@@ -260,14 +260,9 @@ class ReadVerbs:
         return Range(start, stop, reverse, check_limit(limit))
 
 
-@contextmanager
-def _walking(reader: Reader, walk: Range, *, values: bool = True) -> Iterator[Cursor]:
+def _walking(reader: Reader, walk: Range, *, values: bool = True) -> closing[Cursor]:
     """A cursor for one call, which stays inside the gate throughout: closing waits for it."""
-    cursor = reader.scan(walk.start, walk.stop, reverse=walk.reverse, values=values)
-    try:
-        yield cursor
-    finally:
-        cursor.close()
+    return closing(reader.scan(walk.start, walk.stop, reverse=walk.reverse, values=values))
 
 
 class Snapshot(ReadVerbs):

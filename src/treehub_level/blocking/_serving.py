@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from typing import Any
 
 from ..codecs import Codec
@@ -54,13 +55,9 @@ class ServerVerbs:
         mode = self._server("changes")
         check_cid(cid)
         check_limit(limit)
-        with self._store.gate:
-            snapshot = self._store.backend.snapshot()
-            try:
-                head = self._store.cid_in(snapshot)
-                return read_changes(snapshot, mode.space, head, cid, head if limit is None else limit)
-            finally:
-                snapshot.close()
+        with self._store.gate, closing(self._store.backend.snapshot()) as snapshot:
+            head = self._store.cid_in(snapshot)
+            return read_changes(snapshot, mode.space, head, cid, head if limit is None else limit)
 
     def change(self, cid: int, changes: Any) -> int:
         """Take changes from a client whose CID is ``cid``: the seed's push. Atomic; returns the new CID.
@@ -142,8 +139,8 @@ class ServerVerbs:
 
     def _watch_page(self, since: int) -> list[Change]:
         mode = self._server("watch")
-        with self._store.gate:
-            page = read_log(self._store.backend, mode.space, since, CHUNK, _WATCH_BYTES)
+        with self._store.present as reader:
+            page = read_log(reader, mode.space, since, CHUNK, _WATCH_BYTES)
         return [decode_record(record, cid) for cid, record in page]
 
     def compact_log(self, *, drop_deletes_before: int | None = None) -> int:

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any, Generic, Protocol, TypeVar
 
 from .. import _core
@@ -146,8 +146,8 @@ class ClientVerbs:
         """
         mode = self._client("dirty")
         check_limit(limit)
-        with self._store.gate:
-            rows = read_dirty(self._store.backend, mode.space, limit)
+        with self._store.present as reader:
+            rows = read_dirty(reader, mode.space, limit)
         self._handed_out.update(rows)
         return [decode_record(record) for _, record in rows]
 
@@ -190,12 +190,9 @@ class ClientVerbs:
     def pending(self) -> int:
         """Return how many dirty changes were not acknowledged by the server yet."""
         mode = self._client("pending")
-        with self._store.gate:
-            cursor = self._store.backend.scan(mode.space.dirty_start, mode.space.dirty_stop, values=False)
-            try:
-                return sum(iter(lambda: len(cursor.fetch_keys(CHUNK)), 0))
-            finally:
-                cursor.close()
+        dirty = mode.space.dirty_start, mode.space.dirty_stop
+        with self._store.present as reader, closing(reader.scan(*dirty, values=False)) as cursor:
+            return sum(iter(lambda: len(cursor.fetch_keys(CHUNK)), 0))
 
     def sync(
         self,
@@ -261,8 +258,8 @@ class ClientVerbs:
     def conflicts(self) -> list[Conflict]:
         """Return the local changes that lost and were neither restored nor dismissed yet, oldest first."""
         mode = self._client("conflicts")
-        with self._store.gate:
-            return read_conflicts(self._store.backend, mode.space)
+        with self._store.present as reader:
+            return read_conflicts(reader, mode.space)
 
     def restore(self, conflict: Conflict) -> None:
         """Write the change that lost again, as a new local change, and take it out of the journal.

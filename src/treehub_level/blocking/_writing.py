@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from itertools import islice
 from typing import Any
 
@@ -174,15 +175,13 @@ class WriteVerbs:
             ValueError: ``gt`` with ``gte``, or ``lt`` with ``lte``.
         """
         start, stop = self._codec.bounds(gt, gte, lt, lte, prefix)
-        with self._store.gate:
-            cursor = self._store.cursor(self._store.backend, start, stop, reverse=False, values=False)
+        with self._store.present as reader:
+            cursor = self._store.cursor(reader, start, stop, reverse=False, values=False)
         cleared = 0
-        try:
+        with closing(cursor):
             while keys := cursor.fetch_keys(CHUNK):
                 self._commit([(key, None) for key in keys], None)
                 cleared += len(keys)
-        finally:
-            cursor.close()
         return cleared
 
     def _commit(self, entries: Sequence[Entry], durable: bool | None) -> None:

@@ -7,8 +7,10 @@ So all its copies start from one CID, which is what makes the server's refusals 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
+from itertools import chain, islice
 from typing import Any
 
 from .. import _core
@@ -87,11 +89,16 @@ def request_step(mode: Client, *, push: bool) -> Step[Outgoing]:
             changes=state.push.changes if state.push else [],
             limit=PAGE_CHANGES,
             reset=state.reset is not None,
-            keys_after=state.reset.cursor if state.reset is not None and state.reset.phase == "B" else None,
+            keys_after=_keys_after(state),
         )
         return Plan(Outgoing(request, dirty), state.replacing(before, space), durable=True)
 
     return step
+
+
+def _keys_after(state: State) -> str | None:
+    """The key behind which phase B of a reset goes on; ``None`` outside of it."""
+    return state.reset.cursor if state.reset is not None and state.reset.phase == "B" else None
 
 
 def _may_freeze(state: State) -> bool:
@@ -100,11 +107,8 @@ def _may_freeze(state: State) -> bool:
 
 
 def _is_dirty(reader: Reader, space: _core.KeySpace) -> bool:
-    cursor = reader.scan(space.dirty_start, space.dirty_stop, values=False)
-    try:
+    with closing(reader.scan(space.dirty_start, space.dirty_stop, values=False)) as cursor:
         return bool(cursor.fetch_keys(1))
-    finally:
-        cursor.close()
 
 
 def _freeze(reader: Reader, space: _core.KeySpace) -> list[Any]:
@@ -112,26 +116,19 @@ def _freeze(reader: Reader, space: _core.KeySpace) -> list[Any]:
     encoder = _core.Encoder(space)
     changes: list[Any] = []
     size = 0
-    for key, record in _dirty_rows(reader, space):
-        try:
-            change = _core.decode_changes([record])[0]
-            ((encoded, value),) = encoder.changes([change])
-        except (ValueError, ProtocolError) as error:
-            raise CorruptionError(f"the dirty change under {key!r} cannot be sent: {error}") from error
-        size += len(encoded) + len(value or b"")
-        if changes and (size > MAX_BYTES or len(changes) == PUSH_CHANGES):
-            break
-        changes.append(change)
+    with closing(reader.scan(space.dirty_start, space.dirty_stop)) as cursor:
+        rows = chain.from_iterable(iter(lambda: cursor.fetch(_FETCH), []))
+        for stored_key, record in islice(rows, PUSH_CHANGES):
+            try:
+                change = _core.decode_changes([record])[0]
+                ((key, value),) = encoder.changes([change])
+            except (ValueError, ProtocolError) as error:
+                raise CorruptionError(f"the dirty change under {stored_key!r} cannot be sent: {error}") from error
+            size += len(key) + len(value or b"")
+            if changes and size > MAX_BYTES:
+                break
+            changes.append(change)
     return changes
-
-
-def _dirty_rows(reader: Reader, space: _core.KeySpace) -> Iterator[tuple[bytes, bytes]]:
-    cursor = reader.scan(space.dirty_start, space.dirty_stop)
-    try:
-        while rows := cursor.fetch(_FETCH):
-            yield from rows
-    finally:
-        cursor.close()
 
 
 def answers(request: Request, reply: Answer) -> bool:
@@ -183,9 +180,9 @@ def receive_step(mode: Client, request: Request, reply: Answer) -> Step[Outcome 
                 f"this client has synchronised with the server {state.server}, and {reply.server} has answered: "
                 "call rebind() if it shall follow that one from now on"
             )
-        expected = state.push.nonce if state.push else None
-        sent = request.nonce if request.changes else None
-        if (cid, expected, state.reset is not None) != (request.cid, sent, request.reset):
+        now = cid, state.push.nonce if state.push else None, state.reset is not None, _keys_after(state)
+        then = request.cid, request.nonce if request.changes else None, request.reset, request.keys_after
+        if now != then:
             return Plan(None)
         receipt = _Receipt(mode, request, transaction, replace(state, server=reply.server), cid)
         match reply:
@@ -327,11 +324,9 @@ class _Receipt:
         assert reset is not None, "keys are asked for in a reset only"
         live = set(reply.keys)
         stop = None if reply.end else reply.keys[-1] + b"\0"
-        cursor = self._transaction.scan(max(space.user_start, reply.after.encode() + b"\0"), stop, values=False)
-        try:
+        start = max(space.user_start, reply.after.encode() + b"\0")
+        with closing(self._transaction.scan(start, stop, values=False)) as cursor:
             found = cursor.fetch_keys(SWEEP_KEYS)
-        finally:
-            cursor.close()
         reached, whole, size = b"", len(found) < SWEEP_KEYS, 0
         for key in found:
             if size > MAX_BYTES:

@@ -7,6 +7,7 @@ where nothing won and a reset removed the key; ``cid`` is then the client's own 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from typing import Any, NamedTuple
 
 import orjson
@@ -60,12 +61,9 @@ def read_conflicts(reader: Reader, space: _core.KeySpace) -> list[Conflict]:
     Raises:
         CorruptionError: A record cannot be read.
     """
-    cursor = reader.scan(*_bounds(space))
-    try:
+    with closing(reader.scan(*_bounds(space))) as cursor:
         pages = iter(lambda: cursor.fetch(_FETCH), [])
         return [parse_conflict(space, key, record) for page in pages for key, record in page]
-    finally:
-        cursor.close()
 
 
 def parse_conflict(space: _core.KeySpace, key: bytes, record: bytes) -> Conflict:
@@ -146,11 +144,8 @@ def _journal_key(space: _core.KeySpace, number: int) -> bytes:
 
 def _last_number(reader: Reader, space: _core.KeySpace) -> int:
     start, stop = _bounds(space)
-    cursor = reader.scan(start, stop, reverse=True, values=False)
-    try:
+    with closing(reader.scan(start, stop, reverse=True, values=False)) as cursor:
         keys = cursor.fetch_keys(1)
-    finally:
-        cursor.close()
     try:
         return _core.parse_cid_key(keys[0][len(start) :]) if keys else 0
     except ValueError as error:

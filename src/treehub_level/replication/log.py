@@ -6,6 +6,8 @@ After a compaction it has gaps: CIDs keep their numbers.
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import orjson
 
 from .. import _core
@@ -42,20 +44,14 @@ def read_log(reader: Reader, space: _core.KeySpace, after: int, limit: int, max_
     page: list[tuple[int, bytes]] = []
     if after >= _core.MAX_CID:
         return page
-    cursor = reader.scan(space.log_key(after + 1), space.log_stop)
     size = 0
-    try:
-        while len(page) < limit:
-            rows = cursor.fetch(min(_FETCH, limit - len(page)))
-            if not rows:
-                break
+    with closing(reader.scan(space.log_key(after + 1), space.log_stop)) as cursor:
+        while len(page) < limit and (rows := cursor.fetch(min(_FETCH, limit - len(page)))):
             for key, record in rows:
                 size += len(record)
                 if size > max_bytes and page:
                     return page
                 page.append((_parse(space, key), record))
-    finally:
-        cursor.close()
     return page
 
 
@@ -81,11 +77,8 @@ def read_floor(reader: Reader, space: _core.KeySpace) -> tuple[int, int]:
 
 
 def _newest(reader: Reader, space: _core.KeySpace, stop: bytes, limit: int) -> list[Row]:
-    cursor = reader.scan(space.log_start, stop, reverse=True)
-    try:
+    with closing(reader.scan(space.log_start, stop, reverse=True)) as cursor:
         return cursor.fetch(limit)
-    finally:
-        cursor.close()
 
 
 class Compaction:

@@ -330,7 +330,9 @@ def _read_page(fields: _Fields, server: str, nonce: str, base: int, encoder: _co
 
 
 def _read_keys(fields: _Fields, server: str, nonce: str, base: int, encoder: _core.Encoder) -> Keys:
-    after = fields.cursor("after") or ""
+    after = fields.cursor("after")
+    if after is None:
+        raise fields.error("after", "it is null, and keys come after some key")
     texts = fields.keys("keys")
     last = after.encode()
     try:

@@ -7,6 +7,8 @@ They are kept as public verbs for those who bring their own transport. They lack
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
+from typing import Final
 
 import orjson
 
@@ -17,6 +19,9 @@ from ..modes import Client, Plan, Server, Step, read_record
 from ..types import Change, Changes
 from .journal import Lost, journal_entries
 from .log import read_floor, read_log
+
+#: Rows that are read at a time.
+_FETCH: Final = 1000
 
 
 def check_cid(cid: object) -> int:
@@ -115,17 +120,14 @@ def apply_step(mode: Client, to: int, entries: Sequence[Entry]) -> Step[int]:
 
 def read_dirty(reader: Reader, space: _core.KeySpace, limit: int | None) -> list[tuple[bytes, bytes]]:
     """Keys and records of the dirty changes, in key order, at most ``limit``."""
-    cursor = reader.scan(space.dirty_start, space.dirty_stop)
     rows: list[tuple[bytes, bytes]] = []
     strip = len(space.prefix)
-    try:
+    with closing(reader.scan(space.dirty_start, space.dirty_stop)) as cursor:
         while limit is None or len(rows) < limit:
-            page = cursor.fetch(1000 if limit is None else min(1000, limit - len(rows)))
+            page = cursor.fetch(_FETCH if limit is None else min(_FETCH, limit - len(rows)))
             if not page:
                 break
             rows.extend((key[strip:], record) for key, record in page)
-    finally:
-        cursor.close()
     return rows
 
 

@@ -8,6 +8,7 @@ distance in CIDs, the keys changed since its base (a key's last change stays in 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from typing import NamedTuple
 
 import orjson
@@ -172,11 +173,9 @@ class _Exchange:
 
     def _keys(self, after: str, epochs: list[Epoch]) -> Keys:
         space, limit = self._mode.space, self._request.limit
-        cursor = self._transaction.scan(max(space.user_start, after.encode() + b"\0"), None, values=False)
-        try:
+        start = max(space.user_start, after.encode() + b"\0")
+        with closing(self._transaction.scan(start, None, values=False)) as cursor:
             keys = cursor.fetch_keys(limit + 1)
-        finally:
-            cursor.close()
         return Keys(*self._address, self._head, epochs, after, keys[:limit], end=len(keys) <= limit)
 
 
