@@ -7,7 +7,7 @@ import pytest
 from golden import stories
 from stores import Stores, plyvel
 
-from treehub_level import Delete, Level, Put
+from treehub_level import Delete, Level, Put, blocking
 
 VECTORS = {
     Level.SERVER: {
@@ -85,8 +85,6 @@ def log_key(cid: Any) -> Any:
 
 
 def test_the_last_change_id_is_the_last() -> None:
-    from treehub_level import blocking
-
     with blocking.Level("x", backend="memory", mode=Level.CLIENT) as client:
         client.apply(2**53 - 1, [["a", 1]])
         assert client.cid == 2**53 - 1
@@ -127,8 +125,6 @@ async def test_golden_stores_are_read_and_go_on_where_they_were(stores: Stores, 
 
 
 def test_a_store_on_disk_is_a_plain_leveldb_database(tmp_path: Path) -> None:
-    from treehub_level import blocking
-
     with blocking.Level(tmp_path / "server", mode=Level.SERVER) as server:
         server.batch([Put("a", 1), Delete("b"), Put("é", {"x": [1, 2]})])
     with plyvel().DB(str(tmp_path / "server")) as db:

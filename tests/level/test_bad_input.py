@@ -213,6 +213,11 @@ async def test_malformed_changes(server: Any, client: Any, refusal: Any, what: s
         await client.apply(2, MALFORMED[what])
 
 
+async def test_a_page_with_changes_that_ends_at_cid_0(client: Any, refusal: Any) -> None:
+    async with refusal(client, ProtocolError):
+        await client.apply(0, [["a", 1]])
+
+
 async def test_a_push_that_holds_a_key_twice(server: Any, refusal: Any) -> None:
     async with refusal(server, ProtocolError):
         await server.change(0, [["a", 1], ["b", 1], ["a", 2]])

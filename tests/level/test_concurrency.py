@@ -101,6 +101,18 @@ async def test_load_clear_and_put_side_by_side_keep_the_log_dense(server: Any) -
     await assert_dense(server, 950)
 
 
+async def test_closing_waits_for_the_writes_that_were_accepted_and_refuses_the_others(server: Any) -> None:
+    tasks = [asyncio.ensure_future(server.put(f"k{n:02}", n)) for n in range(60)]
+    await asyncio.sleep(0)
+    await server.close()
+    ends = await asyncio.gather(*tasks, return_exceptions=True)
+    await server.open()
+
+    assert all(end is None or isinstance(end, NotOpenError) for end in ends)
+    assert await server.keys() == [f"k{n:02}" for n, end in enumerate(ends) if end is None]
+    await assert_dense(server, ends.count(None))
+
+
 async def test_reopening_after_many_writers_finds_the_same_cid(stores: Stores, server: Any) -> None:
     await asyncio.gather(*(server.put(f"k{n}", n) for n in range(100)))
     await stores.bytes_of(server)

@@ -342,7 +342,6 @@ class SnapshotHandle:
     def __init__(self, store: Store, snapshot: Snapshot) -> None:
         self._store = store
         self._snapshot: Snapshot | None = snapshot
-        self._handles: dict[int, _Closable] = {}
         self.gate = Gate("the snapshot")
         self.gate.open()
         store.adopt_handle(self)
