@@ -17,8 +17,8 @@ from ..modes import Plan, Server, read_record
 
 #: Records that one step of a compaction looks at; between two steps other writers have their turn.
 COMPACTION_STEP = 1000
-#: Rows that a page is read in at a time.
-_FETCH = 1000
+#: Rows that a page is read in at a time: many, once they turn out to be small.
+_FETCH_FIRST, _FETCH_SMALL, _SMALL_BYTES = 16, 1000, 8 << 10
 
 
 def _parse(space: _core.KeySpace, key: bytes) -> int:
@@ -44,14 +44,15 @@ def read_log(reader: Reader, space: _core.KeySpace, after: int, limit: int, max_
     page: list[tuple[int, bytes]] = []
     if after >= _core.MAX_CID:
         return page
-    size = 0
+    size, count = 0, _FETCH_FIRST
     with closing(reader.scan(space.log_key(after + 1), space.log_stop)) as cursor:
-        while len(page) < limit and (rows := cursor.fetch(min(_FETCH, limit - len(page)))):
+        while len(page) < limit and (rows := cursor.fetch(min(count, limit - len(page)))):
             for key, record in rows:
                 size += len(record)
                 if size > max_bytes and page:
                     return page
                 page.append((_parse(space, key), record))
+            count = _FETCH_SMALL if size < _SMALL_BYTES * len(page) else _FETCH_FIRST
     return page
 
 

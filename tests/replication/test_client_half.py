@@ -1,0 +1,351 @@
+"""The client's half of the exchange: what it freezes, what it keeps, and how it takes each kind of reply."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from treehub_level.backends.memory import MemoryBackend
+from treehub_level.errors import CorruptionError, ProtocolError, TransportError
+from treehub_level.replication import client as client_half
+from treehub_level.replication import server as server_half
+from treehub_level.replication.session import session
+from treehub_level.types import Change, Conflict, SyncReport
+
+from .talk import Store, Wire, a_client, a_server, lose, once, own_record, unchanged
+
+
+def talk(client: Store, **options: Any) -> Any:
+    """A session that the test drives itself."""
+    report = options.pop("report", SyncReport())
+    return session(client._store.step, client._client("sync"), report=report, **options)
+
+
+# ----------------------------------------------------------------------------------------------------- frozen pushes
+
+
+def test_a_push_is_frozen_on_disk_before_it_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    server, client = a_server(), a_client(a=1)
+    writes: list[bool] = []
+    seen: list[Any] = []
+    write = MemoryBackend.write
+
+    def record(backend: MemoryBackend, batch: Any, *, durable: bool = False) -> None:
+        if backend is client.memory:
+            writes.append(durable)
+        write(backend, batch, durable=durable)
+
+    monkeypatch.setattr(MemoryBackend, "write", record)
+    wire = Wire(server)
+    wire.on_request = lambda request: seen.append(([*writes], own_record(client, "push")))
+    client.sync(wire)
+    nonce = wire.requests[0]["nonce"]
+    assert seen == [([True], {"seq": 1, "nonce": nonce, "changes": [["a", 1]]})]
+    assert own_record(client, "push") is None
+
+
+def test_a_push_is_resent_as_it_was_frozen_whatever_is_written_meanwhile() -> None:
+    server, client = a_server(), a_client(a=1)
+    wire = Wire(server)
+    wire.on_reply = once(lose)
+    with pytest.raises(TransportError):
+        client.sync(wire)
+    client.put("a", 2)
+    client.put("b", 3)
+    client.reopen()
+    client.sync(wire)
+    frozen = [(request["seq"], request["nonce"], request["changes"]) for request in wire.requests]
+    assert frozen[0] == frozen[1]
+    assert frozen[2][0] == 2
+    assert frozen[2][2] == [["a", 2], ["b", 3]]
+    assert server.changes(0).changes == [["a", 1], ["a", 2], ["b", 3]]
+
+
+def test_everything_but_the_push_is_read_anew_for_each_request() -> None:
+    server, client = a_server(a=1), a_client(k=1)
+    wire = Wire(server)
+    wire.on_request = once(lose)
+    with pytest.raises(TransportError):
+        client.sync(wire)
+    assert client.sync(wire).rounds == 1
+    assert wire.requests[1]["server"] is None
+    client.sync(wire)
+    assert wire.requests[2]["server"] == own_record(server, "store")["id"]
+    assert wire.requests[2]["epochs"] == own_record(server, "epochs")
+
+
+def test_a_key_rewritten_while_its_push_is_away_stays_dirty() -> None:
+    server, client = a_server(), a_client(a=1)
+    wire = Wire(server)
+    wire.on_request = once(lambda request: client.put("a", 2))
+    report = client.sync(wire)
+    assert (report.pushed, report.rounds, report.conflicts) == (2, 2, [])
+    assert (server.get("a"), client.get("a"), client.pending()) == (2, 2, 0)
+
+
+def test_a_push_holds_at_most_1000_changes() -> None:
+    server, client = a_server(), a_client()
+    client.load((f"k{n}", n) for n in range(2500))
+    wire = Wire(server)
+    client.sync(wire)
+    assert [len(request["changes"]) for request in wire.requests] == [1000, 1000, 500]
+
+
+def test_a_push_holds_at_most_8_mib() -> None:
+    server, client = a_server(), a_client(**dict.fromkeys("abc", "x" * (3 << 20)))
+    wire = Wire(server)
+    client.sync(wire)
+    assert [len(request["changes"]) for request in wire.requests] == [2, 1]
+
+
+def test_records_of_the_original_with_white_space_and_escapes_are_pushed_and_cleaned() -> None:
+    server, client = a_server(), a_client()
+    client.memory.write([("é".encode(), b'{"a": 1}'), ("!é".encode(), b' [ "\\u00e9" , {"a": 1} ] ')])
+    assert client.sync(server).pushed == 1
+    assert (client.pending(), server.get("é")) == (0, {"a": 1})
+
+
+def test_a_dirty_change_that_cannot_be_sent_is_named() -> None:
+    client = a_client(a=1)
+    client.memory.write([(b"!b", b"[1,2]")])
+    with pytest.raises(CorruptionError, match="!b"):
+        client.sync(a_server())
+
+
+def test_a_client_without_its_own_record_is_corrupt() -> None:
+    client = a_client()
+    client.memory.write([(b"!!id", None)])
+    with pytest.raises(CorruptionError, match="own records"):
+        client.sync(a_server())
+
+
+# ------------------------------------------------------------------------------------------------------------- pages
+
+
+def test_a_caught_up_client_remembers_the_servers_history() -> None:
+    server, client = a_server(a=1), a_client()
+    client.sync(server)
+    server_id, epochs = own_record(server, "store")["id"], own_record(server, "epochs")
+    assert own_record(client, "server") == {"id": server_id, "hi": 1, "epochs": epochs}
+
+
+def test_a_client_in_the_middle_of_a_log_remembers_up_to_where_it_was_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_half, "PAGE_CHANGES", 1)
+    server, client = a_server(a=1, b=2), a_client()
+    wire = Wire(server)
+    wire.on_request = lambda request: lose(request) if request["cid"] else None
+    with pytest.raises(TransportError):
+        client.sync(wire)
+    assert (client.cid, own_record(client, "server")["hi"]) == (1, 2)
+
+
+def test_dirty_changes_of_other_keys_survive_a_page() -> None:
+    server, client = a_server(a=1, b=2), a_client(c=3)
+    report = client.sync(server, push=False)
+    assert (report.pulled, report.pushed, client.dirty()) == (2, 0, [Change("c", 3)])
+
+
+def test_a_key_that_changed_twice_in_a_page_is_one_conflict() -> None:
+    server, client = a_server(a=1), a_client(a=9)
+    server.put("a", 2)
+    assert client.sync(server).conflicts == [Conflict("a", Change("a", 9), Change("a", 1))]
+    assert client.get("a") == 2
+
+
+def test_the_echo_of_a_push_is_neither_repeated_nor_counted() -> None:
+    server, client = a_server(), a_client(a=1)
+    wire = Wire(server)
+    wire.on_reply = once(lose)
+    with pytest.raises(TransportError):
+        client.sync(wire)
+    report = client.sync(wire)
+    assert (report.pulled, report.pushed, report.conflicts) == (0, 1, [])
+
+
+def test_an_accepted_change_that_was_overwritten_since_is_no_conflict() -> None:
+    server, client = a_server(), a_client(a=1)
+    wire = Wire(server)
+    wire.on_reply = once(lose)
+    with pytest.raises(TransportError):
+        client.sync(wire)
+    server.put("a", 2)
+    report = client.sync(wire)
+    assert (report.pushed, report.conflicts, client.get("a")) == (1, [], 2)
+
+
+def test_a_rejected_change_is_never_lost_silently_even_if_its_reply_was() -> None:
+    """The reply said that "a" was refused. When it was lost, compaction hid the reason behind the next page."""
+    server, client = a_server(a=1), a_client(a=9, b=9)
+    wire = Wire(server)
+    wire.on_reply = once(lose)
+    with pytest.raises(TransportError):
+        client.sync(wire)
+    for n in range(1200):
+        server.put("c", n)
+    server.put("a", 2)
+    server.compact_log()
+    server.load((f"k{n}", n) for n in range(1200))
+    report = client.sync(wire)
+    assert report.conflicts == [Conflict("a", Change("a", 9), Change("a", 2))]
+    assert client.conflicts() == report.conflicts
+
+
+def test_while_its_own_range_is_open_a_client_pushes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_half, "MAX_BYTES", 1)
+    server, client = a_server(a=1, b=2), a_client(k=1)
+    wire = Wire(server)
+    wire.on_request = lambda request: lose(request) if request["cid"] else None
+    with pytest.raises(TransportError):
+        client.sync(wire)
+    epoch = own_record(server, "epochs")[0][0]
+    assert (client.cid, own_record(client, "own")) == (1, [2, 3, epoch])
+    client.put("k", 2)
+    wire.on_request = lambda request: None
+    report = client.sync(wire)
+    assert [request["changes"] for request in wire.requests[2:]] == [[], [], [["k", 2]]]
+    assert (report.conflicts, client.get("k"), server.get("k")) == ([], 2, 2)
+    assert own_record(client, "own") is None
+
+
+def test_old_epochs_are_forgotten_once_their_changes_are_past() -> None:
+    server, client = a_server(), a_client()
+    for n in range(40):
+        server.put("k", n)
+        server.reopen()
+    client.sync(server)
+    epochs = own_record(server, "epochs")
+    assert own_record(client, "server")["epochs"] == epochs[-32:]
+    server.put("k", "last")
+    wire = Wire(server)
+    assert client.sync(wire).reset is False
+    assert len(wire.requests[0]["epochs"]) == 32
+
+
+def test_epochs_of_changes_to_come_are_kept_however_many_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_half, "PAGE_CHANGES", 5)
+    server, client = a_server(), a_client()
+    for n in range(50):
+        server.put("k", n)
+        server.reopen()
+    wire = Wire(server)
+    wire.on_request = lambda request: lose(request) if request["cid"] else None
+    with pytest.raises(TransportError):
+        client.sync(wire)
+    assert own_record(client, "server")["epochs"] == own_record(server, "epochs")[5:]
+
+
+# ------------------------------------------------------------------------------------------------------- what to drain
+
+
+def test_a_sync_that_does_not_push_settles_a_push_that_is_under_way_all_the_same() -> None:
+    """The server may have taken it; pulling past it would make strangers' changes of one's own."""
+    server, client = a_server(), a_client(a=1)
+    wire = Wire(server)
+    wire.on_reply = once(lose)
+    with pytest.raises(TransportError):
+        client.sync(wire)
+    client.put("a", 2)
+    report = client.sync(server, push=False)
+    assert (report.pushed, report.conflicts, client.dirty()) == (1, [], [Change("a", 2)])
+
+
+def test_a_sync_that_does_not_pull_asks_nothing_if_there_is_nothing_to_push() -> None:
+    server, client = a_server(a=1), a_client()
+    assert client.sync(server, pull=False).rounds == 0
+
+
+def test_a_sync_ends_though_others_never_stop_writing() -> None:
+    server, client = a_server(), a_client(a=1)
+    wire = Wire(server)
+    wire.on_request = lambda request: server.load((f"k{n}", n) for n in range(300))
+    report = client.sync(wire)
+    assert (report.pushed, report.rounds) == (1, 1)
+
+
+def test_a_client_that_has_caught_up_is_taken_at_its_next_try_however_many_write() -> None:
+    server, client = a_server(), a_client()
+    wire = Wire(server)
+    wire.on_request = lambda request: server.load((f"k{n}", n) for n in range(900))
+    client.sync(wire)
+    for n in range(5):
+        client.put("mine", n)
+        assert client.sync(wire).rounds == 1
+
+
+def test_a_push_from_too_far_behind_is_taken_at_the_second_try() -> None:
+    server, client = a_server(), a_client(mine=1)
+    server.load((f"k{n}", n) for n in range(1001))
+    wire = Wire(server)
+    report = client.sync(wire)
+    assert (report.pulled, report.pushed, report.rounds) == (1001, 1, 2)
+    assert [reply["ack"] is None for reply in wire.replies] == [True, False]
+
+
+def test_many_overwrites_of_a_few_keys_are_pulled_in_one_page_once_compacted() -> None:
+    server, client = a_server(), a_client()
+    for n in range(3000):
+        server.put(f"k{n % 10}", n)
+    server.compact_log()
+    report = client.sync(server)
+    assert (report.pulled, report.rounds) == (10, 1)
+
+
+# ------------------------------------------------------------------------------------------------------ stray replies
+
+
+def test_a_reply_to_something_else_is_ignored_and_the_request_made_anew() -> None:
+    server, client = a_server(a=1), a_client(b=2)
+    wire = Wire(server)
+    wire.on_reply = once(lambda reply: {**reply, "nonce": "f" * 32})
+    report = client.sync(wire)
+    assert (report.rounds, report.pulled, report.pushed) == (2, 1, 1)
+
+
+def test_eight_replies_to_something_else_are_too_many() -> None:
+    server, client = a_server(a=1), a_client()
+    wire = Wire(server)
+    wire.on_reply = lambda reply: {**reply, "base": 0, "nonce": "f" * 32}
+    with pytest.raises(ProtocolError, match="8 replies in a row"):
+        client.sync(wire)
+    assert len(wire.requests) == 8
+
+
+def test_a_reply_that_comes_after_the_client_has_moved_on_is_ignored() -> None:
+    server, client = a_server(a=1), a_client()
+    first = talk(client)
+    reply = server.exchange(next(first))
+    client.put("b", 2)
+    client.sync(server)
+    server.put("c", 3)
+    with unchanged(client):
+        request = first.send(reply)
+    assert request["cid"] == 2
+
+
+def test_a_page_pulled_beside_a_push_does_not_move_the_client_past_it() -> None:
+    server, client = a_server(a=1), a_client()
+    first = talk(client)
+    reply = server.exchange(next(first))
+    client.put("b", 2)
+    second = talk(client)
+    push = next(second)
+    with unchanged(client):
+        assert first.send(reply)["nonce"] == push["nonce"]
+
+
+# ------------------------------------------------------------------------------------------------------------- forks
+
+
+def test_two_stores_of_one_id_are_told_apart_and_both_keep_their_changes() -> None:
+    server, client = a_server(), a_client(a=1)
+    copy = client.raw()
+    client.sync(server)
+    twin = a_client("twin")
+    twin.put_back(copy)
+    twin.put("b", 2)
+    wire = Wire(server)
+    twin.sync(wire)
+    assert [reply["kind"] for reply in wire.replies] == ["forked", "page"]
+    assert own_record(twin, "id")[0] != own_record(client, "id")[0]
+    assert server.query() == [("a", 1), ("b", 2)]

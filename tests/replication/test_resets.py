@@ -1,0 +1,230 @@
+"""Servers that were restored, have forgotten deletes, or are others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from treehub_level.errors import ProtocolError, StoreMismatchError, TransportError
+from treehub_level.replication import client as client_half
+from treehub_level.replication.session import rebind_session
+from treehub_level.types import Change, Conflict
+
+from .talk import Message, Store, Wire, a_client, a_server, lose, once, own_record, unchanged
+
+
+def restored_server(**values: Any) -> tuple[Store, Store]:
+    """A server restored from a backup of CID 1, when "a" was 1, and a client that has seen these values since."""
+    server, client = a_server(a=1), a_client()
+    backup = server.raw()
+    for key, value in values.items():
+        server.put(key, value)
+    client.sync(server)
+    server.put_back(backup)
+    return server, client
+
+
+def test_what_a_restored_server_lacks_is_removed_and_journaled() -> None:
+    server, client = restored_server(b=2)
+    report = client.sync(server)
+    assert (report.reset, report.conflicts) == (True, [Conflict("b", Change("b", 2), None)])
+    assert client.query() == server.query() == [("a", 1)]
+    assert client.conflicts() == report.conflicts
+    assert own_record(client, "reset") is None
+
+
+def test_dirty_changes_survive_a_reset() -> None:
+    server, client = restored_server(b=2)
+    client.put("b", 3)
+    client.put("c", 4)
+    report = client.sync(server)
+    assert (report.reset, report.conflicts, report.pushed) == (True, [], 2)
+    assert server.query() == [("a", 1), ("b", 3), ("c", 4)]
+
+
+def test_a_change_made_in_knowledge_of_the_servers_is_kept_in_a_reset() -> None:
+    """Up to the CID that both have in common the client has seen the log: what it wrote since is newer."""
+    server, client = restored_server(b=2)
+    client.put("a", 9)
+    report = client.sync(server)
+    assert [conflict.key for conflict in report.conflicts] == ["b"]
+    assert (server.get("a"), client.get("a")) == (9, 9)
+
+
+def test_a_change_behind_what_both_have_in_common_beats_a_dirty_one() -> None:
+    server, client = restored_server(b=2)
+    server.put("b", "other")
+    client.put("b", 3)
+    assert client.sync(server).conflicts == [Conflict("b", Change("b", 3), Change("b", "other"))]
+
+
+@pytest.mark.parametrize("lost", range(1, 9))
+def test_a_reset_goes_on_where_it_was_interrupted(monkeypatch: pytest.MonkeyPatch, lost: int) -> None:
+    for name in ("PAGE_CHANGES", "SWEEP_KEYS"):
+        monkeypatch.setattr(client_half, name, 2)
+    server, client = restored_server(b=2, c=3, d=4)
+    server.put("e", 5)
+    wire = Wire(server)
+    wire.on_reply = lambda reply: lose(reply) if len(wire.replies) == lost else reply
+    try:
+        client.sync(wire)
+    except TransportError:
+        client.reopen()
+        client.sync(wire)
+    assert client.query() == server.query() == [("a", 1), ("e", 5)]
+    assert {conflict.key for conflict in client.conflicts()} == {"b", "c", "d"}
+
+
+def test_a_second_reset_keeps_the_lower_common_cid() -> None:
+    server, client = restored_server(b=2)
+    empty = {key: value for key, value in server.raw().items() if key in (b"!!store",)}
+    wire = Wire(server)
+    wire.on_request = lambda request: lose(request) if request["reset"] and request["cid"] == 0 else None
+    with pytest.raises(TransportError):
+        client.sync(wire)
+    assert own_record(client, "reset") == {"common": 1, "phase": "A", "cursor": ""}
+    wire.on_request = lambda request: lose(request) if request["keys_after"] is not None else None
+    with pytest.raises(TransportError):
+        client.sync(wire)
+    server.put_back(empty)
+    wire.on_request = lambda request: lose(request) if request["cid"] == 0 else None
+    with pytest.raises(TransportError):
+        client.sync(wire)
+    assert own_record(client, "reset") == {"common": 0, "phase": "A", "cursor": ""}
+
+
+def test_a_sweep_remembers_the_history_that_its_keys_were_read_in() -> None:
+    """Found by the simulation: keys were compared at CID 1, the server lost that change, and nobody noticed."""
+    server, client = a_server(), a_client()
+    server.put("k", "old")
+    client.sync(server)
+    empty = {b"!!store": server.raw()[b"!!store"]}
+    server.put_back(empty)
+    wire = Wire(server)
+    wire.on_request = lambda request: server.put("k", "new") if request["keys_after"] == "" else None
+    wire.on_reply = lambda reply: reply if reply["kind"] != "page" or reply["head"] == 0 else lose(reply)
+    with pytest.raises(TransportError):
+        client.sync(wire)
+    assert (client.cid, own_record(client, "server")["hi"], client.get("k")) == (0, 1, "old")
+    server.put_back(empty)
+    client.sync(server)
+    assert client.query() == server.query() == []
+
+
+def test_many_local_keys_are_swept_in_several_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_half, "SWEEP_KEYS", 10)
+    server, client = a_server(), a_client()
+    server.load((f"k{n}", n) for n in range(25))
+    client.sync(server)
+    empty = {key: value for key, value in server.raw().items() if key == b"!!store"}
+    server.put_back(empty)
+    wire = Wire(server)
+    report = client.sync(wire)
+    assert [request["keys_after"] for request in wire.requests[2:5]] == ["", "k17", "k4"]
+    assert (client.query(), len(report.conflicts)) == ([], 25)
+
+
+def test_large_local_values_are_swept_in_several_batches() -> None:
+    server, client = a_server(**dict.fromkeys("abcd", "x" * (3 << 20))), a_client()
+    client.sync(server)
+    server.put_back({b"!!store": server.raw()[b"!!store"]})
+    wire = Wire(server)
+    client.sync(wire)
+    assert [request["keys_after"] for request in wire.requests if request["keys_after"] is not None] == ["", "c"]
+    assert client.query() == []
+
+
+def test_those_who_want_to_look_first_are_stopped_before_anything_is_written() -> None:
+    server, client = restored_server(b=2)
+    with unchanged(client), pytest.raises(StoreMismatchError, match="restored from a backup"):
+        client.sync(server, on_reset="raise")
+    assert client.sync(server).reset is True
+
+
+def test_a_new_client_of_a_server_that_has_forgotten_deletes_is_not_stopped_and_not_told_of_a_reset() -> None:
+    server, client = a_server(a=1), a_client(k=1)
+    server.delete("a")
+    server.put("b", 2)
+    server.compact_log(drop_deletes_before=3)
+    report = client.sync(server, on_reset="raise")
+    assert (report.reset, report.pushed, report.conflicts) == (False, 1, [])
+    assert client.query() == server.query() == [("b", 2), ("k", 1)]
+
+
+def test_a_reset_settles_a_push_that_the_server_had_taken() -> None:
+    server, client = a_server(a=1), a_client(a=2, b=2)
+    wire = Wire(server)
+    wire.on_reply = once(lose)
+    with pytest.raises(TransportError):
+        client.sync(wire)
+    server.delete("c")
+    server.put("d", 1)
+    server.compact_log(drop_deletes_before=4)
+    report = client.sync(wire)
+    assert (report.pushed, report.rejected) == (1, ["a"])
+    assert report.conflicts == [Conflict("a", Change("a", 2), Change("a", 1))]
+    assert client.query() == server.query()
+
+
+# ----------------------------------------------------------------------------------------------------- other servers
+
+
+def test_a_reply_of_another_server_touches_nothing() -> None:
+    server, client = a_server(a=1), a_client()
+    client.sync(server)
+    server.put("a", 2)
+    wire = Wire(server)
+    wire.on_reply = lambda reply: {**reply, "server": "f" * 32}
+    with unchanged(client), pytest.raises(StoreMismatchError, match="rebind"):
+        client.sync(wire)
+
+
+def test_rebinding_forgets_the_old_server_and_keeps_what_is_dirty() -> None:
+    old, new, client = a_server(a=1), a_server(b=2), a_client(k=1)
+    wire = Wire(old)
+    wire.on_reply = once(lose)
+    with pytest.raises(TransportError):
+        client.sync(wire)
+    before = own_record(client, "id")[0]
+    client.rebind(new)
+    new_id = own_record(new, "store")["id"]
+    assert own_record(client, "server") == {"id": new_id, "hi": 0, "epochs": []}
+    assert own_record(client, "reset") == {"common": 0, "phase": "A", "cursor": ""}
+    assert (own_record(client, "push"), own_record(client, "own")) == (None, None)
+    assert (own_record(client, "id")[0] != before, own_record(client, "id")[1]) == (True, 0)
+    assert (client.cid, client.dirty()) == (0, [Change("k", 1)])
+
+
+def test_after_rebinding_the_next_sync_takes_everything_over() -> None:
+    old, new, client = a_server(a=1, both="old"), a_server(b=2, both="new"), a_client()
+    client.sync(old)
+    client.put("k", 1)
+    client.rebind(new)
+    report = client.sync(new)
+    assert client.query() == new.query() == [("b", 2), ("both", "new"), ("k", 1)]
+    assert report.conflicts == [Conflict("a", Change("a", 1), None)]
+    with pytest.raises(StoreMismatchError):
+        client.sync(old)
+
+
+def test_a_rebinding_that_gets_no_proper_answer_changes_nothing() -> None:
+    server, client = a_server(a=1), a_client(k=1)
+    wire = Wire(server)
+    for spoil in (
+        lambda reply: {},
+        lambda reply: {**reply, "nonce": "f" * 32},
+        lambda reply: {**reply, "limit": 0, "cid": 9},
+    ):
+        wire.on_reply = spoil
+        with unchanged(client), pytest.raises(ProtocolError):
+            client.rebind(wire)
+
+
+def test_rebinding_takes_one_exchange() -> None:
+    client = a_client()
+    asking = rebind_session(client._store.step, client._client("rebind"))
+    request: Message = next(asking)
+    assert (request["server"], request["cid"], request["changes"], request["limit"]) == (None, 0, [], 1)
+    with pytest.raises(StopIteration):
+        asking.send(a_server(a=1, b=2).exchange(request))

@@ -1,0 +1,84 @@
+"""The command line of the two simulations, and the loop that their tests share."""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import replace
+
+from .schedule import (
+    FOCUS,
+    MECHANISMS,
+    ClientUnderTest,
+    Configuration,
+    Schedule,
+    ServerUnderTest,
+    random_configuration,
+)
+
+#: Makes a server and its clients, for the length of one schedule.
+World = Callable[
+    [random.Random, Configuration], AbstractContextManager[tuple[ServerUnderTest, Mapping[str, ClientUnderTest]]]
+]
+
+
+def run_seed(seed: int, world: World, without: str | None = None, focus: str | None = None) -> Counter[str]:
+    """Run the schedule of one seed.
+
+    Args:
+        seed: Decides everything.
+        world: What it happens to.
+        without: A mechanism to remove.
+        focus: A mechanism to stress, if there is a configuration for that; otherwise the seed draws one.
+
+    Raises:
+        AssertionError: Something that must hold did not.
+    """
+    configuration = FOCUS.get(focus or "") or random_configuration(random.Random(f"configuration {seed}"))
+    configuration = replace(configuration, without=frozenset({without} if without else ()))
+    rng = random.Random(seed)
+    with world(rng, configuration) as (server, clients):
+        return Schedule(rng, configuration, server, clients).run()
+
+
+def first_violation(
+    seeds: range, world: World, without: str | None = None, focus: str | None = None
+) -> tuple[int, AssertionError] | None:
+    """The first seed of these whose schedule breaks something, and what it breaks."""
+    for seed in seeds:
+        try:
+            run_seed(seed, world, without, focus)
+        except AssertionError as violation:
+            return seed, violation
+    return None
+
+
+def main(world: World, description: str) -> None:
+    """Run schedules as the command line says, and print what they break."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, help="replay this schedule")
+    parser.add_argument("--start", type=int, default=0, help="the first seed of several")
+    parser.add_argument("--schedules", type=int, default=1000, help="how many to run")
+    parser.add_argument("--without", choices=sorted(MECHANISMS), help="remove one mechanism; violations must follow")
+    parser.add_argument("--focus", choices=sorted(FOCUS), help="stress one mechanism; by default the one removed")
+    arguments = parser.parse_args()
+    without, focus = arguments.without, arguments.focus or arguments.without
+    if arguments.seed is not None:
+        print(dict(run_seed(arguments.seed, world, without, focus)))
+        return
+    counts: Counter[str] = Counter()
+    violations = 0
+    for seed in range(arguments.start, arguments.start + arguments.schedules):
+        try:
+            counts += run_seed(seed, world, without, focus)
+        except AssertionError as violation:
+            violations += 1
+            if violations <= 3:
+                print(f"seed {seed}: {violation}")
+    print(f"without {without or 'nothing'}: {violations} violations in {arguments.schedules} schedules")
+    print(f"  {dict(counts)}")
+    sys.exit(violations > 0)

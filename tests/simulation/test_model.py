@@ -1,0 +1,38 @@
+"""T1: the protocol, as the model states it, under random schedules. See ``model.py`` for longer runs."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from . import model
+from .runner import first_violation, run_seed
+from .schedule import FOCUS, MECHANISMS
+
+pytestmark = pytest.mark.once
+
+SCHEDULES = int(os.environ.get("TREEHUB_LEVEL_MODEL_SCHEDULES", "20000"))
+#: Most controls break within a hundred schedules; what guards against rare faults needs more.
+CONTROL = 4000
+PARTS = 4
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_the_protocol_holds_in_random_configurations(part: int) -> None:
+    size = SCHEDULES // PARTS
+    assert first_violation(range(part * size, (part + 1) * size), model.world) is None
+
+
+@pytest.mark.parametrize("focus", sorted(FOCUS))
+def test_the_protocol_holds_where_one_mechanism_is_stressed(focus: str) -> None:
+    assert first_violation(range(SCHEDULES // 80), model.world, focus=focus) is None
+
+
+@pytest.mark.parametrize("mechanism", sorted(MECHANISMS))
+def test_the_protocol_breaks_without(mechanism: str) -> None:
+    assert first_violation(range(CONTROL), model.world, without=mechanism, focus=mechanism) is not None
+
+
+def test_a_seed_replays_the_same_schedule() -> None:
+    assert run_seed(11, model.world) == run_seed(11, model.world)
