@@ -59,7 +59,7 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     built = build("build_sdist", ROOT, folder)
     assert built.returncode == 0, built.stdout
     with tarfile.open(only_file(folder)) as archive:
-        archive.extractall(folder / "unpacked")
+        archive.extractall(folder / "unpacked", filter="data")
     return only_file(folder / "unpacked")
 
 
@@ -78,7 +78,7 @@ def test_the_source_distribution_has_nothing_else(sdist: Path) -> None:
     tops = {path.name for path in sdist.iterdir()}
     assert tops <= {
         *("CHANGELOG.md", "CMakeLists.txt", "LICENSE", "Makefile", "PKG-INFO", "README.md", "pyproject.toml"),
-        *("benchmarks", "examples", "requirements-dev.txt", "src", "tests"),
+        *("benchmarks", "docs", "examples", "requirements-dev.txt", "src", "tests"),
     }
     strays = [path for path in sdist.rglob("*") if path.suffix in {".c", ".o", ".pyc", ".so", ".whl"}]
     assert strays == []
