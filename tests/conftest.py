@@ -6,15 +6,22 @@ header.
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from stores import Stores
 
 import treehub_level
 from treehub_level import Level, _core
+
+# CI repeats the same examples, so that what it says of a change is about that change; everywhere else they are new.
+settings.register_profile("ci", derandomize=True, deadline=None)
+if os.environ.get("CI"):
+    settings.load_profile("ci")
 
 
 def pytest_report_header() -> str:
