@@ -102,20 +102,33 @@ cdef class Decoder:
 
 def collect(fetch, decode, keep, limit, chunk):
     cdef list results = []
+    cdef bint paused
+    if keep is None:
+        paused = PyGC_Disable()
+        try:
+            return collect_all(fetch, decode, limit, chunk)
+        finally:
+            if paused:
+                PyGC_Enable()
     while limit is None or len(results) < limit:
-        wanted = chunk if limit is None or keep is not None else min(chunk, limit - len(results))
-        rows = fetch(wanted)
+        rows = fetch(chunk)
         if not rows:
             break
-        decoded = without_gc(decode, rows)
-        if keep is None:
-            results += decoded
-            continue
-        for result in decoded:
+        for result in without_gc(decode, rows):
             if keep(result):
                 results.append(result)
                 if limit is not None and len(results) == limit:
                     break
+    return results
+
+
+cdef list collect_all(object fetch, object decode, object limit, object chunk):
+    cdef list results = []
+    while limit is None or len(results) < limit:
+        rows = fetch(chunk if limit is None else min(chunk, limit - len(results)))
+        if not rows:
+            break
+        results += decode(rows)
     return results
 
 

@@ -197,8 +197,8 @@ def collect(
     """Fetch chunk after chunk until one is empty, or limit results are kept.
 
     Each is decoded in bulk, and those results stay for which keep(result) is true; for items, a result is the pair.
-    The cyclic garbage collector rests while a chunk is decoded (it would walk the growing result again and again), and
-    is as it was afterwards, whatever is raised.
+    The cyclic garbage collector would walk the growing result again and again: it rests throughout if there is no keep,
+    else while a chunk is decoded, and is as it was afterwards, whatever is raised.
     """
 
 def decode_changes(records: Sequence[bytes]) -> list[Any]:

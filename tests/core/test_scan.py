@@ -151,6 +151,20 @@ def test_garbage_collection_rests_while_a_chunk_is_decoded_and_is_as_it_was_afte
     assert during == ([False] if fails else [False, enabled])
 
 
+def test_garbage_collection_rests_throughout_where_nothing_is_filtered(core: Any) -> None:
+    during = []
+
+    def fetch(limit: int) -> list[Any]:
+        during.append(gc.isenabled())
+        return source.fetch(limit)
+
+    source = Source(3)
+    assert gc.isenabled()
+    assert len(core.collect(fetch, plain, None, None, 2)) == 3
+    assert gc.isenabled()
+    assert not any(during)
+
+
 # ------------------------------------------------------------------------------------------------ changes
 
 

@@ -69,21 +69,27 @@ def collect(
     chunk: int,
 ) -> list[Any]:
     """See ``_core_c.pyi``."""
+    if keep is None:
+        return _without_gc(_collect_all, fetch, decode, limit, chunk)
     results: list[Any] = []
-    while limit is None or len(results) < limit:
-        wanted = chunk if limit is None or keep is not None else min(chunk, limit - len(results))
-        rows = fetch(wanted)
-        if not rows:
-            break
-        decoded = _without_gc(decode, rows)
-        if keep is None:
-            results += decoded
-            continue
-        for result in decoded:
+    while (limit is None or len(results) < limit) and (rows := fetch(chunk)):
+        for result in _without_gc(decode, rows):
             if keep(result):
                 results.append(result)
                 if len(results) == limit:
                     break
+    return results
+
+
+def _collect_all(
+    fetch: Callable[[int], list[Any]], decode: Callable[[Any], list[Any]], limit: int | None, chunk: int
+) -> list[Any]:
+    results: list[Any] = []
+    while limit is None or len(results) < limit:
+        rows = fetch(chunk if limit is None else min(chunk, limit - len(results)))
+        if not rows:
+            break
+        results += decode(rows)
     return results
 
 
@@ -119,11 +125,11 @@ def _loads_all(texts: Sequence[bytes]) -> list[Any] | None:
     return parsed if len(parsed) == len(texts) else None
 
 
-def _without_gc(decode: Callable[[Any], list[Any]], rows: Any) -> list[Any]:
+def _without_gc(function: Callable[..., list[Any]], *args: Any) -> list[Any]:
     if not gc.isenabled():
-        return decode(rows)
+        return function(*args)
     gc.disable()
     try:
-        return decode(rows)
+        return function(*args)
     finally:
         gc.enable()
