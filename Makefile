@@ -9,8 +9,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 TOOLS := $(VENV)/tools.stamp
+LEVELDB := $(VENV)/leveldb.stamp
 PACKAGE := $(VENV)/package.stamp
-SOURCES := $(shell find src -name '*.py' -o -name '*.pyi' -o -name '*.pyx' -o -name py.typed)
+SOURCES := $(shell find src -name '*.py' -o -name '*.pyi' -o -name '*.pyx' -o -name '*.pxd' \
+  -o -name '*.cmake' -o -name py.typed)
+
+AS_ROOT := $(if $(filter-out 0,$(shell id -u)),sudo -n)
 
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
@@ -25,7 +29,15 @@ $(TOOLS): requirements-dev.txt
 	$(PIP) install --requirement requirements-dev.txt
 	touch $@
 
-$(PACKAGE): $(TOOLS) pyproject.toml CMakeLists.txt $(SOURCES)
+# LevelDB itself, for the native engine, by apt where that can be. Without it the package is built all the same, on plyvel.
+$(LEVELDB): | $(TOOLS)
+	@if ! echo '#include <leveldb/c.h>' | $(CC) -E - >/dev/null 2>&1; then \
+	  (set -x; $(AS_ROOT) apt-get -qq update && $(AS_ROOT) apt-get -qq install -y g++ libleveldb-dev libsnappy-dev) || \
+	  echo 'LevelDB could not be installed. For the native engine install libleveldb-dev and libsnappy-dev, or the like.'; \
+	fi
+	@touch $@
+
+$(PACKAGE): $(TOOLS) $(LEVELDB) pyproject.toml CMakeLists.txt $(SOURCES)
 	$(PIP) install --no-build-isolation --force-reinstall --no-deps .
 	touch $@
 
@@ -43,6 +55,8 @@ lint: $(PACKAGE)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest treehub_level._core_c
+	! $(BIN)/python -c 'import treehub_level._store_c' 2>/dev/null || \
+	  $(BIN)/python -m mypy.stubtest treehub_level._store_c
 
 bench: $(PACKAGE)
 	$(BIN)/python -m benchmarks

@@ -68,7 +68,7 @@ def test_the_source_distribution_has_all_that_a_build_and_a_test_run_need(sdist:
     in_tree = {
         path.relative_to(ROOT).as_posix() for path in (ROOT / "src").rglob("*") if "__pycache__" not in path.parts
     }
-    sources = {name for name in in_tree if name.endswith((".py", ".pyi", ".pyx", "py.typed"))}
+    sources = {name for name in in_tree if name.endswith((".py", ".pyi", ".pyx", ".pxd", ".cmake", "py.typed"))}
     assert sources <= files
     assert {"pyproject.toml", "CMakeLists.txt", "Makefile", "README.md", "LICENSE", "CHANGELOG.md"} <= files
     assert {"requirements-dev.txt", "tests/conftest.py", "tests/golden/core.json", "examples/demo.py"} <= files
@@ -80,8 +80,8 @@ def test_the_source_distribution_has_nothing_else(sdist: Path) -> None:
         *("CHANGELOG.md", "CMakeLists.txt", "LICENSE", "Makefile", "PKG-INFO", "README.md", "pyproject.toml"),
         *("benchmarks", "docs", "examples", "requirements-dev.txt", "src", "tests"),
     }
-    strays = [path for path in sdist.rglob("*") if path.suffix in {".c", ".o", ".pyc", ".so", ".whl"}]
-    assert strays == []
+    strays = [path.name for path in sdist.rglob("*") if path.suffix in {".c", ".o", ".pyc", ".so", ".whl"}]
+    assert strays == ["ceiling.c"]
 
 
 def test_a_wheel_holds_the_compiled_core_and_the_package_and_no_sources_of_the_core(
@@ -96,8 +96,9 @@ def test_a_wheel_holds_the_compiled_core_and_the_package_and_no_sources_of_the_c
         names = archive.namelist()
     assert sorted({name.partition("/")[0] for name in names}) == ["treehub_level", "treehub_level-0.1.0.dist-info"]
     assert {"treehub_level/_core_c.pyi", "treehub_level/py.typed"} <= set(names)
-    assert [name for name in names if name.endswith((".pyx", ".c"))] == []
-    assert [name.partition(".")[0] for name in names if name.endswith((".so", ".pyd"))] == ["treehub_level/_core_c"]
+    assert [name for name in names if name.endswith((".pyx", ".pxd", ".cmake", ".c"))] == []
+    extensions = {name.partition(".")[0] for name in names if name.endswith((".so", ".pyd"))}
+    assert extensions - {"treehub_level/_store_c"} == {"treehub_level/_core_c"}  # the engine: only where LevelDB is
     assert live_core(wheel, tmp_path / "site").stdout == "c\n"
 
 

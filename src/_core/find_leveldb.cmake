@@ -1,0 +1,90 @@
+# Sets leveldb_libraries to what links LevelDB into a module, or leaves it empty; LEVELDB_INCLUDE_DIR is where its headers are.
+#
+# Static libraries come first: what is inside the extension cannot be missing, and cannot clash with another copy of LevelDB
+# in the process (plyvel brings one).
+
+option(TREEHUB_LEVEL_FETCH_LEVELDB "Download LevelDB and snappy, pinned, and build them, if LevelDB is not installed" OFF)
+
+include(CheckLanguage)
+check_language(CXX)
+if(NOT CMAKE_CXX_COMPILER)
+  return()
+endif()
+enable_language(CXX)
+
+include(CheckCXXSourceCompiles)
+include(CMakePushCheckState)
+find_package(Threads REQUIRED)
+
+# Takes these libraries, unless some were taken before, or they cannot be linked into a module: they are not there, or need
+# others, or their code is bound to its place. (Debian's is of the kind for executables, and will do if its symbols are hidden.)
+function(consider_leveldb)
+  if(leveldb_libraries OR "${ARGN}" MATCHES "NOTFOUND")
+    return()
+  endif()
+  cmake_push_check_state(RESET)
+  set(CMAKE_REQUIRED_QUIET ON)
+  set(CMAKE_REQUIRED_LIBRARIES ${ARGN} Threads::Threads)
+  set(CMAKE_REQUIRED_INCLUDES ${LEVELDB_INCLUDE_DIR})
+  if(UNIX AND NOT APPLE)
+    set(CMAKE_REQUIRED_FLAGS -fPIC)
+    set(CMAKE_REQUIRED_LINK_OPTIONS -shared -Wl,-z,defs -Wl,--exclude-libs,ALL)
+  endif()
+  unset(leveldb_links CACHE) # what was missing at the last build may be there by now
+  check_cxx_source_compiles("#include <leveldb/c.h>\nint main() { leveldb_free(leveldb_options_create()); }" leveldb_links)
+  cmake_pop_check_state()
+  if(leveldb_links)
+    set(leveldb_libraries ${ARGN} PARENT_SCOPE)
+  endif()
+endfunction()
+
+find_path(LEVELDB_INCLUDE_DIR leveldb/c.h)
+if(NOT LEVELDB_INCLUDE_DIR)
+  set(LEVELDB_INCLUDE_DIR "")
+endif()
+find_library(LEVELDB_STATIC_LIBRARY ${CMAKE_STATIC_LIBRARY_PREFIX}leveldb${CMAKE_STATIC_LIBRARY_SUFFIX})
+find_library(SNAPPY_STATIC_LIBRARY ${CMAKE_STATIC_LIBRARY_PREFIX}snappy${CMAKE_STATIC_LIBRARY_SUFFIX})
+find_library(LEVELDB_LIBRARY leveldb)
+find_package(leveldb CONFIG QUIET)
+find_package(PkgConfig QUIET)
+if(PkgConfig_FOUND)
+  pkg_check_modules(LEVELDB_PC QUIET IMPORTED_TARGET leveldb)
+endif()
+
+consider_leveldb(${LEVELDB_STATIC_LIBRARY} ${SNAPPY_STATIC_LIBRARY})
+if(TARGET leveldb::leveldb)
+  consider_leveldb(leveldb::leveldb)
+endif()
+if(TARGET PkgConfig::LEVELDB_PC)
+  consider_leveldb(PkgConfig::LEVELDB_PC)
+endif()
+consider_leveldb(${LEVELDB_LIBRARY})
+
+if(NOT leveldb_libraries AND TREEHUB_LEVEL_FETCH_LEVELDB)
+  include(FetchContent)
+  FetchContent_Declare(
+    snappy
+    URL https://github.com/google/snappy/archive/refs/tags/1.2.2.tar.gz
+    URL_HASH SHA256=90f74bc1fbf78a6c56b3c4a082a05103b3a56bb17bca1a27e052ea11723292dc
+  )
+  FetchContent_Declare(
+    leveldb
+    URL https://github.com/google/leveldb/archive/refs/tags/1.23.tar.gz
+    URL_HASH SHA256=9a37f8a6174f09bd622bc723b55881dc541cd50747cbd08831c2a82d620f6d76
+  )
+  # In the cache, since both projects are of a time when option() did not heed ordinary variables.
+  foreach(unwanted IN ITEMS SNAPPY_BUILD_TESTS SNAPPY_BUILD_BENCHMARKS SNAPPY_INSTALL LEVELDB_BUILD_TESTS
+                            LEVELDB_BUILD_BENCHMARKS LEVELDB_INSTALL BUILD_SHARED_LIBS)
+    set(${unwanted} OFF CACHE INTERNAL "")
+  endforeach()
+  # What LevelDB would look for on the system: the answers are snappy from here, nothing else, and no -Werror for users.
+  set(HAVE_SNAPPY ON CACHE INTERNAL "")
+  foreach(unwanted IN ITEMS HAVE_CRC32C HAVE_TCMALLOC HAVE_CLANG_THREAD_SAFETY)
+    set(${unwanted} OFF CACHE INTERNAL "")
+  endforeach()
+  set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+  set(CMAKE_CXX_VISIBILITY_PRESET hidden)
+  FetchContent_MakeAvailable(snappy leveldb) # in this order: LevelDB links to the target of that name
+  set(leveldb_libraries leveldb)
+  set(LEVELDB_INCLUDE_DIR "")
+endif()

@@ -1,0 +1,277 @@
+# Snapshots and cursors: what must be freed before the database that it reads from.
+
+#: A fetch ends early once it holds this many bytes, so that long values do not come a thousand at a time.
+cdef size_t FULL = 1024 * 1024
+
+
+@cython.no_gc
+cdef class _Handle:
+    """What is freed when it is closed, or forgotten, or when its database is closed, but not while a call is using it."""
+
+    cdef DB owner
+    cdef Py_ssize_t calls
+    cdef bint closed
+
+    cdef void belong_to(self, DB owner):
+        self.owner = owner
+        owner.handles.add(<size_t><void *>self)
+
+    def close(self):
+        self.closed = True
+        if self.calls == 0:
+            self.release()
+
+    cdef int enter(self) except -1:
+        if self.closed:
+            raise NotOpenError(f"this cursor or snapshot of the LevelDB store at {self.owner.path!r} is closed")
+        self.owner.enter()
+        self.calls += 1
+        return 0
+
+    cdef int leave(self) except -1:
+        self.calls -= 1
+        if self.closed and self.calls == 0:
+            self.release()
+        return self.owner.leave()
+
+    cdef void release(self):
+        """Free what LevelDB holds, unless it was freed before. Called where nothing uses it."""
+        if self.owner is not None:
+            self.owner.handles.discard(<size_t><void *>self)
+            if self.owner.forks == forks:
+                self.destroy()
+
+    cdef void destroy(self):
+        pass
+
+
+@cython.final
+@cython.no_gc
+cdef class Snapshot(_Handle):
+    cdef const leveldb_snapshot_t *snapshot
+    cdef leveldb_readoptions_t *reading
+
+    def __cinit__(self, DB owner not None):
+        owner.enter()
+        self.belong_to(owner)
+        self.reading = leveldb_readoptions_create()
+        leveldb_readoptions_set_verify_checksums(self.reading, True)
+        with nogil:
+            self.snapshot = leveldb_create_snapshot(owner.db)
+        leveldb_readoptions_set_snapshot(self.reading, self.snapshot)
+        owner.leave()
+
+    def __dealloc__(self):
+        self.release()
+
+    cdef void destroy(self):
+        if self.reading != NULL:
+            leveldb_readoptions_destroy(self.reading)
+            self.reading = NULL
+        if self.snapshot != NULL:
+            leveldb_release_snapshot(self.owner.db, self.snapshot)
+            self.snapshot = NULL
+
+    def get(self, key):
+        return self.owner.read(self, key)
+
+    def get_many(self, keys):
+        return self.owner.read_many(self, tuple(keys))
+
+    def scan(self, start, stop, *, bint reverse=False, bint values=True):
+        return Cursor.__new__(Cursor, self.owner, self, checked_bound(start), checked_bound(stop), reverse)
+
+
+cdef struct Chunk:
+    # Rows, one behind the other: the size of the key and of the value, the key, the value.
+    char *bytes
+    size_t used
+    size_t capacity
+
+
+cdef bint append(Chunk *chunk, const char *key, size_t key_size, const char *value, size_t value_size) noexcept nogil:
+    """Copy a row to the end of a chunk. False: there is no memory for it."""
+    cdef size_t[2] sizes = [key_size, value_size]
+    cdef size_t needed = chunk.used + sizeof(sizes) + key_size + value_size
+    cdef size_t capacity = max(chunk.capacity, <size_t>4096)
+    cdef char *grown
+    if needed > chunk.capacity:
+        while capacity < needed:
+            capacity *= 2
+        grown = <char *>realloc(chunk.bytes, capacity)
+        if grown == NULL:
+            return False
+        chunk.bytes, chunk.capacity = grown, capacity
+    memcpy(chunk.bytes + chunk.used, sizes, sizeof(sizes))
+    memcpy(chunk.bytes + chunk.used + sizeof(sizes), key, key_size)
+    memcpy(chunk.bytes + chunk.used + sizeof(sizes) + key_size, value, value_size)
+    chunk.used = needed
+    return True
+
+
+cdef bint below(const char *one, size_t one_size, const char *other, size_t other_size) noexcept nogil:
+    """Whether one key sorts before another."""
+    cdef int order = memcmp(one, other, min(one_size, other_size))
+    return order < 0 or (order == 0 and one_size < other_size)
+
+
+@cython.final
+@cython.no_gc
+cdef class Cursor(_Handle):
+    cdef leveldb_iterator_t *iterator
+    cdef bytes start
+    cdef bytes stop
+    cdef const char *start_bytes  # NULL: from the first key there is
+    cdef const char *stop_bytes  # NULL: to the last
+    cdef size_t start_size
+    cdef size_t stop_size
+    cdef bint reverse
+    cdef bint moving
+    cdef bint ended
+    cdef Chunk chunk
+
+    def __cinit__(self, DB owner not None, Snapshot snapshot, bytes start, bytes stop, bint reverse):
+        cdef const leveldb_readoptions_t *options
+        self.start, self.stop, self.reverse = start, stop, reverse
+        if start is not None:
+            self.start_bytes, self.start_size = start, len(start)
+        if stop is not None:
+            self.stop_bytes, self.stop_size = stop, len(stop)
+        options = owner.enter_to_read(snapshot)
+        self.belong_to(owner)
+        with nogil:
+            self.iterator = leveldb_create_iterator(owner.db, options)
+        owner.leave_read(snapshot)
+
+    def __dealloc__(self):
+        self.release()
+        free(self.chunk.bytes)
+
+    cdef void destroy(self):
+        if self.iterator != NULL:
+            leveldb_iter_destroy(self.iterator)
+            self.iterator = NULL
+
+    def fetch(self, Py_ssize_t limit):
+        cdef Chunk chunk = Chunk(NULL, 0, 0)
+        cdef Py_ssize_t index, count = self.fill(&chunk, limit, True)
+        cdef const char *row = chunk.bytes
+        cdef size_t[2] sizes
+        cdef list rows
+        cdef bytes key, value
+        try:
+            rows = PyList_New(count)
+            for index in range(count):
+                memcpy(sizes, row, sizeof(sizes))
+                row += sizeof(sizes)
+                key = PyBytes_FromStringAndSize(row, sizes[0])
+                value = PyBytes_FromStringAndSize(row + sizes[0], sizes[1])
+                row += sizes[0] + sizes[1]
+                pair = (key, value)
+                Py_INCREF(pair)
+                PyList_SET_ITEM(rows, index, pair)
+            return rows
+        finally:
+            self.give_back(&chunk)
+
+    def fetch_keys(self, Py_ssize_t limit):
+        cdef Chunk chunk = Chunk(NULL, 0, 0)
+        cdef Py_ssize_t index, count = self.fill(&chunk, limit, False)
+        cdef const char *row = chunk.bytes
+        cdef size_t[2] sizes
+        cdef list keys
+        cdef bytes key
+        try:
+            keys = PyList_New(count)
+            for index in range(count):
+                memcpy(sizes, row, sizeof(sizes))
+                row += sizeof(sizes)
+                key = PyBytes_FromStringAndSize(row, sizes[0])
+                row += sizes[0]
+                Py_INCREF(key)
+                PyList_SET_ITEM(keys, index, key)
+            return keys
+        finally:
+            self.give_back(&chunk)
+
+    cdef Py_ssize_t fill(self, Chunk *chunk, Py_ssize_t limit, bint values) except -1:
+        """Copy the next rows into a chunk, which is the caller's from then on, and return how many they are."""
+        cdef Py_ssize_t count
+        cdef char *error = NULL
+        cdef bint failed
+        if self.ended:
+            return 0
+        if self.calls:
+            raise StateError(f"this cursor of the LevelDB store at {self.owner.path!r} is in use by another thread")
+        self.enter()
+        chunk[0], self.chunk = self.chunk, Chunk(NULL, 0, 0)
+        with nogil:
+            count = self.walk(chunk, limit, values)
+            # Not only at the end: an iterator passes over a block that it cannot read, and says so when asked.
+            leveldb_iter_get_error(self.iterator, &error)
+        failed = count < 0 or error != NULL
+        self.ended = self.ended and not failed
+        self.closed = self.closed or self.ended or failed
+        self.leave()
+        if not failed:
+            return count
+        self.give_back(chunk)
+        raise MemoryError if error == NULL else failure(self.owner.path, error)
+
+    cdef void give_back(self, Chunk *chunk) noexcept:
+        """Keep the memory of a chunk for the next one, unless another thread has brought its own meanwhile."""
+        if self.chunk.bytes == NULL:
+            self.chunk = chunk[0]
+        else:
+            free(chunk.bytes)
+
+    cdef Py_ssize_t walk(self, Chunk *chunk, Py_ssize_t limit, bint values) noexcept nogil:
+        """What fill does without the GIL. -1: there is not enough memory."""
+        cdef Py_ssize_t count = 0
+        cdef size_t key_size, value_size = 0
+        cdef const char *key
+        cdef const char *value = ""
+        chunk.used = 0
+        while count < limit and chunk.used < FULL:
+            self.advance()
+            if not leveldb_iter_valid(self.iterator):
+                self.ended = True
+                break
+            key = leveldb_iter_key(self.iterator, &key_size)
+            if self.beyond(key, key_size):
+                self.ended = True
+                break
+            if values:
+                value = leveldb_iter_value(self.iterator, &value_size)
+            if not append(chunk, key, key_size, value, value_size):
+                return -1
+            count += 1
+        return count
+
+    cdef void advance(self) noexcept nogil:
+        """Go to the next row, at first to the first."""
+        if self.moving:
+            if self.reverse:
+                leveldb_iter_prev(self.iterator)
+            else:
+                leveldb_iter_next(self.iterator)
+            return
+        self.moving = True
+        if not self.reverse:
+            if self.start_bytes == NULL:
+                leveldb_iter_seek_to_first(self.iterator)
+            else:
+                leveldb_iter_seek(self.iterator, self.start_bytes, self.start_size)
+            return
+        if self.stop_bytes != NULL:
+            leveldb_iter_seek(self.iterator, self.stop_bytes, self.stop_size)
+            if leveldb_iter_valid(self.iterator):
+                leveldb_iter_prev(self.iterator)
+                return
+        leveldb_iter_seek_to_last(self.iterator)
+
+    cdef bint beyond(self, const char *key, size_t size) noexcept nogil:
+        """Whether a key lies behind the end of the walk."""
+        if self.reverse:
+            return self.start_bytes != NULL and below(key, size, self.start_bytes, self.start_size)
+        return self.stop_bytes != NULL and not below(key, size, self.stop_bytes, self.stop_size)

@@ -1,0 +1,258 @@
+"""A directory of LevelDB's, whichever library opens it: what LevelDB leaves to its user is done here.
+
+Each was observed with LevelDB 1.22 and 1.23:
+
+- LevelDB guards a directory badly against its own process. A second open under another spelling of the path succeeds,
+  and so does one by another copy of the library; one under the same spelling fails, but drops the lock, so that another
+  process gets in. A `Claim` comes first.
+- A directory without its ``CURRENT`` file is taken for a new store, and the tables in it are deleted.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import threading
+from abc import abstractmethod
+from contextlib import suppress
+from typing import Any, ClassVar, Final, NoReturn
+from weakref import WeakValueDictionary
+
+from ..errors import CorruptionError, LevelError, LockedError, NotOpenError, StorageError
+from .base import Backend, Supports
+
+_MIB: Final = 1024 * 1024
+_MAX_SIZE: Final = 2**40
+_MAX_COUNT: Final = 2**31 - 1
+
+#: Files that hold data: logs, and tables under their new and their old suffix.
+_DATA_FILE: Final = re.compile(r"[0-9]+\.(log|ldb|sst)")
+#: Files that nobody but LevelDB makes. (A lone log might be anybody's.)
+_ITS_OWN_FILE: Final = re.compile(r"CURRENT|MANIFEST-[0-9]+|[0-9]+\.ldb")
+#: How LevelDB says that the lock is taken: within this process; by another (either of two error numbers); on Windows.
+_LOCK_TAKEN: Final = re.compile(
+    f"^IO error: lock .*: (already held by process|{os.strerror(errno.EAGAIN)}|{os.strerror(errno.EACCES)})$"
+    "|being used by another process"
+)
+
+
+class DirectoryBackend(Backend):
+    """A LevelDB directory. LevelDB itself clips sizes that it cannot use.
+
+    Args:
+        name: The path of the directory; it is made, with its parents, where there is none.
+        write_buffer_size: Bytes gathered in memory before they become a table. 64 MiB instead of LevelDB's 4 MiB make
+            bulk loading about three times faster; the price is up to half a second for reading the log when opening.
+        bloom_filter_bits: Bits per key of the filter that spares most reads for absent keys; 0 for no filter.
+        block_cache_size: Bytes of uncompressed blocks kept in memory. 32 MiB, four times LevelDB's own default, hold
+            some 250,000 rows of JSON; a read from there takes a quarter of the time of one that has to uncompress.
+        block_size: Bytes of a block, the unit of reading and compressing.
+        max_open_files: Tables kept open.
+        max_file_size: Bytes of a table, after which the next is begun.
+        compression: ``"snappy"`` or ``None``.
+
+    Raises:
+        TypeError: The path or an option is of a wrong type.
+        ValueError: An option is out of range.
+    """
+
+    supports = Supports(persistent=True, inline_reads=True)
+
+    #: What to do about damage, for messages.
+    _remedy: ClassVar[str] = "Restore it from a backup, or sync a new one"
+
+    def __init__(
+        self,
+        name: str | os.PathLike[str],
+        *,
+        write_buffer_size: int = 64 * _MIB,
+        bloom_filter_bits: int = 10,
+        block_cache_size: int = 32 * _MIB,
+        block_size: int = 4096,
+        max_open_files: int = 1000,
+        max_file_size: int = 2 * _MIB,
+        compression: str | None = "snappy",
+    ) -> None:
+        path = os.fspath(name)
+        if not isinstance(path, str):
+            raise TypeError(f"the path of a LevelDB store must be a str or an os.PathLike of str, not {name!r:.80}")
+        super().__init__(path)
+        if not isinstance(compression, str | None):
+            raise TypeError(f'compression must be "snappy" or None, not {compression!r:.80}')
+        if compression not in ("snappy", None):
+            raise ValueError(f'compression must be "snappy" or None, not {compression!r:.80}')
+        self._options: dict[str, Any] = {
+            "write_buffer_size": _checked("write_buffer_size", write_buffer_size, 1, _MAX_SIZE),
+            "bloom_filter_bits": _checked("bloom_filter_bits", bloom_filter_bits, 0, _MAX_COUNT),
+            "block_cache_size": _checked("block_cache_size", block_cache_size, 0, _MAX_SIZE),
+            "block_size": _checked("block_size", block_size, 1, _MAX_SIZE),
+            "max_open_files": _checked("max_open_files", max_open_files, 1, _MAX_COUNT),
+            "max_file_size": _checked("max_file_size", max_file_size, 1, _MAX_SIZE),
+            "compression": compression,
+        }
+        # Absolute, since LevelDB keeps using the path while the working directory may change; but "" is no path at all.
+        self._path = os.path.abspath(path) if path else path
+        self._closed = Closed(self._path)
+        # Before the claim, so that a backend that is forgotten open closes its database before it gives up the claim.
+        self._db: Any = self._closed
+        self._claim: Claim | None = None
+
+    @abstractmethod
+    def _connect(self) -> Any:
+        """Open the database at ``_path``, creating it where there is none. It must have a method ``close``."""
+
+    def open(self) -> None:
+        """See `Backend.open`. The directory is made, with its parents."""
+        try:
+            os.makedirs(self._path, exist_ok=True)
+        except (OSError, ValueError) as error:
+            raise cannot("open", self._path, error) from error
+        claim = Claim("open", self._path)
+        try:
+            names = os.listdir(self._path)
+            if "CURRENT" not in names and any(map(_DATA_FILE.fullmatch, names)):
+                raise CorruptionError(
+                    f"the LevelDB store at {self._path!r} has lost its CURRENT file, and LevelDB would delete the "
+                    f"rest. {self._remedy}"
+                )
+            self._db = self._connect()
+        except BaseException:
+            claim.release()
+            raise
+        self._claim = claim
+
+    def close(self) -> None:
+        """Close, and let the directory be opened again."""
+        db, self._db = self._db, self._closed
+        claim, self._claim = self._claim, None
+        try:
+            db.close()
+        finally:
+            if claim is not None:
+                claim.release()
+
+    def exists(self) -> bool:
+        """See `Backend.exists`. Whatever is in the way counts: ``open()`` says what is wrong with it."""
+        try:
+            return bool(os.listdir(self._path))
+        except FileNotFoundError:
+            return False
+        except (OSError, ValueError):
+            return True
+
+    def size_on_disk(self) -> int:
+        """Sum up the files in the directory."""
+        size = 0
+        try:
+            with os.scandir(self._path) as files:
+                for file in files:
+                    with suppress(FileNotFoundError):  # LevelDB deletes files at any moment
+                        size += file.stat().st_size
+        except OSError as error:
+            raise StorageError(f"cannot read the LevelDB store's directory {self._path!r}: {error}") from error
+        return size
+
+
+class Closed:
+    """Stands where the database does while there is none, so that no call has to ask.
+
+    Args:
+        path: The directory of the store.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise NotOpenError(f"the LevelDB store at {self._path!r} is not open")
+
+    def close(self) -> None:
+        """Nothing is to be closed."""
+
+
+class Claim:
+    """The right of one user in this process to a directory, until it is released or forgotten.
+
+    Args:
+        verb: What is to be done with the directory, for messages.
+        path: The directory. It is known by its device and inode, however it is spelt.
+
+    Raises:
+        LockedError: Somebody in this process has it.
+        StorageError: It is not there, or is no directory.
+    """
+
+    _held: Final[WeakValueDictionary[tuple[int, int], Claim]] = WeakValueDictionary()
+    _lock: Final = threading.Lock()
+
+    def __init__(self, verb: str, path: str) -> None:
+        try:
+            with os.scandir(path):
+                status = os.stat(path)
+        except (OSError, ValueError) as error:  # ValueError: no path at all, such as one with a NUL in it
+            raise cannot(verb, path, error) from error
+        self._directory = status.st_dev, status.st_ino
+        with self._lock:
+            if self._directory in self._held:
+                raise LockedError(_locked_message(path))
+            self._held[self._directory] = self
+
+    def release(self) -> None:
+        """Let others claim the directory. Releasing twice is harmless."""
+        with self._lock:
+            if self._held.get(self._directory) is self:
+                del self._held[self._directory]
+
+
+def holds_store(path: str) -> bool:
+    """Whether a directory holds files that only LevelDB makes: a store, be it a damaged one."""
+    return any(map(_ITS_OWN_FILE.fullmatch, os.listdir(path)))
+
+
+def holds_other_files(path: str) -> bool:
+    """Whether a directory is somebody else's: it holds files, and none of them is LevelDB's."""
+    if holds_store(path):
+        return False
+    with os.scandir(path) as entries:
+        names = [entry.name for entry in entries if entry.is_file() and not entry.name.startswith(".")]
+    return bool(names) and not {"LOCK", "LOG", "LOG.old"}.issuperset(names)
+
+
+def cannot(verb: str, path: str, error: Exception) -> StorageError:
+    """What to raise for an error of the operating system's. Each of its calls words a file in the way differently."""
+    reason: object = error
+    if isinstance(error, FileExistsError | NotADirectoryError) and os.path.isfile(path):
+        reason = "that is a file, and a store is a directory"
+    return StorageError(f"cannot {verb} a LevelDB store at {path!r}: {reason}")
+
+
+def status_error(path: str, status: str, remedy: str) -> LevelError:
+    """The exception for what LevelDB calls a status: "IO error: …", "Corruption: …".
+
+    Args:
+        path: The directory of the store.
+        status: LevelDB's words.
+        remedy: What to do about damage.
+    """
+    # LevelDB maps tables into memory, and calls a read beyond the end of one an invalid argument: it was cut short.
+    if status.startswith("Corruption: ") or status.endswith(os.strerror(errno.EINVAL)):
+        return CorruptionError(f"the LevelDB store at {path!r} is damaged: {status}. {remedy}")
+    if _LOCK_TAKEN.search(status):
+        return LockedError(_locked_message(path))
+    return StorageError(f"LevelDB could not read or write {path!r}: {status}")
+
+
+def _locked_message(path: str) -> str:
+    return (
+        f"the LevelDB store at {path!r} is open already, in this process or another, and only one can have it open: "
+        "close it there, or let that one own it, serve it over HTTP, and sync a store of your own with it"
+    )
+
+
+def _checked(name: str, value: object, least: int, most: int) -> int:
+    if type(value) is not int:
+        raise TypeError(f"{name} must be an int, not {value!r:.80}")
+    if not least <= value <= most:
+        raise ValueError(f"{name} must be from {least} to {most}, not {value}")
+    return value

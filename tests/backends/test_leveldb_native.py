@@ -1,0 +1,403 @@
+"""What is particular to LevelDB linked directly; its contract is tested by the conformance suite, here first."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from stores import plyvel
+
+from treehub_level import LockedError, NotOpenError, StateError, StorageError, blocking
+from treehub_level.testing import BackendConformance
+from treehub_level.testing.conformance import BackendFactory
+
+pytest.importorskip("treehub_level._store_c", reason="LevelDB was not there when the package was built")
+
+from treehub_level.backends.leveldb import LevelDBBackend
+from treehub_level.backends.plyvel import PlyvelBackend
+
+pytestmark = pytest.mark.once
+
+vendor = plyvel()
+KIB = 1024
+
+
+class TestNative(BackendConformance):
+    @pytest.fixture
+    def backend_factory(self, tmp_path: Path) -> BackendFactory:
+        return lambda: LevelDBBackend(tmp_path / "store")
+
+    @pytest.fixture
+    def unusable(self, tmp_path: Path) -> LevelDBBackend:
+        (tmp_path / "file").touch()
+        return LevelDBBackend(tmp_path / "file" / "store")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def opened() -> Iterator[Callable[..., LevelDBBackend]]:
+    """Opens backends, and closes them at the end."""
+    made: list[LevelDBBackend] = []
+
+    def open_(path: Path, **options: Any) -> LevelDBBackend:
+        backend = LevelDBBackend(path, **options)
+        made.append(backend)
+        backend.open()
+        return backend
+
+    yield open_
+    for backend in made:
+        backend.close()
+
+
+Opened = Callable[..., LevelDBBackend]
+
+
+def _run(script: str, *arguments: object) -> str:
+    """What a Python process of its own prints. One that crashes fails the test."""
+    run = subprocess.run(
+        [sys.executable, "-c", script, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert run.returncode == 0, run.stderr
+    return run.stdout.strip()
+
+
+# ------------------------------------------------------------------------------------------------ beside plyvel
+
+
+def test_each_engine_reads_what_the_other_wrote(path: Path) -> None:
+    chance = random.Random(5)
+    written: dict[bytes, bytes] = {}
+    engines: list[Callable[[Path], LevelDBBackend | PlyvelBackend]] = [LevelDBBackend, PlyvelBackend]
+    for turn in range(6):
+        backend = engines[turn % 2](path)
+        backend.open()
+        assert dict(backend.scan(None, None).fetch(10_000)) == written
+        batch = {chance.randbytes(chance.randrange(20)): chance.randbytes(chance.randrange(300)) for _ in range(500)}
+        backend.write(list(batch.items()))
+        written |= batch
+        if turn > 2:
+            backend.compact()
+        backend.close()
+    with vendor.DB(str(path)) as bare:
+        assert dict(bare) == written
+
+
+def test_both_engines_work_in_one_process_at_once(tmp_path: Path) -> None:
+    script = (
+        "import sys, threading\n"
+        "from treehub_level.backends.leveldb import LevelDBBackend\n"
+        "from treehub_level.backends.plyvel import PlyvelBackend\n"
+        "engines = [make(f'{sys.argv[1]}/{number}', write_buffer_size=65536)\n"
+        "           for number, make in enumerate([LevelDBBackend, PlyvelBackend] * 2)]\n"
+        "rows = [(b'%05d' % number, b'v' * 200) for number in range(5000)]\n"
+        "def work(backend):\n"
+        "    backend.open()\n"
+        "    for start in range(0, 5000, 50):\n"
+        "        backend.write(rows[start:start + 50])\n"
+        "        assert backend.get(rows[start][0]) == rows[start][1]\n"
+        "    backend.compact()\n"
+        "    cursor, found = backend.scan(None, None), []\n"
+        "    while fetched := cursor.fetch(1000): found += fetched\n"
+        "    cursor.close()\n"
+        "    backend.close()\n"
+        "    agreed.append(found == rows)\n"
+        "agreed = []\n"
+        "threads = [threading.Thread(target=work, args=(backend,)) for backend in engines]\n"
+        "for thread in threads: thread.start()\n"
+        "for thread in threads: thread.join()\n"
+        "print(agreed)\n"
+    )
+    assert _run(script, tmp_path) == str([True] * 4)
+
+
+def test_neither_engine_opens_a_store_that_the_other_has_open_here(opened: Opened, path: Path) -> None:
+    backend = opened(path)
+    other = PlyvelBackend(path)
+    with pytest.raises(LockedError, match="only one can have it open"):
+        other.open()
+    backend.close()
+    other.open()
+    with pytest.raises(LockedError, match="only one can have it open"):
+        backend.open()
+    other.close()
+
+
+def test_a_level_runs_on_it(path: Path) -> None:
+    with blocking.Level(str(path), backend=LevelDBBackend, mode=blocking.Level.SERVER, block_size=8192) as level:
+        level.load((f"k{number:04}", {"n": number}) for number in range(3000))
+        assert level.cid == 3000
+        assert level.get("k0007") == {"n": 7}
+        assert level.keys(reverse=True, limit=2) == ["k2999", "k2998"]
+        assert len(level.changes(2990).changes) == 10
+
+
+# ------------------------------------------------------------------------------------------------- closing
+
+
+def test_closing_while_eight_threads_use_it_raises_in_them_and_crashes_nothing(tmp_path: Path) -> None:
+    script = (
+        "import random, sys, threading, time\n"
+        "from treehub_level import NotOpenError\n"
+        "from treehub_level.backends.leveldb import LevelDBBackend\n"
+        "rows = [(b'%05d' % number, b'v' * 100) for number in range(20000)]\n"
+        "def scan(store, reverse):\n"
+        "    cursor = store.scan(b'1', None, reverse=reverse)\n"
+        "    while cursor.fetch(5000): pass\n"
+        "def hold(store):\n"
+        "    snapshot = store.snapshot()\n"
+        "    scan(snapshot, True)\n"
+        "    snapshot.get_many([key for key, _ in rows[::10]])\n"
+        "    snapshot.close()\n"
+        "def upkeep(store):\n"
+        "    store.compact_range(b'1', b'3')\n"
+        "    store.approximate_size(b'', b'~')\n"
+        "    store.stats()\n"
+        "uses = [lambda store: store.get(b'07777'), lambda store: store.get_many([key for key, _ in rows[:2000]]),\n"
+        "        lambda store: scan(store, False), lambda store: scan(store, True), hold, upkeep,\n"
+        "        lambda store: store.write(rows[:1000]), lambda store: store.write(rows[:2], durable=True)]\n"
+        "def use(store, number):\n"
+        "    try:\n"
+        "        while True: uses[number](store)\n"
+        "    except NotOpenError: refused.append(number)\n"
+        "for turn in range(20):\n"
+        "    store, refused = LevelDBBackend(sys.argv[1], write_buffer_size=1 << 20), []\n"
+        "    store.open()\n"
+        "    store.write(rows)\n"
+        "    threads = [threading.Thread(target=use, args=(store, number)) for number in range(8)]\n"
+        "    for thread in threads: thread.start()\n"
+        "    time.sleep(random.random() * 0.1)\n"
+        "    closers = [threading.Thread(target=store.close) for _ in range(2)]\n"
+        "    for closer in closers: closer.start()\n"
+        "    for thread in threads + closers: thread.join()\n"
+        "    assert sorted(refused) == [*range(8)], refused\n"
+        "    store.open()\n"
+        "    assert store.get(b'07777') == b'v' * 100\n"
+        "    store.close()\n"
+        "print('closed')\n"
+    )
+    assert _run(script, tmp_path / "store") == "closed"
+
+
+def test_what_was_open_when_the_store_closed_raises(opened: Opened, path: Path) -> None:
+    backend = opened(path)
+    backend.write([(b"a", b"1"), (b"b", b"1")])
+    snapshot = backend.snapshot()
+    cursors = [backend.scan(None, None), snapshot.scan(None, None, reverse=True), backend.scan(None, None)]
+    assert cursors[0].fetch(1) == [(b"a", b"1")]
+    assert len(cursors[2].fetch(9)) == 2
+    assert cursors[2].fetch(9) == []
+    backend.close()
+    for use in (lambda: cursors[0].fetch(1), lambda: cursors[1].fetch_keys(1), lambda: snapshot.get(b"a")):
+        with pytest.raises(NotOpenError):
+            use()
+    assert cursors[2].fetch(9) == []
+    for cursor in cursors:
+        cursor.close()
+    snapshot.close()
+
+
+def test_a_cursor_outlives_its_snapshot(opened: Opened, path: Path) -> None:
+    backend = opened(path)
+    backend.write([(b"a", b"1"), (b"b", b"1")])
+    snapshot = backend.snapshot()
+    cursor = snapshot.scan(None, None)
+    snapshot.close()
+    backend.write([(b"a", b"2"), (b"b", None)])
+    backend.compact()
+    assert cursor.fetch(9) == [(b"a", b"1"), (b"b", b"1")]
+
+
+def test_a_closed_cursor_or_snapshot_says_so(opened: Opened, path: Path) -> None:
+    backend = opened(path)
+    backend.write([(b"a", b"1")])
+    cursor, snapshot = backend.scan(None, None), backend.snapshot()
+    cursor.close()
+    snapshot.close()
+    for use in (lambda: cursor.fetch(1), lambda: snapshot.get(b"a"), lambda: snapshot.scan(None, None)):
+        with pytest.raises(NotOpenError, match="is closed"):
+            use()
+
+
+def test_two_threads_in_one_cursor_are_told_and_get_no_row_twice(opened: Opened, path: Path) -> None:
+    backend = opened(path)
+    rows = [(b"%06d" % number, b"v" * 50) for number in range(100_000)]
+    backend.write(rows)
+    cursor = backend.scan(None, None)
+    found: list[tuple[bytes, bytes]] = []
+
+    def fetch() -> None:
+        while True:
+            try:
+                fetched = cursor.fetch(5000)
+            except StateError:
+                continue
+            if not fetched:
+                return
+            found.extend(fetched)
+
+    threads = [threading.Thread(target=fetch) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(found) == rows
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_can_neither_use_nor_harm_what_its_parent_has_open(path: Path) -> None:
+    script = (
+        "import os, sys\n"
+        "from treehub_level import NotOpenError\n"
+        "from treehub_level.backends.leveldb import LevelDBBackend\n"
+        "store = LevelDBBackend(sys.argv[1], write_buffer_size=65536)\n"
+        "store.open()\n"
+        "store.write([(b'%05d' % number, b'v' * 100) for number in range(2000)])\n"
+        "cursor, snapshot = store.scan(None, None), store.snapshot()\n"
+        "child = os.fork()\n"
+        "if not child:\n"
+        "    for use in (lambda: store.get(b'k'), lambda: cursor.fetch(1), lambda: snapshot.get(b'k')):\n"
+        "        try: use()\n"
+        "        except NotOpenError as error: assert 'forked' in str(error)\n"
+        "        else: sys.exit(1)\n"
+        "    cursor.close()\n"
+        "    store.close()\n"
+        "    del cursor, snapshot, store\n"
+        "    sys.exit(0)\n"
+        "assert os.waitpid(child, 0)[1] == 0\n"
+        "assert len(cursor.fetch(1)) == 1\n"
+        "store.write([(b'after', b'1')])\n"
+        "store.compact()\n"
+        "store.close()\n"
+        "store.open()\n"
+        "print(store.get(b'after'))\n"
+    )
+    assert _run(script, path) == "b'1'"
+
+
+# ----------------------------------------------------------------------------------------------------- upkeep
+
+
+def test_long_rows_come_in_several_fetches(opened: Opened, path: Path) -> None:
+    backend = opened(path)
+    rows = [(b"%02d" % number, os.urandom(400_000)) for number in range(20)]
+    backend.write(rows)
+    cursor, fetches = backend.scan(None, None), []
+    while fetched := cursor.fetch(1000):
+        fetches.append(fetched)
+    assert [row for fetched in fetches for row in fetched] == rows
+    assert {len(fetched) for fetched in fetches} <= {2, 3}
+
+
+def test_sizes_stats_and_compaction_of_a_range(opened: Opened, path: Path) -> None:
+    backend = opened(path)
+    backend.write([(b"%05d" % number, os.urandom(500)) for number in range(6000)])
+    backend.compact()
+    everything, half = backend.approximate_size(b"", b"~"), backend.approximate_size(b"", b"03000")
+    assert 2_500_000 < everything < 3_500_000
+    assert 0.4 < half / everything < 0.6
+    assert backend.approximate_size(b"~", b"~~") == 0
+    backend.write([(b"%05d" % number, None) for number in range(3000)])
+    backend.compact_range(None, b"03000")
+    assert backend.approximate_size(b"", b"03000") < half / 10
+    assert "Compactions" in backend.stats()
+
+
+def test_destroying_a_store_deletes_it_and_nothing_else(opened: Opened, path: Path) -> None:
+    backend = opened(path)
+    backend.write([(b"k", b"v")])
+    for verb in (LevelDBBackend.destroy, LevelDBBackend.repair):
+        with pytest.raises(LockedError):
+            verb(path)
+    backend.close()
+    (path / "note.txt").write_text("precious")
+    LevelDBBackend.destroy(path)
+    assert [file.name for file in path.iterdir()] == ["note.txt"]
+    (path / "note.txt").unlink()
+    with pytest.raises(StorageError, match="there is none in that directory"):
+        LevelDBBackend.destroy(path)
+    path.rmdir()
+    with pytest.raises(StorageError, match="cannot destroy"):
+        LevelDBBackend.destroy(path)
+
+
+def test_a_store_that_another_process_has_open_is_locked_for_every_verb(path: Path) -> None:
+    script = (
+        "import sys\n"
+        "from treehub_level.backends.leveldb import LevelDBBackend\n"
+        "for use in (LevelDBBackend(sys.argv[1]).open, lambda: LevelDBBackend.repair(sys.argv[1]),\n"
+        "            lambda: LevelDBBackend.destroy(sys.argv[1])):\n"
+        "    try: use()\n"
+        "    except Exception as error: print(type(error).__name__)\n"
+    )
+    backend = LevelDBBackend(path)
+    backend.open()
+    backend.write([(b"k", b"v")])
+    assert _run(script, path).split() == ["LockedError"] * 3
+    assert backend.get(b"k") == b"v"
+    backend.close()
+
+
+def test_a_backend_that_was_forgotten_open_locks_nobody_out(opened: Opened, path: Path) -> None:
+    forgotten = LevelDBBackend(path)
+    forgotten.open()
+    forgotten.write([(b"k", b"v")])
+    snapshot, cursor = forgotten.snapshot(), forgotten.scan(None, None)
+    del forgotten, snapshot, cursor
+    assert opened(path).get(b"k") == b"v"
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="this system does not tell how much memory is in use")
+def test_nothing_is_left_over_after_a_hundred_thousand_calls(path: Path) -> None:
+    # In a process of its own: in one that has freed much, what leaks would take that memory and not show.
+    script = (
+        "import os, sys\n"
+        "from treehub_level.backends.leveldb import LevelDBBackend\n"
+        "backend = LevelDBBackend(sys.argv[1], write_buffer_size=65536, block_cache_size=0)\n"
+        "backend.open()\n"
+        "rows = [(b'%03d' % number, b'v' * 1000) for number in range(50)]\n"
+        "bad = [*rows, (b'k', 7)]\n"
+        "def resident(): return int(open('/proc/self/statm').read().split()[1]) * os.sysconf('SC_PAGE_SIZE')\n"
+        "def work(times):\n"
+        "    for _ in range(times):\n"
+        "        backend.write(rows[:2])\n"
+        "        backend.get(b'001')\n"
+        "        backend.get(b'absent')\n"
+        "        backend.get_many([b'001', b'absent'])\n"
+        "        cursor = backend.scan(b'0', b'1')\n"
+        "        cursor.fetch(3)\n"
+        "        cursor.fetch_keys(3)\n"
+        "        snapshot = backend.snapshot()\n"
+        "        snapshot.scan(None, None, reverse=True)\n"
+        "        snapshot.get(b'001')\n"
+        "        for fail in (lambda: backend.write(bad), lambda: backend.get(bad),\n"
+        "                     lambda: backend.get_many([b'001', bad])):\n"
+        "            try: fail()\n"
+        "            except TypeError: continue\n"
+        "            raise AssertionError\n"
+        "work(1000)\n"
+        "blocks, memory = sys.getallocatedblocks(), resident()\n"
+        "work(9000)\n"
+        "blocks, memory = sys.getallocatedblocks() - blocks, resident() - memory\n"
+        "files = len(os.listdir('/proc/self/fd'))\n"
+        "for _ in range(50):\n"
+        "    snapshot, cursor = backend.snapshot(), backend.scan(None, None)\n"
+        "    backend.close()\n"
+        "    backend.open()\n"
+        "print(blocks, memory, len(os.listdir('/proc/self/fd')) - files)\n"
+    )
+    blocks, memory, files = map(int, _run(script, path).split())
+    assert files <= 0
+    assert blocks < 1000
+    assert memory < 4 * KIB * KIB
