@@ -87,12 +87,10 @@ class Codec:
         return self.encoder.key(key)
 
     def _metadata_key(self, key: str) -> bytes:
+        assert self.space is not None
         stored = self._bounds.key(key)
-        name = key[len(self._metadata) :]
-        if self.mode is Mode.SERVER and _is_decimal(name):
-            assert self.space is not None
-            return self.space.log_key(int(name))
-        return stored
+        cid = seed_cid(stored[len(self.space.prefix) :]) if self.mode is Mode.SERVER else None
+        return stored if cid is None else self.space.log_key(cid)
 
     def bounds(
         self, gt: object, gte: object, lt: object, lte: object, prefix: object
@@ -116,6 +114,8 @@ class Codec:
         return _core.range_bounds(gt_, gte_, lt_, lte_, prefix_, None if self.space is None else self.space.user_start)
 
 
-def _is_decimal(name: str) -> bool:
-    """Whether ``name`` is a change id as the seed writes it."""
-    return name.isascii() and name.isdigit() and name[0] != "0" and len(name) <= 16 and int(name) <= _core.MAX_CID
+def seed_cid(name: bytes) -> int | None:
+    """The change id that ``name`` is in the seed's form, bare decimal digits; ``None`` if it is none."""
+    if name.isdigit() and name[:1] != b"0" and len(name) <= len(str(_core.MAX_CID)) and int(name) <= _core.MAX_CID:
+        return int(name)
+    return None

@@ -75,6 +75,7 @@ class Level(_Live):
     CLIENT: ClassVar[Mode] = Mode.CLIENT
 
     _twin: blocking.Level
+    _sync_lock: asyncio.Lock
 
     def __init__(
         self,
@@ -104,7 +105,6 @@ class Level(_Live):
     def _forward_to(self, twin: blocking.Level) -> None:
         self._twin = twin
         self._worker = Worker(twin._store)
-        self._sync_lock = asyncio.Lock()
 
     async def open(self) -> None:
         await self._worker.start(self._twin.open, self._twin.close)

@@ -78,7 +78,7 @@ async def test_adopting_more_than_one_batch_loses_nothing(stores: Stores) -> Non
 
 
 @pytest.mark.parametrize("mode", [Level.SERVER, Level.CLIENT], ids=["mode=server", "mode=client"])
-@pytest.mark.parametrize("key", ["", "!", "!a", " ", "\t", "k" * 1025])
+@pytest.mark.parametrize("key", ["", "!", "!a", "!!adopting", " ", "\t", "k" * 1025])
 async def test_a_key_that_the_mode_cannot_hold_stops_adoption_before_it_begins(
     stores: Stores, mode: Mode, key: Any
 ) -> None:

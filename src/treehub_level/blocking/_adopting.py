@@ -13,10 +13,11 @@ import orjson
 from .. import _core
 from ..backends.base import Backend, Entry, Reader, Row, Transaction
 from ..backends.registry import create
+from ..codecs import seed_cid
 from ..errors import CorruptionError, DecodeError, InvalidKeyError, InvalidValueError, ModeMismatchError, StateError
-from ..modes import read_cid, read_record
+from ..modes import read_cid
 from ..types import Mode
-from ._identity import birth_records, has_unpadded_ids, is_unpadded_id, shape_of, stored_identity
+from ._identity import adopting_record, birth_records, has_unpadded_ids, shape_of, stored_identity
 
 _BATCH = 1000
 
@@ -88,7 +89,7 @@ def _begin(backend: Backend, mode: Mode, space: _core.KeySpace) -> tuple[str, by
         raise ModeMismatchError(
             f"{backend.name!r} was made in {identity[0].name} mode: only NORMAL stores can be adopted"
         )
-    record = read_record(backend, space.own_key("adopting"))
+    record = adopting_record(backend, space)
     if record is None:
         _check_all(backend, mode, space)
         store_id = uuid.uuid4().hex
@@ -213,9 +214,10 @@ def _pad(transaction: Transaction, space: _core.KeySpace, rows: list[Row]) -> in
         name = stored_key[len(space.prefix) :]
         if len(name) == 1:
             continue
-        if not is_unpadded_id(name) or int(name) > _core.MAX_CID:
+        cid = seed_cid(name)
+        if cid is None:
             raise CorruptionError(f"{stored_key!r} lies in the change log and names no change id")
-        batch += [(space.log_key(int(name)), record), (stored_key, None)]
+        batch += [(space.log_key(cid), record), (stored_key, None)]
     if batch:
         transaction.write(batch)
     return len(batch) // 2

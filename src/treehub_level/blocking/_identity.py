@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import uuid
 from contextlib import closing
-from typing import Literal
+from typing import Any, Literal
 
 import orjson
 
 from .. import _core
 from ..backends.base import Backend, Entry, Reader
+from ..codecs import seed_cid
 from ..errors import CorruptionError, ModeMismatchError, StateError
 from ..modes import AnyMode, Client, Normal, Server, read_cid, read_record
 from ..replication.log import last_logged
@@ -21,8 +22,6 @@ from ..types import Mode
 FORMAT = 1
 #: Rows of metadata at each end that are looked at to tell the original's servers from its clients.
 _SAMPLE = 64
-#: The longest CID in decimal.
-_DIGITS = len(str(_core.MAX_CID))
 
 Shape = Literal["empty", "plain", "server", "client", "either"]
 
@@ -36,7 +35,7 @@ def identify(backend: Backend, mode: Mode, space: _core.KeySpace) -> AnyMode:
         CorruptionError: Its own records, or its log and its CID, contradict each other.
     """
     with backend.exclusive() as transaction:
-        if transaction.get(space.own_key("adopting")) is not None and _is_adopting(transaction, space):
+        if adopting_record(transaction, space) is not None:
             raise StateError(
                 f"Level.adopt({backend.name!r}) was interrupted: call it again with the same mode, it will finish"
             )
@@ -95,12 +94,16 @@ def birth_records(space: _core.KeySpace, mode: Mode, store_id: str) -> list[Entr
     return records
 
 
-def _is_adopting(reader: Reader, space: _core.KeySpace) -> bool:
+def adopting_record(reader: Reader, space: _core.KeySpace) -> dict[str, Any] | None:
+    """How far an adoption that was interrupted has come; ``None`` if none was.
+
+    In a NORMAL store a user's own value may lie there.
+    """
     try:
         record = read_record(reader, space.own_key("adopting"))
     except CorruptionError:
-        return False
-    return isinstance(record, dict) and {"id", "mode", "after"} <= record.keys()
+        return None
+    return record if isinstance(record, dict) and {"id", "mode", "after", "done"} <= record.keys() else None
 
 
 def _check_newcomer(reader: Reader, mode: Mode, space: _core.KeySpace, name: str) -> None:
@@ -146,7 +149,7 @@ def shape_of(reader: Reader, space: _core.KeySpace) -> Shape:
         except ValueError:
             return "plain"
         client = client and key == name
-        server = server and (_is_log_key(space, stored_key) or is_unpadded_id(name))
+        server = server and (_is_log_key(space, stored_key) or seed_cid(name) is not None)
     if not rows:
         return "empty" if _is_empty(reader) else "plain"
     if all(key == space.prefix for key, _ in rows):
@@ -154,11 +157,6 @@ def shape_of(reader: Reader, space: _core.KeySpace) -> Shape:
     if client and server:
         return "either"
     return "client" if client else "server" if server else "plain"
-
-
-def is_unpadded_id(name: bytes) -> bool:
-    """Whether ``name`` is a CID as the original wrote it: bare decimal digits."""
-    return name.isdigit() and name[:1] != b"0" and len(name) <= _DIGITS
 
 
 def has_unpadded_ids(reader: Reader, space: _core.KeySpace) -> bool:
