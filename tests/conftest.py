@@ -1,7 +1,8 @@
-"""The product over which every test of behaviour runs: API {async, blocking} × backend {memory, plyvel}.
+"""The product over which every test of behaviour runs: API {async, blocking} × backend {memory, leveldb, plyvel}.
 
-The third factor, the core {c, python}, is chosen for a whole run by ``TREEHUB_LEVEL_CORE``, and stands in pytest's
-header.
+The third factor, the core {c, python}, is chosen for a whole run by ``TREEHUB_LEVEL_CORE``. The pure core stands in
+where nothing is compiled, so it runs on what is there then: not on the native engine of LevelDB. What a run covers
+stands in pytest's header.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
-from stores import Stores
+from stores import NATIVE, Stores
 
 import treehub_level
 from treehub_level import Level, _core
@@ -24,8 +25,12 @@ if os.environ.get("CI"):
     settings.load_profile("ci")
 
 
+BACKENDS = ["memory", "leveldb", "plyvel"] if NATIVE and _core.CORE == "c" else ["memory", "plyvel"]
+
+
 def pytest_report_header() -> str:
-    return f"treehub-level {treehub_level.__version__}: core={_core.CORE}"
+    absent = "" if NATIVE else " (LevelDB was not there when the package was built, so its native engine is left out)"
+    return f"treehub-level {treehub_level.__version__}: core={_core.CORE} backends={','.join(BACKENDS)}{absent}"
 
 
 @pytest.fixture(params=["async", "blocking"], ids="api={}".format)
@@ -34,7 +39,7 @@ def api(request: pytest.FixtureRequest) -> Any:
     return request.param
 
 
-@pytest.fixture(params=["memory", "plyvel"], ids="backend={}".format)
+@pytest.fixture(params=BACKENDS, ids="backend={}".format)
 def backend(request: pytest.FixtureRequest) -> Any:
     """Where the bytes go."""
     return request.param

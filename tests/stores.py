@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-from collections.abc import Iterable
+import importlib.util
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,14 @@ from typing import Any
 from bridge import Bridge
 
 from treehub_level import Level, MemoryBackend, Mode, StateError, blocking
+from treehub_level.backends._directory import DirectoryBackend
 from treehub_level.backends.base import Backend
+
+#: Opens a store of LevelDB's: what the fixture ``opened`` of the backends' tests gives.
+Opened = Callable[..., DirectoryBackend]
+
+#: Whether the native engine of LevelDB was built.
+NATIVE = importlib.util.find_spec("treehub_level._store_c") is not None
 
 
 def plyvel() -> Any:
@@ -28,7 +36,7 @@ class Stores:
 
     Args:
         api: "async" or "blocking".
-        backend: "memory" or "plyvel".
+        backend: "memory", or one of LevelDB's: "leveldb" for the native engine, or "plyvel".
         folder: Where stores on disk go.
     """
 
@@ -76,9 +84,9 @@ class Stores:
                 await level.close()
 
     def _where(self, name: str) -> dict[str, Any]:
-        if self.backend == "plyvel":
-            return {"backend": "plyvel"}
-        return {"backend": lambda _: self._memory(name)}
+        if self.backend == "memory":
+            return {"backend": lambda _: self._memory(name)}
+        return {"backend": self.backend}
 
     def _memory(self, name: str) -> MemoryBackend:
         return self._memories.setdefault(name, MemoryBackend(name))
@@ -96,7 +104,7 @@ class Stores:
 
     def raw(self, name: str) -> dict[bytes, bytes]:
         """Everything that a closed store holds, read without treehub-level where that is possible."""
-        if self.backend == "plyvel":
+        if self.backend != "memory":
             with plyvel().DB(self.path(name)) as db:
                 return dict(db)
         return dump(self._memory(name))
@@ -111,7 +119,7 @@ class Stores:
 
     def seed(self, name: str, rows: Iterable[tuple[bytes, bytes]]) -> None:
         """Make a store of these very bytes, without treehub-level where that is possible."""
-        if self.backend == "plyvel":
+        if self.backend != "memory":
             with plyvel().DB(self.path(name), create_if_missing=True) as db:
                 for key, value in rows:
                     db.put(key, value)

@@ -1,14 +1,31 @@
-"""Stores of LevelDB for the tests of its backend."""
+"""Stores of LevelDB for the tests of its backends."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import importlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from stores import NATIVE, Opened
 
-from treehub_level.backends.plyvel import PlyvelBackend
+from treehub_level.backends._directory import DirectoryBackend
+
+
+@pytest.fixture(params=["LevelDBBackend", "PlyvelBackend"], ids="engine={}".format)
+def engine(request: pytest.FixtureRequest) -> type[DirectoryBackend]:
+    """Each of the two that open LevelDB's directories, for what holds for both."""
+    if request.param == "PlyvelBackend":
+        module = "plyvel"
+    elif NATIVE:
+        module = "leveldb"
+    else:
+        pytest.skip("LevelDB was not there when the package was built")
+    backend: type[DirectoryBackend] = getattr(
+        importlib.import_module(f"treehub_level.backends.{module}"), request.param
+    )
+    return backend
 
 
 @pytest.fixture
@@ -17,12 +34,12 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def opened() -> Iterator[Callable[..., PlyvelBackend]]:
+def opened(engine: type[DirectoryBackend]) -> Iterator[Opened]:
     """Opens backends, and closes them at the end."""
-    made: list[PlyvelBackend] = []
+    made: list[DirectoryBackend] = []
 
-    def open_(path: str | Path, **options: Any) -> PlyvelBackend:
-        backend = PlyvelBackend(path, **options)
+    def open_(path: str | Path, **options: Any) -> DirectoryBackend:
+        backend = engine(path, **options)
         made.append(backend)
         backend.open()
         return backend

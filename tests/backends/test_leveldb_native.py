@@ -1,25 +1,33 @@
-"""What is particular to LevelDB linked directly; its contract is tested by the conformance suite, here first."""
+"""What is particular to LevelDB linked directly: threads, handles, forks, and what it is given that is not bytes."""
 
 from __future__ import annotations
 
 import os
 import random
+import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from stores import plyvel
+from stores import Opened, plyvel
 
-from treehub_level import LockedError, NotOpenError, StateError, StorageError, blocking
-from treehub_level.testing import BackendConformance
-from treehub_level.testing.conformance import BackendFactory
+from treehub_level import (
+    CorruptionError,
+    InvalidKeyError,
+    InvalidValueError,
+    LockedError,
+    NotOpenError,
+    StateError,
+    StorageError,
+)
+from treehub_level.backends._directory import DirectoryBackend
 
 pytest.importorskip("treehub_level._store_c", reason="LevelDB was not there when the package was built")
 
+from treehub_level._store_c import DB
 from treehub_level.backends.leveldb import LevelDBBackend
 from treehub_level.backends.plyvel import PlyvelBackend
 
@@ -29,39 +37,9 @@ vendor = plyvel()
 KIB = 1024
 
 
-class TestNative(BackendConformance):
-    @pytest.fixture
-    def backend_factory(self, tmp_path: Path) -> BackendFactory:
-        return lambda: LevelDBBackend(tmp_path / "store")
-
-    @pytest.fixture
-    def unusable(self, tmp_path: Path) -> LevelDBBackend:
-        (tmp_path / "file").touch()
-        return LevelDBBackend(tmp_path / "file" / "store")
-
-
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "store"
-
-
-@pytest.fixture
-def opened() -> Iterator[Callable[..., LevelDBBackend]]:
-    """Opens backends, and closes them at the end."""
-    made: list[LevelDBBackend] = []
-
-    def open_(path: Path, **options: Any) -> LevelDBBackend:
-        backend = LevelDBBackend(path, **options)
-        made.append(backend)
-        backend.open()
-        return backend
-
-    yield open_
-    for backend in made:
-        backend.close()
-
-
-Opened = Callable[..., LevelDBBackend]
+def engine() -> type[DirectoryBackend]:
+    return LevelDBBackend
 
 
 def _run(script: str, *arguments: object) -> str:
@@ -79,7 +57,7 @@ def _run(script: str, *arguments: object) -> str:
 def test_each_engine_reads_what_the_other_wrote(path: Path) -> None:
     chance = random.Random(5)
     written: dict[bytes, bytes] = {}
-    engines: list[Callable[[Path], LevelDBBackend | PlyvelBackend]] = [LevelDBBackend, PlyvelBackend]
+    engines: list[type[DirectoryBackend]] = [LevelDBBackend, PlyvelBackend]
     for turn in range(6):
         backend = engines[turn % 2](path)
         backend.open()
@@ -132,15 +110,6 @@ def test_neither_engine_opens_a_store_that_the_other_has_open_here(opened: Opene
     with pytest.raises(LockedError, match="only one can have it open"):
         backend.open()
     other.close()
-
-
-def test_a_level_runs_on_it(path: Path) -> None:
-    with blocking.Level(str(path), backend=LevelDBBackend, mode=blocking.Level.SERVER, block_size=8192) as level:
-        level.load((f"k{number:04}", {"n": number}) for number in range(3000))
-        assert level.cid == 3000
-        assert level.get("k0007") == {"n": 7}
-        assert level.keys(reverse=True, limit=2) == ["k2999", "k2998"]
-        assert len(level.changes(2990).changes) == 10
 
 
 # ------------------------------------------------------------------------------------------------- closing
@@ -300,64 +269,6 @@ def test_long_rows_come_in_several_fetches(opened: Opened, path: Path) -> None:
     assert {len(fetched) for fetched in fetches} <= {2, 3}
 
 
-def test_sizes_stats_and_compaction_of_a_range(opened: Opened, path: Path) -> None:
-    backend = opened(path)
-    backend.write([(b"%05d" % number, os.urandom(500)) for number in range(6000)])
-    backend.compact()
-    everything, half = backend.approximate_size(b"", b"~"), backend.approximate_size(b"", b"03000")
-    assert 2_500_000 < everything < 3_500_000
-    assert 0.4 < half / everything < 0.6
-    assert backend.approximate_size(b"~", b"~~") == 0
-    backend.write([(b"%05d" % number, None) for number in range(3000)])
-    backend.compact_range(None, b"03000")
-    assert backend.approximate_size(b"", b"03000") < half / 10
-    assert "Compactions" in backend.stats()
-
-
-def test_destroying_a_store_deletes_it_and_nothing_else(opened: Opened, path: Path) -> None:
-    backend = opened(path)
-    backend.write([(b"k", b"v")])
-    for verb in (LevelDBBackend.destroy, LevelDBBackend.repair):
-        with pytest.raises(LockedError):
-            verb(path)
-    backend.close()
-    (path / "note.txt").write_text("precious")
-    LevelDBBackend.destroy(path)
-    assert [file.name for file in path.iterdir()] == ["note.txt"]
-    (path / "note.txt").unlink()
-    with pytest.raises(StorageError, match="there is none in that directory"):
-        LevelDBBackend.destroy(path)
-    path.rmdir()
-    with pytest.raises(StorageError, match="cannot destroy"):
-        LevelDBBackend.destroy(path)
-
-
-def test_a_store_that_another_process_has_open_is_locked_for_every_verb(path: Path) -> None:
-    script = (
-        "import sys\n"
-        "from treehub_level.backends.leveldb import LevelDBBackend\n"
-        "for use in (LevelDBBackend(sys.argv[1]).open, lambda: LevelDBBackend.repair(sys.argv[1]),\n"
-        "            lambda: LevelDBBackend.destroy(sys.argv[1])):\n"
-        "    try: use()\n"
-        "    except Exception as error: print(type(error).__name__)\n"
-    )
-    backend = LevelDBBackend(path)
-    backend.open()
-    backend.write([(b"k", b"v")])
-    assert _run(script, path).split() == ["LockedError"] * 3
-    assert backend.get(b"k") == b"v"
-    backend.close()
-
-
-def test_a_backend_that_was_forgotten_open_locks_nobody_out(opened: Opened, path: Path) -> None:
-    forgotten = LevelDBBackend(path)
-    forgotten.open()
-    forgotten.write([(b"k", b"v")])
-    snapshot, cursor = forgotten.snapshot(), forgotten.scan(None, None)
-    del forgotten, snapshot, cursor
-    assert opened(path).get(b"k") == b"v"
-
-
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="this system does not tell how much memory is in use")
 def test_nothing_is_left_over_after_a_hundred_thousand_calls(path: Path) -> None:
     # In a process of its own: in one that has freed much, what leaks would take that memory and not show.
@@ -401,3 +312,63 @@ def test_nothing_is_left_over_after_a_hundred_thousand_calls(path: Path) -> None
     assert files <= 0
     assert blocks < 1000
     assert memory < 4 * KIB * KIB
+
+
+# --------------------------------------------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize("bad", ["text", 7, None, bytearray(b"k")], ids=repr)
+def test_what_is_not_bytes_is_refused_and_nothing_is_written(opened: Opened, path: Path, bad: Any) -> None:
+    backend = opened(path)
+    no_value: Any = bad or 7
+    for use in (
+        lambda: backend.get(bad),
+        lambda: backend.get_many([b"k", bad]),
+        lambda: backend.write([(b"fine", b"1"), (bad, b"1")]),
+        lambda: backend.write([(b"fine", b"1"), (b"k", no_value)]),
+        lambda: backend.write([(b"fine", b"1"), bad]),
+        lambda: backend.approximate_size(bad, b""),
+    ):
+        with pytest.raises((TypeError, ValueError)):
+            use()
+    assert backend.scan(None, None).fetch(9) == []
+
+
+def test_what_is_too_long_for_leveldb_is_refused(opened: Opened, path: Path) -> None:
+    backend = opened(path)
+    # Four gigabytes of zeros that are never touched take no memory.
+    long = bytes(2**32)
+    with pytest.raises(InvalidKeyError, match="4 GiB"):
+        backend.write([(b"k", b"v"), (long, b"")])
+    with pytest.raises(InvalidValueError, match="4 GiB"):
+        backend.write([(b"k", b"v"), (b"k", long)])
+    assert backend.get(b"k") is None
+
+
+def test_options_that_leveldb_has_and_the_backend_does_not_offer(path: Path) -> None:
+    with pytest.raises(StorageError, match="does not exist"):
+        DB(str(path))
+    DB(str(path), create_if_missing=True).close()
+    with pytest.raises(StorageError, match="exists"):
+        DB(str(path), error_if_exists=True)
+    with pytest.raises(ValueError, match="compression"):
+        DB(str(path), compression="zstd")
+    with pytest.raises(TypeError):
+        DB(str(path), cache=5)  # type: ignore[call-arg]  # the point of the test
+
+
+def test_paranoid_checks_refuse_a_log_with_damage_inside(path: Path) -> None:
+    database = DB(str(path), create_if_missing=True)
+    for number in range(300):
+        database.write([(b"%03d" % number, os.urandom(500))])
+    database.close()
+    (log,) = path.glob("*.log")
+    data = bytearray(log.read_bytes())
+    data[40_000] ^= 0xFF
+    log.write_bytes(data)
+    shutil.copytree(path, path.with_name("copy"))
+    with pytest.raises(CorruptionError, match="repair"):
+        DB(str(path), paranoid_checks=True)
+    lenient = DB(str(path.with_name("copy")))
+    assert len(lenient.scan(None, None).fetch(300)) < 300
+    lenient.close()

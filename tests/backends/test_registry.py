@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from stores import NATIVE
 
 from treehub_level import Backend, BackendNotFoundError, MemoryBackend, blocking
 from treehub_level.backends import create, register
@@ -16,15 +17,37 @@ from treehub_level.backends.plyvel import PlyvelBackend
 pytestmark = pytest.mark.once
 
 
+@pytest.fixture
+def without(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Makes modules ones that cannot be imported, and LevelDB's backends ones that have to be."""
+
+    def take_away(*modules: str) -> None:
+        for module in modules:
+            monkeypatch.setitem(sys.modules, module, None)
+            package, _, name = module.rpartition(".")
+            if package:
+                monkeypatch.delattr(sys.modules[package], name, raising=False)
+        for backend in ("leveldb", "plyvel"):
+            monkeypatch.delitem(sys.modules, f"treehub_level.backends.{backend}", raising=False)
+
+    return take_away
+
+
 class Optional(MemoryBackend):
     def __init__(self, name: str, *, colour: str = "red", size: int = 1) -> None:
         super().__init__(name)
         self.colour = colour
 
 
-@pytest.mark.parametrize("name", ["leveldb", "plyvel"])
-def test_leveldb_is_served_by_plyvel(name: str, tmp_path: Path) -> None:
-    assert type(create(name, str(tmp_path), {})) is PlyvelBackend
+def test_leveldb_is_served_by_the_native_engine_where_it_was_built(tmp_path: Path) -> None:
+    served = type(create("leveldb", str(tmp_path), {})).__name__
+    assert served == ("LevelDBBackend" if NATIVE else "PlyvelBackend")
+    assert type(create("plyvel", str(tmp_path), {})) is PlyvelBackend
+
+
+def test_leveldb_is_served_by_plyvel_elsewhere(tmp_path: Path, without: Callable[..., None]) -> None:
+    without("treehub_level._store_c")
+    assert type(create("leveldb", str(tmp_path), {})).__name__ == "PlyvelBackend"
 
 
 def test_memory_is_a_name() -> None:
@@ -75,10 +98,8 @@ def test_an_unknown_name_says_what_is_installed() -> None:
 
 
 @pytest.mark.parametrize("name", ["leveldb", "plyvel"])
-def test_a_missing_library_says_what_to_install(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("plyvel", "plyvel_next"):
-        monkeypatch.setitem(sys.modules, module, None)
-    monkeypatch.delitem(sys.modules, "treehub_level.backends.plyvel")
+def test_a_missing_library_says_what_to_install(name: str, without: Callable[..., None]) -> None:
+    without("treehub_level._store_c", "plyvel", "plyvel_next")
     with pytest.raises(BackendNotFoundError) as caught:
         create(name, "label", {})
     assert f"backend {name!r}" in str(caught.value)

@@ -1,4 +1,4 @@
-"""``info compact upgrade adopt --version``."""
+"""``info compact upgrade adopt repair --version``."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ from pathlib import Path
 
 import orjson
 import pytest
-from stores import plyvel
+from stores import NATIVE, plyvel
 
 from treehub_level import Backend, BackendNotFoundError, Level, __version__, _core, blocking
 
 from .conftest import Cli
 
+#: What "leveldb" is here.
+ENGINE = "LevelDBBackend" if NATIVE else "PlyvelBackend"
+
 
 def test_version_names_the_core_and_the_engine(cli: Cli) -> None:
-    assert cli("--version").out == f"treehub-level {__version__} (core: {_core.CORE}, engine: PlyvelBackend)\n"
+    assert cli("--version").out == f"treehub-level {__version__} (core: {_core.CORE}, engine: {ENGINE})\n"
 
 
 def test_version_says_so_where_there_is_no_engine(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,8 +31,8 @@ def test_version_says_so_where_there_is_no_engine(cli: Cli, monkeypatch: pytest.
 
 def test_without_a_command_the_commands_are_listed(cli: Cli) -> None:
     listed = cli("--help").out
-    commands = "get put delete query keys count load dump info changes dirty sync compact upgrade conflicts adopt"
-    assert [command for command in commands.split() if f" {command} " not in listed] == []
+    names = "get put delete query keys count load dump info changes dirty sync compact upgrade conflicts adopt repair"
+    assert [command for command in names.split() if f" {command} " not in listed] == []
 
 
 def test_info_tells_what_a_store_is_and_holds(cli: Cli) -> None:
@@ -40,7 +43,7 @@ def test_info_tells_what_a_store_is_and_holds(cli: Cli) -> None:
     assert len(facts.pop("store")) == 32
     assert facts == {
         "name": "server",
-        "backend": "PlyvelBackend",
+        "backend": ENGINE,
         "mode": "server",
         "prefix": "!",
         "format": 1,
@@ -140,3 +143,34 @@ def test_adopt_refuses_keys_that_the_mode_cannot_hold(cli: Cli) -> None:
     assert cli("get", "store", "!").json == 1
     cli("adopt", "store", "--mode", "normal", code=2)
     assert Path("store").exists()
+
+
+# ------------------------------------------------------------------------------------------------------------- repair
+
+
+@pytest.mark.parametrize("backend", ["leveldb", "plyvel"])
+def test_repair_makes_a_damaged_store_one_that_opens(cli: Cli, backend: str) -> None:
+    cli("put", "notes", "a", "1", "--backend", backend)
+    (manifest,) = Path("notes").glob("MANIFEST-*")
+    manifest.unlink()
+    refused = cli("get", "notes", "a", "--backend", backend, code=1).err
+    assert "copy the directory, then run `treehub-level repair` on it" in refused
+    said = cli("repair", "notes", "--backend", backend).out
+    assert said == "notes opens again, with 1 record; what could not be read is gone\n"
+    assert cli("get", "notes", "a", "--backend", backend).out == "1\n"
+
+
+@pytest.mark.parametrize(("mode", "advice"), [("server", "may have holes"), ("client", "may have lost edits")])
+def test_repair_says_what_to_do_with_a_store_that_synchronises(cli: Cli, mode: str, advice: str) -> None:
+    cli("put", "store", "a", "1", "--mode", mode)
+    assert advice in cli("repair", "store").out
+    assert cli("repair", "store", "--json").json == {"mode": mode, "records": 1}
+
+
+def test_repair_touches_nothing_but_a_store_of_leveldbs(cli: Cli) -> None:
+    Path("folder").mkdir()
+    Path("folder", "report.txt").write_text("precious")
+    assert "there is none in that directory" in cli("repair", "folder", code=1).err
+    assert [file.name for file in Path("folder").iterdir()] == ["report.txt"]
+    assert "cannot repair" in cli("repair", "nowhere", code=1).err
+    assert cli("repair", "label", "--backend", "memory", "--json", code=1).error["code"] == "CLI_NOTHING_TO_REPAIR"

@@ -128,15 +128,15 @@ async def test_an_empty_store_may_be_adopted(stores: Stores) -> None:
 
 def test_what_does_not_exist_is_not_adopted(tmp_path: Path) -> None:
     with pytest.raises(StateError, match="no store"):
-        blocking.Level.adopt(tmp_path / "nothing", backend="plyvel", mode=Level.SERVER)
+        blocking.Level.adopt(tmp_path / "nothing", backend="leveldb", mode=Level.SERVER)
     assert not (tmp_path / "nothing").exists()
 
 
 def test_an_open_store_is_not_adopted(tmp_path: Path) -> None:
-    with blocking.Level(tmp_path / "store", backend="plyvel") as level:
+    with blocking.Level(tmp_path / "store", backend="leveldb") as level:
         level.put("a", 1)
         with pytest.raises(LockedError):
-            blocking.Level.adopt(tmp_path / "store", backend="plyvel", mode=Level.SERVER)
+            blocking.Level.adopt(tmp_path / "store", backend="leveldb", mode=Level.SERVER)
         assert level.get("a") == 1
 
 

@@ -6,6 +6,8 @@ Each was observed with LevelDB 1.22 and 1.23:
   and so does one by another copy of the library; one under the same spelling fails, but drops the lock, so that another
   process gets in. A `Claim` comes first.
 - A directory without its ``CURRENT`` file is taken for a new store, and the tables in it are deleted.
+- Files of other programs are no reason for it not to make a store among them, nor to leave those whose names it likes.
+- Its repair takes no notice of another process that has the store open.
 """
 
 from __future__ import annotations
@@ -13,14 +15,19 @@ from __future__ import annotations
 import errno
 import os
 import re
+import sys
 import threading
 from abc import abstractmethod
-from contextlib import suppress
-from typing import Any, ClassVar, Final, NoReturn
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, Final, NoReturn
 from weakref import WeakValueDictionary
 
 from ..errors import CorruptionError, LevelError, LockedError, NotOpenError, StorageError
 from .base import Backend, Supports
+
+if sys.platform != "win32":
+    import fcntl
 
 _MIB: Final = 1024 * 1024
 _MAX_SIZE: Final = 2**40
@@ -35,10 +42,17 @@ _LOCK_TAKEN: Final = re.compile(
     f"^IO error: lock .*: (already held by process|{os.strerror(errno.EAGAIN)}|{os.strerror(errno.EACCES)})$"
     "|being used by another process"
 )
+#: What to do about damage, for messages.
+_REMEDY: Final = (
+    "Restore it from a backup, sync a new one, or save what can still be read: copy the directory, then run "
+    "`treehub-level repair` on it"
+)
 
 
 class DirectoryBackend(Backend):
     """A LevelDB directory. LevelDB itself clips sizes that it cannot use.
+
+    Files of other programs are left alone: a directory that holds some, and no store, is refused.
 
     Args:
         name: The path of the directory; it is made, with its parents, where there is none.
@@ -58,9 +72,6 @@ class DirectoryBackend(Backend):
     """
 
     supports = Supports(persistent=True, inline_reads=True)
-
-    #: What to do about damage, for messages.
-    _remedy: ClassVar[str] = "Restore it from a backup, or sync a new one"
 
     def __init__(
         self,
@@ -102,25 +113,41 @@ class DirectoryBackend(Backend):
     def _connect(self) -> Any:
         """Open the database at ``_path``, creating it where there is none. It must have a method ``close``."""
 
+    @abstractmethod
+    def _repair(self) -> None:
+        """Have LevelDB repair the database at ``_path``."""
+
+    @abstractmethod
+    def _destroy(self) -> None:
+        """Have LevelDB delete the database at ``_path``."""
+
     def open(self) -> None:
         """See `Backend.open`. The directory is made, with its parents."""
         try:
             os.makedirs(self._path, exist_ok=True)
         except (OSError, ValueError) as error:
-            raise cannot("open", self._path, error) from error
+            raise _cannot("open", self._path, error) from error
         claim = Claim("open", self._path)
         try:
-            names = os.listdir(self._path)
-            if "CURRENT" not in names and any(map(_DATA_FILE.fullmatch, names)):
-                raise CorruptionError(
-                    f"the LevelDB store at {self._path!r} has lost its CURRENT file, and LevelDB would delete the "
-                    f"rest. {self._remedy}"
-                )
+            self._refuse_what_is_no_store()
             self._db = self._connect()
         except BaseException:
             claim.release()
             raise
         self._claim = claim
+
+    def _refuse_what_is_no_store(self) -> None:
+        names = os.listdir(self._path)
+        if "CURRENT" not in names and any(map(_DATA_FILE.fullmatch, names)):
+            raise CorruptionError(
+                f"the LevelDB store at {self._path!r} has lost its CURRENT file, and LevelDB would delete the "
+                f"rest. {_REMEDY}"
+            )
+        if _holds_other_files(self._path):
+            raise StorageError(
+                f"cannot open a LevelDB store at {self._path!r}: that directory holds other files, and no store: "
+                "name a new or an empty one"
+            )
 
     def close(self) -> None:
         """Close, and let the directory be opened again."""
@@ -152,6 +179,65 @@ class DirectoryBackend(Backend):
         except OSError as error:
             raise StorageError(f"cannot read the LevelDB store's directory {self._path!r}: {error}") from error
         return size
+
+    def compact(self) -> None:
+        """Compact the whole range of keys. It takes as long as rewriting all of the store."""
+        self.compact_range(None, None)
+
+    @abstractmethod
+    def compact_range(self, start: bytes | None, stop: bytes | None) -> None:
+        """Drop what was overwritten or deleted in a range of keys, and pack the rest.
+
+        Args:
+            start: Where the range begins; ``None`` for the first key.
+            stop: Where it ends; ``None`` for the last.
+        """
+
+    @abstractmethod
+    def approximate_size(self, start: bytes, stop: bytes) -> int:
+        """About how many bytes a range of keys takes in tables on disk. What is still in memory does not count.
+
+        Args:
+            start: Where the range begins.
+            stop: Where it ends, exclusive.
+        """
+
+    @abstractmethod
+    def stats(self) -> str:
+        """What LevelDB tells of itself, as text: for each level its tables, their size, the work of its compactions."""
+
+    @classmethod
+    def repair(cls, path: str | os.PathLike[str]) -> None:
+        """Make a damaged store one that opens, with what can still be read.
+
+        What is lost is not told, and old values of keys may come back: copy the directory first. A SERVER store that
+        was repaired may lack changes that its clients have seen: have them sync with a new server made from its data.
+
+        Args:
+            path: The directory. It must not be open.
+
+        Raises:
+            LockedError: It is open.
+            StorageError: There is no LevelDB store in it, or it cannot be read or written.
+        """
+        backend = cls(path)
+        with _claimed("repair", backend._path), _locked(backend._path):
+            backend._repair()
+
+    @classmethod
+    def destroy(cls, path: str | os.PathLike[str]) -> None:
+        """Delete a store: LevelDB's files, and the directory if nothing else is in it.
+
+        Args:
+            path: The directory. It must not be open.
+
+        Raises:
+            LockedError: It is open.
+            StorageError: There is no LevelDB store in it, or it cannot be deleted.
+        """
+        backend = cls(path)
+        with _claimed("destroy", backend._path):
+            backend._destroy()
 
 
 class Closed:
@@ -191,7 +277,7 @@ class Claim:
             with os.scandir(path):
                 status = os.stat(path)
         except (OSError, ValueError) as error:  # ValueError: no path at all, such as one with a NUL in it
-            raise cannot(verb, path, error) from error
+            raise _cannot(verb, path, error) from error
         self._directory = status.st_dev, status.st_ino
         with self._lock:
             if self._directory in self._held:
@@ -205,21 +291,50 @@ class Claim:
                 del self._held[self._directory]
 
 
-def holds_store(path: str) -> bool:
+@contextmanager
+def _claimed(verb: str, path: str) -> Iterator[None]:
+    """Claim a directory with a store in it, be it a damaged one: LevelDB would take, or delete, files of others too."""
+    claim = Claim(verb, path)
+    try:
+        if not _holds_store(path):
+            raise StorageError(f"cannot {verb} a LevelDB store at {path!r}: there is none in that directory")
+        yield
+    finally:
+        claim.release()
+
+
+@contextmanager
+def _locked(path: str) -> Iterator[None]:
+    """Hold LevelDB's lock against other processes."""
+    name = os.path.join(path, "LOCK")
+    try:
+        file = open(name, "a")  # noqa: SIM115  # it is closed below
+    except OSError as error:
+        raise _cannot("repair", path, error) from error
+    with file:
+        if sys.platform != "win32":  # where having opened the file is enough
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise status_error(path, f"IO error: lock {name}: {error.strerror}") from error
+        yield
+
+
+def _holds_store(path: str) -> bool:
     """Whether a directory holds files that only LevelDB makes: a store, be it a damaged one."""
     return any(map(_ITS_OWN_FILE.fullmatch, os.listdir(path)))
 
 
-def holds_other_files(path: str) -> bool:
+def _holds_other_files(path: str) -> bool:
     """Whether a directory is somebody else's: it holds files, and none of them is LevelDB's."""
-    if holds_store(path):
+    if _holds_store(path):
         return False
     with os.scandir(path) as entries:
         names = [entry.name for entry in entries if entry.is_file() and not entry.name.startswith(".")]
     return bool(names) and not {"LOCK", "LOG", "LOG.old"}.issuperset(names)
 
 
-def cannot(verb: str, path: str, error: Exception) -> StorageError:
+def _cannot(verb: str, path: str, error: Exception) -> StorageError:
     """What to raise for an error of the operating system's. Each of its calls words a file in the way differently."""
     reason: object = error
     if isinstance(error, FileExistsError | NotADirectoryError) and os.path.isfile(path):
@@ -227,17 +342,16 @@ def cannot(verb: str, path: str, error: Exception) -> StorageError:
     return StorageError(f"cannot {verb} a LevelDB store at {path!r}: {reason}")
 
 
-def status_error(path: str, status: str, remedy: str) -> LevelError:
+def status_error(path: str, status: str) -> LevelError:
     """The exception for what LevelDB calls a status: "IO error: …", "Corruption: …".
 
     Args:
         path: The directory of the store.
         status: LevelDB's words.
-        remedy: What to do about damage.
     """
     # LevelDB maps tables into memory, and calls a read beyond the end of one an invalid argument: it was cut short.
     if status.startswith("Corruption: ") or status.endswith(os.strerror(errno.EINVAL)):
-        return CorruptionError(f"the LevelDB store at {path!r} is damaged: {status}. {remedy}")
+        return CorruptionError(f"the LevelDB store at {path!r} is damaged: {status}. {_REMEDY}")
     if _LOCK_TAKEN.search(status):
         return LockedError(_locked_message(path))
     return StorageError(f"LevelDB could not read or write {path!r}: {status}")

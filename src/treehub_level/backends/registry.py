@@ -20,17 +20,14 @@ Factory = Callable[..., Backend]
 
 GROUP: Final = "treehub_level.backends"
 
-#: Ours, as (module, class). "leveldb" is the best engine for it at hand.
+#: Ours, as (module, class); where there are several, the first that can be imported.
 _BUILT_IN: Final = {
-    "leveldb": (".plyvel", "PlyvelBackend"),
-    "memory": (".memory", "MemoryBackend"),
-    "plyvel": (".plyvel", "PlyvelBackend"),
+    "leveldb": ((".leveldb", "LevelDBBackend"), (".plyvel", "PlyvelBackend")),
+    "memory": ((".memory", "MemoryBackend"),),
+    "plyvel": ((".plyvel", "PlyvelBackend"),),
 }
-#: What installs the library that one of ours needs.
-_INSTALL: Final = {
-    "leveldb": 'pip install "treehub-level[plyvel]"',
-    "plyvel": 'pip install "treehub-level[plyvel]"',
-}
+#: What installs the library that ours may need. (Our own wheels hold LevelDB.)
+_INSTALL: Final = 'pip install "treehub-level[plyvel]"'
 
 _registered: Final[dict[str, Factory]] = {}
 
@@ -92,15 +89,18 @@ def _find(name: str) -> Factory:
 
 
 def _import_built_in(name: str) -> Factory:
-    module, class_name = _BUILT_IN[name]
-    try:
-        factory: Factory = getattr(import_module(module, __package__), class_name)
-    except ImportError as error:
-        raise BackendNotFoundError(
-            f"the library that the backend {name!r} needs is not installed ({error}): {_INSTALL[name]}; "
-            f"installed: {', '.join(_installed())}"
-        ) from error
-    return factory
+    missing: ImportError | None = None
+    for module, class_name in _BUILT_IN[name]:
+        try:
+            factory: Factory = getattr(import_module(module, __package__), class_name)
+        except ImportError as error:
+            missing = error
+        else:
+            return factory
+    raise BackendNotFoundError(
+        f"the library that the backend {name!r} needs is not installed ({missing}): {_INSTALL}; "
+        f"installed: {', '.join(_installed())}"
+    ) from missing
 
 
 def _load(entry_point: EntryPoint) -> Factory:
@@ -122,7 +122,7 @@ def _load(entry_point: EntryPoint) -> Factory:
 
 def _installed() -> list[str]:
     """Every name that could be asked for here and now."""
-    ours = {name for name, (module, _) in _BUILT_IN.items() if _importable(module)}
+    ours = {name for name, choices in _BUILT_IN.items() if any(_importable(module) for module, _ in choices)}
     return sorted(ours | _registered.keys() | {entry_point.name for entry_point in entry_points(group=GROUP)})
 
 

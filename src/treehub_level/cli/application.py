@@ -94,6 +94,7 @@ for _command in (
     maintenance.compact,
     maintenance.upgrade,
     maintenance.adopt,
+    maintenance.repair,
 ):
     # To put a negative number is no unknown option.
     app.command(context_settings={"ignore_unknown_options": _command is records.put})(_command)

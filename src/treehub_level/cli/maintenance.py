@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import enum
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from .. import _core
+from ..backends import create
+from ..backends._directory import DirectoryBackend
 from ..blocking import Level
 from ..blocking import upgrade as upgrade_store
 from ..types import Mode
@@ -17,6 +19,12 @@ from .output import counted, print_json, print_line, print_table
 from .progress import progress_bar
 from .replication import log
 from .stores import found_mode, level_at
+
+#: What to do with a repaired store that synchronises, since its log or its dirty changes may have holes.
+_AFTER_REPAIR: Final = {
+    Mode.SERVER: "It is a server whose log may have holes: load its dump into a new server, and rebind its clients",
+    Mode.CLIENT: "It is a client that may have lost edits: keep a dump of what you need, and sync a new one",
+}
 
 
 def info(
@@ -96,6 +104,30 @@ def upgrade(
         print_json({"rewritten": rewritten})
     else:
         print_line(f"rewrote {counted(rewritten, 'change')}" if rewritten else "there was nothing to do")
+
+
+def repair(
+    directory: Dir,
+    as_json: JSONOutput = False,
+    backend: Backend = "leveldb",
+    metadata_prefix: MetadataPrefix = "!",
+) -> None:
+    """Make a damaged LevelDB store one that opens, with what can still be read. Copy the directory first.
+
+    What could not be read is gone, and old values of keys may be back.
+    """
+    engine = type(create(backend, directory, {}))
+    if not issubclass(engine, DirectoryBackend):
+        raise CommandError(f"the backend {backend!r} has nothing to repair", code="CLI_NOTHING_TO_REPAIR")
+    engine.repair(directory)
+    with level_at(directory, mode=None, backend=backend, prefix=metadata_prefix) as level:
+        mode, records = level.mode, level.count()
+    if as_json:
+        print_json({"mode": mode.value, "records": records})
+        return
+    print_line(f"{directory} opens again, with {counted(records, 'record')}; what could not be read is gone")
+    if mode in _AFTER_REPAIR:
+        print_line(_AFTER_REPAIR[mode])
 
 
 class Adopted(enum.Enum):
