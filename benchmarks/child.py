@@ -1,8 +1,6 @@
-"""The process of one contender: ``python -m benchmarks.child WORKLOAD RECORDS``, the core chosen by the environment.
+"""A contender in Python, as `benchmarks.process` wants it: ``python -m benchmarks.child WORKLOAD RECORDS ENGINE``.
 
-It prepares the workload, says ``{"ready": true}``, and answers each line of its input with one measurement,
-``{"seconds": 0.0123}``, until its input ends. If something that it needs is not installed it says
-``{"missing": "..."}`` instead, and ends.
+The core is chosen by the environment.
 """
 
 from __future__ import annotations
@@ -10,22 +8,28 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
+from contextlib import AsyncExitStack
 
 import orjson
 
 
-async def serve(workload: str, records: int) -> None:
+async def serve(workload: str, records: int, engine: str) -> None:
     """Prepare, then measure whenever asked."""
     try:
-        from .workloads import WORKLOADS  # not above: it imports the core and plyvel, and either may be missing
+        from .workloads import WORKLOADS, NotInstalledError  # not above: the core that it imports may be missing
     except ImportError as error:
         _answer(missing=str(error))
         return
-    async with WORKLOADS[workload](records) as measure:
+    async with AsyncExitStack() as stack:
+        try:
+            measure = await stack.enter_async_context(WORKLOADS[workload](records, engine))
+        except NotInstalledError as error:
+            _answer(missing=str(error))
+            return
         _answer(ready=True)
         for _ in sys.stdin:
             gc.collect()
-            _answer(seconds=await measure())
+            _answer(**await measure())
 
 
 def _answer(**answer: object) -> None:
@@ -33,4 +37,4 @@ def _answer(**answer: object) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(sys.argv[1], int(sys.argv[2])))
+    asyncio.run(serve(sys.argv[1], int(sys.argv[2]), sys.argv[3]))

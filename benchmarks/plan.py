@@ -1,46 +1,259 @@
-"""Which rows the table has: for each workload its measurements, and for each measurement who is compared."""
+"""Which rows the table has: for each workload its measurements, and for each measurement who is compared.
+
+The targets are those of ``performance.md``. Its workloads that need a network are not here.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+#: What a contender is made from beside Python, fetched or built by `benchmarks.peers`.
+Peer = Literal["ceiling", "node"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """The bounds that a figure is to keep."""
+
+    at_least: float | None = None
+    at_most: float | None = None
+
+    def reached(self, value: float | None) -> bool | None:
+        """Whether it does; ``None`` if there is no figure."""
+        if value is None:
+            return None
+        return (self.at_least is None or value >= self.at_least) and (self.at_most is None or value <= self.at_most)
 
 
 @dataclass(frozen=True)
 class Contender:
-    """One row: what is run, and in the process of which core."""
+    """One row: what is run, and in what kind of process.
+
+    Attributes:
+        label: What the row is called. It says how the work differs, where it does.
+        workload: The name in `benchmarks.workloads.WORKLOADS`.
+        core: The core of its process; empty for the best that is installed.
+        engine: What opens LevelDB: ``"leveldb"`` is the package's own engine. Empty where the workload opens no level.
+        peer: What it is made from, if that is not Python.
+        share: How many of the records asked for are used: fewer for what would take minutes. Rates are per record.
+        target: How many times as fast as this one the first contender of the comparison is to be.
+    """
 
     label: str
-    core: str
     workload: str
+    core: str = ""
+    engine: str = ""
+    peer: Peer | None = None
+    share: float = 1
+    target: Target | None = None
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Something that a measurement tells beside its time.
+
+    Attributes:
+        name: As the workload calls it.
+        label: What it is called in the table.
+        unit: What stands behind the number there.
+        target: What that of the first contender is to be.
+    """
+
+    name: str
+    label: str
+    unit: str = ""
+    target: Target | None = None
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Contenders that do the same work. The others are what the first is compared with."""
+    """Contenders that do the same work. The others are what the first is compared with.
+
+    Attributes:
+        measurement: What is measured.
+        contenders: Who does it.
+        figures: What the measurements tell beside their time.
+        target: The records a second of the first contender, whatever the others do.
+    """
 
     measurement: str
     contenders: tuple[Contender, ...]
+    figures: tuple[Figure, ...] = ()
+    target: Target | None = None
 
 
-def _cores(workload: str) -> tuple[Contender, ...]:
-    return Contender("core=c", "c", workload), Contender("core=python", "python", workload)
+def _times(faster: float | None) -> Target | None:
+    return None if faster is None else Target(at_least=faster)
 
+
+def _native(workload: str, *, share: float = 1) -> Contender:
+    return Contender("core=c on its own engine", workload, "c", "leveldb", share=share)
+
+
+def _on_plyvel(workload: str, *, share: float = 1) -> Contender:
+    return Contender("core=c on plyvel", workload, "c", "plyvel", share=share)
+
+
+def _pure(workload: str, faster: float | None = None, *, share: float = 1) -> Contender:
+    return Contender("core=python on plyvel", workload, "python", "plyvel", share=share, target=_times(faster))
+
+
+def _ceiling(workload: str, label: str, faster: float | None = None) -> Contender:
+    return Contender(label, f"{workload}_ceiling", peer="ceiling", target=_times(faster))
+
+
+def _node(workload: str, label: str, faster: float | None = None, *, share: float = 1) -> Contender:
+    return Contender(f"Node: {label}", workload, peer="node", share=share, target=_times(faster))
+
+
+def _building(workload: str, faster: float) -> tuple[Contender, ...]:
+    return Contender("core=c", workload, "c"), Contender("core=python", workload, "python", target=_times(faster))
+
+
+#: An awaited put takes so much longer than a record of a batch that a tenth of them is enough to measure.
+_PUTS = 0.1
+#: PouchDB, and puts that each wait for the disk, would take minutes.
+_SLOW = 0.1
+_SLOWEST = 0.01
+
+_LAG = (
+    Figure("lag_p50", "loop lag, p50", "ms"),
+    Figure("lag_p99", "loop lag, p99", "ms", target=Target(at_most=10)),
+    Figure("lag_max", "loop lag, longest", "ms"),
+)
 
 PLAN: dict[str, tuple[Comparison, ...]] = {
     "build": (
-        Comparison("build, values as objects", _cores("build")),
-        Comparison("build, values already JSON", _cores("build_json")),
+        Comparison("build, values as objects", _building("build", 2)),
+        Comparison("build, values already JSON", _building("build_json", 4)),
     ),
     "fillbatch": (
         Comparison(
-            "fillbatch", (*_cores("fillbatch"), Contender("plyvel, same entries", "python", "fillbatch_plyvel"))
+            "fillbatch",
+            (
+                _native("fillbatch"),
+                _on_plyvel("fillbatch"),
+                _pure("fillbatch", 2),
+                Contender("plyvel alone, entries given", "fillbatch_plyvel"),
+                _ceiling("fillbatch", "C program on LevelDB, entries given", 0.8),
+                _node("fillbatch_treehub", "@treehub/level on leveldown", 3.5),
+                _node("fillbatch_treehub_tuned", "the same, our LevelDB options"),
+                _node("fillbatch_classic", "classic-level, no log"),
+                _node("fillbatch_pouchdb", "PouchDB bulkDocs", share=_SLOW),
+            ),
+        ),
+    ),
+    "fillawait": (
+        Comparison(
+            "fillawait",
+            (
+                _native("fillawait", share=_PUTS),
+                _on_plyvel("fillawait", share=_PUTS),
+                _pure("fillawait", share=_PUTS),
+                Contender("plyvel alone, entries given", "fillawait_plyvel", share=_PUTS, target=_times(1 / 3)),
+                _node("fillawait_treehub", "@treehub/level on leveldown", 6, share=_PUTS),
+                _node("fillawait_classic", "classic-level, no log", share=_PUTS),
+            ),
+        ),
+    ),
+    "fillsync": (
+        Comparison(
+            "fillsync",
+            (
+                _native("fillsync", share=_PUTS),
+                Contender("one after another", "fillsync_alone", "c", "leveldb", share=_SLOWEST, target=_times(30)),
+                _pure("fillsync", share=_PUTS),
+            ),
         ),
     ),
     "readhot": (
         Comparison(
-            "readhot", (*_cores("readhot"), Contender("orjson.loads(plyvel.get(k))", "python", "readhot_plyvel"))
+            "readhot",
+            (
+                _native("readhot"),
+                _on_plyvel("readhot"),
+                _pure("readhot"),
+                Contender("orjson.loads(plyvel.get(k))", "readhot_plyvel", target=_times(1 / 1.5)),
+                _ceiling("readhot", "C program on LevelDB, not decoded"),
+                _node("readhot_treehub", "@treehub/level on leveldown", 12),
+                _node("readhot_classic", "classic-level get"),
+                _node("readhot_classic_sync", "classic-level getSync"),
+            ),
         ),
     ),
-    "queryall": (Comparison("queryall", _cores("queryall")),),
-    "pull": (Comparison("pull", _cores("pull")),),
+    "readrandom": (
+        Comparison(
+            "readrandom",
+            (
+                _native("readrandom"),
+                _on_plyvel("readrandom"),
+                _pure("readrandom"),
+                Contender("orjson.loads(plyvel.get(k))", "readrandom_plyvel"),
+                _ceiling("readrandom", "C program on LevelDB, not decoded", 0.8),
+                _node("readrandom_classic_sync", "classic-level getSync"),
+            ),
+        ),
+    ),
+    "queryall": (
+        Comparison(
+            "queryall",
+            (
+                _native("queryall"),
+                _on_plyvel("queryall"),
+                _pure("queryall", 2),
+                Contender("plyvel and orjson alone", "queryall_plyvel"),
+                _ceiling("queryall", "C program on LevelDB, not decoded"),
+                _node("queryall_treehub", "@treehub/level on leveldown", 1.5),
+                _node("queryall_classic", "classic-level iterator.all"),
+            ),
+        ),
+    ),
+    "scan": (
+        Comparison(
+            "scan",
+            (
+                _native("scan"),
+                Contender("queryall of the same", "queryall", "c", "leveldb", target=_times(0.7)),
+                _pure("scan"),
+            ),
+            (Figure("grown", "memory grown meanwhile", "MB", target=Target(at_most=10)),),
+        ),
+    ),
+    "pull": (
+        Comparison(
+            "pull",
+            (
+                _native("pull"),
+                _on_plyvel("pull"),
+                _pure("pull"),
+                _node("pull_pouchdb", "PouchDB replicate", 40, share=_SLOW),
+            ),
+            target=Target(at_least=250_000),
+        ),
+    ),
+    "history": (
+        Comparison(
+            "history: compact_log() of overwrites",
+            (_native("history"), _pure("history")),
+            (
+                Figure("pulled", "changes pulled by a new client, for each key", target=Target(at_most=1)),
+                Figure("pull_seconds", "its pull took", "s"),
+            ),
+        ),
+    ),
+    "load10m": (
+        Comparison(
+            "load10m: load() of ten times the records",
+            (_native("load10m", share=10),),
+            (
+                Figure("of_first", "rate, of that of the first tenth", target=Target(at_least=0.6)),
+                Figure("peak", "peak resident memory", "MB", target=Target(at_most=400)),
+            ),
+        ),
+    ),
+    "lag": (
+        Comparison("lag while load() runs", (_native("lag_load"), _pure("lag_load")), _LAG),
+        Comparison("lag while query() runs", (_native("lag_query"), _pure("lag_query")), _LAG),
+    ),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 #: Coprime to every round number, so that the keys come in an order that is not theirs.
@@ -9,9 +10,9 @@ _STRIDE = 7919
 _NAMES = ["Reykjavík", "Ouagadougou", "São Paulo", "Санкт-Петербург", "東京", "Cairo", "Springfield", "القاهرة"]
 
 
-def make_records(count: int) -> list[tuple[str, Any]]:
-    """Return ``count`` pairs of key and value, in the order in which they are written."""
-    return [(make_key(number * _STRIDE % count), _make_value(number)) for number in range(count)]
+def make_records(count: int) -> Iterator[tuple[str, Any]]:
+    """Make ``count`` pairs of key and value, in the order in which they are written."""
+    return ((make_key(number * _STRIDE % count), _make_value(number)) for number in range(count))
 
 
 def make_key(number: int) -> str:

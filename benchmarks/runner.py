@@ -1,20 +1,17 @@
-"""Runs comparisons: one process for each core, which take turns, repeat by repeat."""
+"""Runs comparisons: one process for each contender, which take turns, repeat by repeat."""
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 from statistics import median
-from typing import Any
 
-import orjson
-
+from . import peers
 from .plan import Comparison, Contender
+from .process import Child
 
 
 @dataclass
@@ -24,19 +21,28 @@ class Result:
     Attributes:
         contender: Who it was.
         records: Records of each run.
-        seconds: One figure for each run.
+        figures: For each thing measured, ``"seconds"`` among them, one figure for each run.
         missing: Why it could not run, if it could not.
     """
 
     contender: Contender
     records: int
-    seconds: list[float] = field(default_factory=list)
+    figures: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     missing: str | None = None
+
+    @property
+    def seconds(self) -> list[float]:
+        """One figure for each run."""
+        return self.figures.get("seconds", [])
 
     @property
     def rate(self) -> float | None:
         """Records a second, by the median run."""
         return self.records / median(self.seconds) if self.seconds else None
+
+    def figure(self, name: str) -> float | None:
+        """The median of a figure; ``None`` if it was not told."""
+        return median(self.figures[name]) if self.figures.get(name) else None
 
 
 def ratio(result: Result, other: Result) -> float | None:
@@ -46,55 +52,21 @@ def ratio(result: Result, other: Result) -> float | None:
     return result.rate / other.rate
 
 
-class Child:
-    """The process of one contender (see `benchmarks.child`)."""
-
-    def __init__(self, contender: Contender, records: int) -> None:
-        self._label = f"{contender.workload} ({contender.label})"
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.child", contender.workload, str(records)],
-            cwd=Path(__file__).parents[1],  # where `benchmarks` can be imported from
-            env={**os.environ, "TREEHUB_LEVEL_CORE": contender.core},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-
-    def prepare(self) -> str | None:
-        """Wait until it is ready; if it never will be, return what is missing."""
-        missing: str | None = self._listen().get("missing")
-        return missing
-
-    def measure(self) -> float:
-        """Return the seconds of one run."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(b"\n")
-        self._process.stdin.flush()
-        seconds: float = self._listen()["seconds"]
-        return seconds
-
-    def _listen(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"the benchmark {self._label} failed: its own error stands above")
-        answer: dict[str, Any] = orjson.loads(line)
-        return answer
-
-    def close(self) -> None:
-        """End it, and wait."""
-        with self._process:  # closes its input
-            pass
-
-
 def run(
-    comparison: Comparison, *, records: int, repeat: int, say: Callable[[str], object] = lambda text: None
+    comparison: Comparison,
+    *,
+    records: int,
+    repeat: int,
+    install: bool = False,
+    say: Callable[[str], object] = lambda text: None,
 ) -> list[Result]:
     """Measure each contender ``repeat`` times, in turns.
 
     Args:
         comparison: Who is compared.
-        records: Records of each run.
+        records: Records of each run of a contender whose share is 1.
         repeat: Runs of each contender.
+        install: Build or fetch what is not there.
         say: Told what is going on.
     """
     with ExitStack() as stack:
@@ -102,14 +74,27 @@ def run(
         results = []
         for contender in comparison.contenders:
             say(f"{comparison.measurement}: preparing {contender.label}")
-            child = Child(contender, records)
-            stack.callback(child.close)
-            result = Result(contender, records, missing=child.prepare())
+            result = Result(contender, max(1, int(records * contender.share)))
             results.append(result)
+            if contender.peer is not None:
+                result.missing = peers.missing(contender.peer, install=install)
             if result.missing is None:
-                running.append((child, result))
+                child = _start(contender, result.records)
+                stack.callback(child.close)
+                result.missing = child.prepare()
+                if result.missing is None:
+                    running.append((child, result))
         for turn in range(repeat):
             for child, result in running:
                 say(f"{comparison.measurement}: run {turn + 1} of {repeat}, {result.contender.label}")
-                result.seconds.append(child.measure())
+                for name, value in child.measure().items():
+                    result.figures[name].append(value)
     return results
+
+
+def _start(contender: Contender, records: int) -> Child:
+    return Child(
+        f"{contender.workload} ({contender.label})",
+        [sys.executable, "-m", "benchmarks.child", contender.workload, str(records), contender.engine],
+        {"TREEHUB_LEVEL_CORE": contender.core},
+    )

@@ -1,55 +1,52 @@
-"""The benchmark runner, on sizes that measure nothing."""
+"""The benchmark runner: who is compared, in which processes, and what their figures become."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from benchmarks import peers
 from benchmarks.__main__ import main
-from benchmarks.plan import PLAN, Comparison, Contender
+from benchmarks.plan import PLAN, Comparison, Contender, Peer
 from benchmarks.runner import Result, ratio, run
 
 pytestmark = pytest.mark.once
 
-PYTHON = Contender("core=python", "python", "build")
-NO_CORE = Contender("core=none", "no such core", "build")
+PYTHON = Contender("core=python", "build", "python")
+NO_CORE = Contender("core=none", "build", "no such core")
 
 
 def _result(*seconds: float, records: int = 100) -> Result:
-    return Result(PYTHON, records, list(seconds))
+    return Result(PYTHON, records, {"seconds": list(seconds)})
 
 
-def test_every_workload_runs_on_the_python_core() -> None:
-    command = [sys.executable, "-m", "benchmarks", "--json", "--records", "50", "--repeat", "2"]
-    run = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr
-    report = json.loads(run.stdout)
-    assert (report["records"], report["repeat"]) == (50, 2)
-    measured = {(row["workload"], row["implementation"]): row for row in report["results"]}
-    assert list(measured) == [
-        (comparison.measurement, contender.label)
-        for comparisons in PLAN.values()
-        for comparison in comparisons
-        for contender in comparison.contenders
+def test_the_plan_has_every_workload_that_needs_no_network() -> None:
+    assert list(PLAN) == [
+        *("build", "fillbatch", "fillawait", "fillsync", "readhot", "readrandom", "queryall", "scan", "pull"),
+        *("history", "load10m", "lag"),
     ]
-    for (_, implementation), row in measured.items():
-        if implementation == "core=c" and row["missing"]:
+
+
+def test_a_run_measures_each_contender_of_the_workload_in_a_process_of_its_own() -> None:
+    command = [sys.executable, "-m", "benchmarks", "build", "--json", "--records", "50", "--repeat", "2"]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert (report["records"], report["repeat"]) == (50, 2)
+    assert [(row["workload"], row["implementation"]) for row in report["results"]] == [
+        (comparison.measurement, contender.label) for comparison in PLAN["build"] for contender in comparison.contenders
+    ]
+    for row in report["results"]:
+        if row["implementation"] == "core=c" and row["missing"]:
             assert "the compiled core" in row["missing"]
         else:
             assert len(row["seconds"]) == 2
             assert min(row["seconds"]) > 0
-
-
-def test_the_table_has_a_row_for_each_implementation(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["readhot", "queryall", "--records", "20", "--repeat", "1"])
-    table = capsys.readouterr().out
-    for expected in ("readhot", "queryall", "core=c", "core=python", "orjson.loads(plyvel.get(k))"):
-        assert expected in table
-    assert "fillbatch" not in table
 
 
 def test_what_is_not_installed_is_said_and_not_remembered() -> None:
@@ -62,23 +59,69 @@ def test_what_is_not_installed_is_said_and_not_remembered() -> None:
     assert ratio(working, missing) is None
 
 
+@pytest.fixture
+def forget() -> Iterator[None]:
+    """What is found out about peers is not remembered from before this test, nor after it."""
+    peers.missing.cache_clear()
+    yield
+    peers.missing.cache_clear()
+
+
+@pytest.fixture
+def no_programs(monkeypatch: pytest.MonkeyPatch, forget: None) -> None:
+    """A machine without CMake and Node, on which nothing was built."""
+    monkeypatch.setattr(peers, "find", lambda program: "")
+    monkeypatch.setattr(peers, "CEILING", Path("no such program"))
+
+
+@pytest.mark.usefixtures("no_programs")
+def test_without_the_programs_that_peers_take_their_rows_say_not_installed(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["readrandom", "--records", "20", "--repeat", "1"])
+    said = capsys.readouterr()
+    rows = [line for line in said.out.splitlines() if "│" in line]
+    assert ["not installed" in row for row in rows if "C program" in row or "Node" in row] == [True, True]
+    assert "there is no cmake" in said.err
+    assert "there is no node" in said.err
+
+
+@pytest.mark.usefixtures("no_programs")
+@pytest.mark.parametrize(("peer", "said"), [("ceiling", "the C program is not built"), ("node", "there is no node")])
+def test_a_peer_is_missing_where_nothing_may_be_installed(peer: Peer, said: str) -> None:
+    missing = peers.missing(peer, install=False)
+    assert missing is not None
+    assert said in missing
+
+
+@pytest.mark.usefixtures("forget")
+def test_a_build_that_fails_is_the_reason_why_a_peer_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "find", lambda program: "false")
+    assert "false -S" in str(peers.missing("ceiling", install=True))
+
+
 def test_the_contenders_take_turns() -> None:
     said: list[str] = []
-    again = Contender("again", "python", "build")
+    again = Contender("again", "build", "python")
     run(Comparison("build", (PYTHON, again)), records=10, repeat=2, say=said.append)
     assert said[2:] == [
         f"build: run {turn} of 2, {contender.label}" for turn in (1, 2) for contender in (PYTHON, again)
     ]
 
 
+def test_a_contender_with_a_smaller_share_gets_fewer_records() -> None:
+    (result,) = run(Comparison("build", (Contender("a tenth", "build", share=0.1),)), records=50, repeat=1)
+    assert result.records == 5
+    assert result.rate == 5 / result.seconds[0]
+
+
 def test_the_median_counts() -> None:
     slow, fast = _result(9.0, 2.0, 1.9), _result(0.5, 0.5, 0.1)
     assert slow.rate == 50
     assert ratio(fast, slow) == 4
+    assert Result(PYTHON, 1, {"seconds": [1], "peak": [5, 7, 90]}).figure("peak") == 7
 
 
 def test_a_contender_that_fails_stops_the_run(capfd: pytest.CaptureFixture[str]) -> None:
-    broken = Contender("broken", "python", "no such workload")
+    broken = Contender("broken", "no such workload", "python")
     with pytest.raises(RuntimeError, match=r"no such workload \(broken\) failed"):
         run(Comparison("broken", (broken,)), records=1, repeat=1)
     assert "KeyError" in capfd.readouterr().err
@@ -86,9 +129,22 @@ def test_a_contender_that_fails_stops_the_run(capfd: pytest.CaptureFixture[str])
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [(["sorting"], "there is no workload 'sorting'; there are: build, "), (["--records", "0"], "at least 1, not 0")],
+    [
+        (["sorting"], "there is no workload 'sorting'; there are: build, "),
+        (["--records", "0"], "at least 1, not 0"),
+        (["--plot", "chart.bmp"], "must end in .svg or .png, not 'chart.bmp'"),
+    ],
 )
 def test_a_wrong_argument_is_said(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(arguments)
     assert said in capsys.readouterr().err
+
+
+def test_without_matplotlib_a_chart_is_refused_before_anything_is_measured(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(SystemExit):
+        main(["--plot", "chart.svg"])
+    assert "--plot takes matplotlib, which is not installed: pip install matplotlib" in capsys.readouterr().err

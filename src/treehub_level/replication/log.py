@@ -100,17 +100,17 @@ class Compaction:
         self._seen: set[bytes] = set()
         self._newest = 0
         self._stop = mode.space.log_stop
+        self._deferred: list[Entry] = []
         self.dropped = 0
 
     def step(self, transaction: Transaction, cid: int) -> Plan[bool]:
         """Look at the next records. The result says whether there may be more."""
         space = self._space
         rows = _newest(transaction, space, self._stop, COMPACTION_STEP)
-        if not rows:
-            return Plan(False)
-        self._newest = self._newest or _parse(space, rows[0][0])
+        if rows:
+            self._newest = self._newest or _parse(space, rows[0][0])
         compacted_to, floor = read_floor(transaction, space)
-        batch: list[Entry] = []
+        batch, self._deferred = self._deferred, []
         for stored_key, record in rows:
             number = _parse(space, stored_key)
             try:
@@ -124,14 +124,18 @@ class Compaction:
                 batch.append((stored_key, None))
                 floor = max(floor, number)
             self._seen.add(key)
+        # LevelDB finds where the next step begins by walking over all that was deleted from there on. So the last
+        # record of a step outlives it: else each step would walk over what all steps before it have dropped.
+        if rows and batch and batch[-1][0] == rows[-1][0]:
+            self._deferred = [batch.pop()]
         dropped = len(batch)
-        if batch:
+        if batch or self._deferred:
             # Before the first record goes, the floor's record says that CIDs have gaps up to here.
             record = orjson.dumps([max(compacted_to, self._newest), floor])
             batch.append((space.own_key("floor"), record))
 
         def count() -> None:
-            self._stop = rows[-1][0]
+            self._stop = rows[-1][0] if rows else self._stop
             self.dropped += dropped
 
-        return Plan(True, batch, committed=count)
+        return Plan(bool(rows), batch, committed=count)

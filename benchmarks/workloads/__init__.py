@@ -1,0 +1,16 @@
+"""What is measured. A workload prepares itself once, and then measures itself as often as it is asked."""
+
+from . import building, lag, others, plyvel_alone, reading, replicating, writing
+from .common import NotInstalledError, Workload
+
+__all__ = ["WORKLOADS", "NotInstalledError"]
+
+WORKLOADS: dict[str, Workload] = {
+    **building.WORKLOADS,
+    **writing.WORKLOADS,
+    **reading.WORKLOADS,
+    **replicating.WORKLOADS,
+    **lag.WORKLOADS,
+    **plyvel_alone.WORKLOADS,
+    **others.WORKLOADS,
+}

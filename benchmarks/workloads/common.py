@@ -1,0 +1,92 @@
+"""What workloads share: stores, batches, and the keys that are asked for."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+from treehub_level import Level, Put, blocking
+from treehub_level.backends.base import Backend
+
+from ..records import make_key, make_records
+
+T = TypeVar("T")
+
+#: What one measurement tells: "seconds", and whatever else.
+Figures = dict[str, float]
+#: Does the work once.
+Measure = Callable[[], Awaitable[Figures]]
+#: Takes the number of records, and the name of the engine.
+Workload = Callable[[int, str], AbstractAsyncContextManager[Measure]]
+
+BATCH = 1000
+#: Few enough to stay in LevelDB's memory.
+HOT_KEYS = 10_000
+
+
+class NotInstalledError(Exception):
+    """Something that a workload needs is not installed."""
+
+
+def engine_class(name: str) -> type[Backend]:
+    """The backend of that name, and never another one in its place.
+
+    Raises:
+        NotInstalledError: It is not there.
+    """
+    try:
+        if name == "plyvel":
+            from treehub_level.backends.plyvel import PlyvelBackend
+
+            return PlyvelBackend
+        from treehub_level.backends.leveldb import LevelDBBackend
+    except ImportError as error:
+        raise NotInstalledError(str(error)) from error
+    return LevelDBBackend
+
+
+@contextmanager
+def fresh() -> Iterator[str]:
+    """A path where nothing is, removed afterwards."""
+    with tempfile.TemporaryDirectory(prefix="treehub-level-bench-") as folder:
+        yield str(Path(folder, "store"))
+
+
+@contextmanager
+def filled(records: int, backend: str | type[Backend] = "leveldb", **options: Any) -> Iterator[str]:
+    """The path of a store that holds the records, compacted and closed, so that all who read it find the same files."""
+    with fresh() as path:
+        with blocking.Level(path, backend=backend, **options) as level:
+            level.load(make_records(records))
+            level.compact_range()
+        yield path
+
+
+@contextmanager
+def new_level(engine: str, mode: Any = Level.NORMAL) -> Iterator[Level]:
+    """A level that is not open yet, over nothing."""
+    with fresh() as path:
+        yield Level(path, backend=engine_class(engine), mode=mode)
+
+
+def batches(items: Iterable[T], size: int = BATCH) -> Iterator[list[T]]:
+    """The items in lists of that size, the last of them shorter."""
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+def puts(records: int) -> list[list[Put]]:
+    """The batches that fill a store."""
+    return list(batches(Put(key, value) for key, value in make_records(records)))
+
+
+def asked_keys(records: int, *, among: int) -> list[str]:
+    """As many keys as there are records, drawn from the first so many of them; always the same ones."""
+    chance = random.Random(1)
+    return [make_key(chance.randrange(min(among, records))) for _ in range(records)]
