@@ -26,6 +26,7 @@ An error leaves the store as it was.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 
@@ -151,10 +152,16 @@ class TransportError(SyncError):
 
     Attributes:
         status: The HTTP status, or ``None`` where there was no answer.
+        retry_after: Seconds after which the server asks to be tried again, or ``None`` if it does not say.
+        keys: The keys of changes that are too large to be sent (status 413), if that is all that went wrong.
     """
 
     code = "LEVEL_TRANSPORT"
 
-    def __init__(self, message: str, *, status: int | None = None) -> None:
+    def __init__(
+        self, message: str, *, status: int | None = None, retry_after: float | None = None, keys: Sequence[str] = ()
+    ) -> None:
         super().__init__(message)
         self.status = status
+        self.retry_after = retry_after
+        self.keys = [*keys]

@@ -7,6 +7,7 @@ distance in CIDs, the keys changed since its base (a key's last change stays in 
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from typing import NamedTuple
@@ -18,14 +19,14 @@ from ..backends.base import Entry, Reader, Transaction
 from ..errors import CorruptionError, ProtocolError, StoreMismatchError
 from ..modes import Epoch, Plan, Server, Step, read_record
 from .log import read_floor, read_log
-from .messages import MAX_BYTES, Ack, Forked, Keys, LogPage, Reply, Request, Reset, encode_push
+from .messages import MAX_BYTES, Ack, Forked, Keys, LogPage, Reply, Request, Reset, encode_changes
 
 #: Records that are read at a time where only their keys matter.
 _READ = 1000
 
 
 class Decision(NamedTuple):
-    """What the server remembers of each client: its last push of which something was accepted.
+    """What the server remembers of each client: its last push of which something was accepted, or that it took back.
 
     Attributes:
         seq: The number of the push.
@@ -52,7 +53,7 @@ def exchange_step(request: Request, mode: Server, *, principal: str | None = Non
         ProtocolError: A malformed change, or a client id of another principal (in the step).
         StoreMismatchError: The request is for another server.
     """
-    push = encode_push(request.changes, mode.space)
+    push = _encode_push(request, mode.space)
     if request.server not in (None, mode.store_id):
         raise StoreMismatchError(
             f"this is the server {mode.store_id}, and the client has synchronised with {request.server}: "
@@ -115,6 +116,8 @@ class _Exchange:
         if self._is_far():
             page.more = True
             return Plan(page)
+        if request.withdraw:
+            return self._refuse(page, principal)
         return self._decide(page, principal)
 
     def _is_far(self) -> bool:
@@ -142,9 +145,18 @@ class _Exchange:
         page.head = after
         page.cid = page.cid if page.more else after
         page.epochs = self._news(epochs)
-        record = orjson.dumps([self._request.seq, self._request.nonce, *page.ack, principal])
-        batch = [*written.batch, (_decision_key(self._mode.space, self._request.client), record)]
+        batch = [*written.batch, self._decision(page.ack, principal)]
         return Plan(page, batch, written.cid, durable=True, committed=written.committed)
+
+    def _refuse(self, page: LogPage, principal: str | None) -> Plan[Reply]:
+        """Refuse a push that is taken back, for ever: a copy of it may still be on its way."""
+        page.rejected = _texts(key for key, _ in self._push)
+        page.ack = Ack(self._head, self._head, None)
+        return Plan(page, [self._decision(page.ack, principal)], durable=True)
+
+    def _decision(self, ack: Ack, principal: str | None) -> Entry:
+        record = orjson.dumps([self._request.seq, self._request.nonce, *ack, principal])
+        return _decision_key(self._mode.space, self._request.client), record
 
     def _unproven(self, ack: Ack) -> list[str]:
         """Keys of a push decided earlier that the log does not prove to have been taken.
@@ -179,8 +191,30 @@ class _Exchange:
         return Keys(*self._address, self._head, epochs, after, keys[:limit], end=len(keys) <= limit)
 
 
+def is_idle(reply: Reply) -> bool:
+    """Whether a reply brings the client nothing, so that it may as well wait for one that does."""
+    return isinstance(reply, LogPage) and not (reply.records or reply.ack or reply.more)
+
+
+def _encode_push(request: Request, space: _core.KeySpace) -> list[Entry]:
+    """The entries of a push, in which no key may stand twice; of one that is taken back, the keys alone.
+
+    Raises:
+        ProtocolError: A change that is none, a key twice, or more bytes than fit.
+    """
+    entries = encode_changes(request.changes or [[key] for key in request.withdraw], _core.Encoder(space))
+    seen: set[bytes] = set()
+    for key, _ in entries:
+        if key in seen:
+            raise ProtocolError(
+                f"changes: the key {reprlib.repr(key)} stands twice; send the last change of each key only"
+            )
+        seen.add(key)
+    return entries
+
+
 def read_decision(reader: Reader, space: _core.KeySpace, client: str) -> Decision | None:
-    """The decision on a client's last push; ``None`` if none of its pushes was accepted yet.
+    """The decision on a client's last push; ``None`` if none of its pushes was accepted or taken back yet.
 
     Raises:
         CorruptionError: The record is not what this module writes.
@@ -190,7 +224,8 @@ def read_decision(reader: Reader, space: _core.KeySpace, client: str) -> Decisio
         return None
     try:
         seq, nonce, before, after, epoch, principal = record
-        return Decision(int(seq), str(nonce), Ack(int(before), int(after), str(epoch)), principal)
+        ack = Ack(int(before), int(after), None if epoch is None else str(epoch))
+        return Decision(int(seq), str(nonce), ack, principal)
     except (TypeError, ValueError) as error:
         raise CorruptionError(f"the decision on the client {client} cannot be read: {record!r:.80}") from error
 
