@@ -100,8 +100,8 @@ async def test_closing_the_level_ends_waits(server: Any) -> None:
 
 
 async def test_many_wait_and_each_is_answered(server: Any) -> None:
-    tasks = [await waiting(server.changes(0, wait=LONG)) for _ in range(3)]
-    tasks += [await waiting(server.exchange(ask(client=f"{n}" * 32), wait=LONG)) for n in range(3)]
+    tasks = [await waiting(server.changes(0, wait=LONG)) for _ in range(2)]
+    tasks += [await waiting(server.exchange(ask(client=f"{n}" * 32), wait=LONG)) for n in range(2)]
     await server.put("a", 1)
     await asyncio.wait_for(asyncio.gather(*tasks), PATIENCE)
 
