@@ -16,6 +16,7 @@
         ├── CIDMismatchError    LEVEL_CID_MISMATCH
         ├── StoreMismatchError  LEVEL_STORE_MISMATCH
         ├── ProtocolError       LEVEL_PROTOCOL
+        │   └── ForbiddenError  LEVEL_FORBIDDEN
         └── TransportError      LEVEL_TRANSPORT
 
 Codes are stable, messages are not: programs compare ``error.code``, people read ``str(error)``.
@@ -26,6 +27,7 @@ An error leaves the store as it was.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 
@@ -146,15 +148,27 @@ class ProtocolError(SyncError):
     code = "LEVEL_PROTOCOL"
 
 
+class ForbiddenError(ProtocolError):
+    """A message that asks for more than its sender may see or change. Nothing was written."""
+
+    code = "LEVEL_FORBIDDEN"
+
+
 class TransportError(SyncError):
     """The server could not be reached, did not answer in time, or refused.
 
     Attributes:
         status: The HTTP status, or ``None`` where there was no answer.
+        retry_after: Seconds after which the server asks to be tried again, or ``None`` if it does not say.
+        keys: The keys of changes that are too large to be sent (status 413), if that is all that went wrong.
     """
 
     code = "LEVEL_TRANSPORT"
 
-    def __init__(self, message: str, *, status: int | None = None) -> None:
+    def __init__(
+        self, message: str, *, status: int | None = None, retry_after: float | None = None, keys: Sequence[str] = ()
+    ) -> None:
         super().__init__(message)
         self.status = status
+        self.retry_after = retry_after
+        self.keys = [*keys]

@@ -10,11 +10,13 @@ from contextlib import suppress
 from typing import Any, ClassVar, Protocol
 
 from . import blocking
+from ._news import news_of, wait_for_news
 from ._views import AsyncReadVerbs, AsyncWriteVerbs, Snapshot, documented_by
 from ._worker import Worker
 from .backends.base import Backend
+from .blocking._serving import check_wait
 from .blocking._syncing import Ended, advance, exchange_of, transport_errors
-from .errors import NotOpenError
+from .errors import NotOpenError, TransportError
 from .types import JSON, Change, Changes, Conflict, Mode, SyncReport
 
 
@@ -167,27 +169,24 @@ class Level(_Live):
 
     # --------------------------------------------------------------------------------------- SERVER mode
 
-    async def changes(self, cid: int, limit: int | None = 100) -> Changes:
-        return await self._worker.read(self._twin.changes, cid, limit)
+    async def changes(self, cid: int, limit: int | None = 100, *, wait: float = 0) -> Changes:
+        return await wait_for_news(
+            self._twin._store, lambda: self._worker.read(self._twin._changes, cid, limit), check_wait(wait)
+        )
 
     async def change(self, cid: int, changes: Any) -> int:
         return await self._worker.write(self._twin.change, cid, changes)
 
-    async def exchange(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        return await self._worker.write(self._twin.exchange, request)
+    async def exchange(self, request: Mapping[str, Any], *, wait: float = 0) -> dict[str, Any]:
+        return await wait_for_news(
+            self._twin._store, lambda: self._worker.write(self._twin._exchange, request), check_wait(wait)
+        )
 
     def watch(self, *, since: int | None = None) -> AsyncIterator[Change]:
         return self._watch(self._twin._watch_start(since))
 
     async def _watch(self, since: int) -> AsyncIterator[Change]:
-        loop, news = asyncio.get_running_loop(), asyncio.Event()
-
-        def tell() -> None:
-            with suppress(RuntimeError):  # the loop is closed: nobody watches any more
-                loop.call_soon_threadsafe(news.set)
-
-        self._twin._store.listeners.add(tell)
-        try:
+        with news_of(self._twin._store) as news:
             while True:
                 news.clear()
                 try:
@@ -200,8 +199,6 @@ class Level(_Live):
                     yield change
                 if not page:
                     await news.wait()
-        finally:
-            self._twin._store.listeners.discard(tell)
 
     async def compact_log(self, *, drop_deletes_before: int | None = None) -> int:
         return await self._worker.read(self._twin.compact_log, drop_deletes_before=drop_deletes_before)
@@ -246,10 +243,13 @@ class Level(_Live):
         try:
             request = await self._worker.write(advance, talk)
             while not isinstance(request, Ended):
-                with transport_errors():
-                    reply = exchange(request)
-                    if inspect.isawaitable(reply):
-                        reply = await reply
+                try:
+                    with transport_errors():
+                        reply = exchange(request)
+                        if inspect.isawaitable(reply):
+                            reply = await reply
+                except TransportError as error:
+                    reply = error
                 request = await self._worker.write(advance, talk, reply)
                 tell()
             return request.result

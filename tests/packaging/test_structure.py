@@ -28,9 +28,10 @@ LAYERS = [
     ["modes"],
     ["replication"],
     ["blocking"],
-    ["_worker"],
-    ["_views", "level"],
+    ["_worker", "_news"],
+    ["_live", "_views", "level"],
     ["treehub_level"],  # the public names
+    ["http"],
     ["cli", "testing"],
 ]
 RANKS = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}

@@ -65,9 +65,9 @@ class Server:
         state, without = self._state, self._on.without
         decision = state.decisions.get(request.client)
         ack, rejected = None, frozenset[str]()
-        if request.changes and decision is not None and "dedupe" not in without:
+        if request.keys and decision is not None and "dedupe" not in without:
             if (request.seq, request.nonce) == (decision.seq, decision.nonce):
-                ack, rejected = decision.ack, self._unproven(decision.ack, request.changes)
+                ack, rejected = decision.ack, self._unproven(decision.ack, request.keys)
             elif request.seq <= decision.seq:
                 return Forked(request.nonce, request.cid)
 
@@ -92,10 +92,12 @@ class Server:
         behind = [(cid, *state.log[cid]) for cid in sorted(state.log) if cid > request.cid]
         page = self._cut(behind)
         refused = False
-        if request.changes and ack is None:
+        if request.keys and ack is None:
             distance = len(behind) if "distance" in without else state.cid - request.cid
             refused = distance > self._on.limit
-            if not refused:
+            if request.withdraw and not refused:
+                ack, rejected = self._refuse(request)
+            elif not refused:
                 ack, rejected = self._decide(request, page if "whole" in without else behind)
         cut = len(page) < len(behind)
         to = page[-1][0] if cut else state.cid
@@ -137,16 +139,23 @@ class Server:
         state.decisions[request.client] = Decision(request.seq, request.nonce, ack)
         return ack, rejected
 
-    def _unproven(self, ack: Ack, changes: tuple[Change, ...]) -> frozenset[str]:
+    def _refuse(self, request: Request) -> tuple[Ack, frozenset[str]]:
+        """Refuse a push that is taken back, for ever: a copy of it may still be on its way."""
+        ack = Ack(self._state.cid, self._state.cid, None)
+        if "withdraw" not in self._on.without:
+            self._state.decisions[request.client] = Decision(request.seq, request.nonce, ack)
+        return ack, frozenset(request.withdraw)
+
+    def _unproven(self, ack: Ack, keys: tuple[str, ...]) -> frozenset[str]:
         """Which changes of a push decided earlier the log does not prove to have been taken.
 
         They were refused, or superseded and compacted away since. Either way their last change is behind the client's
         CID.
         """
-        if ack.after - ack.before == len(changes) or "rejected" in self._on.without:
+        if ack.after - ack.before == len(keys) or "rejected" in self._on.without:
             return frozenset()
         taken = {self._state.log[cid][0] for cid in range(ack.before + 1, ack.after + 1) if cid in self._state.log}
-        return frozenset(key for key, _ in changes if key not in taken)
+        return frozenset(key for key in keys if key not in taken)
 
     def _hi(self, request: Request) -> int:
         return request.cid if "hi" in self._on.without else request.hi
@@ -277,6 +286,7 @@ class Client:
             state.push = Push(state.seq, self._rng.getrandbits(62), changes)
             self._commit(durable="durable_freeze" not in without)
         push = state.push or Push(state.seq, self._rng.getrandbits(62), ())
+        withdrawn = bool(push.changes) and self._rng.random() < self._on.withdraw
         if "inflight" in without:
             state.push = None
         self._outstanding = Request(
@@ -286,9 +296,10 @@ class Client:
             state.epochs,
             push.seq,
             push.nonce,
-            push.changes,
+            () if withdrawn else push.changes,
             reset=state.reset is not None,
             keys_after=state.reset.cursor if state.reset else None,
+            withdraw=tuple(key for key, _ in push.changes) if withdrawn else (),
         )
         return self._outstanding
 
@@ -324,7 +335,8 @@ class Client:
         if ack is None:
             return
         dirty = self._state.dirty
-        for key, content in request.changes:
+        frozen = self._state.push.changes if self._state.push else request.changes
+        for key, content in frozen:
             if key in dirty and key not in rejected and (dirty[key] == content or "casclean" in self._on.without):
                 del dirty[key]
         if ack.after > ack.before:

@@ -48,7 +48,7 @@ class Push(NamedTuple):
 
 @dataclass(frozen=True)
 class Request:
-    """``keys_after`` is given in phase B of a reset only."""
+    """``keys_after`` is given in phase B of a reset only; ``withdraw``, instead of ``changes``, takes a push back."""
 
     client: int
     cid: int
@@ -59,6 +59,12 @@ class Request:
     changes: tuple[Change, ...] = ()
     reset: bool = False
     keys_after: str | None = None
+    withdraw: tuple[str, ...] = ()
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys of the push, be it sent or taken back."""
+        return self.withdraw or tuple(key for key, _ in self.changes)
 
 
 @dataclass(frozen=True)

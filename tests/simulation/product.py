@@ -19,8 +19,9 @@ from unittest import mock
 import orjson
 
 from treehub_level import blocking
-from treehub_level.errors import SyncError
+from treehub_level.errors import SyncError, TransportError
 from treehub_level.modes import Server as ServerMode
+from treehub_level.replication import allowance as allowance_half
 from treehub_level.replication import client as client_half
 from treehub_level.replication import log as log_half
 from treehub_level.replication import server as server_half
@@ -202,19 +203,29 @@ class Client(_Process):
             push=one_way < 0.9,
             report=SyncReport(),
         )
-        return self._go_on(lambda talk: next(talk))
+        return self._carry(self._go_on(lambda talk: next(talk)))
 
     def receive(self, reply: Any) -> Any:
-        return self._go_on(lambda talk: talk.send(reply))
+        return self._carry(self._go_on(lambda talk: talk.send(reply)))
+
+    def _carry(self, request: Any) -> Any:
+        """A request on its way, unless its push is too large for it now."""
+        if not request or not request["changes"] or self._calm or self._rng.random() >= self._on.withdraw:
+            return request
+        return self._go_on(lambda talk: talk.throw(TransportError("too large", status=413)))
 
     def _go_on(self, act: Callable[[Generator[Any, Any, Any]], Any]) -> Any:
         talk = self._talk
         if talk is None:
             return None
-        try:
-            request = self._mortal(lambda: act(talk))
-        except StopIteration:
-            request = None
+
+        def go_on() -> Any:
+            try:
+                return act(talk)
+            except (StopIteration, TransportError):  # the latter when all that is left is too large
+                return None
+
+        request = self._mortal(go_on)
         if request is None:
             self._talk = None
         return request
@@ -240,6 +251,15 @@ def _is_far_in_records(exchange: Any) -> bool:
     return bool(len(records) > exchange._request.limit)
 
 
+#: How a decision is recorded, before that is replaced here.
+_RECORD: Final = server_half._Exchange._decision
+
+
+def _forgetting_what_was_taken_back(exchange: Any, ack: Any) -> Any:
+    key, record = _RECORD(exchange, ack)
+    return (key, record) if ack.epoch else (key + b"/nowhere", record)
+
+
 #: How each mechanism is removed from the real code. (The others are removed around it: `Server.exchange`, `Client`.)
 REMOVALS: Final[dict[str, tuple[Any, str, Any]]] = {
     "casclean": (client_half, "_is_as_sent", lambda *_: True),
@@ -252,6 +272,7 @@ REMOVALS: Final[dict[str, tuple[Any, str, Any]]] = {
     "sweep": (client_half._Receipt, "keys", _keys_without_sweep),
     "rejected": (server_half._Exchange, "_unproven", lambda *_: []),
     "distance": (server_half._Exchange, "_is_far", _is_far_in_records),
+    "withdraw": (server_half._Exchange, "_decision", _forgetting_what_was_taken_back),
     "whole": (server_half._Exchange, "_behind", lambda *_: iter(())),
 }
 
@@ -265,7 +286,7 @@ def world(
         (client_half, "PAGE_CHANGES", configuration.limit),
         (client_half, "PUSH_CHANGES", configuration.push),
         (client_half, "SWEEP_KEYS", 3),
-        (client_half, "_FETCH", 2),
+        (allowance_half, "_FETCH", 2),
         (session_half, "PATIENCE", 1000),  # messages are repeated at will here
         (server_half, "MAX_BYTES", _UNIT * configuration.page_weight),
         (server_half, "_READ", 2),

@@ -105,6 +105,7 @@ class Configuration:
     forget_deletes: float = 1.5
     restore: float = 0.7
     rollback: float = 0
+    withdraw: float = 0.05  # the share of pushes that are too large for what carries them, and are taken back
     seed_verbs: bool = False  # server and clients have synchronised by the seed's verbs before
     without: frozenset[str] = frozenset()  # mechanisms removed, see MECHANISMS
 
@@ -127,6 +128,7 @@ MECHANISMS: Final = {
     "keys_hi": "and up to the highest CID that a list of keys was read at",
     "rejected": "the server says which changes of a push it cannot prove to have taken, in repeats and resets too",
     "distance": "a push is refused by distance in CIDs, which compaction cannot shrink",
+    "withdraw": "the server records that a push was taken back, and refuses a late copy of it",
     "whole": "a push is judged by all of the log behind its base, even if the page is cut before its end",
 }
 
@@ -163,6 +165,7 @@ FOCUS: Final = {
         forget_deletes=0,
         restore=10,
     ),
+    "withdraw": replace(BASE, withdraw=0.4, drop=0.1, duplicate=0.3, restore=0),
     "sweep": replace(BASE, keys=8, drop=0.1, duplicate=0.1, compact=5, restore=5, forget_deletes=5, steps=200),
 }
 
@@ -197,6 +200,7 @@ def random_configuration(rng: random.Random) -> Configuration:
         restore=rng.choice([0, 0, 0.7, 3, 10]),
         rollback=rng.choice([0, 0, 0, 2]),
         seed_verbs=rng.random() < 0.3,
+        withdraw=rng.choice([0, 0.05, 0.3]),
     )
 
 

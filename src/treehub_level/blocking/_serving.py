@@ -2,24 +2,56 @@
 
 from __future__ import annotations
 
+import math
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import closing
-from typing import Any
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from typing import Any, TypeVar
 
 from ..codecs import Codec
 from ..errors import ModeError, NotOpenError
 from ..modes import Server
+from ..replication.access import FULL, Access
 from ..replication.log import Compaction, read_log
-from ..replication.messages import Request
+from ..replication.messages import Reply, Request
 from ..replication.seed import change_step, check_cid, decode_record, read_changes
-from ..replication.server import exchange_step
+from ..replication.server import exchange_step, is_idle
 from ..types import Change, Changes
 from ._reading import CHUNK, check_limit
 from ._store import Store
 
+T = TypeVar("T")
+
+#: The most seconds that a call may be kept waiting for news.
+MAX_WAIT = 60
 #: Bytes of records that `watch` reads at a time.
 _WATCH_BYTES = 8 << 20
+
+
+def check_wait(wait: object) -> float:
+    """Seconds to wait for news.
+
+    Raises:
+        TypeError: Not a number.
+        ValueError: Not one from 0 to 60.
+    """
+    if isinstance(wait, bool) or not isinstance(wait, (int, float)):
+        raise TypeError(f"wait is a number of seconds, not {wait!r:.80}")
+    if not 0 <= wait <= MAX_WAIT or math.isnan(wait):
+        raise ValueError(f"wait is 0 to {MAX_WAIT} seconds, not {wait!r:.80}")
+    return wait
+
+
+@contextmanager
+def news_of(store: Store) -> Iterator[threading.Event]:
+    """An event that is set after each commit, and when the store closes."""
+    news = threading.Event()
+    store.listeners.add(news.set)
+    try:
+        yield news
+    finally:
+        store.listeners.discard(news.set)
 
 
 class ServerVerbs:
@@ -41,23 +73,29 @@ class ServerVerbs:
             raise ModeError(f"{verb}() is a verb of SERVER mode; this level is open in {mode.mode.name} mode")
         return mode
 
-    def changes(self, cid: int, limit: int | None = 100) -> Changes:
+    def changes(self, cid: int, limit: int | None = 100, *, wait: float = 0) -> Changes:
         """Return the changes after ``cid``, in CID order: the first half of the seed's pull.
 
         Args:
             cid: The CID up to which the caller knows the log.
             limit: The most changes to return; ``None`` for all there are.
+            wait: Seconds to wait for a change if there is none yet, 0 to 60. Closing the level ends it.
 
         Raises:
-            ValueError: A negative CID or limit, or a CID beyond 2^53 - 1.
+            ValueError: A negative CID or limit, a CID beyond 2^53 - 1, or a ``wait`` out of bounds.
             CIDMismatchError: A CID that this server has not reached, or one so old that deletes after it are forgotten.
         """
+        return self._wait_for_news(lambda: self._changes(cid, limit), check_wait(wait))
+
+    def _changes(self, cid: int, limit: int | None) -> tuple[Changes, bool]:
+        """The changes now, and whether there are none."""
         mode = self._server("changes")
         check_cid(cid)
         check_limit(limit)
         with self._store.gate, closing(self._store.backend.snapshot()) as snapshot:
             head = self._store.cid_in(snapshot)
-            return read_changes(snapshot, mode.space, head, cid, head if limit is None else limit)
+            page = read_changes(snapshot, mode.space, head, cid, head if limit is None else limit)
+        return page, not (page.changes or page.has_more)
 
     def change(self, cid: int, changes: Any) -> int:
         """Take changes from a client whose CID is ``cid``: the seed's push. Atomic; returns the new CID.
@@ -78,21 +116,51 @@ class ServerVerbs:
             raise TypeError(f"a CID is an int, not {cid!r:.80}")
         return self._store.step(change_step(mode, cid, self._codec.encoder.changes(changes)))
 
-    def exchange(self, request: Mapping[str, Any]) -> dict[str, Any]:
+    def exchange(self, request: Mapping[str, Any], *, wait: float = 0) -> dict[str, Any]:
         """Pull and push in one atomic step: the server's half of `sync` (``protocol.md``, "One exchange").
 
         Args:
             request: The client's message, as decoded from JSON.
+            wait: Seconds to wait for news if there is nothing to say to this client yet, 0 to 60. Closing the level
+                ends it.
 
         Returns:
             The reply, ready to be encoded as JSON.
 
         Raises:
+            ValueError: A ``wait`` out of bounds.
             ProtocolError: A malformed request, or one over a limit. Nothing was written.
             StoreMismatchError: The client has synchronised with another server.
         """
+        return self._wait_for_news(lambda: self._exchange(request), check_wait(wait))
+
+    def _exchange(self, request: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+        """The reply now, and whether it brings the client nothing."""
+        reply, nothing = self._answer(request, FULL)
+        return reply.to_dict(), nothing
+
+    def _answer(self, request: object, access: Access) -> tuple[Reply, bool]:
+        """The reply as it is inside, where changes are bytes, and whether it brings the client nothing."""
         mode = self._server("exchange")
-        return self._store.step(exchange_step(Request.from_dict(request), mode)).to_dict()
+        reply = self._store.step(exchange_step(Request.from_dict(request), mode, access))
+        return reply, is_idle(reply)
+
+    def _wait_for_news(self, look: Callable[[], tuple[T, bool]], wait: float) -> T:
+        """What ``look`` finds, as soon as that is something, or at the end of the wait, or of the level."""
+        found, nothing = look()
+        if not wait or not nothing:
+            return found
+        deadline = time.monotonic() + wait
+        with news_of(self._store) as news:
+            while nothing:
+                news.clear()
+                try:
+                    found, nothing = look()
+                except NotOpenError:
+                    return found
+                if nothing and not news.wait(max(0, deadline - time.monotonic())):
+                    return found
+        return found
 
     def watch(self, *, since: int | None = None) -> Iterator[Change]:
         """Iterate over changes as they happen: first those after ``since``, then live, no gap and no repeat.
@@ -115,13 +183,11 @@ class ServerVerbs:
         self._server("watch")
         if since is None:
             return self._store.cid
-        self.changes(since, limit=0)
+        self._changes(since, 0)
         return since
 
     def _watch(self, since: int) -> Iterator[Change]:
-        news = threading.Event()
-        self._store.listeners.add(news.set)
-        try:
+        with news_of(self._store) as news:
             while True:
                 news.clear()
                 try:
@@ -134,8 +200,6 @@ class ServerVerbs:
                     yield change
                 if not page:
                     news.wait()
-        finally:
-            self._store.listeners.discard(news.set)
 
     def _watch_page(self, since: int) -> list[Change]:
         mode = self._server("watch")

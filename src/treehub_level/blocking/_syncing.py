@@ -61,9 +61,9 @@ class Ended(Generic[R]):
 
 
 def advance(talk: Generator[dict[str, Any], Any, R], reply: object = None) -> dict[str, Any] | Ended[R]:
-    """Hand a session the server's reply (none at first); answer with its next request, or with its end."""
+    """Hand a session the server's reply (none at first), or what went wrong; answer with its next request, or end."""
     try:
-        return talk.send(reply)
+        return talk.throw(reply) if isinstance(reply, TransportError) else talk.send(reply)
     except StopIteration as end:
         return Ended(end.value)
 
@@ -75,8 +75,12 @@ def converse(
     try:
         request = advance(talk)
         while not isinstance(request, Ended):
-            with transport_errors():
-                reply = exchange(request)
+            reply: object
+            try:
+                with transport_errors():
+                    reply = exchange(request)
+            except TransportError as error:
+                reply = error
             request = advance(talk, reply)
             tell()
         return request.result

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from itertools import chain, islice
+from itertools import islice
 from typing import Any
 
 from .. import _core
@@ -18,6 +18,7 @@ from ..backends.base import Entry, Reader, Transaction
 from ..errors import CorruptionError, ProtocolError, StoreMismatchError
 from ..modes import Client, Epoch, Plan, Step
 from ..types import Conflict
+from .allowance import Allowance, is_dirty
 from .journal import Lost, journal_entries, parse_conflict
 from .messages import MAX_BYTES, MAX_CHANGES, MAX_EPOCHS, Ack, Forked, Keys, PulledPage, Request, Reset
 from .seed import same_record
@@ -29,18 +30,23 @@ PAGE_CHANGES = MAX_CHANGES
 PUSH_CHANGES = MAX_CHANGES
 #: Local keys that one batch of a sweep looks at.
 SWEEP_KEYS = 4 * MAX_CHANGES
-#: Dirty changes that are read at a time: values may be large.
-_FETCH = 64
 
 Answer = PulledPage | Keys | Reset | Forked
 
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A request, and whether there are dirty changes behind it."""
+    """A request, and what stands behind it.
+
+    Attributes:
+        request: The request.
+        dirty: Whether there are dirty changes that may be pushed.
+        held_back: The records of those that may not, being too large.
+    """
 
     request: Request
     dirty: bool
+    held_back: list[bytes]
 
 
 @dataclass(slots=True)
@@ -62,21 +68,23 @@ class Outcome:
     caught_up: bool = False
 
 
-def request_step(mode: Client, *, push: bool) -> Step[Outgoing]:
+def request_step(mode: Client, allowance: Allowance, *, push: bool, withdraw: bool = False) -> Step[Outgoing]:
     """Make a request: the frozen push as it was frozen, everything else as it is now.
 
     Args:
         mode: The client.
+        allowance: What may be frozen.
         push: Whether to freeze dirty changes if no push is frozen, no own range open and no reset under way. A push
             that is frozen already is sent in any case: the server may have taken it.
+        withdraw: Whether to take the frozen push back instead of sending it.
     """
     space = mode.space
 
     def step(transaction: Transaction, cid: int) -> Plan[Outgoing]:
         before = state = State.read(transaction, space)
-        dirty = _is_dirty(transaction, space)
+        dirty = allowance.is_used(transaction, space)
         if push and dirty and _may_freeze(state):
-            changes = _freeze(transaction, space)
+            changes = _freeze(transaction, space, allowance)
             state = replace(state, seq=state.seq + 1, push=Push(state.seq + 1, uuid.uuid4().hex, changes))
         request = Request(
             server=state.server,
@@ -91,7 +99,10 @@ def request_step(mode: Client, *, push: bool) -> Step[Outgoing]:
             reset=state.reset is not None,
             keys_after=_keys_after(state),
         )
-        return Plan(Outgoing(request, dirty), state.replacing(before, space), durable=True)
+        if withdraw:
+            request = replace(request, changes=[], withdraw=request.keys)
+        outgoing = Outgoing(request, dirty, allowance.held_back(transaction))
+        return Plan(outgoing, state.replacing(before, space), durable=True)
 
     return step
 
@@ -106,18 +117,12 @@ def _may_freeze(state: State) -> bool:
     return state.push is None and state.own is None and state.reset is None
 
 
-def _is_dirty(reader: Reader, space: _core.KeySpace) -> bool:
-    with closing(reader.scan(space.dirty_start, space.dirty_stop, values=False)) as cursor:
-        return bool(cursor.fetch_keys(1))
-
-
-def _freeze(reader: Reader, space: _core.KeySpace) -> list[Any]:
+def _freeze(reader: Reader, space: _core.KeySpace, allowance: Allowance) -> list[Any]:
     """The first dirty changes, as many as a push may hold."""
     encoder = _core.Encoder(space)
     changes: list[Any] = []
     size = 0
-    with closing(reader.scan(space.dirty_start, space.dirty_stop)) as cursor:
-        rows = chain.from_iterable(iter(lambda: cursor.fetch(_FETCH), []))
+    with closing(allowance.rows(reader, space)) as rows:
         for stored_key, record in islice(rows, PUSH_CHANGES):
             try:
                 change = _core.decode_changes([record])[0]
@@ -125,7 +130,7 @@ def _freeze(reader: Reader, space: _core.KeySpace) -> list[Any]:
             except (ValueError, ProtocolError) as error:
                 raise CorruptionError(f"the dirty change under {stored_key!r} cannot be sent: {error}") from error
             size += len(key) + len(value or b"")
-            if changes and size > MAX_BYTES:
+            if changes and size > allowance.size:
                 break
             changes.append(change)
     return changes
@@ -147,12 +152,12 @@ def answers(request: Request, reply: Answer) -> bool:
 
 def _fault(request: Request, reply: Answer) -> str | None:
     if isinstance(reply, Forked):
-        return None if request.changes else "it finds fault with a push, and none was sent"
+        return None if request.keys else "it finds fault with a push, and none was sent"
     if isinstance(reply, Keys):
         if reply.after != request.keys_after or len(reply.keys) > request.limit:
             return "it brings keys that were not asked for"
         return None if reply.head >= request.cid else f"its CID {reply.head} is below the client's {request.cid}"
-    sent = {change[0] for change in request.changes}
+    sent = {*request.keys}
     if reply.ack is not None and not reply.ack.after - reply.ack.before <= len(sent):
         return f"it accepts more changes than the {len(sent)} that were sent"
     if not sent.issuperset(reply.rejected) or (reply.ack is not None and not sent):
@@ -181,7 +186,7 @@ def receive_step(mode: Client, request: Request, reply: Answer) -> Step[Outcome 
                 "call rebind() if it shall follow that one from now on"
             )
         now = cid, state.push.nonce if state.push else None, state.reset is not None, _keys_after(state)
-        then = request.cid, request.nonce if request.changes else None, request.reset, request.keys_after
+        then = request.cid, request.nonce if request.keys else None, request.reset, request.keys_after
         if now != then:
             return Plan(None)
         receipt = _Receipt(mode, request, transaction, replace(state, server=reply.server), cid)
@@ -237,7 +242,7 @@ class _Receipt:
 
     def page(self, page: PulledPage) -> None:
         self._learn(page)
-        if _is_dirty(self._transaction, self._space):
+        if is_dirty(self._transaction, self._space):
             self._apply_beside(self._take_ack(page.ack, page.rejected, page.entries), page)
         else:
             self._take_ack(page.ack, page.rejected, ())
@@ -269,7 +274,7 @@ class _Receipt:
             The dirty records of the keys that were pushed or pulled, as they are now.
         """
         space = self._space
-        pushed = _core.Encoder(space).changes(self._request.changes)
+        pushed = _core.Encoder(space).changes(self._state.push.changes if self._state.push else ())
         keys = [*{key: None for entries in (pushed, pulled) for key, _ in entries}]
         records = self._transaction.get_many([space.dirty_key(key) for key in keys])
         dirty = {key: record for key, record in zip(keys, records, strict=True) if record is not None}

@@ -62,6 +62,7 @@ class Request:
         limit: The most changes it wants in a page.
         reset: Whether it is in a reset.
         keys_after: In phase B of a reset, the key after which it wants live keys; ``""`` for the first ones.
+        withdraw: Instead of ``changes``: the keys of its frozen push, which it takes back.
     """
 
     server: str | None
@@ -75,10 +76,16 @@ class Request:
     limit: int = MAX_CHANGES
     reset: bool = False
     keys_after: str | None = None
+    withdraw: Sequence[str] = ()
+
+    @property
+    def keys(self) -> list[str]:
+        """The keys of the push, be it sent or taken back."""
+        return [change[0] for change in self.changes] or [*self.withdraw]
 
     @classmethod
     def from_dict(cls, message: object) -> Request:
-        """Read a request. Its changes are only counted: what they may be, the server's key space says (`encode_push`).
+        """Read a request. Its changes are only counted: what they may be, the server's key space says.
 
         Raises:
             ProtocolError: A field is missing, of a wrong type, or out of bounds.
@@ -97,8 +104,11 @@ class Request:
             limit=fields.integer("limit", 1, MAX_CHANGES),
             reset=fields.flag("reset"),
             keys_after=fields.cursor("keys_after"),
+            withdraw=fields.keys("withdraw") if "withdraw" in fields else (),
         )
-        if request.changes and (request.reset or request.keys_after is not None):
+        if request.changes and request.withdraw:
+            raise fields.error("withdraw", "a push is sent or taken back, not both")
+        if (request.changes or request.withdraw) and (request.reset or request.keys_after is not None):
             raise fields.error("changes", "during a reset nothing is pushed")
         return request
 
@@ -117,6 +127,7 @@ class Request:
             "limit": self.limit,
             "reset": self.reset,
             "keys_after": self.keys_after,
+            **({"withdraw": [*self.withdraw]} if self.withdraw else {}),
         }
 
 
@@ -362,21 +373,6 @@ def encode_changes(changes: Sequence[Any], encoder: _core.Encoder) -> list[Entry
     return entries
 
 
-def encode_push(changes: Sequence[Any], space: _core.KeySpace) -> list[Entry]:
-    """The entries of a push, in which no key may stand twice.
-
-    Raises:
-        ProtocolError: A change that is none, a key twice, or more bytes than fit.
-    """
-    entries = encode_changes(changes, _core.Encoder(space))
-    seen: set[bytes] = set()
-    for key, _ in entries:
-        if key in seen:
-            raise ProtocolError(f"changes: the key {_shown(key)} stands twice; send the last change of each key only")
-        seen.add(key)
-    return entries
-
-
 class _Fields:
     """The fields of one message, each checked as it is read."""
 
@@ -385,6 +381,9 @@ class _Fields:
             raise ProtocolError(f"the {what} must be an object, not {_shown(message)}")
         self._message: Mapping[Any, Any] = message
         self._what = what
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._message
 
     def error(self, name: str, fault: str) -> ProtocolError:
         return ProtocolError(f'the field "{name}" of the {self._what}: {fault}')

@@ -7,13 +7,14 @@ messages. So every interleaving can be tested without a socket, and both APIs dr
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, TypeVar
 
 from .. import _core
-from ..errors import ProtocolError, StoreMismatchError
+from ..errors import ProtocolError, StoreMismatchError, TransportError
 from ..modes import Client, Step
 from ..types import SyncReport
+from .allowance import Allowance
 from .client import Answer, Outcome, Outgoing, answers, rebind_step, receive_step, request_step
 from .messages import Forked, Request, Reset, read_reply
 
@@ -31,8 +32,12 @@ def session(
     push: bool = True,
     on_reset: str = "reset",
     report: SyncReport,
+    allowance: Allowance | None = None,
 ) -> Generator[dict[str, Any], object, SyncReport]:
     """Exchange until both sides are drained.
+
+    A push that is too large for whoever carries it (a TransportError of status 413, thrown in) is taken back and
+    halved. A single change that is too large is held back; everything else goes on.
 
     Args:
         run: Executes a step in the client's engine, and returns its result.
@@ -41,6 +46,7 @@ def session(
         push: Whether to push what is dirty. A push that an earlier session has left undecided is settled in any case.
         on_reset: ``"reset"``, or ``"raise"`` to stop before a reset.
         report: Filled in as it goes.
+        allowance: What may be pushed at once, learnt by earlier sessions.
 
     Yields:
         Requests; the reply to each is to be sent in.
@@ -52,22 +58,36 @@ def session(
         ValueError: Neither pull nor push, or an unknown ``on_reset``.
         StoreMismatchError: Another server, or a reset with ``on_reset="raise"``. Nothing of the reply was written.
         ProtocolError: A malformed or impossible reply, or nothing but replies that bring nothing.
+        TransportError: Everything is synchronised but changes that are too large to be sent.
     """
     if not pull and not push:
         raise ValueError("pull=False and push=False leave nothing to do")
     if on_reset not in ("reset", "raise"):
         raise ValueError(f'on_reset is "reset" or "raise", not {on_reset!r:.80}')
     encoder = _core.Encoder(mode.space)
-    caught_up = False
+    allowance = allowance or Allowance()
+    caught_up = withdraw = False
     fruitless = 0
     while True:
-        outgoing: Outgoing = run(request_step(mode, push=push))
+        outgoing: Outgoing = run(request_step(mode, allowance, push=push, withdraw=withdraw))
         request = outgoing.request
         report.cid = request.cid
-        busy = bool(request.changes) or request.reset or (push and outgoing.dirty)
+        busy = bool(request.keys) or request.reset or (push and outgoing.dirty)
         if not busy and (caught_up or not pull):
+            if push and outgoing.held_back:
+                raise _too_large(outgoing.held_back)
             return report
-        reply = read_reply((yield request.to_dict()), encoder)
+        try:
+            message = yield request.to_dict()
+        except TransportError as error:
+            if error.status != 413 or not request.changes:
+                raise
+            # Whether the server took an earlier copy is not known: only it can say, and refuse those to come.
+            allowance.refused(encoder.changes(request.changes), mode.space)
+            withdraw = True
+            continue
+        withdraw = False
+        reply = read_reply(message, encoder)
         report.rounds += 1
         outcome = _take(run, mode, request, reply, on_reset, report)
         if outcome is None or isinstance(reply, Forked):
@@ -77,6 +97,17 @@ def session(
         else:
             fruitless = 0
             caught_up = outcome.caught_up
+
+
+def _too_large(records: Sequence[bytes]) -> TransportError:
+    sizes = {_core.decode_key(_core.split_record(record)[0]): len(record) for record in records}
+    shown = ", ".join(f"{key!r:.80} ({size:,} bytes)" for key, size in sizes.items())
+    return TransportError(
+        f"too large to be sent to the server, or through what stands before it: {shown}. Everything else is "
+        "synchronised: write something smaller there, or have the limit raised",
+        status=413,
+        keys=list(sizes),
+    )
 
 
 def _take(
