@@ -32,7 +32,7 @@ $(TOOLS): requirements-dev.txt
 # LevelDB itself, for the native engine, by apt where that can be. Without it the package is built all the same, on plyvel.
 $(LEVELDB): | $(TOOLS)
 	@if ! echo '#include <leveldb/c.h>' | $(CC) -E - >/dev/null 2>&1; then \
-	  (set -x; $(AS_ROOT) apt-get -qq update && $(AS_ROOT) apt-get -qq install -y g++ libleveldb-dev libsnappy-dev) || \
+	  (set -x; $(AS_ROOT) apt-get -qq update; $(AS_ROOT) apt-get -qq install -y g++ libleveldb-dev libsnappy-dev) || \
 	  echo 'LevelDB could not be installed, so the package is built without its native engine, and works through plyvel.' \
 	    'For the engine install g++, libleveldb-dev and libsnappy-dev, or the like, then: make clean'; \
 	fi
