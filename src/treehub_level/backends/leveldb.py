@@ -6,11 +6,13 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from .. import _store_c
 from ..errors import StorageError
 from ._directory import Claim, DirectoryBackend, cannot, holds_other_files, holds_store, status_error
-from .base import Batch, Cursor, Snapshot
+from ._room import Room
+from .base import Batch, Cursor, Snapshot, Supports
 
 if sys.platform != "win32":
     import fcntl
@@ -22,7 +24,13 @@ class LevelDBBackend(DirectoryBackend):
     Files of other programs are left alone: a directory that holds some, and no store, is refused.
     """
 
+    supports = Supports(persistent=True, inline_reads=True, guarded_get=True)
+
     _remedy = _store_c.REMEDY
+
+    def __init__(self, name: str | os.PathLike[str], **options: Any) -> None:
+        super().__init__(name, **options)
+        self._room = Room(self._path, self._options["write_buffer_size"])
 
     def _connect(self) -> _store_c.DB:
         if holds_other_files(self._path):
@@ -30,7 +38,9 @@ class LevelDBBackend(DirectoryBackend):
                 f"cannot open a LevelDB store at {self._path!r}: that directory holds other files, and no store: "
                 "name a new or an empty one"
             )
-        return _store_c.DB(self._path, create_if_missing=True, **self._options)
+        db = _store_c.DB(self._path, create_if_missing=True, **self._options)
+        self._room.begin(db)
+        return db
 
     def get(self, key: bytes) -> bytes | None:
         """See `Reader.get`."""
@@ -55,10 +65,16 @@ class LevelDBBackend(DirectoryBackend):
     def write(self, batch: Batch, *, durable: bool = False) -> None:
         """See `Transaction.write`. ``durable`` is LevelDB's ``sync``: an fsync of its log."""
         self._db.write(batch, durable=durable)
+        if self._room.wanted:  # so this is not the event loop
+            self._room.look()
+
+    def writes_at_once(self) -> bool:
+        """See `Backend.writes_at_once`, and `_room`."""
+        return self._room.is_left()
 
     def compact(self) -> None:
         """Compact the whole range of keys. It takes as long as rewriting all of the store."""
-        self._db.compact_range()
+        self.compact_range(None, None)
 
     def compact_range(self, start: bytes | None, stop: bytes | None) -> None:
         """Drop what was overwritten or deleted in a range of keys, and pack the rest.
@@ -67,7 +83,13 @@ class LevelDBBackend(DirectoryBackend):
             start: Where the range begins; ``None`` for the first key.
             stop: Where it ends; ``None`` for the last.
         """
-        self._db.compact_range(start, stop)
+        with self.exclusive():  # a write that was found to have room ends first
+            self._room.close()
+        try:
+            self._db.compact_range(start, stop)
+        finally:
+            with self.exclusive():
+                self._room.reopen()
 
     def approximate_size(self, start: bytes, stop: bytes) -> int:
         """About how many bytes a range of keys takes in tables on disk. What is still in memory does not count.
