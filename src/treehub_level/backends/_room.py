@@ -51,6 +51,7 @@ class Room:
         """The database was opened."""
         self._database = database
         self._end = 0
+        self._full_buffer = ""
         self.look()
 
     def is_left(self) -> bool:
