@@ -30,6 +30,9 @@ class DB:
 
     @property
     def path(self) -> str: ...
+    @property
+    def buffered(self) -> int:
+        """At most so many bytes of write buffers were taken by all that was written since opening."""
     def __new__(
         cls,
         path: str,
