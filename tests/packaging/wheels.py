@@ -25,10 +25,10 @@ SUBJECTS = ["reading", "scan", "snapshot", "writing", "bulk", "server", "client"
 TESTS = ["tests/core", *(f"tests/level/test_{subject}.py" for subject in SUBJECTS)]
 
 
-def run(*command: str | Path, **environment: str) -> None:
+def run(*command: str | Path, environment: dict[str, str] | None = None) -> None:
     """Run a command in the source tree, in this environment if it is given none. One that fails ends this program."""
     print("+", *command, flush=True)
-    completed = subprocess.run(command, cwd=ROOT, env=environment or None, check=False)
+    completed = subprocess.run(command, cwd=ROOT, env=environment, check=False)
     if completed.returncode:
         sys.exit(f"{command[0]} failed with {completed.returncode}")
 
@@ -57,7 +57,8 @@ def try_in_clean_environment(wheel: Path, core: str, folder: Path) -> None:
     python = folder / "bin" / "python"
     pins = ["--only-binary", ":all:", "--constraint", "requirements-dev.txt"]
     run(python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", *pins, wheel, *TEST_TOOLS)
-    run(python, __file__, "try", core, PATH=str(folder / "bin"), HOME=str(folder), LC_ALL="C.UTF-8")
+    bare = {"PATH": str(folder / "bin"), "HOME": str(folder), "LC_ALL": "C.UTF-8"}
+    run(python, __file__, "try", core, environment=bare)
 
 
 def make(folder: Path) -> None:
@@ -67,11 +68,11 @@ def make(folder: Path) -> None:
     build = [sys.executable, "-m", "build", "--no-isolation", "--outdir"]
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
-        run(*build, work / "compiled", ROOT, **tools, TREEHUB_LEVEL_REQUIRE_EXTENSIONS="1")
+        run(*build, work / "compiled", ROOT, environment={**tools, "TREEHUB_LEVEL_REQUIRE_EXTENSIONS": "1"})
         repair = [sys.executable, "-m", "auditwheel", "repair", "--wheel-dir"]
-        run(*repair, work / "repaired", only_wheel(work / "compiled"), **tools)
+        run(*repair, work / "repaired", only_wheel(work / "compiled"), environment=tools)
         check_contents(only_wheel(work / "repaired"))
-        run(*build, work / "pure", ROOT, **tools, TREEHUB_LEVEL_NO_EXTENSIONS="1")
+        run(*build, work / "pure", ROOT, environment={**tools, "TREEHUB_LEVEL_NO_EXTENSIONS": "1"})
         try_in_clean_environment(only_wheel(work / "repaired"), "c", work / "venv-c")
         try_in_clean_environment(only_wheel(work / "pure"), "python", work / "venv-python")
         for path in [*work.glob("compiled/*.tar.gz"), *work.glob("repaired/*"), *work.glob("pure/*.whl")]:
