@@ -31,11 +31,13 @@ Row = tuple[bytes, bytes]
 class Entries(Protocol):
     """A batch that can still grow: a list, or what the compiled core builds in one piece for the native engine.
 
-    That has the attributes ``rows``, its entries in that piece (``src/_core/packed.pyx``), and ``more``, a list of those
-    that were appended.
+    That has the attributes ``rows``, its entries in that piece (``src/_core/packed.pyx``), and ``more``, a list of
+    those that were appended.
     """
 
-    def append(self, entry: Entry, /) -> None: ...
+    def append(self, entry: Entry, /) -> None:
+        """Add an entry at the end."""
+
     def __len__(self) -> int: ...
     def __iter__(self) -> Iterator[Entry]: ...
     def __getitem__(self, index: int, /) -> Entry: ...
