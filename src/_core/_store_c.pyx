@@ -91,6 +91,9 @@ cdef class _Options:
             leveldb_filterpolicy_destroy(self.bloom_filter)
 
 
+include "packed.pyx"
+
+
 cdef object failure(str path, char *status):
     """The exception for a status of LevelDB's, which is freed."""
     cdef bytes text = <bytes>status
@@ -227,6 +230,9 @@ cdef class DB:
         cdef leveldb_writeoptions_t *options = self.writing_durably if durable else self.writing
         cdef char *error = NULL
         try:
+            if type(entries) is not list and hasattr(entries, "rows"):
+                self.buffered += add_packed(batch, entries.rows)
+                entries = entries.more
             for entry in entries:
                 self.buffered += add(batch, entry)
             self.enter()
@@ -364,6 +370,24 @@ cdef Py_ssize_t add(leveldb_writebatch_t *batch, object entry) except -1:
         batch, PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key), PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value)
     )
     return 200 + 2 * (PyBytes_GET_SIZE(key) + PyBytes_GET_SIZE(value))
+
+
+cdef uint64_t add_packed(leveldb_writebatch_t *batch, bytes rows) except? 0:
+    """Add packed rows, and return the same."""
+    cdef const char *at = PyBytes_AS_STRING(rows)
+    cdef const char *end = at + PyBytes_GET_SIZE(rows)
+    cdef PackedRow row
+    cdef uint64_t size = 0
+    with nogil:
+        while next_row(&at, end, &row) and row.key_size <= UINT32_MAX and row.value_size <= UINT32_MAX:
+            size += 200 + 2 * (row.key_size + row.value_size)
+            if row.value == NULL:
+                leveldb_writebatch_delete(batch, row.key, row.key_size)
+            else:
+                leveldb_writebatch_put(batch, row.key, row.key_size, row.value, row.value_size)
+    if at != end:
+        raise InvalidValueError("a key or a value must be shorter than 4 GiB, and end where its row does")
+    return size
 
 
 # --------------------------------------------------------------------------------------------------- whole directories

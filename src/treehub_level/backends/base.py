@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import TracebackType
@@ -25,9 +25,28 @@ from typing import ClassVar, Protocol
 
 #: One step of a batch: a key and the value to store, or ``None`` to delete the key (absent is fine).
 Entry = tuple[bytes, bytes | None]
-#: What is written at once. Later entries of a key win over earlier ones.
-Batch = Sequence[Entry]
 Row = tuple[bytes, bytes]
+
+
+class Entries(Protocol):
+    """A batch that can still grow: a list, or what the compiled core builds in one piece for the native engine.
+
+    That has the attributes ``rows``, its entries in that piece (``src/_core/packed.pyx``), and ``more``, a list of
+    those that were appended.
+    """
+
+    def append(self, entry: Entry, /) -> None:
+        """Add an entry at the end."""
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[Entry]: ...
+    def __getitem__(self, index: int, /) -> Entry: ...
+
+
+#: What is written at once. Later entries of a key win over earlier ones.
+Batch = Sequence[Entry] | Entries
+#: Rows one by one, or in one piece (``src/_core/packed.pyx``), as the native engine hands them to the compiled core.
+Rows = Sequence[Row] | bytes
 
 
 @dataclass(frozen=True)
@@ -60,6 +79,12 @@ class Cursor(Protocol):
 
     def close(self) -> None:
         """Give back what it holds. Closing twice is harmless; fetching afterwards is the caller's fault."""
+
+
+def fetches(cursor: Cursor) -> Callable[[int], Rows]:
+    """`Cursor.fetch`, or what takes its place where the engine can hand out rows in one piece: ``fetch_packed``."""
+    fetch: Callable[[int], Rows] = getattr(cursor, "fetch_packed", cursor.fetch)
+    return fetch
 
 
 class Reader(Protocol):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from .. import _store_c
 from ._directory import DirectoryBackend
@@ -21,10 +21,11 @@ class LevelDBBackend(DirectoryBackend):
         self._room.begin(db)
         return db
 
-    def get(self, key: bytes) -> bytes | None:
-        """See `Reader.get`."""
-        value: bytes | None = self._db.get(key)
-        return value
+    @property
+    def get(self) -> Callable[[bytes], bytes | None]:
+        """See `Reader.get`. It is the database's own method, so that the engine can hold on to that."""
+        get: Callable[[bytes], bytes | None] = self._db.get
+        return get
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """See `Reader.get_many`. One snapshot serves all keys."""

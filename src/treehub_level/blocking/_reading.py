@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from typing import Any, NamedTuple, Protocol
 
 from .. import _core
-from ..backends.base import Cursor, Reader
+from ..backends.base import Cursor, Reader, fetches
 from ..codecs import Codec
 from ..types import JSON
 from ._store import Store
@@ -148,7 +148,7 @@ class ReadVerbs:
         walk = self._range(gt, gte, lt, lte, prefix, reverse, limit)
         keep = _applied(filter)
         with self._view() as reader, _walking(reader, walk) as cursor:
-            return _core.collect(cursor.fetch, self._codec.decoder.items, keep, walk.limit, CHUNK)
+            return _core.collect(fetches(cursor), self._codec.decoder.items, keep, walk.limit, CHUNK)
 
     def keys(
         self,
@@ -187,7 +187,7 @@ class ReadVerbs:
         walk = self._range(gt, gte, lt, lte, prefix, reverse, limit)
         _check_filter(filter)
         with self._view() as reader, _walking(reader, walk) as cursor:
-            return _core.collect(cursor.fetch, self._codec.decoder.values, filter, walk.limit, CHUNK)
+            return _core.collect(fetches(cursor), self._codec.decoder.values, filter, walk.limit, CHUNK)
 
     def count(
         self,
@@ -253,7 +253,7 @@ class ReadVerbs:
             cursor = self._store.cursor(reader, walk.start, walk.stop, reverse=walk.reverse, values=True)
         try:
             while left is None or left > 0:
-                rows = cursor.fetch(CHUNK if left is None or keep else min(CHUNK, left))
+                rows = cursor.fetch_rows(CHUNK if left is None or keep else min(CHUNK, left))
                 if not rows:
                     return
                 pairs = self._codec.decoder.items(rows)

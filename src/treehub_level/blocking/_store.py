@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
 from .. import _core
-from ..backends.base import Backend, Cursor, Entry, Reader, Snapshot
+from ..backends.base import Backend, Cursor, Entry, Reader, Rows, Snapshot, fetches
 from ..errors import CorruptionError, LevelError, NotOpenError, StateError, StorageError
 from ..modes import AnyMode, Plan, Step, read_cid
 from ..types import Mode
@@ -342,6 +342,11 @@ class Handle:
         """See `Cursor.fetch`."""
         with self._store.gate, self._lock:
             return self._live().fetch(limit)
+
+    def fetch_rows(self, limit: int) -> Rows:
+        """The same, in one piece where the engine can do so."""
+        with self._store.gate, self._lock:
+            return fetches(self._live())(limit)
 
     def fetch_keys(self, limit: int) -> list[bytes]:
         """See `Cursor.fetch_keys`."""
