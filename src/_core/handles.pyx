@@ -152,19 +152,19 @@ cdef class Cursor(_Handle):
 
     def fetch(self, Py_ssize_t limit):
         cdef Chunk chunk = Chunk(NULL, 0, 0)
-        cdef Py_ssize_t index, count = self.fill(&chunk, limit, True)
+        cdef Py_ssize_t index = 0, count = self.fill(&chunk, limit, True)
         cdef const char *at = chunk.bytes
         cdef PackedRow row
         cdef list rows
         try:
             rows = PyList_New(count)
-            for index in range(count):
-                next_row(&at, chunk.bytes + chunk.used, &row)
+            while next_row(&at, chunk.bytes + chunk.used, &row):
                 pair = (
                     PyBytes_FromStringAndSize(row.key, row.key_size), PyBytes_FromStringAndSize(row.value, row.value_size)
                 )
                 Py_INCREF(pair)
                 PyList_SET_ITEM(rows, index, pair)
+                index += 1
             return rows
         finally:
             self.give_back(&chunk)
@@ -179,17 +179,17 @@ cdef class Cursor(_Handle):
 
     def fetch_keys(self, Py_ssize_t limit):
         cdef Chunk chunk = Chunk(NULL, 0, 0)
-        cdef Py_ssize_t index, count = self.fill(&chunk, limit, False)
+        cdef Py_ssize_t index = 0, count = self.fill(&chunk, limit, False)
         cdef const char *at = chunk.bytes
         cdef PackedRow row
         cdef list keys
         try:
             keys = PyList_New(count)
-            for index in range(count):
-                next_row(&at, chunk.bytes + chunk.used, &row)
+            while next_row(&at, chunk.bytes + chunk.used, &row):
                 key = PyBytes_FromStringAndSize(row.key, row.key_size)
                 Py_INCREF(key)
                 PyList_SET_ITEM(keys, index, key)
+                index += 1
             return keys
         finally:
             self.give_back(&chunk)

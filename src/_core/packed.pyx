@@ -39,6 +39,8 @@ cdef bint next_row(const char **at, const char *end, PackedRow *row) noexcept no
     if row.key_size > left or row.value_size > left - row.key_size:
         return False
     row.key = at[0] + ROW_HEAD
-    row.value = NULL if sizes[1] == NO_VALUE else row.key + row.key_size
-    at[0] = row.key + row.key_size + row.value_size
+    row.value = row.key + row.key_size
+    at[0] = row.value + row.value_size
+    if sizes[1] == NO_VALUE:
+        row.value = NULL
     return True
