@@ -98,7 +98,7 @@ class Hub:
     async def __aenter__(self) -> Hub:
         if self.is_open:
             raise StateError("this hub is open already")
-        await asyncio.to_thread(self._prepare)
+        await asyncio.to_thread(self.prepare)
         # Locks and events belong to one event loop, and this may be another one than last time.
         self._turn, self._released, self.stopping = asyncio.Lock(), asyncio.Event(), asyncio.Event()
         self._served = {name: _Served(level, lent=True) for name, level in self._lent.items()}
@@ -121,7 +121,14 @@ class Hub:
         """Refuse new requests, and let those that wait for something stop waiting. Stopping twice is harmless."""
         self.stopping.set()
 
-    def _prepare(self) -> None:
+    def prepare(self) -> None:
+        """Make the stores that are to be made, and see whether all can be served. Opening the hub does it, too.
+
+        Raises:
+            StorageError: There is no such root, or a store cannot be made in it.
+            LevelError: A store that is to be made is there already, and cannot be opened.
+            ValueError: The root is a store whose directory's name cannot name a database.
+        """
         if self._root is None:
             if self._create:
                 raise ValueError("create= names stores in a root, and this hub has none")
