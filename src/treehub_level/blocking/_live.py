@@ -44,6 +44,7 @@ class LiveSession:
         self._allowance = Allowance()
         self._condition = threading.Condition()
         self._stirred = False
+        self._interruptions = 0
         self._poll: _Poll | None = None
         self._thread = threading.Thread(target=self._run, name="treehub-level-live", daemon=True)
 
@@ -72,6 +73,7 @@ class LiveSession:
         """Leave the server alone until `resume`. What is on its way is given up, which is safe."""
         with self._condition:
             self._pace.pause()
+            self._interruptions += 1
         self._stir()
 
     def resume(self) -> None:
@@ -132,6 +134,7 @@ class LiveSession:
     def _end(self) -> None:
         with self._condition:
             self._pace.end()
+            self._interruptions += 1
         self._stir()
 
     def _tell(self) -> None:
@@ -218,9 +221,13 @@ class LiveSession:
 
     def _carry(self, request: dict[str, Any]) -> Any:
         """Carry a message to the server and back, unless the session is paused or ended meanwhile."""
+        with self._condition:
+            before = self._interruptions
+            if self._pace.state == "stopped":
+                raise _GivenUpError
         reply = self._call(lambda: self._exchange(request))
         with self._condition:
-            self._condition.wait_for(lambda: reply.done() or self._pace.state == "stopped")
+            self._condition.wait_for(lambda: reply.done() or self._interruptions > before)
         if not reply.done():
             raise _GivenUpError
         return reply.result()

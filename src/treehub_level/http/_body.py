@@ -30,18 +30,16 @@ class Body:
 
     Args:
         headers: Its headers, names in lower case.
-        most: The most bytes that it may have.
 
     Raises:
         TransportError: An encoding that is not understood here.
     """
 
-    def __init__(self, headers: Mapping[str, str], *, most: int = MAX_REPLY) -> None:
+    def __init__(self, headers: Mapping[str, str]) -> None:
         encoding = headers.get("content-encoding", "").strip().lower()
         if encoding not in ("", "identity", "gzip"):
             raise TransportError(f"the reply is encoded as {encoding!r:.40}, which was not asked for")
         self._decoder = zlib.decompressobj(wbits=31) if encoding == "gzip" else None
-        self._most = most
         self._received = 0
         self._decoded = 0
 
@@ -62,12 +60,12 @@ class Body:
         if self._decoder is not None:
             try:
                 # One byte more than is allowed: a bomb is noticed, and not inflated.
-                data = self._decoder.decompress(data, self._most - self._decoded + 1)
+                data = self._decoder.decompress(data, MAX_REPLY - self._decoded + 1)
             except zlib.error as error:
                 raise UnansweredError("the reply is damaged", sent=True) from error
         self._decoded += len(data)
-        if self._decoded > self._most:
-            raise TransportError(f"the reply has more than {self._most:,} bytes: ask for less at once")
+        if self._decoded > MAX_REPLY:
+            raise TransportError(f"the reply has more than {MAX_REPLY:,} bytes: ask for less at once")
         return data
 
     def end(self) -> None:

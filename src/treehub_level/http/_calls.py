@@ -14,6 +14,7 @@ from urllib.parse import urlencode
 
 import orjson
 
+from ..blocking._reading import check_limit
 from ..blocking._serving import check_wait
 from ..errors import ProtocolError, TransportError
 from ..replication.live import backoff
@@ -126,8 +127,7 @@ class Calls:
     def changes(self, cid: int, limit: int | None, wait: float) -> Doing[Changes]:
         """See ``ServerVerbs.changes``."""
         check_cid(cid)
-        if limit is not None and (type(limit) is not int or limit < 0):
-            raise ValueError(f"a limit is None or an int >= 0, not {limit!r:.80}")
+        check_limit(limit)
         seconds = check_wait(wait)
         found: list[Change] = []
         while True:
@@ -264,11 +264,8 @@ def check_token(token: object) -> str:
 
 
 def _headers(call: Call, token: str | None, accept: str) -> dict[str, str]:
-    headers = {
-        "Accept": accept,
-        "Accept-Encoding": "gzip" if accept == _JSON else "identity",
-        "User-Agent": "treehub-level",
-    }
+    encoding = "gzip" if accept == _JSON else "identity"
+    headers = {"Accept": accept, "Accept-Encoding": encoding, "User-Agent": "treehub-level"}
     if call.body is not None:
         headers["Content-Type"] = _JSON
     if token is not None:

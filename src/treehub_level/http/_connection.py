@@ -9,7 +9,7 @@ from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 
 try:
-    import httpx
+    import httpx as httpx
 except ImportError as error:
     raise ImportError(
         'treehub_level.http.RemoteServer needs httpx: pip install "treehub-level[http]"', name=error.name

@@ -21,12 +21,13 @@ T = TypeVar("T")
 class RemoteServer:
     """The twin of ``treehub_level.http.RemoteServer``, without ``await``: ``client.sync(RemoteServer(url))``.
 
-    Connections are kept for the next call; close it, or use it in a ``with`` block. Whatever can be repeated safely is, a few times, if there is no
-    answer, or one that says to come again.
+    Connections are kept for the next call; close it, or use it in a ``with`` block. Whatever can be repeated safely is,
+    a few times, if there is no answer, or one that says to come again.
 
     Args:
         url: ``http(s)://HOST[:PORT]/v1/NAME``: the address of a database.
-        token: The token, or a callable that gives one: it is called before the first request, and again when the server refuses the token.
+        token: The token, or a callable that gives one: it is called before the first request, and again when the server
+            refuses the token.
         timeout: Seconds of silence after which a server counts as dead.
         retries: Times that a call is repeated.
         insecure: Whether the token may be sent to another machine without encryption.
@@ -133,8 +134,7 @@ class RemoteServer:
         if not callable(source):
             return None if renew else source
         if renew or self._token is None:
-            given = source()
-            self._token = check_token(given)
+            self._token = check_token(source())
         return self._token
 
 

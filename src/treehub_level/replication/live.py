@@ -80,6 +80,7 @@ class Pace:
         self._can_wait = can_wait
         self._rng = rng
         self._failures = 0
+        self._hasty = 0
         self._connected = False
         self._wanted = True
         self._asked = 0
@@ -137,8 +138,11 @@ class Pace:
         """
         self._wanted = self._wanted or news is News.MORE
         if news is News.NONE and elapsed < wait / 2:
-            # It has nothing to say, and does not wait: asking again at once would be a busy loop.
-            self.due = now + self._interval
+            # It has nothing to say, and does not wait, or is about to close: asking at once would be a busy loop.
+            self._hasty += 1
+            self.due = now + min(self._interval, backoff(self._hasty, None, lambda: 1.0))
+        else:
+            self._hasty = 0
 
     def failed(self, error: Exception, now: float) -> None:
         """A synchronisation, or a question for news, failed."""
