@@ -12,7 +12,7 @@ from ._views import documented_by
 from .blocking._live import WAIT, check_options, not_in_sync, session_is_over, takes_wait
 from .blocking._live import LiveSession as BlockingLiveSession
 from .blocking._syncing import Ended, advance, transport_errors
-from .errors import NotOpenError, TransportError
+from .errors import TransportError
 from .replication.allowance import Allowance
 from .replication.live import News, Pace, State, Task
 
@@ -145,7 +145,8 @@ class LiveSession:
     async def _go_on(self) -> bool:
         assert self._loop is not None
         self._stirred.clear()
-        await self._look()
+        if self._pace.state == "idle":
+            await self._attempt(self._look())
         task = self._pace.next(self._loop.time())
         if task is Task.SYNC:
             await self._attempt(self._sync())
@@ -163,13 +164,10 @@ class LiveSession:
         await set_within(self._stirred, None if due is None else max(0, due - self._loop.time()))
 
     async def _look(self) -> None:
-        if self._pace.state != "idle":
-            return
-        with suppress(NotOpenError):
-            if await self._level._worker.read(self._twin._has_to_push, self._allowance):
-                self._pace.want()
+        if await self._level._worker.read(self._twin._has_to_push, self._allowance):
+            self._pace.want()
         if self._poll is not None and self._poll.reply.done():
-            await self._attempt(self._take_news())
+            await self._take_news()
 
     async def _attempt(self, act: Coroutine[Any, Any, None]) -> None:
         assert self._loop is not None

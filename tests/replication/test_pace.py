@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from treehub_level.errors import (
@@ -146,7 +148,7 @@ def test_rests_double_up_to_a_minute_and_begin_anew_after_a_success() -> None:
 def test_rests_are_jittered_in_full() -> None:
     assert offline(a_pace(jitter=0.0)).due == 0.0
     assert offline(a_pace(jitter=0.25)).due == 0.125
-    draws = {backoff(9, None, lambda: draw) for draw in (0.0, 0.5, 1.0)}
+    draws = {backoff(9, None, partial(float, draw)) for draw in (0.0, 0.5, 1.0)}
     assert draws == {0.0, MAX_BACKOFF / 2, MAX_BACKOFF}
     assert backoff(10**9, None, lambda: 1.0) == MAX_BACKOFF
 

@@ -7,10 +7,9 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
-from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
-from ..errors import LevelError, NotOpenError, StateError, TransportError
+from ..errors import LevelError, StateError, TransportError
 from ..replication.allowance import Allowance
 from ..replication.live import News, Pace, State, Task
 from ._syncing import ClientVerbs, Ended, advance, blocking_exchange_of, converse, transport_errors
@@ -160,7 +159,8 @@ class LiveSession:
     def _go_on(self) -> bool:
         with self._condition:
             self._stirred = False
-        self._look()
+        if self._pace.state == "idle":
+            self._attempt(self._look)
         with self._condition:
             task = self._pace.next(time.monotonic())
         if task is Task.SYNC:
@@ -180,13 +180,10 @@ class LiveSession:
 
     def _look(self) -> None:
         """Whether there is something to push, or the server has answered the question for news."""
-        if self._pace.state != "idle":
-            return
-        with suppress(NotOpenError):
-            if self._level._has_to_push(self._allowance):
-                self._pace.want()
+        if self._level._has_to_push(self._allowance):
+            self._pace.want()
         if self._poll is not None and self._poll.reply.done():
-            self._attempt(self._take_news)
+            self._take_news()
 
     def _attempt(self, act: Callable[[], None]) -> None:
         try:
