@@ -4,31 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import pytest
 from bridge import Bridge
 from stores import Stores
+from waiting import PATIENCE, until
 
 from treehub_level import Level, ModeError, NotOpenError, StateError, StoreMismatchError, TransportError
-
-PATIENCE = 20.0
-
-
-async def until(condition: Callable[[], Any]) -> None:
-    """Wait until something is so, in both APIs."""
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        found = condition()
-        if asyncio.iscoroutine(found) or asyncio.isfuture(found):
-            found = await found
-        if found:
-            return
-        assert time.monotonic() < deadline, "it did not happen"
-        await asyncio.sleep(0.005)
 
 
 async def holds(level: Any, key: str, value: Any) -> bool:
