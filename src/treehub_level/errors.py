@@ -16,6 +16,7 @@
         ├── CIDMismatchError    LEVEL_CID_MISMATCH
         ├── StoreMismatchError  LEVEL_STORE_MISMATCH
         ├── ProtocolError       LEVEL_PROTOCOL
+        │   └── ForbiddenError  LEVEL_FORBIDDEN
         └── TransportError      LEVEL_TRANSPORT
 
 Codes are stable, messages are not: programs compare ``error.code``, people read ``str(error)``.
@@ -145,6 +146,12 @@ class ProtocolError(SyncError):
     """A malformed or impossible message. Nothing was written."""
 
     code = "LEVEL_PROTOCOL"
+
+
+class ForbiddenError(ProtocolError):
+    """A message that asks for more than its sender may see or change. Nothing was written."""
+
+    code = "LEVEL_FORBIDDEN"
 
 
 class TransportError(SyncError):

@@ -26,6 +26,7 @@ TREE = {
     "CIDMismatchError": ("LEVEL_CID_MISMATCH", "SyncError"),
     "StoreMismatchError": ("LEVEL_STORE_MISMATCH", "SyncError"),
     "ProtocolError": ("LEVEL_PROTOCOL", "SyncError"),
+    "ForbiddenError": ("LEVEL_FORBIDDEN", "ProtocolError"),
     "TransportError": ("LEVEL_TRANSPORT", "SyncError"),
 }
 

@@ -8,9 +8,10 @@ import orjson
 import pytest
 
 from treehub_level.backends.memory import MemoryBackend
-from treehub_level.errors import CorruptionError, ProtocolError, StoreMismatchError
+from treehub_level.errors import CorruptionError, ForbiddenError, StoreMismatchError
 from treehub_level.modes import Server
 from treehub_level.replication import server as server_half
+from treehub_level.replication.access import Access
 from treehub_level.replication.messages import Request
 from treehub_level.replication.server import exchange_step
 
@@ -22,7 +23,7 @@ PADDING = "x" * (3 << 20)
 def exchange_as(server: Store, principal: str | None, **fields: Any) -> Message:
     mode = server._store.mode
     assert isinstance(mode, Server)
-    return server._store.step(exchange_step(Request.from_dict(ask(**fields)), mode, principal=principal)).to_dict()
+    return server._store.step(exchange_step(Request.from_dict(ask(**fields)), mode, Access(principal))).to_dict()
 
 
 # ------------------------------------------------------------------------------------------ 1: who is asked, by whom
@@ -44,7 +45,7 @@ def test_a_client_id_belongs_to_the_first_principal_that_used_it() -> None:
     server = a_server()
     exchange_as(server, "alice", changes=[["a", 1]])
     for principal in ("mallory", None):
-        with unchanged(server), pytest.raises(ProtocolError, match="belongs to somebody else"):
+        with unchanged(server), pytest.raises(ForbiddenError, match="belongs to somebody else"):
             exchange_as(server, principal, cid=1, seq=2, changes=[["a", 2]])
     assert exchange_as(server, "alice", cid=1, seq=2, nonce="1" * 32, changes=[["a", 2]])["ack"][:2] == [1, 2]
 
@@ -53,7 +54,7 @@ def test_a_client_id_used_in_process_belongs_to_the_first_principal_that_comes_w
     server = a_server()
     exchange_as(server, None, changes=[["a", 1]])
     exchange_as(server, "alice", cid=1, seq=2, changes=[["a", 2]])
-    with pytest.raises(ProtocolError, match="belongs to somebody else"):
+    with pytest.raises(ForbiddenError, match="belongs to somebody else"):
         exchange_as(server, "mallory", cid=2, seq=3, changes=[["a", 3]])
 
 

@@ -255,8 +255,8 @@ def _is_far_in_records(exchange: Any) -> bool:
 _RECORD: Final = server_half._Exchange._decision
 
 
-def _forgetting_what_was_taken_back(exchange: Any, ack: Any, principal: Any) -> Any:
-    key, record = _RECORD(exchange, ack, principal)
+def _forgetting_what_was_taken_back(exchange: Any, ack: Any) -> Any:
+    key, record = _RECORD(exchange, ack)
     return (key, record) if ack.epoch else (key + b"/nowhere", record)
 
 

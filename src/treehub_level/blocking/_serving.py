@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 from ..codecs import Codec
 from ..errors import ModeError, NotOpenError
 from ..modes import Server
+from ..replication.access import FULL, Access
 from ..replication.log import Compaction, read_log
-from ..replication.messages import Request
+from ..replication.messages import Reply, Request
 from ..replication.seed import change_step, check_cid, decode_record, read_changes
 from ..replication.server import exchange_step, is_idle
 from ..types import Change, Changes
@@ -135,9 +136,14 @@ class ServerVerbs:
 
     def _exchange(self, request: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
         """The reply now, and whether it brings the client nothing."""
+        reply, nothing = self._answer(request, FULL)
+        return reply.to_dict(), nothing
+
+    def _answer(self, request: object, access: Access) -> tuple[Reply, bool]:
+        """The reply as it is inside, where changes are bytes, and whether it brings the client nothing."""
         mode = self._server("exchange")
-        reply = self._store.step(exchange_step(Request.from_dict(request), mode))
-        return reply.to_dict(), is_idle(reply)
+        reply = self._store.step(exchange_step(Request.from_dict(request), mode, access))
+        return reply, is_idle(reply)
 
     def _wait_for_news(self, look: Callable[[], tuple[T, bool]], wait: float) -> T:
         """What ``look`` finds, as soon as that is something, or at the end of the wait, or of the level."""

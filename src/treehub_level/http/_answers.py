@@ -12,6 +12,7 @@ import orjson
 
 from ..errors import (
     CIDMismatchError,
+    ForbiddenError,
     InvalidKeyError,
     InvalidValueError,
     LevelError,
@@ -26,7 +27,8 @@ MAX_RETRY_AFTER = 3600.0
 
 _SHOWN = 300
 _ERRORS: Mapping[str, type[LevelError]] = {
-    error.code: error for error in (InvalidKeyError, InvalidValueError, ProtocolError, StoreMismatchError)
+    error.code: error
+    for error in (ForbiddenError, InvalidKeyError, InvalidValueError, ProtocolError, StoreMismatchError)
 }
 _ADVICE = {
     401: "the token is missing, unknown, expired or revoked",
@@ -121,7 +123,7 @@ def _refusal(response: Response, where: str, token: str | None) -> LevelError:
         fields = document if isinstance(document, dict) else {}
     message = _clean(str(fields.get("message", "")), token)
     code = fields.get("code")
-    if status < 500 and isinstance(code, str):
+    if status in (400, 403, 409, 421) and isinstance(code, str):
         expected, got = fields.get("expected"), fields.get("got")
         if code == CIDMismatchError.code and type(expected) is int and type(got) is int:
             return CIDMismatchError(message, expected=expected, got=got)

@@ -131,12 +131,15 @@ class Calls:
         seconds = check_wait(wait)
         found: list[Change] = []
         while True:
-            count = PAGE if limit is None else min(PAGE, limit - len(found))
+            # A server is asked for one change at least, if only to see whether there is any.
+            count = PAGE if limit is None else max(1, min(PAGE, limit - len(found)))
             query = {"since": cid, "limit": count, **({"wait": seconds} if seconds and not found else {})}
             call = Call("GET", "/changes", query, wait=seconds)
             page = read_changes((yield from self._call(call)))
             if page.cid < cid or len(page.changes) > count:
                 raise ProtocolError(f"the server's changes after CID {cid} are those of another question")
+            if limit == 0:
+                return Changes(cid, [], bool(page.changes))
             found += page.changes
             if not page.has_more or not page.changes or len(found) == limit:
                 return Changes(page.cid, found, page.has_more)
@@ -159,7 +162,7 @@ class Calls:
         """See ``ServerVerbs.watch``. A connection that breaks is made again, behind the last change that came."""
         if since is None:
             since = (yield from self.info()).get("cid")
-        check_cid(since)
+        since = check_cid(since)
         failures = 0
         while True:
             call = Call("GET", "/watch", {"since": since})
@@ -168,11 +171,13 @@ class Calls:
                 reader = EventReader()
                 while data := (yield Receive()):
                     for event in reader.feed(data):
-                        since = _read_event_id(event.id)
-                        change = read_change(_decode(event.data))
-                        change.cid = since
-                        failures = 0
-                        yield Deliver(change)
+                        reached = _read_event_id(event.id)
+                        if reached > since:
+                            since, failures = reached, 0
+                        if event.data:
+                            change = read_change(_decode(event.data))
+                            change.cid = reached
+                            yield Deliver(change)
                 error = TransportError(f"{self._address.url} ended the stream of changes")
             except UnansweredError as lost:
                 error = _transport_error(f"{self._address.url} ended the stream of changes: {lost}", lost)

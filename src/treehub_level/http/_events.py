@@ -15,8 +15,14 @@ class Event(NamedTuple):
     data: str
 
 
+_COMMENT = Event("", "")
+
+
 class EventReader:
-    """Cuts a stream into events, whatever pieces it comes in. Comments, which keep a connection open, are skipped."""
+    """Cuts a stream into events, whatever pieces it comes in. Comments, which keep a connection open, are skipped.
+
+    An event may be an id alone, which says how far the stream has come.
+    """
 
     def __init__(self) -> None:
         self._rest = b""
@@ -31,7 +37,7 @@ class EventReader:
         if len(self._rest) > MAX_REPLY:
             raise ProtocolError(f"an event of the server has more than {MAX_REPLY:,} bytes")
         events = map(_parse, blocks)
-        return [event for event in events if event.data]
+        return [event for event in events if event != _COMMENT]
 
 
 def _parse(block: bytes) -> Event:

@@ -6,14 +6,16 @@ After a compaction it has gaps: CIDs keep their numbers.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 
 import orjson
 
 from .. import _core
-from ..backends.base import Entry, Reader, Row, Transaction
+from ..backends.base import Cursor, Entry, Reader, Row, Transaction
 from ..errors import CorruptionError
 from ..modes import Plan, Server, read_record
+from .access import Access
 
 #: Records that one step of a compaction looks at; between two steps other writers have their turn.
 COMPACTION_STEP = 1000
@@ -41,19 +43,47 @@ def read_log(reader: Reader, space: _core.KeySpace, after: int, limit: int, max_
     Raises:
         CorruptionError: A key in the log's range is no change id.
     """
-    page: list[tuple[int, bytes]] = []
     if after >= _core.MAX_CID:
-        return page
-    size, count = 0, _FETCH_FIRST
+        return []
     with closing(reader.scan(space.log_key(after + 1), space.log_stop)) as cursor:
-        while len(page) < limit and (rows := cursor.fetch(min(count, limit - len(page)))):
-            for key, record in rows:
-                size += len(record)
-                if size > max_bytes and page:
-                    return page
-                page.append((_parse(space, key), record))
-            count = _FETCH_SMALL if size < _SMALL_BYTES * len(page) else _FETCH_FIRST
+        return [(_parse(space, key), record) for key, record in read_rows(cursor, limit, max_bytes)]
+
+
+def read_rows(cursor: Cursor, limit: int, max_bytes: int) -> list[Row]:
+    """The next rows, in bounded memory: at most ``limit``, and of at most ``max_bytes``, but one however large it is.
+
+    The cursor may have read further.
+    """
+    page: list[Row] = []
+    size, count = 0, _FETCH_FIRST
+    while len(page) < limit and (rows := cursor.fetch(min(count, limit - len(page)))):
+        for row in rows:
+            size += len(row[1])
+            if size > max_bytes and page:
+                return page
+            page.append(row)
+        count = _FETCH_SMALL if size < _SMALL_BYTES * len(page) else _FETCH_FIRST
     return page
+
+
+def keys_of(records: Iterable[tuple[int, bytes]]) -> Iterator[bytes]:
+    """The key of each record of the log.
+
+    Raises:
+        CorruptionError: A record that cannot be read.
+    """
+    for cid, record in records:
+        try:
+            yield _core.split_record(record)[0]
+        except ValueError as error:
+            raise CorruptionError(f"change {cid} cannot be read: {record!r:.80}") from error
+
+
+def seen_of(records: list[tuple[int, bytes]], access: Access) -> list[tuple[int, bytes]]:
+    """Those of the log's records whose keys may be seen."""
+    if not access.prefix:
+        return records
+    return [record for record, key in zip(records, keys_of(records), strict=True) if access.sees(key)]
 
 
 def last_logged(reader: Reader, space: _core.KeySpace) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
-from typing import Final
+from typing import Final, NamedTuple
 
 import orjson
 
@@ -17,8 +17,9 @@ from ..backends.base import Entry, Reader, Transaction
 from ..errors import CIDMismatchError, CorruptionError, ProtocolError, StateError
 from ..modes import Client, Plan, Server, Step, read_record
 from ..types import Change, Changes
+from .access import FULL, Access
 from .journal import Lost, journal_entries
-from .log import read_floor, read_log
+from .log import read_floor, read_log, seen_of
 
 #: Rows that are read at a time.
 _FETCH: Final = 1000
@@ -53,12 +54,34 @@ def decode_record(record: bytes, cid: int | None = None) -> Change:
     return change
 
 
+class Part(NamedTuple):
+    """A part of the log, as it is stored.
+
+    Attributes:
+        cid: Where it ends: the CID of its last record, seen or not, or the one asked after if there is none.
+        records: The CID of each change that may be seen, and its record.
+        has_more: Whether the log goes on behind it.
+    """
+
+    cid: int
+    records: list[tuple[int, bytes]]
+    has_more: bool
+
+
 def read_changes(reader: Reader, space: _core.KeySpace, head: int, since: int, limit: int) -> Changes:
     """The page of the log behind ``since``, for a server whose CID is ``head``.
 
     Raises:
         CIDMismatchError: ``since`` lies beyond the log, or below what the log can still tell.
     """
+    part = read_part(reader, space, head, since, limit, max_bytes=1 << 62)
+    return Changes(part.cid, [decode_record(record, cid) for cid, record in part.records], part.has_more)
+
+
+def read_part(
+    reader: Reader, space: _core.KeySpace, head: int, since: int, limit: int, max_bytes: int, access: Access = FULL
+) -> Part:
+    """See `read_changes`."""
     if since > head:
         raise CIDMismatchError(
             f"changes after CID {since} were asked of a server at CID {head}: it was restored, or is another one",
@@ -72,19 +95,26 @@ def read_changes(reader: Reader, space: _core.KeySpace, head: int, since: int, l
             expected=floor,
             got=since,
         )
-    page = read_log(reader, space, since, limit + 1, max_bytes=1 << 62)
-    has_more = len(page) > limit
-    changes = [decode_record(record, cid) for cid, record in page[:limit]]
-    return Changes(page[limit - 1][0] if has_more and limit else page[-1][0] if changes else since, changes, has_more)
+    records = read_log(reader, space, since, limit, max_bytes)
+    reached = records[-1][0] if records else since
+    has_more = bool(read_log(reader, space, reached, 1, 1))
+    return Part(reached, seen_of(records, access), has_more)
 
 
-def change_step(mode: Server, base: int, entries: Sequence[Entry]) -> Step[int]:
-    """The seed's push: take the changes if ``base`` is the CID now, and answer with the new CID."""
+def change_step(mode: Server, base: int, entries: Sequence[Entry], access: Access = FULL) -> Step[int]:
+    """The seed's push: take the changes if ``base`` is the CID now, and answer with the new CID.
+
+    Raises:
+        ProtocolError: A key twice.
+        ForbiddenError: A key that may not be written (in the step).
+        CIDMismatchError: Another CID (in the step).
+    """
     keys = {key for key, _ in entries}
     if len(keys) < len(entries):
         raise ProtocolError("a push holds a key twice: send the last change of each key only")
 
     def step(transaction: Transaction, cid: int) -> Plan[int]:
+        access.check_write(keys)
         if base != cid:
             raise CIDMismatchError(
                 f"the push starts from CID {base}, this server is at CID {cid}: pull first", expected=cid, got=base

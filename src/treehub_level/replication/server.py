@@ -16,9 +16,10 @@ import orjson
 
 from .. import _core
 from ..backends.base import Entry, Reader, Transaction
-from ..errors import CorruptionError, ProtocolError, StoreMismatchError
+from ..errors import CorruptionError, ForbiddenError, ProtocolError, StoreMismatchError
 from ..modes import Epoch, Plan, Server, Step, read_record
-from .log import read_floor, read_log
+from .access import FULL, Access
+from .log import keys_of, read_floor, read_log, seen_of
 from .messages import MAX_BYTES, Ack, Forked, Keys, LogPage, Reply, Request, Reset, encode_changes
 
 #: Records that are read at a time where only their keys matter.
@@ -41,16 +42,20 @@ class Decision(NamedTuple):
     principal: str | None
 
 
-def exchange_step(request: Request, mode: Server, *, principal: str | None = None) -> Step[Reply]:
+def exchange_step(request: Request, mode: Server, access: Access = FULL) -> Step[Reply]:
     """Answer one request. The first rule that matches decides.
+
+    Whoever may see only a part of the keys gets the log and the keys of that part. To them it looks like a log that
+    was compacted: CIDs go on over what is left out.
 
     Args:
         request: What the client asks.
         mode: The server.
-        principal: Who asks; ``None`` in this very process, or where nobody needs to say.
+        access: Who asks, and what they may see and change.
 
     Raises:
-        ProtocolError: A malformed change, or a client id of another principal (in the step).
+        ProtocolError: A malformed change.
+        ForbiddenError: A push of what may not be changed, or a client id of another principal (in the step).
         StoreMismatchError: The request is for another server.
     """
     push = _encode_push(request, mode.space)
@@ -61,7 +66,7 @@ def exchange_step(request: Request, mode: Server, *, principal: str | None = Non
         )
 
     def step(transaction: Transaction, head: int) -> Plan[Reply]:
-        return _Exchange(request, push, mode, transaction, head).answer(principal)
+        return _Exchange(request, push, mode, access, transaction, head).answer()
 
     return step
 
@@ -69,23 +74,28 @@ def exchange_step(request: Request, mode: Server, *, principal: str | None = Non
 class _Exchange:
     """One request, and the moment at which it is answered."""
 
-    def __init__(self, request: Request, push: list[Entry], mode: Server, transaction: Transaction, head: int) -> None:
+    def __init__(
+        self, request: Request, push: list[Entry], mode: Server, access: Access, transaction: Transaction, head: int
+    ) -> None:
         self._request = request
         self._push = push
         self._mode = mode
+        self._access = access
         self._transaction = transaction
         self._head = head
         self._address = mode.store_id, request.nonce, request.cid
 
-    def answer(self, principal: str | None) -> Plan[Reply]:
+    def answer(self) -> Plan[Reply]:
         request = self._request
+        if self._push:
+            self._access.check_write(key for key, _ in self._push)
         ack: Ack | None = None
         rejected: list[str] = []
 
         decision = read_decision(self._transaction, self._mode.space, request.client)
         if decision is not None:
-            if decision.principal not in (None, principal):
-                raise ProtocolError(f"the client id {request.client} belongs to somebody else: take a new one")
+            if decision.principal not in (None, self._access.principal):
+                raise ForbiddenError(f"the client id {request.client} belongs to somebody else: take a new one")
             if self._push and (request.seq, request.nonce) == (decision.seq, decision.nonce):
                 ack, rejected = decision.ack, self._unproven(decision.ack)
             elif self._push and request.seq <= decision.seq:
@@ -109,7 +119,7 @@ class _Exchange:
             epochs=self._news(epochs),
             ack=ack,
             rejected=rejected,
-            records=records,
+            records=seen_of(records, self._access),
         )
         if not self._push or ack is not None:
             return Plan(page)
@@ -117,21 +127,21 @@ class _Exchange:
             page.more = True
             return Plan(page)
         if request.withdraw:
-            return self._refuse(page, principal)
-        return self._decide(page, principal)
+            return self._refuse(page)
+        return self._decide(page)
 
     def _is_far(self) -> bool:
         """Whether the client is too far behind for its push: in CIDs, since compaction cannot shrink that distance."""
         return self._head - self._request.cid > self._request.limit
 
-    def _decide(self, page: LogPage, principal: str | None) -> Plan[Reply]:
+    def _decide(self, page: LogPage) -> Plan[Reply]:
         """Take from the push what nobody has changed since the client's CID; the server wins the rest.
 
         All of the log behind that CID judges, even where the page was cut before its end.
         """
-        foreign = set(_keys_of(page.records))
+        foreign = set(keys_of(page.records))
         if page.more:
-            foreign.update(_keys_of(self._behind(page.cid, self._head)))
+            foreign.update(keys_of(self._behind(page.cid, self._head)))
         accepted = [entry for entry in self._push if entry[0] not in foreign]
         page.rejected = _texts(key for key, _ in self._push if key in foreign)
         page.ack = Ack(self._head, self._head, None)
@@ -145,17 +155,17 @@ class _Exchange:
         page.head = after
         page.cid = page.cid if page.more else after
         page.epochs = self._news(epochs)
-        batch = [*written.batch, self._decision(page.ack, principal)]
+        batch = [*written.batch, self._decision(page.ack)]
         return Plan(page, batch, written.cid, durable=True, committed=written.committed)
 
-    def _refuse(self, page: LogPage, principal: str | None) -> Plan[Reply]:
+    def _refuse(self, page: LogPage) -> Plan[Reply]:
         """Refuse a push that is taken back, for ever: a copy of it may still be on its way."""
         page.rejected = _texts(key for key, _ in self._push)
         page.ack = Ack(self._head, self._head, None)
-        return Plan(page, [self._decision(page.ack, principal)], durable=True)
+        return Plan(page, [self._decision(page.ack)], durable=True)
 
-    def _decision(self, ack: Ack, principal: str | None) -> Entry:
-        record = orjson.dumps([self._request.seq, self._request.nonce, *ack, principal])
+    def _decision(self, ack: Ack) -> Entry:
+        record = orjson.dumps([self._request.seq, self._request.nonce, *ack, self._access.principal])
         return _decision_key(self._mode.space, self._request.client), record
 
     def _unproven(self, ack: Ack) -> list[str]:
@@ -166,7 +176,7 @@ class _Exchange:
         """
         if ack.after - ack.before == len(self._push):
             return []
-        taken = set(_keys_of(self._behind(ack.before, ack.after)))
+        taken = set(keys_of(self._behind(ack.before, ack.after)))
         return _texts(key for key, _ in self._push if key not in taken)
 
     def _behind(self, after: int, to: int) -> Iterator[tuple[int, bytes]]:
@@ -185,8 +195,8 @@ class _Exchange:
 
     def _keys(self, after: str, epochs: list[Epoch]) -> Keys:
         space, limit = self._mode.space, self._request.limit
-        start = max(space.user_start, after.encode() + b"\0")
-        with closing(self._transaction.scan(start, None, values=False)) as cursor:
+        start, stop = self._access.bounds(max(space.user_start, after.encode() + b"\0"), None)
+        with closing(self._transaction.scan(start, stop, values=False)) as cursor:
             keys = cursor.fetch_keys(limit + 1)
         return Keys(*self._address, self._head, epochs, after, keys[:limit], end=len(keys) <= limit)
 
@@ -250,14 +260,6 @@ def _ends(epochs: Sequence[Epoch], last: int) -> dict[str, int]:
 
 def _decision_key(space: _core.KeySpace, client: str) -> bytes:
     return space.own_key(f"client/{client}")
-
-
-def _keys_of(records: Iterable[tuple[int, bytes]]) -> Iterator[bytes]:
-    for cid, record in records:
-        try:
-            yield _core.split_record(record)[0]
-        except ValueError as error:
-            raise CorruptionError(f"change {cid} cannot be read: {record!r:.80}") from error
 
 
 def _texts(keys: Iterable[bytes]) -> list[str]:

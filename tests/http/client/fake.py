@@ -69,6 +69,7 @@ class Fake:
                 reply = self.level.exchange(orjson.loads(request.content))
                 return httpx.Response(409 if reply["kind"] in ("reset", "forked") else 200, json=reply)
             case "GET", "/changes":
+                assert 1 <= int(query["limit"]) <= 1000
                 page = self.level.changes(int(query["since"]), int(query["limit"]))
                 changes = [list(change) for change in page.changes]
                 return httpx.Response(200, json={"cid": page.cid, "changes": changes, "has_more": page.has_more})
@@ -79,6 +80,7 @@ class Fake:
                 return httpx.Response(200, json={"server": "s", "cid": self.level.cid, "floor": 0, "mode": "server"})
             case "GET", "/watch":
                 page = self.level.changes(int(query["since"]), None)
+                assert request.headers["accept"] == "text/event-stream"
                 events = [f"id: {change.cid}\ndata: {json.dumps(change)}\n\n" for change in page.changes]
                 return httpx.Response(200, content=": hello\n\n" + "".join(events), headers=STREAM)
         return httpx.Response(404, json={"code": "LEVEL_NOT_FOUND", "message": "no such route"})

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from treehub_level import LevelError, ProtocolError, StateError, TransportError
+from treehub_level import ForbiddenError, LevelError, ProtocolError, StateError, TransportError
 from treehub_level.http import _body, _calls
 
 from .fake import STREAM, URL, Fake, json_error, portal
@@ -147,6 +147,12 @@ async def test_an_answer_that_says_no_is_final(remote: Remote, fake: Fake, statu
         await remote().info()
     assert raised.value.status == status
     assert len(fake.requests) == 1
+
+
+async def test_what_the_token_does_not_allow_is_forbidden(remote: Remote, fake: Fake) -> None:
+    fake.always = httpx.Response(403, json={"code": "LEVEL_FORBIDDEN", "message": "not this key"})
+    with pytest.raises(ForbiddenError, match="not this key"):
+        await remote().change(0, [["a", 1]])
 
 
 @pytest.mark.parametrize("status", [404, 413])

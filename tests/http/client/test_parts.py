@@ -105,11 +105,12 @@ def test_retry_after_is_seconds_or_a_date_beside_the_servers_own(
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
 @pytest.mark.parametrize("newline", [b"\n", b"\r\n"])
 def test_events_are_the_same_in_whatever_pieces_they_come(size: int, newline: bytes) -> None:
-    lines = [b": hello", b"", b"id: 1", b"data: [1,", b"data:2]", b"", b"event: x", b"id: 2", b"data: z", b"", b"id: 3"]
+    texts = ": hello", "", "id: 1", "data: [1,", "data:2]", "", "event: x", "id: 2", "data: z", "", "id: 3", "", "id: 4"
+    lines = [text.encode() for text in texts]
     stream = newline.join(lines)
     reader = EventReader()
     events = [event for start in range(0, len(stream), size) for event in reader.feed(stream[start : start + size])]
-    assert events == [Event("1", "[1,\n2]"), Event("2", "z")]
+    assert events == [Event("1", "[1,\n2]"), Event("2", "z"), Event("3", "")]
 
 
 def test_an_event_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from treehub_level import Change, CIDMismatchError, Level, ProtocolError, Put, StateError, StoreMismatchError, blocking
 
-from .fake import URL, Fake
+from .fake import STREAM, URL, Fake
 
 Remote = Callable[..., Any]
 
@@ -111,6 +111,13 @@ async def test_watch_goes_on_where_the_connection_broke(remote: Remote, fake: Fa
     await watching.aclose()
     assert taken == [["a", 1], ["b", 2]]
     assert [request.url.params["since"] for request in fake.requests] == ["0", "1"]
+
+
+async def test_watch_goes_on_behind_what_it_was_not_shown(remote: Remote, fake: Fake) -> None:
+    fake.faults.append(httpx.Response(200, headers=STREAM, content="id: 7\n\n: hello\n\nid: 9\n\n"))
+    fake.faults.append(httpx.Response(200, headers=STREAM, content='id: 10\ndata: ["a", 1]\n\n'))
+    assert await take(remote().watch(since=0), 1) == [(10, ["a", 1])]
+    assert [request.url.params["since"] for request in fake.requests] == ["0", "9"]
 
 
 async def test_watch_begins_now_unless_told_otherwise(remote: Remote, fake: Fake) -> None:

@@ -1,0 +1,113 @@
+"""Who may see and change only a part of the keys: the exchange and the seed's verbs within a key prefix."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from treehub_level.errors import ForbiddenError
+from treehub_level.modes import Server
+from treehub_level.replication.access import Access
+from treehub_level.replication.messages import Request
+from treehub_level.replication.seed import change_step, read_part
+from treehub_level.replication.server import exchange_step
+
+from .talk import Message, Store, a_client, a_server, ask, unchanged
+
+MINE = Access("alice", b"mine/")
+
+
+class Fenced:
+    """A server as one who holds a token for a part of the keys meets it."""
+
+    def __init__(self, server: Store, access: Access) -> None:
+        self._server = server
+        self._access = access
+
+    def exchange(self, request: Any) -> Message:
+        return self._server._answer(request, self._access)[0].to_dict()
+
+
+def step(server: Store, access: Access, **fields: Any) -> Message:
+    mode = server._store.mode
+    assert isinstance(mode, Server)
+    return server._store.step(exchange_step(Request.from_dict(ask(**fields)), mode, access)).to_dict()
+
+
+def a_shared_server() -> Store:
+    return a_server(**{"mine/a": 1, "theirs/a": 2, "mine/b": 3, "theirs/b": 4})
+
+
+def test_a_page_shows_the_keys_within_and_goes_on_over_the_others() -> None:
+    page = step(a_shared_server(), MINE)
+    assert page["page"] == [[1, ["mine/a", 1]], [3, ["mine/b", 3]]]
+    assert (page["cid"], page["head"], page["count"]) == (4, 4, 2)
+
+
+def test_keys_are_those_within() -> None:
+    assert step(a_shared_server(), MINE, reset=True, keys_after="")["keys"] == ["mine/a", "mine/b"]
+
+
+def test_a_client_within_a_prefix_syncs_in_both_directions_and_resets() -> None:
+    server, client = a_shared_server(), a_client()
+    client.put("mine/c", 5)
+    fenced = Fenced(server, MINE)
+    report = client.sync(fenced)
+    assert dict(client.query()) == {"mine/a": 1, "mine/b": 3, "mine/c": 5}
+    assert (report.pulled, report.pushed, client.cid) == (2, 1, server.cid)
+    server.delete("mine/a")
+    server.compact_log(drop_deletes_before=server.cid)
+    server.put("theirs/c", 6)
+    server.compact_log(drop_deletes_before=server.cid)
+    assert client.sync(fenced).reset
+    assert dict(client.query()) == {"mine/b": 3, "mine/c": 5}
+    assert client.cid == server.cid
+
+
+@pytest.mark.parametrize("changes", [[["theirs/a", 0]], [["mine/a", 0], ["theirs/a"]], [["mine", 0]]])
+def test_a_push_with_a_key_outside_is_refused_as_a_whole(changes: list[Any]) -> None:
+    server = a_shared_server()
+    with unchanged(server), pytest.raises(ForbiddenError, match="begin with 'mine/'"):
+        step(server, MINE, cid=4, changes=changes)
+
+
+def test_taking_back_a_key_outside_is_refused() -> None:
+    server = a_shared_server()
+    with unchanged(server), pytest.raises(ForbiddenError, match="begin with 'mine/'"):
+        step(server, MINE, cid=4, withdraw=["theirs/a"])
+
+
+@pytest.mark.parametrize("push", [{"changes": [["mine/a", 0]]}, {"withdraw": ["mine/a"]}])
+def test_who_may_only_read_pulls_and_does_not_push(push: Message) -> None:
+    server, reader = a_shared_server(), MINE._replace(write=False)
+    with unchanged(server):
+        assert step(server, reader)["count"] == 2
+        with pytest.raises(ForbiddenError, match="may read and not write"):
+            step(server, reader, cid=4, **push)
+
+
+def test_the_seeds_pull_shows_the_keys_within_and_goes_on_over_the_others() -> None:
+    server = a_shared_server()
+    mode = server._store.mode
+    assert isinstance(mode, Server)
+    part = read_part(server.memory, mode.space, 4, 0, 2, 1 << 20, MINE)
+    assert (part.cid, [cid for cid, _ in part.records], part.has_more) == (2, [1], True)
+    part = read_part(server.memory, mode.space, 4, 3, 2, 1 << 20, MINE)
+    assert (part.cid, part.records, part.has_more) == (4, [], False)
+
+
+def test_a_part_of_the_log_is_as_small_as_it_is_asked_to_be() -> None:
+    server = a_server(a="x" * 100, b="y" * 100)
+    mode = server._store.mode
+    assert isinstance(mode, Server)
+    part = read_part(server.memory, mode.space, 2, 0, 1000, 150)
+    assert (part.cid, part.has_more) == (1, True)
+
+
+def test_the_seeds_push_with_a_key_outside_is_refused() -> None:
+    server = a_shared_server()
+    mode = server._store.mode
+    assert isinstance(mode, Server)
+    with unchanged(server), pytest.raises(ForbiddenError, match="begin with 'mine/'"):
+        server._store.step(change_step(mode, 4, [(b"theirs/a", b"0")], MINE))
