@@ -16,10 +16,12 @@ class ServerProcess:
     Args:
         folder: Where its store is.
         arguments: Further ones of ``serve``.
+        prelude: Statements that are run first.
     """
 
-    def __init__(self, folder: Path, *arguments: str) -> None:
+    def __init__(self, folder: Path, *arguments: str, prelude: str = "") -> None:
         self._folder = folder
+        self._program = f"{prelude}from treehub_level.cli import main; main()"
         self._arguments = arguments
         self._process: subprocess.Popen[str] | None = None
         self.port = 0
@@ -32,12 +34,12 @@ class ServerProcess:
 
     def start(self) -> None:
         """Start it, on the same port as last time."""
-        command = [sys.executable, "-m", "treehub_level.cli", "serve", str(self._folder), "--create", "notes"]
+        command = [sys.executable, "-c", self._program, "serve", str(self._folder), "--create", "notes"]
         command += ["--port", str(self.port), *self._arguments]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
-        assert "http://" in line, f"it does not serve: {line!r}"
+        assert "://" in line, f"it does not serve: {line!r}"
         self.port = int(line.rpartition(":")[2])
 
     def stop(self) -> None:
