@@ -76,7 +76,7 @@ class ClientProcess:
 async def turmoil(
     folder: Path, server: ServerProcess, proxy: FaultProxy, url: str, *arguments: str, restart: bool = False
 ) -> tuple[list[Any], list[Any]]:
-    """Let clients write and synchronise through the proxy, then heal it. Returns what each has in the end, and its name."""
+    """Let clients write and synchronise through the proxy, then heal it: what each has in the end, and its name."""
     clients = [
         await ClientProcess.start(folder, f"client{number}", url, style, *arguments)
         for number, style in enumerate(STYLES)
