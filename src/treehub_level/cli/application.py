@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 
 from .. import BackendNotFoundError, LevelError, __version__, _core
 from ..backends import create
-from . import maintenance, records, replication, transfer
+from . import maintenance, records, replication, serving, transfer
 from .errors import CommandError
 from .options import JSON_WANTED
 from .output import print_error, print_line
@@ -95,9 +95,11 @@ for _command in (
     maintenance.upgrade,
     maintenance.adopt,
     maintenance.repair,
+    serving.serve,
 ):
     # To put a negative number is no unknown option.
     app.command(context_settings={"ignore_unknown_options": _command is records.put})(_command)
+app.add_typer(serving.token)
 
 
 def main() -> None:

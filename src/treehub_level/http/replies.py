@@ -1,0 +1,154 @@
+"""Answers: JSON, or lines of JSON, in small pieces, compressed if the client takes that."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import zlib
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
+from typing import Any, Final
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from ..replication.messages import LogPage, Reply
+from ..replication.seed import canonical
+from . import _zstd
+from .refusals import RefusedError
+
+JSON: Final = "application/json"
+LINES: Final = "application/x-ndjson"
+
+#: About how many bytes are sent at a time.
+PIECE: Final = 64 << 10
+#: Smaller answers do not become smaller.
+_WORTH_COMPRESSING: Final = 1 << 10
+
+
+class Answer(Response):
+    """An answer in pieces. A single one has a length; several are sent one after the other, as the client takes them.
+
+    Args:
+        request: What is answered: it says what the client understands.
+        pieces: The body.
+        status: The HTTP status.
+        media_type: What the body is.
+    """
+
+    def __init__(self, request: Request, pieces: Iterable[bytes], *, status: int = 200, media_type: str = JSON) -> None:
+        pieces = iter(pieces)
+        head = [*islice(pieces, 2)]
+        self._pieces = chain(head, pieces)
+        self._is_large = len(head) > 1
+        self._compressor = None
+        self.status_code = status
+        self.background = None
+        self.raw_headers = [(b"content-type", media_type.encode()), (b"vary", b"accept, accept-encoding")]
+        if self._is_large or sum(map(len, head)) >= _WORTH_COMPRESSING:
+            encoding, self._compressor = _compression_for(request)
+            self.raw_headers += encoding
+        if not self._is_large and self._compressor is None:
+            self.raw_headers.append((b"content-length", b"%d" % sum(map(len, head))))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        for piece in self._pieces:
+            await send({"type": "http.response.body", "body": await self._packed(piece), "more_body": True})
+        last = b"" if self._compressor is None else self._compressor.flush()
+        await send({"type": "http.response.body", "body": last, "more_body": False})
+
+    async def _packed(self, piece: bytes) -> bytes:
+        if self._compressor is None:
+            return piece
+        if self._is_large:
+            # In a thread: all of it at once would keep everybody else waiting.
+            return await asyncio.to_thread(self._compressor.compress, piece)
+        return self._compressor.compress(piece)
+
+
+def wants_lines(request: Request) -> bool:
+    """Whether the client asks for NDJSON."""
+    return LINES in request.headers.get("accept", "").lower()
+
+
+def answer_json(request: Request, document: Any, *, status: int = 200) -> Answer:
+    """A document."""
+    return Answer(request, [orjson.dumps(document)], status=status)
+
+
+def answer_raw(request: Request, content: bytes, *, media_type: str = JSON) -> Answer:
+    """Bytes as they are."""
+    return Answer(request, [content], media_type=media_type)
+
+
+def answer_refusal(refusal: RefusedError) -> Response:
+    """A refusal."""
+    return Response(orjson.dumps(refusal.body()), refusal.status, refusal.headers, JSON)
+
+
+def answer_rows(request: Request, header: dict[str, Any], name: str, rows: Iterable[bytes]) -> Answer:
+    """A document with a member ``name`` that holds rows of JSON; or, if asked for, the rest of it and then the rows."""
+    if wants_lines(request):
+        lines = (b"%b\n" % one_line(row) for row in rows)
+        return Answer(request, _packed(chain((orjson.dumps(header), b"\n"), lines)), media_type=LINES)
+    return Answer(request, _packed(_document(header, name, rows)))
+
+
+def answer_reply(request: Request, reply: Reply) -> Answer:
+    """The answer to an exchange. The log's records go through as they are."""
+    if isinstance(reply, LogPage):
+        return answer_rows(request, reply.header(len(reply.records)), "page", numbered(reply.records))
+    # A client goes on from a page or from keys; these two tell it that something is wrong between it and this server.
+    return answer_json(request, reply.to_dict(), status=409 if reply.kind in ("reset", "forked") else 200)
+
+
+def numbered(records: Iterable[tuple[int, bytes]]) -> Iterator[bytes]:
+    """Records of the log, each with its CID."""
+    return (b"[%d,%b]" % record for record in records)
+
+
+def _document(header: dict[str, Any], name: str, rows: Iterable[bytes]) -> Iterator[bytes]:
+    yield orjson.dumps(header)[:-1] + b',"%b":[' % name.encode()
+    comma = b""
+    for row in rows:
+        yield comma + row
+        comma = b","
+    yield b"]}"
+
+
+def _packed(parts: Iterable[bytes]) -> Iterator[bytes]:
+    """The same bytes in pieces of about `PIECE`."""
+    piece: list[bytes] = []
+    size = 0
+    for part in parts:
+        piece.append(part)
+        size += len(part)
+        if size >= PIECE:
+            yield b"".join(piece)
+            piece, size = [], 0
+    if piece:
+        yield b"".join(piece)
+
+
+def one_line(row: bytes) -> bytes:
+    """A row of JSON without line breaks. This library writes none, but a log of the original's may have been edited."""
+    return canonical(row) if b"\n" in row or b"\r" in row else row
+
+
+def _compression_for(request: Request) -> tuple[list[tuple[bytes, bytes]], _zstd.Compressor | None]:
+    """The best compression that the client takes: the header that names it, and a compressor."""
+    accepted = request.headers.get("accept-encoding", "").lower()
+    taken = {name for name, weight in _ACCEPTED.findall(accepted) if not weight or weight.strip("0.")}
+    if "zstd" in taken and _zstd.AVAILABLE:
+        return [(b"content-encoding", b"zstd")], _zstd.compressor()
+    if "gzip" in taken:
+        return [(b"content-encoding", b"gzip")], zlib.compressobj(level=4, wbits=16 + zlib.MAX_WBITS)
+    return [], None
+
+
+#: A content coding, and the weight that the client gives it; 0 is a refusal.
+_ACCEPTED: Final = re.compile(r"(?:^|,)\s*([a-z]+)\s*(?:;\s*q\s*=\s*([0-9.]+))?\s*(?=,|$)")

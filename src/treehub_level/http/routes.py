@@ -1,0 +1,157 @@
+"""The routes, each with the right that it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.responses import Response
+
+from .. import _core
+from . import query
+from .database import Bounds
+from .metrics import CONTENT_TYPE
+from .refusals import RefusedError, malformed
+from .replies import answer_json, answer_raw, answer_reply, answer_rows, numbered, wants_lines
+from .routing import ScopedRoute
+from .scopes import Scope
+from .service import Call
+from .watching import Watch
+
+
+async def health(call: Call) -> Response:
+    """Whether this server takes requests."""
+    stopping = call.service.hub.stopping.is_set()
+    return answer_json(call.request, {"status": "closing" if stopping else "ok"}, status=503 if stopping else 200)
+
+
+async def metrics(call: Call) -> Response:
+    """The figures for Prometheus."""
+    return answer_raw(call.request, call.service.metrics.text(), media_type=CONTENT_TYPE)
+
+
+async def facts(call: Call) -> Response:
+    """What there is to know about a database."""
+    return answer_json(call.request, await call.database.facts())
+
+
+# ---------------------------------------------------------------------------------------------- replication
+
+
+async def exchange(call: Call) -> Response:
+    """Pull and push in one step. Who may only read may exchange, too, with nothing to push."""
+    wait = query.parameters(call.request, {"wait": query.seconds})["wait"] or 0
+    message = await call.json()
+    database = call.database
+    pushed = _pushed(message)
+    if pushed:
+        with call.writing():
+            reply = await database.exchange(message, 0)
+    elif wait:
+        reply = await call.patiently(database.exchange(message, wait), lambda: database.exchange(message, 0))
+    else:
+        reply = await database.exchange(message, 0)
+    call.let_go()
+    call.service.metrics.exchanged(database.name, reply)
+    return answer_reply(call.request, reply)
+
+
+def _pushed(message: object) -> bool:
+    """Whether a request may have something to push. What it is worth, the exchange says."""
+    return isinstance(message, Mapping) and bool(message.get("changes") or message.get("withdraw"))
+
+
+async def changes(call: Call) -> Response:
+    """The seed's pull."""
+    given = query.parameters(call.request, {"since": query.cid, "limit": query.limit, "wait": query.seconds})
+    since, limit, wait = given["since"] or 0, given["limit"] or 100, given["wait"] or 0
+    database = call.database
+    if wait:
+        part = await call.patiently(database.part(since, limit, wait), lambda: database.part(since, limit))
+    else:
+        part = await database.part(since, limit)
+    call.service.metrics.pulled(database.name, len(part.records))
+    header = {"cid": part.cid, "has_more": part.has_more}
+    rows = numbered(part.records) if wants_lines(call.request) else (record for _, record in part.records)
+    return answer_rows(call.request, header, "changes", rows)
+
+
+async def change(call: Call) -> Response:
+    """The seed's push."""
+    message = await call.json()
+    match message:
+        case {"cid": cid, "changes": list(pushed)} if type(cid) is int:
+            with call.writing():
+                reached = await call.database.change(cid, pushed)
+            call.service.metrics.pushed(call.database.name, len(pushed))
+            return answer_json(call.request, {"cid": reached})
+    raise malformed('the body must be {"cid": a change id, "changes": an array}')
+
+
+async def watch(call: Call) -> Response:
+    """Changes as they happen."""
+    since = query.parameters(call.request, {"since": query.cid})["since"]
+    last = call.request.headers.get("last-event-id", "")
+    if last:  # an EventSource that has lost its connection asks for the same URL again, and says how far it came
+        since = query.cid(last)
+    if since is None:
+        since = (await call.database.facts())["cid"]
+    await call.database.part(since, 1)  # while it can be told that there are no changes after it
+    return Watch(call, since)
+
+
+# -------------------------------------------------------------------------------------------------- entries
+
+
+async def get_entry(call: Call) -> Response:
+    """The value of a key."""
+    value = await call.database.value(query.key(call.request))
+    if value is None:
+        raise RefusedError(404, "LEVEL_NOT_FOUND", "there is no such key")
+    return answer_raw(call.request, value)
+
+
+async def put_entry(call: Call) -> Response:
+    """Store a value."""
+    key = query.key(call.request)
+    value = await call.json()
+    with call.writing():
+        await call.database.put(key, value)
+    call.service.metrics.pushed(call.database.name, 1)
+    return Response(status_code=204)
+
+
+async def delete_entry(call: Call) -> Response:
+    """Remove a key. That there was none is no fault."""
+    key = query.key(call.request)
+    with call.writing():
+        await call.database.delete(key)
+    call.service.metrics.pushed(call.database.name, 1)
+    return Response(status_code=204)
+
+
+async def entries(call: Call) -> Response:
+    """The entries of a range."""
+    given = query.parameters(call.request, {**dict.fromkeys(Bounds._fields, str), "limit": query.limit})
+    limit = given.pop("limit") or 100
+    for one, other in (("gt", "gte"), ("lt", "lte")):
+        if given[one] is not None and given[other] is not None:
+            raise malformed(f"give {one} or {other}, not both")
+    rows, has_more = await call.database.entries(Bounds(**given), limit)
+    header: dict[str, Any] = {"has_more": has_more}
+    return answer_rows(call.request, header, "entries", (_core.join_record(*row) for row in rows))
+
+
+ROUTES = [
+    ScopedRoute("GET", "/healthz", health, scope=Scope.OPEN),
+    ScopedRoute("GET", "/metrics", metrics, scope=Scope.OPERATE),
+    ScopedRoute("GET", "/v1/{db}", facts, scope=Scope.READ),
+    ScopedRoute("POST", "/v1/{db}/exchange", exchange, scope=Scope.READ),
+    ScopedRoute("GET", "/v1/{db}/changes", changes, scope=Scope.READ),
+    ScopedRoute("POST", "/v1/{db}/change", change, scope=Scope.WRITE),
+    ScopedRoute("GET", "/v1/{db}/watch", watch, scope=Scope.READ),
+    ScopedRoute("GET", "/v1/{db}/entries", entries, scope=Scope.READ),
+    ScopedRoute("GET", "/v1/{db}/entries/{key:anything}", get_entry, scope=Scope.READ),
+    ScopedRoute("PUT", "/v1/{db}/entries/{key:anything}", put_entry, scope=Scope.WRITE),
+    ScopedRoute("DELETE", "/v1/{db}/entries/{key:anything}", delete_entry, scope=Scope.WRITE),
+]
