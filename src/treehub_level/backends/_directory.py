@@ -296,7 +296,7 @@ def _claimed(verb: str, path: str) -> Iterator[None]:
     """Claim a directory with a store in it, be it a damaged one: LevelDB would take, or delete, files of others too."""
     claim = Claim(verb, path)
     try:
-        if not _holds_store(path):
+        if not holds_store(path):
             raise StorageError(f"cannot {verb} a LevelDB store at {path!r}: there is none in that directory")
         yield
     finally:
@@ -320,14 +320,14 @@ def _locked(path: str) -> Iterator[None]:
         yield
 
 
-def _holds_store(path: str) -> bool:
+def holds_store(path: str) -> bool:
     """Whether a directory holds files that only LevelDB makes: a store, be it a damaged one."""
     return any(map(_ITS_OWN_FILE.fullmatch, os.listdir(path)))
 
 
 def _holds_other_files(path: str) -> bool:
     """Whether a directory is somebody else's: it holds files, and none of them is LevelDB's."""
-    if _holds_store(path):
+    if holds_store(path):
         return False
     with os.scandir(path) as entries:
         names = [entry.name for entry in entries if entry.is_file() and not entry.name.startswith(".")]
