@@ -92,7 +92,7 @@ def split_record(record: bytes) -> tuple[bytes, bytes | None]:
     not checked.
     """
 
-# --------------------------------------------------------------------------------------------------- batch
+# -------------------------------------------------------------------------------------------------- values
 
 class JSONBytes(bytes):
     """Bytes that are known to be one compact JSON value: an Encoder passes them through as they are."""
@@ -110,6 +110,15 @@ def encode_value(value: object, limit: int | None = None) -> bytes:
 
     InvalidValueError: see check_value; or longer than limit bytes.
     """
+
+def json_value(text: bytes) -> JSONBytes:
+    """One JSON document as UTF-8 text, as encode_value would write what it says: the same bytes, if it is in that form.
+
+    TypeError: not bytes. InvalidValueError: no JSON (NaN and Infinity are none), or a value that check_value refuses or
+    that would not come back equal: an int beyond 64 bits, a lone surrogate, two equal keys in an object.
+    """
+
+# --------------------------------------------------------------------------------------------------- batch
 
 @final
 class Encoder:
@@ -153,6 +162,8 @@ class Encoder:
         Any fault is a ProtocolError that says "change N: …", with the key's or the value's own error as its cause.
         A str, bytes or dict in place of the list is a ProtocolError too.
         """
+    def records(self, records: Iterable[bytes]) -> list[Entry]:
+        """Changes as change records (see split_record); values become what json_value returns. Errors as in changes."""
 
 def server_batch(space: KeySpace, cid: int, entries: Sequence[Entry]) -> list[Entry]:
     """Entries and, for the n-th of them, its change record under log_key(cid + n); last, the new CID under the prefix.

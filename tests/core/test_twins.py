@@ -95,6 +95,7 @@ RECORD = (
     | st.sampled_from([b'["a"]', b'["a",1]', b'["\\u00e9","x"]', b'["\\ud800"]', b"[1]", '["é",{}]'.encode()])
     | WILD_SCALARS
 )
+GOOD_RECORD = (st.tuples(st.text(max_size=8)) | st.tuples(st.text(max_size=8), JSON)).map(orjson.dumps)
 OP = (
     st.builds(Put, KEY, WILD)
     | st.builds(Delete, KEY)
@@ -170,6 +171,7 @@ CASES: dict[str, Case] = {
     "encode_value": case(
         lambda core, value, limit: core.encode_value(value, limit), WILD, st.none() | st.integers(0, 9)
     ),
+    "json_value": case(lambda core, text: core.json_value(text), JSON_TEXT | RAW),
     "Encoder.key": case(lambda core, kind, key: encoders(core)[kind].key(key), KIND, KEY | RAW),
     "Encoder.value": case(lambda core, kind, value: encoders(core)[kind].value(value), KIND, WILD),
     "Encoder.put": case(lambda core, kind, *args: encoders(core)[kind].put(*args), KIND, KEY | RAW, WILD),
@@ -177,6 +179,9 @@ CASES: dict[str, Case] = {
     "Encoder.ops": case(lambda core, kind, ops: encoders(core)[kind].ops(ops), KIND, many(OP)),
     "Encoder.pairs": case(lambda core, kind, pairs: encoders(core)[kind].pairs(pairs), KIND, many(PAIR)),
     "Encoder.changes": case(lambda core, kind, changes: encoders(core)[kind].changes(changes), KIND, many(CHANGE)),
+    "Encoder.records": case(
+        lambda core, kind, records: encoders(core)[kind].records(records), KIND, many(RECORD | GOOD_RECORD)
+    ),
     "server_batch": case(
         lambda core, cid, entries: core.server_batch(core.KeySpace("!"), cid, entries),
         CID | st.integers(0, 99),
