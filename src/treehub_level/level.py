@@ -15,8 +15,9 @@ from ._views import AsyncReadVerbs, AsyncWriteVerbs, Snapshot, documented_by
 from ._worker import Worker
 from .backends.base import Backend
 from .blocking._serving import check_wait
-from .blocking._syncing import Ended, advance, exchange_of, transport_errors
+from .blocking._syncing import Ended, advance, exchange_of, exchange_verb, transport_errors
 from .errors import NotOpenError, TransportError
+from .replication.messages import Reply, Request
 from .types import JSON, Change, Changes, Conflict, Mode, SyncReport
 
 
@@ -182,6 +183,10 @@ class Level(_Live):
             self._twin._store, lambda: self._worker.write(self._twin._exchange, request), check_wait(wait)
         )
 
+    async def _answer(self, request: Request) -> Reply:
+        reply, _ = await self._worker.write(self._twin._answer, request)
+        return reply
+
     def watch(self, *, since: int | None = None) -> AsyncIterator[Change]:
         return self._watch(self._twin._watch_start(since))
 
@@ -267,7 +272,11 @@ class Level(_Live):
         await self._worker.write(self._twin.dismiss, conflict)
 
 
-def _exchange_of(server: Exchanger) -> Callable[[dict[str, Any]], Any]:
+def _exchange_of(server: Exchanger) -> Callable[[Request], Any]:
+    """The twin of ``blocking``'s ``exchange_of``."""
+    verb = exchange_verb(server)
+    if getattr(verb, "__func__", None) is Level.exchange:
+        return verb.__self__._answer  # type: ignore[attr-defined, no-any-return]
     exchange = exchange_of(server)
     if isinstance(server, blocking.Level):
         return lambda request: asyncio.to_thread(exchange, request)

@@ -4,7 +4,8 @@
     python -m tests.simulation.product --schedules 1000 --without casclean
     python -m tests.simulation.product --seed 42
 
-Sizes are patched down, so that pages, pushes, sweeps and compactions end early. Messages cross as JSON.
+Sizes are patched down, so that pages, pushes, sweeps and compactions end early. Messages cross as JSON in one half of
+the worlds, and as they are, changes in bytes, in the other half.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from treehub_level.replication import client as client_half
 from treehub_level.replication import log as log_half
 from treehub_level.replication import server as server_half
 from treehub_level.replication import session as session_half
-from treehub_level.replication.messages import Keys
+from treehub_level.replication.messages import Keys, Request
 from treehub_level.replication.state import Resetting, State
 from treehub_level.types import Change, Mode, SyncReport
 
@@ -104,11 +105,19 @@ class _Process:
 class Server(_Process):
     mode = Mode.SERVER
 
+    def __init__(self, name: str, rng: random.Random, configuration: Configuration) -> None:
+        super().__init__(name, rng, configuration)
+        # Two mechanisms are removed from the messages, as JSON.
+        self._in_bytes = rng.random() < 0.5 and not configuration.without & {"hi", "keys_hi"}
+
     @property
     def head(self) -> int:
         return self.level.cid
 
-    def exchange(self, request: dict[str, Any]) -> Any:
+    def exchange(self, asked: Request) -> Any:
+        if self._in_bytes:
+            return self._mortal(lambda: self.level._answer(asked)[0])
+        request = asked.to_dict()
         if "hi" in self._on.without:
             request = {**request, "hi": request["cid"]}
         reply = self._mortal(lambda: self.level.exchange(orjson.loads(orjson.dumps(request))))
@@ -210,7 +219,7 @@ class Client(_Process):
 
     def _carry(self, request: Any) -> Any:
         """A request on its way, unless its push is too large for it now."""
-        if not request or not request["changes"] or self._calm or self._rng.random() >= self._on.withdraw:
+        if not request or not request.changes or self._calm or self._rng.random() >= self._on.withdraw:
             return request
         return self._go_on(lambda talk: talk.throw(TransportError("too large", status=413)))
 

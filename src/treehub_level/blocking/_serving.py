@@ -136,13 +136,17 @@ class ServerVerbs:
 
     def _exchange(self, request: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
         """The reply now, and whether it brings the client nothing."""
-        reply, nothing = self._answer(request, FULL)
+        reply, nothing = self._answer(request)
         return reply.to_dict(), nothing
 
-    def _answer(self, request: object, access: Access) -> tuple[Reply, bool]:
-        """The reply as it is inside, where changes are bytes, and whether it brings the client nothing."""
+    def _answer(self, request: object, access: Access = FULL) -> tuple[Reply, bool]:
+        """The reply as it is inside, where changes are bytes, and whether it brings the client nothing.
+
+        The request may be one of a client in this process.
+        """
         mode = self._server("exchange")
-        reply = self._store.step(exchange_step(Request.from_dict(request), mode, access))
+        asked = request if isinstance(request, Request) else Request.from_dict(request)
+        reply = self._store.step(exchange_step(asked, mode, access))
         return reply, is_idle(reply)
 
     def _wait_for_news(self, look: Callable[[], tuple[T, bool]], wait: float) -> T:

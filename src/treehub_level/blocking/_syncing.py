@@ -14,10 +14,12 @@ from ..codecs import Codec
 from ..errors import LevelError, ModeError, TransportError
 from ..modes import Client
 from ..replication.journal import dismiss_step, read_conflicts, restore_step
+from ..replication.messages import Request
 from ..replication.seed import apply_step, check_cid, clean_step, decode_record, read_dirty
 from ..replication.session import rebind_session, session
 from ..types import Change, Changes, Conflict, SyncReport
 from ._reading import CHUNK, check_limit
+from ._serving import ServerVerbs
 from ._store import Store
 
 R = TypeVar("R")
@@ -30,7 +32,7 @@ class Exchanger(Protocol):
         """See `ServerVerbs.exchange`."""
 
 
-def exchange_of(server: object) -> Callable[[dict[str, Any]], Any]:
+def exchange_verb(server: object) -> Callable[..., Any]:
     """The verb of ``server`` that carries messages.
 
     Raises:
@@ -40,6 +42,22 @@ def exchange_of(server: object) -> Callable[[dict[str, Any]], Any]:
     if not callable(verb):
         raise TypeError(f"a server is a level in SERVER mode, or forwards exchange() to one; this is {server!r:.80}")
     return verb  # type: ignore[no-any-return]
+
+
+def exchange_of(server: object) -> Callable[[Request], Any]:
+    """What takes a request to ``server``, and returns the reply as `read_reply` takes it.
+
+    A level in this process gets and gives the messages as they are, so that changes stay bytes. Whatever else forwards
+    ``exchange``, a level with a verb of its own too, gets and gives what JSON can hold.
+
+    Raises:
+        TypeError: ``server`` has no such verb.
+    """
+    verb = exchange_verb(server)
+    if getattr(verb, "__func__", None) is ServerVerbs.exchange:
+        answer = verb.__self__._answer  # type: ignore[attr-defined]
+        return lambda request: answer(request)[0]
+    return lambda request: verb(request.to_dict())
 
 
 @contextmanager
@@ -60,7 +78,7 @@ class Ended(Generic[R]):
         self.result = result
 
 
-def advance(talk: Generator[dict[str, Any], Any, R], reply: object = None) -> dict[str, Any] | Ended[R]:
+def advance(talk: Generator[Request, Any, R], reply: object = None) -> Request | Ended[R]:
     """Hand a session the server's reply (none at first), or what went wrong; answer with its next request, or end."""
     try:
         return talk.throw(reply) if isinstance(reply, TransportError) else talk.send(reply)
@@ -68,9 +86,7 @@ def advance(talk: Generator[dict[str, Any], Any, R], reply: object = None) -> di
         return Ended(end.value)
 
 
-def converse(
-    talk: Generator[dict[str, Any], Any, R], exchange: Callable[[dict[str, Any]], Any], tell: Callable[[], object]
-) -> R:
+def converse(talk: Generator[Request, Any, R], exchange: Callable[[Request], Any], tell: Callable[[], object]) -> R:
     """Carry the messages of a session to the server and back until it ends; ``tell`` after each exchange."""
     try:
         request = advance(talk)
@@ -237,7 +253,7 @@ class ClientVerbs:
 
     def _session(
         self, pull: bool, push: bool, on_reset: str, progress: Callable[[SyncReport], object] | None
-    ) -> tuple[Generator[dict[str, Any], Any, SyncReport], Callable[[], object]]:
+    ) -> tuple[Generator[Request, Any, SyncReport], Callable[[], object]]:
         report = SyncReport()
         talk = session(self._store.step, self._client("sync"), pull=pull, push=push, on_reset=on_reset, report=report)
         return talk, _nothing if progress is None else lambda: progress(report)
@@ -256,7 +272,7 @@ class ClientVerbs:
         with self._sync_lock:
             converse(talk, exchange, _nothing)
 
-    def _rebind_session(self) -> Generator[dict[str, Any], Any, None]:
+    def _rebind_session(self) -> Generator[Request, Any, None]:
         return rebind_session(self._store.step, self._client("rebind"))
 
     def conflicts(self) -> list[Conflict]:
@@ -278,11 +294,10 @@ class ClientVerbs:
         self._store.step(dismiss_step(self._client("dismiss"), conflict))
 
 
-def _blocking_exchange_of(server: object) -> Callable[[dict[str, Any]], Any]:
-    verb = exchange_of(server)
-    if inspect.iscoroutinefunction(verb):
+def _blocking_exchange_of(server: object) -> Callable[[Request], Any]:
+    if inspect.iscoroutinefunction(exchange_verb(server)):
         raise TypeError(f"{server!r:.80} is an asyncio level: a blocking one synchronises with its blocking twin")
-    return verb
+    return exchange_of(server)
 
 
 def _checked(cid: object) -> int:

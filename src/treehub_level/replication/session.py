@@ -33,7 +33,7 @@ def session(
     on_reset: str = "reset",
     report: SyncReport,
     allowance: Allowance | None = None,
-) -> Generator[dict[str, Any], object, SyncReport]:
+) -> Generator[Request, object, SyncReport]:
     """Exchange until both sides are drained.
 
     A push that is too large for whoever carries it (a TransportError of status 413, thrown in) is taken back and
@@ -49,7 +49,7 @@ def session(
         allowance: What may be pushed at once, learnt by earlier sessions.
 
     Yields:
-        Requests; the reply to each is to be sent in.
+        Requests; the reply to each is to be sent in, as `read_reply` takes it.
 
     Returns:
         The report.
@@ -78,7 +78,7 @@ def session(
                 raise _too_large(outgoing.held_back)
             return report
         try:
-            message = yield request.to_dict()
+            message = yield request
         except TransportError as error:
             if error.status != 413 or not request.changes:
                 raise
@@ -132,7 +132,7 @@ def _take(
     return outcome
 
 
-def rebind_session(run: Callable[[Step[Any]], Any], mode: Client) -> Generator[dict[str, Any], object, None]:
+def rebind_session(run: Callable[[Step[Any]], Any], mode: Client) -> Generator[Request, object, None]:
     """Ask a server who it is, and follow it from now on.
 
     Args:
@@ -148,7 +148,7 @@ def rebind_session(run: Callable[[Step[Any]], Any], mode: Client) -> Generator[d
     request = Request(
         server=None, client=uuid.uuid4().hex, cid=0, hi=0, epochs=[], seq=0, nonce=uuid.uuid4().hex, limit=1
     )
-    reply = read_reply((yield request.to_dict()), _core.Encoder(mode.space))
+    reply = read_reply((yield request), _core.Encoder(mode.space))
     if not answers(request, reply):
         raise ProtocolError("the server's reply is not one to the request that was sent. Nothing was changed")
     run(rebind_step(mode, reply.server))
