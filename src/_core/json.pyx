@@ -2,6 +2,7 @@
 
 cdef int DEEPEST = MAX_DEPTH
 cdef Py_ssize_t WORTH_COPYING = _json_py._WORTH_COPYING
+cdef object JSONDecodeError = orjson.JSONDecodeError
 cdef object JSONEncodeError = orjson.JSONEncodeError
 
 check_value = _json_py.check_value
@@ -72,22 +73,23 @@ ctypedef const unsigned char *Place
 
 cdef enum:
     MOST_KEYS = 32  # of an object: each is compared with all before it
-    MOST_INT_DIGITS = 18  # fewer than those of 2**63
-    MOST_FLOAT_DIGITS = 15  # so many digits make no other float than fewer digits do: they are its shortest form
+    MOST_DIGITS = 32  # of a number, its signs included: orjson writes at most 24
+    PLAIN_INT_DIGITS = 18  # fewer than those of 2**63
+    PLAIN_FLOAT_DIGITS = 15  # no two decimals of so many digits are one float: each is the shortest form of its own
 
 cdef struct Key:
     Place start
     Py_ssize_t size
 
 
-cdef bint is_canonical(bytes json) noexcept:
+cdef bint is_canonical(bytes json) except -1:
     """Whether this is one value, as orjson would write it, and one that can be stored."""
     cdef Place start = <Place>PyBytes_AS_STRING(json)
     cdef Place end = start + PyBytes_GET_SIZE(json)
     return after_value(start, end, DEEPEST) == end
 
 
-cdef Place after_value(Place at, Place end, int depth) noexcept nogil:
+cdef Place after_value(Place at, Place end, int depth) except? NULL:
     """Behind a value with at most depth containers inside each other."""
     if at == end:
         return NULL
@@ -110,7 +112,7 @@ cdef Place after_word(Place at, Place end, const char *word, Py_ssize_t size) no
     return at + size if end - at >= size and memcmp(at, word, size) == 0 else NULL
 
 
-cdef Place after_array(Place at, Place end, int depth) noexcept nogil:
+cdef Place after_array(Place at, Place end, int depth) except? NULL:
     """Behind the array whose bracket stands before at."""
     if at < end and at[0] == c']':
         return at + 1
@@ -125,7 +127,7 @@ cdef Place after_array(Place at, Place end, int depth) noexcept nogil:
         at += 1
 
 
-cdef Place after_object(Place at, Place end, int depth) noexcept nogil:
+cdef Place after_object(Place at, Place end, int depth) except? NULL:
     """Behind the object whose brace stands before at."""
     cdef Key keys[MOST_KEYS]
     cdef int count = 0
@@ -212,22 +214,38 @@ cdef bint is_tail(unsigned char byte) noexcept nogil:
     return byte & 0xC0 == 0x80
 
 
-cdef Place after_number(Place at, Place end) noexcept nogil:
-    """Behind a number in the plain form that orjson and all others write: 7, -1.5, 0.001, and neither -0 nor 1e5."""
+cdef Place after_number(Place at, Place end) except? NULL:
+    """Behind a number in the form that orjson writes."""
+    cdef Place stop = after_plain_number(at, end)
+    cdef bytes number
+    if stop != NULL:
+        return stop
+    stop = at
+    while stop < end and memchr(b"0123456789.-+eE", stop[0], 15) != NULL:
+        stop += 1
+    if stop == at or stop - at > MOST_DIGITS:
+        return NULL
+    number = PyBytes_FromStringAndSize(<const char *>at, stop - at)
+    try:
+        return stop if dumps(loads(number)) == number else NULL
+    except JSONDecodeError:
+        return NULL
+
+
+cdef Place after_plain_number(Place at, Place end) noexcept nogil:
+    """Behind a number that all write alike: 7, -1.5, 0.001; NULL if it is long, very small, or has an exponent."""
     cdef bint negative = at[0] == c'-'
     cdef Place start = at + negative, point
     cdef Py_ssize_t whole, fraction
     point = after_digits(start, end)
     whole = point - start
-    if whole == 0 or (whole > 1 and start[0] == c'0'):
+    if whole == 0 or (whole > 1 and start[0] == c'0') or is_exponent(point, end):
         return NULL
     if point == end or point[0] != c'.':
-        if whole > MOST_INT_DIGITS or (negative and start[0] == c'0') or is_exponent(point, end):
-            return NULL
-        return point
+        return NULL if whole > PLAIN_INT_DIGITS or (negative and start[0] == c'0') else point
     at = after_digits(point + 1, end)
     fraction = at - point - 1
-    if fraction == 0 or whole + fraction > MOST_FLOAT_DIGITS or is_exponent(at, end):
+    if fraction == 0 or whole + fraction > PLAIN_FLOAT_DIGITS or is_exponent(at, end):
         return NULL
     if fraction > 1 and (at - 1)[0] == c'0':
         return NULL
