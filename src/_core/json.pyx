@@ -45,7 +45,7 @@ cdef object json_of(object value):
     """A value as JSON, or None if the twin must judge it."""
     cdef object encoded
     if type(value) is JSONBytes:
-        return value
+        return PyBytes_FromStringAndSize(PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value))
     if not plain(<PyObject *>value, DEEPEST):
         return None
     try:
@@ -268,3 +268,36 @@ def json_value(text):
     if type(text) is bytes and is_canonical(<bytes>text):
         return JSONBytes(text)
     return _json_py.json_value(text)
+
+
+def json_line(line):
+    cdef tuple parts = canonical_line(<bytes>line) if type(line) is bytes else None
+    return _json_py.json_line(line) if parts is None else parts
+
+
+cdef tuple canonical_line(bytes line):
+    """Key and value of a line whose parts are in the form that orjson writes; None for any other."""
+    cdef Place key = <Place>PyBytes_AS_STRING(line) + 7, value, stop, line_end
+    cdef Place end = <Place>PyBytes_AS_STRING(line) + PyBytes_GET_SIZE(line)
+    cdef Py_ssize_t size
+    if not line.startswith(b'{"key":"'):
+        return None
+    stop = after_string(key + 1, end)
+    if stop == NULL:
+        return None
+    size = stop - key
+    value = after_word(stop, end, b',"value":', 9)
+    if value == NULL:
+        return None
+    stop = after_value(value, end, DEEPEST)
+    if stop == NULL or stop == end or stop[0] != c'}':
+        return None
+    line_end = stop + 1
+    while line_end < end and is_space(line_end[0]):
+        line_end += 1
+    if line_end != end:
+        return None
+    return (
+        loads(PyBytes_FromStringAndSize(<const char *>key, size)),
+        JSONBytes(PyBytes_FromStringAndSize(<const char *>value, stop - value)),
+    )

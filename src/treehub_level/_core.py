@@ -37,6 +37,7 @@ __all__ = [
     "encode_key",
     "encode_value",
     "join_record",
+    "json_line",
     "json_value",
     "parse_cid_key",
     "range_bounds",

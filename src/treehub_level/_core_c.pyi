@@ -106,7 +106,7 @@ def check_value(value: object) -> None:
     """
 
 def encode_value(value: object, limit: int | None = None) -> bytes:
-    """Compact JSON as orjson writes it. JSONBytes: unchanged.
+    """Compact JSON as orjson writes it, in plain bytes. JSONBytes: the same bytes.
 
     InvalidValueError: see check_value; or longer than limit bytes.
     """
@@ -116,6 +116,13 @@ def json_value(text: bytes) -> JSONBytes:
 
     TypeError: not bytes. InvalidValueError: no JSON (NaN and Infinity are none), or a value that check_value refuses or
     that would not come back equal: an int beyond 64 bits, a lone surrogate, two equal keys in an object.
+    """
+
+def json_line(line: bytes) -> tuple[str, JSONBytes] | None:
+    """Key and value of a line of JSON Lines in the form that dump writes: `{"key":"k","value":1}`, white space behind.
+
+    The value is what json_value returns. None for any other line, or if json_value refuses its key or value: then it
+    must be decoded to be understood. TypeError: not bytes.
     """
 
 # --------------------------------------------------------------------------------------------------- batch

@@ -206,9 +206,63 @@ def test_text_is_bytes(core: Any, text: Any) -> None:
         core.json_value(text)
 
 
+def test_an_encoder_takes_it_as_plain_bytes(core: Any) -> None:
+    value = core.json_value(b"[1]")
+    for encoded in (
+        core.encode_value(value),
+        core.Encoder().value(value),
+        core.Encoder(core.KeySpace("!")).records([b'["a",[1]]'])[0][1],
+    ):
+        assert (type(encoded), encoded) == (bytes, b"[1]")
+
+
 def test_a_key_that_stands_twice_is_named(core: Any) -> None:
     with pytest.raises(InvalidValueError, match="the key 'b' twice"):
         core.json_value(b'{"a":1,"b":2,"b":3}')
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b'{"key":"a","value":[1]}', b'{"key":"a","value":[1]}\n', b'{"key":"a","value":[1]} \t\r\n'],
+)
+def test_a_line_as_dump_writes_it_is_not_decoded(alone: Any, line: bytes) -> None:
+    assert alone.json_line(line) == ("a", b"[1]")
+
+
+@given(key=st.text(), value=JSON)
+def test_every_line_that_dump_writes_gives_its_key_and_its_value(core: Any, key: str, value: Any) -> None:
+    pair = core.json_line(orjson.dumps({"key": key, "value": value}))
+    assert pair == (key, orjson.dumps(value))
+    assert type(pair[1]) is core.JSONBytes
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"{}",
+        b'{"key":1,"value":1}',
+        b'{"key":"a"}',
+        b'{"key":"a","value":}',
+        b'{"key":"a","value":1',
+        b'{"key":"a","value":1}}',
+        b'{"key":"a","value":1}1',
+        b'{"key":"a","value":1,"more":2}',
+        b'{"key":"a","value":NaN}',
+        b'{"key":"\xff","value":1}',
+        b'{"key":"a","value":{"b":1,"b":2}}',
+        b'{"key": "a","value":1}',
+        b'{"value":1,"key":"a"}',
+    ],
+)
+def test_any_other_line_is_left_to_be_decoded(core: Any, line: bytes) -> None:
+    assert core.json_line(line) is None
+
+
+@given(line=st.builds(lambda key, value: orjson.dumps({"key": key, "value": value}), st.text(), JSON))
+def test_both_cores_read_every_truncated_line_alike(compiled: Any, pure: Any, line: bytes) -> None:
+    for end in range(len(line)):
+        assert compiled.json_line(line[:end]) == pure.json_line(line[:end])
 
 
 @given(value=JSON)

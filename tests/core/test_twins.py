@@ -88,6 +88,13 @@ GOOD_KEY = st.text(max_size=8).map(str.encode)
 JSON_TEXT = JSON.map(orjson.dumps) | st.sampled_from(
     [b"1", b'"a"', b" [1, 2]", b"", b"{", b"1,2", b"[1", b"2]", b"NaN", b"\xff"]
 )
+LINE = (
+    st.builds(
+        b'{"key":%b,"value":%b}%b'.__mod__, st.tuples(JSON_TEXT, JSON_TEXT, st.sampled_from([b"", b"\r\n", b"1"]))
+    )
+    | st.builds(lambda key, value: orjson.dumps({"key": key, "value": value}), st.text(), JSON)
+    | RAW
+)
 RAW_VALUE = st.none() | RAW | st.binary(max_size=6).map(JSONBytes)
 RECORD = (
     st.from_regex(rb'[ \n]?\[ ?"[^"]{0,4}" ?(, ?[0-9 \]]{0,3})?\] ?', fullmatch=True)
@@ -171,6 +178,7 @@ CASES: dict[str, Case] = {
     "encode_value": case(
         lambda core, value, limit: core.encode_value(value, limit), WILD, st.none() | st.integers(0, 9)
     ),
+    "json_line": case(lambda core, line: core.json_line(line), LINE),
     "json_value": case(lambda core, text: core.json_value(text), JSON_TEXT | RAW),
     "Encoder.key": case(lambda core, kind, key: encoders(core)[kind].key(key), KIND, KEY | RAW),
     "Encoder.value": case(lambda core, kind, value: encoders(core)[kind].value(value), KIND, WILD),

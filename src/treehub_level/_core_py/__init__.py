@@ -1,7 +1,7 @@
 """The pure-Python core: the same names, results and errors as the compiled one, where there is none."""
 
 from .batch import Encoder, apply_batch, client_batch, server_batch
-from .json import JSONBytes, check_value, encode_value, json_value
+from .json import JSONBytes, check_value, encode_value, json_line, json_value
 from .keys import (
     MAX_CID,
     MAX_DEPTH,
@@ -38,6 +38,7 @@ __all__ = [
     "encode_key",
     "encode_value",
     "join_record",
+    "json_line",
     "json_value",
     "parse_cid_key",
     "range_bounds",
