@@ -4,8 +4,8 @@
     python -m tests.simulation.product --schedules 1000 --without casclean
     python -m tests.simulation.product --seed 42
 
-Sizes are patched down, so that pages, pushes, sweeps and compactions end early. Messages cross as JSON in one half of
-the worlds, and as they are, changes in bytes, in the other half.
+Sizes are patched down, so that pages, pushes, sweeps and compactions end early. Messages cross as JSON in some
+worlds, as NDJSON in others, and as they are within a process in the rest.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from treehub_level.replication import server as server_half
 from treehub_level.replication import session as session_half
 from treehub_level.replication.messages import Keys, Request
 from treehub_level.replication.state import Resetting, State
+from treehub_level.replication.wire import Received, reply_to_ndjson
 from treehub_level.types import Change, Mode, SyncReport
 
 from .crashing import CrashError, CrashingBackend
@@ -108,15 +109,16 @@ class Server(_Process):
     def __init__(self, name: str, rng: random.Random, configuration: Configuration) -> None:
         super().__init__(name, rng, configuration)
         # Two mechanisms are removed from the messages, as JSON.
-        self._in_bytes = rng.random() < 0.5 and not configuration.without & {"hi", "keys_hi"}
+        self._road = "JSON" if configuration.without & {"hi", "keys_hi"} else rng.choice(["JSON", "NDJSON", "process"])
 
     @property
     def head(self) -> int:
         return self.level.cid
 
     def exchange(self, asked: Request) -> Any:
-        if self._in_bytes:
-            return self._mortal(lambda: self.level._answer(asked)[0])
+        if self._road != "JSON":
+            answer = self._mortal(lambda: self.level._answer(asked)[0])
+            return Received(reply_to_ndjson(answer), in_lines=True) if answer and self._road == "NDJSON" else answer
         request = asked.to_dict()
         if "hi" in self._on.without:
             request = {**request, "hi": request["cid"]}

@@ -45,7 +45,7 @@ def exchange_verb(server: object) -> Callable[..., Any]:
 
 
 def exchange_of(server: object) -> Callable[[Request], Any]:
-    """What takes a request to ``server``, and returns the reply as `read_reply` takes it.
+    """What takes a request to ``server``, and returns the reply as a session takes it.
 
     A level in this process gets and gives the messages as they are, so that changes stay bytes. Whatever else forwards
     ``exchange``, a level with a verb of its own too, gets and gives what JSON can hold.

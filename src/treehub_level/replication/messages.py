@@ -8,7 +8,7 @@ They become objects in ``to_dict`` only, so a transport that can carry bytes nee
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, ClassVar, Final
@@ -293,21 +293,21 @@ class LogPage(Page):
         )
 
 
-def read_reply(message: object, encoder: _core.Encoder) -> PulledPage | Keys | Reset | Forked:
+#: A reply as a client reads it.
+Answer = PulledPage | Keys | Reset | Forked
+
+
+def read_reply(message: object, encoder: _core.Encoder, *, in_records: bool = False) -> Answer:
     """Read a server's reply, by the rules that a server applies to requests.
 
     Args:
-        message: The reply, decoded from JSON; or a `Reply` as a server in this process makes it, whose records stay
-            bytes.
+        message: The reply, decoded from JSON.
         encoder: What makes entries of changes, for the client's key space.
+        in_records: Whether the changes of a page are records still, in bytes.
 
     Raises:
         ProtocolError: A field is missing, of a wrong type, out of bounds, or at odds with another.
     """
-    if isinstance(message, LogPage):
-        return message.pulled(encoder)
-    if isinstance(message, (Keys, Reset, Forked)):
-        return message
     fields = Fields(message, "reply")
     fields.protocol()
     server = fields.text("server", ID)
@@ -315,7 +315,7 @@ def read_reply(message: object, encoder: _core.Encoder) -> PulledPage | Keys | R
     base = fields.cid("base")
     kind = fields.get("kind")
     if kind == "page":
-        return _read_page(fields, server, nonce, base, encoder)
+        return _read_page(fields, server, nonce, base, encoder.records if in_records else encoder.changes)
     if kind == "keys":
         return _read_keys(fields, server, nonce, base, encoder)
     if kind == "reset":
@@ -328,7 +328,9 @@ def read_reply(message: object, encoder: _core.Encoder) -> PulledPage | Keys | R
     raise fields.error("kind", f'"page", "keys", "reset" or "forked" is needed, not {shown(kind)}')
 
 
-def _read_page(fields: Fields, server: str, nonce: str, base: int, encoder: _core.Encoder) -> PulledPage:
+def _read_page(
+    fields: Fields, server: str, nonce: str, base: int, encode: Callable[[Sequence[Any]], list[Entry]]
+) -> PulledPage:
     head = fields.cid("head")
     to = fields.integer("cid", base, head)
     more = fields.flag("more")
@@ -339,7 +341,7 @@ def _read_page(fields: Fields, server: str, nonce: str, base: int, encoder: _cor
         raise fields.error("more", "it asks to come again, but brings neither changes nor a decision")
     if not more and to != head:
         raise fields.error("more", f"the log goes on to CID {head} behind this page, which ends at CID {to}")
-    entries = encode_changes(changes, encoder)
+    entries = _bounded(encode(changes))
     epochs, rejected = fields.epochs("epochs"), fields.keys("rejected")
     return PulledPage(server, nonce, base, to, head, more, epochs, ack, rejected, cids, entries)
 
@@ -370,7 +372,10 @@ def encode_changes(changes: Sequence[Any], encoder: _core.Encoder) -> list[Entry
     Raises:
         ProtocolError: A change that is none, or more bytes than fit.
     """
-    entries = encoder.changes(changes)
+    return _bounded(encoder.changes(changes))
+
+
+def _bounded(entries: list[Entry]) -> list[Entry]:
     size = sum(map(len, filter(None, chain.from_iterable(entries))))
     if size > MAX_BYTES:
         raise ProtocolError(f"changes: {size} bytes of keys and values, and at most {MAX_BYTES} are allowed")

@@ -15,8 +15,9 @@ from ..errors import ProtocolError, StoreMismatchError, TransportError
 from ..modes import Client, Step
 from ..types import SyncReport
 from .allowance import Allowance
-from .client import Answer, Outcome, Outgoing, answers, rebind_step, receive_step, request_step
-from .messages import Forked, Request, Reset, read_reply
+from .client import Outcome, Outgoing, answers, rebind_step, receive_step, request_step
+from .messages import Answer, Forked, Request, Reset
+from .wire import read_answer
 
 T = TypeVar("T")
 
@@ -49,7 +50,7 @@ def session(
         allowance: What may be pushed at once, learnt by earlier sessions.
 
     Yields:
-        Requests; the reply to each is to be sent in, as `read_reply` takes it.
+        Requests; the reply to each is to be sent in, as `read_answer` takes it.
 
     Returns:
         The report.
@@ -87,7 +88,7 @@ def session(
             withdraw = True
             continue
         withdraw = False
-        reply = read_reply(message, encoder)
+        reply = read_answer(message, encoder)
         report.rounds += 1
         outcome = _take(run, mode, request, reply, on_reset, report)
         if outcome is None or isinstance(reply, Forked):
@@ -148,7 +149,7 @@ def rebind_session(run: Callable[[Step[Any]], Any], mode: Client) -> Generator[R
     request = Request(
         server=None, client=uuid.uuid4().hex, cid=0, hi=0, epochs=[], seq=0, nonce=uuid.uuid4().hex, limit=1
     )
-    reply = read_reply((yield request), _core.Encoder(mode.space))
+    reply = read_answer((yield request), _core.Encoder(mode.space))
     if not answers(request, reply):
         raise ProtocolError("the server's reply is not one to the request that was sent. Nothing was changed")
     run(rebind_step(mode, reply.server))
