@@ -43,6 +43,7 @@ __all__ = [
     "range_bounds",
     "server_batch",
     "split_record",
+    "split_rows",
     "successor",
 ]
 

@@ -92,6 +92,12 @@ def split_record(record: bytes) -> tuple[bytes, bytes | None]:
     not checked.
     """
 
+def split_rows(rows: list[bytes]) -> list[tuple[int, bytes]] | None:
+    """The CID and the record of each row `[cid,record]`, as a page in lines has them; None if one has another form.
+
+    What stands for the record is not looked at. TypeError: a row is not bytes.
+    """
+
 # -------------------------------------------------------------------------------------------------- values
 
 class JSONBytes(bytes):

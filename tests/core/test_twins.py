@@ -103,6 +103,7 @@ RECORD = (
     | WILD_SCALARS
 )
 GOOD_RECORD = (st.tuples(st.text(max_size=8)) | st.tuples(st.text(max_size=8), JSON)).map(orjson.dumps)
+ROW = st.from_regex(rb"\[?([0-9]{0,3}|9007199254740[0-9]{2,6}),([^\x00]{0,3}|\]),?\]?", fullmatch=True) | RECORD
 OP = (
     st.builds(Put, KEY, WILD)
     | st.builds(Delete, KEY)
@@ -174,6 +175,7 @@ CASES: dict[str, Case] = {
     "encode_json_key": case(lambda core, key: core.encode_json_key(key), RAW),
     "join_record": case(lambda core, key, value: core.join_record(key, value), GOOD_KEY | RAW, RAW_VALUE),
     "split_record": case(lambda core, record: core.split_record(record), RECORD),
+    "split_rows": case(lambda core, rows: core.split_rows(rows), many(ROW)),
     "check_value": case(lambda core, value: core.check_value(value), WILD),
     "encode_value": case(
         lambda core, value, limit: core.encode_value(value, limit), WILD, st.none() | st.integers(0, 9)

@@ -15,7 +15,7 @@ from .keys import (
     range_bounds,
     successor,
 )
-from .records import encode_json_key, join_record, split_record
+from .records import encode_json_key, join_record, split_record, split_rows
 from .scan import Decoder, collect, decode_changes
 
 __all__ = [
@@ -44,5 +44,6 @@ __all__ = [
     "range_bounds",
     "server_batch",
     "split_record",
+    "split_rows",
     "successor",
 ]

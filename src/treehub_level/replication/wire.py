@@ -6,10 +6,9 @@ client, and never decoded.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import orjson
 
@@ -17,9 +16,6 @@ from .. import _core
 from ..errors import ProtocolError
 from .messages import Answer, Forked, Keys, LogPage, Reply, Request, Reset, read_reply
 from .seed import Part, canonical
-
-#: A row as it is written here: a CID and a record.
-_ROW: Final = re.compile(rb"\[(0|[1-9][0-9]{0,15}),(.+)\]", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +47,10 @@ def reply_to_ndjson(reply: Reply) -> bytes:
     """A reply as NDJSON: a line of all its fields, or for a page of all but ``page``, and then a line for each row."""
     if not isinstance(reply, LogPage):
         return orjson.dumps(reply.to_dict(), option=orjson.OPT_APPEND_NEWLINE)
-    header = orjson.dumps(reply.header(len(reply.records)), option=orjson.OPT_APPEND_NEWLINE)
-    return header + b"".join([b"[%d,%b]\n" % (cid, _in_one_line(record)) for cid, record in reply.records])
+    rows = b"".join([b"[%d,%b]\n" % row for row in reply.records])
+    if rows.count(b"\n") > len(reply.records):  # this library writes no line breaks, but the log may be the original's
+        rows = b"".join([b"[%d,%b]\n" % (cid, canonical(record)) for cid, record in reply.records])
+    return orjson.dumps(reply.header(len(reply.records)), option=orjson.OPT_APPEND_NEWLINE) + rows
 
 
 def part_to_json(part: Part) -> bytes:
@@ -63,11 +61,6 @@ def part_to_json(part: Part) -> bytes:
 
 def _with_rows(header: dict[str, Any], name: bytes, rows: Iterable[bytes]) -> bytes:
     return b'%b,"%b":[%b]}' % (orjson.dumps(header)[:-1], name, b",".join(rows))
-
-
-def _in_one_line(record: bytes) -> bytes:
-    """A record without line breaks: this library writes none, but the log may be the original's."""
-    return canonical(record) if b"\n" in record or b"\r" in record else record
 
 
 def read_answer(message: object, encoder: _core.Encoder) -> Answer:
@@ -97,10 +90,9 @@ def _read_lines(body: bytes, encoder: _core.Encoder) -> Answer:
     if rest and header.get("kind") != "page":
         raise ProtocolError("the reply goes on behind its first line, and is no page")
     lines = rest.removesuffix(b"\n").split(b"\n") if rest else []
-    rows = [*map(_ROW.fullmatch, lines)]
-    if all(rows):
-        page = [(int(row[1]), row[2]) for row in rows if row is not None]
-        return read_reply({**header, "page": page}, encoder, in_records=True)
+    rows = _core.split_rows(lines)
+    if rows is not None:
+        return read_reply({**header, "page": rows}, encoder, in_records=True)
     return read_reply({**header, "page": [*map(_parse, lines)]}, encoder)
 
 
