@@ -18,10 +18,10 @@ AS_ROOT := $(if $(filter-out 0,$(shell id -u)),sudo -n)
 
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: bench clean demo help lint test
+.PHONY: bench clean demo help lint test wheel
 
 help:
-	@echo 'make demo | test | lint | bench | clean'
+	@echo 'make demo | test | lint | bench | wheel | clean'
 
 $(TOOLS): requirements-dev.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "treehub-level needs Python 3.10 or later")'
@@ -32,8 +32,9 @@ $(TOOLS): requirements-dev.txt
 # LevelDB itself, for the native engine, by apt where that can be. Without it the package is built all the same, on plyvel.
 $(LEVELDB): | $(TOOLS)
 	@if ! echo '#include <leveldb/c.h>' | $(CC) -E - >/dev/null 2>&1; then \
-	  (set -x; $(AS_ROOT) apt-get -qq update && $(AS_ROOT) apt-get -qq install -y g++ libleveldb-dev libsnappy-dev) || \
-	  echo 'LevelDB could not be installed. For the native engine install libleveldb-dev and libsnappy-dev, or the like.'; \
+	  (set -x; $(AS_ROOT) apt-get -qq update; $(AS_ROOT) apt-get -qq install -y g++ libleveldb-dev libsnappy-dev) || \
+	  echo 'LevelDB could not be installed, so the package is built without its native engine, and works through plyvel.' \
+	    'For the engine install g++, libleveldb-dev and libsnappy-dev, or the like, then: make clean'; \
 	fi
 	@touch $@
 
@@ -60,6 +61,10 @@ lint: $(PACKAGE)
 
 bench: $(PACKAGE)
 	$(BIN)/python -m benchmarks
+
+# For the interpreter of this environment: dist/ gets the source distribution, a wheel with LevelDB inside, and a pure one.
+wheel: $(TOOLS) $(LEVELDB)
+	$(BIN)/python tests/packaging/wheels.py make dist
 
 clean:
 	rm -rf $(VENV) dist demo-data .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -142,101 +142,168 @@ cdef class Encoder:
         return encoded
 
 
-cdef bint regular(object entry):
-    """Whether an entry is what an Encoder makes: a tuple of bytes and bytes or None."""
+cdef list unpacked(bytes rows):
+    """Packed rows as entries."""
+    cdef const char *at = PyBytes_AS_STRING(rows)
+    cdef const char *end = at + PyBytes_GET_SIZE(rows)
+    cdef PackedRow row
+    cdef list entries = []
+    while next_row(&at, end, &row):
+        entries.append((
+            PyBytes_FromStringAndSize(row.key, row.key_size),
+            None if row.value == NULL else PyBytes_FromStringAndSize(row.value, row.value_size),
+        ))
+    return entries
+
+
+@cython.final
+cdef class _PackedBatch:
+    """A batch whose rows lie in one piece, for an engine that takes them so; for others, a sequence of entries."""
+
+    cdef readonly bytes rows
+    cdef readonly list more  # entries that were appended
+
+    def append(self, entry):
+        self.more.append(entry)
+
+    cdef list entries(self):
+        return unpacked(self.rows) + self.more
+
+    def __len__(self):
+        return len(self.entries())
+
+    def __bool__(self):
+        return bool(self.rows or self.more)
+
+    def __iter__(self):
+        return iter(self.entries())
+
+    def __getitem__(self, index):
+        return self.entries()[index]
+
+    def __eq__(self, other):
+        return self.entries() == [*other] if isinstance(other, (list, _PackedBatch)) else NotImplemented
+
+    def __repr__(self):
+        return repr(self.entries())
+
+
+cdef enum Kind:
+    SERVER_BATCH
+    CLIENT_BATCH
+    APPLY_BATCH
+
+
+cdef Py_ssize_t size_of(object value) noexcept:
+    return 0 if value is None else PyBytes_GET_SIZE(value)
+
+
+cdef bint is_plain(bytes key):
+    """Whether a key is UTF-8, and JSON writes it as it is."""
+    cdef bint ascii = False, escaped = False
+    look_at_key(<const unsigned char *>PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key), &ascii, &escaped)
+    return not escaped and (ascii or text(key, 0) is not None)
+
+
+cdef Py_ssize_t room_for(Kind kind, KeySpace space, object entries) except -2:
+    """At least the bytes that a packed batch takes. -1: the twin must make the batch.
+
+    That is where an entry is not what an Encoder makes, a tuple of bytes and bytes or None; or where JSON escapes a key.
+    """
+    cdef Py_ssize_t head = PyBytes_GET_SIZE(space.prefix), size = ROW_HEAD + head + MAX_DIGITS
     cdef object value
-    if type(entry) is not tuple or PyTuple_GET_SIZE(entry) != 2 or type((<tuple>entry)[0]) is not bytes:
-        return False
-    value = (<tuple>entry)[1]
-    return value is None or isinstance(value, bytes)
+    for entry in entries:
+        if type(entry) is not tuple or PyTuple_GET_SIZE(entry) != 2 or type((<tuple>entry)[0]) is not bytes:
+            return -1
+        key, value = <bytes>(<tuple>entry)[0], (<tuple>entry)[1]
+        if not (value is None or isinstance(value, bytes)) or not (kind == APPLY_BATCH or is_plain(key)):
+            return -1
+        # The entry, and the row beside it: its key ends in the entry's key, or a number; its record adds `["",]`.
+        size += 2 * ROW_HEAD + 3 * PyBytes_GET_SIZE(key) + 2 * size_of(value) + head + MAX_DIGITS + 1 + 5
+    return size
 
 
-cdef list listed(object entries):
-    """Entries as a list, or None if the twin must judge them."""
-    if type(entries) is list:
-        return <list>entries
-    return list(entries) if type(entries) is tuple else None
+cdef char *put_entry(char *out, bytes key, object value) noexcept:
+    out = put_row_head(out, PyBytes_GET_SIZE(key), NO_VALUE if value is None else <size_t>PyBytes_GET_SIZE(value))
+    out = put_bytes(out, PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key))
+    return out if value is None else put_bytes(out, PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value))
 
 
-cdef void put_at(list batch, Py_ssize_t index, tuple entry):
-    """Fill a slot of a list that PyList_New made."""
-    Py_INCREF(entry)
-    PyList_SET_ITEM(batch, index, entry)
+cdef char *put_record(char *out, bytes key, object value) noexcept:
+    """The change record of an entry whose key is plain: see `joined`."""
+    out = put_bytes(put_bytes(put_bytes(out, b'["', 2), PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key)), b'"', 1)
+    if value is not None:
+        out = put_bytes(put_bytes(out, b",", 1), PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value))
+    return put_bytes(out, b"]", 1)
+
+
+cdef char *put_beside(
+    char *out, Kind kind, bytes prefix, const char *name, Py_ssize_t name_size, bytes key, object value
+) noexcept:
+    """The row beside an entry, under the prefix and a name: its change record, or in an APPLY_BATCH the deletion of one."""
+    cdef Py_ssize_t record = PyBytes_GET_SIZE(key) + 4 + (0 if value is None else size_of(value) + 1)
+    out = put_row_head(out, PyBytes_GET_SIZE(prefix) + name_size, NO_VALUE if kind == APPLY_BATCH else <size_t>record)
+    out = put_bytes(put_bytes(out, PyBytes_AS_STRING(prefix), PyBytes_GET_SIZE(prefix)), name, name_size)
+    return out if kind == APPLY_BATCH else put_record(out, key, value)
+
+
+cdef _PackedBatch packed_batch(Kind kind, KeySpace space, int64_t cid, object entries):
+    """What server_batch, client_batch and apply_batch return, or None if the twin must make it."""
+    cdef Py_ssize_t room = room_for(kind, space, entries)
+    cdef char number[MAX_DIGITS + 1]
+    cdef char *start
+    cdef char *out
+    cdef bytes key
+    cdef object value
+    cdef _PackedBatch batch
+    if room < 0:
+        return None
+    start = out = <char *>PyMem_Malloc(room)
+    if start == NULL:
+        raise MemoryError
+    for entry in entries:
+        key, value = <bytes>(<tuple>entry)[0], (<tuple>entry)[1]
+        out = put_entry(out, key, value)
+        if kind == SERVER_BATCH:
+            cid += 1
+            out = put_beside(out, kind, space.prefix, number, write_cid_key(number, cid), key, value)
+        else:
+            out = put_beside(out, kind, space.prefix, PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key), key, value)
+    if kind != CLIENT_BATCH:
+        out = put_entry(out, space.prefix, digits(cid))
+    batch = _PackedBatch.__new__(_PackedBatch)
+    batch.more = []
+    try:
+        batch.rows = PyBytes_FromStringAndSize(start, out - start)
+    finally:
+        PyMem_Free(start)
+    return batch
+
+
+cdef bint listed(object entries):
+    """Whether entries are a list or a tuple, so that they can be walked twice."""
+    return type(entries) is list or type(entries) is tuple
 
 
 def server_batch(space, cid, entries):
-    cdef list rows = listed(entries), batch = None
+    cdef object batch = None
     cdef int64_t before = 0
-    if rows is not None and type(space) is KeySpace and read_cid(cid, 0, &before):
-        batch = fast_server_batch(space, before, rows)
+    if listed(entries) and entries and type(space) is KeySpace and read_cid(cid, 0, &before):
+        if <int64_t>len(entries) <= HIGHEST_CID - before:
+            batch = packed_batch(SERVER_BATCH, space, before, entries)
     return _batch_py.server_batch(space, cid, entries) if batch is None else batch
 
 
-cdef list fast_server_batch(KeySpace space, int64_t cid, list entries):
-    cdef Py_ssize_t index, count = len(entries)
-    cdef list batch
-    cdef object entry
-    cdef bytes record
-    if count == 0:
-        return []
-    if count > HIGHEST_CID - cid:
-        return None
-    batch = PyList_New(2 * count + 1)
-    for index in range(count):
-        entry = entries[index]
-        if not regular(entry):
-            return None
-        record = joined(<bytes>(<tuple>entry)[0], <bytes>(<tuple>entry)[1])
-        if record is None:
-            return None
-        cid += 1
-        put_at(batch, 2 * index, <tuple>entry)
-        put_at(batch, 2 * index + 1, (prefixed_cid_key(space.prefix, cid), record))
-    put_at(batch, 2 * count, (space.prefix, digits(cid)))
-    return batch
-
-
 def client_batch(space, entries):
-    cdef list rows = listed(entries), batch = None
-    if rows is not None and type(space) is KeySpace:
-        batch = fast_client_batch(space, rows)
+    cdef object batch = None
+    if listed(entries) and type(space) is KeySpace:
+        batch = packed_batch(CLIENT_BATCH, space, 0, entries)
     return _batch_py.client_batch(space, entries) if batch is None else batch
 
 
-cdef list fast_client_batch(KeySpace space, list entries):
-    cdef Py_ssize_t index, count = len(entries)
-    cdef list batch = PyList_New(2 * count)
-    cdef object entry
-    cdef bytes record
-    for index in range(count):
-        entry = entries[index]
-        if not regular(entry):
-            return None
-        record = joined(<bytes>(<tuple>entry)[0], <bytes>(<tuple>entry)[1])
-        if record is None:
-            return None
-        put_at(batch, 2 * index, <tuple>entry)
-        put_at(batch, 2 * index + 1, (space.prefix + <bytes>(<tuple>entry)[0], record))
-    return batch
-
-
 def apply_batch(space, cid, entries):
-    cdef list rows = listed(entries), batch = None
+    cdef object batch = None
     cdef int64_t after = 0
-    if rows is not None and type(space) is KeySpace and read_cid(cid, 0, &after):
-        batch = fast_apply_batch(space, after, rows)
+    if listed(entries) and type(space) is KeySpace and read_cid(cid, 0, &after):
+        batch = packed_batch(APPLY_BATCH, space, after, entries)
     return _batch_py.apply_batch(space, cid, entries) if batch is None else batch
-
-
-cdef list fast_apply_batch(KeySpace space, int64_t cid, list entries):
-    cdef Py_ssize_t index, count = len(entries)
-    cdef list batch = PyList_New(2 * count + 1)
-    cdef object entry
-    for index in range(count):
-        entry = entries[index]
-        if not regular(entry):
-            return None
-        put_at(batch, 2 * index, <tuple>entry)
-        put_at(batch, 2 * index + 1, (space.prefix + <bytes>(<tuple>entry)[0], None))
-    put_at(batch, 2 * count, (space.prefix, digits(cid)))
-    return batch

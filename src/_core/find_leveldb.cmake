@@ -3,7 +3,7 @@
 # Static libraries come first: what is inside the extension cannot be missing, and cannot clash with another copy of LevelDB
 # in the process (plyvel brings one).
 
-option(TREEHUB_LEVEL_FETCH_LEVELDB "Download LevelDB and snappy, pinned, and build them, if LevelDB is not installed" OFF)
+option(TREEHUB_LEVEL_FETCH_LEVELDB "Download LevelDB and snappy, pinned, and take them, whatever is installed" OFF)
 
 include(CheckLanguage)
 check_language(CXX)
@@ -15,6 +15,12 @@ enable_language(CXX)
 include(CheckCXXSourceCompiles)
 include(CMakePushCheckState)
 find_package(Threads REQUIRED)
+
+# Who asks for them builds wheels, which are to hold the same wherever they are built.
+if(TREEHUB_LEVEL_FETCH_LEVELDB)
+  include(${CMAKE_CURRENT_LIST_DIR}/fetch_leveldb.cmake)
+  return()
+endif()
 
 # Takes these libraries, unless some were taken before, or they cannot be linked into a module: they are not there, or need
 # others, or their code is bound to its place. (Debian's is of the kind for executables, and will do if its symbols are hidden.)
@@ -59,32 +65,3 @@ if(TARGET PkgConfig::LEVELDB_PC)
   consider_leveldb(PkgConfig::LEVELDB_PC)
 endif()
 consider_leveldb(${LEVELDB_LIBRARY})
-
-if(NOT leveldb_libraries AND TREEHUB_LEVEL_FETCH_LEVELDB)
-  include(FetchContent)
-  FetchContent_Declare(
-    snappy
-    URL https://github.com/google/snappy/archive/refs/tags/1.2.2.tar.gz
-    URL_HASH SHA256=90f74bc1fbf78a6c56b3c4a082a05103b3a56bb17bca1a27e052ea11723292dc
-  )
-  FetchContent_Declare(
-    leveldb
-    URL https://github.com/google/leveldb/archive/refs/tags/1.23.tar.gz
-    URL_HASH SHA256=9a37f8a6174f09bd622bc723b55881dc541cd50747cbd08831c2a82d620f6d76
-  )
-  # In the cache, since both projects are of a time when option() did not heed ordinary variables.
-  foreach(unwanted IN ITEMS SNAPPY_BUILD_TESTS SNAPPY_BUILD_BENCHMARKS SNAPPY_INSTALL LEVELDB_BUILD_TESTS
-                            LEVELDB_BUILD_BENCHMARKS LEVELDB_INSTALL BUILD_SHARED_LIBS)
-    set(${unwanted} OFF CACHE INTERNAL "")
-  endforeach()
-  # What LevelDB would look for on the system: the answers are snappy from here, nothing else, and no -Werror for users.
-  set(HAVE_SNAPPY ON CACHE INTERNAL "")
-  foreach(unwanted IN ITEMS HAVE_CRC32C HAVE_TCMALLOC HAVE_CLANG_THREAD_SAFETY)
-    set(${unwanted} OFF CACHE INTERNAL "")
-  endforeach()
-  set(CMAKE_POSITION_INDEPENDENT_CODE ON)
-  set(CMAKE_CXX_VISIBILITY_PRESET hidden)
-  FetchContent_MakeAvailable(snappy leveldb) # in this order: LevelDB links to the target of that name
-  set(leveldb_libraries leveldb)
-  set(LEVELDB_INCLUDE_DIR "")
-endif()

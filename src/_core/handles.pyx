@@ -83,16 +83,15 @@ cdef class Snapshot(_Handle):
 
 
 cdef struct Chunk:
-    # Rows, one behind the other: the size of the key and of the value, the key, the value.
-    char *bytes
+    char *bytes  # packed rows
     size_t used
     size_t capacity
 
 
 cdef bint append(Chunk *chunk, const char *key, size_t key_size, const char *value, size_t value_size) noexcept nogil:
     """Copy a row to the end of a chunk. False: there is no memory for it."""
-    cdef size_t[2] sizes = [key_size, value_size]
-    cdef size_t needed = chunk.used + sizeof(sizes) + key_size + value_size
+    cdef size_t needed = chunk.used + ROW_HEAD + key_size + value_size
+    cdef char *out
     cdef size_t capacity = max(chunk.capacity, <size_t>4096)
     cdef char *grown
     if needed > chunk.capacity:
@@ -102,9 +101,8 @@ cdef bint append(Chunk *chunk, const char *key, size_t key_size, const char *val
         if grown == NULL:
             return False
         chunk.bytes, chunk.capacity = grown, capacity
-    memcpy(chunk.bytes + chunk.used, sizes, sizeof(sizes))
-    memcpy(chunk.bytes + chunk.used + sizeof(sizes), key, key_size)
-    memcpy(chunk.bytes + chunk.used + sizeof(sizes) + key_size, value, value_size)
+    out = put_row_head(chunk.bytes + chunk.used, key_size, value_size)
+    put_bytes(put_bytes(out, key, key_size), value, value_size)
     chunk.used = needed
     return True
 
@@ -154,42 +152,44 @@ cdef class Cursor(_Handle):
 
     def fetch(self, Py_ssize_t limit):
         cdef Chunk chunk = Chunk(NULL, 0, 0)
-        cdef Py_ssize_t index, count = self.fill(&chunk, limit, True)
-        cdef const char *row = chunk.bytes
-        cdef size_t[2] sizes
+        cdef Py_ssize_t index = 0, count = self.fill(&chunk, limit, True)
+        cdef const char *at = chunk.bytes
+        cdef PackedRow row
         cdef list rows
-        cdef bytes key, value
         try:
             rows = PyList_New(count)
-            for index in range(count):
-                memcpy(sizes, row, sizeof(sizes))
-                row += sizeof(sizes)
-                key = PyBytes_FromStringAndSize(row, sizes[0])
-                value = PyBytes_FromStringAndSize(row + sizes[0], sizes[1])
-                row += sizes[0] + sizes[1]
-                pair = (key, value)
+            while next_row(&at, chunk.bytes + chunk.used, &row):
+                pair = (
+                    PyBytes_FromStringAndSize(row.key, row.key_size), PyBytes_FromStringAndSize(row.value, row.value_size)
+                )
                 Py_INCREF(pair)
                 PyList_SET_ITEM(rows, index, pair)
+                index += 1
             return rows
+        finally:
+            self.give_back(&chunk)
+
+    def fetch_packed(self, Py_ssize_t limit):
+        cdef Chunk chunk = Chunk(NULL, 0, 0)
+        self.fill(&chunk, limit, True)
+        try:
+            return PyBytes_FromStringAndSize(chunk.bytes, chunk.used)
         finally:
             self.give_back(&chunk)
 
     def fetch_keys(self, Py_ssize_t limit):
         cdef Chunk chunk = Chunk(NULL, 0, 0)
-        cdef Py_ssize_t index, count = self.fill(&chunk, limit, False)
-        cdef const char *row = chunk.bytes
-        cdef size_t[2] sizes
+        cdef Py_ssize_t index = 0, count = self.fill(&chunk, limit, False)
+        cdef const char *at = chunk.bytes
+        cdef PackedRow row
         cdef list keys
-        cdef bytes key
         try:
             keys = PyList_New(count)
-            for index in range(count):
-                memcpy(sizes, row, sizeof(sizes))
-                row += sizeof(sizes)
-                key = PyBytes_FromStringAndSize(row, sizes[0])
-                row += sizes[0]
+            while next_row(&at, chunk.bytes + chunk.used, &row):
+                key = PyBytes_FromStringAndSize(row.key, row.key_size)
                 Py_INCREF(key)
                 PyList_SET_ITEM(keys, index, key)
+                index += 1
             return keys
         finally:
             self.give_back(&chunk)

@@ -38,6 +38,45 @@ cdef list loads_all(list items, bint rows):
     return <list>parsed if len(<list>parsed) == count else None
 
 
+cdef Py_ssize_t measure(const char *at, const char *end, size_t *size) noexcept nogil:
+    """Packed rows: how many, and the size of their values as one JSON array. -1: they are not rows with values."""
+    cdef PackedRow row
+    cdef Py_ssize_t count = 0
+    size[0] = 1
+    while next_row(&at, end, &row):
+        if row.value == NULL:
+            return -1
+        count += 1
+        size[0] += row.value_size + 1
+    return count if at == end else -1
+
+
+cdef list loads_packed(bytes rows):
+    """Parse the values of packed rows as one array; None if they must be looked at one by one to find the fault."""
+    cdef const char *at = PyBytes_AS_STRING(rows)
+    cdef const char *end = at + PyBytes_GET_SIZE(rows)
+    cdef PackedRow row
+    cdef size_t size = 0
+    cdef Py_ssize_t count = measure(at, end, &size)
+    cdef object parsed
+    cdef bytes array
+    cdef char *out
+    if count <= 0:
+        return [] if count == 0 else None
+    array = PyBytes_FromStringAndSize(NULL, size)
+    out = PyBytes_AS_STRING(array)
+    while next_row(&at, end, &row):
+        out[0] = c','
+        out = put_bytes(out + 1, row.value, row.value_size)
+    out[0] = c']'
+    PyBytes_AS_STRING(array)[0] = c'['
+    try:
+        parsed = loads(array)
+    except JSONDecodeError:
+        return None
+    return <list>parsed if len(<list>parsed) == count else None
+
+
 @cython.final
 cdef class Decoder:
     # Readable from Python: the twin's methods are called with a Decoder of this class.
@@ -64,7 +103,11 @@ cdef class Decoder:
         return _scan_py.Decoder.value(self, key, value)
 
     def items(self, rows):
-        cdef list results = self.fast_items(rows) if type(rows) is list else None
+        cdef list results = None
+        if type(rows) is bytes:
+            results = self.packed_items(<bytes>rows)
+        elif type(rows) is list:
+            results = self.fast_items(rows)
         return _scan_py.Decoder.items(self, rows) if results is None else results
 
     def keys(self, keys):
@@ -72,8 +115,11 @@ cdef class Decoder:
 
     def values(self, rows):
         cdef list results = None
-        if type(rows) is list and not self._raw_values:
-            results = loads_all(rows, True)
+        if not self._raw_values:
+            if type(rows) is bytes:
+                results = loads_packed(<bytes>rows)
+            elif type(rows) is list:
+                results = loads_all(rows, True)
         return _scan_py.Decoder.values(self, rows) if results is None else results
 
     # What follows answers None where the twin must judge.
@@ -89,6 +135,24 @@ cdef class Decoder:
             if key is None:
                 return None
             results[index] = (key, results[index])
+        return results
+
+    cdef list packed_items(self, bytes rows):
+        cdef list results = None if self._raw_values or self._raw_keys else loads_packed(rows)
+        cdef const char *at = PyBytes_AS_STRING(rows)
+        cdef const char *end = at + PyBytes_GET_SIZE(rows)
+        cdef PackedRow row
+        cdef Py_ssize_t index = 0, strip
+        if results is None:
+            return None
+        while next_row(&at, end, &row):
+            strip = min(self._strip, <Py_ssize_t>row.key_size)
+            try:
+                key = PyUnicode_DecodeUTF8(row.key + strip, row.key_size - strip, NULL)
+            except UnicodeDecodeError:
+                return None
+            results[index] = (key, results[index])
+            index += 1
         return results
 
     cdef object fast_key(self, object key):

@@ -10,7 +10,7 @@ from typing import Any, Final, final
 
 from typing_extensions import Self
 
-from .backends.base import Entry, Row
+from .backends.base import Entries, Entry, Rows
 
 # ---------------------------------------------------------------------------------------------------- keys
 
@@ -178,16 +178,16 @@ class Encoder:
     def records(self, records: Iterable[bytes]) -> list[Entry]:
         """Changes as change records (see split_record); values become what json_value returns. Errors as in changes."""
 
-def server_batch(space: KeySpace, cid: int, entries: Sequence[Entry]) -> list[Entry]:
+def server_batch(space: KeySpace, cid: int, entries: Sequence[Entry]) -> Entries:
     """Entries and, for the n-th of them, its change record under log_key(cid + n); last, the new CID under the prefix.
 
     For no entries: an empty list. The new CID is cid + len(entries). ValueError: it would pass MAX_CID.
     """
 
-def client_batch(space: KeySpace, entries: Sequence[Entry]) -> list[Entry]:
+def client_batch(space: KeySpace, entries: Sequence[Entry]) -> Entries:
     """Each entry, followed by its change record under dirty_key(key)."""
 
-def apply_batch(space: KeySpace, cid: int, entries: Sequence[Entry]) -> list[Entry]:
+def apply_batch(space: KeySpace, cid: int, entries: Sequence[Entry]) -> Entries:
     """What a pulled page does to a client: each entry, then the deletion of its dirty_key(key); last, the new CID."""
 
 # ---------------------------------------------------------------------------------------------------- scan
@@ -207,12 +207,12 @@ class Decoder:
     def __new__(cls, *, strip: int = 0, raw_keys: bool = False, raw_values: bool = False) -> Self: ...
     def key(self, key: bytes) -> Any: ...
     def value(self, key: bytes, value: bytes) -> Any: ...
-    def items(self, rows: Sequence[Row]) -> list[tuple[Any, Any]]: ...
+    def items(self, rows: Rows) -> list[tuple[Any, Any]]: ...
     def keys(self, keys: Sequence[bytes]) -> list[Any]: ...
-    def values(self, rows: Sequence[Row]) -> list[Any]: ...
+    def values(self, rows: Rows) -> list[Any]: ...
 
 def collect(
-    fetch: Callable[[int], list[Any]],
+    fetch: Callable[[int], Any],
     decode: Callable[[Any], list[Any]],
     keep: Callable[[Any], object] | None,
     limit: int | None,

@@ -8,7 +8,7 @@ the disk or for a compaction. Errors of LevelDB's are raised as StorageError, Co
 from collections.abc import Iterable, Sequence
 from typing import final
 
-from .backends.base import Entry, Row
+from .backends.base import Batch, Row
 
 @final
 class DB:
@@ -30,6 +30,9 @@ class DB:
 
     @property
     def path(self) -> str: ...
+    @property
+    def buffered(self) -> int:
+        """At most so many bytes of write buffers were taken by all that was written since opening."""
     def __new__(
         cls,
         path: str,
@@ -52,7 +55,7 @@ class DB:
     def scan(self, start: bytes | None, stop: bytes | None, *, reverse: bool = False, values: bool = True) -> Cursor:
         """From start, inclusive, to stop, exclusive. LevelDB reads values with the keys, so `values` saves nothing."""
     def snapshot(self) -> Snapshot: ...
-    def write(self, entries: Iterable[Entry], *, durable: bool = False) -> None:
+    def write(self, entries: Batch, *, durable: bool = False) -> None:
         """All entries, in order, or none. TypeError: not bytes. InvalidKeyError, InvalidValueError: 4 GiB or longer."""
     def approximate_size(self, start: bytes, stop: bytes) -> int:
         """About how many bytes a range takes in tables on disk."""
@@ -78,6 +81,8 @@ class Cursor:
 
     def fetch(self, limit: int) -> list[Row]:
         """The next rows, at most `limit`, fewer if they are long; none at the end."""
+    def fetch_packed(self, limit: int) -> bytes:
+        """The same, in one piece: see ``packed.pyx``."""
     def fetch_keys(self, limit: int) -> list[bytes]:
         """The same, keys only."""
     def close(self) -> None:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import Any, TypeVar
 
 from . import blocking
 from ._worker import Worker
+from .backends.base import Entry
 from .blocking._reading import Chunks, ReadVerbs
 from .blocking._writing import BATCH_SIZE, Operations, WriteVerbs, check_batch_size, check_durable
 from .types import JSON
 
 C = TypeVar("C", bound=type)
+
+#: Items of one call that are taken or encoded at a time: whoever else uses the event loop gets turns in between.
+_SLICE = 100
 
 
 def documented_by(twin: type) -> Callable[[C], C]:
@@ -40,12 +44,18 @@ class AsyncReadVerbs:
     _worker: Worker
 
     async def get(self, key: str, default: Any = None) -> JSON:
+        if self._worker.reads_here():
+            return self._twin.get(key, default)
         return await self._worker.quick(self._twin.get, key, default)
 
     async def has(self, key: str) -> bool:
+        if self._worker.reads_here():
+            return self._twin.has(key)
         return await self._worker.quick(self._twin.has, key)
 
     async def get_many(self, keys: Iterable[str], default: Any = None) -> list[JSON]:
+        if self._worker.reads_here():
+            return self._twin.get_many(keys, default)
         return await self._worker.quick(self._twin.get_many, keys, default)
 
     async def query(
@@ -214,7 +224,8 @@ class AsyncWriteVerbs:
 
     async def batch(self, ops: Iterable[Any], *, durable: bool | None = None) -> None:
         self._twin._store.require_open()
-        await self._commit(self._twin._codec.encoder.ops(ops), durable)
+        items = ops if not isinstance(ops, Iterator) else await self._page(ops, None)
+        await self._commit(await self._encoded(items, self._twin._codec.encoder.ops), durable)
 
     def write_batch(self, *, durable: bool | None = None) -> WriteBatch:
         self._twin._store.require_open()
@@ -230,8 +241,8 @@ class AsyncWriteVerbs:
         self._twin._store.require_open()
         check_batch_size(batch_size)
         done = 0
-        async for page in _pages(items, batch_size):
-            await self._commit(self._twin._codec.encoder.pairs(page), None)
+        async for page in self._pages(items, batch_size):
+            await self._commit(await self._encoded(page, self._twin._codec.encoder.pairs), None)
             done += len(page)
             if progress is not None:
                 progress(done)
@@ -248,10 +259,49 @@ class AsyncWriteVerbs:
     ) -> int:
         return await self._worker.read(self._twin.clear, gt=gt, gte=gte, lt=lt, lte=lte, prefix=prefix)
 
-    async def _commit(self, entries: list[Any], durable: bool | None) -> None:
+    async def _commit(self, entries: Sequence[Entry], durable: bool | None) -> None:
         durable = check_durable(durable, self._twin._durable)
         if entries:
             await self._worker.commit(entries, durable)
+
+    async def _encoded(self, items: Any, encode: Callable[[Any], list[Entry]]) -> list[Entry]:
+        """Encode items, of many a slice at a time."""
+        if not isinstance(items, (list, tuple)) or len(items) <= _SLICE:
+            return encode(items)
+        items, entries = items[:], []
+        for start in range(0, len(items), _SLICE):
+            try:
+                entries += encode(items[start : start + _SLICE])
+            except (TypeError, ValueError):
+                return encode(items)  # the message counts from the first of all
+            await self._worker.breathe()
+        return entries
+
+    async def _pages(self, items: Iterable[Any] | AsyncIterable[Any], size: int) -> AsyncIterator[list[Any]]:
+        """Items in lists of ``size``, the last of them shorter."""
+        if not isinstance(items, AsyncIterable):
+            iterator = iter(items)
+            while page := await self._page(iterator, size):
+                yield page
+            return
+        page = []
+        async for item in items:
+            page.append(item)
+            if len(page) % _SLICE == 0:
+                await self._worker.breathe()
+            if len(page) == size:
+                yield page
+                page = []
+        if page:
+            yield page
+
+    async def _page(self, items: Iterator[Any], size: int | None) -> list[Any]:
+        """The next items, at most ``size``, taken a slice at a time."""
+        page: list[Any] = []
+        while taken := [*islice(items, _SLICE if size is None else min(_SLICE, size - len(page)))]:
+            page += taken
+            await self._worker.breathe()
+        return page
 
 
 class WriteBatch(Operations):
@@ -269,19 +319,3 @@ class WriteBatch(Operations):
         entries = self.take()
         if kind is None:
             await self._target._commit(entries, self._durable)
-
-
-async def _pages(items: Iterable[Any] | AsyncIterable[Any], size: int) -> AsyncIterator[list[Any]]:
-    if isinstance(items, AsyncIterable):
-        page: list[Any] = []
-        async for item in items:
-            page.append(item)
-            if len(page) == size:
-                yield page
-                page = []
-        if page:
-            yield page
-    else:
-        iterator = iter(items)
-        while page := list(islice(iterator, size)):
-            yield page

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
+from itertools import cycle
+from time import monotonic
 from typing import Any, ParamSpec, TypeVar
 
 from .backends.base import Entry
@@ -20,12 +21,33 @@ T = TypeVar("T")
 #: Scans that run at the same time; more of them wait. They share the GIL, so more threads would gain nothing.
 _READERS = min(4, (os.cpu_count() or 1) + 1)
 
+#: Larger writes than this, in bytes or entries, go through the thread: what that costs is little beside their own time.
+_SMALL_BYTES = 16 * 1024
+_SMALL_ENTRIES = 64
+
+#: Seconds after which work on the event loop lets others have a turn, and calls between two looks at the clock.
+_TURN = 0.001
+_CALLS = 32
+
+
+class _Awaited(Write):
+    """A write that a task waits for."""
+
+    __slots__ = ("future",)
+
+    def __init__(self, entries: Sequence[Entry], durable: bool, future: asyncio.Future[None]) -> None:
+        super().__init__(entries, durable)
+        self.future = future
+
 
 class Worker:
     """Runs what may block in threads, and brings the results back to the event loop.
 
+    What takes microseconds and waits for nothing runs on the loop itself, since a hop to a thread and back takes ten
+    times as long: reads of single keys, and small writes that find nobody ahead.
+
     Cancelling a task that waits does not cancel what it waits for: a write is made or not made, never half, and the CID
-    moves with the commit, in the thread that commits.
+    moves with the commit.
 
     Args:
         store: The store whose calls it runs.
@@ -33,14 +55,20 @@ class Worker:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        store.settled = self._wake
+        self._inline_reads = store.backend.supports.inline_reads
+        #: Whether a read of a few microseconds may run right here, as it is; if not, it goes through `quick`. Asked by
+        #: each read: it is an iterator of C's since a method would take a tenth of the read's time.
+        self.reads_here: Callable[[], bool] = cycle([self._inline_reads] * (_CALLS - 1) + [False]).__next__
         self._accepting = False
         self._writer: ThreadPoolExecutor | None = None
         self._readers: ThreadPoolExecutor | None = None
         self._pending: set[asyncio.Future[Any]] = set()
+        self._steps: set[asyncio.Future[Any]] = set()
         self._commit_scheduled = False
-        self._settled: deque[tuple[asyncio.Future[None], BaseException | None]] = deque()
-        self._waking = False
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._writes = 0
+        self._turned = 0.0
 
     async def start(self, opening: Callable[[], None], closing: Callable[[], None]) -> None:
         """Start the threads, and run ``opening`` in the one that writes; if it is cancelled, ``closing`` undoes it."""
@@ -90,29 +118,43 @@ class Worker:
         """Run a call that only reads, or that takes its own turns at writing, beside others."""
         return await self._run(self._ready(self._readers), function, *args, **kwargs)
 
+    async def quick(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a read of a few microseconds: in a thread if the backend needs one, which takes ten times as long."""
+        if not self._inline_reads:
+            return await self.read(function, *args, **kwargs)
+        await self.breathe()
+        return function(*args, **kwargs)
+
     async def write(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run one step that decides and writes, behind those that came before it."""
-        return await self._run(self._ready(self._writer), function, *args, **kwargs)
-
-    async def quick(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run a read of a few microseconds: right here if the backend can, a thread would cost ten times as much."""
-        if self._store.backend.supports.inline_reads:
-            return function(*args, **kwargs)
-        return await self.read(function, *args, **kwargs)
+        step = self._submit(self._ready(self._writer), function, *args, **kwargs)
+        self._steps.add(step)
+        step.add_done_callback(self._steps.discard)
+        return await asyncio.shield(step)
 
     async def commit(self, entries: Sequence[Entry], durable: bool) -> None:
-        """Have entries written, together with all else that waits to be."""
+        """Have entries written: right here if they are few and nobody is ahead, else together with all that waits.
+
+        Cancelling it does not cancel the write, once it waits.
+        """
         writer = self._ready(self._writer)
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[None] = loop.create_future()
-        self._store.enqueue(Write(entries, durable, lambda write: self._wake(future, write.error)))
-        self._pending.add(future)
-        future.add_done_callback(_retrieve)
-        if not self._commit_scheduled:
-            self._commit_scheduled = True
-            writer.submit(self._commit_waiting)
-        # Shielded: the write goes on if its task is cancelled, and closing still waits for it.
-        await asyncio.shield(future)
+        if durable or self._steps or not _is_small(entries) or not self._store.commit_at_once(entries):
+            write = _Awaited(entries, durable, asyncio.get_running_loop().create_future())
+            self._store.enqueue(write)
+            if not self._commit_scheduled:
+                self._commit_scheduled = True
+                writer.submit(self._commit_waiting)
+            await write.future
+            return
+        self._writes += 1
+        if self._writes % _CALLS == 0:
+            await self.breathe()
+
+    async def breathe(self) -> None:
+        """Let the event loop turn, if this has not done so for a while: what runs on it must not starve the others."""
+        if monotonic() - self._turned > _TURN:
+            await asyncio.sleep(0)
+            self._turned = monotonic()
 
     def _ready(self, executor: ThreadPoolExecutor | None) -> ThreadPoolExecutor:
         if not self._accepting or executor is None:
@@ -120,12 +162,17 @@ class Worker:
         return executor
 
     async def _run(self, executor: Executor, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await asyncio.shield(self._submit(executor, function, *args, **kwargs))
+
+    def _submit(
+        self, executor: Executor, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> asyncio.Future[T]:
         future = asyncio.get_running_loop().run_in_executor(executor, lambda: function(*args, **kwargs))
         future.add_done_callback(_retrieve)
         if self._accepting:
             self._pending.add(future)
             future.add_done_callback(self._pending.discard)
-        return await asyncio.shield(future)
+        return future
 
     # ------------------------------------------------------------------------- in the thread that writes
 
@@ -133,27 +180,30 @@ class Worker:
         self._commit_scheduled = False
         self._store.commit_waiting()
 
-    def _wake(self, future: asyncio.Future[None], error: BaseException | None) -> None:
-        """A write is done: tell the loop, once for all that are done before it looks."""
-        self._settled.append((future, error))
-        if not self._waking:
-            self._waking = True
-            assert self._loop is not None
-            self._loop.call_soon_threadsafe(self._settle)
+    def _wake(self, group: Sequence[Write]) -> None:
+        """Writes are done: tell the loop, once for all of them."""
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(_settle, group)
 
-    # ------------------------------------------------------------------------------------- on the loop
 
-    def _settle(self) -> None:
-        self._waking = False
-        while self._settled:
-            future, error = self._settled.popleft()
-            self._pending.discard(future)
-            if future.done():
-                continue
-            if error is None:
-                future.set_result(None)
-            else:
-                future.set_exception(error)
+def _settle(group: Sequence[Write]) -> None:
+    """Wake the tasks that wait for these writes. On the loop."""
+    for write in group:
+        if not isinstance(write, _Awaited) or write.future.done():
+            continue  # it was cancelled, or a thread waits for it
+        if write.error is None:
+            write.future.set_result(None)
+        else:
+            write.future.set_exception(write.error)
+
+
+def _is_small(entries: Sequence[Entry]) -> bool:
+    if len(entries) > _SMALL_ENTRIES:
+        return False
+    size = 0
+    for key, value in entries:
+        size += len(key) if value is None else len(key) + len(value)
+    return size <= _SMALL_BYTES
 
 
 def _retrieve(future: asyncio.Future[Any]) -> None:

@@ -65,7 +65,9 @@ class Level(_Live):
         durable: Whether each write waits for the disk (fsync) unless it says otherwise.
         **backend_options: What the backend's constructor takes besides.
 
-    Filters of ``query``, ``keys``, ``values``, ``count`` and ``scan`` run in a thread beside the event loop.
+    Filters of ``query``, ``keys``, ``values``, ``count`` and ``scan`` run in a thread beside the event loop. Reads of
+    single keys, and small writes that nothing holds up, take microseconds and run on the loop itself; a loop of them
+    lets other tasks have their turns.
 
     Raises:
         ValueError: An unknown mode or encoding, or an illegal prefix.

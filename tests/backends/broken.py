@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from treehub_level import LockedError, MemoryBackend
+from treehub_level import LockedError, MemoryBackend, NotOpenError
 from treehub_level.backends.base import Backend, Batch, Row, Transaction
 from treehub_level.testing import BackendConformance
 
@@ -218,6 +218,16 @@ class TestReadsWhileClosed(Broken):
     class Faulty(MemoryBackend):
         def close(self) -> None:
             pass
+
+
+class TestReadsNothingOnceClosed(Broken):
+    """test_a_get_while_it_closes_finds_the_value_or_is_refused_if_it_guards_that"""
+
+    class Faulty(MemoryBackend):
+        def get(self, key: bytes) -> bytes | None:
+            with suppress(NotOpenError):
+                return super().get(key)
+            return None
 
 
 class TestNobodyIsKeptOut(Broken):

@@ -7,6 +7,7 @@ same error, down to its message and its cause.
 from __future__ import annotations
 
 import datetime
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -84,6 +85,7 @@ CID = st.integers(-1, 20) | st.integers(2**53 - 3, 2**53 + 3) | st.integers(0, 2
 CID_KEY = st.from_regex(rb"[0-9:-J]?[0-9]{0,17}", fullmatch=True) | st.binary(max_size=4) | WILD_SCALARS
 KEY = ANY_TEXT | st.sampled_from(["", "!", "!1", '"', "a" * 1024, "a" * 1025, "é" * 513]) | WILD_SCALARS
 RAW = st.binary(max_size=12) | ANY_TEXT.map(lambda text: text.encode(errors="replace")) | WILD_SCALARS
+RAW_BYTES = st.binary(max_size=12) | ANY_TEXT.map(lambda text: text.encode(errors="replace"))
 GOOD_KEY = st.text(max_size=8).map(str.encode)
 JSON_TEXT = JSON.map(orjson.dumps) | st.sampled_from(
     [b"1", b'"a"', b" [1, 2]", b"", b"{", b"1,2", b"[1", b"2]", b"NaN", b"\xff"]
@@ -125,7 +127,13 @@ def many(item: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 ENTRIES = many(ENTRY) | many(st.tuples(GOOD_KEY, RAW_VALUE))
 ROWS = many(st.tuples(RAW, JSON_TEXT | RAW)) | many(st.tuples(GOOD_KEY, JSON.map(orjson.dumps)))
+PACKED = st.lists(st.tuples(RAW_BYTES, JSON_TEXT), max_size=4)
 FEW = st.integers(0, 99)
+
+
+def packed(rows: list[tuple[bytes, bytes]]) -> bytes:
+    """Rows in one piece, as the native engine hands them out."""
+    return b"".join(struct.pack("@NN", len(key), len(value)) + key + value for key, value in rows)
 
 
 @dataclass(frozen=True)
@@ -193,19 +201,21 @@ CASES: dict[str, Case] = {
         lambda core, kind, records: encoders(core)[kind].records(records), KIND, many(RECORD | GOOD_RECORD)
     ),
     "server_batch": case(
-        lambda core, cid, entries: core.server_batch(core.KeySpace("!"), cid, entries),
+        lambda core, cid, entries: [*core.server_batch(core.KeySpace("!"), cid, entries)],
         CID | st.integers(0, 99),
         ENTRIES,
     ),
-    "client_batch": case(lambda core, entries: core.client_batch(core.KeySpace("!"), entries), ENTRIES),
+    "client_batch": case(lambda core, entries: [*core.client_batch(core.KeySpace("!"), entries)], ENTRIES),
     "apply_batch": case(
-        lambda core, cid, entries: core.apply_batch(core.KeySpace("!"), cid, entries), CID | FEW, ENTRIES
+        lambda core, cid, entries: [*core.apply_batch(core.KeySpace("!"), cid, entries)], CID | FEW, ENTRIES
     ),
     "Decoder.key": case(lambda core, kind, key: decoders(core)[kind].key(key), KIND, RAW),
     "Decoder.value": case(lambda core, kind, *args: decoders(core)[kind].value(*args), KIND, RAW, JSON_TEXT | RAW),
     "Decoder.items": case(lambda core, kind, rows: decoders(core)[kind].items(rows), KIND, ROWS),
+    "Decoder.items, packed": case(lambda core, kind, rows: decoders(core)[kind].items(packed(rows)), KIND, PACKED),
     "Decoder.keys": case(lambda core, kind, keys: decoders(core)[kind].keys(keys), KIND, many(RAW)),
     "Decoder.values": case(lambda core, kind, rows: decoders(core)[kind].values(rows), KIND, ROWS),
+    "Decoder.values, packed": case(lambda core, kind, rows: decoders(core)[kind].values(packed(rows)), KIND, PACKED),
     "collect": case(
         lambda core, rows, limit, chunk: core.collect(iter([rows, rows, []]).__next__, list, bool, limit, chunk),
         many(WILD),

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from stores import Stores
 
-from treehub_level import InvalidKeyError, InvalidValueError, Level, Mode
+from treehub_level import InvalidKeyError, InvalidValueError, Level, Mode, Put
 
 
 @pytest.fixture
@@ -71,6 +71,17 @@ async def test_what_is_no_pair_is_refused(store: Any, item: Any) -> None:
     with pytest.raises(TypeError):
         await store.load([item])
     assert await store.query() == []
+
+
+async def test_what_is_refused_among_many_is_named_by_its_number(store: Any) -> None:
+    with pytest.raises(InvalidValueError, match=r"^item 1234: "):
+        await store.load([(f"k{n}", n if n != 3234 else {n}) for n in range(5000)], batch_size=2000)
+    assert await store.count() == 2000
+    with pytest.raises(InvalidValueError, match=r"^operation 1234: "):
+        await store.batch([Put(f"k{n}", n if n != 1234 else {n}) for n in range(5000)])
+    with pytest.raises(InvalidValueError, match=r"^operation 1234: "):
+        await store.batch(Put(f"k{n}", n if n != 1234 else {n}) for n in range(5000))
+    assert await store.count() == 2000
 
 
 async def test_a_pair_with_an_impossible_key_is_refused(store: Any) -> None:

@@ -308,6 +308,7 @@ def test_a_write_that_a_closing_level_refused_is_not_made_after_reopening(monkey
             closing.join(0.1)
             return queued
 
+        monkeypatch.setattr(store, "_commit_alone", lambda *args: False)  # as if another writer were at it
         monkeypatch.setattr(store, "enqueue", enqueue_while_closing)
         try:
             level.put("a", 1)

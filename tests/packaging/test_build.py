@@ -7,9 +7,13 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import pytest
+from stores import plyvel
+
+import treehub_level
 
 pytestmark = pytest.mark.once
 
@@ -18,8 +22,11 @@ ROOT = Path(__file__).parents[2]
 BUILD = "import sys; from scikit_build_core import build; print(getattr(build, sys.argv[1])(sys.argv[2]))"
 PRINT_CORE = "import treehub_level._core as core; print(core.CORE)"
 WARNING = "WARNING: treehub-level: the compiled core could not be built"
+ENGINE = Path(treehub_level.__file__).with_name(f"_store_c{EXTENSION_SUFFIXES[0]}")
 
 needs_cc = pytest.mark.skipif(sys.platform == "win32", reason="the compiler of Windows is not chosen by CC")
+needs_engine = pytest.mark.skipif(not ENGINE.exists(), reason="LevelDB was not there when the package was built")
+needs_elf = pytest.mark.skipif(sys.platform != "linux", reason="its libraries are not in the format of Linux")
 
 
 def build(kind: str, source: Path, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -40,6 +47,22 @@ def only_file(folder: Path) -> Path:
     """The one file in a folder."""
     (path,) = folder.iterdir()
     return path
+
+
+def extensions(names: list[str]) -> set[str]:
+    """The modules among the files of a wheel that are compiled."""
+    return {Path(name).name.partition(".")[0] for name in names if name.endswith((".so", ".pyd"))}
+
+
+def symbols_shown(library: Path) -> list[str]:
+    """What a shared library defines for others to see."""
+    from elftools.elf.elffile import ELFFile  # Linux only, like what it reads
+    from elftools.elf.sections import SymbolTableSection
+
+    with library.open("rb") as file:
+        table = ELFFile(file).get_section_by_name(".dynsym")
+        assert isinstance(table, SymbolTableSection)
+        return [symbol.name for symbol in table.iter_symbols() if symbol.name and symbol["st_shndx"] != "SHN_UNDEF"]
 
 
 def live_core(wheel: Path, folder: Path, choice: str = "") -> subprocess.CompletedProcess[str]:
@@ -95,11 +118,40 @@ def test_a_wheel_holds_the_compiled_core_and_the_package_and_no_sources_of_the_c
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     assert sorted({name.partition("/")[0] for name in names}) == ["treehub_level", "treehub_level-0.1.0.dist-info"]
-    assert {"treehub_level/_core_c.pyi", "treehub_level/py.typed"} <= set(names)
+    assert {f"treehub_level/{name}" for name in ("_core_c.pyi", "_store_c.pyi", "py.typed")} <= set(names)
+    licences = {name.rpartition("/")[2] for name in names if ".dist-info/licenses/" in name}
+    assert licences == {"LICENSE", "LICENSE.leveldb", "LICENSE.snappy"}
     assert [name for name in names if name.endswith((".pyx", ".pxd", ".cmake", ".c"))] == []
-    extensions = {name.partition(".")[0] for name in names if name.endswith((".so", ".pyd"))}
-    assert extensions - {"treehub_level/_store_c"} == {"treehub_level/_core_c"}  # the engine: only where LevelDB is
+    assert extensions(names) - {"_store_c"} == {"_core_c"}  # the engine: only where LevelDB is
     assert live_core(wheel, tmp_path / "site").stdout == "c\n"
+
+
+@needs_cc
+def test_without_leveldb_the_core_is_built_alone_and_the_build_says_what_to_install(
+    sdist: Path, tmp_path: Path
+) -> None:
+    built = build("build_wheel", sdist, tmp_path, CXX="false", TREEHUB_LEVEL_REQUIRE_EXTENSIONS="1")  # it is in C++
+    assert built.returncode == 0, built.stdout
+    assert "no LevelDB here (Debian: g++ libleveldb-dev libsnappy-dev)" in built.stdout
+    with zipfile.ZipFile(only_file(tmp_path)) as archive:
+        assert extensions(archive.namelist()) == {"_core_c"}
+
+
+@needs_engine
+@needs_elf
+def test_the_engine_shows_nothing_of_leveldb_to_others_in_its_process() -> None:
+    assert symbols_shown(ENGINE) == ["PyInit__store_c"]
+
+
+@needs_elf
+def test_symbols_of_leveldb_that_are_shown_are_found() -> None:
+    (binding,) = Path(plyvel().__file__).parent.glob("_plyvel*.so")
+    assert any("leveldb" in name for name in symbols_shown(binding))
+
+
+@needs_engine
+def test_the_engine_is_small() -> None:
+    assert ENGINE.stat().st_size < 500 * 1024
 
 
 def test_a_wheel_without_extensions_is_pure_and_has_the_other_core(sdist: Path, tmp_path: Path) -> None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, cast, final
 
 import orjson
 
 from ..errors import DecodeError
 from .keys import check_bytes, decode_key, shown
+from .packed import unpack
 
 if TYPE_CHECKING:
-    from ..backends.base import Row
+    from ..backends.base import Row, Rows
 
 
 @final
@@ -44,16 +45,18 @@ class Decoder:
         except orjson.JSONDecodeError as error:
             raise DecodeError(f"the value stored under {shown(key)} is not JSON: {error}") from error
 
-    def items(self, rows: Sequence[Row]) -> list[tuple[Any, Any]]:
+    def items(self, rows: Rows) -> list[tuple[Any, Any]]:
         """Decode keys and values."""
+        rows = _listed(rows)
         return list(zip(self.keys([key for key, _ in rows]), self.values(rows), strict=True))
 
     def keys(self, keys: Sequence[bytes]) -> list[Any]:
         """Decode many keys."""
         return [self.key(key) for key in keys]
 
-    def values(self, rows: Sequence[Row]) -> list[Any]:
+    def values(self, rows: Rows) -> list[Any]:
         """Decode many values, with one call of the JSON parser where all of them are well."""
+        rows = _listed(rows)
         if not self._raw_values:
             decoded = _loads_all([value for _, value in rows])
             if decoded is not None:
@@ -61,8 +64,12 @@ class Decoder:
         return [self.value(key, value) for key, value in rows]
 
 
+def _listed(rows: Rows) -> Sequence[Row]:
+    return cast("Sequence[Row]", unpack(rows)) if isinstance(rows, bytes) else rows
+
+
 def collect(
-    fetch: Callable[[int], list[Any]],
+    fetch: Callable[[int], Any],
     decode: Callable[[Any], list[Any]],
     keep: Callable[[Any], object] | None,
     limit: int | None,
@@ -82,7 +89,7 @@ def collect(
 
 
 def _collect_all(
-    fetch: Callable[[int], list[Any]], decode: Callable[[Any], list[Any]], limit: int | None, chunk: int
+    fetch: Callable[[int], Any], decode: Callable[[Any], list[Any]], limit: int | None, chunk: int
 ) -> list[Any]:
     results: list[Any] = []
     while limit is None or len(results) < limit:

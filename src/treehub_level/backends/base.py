@@ -17,16 +17,36 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from types import TracebackType
 from typing import ClassVar, Protocol
 
 #: One step of a batch: a key and the value to store, or ``None`` to delete the key (absent is fine).
 Entry = tuple[bytes, bytes | None]
-#: What is written at once. Later entries of a key win over earlier ones.
-Batch = Sequence[Entry]
 Row = tuple[bytes, bytes]
+
+
+class Entries(Protocol):
+    """A batch that can still grow: a list, or what the compiled core builds in one piece for the native engine.
+
+    That has the attributes ``rows``, its entries in that piece (``src/_core/packed.pyx``), and ``more``, a list of
+    those that were appended.
+    """
+
+    def append(self, entry: Entry, /) -> None:
+        """Add an entry at the end."""
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[Entry]: ...
+    def __getitem__(self, index: int, /) -> Entry: ...
+
+
+#: What is written at once. Later entries of a key win over earlier ones.
+Batch = Sequence[Entry] | Entries
+#: Rows one by one, or in one piece (``src/_core/packed.pyx``), as the native engine hands them to the compiled core.
+Rows = Sequence[Row] | bytes
 
 
 @dataclass(frozen=True)
@@ -38,11 +58,14 @@ class Supports:
         inline_reads: ``get``, ``get_many`` and small scans are cheap enough (microseconds) to run on an event loop.
         shared: Several processes may open the same store, so nothing may be decided from memory: the CID is
             read inside ``exclusive()``.
+        guarded_get: ``get`` may run while ``close()`` does: it returns what it was asked for, or raises
+            ``NotOpenError``. The engine then spares it the care that it takes of all other calls.
     """
 
     persistent: bool
     inline_reads: bool
     shared: bool = False
+    guarded_get: bool = False
 
 
 class Cursor(Protocol):
@@ -56,6 +79,12 @@ class Cursor(Protocol):
 
     def close(self) -> None:
         """Give back what it holds. Closing twice is harmless; fetching afterwards is the caller's fault."""
+
+
+def fetches(cursor: Cursor) -> Callable[[int], Rows]:
+    """`Cursor.fetch`, or what takes its place where the engine can hand out rows in one piece: ``fetch_packed``."""
+    fetch: Callable[[int], Rows] = getattr(cursor, "fetch_packed", cursor.fetch)
+    return fetch
 
 
 class Reader(Protocol):
@@ -146,15 +175,21 @@ class Backend(ABC):
     def write(self, batch: Batch, *, durable: bool = False) -> None:
         """See `Transaction.write`. The engine calls it inside `exclusive` only."""
 
-    @contextmanager
-    def exclusive(self) -> Iterator[Transaction]:
+    def exclusive(self) -> AbstractContextManager[Transaction]:
         """Keep every other writer out while the block decides and writes.
 
         An embedded store needs no more than this lock. A shared one begins a transaction here, locks the row
         of the CID first, commits what ``write`` was given at the end, and rolls back when the block raises.
         """
-        with self._exclusive:
-            yield self
+        return _Alone(self)
+
+    def writes_at_once(self) -> bool:
+        """Whether a small write, of some tens of KiB and not durable, would take microseconds now.
+
+        The engine asks with every other writer kept out, and writes on the event loop if so. It must not wait for
+        anything to find out.
+        """
+        return False
 
     def exists(self) -> bool:
         """Whether ``open()`` would find a store, rather than make one. Called while closed."""
@@ -166,3 +201,21 @@ class Backend(ABC):
 
     def compact(self) -> None:  # noqa: B027  # nothing to do is a good default, not a forgotten method
         """Ask the engine to drop what was overwritten. Nothing to do by default."""
+
+
+class _Alone:
+    """An embedded store with every other writer kept out. Leaner than a generator: each write passes here."""
+
+    __slots__ = ("_backend",)
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    def __enter__(self) -> Transaction:
+        self._backend._exclusive.acquire()
+        return self._backend
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._backend._exclusive.release()

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from .. import _store_c
 from ._directory import DirectoryBackend
-from .base import Batch, Cursor, Snapshot
+from ._room import Room
+from .base import Batch, Cursor, Snapshot, Supports
 
 
 class LevelDBBackend(DirectoryBackend):
     """A LevelDB directory, opened by the library inside this package. The options are those of `DirectoryBackend`."""
 
-    def _connect(self) -> _store_c.DB:
-        return _store_c.DB(self._path, create_if_missing=True, **self._options)
+    supports = Supports(persistent=True, inline_reads=True, guarded_get=True)
 
-    def get(self, key: bytes) -> bytes | None:
-        """See `Reader.get`."""
-        value: bytes | None = self._db.get(key)
-        return value
+    def _connect(self) -> _store_c.DB:
+        db = _store_c.DB(self._path, create_if_missing=True, **self._options)
+        self._room = Room(self._path, self._options["write_buffer_size"])
+        self._room.begin(db)
+        return db
+
+    @property
+    def get(self) -> Callable[[bytes], bytes | None]:
+        """See `Reader.get`. It is the database's own method, so that the engine can hold on to that."""
+        get: Callable[[bytes], bytes | None] = self._db.get
+        return get
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """See `Reader.get_many`. One snapshot serves all keys."""
@@ -38,10 +45,22 @@ class LevelDBBackend(DirectoryBackend):
     def write(self, batch: Batch, *, durable: bool = False) -> None:
         """See `Transaction.write`. ``durable`` is LevelDB's ``sync``: an fsync of its log."""
         self._db.write(batch, durable=durable)
+        if self._room.wanted:  # so this is not the event loop
+            self._room.look()
+
+    def writes_at_once(self) -> bool:
+        """See `Backend.writes_at_once`, and `_room`."""
+        return self._room.is_left()
 
     def compact_range(self, start: bytes | None, stop: bytes | None) -> None:
         """See `DirectoryBackend.compact_range`."""
-        self._db.compact_range(start, stop)
+        with self.exclusive():  # a write that was found to have room ends first
+            self._room.close()
+        try:
+            self._db.compact_range(start, stop)
+        finally:
+            with self.exclusive():
+                self._room.reopen()
 
     def approximate_size(self, start: bytes, stop: bytes) -> int:
         """See `DirectoryBackend.approximate_size`."""

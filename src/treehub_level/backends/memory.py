@@ -27,7 +27,7 @@ class MemoryBackend(Backend):
             that are open one after the other, hand them the same object: ``backend=lambda name: instance``.
     """
 
-    supports = Supports(persistent=False, inline_reads=True)
+    supports = Supports(persistent=False, inline_reads=True, guarded_get=True)
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -78,6 +78,10 @@ class MemoryBackend(Backend):
         with self._data.lock:
             self._check_open()
             self._data.write(changes)
+
+    def writes_at_once(self) -> bool:
+        """See `Backend.writes_at_once`: unless a thread is walking, or sorting keys in."""
+        return not self._data.lock.locked()
 
     def _moment(self) -> _Moment:
         with self._data.lock:

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from .. import _core
-from ..backends.base import Backend, Entry, Reader, Row, Transaction
+from ..backends.base import Backend, Batch, Entry, Reader, Row, Transaction
 from ..backends.registry import create
 from ..codecs import seed_cid
 from ..errors import CorruptionError, DecodeError, InvalidKeyError, InvalidValueError, ModeMismatchError, StateError
@@ -122,9 +122,7 @@ def _check_all(backend: Backend, mode: Mode, space: _core.KeySpace) -> None:
                 ) from error
 
 
-def _adopted(
-    reader: Reader, mode: Mode, space: _core.KeySpace, rows: list[Row], store_id: str, done: int
-) -> list[Entry]:
+def _adopted(reader: Reader, mode: Mode, space: _core.KeySpace, rows: list[Row], store_id: str, done: int) -> Batch:
     if mode is Mode.SERVER:
         batch = _core.server_batch(space, read_cid(reader, space), rows)
     else:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from .. import _core
-from ..backends.base import Cursor, Reader
+from ..backends.base import Cursor, Reader, fetches
 from ..codecs import Codec
 from ..types import JSON
-from ._store import SnapshotHandle, Store
+from ._store import Store
 
 #: Rows that are fetched and decoded at a time: enough to make the cost of a call vanish, small enough for a cache.
 CHUNK = 1000
@@ -44,6 +44,14 @@ def check_limit(limit: object) -> int | None:
     return limit
 
 
+class _Points(Protocol):
+    """Where single keys are read, open or not: a `_view` would cost half as much as the read."""
+
+    @property
+    def get(self) -> Callable[[bytes], bytes | None]:
+        """See `Reader.get`."""
+
+
 class ReadVerbs:
     """Reading, at one moment for each call.
 
@@ -63,6 +71,7 @@ class ReadVerbs:
 
     _store: Store
     _codec: Codec
+    _points: _Points
 
     def _view(self) -> AbstractContextManager[Reader]:
         raise NotImplementedError
@@ -79,15 +88,13 @@ class ReadVerbs:
             default: What to return if it is absent. A stored ``None`` differs from an absent key: pass ``MISSING`` to
                 tell.
         """
-        with self._view() as reader:
-            stored_key = self._codec.stored_key(key)
-            value = reader.get(stored_key)
+        stored_key = self._stored_key(key)
+        value = self._points.get(stored_key)
         return default if value is None else self._codec.decoder.value(stored_key, value)
 
     def has(self, key: str) -> bool:
         """Return whether a key is present, whatever its value."""
-        with self._view() as reader:
-            return reader.get(self._codec.stored_key(key)) is not None
+        return self._points.get(self._stored_key(key)) is not None
 
     def get_many(self, keys: Iterable[str], default: Any = None) -> list[JSON]:
         """Return the values of several keys, in the order asked, all of one moment.
@@ -105,6 +112,14 @@ class ReadVerbs:
         return [
             default if value is None else decode(key, value) for key, value in zip(stored_keys, values, strict=True)
         ]
+
+    def _stored_key(self, key: object) -> bytes:
+        try:
+            return self._codec.encoder.key(key)
+        except (TypeError, ValueError):
+            # A metadata key, or none at all; but if this is not open, that comes first.
+            with self._view():
+                return self._codec.stored_key(key)
 
     def query(
         self,
@@ -133,7 +148,7 @@ class ReadVerbs:
         walk = self._range(gt, gte, lt, lte, prefix, reverse, limit)
         keep = _applied(filter)
         with self._view() as reader, _walking(reader, walk) as cursor:
-            return _core.collect(cursor.fetch, self._codec.decoder.items, keep, walk.limit, CHUNK)
+            return _core.collect(fetches(cursor), self._codec.decoder.items, keep, walk.limit, CHUNK)
 
     def keys(
         self,
@@ -172,7 +187,7 @@ class ReadVerbs:
         walk = self._range(gt, gte, lt, lte, prefix, reverse, limit)
         _check_filter(filter)
         with self._view() as reader, _walking(reader, walk) as cursor:
-            return _core.collect(cursor.fetch, self._codec.decoder.values, filter, walk.limit, CHUNK)
+            return _core.collect(fetches(cursor), self._codec.decoder.values, filter, walk.limit, CHUNK)
 
     def count(
         self,
@@ -238,7 +253,7 @@ class ReadVerbs:
             cursor = self._store.cursor(reader, walk.start, walk.stop, reverse=walk.reverse, values=True)
         try:
             while left is None or left > 0:
-                rows = cursor.fetch(CHUNK if left is None or keep else min(CHUNK, left))
+                rows = cursor.fetch_rows(CHUNK if left is None or keep else min(CHUNK, left))
                 if not rows:
                     return
                 pairs = self._codec.decoder.items(rows)
@@ -274,7 +289,7 @@ class Snapshot(ReadVerbs):
     def __init__(self, store: Store, codec: Codec) -> None:
         self._store = store
         self._codec = codec
-        self._handle: SnapshotHandle = store.snapshot()
+        self._handle = self._points = store.snapshot()
 
     @contextmanager
     def _view(self) -> Iterator[Reader]:

@@ -98,7 +98,7 @@ class WriteVerbs:
         Args:
             ops: ``Put(key, value)``, ``Delete(key)``, or the seed's ``{"type": "put", "key": …, "value": …}`` and
                 ``{"type": "del", "key": …}``.
-                Your objects are neither changed nor kept.
+                Your objects are neither changed nor kept; leave their values as they are until the call returns.
             durable: Whether to wait for the disk.
 
         Raises:

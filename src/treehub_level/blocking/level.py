@@ -55,7 +55,7 @@ class Sublevel(_Live):
     """A namespace within a level. Made by `Level.sublevel`; open and closed with its level."""
 
     def __init__(self, store: Store, codec: Codec, durable: bool) -> None:
-        self._store = store
+        self._store = self._points = store
         self._codec = codec
         self._durable = durable
 
@@ -107,7 +107,7 @@ class Level(_Live, ServerVerbs, ClientVerbs):
         self._codec = Codec(
             mode, None if mode is Mode.NORMAL else space, key_encoding=key_encoding, value_encoding=value_encoding
         )
-        self._store = Store(create(backend, name, backend_options), mode, space)
+        self._store = self._points = Store(create(backend, name, backend_options), mode, space)
         ClientVerbs.__init__(self)
 
     def open(self) -> None:

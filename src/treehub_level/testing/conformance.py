@@ -21,6 +21,7 @@ import random
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 
@@ -86,6 +87,28 @@ class BackendConformance:
         backend.open()
         backend.close()
         _assert_not_open(backend)
+
+    def test_a_get_while_it_closes_finds_the_value_or_is_refused_if_it_guards_that(
+        self, backend_factory: BackendFactory
+    ) -> None:
+        backend = backend_factory()
+        if not backend.supports.guarded_get:
+            pytest.skip("the engine keeps gets and close() apart for it")
+
+        def read_until_refused() -> None:
+            with suppress(NotOpenError):
+                while backend.get(b"k") == b"v":
+                    pass
+                raise AssertionError("another value")
+
+        for _ in range(10):
+            backend.open()
+            write(backend, [(b"k", b"v")])
+            with ThreadPoolExecutor(3) as pool:
+                readers = [pool.submit(read_until_refused) for _ in range(3)]
+                backend.close()
+                for reader in readers:
+                    reader.result(_PATIENCE)
 
     def test_closing_what_is_not_open_does_nothing(self, backend_factory: BackendFactory) -> None:
         backend = backend_factory()

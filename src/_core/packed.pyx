@@ -1,0 +1,46 @@
+# Rows in one piece: how the core and the native engine hand each other many at once. Included by both.
+#
+# One row behind the other, each the size of its key and of its value in size_t, the key, the value. A value of the size NO_VALUE
+# is none: the key is to be deleted. It never leaves the process. The twin of _core_py/packed.py.
+
+cdef size_t NO_VALUE = <size_t>-1
+cdef size_t ROW_HEAD = 2 * sizeof(size_t)
+
+
+cdef struct PackedRow:
+    const char *key
+    size_t key_size
+    const char *value  # NULL: the key is to be deleted
+    size_t value_size
+
+
+cdef char *put_row_head(char *out, size_t key_size, size_t value_size) noexcept nogil:
+    """Write the sizes of a row, and return where its key goes."""
+    cdef size_t[2] sizes = [key_size, value_size]
+    memcpy(out, sizes, ROW_HEAD)
+    return out + ROW_HEAD
+
+
+cdef char *put_bytes(char *out, const char *source, size_t size) noexcept nogil:
+    """Copy, and return where the copy ends."""
+    memcpy(out, source, size)
+    return out + size
+
+
+cdef bint next_row(const char **at, const char *end, PackedRow *row) noexcept nogil:
+    """Read the row at a place, and move behind it. False: there is none, or it does not end before `end`."""
+    cdef size_t[2] sizes
+    cdef size_t left = end - at[0]
+    if left < ROW_HEAD:
+        return False
+    memcpy(sizes, at[0], ROW_HEAD)
+    left -= ROW_HEAD
+    row.key_size, row.value_size = sizes[0], 0 if sizes[1] == NO_VALUE else sizes[1]
+    if row.key_size > left or row.value_size > left - row.key_size:
+        return False
+    row.key = at[0] + ROW_HEAD
+    row.value = row.key + row.key_size
+    at[0] = row.value + row.value_size
+    if sizes[1] == NO_VALUE:
+        row.value = NULL
+    return True
