@@ -24,10 +24,11 @@ from libc.string cimport memchr, memcmp, memcpy
 import orjson
 
 from treehub_level._core_py import batch as _batch_py
+from treehub_level._core_py import json as _json_py
 from treehub_level._core_py import keys as _keys_py
 from treehub_level._core_py import records as _records_py
 from treehub_level._core_py import scan as _scan_py
-from treehub_level._core_py.batch import JSONBytes
+from treehub_level._core_py.json import JSONBytes
 from treehub_level.types import Delete, Put
 
 cdef extern from "Python.h":
@@ -40,5 +41,6 @@ cdef object loads = orjson.loads
 include "packed.pyx"
 include "keys.pyx"
 include "records.pyx"
+include "json.pyx"
 include "batch.pyx"
 include "scan.pyx"

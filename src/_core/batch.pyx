@@ -1,73 +1,13 @@
 # User operations to one write batch, for write, change, apply and clean. The twin of _core_py/batch.py.
 
-cdef int DEEPEST = MAX_DEPTH
 cdef Py_ssize_t LARGEST_VALUE = MAX_VALUE_BYTES
-cdef Py_ssize_t WORTH_COPYING = _batch_py._WORTH_COPYING
-cdef object JSONEncodeError = orjson.JSONEncodeError
-
-check_value = _batch_py.check_value
-
-
-cdef bint plain(PyObject *value, int depth) noexcept:
-    """Whether all types in here are plain and all floats finite, so that orjson finds whatever else may be wrong.
-
-    No Python code runs in here, so borrowed references are safe.
-    """
-    cdef PyTypeObject *kind = Py_TYPE(<object>value)
-    cdef Py_ssize_t index = 0
-    cdef PyObject *key = NULL
-    cdef PyObject *item = NULL
-    if kind is <PyTypeObject *>str or kind is <PyTypeObject *>int or kind is <PyTypeObject *>bool or value is <PyObject *>None:
-        return True
-    if kind is <PyTypeObject *>float:
-        return isfinite(PyFloat_AS_DOUBLE(<object>value))
-    if depth == 0:
-        return False
-    if kind is <PyTypeObject *>dict:
-        while PyDict_Next(<object>value, &index, &key, &item):
-            if Py_TYPE(<object>key) is not <PyTypeObject *>str or not plain(item, depth - 1):
-                return False
-        return True
-    if kind is <PyTypeObject *>list:
-        for index in range(PyList_GET_SIZE(<object>value)):
-            if not plain(PyList_GET_ITEM(<object>value, index), depth - 1):
-                return False
-        return True
-    if kind is <PyTypeObject *>tuple:
-        for index in range(PyTuple_GET_SIZE(<object>value)):
-            if not plain(PyTuple_GET_ITEM(<object>value, index), depth - 1):
-                return False
-        return True
-    return False
-
-
-cdef object json_of(object value):
-    """A value as JSON, or None if the twin must judge it."""
-    cdef object encoded
-    if type(value) is JSONBytes:
-        return value
-    if not plain(<PyObject *>value, DEEPEST):
-        return None
-    try:
-        encoded = dumps(value)
-    except JSONEncodeError:
-        return None
-    if PyBytes_GET_SIZE(encoded) < WORTH_COPYING:
-        return PyBytes_FromStringAndSize(PyBytes_AS_STRING(encoded), PyBytes_GET_SIZE(encoded))
-    return encoded
-
-
-def encode_value(value, limit=None):
-    cdef object encoded = json_of(value)
-    if encoded is None or (limit is not None and PyBytes_GET_SIZE(encoded) > limit):
-        return _batch_py.encode_value(value, limit)
-    return encoded
 
 
 cdef enum Form:
     OPERATION
     PAIR
     CHANGE
+    RECORD
 
 
 @cython.final
@@ -109,6 +49,9 @@ cdef class Encoder:
     def changes(self, changes):
         return self.each(changes, CHANGE, "change", _batch_py.Encoder._change)
 
+    def records(self, records):
+        return self.each(records, RECORD, "change", _batch_py.Encoder._record)
+
     cdef list each(self, object items, Form form, str what, object judge):
         """Encode every item; those that are not taken here are left to the twin's method judge."""
         cdef list entries = []
@@ -127,6 +70,8 @@ cdef class Encoder:
 
     cdef tuple fast_entry(self, object item, Form form):
         cdef object kind = type(item)
+        if form == RECORD:
+            return self.fast_record(<bytes>item) if kind is bytes else None
         if form == OPERATION:
             if kind is Put:
                 return self.fast_put((<tuple>item)[0], (<tuple>item)[1])
@@ -162,6 +107,19 @@ cdef class Encoder:
     cdef tuple fast_delete(self, object key):
         cdef bytes encoded = self.fast_key(key)
         return None if encoded is None else (encoded, None)
+
+    cdef tuple fast_record(self, bytes record):
+        cdef tuple parts
+        cdef bytes value
+        if self._space is None or self._raw_keys or self._raw_values or PyBytes_GET_SIZE(self._prefix):
+            return None
+        parts = split(record)
+        if parts is None or not self._space.allows(<bytes>parts[0]):
+            return None
+        value = <bytes>parts[1]
+        if value is not None and (PyBytes_GET_SIZE(value) > LARGEST_VALUE or not is_canonical(value)):
+            return None
+        return parts
 
     cdef bytes fast_key(self, object key):
         cdef bytes encoded

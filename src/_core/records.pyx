@@ -85,3 +85,31 @@ cdef tuple split(bytes record):
 def split_record(record):
     cdef tuple parts = split(record) if type(record) is bytes else None
     return _records_py.split_record(record) if parts is None else parts
+
+
+def split_rows(rows):
+    cdef list numbered = []
+    cdef tuple parts
+    if type(rows) is not list:
+        return _records_py.split_rows(rows)
+    for row in <list>rows:
+        parts = split_row(<bytes>row) if type(row) is bytes else None
+        if parts is None:
+            return _records_py.split_rows(rows)
+        numbered.append(parts)
+    return numbered
+
+
+cdef tuple split_row(bytes row):
+    """The CID and the record of a row; None if it is none."""
+    cdef const char *start = PyBytes_AS_STRING(row)
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(row), at = 1
+    cdef int64_t cid = 0
+    if size < 5 or start[0] != c'[' or start[1] == c'0' or start[size - 1] != c']':
+        return None
+    while at < size and at <= MAX_DIGITS and c'0' <= start[at] <= c'9':
+        cid = cid * 10 + (start[at] - c'0')
+        at += 1
+    if at == 1 or cid > HIGHEST_CID or start[at] != c',' or at + 2 == size:
+        return None
+    return cid, PyBytes_FromStringAndSize(start + at + 1, size - at - 2)

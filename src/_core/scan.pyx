@@ -1,8 +1,5 @@
 # Prefix-range scans, decoded in bulk. The twin of _core_py/scan.py.
 
-cdef object JSONDecodeError = orjson.JSONDecodeError
-
-
 cdef object text_at(list items, Py_ssize_t index, bint rows):
     """The JSON text of an item: its second part where items are rows. None if it is not bytes."""
     cdef object item = items[index]

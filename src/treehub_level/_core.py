@@ -37,10 +37,13 @@ __all__ = [
     "encode_key",
     "encode_value",
     "join_record",
+    "json_line",
+    "json_value",
     "parse_cid_key",
     "range_bounds",
     "server_batch",
     "split_record",
+    "split_rows",
     "successor",
 ]
 

@@ -92,7 +92,13 @@ def split_record(record: bytes) -> tuple[bytes, bytes | None]:
     not checked.
     """
 
-# --------------------------------------------------------------------------------------------------- batch
+def split_rows(rows: list[bytes]) -> list[tuple[int, bytes]] | None:
+    """The CID and the record of each row `[cid,record]`, as a page in lines has them; None if one has another form.
+
+    What stands for the record is not looked at. TypeError: a row is not bytes.
+    """
+
+# -------------------------------------------------------------------------------------------------- values
 
 class JSONBytes(bytes):
     """Bytes that are known to be one compact JSON value: an Encoder passes them through as they are."""
@@ -106,10 +112,26 @@ def check_value(value: object) -> None:
     """
 
 def encode_value(value: object, limit: int | None = None) -> bytes:
-    """Compact JSON as orjson writes it. JSONBytes: unchanged.
+    """Compact JSON as orjson writes it, in plain bytes. JSONBytes: the same bytes.
 
     InvalidValueError: see check_value; or longer than limit bytes.
     """
+
+def json_value(text: bytes) -> JSONBytes:
+    """One JSON document as UTF-8 text, as encode_value would write what it says: the same bytes, if it is in that form.
+
+    TypeError: not bytes. InvalidValueError: no JSON (NaN and Infinity are none), or a value that check_value refuses or
+    that would not come back equal: an int beyond 64 bits, a lone surrogate, two equal keys in an object.
+    """
+
+def json_line(line: bytes) -> tuple[str, JSONBytes] | None:
+    """Key and value of a line of JSON Lines in the form that dump writes: `{"key":"k","value":1}`, white space behind.
+
+    The value is what json_value returns. None for any other line, or if json_value refuses its key or value: then it
+    must be decoded to be understood. TypeError: not bytes.
+    """
+
+# --------------------------------------------------------------------------------------------------- batch
 
 @final
 class Encoder:
@@ -153,6 +175,8 @@ class Encoder:
         Any fault is a ProtocolError that says "change N: …", with the key's or the value's own error as its cause.
         A str, bytes or dict in place of the list is a ProtocolError too.
         """
+    def records(self, records: Iterable[bytes]) -> list[Entry]:
+        """Changes as change records (see split_record); values become what json_value returns. Errors as in changes."""
 
 def server_batch(space: KeySpace, cid: int, entries: Sequence[Entry]) -> Entries:
     """Entries and, for the n-th of them, its change record under log_key(cid + n); last, the new CID under the prefix.

@@ -15,6 +15,7 @@ from .blocking._syncing import Ended, advance, transport_errors
 from .errors import TransportError
 from .replication.allowance import Allowance
 from .replication.live import News, Pace, State, Task
+from .replication.messages import Request
 
 if TYPE_CHECKING:
     from .level import Level
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 class _Poll(NamedTuple):
     """A question for news that is on its way."""
 
-    talk: Generator[dict[str, Any], Any, News]
+    talk: Generator[Request, Any, News]
     reply: asyncio.Task[Any]
     started: float
 

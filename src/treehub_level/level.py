@@ -15,9 +15,10 @@ from ._news import news_of, wait_for_news
 from ._views import AsyncReadVerbs, AsyncWriteVerbs, Snapshot, documented_by
 from ._worker import Worker
 from .backends.base import Backend
-from .blocking._serving import check_wait
+from .blocking._serving import carries_bytes, check_wait
 from .blocking._syncing import Ended, advance, exchange_of, transport_errors
 from .errors import NotOpenError, TransportError
+from .replication.messages import Reply, Request
 from .types import JSON, Change, Changes, Conflict, Mode, SyncReport
 
 
@@ -180,9 +181,15 @@ class Level(_Live):
     async def change(self, cid: int, changes: Any) -> int:
         return await self._worker.write(self._twin.change, cid, changes)
 
+    @carries_bytes("_reply")
     async def exchange(self, request: Mapping[str, Any], *, wait: float = 0) -> dict[str, Any]:
         return await wait_for_news(
             self._twin._store, lambda: self._worker.write(self._twin._exchange, request), check_wait(wait)
+        )
+
+    async def _reply(self, request: Request, *, wait: float = 0) -> Reply:
+        return await wait_for_news(
+            self._twin._store, lambda: self._worker.write(self._twin._answer, request), check_wait(wait)
         )
 
     def watch(self, *, since: int | None = None) -> AsyncIterator[Change]:

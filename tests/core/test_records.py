@@ -93,3 +93,36 @@ def test_keys_and_values_of_records_are_bytes(core: Any) -> None:
             core.join_record(key, value)
     with pytest.raises(TypeError, match="a change record must be bytes, not str"):
         core.split_record('["a"]')
+
+
+def test_rows_are_split_into_cid_and_record(core: Any) -> None:
+    rows = [b'[1,["a"]]', b'[9007199254740991,["b",[2]]]', b"[12,x]"]
+    assert core.split_rows(rows) == [(1, b'["a"]'), (2**53 - 1, b'["b",[2]]'), (12, b"x")]
+    assert core.split_rows([]) == []
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        b"",
+        b"[",
+        b"[]",
+        b"[1]",
+        b"[1,]",
+        b"[,1]",
+        b"[0,1]",
+        b"[01,1]",
+        b"[-1,1]",
+        b"[1.0,1]",
+        b"[ 1,1]",
+        b"[1 ,1]",
+        b"1,2]",
+        b"[1,2",
+        b"[1,2] ",
+        b"[9007199254740992,1]",
+        b"[10000000000000000,1]",
+        b"[99999999999999999999,1]",
+    ],
+)
+def test_one_row_in_another_form_is_enough_for_none_to_be_split(core: Any, row: bytes) -> None:
+    assert core.split_rows([b"[1,1]", row]) is None

@@ -90,6 +90,13 @@ GOOD_KEY = st.text(max_size=8).map(str.encode)
 JSON_TEXT = JSON.map(orjson.dumps) | st.sampled_from(
     [b"1", b'"a"', b" [1, 2]", b"", b"{", b"1,2", b"[1", b"2]", b"NaN", b"\xff"]
 )
+LINE = (
+    st.builds(
+        b'{"key":%b,"value":%b}%b'.__mod__, st.tuples(JSON_TEXT, JSON_TEXT, st.sampled_from([b"", b"\r\n", b"1"]))
+    )
+    | st.builds(lambda key, value: orjson.dumps({"key": key, "value": value}), st.text(), JSON)
+    | RAW
+)
 RAW_VALUE = st.none() | RAW | st.binary(max_size=6).map(JSONBytes)
 RECORD = (
     st.from_regex(rb'[ \n]?\[ ?"[^"]{0,4}" ?(, ?[0-9 \]]{0,3})?\] ?', fullmatch=True)
@@ -97,6 +104,8 @@ RECORD = (
     | st.sampled_from([b'["a"]', b'["a",1]', b'["\\u00e9","x"]', b'["\\ud800"]', b"[1]", '["é",{}]'.encode()])
     | WILD_SCALARS
 )
+GOOD_RECORD = (st.tuples(st.text(max_size=8)) | st.tuples(st.text(max_size=8), JSON)).map(orjson.dumps)
+ROW = st.from_regex(rb"\[?([0-9]{0,3}|9007199254740[0-9]{2,6}),([^\x00]{0,3}|\]),?\]?", fullmatch=True) | RECORD
 OP = (
     st.builds(Put, KEY, WILD)
     | st.builds(Delete, KEY)
@@ -174,10 +183,13 @@ CASES: dict[str, Case] = {
     "encode_json_key": case(lambda core, key: core.encode_json_key(key), RAW),
     "join_record": case(lambda core, key, value: core.join_record(key, value), GOOD_KEY | RAW, RAW_VALUE),
     "split_record": case(lambda core, record: core.split_record(record), RECORD),
+    "split_rows": case(lambda core, rows: core.split_rows(rows), many(ROW)),
     "check_value": case(lambda core, value: core.check_value(value), WILD),
     "encode_value": case(
         lambda core, value, limit: core.encode_value(value, limit), WILD, st.none() | st.integers(0, 9)
     ),
+    "json_line": case(lambda core, line: core.json_line(line), LINE),
+    "json_value": case(lambda core, text: core.json_value(text), JSON_TEXT | RAW),
     "Encoder.key": case(lambda core, kind, key: encoders(core)[kind].key(key), KIND, KEY | RAW),
     "Encoder.value": case(lambda core, kind, value: encoders(core)[kind].value(value), KIND, WILD),
     "Encoder.put": case(lambda core, kind, *args: encoders(core)[kind].put(*args), KIND, KEY | RAW, WILD),
@@ -185,6 +197,9 @@ CASES: dict[str, Case] = {
     "Encoder.ops": case(lambda core, kind, ops: encoders(core)[kind].ops(ops), KIND, many(OP)),
     "Encoder.pairs": case(lambda core, kind, pairs: encoders(core)[kind].pairs(pairs), KIND, many(PAIR)),
     "Encoder.changes": case(lambda core, kind, changes: encoders(core)[kind].changes(changes), KIND, many(CHANGE)),
+    "Encoder.records": case(
+        lambda core, kind, records: encoders(core)[kind].records(records), KIND, many(RECORD | GOOD_RECORD)
+    ),
     "server_batch": case(
         lambda core, cid, entries: [*core.server_batch(core.KeySpace("!"), cid, entries)],
         CID | st.integers(0, 99),

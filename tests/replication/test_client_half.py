@@ -314,24 +314,24 @@ def test_eight_replies_to_something_else_are_too_many() -> None:
 def test_a_reply_that_comes_after_the_client_has_moved_on_is_ignored() -> None:
     server, client = a_server(a=1), a_client()
     first = talk(client)
-    reply = server.exchange(next(first))
+    reply = server.exchange(next(first).to_dict())
     client.put("b", 2)
     client.sync(server)
     server.put("c", 3)
     with unchanged(client):
         request = first.send(reply)
-    assert request["cid"] == 2
+    assert request.cid == 2
 
 
 def test_a_page_pulled_beside_a_push_does_not_move_the_client_past_it() -> None:
     server, client = a_server(a=1), a_client()
     first = talk(client)
-    reply = server.exchange(next(first))
+    reply = server.exchange(next(first).to_dict())
     client.put("b", 2)
     second = talk(client)
     push = next(second)
     with unchanged(client):
-        assert first.send(reply)["nonce"] == push["nonce"]
+        assert first.send(reply).nonce == push.nonce
 
 
 # ------------------------------------------------------------------------------------------------------------- forks

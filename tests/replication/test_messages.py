@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from treehub_level.errors import LevelError, ProtocolError
-from treehub_level.replication.messages import MAX_CHANGES, Request
+from treehub_level.replication.fields import MAX_CHANGES
+from treehub_level.replication.messages import Request
 
 from .talk import Message, Store, Wire, a_client, a_server, ask, unchanged
 

@@ -11,7 +11,7 @@ from treehub_level.replication import client as client_half
 from treehub_level.replication.session import rebind_session
 from treehub_level.types import Change, Conflict
 
-from .talk import Message, Store, Wire, a_client, a_server, lose, once, own_record, unchanged
+from .talk import Store, Wire, a_client, a_server, lose, once, own_record, unchanged
 
 
 def restored_server(**values: Any) -> tuple[Store, Store]:
@@ -224,7 +224,7 @@ def test_a_rebinding_that_gets_no_proper_answer_changes_nothing() -> None:
 def test_rebinding_takes_one_exchange() -> None:
     client = a_client()
     asking = rebind_session(client._store.step, client._client("rebind"))
-    request: Message = next(asking)
-    assert (request["server"], request["cid"], request["changes"], request["limit"]) == (None, 0, [], 1)
+    request = next(asking)
+    assert (request.server, request.cid, request.changes, request.limit) == (None, 0, (), 1)
     with pytest.raises(StopIteration):
-        asking.send(a_server(a=1, b=2).exchange(request))
+        asking.send(a_server(a=1, b=2).exchange(request.to_dict()))

@@ -4,7 +4,8 @@
     python -m tests.simulation.product --schedules 1000 --without casclean
     python -m tests.simulation.product --seed 42
 
-Sizes are patched down, so that pages, pushes, sweeps and compactions end early. Messages cross as JSON.
+Sizes are patched down, so that pages, pushes, sweeps and compactions end early. Messages cross as JSON in some
+worlds, as NDJSON in others, and as they are within a process in the rest.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ from treehub_level.replication import client as client_half
 from treehub_level.replication import log as log_half
 from treehub_level.replication import server as server_half
 from treehub_level.replication import session as session_half
-from treehub_level.replication.messages import Keys
+from treehub_level.replication.messages import Keys, Request
 from treehub_level.replication.state import Resetting, State
+from treehub_level.replication.wire import Received, reply_to_ndjson
 from treehub_level.types import Change, Mode, SyncReport
 
 from .crashing import CrashError, CrashingBackend
@@ -104,11 +106,20 @@ class _Process:
 class Server(_Process):
     mode = Mode.SERVER
 
+    def __init__(self, name: str, rng: random.Random, configuration: Configuration) -> None:
+        super().__init__(name, rng, configuration)
+        # Two mechanisms are removed from the messages, as JSON.
+        self._road = "JSON" if configuration.without & {"hi", "keys_hi"} else rng.choice(["JSON", "NDJSON", "process"])
+
     @property
     def head(self) -> int:
         return self.level.cid
 
-    def exchange(self, request: dict[str, Any]) -> Any:
+    def exchange(self, asked: Request) -> Any:
+        if self._road != "JSON":
+            answer = self._mortal(lambda: self.level._answer(asked)[0])
+            return Received(reply_to_ndjson(answer), in_lines=True) if answer and self._road == "NDJSON" else answer
+        request = asked.to_dict()
         if "hi" in self._on.without:
             request = {**request, "hi": request["cid"]}
         reply = self._mortal(lambda: self.level.exchange(orjson.loads(orjson.dumps(request))))
@@ -210,7 +221,7 @@ class Client(_Process):
 
     def _carry(self, request: Any) -> Any:
         """A request on its way, unless its push is too large for it now."""
-        if not request or not request["changes"] or self._calm or self._rng.random() >= self._on.withdraw:
+        if not request or not request.changes or self._calm or self._rng.random() >= self._on.withdraw:
             return request
         return self._go_on(lambda talk: talk.throw(TransportError("too large", status=413)))
 

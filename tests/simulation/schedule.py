@@ -170,12 +170,6 @@ FOCUS: Final = {
 }
 
 
-def base_of(request: Any) -> int:
-    """The CID that a request starts from."""
-    cid: int = request["cid"] if isinstance(request, dict) else request.cid
-    return cid
-
-
 def weigh(content: Content) -> int:
     """A weight for each content: the same in the model and, in units of padding, in the product."""
     return 1 if content is None else 1 + content[1] % 3
@@ -358,7 +352,7 @@ class Schedule:
         before = self._server.head
         reply = self._server.exchange(request)
         self._note_log(name)
-        self._check_server_wins(name, base_of(request), before)
+        self._check_server_wins(name, request.cid, before)
         self.counts["exchanged"] += 1
         return reply
 

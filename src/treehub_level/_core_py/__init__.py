@@ -1,14 +1,7 @@
 """The pure-Python core: the same names, results and errors as the compiled one, where there is none."""
 
-from .batch import (
-    Encoder,
-    JSONBytes,
-    apply_batch,
-    check_value,
-    client_batch,
-    encode_value,
-    server_batch,
-)
+from .batch import Encoder, apply_batch, client_batch, server_batch
+from .json import JSONBytes, check_value, encode_value, json_line, json_value
 from .keys import (
     MAX_CID,
     MAX_DEPTH,
@@ -22,7 +15,7 @@ from .keys import (
     range_bounds,
     successor,
 )
-from .records import encode_json_key, join_record, split_record
+from .records import encode_json_key, join_record, split_record, split_rows
 from .scan import Decoder, collect, decode_changes
 
 __all__ = [
@@ -45,9 +38,12 @@ __all__ = [
     "encode_key",
     "encode_value",
     "join_record",
+    "json_line",
+    "json_value",
     "parse_cid_key",
     "range_bounds",
     "server_batch",
     "split_record",
+    "split_rows",
     "successor",
 ]

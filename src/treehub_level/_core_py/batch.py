@@ -2,151 +2,29 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
-from enum import Enum
-from typing import TYPE_CHECKING, Any, Final, TypeVar, final
+from typing import TYPE_CHECKING, Any, TypeVar, final
 
-import orjson
-
-from ..errors import InvalidValueError, ProtocolError
+from ..errors import ProtocolError
 from ..types import Delete, Put
+from .json import encode_value, json_value
 from .keys import (
     MAX_CID,
-    MAX_DEPTH,
     MAX_VALUE_BYTES,
     KeySpace,
     check_bytes,
     check_cid,
     check_user_key,
     cid_key,
+    decode_key,
     encode_key,
-    shown,
-    shown_int,
 )
-from .records import join_record
+from .records import join_record, split_record
 
 if TYPE_CHECKING:
     from ..backends.base import Entry
 
 T = TypeVar("T")
-
-_ONLY_STR: Final = frozenset({str})
-#: Types of which orjson refuses every value that would not come back equal, so that it alone need look at them.
-_SIMPLE: Final = frozenset({str, int, bool, type(None)})
-#: What orjson returns keeps the buffer that it was written in, of 1 KiB (3.11) or 4 KiB (3.13), however short it is.
-#: Copies take a tenth of the memory, and half of the time, since every value is then written in the same warm buffer.
-_WORTH_COPYING: Final = 2048
-
-
-class JSONBytes(bytes):
-    """See ``_core_c.pyi``."""
-
-    __slots__ = ()
-
-
-def check_value(value: object) -> None:
-    """See ``_core_c.pyi``."""
-    if not isinstance(value, JSONBytes):
-        _check(value, "$", MAX_DEPTH)
-
-
-def encode_value(value: object, limit: int | None = None) -> bytes:
-    """See ``_core_c.pyi``."""
-    if isinstance(value, JSONBytes):
-        encoded: bytes = value
-    else:
-        if not _plain(value, MAX_DEPTH):
-            _check(value, "$", MAX_DEPTH)
-        try:
-            encoded = orjson.dumps(value)
-        except orjson.JSONEncodeError as error:
-            _check(value, "$", MAX_DEPTH)
-            raise InvalidValueError(f"the value cannot be encoded: {error}") from error
-        if len(encoded) < _WORTH_COPYING:
-            encoded = b"%b" % encoded
-    if limit is not None and len(encoded) > limit:
-        raise InvalidValueError(f"the value takes {len(encoded)} bytes of JSON, and at most {limit} are allowed")
-    return encoded
-
-
-def _plain(value: object, depth: int) -> bool:
-    """Whether all types in here are plain and all floats finite, so that orjson finds whatever else may be wrong."""
-    kind = type(value)
-    if kind in _SIMPLE:
-        return True
-    if kind is float:
-        return math.isfinite(value)  # type: ignore[arg-type]
-    if depth == 0:
-        return False
-    inner: Iterable[object]
-    if kind is dict:
-        if not _ONLY_STR.issuperset(map(type, value)):  # type: ignore[call-overload]
-            return False
-        inner = value.values()  # type: ignore[attr-defined]
-    elif kind is list or kind is tuple:
-        inner = value  # type: ignore[assignment]
-    else:
-        return False
-    return not any(type(item) not in _SIMPLE and not _plain(item, depth - 1) for item in inner)
-
-
-def _check(value: object, path: str, depth: int) -> None:
-    """Raise InvalidValueError, naming the fault and its place, for whatever would not come back equal."""
-    if isinstance(value, Enum):
-        # orjson writes a member as its value; only one that equals its value comes back equal.
-        if not isinstance(value, (str, int)) or value != value.value:
-            raise _unstorable(value, path)
-        value = value.value
-    if value is None or isinstance(value, bool):
-        return
-    if isinstance(value, str):
-        if not _encodable(value):
-            raise InvalidValueError(f"a str with a lone surrogate {_at(path)}: it is not Unicode text, remove it")
-    elif isinstance(value, int):
-        if not -(2**63) <= value < 2**64:
-            raise InvalidValueError(f"{shown_int(value)} {_at(path)}: an int lies between -2**63 and 2**64 - 1")
-    elif type(value) is float:
-        if not math.isfinite(value):
-            raise InvalidValueError(f"{value} {_at(path)}: JSON holds finite numbers only")
-    elif isinstance(value, (list, dict)) or type(value) is tuple:
-        if depth == 0:
-            raise InvalidValueError(f"more than {MAX_DEPTH} containers inside each other {_at(path)}")
-        if isinstance(value, dict):
-            for key, item in dict.items(value):
-                _check(item, f"{path}{_step(key, path)}", depth - 1)
-        else:
-            for index, item in enumerate(tuple(value)):
-                _check(item, f"{path}[{index}]", depth - 1)
-    else:
-        raise _unstorable(value, path)
-
-
-def _step(key: object, path: str) -> str:
-    if type(key) is not str:
-        raise InvalidValueError(f"a dict key of type {type(key).__name__} {_at(path)}: it must be a str")
-    if not _encodable(key):
-        raise InvalidValueError(f"a dict key with a lone surrogate {_at(path)}: it is not Unicode text, remove it")
-    return f".{key}" if key.isidentifier() else f"[{shown(key)}]"
-
-
-def _encodable(text: str) -> bool:
-    try:
-        str.encode(text)
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _unstorable(value: object, path: str) -> InvalidValueError:
-    return InvalidValueError(
-        f"a value of type {type(value).__name__} {_at(path)}: only None, bool, int, float, str, list, tuple and dict "
-        f"can be stored, convert it first"
-    )
-
-
-def _at(path: str) -> str:
-    return f"at {path}" if len(path) <= 120 else f"at {path[:60]}…{path[-59:]}"
 
 
 @final
@@ -204,6 +82,10 @@ class Encoder:
         """See ``_core_c.pyi``."""
         return _each(changes, self._change, "change")
 
+    def records(self, records: Iterable[bytes]) -> list[Entry]:
+        """See ``_core_c.pyi``."""
+        return _each(records, self._record, "change")
+
     def _op(self, op: object) -> Entry:
         if isinstance(op, Put):
             return self.put(op.key, op.value)
@@ -227,6 +109,10 @@ class Encoder:
         if not isinstance(change, (tuple, list)) or not 1 <= len(change) <= 2:
             raise TypeError(f"it must be [key, value] or [key], not {_described(change)}")
         return self.put(change[0], change[1]) if len(change) == 2 else self.delete(change[0])
+
+    def _record(self, record: bytes) -> Entry:
+        key, value = split_record(record)
+        return self.delete(decode_key(key)) if value is None else self.put(decode_key(key), json_value(value))
 
 
 def _each(items: Iterable[T], encode: Callable[[T], Entry], what: str) -> list[Entry]:

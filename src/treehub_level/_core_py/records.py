@@ -7,13 +7,15 @@ from typing import Final
 
 import orjson
 
-from .keys import check_bytes, decode_key, encode_key, shown
+from .keys import MAX_CID, check_bytes, decode_key, encode_key, shown
 
 _WHITE_SPACE: Final = b" \t\n\r"
 #: `[string]` or `[string, something]`. What the string holds is for the JSON parser to judge.
 _RECORD: Final = re.compile(
     rb'[ \t\n\r]*\[[ \t\n\r]*("[^"\\]*(?:\\.[^"\\]*)*")[ \t\n\r]*(?:,(.*))?\][ \t\n\r]*', re.DOTALL
 )
+#: `[cid,something]`.
+_ROW: Final = re.compile(rb"\[([1-9][0-9]{0,15}),(.+)\]", re.DOTALL)
 
 
 def encode_json_key(key: bytes) -> bytes:
@@ -41,3 +43,15 @@ def split_record(record: bytes) -> tuple[bytes, bytes | None]:
     except orjson.JSONDecodeError as error:
         raise ValueError(f"{shown(record)} is not a change record: its key is not a JSON string: {error.msg}") from None
     return encode_key(key), value
+
+
+def split_rows(rows: list[bytes]) -> list[tuple[int, bytes]] | None:
+    """See ``_core_c.pyi``."""
+    numbered: list[tuple[int, bytes]] = []
+    for row in rows:
+        check_bytes(row, "a row")
+        parts = _ROW.fullmatch(row)
+        if parts is None or int(parts[1]) > MAX_CID:
+            return None
+        numbered.append((int(parts[1]), parts[2]))
+    return numbered

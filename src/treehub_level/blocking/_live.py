@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 from ..errors import LevelError, StateError, TransportError
 from ..replication.allowance import Allowance
 from ..replication.live import News, Pace, State, Task
+from ..replication.messages import Request
 from ._syncing import ClientVerbs, Ended, advance, blocking_exchange_of, converse, transport_errors
 
 #: Seconds that a server is asked to keep a question for news waiting: less than proxies let a connection rest.
@@ -25,7 +26,7 @@ class _GivenUpError(Exception):
 class _Poll(NamedTuple):
     """A question for news that is on its way."""
 
-    talk: Generator[dict[str, Any], Any, News]
+    talk: Generator[Request, Any, News]
     reply: Future[Any]
     started: float
 
@@ -216,7 +217,7 @@ class LiveSession:
         with self._condition:
             self._pace.replied()
 
-    def _carry(self, request: dict[str, Any]) -> Any:
+    def _carry(self, request: Request) -> Any:
         """Carry a message to the server and back, unless the session is paused or ended meanwhile."""
         with self._condition:
             before = self._interruptions

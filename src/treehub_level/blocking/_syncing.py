@@ -7,6 +7,7 @@ import inspect
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
+from functools import wraps
 from typing import Any, Generic, Protocol, TypeVar
 
 from .. import _core
@@ -16,6 +17,7 @@ from ..modes import Client
 from ..replication.allowance import Allowance
 from ..replication.journal import dismiss_step, read_conflicts, restore_step
 from ..replication.live import News
+from ..replication.messages import Request
 from ..replication.seed import apply_step, check_cid, clean_step, decode_record, read_dirty
 from ..replication.session import follow, rebind_session, session
 from ..types import Change, Changes, Conflict, SyncReport
@@ -33,7 +35,7 @@ class Exchanger(Protocol):
         """See `ServerVerbs.exchange`."""
 
 
-def exchange_of(server: object) -> Callable[..., Any]:
+def exchange_verb(server: object) -> Callable[..., Any]:
     """The verb of ``server`` that carries messages.
 
     Raises:
@@ -43,6 +45,27 @@ def exchange_of(server: object) -> Callable[..., Any]:
     if not callable(verb):
         raise TypeError(f"a server is a level in SERVER mode, or forwards exchange() to one; this is {server!r:.80}")
     return verb  # type: ignore[no-any-return]
+
+
+def exchange_of(server: object) -> Callable[..., Any]:
+    """What takes a request to ``server``, and returns the reply as a session takes it.
+
+    Where the verb names another one that carries the messages as they are (`carries_bytes`), changes stay bytes.
+    Whatever else forwards ``exchange``, a level with a verb of its own too, gets and gives what JSON can hold.
+
+    Raises:
+        TypeError: ``server`` has no such verb.
+    """
+    verb = exchange_verb(server)
+    name = getattr(verb, "carrier", None)
+    if name is not None:
+        return getattr(verb.__self__, name)  # type: ignore[attr-defined, no-any-return]
+
+    @wraps(verb)  # so that it tells whether it takes ``wait``
+    def carry(request: Request, **options: float) -> Any:
+        return verb(request.to_dict(), **options)
+
+    return carry
 
 
 @contextmanager
@@ -71,9 +94,7 @@ def advance(talk: Generator[Y, Any, R], reply: object = None) -> Y | Ended[R]:
         return Ended(end.value)
 
 
-def converse(
-    talk: Generator[dict[str, Any], Any, R], exchange: Callable[[dict[str, Any]], Any], tell: Callable[[], object]
-) -> R:
+def converse(talk: Generator[Request, Any, R], exchange: Callable[[Request], Any], tell: Callable[[], object]) -> R:
     """Carry the messages of a session to the server and back until it ends; ``tell`` after each exchange."""
     try:
         request = advance(talk)
@@ -245,7 +266,7 @@ class ClientVerbs:
         on_reset: str,
         progress: Callable[[SyncReport], object] | None,
         allowance: Allowance | None = None,
-    ) -> tuple[Generator[dict[str, Any], Any, SyncReport], Callable[[], object]]:
+    ) -> tuple[Generator[Request, Any, SyncReport], Callable[[], object]]:
         report = SyncReport()
         talk = session(
             self._store.step,
@@ -258,7 +279,7 @@ class ClientVerbs:
         )
         return talk, _nothing if progress is None else lambda: progress(report)
 
-    def _follow(self, on_reset: str) -> Generator[dict[str, Any], Any, News]:
+    def _follow(self, on_reset: str) -> Generator[Request, Any, News]:
         return follow(self._store.step, self._client("live"), on_reset=on_reset, report=SyncReport())
 
     def _has_to_push(self, allowance: Allowance) -> bool:
@@ -281,7 +302,7 @@ class ClientVerbs:
         with self._sync_lock:
             converse(talk, exchange, _nothing)
 
-    def _rebind_session(self) -> Generator[dict[str, Any], Any, None]:
+    def _rebind_session(self) -> Generator[Request, Any, None]:
         return rebind_session(self._store.step, self._client("rebind"))
 
     def conflicts(self) -> list[Conflict]:
@@ -309,10 +330,9 @@ def blocking_exchange_of(server: object) -> Callable[..., Any]:
     Raises:
         TypeError: It has none, or is of asyncio.
     """
-    verb = exchange_of(server)
-    if inspect.iscoroutinefunction(verb):
+    if inspect.iscoroutinefunction(exchange_verb(server)):
         raise TypeError(f"{server!r:.80} is an asyncio level: a blocking one synchronises with its blocking twin")
-    return verb
+    return exchange_of(server)
 
 
 def _checked(cid: object) -> int:

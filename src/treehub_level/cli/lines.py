@@ -9,6 +9,7 @@ from typing import Any, BinaryIO, NamedTuple, NoReturn
 
 import orjson
 
+from .. import _core
 from .errors import CommandError
 
 #: The longest line that is read, so that a file without line ends cannot fill the memory.
@@ -40,7 +41,7 @@ class Record(NamedTuple):
         line: Its number, from 1.
         size: Its length in bytes.
         key: The key to store it under.
-        value: The value to store.
+        value: The value to store; of a line in the form that ``dump`` writes, its JSON.
     """
 
     line: int
@@ -86,16 +87,18 @@ def read_records(stream: BinaryIO, source: str, key_field: str | None) -> Iterat
             raise BadLineError(source, number, f"longer than {MAX_LINE_BYTES >> 20} MiB: is this JSON Lines?")
         if text.isspace():
             continue
-        try:
-            document = parse_json(text)
-        except ValueError as error:
-            cut = "" if text.endswith(b"\n") else "; the file ends within this line: it was truncated"
-            raise BadLineError(source, number, f"not JSON ({error}){cut}") from error
-        try:
-            key, value = _pair(document) if key_field is None else (_key_in(document, key_field), document)
-        except ValueError as error:
-            raise BadLineError(source, number, str(error)) from error
-        yield Record(number, len(text), key, value)
+        pair = _core.json_line(text) if key_field is None else None
+        if pair is None:
+            try:
+                document = parse_json(text)
+            except ValueError as error:
+                cut = "" if text.endswith(b"\n") else "; the file ends within this line: it was truncated"
+                raise BadLineError(source, number, f"not JSON ({error}){cut}") from error
+            try:
+                pair = _pair(document) if key_field is None else (_key_in(document, key_field), document)
+            except ValueError as error:
+                raise BadLineError(source, number, str(error)) from error
+        yield Record(number, len(text), *pair)
 
 
 def _pair(document: object) -> tuple[str, Any]:

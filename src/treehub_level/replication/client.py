@@ -19,8 +19,9 @@ from ..errors import CorruptionError, ProtocolError, StoreMismatchError
 from ..modes import Client, Epoch, Plan, Step
 from ..types import Conflict
 from .allowance import Allowance, is_dirty
+from .fields import MAX_CHANGES, Ack
 from .journal import Lost, journal_entries, parse_conflict
-from .messages import MAX_BYTES, MAX_CHANGES, MAX_EPOCHS, Ack, Forked, Keys, PulledPage, Request, Reset
+from .messages import MAX_BYTES, MAX_EPOCHS, Answer, Forked, Keys, PulledPage, Request, Reset
 from .seed import same_record
 from .state import Push, Resetting, State
 
@@ -30,8 +31,6 @@ PAGE_CHANGES = MAX_CHANGES
 PUSH_CHANGES = MAX_CHANGES
 #: Local keys that one batch of a sweep looks at.
 SWEEP_KEYS = 4 * MAX_CHANGES
-
-Answer = PulledPage | Keys | Reset | Forked
 
 
 @dataclass(frozen=True, slots=True)

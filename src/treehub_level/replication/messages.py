@@ -1,7 +1,6 @@
 """The messages of one exchange: a request, and in reply a page, keys, a reset or a fork (``protocol.md``).
 
-Whatever comes from the other side is read here, field by field, and refused with a `ProtocolError` that names the
-field. Both sides keep the same limits. Fields that nobody knows are ignored, so that a later version may add some.
+Whatever comes from the other side is read here, field by field. Both sides keep the same limits.
 
 Inside, changes are bytes: log records as they are stored on the server's side, encoded entries on the client's.
 They become objects in ``to_dict`` only, so a transport that can carry bytes need not decode them.
@@ -9,41 +8,21 @@ They become objects in ``to_dict`` only, so a transport that can carry bytes nee
 
 from __future__ import annotations
 
-import operator
-import re
-import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, ClassVar, Final, NamedTuple
+from typing import Any, ClassVar, Final
 
 from .. import _core
 from ..backends.base import Entry
 from ..errors import InvalidKeyError, ProtocolError
 from ..modes import Epoch
+from .fields import ID, MAX_CHANGES, NONCE, PROTOCOL, Ack, Fields, shown
 
-#: The version of the protocol that is spoken here.
-PROTOCOL: Final = 1
-#: The most changes, or keys, in a page or a push.
-MAX_CHANGES: Final = 1000
 #: The most bytes of keys and values in a page or a push.
 MAX_BYTES: Final = 8 << 20
 #: The most epochs that a request shows: the last ones.
 MAX_EPOCHS: Final = 32
-
-_NONCE: Final = re.compile(r"[0-9a-f]{32}")
-_ID: Final = re.compile(r"[0-9A-Za-z_-]{1,64}")
-
-
-class Ack(NamedTuple):
-    """What became of a push: its accepted changes have the CIDs from ``before``, exclusive, to ``after``.
-
-    ``epoch`` is the epoch they are in; ``None`` if none was accepted.
-    """
-
-    before: int
-    after: int
-    epoch: str | None
 
 
 @dataclass(slots=True)
@@ -90,16 +69,16 @@ class Request:
         Raises:
             ProtocolError: A field is missing, of a wrong type, or out of bounds.
         """
-        fields = _Fields(message, "request")
+        fields = Fields(message, "request")
         fields.protocol()
         request = cls(
-            server=fields.optional_text("server", _ID),
-            client=fields.text("client", _ID),
+            server=fields.optional_text("server", ID),
+            client=fields.text("client", ID),
             cid=fields.cid("cid"),
             hi=fields.cid("hi"),
             epochs=fields.epochs("epochs", MAX_EPOCHS),
             seq=fields.cid("seq"),
-            nonce=fields.text("nonce", _NONCE),
+            nonce=fields.text("nonce", NONCE),
             changes=fields.items("changes", MAX_CHANGES),
             limit=fields.integer("limit", 1, MAX_CHANGES),
             reset=fields.flag("reset"),
@@ -293,25 +272,50 @@ class LogPage(Page):
         page = [*map(list, zip(cids, _core.decode_changes(records), strict=True))]
         return {**self.header(len(page)), "page": page}
 
+    def pulled(self, encoder: _core.Encoder) -> PulledPage:
+        """The page as a client in this process reads it.
 
-def read_reply(message: object, encoder: _core.Encoder) -> PulledPage | Keys | Reset | Forked:
+        Raises:
+            ProtocolError: A key or a value that the client may not store.
+        """
+        return PulledPage(
+            self.server,
+            self.nonce,
+            self.base,
+            self.cid,
+            self.head,
+            self.more,
+            self.epochs,
+            self.ack,
+            self.rejected,
+            [cid for cid, _ in self.records],
+            encoder.records([record for _, record in self.records]),
+        )
+
+
+#: A reply as a client reads it.
+Answer = PulledPage | Keys | Reset | Forked
+
+
+def read_reply(message: object, encoder: _core.Encoder, *, in_records: bool = False) -> Answer:
     """Read a server's reply, by the rules that a server applies to requests.
 
     Args:
         message: The reply, decoded from JSON.
         encoder: What makes entries of changes, for the client's key space.
+        in_records: Whether the changes of a page are records still, in bytes.
 
     Raises:
         ProtocolError: A field is missing, of a wrong type, out of bounds, or at odds with another.
     """
-    fields = _Fields(message, "reply")
+    fields = Fields(message, "reply")
     fields.protocol()
-    server = fields.text("server", _ID)
-    nonce = fields.text("nonce", _NONCE)
+    server = fields.text("server", ID)
+    nonce = fields.text("nonce", NONCE)
     base = fields.cid("base")
     kind = fields.get("kind")
     if kind == "page":
-        return _read_page(fields, server, nonce, base, encoder)
+        return _read_page(fields, server, nonce, base, encoder.records if in_records else encoder.changes)
     if kind == "keys":
         return _read_keys(fields, server, nonce, base, encoder)
     if kind == "reset":
@@ -321,10 +325,12 @@ def read_reply(message: object, encoder: _core.Encoder) -> PulledPage | Keys | R
         )
     if kind == "forked":
         return Forked(server, nonce, base)
-    raise fields.error("kind", f'"page", "keys", "reset" or "forked" is needed, not {_shown(kind)}')
+    raise fields.error("kind", f'"page", "keys", "reset" or "forked" is needed, not {shown(kind)}')
 
 
-def _read_page(fields: _Fields, server: str, nonce: str, base: int, encoder: _core.Encoder) -> PulledPage:
+def _read_page(
+    fields: Fields, server: str, nonce: str, base: int, encode: Callable[[Sequence[Any]], list[Entry]]
+) -> PulledPage:
     head = fields.cid("head")
     to = fields.integer("cid", base, head)
     more = fields.flag("more")
@@ -335,12 +341,12 @@ def _read_page(fields: _Fields, server: str, nonce: str, base: int, encoder: _co
         raise fields.error("more", "it asks to come again, but brings neither changes nor a decision")
     if not more and to != head:
         raise fields.error("more", f"the log goes on to CID {head} behind this page, which ends at CID {to}")
-    entries = encode_changes(changes, encoder)
+    entries = _bounded(encode(changes))
     epochs, rejected = fields.epochs("epochs"), fields.keys("rejected")
     return PulledPage(server, nonce, base, to, head, more, epochs, ack, rejected, cids, entries)
 
 
-def _read_keys(fields: _Fields, server: str, nonce: str, base: int, encoder: _core.Encoder) -> Keys:
+def _read_keys(fields: Fields, server: str, nonce: str, base: int, encoder: _core.Encoder) -> Keys:
     after = fields.cursor("after")
     if after is None:
         raise fields.error("after", "it is null, and keys come after some key")
@@ -352,7 +358,7 @@ def _read_keys(fields: _Fields, server: str, nonce: str, base: int, encoder: _co
         raise fields.error("keys", str(error)) from error
     for key in keys:
         if key <= last:
-            raise fields.error("keys", f"they rise from {_shown(after)} on; {_shown(key)} does not")
+            raise fields.error("keys", f"they rise from {shown(after)} on; {shown(key)} does not")
         last = key
     end = fields.flag("end")
     if not keys and not end:
@@ -366,126 +372,11 @@ def encode_changes(changes: Sequence[Any], encoder: _core.Encoder) -> list[Entry
     Raises:
         ProtocolError: A change that is none, or more bytes than fit.
     """
-    entries = encoder.changes(changes)
+    return _bounded(encoder.changes(changes))
+
+
+def _bounded(entries: list[Entry]) -> list[Entry]:
     size = sum(map(len, filter(None, chain.from_iterable(entries))))
     if size > MAX_BYTES:
         raise ProtocolError(f"changes: {size} bytes of keys and values, and at most {MAX_BYTES} are allowed")
     return entries
-
-
-class _Fields:
-    """The fields of one message, each checked as it is read."""
-
-    def __init__(self, message: object, what: str) -> None:
-        if not isinstance(message, Mapping):
-            raise ProtocolError(f"the {what} must be an object, not {_shown(message)}")
-        self._message: Mapping[Any, Any] = message
-        self._what = what
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._message
-
-    def error(self, name: str, fault: str) -> ProtocolError:
-        return ProtocolError(f'the field "{name}" of the {self._what}: {fault}')
-
-    def get(self, name: str) -> Any:
-        try:
-            return self._message[name]
-        except KeyError:
-            raise self.error(name, "it is missing") from None
-
-    def protocol(self) -> None:
-        version = self.get("protocol")
-        if type(version) is not int or version != PROTOCOL:
-            raise self.error("protocol", f"version {_shown(version)} is not spoken here, only version {PROTOCOL}")
-
-    def integer(self, name: str, low: int, high: int) -> int:
-        value = self.get(name)
-        if type(value) is not int or not low <= value <= high:
-            raise self.error(name, f"an int from {low} to {high} is needed, not {_shown(value)}")
-        return value
-
-    def cid(self, name: str) -> int:
-        return self.integer(name, 0, _core.MAX_CID)
-
-    def flag(self, name: str) -> bool:
-        value = self.get(name)
-        if not isinstance(value, bool):
-            raise self.error(name, f"true or false is needed, not {_shown(value)}")
-        return value
-
-    def text(self, name: str, pattern: re.Pattern[str]) -> str:
-        value = self.get(name)
-        if not isinstance(value, str) or not pattern.fullmatch(value):
-            raise self.error(name, f"a string like {pattern.pattern} is needed, not {_shown(value)}")
-        return value
-
-    def optional_text(self, name: str, pattern: re.Pattern[str]) -> str | None:
-        return None if self.get(name) is None else self.text(name, pattern)
-
-    def cursor(self, name: str) -> str | None:
-        value = self.get(name)
-        if value is None:
-            return None
-        try:
-            if isinstance(value, str) and len(value.encode()) <= _core.MAX_KEY_BYTES:
-                return value
-        except UnicodeEncodeError:
-            pass
-        raise self.error(name, f'null, "" or a key is needed, not {_shown(value)}')
-
-    def items(self, name: str, most: int | None = None) -> Sequence[Any]:
-        value = self.get(name)
-        if not isinstance(value, (list, tuple)):
-            raise self.error(name, f"an array is needed, not {_shown(value)}")
-        if most is not None and len(value) > most:
-            raise self.error(name, f"{len(value)} items, and at most {most} are allowed")
-        return value
-
-    def numbered_changes(self, name: str, base: int, to: int) -> tuple[Sequence[int], Sequence[Any]]:
-        rows = self.items(name, MAX_CHANGES)
-        if not rows:
-            return (), ()
-        if not {list, tuple}.issuperset(map(type, rows)) or set(map(len, rows)) != {2}:
-            raise self.error(name, "each item is [CID, change]")
-        cids, changes = zip(*rows, strict=True)
-        rising = set(map(type, cids)) == {int} and all(map(operator.lt, (base, *cids), cids))
-        if not rising or cids[-1] > to:
-            raise self.error(name, f"the CIDs rise from behind {base} to {to}, and these do not: {_shown(cids)}")
-        return cids, changes
-
-    def keys(self, name: str) -> list[str]:
-        keys = self.items(name, MAX_CHANGES)
-        for key in keys:
-            if not isinstance(key, str):
-                raise self.error(name, f"each item is a key, not {_shown(key)}")
-        return list(keys)
-
-    def epochs(self, name: str, most: int | None = None) -> list[Epoch]:
-        epochs: list[Epoch] = []
-        for item in self.items(name, most):
-            match item:
-                case [str(id), int(start)] if _ID.fullmatch(id) and type(start) is int:
-                    if 0 <= start <= _core.MAX_CID and (not epochs or epochs[-1].start < start):
-                        epochs.append(Epoch(id, start))
-                        continue
-            raise self.error(name, f"each item is [id, CID], and the CIDs rise: {_shown(item)} does not fit")
-        return epochs
-
-    def ack(self) -> Ack | None:
-        value = self.get("ack")
-        if value is None:
-            return None
-        match value:
-            case [int(before), int(after), None | str() as epoch] if type(before) is type(after) is int:
-                if 0 <= before <= after <= _core.MAX_CID and (epoch is None) == (before == after):
-                    return Ack(before, after, epoch)
-        raise self.error("ack", f"null or [CID, CID, epoch] is needed, not {_shown(value)}")
-
-
-def _shown(value: object) -> str:
-    """A short form of what came, however large or deep it is."""
-    try:
-        return reprlib.repr(value)
-    except ValueError:  # an int of thousands of digits
-        return f"a {type(value).__name__}"

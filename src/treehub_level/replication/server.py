@@ -19,8 +19,9 @@ from ..backends.base import Entry, Reader, Transaction
 from ..errors import CorruptionError, ForbiddenError, ProtocolError, StoreMismatchError
 from ..modes import Epoch, Plan, Server, Step, read_record
 from .access import FULL, Access
+from .fields import Ack
 from .log import keys_of, read_floor, read_log, seen_of
-from .messages import MAX_BYTES, Ack, Forked, Keys, LogPage, Reply, Request, Reset, encode_changes
+from .messages import MAX_BYTES, Forked, Keys, LogPage, Reply, Request, Reset, encode_changes
 
 #: Records that are read at a time where only their keys matter.
 _READ = 1000

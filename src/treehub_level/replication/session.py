@@ -15,9 +15,10 @@ from ..errors import ProtocolError, StoreMismatchError, TransportError
 from ..modes import Client, Step
 from ..types import SyncReport
 from .allowance import Allowance
-from .client import Answer, Outcome, Outgoing, answers, rebind_step, receive_step, request_step
+from .client import Outcome, Outgoing, answers, rebind_step, receive_step, request_step
 from .live import News
-from .messages import Forked, PulledPage, Request, Reset, read_reply
+from .messages import Answer, Forked, PulledPage, Request, Reset
+from .wire import read_answer
 
 T = TypeVar("T")
 
@@ -34,7 +35,7 @@ def session(
     on_reset: str = "reset",
     report: SyncReport,
     allowance: Allowance | None = None,
-) -> Generator[dict[str, Any], object, SyncReport]:
+) -> Generator[Request, object, SyncReport]:
     """Exchange until both sides are drained.
 
     A push that is too large for whoever carries it (a TransportError of status 413, thrown in) is taken back and
@@ -50,7 +51,7 @@ def session(
         allowance: What may be pushed at once, learnt by earlier sessions.
 
     Yields:
-        Requests; the reply to each is to be sent in.
+        Requests; the reply to each is to be sent in, as `read_answer` takes it.
 
     Returns:
         The report.
@@ -79,7 +80,7 @@ def session(
                 raise _too_large(outgoing.held_back)
             return report
         try:
-            message = yield request.to_dict()
+            message = yield request
         except TransportError as error:
             if error.status != 413 or not request.changes:
                 raise
@@ -88,7 +89,7 @@ def session(
             withdraw = True
             continue
         withdraw = False
-        reply = read_reply(message, encoder)
+        reply = read_answer(message, encoder)
         report.rounds += 1
         outcome = _take(run, mode, request, reply, on_reset, report)
         if outcome is None or isinstance(reply, Forked):
@@ -102,7 +103,7 @@ def session(
 
 def follow(
     run: Callable[[Step[Any]], Any], mode: Client, *, on_reset: str, report: SyncReport
-) -> Generator[dict[str, Any], object, News]:
+) -> Generator[Request, object, News]:
     """Ask once for what is new, with nothing to push, and take what comes.
 
     The server may keep the question waiting, and other sessions go on meanwhile: what comes too late is left alone.
@@ -114,7 +115,7 @@ def follow(
         report: Filled in.
 
     Yields:
-        One request; its reply is to be sent in.
+        One request; its reply is to be sent in, as `read_answer` takes it.
 
     Raises:
         StoreMismatchError, ProtocolError: See `session`.
@@ -123,7 +124,7 @@ def follow(
     request = outgoing.request
     if request.keys or request.reset:
         return News.MORE
-    reply = read_reply((yield request.to_dict()), _core.Encoder(mode.space))
+    reply = read_answer((yield request), _core.Encoder(mode.space))
     if isinstance(reply, PulledPage) and reply.cid == request.cid and not (reply.more or reply.entries):
         return News.NONE
     outcome = _take(run, mode, request, reply, on_reset, report)
@@ -163,7 +164,7 @@ def _take(
     return outcome
 
 
-def rebind_session(run: Callable[[Step[Any]], Any], mode: Client) -> Generator[dict[str, Any], object, None]:
+def rebind_session(run: Callable[[Step[Any]], Any], mode: Client) -> Generator[Request, object, None]:
     """Ask a server who it is, and follow it from now on.
 
     Args:
@@ -179,7 +180,7 @@ def rebind_session(run: Callable[[Step[Any]], Any], mode: Client) -> Generator[d
     request = Request(
         server=None, client=uuid.uuid4().hex, cid=0, hi=0, epochs=[], seq=0, nonce=uuid.uuid4().hex, limit=1
     )
-    reply = read_reply((yield request.to_dict()), _core.Encoder(mode.space))
+    reply = read_answer((yield request), _core.Encoder(mode.space))
     if not answers(request, reply):
         raise ProtocolError("the server's reply is not one to the request that was sent. Nothing was changed")
     run(rebind_step(mode, reply.server))

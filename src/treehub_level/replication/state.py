@@ -18,7 +18,7 @@ from .. import _core
 from ..backends.base import Entry, Reader
 from ..errors import CorruptionError
 from ..modes import Epoch
-from .messages import Ack
+from .fields import Ack
 
 _NAMES = ("id", "server", "push", "own", "reset")
 

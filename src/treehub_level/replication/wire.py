@@ -1,0 +1,103 @@
+"""The messages of an exchange as bytes: JSON, or NDJSON (``protocol.md``, "As bytes").
+
+Records of the log go in as they are stored, and come out of NDJSON as they are: a value is validated once, by the
+client, and never decoded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from .. import _core
+from ..errors import ProtocolError
+from .messages import Answer, Forked, Keys, LogPage, Reply, Request, Reset, read_reply
+from .seed import Part, canonical
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A reply as it came, not looked into yet.
+
+    Attributes:
+        body: Its bytes.
+        in_lines: Whether they are NDJSON; else they are JSON.
+    """
+
+    body: bytes
+    in_lines: bool
+
+
+def request_to_json(request: Request) -> bytes:
+    """A request as JSON."""
+    return orjson.dumps(request.to_dict())
+
+
+def reply_to_json(reply: Reply) -> bytes:
+    """A reply as JSON."""
+    if not isinstance(reply, LogPage):
+        return orjson.dumps(reply.to_dict())
+    return _with_rows(reply.header(len(reply.records)), b"page", (b"[%d,%b]" % row for row in reply.records))
+
+
+def reply_to_ndjson(reply: Reply) -> bytes:
+    """A reply as NDJSON: a line of all its fields, or for a page of all but ``page``, and then a line for each row."""
+    if not isinstance(reply, LogPage):
+        return orjson.dumps(reply.to_dict(), option=orjson.OPT_APPEND_NEWLINE)
+    rows = b"".join([b"[%d,%b]\n" % row for row in reply.records])
+    if rows.count(b"\n") > len(reply.records):  # this library writes no line breaks, but the log may be the original's
+        rows = b"".join([b"[%d,%b]\n" % (cid, canonical(record)) for cid, record in reply.records])
+    return orjson.dumps(reply.header(len(reply.records)), option=orjson.OPT_APPEND_NEWLINE) + rows
+
+
+def part_to_json(part: Part) -> bytes:
+    """A page of the seed's pull as JSON."""
+    header = {"cid": part.cid, "has_more": part.has_more}
+    return _with_rows(header, b"changes", (record for _, record in part.records))
+
+
+def _with_rows(header: dict[str, Any], name: bytes, rows: Iterable[bytes]) -> bytes:
+    return b'%b,"%b":[%b]}' % (orjson.dumps(header)[:-1], name, b",".join(rows))
+
+
+def read_answer(message: object, encoder: _core.Encoder) -> Answer:
+    """Read a server's reply, however it came.
+
+    Args:
+        message: Bytes as they were `Received`; what was decoded from JSON; or a `Reply`, from a server in this process.
+        encoder: What makes entries of changes, for the client's key space.
+
+    Raises:
+        ProtocolError: It is none, or impossible.
+    """
+    if isinstance(message, LogPage):
+        return message.pulled(encoder)
+    if isinstance(message, (Keys, Reset, Forked)):
+        return message
+    if isinstance(message, Received):
+        return _read_lines(message.body, encoder) if message.in_lines else read_reply(_parse(message.body), encoder)
+    return read_reply(message, encoder)
+
+
+def _read_lines(body: bytes, encoder: _core.Encoder) -> Answer:
+    first, _, rest = body.partition(b"\n")
+    header = _parse(first)
+    if not isinstance(header, dict):
+        return read_reply(header, encoder)
+    if rest and header.get("kind") != "page":
+        raise ProtocolError("the reply goes on behind its first line, and is no page")
+    lines = rest.removesuffix(b"\n").split(b"\n") if rest else []
+    rows = _core.split_rows(lines)
+    if rows is not None:
+        return read_reply({**header, "page": rows}, encoder, in_records=True)
+    return read_reply({**header, "page": [*map(_parse, lines)]}, encoder)
+
+
+def _parse(text: bytes) -> Any:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise ProtocolError(f"the reply is not JSON: {error}") from error

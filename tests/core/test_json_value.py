@@ -1,0 +1,326 @@
+"""JSON that is JSON already: judged, and passed on as it is where it is as this library would have written it."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import orjson
+import pytest
+from core.values import JSON, nested
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from treehub_level._core_py import json as json_py
+from treehub_level.errors import InvalidValueError
+
+pytestmark = pytest.mark.once
+
+#: Texts in the form that orjson writes, one for each branch of the scanner.
+CANONICAL = [
+    "null",
+    "true",
+    "false",
+    "0",
+    "-1",
+    "999999999999999999",
+    "0.0",
+    "-0.0",
+    "1.5",
+    "100.0",
+    "0.0001",
+    "-12345.6789012345",
+    "0.1234567890123456",
+    "-85.99999999999999",
+    "1e-7",
+    "-1.7976931348623157e+308",
+    "1e+22",
+    "9223372036854775807",
+    "-9223372036854775808",
+    "18446744073709551615",
+    '""',
+    r'"\b\t\n\f\r\"\\ \u0000\u0007\u000b\u000e\u001f / \x7f"'.replace(r"\x7f", "\x7f"),
+    '"é\u0800\u20ac\ud7ff\ue000\uffff\U00010000\U0010ffff"',
+    "[]",
+    "{}",
+    '[1,[2,{}],{"a":[]}]',
+    '{"":1,"a":2,"b":{"a":3},"é":null,"\\n":[]}',
+    orjson.dumps({str(n): n for n in range(32)}).decode(),
+    orjson.dumps(nested(64)).decode(),
+]
+#: Good JSON that is written in another way than orjson would, and what orjson would write.
+REWRITTEN = {
+    " 1": "1",
+    "1\n": "1",
+    "[1, 2]": "[1,2]",
+    '{"a": 1}': '{"a":1}',
+    "-0": "0",
+    "1e2": "100.0",
+    "1E2": "100.0",
+    "1.50": "1.5",
+    "0.00001": "0.00001",
+    "0.0000001": "1e-7",
+    "0.1000000000000000055511151231257827": "0.1",
+    "1234567890123456.7": "1234567890123456.8",
+    r'"\/"': '"/"',
+    r'"\u0041"': '"A"',
+    r'"\u001F"': r'"\u001f"',
+    r'"\u0008\u0009\u000a\u000c\u000d"': r'"\b\t\n\f\r"',
+    r'"\ud83d\ude00"': '"😀"',
+    r'{"\u0061":1}': '{"a":1}',
+    orjson.dumps({str(n): n for n in range(33)}).decode(): orjson.dumps({str(n): n for n in range(33)}).decode(),
+}
+REFUSED = [
+    b"",
+    b" ",
+    b"nul",
+    b"nulll",
+    b"NaN",
+    b"Infinity",
+    b"-Infinity",
+    b"[NaN]",
+    b"1e999",
+    b"01",
+    b"-",
+    b"-01",
+    b"+1",
+    b".5",
+    b"1.",
+    b"1.e2",
+    b"1e",
+    b"0x1",
+    b"1 2",
+    b"1,2",
+    b"[1",
+    b"1]",
+    b"[1,]",
+    b"[,1]",
+    b"[1 2]",
+    b"{",
+    b'{"a"}',
+    b'{"a":}',
+    b'{"a":1,}',
+    b'{"a":1"b":2}',
+    b"{1:2}",
+    b"{'a':1}",
+    b'"',
+    b'"a',
+    b'"a\nb"',
+    b'"a\x00b"',
+    rb'"\"',
+    rb'"\x41"',
+    rb'"\u00"',
+    rb'"\u00g0"',
+    rb'"\ud800"',
+    rb'"\ude00\ud83d"',
+    b'"\x80"',
+    b'"\xc0\x80"',
+    b'"\xc1\xbf"',
+    b'"\xc3"',
+    b'"\xe0\x9f\xbf"',
+    b'"\xe2\x82"',
+    b'"\xed\xa0\x80"',
+    b'"\xf0\x8f\xbf\xbf"',
+    b'"\xf0\x9f\x98"',
+    b'"\xf4\x90\x80\x80"',
+    b'"\xf5\x80\x80\x80"',
+    b'"\xff"',
+    b'\xef\xbb\xbf"a"',
+    b"18446744073709551616",
+    b"-9223372036854775809",
+    b"1" * 5000,
+    b'{"a":1,"a":1}',
+    b'{"a":1,"b":2,"a":3}',
+    rb'{"a":1,"\u0061":2}',
+    b'[{"x":{"\xc3\xa9":1,"\xc3\xa9":2}}]',
+    orjson.dumps({str(n): n for n in range(40)})[:-1] + b',"0":0}',
+    orjson.dumps(nested(65)),
+    b"[" * 65 + b"]" * 65,
+    b"[" * 100_000,
+    b"[" * 100_000 + b"]" * 100_000,
+]
+
+texts = JSON.map(orjson.dumps)
+#: Texts that look like JSON, some of which are.
+LIKE_JSON = st.recursive(
+    st.from_regex(r"-?[0-9]{1,20}(\.[0-9]{1,18})?([eE][+-]?[0-9]{1,3})?", fullmatch=True)
+    | st.from_regex(r'"([a-zé😀/ ]|\\["\\/bfnrtu]|\\u00[01][0-9a-fA-F]|\\u[0-9a-fA-F]{4}){0,4}"', fullmatch=True)
+    | st.sampled_from(["true", "false", "null", "NaN", "tru", "", "-", '"', '"a"']),
+    lambda inner: (
+        st.lists(inner, max_size=3).map(lambda items: f"[{','.join(items)}]")
+        | st.lists(st.tuples(st.sampled_from(['"a"', '"b"', '""', "1"]), inner), max_size=3).map(
+            lambda items: f"{{{','.join(f'{key}:{value}' for key, value in items)}}}"
+        )
+        | inner.map(lambda text: f" {text}")
+    ),
+    max_leaves=6,
+).map(str.encode)
+
+
+def answer(core: Any, text: bytes) -> tuple[Any, ...]:
+    try:
+        result = core.json_value(text)
+    except InvalidValueError as error:
+        return InvalidValueError, str(error)
+    return type(result), result
+
+
+@pytest.fixture
+def alone(compiled: Any) -> Iterator[Any]:
+    """The compiled core, whose twin must not be asked."""
+    with mock.patch.object(json_py, "json_value", side_effect=AssertionError("the twin was asked")):
+        yield compiled
+
+
+@pytest.mark.parametrize("text", CANONICAL)
+def test_what_is_canonical_comes_back_as_it_is(core: Any, text: str) -> None:
+    assert orjson.dumps(orjson.loads(text)) == text.encode()
+    value = core.json_value(text.encode())
+    assert value == text.encode()
+    assert type(value) is core.JSONBytes
+
+
+@pytest.mark.parametrize("text", CANONICAL)
+def test_what_is_canonical_is_known_without_being_decoded(alone: Any, text: str) -> None:
+    assert alone.json_value(text.encode()) == text.encode()
+
+
+@pytest.mark.parametrize(("text", "rewritten"), REWRITTEN.items())
+def test_what_is_written_in_another_way_is_rewritten(core: Any, text: str, rewritten: str) -> None:
+    assert core.json_value(text.encode()) == rewritten.encode()
+
+
+@pytest.mark.parametrize("text", REFUSED, ids=lambda text: repr(text[:20]))
+def test_what_is_no_json_or_would_not_come_back_equal_is_refused(core: Any, text: bytes) -> None:
+    with pytest.raises(InvalidValueError):
+        core.json_value(text)
+
+
+@pytest.mark.parametrize("text", ["1", None, 1, bytearray(b"1")])
+def test_text_is_bytes(core: Any, text: Any) -> None:
+    with pytest.raises(TypeError, match="must be bytes"):
+        core.json_value(text)
+
+
+def test_an_encoder_takes_it_as_plain_bytes(core: Any) -> None:
+    value = core.json_value(b"[1]")
+    for encoded in (
+        core.encode_value(value),
+        core.Encoder().value(value),
+        core.Encoder(core.KeySpace("!")).records([b'["a",[1]]'])[0][1],
+    ):
+        assert (type(encoded), encoded) == (bytes, b"[1]")
+
+
+def test_a_key_that_stands_twice_is_named(core: Any) -> None:
+    with pytest.raises(InvalidValueError, match="the key 'b' twice"):
+        core.json_value(b'{"a":1,"b":2,"b":3}')
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b'{"key":"a","value":[1]}', b'{"key":"a","value":[1]}\n', b'{"key":"a","value":[1]} \t\r\n'],
+)
+def test_a_line_as_dump_writes_it_is_not_decoded(alone: Any, line: bytes) -> None:
+    assert alone.json_line(line) == ("a", b"[1]")
+
+
+@given(key=st.text(), value=JSON)
+def test_every_line_that_dump_writes_gives_its_key_and_its_value(core: Any, key: str, value: Any) -> None:
+    pair = core.json_line(orjson.dumps({"key": key, "value": value}))
+    assert pair == (key, orjson.dumps(value))
+    assert type(pair[1]) is core.JSONBytes
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"{}",
+        b'{"key":1,"value":1}',
+        b'{"key":"a"}',
+        b'{"key":"a","value":}',
+        b'{"key":"a","value":1',
+        b'{"key":"a","value":1}}',
+        b'{"key":"a","value":1}1',
+        b'{"key":"a","value":1,"more":2}',
+        b'{"key":"a","value":NaN}',
+        b'{"key":"\xff","value":1}',
+        b'{"key":"a","value":{"b":1,"b":2}}',
+        b'{"key": "a","value":1}',
+        b'{"value":1,"key":"a"}',
+    ],
+)
+def test_any_other_line_is_left_to_be_decoded(core: Any, line: bytes) -> None:
+    assert core.json_line(line) is None
+
+
+@given(line=st.builds(lambda key, value: orjson.dumps({"key": key, "value": value}), st.text(), JSON))
+def test_both_cores_read_every_truncated_line_alike(compiled: Any, pure: Any, line: bytes) -> None:
+    for end in range(len(line)):
+        assert compiled.json_line(line[:end]) == pure.json_line(line[:end])
+
+
+@given(value=JSON)
+def test_every_value_that_can_be_stored_is_passed_on(compiled: Any, pure: Any, value: Any) -> None:
+    text = orjson.dumps(value)
+    assert compiled.json_value(text) == pure.json_value(text) == text
+
+
+@given(value=JSON)
+def test_json_written_by_others_becomes_what_this_library_writes(core: Any, value: Any) -> None:
+    assert core.json_value(json.dumps(value).encode()) == orjson.dumps(value)
+
+
+def compare(one: Any, other: Any) -> None:
+    """Fail unless both answer alike to whatever looks like JSON."""
+
+    @settings(max_examples=1000, database=None)
+    @given(text=LIKE_JSON)
+    def agree(text: bytes) -> None:
+        assert answer(one, text) == answer(other, text)
+
+    agree()
+
+
+def test_both_cores_judge_alike(compiled: Any, pure: Any) -> None:
+    compare(compiled, pure)
+
+
+def test_a_core_that_passes_on_whatever_is_json_is_caught(pure: Any) -> None:
+    def kind(text: bytes) -> Any:
+        pure.json_value(text)
+        return pure.JSONBytes(text)
+
+    with pytest.raises(AssertionError):
+        compare(SimpleNamespace(json_value=kind), pure)
+
+
+@settings(max_examples=300)
+@given(text=texts, data=st.data())
+def test_both_cores_judge_alike_what_was_deformed(compiled: Any, pure: Any, text: bytes, data: Any) -> None:
+    at = data.draw(st.integers(0, len(text)))
+    byte = data.draw(st.binary(max_size=2) | st.sampled_from([b'"', b"\\", b"0", b",", b"]", b"}", b" ", b"e", b"."]))
+    deformed = text[:at] + byte + text[at + data.draw(st.integers(0, 2)) :]
+    assert answer(compiled, deformed) == answer(pure, deformed)
+
+
+@given(text=texts)
+def test_both_cores_judge_every_truncation_alike(compiled: Any, pure: Any, text: bytes) -> None:
+    for end in range(len(text)):
+        assert answer(compiled, text[:end]) == answer(pure, text[:end])
+
+
+def test_plain_decimals_are_their_own_shortest_form(alone: Any) -> None:
+    rng = random.Random(1)
+    for _ in range(20_000):
+        digits = f"{rng.randrange(10**13, 10**14)}{rng.randint(1, 9)}"[rng.randint(0, 12) :]
+        point = rng.randint(1, len(digits) - 1)
+        text = f"{int(digits[:point])}.{digits[point:]}".encode()
+        if float(text) >= 0.0001:
+            assert orjson.dumps(float(text)) == text
+            assert alone.json_value(text) == text

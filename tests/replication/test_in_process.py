@@ -1,0 +1,138 @@
+"""Two levels in one process: messages cross as they are, changes in bytes, and come to the same as over a wire."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from treehub_level import Delete, Level, Put, blocking
+from treehub_level.errors import ProtocolError
+from treehub_level.replication.messages import LogPage, Reply, Request
+from treehub_level.types import Mode
+
+from .talk import Store, Wire, a_client, a_server, unchanged
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+KEYS = st.text(min_size=1, max_size=8).filter(lambda key: key >= '"')
+
+
+def contents(store: Store) -> dict[bytes, bytes]:
+    """What a store holds but for its own records, which name it."""
+    return {key: value for key, value in store.raw().items() if not key.startswith(b"!!")}
+
+
+@given(writes=st.lists(st.tuples(KEYS) | st.tuples(KEYS, VALUES), max_size=12))
+def test_both_roads_lead_to_the_same_bytes(writes: list[Any]) -> None:
+    server = a_server()
+    server.batch([Put(*write) if len(write) == 2 else Delete(*write) for write in writes])
+    near, far = a_client("near", mine=1), a_client("far", mine=1)
+    wire = Wire(server)
+    wire.on_reply = lambda reply: orjson.loads(orjson.dumps(reply))
+    near.sync(server)
+    near.sync(server)
+    server.delete("mine")
+    far.put("mine", 1)
+    far.sync(wire)
+    near.sync(server)
+    assert contents(near) == contents(far)
+    assert near.query() == far.query() == server.query()
+
+
+def test_a_level_in_this_process_is_handed_requests_and_gives_records_as_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server, client = a_server(a=1), a_client()
+    seen: list[tuple[object, Reply]] = []
+    answer = Store._answer
+
+    def watched(store: Store, request: object, *rest: Any) -> Any:
+        result = answer(store, request, *rest)
+        seen.append((request, result[0]))
+        return result
+
+    monkeypatch.setattr(Store, "_answer", watched)
+    client.sync(server)
+    ((request, reply),) = seen
+    assert isinstance(request, Request)
+    assert isinstance(reply, LogPage)
+    assert reply.records == [(1, b'["a",1]')]
+
+
+def test_a_level_with_an_exchange_of_its_own_gets_and_gives_what_json_can_hold() -> None:
+    messages: list[Any] = []
+
+    class Watched(blocking.Level):
+        def exchange(self, request: Any, **options: Any) -> Any:
+            reply = super().exchange(request, **options)
+            messages.extend((request, reply))
+            return reply
+
+    server = Watched("server", backend="memory", mode=Mode.SERVER)
+    with server:
+        server.put("a", 1)
+        a_client().sync(server)
+    assert messages
+    assert all(orjson.loads(orjson.dumps(message)) == message for message in messages)
+
+
+async def test_an_asyncio_level_with_an_exchange_of_its_own_gets_and_gives_what_json_can_hold() -> None:
+    messages: list[Any] = []
+
+    class Watched(Level):
+        async def exchange(self, request: Any, **options: Any) -> Any:
+            reply = await super().exchange(request, **options)
+            messages.extend((request, reply))
+            return reply
+
+    async with (
+        Watched("server", backend="memory", mode=Mode.SERVER) as server,
+        Level("client", backend="memory", mode=Mode.CLIENT) as client,
+    ):
+        await server.put("a", 1)
+        await client.sync(server)
+        assert await client.get("a") == 1
+    assert messages
+    assert all(orjson.loads(orjson.dumps(message)) == message for message in messages)
+
+
+@pytest.mark.parametrize(
+    ("record", "stored"),
+    [(b'[ "a" , {"x": 1.0e2} ]', b'{"x":100.0}'), (rb'["\u0061","\/"]', b'"/"'), (b'["a",1.50]', b"1.5")],
+)
+def test_what_the_original_wrote_in_another_way_is_stored_as_this_library_writes_it(
+    record: bytes, stored: bytes
+) -> None:
+    server, client = a_server(a=1), a_client()
+    server.memory.write([(b"!1", record)])
+    client.sync(server)
+    assert contents(client) == {b"!": b"1", b"a": stored}
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        b'["a",{]',
+        b'["a",NaN]',
+        b'["!a",1]',
+        b'["a",%b1%b]' % (b"[" * 65, b"]" * 65),
+        b'["a","%b"]' % (b"x" * (4 << 20)),
+    ],
+    ids=["no JSON", "no number", "a key below", "too deep", "too large"],
+)
+def test_a_record_that_the_client_may_not_store_is_refused(record: bytes) -> None:
+    server, client = a_server(a=1), a_client()
+    server.memory.write([(b"!1", record)])
+    with unchanged(client), pytest.raises(ProtocolError, match="change 0"):
+        client.sync(server)

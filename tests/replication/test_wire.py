@@ -1,0 +1,218 @@
+"""Messages as bytes: what they say is what they say as objects, and what is wrong with them is refused alike."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from treehub_level import _core
+from treehub_level._core_py import json as json_py
+from treehub_level.errors import ProtocolError
+from treehub_level.modes import Epoch
+from treehub_level.replication.fields import Ack
+from treehub_level.replication.messages import Forked, Keys, LogPage, Reply, Request, Reset
+from treehub_level.replication.seed import Part
+from treehub_level.replication.wire import (
+    Received,
+    part_to_json,
+    read_answer,
+    reply_to_json,
+    reply_to_ndjson,
+    request_to_json,
+)
+
+from .talk import CLIENT, NONCE, a_client, a_server
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+SERVER = "5" * 32
+ADDRESS = SERVER, NONCE, 2
+EPOCHS = [Epoch("a" * 32, 0), Epoch("b" * 32, 4)]
+RECORDS = [(3, '["é",{"x":[1,2.5,null],"y":"\\n"}]'.encode()), (5, b'["gone"]'), (8, b'["n",12345678901234567890]')]
+
+REQUEST = Request(
+    SERVER, CLIENT, 2, 9, EPOCHS, 1, NONCE, [["é", {"x": [1]}], ["gone"]], limit=1000, reset=False, keys_after=None
+)
+REPLIES: dict[str, Reply] = {
+    "page": LogPage(*ADDRESS, 8, 9, True, EPOCHS, Ack(8, 9, "b" * 32), ["é"], RECORDS),
+    "empty page": LogPage(*ADDRESS, 2, 2, False, [], None, [], []),
+    "keys": Keys(*ADDRESS, 9, EPOCHS, "", ["é".encode(), "😀".encode()], end=True),
+    "reset": Reset(*ADDRESS, 1, None, ["k"], 9),
+    "forked": Forked(*ADDRESS),
+}
+PART = Part(8, RECORDS, has_more=True)
+
+
+def encoder() -> _core.Encoder:
+    return _core.Encoder(_core.KeySpace("!"))
+
+
+def to_lines(message: dict[str, Any], dumps: Any = orjson.dumps) -> bytes:
+    """A message as NDJSON, its page as rows."""
+    header = {name: field for name, field in message.items() if name != "page"}
+    return b"".join(dumps(document) + b"\n" for document in [header, *message.get("page", [])])
+
+
+def outcome(message: object) -> Any:
+    """What a client reads; ``None`` if it refuses."""
+    try:
+        return read_answer(message, encoder())
+    except ProtocolError:
+        return None
+
+
+# ------------------------------------------------------------------------------------------------------- what is sent
+
+
+def test_a_request_says_in_bytes_what_it_says_as_an_object() -> None:
+    assert orjson.loads(request_to_json(REQUEST)) == REQUEST.to_dict()
+    assert Request.from_dict(orjson.loads(request_to_json(REQUEST))) == REQUEST
+
+
+@pytest.mark.parametrize("reply", REPLIES.values(), ids=REPLIES)
+def test_a_reply_says_in_bytes_what_it_says_as_an_object(reply: Reply) -> None:
+    assert orjson.loads(reply_to_json(reply)) == reply.to_dict()
+    assert reply_to_ndjson(reply) == to_lines(reply.to_dict())
+
+
+def test_a_record_that_the_original_wrote_in_several_lines_takes_one() -> None:
+    page = LogPage(*ADDRESS, 3, 3, False, [], None, [], [(3, b'[\r\n"a",\n1]')])
+    assert reply_to_ndjson(page).splitlines()[1:] == [b'[3,["a",1]]']
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("wire request.json", request_to_json(REQUEST)),
+        ("wire page.json", reply_to_json(REPLIES["page"])),
+        ("wire page.ndjson", reply_to_ndjson(REPLIES["page"])),
+        ("wire keys.json", reply_to_json(REPLIES["keys"])),
+        ("wire reset.json", reply_to_json(REPLIES["reset"])),
+        ("wire forked.json", reply_to_json(REPLIES["forked"])),
+        ("wire changes.json", part_to_json(PART)),
+    ],
+)
+def test_the_bytes_on_the_wire_are_the_golden_ones(name: str, written: bytes) -> None:
+    assert written == (GOLDEN / name).read_bytes()
+
+
+# ------------------------------------------------------------------------------------------------------- what is read
+
+
+@pytest.mark.parametrize("reply", REPLIES.values(), ids=REPLIES)
+def test_a_reply_is_read_alike_however_it_came(reply: Reply) -> None:
+    expected = read_answer(reply.to_dict(), encoder())
+    for message in (
+        reply,
+        Received(reply_to_json(reply), in_lines=False),
+        Received(reply_to_ndjson(reply), in_lines=True),
+        Received(to_lines(reply.to_dict(), lambda document: json.dumps(document).encode()), in_lines=True),
+        Received(reply_to_ndjson(reply).removesuffix(b"\n"), in_lines=True),
+    ):
+        answer = read_answer(message, encoder())
+        assert (type(answer), fields_of(answer)) == (type(expected), fields_of(expected))
+
+
+def fields_of(answer: Any) -> dict[str, Any]:
+    """The fields of an answer, of which sequences may be lists or tuples."""
+    values = {name: getattr(answer, name) for kind in type(answer).__mro__ for name in getattr(kind, "__slots__", ())}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+CHANGES = st.tuples(st.text(max_size=3)) | st.tuples(st.text(max_size=3), JSON) | JSON
+ROWS = st.tuples(st.integers(0, 12), CHANGES) | JSON
+GOOD_ROWS = st.lists(st.integers(3, 9), unique=True, max_size=4).flatmap(
+    lambda cids: st.tuples(
+        *(st.tuples(st.just(cid), st.tuples(st.text("abcé", min_size=1), JSON)) for cid in sorted(cids))
+    )
+)
+
+
+@st.composite
+def messages(draw: st.DrawFn) -> dict[str, Any]:
+    """Replies, most of them pages; of some a field is missing or something else."""
+    page = draw(GOOD_ROWS | st.lists(ROWS, max_size=4))
+    message = {**REPLIES["page"].to_dict(), "cid": 9, "page": page, "count": len(page)}
+    for name in draw(st.lists(st.sampled_from(sorted({*message} - {"page"})), max_size=1)):
+        if draw(st.booleans()):
+            message[name] = draw(JSON | st.integers(0, 12) | st.sampled_from(["page", "keys", "forked"]))
+        else:
+            del message[name]
+    read: dict[str, Any] = orjson.loads(orjson.dumps(message))
+    return read
+
+
+@settings(max_examples=500)
+@given(message=messages())
+def test_good_and_bad_replies_are_taken_or_refused_alike(message: dict[str, Any]) -> None:
+    expected = outcome(message)
+    assert outcome(Received(orjson.dumps(message), in_lines=False)) == expected
+    if message.get("kind") == "page" or not message["page"]:
+        assert outcome(Received(to_lines(message), in_lines=True)) == expected
+    else:
+        assert outcome(Received(to_lines(message), in_lines=True)) is None
+
+
+def test_a_reply_that_was_cut_off_is_refused() -> None:
+    for in_lines, body in ((False, reply_to_json(REPLIES["page"])), (True, reply_to_ndjson(REPLIES["page"]))):
+        for end in range(len(body) - 1):
+            assert outcome(Received(body[:end], in_lines)) is None
+        assert outcome(Received(body, in_lines)) is not None
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        b'[08,["k",1]]',
+        b'[8,["k",1]',
+        b'[8,["k",1]],',
+        b'[8,["k",1]][8,["k",1]]',
+        b'[8,["k",{"a":1,"a":2}]]',
+        b'[8,["k",18446744073709551616]]',
+        b'[8,["k",NaN]]',
+        b'[8,["!k",1]]',
+        b'[99999999999999999999,["k",1]]',
+        b'[8,["k",1]]\n',
+        b"",
+    ],
+)
+def test_a_row_that_is_none_is_refused(row: bytes) -> None:
+    lines = reply_to_ndjson(REPLIES["page"]).splitlines()
+    good, bad = [*lines[:-1], b'[8,["k",1]]'], [*lines[:-1], row]
+    assert outcome(Received(b"\n".join(good) + b"\n", in_lines=True)) is not None
+    assert outcome(Received(b"\n".join(bad) + b"\n", in_lines=True)) is None
+
+
+@pytest.mark.parametrize("body", [b"", b"\n", b"[]", b"null\n", b"\xff", b"<html>"])
+@pytest.mark.parametrize("in_lines", [False, True])
+def test_what_is_no_reply_is_refused(body: bytes, in_lines: bool) -> None:
+    assert outcome(Received(body, in_lines)) is None
+
+
+@pytest.mark.skipif(_core.CORE == "python", reason="the pure core decodes a value to judge it")
+def test_values_of_a_page_in_lines_are_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_py, "json_value", None)  # what the compiled core hands over to
+    assert outcome(Received(reply_to_ndjson(REPLIES["page"]), in_lines=True)) is not None
+
+
+def test_a_client_is_drained_over_a_wire_that_carries_lines() -> None:
+    server, client = a_server(a=1, b={"x": [1, "é"]}), a_client(c=3)
+
+    class Lines:
+        def exchange(self, request: dict[str, Any]) -> Any:
+            asked = orjson.loads(request_to_json(Request.from_dict(request)))
+            return Received(reply_to_ndjson(server._answer(asked)[0]), in_lines=True)
+
+    report = client.sync(Lines())
+    assert (report.pulled, report.pushed) == (2, 1)
+    assert client.query() == server.query()
