@@ -28,6 +28,10 @@ _CONNECTIONS: Final = 2000
 _LINE: Final = 1000
 
 
+#: What is logged, from where. uvicorn's own line a request has the URL in it, and so is not wanted.
+_LOGGERS: Final = {"treehub_level.http": logging.INFO, "uvicorn": logging.WARNING, "asyncio": logging.WARNING}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Address:
     """Where a server listens, and what protects it there.
@@ -52,11 +56,11 @@ class Address:
         Raises:
             ValueError: Others can reach this address, and something is missing.
         """
-        missing = [what for what, is_there in (("tokens", tokens), ("TLS", self.certificate)) if not is_there]
+        missing = [what for what, is_there in (("tokens", tokens), ("certificate", self.certificate)) if not is_there]
         if missing and not self.insecure and not is_loopback(self.host):
             raise ValueError(
-                f"{self.host} can be reached from other machines, and has no {' and no '.join(missing)}: give --tokens and "
-                "--tls-cert, or listen on 127.0.0.1; --insecure serves all the same"
+                f"{self.host} can be reached from other machines, and has no {' and no '.join(missing)}: "
+                "give --tokens and --tls-cert, or listen on 127.0.0.1; --insecure serves all the same"
             )
 
 
@@ -94,8 +98,10 @@ def serve(
     Raises:
         ValueError: The address needs protection: see `Address.check`.
         OSError: The address cannot be listened on, or the certificate not be read.
+        LevelError: See `Hub.prepare`.
     """
     address.check(tokens)
+    hub.prepare()
     if tokens is not None:
         tokens.all()  # raises now, not at the first request, if they cannot be read
     names = [*LOOPBACK, *hosts, f"[{address.host}]" if ":" in address.host else address.host]
@@ -166,13 +172,7 @@ class OneLine(logging.Formatter):
 def _log_to_stderr() -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(OneLine("%(asctime)s %(levelname)s %(message)s"))
-    logger = logging.getLogger("treehub_level")
-    logger.setLevel(logging.INFO)
-    for name, level in (
-        ("treehub_level.http", logging.INFO),
-        ("uvicorn", logging.WARNING),
-        ("asyncio", logging.WARNING),
-    ):
+    for name, level in _LOGGERS.items():
         logger = logging.getLogger(name)
         logger.setLevel(level)
         logger.handlers = [handler]

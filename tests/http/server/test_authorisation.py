@@ -1,0 +1,283 @@
+"""Who may do what: each route × each kind of token × each database, generated from the router itself."""
+
+from __future__ import annotations
+
+import hmac
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from served import Conversation, Served, request
+from starlette.routing import Route
+
+from treehub_level.errors import ForbiddenError
+from treehub_level.http import service, tokens
+from treehub_level.http.routes import ROUTES
+from treehub_level.http.routing import ScopedRoute, scoped
+from treehub_level.http.scopes import Scope
+from treehub_level.replication.access import Access
+
+#: What each kind of token allows: databases, whether it may write, its prefix. ``None``: it is no valid token.
+KINDS: dict[str, tuple[list[str], bool, str] | None] = {
+    "no token": None,
+    "another scheme": None,
+    "unknown": None,
+    "wrong secret": None,
+    "expired": None,
+    "revoked": None,
+    "read": (["notes"], False, ""),
+    "write": (["notes"], True, ""),
+    "other database": (["other"], True, ""),
+    "prefix": (["notes"], True, "mine/"),
+    "read all": (["*"], False, ""),
+    "write all": (["*"], True, ""),
+    "prefix of all": (["*"], True, "mine/"),
+}
+ILLEGAL = ["Illegal", "%2e%2e"]
+DATABASES = ["notes", "other", "absent", *ILLEGAL]
+BODIES: dict[str, Any] = {
+    "POST /v1/{db}/exchange": request(),
+    "POST /v1/{db}/change": {"cid": 0, "changes": []},
+    "PUT /v1/{db}/entries/{key:anything}": 1,
+}
+
+
+def authorization(served: Served, kind: str) -> str | None:
+    """The header that somebody with such a token sends."""
+    allowed = KINDS[kind] or (["*"], True, "")
+    expires = time.time() - 1 if kind == "expired" else None
+    made = served.tokens.add(databases=allowed[0], write=allowed[1], prefix=allowed[2], expires=expires)
+    id = made.partition(".")[0]
+    if kind == "revoked":
+        assert served.tokens.revoke(id)
+    return {
+        "no token": None,
+        "another scheme": f"Basic {made}",
+        "unknown": "Bearer 0123456789ab." + made.partition(".")[2],
+        "wrong secret": f"Bearer {id}.{'A' * 43}",
+    }.get(kind, f"Bearer {made}")
+
+
+def expected(scope: Scope, kind: str, database: str) -> int | None:
+    """The status of a refusal, by what the documentation says; ``None`` for none."""
+    if scope is Scope.OPEN:
+        return None
+    allowed = KINDS[kind]
+    if allowed is None:
+        return 401
+    databases, write, prefix = allowed
+    if scope is Scope.OPERATE:
+        return None if databases == ["*"] and not prefix else 403
+    if database in ILLEGAL or ("*" not in databases and database not in databases):
+        return 404
+    if scope is Scope.WRITE and not write:
+        return 403
+    return None if database in ("notes", "other") else 404
+
+
+def cases() -> Iterator[tuple[ScopedRoute, str, str]]:
+    for route in ROUTES:
+        for kind in KINDS:
+            for database in DATABASES if "{db}" in route.path else ["notes"]:
+                yield route, kind, database
+
+
+async def violations(served: Served) -> list[str]:
+    """Each case in which the answer is not the one that it should be."""
+    found = []
+    before = served.raw()
+    headers = {kind: authorization(served, kind) for kind in KINDS}
+    for route, kind, database in cases():
+        path = route.path.replace("{db}", database).replace("{key:anything}", "mine/x")
+        authorized = headers[kind]
+        sent = {} if authorized is None else {"authorization": authorized}
+        if route.path.endswith("/watch"):
+            status = await status_of_stream(served, path, sent)
+        else:
+            method, body = route.label.partition(" ")[0], BODIES.get(route.label)
+            response = await served.anonymous.request(method, path, json=body, headers=sent)
+            status = 200 if b"LEVEL_NOT_FOUND" in response.content else response.status_code
+        refused = status if status >= 400 else None
+        wanted = expected(route.scope, kind, database)
+        if refused != wanted:
+            found.append(f"{route.label} with {kind} on {database}: {status} instead of {wanted or 'success'}")
+        if wanted is not None and served.raw() != before:
+            found.append(f"{route.label} with {kind} on {database} wrote")
+        before = served.raw()
+    return found
+
+
+async def status_of_stream(served: Served, path: str, headers: dict[str, str]) -> int:
+    async with Conversation(served.app, "GET", path, headers=headers).held() as talk:
+        await talk.until(lambda: talk.sent)
+        return talk.status
+
+
+async def test_each_route_lets_in_those_whom_its_scope_names_and_nobody_else(served: Served) -> None:
+    assert await violations(served) == []
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "broken"),
+    [
+        (tokens.Token, "reaches", lambda *_: True),
+        (tokens.Token, "is_expired", lambda *_: False),
+        (tokens.Token, "is_for_all", True),
+        (hmac, "compare_digest", lambda *_: True),
+        (tokens.Tokens, "revoke", lambda *_: True),
+        (service.Service, "_token_of", lambda *_: tokens.ANYBODY),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_a_check_that_is_missing_is_noticed(
+    served: Served, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, broken: Any
+) -> None:
+    monkeypatch.setattr(owner, name, broken)
+    assert await violations(served) != []
+
+
+# ----------------------------------------------------------------------------------- what the matrix cannot show
+
+
+async def test_who_may_only_read_may_exchange_but_not_push(served: Served) -> None:
+    reader = await served.client_with(served.tokens.add(databases=["notes"]))
+    await served.levels["notes"].put("a", 1)
+    before = served.raw()
+    assert (await reader.post("/v1/notes/exchange", json=request())).json()["page"] == [[1, ["a", 1]]]
+    for push in ({"changes": [["b", 2]]}, {"withdraw": ["b"]}):
+        response = await reader.post("/v1/notes/exchange", json=request(cid=1, **push))
+        assert (response.status_code, response.json()["code"]) == (403, ForbiddenError.code)
+    assert served.raw() == before
+
+
+PUSHES: list[tuple[str, str, Any]] = [
+    ("POST", "/v1/notes/exchange", request(cid=2, changes=[["mine/a", 0], ["theirs/a", 0]])),
+    ("POST", "/v1/notes/exchange", request(cid=2, withdraw=["theirs/a"])),
+    ("POST", "/v1/notes/change", {"cid": 2, "changes": [["mine/a", 0], ["theirs/a"]]}),
+    ("PUT", "/v1/notes/entries/theirs/a", 0),
+    ("PUT", "/v1/notes/entries/mine", 0),
+    ("DELETE", "/v1/notes/entries/theirs/a", None),
+]
+
+
+async def refused_pushes(served: Served) -> list[bool]:
+    """Of each push with a key outside the prefix: whether it was refused, and wrote nothing."""
+    mine = await served.client_with(served.tokens.add(databases=["notes"], write=True, prefix="mine/"))
+    await served.levels["notes"].put("mine/a", 1)
+    await served.levels["notes"].put("theirs/a", 2)
+    found = []
+    for method, path, body in PUSHES:
+        before = served.raw()
+        response = await mine.request(method, path, json=body)
+        found.append(response.status_code == 403 and served.raw() == before)
+    return found
+
+
+async def test_a_push_with_a_key_outside_the_prefix_is_refused_as_a_whole(served: Served) -> None:
+    assert await refused_pushes(served) == [True] * len(PUSHES)
+
+
+async def test_a_push_that_is_let_through_is_noticed(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Access, "check_write", lambda *_: None)
+    monkeypatch.setattr(Access, "check_seen", lambda *_: None)
+    assert await refused_pushes(served) == [False] * len(PUSHES)
+
+
+async def seen(served: Served) -> set[str]:
+    """The keys of which a token for ``mine/`` gets to know, by whatever route."""
+    token = served.tokens.add(databases=["notes"], write=True, prefix="mine/")
+    mine = await served.client_with(token)
+    for key in ("mine/a", "theirs/a", "theirs/b"):
+        await served.levels["notes"].put(key, 1)
+    page = (await mine.post("/v1/notes/exchange", json=request())).json()["page"]
+    keys = (await mine.post("/v1/notes/exchange", json=request(reset=True, keys_after=""))).json()["keys"]
+    changes = (await mine.get("/v1/notes/changes")).json()["changes"]
+    entries = (await mine.get("/v1/notes/entries")).json()["entries"]
+    outside = await mine.get("/v1/notes/entries/theirs/a")
+    headers = {"authorization": f"Bearer {token}"}
+    async with Conversation(served.app, "GET", "/v1/notes/watch?since=0", headers=headers).held() as talk:
+        await talk.until(lambda: b"id: 3\n" in talk.text)
+        watched = talk.text.decode()
+    return {
+        *(change[0] for _, change in page),
+        *keys,
+        *(change[0] for change in changes),
+        *(key for key, _ in entries),
+        *(["theirs/a"] if outside.status_code != 403 else []),
+        *(key for key in ("mine/a", "theirs/a", "theirs/b") if key in watched),
+    }
+
+
+async def test_keys_outside_the_prefix_are_not_to_be_seen(served: Served) -> None:
+    assert await seen(served) == {"mine/a"}
+
+
+async def test_keys_that_show_through_are_noticed(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokens.Token, "access", Access("mallory"))
+    assert await seen(served) == {"mine/a", "theirs/a", "theirs/b"}
+
+
+async def test_a_client_id_belongs_to_the_first_token_that_pushed_with_it(served: Served) -> None:
+    alice, again, mallory = [
+        await served.client_with(served.tokens.add(databases=["notes"], write=True, name=name))
+        for name in ("alice", "alice", "mallory")
+    ]
+    assert (await alice.post("/v1/notes/exchange", json=request(changes=[["a", 1]]))).status_code == 200
+    before = served.raw()
+    theirs = await mallory.post("/v1/notes/exchange", json=request(cid=1, seq=2, changes=[["a", 2]]))
+    assert (theirs.status_code, theirs.json()["code"]) == (403, ForbiddenError.code)
+    assert served.raw() == before
+    renewed = request(cid=1, seq=2, nonce="2" * 32, changes=[["a", 2]])
+    assert (await again.post("/v1/notes/exchange", json=renewed)).status_code == 200
+
+
+async def test_a_database_outside_the_scope_answers_like_one_that_does_not_exist(served: Served) -> None:
+    client = await served.client_with(served.tokens.add(databases=["notes"]))
+    outside, absent = [await client.get(f"/v1/{name}") for name in ("other", "absent")]
+    assert (outside.status_code, outside.content) == (absent.status_code, absent.content)
+
+
+async def test_no_token_and_a_wrong_one_are_answered_alike(served: Served) -> None:
+    answers = set()
+    for kind in ("no token", "unknown", "wrong secret", "expired", "revoked"):
+        header = authorization(served, kind)
+        response = await served.anonymous.get("/v1/notes", headers={} if header is None else {"authorization": header})
+        assert response.headers["www-authenticate"] == "Bearer"
+        answers.add(response.content)
+    assert len(answers) == 1
+
+
+async def test_two_tokens_at_once_are_refused(served: Served) -> None:
+    response = await served.anonymous.get("/v1/notes", headers=[("authorization", "Bearer a.b")] * 2)
+    assert response.status_code == 400
+
+
+async def test_without_tokens_everybody_may_do_everything(served: Served) -> None:
+    served.rebuild(tokens=None)
+    assert (await served.anonymous.put("/v1/notes/entries/a", json=1)).status_code == 204
+    assert (await served.anonymous.get("/metrics")).status_code == 200
+
+
+# ------------------------------------------------------------------------------------------------ registration
+
+
+async def nothing(_: Any) -> Any:
+    """Answer nothing."""
+
+
+@pytest.mark.parametrize("scope", [None, "read", True])
+def test_a_route_without_a_scope_cannot_be_made(scope: Any) -> None:
+    with pytest.raises(TypeError, match="must declare a scope"):
+        ScopedRoute("GET", "/v1/{db}/new", nothing, scope=scope)
+    with pytest.raises(TypeError, match="scope"):
+        ScopedRoute("GET", "/v1/{db}/new", nothing)  # type: ignore[call-arg]
+
+
+def test_a_route_of_another_kind_cannot_be_served() -> None:
+    with pytest.raises(TypeError, match="declares no scope"):
+        scoped([*ROUTES, Route("/v1/{db}/new", nothing)])
+
+
+def test_every_route_of_the_application_has_a_scope(served: Served) -> None:
+    assert [route.scope for route in scoped(served.app.routes)] == [route.scope for route in ROUTES]
