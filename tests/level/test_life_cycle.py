@@ -31,7 +31,7 @@ ARGUMENTS = {
 #: No verbs: what makes, opens and closes levels, which has tests of its own.
 NOT_VERBS = {"adopt", "close", "open"}
 #: Verbs whose result is entered; other results that cannot be awaited are iterated over.
-CONTEXTS = {"snapshot", "write_batch"}
+CONTEXTS = {"live", "snapshot", "write_batch"}
 VERBS = sorted(
     name
     for name, member in inspect.getmembers(Level, callable)

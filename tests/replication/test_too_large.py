@@ -129,6 +129,16 @@ def test_a_single_value_that_is_too_large_is_named_and_everything_else_is_synchr
     assert own_record(client, "push") is None
 
 
+def test_of_many_values_that_are_too_large_some_are_shown() -> None:
+    values: dict[str, Any] = {f"k{n}": "x" * 3000 for n in range(9)}
+    client, server = a_client(**values), a_server()
+    wire = Wire(server)
+    wire.on_request = narrow(2000)
+    with pytest.raises(TransportError, match="and 4 more") as raised:
+        client.sync(wire)
+    assert raised.value.keys == list(values)
+
+
 def test_what_was_too_large_is_sent_once_it_fits() -> None:
     client, server = a_client(large="x" * 5000), a_server()
     wire = Wire(server)

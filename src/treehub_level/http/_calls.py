@@ -14,6 +14,7 @@ from urllib.parse import urlencode
 
 import orjson
 
+from .. import _core
 from ..blocking._reading import check_limit
 from ..blocking._serving import check_wait
 from ..errors import ProtocolError, TransportError
@@ -147,7 +148,12 @@ class Calls:
 
     def change(self, cid: int, changes: Any) -> Doing[int]:
         """See ``ServerVerbs.change``. Never repeated once it may have been received."""
-        body = encode({"cid": cid, "changes": [list(change) for change in changes]})
+        if type(cid) is not int:
+            raise TypeError(f"a CID is an int, not {cid!r:.80}")
+        # Encoded as a level would store them, so that what JSON cannot hold is refused here, and not altered.
+        entries = _core.Encoder(_core.KeySpace("!")).changes(changes)
+        records = b",".join(_core.join_record(key, value) for key, value in entries)
+        body = b'{"cid":%d,"changes":[%b]}' % (cid, records)
         document = read_object((yield from self._call(Call("POST", "/change", body=body, is_repeatable=False))))
         after = document.get("cid")
         if type(after) is not int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Generator, Sequence
+from itertools import islice
 from typing import Any, TypeVar
 
 from .. import _core
@@ -133,7 +134,9 @@ def follow(
 
 def _too_large(records: Sequence[bytes]) -> TransportError:
     sizes = {_core.decode_key(_core.split_record(record)[0]): len(record) for record in records}
-    shown = ", ".join(f"{key!r:.80} ({size:,} bytes)" for key, size in sizes.items())
+    shown = ", ".join(f"{key!r:.80} ({size:,} bytes)" for key, size in islice(sizes.items(), 5))
+    if len(sizes) > 5:
+        shown += f" and {len(sizes) - 5} more"
     return TransportError(
         f"too large to be sent to the server, or through what stands before it: {shown}. Everything else is "
         "synchronised: write something smaller there, or have the limit raised",

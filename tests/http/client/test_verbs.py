@@ -83,6 +83,18 @@ async def test_change_pushes(remote: Remote, fake: Fake) -> None:
     assert fake.level.query() == [("a", 1), ("b", 2)]
 
 
+@pytest.mark.parametrize(
+    "changes", ["xy", ["xy"], [["a", float("nan")]], [["a", {1: 2}]], [["!", 1]], [[]], [["a", 1, 2]], [["a", 2**70]]]
+)
+async def test_what_is_no_change_is_refused_here(remote: Remote, fake: Fake, changes: Any) -> None:
+    with pytest.raises((ProtocolError, TypeError)):
+        await remote().change(0, changes)
+    for cid in (True, "0", None):
+        with pytest.raises(TypeError):
+            await remote().change(cid, [["a", 1]])
+    assert fake.requests == []
+
+
 async def test_a_change_from_another_cid_is_a_mismatch(remote: Remote, fake: Fake) -> None:
     fake.level.put("a", 1)
     with pytest.raises(CIDMismatchError) as raised:
