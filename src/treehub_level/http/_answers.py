@@ -20,6 +20,7 @@ from ..errors import (
     StoreMismatchError,
     TransportError,
 )
+from ..replication.wire import Received
 from ..types import Change, Changes
 
 #: A server asks for so many seconds at most; more is not believed.
@@ -92,6 +93,17 @@ def read_answer(response: Response, where: str, token: str | None) -> Any:
         if status != 409 or (isinstance(document, dict) and "kind" in document):
             return document
     raise _refusal(response, where, token)
+
+
+def read_lines(response: Response) -> Received:
+    """A reply to an exchange in lines, as it came.
+
+    Raises:
+        DamagedError: It was cut off.
+    """
+    if not response.body.endswith(b"\n"):
+        raise DamagedError("its last line is cut off")
+    return Received(response.body, in_lines=True)
 
 
 def _document(response: Response, where: str) -> Any:

@@ -19,10 +19,12 @@ from ..blocking._reading import check_limit
 from ..blocking._serving import check_wait
 from ..errors import ProtocolError, TransportError
 from ..replication.live import backoff
+from ..replication.messages import Request
 from ..replication.seed import check_cid
+from ..replication.wire import request_to_json
 from ..types import Change, Changes
 from ._address import Address
-from ._answers import DamagedError, Response, read_answer, read_change, read_changes, read_object
+from ._answers import DamagedError, Response, read_answer, read_change, read_changes, read_lines, read_object
 from ._body import UnansweredError
 from ._events import EventReader
 
@@ -40,6 +42,8 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 #: What may be over soon: the server, or a proxy before it, is busy, starting or stopping.
 _PASSING = (408, 425, 429, 502, 503, 504)
 _JSON = "application/json"
+_LINES = "application/x-ndjson"
+_EVENTS = "text/event-stream"
 _TOKEN = re.compile(r"[\x21-\x7e]{1,4096}")
 
 
@@ -125,6 +129,11 @@ class Calls:
         query = {"wait": seconds} if seconds else {}
         return read_object((yield from self._call(Call("POST", "/exchange", query, encode(request), seconds))))
 
+    def carry(self, request: Request, wait: float) -> Doing[object]:
+        """The same, for a session: what it comes to is what `wire.read_answer` takes. Changes stay bytes."""
+        query = {"wait": wait} if wait else {}
+        return (yield from self._call(Call("POST", "/exchange", query, request_to_json(request), wait), accept=_LINES))
+
     def changes(self, cid: int, limit: int | None, wait: float) -> Doing[Changes]:
         """See ``ServerVerbs.changes``."""
         check_cid(cid)
@@ -173,7 +182,7 @@ class Calls:
         while True:
             call = Call("GET", "/watch", {"since": since})
             try:
-                yield from self._call(call, accept="text/event-stream")
+                yield from self._call(call, accept=_EVENTS)
                 reader = EventReader()
                 while data := (yield Receive()):
                     for event in reader.feed(data):
@@ -217,6 +226,8 @@ class Calls:
                         continue
                 if response.status == 200 and response.is_stream and accept == response.media_type:
                     return None
+                if response.status == 200 and response.media_type == accept == _LINES:
+                    return read_lines(response)
                 return read_answer(response, self._address.url, token)
             except UnansweredError as lost:
                 error = _transport_error(f"{self._address.url} could not be reached: {lost}", lost)
@@ -275,8 +286,12 @@ def check_token(token: object) -> str:
 
 
 def _headers(call: Call, token: str | None, accept: str) -> dict[str, str]:
-    encoding = "gzip" if accept == _JSON else "identity"
-    headers = {"Accept": accept, "Accept-Encoding": encoding, "User-Agent": "treehub-level"}
+    encoding = "identity" if accept == _EVENTS else "gzip"
+    headers = {
+        "Accept": accept if accept != _LINES else f"{_LINES}, {_JSON}",
+        "Accept-Encoding": encoding,
+        "User-Agent": "treehub-level",
+    }
     if call.body is not None:
         headers["Content-Type"] = _JSON
     if token is not None:

@@ -7,8 +7,10 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any, TypeVar
 
+from ..blocking._serving import carries_bytes, check_wait
 from ..blocking._syncing import Ended, advance
 from ..errors import StateError, TransportError
+from ..replication.messages import Request
 from ..types import Change, Changes
 from ._answers import Response
 from ._body import Body, UnansweredError
@@ -69,9 +71,13 @@ class RemoteServer:
         """The address of the database."""
         return self._connection.address.url
 
+    @carries_bytes("_reply")
     def exchange(self, request: Mapping[str, Any], *, wait: float = 0) -> dict[str, Any]:
         """Pull and push in one atomic step: see ``Level.exchange``."""
         return self._do(self._calls.exchange(request, wait))
+
+    def _reply(self, request: Request, *, wait: float = 0) -> object:
+        return self._do(self._calls.carry(request, check_wait(wait)))
 
     def changes(self, cid: int, limit: int | None = 100, *, wait: float = 0) -> Changes:
         """Return the changes after ``cid``, in CID order: see ``Level.changes``."""

@@ -12,8 +12,9 @@ from ..errors import ProtocolError
 from ..level import Level
 from ..modes import Server
 from ..replication.access import Access
+from ..replication.fields import MAX_CHANGES
 from ..replication.log import read_floor, read_rows
-from ..replication.messages import MAX_BYTES, MAX_CHANGES, Reply, encode_changes
+from ..replication.messages import MAX_BYTES, Reply, encode_changes
 from ..replication.seed import Part, change_step, read_part
 
 #: Bytes of records that are read at a time for a watcher: what a slow one makes the server hold.

@@ -11,7 +11,7 @@ from starlette.requests import Request
 
 from .. import _core
 from ..blocking._serving import MAX_WAIT
-from ..replication.messages import MAX_CHANGES
+from ..replication.fields import MAX_CHANGES
 from .refusals import malformed
 
 _INTEGER: Final = re.compile(r"[0-9]{1,16}")

@@ -8,11 +8,12 @@ from typing import Any
 from starlette.responses import Response
 
 from .. import _core
+from ..replication.wire import numbered
 from . import query
 from .database import Bounds
 from .metrics import CONTENT_TYPE
 from .refusals import RefusedError, malformed
-from .replies import answer_json, answer_raw, answer_reply, answer_rows, numbered, wants_lines
+from .replies import answer_json, answer_raw, answer_reply, answer_rows, wants_lines
 from .routing import ScopedRoute
 from .scopes import Scope
 from .service import Call

@@ -11,9 +11,9 @@ from starlette.types import Receive, Scope, Send
 
 from .._news import news_of, set_within
 from ..errors import NotOpenError
-from ..replication.messages import MAX_CHANGES
+from ..replication.fields import MAX_CHANGES
+from ..replication.wire import one_line
 from .database import WATCH_BYTES
-from .replies import one_line
 from .service import Call, disconnected
 
 _HEADERS: Final = [(b"content-type", b"text/event-stream"), (b"x-accel-buffering", b"no")]

@@ -6,7 +6,7 @@ client, and never decoded.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,27 +40,47 @@ def reply_to_json(reply: Reply) -> bytes:
     """A reply as JSON."""
     if not isinstance(reply, LogPage):
         return orjson.dumps(reply.to_dict())
-    return _with_rows(reply.header(len(reply.records)), b"page", (b"[%d,%b]" % row for row in reply.records))
+    return b"".join(document(reply.header(len(reply.records)), "page", numbered(reply.records)))
 
 
 def reply_to_ndjson(reply: Reply) -> bytes:
     """A reply as NDJSON: a line of all its fields, or for a page of all but ``page``, and then a line for each row."""
     if not isinstance(reply, LogPage):
         return orjson.dumps(reply.to_dict(), option=orjson.OPT_APPEND_NEWLINE)
-    rows = b"".join([b"[%d,%b]\n" % row for row in reply.records])
-    if rows.count(b"\n") > len(reply.records):  # this library writes no line breaks, but the log may be the original's
-        rows = b"".join([b"[%d,%b]\n" % (cid, canonical(record)) for cid, record in reply.records])
-    return orjson.dumps(reply.header(len(reply.records)), option=orjson.OPT_APPEND_NEWLINE) + rows
+    return b"".join(lines(reply.header(len(reply.records)), numbered(reply.records)))
 
 
 def part_to_json(part: Part) -> bytes:
     """A page of the seed's pull as JSON."""
     header = {"cid": part.cid, "has_more": part.has_more}
-    return _with_rows(header, b"changes", (record for _, record in part.records))
+    return b"".join(document(header, "changes", (record for _, record in part.records)))
 
 
-def _with_rows(header: dict[str, Any], name: bytes, rows: Iterable[bytes]) -> bytes:
-    return b'%b,"%b":[%b]}' % (orjson.dumps(header)[:-1], name, b",".join(rows))
+def numbered(records: Iterable[tuple[int, bytes]]) -> Iterator[bytes]:
+    """Records of the log, each with its CID."""
+    return (b"[%d,%b]" % record for record in records)
+
+
+def document(header: dict[str, Any], name: str, rows: Iterable[bytes]) -> Iterator[bytes]:
+    """A JSON object of some fields, and one more that holds rows, which are JSON already."""
+    yield orjson.dumps(header)[:-1] + b',"%b":[' % name.encode()
+    comma = b""
+    for row in rows:
+        yield comma + row
+        comma = b","
+    yield b"]}"
+
+
+def lines(header: dict[str, Any], rows: Iterable[bytes]) -> Iterator[bytes]:
+    """The same as NDJSON: a line of the fields, then a line for each row."""
+    yield orjson.dumps(header, option=orjson.OPT_APPEND_NEWLINE)
+    for row in rows:
+        yield one_line(row) + b"\n"
+
+
+def one_line(row: bytes) -> bytes:
+    """A row of JSON without line breaks. This library writes none, but a log of the original's may have been edited."""
+    return canonical(row) if b"\n" in row or b"\r" in row else row
 
 
 def read_answer(message: object, encoder: _core.Encoder) -> Answer:
@@ -89,11 +109,11 @@ def _read_lines(body: bytes, encoder: _core.Encoder) -> Answer:
         return read_reply(header, encoder)
     if rest and header.get("kind") != "page":
         raise ProtocolError("the reply goes on behind its first line, and is no page")
-    lines = rest.removesuffix(b"\n").split(b"\n") if rest else []
-    rows = _core.split_rows(lines)
+    texts = rest.removesuffix(b"\n").split(b"\n") if rest else []
+    rows = _core.split_rows(texts)
     if rows is not None:
         return read_reply({**header, "page": rows}, encoder, in_records=True)
-    return read_reply({**header, "page": [*map(_parse, lines)]}, encoder)
+    return read_reply({**header, "page": [*map(_parse, texts)]}, encoder)
 
 
 def _parse(text: bytes) -> Any:

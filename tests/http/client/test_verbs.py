@@ -153,7 +153,7 @@ async def test_errors_of_the_server_are_those_of_a_level(remote: Remote, fake: F
     with blocking.Level("client", backend="memory", mode=Level.CLIENT) as client, pytest.raises(StoreMismatchError):
         client.sync(fake.level)
         talk = client._session(True, True, "reset", None)[0]
-        await remote().exchange({**next(talk), "server": "f" * 32})
+        await remote().exchange({**next(talk).to_dict(), "server": "f" * 32})
 
 
 async def test_a_server_that_was_closed_here_is_not_asked(remote: Remote, fake: Fake) -> None:
