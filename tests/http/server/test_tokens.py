@@ -16,6 +16,8 @@ from treehub_level import StorageError
 from treehub_level.http import Tokens
 from treehub_level.replication.access import Access
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def tokens(tmp_path: Path) -> Tokens:
