@@ -7,7 +7,7 @@ import logging
 import os
 import re
 from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -180,9 +180,10 @@ class Hub:
         Raises:
             RefusedError: There is none of that name.
         """
-        for found, path in self._directories():
-            if found == name and holds_store(path) and blocking.stored_mode(path, **self._options) is Mode.SERVER:
-                return path
+        with suppress(FileNotFoundError, NotADirectoryError):  # it went away while it was looked at
+            for found, path in self._directories():
+                if found == name and holds_store(path) and blocking.stored_mode(path, **self._options) is Mode.SERVER:
+                    return path
         raise no_database()
 
     # ----------------------------------------------------------------------------------------------- using

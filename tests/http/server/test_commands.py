@@ -16,6 +16,8 @@ from treehub_level.cli import app
 from treehub_level.http import Tokens
 from treehub_level.http.serving import Address, is_loopback
 
+pytestmark = pytest.mark.once
+
 
 def run(*args: str, code: int = 0) -> Any:
     result = CliRunner().invoke(app, list(args), catch_exceptions=False)

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from served import Served
 
+pytestmark = pytest.mark.once
+
 SAFE = {
     "cache-control": "no-store",
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'",

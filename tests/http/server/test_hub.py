@@ -18,6 +18,8 @@ from treehub_level import Level, LockedError, ModeMismatchError, StateError, Sto
 from treehub_level.http import Hub, create_app
 from treehub_level.http.refusals import RefusedError
 
+pytestmark = pytest.mark.once
+
 
 def make(path: Path, mode: Any = Level.SERVER, **values: Any) -> None:
     """A store on disk."""

@@ -23,6 +23,8 @@ import pytest
 
 from treehub_level import Level, blocking
 
+pytestmark = pytest.mark.once
+
 #: `serve` with other patience than people need. Arguments: seconds for headers, seconds for a stall, then its own.
 PROGRAM = """
 import sys

@@ -13,6 +13,8 @@ from treehub_level.http import door
 from treehub_level.http import metrics as metrics_module
 from treehub_level.http.serving import OneLine
 
+pytestmark = pytest.mark.once
+
 SECRET = "s3cr3t-value"
 NEWLINES = "a%0d%0aFAKE 200 line%0a"
 

@@ -16,6 +16,8 @@ from treehub_level import StorageError
 from treehub_level.http import Tokens
 from treehub_level.replication.access import Access
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def tokens(tmp_path: Path) -> Tokens:
@@ -187,8 +189,11 @@ async def test_a_running_server_knows_at_once_that_a_token_was_made_or_revoked(s
     assert (await client.get("/v1/notes")).status_code == 401
 
 
-async def test_a_file_that_cannot_be_read_is_503_and_no_way_in(served: Served) -> None:
+async def test_a_file_that_cannot_be_read_is_503_and_no_way_in(
+    served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
     os.unlink(served.tokens.path)
     response = await served.client.get("/v1/notes")
     assert (response.status_code, response.json()["code"]) == (503, StorageError.code)
     assert served.tokens.path not in response.text
+    assert "failed: StorageError" in caplog.text
