@@ -75,9 +75,9 @@ def wants_lines(request: Request) -> bool:
     return LINES in request.headers.get("accept", "").lower()
 
 
-def answer_json(request: Request, document: Any, *, status: int = 200) -> Answer:
+def answer_json(request: Request, content: Any, *, status: int = 200) -> Answer:
     """A document."""
-    return Answer(request, [orjson.dumps(document)], status=status)
+    return Answer(request, [orjson.dumps(content)], status=status)
 
 
 def answer_raw(request: Request, content: bytes, *, media_type: str = JSON) -> Answer:
@@ -103,64 +103,6 @@ def answer_reply(request: Request, reply: Reply) -> Answer:
         return answer_rows(request, reply.header(len(reply.records)), "page", numbered(reply.records))
     # A client goes on from a page or from keys; these two tell it that something is wrong between it and this server.
     return answer_json(request, reply.to_dict(), status=409 if reply.kind in ("reset", "forked") else 200)
-
-
-def _packed(self, piece: bytes) -> bytes:
-    if self._compressor is None:
-        return piece
-    if self._is_large:
-        # In a thread: all of it at once would keep everybody else waiting.
-        return await asyncio.to_thread(self._compressor.compress, piece)
-    return self._compressor.compress(piece)
-
-
-def wants_lines(request: Request) -> bool:
-    """Whether the client asks for NDJSON."""
-    return LINES in request.headers.get("accept", "").lower()
-
-
-def answer_json(request: Request, document: Any, *, status: int = 200) -> Answer:
-    """A document."""
-    return Answer(request, [orjson.dumps(document)], status=status)
-
-
-def answer_raw(request: Request, content: bytes, *, media_type: str = JSON) -> Answer:
-    """Bytes as they are."""
-    return Answer(request, [content], media_type=media_type)
-
-
-def answer_refusal(refusal: RefusedError) -> Response:
-    """A refusal."""
-    return Response(orjson.dumps(refusal.body()), refusal.status, refusal.headers, JSON)
-
-
-def answer_rows(request: Request, header: dict[str, Any], name: str, rows: Iterable[bytes]) -> Answer:
-    """A document with a member ``name`` that holds rows of JSON; or, if asked for, the rest of it and then the rows."""
-    if wants_lines(request):
-        return Answer(request, _packed(lines(header, rows)), media_type=LINES)
-    return Answer(request, _packed(document(header, name, rows)))
-
-
-def answer_reply(request: Request, reply: Reply) -> Answer:
-    """The answer to an exchange. The log's records go through as they are."""
-    if isinstance(reply, LogPage):
-        return answer_rows(request, reply.header(len(reply.records)), "page", numbered(reply.records))
-    # A client goes on from a page or from keys; these two tell it that something is wrong between it and this server.
-    return answer_json(request, reply.to_dict(), status=409 if reply.kind in ("reset", "forked") else 200)
-
-
-def numbered(records: Iterable[tuple[int, bytes]]) -> Iterator[bytes]:
-    """Records of the log, each with its CID."""
-    return (b"[%d,%b]" % record for record in records)
-
-
-def _document(header: dict[str, Any], name: str, rows: Iterable[bytes]) -> Iterator[bytes]:
-    yield orjson.dumps(header)[:-1] + b',"%b":[' % name.encode()
-    comma = b""
-    for row in rows:
-        yield comma + row
-        comma = b","
-    yield b"]}"
 
 
 def _packed(parts: Iterable[bytes]) -> Iterator[bytes]:
