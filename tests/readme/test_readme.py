@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+#: Where the server of the README listens. Here it is given whatever port is free.
+ADDRESS = "http://127.0.0.1:8421"
+
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 
@@ -31,12 +34,34 @@ def test_every_block_is_of_a_kind_that_is_tested_here() -> None:
 
 
 def test_the_python_blocks_run_in_order_in_one_empty_directory(tmp_path: Path) -> None:
-    programs = list(blocks("python"))
+    programs = [(line, program) for line, program in blocks("python") if ADDRESS not in program]
     assert programs
     for line, program in programs:
         # Empty lines in front, so that a traceback names the line of the README.
         (tmp_path / "README.md.py").write_text("\n" * (line - 1) + program)
         run([sys.executable, "-W", "error", "README.md.py"], tmp_path)
+
+
+@pytest.mark.once
+def test_the_client_syncs_with_the_server_in_one_line(tmp_path: Path) -> None:
+    ((_, program),) = ((line, program) for line, program in blocks("python") if ADDRESS in program)
+    (command,) = re.findall(r"^    treehub-level (serve .*?) +#", README, re.MULTILINE)
+    server = subprocess.Popen(
+        [sys.executable, "-m", "treehub_level.cli", *shlex.split(command), "--port", "0"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with server:
+        try:
+            assert server.stdout is not None
+            address = server.stdout.readline().split()[-1]
+            (tmp_path / "client.py").write_text(program.replace(ADDRESS, address))
+            run([sys.executable, "-W", "error", "client.py"], tmp_path)
+        finally:
+            server.terminate()
+    stored = run([sys.executable, "-m", "treehub_level.cli", "dump", "stores/notes"], tmp_path)
+    assert [json.loads(line)["key"] for line in stored.splitlines()] == ["bread", "milk"]
 
 
 @pytest.mark.once
