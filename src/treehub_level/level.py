@@ -282,6 +282,7 @@ class Level(_Live):
 
 def _exchange_of(server: Exchanger) -> Callable[..., Any]:
     exchange = exchange_of(server)
-    if isinstance(server, blocking.Level):
+    if hasattr(server.exchange, "carrier") and not inspect.iscoroutinefunction(server.exchange):
+        # A blocking twin: what it waits for would hold up the event loop.
         return lambda request: asyncio.to_thread(exchange, request)
     return exchange

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from threading import get_ident
 from typing import Any
 
 import httpx
@@ -11,8 +12,9 @@ from bridge import Bridge
 from waiting import PATIENCE, until
 
 from treehub_level import Level, StoreMismatchError, TransportError, blocking
+from treehub_level.http import blocking as http_blocking
 
-from .fake import Fake, json_error, portal
+from .fake import URL, Fake, json_error, portal
 
 Remote = Callable[..., Any]
 
@@ -134,3 +136,19 @@ async def test_a_live_session_over_http_survives_what_may_happen(client: Any, fa
         session.resume()
         await session.in_sync(within=PATIENCE)
     assert fake.level.get("a") == "after two renewals"
+
+
+@pytest.mark.once
+async def test_a_blocking_remote_server_does_not_hold_up_the_loop_of_an_asyncio_client(fake: Fake) -> None:
+    threads: set[int] = set()
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        threads.add(get_ident())
+        return fake(request)
+
+    fake.level.put("s", 1)
+    with http_blocking.RemoteServer(URL, transport=httpx.MockTransport(answer)) as remote:
+        async with Level("client", backend="memory", mode=Level.CLIENT) as client:
+            assert (await client.sync(remote)).pulled == 1
+    assert threads
+    assert get_ident() not in threads
