@@ -24,11 +24,6 @@ import threading
 from treehub_level.backends._directory import status_error
 from treehub_level.errors import InvalidKeyError, InvalidValueError, NotOpenError, StateError
 
-REMEDY = (
-    "Restore it from a backup, sync a new one, or save what can still be read: "
-    "treehub_level.backends.leveldb.LevelDBBackend.repair(path)"
-)
-
 #: How many forks lie between this process and the one that imported this module. LevelDB's threads do not survive a fork, and
 #: its locks stay as they were: what was opened before one can neither be used nor freed after it.
 cdef Py_ssize_t forks = 0
@@ -100,7 +95,7 @@ cdef object failure(str path, char *status):
     """The exception for a status of LevelDB's, which is freed."""
     cdef bytes text = <bytes>status
     leveldb_free(status)
-    return status_error(path, os.fsdecode(text), REMEDY)
+    return status_error(path, os.fsdecode(text))
 
 
 cdef bytes checked_key(object key):

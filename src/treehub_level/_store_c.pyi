@@ -6,11 +6,9 @@ the disk or for a compaction. Errors of LevelDB's are raised as StorageError, Co
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Final, final
+from typing import final
 
 from .backends.base import Entry, Row
-
-REMEDY: Final[str]  # what to do about damage, for messages
 
 @final
 class DB:

@@ -1,4 +1,4 @@
-"""``info compact upgrade adopt --version``."""
+"""``info compact upgrade repair adopt --version``."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from pathlib import Path
 
 import orjson
 import pytest
-from stores import plyvel
+from stores import NATIVE, plyvel
 
 from treehub_level import Backend, BackendNotFoundError, Level, __version__, _core, blocking
 
 from .conftest import Cli
 
+ENGINE = "LevelDBBackend" if NATIVE else "PlyvelBackend"
+
 
 def test_version_names_the_core_and_the_engine(cli: Cli) -> None:
-    assert cli("--version").out == f"treehub-level {__version__} (core: {_core.CORE}, engine: PlyvelBackend)\n"
+    assert cli("--version").out == f"treehub-level {__version__} (core: {_core.CORE}, engine: {ENGINE})\n"
 
 
 def test_version_says_so_where_there_is_no_engine(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,7 +30,9 @@ def test_version_says_so_where_there_is_no_engine(cli: Cli, monkeypatch: pytest.
 
 def test_without_a_command_the_commands_are_listed(cli: Cli) -> None:
     listed = cli("--help").out
-    commands = "get put delete query keys count load dump info changes dirty sync compact upgrade conflicts adopt"
+    commands = (
+        "get put delete query keys count load dump info changes dirty sync compact upgrade repair conflicts adopt"
+    )
     assert [command for command in commands.split() if f" {command} " not in listed] == []
 
 
@@ -40,7 +44,7 @@ def test_info_tells_what_a_store_is_and_holds(cli: Cli) -> None:
     assert len(facts.pop("store")) == 32
     assert facts == {
         "name": "server",
-        "backend": "PlyvelBackend",
+        "backend": ENGINE,
         "mode": "server",
         "prefix": "!",
         "format": 1,
@@ -122,6 +126,43 @@ def test_a_store_of_the_original_asks_for_an_upgrade_which_puts_its_log_in_order
 def test_upgrade_tells_in_json_what_it_did(cli: Cli, original: str) -> None:
     assert cli("upgrade", original, "--json").json == {"rewritten": 3}
     assert cli("upgrade", original, "--json").json == {"rewritten": 0}
+
+
+def damage(store: str) -> None:
+    """Lose what says which files are the store's: everything can still be read."""
+    Path(store, "CURRENT").unlink()
+
+
+@pytest.mark.parametrize(
+    ("mode", "advice"),
+    [("normal", "look through it"), ("server", "let no client sync with it"), ("client", "sync a new client")],
+)
+def test_repair_makes_a_damaged_store_open_and_says_what_to_do_with_it(cli: Cli, mode: str, advice: str) -> None:
+    cli("put", "store", "a", "1", "--mode", mode)
+    damage("store")
+    assert "run `treehub-level repair " in cli("get", "store", "a", code=1).err
+    said = cli("repair", "store").out.splitlines()
+    assert said[0].startswith(f"store opens again, as a {mode} store; records may be lost")
+    assert said[1].startswith(advice)
+    assert cli("get", "store", "a").json == 1
+
+
+def test_repair_tells_in_json_what_the_store_is(cli: Cli) -> None:
+    cli("put", "store", "a", "1", "--mode", "server")
+    damage("store")
+    assert cli("repair", "store", "--json", "--backend", "plyvel").json == {"mode": "server"}
+
+
+def test_repair_refuses_what_is_open_or_no_store_of_leveldb(cli: Cli) -> None:
+    with blocking.Level("store") as level:
+        level.put("a", 1)
+        assert cli("repair", "store", "--json", code=1).error["code"] == "LEVEL_LOCKED"
+    Path("notes").mkdir()
+    Path("notes", "note.txt").write_text("precious")
+    assert "there is none in that directory" in cli("repair", "notes", code=1).err
+    assert "cannot repair" in cli("repair", "absent", code=1).err
+    assert cli("repair", "store", "--backend", "memory", "--json", code=1).error["code"] == "CLI_NO_REPAIR"
+    assert cli("get", "store", "a").json == 1
 
 
 def test_adopt_makes_a_store_with_data_a_server_or_a_client(cli: Cli) -> None:

@@ -2,10 +2,9 @@
 
 Each was observed with LevelDB 1.22 and 1.23:
 
-- LevelDB guards a directory badly against its own process. A second open under another spelling of the path succeeds,
-  and so does one by another copy of the library; one under the same spelling fails, but drops the lock, so that another
-  process gets in. A `Claim` comes first.
 - A directory without its ``CURRENT`` file is taken for a new store, and the tables in it are deleted.
+- Repairing and destroying take any directory for a store, and files of others for LevelDB's.
+- A table that somebody deletes while the store is open is missed by scans, but ``get`` takes its keys for absent.
 """
 
 from __future__ import annotations
@@ -13,13 +12,13 @@ from __future__ import annotations
 import errno
 import os
 import re
-import threading
 from abc import abstractmethod
-from contextlib import suppress
-from typing import Any, ClassVar, Final, NoReturn
-from weakref import WeakValueDictionary
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, Final, NoReturn
 
-from ..errors import CorruptionError, LevelError, LockedError, NotOpenError, StorageError
+from ..errors import CorruptionError, LevelError, NotOpenError, StorageError
+from ._claim import Claim, cannot, locked, other_processes_kept_out
 from .base import Backend, Supports
 
 _MIB: Final = 1024 * 1024
@@ -28,8 +27,10 @@ _MAX_COUNT: Final = 2**31 - 1
 
 #: Files that hold data: logs, and tables under their new and their old suffix.
 _DATA_FILE: Final = re.compile(r"[0-9]+\.(log|ldb|sst)")
-#: Files that nobody but LevelDB makes. (A lone log might be anybody's.)
+#: Files that nobody but LevelDB makes. (A lone log might be anybody's, unless LevelDB's lock lies beside it.)
 _ITS_OWN_FILE: Final = re.compile(r"CURRENT|MANIFEST-[0-9]+|[0-9]+\.ldb")
+#: How LevelDB says that a table is gone.
+_TABLE_GONE: Final = re.compile(r"NotFound: .*[0-9]+\.(ldb|sst): ", re.DOTALL)
 #: How LevelDB says that the lock is taken: within this process; by another (either of two error numbers); on Windows.
 _LOCK_TAKEN: Final = re.compile(
     f"^IO error: lock .*: (already held by process|{os.strerror(errno.EAGAIN)}|{os.strerror(errno.EACCES)})$"
@@ -39,6 +40,8 @@ _LOCK_TAKEN: Final = re.compile(
 
 class DirectoryBackend(Backend):
     """A LevelDB directory. LevelDB itself clips sizes that it cannot use.
+
+    Files of other programs are left alone: a directory that holds some, and no store, is refused.
 
     Args:
         name: The path of the directory; it is made, with its parents, where there is none.
@@ -58,9 +61,6 @@ class DirectoryBackend(Backend):
     """
 
     supports = Supports(persistent=True, inline_reads=True)
-
-    #: What to do about damage, for messages.
-    _remedy: ClassVar[str] = "Restore it from a backup, or sync a new one"
 
     def __init__(
         self,
@@ -102,6 +102,14 @@ class DirectoryBackend(Backend):
     def _connect(self) -> Any:
         """Open the database at ``_path``, creating it where there is none. It must have a method ``close``."""
 
+    @abstractmethod
+    def _repair(self) -> None:
+        """Have LevelDB repair the directory, which nobody uses."""
+
+    @abstractmethod
+    def _destroy(self) -> None:
+        """Have LevelDB delete its files, which nobody in this process uses."""
+
     def open(self) -> None:
         """See `Backend.open`. The directory is made, with its parents."""
         try:
@@ -110,12 +118,7 @@ class DirectoryBackend(Backend):
             raise cannot("open", self._path, error) from error
         claim = Claim("open", self._path)
         try:
-            names = os.listdir(self._path)
-            if "CURRENT" not in names and any(map(_DATA_FILE.fullmatch, names)):
-                raise CorruptionError(
-                    f"the LevelDB store at {self._path!r} has lost its CURRENT file, and LevelDB would delete the "
-                    f"rest. {self._remedy}"
-                )
+            _check_files(self._path)
             self._db = self._connect()
         except BaseException:
             claim.release()
@@ -153,6 +156,66 @@ class DirectoryBackend(Backend):
             raise StorageError(f"cannot read the LevelDB store's directory {self._path!r}: {error}") from error
         return size
 
+    def compact(self) -> None:
+        """Compact the whole range of keys. It takes as long as rewriting all of the store."""
+        self.compact_range(None, None)
+
+    @abstractmethod
+    def compact_range(self, start: bytes | None, stop: bytes | None) -> None:
+        """Drop what was overwritten or deleted in a range of keys, and pack the rest.
+
+        Args:
+            start: Where the range begins; ``None`` for the first key.
+            stop: Where it ends; ``None`` for the last.
+        """
+
+    @abstractmethod
+    def approximate_size(self, start: bytes, stop: bytes) -> int:
+        """About how many bytes a range of keys takes in tables on disk. What is still in memory does not count.
+
+        Args:
+            start: Where the range begins.
+            stop: Where it ends, exclusive.
+        """
+
+    @abstractmethod
+    def stats(self) -> str:
+        """What LevelDB tells of itself, as text: for each level its tables, their size, the work of its compactions."""
+
+    @classmethod
+    def repair(cls, path: str | os.PathLike[str]) -> None:
+        """Make a damaged store one that LevelDB opens, with what can still be read. Copy the directory first.
+
+        LevelDB does not say what it could not save, and takes its log as it is: keys may be missing, older values may
+        be back, and damaged ones may be kept. The change log of a repaired SERVER store may have holes, which clients
+        pass over: let none sync with it, and load its records into a new store. What was replaced lies in ``lost``.
+
+        Args:
+            path: The directory. It must not be open.
+
+        Raises:
+            LockedError: It is open, in this process or another.
+            StorageError: There is no LevelDB store in it, or it cannot be read or written.
+        """
+        backend = cls(path)
+        with _claimed("repair", backend._path), other_processes_kept_out("repair", backend._path):
+            backend._repair()
+
+    @classmethod
+    def destroy(cls, path: str | os.PathLike[str]) -> None:
+        """Delete a store: LevelDB's files, and the directory if nothing else is in it.
+
+        Args:
+            path: The directory. It must not be open.
+
+        Raises:
+            LockedError: It is open, in this process or another.
+            StorageError: There is no LevelDB store in it, or it cannot be deleted.
+        """
+        backend = cls(path)
+        with _claimed("destroy", backend._path):
+            backend._destroy()
+
 
 class Closed:
     """Stands where the database does while there is none, so that no call has to ask.
@@ -171,83 +234,67 @@ class Closed:
         """Nothing is to be closed."""
 
 
-class Claim:
-    """The right of one user in this process to a directory, until it is released or forgotten.
-
-    Args:
-        verb: What is to be done with the directory, for messages.
-        path: The directory. It is known by its device and inode, however it is spelt.
-
-    Raises:
-        LockedError: Somebody in this process has it.
-        StorageError: It is not there, or is no directory.
-    """
-
-    _held: Final[WeakValueDictionary[tuple[int, int], Claim]] = WeakValueDictionary()
-    _lock: Final = threading.Lock()
-
-    def __init__(self, verb: str, path: str) -> None:
-        try:
-            with os.scandir(path):
-                status = os.stat(path)
-        except (OSError, ValueError) as error:  # ValueError: no path at all, such as one with a NUL in it
-            raise cannot(verb, path, error) from error
-        self._directory = status.st_dev, status.st_ino
-        with self._lock:
-            if self._directory in self._held:
-                raise LockedError(_locked_message(path))
-            self._held[self._directory] = self
-
-    def release(self) -> None:
-        """Let others claim the directory. Releasing twice is harmless."""
-        with self._lock:
-            if self._held.get(self._directory) is self:
-                del self._held[self._directory]
+@contextmanager
+def _claimed(verb: str, path: str) -> Iterator[None]:
+    """Claim a directory with a store in it, be it a damaged one."""
+    claim = Claim(verb, path)
+    try:
+        if not _holds_store(os.listdir(path)):
+            raise StorageError(f"cannot {verb} a LevelDB store at {path!r}: there is none in that directory")
+        yield
+    finally:
+        claim.release()
 
 
-def holds_store(path: str) -> bool:
-    """Whether a directory holds files that only LevelDB makes: a store, be it a damaged one."""
-    return any(map(_ITS_OWN_FILE.fullmatch, os.listdir(path)))
+def _check_files(path: str) -> None:
+    """Refuse a directory in which LevelDB would make a new store, and in which it would be out of place."""
+    names = os.listdir(path)
+    if not _holds_store(names):
+        if _holds_other_files(path):
+            raise StorageError(
+                f"cannot open a LevelDB store at {path!r}: that directory holds other files, and no store: "
+                "name a new or an empty one"
+            )
+    elif "CURRENT" not in names and any(map(_DATA_FILE.fullmatch, names)):
+        raise CorruptionError(
+            f"the LevelDB store at {path!r} has lost its CURRENT file, and LevelDB would delete the rest. "
+            f"{_remedy(path)}"
+        )
 
 
-def holds_other_files(path: str) -> bool:
-    """Whether a directory is somebody else's: it holds files, and none of them is LevelDB's."""
-    if holds_store(path):
-        return False
+def _holds_store(names: list[str]) -> bool:
+    """Whether these are the files of a store, be it a damaged one."""
+    return any(map(_ITS_OWN_FILE.fullmatch, names)) or ("LOCK" in names and any(map(_DATA_FILE.fullmatch, names)))
+
+
+def _holds_other_files(path: str) -> bool:
+    """Whether a directory that holds no store holds files, beside those that opening one makes first."""
     with os.scandir(path) as entries:
         names = [entry.name for entry in entries if entry.is_file() and not entry.name.startswith(".")]
     return bool(names) and not {"LOCK", "LOG", "LOG.old"}.issuperset(names)
 
 
-def cannot(verb: str, path: str, error: Exception) -> StorageError:
-    """What to raise for an error of the operating system's. Each of its calls words a file in the way differently."""
-    reason: object = error
-    if isinstance(error, FileExistsError | NotADirectoryError) and os.path.isfile(path):
-        reason = "that is a file, and a store is a directory"
-    return StorageError(f"cannot {verb} a LevelDB store at {path!r}: {reason}")
+def _remedy(path: str) -> str:
+    return (
+        "Restore it from a backup, sync a new one, or copy it and save what can still be read: "
+        f"run `treehub-level repair {path}`"
+    )
 
 
-def status_error(path: str, status: str, remedy: str) -> LevelError:
+def status_error(path: str, status: str) -> LevelError:
     """The exception for what LevelDB calls a status: "IO error: …", "Corruption: …".
 
     Args:
         path: The directory of the store.
         status: LevelDB's words.
-        remedy: What to do about damage.
     """
     # LevelDB maps tables into memory, and calls a read beyond the end of one an invalid argument: it was cut short.
-    if status.startswith("Corruption: ") or status.endswith(os.strerror(errno.EINVAL)):
-        return CorruptionError(f"the LevelDB store at {path!r} is damaged: {status}. {remedy}")
+    cut_short = status.endswith(os.strerror(errno.EINVAL))
+    if status.startswith("Corruption: ") or cut_short or _TABLE_GONE.match(status):
+        return CorruptionError(f"the LevelDB store at {path!r} is damaged: {status}. {_remedy(path)}")
     if _LOCK_TAKEN.search(status):
-        return LockedError(_locked_message(path))
+        return locked(path)
     return StorageError(f"LevelDB could not read or write {path!r}: {status}")
-
-
-def _locked_message(path: str) -> str:
-    return (
-        f"the LevelDB store at {path!r} is open already, in this process or another, and only one can have it open: "
-        "close it there, or let that one own it, serve it over HTTP, and sync a store of your own with it"
-    )
 
 
 def _checked(name: str, value: object, least: int, most: int) -> int:

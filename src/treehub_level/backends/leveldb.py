@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 from .. import _store_c
-from ..errors import StorageError
-from ._directory import Claim, DirectoryBackend, cannot, holds_other_files, holds_store, status_error
+from ._directory import DirectoryBackend
 from .base import Batch, Cursor, Snapshot
-
-if sys.platform != "win32":
-    import fcntl
 
 
 class LevelDBBackend(DirectoryBackend):
-    """A LevelDB directory, opened by the library inside this package. The options are those of `DirectoryBackend`.
-
-    Files of other programs are left alone: a directory that holds some, and no store, is refused.
-    """
-
-    _remedy = _store_c.REMEDY
+    """A LevelDB directory, opened by the library inside this package. The options are those of `DirectoryBackend`."""
 
     def _connect(self) -> _store_c.DB:
-        if holds_other_files(self._path):
-            raise StorageError(
-                f"cannot open a LevelDB store at {self._path!r}: that directory holds other files, and no store: "
-                "name a new or an empty one"
-            )
         return _store_c.DB(self._path, create_if_missing=True, **self._options)
+
+    def _repair(self) -> None:
+        _store_c.repair(self._path, **self._options)
+
+    def _destroy(self) -> None:
+        _store_c.destroy(self._path)
 
     def get(self, key: bytes) -> bytes | None:
         """See `Reader.get`."""
@@ -56,92 +45,16 @@ class LevelDBBackend(DirectoryBackend):
         """See `Transaction.write`. ``durable`` is LevelDB's ``sync``: an fsync of its log."""
         self._db.write(batch, durable=durable)
 
-    def compact(self) -> None:
-        """Compact the whole range of keys. It takes as long as rewriting all of the store."""
-        self._db.compact_range()
-
     def compact_range(self, start: bytes | None, stop: bytes | None) -> None:
-        """Drop what was overwritten or deleted in a range of keys, and pack the rest.
-
-        Args:
-            start: Where the range begins; ``None`` for the first key.
-            stop: Where it ends; ``None`` for the last.
-        """
+        """See `DirectoryBackend.compact_range`."""
         self._db.compact_range(start, stop)
 
     def approximate_size(self, start: bytes, stop: bytes) -> int:
-        """About how many bytes a range of keys takes in tables on disk. What is still in memory does not count.
-
-        Args:
-            start: Where the range begins.
-            stop: Where it ends, exclusive.
-        """
+        """See `DirectoryBackend.approximate_size`."""
         size: int = self._db.approximate_size(start, stop)
         return size
 
     def stats(self) -> str:
-        """What LevelDB tells of itself, as text: for each level its tables, their size, the work of its compactions."""
+        """See `DirectoryBackend.stats`."""
         stats: str = self._db.property_value("leveldb.stats")
         return stats
-
-    @classmethod
-    def repair(cls, path: str | os.PathLike[str]) -> None:
-        """Make a damaged store one that opens, with what can still be read.
-
-        What is lost is not told, and old values of keys may come back: copy the directory first. A SERVER store that
-        was repaired must be checked before clients sync with it.
-
-        Args:
-            path: The directory. It must not be open.
-
-        Raises:
-            LockedError: It is open.
-            StorageError: There is no LevelDB store in it, or it cannot be read or written.
-        """
-        backend = cls(path)
-        with _claimed("repair", backend._path), _locked(backend._path):
-            _store_c.repair(backend._path, **backend._options)
-
-    @classmethod
-    def destroy(cls, path: str | os.PathLike[str]) -> None:
-        """Delete a store: LevelDB's files, and the directory if nothing else is in it.
-
-        Args:
-            path: The directory. It must not be open.
-
-        Raises:
-            LockedError: It is open.
-            StorageError: There is no LevelDB store in it, or it cannot be deleted.
-        """
-        backend = cls(path)
-        with _claimed("destroy", backend._path):
-            _store_c.destroy(backend._path)
-
-
-@contextmanager
-def _claimed(verb: str, path: str) -> Iterator[None]:
-    """Claim a directory with a store in it, be it a damaged one: LevelDB would take, or delete, files of others too."""
-    claim = Claim(verb, path)
-    try:
-        if not holds_store(path):
-            raise StorageError(f"cannot {verb} a LevelDB store at {path!r}: there is none in that directory")
-        yield
-    finally:
-        claim.release()
-
-
-@contextmanager
-def _locked(path: str) -> Iterator[None]:
-    """Hold LevelDB's lock against other processes, which its repair forgets to do."""
-    name = os.path.join(path, "LOCK")
-    try:
-        file = open(name, "a")  # noqa: SIM115  # it is closed below
-    except OSError as error:
-        raise cannot("repair", path, error) from error
-    with file:
-        if sys.platform != "win32":  # where having opened the file is enough
-            try:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise status_error(path, f"IO error: lock {name}: {error.strerror}", _store_c.REMEDY) from error
-        yield

@@ -43,13 +43,24 @@ class PlyvelBackend(DirectoryBackend):
 
     @cached_property
     def _door(self) -> _Door:
-        return _Door(self._path, self._remedy)
+        return _Door(self._path)
 
     def _connect(self) -> Any:
+        with self._door:
+            return _vendor.DB(os.fsencode(self._path), create_if_missing=True, **self._vendor_options())
+
+    def _repair(self) -> None:
+        with self._door:
+            _vendor.repair_db(os.fsencode(self._path), **self._vendor_options())
+
+    def _destroy(self) -> None:
+        with self._door:
+            _vendor.destroy_db(os.fsencode(self._path))
+
+    def _vendor_options(self) -> dict[str, Any]:
         options = dict(self._options)
         options["lru_cache_size"] = options.pop("block_cache_size")
-        with self._door:
-            return _vendor.DB(os.fsencode(self._path), create_if_missing=True, **options)
+        return options
 
     def close(self) -> None:
         """Close, and let the directory be opened again."""
@@ -95,10 +106,22 @@ class PlyvelBackend(DirectoryBackend):
                     put(key, value)
             changes.write()
 
-    def compact(self) -> None:
-        """Compact the whole range of keys. It takes as long as rewriting all of the store."""
+    def compact_range(self, start: bytes | None, stop: bytes | None) -> None:
+        """See `DirectoryBackend.compact_range`."""
         with self._door:
-            self._db.compact_range(start=b"", stop=_LAST_KEY)
+            self._db.compact_range(start=start or b"", stop=_LAST_KEY if stop is None else stop)
+
+    def approximate_size(self, start: bytes, stop: bytes) -> int:
+        """See `DirectoryBackend.approximate_size`."""
+        with self._door:
+            size: int = self._db.approximate_size(start, stop)
+        return size
+
+    def stats(self) -> str:
+        """See `DirectoryBackend.stats`."""
+        with self._door:
+            stats: bytes = self._db.get_property(b"leveldb.stats")
+        return stats.decode()
 
 
 class _Cursor:
@@ -190,9 +213,8 @@ class _Snapshot:
 class _Door:
     """Where plyvel's errors become ours: ``with door:`` around what calls it."""
 
-    def __init__(self, path: str, remedy: str) -> None:
+    def __init__(self, path: str) -> None:
         self._path = path
-        self._remedy = remedy
 
     def __enter__(self) -> None:
         pass
@@ -209,7 +231,7 @@ class _Door:
             raise NotOpenError(f"the LevelDB store at {self._path!r}, or what was read from, is closed") from error
         if not isinstance(error, _vendor.Error):
             return
-        raise status_error(self._path, _text(error), self._remedy) from error
+        raise status_error(self._path, _text(error)) from error
 
 
 def _text(error: Exception) -> str:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import enum
-from typing import Annotated
+import os
+from typing import Annotated, Final
 
 import typer
 
 from .. import _core
+from ..backends import create
+from ..backends._directory import DirectoryBackend
 from ..blocking import Level
 from ..blocking import upgrade as upgrade_store
 from ..types import Mode
@@ -96,6 +99,33 @@ def upgrade(
         print_json({"rewritten": rewritten})
     else:
         print_line(f"rewrote {counted(rewritten, 'change')}" if rewritten else "there was nothing to do")
+
+
+#: What to do with a repaired store, for each mode.
+_AFTER_REPAIR: Final = {
+    Mode.NORMAL: "look through it",
+    Mode.SERVER: "let no client sync with it, as its log may have holes; dump it, and load that into a new server",
+    Mode.CLIENT: "sync a new client, and write there what `treehub-level dirty` lists here",
+}
+
+
+def repair(
+    directory: Dir,
+    as_json: JSONOutput = False,
+    backend: Backend = "leveldb",
+    metadata_prefix: MetadataPrefix = "!",
+) -> None:
+    """Make a damaged LevelDB store one that opens, with what can still be read. It cannot be undone: copy it first."""
+    damaged = create(backend, directory, {})
+    if not isinstance(damaged, DirectoryBackend):
+        raise CommandError(f"the backend {backend!r} cannot repair a store", code="CLI_NO_REPAIR")
+    damaged.repair(directory)
+    mode = found_mode(directory, backend=backend, prefix=metadata_prefix) or Mode.NORMAL
+    if as_json:
+        print_json({"mode": mode.value})
+    else:
+        print_line(f"{directory} opens again, as a {mode.value} store; records may be lost, and older values be back")
+        print_line(f"{_AFTER_REPAIR[mode]}; what was replaced is in {os.path.join(directory, 'lost')}")
 
 
 class Adopted(enum.Enum):
