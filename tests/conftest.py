@@ -1,7 +1,8 @@
-"""The product over which every test of behaviour runs: API {async, blocking} × backend {memory, plyvel}.
+"""The product over which every test of behaviour runs: API {async, blocking} × backend {memory, leveldb, plyvel}.
 
-The third factor, the core {c, python}, is chosen for a whole run by ``TREEHUB_LEVEL_CORE``, and stands in pytest's
-header.
+The third factor, the core {c, python}, is chosen for a whole run by ``TREEHUB_LEVEL_CORE``. What is compiled goes
+together, and so does what stands in for it: the backend "leveldb", the native engine, is left out beside the core in
+Python. Pytest's header says what is live.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
-from stores import Stores
+from stores import ENGINES, Stores
 
 import treehub_level
 from treehub_level import Level, _core
@@ -25,7 +26,7 @@ if os.environ.get("CI"):
 
 
 def pytest_report_header() -> str:
-    return f"treehub-level {treehub_level.__version__}: core={_core.CORE}"
+    return f"treehub-level {treehub_level.__version__}: core={_core.CORE}, engines={','.join(ENGINES)}"
 
 
 @pytest.fixture(params=["async", "blocking"], ids="api={}".format)
@@ -34,9 +35,15 @@ def api(request: pytest.FixtureRequest) -> Any:
     return request.param
 
 
-@pytest.fixture(params=["memory", "plyvel"], ids="backend={}".format)
+@pytest.fixture(params=["memory", *ENGINES], ids="backend={}".format)
 def backend(request: pytest.FixtureRequest) -> Any:
     """Where the bytes go."""
+    return request.param
+
+
+@pytest.fixture(params=ENGINES, ids="engine={}".format)
+def engine(request: pytest.FixtureRequest) -> Any:
+    """The name of a backend that is LevelDB: the files are the same, and so is what becomes of them."""
     return request.param
 
 

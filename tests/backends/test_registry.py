@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from stores import NATIVE
 
+import treehub_level
 from treehub_level import Backend, BackendNotFoundError, MemoryBackend, blocking
 from treehub_level.backends import create, register
 from treehub_level.backends.plyvel import PlyvelBackend
@@ -22,9 +26,57 @@ class Optional(MemoryBackend):
         self.colour = colour
 
 
-@pytest.mark.parametrize("name", ["leveldb", "plyvel"])
-def test_leveldb_is_served_by_plyvel(name: str, tmp_path: Path) -> None:
-    assert type(create(name, str(tmp_path), {})) is PlyvelBackend
+@pytest.fixture
+def without_native(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the package was built without LevelDB."""
+    monkeypatch.setitem(sys.modules, "treehub_level._store_c", None)
+    monkeypatch.delattr(treehub_level, "_store_c", raising=False)
+    monkeypatch.delitem(sys.modules, "treehub_level.backends.leveldb", raising=False)
+
+
+@pytest.fixture
+def without_plyvel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where neither plyvel nor plyvel-next is installed."""
+    for module in ("plyvel", "plyvel_next"):
+        monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.delitem(sys.modules, "treehub_level.backends.plyvel")
+
+
+@pytest.mark.skipif(not NATIVE, reason="the package was built without LevelDB")
+def test_leveldb_is_the_native_engine_where_it_was_built(tmp_path: Path) -> None:
+    assert type(create("leveldb", str(tmp_path), {})).__name__ == "LevelDBBackend"
+    with blocking.Level(tmp_path / "store") as level:
+        assert level.info()["backend"] == "LevelDBBackend"
+
+
+@pytest.mark.skipif("TREEHUB_LEVEL_REQUIRE_EXTENSIONS" not in os.environ, reason="extensions are not required here")
+def test_the_native_engine_was_built_where_extensions_are_required_and_leveldb_is_installed() -> None:
+    compiler = os.environ.get("CC", "cc")
+    try:
+        headers = subprocess.run(
+            [compiler, "-E", "-"], input=b"#include <leveldb/c.h>", capture_output=True, check=False
+        )
+    except OSError:
+        pytest.skip(f"there is no {compiler} to ask for LevelDB's headers")
+    assert NATIVE or headers.returncode != 0
+
+
+@pytest.mark.usefixtures("without_native")
+def test_leveldb_is_plyvel_where_the_native_engine_was_not_built(tmp_path: Path) -> None:
+    assert type(create("leveldb", str(tmp_path), {})) is PlyvelBackend
+
+
+def test_plyvel_is_a_name(tmp_path: Path) -> None:
+    assert type(create("plyvel", str(tmp_path), {})) is PlyvelBackend
+
+
+def test_no_engine_is_imported_before_it_is_asked_for() -> None:
+    script = (
+        "import sys, treehub_level\n"
+        "treehub_level.blocking.Level('x', backend='memory')\n"
+        "print({'treehub_level._store_c', 'plyvel', 'plyvel_next'} & set(sys.modules))\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout == "set()\n"
 
 
 def test_memory_is_a_name() -> None:
@@ -74,14 +126,15 @@ def test_an_unknown_name_says_what_is_installed() -> None:
         create("leveldbb", "label", {})
 
 
-@pytest.mark.parametrize("name", ["leveldb", "plyvel"])
-def test_a_missing_library_says_what_to_install(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("plyvel", "plyvel_next"):
-        monkeypatch.setitem(sys.modules, module, None)
-    monkeypatch.delitem(sys.modules, "treehub_level.backends.plyvel")
+@pytest.mark.usefixtures("without_native", "without_plyvel")
+@pytest.mark.parametrize(
+    ("name", "missing"), [("leveldb", ["treehub_level._store_c", "plyvel"]), ("plyvel", ["plyvel"])]
+)
+def test_a_missing_library_says_what_to_install(name: str, missing: list[str]) -> None:
     with pytest.raises(BackendNotFoundError) as caught:
         create(name, "label", {})
     assert f"backend {name!r}" in str(caught.value)
+    assert [module for module in missing if module not in str(caught.value)] == []
     assert 'pip install "treehub-level[plyvel]"' in str(caught.value)
     assert str(caught.value).endswith(f"installed: {', '.join(_installed_without_leveldb())}")
     assert isinstance(caught.value.__cause__, ImportError)
@@ -90,7 +143,9 @@ def test_a_missing_library_says_what_to_install(name: str, monkeypatch: pytest.M
 def _installed_without_leveldb() -> list[str]:
     with pytest.raises(BackendNotFoundError) as caught:
         create("no such name", "label", {})
-    return str(caught.value).rpartition("installed: ")[2].split(", ")
+    installed = str(caught.value).rpartition("installed: ")[2].split(", ")
+    assert {"leveldb", "plyvel"}.isdisjoint(installed)
+    return installed
 
 
 @pytest.mark.parametrize(
