@@ -1,14 +1,15 @@
-"""Stores of LevelDB for the tests of its backend."""
+"""Stores of LevelDB for the tests of its backends, on each engine in turn."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from backends.directories import Engine, Opened, class_of
 
-from treehub_level.backends.plyvel import PlyvelBackend
+from treehub_level.backends._directory import DirectoryBackend
 
 
 @pytest.fixture
@@ -17,12 +18,18 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def opened() -> Iterator[Callable[..., PlyvelBackend]]:
-    """Opens backends, and closes them at the end."""
-    made: list[PlyvelBackend] = []
+def make(engine: str) -> Engine:
+    """The class of the engine."""
+    return class_of(engine)
 
-    def open_(path: str | Path, **options: Any) -> PlyvelBackend:
-        backend = PlyvelBackend(path, **options)
+
+@pytest.fixture
+def opened(make: Engine) -> Iterator[Opened]:
+    """Opens backends, and closes them at the end."""
+    made: list[DirectoryBackend] = []
+
+    def open_(path: str | Path, **options: Any) -> DirectoryBackend:
+        backend = make(path, **options)
         made.append(backend)
         backend.open()
         return backend

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from backends.directories import Engine
 
 from treehub_level import MemoryBackend
-from treehub_level.backends.base import Supports
-from treehub_level.backends.plyvel import PlyvelBackend
+from treehub_level.backends.base import Backend, Supports
 from treehub_level.testing import BackendConformance
 from treehub_level.testing.conformance import BackendFactory
 
@@ -21,15 +21,15 @@ class TestMemory(BackendConformance):
         return lambda: MemoryBackend("store")
 
 
-class TestPlyvel(BackendConformance):
+class TestLevelDB(BackendConformance):
     @pytest.fixture
-    def backend_factory(self, tmp_path: Path) -> BackendFactory:
-        return lambda: PlyvelBackend(tmp_path / "store")
+    def backend_factory(self, make: Engine, tmp_path: Path) -> BackendFactory:
+        return lambda: make(tmp_path / "store")
 
     @pytest.fixture
-    def unusable(self, tmp_path: Path) -> PlyvelBackend:
+    def unusable(self, make: Engine, tmp_path: Path) -> Backend:
         (tmp_path / "file").touch()
-        return PlyvelBackend(tmp_path / "file" / "store")
+        return make(tmp_path / "file" / "store")
 
 
 class SharedMemory(MemoryBackend):

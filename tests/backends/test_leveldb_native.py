@@ -1,76 +1,40 @@
-"""What is particular to LevelDB linked directly; its contract is tested by the conformance suite, here first."""
+"""What is particular to LevelDB linked directly."""
 
 from __future__ import annotations
 
 import os
 import random
-import subprocess
-import sys
+import shutil
 import threading
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from backends.directories import KIB, Engine, Opened, fill, flip, only, run_python, tables
 from stores import plyvel
 
-from treehub_level import LockedError, NotOpenError, StateError, StorageError, blocking
-from treehub_level.testing import BackendConformance
-from treehub_level.testing.conformance import BackendFactory
+from treehub_level import (
+    CorruptionError,
+    InvalidKeyError,
+    InvalidValueError,
+    LockedError,
+    NotOpenError,
+    StateError,
+    StorageError,
+)
 
 pytest.importorskip("treehub_level._store_c", reason="LevelDB was not there when the package was built")
 
+from treehub_level._store_c import DB
 from treehub_level.backends.leveldb import LevelDBBackend
 from treehub_level.backends.plyvel import PlyvelBackend
 
 pytestmark = pytest.mark.once
 
-vendor = plyvel()
-KIB = 1024
-
-
-class TestNative(BackendConformance):
-    @pytest.fixture
-    def backend_factory(self, tmp_path: Path) -> BackendFactory:
-        return lambda: LevelDBBackend(tmp_path / "store")
-
-    @pytest.fixture
-    def unusable(self, tmp_path: Path) -> LevelDBBackend:
-        (tmp_path / "file").touch()
-        return LevelDBBackend(tmp_path / "file" / "store")
-
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "store"
-
-
-@pytest.fixture
-def opened() -> Iterator[Callable[..., LevelDBBackend]]:
-    """Opens backends, and closes them at the end."""
-    made: list[LevelDBBackend] = []
-
-    def open_(path: Path, **options: Any) -> LevelDBBackend:
-        backend = LevelDBBackend(path, **options)
-        made.append(backend)
-        backend.open()
-        return backend
-
-    yield open_
-    for backend in made:
-        backend.close()
-
-
-Opened = Callable[..., LevelDBBackend]
-
-
-def _run(script: str, *arguments: object) -> str:
-    """What a Python process of its own prints. One that crashes fails the test."""
-    run = subprocess.run(
-        [sys.executable, "-c", script, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=120
-    )
-    assert run.returncode == 0, run.stderr
-    return run.stdout.strip()
+def engine() -> str:
+    return "leveldb"
 
 
 # ------------------------------------------------------------------------------------------------ beside plyvel
@@ -79,7 +43,7 @@ def _run(script: str, *arguments: object) -> str:
 def test_each_engine_reads_what_the_other_wrote(path: Path) -> None:
     chance = random.Random(5)
     written: dict[bytes, bytes] = {}
-    engines: list[Callable[[Path], LevelDBBackend | PlyvelBackend]] = [LevelDBBackend, PlyvelBackend]
+    engines: list[Engine] = [LevelDBBackend, PlyvelBackend]
     for turn in range(6):
         backend = engines[turn % 2](path)
         backend.open()
@@ -90,7 +54,7 @@ def test_each_engine_reads_what_the_other_wrote(path: Path) -> None:
         if turn > 2:
             backend.compact()
         backend.close()
-    with vendor.DB(str(path)) as bare:
+    with plyvel().DB(str(path)) as bare:
         assert dict(bare) == written
 
 
@@ -119,7 +83,7 @@ def test_both_engines_work_in_one_process_at_once(tmp_path: Path) -> None:
         "for thread in threads: thread.join()\n"
         "print(agreed)\n"
     )
-    assert _run(script, tmp_path) == str([True] * 4)
+    assert run_python(script, tmp_path) == str([True] * 4)
 
 
 def test_neither_engine_opens_a_store_that_the_other_has_open_here(opened: Opened, path: Path) -> None:
@@ -132,15 +96,6 @@ def test_neither_engine_opens_a_store_that_the_other_has_open_here(opened: Opene
     with pytest.raises(LockedError, match="only one can have it open"):
         backend.open()
     other.close()
-
-
-def test_a_level_runs_on_it(path: Path) -> None:
-    with blocking.Level(str(path), backend=LevelDBBackend, mode=blocking.Level.SERVER, block_size=8192) as level:
-        level.load((f"k{number:04}", {"n": number}) for number in range(3000))
-        assert level.cid == 3000
-        assert level.get("k0007") == {"n": 7}
-        assert level.keys(reverse=True, limit=2) == ["k2999", "k2998"]
-        assert len(level.changes(2990).changes) == 10
 
 
 # ------------------------------------------------------------------------------------------------- closing
@@ -187,25 +142,7 @@ def test_closing_while_eight_threads_use_it_raises_in_them_and_crashes_nothing(t
         "    store.close()\n"
         "print('closed')\n"
     )
-    assert _run(script, tmp_path / "store") == "closed"
-
-
-def test_what_was_open_when_the_store_closed_raises(opened: Opened, path: Path) -> None:
-    backend = opened(path)
-    backend.write([(b"a", b"1"), (b"b", b"1")])
-    snapshot = backend.snapshot()
-    cursors = [backend.scan(None, None), snapshot.scan(None, None, reverse=True), backend.scan(None, None)]
-    assert cursors[0].fetch(1) == [(b"a", b"1")]
-    assert len(cursors[2].fetch(9)) == 2
-    assert cursors[2].fetch(9) == []
-    backend.close()
-    for use in (lambda: cursors[0].fetch(1), lambda: cursors[1].fetch_keys(1), lambda: snapshot.get(b"a")):
-        with pytest.raises(NotOpenError):
-            use()
-    assert cursors[2].fetch(9) == []
-    for cursor in cursors:
-        cursor.close()
-    snapshot.close()
+    assert run_python(script, tmp_path / "store") == "closed"
 
 
 def test_a_cursor_outlives_its_snapshot(opened: Opened, path: Path) -> None:
@@ -283,7 +220,7 @@ def test_a_forked_child_can_neither_use_nor_harm_what_its_parent_has_open(path: 
         "store.open()\n"
         "print(store.get(b'after'))\n"
     )
-    assert _run(script, path) == "b'1'"
+    assert run_python(script, path) == "b'1'"
 
 
 # ----------------------------------------------------------------------------------------------------- upkeep
@@ -298,64 +235,6 @@ def test_long_rows_come_in_several_fetches(opened: Opened, path: Path) -> None:
         fetches.append(fetched)
     assert [row for fetched in fetches for row in fetched] == rows
     assert {len(fetched) for fetched in fetches} <= {2, 3}
-
-
-def test_sizes_stats_and_compaction_of_a_range(opened: Opened, path: Path) -> None:
-    backend = opened(path)
-    backend.write([(b"%05d" % number, os.urandom(500)) for number in range(6000)])
-    backend.compact()
-    everything, half = backend.approximate_size(b"", b"~"), backend.approximate_size(b"", b"03000")
-    assert 2_500_000 < everything < 3_500_000
-    assert 0.4 < half / everything < 0.6
-    assert backend.approximate_size(b"~", b"~~") == 0
-    backend.write([(b"%05d" % number, None) for number in range(3000)])
-    backend.compact_range(None, b"03000")
-    assert backend.approximate_size(b"", b"03000") < half / 10
-    assert "Compactions" in backend.stats()
-
-
-def test_destroying_a_store_deletes_it_and_nothing_else(opened: Opened, path: Path) -> None:
-    backend = opened(path)
-    backend.write([(b"k", b"v")])
-    for verb in (LevelDBBackend.destroy, LevelDBBackend.repair):
-        with pytest.raises(LockedError):
-            verb(path)
-    backend.close()
-    (path / "note.txt").write_text("precious")
-    LevelDBBackend.destroy(path)
-    assert [file.name for file in path.iterdir()] == ["note.txt"]
-    (path / "note.txt").unlink()
-    with pytest.raises(StorageError, match="there is none in that directory"):
-        LevelDBBackend.destroy(path)
-    path.rmdir()
-    with pytest.raises(StorageError, match="cannot destroy"):
-        LevelDBBackend.destroy(path)
-
-
-def test_a_store_that_another_process_has_open_is_locked_for_every_verb(path: Path) -> None:
-    script = (
-        "import sys\n"
-        "from treehub_level.backends.leveldb import LevelDBBackend\n"
-        "for use in (LevelDBBackend(sys.argv[1]).open, lambda: LevelDBBackend.repair(sys.argv[1]),\n"
-        "            lambda: LevelDBBackend.destroy(sys.argv[1])):\n"
-        "    try: use()\n"
-        "    except Exception as error: print(type(error).__name__)\n"
-    )
-    backend = LevelDBBackend(path)
-    backend.open()
-    backend.write([(b"k", b"v")])
-    assert _run(script, path).split() == ["LockedError"] * 3
-    assert backend.get(b"k") == b"v"
-    backend.close()
-
-
-def test_a_backend_that_was_forgotten_open_locks_nobody_out(opened: Opened, path: Path) -> None:
-    forgotten = LevelDBBackend(path)
-    forgotten.open()
-    forgotten.write([(b"k", b"v")])
-    snapshot, cursor = forgotten.snapshot(), forgotten.scan(None, None)
-    del forgotten, snapshot, cursor
-    assert opened(path).get(b"k") == b"v"
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="this system does not tell how much memory is in use")
@@ -397,7 +276,74 @@ def test_nothing_is_left_over_after_a_hundred_thousand_calls(path: Path) -> None
         "    backend.open()\n"
         "print(blocks, memory, len(os.listdir('/proc/self/fd')) - files)\n"
     )
-    blocks, memory, files = map(int, _run(script, path).split())
+    blocks, memory, files = map(int, run_python(script, path).split())
     assert files <= 0
     assert blocks < 1000
     assert memory < 4 * KIB * KIB
+
+
+# -------------------------------------------------------------------------------------------------- bad input
+
+
+def test_a_cursor_that_met_damage_is_closed(opened: Opened, make: Engine, path: Path) -> None:
+    fill(make, path)
+    flip(tables(path)[0], 100)
+    cursor = opened(path).scan(None, None)
+    with pytest.raises(CorruptionError):
+        cursor.fetch(1)
+    with pytest.raises(NotOpenError):
+        cursor.fetch(1)
+
+
+@pytest.mark.parametrize("bad", ["text", 7, None, bytearray(b"k")], ids=repr)
+def test_what_is_not_bytes_is_refused_and_nothing_is_written(opened: Opened, path: Path, bad: Any) -> None:
+    backend = opened(path)
+    no_value: Any = bad or 7
+    for use in (
+        lambda: backend.get(bad),
+        lambda: backend.get_many([b"k", bad]),
+        lambda: backend.write([(b"fine", b"1"), (bad, b"1")]),
+        lambda: backend.write([(b"fine", b"1"), (b"k", no_value)]),
+        lambda: backend.write([(b"fine", b"1"), bad]),
+        lambda: backend.approximate_size(bad, b""),
+    ):
+        with pytest.raises((TypeError, ValueError)):
+            use()
+    assert backend.scan(None, None).fetch(9) == []
+
+
+def test_what_is_too_long_for_leveldb_is_refused(opened: Opened, path: Path) -> None:
+    backend = opened(path)
+    # Four gigabytes of zeros that are never touched take no memory.
+    long = bytes(2**32)
+    with pytest.raises(InvalidKeyError, match="4 GiB"):
+        backend.write([(b"k", b"v"), (long, b"")])
+    with pytest.raises(InvalidValueError, match="4 GiB"):
+        backend.write([(b"k", b"v"), (b"k", long)])
+    assert backend.get(b"k") is None
+
+
+def test_options_that_leveldb_has_and_the_backend_does_not_offer(path: Path) -> None:
+    with pytest.raises(StorageError, match="does not exist"):
+        DB(str(path))
+    DB(str(path), create_if_missing=True).close()
+    with pytest.raises(StorageError, match="exists"):
+        DB(str(path), error_if_exists=True)
+    with pytest.raises(ValueError, match="compression"):
+        DB(str(path), compression="zstd")
+    with pytest.raises(TypeError):
+        DB(str(path), cache=5)  # type: ignore[call-arg]  # the point of the test
+
+
+def test_paranoid_checks_refuse_a_log_with_damage_inside(path: Path) -> None:
+    database = DB(str(path), create_if_missing=True)
+    for number in range(300):
+        database.write([(b"%03d" % number, os.urandom(500))])
+    database.close()
+    flip(only(path, "*.log"), 40_000)
+    shutil.copytree(path, path.with_name("copy"))
+    with pytest.raises(CorruptionError, match="repair"):
+        DB(str(path), paranoid_checks=True)
+    lenient = DB(str(path.with_name("copy")))
+    assert len(lenient.scan(None, None).fetch(300)) < 300
+    lenient.close()

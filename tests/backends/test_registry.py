@@ -49,7 +49,7 @@ def test_leveldb_is_the_native_engine_where_it_was_built(tmp_path: Path) -> None
         assert level.info()["backend"] == "LevelDBBackend"
 
 
-@pytest.mark.skipif("TREEHUB_LEVEL_REQUIRE_EXTENSIONS" not in os.environ, reason="extensions are not required here")
+@pytest.mark.skipif(not os.environ.get("TREEHUB_LEVEL_REQUIRE_EXTENSIONS"), reason="extensions are not required here")
 def test_the_native_engine_was_built_where_extensions_are_required_and_leveldb_is_installed() -> None:
     compiler = os.environ.get("CC", "cc")
     try:

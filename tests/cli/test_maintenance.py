@@ -30,10 +30,8 @@ def test_version_says_so_where_there_is_no_engine(cli: Cli, monkeypatch: pytest.
 
 def test_without_a_command_the_commands_are_listed(cli: Cli) -> None:
     listed = cli("--help").out
-    commands = (
-        "get put delete query keys count load dump info changes dirty sync compact upgrade repair conflicts adopt"
-    )
-    assert [command for command in commands.split() if f" {command} " not in listed] == []
+    names = "get put delete query keys count load dump info changes dirty sync compact upgrade repair conflicts adopt"
+    assert [command for command in names.split() if f" {command} " not in listed] == []
 
 
 def test_info_tells_what_a_store_is_and_holds(cli: Cli) -> None:
