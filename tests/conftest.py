@@ -1,8 +1,8 @@
 """The product over which every test of behaviour runs: API {async, blocking} × backend {memory, leveldb, plyvel}.
 
-The third factor, the core {c, python}, is chosen for a whole run by ``TREEHUB_LEVEL_CORE``. The pure core stands in
-where nothing is compiled, so it runs on what is there then: not on the native engine of LevelDB. What a run covers
-stands in pytest's header.
+The third factor, the core {c, python}, is chosen for a whole run by ``TREEHUB_LEVEL_CORE``. What is compiled goes
+together, and so does what stands in for it: the backend "leveldb", the native engine, is left out beside the core in
+Python. Pytest's header says what is live.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
-from stores import NATIVE, Stores
+from stores import ENGINES, Stores
 
 import treehub_level
 from treehub_level import Level, _core
@@ -25,12 +25,8 @@ if os.environ.get("CI"):
     settings.load_profile("ci")
 
 
-BACKENDS = ["memory", "leveldb", "plyvel"] if NATIVE and _core.CORE == "c" else ["memory", "plyvel"]
-
-
 def pytest_report_header() -> str:
-    absent = "" if NATIVE else " (LevelDB was not there when the package was built, so its native engine is left out)"
-    return f"treehub-level {treehub_level.__version__}: core={_core.CORE} backends={','.join(BACKENDS)}{absent}"
+    return f"treehub-level {treehub_level.__version__}: core={_core.CORE}, engines={','.join(ENGINES)}"
 
 
 @pytest.fixture(params=["async", "blocking"], ids="api={}".format)
@@ -39,9 +35,15 @@ def api(request: pytest.FixtureRequest) -> Any:
     return request.param
 
 
-@pytest.fixture(params=BACKENDS, ids="backend={}".format)
+@pytest.fixture(params=["memory", *ENGINES], ids="backend={}".format)
 def backend(request: pytest.FixtureRequest) -> Any:
     """Where the bytes go."""
+    return request.param
+
+
+@pytest.fixture(params=ENGINES, ids="engine={}".format)
+def engine(request: pytest.FixtureRequest) -> Any:
+    """The name of a backend that is LevelDB: the files are the same, and so is what becomes of them."""
     return request.param
 
 

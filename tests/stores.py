@@ -1,26 +1,24 @@
-"""Stores for tests: levels over either backend and through either API, and the bytes below them."""
+"""Stores for tests: levels over any backend and through either API, and the bytes below them."""
 
 from __future__ import annotations
 
 import asyncio
 import importlib
-import importlib.util
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from bridge import Bridge
 
-from treehub_level import Level, MemoryBackend, Mode, StateError, blocking
-from treehub_level.backends._directory import DirectoryBackend
+from treehub_level import Level, MemoryBackend, Mode, StateError, _core, blocking
 from treehub_level.backends.base import Backend
 
-#: Opens a store of LevelDB's: what the fixture ``opened`` of the backends' tests gives.
-Opened = Callable[..., DirectoryBackend]
-
-#: Whether the native engine of LevelDB was built.
-NATIVE = importlib.util.find_spec("treehub_level._store_c") is not None
+#: Whether the package was built with LevelDB at hand: "leveldb" is that one, then.
+NATIVE = find_spec("treehub_level._store_c") is not None
+#: The LevelDB engines that behaviour is tested on.
+ENGINES = ["leveldb", "plyvel"] if NATIVE and _core.CORE == "c" else ["plyvel"]
 
 
 def plyvel() -> Any:
@@ -36,7 +34,7 @@ class Stores:
 
     Args:
         api: "async" or "blocking".
-        backend: "memory", or one of LevelDB's: "leveldb" for the native engine, or "plyvel".
+        backend: "memory", or one of ENGINES.
         folder: Where stores on disk go.
     """
 
@@ -104,10 +102,10 @@ class Stores:
 
     def raw(self, name: str) -> dict[bytes, bytes]:
         """Everything that a closed store holds, read without treehub-level where that is possible."""
-        if self.backend != "memory":
-            with plyvel().DB(self.path(name)) as db:
-                return dict(db)
-        return dump(self._memory(name))
+        if self.backend == "memory":
+            return dump(self._memory(name))
+        with plyvel().DB(self.path(name)) as db:
+            return dict(db)
 
     def stored_mode(self, name: str) -> Mode | None:
         """What mode a closed store says that it has."""
@@ -119,16 +117,16 @@ class Stores:
 
     def seed(self, name: str, rows: Iterable[tuple[bytes, bytes]]) -> None:
         """Make a store of these very bytes, without treehub-level where that is possible."""
-        if self.backend != "memory":
-            with plyvel().DB(self.path(name), create_if_missing=True) as db:
-                for key, value in rows:
-                    db.put(key, value)
-        else:
+        if self.backend == "memory":
             memory = self._memory(name)
             memory.open()
             with memory.exclusive() as transaction:
                 transaction.write(list(rows))
             memory.close()
+        else:
+            with plyvel().DB(self.path(name), create_if_missing=True) as db:
+                for key, value in rows:
+                    db.put(key, value)
 
 
 def dump(backend: Backend) -> dict[bytes, bytes]:

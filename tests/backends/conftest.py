@@ -1,31 +1,15 @@
-"""Stores of LevelDB for the tests of its backends."""
+"""Stores of LevelDB for the tests of its backends, on each engine in turn."""
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from stores import NATIVE, Opened
+from backends.directories import Engine, Opened, class_of
 
 from treehub_level.backends._directory import DirectoryBackend
-
-
-@pytest.fixture(params=["LevelDBBackend", "PlyvelBackend"], ids="engine={}".format)
-def engine(request: pytest.FixtureRequest) -> type[DirectoryBackend]:
-    """Each of the two that open LevelDB's directories, for what holds for both."""
-    if request.param == "PlyvelBackend":
-        module = "plyvel"
-    elif NATIVE:
-        module = "leveldb"
-    else:
-        pytest.skip("LevelDB was not there when the package was built")
-    backend: type[DirectoryBackend] = getattr(
-        importlib.import_module(f"treehub_level.backends.{module}"), request.param
-    )
-    return backend
 
 
 @pytest.fixture
@@ -34,12 +18,18 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def opened(engine: type[DirectoryBackend]) -> Iterator[Opened]:
+def make(engine: str) -> Engine:
+    """The class of the engine."""
+    return class_of(engine)
+
+
+@pytest.fixture
+def opened(make: Engine) -> Iterator[Opened]:
     """Opens backends, and closes them at the end."""
     made: list[DirectoryBackend] = []
 
     def open_(path: str | Path, **options: Any) -> DirectoryBackend:
-        backend = engine(path, **options)
+        backend = make(path, **options)
         made.append(backend)
         backend.open()
         return backend

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from backends.directories import Engine
 
 from treehub_level import MemoryBackend
-from treehub_level.backends._directory import DirectoryBackend
-from treehub_level.backends.base import Supports
+from treehub_level.backends.base import Backend, Supports
 from treehub_level.testing import BackendConformance
 from treehub_level.testing.conformance import BackendFactory
 
@@ -23,13 +23,13 @@ class TestMemory(BackendConformance):
 
 class TestLevelDB(BackendConformance):
     @pytest.fixture
-    def backend_factory(self, engine: type[DirectoryBackend], tmp_path: Path) -> BackendFactory:
-        return lambda: engine(tmp_path / "store")
+    def backend_factory(self, make: Engine, tmp_path: Path) -> BackendFactory:
+        return lambda: make(tmp_path / "store")
 
     @pytest.fixture
-    def unusable(self, engine: type[DirectoryBackend], tmp_path: Path) -> DirectoryBackend:
+    def unusable(self, make: Engine, tmp_path: Path) -> Backend:
         (tmp_path / "file").touch()
-        return engine(tmp_path / "file" / "store")
+        return make(tmp_path / "file" / "store")
 
 
 class SharedMemory(MemoryBackend):

@@ -1,46 +1,63 @@
-"""Damaged LevelDB stores: refused or reported, never read as if nothing was missing, and repaired when asked."""
+"""Bad input for LevelDB: refused or reported, with the path and what to do; never read as if nothing was missing."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from stores import Opened
+from backends.directories import KIB, Engine, Opened, contents, fill, flip, only, tables
 
-from treehub_level import CorruptionError
-from treehub_level.backends._directory import DirectoryBackend
+from treehub_level import CorruptionError, Level, StorageError, blocking
+from treehub_level.blocking import stored_mode
 
 pytestmark = pytest.mark.once
 
-KIB = 1024
+Damage = Callable[[Path], object]
+
+# ------------------------------------------------------------------------------------------------------ no store there
 
 
-def _filled(engine: type[DirectoryBackend], path: Path) -> list[Path]:
-    """A store of several tables, closed; the tables in the order of their keys."""
-    backend = engine(path, write_buffer_size=64 * KIB, max_file_size=1)
-    backend.open()
-    for start in range(0, 6000, 100):
-        backend.write([(b"%05d" % number, os.urandom(500)) for number in range(start, start + 100)])
-    backend.compact()
-    backend.close()
-    return sorted(path.glob("*.ldb"))
+@pytest.mark.parametrize("verb", ["open", "repair", "destroy"])
+@pytest.mark.parametrize("name", ["report.txt", "2024.log"])
+def test_a_directory_of_other_files_is_refused_and_left_as_it_is(
+    opened: Opened, make: Engine, path: Path, verb: str, name: str
+) -> None:
+    path.mkdir()
+    (path / "LOG").write_text("of another program")
+    (path / name).write_text("precious")
+    use = opened if verb == "open" else getattr(make, verb)
+    with pytest.raises(StorageError, match=f"cannot {verb} a LevelDB store at ") as caught:
+        use(path)
+    assert repr(str(path)) in str(caught.value)
+    found = {file.name: file.read_text() for file in path.iterdir()}
+    assert found == {"LOG": "of another program", name: "precious"}
 
 
-def _only(path: Path, pattern: str) -> Path:
-    (found,) = path.glob(pattern)
-    return found
+def test_a_level_is_not_opened_in_a_directory_of_other_files(engine: str, tmp_path: Path) -> None:
+    (tmp_path / "report.txt").write_text("precious")
+    with pytest.raises(StorageError, match="holds other files, and no store: name a new or an empty one"):
+        blocking.Level(tmp_path, backend=engine).open()
+    assert [file.name for file in tmp_path.iterdir()] == ["report.txt"]
 
 
-def _flip(file: Path, offset: int) -> None:
-    data = bytearray(file.read_bytes())
-    data[offset] ^= 0xFF
-    file.write_bytes(data)
+def test_an_empty_directory_and_one_with_hidden_files_or_folders_become_a_store(opened: Opened, path: Path) -> None:
+    (path / "lost+found").mkdir(parents=True)
+    (path / ".keep").touch()
+    opened(path).write([(b"k", b"v")])
+    assert (path / "CURRENT").exists()
 
 
-def _sizes(tables: Iterable[Path]) -> dict[str, int]:
-    return {table.name: table.stat().st_size for table in tables}
+def test_an_interrupted_creation_is_taken_up_again(opened: Opened, path: Path) -> None:
+    opened(path).close()
+    for file in path.iterdir():
+        if not file.name.startswith("MANIFEST"):
+            file.unlink()
+    assert opened(path).scan(None, None).fetch(1) == []
+
+
+# ----------------------------------------------------------------------------------------------------- damaged stores
 
 
 @pytest.mark.parametrize(
@@ -50,11 +67,12 @@ def _sizes(tables: Iterable[Path]) -> dict[str, int]:
         lambda path: (path / "CURRENT").write_text("rubbish"),
         lambda path: (path / "CURRENT").write_text("MANIFEST-999999\n"),
         lambda path: (path / "CURRENT").unlink(),
-        lambda path: os.truncate(_only(path, "MANIFEST-*"), 0),
-        lambda path: os.truncate(_only(path, "MANIFEST-*"), 10),
-        lambda path: _flip(_only(path, "MANIFEST-*"), 12),
-        lambda path: _only(path, "MANIFEST-*").unlink(),
-        lambda path: sorted(path.glob("*.ldb"))[0].unlink(),
+        lambda path: os.truncate(only(path, "MANIFEST-*"), 0),
+        lambda path: os.truncate(only(path, "MANIFEST-*"), 10),
+        lambda path: flip(only(path, "MANIFEST-*"), 12),
+        lambda path: only(path, "MANIFEST-*").unlink(),
+        lambda path: tables(path)[0].unlink(),
+        lambda path: [file.unlink() for file in path.iterdir() if file.suffix != ".ldb"],
     ],
     ids=[
         "CURRENT-empty",
@@ -66,54 +84,55 @@ def _sizes(tables: Iterable[Path]) -> dict[str, int]:
         "MANIFEST-flipped",
         "MANIFEST-gone",
         "table-gone",
+        "all-but-tables-gone",
     ],
 )
 def test_a_damaged_store_is_refused_and_left_as_it_is_until_it_is_repaired(
-    opened: Opened, engine: type[DirectoryBackend], path: Path, damage: Callable[[Path], None]
+    engine: str, make: Engine, path: Path, damage: Damage
 ) -> None:
-    whole = _sizes(_filled(engine, path))
+    rows = fill(make, path)
+    whole = tables(path)
     damage(path)
-    left = _sizes(path.glob("*.ldb"))
-    with pytest.raises(CorruptionError, match="copy the directory, then run `treehub-level repair`") as caught:
-        opened(path)
-    assert repr(str(path)) in str(caught.value)
-    assert _sizes(path.glob("*.ldb")) == left
-    engine.repair(path)
-    kept = len(opened(path).scan(None, None, values=False).fetch_keys(10_000))
-    assert kept == 6000 if left == whole else 0 < kept < 6000
+    left = contents(path)
+    level = blocking.Level(path, backend=engine, key_encoding="bytes", value_encoding="bytes")
+    opens: list[Callable[[], object]] = [level.open, lambda: stored_mode(path, backend=engine)]
+    for refused in opens:
+        with pytest.raises(CorruptionError) as caught:
+            refused()
+        assert repr(str(path)) in str(caught.value)
+        assert f"`treehub-level repair {path}`" in str(caught.value)
+        assert contents(path) == left
+    make.repair(path)
+    with level:
+        saved = dict(level.query())
+    assert saved.items() <= rows.items()
+    assert len(saved) == 6000 if tables(path) == whole else 0 < len(saved) < 6000
 
 
 @pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
-@pytest.mark.parametrize("which", ["first", "middle", "last", "every"])
+@pytest.mark.parametrize("which", [[0], [1], [-1], [0, 1, -1]], ids=["first", "second", "last", "several"])
 @pytest.mark.parametrize(
-    "damage", [lambda table: os.truncate(table, 1000), lambda table: _flip(table, 100)], ids=["cut", "flipped"]
+    "damage", [lambda table: os.truncate(table, 1000), lambda table: flip(table, 100)], ids=["cut", "flipped"]
 )
-def test_a_scan_over_a_damaged_table_raises_and_has_no_hole(
-    opened: Opened,
-    engine: type[DirectoryBackend],
-    path: Path,
-    damage: Callable[[Path], None],
-    which: str,
-    reverse: bool,
+def test_a_scan_over_a_damaged_table_raises_and_never_just_ends(
+    opened: Opened, make: Engine, path: Path, damage: Damage, which: list[int], reverse: bool
 ) -> None:
-    tables = _filled(engine, path)
-    assert len(tables) > 2
-    chosen = {"first": tables[:1], "middle": tables[1:2], "last": tables[-1:], "every": tables}[which]
-    for table in chosen:
-        damage(table)
-    backend = opened(path)
-    cursor = backend.scan(None, None, reverse=reverse)
+    expected = sorted(fill(make, path), reverse=reverse)
+    for table in which:
+        damage(tables(path)[table])
+    cursor = opened(path).scan(None, None, reverse=reverse)
     found: list[bytes] = []
-    with pytest.raises(CorruptionError, match="repair") as caught:
+    with pytest.raises(CorruptionError, match="treehub-level repair") as caught:
         while fetched := cursor.fetch(100):
             found += [key for key, _ in fetched]
     cursor.close()
     assert repr(str(path)) in str(caught.value)
-    assert found == sorted((b"%05d" % number for number in range(6000)), reverse=reverse)[: len(found)]
+    assert found == expected[: len(found)]
 
 
-def test_a_get_from_a_damaged_table_raises(opened: Opened, engine: type[DirectoryBackend], path: Path) -> None:
-    for table in _filled(engine, path):
+def test_a_get_from_a_damaged_table_raises(opened: Opened, make: Engine, path: Path) -> None:
+    fill(make, path)
+    for table in tables(path):
         os.truncate(table, 1000)
     backend = opened(path)
     snapshot = backend.snapshot()
@@ -125,9 +144,66 @@ def test_a_get_from_a_damaged_table_raises(opened: Opened, engine: type[Director
     snapshot.close()
 
 
-def test_an_interrupted_creation_is_taken_up_again(opened: Opened, path: Path) -> None:
+def test_a_table_that_vanishes_while_the_level_is_open_is_missed_by_what_scans(
+    engine: str, make: Engine, path: Path
+) -> None:
+    fill(make, path)
+    with blocking.Level(path, backend=engine, value_encoding="bytes") as level:
+        tables(path)[1].unlink()
+        for read in (level.query, level.count, lambda: list(level.scan(reverse=True))):
+            with pytest.raises(CorruptionError, match="treehub-level repair") as caught:
+                read()
+            assert repr(str(path)) in str(caught.value)
+        assert level.get("00000") is not None
+
+
+# ------------------------------------------------------------------------------------------------------------- repair
+
+
+def test_repairing_a_server_that_is_whole_changes_nothing(engine: str, make: Engine, path: Path) -> None:
+    server = blocking.Level(path, backend=engine, mode=Level.SERVER, write_buffer_size=64 * KIB)
+    for turn in range(3):
+        with server:
+            server.load((f"k{number:03}", [turn, "x" * 500]) for number in range(300))
+            before = server.query(), server.changes(0, limit=1000), server.info()["store"]
+    make.repair(path)
+    with server:
+        assert (server.query(), server.changes(0, limit=1000), server.info()["store"]) == before
+        assert server.cid == 900
+
+
+def test_a_repaired_server_that_had_lost_a_table_has_holes_in_its_log(engine: str, make: Engine, path: Path) -> None:
+    server = blocking.Level(path, backend=engine, mode=Level.SERVER, write_buffer_size=64 * KIB)
+    for turn in range(3):
+        with server:
+            server.load((f"k{number:03}", [turn, "x" * 500]) for number in range(300))
+    tables(path)[1].unlink()
+    make.repair(path)
+    with server:
+        assert server.cid == 900
+        assert len(server.changes(0, limit=1000).changes) < 900
+
+
+def test_destroying_a_store_deletes_it_and_nothing_else(opened: Opened, make: Engine, path: Path) -> None:
     opened(path).close()
-    for file in path.iterdir():
-        if not file.name.startswith("MANIFEST"):
-            file.unlink()
-    assert opened(path).scan(None, None).fetch(1) == []
+    (path / "note.txt").write_text("precious")
+    make.destroy(path)
+    assert [file.name for file in path.iterdir()] == ["note.txt"]
+    (path / "note.txt").unlink()
+    with pytest.raises(StorageError, match="there is none in that directory"):
+        make.destroy(path)
+    opened(path).close()
+    make.destroy(path)
+    assert not path.exists()
+    for verb in (make.repair, make.destroy):
+        with pytest.raises(StorageError, match="cannot"):
+            verb(path)
+    assert not path.exists()
+
+
+def test_a_damaged_store_can_be_destroyed(make: Engine, path: Path) -> None:
+    fill(make, path)
+    flip(only(path, "MANIFEST-*"), 12)
+    (path / "CURRENT").unlink()
+    make.destroy(path)
+    assert not path.exists()

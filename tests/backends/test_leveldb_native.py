@@ -1,18 +1,17 @@
-"""What is particular to LevelDB linked directly: threads, handles, forks, and what it is given that is not bytes."""
+"""What is particular to LevelDB linked directly."""
 
 from __future__ import annotations
 
 import os
 import random
 import shutil
-import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
-from stores import Opened, plyvel
+from backends.directories import KIB, Engine, Opened, fill, flip, only, run_python, tables
+from stores import plyvel
 
 from treehub_level import (
     CorruptionError,
@@ -23,7 +22,6 @@ from treehub_level import (
     StateError,
     StorageError,
 )
-from treehub_level.backends._directory import DirectoryBackend
 
 pytest.importorskip("treehub_level._store_c", reason="LevelDB was not there when the package was built")
 
@@ -33,22 +31,10 @@ from treehub_level.backends.plyvel import PlyvelBackend
 
 pytestmark = pytest.mark.once
 
-vendor = plyvel()
-KIB = 1024
-
 
 @pytest.fixture
-def engine() -> type[DirectoryBackend]:
-    return LevelDBBackend
-
-
-def _run(script: str, *arguments: object) -> str:
-    """What a Python process of its own prints. One that crashes fails the test."""
-    run = subprocess.run(
-        [sys.executable, "-c", script, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=120
-    )
-    assert run.returncode == 0, run.stderr
-    return run.stdout.strip()
+def engine() -> str:
+    return "leveldb"
 
 
 # ------------------------------------------------------------------------------------------------ beside plyvel
@@ -57,7 +43,7 @@ def _run(script: str, *arguments: object) -> str:
 def test_each_engine_reads_what_the_other_wrote(path: Path) -> None:
     chance = random.Random(5)
     written: dict[bytes, bytes] = {}
-    engines: list[type[DirectoryBackend]] = [LevelDBBackend, PlyvelBackend]
+    engines: list[Engine] = [LevelDBBackend, PlyvelBackend]
     for turn in range(6):
         backend = engines[turn % 2](path)
         backend.open()
@@ -68,7 +54,7 @@ def test_each_engine_reads_what_the_other_wrote(path: Path) -> None:
         if turn > 2:
             backend.compact()
         backend.close()
-    with vendor.DB(str(path)) as bare:
+    with plyvel().DB(str(path)) as bare:
         assert dict(bare) == written
 
 
@@ -97,7 +83,7 @@ def test_both_engines_work_in_one_process_at_once(tmp_path: Path) -> None:
         "for thread in threads: thread.join()\n"
         "print(agreed)\n"
     )
-    assert _run(script, tmp_path) == str([True] * 4)
+    assert run_python(script, tmp_path) == str([True] * 4)
 
 
 def test_neither_engine_opens_a_store_that_the_other_has_open_here(opened: Opened, path: Path) -> None:
@@ -156,25 +142,7 @@ def test_closing_while_eight_threads_use_it_raises_in_them_and_crashes_nothing(t
         "    store.close()\n"
         "print('closed')\n"
     )
-    assert _run(script, tmp_path / "store") == "closed"
-
-
-def test_what_was_open_when_the_store_closed_raises(opened: Opened, path: Path) -> None:
-    backend = opened(path)
-    backend.write([(b"a", b"1"), (b"b", b"1")])
-    snapshot = backend.snapshot()
-    cursors = [backend.scan(None, None), snapshot.scan(None, None, reverse=True), backend.scan(None, None)]
-    assert cursors[0].fetch(1) == [(b"a", b"1")]
-    assert len(cursors[2].fetch(9)) == 2
-    assert cursors[2].fetch(9) == []
-    backend.close()
-    for use in (lambda: cursors[0].fetch(1), lambda: cursors[1].fetch_keys(1), lambda: snapshot.get(b"a")):
-        with pytest.raises(NotOpenError):
-            use()
-    assert cursors[2].fetch(9) == []
-    for cursor in cursors:
-        cursor.close()
-    snapshot.close()
+    assert run_python(script, tmp_path / "store") == "closed"
 
 
 def test_a_cursor_outlives_its_snapshot(opened: Opened, path: Path) -> None:
@@ -252,7 +220,7 @@ def test_a_forked_child_can_neither_use_nor_harm_what_its_parent_has_open(path: 
         "store.open()\n"
         "print(store.get(b'after'))\n"
     )
-    assert _run(script, path) == "b'1'"
+    assert run_python(script, path) == "b'1'"
 
 
 # ----------------------------------------------------------------------------------------------------- upkeep
@@ -308,13 +276,23 @@ def test_nothing_is_left_over_after_a_hundred_thousand_calls(path: Path) -> None
         "    backend.open()\n"
         "print(blocks, memory, len(os.listdir('/proc/self/fd')) - files)\n"
     )
-    blocks, memory, files = map(int, _run(script, path).split())
+    blocks, memory, files = map(int, run_python(script, path).split())
     assert files <= 0
     assert blocks < 1000
     assert memory < 4 * KIB * KIB
 
 
-# --------------------------------------------------------------------------------------------------- bad input
+# -------------------------------------------------------------------------------------------------- bad input
+
+
+def test_a_cursor_that_met_damage_is_closed(opened: Opened, make: Engine, path: Path) -> None:
+    fill(make, path)
+    flip(tables(path)[0], 100)
+    cursor = opened(path).scan(None, None)
+    with pytest.raises(CorruptionError):
+        cursor.fetch(1)
+    with pytest.raises(NotOpenError):
+        cursor.fetch(1)
 
 
 @pytest.mark.parametrize("bad", ["text", 7, None, bytearray(b"k")], ids=repr)
@@ -362,10 +340,7 @@ def test_paranoid_checks_refuse_a_log_with_damage_inside(path: Path) -> None:
     for number in range(300):
         database.write([(b"%03d" % number, os.urandom(500))])
     database.close()
-    (log,) = path.glob("*.log")
-    data = bytearray(log.read_bytes())
-    data[40_000] ^= 0xFF
-    log.write_bytes(data)
+    flip(only(path, "*.log"), 40_000)
     shutil.copytree(path, path.with_name("copy"))
     with pytest.raises(CorruptionError, match="repair"):
         DB(str(path), paranoid_checks=True)

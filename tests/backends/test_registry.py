@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,27 +12,12 @@ from typing import Any
 import pytest
 from stores import NATIVE
 
+import treehub_level
 from treehub_level import Backend, BackendNotFoundError, MemoryBackend, blocking
 from treehub_level.backends import create, register
 from treehub_level.backends.plyvel import PlyvelBackend
 
 pytestmark = pytest.mark.once
-
-
-@pytest.fixture
-def without(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Makes modules ones that cannot be imported, and LevelDB's backends ones that have to be."""
-
-    def take_away(*modules: str) -> None:
-        for module in modules:
-            monkeypatch.setitem(sys.modules, module, None)
-            package, _, name = module.rpartition(".")
-            if package:
-                monkeypatch.delattr(sys.modules[package], name, raising=False)
-        for backend in ("leveldb", "plyvel"):
-            monkeypatch.delitem(sys.modules, f"treehub_level.backends.{backend}", raising=False)
-
-    return take_away
 
 
 class Optional(MemoryBackend):
@@ -39,15 +26,57 @@ class Optional(MemoryBackend):
         self.colour = colour
 
 
-def test_leveldb_is_served_by_the_native_engine_where_it_was_built(tmp_path: Path) -> None:
-    served = type(create("leveldb", str(tmp_path), {})).__name__
-    assert served == ("LevelDBBackend" if NATIVE else "PlyvelBackend")
+@pytest.fixture
+def without_native(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the package was built without LevelDB."""
+    monkeypatch.setitem(sys.modules, "treehub_level._store_c", None)
+    monkeypatch.delattr(treehub_level, "_store_c", raising=False)
+    monkeypatch.delitem(sys.modules, "treehub_level.backends.leveldb", raising=False)
+
+
+@pytest.fixture
+def without_plyvel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where neither plyvel nor plyvel-next is installed."""
+    for module in ("plyvel", "plyvel_next"):
+        monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.delitem(sys.modules, "treehub_level.backends.plyvel")
+
+
+@pytest.mark.skipif(not NATIVE, reason="the package was built without LevelDB")
+def test_leveldb_is_the_native_engine_where_it_was_built(tmp_path: Path) -> None:
+    assert type(create("leveldb", str(tmp_path), {})).__name__ == "LevelDBBackend"
+    with blocking.Level(tmp_path / "store") as level:
+        assert level.info()["backend"] == "LevelDBBackend"
+
+
+@pytest.mark.skipif(not os.environ.get("TREEHUB_LEVEL_REQUIRE_EXTENSIONS"), reason="extensions are not required here")
+def test_the_native_engine_was_built_where_extensions_are_required_and_leveldb_is_installed() -> None:
+    compiler = os.environ.get("CC", "cc")
+    try:
+        headers = subprocess.run(
+            [compiler, "-E", "-"], input=b"#include <leveldb/c.h>", capture_output=True, check=False
+        )
+    except OSError:
+        pytest.skip(f"there is no {compiler} to ask for LevelDB's headers")
+    assert NATIVE or headers.returncode != 0
+
+
+@pytest.mark.usefixtures("without_native")
+def test_leveldb_is_plyvel_where_the_native_engine_was_not_built(tmp_path: Path) -> None:
+    assert type(create("leveldb", str(tmp_path), {})) is PlyvelBackend
+
+
+def test_plyvel_is_a_name(tmp_path: Path) -> None:
     assert type(create("plyvel", str(tmp_path), {})) is PlyvelBackend
 
 
-def test_leveldb_is_served_by_plyvel_elsewhere(tmp_path: Path, without: Callable[..., None]) -> None:
-    without("treehub_level._store_c")
-    assert type(create("leveldb", str(tmp_path), {})).__name__ == "PlyvelBackend"
+def test_no_engine_is_imported_before_it_is_asked_for() -> None:
+    script = (
+        "import sys, treehub_level\n"
+        "treehub_level.blocking.Level('x', backend='memory')\n"
+        "print({'treehub_level._store_c', 'plyvel', 'plyvel_next'} & set(sys.modules))\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout == "set()\n"
 
 
 def test_memory_is_a_name() -> None:
@@ -97,12 +126,15 @@ def test_an_unknown_name_says_what_is_installed() -> None:
         create("leveldbb", "label", {})
 
 
-@pytest.mark.parametrize("name", ["leveldb", "plyvel"])
-def test_a_missing_library_says_what_to_install(name: str, without: Callable[..., None]) -> None:
-    without("treehub_level._store_c", "plyvel", "plyvel_next")
+@pytest.mark.usefixtures("without_native", "without_plyvel")
+@pytest.mark.parametrize(
+    ("name", "missing"), [("leveldb", ["treehub_level._store_c", "plyvel"]), ("plyvel", ["plyvel"])]
+)
+def test_a_missing_library_says_what_to_install(name: str, missing: list[str]) -> None:
     with pytest.raises(BackendNotFoundError) as caught:
         create(name, "label", {})
     assert f"backend {name!r}" in str(caught.value)
+    assert [module for module in missing if module not in str(caught.value)] == []
     assert 'pip install "treehub-level[plyvel]"' in str(caught.value)
     assert str(caught.value).endswith(f"installed: {', '.join(_installed_without_leveldb())}")
     assert isinstance(caught.value.__cause__, ImportError)
@@ -111,7 +143,9 @@ def test_a_missing_library_says_what_to_install(name: str, without: Callable[...
 def _installed_without_leveldb() -> list[str]:
     with pytest.raises(BackendNotFoundError) as caught:
         create("no such name", "label", {})
-    return str(caught.value).rpartition("installed: ")[2].split(", ")
+    installed = str(caught.value).rpartition("installed: ")[2].split(", ")
+    assert {"leveldb", "plyvel"}.isdisjoint(installed)
+    return installed
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""``info compact upgrade adopt repair --version``."""
+"""``info compact upgrade repair adopt --version``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from treehub_level import Backend, BackendNotFoundError, Level, __version__, _co
 
 from .conftest import Cli
 
-#: What "leveldb" is here.
 ENGINE = "LevelDBBackend" if NATIVE else "PlyvelBackend"
 
 
@@ -31,7 +30,7 @@ def test_version_says_so_where_there_is_no_engine(cli: Cli, monkeypatch: pytest.
 
 def test_without_a_command_the_commands_are_listed(cli: Cli) -> None:
     listed = cli("--help").out
-    names = "get put delete query keys count load dump info changes dirty sync compact upgrade conflicts adopt repair"
+    names = "get put delete query keys count load dump info changes dirty sync compact upgrade repair conflicts adopt"
     assert [command for command in names.split() if f" {command} " not in listed] == []
 
 
@@ -127,6 +126,43 @@ def test_upgrade_tells_in_json_what_it_did(cli: Cli, original: str) -> None:
     assert cli("upgrade", original, "--json").json == {"rewritten": 0}
 
 
+def damage(store: str) -> None:
+    """Lose what says which files are the store's: everything can still be read."""
+    Path(store, "CURRENT").unlink()
+
+
+@pytest.mark.parametrize(
+    ("mode", "advice"),
+    [("normal", "look through it"), ("server", "let no client sync with it"), ("client", "sync a new client")],
+)
+def test_repair_makes_a_damaged_store_open_and_says_what_to_do_with_it(cli: Cli, mode: str, advice: str) -> None:
+    cli("put", "store", "a", "1", "--mode", mode)
+    damage("store")
+    assert "run `treehub-level repair " in cli("get", "store", "a", code=1).err
+    said = cli("repair", "store").out.splitlines()
+    assert said[0].startswith(f"store opens again, as a {mode} store; records may be lost")
+    assert said[1].startswith(advice)
+    assert cli("get", "store", "a").json == 1
+
+
+def test_repair_tells_in_json_what_the_store_is(cli: Cli) -> None:
+    cli("put", "store", "a", "1", "--mode", "server")
+    damage("store")
+    assert cli("repair", "store", "--json", "--backend", "plyvel").json == {"mode": "server"}
+
+
+def test_repair_refuses_what_is_open_or_no_store_of_leveldb(cli: Cli) -> None:
+    with blocking.Level("store") as level:
+        level.put("a", 1)
+        assert cli("repair", "store", "--json", code=1).error["code"] == "LEVEL_LOCKED"
+    Path("notes").mkdir()
+    Path("notes", "note.txt").write_text("precious")
+    assert "there is none in that directory" in cli("repair", "notes", code=1).err
+    assert "cannot repair" in cli("repair", "absent", code=1).err
+    assert cli("repair", "store", "--backend", "memory", "--json", code=1).error["code"] == "CLI_NO_REPAIR"
+    assert cli("get", "store", "a").json == 1
+
+
 def test_adopt_makes_a_store_with_data_a_server_or_a_client(cli: Cli) -> None:
     cli("put", "store", "a", "1")
     shutil.copytree("store", "copy")
@@ -143,34 +179,3 @@ def test_adopt_refuses_keys_that_the_mode_cannot_hold(cli: Cli) -> None:
     assert cli("get", "store", "!").json == 1
     cli("adopt", "store", "--mode", "normal", code=2)
     assert Path("store").exists()
-
-
-# ------------------------------------------------------------------------------------------------------------- repair
-
-
-@pytest.mark.parametrize("backend", ["leveldb", "plyvel"])
-def test_repair_makes_a_damaged_store_one_that_opens(cli: Cli, backend: str) -> None:
-    cli("put", "notes", "a", "1", "--backend", backend)
-    (manifest,) = Path("notes").glob("MANIFEST-*")
-    manifest.unlink()
-    refused = cli("get", "notes", "a", "--backend", backend, code=1).err
-    assert "copy the directory, then run `treehub-level repair` on it" in refused
-    said = cli("repair", "notes", "--backend", backend).out
-    assert said == "notes opens again, with 1 record; what could not be read is gone\n"
-    assert cli("get", "notes", "a", "--backend", backend).out == "1\n"
-
-
-@pytest.mark.parametrize(("mode", "advice"), [("server", "may have holes"), ("client", "may have lost edits")])
-def test_repair_says_what_to_do_with_a_store_that_synchronises(cli: Cli, mode: str, advice: str) -> None:
-    cli("put", "store", "a", "1", "--mode", mode)
-    assert advice in cli("repair", "store").out
-    assert cli("repair", "store", "--json").json == {"mode": mode, "records": 1}
-
-
-def test_repair_touches_nothing_but_a_store_of_leveldbs(cli: Cli) -> None:
-    Path("folder").mkdir()
-    Path("folder", "report.txt").write_text("precious")
-    assert "there is none in that directory" in cli("repair", "folder", code=1).err
-    assert [file.name for file in Path("folder").iterdir()] == ["report.txt"]
-    assert "cannot repair" in cli("repair", "nowhere", code=1).err
-    assert cli("repair", "label", "--backend", "memory", "--json", code=1).error["code"] == "CLI_NOTHING_TO_REPAIR"

@@ -126,17 +126,17 @@ async def test_an_empty_store_may_be_adopted(stores: Stores) -> None:
     assert await level.put("a", 1) is None
 
 
-def test_what_does_not_exist_is_not_adopted(tmp_path: Path) -> None:
+def test_what_does_not_exist_is_not_adopted(tmp_path: Path, engine: str) -> None:
     with pytest.raises(StateError, match="no store"):
-        blocking.Level.adopt(tmp_path / "nothing", backend="leveldb", mode=Level.SERVER)
+        blocking.Level.adopt(tmp_path / "nothing", backend=engine, mode=Level.SERVER)
     assert not (tmp_path / "nothing").exists()
 
 
-def test_an_open_store_is_not_adopted(tmp_path: Path) -> None:
-    with blocking.Level(tmp_path / "store", backend="leveldb") as level:
+def test_an_open_store_is_not_adopted(tmp_path: Path, engine: str) -> None:
+    with blocking.Level(tmp_path / "store", backend=engine) as level:
         level.put("a", 1)
         with pytest.raises(LockedError):
-            blocking.Level.adopt(tmp_path / "store", backend="leveldb", mode=Level.SERVER)
+            blocking.Level.adopt(tmp_path / "store", backend=engine, mode=Level.SERVER)
         assert level.get("a") == 1
 
 

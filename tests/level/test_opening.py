@@ -67,10 +67,10 @@ def test_options_are_keyword_only(make: Any) -> None:
         make("x", "memory")
 
 
-def test_the_backend_is_leveldb_unless_chosen_otherwise(tmp_path: Path) -> None:
+def test_the_backend_is_leveldb_unless_chosen_otherwise(tmp_path: Path, engine: str) -> None:
     with blocking.Level(str(tmp_path / "store")) as level:
         level.put("a", 1)
-    with blocking.Level(str(tmp_path / "store"), backend="leveldb") as level:
+    with blocking.Level(str(tmp_path / "store"), backend=engine) as level:
         assert level.get("a") == 1
 
 
@@ -120,9 +120,9 @@ def test_an_option_that_the_backend_does_not_know_is_refused() -> None:
         pass
 
 
-def test_options_of_leveldb_reach_it(tmp_path: Path) -> None:
+def test_options_of_leveldb_reach_it(tmp_path: Path, engine: str) -> None:
     options: dict[str, Any] = {"write_buffer_size": 1 << 20, "block_cache_size": 1 << 20, "bloom_filter_bits": 0}
-    with blocking.Level(str(tmp_path / "store"), backend="leveldb", **options) as level:
+    with blocking.Level(str(tmp_path / "store"), backend=engine, **options) as level:
         level.put("a", 1)
         assert level.get("a") == 1
 
@@ -201,35 +201,35 @@ def folder(tmp_path: Path) -> Any:
     return str(tmp_path / "store")
 
 
-async def test_a_second_level_on_an_open_directory_is_refused(folder: str) -> None:
-    async with Level(folder, backend="leveldb") as level:
+async def test_a_second_level_on_an_open_directory_is_refused(folder: str, engine: str) -> None:
+    async with Level(folder, backend=engine) as level:
         await level.put("a", 1)
         with pytest.raises(LockedError, match="HTTP") as caught:
-            await Level(folder, backend="leveldb").open()
+            await Level(folder, backend=engine).open()
         assert caught.value.code == "LEVEL_LOCKED"
-        with pytest.raises(LockedError), blocking.Level(folder, backend="leveldb"):
+        with pytest.raises(LockedError), blocking.Level(folder, backend=engine):
             pass
         assert await level.get("a") == 1
 
-    async with Level(folder, backend="leveldb") as level:
+    async with Level(folder, backend=engine) as level:
         assert await level.get("a") == 1
 
 
-def test_a_directory_that_another_process_has_open_is_refused(folder: str) -> None:
+def test_a_directory_that_another_process_has_open_is_refused(folder: str, engine: str) -> None:
     script = """
 import sys
 from treehub_level import blocking
-with blocking.Level(sys.argv[1], backend="leveldb"):
+with blocking.Level(sys.argv[1], backend=sys.argv[2]):
     print("open", flush=True)
     sys.stdin.read()
 """
     with subprocess.Popen(
-        [sys.executable, "-c", script, folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", script, folder, engine], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as other:
         assert other.stdin
         assert other.stdout
         assert other.stdout.readline() == "open\n"
-        level = blocking.Level(folder, backend="leveldb")
+        level = blocking.Level(folder, backend=engine)
         with pytest.raises(LockedError, match="HTTP"):
             level.open()
         other.stdin.close()
@@ -239,25 +239,25 @@ with blocking.Level(sys.argv[1], backend="leveldb"):
         level.put("a", 1)
 
 
-def test_a_file_in_place_of_the_directory_is_refused_and_stays(tmp_path: Path) -> None:
+def test_a_file_in_place_of_the_directory_is_refused_and_stays(tmp_path: Path, engine: str) -> None:
     file = tmp_path / "store"
     file.write_text("precious")
-    with pytest.raises(StorageError) as caught, blocking.Level(str(file), backend="leveldb"):
+    with pytest.raises(StorageError) as caught, blocking.Level(str(file), backend=engine):
         pass
     assert isinstance(caught.value, OSError)
     assert file.read_text() == "precious"
 
 
-def test_a_path_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+def test_a_path_that_cannot_be_made_is_refused(tmp_path: Path, engine: str) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(StorageError), blocking.Level(tmp_path / "file" / "store", backend="leveldb"):
+    with pytest.raises(StorageError), blocking.Level(tmp_path / "file" / "store", backend=engine):
         pass
 
 
-def test_a_level_that_could_not_be_opened_can_be_opened_later(tmp_path: Path) -> None:
+def test_a_level_that_could_not_be_opened_can_be_opened_later(tmp_path: Path, engine: str) -> None:
     file = tmp_path / "store"
     file.write_text("in the way")
-    level = blocking.Level(str(file), backend="leveldb")
+    level = blocking.Level(str(file), backend=engine)
     with pytest.raises(LevelError):
         level.open()
     file.unlink()

@@ -2,12 +2,9 @@
 
 Each was observed with LevelDB 1.22 and 1.23:
 
-- LevelDB guards a directory badly against its own process. A second open under another spelling of the path succeeds,
-  and so does one by another copy of the library; one under the same spelling fails, but drops the lock, so that another
-  process gets in. A `Claim` comes first.
 - A directory without its ``CURRENT`` file is taken for a new store, and the tables in it are deleted.
-- Files of other programs are no reason for it not to make a store among them, nor to leave those whose names it likes.
-- Its repair takes no notice of another process that has the store open.
+- Repairing and destroying take any directory for a store, and files of others for LevelDB's.
+- A table that somebody deletes while the store is open is missed by scans, but ``get`` takes its keys for absent.
 """
 
 from __future__ import annotations
@@ -15,19 +12,14 @@ from __future__ import annotations
 import errno
 import os
 import re
-import sys
-import threading
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final, NoReturn
-from weakref import WeakValueDictionary
 
-from ..errors import CorruptionError, LevelError, LockedError, NotOpenError, StorageError
+from ..errors import CorruptionError, LevelError, NotOpenError, StorageError
+from ._claim import Claim, cannot, locked, other_processes_kept_out
 from .base import Backend, Supports
-
-if sys.platform != "win32":
-    import fcntl
 
 _MIB: Final = 1024 * 1024
 _MAX_SIZE: Final = 2**40
@@ -35,17 +27,14 @@ _MAX_COUNT: Final = 2**31 - 1
 
 #: Files that hold data: logs, and tables under their new and their old suffix.
 _DATA_FILE: Final = re.compile(r"[0-9]+\.(log|ldb|sst)")
-#: Files that nobody but LevelDB makes. (A lone log might be anybody's.)
+#: Files that nobody but LevelDB makes. (A lone log might be anybody's, unless LevelDB's lock lies beside it.)
 _ITS_OWN_FILE: Final = re.compile(r"CURRENT|MANIFEST-[0-9]+|[0-9]+\.ldb")
+#: How LevelDB says that a table is gone.
+_TABLE_GONE: Final = re.compile(r"NotFound: .*[0-9]+\.(ldb|sst): ", re.DOTALL)
 #: How LevelDB says that the lock is taken: within this process; by another (either of two error numbers); on Windows.
 _LOCK_TAKEN: Final = re.compile(
     f"^IO error: lock .*: (already held by process|{os.strerror(errno.EAGAIN)}|{os.strerror(errno.EACCES)})$"
     "|being used by another process"
-)
-#: What to do about damage, for messages.
-_REMEDY: Final = (
-    "Restore it from a backup, sync a new one, or save what can still be read: copy the directory, then run "
-    "`treehub-level repair` on it"
 )
 
 
@@ -115,39 +104,26 @@ class DirectoryBackend(Backend):
 
     @abstractmethod
     def _repair(self) -> None:
-        """Have LevelDB repair the database at ``_path``."""
+        """Have LevelDB repair the directory, which nobody uses."""
 
     @abstractmethod
     def _destroy(self) -> None:
-        """Have LevelDB delete the database at ``_path``."""
+        """Have LevelDB delete its files, which nobody in this process uses."""
 
     def open(self) -> None:
         """See `Backend.open`. The directory is made, with its parents."""
         try:
             os.makedirs(self._path, exist_ok=True)
         except (OSError, ValueError) as error:
-            raise _cannot("open", self._path, error) from error
+            raise cannot("open", self._path, error) from error
         claim = Claim("open", self._path)
         try:
-            self._refuse_what_is_no_store()
+            _check_files(self._path)
             self._db = self._connect()
         except BaseException:
             claim.release()
             raise
         self._claim = claim
-
-    def _refuse_what_is_no_store(self) -> None:
-        names = os.listdir(self._path)
-        if "CURRENT" not in names and any(map(_DATA_FILE.fullmatch, names)):
-            raise CorruptionError(
-                f"the LevelDB store at {self._path!r} has lost its CURRENT file, and LevelDB would delete the "
-                f"rest. {_REMEDY}"
-            )
-        if _holds_other_files(self._path):
-            raise StorageError(
-                f"cannot open a LevelDB store at {self._path!r}: that directory holds other files, and no store: "
-                "name a new or an empty one"
-            )
 
     def close(self) -> None:
         """Close, and let the directory be opened again."""
@@ -208,20 +184,21 @@ class DirectoryBackend(Backend):
 
     @classmethod
     def repair(cls, path: str | os.PathLike[str]) -> None:
-        """Make a damaged store one that opens, with what can still be read.
+        """Make a damaged store one that LevelDB opens, with what can still be read. Copy the directory first.
 
-        What is lost is not told, and old values of keys may come back: copy the directory first. A SERVER store that
-        was repaired may lack changes that its clients have seen: have them sync with a new server made from its data.
+        LevelDB does not say what it could not save, and takes its log as it is: keys may be missing, older values may
+        be back, and damaged ones may be kept. The change log of a repaired SERVER store may have holes, which clients
+        pass over: let none sync with it, and load its records into a new store. What was replaced lies in ``lost``.
 
         Args:
             path: The directory. It must not be open.
 
         Raises:
-            LockedError: It is open.
+            LockedError: It is open, in this process or another.
             StorageError: There is no LevelDB store in it, or it cannot be read or written.
         """
         backend = cls(path)
-        with _claimed("repair", backend._path), _locked(backend._path):
+        with _claimed("repair", backend._path), other_processes_kept_out("repair", backend._path):
             backend._repair()
 
     @classmethod
@@ -232,7 +209,7 @@ class DirectoryBackend(Backend):
             path: The directory. It must not be open.
 
         Raises:
-            LockedError: It is open.
+            LockedError: It is open, in this process or another.
             StorageError: There is no LevelDB store in it, or it cannot be deleted.
         """
         backend = cls(path)
@@ -257,43 +234,9 @@ class Closed:
         """Nothing is to be closed."""
 
 
-class Claim:
-    """The right of one user in this process to a directory, until it is released or forgotten.
-
-    Args:
-        verb: What is to be done with the directory, for messages.
-        path: The directory. It is known by its device and inode, however it is spelt.
-
-    Raises:
-        LockedError: Somebody in this process has it.
-        StorageError: It is not there, or is no directory.
-    """
-
-    _held: Final[WeakValueDictionary[tuple[int, int], Claim]] = WeakValueDictionary()
-    _lock: Final = threading.Lock()
-
-    def __init__(self, verb: str, path: str) -> None:
-        try:
-            with os.scandir(path):
-                status = os.stat(path)
-        except (OSError, ValueError) as error:  # ValueError: no path at all, such as one with a NUL in it
-            raise _cannot(verb, path, error) from error
-        self._directory = status.st_dev, status.st_ino
-        with self._lock:
-            if self._directory in self._held:
-                raise LockedError(_locked_message(path))
-            self._held[self._directory] = self
-
-    def release(self) -> None:
-        """Let others claim the directory. Releasing twice is harmless."""
-        with self._lock:
-            if self._held.get(self._directory) is self:
-                del self._held[self._directory]
-
-
 @contextmanager
 def _claimed(verb: str, path: str) -> Iterator[None]:
-    """Claim a directory with a store in it, be it a damaged one: LevelDB would take, or delete, files of others too."""
+    """Claim a directory with a store in it, be it a damaged one."""
     claim = Claim(verb, path)
     try:
         if not holds_store(path):
@@ -303,43 +246,40 @@ def _claimed(verb: str, path: str) -> Iterator[None]:
         claim.release()
 
 
-@contextmanager
-def _locked(path: str) -> Iterator[None]:
-    """Hold LevelDB's lock against other processes."""
-    name = os.path.join(path, "LOCK")
-    try:
-        file = open(name, "a")  # noqa: SIM115  # it is closed below
-    except OSError as error:
-        raise _cannot("repair", path, error) from error
-    with file:
-        if sys.platform != "win32":  # where having opened the file is enough
-            try:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise status_error(path, f"IO error: lock {name}: {error.strerror}") from error
-        yield
+def _check_files(path: str) -> None:
+    """Refuse a directory in which LevelDB would make a new store, and in which it would be out of place."""
+    names = os.listdir(path)
+    if not holds_store(path):
+        if _holds_other_files(path):
+            raise StorageError(
+                f"cannot open a LevelDB store at {path!r}: that directory holds other files, and no store: "
+                "name a new or an empty one"
+            )
+    elif "CURRENT" not in names and any(map(_DATA_FILE.fullmatch, names)):
+        raise CorruptionError(
+            f"the LevelDB store at {path!r} has lost its CURRENT file, and LevelDB would delete the rest. "
+            f"{_remedy(path)}"
+        )
 
 
 def holds_store(path: str) -> bool:
-    """Whether a directory holds files that only LevelDB makes: a store, be it a damaged one."""
-    return any(map(_ITS_OWN_FILE.fullmatch, os.listdir(path)))
+    """Whether a directory holds the files of a store, be it a damaged one."""
+    names = os.listdir(path)
+    return any(map(_ITS_OWN_FILE.fullmatch, names)) or ("LOCK" in names and any(map(_DATA_FILE.fullmatch, names)))
 
 
 def _holds_other_files(path: str) -> bool:
-    """Whether a directory is somebody else's: it holds files, and none of them is LevelDB's."""
-    if holds_store(path):
-        return False
+    """Whether a directory that holds no store holds files, beside those that opening one makes first."""
     with os.scandir(path) as entries:
         names = [entry.name for entry in entries if entry.is_file() and not entry.name.startswith(".")]
     return bool(names) and not {"LOCK", "LOG", "LOG.old"}.issuperset(names)
 
 
-def _cannot(verb: str, path: str, error: Exception) -> StorageError:
-    """What to raise for an error of the operating system's. Each of its calls words a file in the way differently."""
-    reason: object = error
-    if isinstance(error, FileExistsError | NotADirectoryError) and os.path.isfile(path):
-        reason = "that is a file, and a store is a directory"
-    return StorageError(f"cannot {verb} a LevelDB store at {path!r}: {reason}")
+def _remedy(path: str) -> str:
+    return (
+        "Restore it from a backup, sync a new one, or copy it and save what can still be read: "
+        f"run `treehub-level repair {path}`"
+    )
 
 
 def status_error(path: str, status: str) -> LevelError:
@@ -350,18 +290,12 @@ def status_error(path: str, status: str) -> LevelError:
         status: LevelDB's words.
     """
     # LevelDB maps tables into memory, and calls a read beyond the end of one an invalid argument: it was cut short.
-    if status.startswith("Corruption: ") or status.endswith(os.strerror(errno.EINVAL)):
-        return CorruptionError(f"the LevelDB store at {path!r} is damaged: {status}. {_REMEDY}")
+    cut_short = status.endswith(os.strerror(errno.EINVAL))
+    if status.startswith("Corruption: ") or cut_short or _TABLE_GONE.match(status):
+        return CorruptionError(f"the LevelDB store at {path!r} is damaged: {status}. {_remedy(path)}")
     if _LOCK_TAKEN.search(status):
-        return LockedError(_locked_message(path))
+        return locked(path)
     return StorageError(f"LevelDB could not read or write {path!r}: {status}")
-
-
-def _locked_message(path: str) -> str:
-    return (
-        f"the LevelDB store at {path!r} is open already, in this process or another, and only one can have it open: "
-        "close it there, or let that one own it, serve it over HTTP, and sync a store of your own with it"
-    )
 
 
 def _checked(name: str, value: object, least: int, most: int) -> int:

@@ -21,6 +21,12 @@ class LevelDBBackend(DirectoryBackend):
         self._room.begin(db)
         return db
 
+    def _repair(self) -> None:
+        _store_c.repair(self._path, **self._options)
+
+    def _destroy(self) -> None:
+        _store_c.destroy(self._path)
+
     @property
     def get(self) -> Callable[[bytes], bytes | None]:
         """See `Reader.get`. It is the database's own method, so that the engine can hold on to that."""
@@ -71,9 +77,3 @@ class LevelDBBackend(DirectoryBackend):
         """See `DirectoryBackend.stats`."""
         stats: str = self._db.property_value("leveldb.stats")
         return stats
-
-    def _repair(self) -> None:
-        _store_c.repair(self._path, **self._options)
-
-    def _destroy(self) -> None:
-        _store_c.destroy(self._path)

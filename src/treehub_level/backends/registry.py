@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Final
@@ -20,13 +21,13 @@ Factory = Callable[..., Backend]
 
 GROUP: Final = "treehub_level.backends"
 
-#: Ours, as (module, class); where there are several, the first that can be imported.
+#: Ours, as (module, class), the best first: which of them can be imported depends on what is installed.
 _BUILT_IN: Final = {
-    "leveldb": ((".leveldb", "LevelDBBackend"), (".plyvel", "PlyvelBackend")),
-    "memory": ((".memory", "MemoryBackend"),),
-    "plyvel": ((".plyvel", "PlyvelBackend"),),
+    "leveldb": [(".leveldb", "LevelDBBackend"), (".plyvel", "PlyvelBackend")],
+    "memory": [(".memory", "MemoryBackend")],
+    "plyvel": [(".plyvel", "PlyvelBackend")],
 }
-#: What installs the library that ours may need. (Our own wheels hold LevelDB.)
+#: What installs a library for each of ours that needs one.
 _INSTALL: Final = 'pip install "treehub-level[plyvel]"'
 
 _registered: Final[dict[str, Factory]] = {}
@@ -89,18 +90,18 @@ def _find(name: str) -> Factory:
 
 
 def _import_built_in(name: str) -> Factory:
-    missing: ImportError | None = None
+    missing: list[ImportError] = []
     for module, class_name in _BUILT_IN[name]:
         try:
             factory: Factory = getattr(import_module(module, __package__), class_name)
         except ImportError as error:
-            missing = error
+            missing.append(error)
         else:
             return factory
     raise BackendNotFoundError(
-        f"the library that the backend {name!r} needs is not installed ({missing}): {_INSTALL}; "
+        f"the library that the backend {name!r} needs is not installed ({'; '.join(map(str, missing))}): {_INSTALL}; "
         f"installed: {', '.join(_installed())}"
-    ) from missing
+    ) from missing[-1]
 
 
 def _load(entry_point: EntryPoint) -> Factory:
@@ -122,16 +123,16 @@ def _load(entry_point: EntryPoint) -> Factory:
 
 def _installed() -> list[str]:
     """Every name that could be asked for here and now."""
-    ours = {name for name, choices in _BUILT_IN.items() if any(_importable(module) for module, _ in choices)}
+    ours = {name for name in _BUILT_IN if _importable(name)}
     return sorted(ours | _registered.keys() | {entry_point.name for entry_point in entry_points(group=GROUP)})
 
 
-def _importable(module: str) -> bool:
-    try:
-        import_module(module, __package__)
-    except ImportError:
-        return False
-    return True
+def _importable(name: str) -> bool:
+    for module, _ in _BUILT_IN[name]:
+        with suppress(ImportError):
+            import_module(module, __package__)
+            return True
+    return False
 
 
 def _check_options(label: str, factory: Factory, options: Mapping[str, object]) -> None:

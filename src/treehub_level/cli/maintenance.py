@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import os
 from typing import Annotated, Final
 
 import typer
@@ -19,12 +20,6 @@ from .output import counted, print_json, print_line, print_table
 from .progress import progress_bar
 from .replication import log
 from .stores import found_mode, level_at
-
-#: What to do with a repaired store that synchronises, since its log or its dirty changes may have holes.
-_AFTER_REPAIR: Final = {
-    Mode.SERVER: "It is a server whose log may have holes: load its dump into a new server, and rebind its clients",
-    Mode.CLIENT: "It is a client that may have lost edits: keep a dump of what you need, and sync a new one",
-}
 
 
 def info(
@@ -106,28 +101,31 @@ def upgrade(
         print_line(f"rewrote {counted(rewritten, 'change')}" if rewritten else "there was nothing to do")
 
 
+#: What to do with a repaired store, for each mode.
+_AFTER_REPAIR: Final = {
+    Mode.NORMAL: "look through it",
+    Mode.SERVER: "let no client sync with it, as its log may have holes; dump it, and load that into a new server",
+    Mode.CLIENT: "sync a new client, and write there what `treehub-level dirty` lists here",
+}
+
+
 def repair(
     directory: Dir,
     as_json: JSONOutput = False,
     backend: Backend = "leveldb",
     metadata_prefix: MetadataPrefix = "!",
 ) -> None:
-    """Make a damaged LevelDB store one that opens, with what can still be read. Copy the directory first.
-
-    What could not be read is gone, and old values of keys may be back.
-    """
-    engine = type(create(backend, directory, {}))
-    if not issubclass(engine, DirectoryBackend):
-        raise CommandError(f"the backend {backend!r} has nothing to repair", code="CLI_NOTHING_TO_REPAIR")
-    engine.repair(directory)
-    with level_at(directory, mode=None, backend=backend, prefix=metadata_prefix) as level:
-        mode, records = level.mode, level.count()
+    """Make a damaged LevelDB store one that opens, with what can still be read. It cannot be undone: copy it first."""
+    damaged = create(backend, directory, {})
+    if not isinstance(damaged, DirectoryBackend):
+        raise CommandError(f"the backend {backend!r} cannot repair a store", code="CLI_NO_REPAIR")
+    damaged.repair(directory)
+    mode = found_mode(directory, backend=backend, prefix=metadata_prefix) or Mode.NORMAL
     if as_json:
-        print_json({"mode": mode.value, "records": records})
-        return
-    print_line(f"{directory} opens again, with {counted(records, 'record')}; what could not be read is gone")
-    if mode in _AFTER_REPAIR:
-        print_line(_AFTER_REPAIR[mode])
+        print_json({"mode": mode.value})
+    else:
+        print_line(f"{directory} opens again, as a {mode.value} store; records may be lost, and older values be back")
+        print_line(f"{_AFTER_REPAIR[mode]}; what was replaced is in {os.path.join(directory, 'lost')}")
 
 
 class Adopted(enum.Enum):

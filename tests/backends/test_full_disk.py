@@ -1,0 +1,173 @@
+"""A disk that is full, or may not be written: an error, no more writes, and nothing lost."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from backends.directories import contents, run_python
+
+from treehub_level import StorageError, blocking
+
+pytestmark = pytest.mark.once
+
+NOBODY = 65534
+
+#: How a disk is full: files may not grow beyond a limit (EFBIG; anybody can set it), or ballast fills it (ENOSPC).
+DISK = """
+import os, sys
+from treehub_level import Level, StorageError, blocking
+engine, path, kind = sys.argv[1:]
+folder = os.path.dirname(path)
+ballast = os.path.join(folder, "ballast")
+
+def fill_the_disk(size):
+    if kind == "file":
+        import resource
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+    else:
+        disk = os.statvfs(folder)
+        with open(ballast, "wb") as file:
+            file.write(bytes(disk.f_bavail * disk.f_frsize - size))
+
+def mend():
+    if kind == "file":
+        import resource
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.getrlimit(resource.RLIMIT_FSIZE)[1],) * 2)
+    else:
+        os.unlink(ballast)
+
+def fails(call, *arguments):
+    try:
+        call(*arguments)
+    except StorageError as error:
+        assert path in str(error), error
+        return str(error)
+    raise AssertionError("it did not fail")
+
+def intact():
+    return level.cid >= written and all(level.get(f"{number:04}") == str(number) * 5000 for number in range(written))
+
+level = blocking.Level(path, backend=engine, mode=Level.SERVER, durable=True, compression=None)
+"""
+
+WRITING = """
+with level:
+    fill_the_disk(400_000)
+    written = 0
+    def fill():
+        global written
+        while written < 1000:
+            level.put(f"{written:04}", str(written) * 5000)
+            written += 1
+    fails(fill)
+    assert 0 < written < 1000
+    assert intact()
+    mend()
+    assert "refuses writes" in fails(level.put, "k", 1)
+    assert intact()
+with level:
+    assert intact()
+    level.put("k", 1)
+with level:
+    assert intact() and level.get("k") == 1
+print("nothing lost")
+"""
+
+OPENING = """
+written = 50
+with level:
+    for number in range(written):
+        level.put(f"{number:04}", str(number) * 5000)
+fill_the_disk(50_000)
+for _ in range(3):
+    fails(level.open)
+mend()
+with level:
+    assert intact()
+    level.put("k", 1)
+with level:
+    assert intact() and level.get("k") == 1
+print("nothing lost")
+"""
+
+SCRIPTS = pytest.mark.parametrize("script", [WRITING, OPENING], ids=["writing", "opening"])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on the size of files")
+@SCRIPTS
+def test_a_file_that_may_not_grow_is_a_storage_error_and_loses_nothing(engine: str, path: Path, script: str) -> None:
+    assert run_python(DISK + script, engine, path, "file") == "nothing lost"
+
+
+@SCRIPTS
+def test_a_full_disk_is_a_storage_error_and_loses_nothing(engine: str, tmp_path: Path, script: str) -> None:
+    inside = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o size=3m tmpfs "$0" && exec "$@"', str(tmp_path)]
+    if not shutil.which("unshare") or subprocess.run([*inside, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("only root may mount a small disk; test_a_file_that_may_not_grow stands in for it")
+    run = subprocess.run(
+        [*inside, sys.executable, "-c", DISK + script, engine, str(tmp_path / "store"), "disk"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.stdout.strip() == "nothing lost", run.stderr
+
+
+needs_users = pytest.mark.skipif(not hasattr(os, "geteuid"), reason="this system has no users to deny anything to")
+
+
+class AsNobody:
+    """Root is denied nothing, so it does not stay root; others stay who they are."""
+
+    def __enter__(self) -> None:
+        self._user = os.geteuid()
+        if self._user == 0:
+            os.seteuid(NOBODY)
+
+    def __exit__(self, *exception: object) -> None:
+        os.seteuid(self._user)
+
+
+@pytest.fixture
+def shared_folder() -> Iterator[Path]:
+    """A folder that others may enter, as pytest's own may not be."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        yield Path(folder)
+        for parent, _, files in os.walk(folder):
+            os.chmod(parent, 0o755)
+            for file in files:
+                os.chmod(Path(parent, file), 0o644)
+
+
+@needs_users
+def test_a_store_that_may_not_be_written_is_a_storage_error_and_stays_as_it_is(
+    engine: str, shared_folder: Path
+) -> None:
+    store = shared_folder / "store"
+    level = blocking.Level(store, backend=engine)
+    with level:
+        level.put("k", 1)
+    for file in [*store.iterdir(), store]:
+        file.chmod(0o555)
+    before = contents(store)
+    with AsNobody(), pytest.raises(StorageError, match="Permission denied") as caught:
+        level.open()
+    assert repr(str(store)) in str(caught.value)
+    assert contents(store) == before
+
+
+@needs_users
+def test_a_store_that_may_not_be_made_is_a_storage_error(engine: str, shared_folder: Path) -> None:
+    shared_folder.chmod(0o555)
+    with AsNobody(), pytest.raises(StorageError, match="Permission denied") as caught:
+        blocking.Level(shared_folder / "store", backend=engine).open()
+    assert repr(str(shared_folder / "store")) in str(caught.value)
+    assert list(shared_folder.iterdir()) == []
