@@ -242,7 +242,9 @@ cdef Place after_plain_number(Place at, Place end) noexcept nogil:
     if whole == 0 or (whole > 1 and start[0] == c'0') or is_exponent(point, end):
         return NULL
     if point == end or point[0] != c'.':
-        return NULL if whole > PLAIN_INT_DIGITS or (negative and start[0] == c'0') else point
+        if whole > PLAIN_INT_DIGITS or (negative and start[0] == c'0'):
+            return NULL
+        return point
     at = after_digits(point + 1, end)
     fraction = at - point - 1
     if fraction == 0 or whole + fraction > PLAIN_FLOAT_DIGITS or is_exponent(at, end):

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final
+import json
+import re
+from typing import Any, Final
+
+import orjson
 
 from . import _core
 from .errors import InvalidKeyError
@@ -10,6 +14,8 @@ from .types import Mode
 
 KEY_ENCODINGS: Final = ("utf8", "bytes")
 VALUE_ENCODINGS: Final = ("json", "bytes")
+#: A run of digits that may be an integer beyond 64 bits.
+_LONG_NUMBER: Final = re.compile(rb"[0-9]{19}")
 
 
 class Codec:
@@ -119,3 +125,44 @@ def seed_cid(name: bytes) -> int | None:
     if name.isdigit() and name[:1] != b"0" and len(name) <= len(str(_core.MAX_CID)) and int(name) <= _core.MAX_CID:
         return int(name)
     return None
+
+
+def decode_json(text: bytes) -> Any:
+    """Decode JSON from outside, if nothing of it is lost over that.
+
+    Of two members of one name the parser keeps the last, and it rounds integers beyond 64 bits.
+
+    Raises:
+        ValueError: It is not JSON, or something would be lost, or it is nested too deep. Says which.
+    """
+    try:
+        document = orjson.loads(text)
+        if _LONG_NUMBER.search(text) or not _says_all(document, text):
+            json.loads(text, object_pairs_hook=_unique, parse_int=_exact)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+    except TypeError as error:  # how orjson says that it will not write what is so deep
+        raise ValueError(str(error)) from None
+    return document
+
+
+def _says_all(document: Any, text: bytes) -> bool:
+    """Whether a document has all the members that its text names, as far as can be told at a glance.
+
+    What the parser drops had a colon, and nothing adds one but an escape.
+    """
+    return b"\\u003" not in text and orjson.dumps(document).count(b":") == text.count(b":")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise ValueError("an object names a member twice")
+    return members
+
+
+def _exact(digits: str) -> int:
+    number = int(digits)
+    if not -(2**63) <= number < 2**64:
+        raise ValueError(f"{digits:.40} is an int beyond 64 bits")
+    return number

@@ -193,6 +193,13 @@ def test_a_row_that_is_none_is_refused(row: bytes) -> None:
     assert outcome(Received(b"\n".join(bad) + b"\n", in_lines=True)) is None
 
 
+@pytest.mark.parametrize("value", [b'{"a":1,"a":2}', b"18446744073709551616", b"-9223372036854775809"])
+def test_a_value_that_decoding_would_change_is_refused(value: bytes) -> None:
+    body = reply_to_json(LogPage(*ADDRESS, 8, 8, False, [], None, [], [(8, b'["k","?"]')]))
+    assert outcome(Received(body, in_lines=False)) is not None
+    assert outcome(Received(body.replace(b'"?"', value), in_lines=False)) is None
+
+
 @pytest.mark.parametrize("body", [b"", b"\n", b"[]", b"null\n", b"\xff", b"<html>"])
 @pytest.mark.parametrize("in_lines", [False, True])
 def test_what_is_no_reply_is_refused(body: bytes, in_lines: bool) -> None:

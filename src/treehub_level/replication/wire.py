@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from .. import _core
+from ..codecs import decode_json
 from ..errors import ProtocolError
 from .messages import Answer, Forked, Keys, LogPage, Reply, Request, Reset, read_reply
 from .seed import Part, canonical
@@ -118,6 +119,6 @@ def _read_lines(body: bytes, encoder: _core.Encoder) -> Answer:
 
 def _parse(text: bytes) -> Any:
     try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError as error:
+        return decode_json(text)
+    except ValueError as error:
         raise ProtocolError(f"the reply is not JSON: {error}") from error

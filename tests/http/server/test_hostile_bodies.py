@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from served import Conversation, Served, request
 
+from treehub_level import codecs
 from treehub_level.errors import InvalidValueError, ProtocolError
 from treehub_level.http import bodies
 from treehub_level.http.limits import Limits
@@ -110,7 +111,7 @@ async def test_an_entry_of_any_key_and_value_is_stored_or_refused(served: Served
     response = await served.client.put(path, content=json.dumps(value).encode(), headers=JSON)
     assert response.status_code in (204, 400), response.text
     if response.status_code == 204:
-        assert (await served.client.get(path)).json() == orjson.loads(json.dumps(value))
+        assert (await served.client.get(path)).json() == value
     else:
         assert served.raw() == before
 
@@ -133,6 +134,9 @@ async def test_an_entry_of_any_key_and_value_is_stored_or_refused(served: Served
         b'[{"a":{"b":1,"b":1}}]',
         b'{"a":1,"\\u0061":2,"c":"\\u003a"}',
         b'{"a":1,"a":":","b":"\\u003A"}',
+        b"18446744073709551616",
+        b'{"a":[-9223372036854775809]}',
+        b"[" + b"1" * 300 + b"]",
     ],
     ids=lambda body: repr(body[:24]) if isinstance(body, bytes) else body,
 )
@@ -145,9 +149,23 @@ async def test_what_is_no_json_or_contradicts_itself_is_refused(served: Served, 
 async def test_a_parser_that_keeps_the_last_of_two_members_is_noticed(
     served: Served, monkeypatch: pytest.MonkeyPatch, body: bytes
 ) -> None:
-    monkeypatch.setattr(bodies, "_says_all", lambda *_: True)
+    monkeypatch.setattr(codecs, "_says_all", lambda *_: True)
     with pytest.raises(AssertionError):
         await refused(served, "PUT", "/v1/notes/entries/a", body)
+
+
+async def test_a_push_of_an_integer_that_would_be_rounded_is_refused(served: Served) -> None:
+    push = orjson.dumps(request(changes=[["a", "here"]])).replace(b'"here"', b"18446744073709551616")
+    response = await refused(served, "POST", "/v1/notes/exchange", push)
+    assert "beyond 64 bits" in response.json()["message"]
+
+
+@pytest.mark.parametrize("value", ["18446744073709551615", "-9223372036854775808", "0.1234567890123456789", '"%s"'])
+async def test_what_64_bits_hold_is_taken(served: Served, value: str) -> None:
+    value = value.replace("%s", "1" * 40)  # digits in a string are no number
+    response = await served.client.put("/v1/notes/entries/a", content=value, headers=JSON)
+    assert response.status_code == 204
+    assert (await served.client.get("/v1/notes/entries/a")).json() == json.loads(value)
 
 
 @pytest.mark.parametrize("value", ['{"a":1,"b":{"a":":::"}}', '[":",":"]', '{"\\u003a":":"}', '{":":{"\\u003a":1}}'])
