@@ -131,5 +131,5 @@ def test_other_errors_pass_as_they_are(opened: Opened, path: Path) -> None:
     with pytest.raises(TypeError):
         backend.get("text")  # type: ignore[arg-type]  # the point of the test
     with pytest.raises(TypeError):
-        backend.write([(b"fine", b"1"), (b"k", "text")])  # type: ignore[list-item]  # the point of the test
+        backend.write([(b"fine", b"1"), (b"k", "text")])  # type: ignore[arg-type]  # the point of the test
     assert backend.get(b"fine") is None

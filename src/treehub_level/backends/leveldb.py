@@ -60,10 +60,11 @@ class LevelDBBackend(DirectoryBackend):
 
     def compact_range(self, start: bytes | None, stop: bytes | None) -> None:
         """See `DirectoryBackend.compact_range`."""
+        compact_range = self._db.compact_range  # raises if it is not open
         with self.exclusive():  # a write that was found to have room ends first
             self._room.close()
         try:
-            self._db.compact_range(start, stop)
+            compact_range(start, stop)
         finally:
             with self.exclusive():
                 self._room.reopen()
