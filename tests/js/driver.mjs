@@ -1,0 +1,77 @@
+// Clients of this package. node driver.mjs <package.json> <the module that makes them>
+import { createRequire } from 'node:module'
+import { pathToFileURL } from 'node:url'
+
+import { serve } from './lines.mjs'
+
+const [, , manifest, module] = process.argv
+const require = createRequire(pathToFileURL(manifest))
+const { SyncedLevel } = await import(pathToFileURL(module).href)
+const { MemoryLevel } = require('memory-level')
+const { ClassicLevel } = require('classic-level')
+
+/** `fetch` through a network that does to each request, in turn, what the test says. */
+function badFetch(client, faults) {
+  return async (url, options) => {
+    const fault = faults.shift() ?? {}
+    for (const late of fault.late ? client.requests.slice(-3) : []) await fetch(url, { ...options, body: late })
+    if (fault.lost === 'request') throw new TypeError('the request was lost')
+    if (fault.portal) return new Response('<html>', { headers: { 'content-type': 'text/html' } })
+    if (fault.twice) await fetch(url, options)
+    const response = await fetch(url, options)
+    const reply = { text: await response.text(), status: response.status, headers: response.headers }
+    client.requests.push(options.body)
+    client.replies.push(reply)
+    if (fault.edit) client.edits.push(await client.level.batch([fault.edit]).then(() => fault.edit))
+    if (fault.lost === 'reply') throw new TypeError('the reply was lost')
+    const { text, status, headers } = fault.old ? client.replies.at(-2) ?? reply : reply
+    return new Response(text, { status, headers: { 'content-type': headers.get('content-type') } })
+  }
+}
+
+/** Make the store fail at one of its next batches: before it is written, or after. */
+function crash(client, { batch, written }) {
+  const { store } = client
+  store.batch = async (...parameters) => {
+    if (batch-- > 0 || written) await Object.getPrototypeOf(store).batch.apply(store, parameters)
+    if (batch >= 0) return
+    throw Object.assign(new Error('the process died'), { code: 'CRASH' })
+  }
+}
+
+await serve({
+  /** Open a client: over memory, or in a directory. Opening it again is what a process does after a crash. */
+  async open(client, { path }) {
+    if (client.store && !path) delete client.store.batch
+    else client.store = path ? new ClassicLevel(path) : new MemoryLevel()
+    if (!client.requests) Object.assign(client, { requests: [], replies: [], edits: [] })
+    client.level = new SyncedLevel(client.store)
+    return client.level.cid()
+  },
+  async close(client) {
+    await client.store.close()
+  },
+  batch: ({ level }, { operations }) => level.batch(operations),
+  get: ({ level }, { key }) => level.get(key),
+  cid: ({ level }) => level.cid(),
+  pending: ({ level }) => level.pending(),
+  conflicts: ({ level }) => level.conflicts(),
+  dismiss: ({ level }, { conflict }) => level.dismiss(conflict),
+  /** Keys and values, as a program sees them. */
+  async items({ level }, { range }) {
+    const items = []
+    for await (const item of level.iterator(range)) items.push(item)
+    return items
+  },
+  /** Everything stored, as it is stored. */
+  raw: ({ store }) => store.iterator({ keyEncoding: 'utf8', valueEncoding: 'utf8' }).all(),
+  async crash(client, options) {
+    crash(client, options)
+  },
+  /** Two calls at once. */
+  syncTwice: ({ level }, { url, token }) => Promise.all([level.sync(url, { token }), level.sync(url, { token })]),
+  sync: (client, { url, token, faults = [] }) => client.level.sync(url, { token, fetch: badFetch(client, faults) }),
+  /** The edits that were made while a reply was on its way, since this was asked last. */
+  edits: async (client) => client.edits.splice(0),
+  requests: async ({ requests }) => requests.map((request) => JSON.parse(request)),
+})

@@ -1,0 +1,128 @@
+"""The client in JavaScript in a real browser: over IndexedDB, from a page of another origin than the server's."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import shutil
+import subprocess
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from js.clients import HERE, PACKAGE, items_of, put, python_client
+from js.conftest import Server
+
+pytestmark = pytest.mark.once
+
+KEYS = ["a", "ä", "日本", "\uff5e", "\U0001f600"]
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
+FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+
+
+class Page:
+    """A page with a script, on a port of its own; what it reports is in `results`.
+
+    Args:
+        script: The script.
+    """
+
+    def __init__(self, script: bytes) -> None:
+        results: queue.Queue[Any] = queue.Queue()
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                is_script = self.path == "/page.js"
+                self._answer(script if is_script else b'<script type="module" src="/page.js"></script>', is_script)
+
+            def do_POST(self) -> None:
+                results.put(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+                self._answer(b"", False)
+
+            def _answer(self, body: bytes, is_script: bool) -> None:
+                self.send_response(200)
+                self.send_header("content-type", "text/javascript" if is_script else "text/html")
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self.results = results
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.origin = f"http://127.0.0.1:{self._server.server_port}"
+        self._thread = Thread(target=self._server.serve_forever)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop serving it."""
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+@pytest.fixture
+def browser() -> str:
+    """A browser of the Chromium family."""
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None:
+        pytest.skip("no Chromium is installed: the client was not tested in a browser")
+    return found
+
+
+@pytest.fixture
+def script(node_executable: str) -> bytes:
+    """The script of the page and all that it imports, in one."""
+    bundler = PACKAGE / "node_modules" / "esbuild" / "bin" / "esbuild"
+    bundled = subprocess.run(
+        [node_executable, str(bundler), str(HERE / "page.mjs"), "--bundle", "--format=esm", "--log-level=warning"],
+        env={**os.environ, "NODE_PATH": str(PACKAGE / "node_modules")},
+        stdout=subprocess.PIPE,
+        check=True,
+    )
+    return bundled.stdout
+
+
+def test_a_page_synchronises_from_indexeddb(
+    browser: str, script: bytes, serve: Callable[..., Server], tmp_path: Path
+) -> None:
+    page = Page(script)
+    server = serve("--allow-origin", page.origin)
+    database, other = server.database("notes"), server.database("other")
+    task = {"url": database.url, "other": other.url, "token": database.token, "keys": KEYS[::-1]}
+    with python_client() as peer:
+        peer.batch([put("both", "peer"), *(put(f"peer {n}", n) for n in range(1500))])
+        peer.sync(database)
+        process = subprocess.Popen(
+            [browser, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", f"{page.origin}/#{quote(json.dumps(task))}"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            result = page.results.get(timeout=120)
+        finally:
+            process.terminate()
+            process.wait(timeout=60)
+            page.close()
+        assert "error" not in result, result["error"]
+        peer.sync(database)
+        items = [(key, value) for key, value in result["items"]]
+        assert items == database.items()
+        assert dict(items) == dict(items_of(peer))
+    assert [key for key, _ in items if key in KEYS] == KEYS
+    assert (result["report"]["pulled"], result["report"]["pushed"]) == (1501, 1505)
+    assert [one["local"] for one in result["report"]["conflicts"]] == [["both", "page"]]
+    assert result["refusal"] == {"code": "LEVEL_STORE_MISMATCH", "status": 421}
+    assert result["pending"] == 0
+    # The tabs are one client: neither is a stranger to the other.
+    assert result["conflicts"] == result["report"]["conflicts"]
+    assert len([key for key, _ in items if key.startswith("tab ")]) == 40
+    assert {dict(items)[f"shared {n}"][1] for n in range(5)} == set(range(15, 20))
