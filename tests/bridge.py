@@ -38,7 +38,7 @@ class Bridge:
     async def __aenter__(self) -> Any:
         entered = await asyncio.to_thread(self.blocking.__enter__)
         # What write_batch() gives has plain methods in both APIs.
-        return self if hasattr(entered, "get") else entered
+        return self if hasattr(entered, "get") or hasattr(entered, "in_sync") else entered
 
     async def __aexit__(self, *exception: object) -> None:
         await asyncio.to_thread(self.blocking.__exit__, *exception)
@@ -66,7 +66,7 @@ class _BlockingForwarder:
 
 def _is_awaited(name: str) -> bool:
     """Whether the asynchronous twin of a verb is awaited (and is not one that gives an iterator or a context)."""
-    return inspect.iscoroutinefunction(getattr(Level, name, None)) or name in ("open", "close")
+    return inspect.iscoroutinefunction(getattr(Level, name, None)) or name in ("open", "close", "in_sync")
 
 
 def _unwrap(arg: Any) -> Any:

@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Any, ClassVar, Protocol
 
 from . import blocking
+from ._live import LiveSession
 from ._news import news_of, wait_for_news
 from ._views import AsyncReadVerbs, AsyncWriteVerbs, Snapshot, documented_by
 from ._worker import Worker
@@ -232,6 +233,9 @@ class Level(_Live):
             report: SyncReport = await self._converse(talk, exchange, tell)
         return report
 
+    def live(self, server: Exchanger, *, interval: float = 10.0, on_reset: str = "reset") -> LiveSession:
+        return LiveSession(self, _exchange_of(server), interval=interval, on_reset=on_reset)
+
     async def rebind(self, server: Exchanger) -> None:
         talk = self._twin._rebind_session()
         exchange = _exchange_of(server)
@@ -267,7 +271,7 @@ class Level(_Live):
         await self._worker.write(self._twin.dismiss, conflict)
 
 
-def _exchange_of(server: Exchanger) -> Callable[[dict[str, Any]], Any]:
+def _exchange_of(server: Exchanger) -> Callable[..., Any]:
     exchange = exchange_of(server)
     if isinstance(server, blocking.Level):
         return lambda request: asyncio.to_thread(exchange, request)

@@ -12,13 +12,19 @@ import pytest
 import treehub_level
 from treehub_level import Level, blocking
 from treehub_level import level as asyncio_level
+from treehub_level._live import LiveSession
 from treehub_level._views import Snapshot, WriteBatch
+from treehub_level.blocking._live import LiveSession as BlockingLiveSession
+from treehub_level.http import RemoteServer
+from treehub_level.http.blocking import RemoteServer as BlockingRemoteServer
 
 PAIRS = [
     (Level, blocking.Level),
     (asyncio_level.Sublevel, blocking.Sublevel),
     (Snapshot, blocking.Snapshot),
     (WriteBatch, blocking.WriteBatch),
+    (LiveSession, BlockingLiveSession),
+    (RemoteServer, BlockingRemoteServer),
 ]
 
 

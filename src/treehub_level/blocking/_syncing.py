@@ -13,14 +13,17 @@ from .. import _core
 from ..codecs import Codec
 from ..errors import LevelError, ModeError, TransportError
 from ..modes import Client
+from ..replication.allowance import Allowance
 from ..replication.journal import dismiss_step, read_conflicts, restore_step
+from ..replication.live import News
 from ..replication.seed import apply_step, check_cid, clean_step, decode_record, read_dirty
-from ..replication.session import rebind_session, session
+from ..replication.session import follow, rebind_session, session
 from ..types import Change, Changes, Conflict, SyncReport
 from ._reading import CHUNK, check_limit
 from ._store import Store
 
 R = TypeVar("R")
+Y = TypeVar("Y")
 
 
 class Exchanger(Protocol):
@@ -30,7 +33,7 @@ class Exchanger(Protocol):
         """See `ServerVerbs.exchange`."""
 
 
-def exchange_of(server: object) -> Callable[[dict[str, Any]], Any]:
+def exchange_of(server: object) -> Callable[..., Any]:
     """The verb of ``server`` that carries messages.
 
     Raises:
@@ -60,10 +63,10 @@ class Ended(Generic[R]):
         self.result = result
 
 
-def advance(talk: Generator[dict[str, Any], Any, R], reply: object = None) -> dict[str, Any] | Ended[R]:
-    """Hand a session the server's reply (none at first), or what went wrong; answer with its next request, or end."""
+def advance(talk: Generator[Y, Any, R], reply: object = None) -> Y | Ended[R]:
+    """Hand a session the reply (none at first), or the error in its place; answer with its next request, or its end."""
     try:
-        return talk.throw(reply) if isinstance(reply, TransportError) else talk.send(reply)
+        return talk.throw(reply) if isinstance(reply, Exception) else talk.send(reply)
     except StopIteration as end:
         return Ended(end.value)
 
@@ -231,16 +234,38 @@ class ClientVerbs:
             ValueError: Neither pull nor push, or an unknown ``on_reset``.
         """
         talk, tell = self._session(pull, push, on_reset, progress)
-        exchange = _blocking_exchange_of(server)
+        exchange = blocking_exchange_of(server)
         with self._sync_lock:
             return converse(talk, exchange, tell)
 
     def _session(
-        self, pull: bool, push: bool, on_reset: str, progress: Callable[[SyncReport], object] | None
+        self,
+        pull: bool,
+        push: bool,
+        on_reset: str,
+        progress: Callable[[SyncReport], object] | None,
+        allowance: Allowance | None = None,
     ) -> tuple[Generator[dict[str, Any], Any, SyncReport], Callable[[], object]]:
         report = SyncReport()
-        talk = session(self._store.step, self._client("sync"), pull=pull, push=push, on_reset=on_reset, report=report)
+        talk = session(
+            self._store.step,
+            self._client("sync"),
+            pull=pull,
+            push=push,
+            on_reset=on_reset,
+            report=report,
+            allowance=allowance,
+        )
         return talk, _nothing if progress is None else lambda: progress(report)
+
+    def _follow(self, on_reset: str) -> Generator[dict[str, Any], Any, News]:
+        return follow(self._store.step, self._client("live"), on_reset=on_reset, report=SyncReport())
+
+    def _has_to_push(self, allowance: Allowance) -> bool:
+        """Whether there are changes that the server may take."""
+        mode = self._client("live")
+        with self._store.present as reader:
+            return allowance.is_used(reader, mode.space)
 
     def rebind(self, server: Exchanger) -> None:
         """Take another server from now on: the next ``sync`` pulls everything from it, and pushes what is dirty here.
@@ -252,7 +277,7 @@ class ClientVerbs:
             TransportError: The server could not be reached. Nothing was changed.
         """
         talk = self._rebind_session()
-        exchange = _blocking_exchange_of(server)
+        exchange = blocking_exchange_of(server)
         with self._sync_lock:
             converse(talk, exchange, _nothing)
 
@@ -278,7 +303,12 @@ class ClientVerbs:
         self._store.step(dismiss_step(self._client("dismiss"), conflict))
 
 
-def _blocking_exchange_of(server: object) -> Callable[[dict[str, Any]], Any]:
+def blocking_exchange_of(server: object) -> Callable[..., Any]:
+    """See `exchange_of`; one that is awaited is none.
+
+    Raises:
+        TypeError: It has none, or is of asyncio.
+    """
     verb = exchange_of(server)
     if inspect.iscoroutinefunction(verb):
         raise TypeError(f"{server!r:.80} is an asyncio level: a blocking one synchronises with its blocking twin")

@@ -14,10 +14,11 @@ from ..errors import ModeError
 from ..types import JSON, MISSING, Mode
 from ._adopting import adopt
 from ._identity import FORMAT
+from ._live import LiveSession
 from ._reading import ReadVerbs, Snapshot
 from ._serving import ServerVerbs
 from ._store import Present, Store
-from ._syncing import ClientVerbs
+from ._syncing import ClientVerbs, Exchanger
 from ._writing import WriteVerbs, check_durable
 
 
@@ -238,6 +239,22 @@ class Level(_Live, ServerVerbs, ClientVerbs):
         """
         with self._store.gate:
             self._store.backend.compact()
+
+    def live(self, server: Exchanger, *, interval: float = 10.0, on_reset: str = "reset") -> LiveSession:
+        """Keep synchronising in the background, in a ``with`` block: pull as the server gets news, push as this does.
+
+        It goes on through all that may pass: a server that is away, restarts, is busy or refuses; a captive portal; a
+        token that expired. Conflicts are kept in the journal, see `conflicts`. Closing this level ends it.
+
+        Args:
+            server: See `sync`. If its ``exchange`` takes ``wait``, news comes at once.
+            interval: Seconds between two looks at a server that cannot keep a question waiting.
+            on_reset: See `sync`; ``"raise"`` ends the session before a reset.
+
+        Raises:
+            ValueError: An unknown ``on_reset``, or an interval that is not positive.
+        """
+        return LiveSession(self, server, interval=interval, on_reset=on_reset)
 
     # ------------------------------------------------------------------------------------ mapping protocol
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import enum
 import os
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Annotated
 
 import typer
 
 from ..blocking import Level
+from ..blocking._syncing import Exchanger
 from ..types import Change, Conflict, Mode, SyncReport
 from .errors import CommandError
 from .options import Backend, Dir, JSONOutput, Limit, MetadataPrefix
@@ -23,6 +25,7 @@ from .output import (
     print_table,
 )
 from .progress import progress_bar
+from .remote import Insecure, TokenFile, is_url, server_at
 from .stores import level_at
 
 _MAX_CID = 2**53 - 1
@@ -129,27 +132,36 @@ def _settle(level: Level, directory: str, found: list[Conflict], key: str, *, re
 
 def sync(
     client: Annotated[str, typer.Argument(metavar="CLIENT", help="The client. It is made if there is none.")],
-    server: Annotated[str, typer.Argument(metavar="SERVER", help="The server.")],
+    server: Annotated[
+        str, typer.Argument(metavar="SERVER", help="The server: a store, or http(s)://HOST[:PORT]/v1/NAME.")
+    ],
     pull: Annotated[bool, typer.Option("--pull/--no-pull", help="Take all that the server has.")] = True,
     push: Annotated[bool, typer.Option("--push/--no-push", help="Send what is dirty.")] = True,
     on_reset: Annotated[
         OnReset,
         typer.Option(help="If the server was restored from a backup: pull everything anew, or stop before that."),
     ] = OnReset.RESET,
+    token_file: TokenFile = None,
+    insecure: Insecure = False,
     as_json: JSONOutput = False,
     backend: Backend = "leveldb",
     metadata_prefix: MetadataPrefix = "!",
 ) -> None:
-    """Synchronise two local stores until both are drained.
+    """Synchronise a client with a server, here or across the network, until both are drained.
 
     The server wins. What lost is printed, and kept on the client: see `conflicts`.
     """
     if not pull and not push:
         raise typer.BadParameter("--no-pull and --no-push leave nothing to do")
-    if os.path.realpath(client) == os.path.realpath(server):
+    found: AbstractContextManager[Exchanger]
+    if is_url(server):
+        found = server_at(server, token_file=token_file, insecure=insecure)
+    elif os.path.realpath(client) == os.path.realpath(server):
         raise typer.BadParameter(f"CLIENT and SERVER are the same store: {client}")
+    else:
+        found = level_at(server, mode=Mode.SERVER, backend=backend, prefix=metadata_prefix)
     with (
-        level_at(server, mode=Mode.SERVER, backend=backend, prefix=metadata_prefix) as serving,
+        found as serving,
         level_at(client, mode=Mode.CLIENT, backend=backend, prefix=metadata_prefix, fresh=Mode.CLIENT) as syncing,
         progress_bar("sync", None) as advance,
     ):

@@ -2,6 +2,8 @@
 
 The server's side: a `Hub` of databases, served by the ASGI application that `create_app` makes, for those who hold one
 of its `Tokens`. It needs the extra ``server``. `docs/http.md` has every route, status and limit.
+
+The client's side: a `RemoteServer` stands in for a level in SERVER mode. It needs the extra ``http``.
 """
 
 from __future__ import annotations
@@ -14,11 +16,12 @@ from .tokens import Tokens
 
 if TYPE_CHECKING:
     from .app import create_app
+    from .remote import RemoteServer
 
-__all__ = ["Hub", "Tokens", "create_app"]
+__all__ = ["Hub", "RemoteServer", "Tokens", "create_app"]
 
 #: Names that need a library beyond those of the package: where they live, and the extra that installs it.
-_EXTRAS: Final = {"create_app": (".app", "server")}
+_EXTRAS: Final = {"RemoteServer": (".remote", "http"), "create_app": (".app", "server")}
 
 
 def __getattr__(name: str) -> Any:

@@ -6,8 +6,8 @@ import asyncio
 import logging
 import os
 import re
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -88,7 +88,8 @@ class Hub:
         self._served: dict[str, _Served] = {}
         self._turn = asyncio.Lock()
         self._released = asyncio.Event()
-        self._expiring: set[asyncio.Task[None]] = set()
+        self._opening: dict[str, asyncio.Task[None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
         self.is_open = False
         #: Set once no new request is taken. Those that wait for something stop waiting then.
         self.stopping = asyncio.Event()
@@ -111,11 +112,11 @@ class Hub:
         while any(served.users for served in self._served.values()):
             self._released.clear()
             await self._released.wait()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
         async with self._turn:
             for name in list(self._served):
                 await self._close(name)
-        if self._expiring:
-            await asyncio.wait(self._expiring)
 
     def stop(self) -> None:
         """Refuse new requests, and let those that wait for something stop waiting. Stopping twice is harmless."""
@@ -179,9 +180,10 @@ class Hub:
         Raises:
             RefusedError: There is none of that name.
         """
-        for found, path in self._directories():
-            if found == name and holds_store(path) and blocking.stored_mode(path, **self._options) is Mode.SERVER:
-                return path
+        with suppress(FileNotFoundError, NotADirectoryError):  # it went away while it was looked at
+            for found, path in self._directories():
+                if found == name and holds_store(path) and blocking.stored_mode(path, **self._options) is Mode.SERVER:
+                    return path
         raise no_database()
 
     # ----------------------------------------------------------------------------------------------- using
@@ -191,43 +193,47 @@ class Hub:
         """An open database, which stays open for the length of the block.
 
         Raises:
-            RefusedError: No database of that name, or too many are open, or the hub is about to close.
-            NotOpenError: The hub is not open.
+            RefusedError: No database of that name, too many are open, or the hub is about to close, or not open.
             LevelError: The store cannot be opened.
         """
         if self.stopping.is_set():
             raise closing()
         if not self.is_open:
-            raise NotOpenError("the hub is not open: put `async with hub:` around what the application runs in")
-        served = self._served.get(name)
-        if served is None:
-            served = await self._open(name)
-        else:
-            self._take(served)
+            logger.error(
+                "the hub is not open: put `async with hub:` into the lifespan of the application that mounts it"
+            )
+            raise too_many(503, NotOpenError.code, "this server is not ready: its hub is not open", seconds=LATER)
+        while (served := self._served.get(name)) is None:
+            await self._opened(name)
+        self._take(served)
         try:
             yield served.level
         finally:
             self._give_back(name, served)
 
-    async def _open(self, name: str) -> _Served:
-        path = await asyncio.to_thread(self._find, name)
+    async def _opened(self, name: str) -> None:
+        """Return once a database is open. It is opened once for all who wait, also if one of them leaves."""
+        opening = self._opening.get(name)
+        if opening is None:
+            opening = self._opening[name] = self._begin(self._open(name))
+            opening.add_done_callback(lambda _: self._opening.pop(name))
+        await asyncio.shield(opening)
+
+    async def _open(self, name: str) -> None:
         async with self._turn:
             if not self.is_open:
                 raise closing()
-            served = self._served.get(name)
-            if served is None:
-                await self._make_room()
-                level = Level(path, mode=Mode.SERVER, **self._options)
-                await level.open()
-                served = self._served[name] = _Served(level)
-            self._take(served)
-            return served
+            path = await asyncio.to_thread(self._find, name)
+            await self._make_room()
+            level = Level(path, mode=Mode.SERVER, **self._options)
+            await level.open()
+            self._rest(name, _Served(level))
 
     async def _make_room(self) -> None:
         ours = {name: served for name, served in self._served.items() if not served.lent}
         if len(ours) < self._max_open:
             return
-        # The first one is the one that was used the longest time ago: see `_give_back`.
+        # The first one is the one that was used the longest time ago: see `_rest`.
         for name, served in ours.items():
             if not served.users:
                 await self._close(name)
@@ -242,17 +248,24 @@ class Hub:
 
     def _give_back(self, name: str, served: _Served) -> None:
         served.users -= 1
-        if served.users:
-            return
-        self._released.set()
-        if not served.lent:
-            self._served[name] = self._served.pop(name)
-            served.idle = asyncio.get_running_loop().call_later(self._idle_seconds, self._expire, name, served)
+        if not served.users:
+            self._released.set()
+            if not served.lent:
+                self._rest(name, served)
 
-    def _expire(self, name: str, served: _Served) -> None:
-        task = asyncio.ensure_future(self._close_idle(name, served))
-        self._expiring.add(task)
-        task.add_done_callback(self._expiring.discard)
+    def _rest(self, name: str, served: _Served) -> None:
+        """Nobody uses a database any more: it is the last one now to make room for another."""
+        self._served.pop(name, None)
+        self._served[name] = served
+        loop = asyncio.get_running_loop()
+        served.idle = loop.call_later(self._idle_seconds, lambda: self._begin(self._close_idle(name, served)))
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())  # perhaps nobody waits for it
+        return task
 
     async def _close_idle(self, name: str, served: _Served) -> None:
         async with self._turn:

@@ -23,6 +23,6 @@ class Limits:
     body_seconds: float = 20
     body_rate: int = 8 << 10
     held_bytes: int = 256 << 20
-    per_token: int = 256
+    per_token: int = 1000
     writes: int = 64
     keep_alive_seconds: float = 15

@@ -151,7 +151,7 @@ ROUTES = [
     ScopedRoute("POST", "/v1/{db}/change", change, scope=Scope.WRITE),
     ScopedRoute("GET", "/v1/{db}/watch", watch, scope=Scope.READ),
     ScopedRoute("GET", "/v1/{db}/entries", entries, scope=Scope.READ),
-    ScopedRoute("GET", "/v1/{db}/entries/{key:path}", get_entry, scope=Scope.READ),
-    ScopedRoute("PUT", "/v1/{db}/entries/{key:path}", put_entry, scope=Scope.WRITE),
-    ScopedRoute("DELETE", "/v1/{db}/entries/{key:path}", delete_entry, scope=Scope.WRITE),
+    ScopedRoute("GET", "/v1/{db}/entries/{key:anything}", get_entry, scope=Scope.READ),
+    ScopedRoute("PUT", "/v1/{db}/entries/{key:anything}", put_entry, scope=Scope.WRITE),
+    ScopedRoute("DELETE", "/v1/{db}/entries/{key:anything}", delete_entry, scope=Scope.WRITE),
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Send
@@ -14,6 +15,15 @@ from .scopes import Scope
 
 #: What answers a request that was let in: see `service.Call`.
 Handler = Callable[[Any], Awaitable[Response]]
+
+
+class _Anything(PathConvertor):
+    """The rest of a path, line breaks too, which Starlette's own ``path`` stops at."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("anything", _Anything())
 
 
 class ScopedRoute(Route):

@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
+from ..errors import StorageError
 from .bodies import Bodies, DisconnectedError
 from .database import Database
 from .door import RECORD, Record
@@ -139,7 +140,7 @@ class Service:
         except Exception as error:
             refusal = refusal_of(error)
             record.reason = refusal.code
-            if refusal.status == 500:
+            if refusal.status == 500 or isinstance(error, StorageError):
                 # Not the message: it may quote what is stored.
                 logger.error(
                     "%s failed: %s in database %s at %s", route.label, _name(error), record.database, _place(error)

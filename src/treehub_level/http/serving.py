@@ -127,6 +127,8 @@ def serve(
     _allow_many_files()
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     with socket.create_server((address.host, address.port), family=family) as listener:
+        # Connections inherit it, and asyncio leaves them without: each answer would wait 40 ms for the client's nod.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         host, port = listener.getsockname()[:2]
         scheme = "http" if address.certificate is None else "https"
         url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"

@@ -16,7 +16,8 @@ from ..modes import Client, Step
 from ..types import SyncReport
 from .allowance import Allowance
 from .client import Answer, Outcome, Outgoing, answers, rebind_step, receive_step, request_step
-from .messages import Forked, Request, Reset, read_reply
+from .live import News
+from .messages import Forked, PulledPage, Request, Reset, read_reply
 
 T = TypeVar("T")
 
@@ -97,6 +98,36 @@ def session(
         else:
             fruitless = 0
             caught_up = outcome.caught_up
+
+
+def follow(
+    run: Callable[[Step[Any]], Any], mode: Client, *, on_reset: str, report: SyncReport
+) -> Generator[dict[str, Any], object, News]:
+    """Ask once for what is new, with nothing to push, and take what comes.
+
+    The server may keep the question waiting, and other sessions go on meanwhile: what comes too late is left alone.
+
+    Args:
+        run: Executes a step in the client's engine, and returns its result.
+        mode: The client.
+        on_reset: See `session`.
+        report: Filled in.
+
+    Yields:
+        One request; its reply is to be sent in.
+
+    Raises:
+        StoreMismatchError, ProtocolError: See `session`.
+    """
+    outgoing: Outgoing = run(request_step(mode, Allowance(), push=False))
+    request = outgoing.request
+    if request.keys or request.reset:
+        return News.MORE
+    reply = read_reply((yield request.to_dict()), _core.Encoder(mode.space))
+    if isinstance(reply, PulledPage) and reply.cid == request.cid and not (reply.more or reply.entries):
+        return News.NONE
+    outcome = _take(run, mode, request, reply, on_reset, report)
+    return News.TAKEN if outcome is None or outcome.caught_up else News.MORE
 
 
 def _too_large(records: Sequence[bytes]) -> TransportError:

@@ -1,0 +1,298 @@
+"""Calls to a server over HTTP as generators: they yield what is to be done, are sent what came of it, and end.
+
+Nothing here does I/O, so both APIs drive the same code, and every fault can be tested without a socket.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeVar
+from urllib.parse import urlencode
+
+import orjson
+
+from ..blocking._reading import check_limit
+from ..blocking._serving import check_wait
+from ..errors import ProtocolError, TransportError
+from ..replication.live import backoff
+from ..replication.seed import check_cid
+from ..types import Change, Changes
+from ._address import Address
+from ._answers import DamagedError, Response, read_answer, read_change, read_changes, read_object
+from ._body import UnansweredError
+from ._events import EventReader
+
+T = TypeVar("T")
+
+#: Times that a call is repeated before it is given up.
+RETRIES = 3
+#: Seconds that a call waits at most before it is repeated: whoever asks for more is told at once.
+PATIENCE = 10.0
+#: Changes that are asked for at once.
+PAGE = 1000
+#: Redirects, within one server, that are followed.
+_HOPS = 3
+_REDIRECTS = (301, 302, 303, 307, 308)
+#: What may be over soon: the server, or a proxy before it, is busy, starting or stopping.
+_PASSING = (408, 425, 429, 502, 503, 504)
+_JSON = "application/json"
+_TOKEN = re.compile(r"[\x21-\x7e]{1,4096}")
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of a route.
+
+    Attributes:
+        method: The method.
+        path: What follows the address of the database.
+        query: What follows that.
+        body: A JSON document, encoded.
+        wait: Seconds that the server may keep it waiting.
+        is_repeatable: Whether to send it again when it may have been received.
+    """
+
+    method: str
+    path: str
+    query: Mapping[str, object] = field(default_factory=dict)
+    body: bytes | None = None
+    wait: float = 0
+    is_repeatable: bool = True
+
+
+class AskToken(NamedTuple):
+    """To be done: get the token, a new one if the last was refused. Send in the token, or ``None``."""
+
+    renew: bool
+
+
+class Send(NamedTuple):
+    """To be done: send a request. Send in the `Response`, or throw `UnansweredError`.
+
+    A stream of events comes without its body: see `Receive`.
+    """
+
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    body: bytes | None
+    wait: float
+
+
+class Sleep(NamedTuple):
+    """To be done: wait so many seconds."""
+
+    seconds: float
+
+
+class Receive(NamedTuple):
+    """To be done: receive more of the stream. Send in the bytes, none at its end, or throw `UnansweredError`."""
+
+
+class Deliver(NamedTuple):
+    """To be done: hand a change to whoever watches."""
+
+    change: Change
+
+
+Effect = AskToken | Send | Sleep | Receive | Deliver
+Doing = Generator[Effect, Any, T]
+
+
+class Calls:
+    """The verbs of a server.
+
+    Args:
+        address: Where it is.
+        retries: Times that a call is repeated.
+        rng: Draws a number from 0 to 1, for delays.
+    """
+
+    def __init__(self, address: Address, *, retries: int, rng: Callable[[], float] = random.random) -> None:
+        self._address = address
+        self._retries = retries
+        self._rng = rng
+
+    # ------------------------------------------------------------------------------------------------ verbs
+
+    def exchange(self, request: Mapping[str, Any], wait: float) -> Doing[dict[str, Any]]:
+        """See ``ServerVerbs.exchange``. Safe to repeat: the server knows a push that it has decided on."""
+        seconds = check_wait(wait)
+        query = {"wait": seconds} if seconds else {}
+        return read_object((yield from self._call(Call("POST", "/exchange", query, encode(request), seconds))))
+
+    def changes(self, cid: int, limit: int | None, wait: float) -> Doing[Changes]:
+        """See ``ServerVerbs.changes``."""
+        check_cid(cid)
+        check_limit(limit)
+        seconds = check_wait(wait)
+        found: list[Change] = []
+        while True:
+            # A server is asked for one change at least, if only to see whether there is any.
+            count = PAGE if limit is None else max(1, min(PAGE, limit - len(found)))
+            query = {"since": cid, "limit": count, **({"wait": seconds} if seconds and not found else {})}
+            call = Call("GET", "/changes", query, wait=seconds)
+            page = read_changes((yield from self._call(call)))
+            if page.cid < cid or len(page.changes) > count:
+                raise ProtocolError(f"the server's changes after CID {cid} are those of another question")
+            if limit == 0:
+                return Changes(cid, [], bool(page.changes))
+            found += page.changes
+            if not page.has_more or not page.changes or len(found) == limit:
+                return Changes(page.cid, found, page.has_more)
+            cid = page.cid
+
+    def change(self, cid: int, changes: Any) -> Doing[int]:
+        """See ``ServerVerbs.change``. Never repeated once it may have been received."""
+        body = encode({"cid": cid, "changes": [list(change) for change in changes]})
+        document = read_object((yield from self._call(Call("POST", "/change", body=body, is_repeatable=False))))
+        after = document.get("cid")
+        if type(after) is not int:
+            raise ProtocolError(f"the server's answer to a change cannot be read: {document!r:.80}")
+        return after
+
+    def info(self) -> Doing[dict[str, Any]]:
+        """What the server says of itself."""
+        return read_object((yield from self._call(Call("GET", ""))))
+
+    def watch(self, since: int | None) -> Doing[None]:
+        """See ``ServerVerbs.watch``. A connection that breaks is made again, behind the last change that came."""
+        if since is None:
+            since = (yield from self.info()).get("cid")
+        since = check_cid(since)
+        failures = 0
+        while True:
+            call = Call("GET", "/watch", {"since": since})
+            try:
+                yield from self._call(call, accept="text/event-stream")
+                reader = EventReader()
+                while data := (yield Receive()):
+                    for event in reader.feed(data):
+                        reached = _read_event_id(event.id)
+                        if reached > since:
+                            since, failures = reached, 0
+                        if event.data:
+                            change = read_change(_decode(event.data))
+                            change.cid = reached
+                            yield Deliver(change)
+                error = TransportError(f"{self._address.url} ended the stream of changes")
+            except UnansweredError as lost:
+                error = _transport_error(f"{self._address.url} ended the stream of changes: {lost}", lost)
+            failures += 1
+            yield Sleep(self._delay(error, failures))
+
+    # --------------------------------------------------------------------------------------------- one call
+
+    def _call(self, call: Call, *, accept: str = _JSON) -> Doing[Any]:
+        """The document that a call is answered with; nothing if it is a stream of events.
+
+        Raises:
+            TransportError: It was not answered, or refused.
+            LevelError: What the verb itself raises on a server.
+        """
+        token = yield AskToken(renew=False)
+        renewed, hops, failures = False, 0, 0
+        url = self._address.url + call.path + ("?" + urlencode(call.query) if call.query else "")
+        while True:
+            try:
+                response = yield Send(call.method, url, _headers(call, token, accept), call.body, call.wait)
+                if response.status in _REDIRECTS:
+                    hops += 1
+                    url = self._redirected(call, url, response, hops)
+                    continue
+                if response.status == 401 and not renewed:
+                    renewed = True
+                    fresh = yield AskToken(renew=True)
+                    if fresh is not None:
+                        token = fresh
+                        continue
+                if response.status == 200 and response.is_stream and accept == response.media_type:
+                    return None
+                return read_answer(response, self._address.url, token)
+            except UnansweredError as lost:
+                error = _transport_error(f"{self._address.url} could not be reached: {lost}", lost)
+                again = call.is_repeatable or not lost.sent
+            except DamagedError as damage:
+                error = _transport_error(f"{self._address.url} sent a damaged reply: {damage}", damage)
+                again = call.is_repeatable
+            except TransportError as refusal:
+                error = refusal
+                again = call.is_repeatable and refusal.status in _PASSING
+            if not again:
+                raise error
+            failures += 1
+            yield Sleep(self._delay(error, failures))
+
+    def _delay(self, error: TransportError, failures: int) -> float:
+        """Seconds until the next try.
+
+        Raises:
+            TransportError: There is none.
+        """
+        if failures > self._retries or (error.retry_after or 0) > PATIENCE:
+            raise error
+        return min(backoff(failures, error.retry_after, self._rng), PATIENCE)
+
+    def _redirected(self, call: Call, url: str, response: Response, hops: int) -> str:
+        location = response.headers.get("location", "")
+        target = self._address.redirected(url, location)
+        # A POST would arrive as a GET after any other redirect.
+        if target is None or hops > _HOPS or (call.method != "GET" and response.status not in (307, 308)):
+            raise TransportError(
+                f"{self._address.url} redirects to another place ({location[:100]!a}), which is not followed: a "
+                "captive portal or a proxy has answered, or the address is wrong",
+                status=response.status,
+            )
+        return target
+
+
+def encode(document: Mapping[str, Any]) -> bytes:
+    """A request as JSON."""
+    return orjson.dumps(document)
+
+
+def check_token(token: object) -> str:
+    """A token that a header can hold. What it is stands in no message.
+
+    Raises:
+        TypeError: Not a ``str``.
+        ValueError: It holds spaces, line breaks or characters beyond ASCII.
+    """
+    if not isinstance(token, str):
+        raise TypeError(f"a token is a str, or a callable that gives one, not a {type(token).__name__}")
+    if not _TOKEN.fullmatch(token):
+        raise ValueError("a token is one word of visible ASCII characters: this one is none")
+    return token
+
+
+def _headers(call: Call, token: str | None, accept: str) -> dict[str, str]:
+    encoding = "gzip" if accept == _JSON else "identity"
+    headers = {"Accept": accept, "Accept-Encoding": encoding, "User-Agent": "treehub-level"}
+    if call.body is not None:
+        headers["Content-Type"] = _JSON
+    if token is not None:
+        headers["Authorization"] = f"Bearer {token}"
+    return headers
+
+
+def _transport_error(message: str, cause: Exception) -> TransportError:
+    error = TransportError(message)
+    error.__cause__ = cause.__cause__ or cause
+    return error
+
+
+def _read_event_id(identity: str) -> int:
+    try:
+        return check_cid(int(identity))
+    except ValueError as error:
+        raise ProtocolError(f"an event of the server has no CID: {identity!r:.80}") from error
+
+
+def _decode(data: str) -> Any:
+    try:
+        return orjson.loads(data)
+    except ValueError as error:
+        raise ProtocolError(f"an event of the server is no JSON: {data!r:.80}") from error

@@ -1,0 +1,102 @@
+"""``sync DIR URL``: over HTTP, with a token that stands in no command line."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from treehub_level import Level, blocking
+
+from .conftest import Cli
+
+
+@pytest.fixture
+def served() -> Iterator[Any]:
+    """A server level, behind a socket: its ``url``, and the ``tokens`` that came."""
+    with blocking.Level("server", backend="memory", mode=Level.SERVER) as level:
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                made.tokens.append(self.headers["Authorization"])
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                answer = orjson.dumps(level.exchange(orjson.loads(body)))
+                self.send_response(200)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(answer)))
+                self.end_headers()
+                self.wfile.write(answer)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        made: Any = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        made.level = level
+        made.tokens = []
+        made.url = f"http://127.0.0.1:{made.server_address[1]}/v1/notes"
+        thread = threading.Thread(target=made.serve_forever)
+        thread.start()
+        yield made
+        made.shutdown()
+        thread.join()
+        made.server_close()
+
+
+def test_sync_takes_an_address(cli: Cli, served: Any) -> None:
+    served.level.put("yours", 1)
+    cli("put", "client", "mine", "2", "--mode", "client")
+    report = cli("sync", "client", served.url, "--json").json
+    assert (report["pulled"], report["pushed"]) == (1, 1)
+    assert served.level.query() == [("mine", 2), ("yours", 1)]
+    assert set(served.tokens) == {None}
+
+
+def test_the_token_comes_from_the_environment(cli: Cli, served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TREEHUB_LEVEL_TOKEN", "id.secret")
+    cli("sync", "client", served.url)
+    assert set(served.tokens) == {"Bearer id.secret"}
+
+
+def test_or_from_a_file_that_nobody_else_may_read(cli: Cli, served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TREEHUB_LEVEL_TOKEN", "another")
+    file = Path("token")
+    file.write_text("id.secret\n")
+    file.chmod(0o600)
+    cli("sync", "client", served.url, "--token-file", "token")
+    assert set(served.tokens) == {"Bearer id.secret"}
+    if sys.platform != "win32":
+        file.chmod(0o644)
+        run = cli("sync", "client", served.url, "--token-file", "token", "--json", code=1)
+        assert run.error["code"] == "CLI_TOKEN_FILE"
+        assert "chmod 600" in run.err
+        assert "secret" not in run.err
+
+
+def test_a_file_without_a_token_is_an_error(cli: Cli, served: Any) -> None:
+    Path("empty").touch(mode=0o600)
+    run = cli("sync", "client", served.url, "--token-file", "empty", "--json", code=1)
+    assert run.error["code"] == "CLI_TOKEN_FILE"
+    assert cli("sync", "client", served.url, "--token-file", "nowhere", "--json", code=1).error["code"] == "CLI_IO"
+
+
+def test_an_address_or_token_that_cannot_be_is_a_usage_error(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "/v1/NAME" in cli("sync", "client", "http://localhost/notes", code=2).err.replace("\n", "")
+    monkeypatch.setenv("TREEHUB_LEVEL_TOKEN", "id.secret")
+    run = cli("sync", "client", "http://example.org/v1/notes", code=2)
+    assert "--insecure" in run.err
+    assert "secret" not in run.err
+
+
+def test_a_server_that_is_not_there_is_an_error(cli: Cli) -> None:
+    cli("put", "client", "mine", "2", "--mode", "client")
+    run = cli("sync", "client", "http://127.0.0.1:9/v1/notes", "--json", code=1)
+    assert run.error["code"] == "LEVEL_TRANSPORT"
+    assert cli("get", "client", "mine").json == 2

@@ -1,0 +1,99 @@
+"""A server as httpx sees it, in this process: it answers properly, unless it is told to misbehave."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import orjson
+
+from treehub_level import blocking
+from treehub_level.errors import CIDMismatchError, LevelError, StoreMismatchError
+
+URL = "http://127.0.0.1:1/v1/notes"
+
+#: What stands in for an answer: a response, or what httpx raises, or what decides on the request.
+Fault = httpx.Response | Exception | Callable[[httpx.Request], "httpx.Response | None"]
+
+
+class Fake:
+    """A server over a level, behind a transport that can be tampered with.
+
+    Attributes:
+        requests: What came in.
+        faults: What happens to the next requests, one each; the rest is answered.
+        always: What happens to each request after those.
+    """
+
+    def __init__(self, level: blocking.Level) -> None:
+        self.level = level
+        self.requests: list[httpx.Request] = []
+        self.faults: deque[Fault] = deque()
+        self.always: Fault | None = None
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        response = self._respond(request)
+        if not hasattr(response, "_content"):
+            return response
+        return httpx.Response(response.status_code, headers=response.headers, stream=httpx.ByteStream(response.content))
+
+    def _respond(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        fault = self.faults.popleft() if self.faults else self.always
+        if isinstance(fault, Exception):
+            raise fault
+        if isinstance(fault, httpx.Response):
+            return fault
+        answer = fault(request) if fault is not None else None
+        return self.answer(request) if answer is None else answer
+
+    def answer(self, request: httpx.Request) -> httpx.Response:
+        """What a server answers that does its best."""
+        try:
+            return self._route(request)
+        except CIDMismatchError as error:
+            fields = {"code": error.code, "message": str(error), "expected": error.expected, "got": error.got}
+            return httpx.Response(409, json=fields)
+        except StoreMismatchError as error:
+            return httpx.Response(421, json={"code": error.code, "message": str(error)})
+        except LevelError as error:
+            return httpx.Response(400, json={"code": error.code, "message": str(error)})
+
+    def _route(self, request: httpx.Request) -> httpx.Response:
+        query = request.url.params
+        match request.method, request.url.path.removeprefix("/v1/notes"):
+            case "POST", "/exchange":
+                reply = self.level.exchange(orjson.loads(request.content))
+                return httpx.Response(409 if reply["kind"] in ("reset", "forked") else 200, json=reply)
+            case "GET", "/changes":
+                assert 1 <= int(query["limit"]) <= 1000
+                page = self.level.changes(int(query["since"]), int(query["limit"]))
+                changes = [list(change) for change in page.changes]
+                return httpx.Response(200, json={"cid": page.cid, "changes": changes, "has_more": page.has_more})
+            case "POST", "/change":
+                body = orjson.loads(request.content)
+                return httpx.Response(200, json={"cid": self.level.change(body["cid"], body["changes"])})
+            case "GET", "":
+                return httpx.Response(200, json={"server": "s", "cid": self.level.cid, "floor": 0, "mode": "server"})
+            case "GET", "/watch":
+                page = self.level.changes(int(query["since"]), None)
+                assert request.headers["accept"] == "text/event-stream"
+                events = [f"id: {change.cid}\ndata: {json.dumps(change)}\n\n" for change in page.changes]
+                return httpx.Response(200, content=": hello\n\n" + "".join(events), headers=STREAM)
+        return httpx.Response(404, json={"code": "LEVEL_NOT_FOUND", "message": "no such route"})
+
+
+STREAM = {"content-type": "text/event-stream"}
+
+
+def json_error(status: int, message: str = "no", **headers: Any) -> httpx.Response:
+    """A refusal, as a server makes it."""
+    return httpx.Response(status, json={"code": "LEVEL_TRANSPORT", "message": message}, headers=headers)
+
+
+def portal(status: int = 200) -> httpx.Response:
+    """What a captive portal answers."""
+    return httpx.Response(status, html="<html>Accept our terms</html>")

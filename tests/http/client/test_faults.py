@@ -1,0 +1,420 @@
+"""What a remote server does when the network, a proxy or the server misbehaves."""
+
+from __future__ import annotations
+
+import gzip
+import ssl
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from treehub_level import ForbiddenError, LevelError, ProtocolError, StateError, TransportError
+from treehub_level.http import _body, _calls
+
+from .fake import STREAM, URL, Fake, json_error, portal
+
+Remote = Callable[..., Any]
+
+#: Nothing was sent; it may have been.
+UNSENT: list[Exception] = [httpx.ConnectError("refused"), httpx.ConnectTimeout("slow"), httpx.PoolTimeout("busy")]
+LOST: list[Exception] = [
+    httpx.ReadTimeout("silence"),
+    httpx.WriteTimeout("stuck"),
+    httpx.ReadError(""),
+    httpx.WriteError("broken pipe"),
+    httpx.RemoteProtocolError("peer closed connection without sending complete message body"),
+    httpx.CloseError("x"),
+    httpx.DecodingError("x"),
+    OSError("x"),
+    ssl.SSLError("x"),
+]
+
+
+class Cut(httpx.SyncByteStream, httpx.AsyncByteStream):
+    """A body that breaks off after its first bytes."""
+
+    def __init__(self, data: bytes, error: Exception | None = None) -> None:
+        self._data = data
+        self._error = error
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield self._data
+        if self._error is not None:
+            raise self._error
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for data in self.__iter__():
+            yield data
+
+
+def name(fault: Exception) -> str:
+    return type(fault).__name__
+
+
+# -------------------------------------------------------------------------------------------------------- no answer
+
+
+@pytest.mark.parametrize("fault", UNSENT + LOST, ids=name)
+async def test_a_call_without_an_answer_is_repeated(remote: Remote, fake: Fake, fault: Exception) -> None:
+    fake.faults.extend([fault, fault])
+    assert (await remote().info())["cid"] == 0
+    assert len(fake.requests) == 3
+
+
+@pytest.mark.parametrize("fault", UNSENT + LOST, ids=name)
+async def test_it_is_given_up_after_a_few_times(remote: Remote, fake: Fake, fault: Exception) -> None:
+    fake.always = fault
+    with pytest.raises(TransportError, match="could not be reached") as raised:
+        await remote(retries=2).info()
+    assert raised.value.__cause__ is fault
+    assert raised.value.status is None
+    assert len(fake.requests) == 3
+
+
+@pytest.mark.parametrize("fault", LOST, ids=name)
+async def test_a_change_is_not_repeated_once_it_may_have_been_received(
+    remote: Remote, fake: Fake, fault: Exception
+) -> None:
+    fake.faults.append(fault)
+    with pytest.raises(TransportError):
+        await remote().change(0, [["a", 1]])
+    assert len(fake.requests) == 1
+
+
+@pytest.mark.parametrize("fault", UNSENT, ids=name)
+async def test_a_change_that_was_not_sent_is_repeated(remote: Remote, fake: Fake, fault: Exception) -> None:
+    fake.faults.append(fault)
+    assert await remote().change(0, [["a", 1]]) == 1
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 502, 503, 504])
+async def test_a_change_that_is_refused_for_now_is_not_repeated(remote: Remote, fake: Fake, status: int) -> None:
+    fake.faults.append(json_error(status))
+    with pytest.raises(TransportError):
+        await remote().change(0, [["a", 1]])
+    assert len(fake.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [Cut(b'{"server":'), Cut(b'{"server":', httpx.ReadError("cut")), Cut(b'{"server": "\xff"}')],
+    ids=["ended", "broken", "no text"],
+)
+async def test_a_reply_that_is_cut_off_is_asked_for_again(remote: Remote, fake: Fake, stream: Cut) -> None:
+    fake.faults.append(httpx.Response(200, headers={"content-type": "application/json"}, stream=stream))
+    assert (await remote().info())["cid"] == 0
+    fake.always = httpx.Response(200, headers={"content-type": "application/json"}, stream=stream)
+    with pytest.raises(TransportError):
+        await remote().info()
+
+
+# ------------------------------------------------------------------------------------------------- an answer like no
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 502, 503, 504])
+async def test_an_answer_that_says_to_come_again_is_obeyed(remote: Remote, fake: Fake, status: int) -> None:
+    fake.faults.extend([json_error(status), portal(status)])
+    assert (await remote().info())["cid"] == 0
+
+
+async def test_retry_after_is_waited_for(remote: Remote, fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float | None] = []
+
+    def backoff(failures: int, retry_after: float | None, rng: object) -> float:
+        asked.append(retry_after)
+        return 0.0
+
+    monkeypatch.setattr(_calls, "backoff", backoff)
+    fake.faults.extend([json_error(503, **{"retry-after": "3"}), json_error(429)])
+    await remote().info()
+    assert asked == [3.0, None]
+
+
+async def test_whoever_asks_for_more_patience_than_a_call_has_is_told_at_once(remote: Remote, fake: Fake) -> None:
+    fake.always = json_error(503, "restarting", **{"retry-after": "120"})
+    with pytest.raises(TransportError, match="restarting") as raised:
+        await remote().info()
+    assert (raised.value.status, raised.value.retry_after) == (503, 120.0)
+    assert len(fake.requests) == 1
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 405, 413, 415, 418, 500, 501])
+async def test_an_answer_that_says_no_is_final(remote: Remote, fake: Fake, status: int) -> None:
+    fake.always = json_error(status, "because")
+    with pytest.raises(TransportError, match=f"status {status}: because") as raised:
+        await remote().info()
+    assert raised.value.status == status
+    assert len(fake.requests) == 1
+
+
+async def test_what_the_token_does_not_allow_is_forbidden(remote: Remote, fake: Fake) -> None:
+    fake.always = httpx.Response(403, json={"code": "LEVEL_FORBIDDEN", "message": "not this key"})
+    with pytest.raises(ForbiddenError, match="not this key"):
+        await remote().change(0, [["a", 1]])
+
+
+@pytest.mark.parametrize("status", [404, 413])
+async def test_an_answer_without_a_reason_gets_one(remote: Remote, fake: Fake, status: int) -> None:
+    fake.always = portal(status)
+    with pytest.raises(TransportError, match=r"no such database|too large"):
+        await remote().info()
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"1", b'"x"', b"null"])
+async def test_an_answer_of_the_wrong_kind_is_a_protocol_error(remote: Remote, fake: Fake, body: bytes) -> None:
+    fake.always = httpx.Response(200, content=body, headers={"content-type": "application/json"})
+    for call in (remote().exchange({}), remote().changes(0), remote().change(0, []), remote().info()):
+        with pytest.raises((ProtocolError, TransportError)):
+            await call
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        {"cid": "1", "changes": [], "has_more": False},
+        {"cid": True, "changes": [], "has_more": False},
+        {"cid": 1, "changes": {}, "has_more": False},
+        {"cid": 1, "changes": [[]], "has_more": False},
+        {"cid": 1, "changes": [["a", 1, 2]], "has_more": False},
+        {"cid": 1, "changes": [[1]], "has_more": False},
+        {"cid": 1, "changes": [["a"]] * 101, "has_more": False},
+        {"cid": -1, "changes": [], "has_more": False},
+        {"cid": 1, "changes": []},
+    ],
+)
+async def test_changes_that_cannot_be_are_refused(remote: Remote, fake: Fake, page: Any) -> None:
+    fake.always = httpx.Response(200, json=page)
+    with pytest.raises(ProtocolError):
+        await remote().changes(0)
+
+
+# ----------------------------------------------------------------------------------------- somebody else's answer
+
+
+@pytest.mark.parametrize("status", [200, 203, 403, 409, 500])
+async def test_html_is_the_answer_of_a_captive_portal(remote: Remote, fake: Fake, status: int) -> None:
+    fake.always = portal(status)
+    with pytest.raises(TransportError, match="captive portal" if status != 403 else "does not allow") as raised:
+        await remote().info()
+    assert raised.value.status == status
+    assert len(fake.requests) == 1
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize(
+    "location",
+    [
+        "https://elsewhere.example/",
+        "//elsewhere.example/v1/notes",
+        "http://127.0.0.1:2/v1/notes",
+        "ftp://127.0.0.1:1/v1/notes",
+    ],
+)
+async def test_a_redirect_to_another_server_is_refused(remote: Remote, fake: Fake, status: int, location: str) -> None:
+    fake.always = httpx.Response(status, headers={"location": location})
+    with pytest.raises(TransportError, match="redirects to another place") as raised:
+        await remote(token="secret").exchange({})
+    assert raised.value.status == status
+    assert {str(request.url.copy_with(path="/", query=None)) for request in fake.requests} == {"http://127.0.0.1:1/"}
+
+
+async def test_a_redirect_that_loses_encryption_is_refused(remote: Remote, fake: Fake) -> None:
+    fake.always = httpx.Response(308, headers={"location": "http://example.org/v1/notes"})
+    with pytest.raises(TransportError, match="redirects"):
+        await remote("https://example.org/v1/notes", token="secret").info()
+    assert len(fake.requests) == 1
+
+
+async def test_a_redirect_within_the_server_is_followed(remote: Remote, fake: Fake) -> None:
+    fake.faults.append(httpx.Response(307, headers={"location": "/v1/notes/change?moved=1"}))
+    assert await remote(token="secret").change(0, [["a", 1]]) == 1
+    assert [request.headers["authorization"] for request in fake.requests] == ["Bearer secret"] * 2
+    assert fake.requests[1].content == fake.requests[0].content
+
+
+async def test_redirects_in_a_circle_end(remote: Remote, fake: Fake) -> None:
+    fake.always = httpx.Response(308, headers={"location": "/v1/notes"})
+    with pytest.raises(TransportError, match="redirects"):
+        await remote().info()
+    assert len(fake.requests) < 10
+
+
+async def test_cookies_are_not_kept(remote: Remote, fake: Fake) -> None:
+    fake.faults.append(json_error(503, **{"set-cookie": "portal=1; Path=/"}))
+    await remote().info()
+    assert "cookie" not in fake.requests[1].headers
+
+
+# ------------------------------------------------------------------------------------------------------------- bodies
+
+
+def compressed(data: bytes) -> httpx.Response:
+    headers = {"content-type": "application/json", "content-encoding": "gzip"}
+    return httpx.Response(200, headers=headers, stream=Cut(data))
+
+
+async def test_a_compressed_reply_is_read(remote: Remote, fake: Fake) -> None:
+    fake.faults.append(compressed(gzip.compress(b'{"cid": 7}')))
+    assert await remote().info() == {"cid": 7}
+    assert fake.requests[0].headers["accept-encoding"] == "gzip"
+
+
+@pytest.mark.parametrize("data", [gzip.compress(b'{"cid": 7}' * 9)[:-9], b"no gzip at all"])
+async def test_a_compressed_reply_that_is_damaged_is_asked_for_again(remote: Remote, fake: Fake, data: bytes) -> None:
+    fake.faults.append(compressed(data))
+    assert (await remote().info())["cid"] == 0
+
+
+async def test_a_compression_that_was_not_asked_for_is_refused(remote: Remote, fake: Fake) -> None:
+    fake.always = httpx.Response(200, headers={"content-encoding": "br"}, stream=Cut(b"x"))
+    with pytest.raises(TransportError, match="encoded as 'br'"):
+        await remote().info()
+
+
+async def test_a_reply_over_the_limit_is_refused(remote: Remote, fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_body, "MAX_REPLY", 1000)
+    fake.faults.append(httpx.Response(200, json={"x": "y" * 990}))
+    assert await remote().info()
+    fake.always = httpx.Response(200, json={"x": "y" * 1000})
+    fake.requests.clear()
+    with pytest.raises(TransportError, match="more than 1,000 bytes"):
+        await remote().info()
+    assert len(fake.requests) == 1
+
+
+async def test_a_decompression_bomb_is_not_inflated(remote: Remote, fake: Fake) -> None:
+    bomb = gzip.compress(b"0" * (200 << 20), compresslevel=9)
+    fake.always = compressed(bomb)
+    with pytest.raises(TransportError, match="more than"):
+        await remote().info()
+
+
+def test_a_body_that_comes_drop_by_drop_is_given_up() -> None:
+    body = _body.Body({})
+    for _ in range(100):
+        body.feed(b"x", -1.0)
+    body.feed(b"x" * 4096, 1.0)
+    with pytest.raises(_body.UnansweredError, match="too slowly"):
+        body.feed(b"x", 2.0)
+
+
+# ------------------------------------------------------------------------------------------------------------- tokens
+
+
+async def test_a_token_is_sent_as_a_bearer(remote: Remote, fake: Fake) -> None:
+    await remote(token="id.secret").info()
+    await remote().info()
+    assert [request.headers.get("authorization") for request in fake.requests] == ["Bearer id.secret", None]
+
+
+async def test_a_callable_gives_the_token_once(remote: Remote, fake: Fake) -> None:
+    tokens = iter(["one", "two"])
+    server = remote(token=lambda: next(tokens))
+    await server.info()
+    await server.info()
+    assert [request.headers["authorization"] for request in fake.requests] == ["Bearer one"] * 2
+
+
+async def test_a_token_that_is_refused_is_asked_for_once_more(remote: Remote, fake: Fake) -> None:
+    tokens = iter(["one", "two", "three"])
+    server = remote(token=lambda: next(tokens))
+    fake.faults.append(json_error(401))
+    await server.info()
+    fake.faults.extend([json_error(401), json_error(401)])
+    with pytest.raises(TransportError, match="status 401") as raised:
+        await server.info()
+    assert raised.value.status == 401
+    seen = [request.headers["authorization"].removeprefix("Bearer ") for request in fake.requests]
+    assert seen == ["one", "two", "two", "three"]
+
+
+async def test_a_fixed_token_that_is_refused_is_not_sent_again(remote: Remote, fake: Fake) -> None:
+    fake.always = json_error(401)
+    with pytest.raises(TransportError):
+        await remote(token="id.secret").info()
+    assert len(fake.requests) == 1
+
+
+@pytest.mark.parametrize("token", ["", "two words", "line\nbreak", "ключ", "x" * 5000])
+async def test_a_token_that_no_header_can_hold_is_refused_and_not_shown(remote: Remote, token: str) -> None:
+    with pytest.raises(ValueError, match="one word of visible ASCII") as raised:
+        remote(token=token)
+    assert not token or token not in str(raised.value)
+    with pytest.raises(ValueError, match="one word of visible ASCII"):
+        await remote(token=lambda: token).info()
+    with pytest.raises(TypeError, match="not a bytes"):
+        await remote(token=lambda: b"x").info()
+
+
+async def test_no_message_holds_the_token_even_if_the_server_repeats_it(remote: Remote, fake: Fake) -> None:
+    faults: list[Any] = [json_error(400, "your token id.secret is bad"), json_error(401), portal(), UNSENT[0]]
+    for fake.always in faults:
+        with pytest.raises(LevelError) as raised:
+            await remote(token="id.secret", retries=0).info()
+        error: BaseException | None = raised.value
+        while error is not None:
+            assert "secret" not in str(error)
+            assert "secret" not in repr(error)
+            error = error.__cause__ or error.__context__
+
+
+async def test_what_the_server_says_is_shown_short_and_on_one_line(remote: Remote, fake: Fake) -> None:
+    fake.always = json_error(400, "a\n\x1b[31mb" + "x" * 10_000)
+    with pytest.raises(TransportError) as raised:
+        await remote().info()
+    assert str(raised.value).isprintable()
+    assert len(str(raised.value)) < 500
+
+
+@pytest.mark.parametrize("options", [{"timeout": 0}, {"timeout": "1"}, {"retries": -1}, {"retries": 1.5}])
+async def test_options_that_cannot_be_are_refused(remote: Remote, options: Any) -> None:
+    with pytest.raises(ValueError, match=r"timeout|retries"):
+        remote(**options)
+
+
+# -------------------------------------------------------------------------------------------------------------- watch
+
+
+async def test_a_watch_that_cannot_connect_is_given_up(remote: Remote, fake: Fake) -> None:
+    fake.always = httpx.ConnectError("refused")
+    with pytest.raises(TransportError):
+        await anext(remote().watch(since=0))
+
+
+async def test_a_watch_whose_streams_end_at_once_is_given_up(remote: Remote, fake: Fake) -> None:
+    fake.always = httpx.Response(200, headers=STREAM, stream=Cut(b": hello\n\n"))
+    with pytest.raises(TransportError, match="ended the stream"):
+        await anext(remote().watch(since=0))
+    assert len(fake.requests) == 4
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"id: x\ndata: [1]\n\n",
+        b"data: [1]\n\n",
+        b"id: 1\ndata: {\n\n",
+        b"id: 1\ndata: []\n\n",
+        b"id: 1\ndata: \xff\n\n",
+    ],
+)
+async def test_an_event_that_cannot_be_is_a_protocol_error(remote: Remote, fake: Fake, data: bytes) -> None:
+    fake.always = httpx.Response(200, headers=STREAM, stream=Cut(data))
+    with pytest.raises(ProtocolError):
+        await anext(remote().watch(since=0))
+
+
+async def test_a_watch_answered_by_a_portal_is_an_error(remote: Remote, fake: Fake) -> None:
+    fake.always = portal()
+    with pytest.raises(TransportError, match="captive portal"):
+        await anext(remote().watch(since=0))
+
+
+async def test_a_watch_of_a_closed_connection_is_an_error(remote: Remote) -> None:
+    one = remote()
+    await one.close()
+    with pytest.raises(StateError):
+        await anext(one.watch(since=0))
+    assert URL in repr(one)

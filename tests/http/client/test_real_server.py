@@ -1,0 +1,155 @@
+"""The client and the server together, over sockets: what the doubles in this folder cannot prove."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import pytest
+from bridge import Bridge
+from waiting import PATIENCE, until
+
+from treehub_level import Change, CIDMismatchError, ForbiddenError, Level, TransportError, blocking
+from treehub_level.http import RemoteServer, Tokens
+from treehub_level.http import blocking as http_blocking
+
+from ..processes import ServerProcess
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A server that asks for tokens: its ``url``, and one token that may ``write``, one that may ``read``."""
+    folder = tmp_path_factory.mktemp("served")
+    tokens = Tokens(str(folder / "tokens"))
+    write, read = tokens.add(databases=["notes"], write=True), tokens.add(databases=["notes"])
+    made: Any = ServerProcess(folder / "stores", "--tokens", str(folder / "tokens"))
+    made.write, made.read = write, read
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+async def remote(served: Any) -> AsyncIterator[RemoteServer]:
+    async with RemoteServer(served.url, token=served.write) as made:
+        yield made
+
+
+@pytest.fixture
+async def open_client() -> AsyncIterator[Callable[[str], Any]]:
+    """Opens asyncio clients."""
+    levels = []
+
+    async def open_one(name: str) -> Level:
+        level = Level(name, backend="memory", mode=Level.CLIENT)
+        await level.open()
+        levels.append(level)
+        return level
+
+    yield open_one
+    for level in levels:
+        await level.close()
+
+
+async def test_two_clients_meet_at_the_server(remote: RemoteServer, open_client: Any) -> None:
+    one, two = await open_client("one"), await open_client("two")
+    await one.load((f"meet/{n:04}", {"🙂": n, "text": "x" * 500}) for n in range(2500))
+    await one.sync(remote)
+    report = await two.sync(remote)
+    assert report.pulled >= 2500
+    assert await two.query(prefix="meet/") == await one.query(prefix="meet/")
+
+
+def test_the_blocking_twin_synchronises(served: Any) -> None:
+    with (
+        blocking.Level("client", backend="memory", mode=Level.CLIENT) as client,
+        http_blocking.RemoteServer(served.url, token=served.write) as remote,
+    ):
+        client.put("blocking", 1)
+        assert client.sync(remote).pushed == 1
+        assert remote.info()["cid"] == client.cid
+
+
+async def test_the_seed_s_verbs(remote: RemoteServer) -> None:
+    cid = (await remote.info())["cid"]
+    assert await remote.change(cid, [Change("seed", "ä\n"), ["gone", 1], ["gone/2", None]]) == cid + 3
+    page = await remote.changes(cid, limit=2)
+    assert page == (cid + 2, [["seed", "ä\n"], ["gone", 1]], True)
+    assert await remote.changes(cid, limit=0) == (cid, [], True)
+    assert len((await remote.changes(0, limit=None)).changes) == cid + 3
+    with pytest.raises(CIDMismatchError) as raised:
+        await remote.change(cid, [["late", 1]])
+    assert (raised.value.expected, raised.value.got) == (cid + 3, cid)
+
+
+async def test_changes_waits(remote: RemoteServer) -> None:
+    cid = (await remote.info())["cid"]
+    assert await remote.changes(cid, wait=0.05) == (cid, [], False)
+    waiting = asyncio.ensure_future(remote.changes(cid, wait=60))
+    await asyncio.sleep(0.05)
+    await remote.change(cid, [["waited for", 1]])
+    assert (await asyncio.wait_for(waiting, PATIENCE)).changes == [["waited for", 1]]
+
+
+async def test_a_watch_gives_what_was_and_what_happens(remote: RemoteServer) -> None:
+    cid = (await remote.info())["cid"]
+    await remote.change(cid, [["watched", "a\nb"]])
+    watching = remote.watch(since=cid)
+    first = await asyncio.wait_for(anext(watching), PATIENCE)
+    await remote.change(cid + 1, [["watched"]])
+    second = await asyncio.wait_for(anext(watching), PATIENCE)
+    await watching.aclose()
+    assert [(change.cid, change) for change in (first, second)] == [
+        (cid + 1, ["watched", "a\nb"]),
+        (cid + 2, Change.deletion("watched")),
+    ]
+
+
+def test_a_blocking_watch_gives_what_was(served: Any) -> None:
+    with http_blocking.RemoteServer(served.url, token=served.write) as remote:
+        cid = remote.info()["cid"]
+        remote.change(cid, [["watched", 1]])
+        watching = remote.watch(since=cid)
+        assert next(watching) == ["watched", 1]
+        watching.close()
+
+
+async def test_who_may_not_is_told_so(served: Any, open_client: Any) -> None:
+    client = await open_client("client")
+    for token, status in ((None, 401), ("no.token", 401)):
+        async with RemoteServer(served.url, token=token) as stranger:
+            with pytest.raises(TransportError) as raised:
+                await client.sync(stranger)
+            assert raised.value.status == status
+    async with RemoteServer(served.url.replace("notes", "other"), token=served.write) as elsewhere:
+        with pytest.raises(TransportError, match="no such database"):
+            await client.sync(elsewhere)
+    async with RemoteServer(served.url, token=served.read) as reader:
+        await client.sync(reader)
+        await client.put("mine", 1)
+        with pytest.raises(ForbiddenError):
+            await client.sync(reader)
+
+
+@pytest.mark.parametrize("api", ["async", "blocking"])
+async def test_live_sessions_see_each_others_writes(served: Any, api: str) -> None:
+    def client(name: str) -> Any:
+        level: Any = (Level if api == "async" else blocking.Level)(name, backend="memory", mode=Level.CLIENT)
+        return level if api == "async" else Bridge(level)
+
+    made: Any = RemoteServer if api == "async" else http_blocking.RemoteServer
+    remotes = [made(served.url, token=lambda: served.write) for _ in range(2)]
+    async with client("one") as one, client("two") as two, one.live(remotes[0]), two.live(remotes[1]):
+        for n in range(6):
+            writer, reader = (one, two) if n % 2 else (two, one)
+            await writer.put(f"ping {api}", n)
+
+            async def arrived(reader: Any = reader, n: int = n) -> bool:
+                return bool(await reader.get(f"ping {api}") == n)
+
+            await until(arrived)
+    for remote in remotes:
+        if api == "async":
+            await remote.close()
+        else:
+            remote.close()

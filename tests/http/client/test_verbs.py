@@ -1,0 +1,158 @@
+"""A remote server has the verbs of a level in SERVER mode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+
+from treehub_level import Change, CIDMismatchError, Level, ProtocolError, Put, StateError, StoreMismatchError, blocking
+
+from .fake import STREAM, URL, Fake
+
+Remote = Callable[..., Any]
+
+
+async def take(watching: Any, count: int) -> list[Any]:
+    taken = []
+    async for change in watching:
+        taken.append((change.cid, change))
+        if len(taken) == count:
+            break
+    await watching.aclose()
+    return taken
+
+
+async def test_exchange_carries_a_request_and_its_reply(remote: Remote, fake: Fake) -> None:
+    fake.level.put("a", {"ключ": [1, None, "🙂"]})
+    request = {
+        "protocol": 1, "server": None, "client": "c" * 32, "cid": 0, "hi": 0, "epochs": [], "seq": 1,
+        "nonce": "0" * 32, "changes": [["b", 1]], "limit": 1000, "reset": False, "keys_after": None,
+    }  # fmt: skip
+    reply = await remote().exchange(request)
+    assert reply["page"] == [[1, ["a", {"ключ": [1, None, "🙂"]}]]]
+    assert fake.level.get("b") == 1
+    (sent,) = fake.requests
+    assert (sent.method, sent.url.path) == ("POST", "/v1/notes/exchange")
+    assert sent.headers["content-type"] == "application/json"
+    assert orjson.loads(sent.content) == request
+
+
+async def test_exchange_asks_the_server_to_wait(remote: Remote, fake: Fake) -> None:
+    one = remote(timeout=20.0)
+    with pytest.raises(ProtocolError):
+        await one.exchange({}, wait=7.5)
+    (sent,) = fake.requests
+    assert sent.url.params["wait"] == "7.5"
+    assert sent.extensions["timeout"] == {"connect": 10.0, "read": 27.5, "write": 20.0, "pool": 20.0}
+
+
+@pytest.mark.parametrize("wait", [-1, 61, float("nan"), "1", True])
+async def test_a_wait_that_cannot_be_is_refused_here(remote: Remote, fake: Fake, wait: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match="wait is"):
+        await remote().exchange({}, wait=wait)
+    with pytest.raises((TypeError, ValueError), match="wait is"):
+        await remote().changes(0, wait=wait)
+    assert fake.requests == []
+
+
+async def test_changes_returns_a_page(remote: Remote, fake: Fake) -> None:
+    fake.level.batch([Put(f"k{n}", n) for n in range(5)])
+    fake.level.delete("k0")
+    page = await remote().changes(3, limit=2, wait=1)
+    assert page == (5, [["k3", 3], ["k4", 4]], True)
+    assert isinstance(page.changes[0], Change)
+    assert (await remote().changes(5)).changes == [Change.deletion("k0")]
+    assert await remote().changes(6) == (6, [], False)
+    assert await remote().changes(0, limit=0) == (0, [], True)
+
+
+async def test_changes_without_a_limit_asks_page_after_page(remote: Remote, fake: Fake) -> None:
+    fake.level.load((f"k{n:04}", n) for n in range(2345))
+    page = await remote().changes(0, limit=None)
+    assert (page.cid, len(page.changes), page.has_more) == (2345, 2345, False)
+    assert len(fake.requests) == 3
+    assert (await remote().changes(0, limit=1001)).cid == 1001
+
+
+async def test_change_pushes(remote: Remote, fake: Fake) -> None:
+    assert await remote().change(0, [Change("a", 1), ["b", 2], Change.deletion("c")]) == 3
+    assert fake.level.query() == [("a", 1), ("b", 2)]
+
+
+async def test_a_change_from_another_cid_is_a_mismatch(remote: Remote, fake: Fake) -> None:
+    fake.level.put("a", 1)
+    with pytest.raises(CIDMismatchError) as raised:
+        await remote().change(0, [["b", 1]])
+    assert (raised.value.expected, raised.value.got) == (1, 0)
+
+
+async def test_info_says_what_the_server_says(remote: Remote, fake: Fake) -> None:
+    fake.level.put("a", 1)
+    assert (await remote().info())["cid"] == 1
+
+
+async def test_watch_gives_the_changes_with_their_cids(remote: Remote, fake: Fake) -> None:
+    fake.level.put("a", "line\nbreak")
+    fake.level.delete("a")
+    taken = await take(remote().watch(since=0), 2)
+    assert taken == [(1, ["a", "line\nbreak"]), (2, ["a"])]
+
+
+async def test_watch_goes_on_where_the_connection_broke(remote: Remote, fake: Fake) -> None:
+    fake.level.put("a", 1)
+    watching = remote(retries=9).watch(since=0)
+    taken = [await anext(watching)]
+    fake.level.put("b", 2)
+    taken += [await anext(watching)]
+    await watching.aclose()
+    assert taken == [["a", 1], ["b", 2]]
+    assert [request.url.params["since"] for request in fake.requests] == ["0", "1"]
+
+
+async def test_watch_goes_on_behind_what_it_was_not_shown(remote: Remote, fake: Fake) -> None:
+    fake.faults.append(httpx.Response(200, headers=STREAM, content="id: 7\n\n: hello\n\nid: 9\n\n"))
+    fake.faults.append(httpx.Response(200, headers=STREAM, content='id: 10\ndata: ["a", 1]\n\n'))
+    assert await take(remote().watch(since=0), 1) == [(10, ["a", 1])]
+    assert [request.url.params["since"] for request in fake.requests] == ["0", "9"]
+
+
+async def test_watch_begins_now_unless_told_otherwise(remote: Remote, fake: Fake) -> None:
+    fake.level.put("old", 1)
+
+    def answer_then_write(request: httpx.Request) -> httpx.Response:
+        answer = fake.answer(request)
+        fake.level.put("new", 2)
+        return answer
+
+    fake.faults.append(answer_then_write)
+    assert await take(remote().watch(), 1) == [(2, ["new", 2])]
+
+
+async def test_errors_of_the_server_are_those_of_a_level(remote: Remote, fake: Fake) -> None:
+    with pytest.raises(ProtocolError, match="protocol"):
+        await remote().exchange({})
+    with pytest.raises(CIDMismatchError):
+        await remote().changes(7)
+    fake.level.put("a", 1)
+    with blocking.Level("client", backend="memory", mode=Level.CLIENT) as client, pytest.raises(StoreMismatchError):
+        client.sync(fake.level)
+        talk = client._session(True, True, "reset", None)[0]
+        await remote().exchange({**next(talk), "server": "f" * 32})
+
+
+async def test_a_server_that_was_closed_here_is_not_asked(remote: Remote, fake: Fake) -> None:
+    one = remote()
+    await one.close()
+    with pytest.raises(StateError, match="was closed"):
+        await one.info()
+    assert fake.requests == []
+
+
+async def test_its_repr_names_the_address_and_no_token(remote: Remote) -> None:
+    assert URL in repr(remote(token="secret"))
+    assert "secret" not in repr(remote(token="secret"))
+    assert remote().url == URL

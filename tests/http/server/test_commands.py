@@ -1,0 +1,155 @@
+"""``treehub-level serve`` and ``token``: what they refuse, and what they print."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from treehub_level import Level, blocking
+from treehub_level.cli import app
+from treehub_level.http import Tokens
+from treehub_level.http.serving import Address, is_loopback
+
+pytestmark = pytest.mark.once
+
+
+def run(*args: str, code: int = 0) -> Any:
+    result = CliRunner().invoke(app, list(args), catch_exceptions=False)
+    assert result.exit_code == code, result.output
+    return result
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "500")
+
+
+# ------------------------------------------------------------------------------------------------------ token
+
+
+def test_a_token_is_printed_once_listed_and_revoked() -> None:
+    made = run("token", "add", "tokens", "--database", "notes", "--write", "--name", "alice").stdout.strip()
+    id = made.partition(".")[0]
+    assert Tokens("tokens").find(made) is not None
+    listed = run("token", "list", "tokens").stdout
+    assert listed == f"{id}\talice\twrite\tnotes\tall keys\tfor ever\n"
+    assert run("token", "revoke", "tokens", id).stdout == f"revoked {id}\n"
+    assert run("token", "list", "tokens").stdout == ""
+    assert "there is no token" in run("token", "revoke", "tokens", id, code=1).stderr
+
+
+def test_tokens_are_listed_in_json() -> None:
+    made = json.loads(
+        run("token", "add", "tokens", "--database", "*", "--prefix", "mine/", "--days", "1", "--json").stdout
+    )
+    (listed,) = [json.loads(line) for line in run("token", "list", "tokens", "--json").stdout.splitlines()]
+    assert made["token"].startswith(listed["id"] + ".")
+    assert listed.keys() == {"id", "name", "databases", "write", "prefix", "expires", "expired", "created"}
+    assert (listed["databases"], listed["write"], listed["prefix"], listed["expired"]) == (["*"], False, "mine/", False)
+    assert "secret" not in listed
+    assert "digest" not in listed
+
+
+def test_an_expired_token_is_listed_as_such() -> None:
+    run("token", "add", "tokens", "--database", "*", "--days", "0")
+    assert "all databases\tall keys\texpired 20" in run("token", "list", "tokens").stdout
+
+
+@pytest.mark.parametrize("options", [[], ["--database", "No"], ["--database", "*", "--name", ""]])
+def test_a_token_for_nothing_is_a_usage_error(options: list[str]) -> None:
+    run("token", "add", "tokens", *options, code=2)
+
+
+def test_a_file_that_is_not_there_is_an_error() -> None:
+    assert "cannot be read" in run("token", "list", "absent", code=1).stderr
+
+
+# ------------------------------------------------------------------------------------------------------ serve
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.10", "::1", "localhost", "LOCALHOST"])
+def test_the_loopback_interface_needs_no_protection(host: str) -> None:
+    assert is_loopback(host)
+    Address(host=host).check(None)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org", "localhost.x", "127.0.0.1.x", ""])
+def test_any_other_address_needs_tokens_and_tls_or_to_be_called_insecure(host: str) -> None:
+    tokens = Tokens("tokens")
+    assert not is_loopback(host)
+    for address, given in (
+        (Address(host=host), None),
+        (Address(host=host), tokens),
+        (Address(host=host, certificate="cert.pem"), None),
+    ):
+        with pytest.raises(ValueError, match="can be reached from other machines"):
+            address.check(given)
+    Address(host=host, certificate="cert.pem").check(tokens)
+    Address(host=host, insecure=True).check(None)
+
+
+def test_an_address_without_protection_is_a_usage_error_before_anything_is_made() -> None:
+    error = run("serve", "stores", "--create", "notes", "--host", "0.0.0.0", code=2).stderr
+    assert "has no tokens and no certificate" in error
+    assert not Path("stores").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (["absent"], 1, "there is no such directory"),
+        ([".", "--create", "../a"], 2, "cannot name a database"),
+        ([".", "--tokens", "absent"], 1, "cannot be read"),
+        ([".", "--tls-cert", "absent"], 1, "No such file"),
+        ([".", "--tls-key", "key.pem"], 2, "--tls-cert"),
+        ([".", "--create", "client"], 1, "CLIENT mode"),
+    ],
+)
+def test_what_cannot_be_served_is_said_in_one_line(options: list[str], code: int, message: str) -> None:
+    with blocking.Level("client", mode=Level.CLIENT):
+        pass
+    error = run("serve", *options, "--port", "0", code=code).stderr
+    assert message in error
+    assert "Traceback" not in error
+
+
+WITHOUT = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"httpx", "starlette", "uvicorn", "prometheus_client", "zstandard"}:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Absent())
+"""
+
+
+def test_without_the_extra_all_else_works_and_what_to_install_is_said() -> None:
+    code = f"""{WITHOUT}
+import treehub_level, treehub_level.http
+from treehub_level.http import Hub, Tokens
+try:
+    treehub_level.http.create_app
+except ModuleNotFoundError as error:
+    print(error)
+from treehub_level.cli import main
+sys.argv = ["treehub-level", "serve", "."]
+main()
+"""
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert 'pip install "treehub-level[server]"' in done.stdout
+    assert "error: a server needs" in done.stderr
+    assert 'pip install "treehub-level[server]"' in done.stderr
+
+
+def test_importing_the_package_imports_no_web_framework() -> None:
+    code = "import sys, treehub_level, treehub_level.http; print(sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"starlette", "uvicorn", "httpx", "prometheus_client", "zstandard"} & set(eval(done.stdout))

@@ -1,0 +1,307 @@
+"""Bodies that mean no good: too large, too deep, contradictory, of any type. None may write, and none is a 500."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import orjson
+import pytest
+import zstandard
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from served import Conversation, Served, request
+
+from treehub_level.errors import InvalidValueError, ProtocolError
+from treehub_level.http import bodies
+from treehub_level.http.limits import Limits
+
+JSON = {"content-type": "application/json"}
+settled = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+anything = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.sampled_from([-1, 2**53, 2**64, 10**400, "", "\0", "!", "x" * 2000, "\ud800"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=6,
+)
+PUSH = request(changes=[["a", 1], ["b"]], epochs=[["e", 0]], hi=0)
+
+
+async def refused(served: Served, method: str, path: str, body: bytes, **headers: str) -> httpx.Response:
+    """Send a body, and see that the answer is a refusal, that it is JSON, and that nothing was written."""
+    before = served.raw()
+    response = await served.client.request(method, path, content=body, headers={**JSON, **headers})
+    assert 400 <= response.status_code < 500, response.text
+    assert response.json().keys() >= {"code", "message"}
+    assert len(response.content) < 2000
+    assert served.raw() == before
+    return response
+
+
+def mutated(message: dict[str, Any], place: int, value: Any) -> Any:
+    """A message with something else in one of its places: a field, something within it, or all of it."""
+    places: list[tuple[Any, Any]] = []
+
+    def walk(node: Any) -> None:
+        for key in node if isinstance(node, dict) else range(len(node)):
+            places.append((node, key))
+            if isinstance(node[key], (dict, list)):
+                walk(node[key])
+
+    copied = json.loads(json.dumps(message))
+    walk(copied)
+    if place >= len(places):
+        return value
+    node, key = places[place]
+    node[key] = value
+    return copied
+
+
+@settled
+@given(place=st.integers(0, 24), value=anything)
+async def test_an_exchange_with_anything_in_any_place_is_answered_or_refused(
+    served: Served, place: int, value: Any
+) -> None:
+    await answered_or_refused(served, "/v1/notes/exchange", mutated(PUSH, place, value))
+
+
+@settled
+@given(place=st.integers(0, 8), value=anything)
+async def test_a_push_of_the_seeds_with_anything_in_any_place_is_answered_or_refused(
+    served: Served, place: int, value: Any
+) -> None:
+    message = {"cid": served.levels["notes"].cid, "changes": [["a", 1], ["b"]]}
+    await answered_or_refused(served, "/v1/notes/change", mutated(message, place, value))
+
+
+async def answered_or_refused(served: Served, path: str, message: Any) -> None:
+    before = served.raw()
+    # The standard library writes what orjson would not: NaN, numbers of any length, lone surrogates.
+    response = await served.client.post(path, content=json.dumps(message).encode(), headers=JSON)
+    assert response.status_code < 500, response.text
+    if response.status_code >= 400:
+        assert served.raw() == before
+        assert response.json().keys() >= {"code", "message"} or response.json()["kind"] in ("reset", "forked")
+
+
+async def test_an_error_that_nobody_expects_is_noticed(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> Any:
+        raise TypeError("'int' object is not subscriptable: secret")
+
+    monkeypatch.setattr(bodies.Bodies, "json", broken)
+    response = await served.client.post("/v1/notes/exchange", json=PUSH)
+    assert response.status_code == 500
+    assert "secret" not in response.text
+
+
+@settled
+@given(key=st.text(max_size=12), value=anything)
+async def test_an_entry_of_any_key_and_value_is_stored_or_refused(served: Served, key: str, value: Any) -> None:
+    before = served.raw()
+    path = "/v1/notes/entries/" + quote(key.encode("utf-8", "surrogatepass"), safe="")
+    response = await served.client.put(path, content=json.dumps(value).encode(), headers=JSON)
+    assert response.status_code in (204, 400), response.text
+    if response.status_code == 204:
+        assert (await served.client.get(path)).json() == orjson.loads(json.dumps(value))
+    else:
+        assert served.raw() == before
+
+
+@pytest.mark.parametrize("path", ["/v1/notes/exchange", "/v1/notes/change", "/v1/notes/entries/a"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"nul",
+        b"NaN",
+        b"\xff",
+        b'"\xed\xa0\x80"',
+        b"1 2",
+        b"[" * 100_000,
+        b"[" * 300 + b"]" * 300,
+        b'{"a":' * 500 + b"1" + b"}" * 500,
+        b'{"a":1,"a":2}',
+        b'[{"a":{"b":1,"b":1}}]',
+        b'{"a":1,"\\u0061":2,"c":"\\u003a"}',
+        b'{"a":1,"a":":","b":"\\u003A"}',
+    ],
+    ids=lambda body: repr(body[:24]) if isinstance(body, bytes) else body,
+)
+async def test_what_is_no_json_or_contradicts_itself_is_refused(served: Served, path: str, body: bytes) -> None:
+    response = await refused(served, "PUT" if "entries" in path else "POST", path, body)
+    assert response.json()["code"] == ProtocolError.code
+
+
+@pytest.mark.parametrize("body", [b'{"a":1,"a":2}', b'{"a":1,"a":":","b":"\\u003A"}'])
+async def test_a_parser_that_keeps_the_last_of_two_members_is_noticed(
+    served: Served, monkeypatch: pytest.MonkeyPatch, body: bytes
+) -> None:
+    monkeypatch.setattr(bodies, "_says_all", lambda *_: True)
+    with pytest.raises(AssertionError):
+        await refused(served, "PUT", "/v1/notes/entries/a", body)
+
+
+@pytest.mark.parametrize("value", ['{"a":1,"b":{"a":":::"}}', '[":",":"]', '{"\\u003a":":"}', '{":":{"\\u003a":1}}'])
+async def test_what_says_everything_once_is_taken(served: Served, value: str) -> None:
+    response = await served.client.put("/v1/notes/entries/a", content=value, headers=JSON)
+    assert response.status_code == 204
+    assert (await served.client.get("/v1/notes/entries/a")).json() == json.loads(value)
+
+
+async def test_a_value_nested_too_deep_for_a_store_is_refused(served: Served) -> None:
+    deep = b"[" * 65 + b"]" * 65
+    response = await refused(served, "PUT", "/v1/notes/entries/a", deep)
+    assert response.json()["code"] == InvalidValueError.code
+    push = orjson.dumps(request(changes=[["a", "here"]])).replace(b'"here"', deep)
+    assert (await refused(served, "POST", "/v1/notes/exchange", push)).json()["code"] == ProtocolError.code
+
+
+@pytest.mark.parametrize("kind", ["", "text/plain", "application/x-www-form-urlencoded", "application/jsonp"])
+async def test_a_body_of_another_type_is_refused(served: Served, kind: str) -> None:
+    for method, path in (("POST", "/v1/notes/exchange"), ("POST", "/v1/notes/change"), ("PUT", "/v1/notes/entries/a")):
+        response = await refused(served, method, path, orjson.dumps(PUSH), **{"content-type": kind})
+        assert (response.status_code, response.json()["code"]) == (415, "LEVEL_CONTENT_TYPE")
+
+
+async def test_a_type_with_a_charset_is_taken(served: Served) -> None:
+    headers = {"content-type": "Application/JSON; charset=utf-8"}
+    assert (await served.client.put("/v1/notes/entries/a", content=b"1", headers=headers)).status_code == 204
+
+
+# ------------------------------------------------------------------------------------------------------ size
+
+
+async def test_a_body_over_the_limit_is_refused_though_its_length_is_not_told(served: Served) -> None:
+    served.rebuild(limits=Limits(body_bytes=1000))
+    taken = 0
+
+    async def pieces() -> Any:
+        nonlocal taken
+        for _ in range(1000):
+            taken += 100
+            yield b"x" * 100
+
+    before = served.raw()
+    response = await served.client.put("/v1/notes/entries/a", content=pieces(), headers=JSON)
+    assert (response.status_code, response.json()["code"]) == (413, "LEVEL_TOO_LARGE")
+    assert taken <= 1200, "it went on reading"
+    assert served.raw() == before
+
+
+async def test_a_limit_that_is_not_kept_is_noticed(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    rebuild = served.rebuild
+    monkeypatch.setattr(served, "rebuild", lambda **_: rebuild())
+    with pytest.raises(AssertionError):
+        await test_a_body_over_the_limit_is_refused_though_its_length_is_not_told(served)
+
+
+async def test_a_body_over_the_limit_is_refused_unread_if_its_length_is_told(served: Served) -> None:
+    response = await refused(served, "PUT", "/v1/notes/entries/a", b"1", **{"content-length": str((16 << 20) + 1)})
+    assert response.status_code == 413
+
+
+async def test_a_body_of_the_protocols_largest_push_is_taken(served: Served) -> None:
+    changes = [[f"k{number}", "x" * (2 << 20)] for number in range(3)]
+    assert (await served.client.post("/v1/notes/exchange", json=request(changes=changes))).status_code == 200
+
+
+async def test_a_push_over_the_protocols_limits_is_refused(served: Served) -> None:
+    many = orjson.dumps(request(changes=[[f"k{number}", 1] for number in range(1001)]))
+    large = orjson.dumps(request(changes=[[f"k{number}", "x" * (3 << 20)] for number in range(3)]))
+    for body in (many, large):
+        await refused(served, "POST", "/v1/notes/exchange", body)
+    for message in (many, large):
+        body = orjson.dumps({"cid": 0, "changes": orjson.loads(message)["changes"]})
+        await refused(served, "POST", "/v1/notes/change", body)
+
+
+# ----------------------------------------------------------------------------------------------- compression
+
+
+def zstd(data: bytes) -> bytes:
+    return zstandard.ZstdCompressor(level=19).compress(data)
+
+
+@pytest.mark.parametrize("coding", ["gzip", "zstd", "br", "gzip, gzip", "x"])
+async def test_a_compressed_body_is_refused_unless_the_program_wants_it(served: Served, coding: str) -> None:
+    body = gzip.compress(b"1") if "gzip" in coding else zstd(b"1")
+    response = await refused(served, "PUT", "/v1/notes/entries/a", body, **{"content-encoding": coding})
+    assert (response.status_code, response.json()["code"]) == (415, "LEVEL_CONTENT_ENCODING")
+
+
+@pytest.mark.parametrize(("coding", "pack"), [("gzip", gzip.compress), ("zstd", zstd)])
+async def test_a_compressed_body_is_decoded_if_the_program_wants_it(served: Served, coding: str, pack: Any) -> None:
+    served.rebuild(compressed_requests=True)
+    value = {"text": "x" * 100_000}
+    headers = {**JSON, "content-encoding": coding}
+    response = await served.client.put("/v1/notes/entries/a", content=pack(orjson.dumps(value)), headers=headers)
+    assert response.status_code == 204
+    assert (await served.client.get("/v1/notes/entries/a")).json() == value
+
+
+@pytest.mark.parametrize(("coding", "pack"), [("gzip", gzip.compress), ("zstd", zstd)])
+@pytest.mark.parametrize(
+    "damage", [lambda packed: packed[:-3], lambda packed: packed + b"more", lambda _: b"junk", lambda _: b""]
+)
+async def test_a_compressed_body_that_is_damaged_is_refused(
+    served: Served, coding: str, pack: Any, damage: Any
+) -> None:
+    served.rebuild(compressed_requests=True)
+    body = damage(pack(b'"' + b"x" * 1000 + b'"'))
+    await refused(served, "PUT", "/v1/notes/entries/a", body, **{"content-encoding": coding})
+
+
+@pytest.mark.parametrize(("coding", "pack"), [("gzip", gzip.compress), ("zstd", zstd)])
+async def test_a_decompression_bomb_does_not_go_off(
+    served: Served, monkeypatch: pytest.MonkeyPatch, coding: str, pack: Any
+) -> None:
+    served.rebuild(compressed_requests=True)
+    sizes: list[int] = []
+
+    def weighed(data: bytes, limit: int) -> bytes:
+        plain = decode(data, limit)
+        sizes.append(len(plain))
+        return plain
+
+    decode = bodies._DECODERS[coding]
+    monkeypatch.setitem(bodies._DECODERS, coding, weighed)
+    bomb = pack(b"[" + b" " * (256 << 20) + b"]")
+    assert len(bomb) < 1 << 20
+    response = await refused(served, "PUT", "/v1/notes/entries/a", bomb, **{"content-encoding": coding})
+    assert (response.status_code, response.json()["code"]) == (413, "LEVEL_TOO_LARGE")
+    assert sizes[0] <= 21 << 20, "more of it was decoded than the limit, and one small step beyond"
+
+
+async def test_a_bomb_that_goes_off_is_noticed(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(bodies._DECODERS, "gzip", lambda data, _: gzip.decompress(data))
+    with pytest.raises(AssertionError, match="more of it was decoded"):
+        await test_a_decompression_bomb_does_not_go_off(served, monkeypatch, "gzip", gzip.compress)
+
+
+# ------------------------------------------------------------------------------------------------------ time
+
+
+async def test_a_body_that_never_ends_is_given_up(served: Served) -> None:
+    served.rebuild(tokens=None, limits=Limits(body_seconds=0.1))
+    async with Conversation(served.app, "PUT", "/v1/notes/entries/a", headers=JSON, body=[b'"x', b"y"]).held() as talk:
+        await talk.until(lambda: talk.task.done())
+    assert (talk.status, json.loads(talk.text)["code"]) == (408, "LEVEL_TIMEOUT")
+
+
+async def test_a_client_that_goes_away_in_the_middle_of_a_body_is_forgotten(served: Served) -> None:
+    served.rebuild(tokens=None)
+    before = served.raw()
+    async with Conversation(served.app, "PUT", "/v1/notes/entries/a", headers=JSON, body=[b'"x']).held() as talk:
+        pass
+    assert talk.sent == []
+    assert served.raw() == before
+    assert served.app.state.service.bodies.held == 0

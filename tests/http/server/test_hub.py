@@ -1,0 +1,357 @@
+"""The databases of a hub: found, opened, closed, and never made by a stranger."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from served import Conversation, Served, asyncio_timeout
+from starlette.applications import Starlette
+from starlette.routing import Mount
+
+from treehub_level import Level, LockedError, ModeMismatchError, StateError, StorageError, blocking
+from treehub_level.http import Hub, create_app
+from treehub_level.http.refusals import RefusedError
+
+pytestmark = pytest.mark.once
+
+
+def make(path: Path, mode: Any = Level.SERVER, **values: Any) -> None:
+    """A store on disk."""
+    with blocking.Level(path, mode=mode) as level:
+        for key, value in values.items():
+            level.put(key, value)
+
+
+def tree(folder: Path) -> set[str]:
+    """Everything that is in a folder, but for what LevelDB does to its own files."""
+    return {
+        str(path.relative_to(folder))
+        for path in folder.rglob("*")
+        if path.is_dir() or not (path.parent / "CURRENT").exists()
+    }
+
+
+async def refusal(hub: Hub, name: str) -> tuple[int, str]:
+    with pytest.raises(RefusedError) as caught:
+        async with hub.use(name):
+            pass
+    return caught.value.status, caught.value.code
+
+
+ABSENT = (404, "LEVEL_DATABASE_NOT_FOUND")
+
+
+async def test_the_server_stores_in_a_directory_are_served_under_its_names(tmp_path: Path) -> None:
+    make(tmp_path / "notes", a=1)
+    make(tmp_path / "to-dos_2", b=2)
+    async with Hub(tmp_path) as hub:
+        assert hub.names() == ["notes", "to-dos_2"]
+        async with hub.use("notes") as notes, hub.use("to-dos_2") as todos:
+            assert (await notes.get("a"), await todos.get("b")) == (1, 2)
+
+
+async def test_a_store_that_appears_later_is_served(tmp_path: Path) -> None:
+    async with Hub(tmp_path) as hub:
+        assert await refusal(hub, "late") == ABSENT
+        make(tmp_path / "late", a=1)
+        async with hub.use("late") as level:
+            assert await level.get("a") == 1
+
+
+async def test_a_directory_that_is_a_store_is_served_under_its_own_name(tmp_path: Path) -> None:
+    make(tmp_path / "notes", a=1)
+    async with Hub(tmp_path / "notes") as hub:
+        assert hub.names() == ["notes"]
+        async with hub.use("notes") as level:
+            assert await level.get("a") == 1
+
+
+async def test_a_store_whose_name_is_illegal_is_named_when_it_is_all_that_there_is(tmp_path: Path) -> None:
+    make(tmp_path / "My Notes")
+    with pytest.raises(ValueError, match="'My Notes', which cannot name a database"):
+        async with Hub(tmp_path / "My Notes"):
+            pass
+
+
+@pytest.mark.parametrize("mode", [Level.NORMAL, Level.CLIENT])
+async def test_a_store_that_is_no_server_is_not_there_and_stays_as_it_is(tmp_path: Path, mode: Any) -> None:
+    make(tmp_path / "plain", mode, a=1)
+    make(tmp_path / "empty", mode)
+    async with Hub(tmp_path) as hub:
+        assert await refusal(hub, "plain") == ABSENT
+        assert await refusal(hub, "empty") == ABSENT
+    assert blocking.stored_mode(tmp_path / "empty") is mode
+
+
+async def test_other_directories_and_files_are_not_there_and_stay_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "1.jpg").write_bytes(b"...")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_bytes(b"...")
+    before = tree(tmp_path)
+    async with Hub(tmp_path) as hub:
+        for name in ("photos", "empty", "file", "absent"):
+            assert await refusal(hub, name) == ABSENT
+        assert hub.names() == []
+    assert tree(tmp_path) == before
+
+
+TRAVERSALS = [
+    "..",
+    ".",
+    "../secret",
+    "..%2fsecret",
+    "%2e%2e%2fsecret",
+    "root/../../secret",
+    "notes/../../secret",
+    "\0",
+    "NOTES",
+]
+
+
+@pytest.mark.parametrize("name", TRAVERSALS)
+async def test_a_name_never_becomes_a_path(tmp_path: Path, name: str) -> None:
+    make(tmp_path / "secret", a=1)
+    make(tmp_path / "root" / "notes", a=1)
+    before = tree(tmp_path)
+    hub = Hub(tmp_path / "root")
+    app = create_app(hub)
+    async with hub:
+        assert await refusal(hub, name) == ABSENT
+        for path in (f"/v1/{name}", f"/v1/{name}/entries/a"):
+            async with Conversation(app, "GET", path).held() as talk:
+                await talk.until(lambda: talk.sent)
+                assert talk.status == 404
+    assert tree(tmp_path) == before
+
+
+async def test_a_name_that_is_joined_to_the_path_would_be_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path / "secret", a=1)
+    (tmp_path / "root").mkdir()
+    monkeypatch.setattr(Hub, "_find", lambda hub, name: os.path.join(hub._root, name))
+    async with Hub(tmp_path / "root") as hub, hub.use("../secret") as level:
+        assert await level.get("a") == 1
+
+
+async def test_a_store_is_made_if_the_program_asks_for_it(tmp_path: Path) -> None:
+    async with Hub(tmp_path / "new", create=["notes"]) as hub, hub.use("notes") as level:
+        await level.put("a", 1)
+    async with Hub(tmp_path / "new", create=["notes"]) as hub, hub.use("notes") as level:
+        assert await level.get("a") == 1
+
+
+async def test_nobody_makes_a_store_over_http(tmp_path: Path) -> None:
+    hub = Hub(tmp_path)
+    async with (
+        hub,
+        client_of(create_app(hub)) as client,
+    ):
+        for method, path in (("PUT", "/v1/new"), ("POST", "/v1/new"), ("PUT", "/v1/new/entries/a")):
+            assert (await client.request(method, path, json=1)).status_code in (404, 405)
+    assert tree(tmp_path) == set()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({"root": "absent"}, StorageError),
+        ({"root": ".", "create": ["A"]}, ValueError),
+        ({"root": ".", "create": ["../a"]}, ValueError),
+        ({"create": ["a"]}, ValueError),
+        ({"levels": {"A": Level("a", backend="memory", mode=Level.SERVER)}}, ValueError),
+        ({"levels": {"a": Level("a", backend="memory")}}, ValueError),
+        ({"root": ".", "create": ["client"]}, ModeMismatchError),
+        ({"root": "client", "create": ["a"]}, StorageError),
+    ],
+)
+async def test_a_hub_that_cannot_be_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: dict[str, Any], error: type[Exception]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path / "client", Level.CLIENT)
+    with pytest.raises(error):
+        async with Hub(**arguments):
+            pass
+
+
+async def test_a_level_that_is_lent_is_neither_opened_nor_closed(served: Served) -> None:
+    async with served.hub.use("notes") as level:
+        assert level is served.levels["notes"]
+    await served.hub.__aexit__()
+    assert served.levels["notes"].is_open
+    async with served.hub:
+        await served.levels["notes"].close()
+        closed = await served.client.get("/v1/notes")
+        assert (closed.status_code, closed.json()["code"]) == (503, "LEVEL_DATABASE_NOT_OPEN")
+        await served.levels["notes"].open()
+
+
+# ------------------------------------------------------------------------------------------- opening, closing
+
+
+async def test_a_database_is_closed_when_it_was_idle_for_a_while(tmp_path: Path) -> None:
+    make(tmp_path / "notes", a=1)
+    async with Hub(tmp_path, idle_seconds=0.05) as hub:
+        async with hub.use("notes") as level:
+            await asyncio.sleep(0.2)
+            assert level.is_open
+        await eventually(lambda: not level.is_open)
+        with blocking.Level(tmp_path / "notes", mode=Level.SERVER) as now:
+            assert now.get("a") == 1
+        async with hub.use("notes") as again:
+            assert await again.get("a") == 1
+
+
+async def test_the_one_that_was_used_the_longest_time_ago_makes_room(tmp_path: Path) -> None:
+    for name in "abc":
+        make(tmp_path / name)
+    async with Hub(tmp_path, max_open=2) as hub:
+        levels = {}
+        for name in ("a", "b", "a", "c"):
+            async with hub.use(name) as levels[name]:
+                pass
+        assert {name: level.is_open for name, level in levels.items()} == {"a": True, "b": False, "c": True}
+        assert hub.open_count == 2
+
+
+async def test_no_more_are_opened_than_allowed_though_all_are_in_use(tmp_path: Path) -> None:
+    for name in "ab":
+        make(tmp_path / name)
+    async with Hub(tmp_path, max_open=1) as hub:
+        async with hub.use("a"):
+            assert await refusal(hub, "b") == (503, "LEVEL_BUSY")
+        async with hub.use("b"):
+            pass
+
+
+async def test_requests_that_come_together_open_a_database_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path / "notes", a=1)
+    opened: list[Any] = []
+    monkeypatch.setattr(Level, "open", counting(Level.open, opened))
+    async with Hub(tmp_path) as hub:
+
+        async def read() -> Any:
+            async with hub.use("notes") as level:
+                return await level.get("a")
+
+        assert await asyncio.gather(*(read() for _ in range(20))) == [1] * 20
+    assert len(opened) == 1
+
+
+async def test_a_request_that_is_cancelled_while_it_opens_a_database_leaves_it_usable(tmp_path: Path) -> None:
+    make(tmp_path / "notes", a=1)
+    async with Hub(tmp_path) as hub:
+
+        async def read() -> Any:
+            async with hub.use("notes") as level:
+                return await level.get("a")
+
+        for turns in range(12):
+            first, second = asyncio.ensure_future(read()), asyncio.ensure_future(read())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            first.cancel()
+            assert await second == 1
+
+
+async def test_a_store_that_another_has_open_is_503(tmp_path: Path) -> None:
+    hub = Hub(tmp_path)
+    async with (
+        hub,
+        Level(tmp_path / "notes", mode=Level.SERVER),
+        client_of(create_app(hub)) as client,
+    ):
+        response = await client.get("/v1/notes")
+    assert (response.status_code, response.json()["code"]) == (503, LockedError.code)
+    assert int(response.headers["retry-after"]) > 0
+    assert str(tmp_path) not in response.text
+
+
+async def test_closing_waits_for_requests_and_takes_no_new_ones(tmp_path: Path) -> None:
+    make(tmp_path / "notes")
+    hub = Hub(tmp_path)
+    await hub.__aenter__()
+    async with hub.use("notes") as level:
+        closing = asyncio.ensure_future(hub.__aexit__())
+        await asyncio.sleep(0)
+        assert await refusal(hub, "notes") == (503, "LEVEL_CLOSING")
+        await level.put("a", 1)
+        assert not closing.done()
+    async with asyncio_timeout(30):
+        await closing
+    assert not level.is_open
+
+
+async def test_a_hub_opens_again_in_another_event_loop(tmp_path: Path) -> None:
+    make(tmp_path / "notes", a=1)
+    hub = Hub(tmp_path)
+
+    async def read() -> Any:
+        async with hub, hub.use("notes") as level:
+            with pytest.raises(StateError):
+                await hub.__aenter__()
+            return await level.get("a")
+
+    for _ in range(2):
+        assert await asyncio.to_thread(asyncio.run, read()) == 1
+
+
+# ---------------------------------------------------------------------------------------------------- mounted
+
+
+async def test_the_application_is_mounted_in_another_one(tmp_path: Path) -> None:
+    hub = Hub(tmp_path, create=["notes"])
+    outer = Starlette(routes=[Mount("/sync/here", app=create_app(hub))])
+    async with hub, client_of(outer) as client:
+        assert (await client.put("/sync/here/v1/notes/entries/a%2Fb", json=1)).status_code == 204
+        assert (await client.get("/sync/here/v1/notes/entries")).json()["entries"] == [["a/b", 1]]
+        assert (await client.get("/sync/here/v1/notes/entries/a/b")).json() == 1
+        missing = await client.get("/sync/here/nothing")
+    assert missing.json()["code"] == "LEVEL_ROUTE_NOT_FOUND"
+
+
+async def test_whoever_forgets_to_open_the_hub_is_told(tmp_path: Path) -> None:
+    app = create_app(Hub(tmp_path))
+    async with client_of(app) as client:
+        response = await client.get("/v1/notes")
+    assert (response.status_code, response.json()["message"]) == (503, "this server is not ready: its hub is not open")
+
+
+async def test_alone_the_application_opens_and_closes_the_hub(tmp_path: Path) -> None:
+    hub = Hub(tmp_path, create=["notes"])
+    app = create_app(hub)
+    async with app.router.lifespan_context(app):
+        assert hub.is_open
+    assert not hub.is_open
+    async with hub:
+        async with app.router.lifespan_context(app):
+            pass
+        assert hub.is_open, "whoever opened it closes it"
+
+
+def client_of(app: Starlette) -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost")
+
+
+def counting(function: Callable[..., Awaitable[Any]], calls: list[Any]) -> Callable[..., Awaitable[Any]]:
+    async def counted(*args: Any) -> Any:
+        calls.append(args)
+        return await function(*args)
+
+    return counted
+
+
+async def eventually(condition: Callable[[], bool]) -> None:
+    async with asyncio_timeout(30):
+        while not condition():  # noqa: ASYNC110  # there is no event for this
+            await asyncio.sleep(0.01)

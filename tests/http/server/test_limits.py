@@ -1,0 +1,92 @@
+"""How much the server takes on at a time, and what it says to those who come on top."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import httpx
+import pytest
+from served import Conversation, Served, asyncio_timeout, request
+
+from treehub_level.http.limits import Limits
+
+JSON = {"content-type": "application/json"}
+
+
+def assert_busy(response: httpx.Response, status: int) -> None:
+    assert (response.status_code, response.json()["code"]) == (status, "LEVEL_BUSY")
+    assert int(response.headers["retry-after"]) > 0
+
+
+async def test_requests_of_one_token_are_bounded_and_others_go_on(served: Served) -> None:
+    served.rebuild(limits=Limits(per_token=2))
+    busy = await served.client_with(served.tokens.add(databases=["notes"]))
+    async with asyncio_timeout(30):
+        polls = [asyncio.ensure_future(busy.get("/v1/notes/changes?wait=60")) for _ in range(2)]
+        while len(served.levels["notes"]._twin._store.listeners) < 2:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        assert_busy(await busy.get("/v1/notes"), 429)
+        assert (await served.client.get("/v1/notes")).status_code == 200
+        await served.levels["notes"].put("a", 1)
+        await asyncio.gather(*polls)
+    assert (await busy.get("/v1/notes")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("PUT", "/v1/notes/entries/b", 1),
+        ("DELETE", "/v1/notes/entries/b", None),
+        ("POST", "/v1/notes/change", {"cid": 0, "changes": [["b", 1]]}),
+        ("POST", "/v1/notes/exchange", request(changes=[["b", 1]])),
+    ],
+)
+async def test_writes_that_wait_for_a_database_are_bounded(
+    served: Served, monkeypatch: pytest.MonkeyPatch, method: str, path: str, body: Any
+) -> None:
+    served.rebuild(limits=Limits(writes=2))
+    gate = threading.Lock()
+    backend = served.memories["notes"]
+    write = backend.write
+
+    def slowly(*args: Any, **options: Any) -> None:
+        with gate:
+            write(*args, **options)
+
+    monkeypatch.setattr(backend, "write", slowly)
+    with gate:
+        waiting = [asyncio.ensure_future(served.client.put("/v1/notes/entries/a", json=1)) for _ in range(2)]
+        async with asyncio_timeout(30):
+            while served.app.state.service.writing["notes"] < 2:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+        assert_busy(await served.client.request(method, path, json=body), 503)
+        assert (await served.client.post("/v1/other/exchange", json=request())).status_code == 200
+        assert (await served.client.put("/v1/other/entries/a", json=1)).status_code == 204
+    assert [response.status_code for response in await asyncio.gather(*waiting)] == [204, 204]
+    assert not served.app.state.service.writing
+
+
+async def test_bodies_that_are_held_at_a_time_are_bounded(served: Served) -> None:
+    served.rebuild(tokens=None, limits=Limits(held_bytes=100))
+    bodies = served.app.state.service.bodies
+    path = "/v1/notes/entries/a"
+    async with Conversation(served.app, "PUT", path, headers=JSON, body=[b'"' + b"x" * 80]).held() as talk:
+        async with asyncio_timeout(30):
+            while bodies.held < 81:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+        assert_busy(await served.client.put(path, json="y" * 40), 503)
+        assert (await served.client.put(path, json="y")).status_code == 204
+    assert talk.sent == []
+    assert bodies.held == 0
+    assert (await served.client.put(path, json="y" * 40)).status_code == 204
+
+
+async def test_a_poll_whose_client_goes_away_is_given_up(served: Served) -> None:
+    served.rebuild(tokens=None)
+    store = served.levels["notes"]._twin._store
+    async with Conversation(served.app, "GET", "/v1/notes/changes?wait=60").held(), asyncio_timeout(30):
+        await served.until_somebody_waits()
+    assert not store.listeners
+    assert not served.app.state.service._in_flight

@@ -1,0 +1,327 @@
+"""A server as it is run: a process of its own, real sockets, real signals."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from treehub_level import Level, blocking
+
+pytestmark = pytest.mark.once
+
+#: `serve` with other patience than people need. Arguments: seconds for headers, seconds for a stall, then its own.
+PROGRAM = """
+import sys
+from treehub_level.http.connections import TimedConnection
+from treehub_level.cli.application import main
+TimedConnection.header_seconds, TimedConnection.stall_seconds = map(float, sys.argv[1:3])
+sys.argv[1:3] = []
+main()
+"""
+
+
+class Server:
+    """A running server.
+
+    Attributes:
+        url: Where it is.
+        process: The process.
+    """
+
+    def __init__(self, folder: Path, *options: str, header_seconds: float = 20, stall_seconds: float = 60) -> None:
+        self.log = folder / "stderr"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [
+                    *(sys.executable, "-W", "error", "-c", PROGRAM, str(header_seconds), str(stall_seconds)),
+                    *("serve", str(folder / "stores"), "--create", "notes", "--port", "0", *options),
+                ],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+        assert self.process.stdout is not None
+        self.line = self.process.stdout.readline()
+        found = re.search(r"https?://127\.0\.0\.1:(\d+)\n", self.line)
+        assert found, self.line + self.log.read_text()
+        self.url, self.port = found[0].strip(), int(found[1])
+
+    def connect(self) -> socket.socket:
+        """A bare connection."""
+        return socket.create_connection(("127.0.0.1", self.port), timeout=30)
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal, and wait for the exit code."""
+        self.process.send_signal(number)
+        return self.process.wait(60)
+
+    def memory(self) -> int:
+        """Bytes of memory that the process has."""
+        pages = Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+@contextmanager
+def running(folder: Path, *options: str, **patience: float) -> Iterator[Server]:
+    server = Server(folder, *options, **patience)
+    try:
+        yield server
+    finally:
+        server.process.kill()
+        server.process.wait()
+        assert server.process.stdout is not None
+        server.process.stdout.close()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    """A server of one database, ``notes``."""
+    with running(tmp_path) as made:
+        yield made
+
+
+def begin_to_get(server: Server, connection: socket.socket, path: str) -> None:
+    connection.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n\r\n".encode())
+
+
+def begin_upload(server: Server, connection: socket.socket, rest: str) -> None:
+    """Send the headers of a PUT but for the last ones, and then those, and some of the body."""
+    head = f"PUT /v1/notes/entries/a HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nContent-Type: application/json\r\n"
+    connection.sendall((head + rest).encode())
+
+
+def waits(server: Server) -> float:
+    """How many requests wait for news, by the server's own account."""
+    found = re.search(r"^treehub_level_http_waits (.*)$", httpx.get(f"{server.url}/metrics").text, re.MULTILINE)
+    assert found
+    return float(found[1])
+
+
+def read_to_the_end(connection: socket.socket) -> bytes:
+    received = b""
+    try:
+        while data := connection.recv(1 << 16):
+            received += data
+    except ConnectionResetError:
+        pass
+    return received
+
+
+def test_it_says_in_one_line_what_it_serves_and_where(server: Server) -> None:
+    assert server.line == f"serving notes at {server.url}\n"
+    assert httpx.get(f"{server.url}/v1/notes").json()["cid"] == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_ends_what_waits_finishes_what_runs_and_closes_the_stores(tmp_path: Path, number: int) -> None:
+    with running(tmp_path) as server, server.connect() as watch, server.connect() as poll, server.connect() as upload:
+        begin_to_get(server, watch, "/v1/notes/watch")
+        begin_to_get(server, poll, "/v1/notes/changes?since=0&wait=60")
+        begin_upload(server, upload, "Content-Length: 4\r\n\r\n12")
+        until(lambda: waits(server) == 2)
+        server.process.send_signal(number)
+        assert b'"changes":[]' in read_to_the_end(poll)
+        assert read_to_the_end(watch).endswith(b"0\r\n\r\n"), "the stream has an end, and is not cut"
+        upload.sendall(b"34")
+        assert b"204" in read_to_the_end(upload).splitlines()[0]
+        assert server.process.wait(60) == 0
+        assert "Traceback" not in server.log.read_text()
+    with blocking.Level(tmp_path / "stores" / "notes", mode=Level.SERVER) as level:
+        assert level.get("a") == 1234
+
+
+def test_a_watcher_that_reads_nothing_does_not_keep_it_from_stopping(tmp_path: Path) -> None:
+    fill(tmp_path)
+    with running(tmp_path, "--grace", "1") as server, slow_watcher(server):
+        assert server.stop() == 0
+
+
+def fill(folder: Path) -> None:
+    """A log of 64 MiB."""
+    with blocking.Level(folder / "stores" / "notes", mode=Level.SERVER) as level:
+        for number in range(64):
+            level.put(f"k{number}", "x" * (1 << 20))
+
+
+@contextmanager
+def slow_watcher(server: Server) -> Iterator[socket.socket]:
+    """Somebody who asks for all changes and reads nothing."""
+    with closing(socket.socket()) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(("127.0.0.1", server.port))
+        begin_to_get(server, connection, "/v1/notes/watch?since=0")
+        until(lambda: waits(server) == 1)
+        yield connection
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
+def test_slow_readers_cost_little_memory_each_and_others_are_served(tmp_path: Path) -> None:
+    fill(tmp_path)
+    with running(tmp_path) as server, slow_watcher(server):
+        before = server.memory()
+        connections = [server.connect() for _ in range(5)]
+        try:
+            for connection in connections:
+                begin_to_get(server, connection, "/v1/notes/watch?since=0")
+            until(lambda: waits(server) == 6)
+            assert httpx.put(f"{server.url}/v1/notes/entries/a", json=1).status_code == 204
+            time.sleep(0.3)
+            assert server.memory() - before < 5 * (16 << 20), "each holds a page and what is on its way, not the log"
+        finally:
+            for connection in connections:
+                connection.close()
+
+
+def test_a_reader_that_takes_nothing_any_more_is_dropped(tmp_path: Path) -> None:
+    fill(tmp_path)
+    with running(tmp_path, stall_seconds=0.5) as server, slow_watcher(server):
+        until(lambda: waits(server) == 0)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    ["", "GET /v1/notes HTTP/1.1\r\nHost: ", "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\nGET /heal"],
+    ids=["nothing", "half", "the next"],
+)
+def test_headers_that_never_end_are_given_up(tmp_path: Path, sent: str) -> None:
+    with running(tmp_path, header_seconds=0.5) as server, server.connect() as connection:
+        connection.sendall(sent.encode())
+        read_to_the_end(connection)
+
+
+def test_headers_that_are_waited_for_are_noticed(tmp_path: Path) -> None:
+    with running(tmp_path, header_seconds=1e6) as server, server.connect() as connection:
+        connection.settimeout(1.5)
+        with pytest.raises(TimeoutError):
+            connection.recv(1)
+
+
+def test_headers_that_drip_are_given_up(tmp_path: Path) -> None:
+    with running(tmp_path, header_seconds=0.5) as server, server.connect() as connection:
+        begin_to_get(server, connection, "/v1/notes HTTP/1.1\r\nX-Drip: ")
+        connection.recv(1 << 16)
+        with pytest.raises(OSError):
+            for _ in range(1000):
+                connection.sendall(b"G")
+                time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    "flood",
+    ["X-H: 1\r\n" * 100_000, "X-H: " + "x" * 1_000_000 + "\r\n"],
+    ids=["many", "long"],
+)
+def test_a_flood_of_headers_is_refused(server: Server, flood: str) -> None:
+    with server.connect() as connection:
+        answer = b""
+        try:
+            connection.sendall(f"GET /v1/notes HTTP/1.1\r\nHost: x\r\n{flood}\r\n".encode())
+            answer = read_to_the_end(connection)
+        except (BrokenPipeError, ConnectionResetError):
+            answer = read_to_the_end(connection)
+        assert answer == b"" or answer.startswith(b"HTTP/1.1 400")
+    assert httpx.get(f"{server.url}/v1/notes").status_code == 200
+
+
+def test_a_body_that_goes_on_for_ever_is_refused_and_hung_up_on(tmp_path: Path) -> None:
+    with running(tmp_path, header_seconds=1) as server, server.connect() as connection:
+        begin_upload(server, connection, "Transfer-Encoding: chunked\r\n\r\n")
+        chunk = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
+        sent = 0
+        with pytest.raises(OSError):
+            while True:
+                connection.sendall(chunk)
+                sent += len(chunk)
+        assert sent > 16 << 20
+        assert httpx.get(f"{server.url}/v1/notes").json()["cid"] == 0
+
+
+def test_bytes_that_are_no_http_are_refused(server: Server) -> None:
+    hello = b"\x16\x03\x01\x02\x00\x01\x00"  # of a client that speaks TLS
+    for raw in (hello, b"GET\r\n\r\n", b"\0" * 1000, b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n"):
+        with server.connect() as connection:
+            connection.sendall(raw)
+            assert read_to_the_end(connection).startswith(b"HTTP/1.1 400")
+
+
+def test_a_chunk_that_is_none_in_the_middle_of_a_body_ends_the_connection(server: Server) -> None:
+    with server.connect() as connection:
+        begin_upload(server, connection, "Transfer-Encoding: chunked\r\n\r\n1\r\n1\r\nzzz\r\n")
+        read_to_the_end(connection)
+    assert httpx.get(f"{server.url}/v1/notes").json()["cid"] == 0
+    assert server.stop() == 0
+
+
+def test_its_log_is_of_lines_without_values(server: Server) -> None:
+    httpx.put(f"{server.url}/v1/notes/entries/a%0aFAKE", json="s3cr3t")
+    httpx.get(f"{server.url}/%0d%0aFAKE?s3cr3t")
+    server.stop()
+    lines = server.log.read_text().splitlines()
+    assert len(lines) == 2
+    assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} INFO (PUT /v1/\{db\}|- 404)", line) for line in lines)
+
+
+def test_another_process_may_not_open_a_store_that_is_served(server: Server, tmp_path: Path) -> None:
+    httpx.get(f"{server.url}/v1/notes")
+    path = str(tmp_path / "stores" / "notes")
+    code = f"from treehub_level import blocking, Level; blocking.Level({path!r}, mode=Level.SERVER).open()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "LockedError" in done.stderr
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+def test_it_speaks_tls(tmp_path: Path) -> None:
+    certificate, key = str(tmp_path / "cert.pem"), str(tmp_path / "key.pem")
+    names = "subjectAltName=DNS:localhost,IP:127.0.0.1"
+    make = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=x"]
+    files = ["-addext", names, "-keyout", key, "-out", certificate]
+    subprocess.run(["openssl", *make, *files], check=True, capture_output=True)
+    with running(tmp_path, "--tls-cert", certificate, "--tls-key", key) as server:
+        assert server.url.startswith("https://")
+        trusting = ssl.create_default_context(cafile=certificate)
+        assert httpx.get(f"{server.url}/v1/notes", verify=trusting).json()["cid"] == 0
+        with server.connect() as plain:
+            begin_to_get(server, plain, "/v1/notes")
+            assert not read_to_the_end(plain).startswith(b"HTTP/1.1 200")
+        assert server.stop() == 0
+
+
+async def test_many_clients_at_once_sync_with_it(server: Server) -> None:
+    async def one(number: int) -> None:
+        async with Level(f"c{number}", backend="memory", mode=Level.CLIENT) as client:
+            for key in range(5):
+                await client.put(f"{number}/{key}", key)
+            await client.sync(remote)
+
+    class Remote:
+        async def exchange(self, message: Any) -> Any:
+            response = await http.post("/v1/notes/exchange", json=message)
+            return json.loads(response.content)
+
+    remote = Remote()
+    async with httpx.AsyncClient(base_url=server.url, timeout=60) as http:
+        await asyncio.gather(*(one(number) for number in range(20)))
+        assert (await http.get("/v1/notes")).json()["cid"] == 100
+
+
+def until(condition: Any) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

@@ -1,0 +1,199 @@
+"""The file of tokens: what stands in it, who may write to it, and how soon a change to it counts."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from served import Served
+
+from treehub_level import StorageError
+from treehub_level.http import Tokens
+from treehub_level.replication.access import Access
+
+pytestmark = pytest.mark.once
+
+
+@pytest.fixture
+def tokens(tmp_path: Path) -> Tokens:
+    """Tokens in a file that is not there yet."""
+    return Tokens(tmp_path / "tokens")
+
+
+def test_a_token_is_found_by_its_secret_only(tokens: Tokens) -> None:
+    made = tokens.add(databases=["notes"], write=True, name="alice", prefix="mine/")
+    id, _, secret = made.partition(".")
+    token = tokens.find(made)
+    assert token is not None
+    assert (token.id, token.access) == (id, Access("alice", b"mine/", True))
+    for wrong in (
+        id,
+        f"{id}.",
+        f"{id}.{secret[:-1]}",
+        f"{id}.{secret}x",
+        f".{secret}",
+        secret,
+        "",
+        f"{id}.{token.digest}",
+        "\udcff.x",
+    ):
+        assert tokens.find(wrong) is None
+
+
+def test_no_two_tokens_are_alike_and_their_secrets_have_256_bits(tokens: Tokens) -> None:
+    made = [tokens.add(databases=["*"]).partition(".") for _ in range(20)]
+    assert len({id for id, _, _ in made}) == len({secret for _, _, secret in made}) == 20
+    assert all(len(secret) >= 256 / 6 for _, _, secret in made)
+
+
+def test_the_file_holds_no_secret_and_is_for_its_owner_only(tokens: Tokens) -> None:
+    secret = tokens.add(databases=["*"]).partition(".")[2]
+    assert secret.encode() not in Path(tokens.path).read_bytes()
+    assert stat.S_IMODE(os.stat(tokens.path).st_mode) == 0o600
+    assert [path.name for path in Path(tokens.path).parent.iterdir()] == ["tokens"]
+
+
+def test_a_token_may_only_read_unless_it_is_said(tokens: Tokens) -> None:
+    token = tokens.find(tokens.add(databases=["notes"]))
+    assert token is not None
+    assert (token.write, token.reaches("notes"), token.reaches("other")) == (False, True, False)
+    assert token.name == token.id
+
+
+def test_a_token_expires(tokens: Tokens) -> None:
+    assert tokens.find(tokens.add(databases=["*"], expires=time.time() + 60)) is not None
+    assert tokens.find(tokens.add(databases=["*"], expires=time.time() - 1)) is None
+
+
+def test_a_change_to_the_file_counts_at_once(tokens: Tokens) -> None:
+    made = tokens.add(databases=["*"])
+    elsewhere = Tokens(tokens.path)
+    assert elsewhere.find(made) is not None
+    assert tokens.revoke(made.partition(".")[0])
+    assert elsewhere.find(made) is None
+    assert not tokens.revoke("absent")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b'{"version": 2, "tokens": []}',
+        b'{"version": 1, "tokens": [{}]}',
+        b'{"version": 1, "tokens": {"a": 1}}',
+        b'{"version": 1, "tokens": 1}',
+    ],
+)
+def test_a_damaged_file_lets_nobody_in(tokens: Tokens, content: bytes) -> None:
+    made = tokens.add(databases=["*"])
+    assert tokens.find(made) is not None
+    Path(tokens.path).write_bytes(content)
+    for _ in range(2):
+        with pytest.raises(StorageError, match="no file of tokens, or was damaged"):
+            tokens.find(made)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("digest", "00"),
+        ("digest", 1),
+        ("write", 1),
+        ("databases", [1]),
+        ("expires", "x"),
+        ("prefix", None),
+        ("id", 1),
+        ("new", 1),
+    ],
+)
+def test_a_field_of_a_wrong_type_lets_nobody_in(tokens: Tokens, field: str, value: Any) -> None:
+    made = tokens.add(databases=["*"])
+    content = json.loads(Path(tokens.path).read_bytes())
+    content["tokens"][0][field] = value
+    Path(tokens.path).write_text(json.dumps(content))
+    with pytest.raises(StorageError, match="damaged"):
+        tokens.find(made)
+
+
+def test_a_file_that_is_gone_lets_nobody_in(tokens: Tokens) -> None:
+    made = tokens.add(databases=["*"])
+    os.unlink(tokens.path)
+    with pytest.raises(StorageError, match="cannot be read"):
+        tokens.find(made)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there are no such modes here")
+def test_a_file_that_others_may_write_to_lets_nobody_in(tokens: Tokens) -> None:
+    made = tokens.add(databases=["*"])
+    os.chmod(tokens.path, 0o660)
+    with pytest.raises(StorageError, match="chmod 600"):
+        Tokens(tokens.path).find(made)
+
+
+def test_two_that_change_the_file_at_once_do_not_undo_each_other(tokens: Tokens) -> None:
+    first = tokens.add(databases=["*"])
+    Path(tokens.path + ".new").touch()
+    with pytest.raises(StorageError, match="somebody is changing"):
+        tokens.add(databases=["*"])
+    os.unlink(tokens.path + ".new")
+    assert [token.id for token in tokens.all()] == [first.partition(".")[0]]
+
+
+def test_a_change_that_fails_leaves_the_file_as_it_was(tokens: Tokens, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = tokens.add(databases=["*"])
+
+    def full(_: int) -> None:
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="no space"):
+            tokens.revoke(first.partition(".")[0])
+    assert tokens.find(first) is not None
+    tokens.add(databases=["*"])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"databases": []},
+        {"databases": ["Notes"]},
+        {"databases": ["../notes"]},
+        {"databases": ["*"], "name": ""},
+        {"databases": ["*"], "name": "a\nb"},
+        {"databases": ["*"], "name": "x" * 65},
+    ],
+)
+def test_a_token_for_nothing_or_for_what_cannot_be_is_refused(tokens: Tokens, arguments: Any) -> None:
+    with pytest.raises(ValueError):
+        tokens.add(**arguments)
+    assert not os.path.exists(tokens.path)
+
+
+# ----------------------------------------------------------------------------------------------- in a server
+
+
+async def test_a_running_server_knows_at_once_that_a_token_was_made_or_revoked(served: Served) -> None:
+    made = served.tokens.add(databases=["notes"])
+    client = await served.client_with(made)
+    assert (await client.get("/v1/notes")).status_code == 200
+    # By another process, say: the server's own object is not told.
+    Tokens(served.tokens.path).revoke(made.partition(".")[0])
+    assert (await client.get("/v1/notes")).status_code == 401
+
+
+async def test_a_file_that_cannot_be_read_is_503_and_no_way_in(
+    served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    os.unlink(served.tokens.path)
+    response = await served.client.get("/v1/notes")
+    assert (response.status_code, response.json()["code"]) == (503, StorageError.code)
+    assert served.tokens.path not in response.text
+    assert "failed: StorageError" in caplog.text
