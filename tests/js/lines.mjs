@@ -11,7 +11,7 @@ export async function serve(verbs) {
     try {
       answer = { result: (await verbs[verb](clients.get(client), options)) ?? null }
     } catch (error) {
-      answer = { error: { code: error.code ?? error.name, message: error.message, status: error.status ?? null } }
+      answer = { error: { code: error.code ?? error.name, message: `${error.message} ${error.cause ?? ""}`, status: error.status ?? null } }
     }
     process.stdout.write(`${JSON.stringify(answer)}\n`)
   }

@@ -24,6 +24,7 @@ class TimedConnection(H11Protocol):
     _stalled_since: float = 0
     _unsent: int = 0
     _idle_since: float = 0
+    _last_cycle: Any = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start to look after it."""
@@ -45,8 +46,9 @@ class TimedConnection(H11Protocol):
         if not unsent or unsent < self._unsent:
             self._stalled_since = now
         self._unsent = unsent
-        if self._is_answering():
+        if self._is_answering() or self.cycle is not self._last_cycle:  # a request may come and go between two looks
             self._idle_since = now
+        self._last_cycle = self.cycle
         if now - self._stalled_since > self.stall_seconds or now - self._idle_since > self.header_seconds:
             self.transport.abort()
         else:

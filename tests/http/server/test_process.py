@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import os
 import re
@@ -210,6 +211,20 @@ def test_headers_that_are_waited_for_are_noticed(tmp_path: Path) -> None:
         connection.settimeout(1.5)
         with pytest.raises(TimeoutError):
             connection.recv(1)
+
+
+def test_a_connection_that_is_used_is_kept(tmp_path: Path) -> None:
+    with running(tmp_path, header_seconds=2) as server:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+        connection.connect()
+        first = connection.sock
+        end = time.monotonic() + 4
+        while time.monotonic() < end:
+            connection.request("GET", "/healthz")
+            assert connection.getresponse().read()
+            assert connection.sock is first
+            time.sleep(0.02)
+        connection.close()
 
 
 def test_headers_that_drip_are_given_up(tmp_path: Path) -> None:
