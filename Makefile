@@ -67,5 +67,5 @@ wheel: $(TOOLS) $(LEVELDB)
 	$(BIN)/python tests/packaging/wheels.py make dist
 
 clean:
-	rm -rf $(VENV) dist demo-data .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist demo-data benchmarks/node/node_modules js/node_modules .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +

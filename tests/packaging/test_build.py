@@ -101,7 +101,7 @@ def test_the_source_distribution_has_nothing_else(sdist: Path) -> None:
     tops = {path.name for path in sdist.iterdir()}
     assert tops <= {
         *("CHANGELOG.md", "CMakeLists.txt", "LICENSE", "Makefile", "PKG-INFO", "README.md", "pyproject.toml"),
-        *("benchmarks", "docs", "examples", "requirements-dev.txt", "src", "tests"),
+        *("benchmarks", "docs", "examples", "js", "requirements-dev.txt", "src", "tests"),
     }
     strays = [path.name for path in sdist.rglob("*") if path.suffix in {".c", ".o", ".pyc", ".so", ".whl"}]
     assert strays == ["ceiling.c"]
