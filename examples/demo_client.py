@@ -27,15 +27,16 @@ async def obey(orders: Connection, folder: Path, url: str, token: str) -> None:
 
     async with Level(folder, mode=Level.CLIENT) as level, RemoteServer(url, token=token) as server:
         while True:
+            answer: object = None
             match orders.recv():
                 case ["sync"]:
-                    answer: object = await level.sync(server, progress=show)
+                    answer = await level.sync(server, progress=show)
                 case ["edit", changes]:
-                    answer = await edit(level, changes)
+                    await edit(level, changes)
                 case ["get", key]:
                     answer = await level.get(key)
                 case ["restore", key]:
-                    answer = await restore(level, key)
+                    await restore(level, key)
                 case ["show"]:
                     answer = await Holding.of(level)
                 case ["end"]:

@@ -66,8 +66,9 @@ async def test_the_digest_is_that_of_the_dump(demo: ModuleType, tmp_path: Path) 
     async with Level(tmp_path / "store", mode=Level.CLIENT) as level:
         await level.put("Łódź", {"people": 670_000})
         holding = await demo.Holding.of(level)
-    dump = [sys.executable, "-m", "treehub_level.cli", "dump", str(tmp_path / "store")]
-    assert holding.sha256 == hashlib.sha256(subprocess.run(dump, capture_output=True, check=True).stdout).hexdigest()
+    command = [sys.executable, "-m", "treehub_level.cli", "dump", str(tmp_path / "store")]
+    dump = await asyncio.to_thread(subprocess.run, command, capture_output=True, check=True)
+    assert holding.sha256 == hashlib.sha256(dump.stdout).hexdigest()
 
 
 async def test_a_demo_that_fails_leaves_no_process_behind(
