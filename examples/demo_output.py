@@ -30,10 +30,6 @@ class Step:
         self.records = 0
         self.seconds = 0.0
 
-    def follow(self, report: SyncReport) -> None:
-        """Show how far a sync has come."""
-        self.advance(report.pulled)
-
 
 class Steps:
     """Times what happens, shows a bar meanwhile (on a terminal), and all of it in a table at the end."""
@@ -60,6 +56,11 @@ class Steps:
             rate = step.records / step.seconds
             table.add_row(step.what, f"{step.records:,}", f"{step.seconds:.2f}", f"{rate:,.0f}")
         console.print(table)
+
+
+def show_cut(carried: int) -> None:
+    """What the bad network has done, when it does it."""
+    console.print(f"✂ Connections cut after {carried / 1e6:.1f} MB from the server; the client goes on by itself")
 
 
 def show_syncs(edited: dict[str, int], reports: dict[str, SyncReport]) -> None:
