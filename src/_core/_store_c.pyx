@@ -347,12 +347,17 @@ cdef object taken(char **value, size_t size):
     return copy
 
 
-cdef Py_ssize_t add(leveldb_writebatch_t *batch, object entry) except -1:
-    """Add an entry, and return at least what it takes of LevelDB's write buffer.
+cdef size_t room_of(size_t key_size, size_t value_size) noexcept nogil:
+    """At least what an entry takes of LevelDB's write buffer.
 
     That is, beside its bytes: two lengths and a number (18), its place in the skip list (111 at most), and a third of all that,
     which the blocks of 4 KiB may leave unused.
     """
+    return 200 + 2 * (key_size + value_size)
+
+
+cdef Py_ssize_t add(leveldb_writebatch_t *batch, object entry) except -1:
+    """Add an entry, and return its `room_of`."""
     key, value = entry
     if not isinstance(key, bytes):
         raise TypeError(f"a key must be bytes, not {type(key).__name__}")
@@ -361,7 +366,7 @@ cdef Py_ssize_t add(leveldb_writebatch_t *batch, object entry) except -1:
         raise InvalidKeyError(f"a key must be shorter than 4 GiB, not {PyBytes_GET_SIZE(key)} bytes")
     if value is None:
         leveldb_writebatch_delete(batch, PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key))
-        return 200 + 2 * PyBytes_GET_SIZE(key)
+        return room_of(PyBytes_GET_SIZE(key), 0)
     if not isinstance(value, bytes):
         raise TypeError(f"a value must be bytes or None, not {type(value).__name__}")
     if <size_t>PyBytes_GET_SIZE(value) > UINT32_MAX:
@@ -369,18 +374,18 @@ cdef Py_ssize_t add(leveldb_writebatch_t *batch, object entry) except -1:
     leveldb_writebatch_put(
         batch, PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key), PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value)
     )
-    return 200 + 2 * (PyBytes_GET_SIZE(key) + PyBytes_GET_SIZE(value))
+    return room_of(PyBytes_GET_SIZE(key), PyBytes_GET_SIZE(value))
 
 
 cdef uint64_t add_packed(leveldb_writebatch_t *batch, bytes rows) except? 0:
-    """Add packed rows, and return the same."""
+    """Add packed rows, and return the `room_of` all."""
     cdef const char *at = PyBytes_AS_STRING(rows)
     cdef const char *end = at + PyBytes_GET_SIZE(rows)
     cdef PackedRow row
     cdef uint64_t size = 0
     with nogil:
         while next_row(&at, end, &row) and row.key_size <= UINT32_MAX and row.value_size <= UINT32_MAX:
-            size += 200 + 2 * (row.key_size + row.value_size)
+            size += room_of(row.key_size, row.value_size)
             if row.value == NULL:
                 leveldb_writebatch_delete(batch, row.key, row.key_size)
             else:

@@ -194,10 +194,6 @@ cdef enum Kind:
     APPLY_BATCH
 
 
-cdef Py_ssize_t size_of(object value) noexcept:
-    return 0 if value is None else PyBytes_GET_SIZE(value)
-
-
 cdef bint is_plain(bytes key):
     """Whether a key is UTF-8, and JSON writes it as it is."""
     cdef bint ascii = False, escaped = False
@@ -205,12 +201,18 @@ cdef bint is_plain(bytes key):
     return not escaped and (ascii or text(key, 0) is not None)
 
 
-cdef Py_ssize_t room_for(Kind kind, KeySpace space, object entries) except -2:
-    """At least the bytes that a packed batch takes. -1: the twin must make the batch.
+cdef Py_ssize_t record_size(bytes key, object value) noexcept:
+    """How many bytes put_record writes."""
+    return PyBytes_GET_SIZE(key) + 4 + (0 if value is None else PyBytes_GET_SIZE(value) + 1)
+
+
+cdef Py_ssize_t packed_size(Kind kind, KeySpace space, int64_t cid, object entries) except -2:
+    """How many bytes a packed batch takes. -1: the twin must make the batch.
 
     That is where an entry is not what an Encoder makes, a tuple of bytes and bytes or None; or where JSON escapes a key.
     """
-    cdef Py_ssize_t head = PyBytes_GET_SIZE(space.prefix), size = ROW_HEAD + head + MAX_DIGITS
+    cdef Py_ssize_t head = ROW_HEAD + PyBytes_GET_SIZE(space.prefix), size = 0
+    cdef bytes key
     cdef object value
     for entry in entries:
         if type(entry) is not tuple or PyTuple_GET_SIZE(entry) != 2 or type((<tuple>entry)[0]) is not bytes:
@@ -218,9 +220,15 @@ cdef Py_ssize_t room_for(Kind kind, KeySpace space, object entries) except -2:
         key, value = <bytes>(<tuple>entry)[0], (<tuple>entry)[1]
         if not (value is None or isinstance(value, bytes)) or not (kind == APPLY_BATCH or is_plain(key)):
             return -1
-        # The entry, and the row beside it: its key ends in the entry's key, or a number; its record adds `["",]`.
-        size += 2 * ROW_HEAD + 3 * PyBytes_GET_SIZE(key) + 2 * size_of(value) + head + MAX_DIGITS + 1 + 5
-    return size
+        size += ROW_HEAD + PyBytes_GET_SIZE(key) + (0 if value is None else PyBytes_GET_SIZE(value)) + head
+        if kind == SERVER_BATCH:
+            cid += 1
+            size += cid_key_size(cid)
+        else:
+            size += PyBytes_GET_SIZE(key)
+        if kind != APPLY_BATCH:
+            size += record_size(key, value)
+    return size if kind == CLIENT_BATCH else size + head + PyBytes_GET_SIZE(digits(cid))
 
 
 cdef char *put_entry(char *out, bytes key, object value) noexcept:
@@ -241,26 +249,26 @@ cdef char *put_beside(
     char *out, Kind kind, bytes prefix, const char *name, Py_ssize_t name_size, bytes key, object value
 ) noexcept:
     """The row beside an entry, under the prefix and a name: its change record, or in an APPLY_BATCH the deletion of one."""
-    cdef Py_ssize_t record = PyBytes_GET_SIZE(key) + 4 + (0 if value is None else size_of(value) + 1)
-    out = put_row_head(out, PyBytes_GET_SIZE(prefix) + name_size, NO_VALUE if kind == APPLY_BATCH else <size_t>record)
+    cdef size_t size = NO_VALUE if kind == APPLY_BATCH else <size_t>record_size(key, value)
+    out = put_row_head(out, PyBytes_GET_SIZE(prefix) + name_size, size)
     out = put_bytes(put_bytes(out, PyBytes_AS_STRING(prefix), PyBytes_GET_SIZE(prefix)), name, name_size)
     return out if kind == APPLY_BATCH else put_record(out, key, value)
 
 
 cdef _PackedBatch packed_batch(Kind kind, KeySpace space, int64_t cid, object entries):
     """What server_batch, client_batch and apply_batch return, or None if the twin must make it."""
-    cdef Py_ssize_t room = room_for(kind, space, entries)
+    cdef Py_ssize_t size = packed_size(kind, space, cid, entries)
     cdef char number[MAX_DIGITS + 1]
-    cdef char *start
     cdef char *out
     cdef bytes key
     cdef object value
     cdef _PackedBatch batch
-    if room < 0:
+    if size < 0:
         return None
-    start = out = <char *>PyMem_Malloc(room)
-    if start == NULL:
-        raise MemoryError
+    batch = _PackedBatch.__new__(_PackedBatch)
+    batch.more = []
+    batch.rows = PyBytes_FromStringAndSize(NULL, size)
+    out = PyBytes_AS_STRING(batch.rows)
     for entry in entries:
         key, value = <bytes>(<tuple>entry)[0], (<tuple>entry)[1]
         out = put_entry(out, key, value)
@@ -270,13 +278,7 @@ cdef _PackedBatch packed_batch(Kind kind, KeySpace space, int64_t cid, object en
         else:
             out = put_beside(out, kind, space.prefix, PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key), key, value)
     if kind != CLIENT_BATCH:
-        out = put_entry(out, space.prefix, digits(cid))
-    batch = _PackedBatch.__new__(_PackedBatch)
-    batch.more = []
-    try:
-        batch.rows = PyBytes_FromStringAndSize(start, out - start)
-    finally:
-        PyMem_Free(start)
+        put_entry(out, space.prefix, digits(cid))
     return batch
 
 

@@ -48,6 +48,12 @@ cdef Py_ssize_t write_cid_key(char *out, int64_t cid) noexcept nogil:
     return count + 1
 
 
+cdef Py_ssize_t cid_key_size(int64_t cid) noexcept nogil:
+    """How many bytes write_cid_key writes."""
+    cdef char key[MAX_DIGITS + 1]
+    return write_cid_key(key, cid)
+
+
 cdef bytes prefixed_cid_key(bytes prefix, int64_t cid):
     cdef char key[MAX_DIGITS + 1]
     cdef Py_ssize_t size = write_cid_key(key, cid), head = PyBytes_GET_SIZE(prefix)
