@@ -18,14 +18,7 @@ from treehub_level.modes import Epoch
 from treehub_level.replication.fields import Ack
 from treehub_level.replication.messages import Forked, Keys, LogPage, Reply, Request, Reset
 from treehub_level.replication.seed import Part
-from treehub_level.replication.wire import (
-    Received,
-    part_to_json,
-    read_answer,
-    reply_to_json,
-    reply_to_ndjson,
-    request_to_json,
-)
+from treehub_level.replication.wire import Received, part_pieces, read_answer, reply_pieces, request_to_json
 
 from .talk import CLIENT, NONCE, a_client, a_server
 
@@ -46,6 +39,14 @@ REPLIES: dict[str, Reply] = {
     "forked": Forked(*ADDRESS),
 }
 PART = Part(8, RECORDS, has_more=True)
+
+
+def reply_to_json(reply: Reply) -> bytes:
+    return b"".join(reply_pieces(reply, in_lines=False))
+
+
+def reply_to_ndjson(reply: Reply) -> bytes:
+    return b"".join(reply_pieces(reply, in_lines=True))
 
 
 def encoder() -> _core.Encoder:
@@ -94,7 +95,7 @@ def test_a_record_that_the_original_wrote_in_several_lines_takes_one() -> None:
         ("wire keys.json", reply_to_json(REPLIES["keys"])),
         ("wire reset.json", reply_to_json(REPLIES["reset"])),
         ("wire forked.json", reply_to_json(REPLIES["forked"])),
-        ("wire changes.json", part_to_json(PART)),
+        ("wire changes.json", b"".join(part_pieces(PART, in_lines=False))),
     ],
 )
 def test_the_bytes_on_the_wire_are_the_golden_ones(name: str, written: bytes) -> None:

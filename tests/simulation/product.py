@@ -29,7 +29,7 @@ from treehub_level.replication import server as server_half
 from treehub_level.replication import session as session_half
 from treehub_level.replication.messages import Keys, Request
 from treehub_level.replication.state import Resetting, State
-from treehub_level.replication.wire import Received, reply_to_ndjson
+from treehub_level.replication.wire import Received, reply_pieces
 from treehub_level.types import Change, Mode, SyncReport
 
 from .crashing import CrashError, CrashingBackend
@@ -118,7 +118,9 @@ class Server(_Process):
     def exchange(self, asked: Request) -> Any:
         if self._road != "JSON":
             answer = self._mortal(lambda: self.level._answer(asked)[0])
-            return Received(reply_to_ndjson(answer), in_lines=True) if answer and self._road == "NDJSON" else answer
+            if not answer or self._road == "process":
+                return answer
+            return Received(b"".join(reply_pieces(answer, in_lines=True)), in_lines=True)
         request = asked.to_dict()
         if "hi" in self._on.without:
             request = {**request, "hi": request["cid"]}

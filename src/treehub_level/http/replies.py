@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import chain, islice
 from typing import Any, Final
 
@@ -15,7 +16,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from ..replication.messages import LogPage, Reply
-from ..replication.wire import document, lines, numbered
+from ..replication.wire import reply_pieces
 from . import _zstd
 from .refusals import RefusedError
 
@@ -90,17 +91,16 @@ def answer_refusal(refusal: RefusedError) -> Response:
     return Response(orjson.dumps(refusal.body()), refusal.status, refusal.headers, JSON)
 
 
-def answer_rows(request: Request, header: dict[str, Any], name: str, rows: Iterable[bytes]) -> Answer:
-    """A document with a member ``name`` that holds rows of JSON; or, if asked for, the rest of it and then the rows."""
-    if wants_lines(request):
-        return Answer(request, _packed(lines(header, rows)), media_type=LINES)
-    return Answer(request, _packed(document(header, name, rows)))
+def answer_pieces(request: Request, pieces: Callable[[bool], Iterable[bytes]]) -> Answer:
+    """What ``pieces`` makes: lines if they are asked for, else a document."""
+    in_lines = wants_lines(request)
+    return Answer(request, _packed(pieces(in_lines)), media_type=LINES if in_lines else JSON)
 
 
 def answer_reply(request: Request, reply: Reply) -> Answer:
     """The answer to an exchange. The log's records go through as they are."""
     if isinstance(reply, LogPage):
-        return answer_rows(request, reply.header(len(reply.records)), "page", numbered(reply.records))
+        return answer_pieces(request, partial(reply_pieces, reply))
     # A client goes on from a page or from keys; these two tell it that something is wrong between it and this server.
     return answer_json(request, reply.to_dict(), status=409 if reply.kind in ("reset", "forked") else 200)
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from functools import partial
 
 from starlette.responses import Response
 
 from .. import _core
-from ..replication.wire import numbered
+from ..replication.wire import part_pieces, rows_pieces
 from . import query
 from .database import Bounds
 from .metrics import CONTENT_TYPE
 from .refusals import RefusedError, malformed
-from .replies import answer_json, answer_raw, answer_reply, answer_rows, wants_lines
+from .replies import answer_json, answer_pieces, answer_raw, answer_reply
 from .routing import ScopedRoute
 from .scopes import Scope
 from .service import Call
@@ -72,9 +72,7 @@ async def changes(call: Call) -> Response:
     else:
         part = await database.part(since, limit)
     call.service.metrics.pulled(database.name, len(part.records))
-    header = {"cid": part.cid, "has_more": part.has_more}
-    rows = numbered(part.records) if wants_lines(call.request) else (record for _, record in part.records)
-    return answer_rows(call.request, header, "changes", rows)
+    return answer_pieces(call.request, partial(part_pieces, part))
 
 
 async def change(call: Call) -> Response:
@@ -139,8 +137,8 @@ async def entries(call: Call) -> Response:
         if given[one] is not None and given[other] is not None:
             raise malformed(f"give {one} or {other}, not both")
     rows, has_more = await call.database.entries(Bounds(**given), limit)
-    header: dict[str, Any] = {"has_more": has_more}
-    return answer_rows(call.request, header, "entries", (_core.join_record(*row) for row in rows))
+    records = (_core.join_record(*row) for row in rows)
+    return answer_pieces(call.request, partial(rows_pieces, {"has_more": has_more}, "entries", records))
 
 
 ROUTES = [

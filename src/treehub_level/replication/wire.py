@@ -37,33 +37,26 @@ def request_to_json(request: Request) -> bytes:
     return orjson.dumps(request.to_dict())
 
 
-def reply_to_json(reply: Reply) -> bytes:
-    """A reply as JSON."""
-    if not isinstance(reply, LogPage):
-        return orjson.dumps(reply.to_dict())
-    return b"".join(document(reply.header(len(reply.records)), "page", numbered(reply.records)))
+def reply_pieces(reply: Reply, in_lines: bool) -> Iterator[bytes]:
+    """A reply as JSON; or as NDJSON: a line of all its fields, but for ``page``, whose rows are a line each."""
+    if isinstance(reply, LogPage):
+        return rows_pieces(reply.header(len(reply.records)), "page", _numbered(reply.records), in_lines)
+    return iter([orjson.dumps(reply.to_dict(), option=orjson.OPT_APPEND_NEWLINE if in_lines else None)])
 
 
-def reply_to_ndjson(reply: Reply) -> bytes:
-    """A reply as NDJSON: a line of all its fields, or for a page of all but ``page``, and then a line for each row."""
-    if not isinstance(reply, LogPage):
-        return orjson.dumps(reply.to_dict(), option=orjson.OPT_APPEND_NEWLINE)
-    return b"".join(lines(reply.header(len(reply.records)), numbered(reply.records)))
+def part_pieces(part: Part, in_lines: bool) -> Iterator[bytes]:
+    """A page of the seed's pull, in the same forms. Its changes bear no CIDs in JSON, as the seed has it."""
+    rows = _numbered(part.records) if in_lines else (record for _, record in part.records)
+    return rows_pieces({"cid": part.cid, "has_more": part.has_more}, "changes", rows, in_lines)
 
 
-def part_to_json(part: Part) -> bytes:
-    """A page of the seed's pull as JSON."""
-    header = {"cid": part.cid, "has_more": part.has_more}
-    return b"".join(document(header, "changes", (record for _, record in part.records)))
-
-
-def numbered(records: Iterable[tuple[int, bytes]]) -> Iterator[bytes]:
-    """Records of the log, each with its CID."""
-    return (b"[%d,%b]" % record for record in records)
-
-
-def document(header: dict[str, Any], name: str, rows: Iterable[bytes]) -> Iterator[bytes]:
-    """A JSON object of some fields, and one more that holds rows, which are JSON already."""
+def rows_pieces(header: dict[str, Any], name: str, rows: Iterable[bytes], in_lines: bool) -> Iterator[bytes]:
+    """A JSON object of some fields, and one more that holds rows of JSON; or a line of the fields, and one a row."""
+    if in_lines:
+        yield orjson.dumps(header, option=orjson.OPT_APPEND_NEWLINE)
+        for row in rows:
+            yield one_line(row) + b"\n"
+        return
     yield orjson.dumps(header)[:-1] + b',"%b":[' % name.encode()
     comma = b""
     for row in rows:
@@ -72,11 +65,9 @@ def document(header: dict[str, Any], name: str, rows: Iterable[bytes]) -> Iterat
     yield b"]}"
 
 
-def lines(header: dict[str, Any], rows: Iterable[bytes]) -> Iterator[bytes]:
-    """The same as NDJSON: a line of the fields, then a line for each row."""
-    yield orjson.dumps(header, option=orjson.OPT_APPEND_NEWLINE)
-    for row in rows:
-        yield one_line(row) + b"\n"
+def _numbered(records: Iterable[tuple[int, bytes]]) -> Iterator[bytes]:
+    """Records of the log, each with its CID."""
+    return (b"[%d,%b]" % record for record in records)
 
 
 def one_line(row: bytes) -> bytes:
