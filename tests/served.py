@@ -14,28 +14,6 @@ from starlette.applications import Starlette
 from treehub_level import Level, MemoryBackend
 from treehub_level.http import Hub, Tokens, create_app
 
-NONCE = "0" * 32
-CLIENT = "c" * 32
-
-
-def request(**fields: Any) -> dict[str, Any]:
-    """The exchange of a client that knows nothing yet, but for these fields."""
-    return {
-        "protocol": 1,
-        "server": None,
-        "client": CLIENT,
-        "cid": 0,
-        "hi": 0,
-        "epochs": [],
-        "seq": 1,
-        "nonce": NONCE,
-        "changes": [],
-        "limit": 1000,
-        "reset": False,
-        "keys_after": None,
-        **fields,
-    }
-
 
 class Served:
     """What tests speak to.

@@ -14,8 +14,8 @@ from .types import Mode
 
 KEY_ENCODINGS: Final = ("utf8", "bytes")
 VALUE_ENCODINGS: Final = ("json", "bytes")
-#: A run of digits that may be an integer beyond 64 bits.
-_LONG_NUMBER: Final = re.compile(rb"[0-9]{19}")
+#: A run of digits that may be an integer beyond 64 bits, which orjson would round to a float without a word.
+LONG_NUMBER: Final = re.compile(rb"[0-9]{19}")
 
 
 class Codec:
@@ -137,7 +137,7 @@ def decode_json(text: bytes) -> Any:
     """
     try:
         document = orjson.loads(text)
-        if _LONG_NUMBER.search(text) or not _says_all(document, text):
+        if LONG_NUMBER.search(text) or not _says_all(document, text):
             json.loads(text, object_pairs_hook=_unique, parse_int=_exact)
     except RecursionError:
         raise ValueError("it is nested too deep") from None

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO, NamedTuple, NoReturn
 
 import orjson
 
 from .. import _core
+from ..codecs import LONG_NUMBER
 from .errors import CommandError
 
 #: The longest line that is read, so that a file without line ends cannot fill the memory.
 MAX_LINE_BYTES = 64 << 20
 #: Bytes of lines after which a batch is full, however few they are.
 BATCH_BYTES = 8 << 20
-#: A run of digits that may be an integer beyond 64 bits, which orjson would round to a float without a word.
-_LONG_NUMBER = re.compile(rb"[0-9]{19}")
 
 
 class BadLineError(CommandError):
@@ -57,7 +55,7 @@ def parse_json(text: bytes) -> Any:
         ValueError: It is not JSON; says why.
     """
     try:
-        return json.loads(text, parse_constant=_refuse) if _LONG_NUMBER.search(text) else orjson.loads(text)
+        return json.loads(text, parse_constant=_refuse) if LONG_NUMBER.search(text) else orjson.loads(text)
     except json.JSONDecodeError as error:
         raise ValueError(f"{error.msg} at column {error.colno}") from error
     except RecursionError as error:

@@ -7,7 +7,6 @@ distance in CIDs, the keys changed since its base (a key's last change stays in 
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from typing import NamedTuple
@@ -19,7 +18,7 @@ from ..backends.base import Entry, Reader, Transaction
 from ..errors import CorruptionError, ForbiddenError, ProtocolError, StoreMismatchError
 from ..modes import Epoch, Plan, Server, Step, read_record
 from .access import FULL, Access
-from .fields import Ack
+from .fields import Ack, shown
 from .log import keys_of, read_floor, read_log, seen_of
 from .messages import MAX_BYTES, Forked, Keys, LogPage, Reply, Request, Reset, encode_changes
 
@@ -217,9 +216,7 @@ def _encode_push(request: Request, space: _core.KeySpace) -> list[Entry]:
     seen: set[bytes] = set()
     for key, _ in entries:
         if key in seen:
-            raise ProtocolError(
-                f"changes: the key {reprlib.repr(key)} stands twice; send the last change of each key only"
-            )
+            raise ProtocolError(f"changes: the key {shown(key)} stands twice; send the last change of each key only")
         seen.add(key)
     return entries
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from served import Conversation, Served, request
+from replication.talk import ask as request
+from served import Conversation, Served
 from starlette.routing import Route
 
 from treehub_level.errors import ForbiddenError

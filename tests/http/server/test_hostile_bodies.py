@@ -13,7 +13,8 @@ import pytest
 import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from served import Conversation, Served, request
+from replication.talk import ask as request
+from served import Conversation, Served
 
 from treehub_level import codecs
 from treehub_level.errors import InvalidValueError, ProtocolError

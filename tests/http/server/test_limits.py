@@ -8,7 +8,8 @@ from typing import Any
 
 import httpx
 import pytest
-from served import Conversation, Served, asyncio_timeout, request
+from replication.talk import ask as request
+from served import Conversation, Served, asyncio_timeout
 
 from treehub_level.http.limits import Limits
 

@@ -12,7 +12,8 @@ from urllib.parse import quote
 import httpx
 import pytest
 import zstandard
-from served import Served, asyncio_timeout, request
+from replication.talk import ask as request
+from served import Served, asyncio_timeout
 
 from treehub_level import Level
 from treehub_level.replication.access import Access

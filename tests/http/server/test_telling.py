@@ -7,7 +7,8 @@ import re
 from typing import Any
 
 import pytest
-from served import Served, request
+from replication.talk import ask as request
+from served import Served
 
 from treehub_level.http import door
 from treehub_level.http import metrics as metrics_module
