@@ -190,6 +190,8 @@ cdef list collect_all(object fetch, object decode, object limit, object chunk):
         if not rows:
             break
         results += decode(rows)
+    if len(results) >= _scan_py.MANY:
+        _scan_py.promote()
     return results
 
 

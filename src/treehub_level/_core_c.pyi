@@ -222,7 +222,8 @@ def collect(
 
     Each is decoded in bulk, and those results stay for which keep(result) is true; for items, a result is the pair.
     The cyclic garbage collector would walk the growing result again and again: it rests throughout if there is no keep,
-    else while a chunk is decoded, and is as it was afterwards, whatever is raised.
+    else while a chunk is decoded, and is as it was afterwards, whatever is raised. A large unfiltered result goes to
+    its oldest generation, so that it does not stop every thread to walk it as soon as it goes on.
     """
 
 def decode_changes(records: Sequence[bytes]) -> list[Any]:

@@ -11,6 +11,7 @@ from core.values import JSON
 from hypothesis import given
 from hypothesis import strategies as st
 
+from treehub_level._core_py.scan import MANY
 from treehub_level.errors import DecodeError
 
 pytestmark = pytest.mark.once
@@ -149,6 +150,29 @@ def test_garbage_collection_rests_while_a_chunk_is_decoded_and_is_as_it_was_afte
         (gc.enable if was_enabled else gc.disable)()
     assert after is enabled
     assert during == ([False] if fails else [False, enabled])
+
+
+@pytest.mark.parametrize(("count", "generation"), [(MANY - 1, 0), (MANY, 2)], ids=["few", "many"])
+def test_a_large_result_is_old_at_once_so_that_the_garbage_collector_does_not_walk_it(
+    core: Any, count: int, generation: int
+) -> None:
+    gc.disable()  # so that nothing but this moves objects
+    try:
+        results = core.collect(Source(count).fetch, lambda rows: [[row] for row in rows], None, None, count)
+        assert len(results) == count
+        assert any(found is results[-1] for found in gc.get_objects(generation))
+    finally:
+        gc.enable()
+
+
+def test_what_the_program_has_frozen_stays_frozen(core: Any) -> None:
+    gc.freeze()
+    try:
+        frozen = gc.get_freeze_count()
+        core.collect(Source(MANY).fetch, plain, None, None, MANY)
+        assert gc.get_freeze_count() == frozen > 0
+    finally:
+        gc.unfreeze()
 
 
 def test_garbage_collection_rests_throughout_where_nothing_is_filtered(core: Any) -> None:

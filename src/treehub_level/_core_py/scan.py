@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, cast, final
+from typing import TYPE_CHECKING, Any, Final, cast, final
 
 import orjson
 
@@ -14,6 +14,10 @@ from .packed import unpack
 
 if TYPE_CHECKING:
     from ..backends.base import Row, Rows
+
+
+#: Results from which on the garbage collector is kept from walking them at once.
+MANY: Final = 10_000
 
 
 @final
@@ -97,7 +101,19 @@ def _collect_all(
         if not rows:
             break
         results += decode(rows)
+    if len(results) >= MANY:
+        promote()
     return results
+
+
+def promote() -> None:
+    """Hand all young objects to the oldest generation, where a full collection would leave them, without walking them.
+
+    The collector would walk a large result as soon as it goes on, with every thread waiting meanwhile.
+    """
+    if not gc.get_freeze_count():  # what the program itself has frozen stays so
+        gc.freeze()
+        gc.unfreeze()
 
 
 def decode_changes(records: Sequence[bytes]) -> list[Any]:
