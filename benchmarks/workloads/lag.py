@@ -7,6 +7,7 @@ stall of a second would be one late callback among thousands (Gil Tene's "coordi
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from statistics import quantiles
@@ -26,6 +27,7 @@ async def lag_load(records: int, engine: str) -> AsyncIterator[Measure]:
 
     async def measure() -> Figures:
         prepared = list(make_records(records))
+        gc.collect()  # see `writing`
         with new_level(engine, Level.SERVER) as level:
             async with level:
                 return await watched(level.load(prepared))
