@@ -261,6 +261,12 @@ async def test_a_compressed_reply_is_read(remote: Remote, fake: Fake) -> None:
     assert fake.requests[0].headers["accept-encoding"] == "gzip"
 
 
+async def test_nothing_is_compressed_for_the_way_within_one_machine(fake: Fake) -> None:
+    async with RemoteServer("http://127.0.0.1/v1/notes", transport=fake.transport) as near:
+        await near.info()
+    assert fake.requests[0].headers["accept-encoding"] == "identity"
+
+
 @pytest.mark.parametrize("data", [gzip.compress(b'{"cid": 7}' * 9)[:-9], b"no gzip at all"])
 async def test_a_compressed_reply_that_is_damaged_is_asked_for_again(remote: Remote, fake: Fake, data: bytes) -> None:
     fake.faults.append(compressed(data))
