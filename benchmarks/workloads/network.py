@@ -30,7 +30,9 @@ _Client = tuple[Level, "RemoteServer"]
 
 #: Clients that speak to the server at the same time, however many there are: it takes 64 writes at a time.
 _AT_ONCE = 32
-_REQUESTS = re.compile(r'^treehub_level_http_requests_total\{route="[^"]*/exchange",status="\d+"\} (\S+)$', re.MULTILINE)
+_REQUESTS = re.compile(
+    r'^treehub_level_http_requests_total\{route="[^"]*/exchange",status="\d+"\} (\S+)$', re.MULTILINE
+)
 
 
 @asynccontextmanager
@@ -119,7 +121,16 @@ def _serving(folder: str, *arguments: str) -> Iterator[str]:
     """
     if _missing:
         raise NotInstalledError(_missing)
-    command = [sys.executable, "-c", "from treehub_level.cli import main; main()", "serve", folder, "--port", "0", *arguments]
+    command = [
+        sys.executable,
+        "-c",
+        "from treehub_level.cli import main; main()",
+        "serve",
+        folder,
+        "--port",
+        "0",
+        *arguments,
+    ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout is not None
         try:

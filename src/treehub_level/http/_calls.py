@@ -213,7 +213,13 @@ class Calls:
         url = self._address.url + call.path + ("?" + urlencode(call.query) if call.query else "")
         while True:
             try:
-                response = yield Send(call.method, url, _headers(call, token, accept, is_near=self._address.is_loopback), call.body, call.wait)
+                response = yield Send(
+                    call.method,
+                    url,
+                    _headers(call, token, accept, is_near=self._address.is_loopback),
+                    call.body,
+                    call.wait,
+                )
                 if response.status in _REDIRECTS:
                     hops += 1
                     url = self._redirected(call, url, response, hops)

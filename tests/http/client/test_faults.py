@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from treehub_level import ForbiddenError, LevelError, ProtocolError, StateError, TransportError
-from treehub_level.http import _body, _calls
+from treehub_level.http import RemoteServer, _body, _calls
 
 from .fake import STREAM, URL, Fake, json_error, portal
 
@@ -262,7 +262,7 @@ async def test_a_compressed_reply_is_read(remote: Remote, fake: Fake) -> None:
 
 
 async def test_nothing_is_compressed_for_the_way_within_one_machine(fake: Fake) -> None:
-    async with RemoteServer("http://127.0.0.1/v1/notes", transport=fake.transport) as near:
+    async with RemoteServer("http://127.0.0.1/v1/notes", transport=httpx.MockTransport(fake)) as near:
         await near.info()
     assert fake.requests[0].headers["accept-encoding"] == "identity"
 
