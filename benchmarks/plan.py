@@ -1,6 +1,6 @@
 """Which rows the table has: for each workload its measurements, and for each measurement who is compared.
 
-The targets are those of ``performance.md``. Its workloads that need a network are not here.
+The targets are those of ``performance.md``.
 """
 
 from __future__ import annotations
@@ -116,6 +116,8 @@ _PUTS = 0.1
 #: PouchDB, and puts that each wait for the disk, would take minutes.
 _SLOW = 0.1
 _SLOWEST = 0.01
+#: A request over HTTP takes milliseconds.
+_REQUESTS = 0.02
 
 _LAG = (
     Figure("lag_p50", "loop lag, p50", "ms"),
@@ -230,6 +232,27 @@ PLAN: dict[str, tuple[Comparison, ...]] = {
                 _node("pull_pouchdb", "PouchDB replicate", 40, share=_SLOW),
             ),
             target=Target(at_least=250_000),
+        ),
+    ),
+    "pull-http": (
+        Comparison(
+            "pull-http",
+            (
+                _native("pull_http"),
+                Contender("pull, within one process", "pull", "c", "leveldb", target=_times(0.6)),
+                _pure("pull_http"),
+            ),
+        ),
+    ),
+    "clients": (
+        Comparison(
+            "clients: each put synced with one server over HTTP",
+            (
+                Contender("1000 clients", "clients_1000", "c", share=_REQUESTS),
+                Contender("100 clients", "clients_100", "c", share=_REQUESTS, target=_times(0.8)),
+                Contender("10 clients", "clients_10", "c", share=_REQUESTS, target=_times(0.8)),
+            ),
+            (Figure("requests", "requests for each write synced", target=Target(at_most=1.1)),),
         ),
     ),
     "history": (

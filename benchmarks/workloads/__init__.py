@@ -1,6 +1,6 @@
 """What is measured. A workload prepares itself once, and then measures itself as often as it is asked."""
 
-from . import building, lag, others, plyvel_alone, reading, replicating, writing
+from . import building, lag, network, others, plyvel_alone, reading, replicating, writing
 from .common import NotInstalledError, Workload
 
 __all__ = ["WORKLOADS", "NotInstalledError"]
@@ -10,6 +10,7 @@ WORKLOADS: dict[str, Workload] = {
     **writing.WORKLOADS,
     **reading.WORKLOADS,
     **replicating.WORKLOADS,
+    **network.WORKLOADS,
     **lag.WORKLOADS,
     **plyvel_alone.WORKLOADS,
     **others.WORKLOADS,

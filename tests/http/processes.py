@@ -32,6 +32,16 @@ class ServerProcess:
         """The address of the database."""
         return f"http://127.0.0.1:{self.port}/v1/notes"
 
+    @property
+    def memory(self) -> float | None:
+        """The megabytes that it has resident, where the system tells."""
+        assert self._process is not None
+        try:
+            status = Path(f"/proc/{self._process.pid}/status").read_text(encoding="ascii")
+        except FileNotFoundError:
+            return None
+        return int(status.partition("VmRSS:")[2].split()[0]) / 1024
+
     def start(self) -> None:
         """Start it, on the same port as last time."""
         command = [sys.executable, "-c", self._program, "serve", str(self._folder), "--create", "notes"]

@@ -47,13 +47,21 @@ class Address:
     @property
     def is_private(self) -> bool:
         """Whether nobody on the way can read what is sent there: it is encrypted, or stays on this machine."""
-        parts = urlsplit(self.url)
-        host = parts.hostname or ""
+        return self.is_encrypted or self.is_loopback
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether it is reached by HTTPS."""
+        return self.url.startswith("https:")
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether it is on this machine."""
+        host = urlsplit(self.url).hostname or ""
         try:
-            loopback = ipaddress.ip_address(host).is_loopback
+            return ipaddress.ip_address(host).is_loopback
         except ValueError:
-            loopback = host == "localhost" or host.endswith(".localhost")
-        return parts.scheme == "https" or loopback
+            return host == "localhost" or host.endswith(".localhost")
 
     def redirected(self, url: str, location: str) -> str | None:
         """Where a redirect leads, if that is the same server; ``None`` if it is another one."""

@@ -64,7 +64,8 @@ class Connection:
         self.calls = Calls(self.address, retries=retries)
         self.timeout = timeout
         self.options: dict[str, Any] = {
-            "verify": True if ssl_context is None else ssl_context,
+            # Loading the certificates takes tens of milliseconds. Redirects never lead from HTTP to HTTPS.
+            "verify": self.address.is_encrypted if ssl_context is None else ssl_context,
             "cookies": CookieJar(DefaultCookiePolicy(allowed_domains=[])),
             "limits": httpx.Limits(keepalive_expiry=_KEPT),
         }

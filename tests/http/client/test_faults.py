@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from treehub_level import ForbiddenError, LevelError, ProtocolError, StateError, TransportError
-from treehub_level.http import _body, _calls
+from treehub_level.http import RemoteServer, _body, _calls
 
 from .fake import STREAM, URL, Fake, json_error, portal
 
@@ -258,7 +258,15 @@ def compressed(data: bytes) -> httpx.Response:
 async def test_a_compressed_reply_is_read(remote: Remote, fake: Fake) -> None:
     fake.faults.append(compressed(gzip.compress(b'{"cid": 7}')))
     assert await remote().info() == {"cid": 7}
-    assert fake.requests[0].headers["accept-encoding"] == "gzip"
+
+
+@pytest.mark.parametrize(("origin", "encoding"), [("http://127.0.0.1", "identity"), ("https://example.org", "gzip")])
+async def test_compression_is_asked_for_unless_the_server_is_on_this_machine(
+    fake: Fake, origin: str, encoding: str
+) -> None:
+    async with RemoteServer(f"{origin}/v1/notes", transport=httpx.MockTransport(fake)) as remote:
+        await remote.info()
+    assert fake.requests[0].headers["accept-encoding"] == encoding
 
 
 @pytest.mark.parametrize("data", [gzip.compress(b'{"cid": 7}' * 9)[:-9], b"no gzip at all"])
