@@ -9,6 +9,7 @@ from .backends.memory import MemoryBackend
 from .errors import (
     BackendNotFoundError,
     CIDMismatchError,
+    CommitUnknownError,
     CorruptionError,
     DecodeError,
     ForbiddenError,
@@ -25,6 +26,7 @@ from .errors import (
     StoreMismatchError,
     SyncError,
     TransportError,
+    UnavailableError,
 )
 from .level import Level
 from .types import MISSING, Change, Changes, Conflict, Delete, Mode, Put, SyncReport
@@ -38,6 +40,7 @@ __all__ = [
     "CIDMismatchError",
     "Change",
     "Changes",
+    "CommitUnknownError",
     "Conflict",
     "CorruptionError",
     "DecodeError",
@@ -61,5 +64,6 @@ __all__ = [
     "SyncError",
     "SyncReport",
     "TransportError",
+    "UnavailableError",
     "blocking",
 ]

@@ -11,6 +11,8 @@
     ├── DecodeError             LEVEL_DECODE
     ├── CorruptionError         LEVEL_CORRUPTION
     ├── StorageError            LEVEL_STORAGE            (also OSError)
+    │   ├── CommitUnknownError  LEVEL_COMMIT_UNKNOWN
+    │   └── UnavailableError    LEVEL_UNAVAILABLE
     ├── BackendNotFoundError    LEVEL_BACKEND_NOT_FOUND
     └── SyncError               LEVEL_SYNC
         ├── CIDMismatchError    LEVEL_CID_MISMATCH
@@ -22,7 +24,7 @@
 Codes are stable, messages are not: programs compare ``error.code``, people read ``str(error)``.
 An argument of a wrong type is a plain ``TypeError``. No vendor's exception escapes: each is
 translated in the one file that names that vendor, and chained as ``__cause__``.
-An error leaves the store as it was.
+An error leaves the store as it was; ``CommitUnknownError`` alone leaves that open.
 """
 
 from __future__ import annotations
@@ -99,6 +101,21 @@ class StorageError(LevelError, OSError):
     """The engine could not read or write: no such directory, no right, no space, a broken disk."""
 
     code = "LEVEL_STORAGE"
+
+
+class CommitUnknownError(StorageError):
+    """The answer to a commit was lost: it was written, all of it, or not at all, and nobody can tell which from here.
+
+    ``sync()`` finds out by itself, by repeating what it asked. Whoever wrote by hand reads, and decides.
+    """
+
+    code = "LEVEL_COMMIT_UNKNOWN"
+
+
+class UnavailableError(StorageError):
+    """A shared store cannot be reached, or is too busy, at the moment. Nothing was written: try again later."""
+
+    code = "LEVEL_UNAVAILABLE"
 
 
 class BackendNotFoundError(LevelError):

@@ -21,6 +21,8 @@ TREE = {
     "DecodeError": ("LEVEL_DECODE", "LevelError"),
     "CorruptionError": ("LEVEL_CORRUPTION", "LevelError"),
     "StorageError": ("LEVEL_STORAGE", "LevelError", OSError),
+    "CommitUnknownError": ("LEVEL_COMMIT_UNKNOWN", "StorageError"),
+    "UnavailableError": ("LEVEL_UNAVAILABLE", "StorageError"),
     "BackendNotFoundError": ("LEVEL_BACKEND_NOT_FOUND", "LevelError"),
     "SyncError": ("LEVEL_SYNC", "LevelError"),
     "CIDMismatchError": ("LEVEL_CID_MISMATCH", "SyncError"),

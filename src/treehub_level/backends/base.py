@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from types import TracebackType
@@ -115,7 +115,16 @@ class Snapshot(Reader, Protocol):
 
 
 class Transaction(Reader, Protocol):
-    """A Reader and one writer, with every other writer kept out."""
+    """A Reader and one writer, with every other writer kept out.
+
+    Attributes:
+        incarnation: Differs from that of an earlier transaction if the store may have become another one meanwhile,
+            restored from a copy for instance: the connection was lost, or its server began anew.
+    """
+
+    @property
+    def incarnation(self) -> Hashable:
+        """See above."""
 
     def write(self, batch: Batch, *, durable: bool = False) -> None:
         """Apply every entry, in order, or none. Called at most once in a transaction, as its last act.
@@ -136,6 +145,8 @@ class Backend(ABC):
 
     #: What this backend can do.
     supports: ClassVar[Supports]
+    #: See `Transaction.incarnation`: an embedded store stays the same while it is open.
+    incarnation: Hashable = None
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -182,6 +193,13 @@ class Backend(ABC):
         of the CID first, commits what ``write`` was given at the end, and rolls back when the block raises.
         """
         return _Alone(self)
+
+    def listen(self, heard: Callable[[], None]) -> None:  # noqa: B027  # embedded stores hear of themselves
+        """Call ``heard`` soon after each commit of another process, from any thread, until ``close()``.
+
+        The engine calls this at most once in an opening, when somebody first waits for news. It may be called once too
+        often, and must be called at least once after the last commit. Nothing to do unless the store is shared.
+        """
 
     def writes_at_once(self) -> bool:
         """Whether a small write, of some tens of KiB and not durable, would take microseconds now.
