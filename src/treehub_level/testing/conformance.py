@@ -26,11 +26,12 @@ from contextlib import suppress
 import pytest
 
 from ..backends.base import Backend, Batch, Entry, Reader, Supports
-from ..errors import LockedError, NotOpenError, StorageError
+from ..errors import InvalidKeyError, LockedError, NotOpenError, StorageError
 from ._support import (
     EDGES,
     FailingBatch,
     apply,
+    assert_not_open,
     closing,
     keys,
     model_rows,
@@ -80,13 +81,13 @@ class BackendConformance:
         assert isinstance(backend_factory().supports, Supports)
 
     def test_before_it_was_opened_it_refuses_to_read_and_write(self, backend_factory: BackendFactory) -> None:
-        _assert_not_open(backend_factory())
+        assert_not_open(backend_factory())
 
     def test_once_closed_it_refuses_to_read_and_write(self, backend_factory: BackendFactory) -> None:
         backend = backend_factory()
         backend.open()
         backend.close()
-        _assert_not_open(backend)
+        assert_not_open(backend)
 
     def test_a_get_while_it_closes_finds_the_value_or_is_refused_if_it_guards_that(
         self, backend_factory: BackendFactory
@@ -175,7 +176,7 @@ class BackendConformance:
         with pytest.raises(StorageError) as caught:
             unusable.open()
         assert unusable.name in str(caught.value)
-        _assert_not_open(unusable)
+        assert_not_open(unusable)
 
     # ------------------------------------------------------------------------------------- single values
 
@@ -187,10 +188,27 @@ class BackendConformance:
 
     @pytest.mark.parametrize("size", [0, 1, 255, 65_536, 300_000], ids="{}-bytes".format)
     def test_keys_of_any_length_are_kept(self, backend: Backend, size: int) -> None:
+        longest = backend.supports.max_key_bytes
+        if longest is not None and size >= longest:
+            pytest.skip(f"it claims to take at most {longest} bytes")
         key, neighbour = b"k" * size, b"k" * size + b"\0"
         write(backend, [(key, b"1"), (neighbour, b"2")])
         assert (backend.get(key), backend.get(neighbour)) == (b"1", b"2")
         assert rows(backend) == [(key, b"1"), (neighbour, b"2")]
+
+    def test_a_key_that_is_too_long_for_it_is_refused_and_absent(self, backend: Backend) -> None:
+        longest = backend.supports.max_key_bytes
+        if longest is None:
+            pytest.skip("it claims to take keys of any length")
+        kept, too_long, above = b"k" * longest, b"k" * (longest + 1), b"k" * (longest - 1) + b"l"
+        write(backend, [(kept, b"1"), (above, b"2")])
+        with pytest.raises(InvalidKeyError):
+            write(backend, [(b"a", b"3"), (too_long, b"4")])
+        assert rows(backend) == [(kept, b"1"), (above, b"2")]
+        assert (backend.get(too_long), backend.get_many([too_long, kept])) == (None, [None, b"1"])
+        for reverse in (False, True):
+            assert rows(backend, too_long, None, reverse=reverse) == [(above, b"2")]
+            assert rows(backend, None, too_long, reverse=reverse) == [(kept, b"1")]
 
     def test_every_byte_may_stand_in_keys_and_values(self, backend: Backend) -> None:
         written = [(bytes([byte]) + b"-key", bytes(range(byte, -1, -1)) * 3) for byte in range(256)]
@@ -479,16 +497,3 @@ class BackendConformance:
         write(backend, [(b"k", random.Random(2).randbytes(100_000))], durable=True)
         size = backend.size_on_disk()
         assert size is None or size >= 100_000
-
-
-def _assert_not_open(backend: Backend) -> None:
-    with pytest.raises(NotOpenError):
-        backend.get(b"k")
-    with pytest.raises(NotOpenError):
-        backend.get_many([b"k"])
-    with pytest.raises(NotOpenError):
-        backend.scan(None, None)
-    with pytest.raises(NotOpenError):
-        backend.snapshot()
-    with pytest.raises(NotOpenError):
-        write(backend, [(b"k", b"v")])
