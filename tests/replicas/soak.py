@@ -33,8 +33,8 @@ REPLICAS: Final = 3
 CLIENTS: Final = 50
 #: How many of them stay in touch by `live`.
 LIVE: Final = 10
-#: Seconds in which all must be equal again once nothing fails any more.
-HEALED: Final = 120.0
+#: Seconds in which each client goes on, whatever fails.
+_PATIENCE: Final = 120.0
 
 #: One of each.
 EACH: Final = ("kill", "freeze", "stop the database", "copy", "kill the database", "freeze", "restore", "kill")
@@ -48,15 +48,17 @@ class Soak:
         folder: Where the database is.
         seed: Decides what happens, and when.
         prelude: Statements that each replica runs first.
+        healed: Seconds in which all must have synchronised once nothing fails any more.
 
     Attributes:
         counts: What happened, and how often.
     """
 
-    def __init__(self, folder: Path, seed: int, *, prelude: str = "") -> None:
+    def __init__(self, folder: Path, seed: int, *, prelude: str = "", healed: float = 120) -> None:
         self._rng = random.Random(seed)
         self._folder = folder
         self._prelude = prelude
+        self._healed = healed
         self._replicas: list[Replica] = []
         self._clients: list[Client] = []
         self._lost: set[tuple[str, Content]] = set()  # what stood in logs that a restore has taken away
@@ -83,8 +85,11 @@ class Soak:
                         rng=random.Random(self._rng.random()),
                     )
                     self._clients.append(await stack.enter_async_context(client))
-                await self._turmoil(faults)
-                return await self._compare()
+                try:
+                    await self._turmoil(faults)
+                except AssertionError as violation:
+                    return [str(violation)]
+                return await self._heal() or await self._compare()
 
     def _replica(self) -> Replica:
         return Replica(self._database.url, prelude=self._prelude)
@@ -111,8 +116,18 @@ class Soak:
         finally:
             stop.set()
             await asyncio.gather(*work)
+
+    async def _heal(self) -> list[str]:
+        """Nothing fails any more, and nobody writes: who cannot synchronise even so."""
         for _ in range(2):  # the first time everybody gives what it has, the second time everybody gets it
-            await asyncio.wait_for(asyncio.gather(*(client.drain() for client in self._clients)), HEALED)
+            drains = {asyncio.create_task(client.drain()): client.name for client in self._clients}
+            _, pending = await asyncio.wait(drains, timeout=self._healed)
+            for task in pending:
+                task.cancel()
+            await asyncio.gather(*drains, return_exceptions=True)
+            if pending:
+                return [f"{drains[task]} cannot synchronise" for task in pending]
+        return []
 
     # ------------------------------------------------------------------------------------------- what happens
 
@@ -198,7 +213,7 @@ class Soak:
 
 
 async def _until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + HEALED
+    deadline = time.monotonic() + _PATIENCE
     while not condition():  # what the clients do is no event
         assert time.monotonic() < deadline, "the clients do not go on"
         await asyncio.sleep(0.1)
