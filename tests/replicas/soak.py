@@ -76,7 +76,7 @@ class Soak:
                 processes.callback(self._replicas[-1].kill)
             async with AsyncExitStack() as stack:
                 ports = [replica.port for replica in self._replicas]
-                balancer = await stack.enter_async_context(Balancer(ports, self._rng))
+                balancer = self._balancer = await stack.enter_async_context(Balancer(ports, self._rng))
                 for number in range(CLIENTS):
                     client = Client(
                         f"c{number}",
@@ -190,6 +190,7 @@ class Soak:
 
     async def _compare(self) -> list[str]:
         wrong = [f"replica {number} has ended" for number, it in enumerate(self._replicas) if not it.is_running]
+        wrong += [f"the replica on port {port} got no request" for port, n in self._balancer.carried.items() if not n]
         async with RemoteServer(self._replicas[0].url) as server:
             head, log, _ = await server.changes(0, limit=None)
         replayed: dict[str, Any] = {}
@@ -209,6 +210,7 @@ class Soak:
             for figure in ("writes", "acknowledged", "resets", "failures"):
                 self.counts[figure] += getattr(client, figure)
         self.counts["changes logged"] = head
+        self.counts["requests"] = sum(self._balancer.carried.values())
         return wrong
 
 
