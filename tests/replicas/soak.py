@@ -22,12 +22,14 @@ from contextlib import AsyncExitStack, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from databases import Database
+
 from treehub_level import Change, Level, blocking
 from treehub_level.http import RemoteServer
 
 from .balancer import HOST, Balancer
 from .clients import Client, Content, content_of
-from .processes import Database, Replica
+from .processes import Replica
 
 REPLICAS: Final = 3
 CLIENTS: Final = 50
