@@ -1,4 +1,4 @@
-"""Replicas of a server. The modules of tests find each other in the tests' folder: pytest is told, ``python -m`` here."""
+"""Replicas of a server. Tests import what they share from their folder: pytest is told so, ``python -m`` here."""
 
 import sys
 from pathlib import Path
