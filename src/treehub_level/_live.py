@@ -131,14 +131,14 @@ class LiveSession:
 
     async def _run(self) -> None:
         store = self._twin._store
-        store.listeners.add(self._tell)
+        store.add_listener(self._tell)
         try:
             if not store.is_open:
                 self._end()
             while await self._go_on():
                 pass
         finally:
-            store.listeners.discard(self._tell)
+            store.remove_listener(self._tell)
             self._end()
             await self._drop_poll()
             self._settle()

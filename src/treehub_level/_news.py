@@ -22,11 +22,11 @@ def news_of(store: Store) -> Iterator[asyncio.Event]:
         with suppress(RuntimeError):  # the loop is closed: nobody waits any more
             loop.call_soon_threadsafe(news.set)
 
-    store.listeners.add(tell)
+    store.add_listener(tell)
     try:
         yield news
     finally:
-        store.listeners.discard(tell)
+        store.remove_listener(tell)
 
 
 async def wait_for_news(store: Store, look: Callable[[], Awaitable[tuple[T, bool]]], wait: float) -> T:

@@ -7,15 +7,16 @@ nothing of locks, threads or open stores: a step gets a transaction and the curr
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import orjson
 
 from . import _core
 from .backends.base import Batch, Entry, Reader, Transaction
-from .errors import CorruptionError
+from .errors import CorruptionError, StateError
 from .types import Mode
 
 T = TypeVar("T")
@@ -51,76 +52,136 @@ class Epoch(NamedTuple):
     start: int
 
 
+class Beginning(NamedTuple):
+    """A write that begins an epoch: in which incarnation of the store, and every epoch as it will be then."""
+
+    incarnation: Hashable
+    epochs: list[Epoch]
+
+
 class Normal:
     """A plain store: what is written is all that is written."""
 
     mode = Mode.NORMAL
     space: None = None
 
-    def plan_write(self, reader: Reader, cid: int, entries: Sequence[Entry]) -> Plan[None]:
+    def plan_write(self, transaction: Transaction, cid: int, entries: Sequence[Entry]) -> Plan[None]:
         """The batch is the entries."""
         return Plan(None, entries)
 
 
 class Client:
-    """Each write also lands in the set of dirty changes, keyed by the key it touched."""
+    """Each write also lands in the set of dirty changes, keyed by the key it touched.
+
+    Args:
+        space: The key space.
+        store_id: The id of the store.
+        holder: What the holder record of a shared store says while it is this opening's; ``None`` if it is not shared.
+    """
 
     mode = Mode.CLIENT
 
-    def __init__(self, space: _core.KeySpace, store_id: str) -> None:
+    def __init__(self, space: _core.KeySpace, store_id: str, holder: bytes | None = None) -> None:
         self.space = space
         self.store_id = store_id
+        self.holder = holder
 
-    def plan_write(self, reader: Reader, cid: int, entries: Sequence[Entry]) -> Plan[None]:
-        """The batch is the entries, each with its dirty change."""
-        return Plan(None, _core.client_batch(self.space, entries))
+    def plan_write(
+        self, transaction: Transaction, cid: int, entries: Sequence[Entry], also: Sequence[Entry] = ()
+    ) -> Plan[None]:
+        """The batch is the entries, each with its dirty change, and what else there is to write."""
+        batch = _core.client_batch(self.space, entries)
+        for entry in also:
+            batch.append(entry)
+        return Plan(None, batch)
 
 
 class Server:
     """Each write also lands in the log, under the next change id.
 
     The first write after each opening starts an epoch: a random id, recorded with the CID at which it starts. A store
-    restored
-    from a backup lacks the epochs that clients have seen since, which is how they know (``protocol.md``, "Epochs").
+    restored from a backup lacks the epochs that clients have seen since, which is how they know (``protocol.md``,
+    "Epochs"). A shared store may be restored while it is open: then its incarnation has changed, or the epoch of this
+    opening is not in the record any more, and the next write starts another.
+
+    Args:
+        space: The key space.
+        store_id: The id of the store.
+        shared: Whether others may write to it too.
     """
 
     mode = Mode.SERVER
 
-    def __init__(self, space: _core.KeySpace, store_id: str) -> None:
+    def __init__(self, space: _core.KeySpace, store_id: str, *, shared: bool = False) -> None:
         self.space = space
         self.store_id = store_id
-        self._epoch_begun = False
+        self._shared = shared
+        self._begun: Beginning | None = None
 
-    def plan_write(self, reader: Reader, cid: int, entries: Sequence[Entry]) -> Plan[None]:
-        """The batch is the entries, their log records, the CID, and the epoch if this is the first write."""
+    def plan_write(self, transaction: Transaction, cid: int, entries: Sequence[Entry]) -> Plan[None]:
+        """The batch is the entries, their log records, the CID, and the epoch if this write begins one."""
         if not entries:
             return Plan(None)
-        batch = _core.server_batch(self.space, cid, entries)
-        after = cid + len(entries)
-        if self._epoch_begun:
-            return Plan(None, batch, after)
-        epochs = [*self.epochs(reader), Epoch(uuid.uuid4().hex, cid)]
-        batch.append((self.space.own_key("epochs"), orjson.dumps([[*epoch] for epoch in epochs])))
-        return Plan(None, batch, after, committed=self._begin_epoch)
+        return self.plan_write_in(self.beginning(transaction, cid), cid, entries)
 
-    def _begin_epoch(self) -> None:
-        self._epoch_begun = True
-
-    def epochs(self, reader: Reader, planned: Batch = ()) -> list[Epoch]:
-        """Every epoch of this store, oldest first.
+    def beginning(self, transaction: Transaction, cid: int, epochs: list[Epoch] | None = None) -> Beginning | None:
+        """The epoch that a write would begin, if it were made now; ``None`` if it would go on in one begun before.
 
         Args:
-            reader: What to read from.
-            planned: A batch of `plan_write` that is about to be written: the epochs as they will be then.
+            transaction: What the write will be made in.
+            cid: The CID before.
+            epochs: What `epochs` has answered in this transaction, if it was asked.
+        """
+        begun = self._begun
+        if begun is not None and begun.incarnation != transaction.incarnation:
+            begun = None
+        if begun is not None and not self._shared:
+            return None
+        epochs = self.epochs(transaction) if epochs is None else epochs
+        if begun is not None and begun.epochs[-1] in epochs:
+            return None
+        if self._shared:
+            self._check_store(transaction)
+        return Beginning(transaction.incarnation, [*epochs, Epoch(uuid.uuid4().hex, cid)])
+
+    def _check_store(self, reader: Reader) -> None:
+        record = read_record(reader, self.space.own_key("store"))
+        if not isinstance(record, dict) or record.get("id") != self.store_id:
+            raise StateError(
+                f"what was the server {self.store_id} when it was opened is another store now, or none: "
+                "close it, and open it again"
+            )
+
+    def plan_write_in(
+        self, beginning: Beginning | None, cid: int, entries: Sequence[Entry], also: Sequence[Entry] = ()
+    ) -> Plan[None]:
+        """See `plan_write`.
+
+        Args:
+            beginning: What `beginning` has answered in this transaction.
+            cid: The CID before.
+            entries: What to write: at least one entry.
+            also: What else to write, as it is.
+        """
+        batch = _core.server_batch(self.space, cid, entries)
+        for entry in also:
+            batch.append(entry)
+        plan: Plan[None] = Plan(None, batch, cid + len(entries))
+        if beginning is not None:
+            batch.append((self.space.own_key("epochs"), orjson.dumps([[*epoch] for epoch in beginning.epochs])))
+            plan.committed = partial(self._begin, beginning)
+        return plan
+
+    def _begin(self, beginning: Beginning) -> None:
+        self._begun = beginning
+
+    def epochs(self, reader: Reader) -> list[Epoch]:
+        """Every epoch of this store, oldest first.
 
         Raises:
             CorruptionError: The record is not what this class writes.
         """
-        key = self.space.own_key("epochs")
-        if planned and planned[-1][0] == key:
-            record = orjson.loads(planned[-1][1] or b"[]")
-        else:
-            record = read_record(reader, key) or []
+        record = read_record(reader, self.space.own_key("epochs")) or []
         try:
             return [Epoch(str(epoch), int(start)) for epoch, start in record]
         except (TypeError, ValueError) as error:

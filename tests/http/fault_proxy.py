@@ -3,7 +3,8 @@
 It knows nothing of HTTP. A connection may be refused, or swallowed: accepted and never answered. It may begin late, so
 that others overtake it. Each piece of it, in either direction, may come late, end the connection in its middle, or have
 a byte flipped. And all that a connection carried to the server may be sent once more, later: each of its requests
-arrives twice then, the second time when its client has long gone on.
+arrives twice then, the second time when its client has long gone on. Now and then the network is parted: for seconds
+nothing passes, and nobody is told.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _LONG: Final = 3.0
 
 @dataclass(frozen=True)
 class Faults:
-    """How likely each fault is: of a connection, or of a piece of one.
+    """How likely each fault is: of a connection, of a piece of one, or, to be parted, of the network in a second.
 
     Plain HTTP has no checksum: a byte that is flipped in a value is a valid value. So bytes are flipped where the
     connection is encrypted, and TLS notices.
@@ -35,6 +36,7 @@ class Faults:
     cut: float = 0.06
     late: float = 0.1
     flip: float = 0.0
+    part: float = 0.1
 
 
 class FaultProxy:
@@ -57,6 +59,8 @@ class FaultProxy:
         self._tasks: set[asyncio.Task[None]] = set()
         self._duplicates: set[asyncio.Task[None]] = set()
         self._listener: asyncio.Server | None = None
+        self._whole = asyncio.Event()
+        self._whole.set()
         self.port = 0
         self.happened: Counter[str] = Counter()
 
@@ -64,10 +68,12 @@ class FaultProxy:
         """Listen, on a port that is free."""
         self._listener = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         self.port = self._listener.sockets[0].getsockname()[1]
+        self._begin(self._part())
 
     async def heal(self) -> None:
         """From now on all goes well. What was to arrive a second time has arrived."""
         self._faults = None
+        self._whole.set()
         if self._duplicates:
             await asyncio.wait(self._duplicates)
 
@@ -92,6 +98,15 @@ class FaultProxy:
         task.add_done_callback(self._tasks.discard)
         return task
 
+    async def _part(self) -> None:
+        """Part the network, now and then."""
+        while self._faults is not None:
+            await asyncio.sleep(1)
+            if self._happens("part"):
+                self._whole.clear()
+                await asyncio.sleep(self._rng.uniform(0.5, _LONG))
+                self._whole.set()
+
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._begin(self._carry(reader, writer))
 
@@ -106,6 +121,7 @@ class FaultProxy:
                 return
             if self._happens("delay"):
                 await asyncio.sleep(self._rng.uniform(0, 0.5))
+            await self._whole.wait()
             with suppress(OSError):
                 there, to_there = await asyncio.open_connection("127.0.0.1", self._target)
                 try:
@@ -134,6 +150,7 @@ class FaultProxy:
             while data := await reader.read(4096):
                 if self._happens("late"):
                     await asyncio.sleep(self._rng.uniform(0, 0.2))
+                await self._whole.wait()
                 if self._happens("flip"):
                     at = self._rng.randrange(len(data))
                     data = data[:at] + bytes([data[at] ^ 1 << self._rng.randrange(8)]) + data[at + 1 :]

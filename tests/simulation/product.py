@@ -260,7 +260,7 @@ def _keys_without_sweep(receipt: Any, reply: Keys) -> None:
 
 
 def _is_far_in_records(exchange: Any) -> bool:
-    records = log_half.read_log(exchange._transaction, exchange._mode.space, exchange._request.cid, 1000, 1 << 30)
+    records = log_half.read_log(exchange._reader, exchange._mode.space, exchange._request.cid, 1000, 1 << 30)
     return bool(len(records) > exchange._request.limit)
 
 

@@ -14,7 +14,15 @@ from .. import _core
 from ..backends.base import Backend, Batch, Entry, Reader, Row, Transaction
 from ..backends.registry import create
 from ..codecs import seed_cid
-from ..errors import CorruptionError, DecodeError, InvalidKeyError, InvalidValueError, ModeMismatchError, StateError
+from ..errors import (
+    CorruptionError,
+    DecodeError,
+    InvalidKeyError,
+    InvalidValueError,
+    LockedError,
+    ModeMismatchError,
+    StateError,
+)
 from ..modes import read_cid
 from ..types import Mode
 from ._identity import adopting_record, birth_records, has_unpadded_ids, shape_of, stored_identity
@@ -69,12 +77,14 @@ def adopt(backend: Backend, mode: Mode, space: _core.KeySpace, progress: Callabl
             return
         store_id, after, done = begun
         for rows in _pages(backend, space.user_start if after is None else after + b"\0"):
-            done += len(rows)
             with backend.exclusive() as transaction:
+                _check_alone(transaction, space, _progress(store_id, mode, after, done), backend.name)
+                after, done = rows[-1][0], done + len(rows)
                 transaction.write(_adopted(transaction, mode, space, rows, store_id, done))
             if progress is not None:
                 progress(done)
         with backend.exclusive() as transaction:
+            _check_alone(transaction, space, _progress(store_id, mode, after, done), backend.name)
             transaction.write([*birth_records(space, mode, store_id), (space.own_key("adopting"), None)], durable=True)
     finally:
         backend.close()
@@ -94,12 +104,20 @@ def _begin(backend: Backend, mode: Mode, space: _core.KeySpace) -> tuple[str, by
         _check_all(backend, mode, space)
         store_id = uuid.uuid4().hex
         with backend.exclusive() as transaction:
+            _check_alone(transaction, space, None, backend.name)
             transaction.write([(space.own_key("adopting"), _progress(store_id, mode, None, 0))])
         return store_id, None, 0
     if record["mode"] != mode.value:
         raise ModeMismatchError(f"{backend.name!r} is half-way to a {record['mode']}: adopt it as that first")
     after = record["after"]
     return record["id"], None if after is None else after.encode(), record["done"]
+
+
+def _check_alone(reader: Reader, space: _core.KeySpace, record: bytes | None, name: str) -> None:
+    """Refuse to go on with an adoption that another process goes on with too, which a shared store allows."""
+    found = reader.get(space.own_key("adopting"))
+    if found != record or reader.get(space.own_key("store")) is not None:
+        raise LockedError(f"{name!r} is being adopted by another process too: let that one finish")
 
 
 def _check_all(backend: Backend, mode: Mode, space: _core.KeySpace) -> None:

@@ -14,7 +14,7 @@ import orjson
 from .. import _core
 from ..backends.base import Backend, Entry, Reader
 from ..codecs import seed_cid
-from ..errors import CorruptionError, ModeMismatchError, StateError
+from ..errors import CorruptionError, LockedError, ModeMismatchError, StateError
 from ..modes import AnyMode, Client, Normal, Server, read_cid, read_record
 from ..replication.log import last_logged
 from ..types import Mode
@@ -46,15 +46,47 @@ def identify(backend: Backend, mode: Mode, space: _core.KeySpace) -> AnyMode:
             )
         if mode is Mode.NORMAL:
             return Normal()
+        records: list[Entry] = []
         if found is None:
             _check_newcomer(transaction, mode, space, backend.name)
             store_id = uuid.uuid4().hex
-            transaction.write(birth_records(space, mode, store_id), durable=True)
+            records += birth_records(space, mode, store_id)
         else:
             store_id = found[1]
             if mode is Mode.SERVER:
                 _check_log(transaction, space, backend.name)
-    return Server(space, store_id) if mode is Mode.SERVER else Client(space, store_id)
+        shared = backend.supports.shared
+        holder = orjson.dumps(uuid.uuid4().hex) if shared and mode is Mode.CLIENT else None
+        if holder is not None:
+            records.append((space.own_key("holder"), holder))
+        if records:
+            transaction.write(records, durable=True)
+    return Server(space, store_id, shared=shared) if mode is Mode.SERVER else Client(space, store_id, holder)
+
+
+def check_shared(reader: Reader, mode: AnyMode, space: _core.KeySpace, name: str) -> None:
+    """Refuse to write to a shared store that another process has made its own, or something else, since it was opened.
+
+    Each write step asks this. (A server finds out when it reads its epochs, see `Server.beginning`.)
+
+    Raises:
+        LockedError: It is a client, and was opened again.
+        ModeMismatchError, StateError: It was NORMAL, and was given a mode, or is being adopted.
+    """
+    if isinstance(mode, Client) and reader.get(space.own_key("holder")) != mode.holder:
+        raise LockedError(
+            f"the client store {name!r} was opened again, by another process or another Level, and is held there now: "
+            "a client store is for one process at a time. Close this level; reads still work until then"
+        )
+    if isinstance(mode, Normal):
+        found = stored_identity(reader, space, strict=False)
+        if found is not None:
+            raise ModeMismatchError(
+                f"{name!r} was made a {found[0].value} by another process since it was opened here in NORMAL mode: "
+                f"close it, and open it in {found[0].name} mode"
+            )
+        if adopting_record(reader, space) is not None:
+            raise StateError(f"{name!r} is being adopted by another process: close it, and open it in its new mode")
 
 
 def stored_identity(reader: Reader, space: _core.KeySpace, *, strict: bool) -> tuple[Mode, str] | None:

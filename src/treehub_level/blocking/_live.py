@@ -147,14 +147,14 @@ class LiveSession:
     # --------------------------------------------------------------------------------------------- its thread
 
     def _run(self) -> None:
-        self._store.listeners.add(self._tell)
+        self._store.add_listener(self._tell)
         try:
             if not self._store.is_open:
                 self._end()
             while self._go_on():
                 pass
         finally:
-            self._store.listeners.discard(self._tell)
+            self._store.remove_listener(self._tell)
             self._drop_poll()
 
     def _go_on(self) -> bool:

@@ -6,7 +6,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from ..codecs import Codec
@@ -16,7 +16,7 @@ from ..replication.access import FULL, Access
 from ..replication.log import Compaction, read_log
 from ..replication.messages import Reply, Request
 from ..replication.seed import change_step, check_cid, decode_record, read_changes
-from ..replication.server import exchange_step, is_idle
+from ..replication.server import answer_pull, exchange_step, is_idle
 from ..types import Change, Changes
 from ._reading import CHUNK, check_limit
 from ._store import Store
@@ -48,11 +48,11 @@ def check_wait(wait: object) -> float:
 def news_of(store: Store) -> Iterator[threading.Event]:
     """An event that is set after each commit, and when the store closes."""
     news = threading.Event()
-    store.listeners.add(news.set)
+    store.add_listener(news.set)
     try:
         yield news
     finally:
-        store.listeners.discard(news.set)
+        store.remove_listener(news.set)
 
 
 def carries_bytes(carrier: str) -> Callable[[F], F]:
@@ -109,9 +109,9 @@ class ServerVerbs:
         mode = self._server("changes")
         check_cid(cid)
         check_limit(limit)
-        with self._store.gate, closing(self._store.backend.snapshot()) as snapshot:
-            head = self._store.cid_in(snapshot)
-            page = read_changes(snapshot, mode.space, head, cid, head if limit is None else limit)
+        page = self._store.look(
+            lambda reader, head: read_changes(reader, mode.space, head, cid, head if limit is None else limit)
+        )
         return page, not (page.changes or page.has_more)
 
     def change(self, cid: int, changes: Any) -> int:
@@ -168,7 +168,10 @@ class ServerVerbs:
         """
         mode = self._server("exchange")
         asked = request if isinstance(request, Request) else Request.from_dict(request)
-        reply = self._store.step(exchange_step(asked, mode, access))
+        if not self._store.backend.supports.shared or asked.keys:
+            reply = self._store.step(exchange_step(asked, mode, access))
+        else:
+            reply = self._store.look(lambda reader, head: answer_pull(asked, mode, access, reader, head))
         return reply, is_idle(reply)
 
     def _wait_for_news(self, look: Callable[[], tuple[T, bool]], wait: float) -> T:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
 from .. import _core
-from ..backends.base import Backend, Cursor, Entry, Reader, Rows, Snapshot, fetches
+from ..backends.base import Backend, Cursor, Entry, Reader, Rows, Snapshot, Transaction, fetches
 from ..errors import CorruptionError, LevelError, NotOpenError, StateError, StorageError
 from ..modes import AnyMode, Plan, Step, read_cid
 from ..types import Mode
 from ._gate import Gate
-from ._identity import identify
+from ._identity import check_shared, identify
 
 T = TypeVar("T")
 
@@ -82,6 +83,7 @@ class Store:
 
     def __init__(self, backend: Backend, mode: Mode, space: _core.KeySpace) -> None:
         self.backend = backend
+        self._shared = backend.supports.shared
         self.mode_name = mode
         self.space = space
         self.gate = Gate("the level")
@@ -94,8 +96,9 @@ class Store:
         self._queue: deque[Write] = deque()
         self._open_handles: dict[int, _Closable] = {}
         self._fence: LevelError | None = None
-        #: Called after each commit, and when the store closes. From any thread, so they must be quick.
+        #: Whom `notify` tells: see `add_listener`.
         self.listeners: set[Callable[[], None]] = set()
+        self._hears_others = False
         #: Called with the writes of each shared commit once they are done, in the thread that committed them.
         self.settled: Callable[[Sequence[Write]], None] = lambda group: None
         #: Read one key: while the store is open this is the backend's own method, if it guards itself.
@@ -118,6 +121,7 @@ class Store:
                 self._cid = None
                 self._cid = self.cid_in(self.backend)
                 self._fence = None
+                self._hears_others = False
             except BaseException:
                 self.backend.close()
                 raise
@@ -173,7 +177,7 @@ class Store:
 
     def cid_in(self, reader: Reader) -> int:
         """The CID, from memory if this process is the only writer, as ``reader`` reads it otherwise."""
-        if self._cid is not None and not self.backend.supports.shared:
+        if self._cid is not None and not self._shared:
             return self._cid
         return 0 if self.mode_name is Mode.NORMAL else read_cid(reader, self.space)
 
@@ -207,6 +211,11 @@ class Store:
         with self.gate, self._write_lock:
             return self._run(step)
 
+    def look(self, step: Callable[[Reader, int], T]) -> T:
+        """What a decision comes to that writes nothing, at one moment of a shared store: no writer is kept out."""
+        with self.gate, closing(self.backend.snapshot()) as snapshot:
+            return step(snapshot, self.cid_in(snapshot))
+
     def commit(self, entries: Sequence[Entry], durable: bool) -> None:
         """Write entries as the mode wants them, together with whoever waits at the same time.
 
@@ -228,7 +237,7 @@ class Store:
 
         It takes more if others write or wait to, or if the backend would have to wait for something.
         """
-        if self.backend.supports.shared:
+        if self._shared:
             return False
         with self.gate:
             return self._commit_alone(entries, False, at_once=True)
@@ -236,10 +245,10 @@ class Store:
     def _commit_alone(self, entries: Sequence[Entry], durable: bool, *, at_once: bool = False) -> bool:
         """Commit entries unless others write, or wait to: whoever came before goes first."""
 
-        def step(reader: Reader, cid: int) -> Plan[bool]:
+        def step(transaction: Transaction, cid: int) -> Plan[bool]:
             if at_once and not self.backend.writes_at_once():
                 return Plan(False)
-            plan: Plan[Any] = self.mode.plan_write(reader, cid, entries)
+            plan: Plan[Any] = self.mode.plan_write(transaction, cid, entries)
             plan.result, plan.durable = True, durable
             return plan
 
@@ -274,8 +283,8 @@ class Store:
                 entries.extend(self._queue.popleft().entries)
             durable = any(write.durable for write in group)
 
-            def step(reader: Reader, cid: int) -> Plan[None]:
-                plan = self.mode.plan_write(reader, cid, entries)
+            def step(transaction: Transaction, cid: int) -> Plan[None]:
+                plan = self.mode.plan_write(transaction, cid, entries)
                 plan.durable = durable
                 return plan
 
@@ -299,6 +308,8 @@ class Store:
             )
         try:
             with self.backend.exclusive() as transaction:
+                if self._shared:
+                    check_shared(transaction, self.mode, self.space, self.backend.name)
                 plan = step(transaction, self.cid_in(transaction))
                 if plan.batch:
                     self._write(plan, transaction.write)
@@ -319,9 +330,27 @@ class Store:
             write(plan.batch, durable=plan.durable)
         except (StorageError, CorruptionError) as error:
             # LevelDB goes on after a full disk and loses what it acknowledged then: nothing more is written until it
-            # was reopened.
-            self._fence = error
+            # was reopened. The engine of a shared store rolls back, and is whole.
+            if not self._shared:
+                self._fence = error
             raise
+
+    # ------------------------------------------------------------------------------------------------ news
+
+    def add_listener(self, listener: Callable[[], None]) -> None:
+        """Have ``listener`` called after each commit, and when the store closes. From any thread: it must be quick.
+
+        A shared store hears of the commits of others too, from the first listener on.
+        """
+        with suppress(NotOpenError), self.gate, self._state_lock:
+            if not self._hears_others:
+                self.backend.listen(self.notify)
+                self._hears_others = True
+        self.listeners.add(listener)
+
+    def remove_listener(self, listener: Callable[[], None]) -> None:
+        """Do not call it any more. Removing one that is not there is harmless."""
+        self.listeners.discard(listener)
 
     def notify(self) -> None:
         """Tell the listeners that something may have changed."""

@@ -78,9 +78,9 @@ class Database:
 
         def read() -> tuple[Part, bool]:
             mode = self._mode
-            with self._store.gate, closing(self._store.backend.snapshot()) as snapshot:
-                head = self._store.cid_in(snapshot)
-                part = read_part(snapshot, mode.space, head, since, limit, max_bytes, self._access)
+            part = self._store.look(
+                lambda reader, head: read_part(reader, mode.space, head, since, limit, max_bytes, self._access)
+            )
             return part, not (part.records or part.has_more)
 
         return await wait_for_news(self._store, lambda: self._worker.read(read), wait)

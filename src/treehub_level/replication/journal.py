@@ -99,8 +99,8 @@ def restore_step(mode: Client, conflict: Conflict) -> Step[None]:
             raise StateError(
                 f"the conflict over {conflict.key!r} is not in the journal: it was restored or dismissed before"
             )
-        written = mode.plan_write(transaction, cid, _core.Encoder(mode.space).changes([conflict.local]))
-        return Plan(None, [*written.batch, (key, None)])
+        entries = _core.Encoder(mode.space).changes([conflict.local])
+        return mode.plan_write(transaction, cid, entries, [(key, None)])
 
     return step
 

@@ -6,7 +6,7 @@ After a compaction it has gaps: CIDs keep their numbers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from contextlib import closing
 
 import orjson
@@ -127,15 +127,23 @@ class Compaction:
     def __init__(self, mode: Server, *, drop_deletes_before: int = 0) -> None:
         self._space = mode.space
         self._drop_deletes_before = drop_deletes_before
+        self._begun: Hashable = None
+        self.dropped = 0
+        self._begin()
+
+    def _begin(self) -> None:
         self._seen: set[bytes] = set()
         self._newest = 0
-        self._stop = mode.space.log_stop
+        self._stop = self._space.log_stop
         self._deferred: list[Entry] = []
-        self.dropped = 0
 
     def step(self, transaction: Transaction, cid: int) -> Plan[bool]:
         """Look at the next records. The result says whether there may be more."""
         space = self._space
+        if transaction.incarnation != self._begun:
+            # What was seen before may not be in this log.
+            self._begun = transaction.incarnation
+            self._begin()
         rows = _newest(transaction, space, self._stop, COMPACTION_STEP)
         if rows:
             self._newest = self._newest or _parse(space, rows[0][0])

@@ -58,83 +58,91 @@ def exchange_step(request: Request, mode: Server, access: Access = FULL) -> Step
         ForbiddenError: A push of what may not be changed, or a client id of another principal (in the step).
         StoreMismatchError: The request is for another server.
     """
-    push = _encode_push(request, mode.space)
-    if request.server not in (None, mode.store_id):
-        raise StoreMismatchError(
-            f"this is the server {mode.store_id}, and the client has synchronised with {request.server}: "
-            "call rebind() if it shall follow this one from now on"
-        )
+    push = _checked_push(request, mode)
 
     def step(transaction: Transaction, head: int) -> Plan[Reply]:
-        return _Exchange(request, push, mode, access, transaction, head).answer()
+        exchange = _Exchange(request, push, mode, access, transaction, head)
+        reply = exchange.answer()
+        if push and isinstance(reply, LogPage) and reply.ack is None:
+            return exchange.decide(reply, transaction)
+        return Plan(reply)
 
     return step
+
+
+def answer_pull(request: Request, mode: Server, access: Access, reader: Reader, head: int) -> Reply:
+    """Answer a request that pushes nothing, which needs no more than a reader: see `exchange_step`."""
+    assert not request.keys, "a push is decided in a step"
+    return _Exchange(request, _checked_push(request, mode), mode, access, reader, head).answer()
 
 
 class _Exchange:
     """One request, and the moment at which it is answered."""
 
     def __init__(
-        self, request: Request, push: list[Entry], mode: Server, access: Access, transaction: Transaction, head: int
+        self, request: Request, push: list[Entry], mode: Server, access: Access, reader: Reader, head: int
     ) -> None:
         self._request = request
         self._push = push
         self._mode = mode
         self._access = access
-        self._transaction = transaction
+        self._reader = reader
         self._head = head
+        self._epochs: list[Epoch] = []
         self._address = mode.store_id, request.nonce, request.cid
 
-    def answer(self) -> Plan[Reply]:
+    def answer(self) -> Reply:
+        """What there is to say but for a push that is to be decided yet: that is a page without an ``ack``."""
         request = self._request
         if self._push:
             self._access.check_write(key for key, _ in self._push)
         ack: Ack | None = None
         rejected: list[str] = []
 
-        decision = read_decision(self._transaction, self._mode.space, request.client)
+        decision = read_decision(self._reader, self._mode.space, request.client)
         if decision is not None:
             if decision.principal not in (None, self._access.principal):
                 raise ForbiddenError(f"the client id {request.client} belongs to somebody else: take a new one")
             if self._push and (request.seq, request.nonce) == (decision.seq, decision.nonce):
                 ack, rejected = decision.ack, self._unproven(decision.ack)
             elif self._push and request.seq <= decision.seq:
-                return Plan(Forked(*self._address))
+                return Forked(*self._address)
 
-        epochs = self._mode.epochs(self._transaction)
-        agreed = last_agreed(request, epochs, self._head)
-        _, floor = read_floor(self._transaction, self._mode.space)
+        self._epochs = self._mode.epochs(self._reader)
+        agreed = last_agreed(request, self._epochs, self._head)
+        _, floor = read_floor(self._reader, self._mode.space)
         if agreed < request.hi or request.cid > self._head or (request.cid < floor and not request.reset):
-            return Plan(Reset(*self._address, min(agreed, request.cid), ack, rejected, self._head))
+            return Reset(*self._address, min(agreed, request.cid), ack, rejected, self._head)
         if request.keys_after is not None:
-            return Plan(self._keys(request.keys_after, self._news(epochs)))
+            return self._keys(request.keys_after, self._news(self._epochs))
 
-        records = read_log(self._transaction, self._mode.space, request.cid, request.limit, MAX_BYTES)
+        records = read_log(self._reader, self._mode.space, request.cid, request.limit, MAX_BYTES)
         to = records[-1][0] if records else request.cid
-        page = LogPage(
+        return LogPage(
             *self._address,
             cid=to,
             head=self._head,
             more=to < self._head,
-            epochs=self._news(epochs),
+            epochs=self._news(self._epochs),
             ack=ack,
             rejected=rejected,
             records=seen_of(records, self._access),
         )
-        if not self._push or ack is not None:
-            return Plan(page)
+
+    def decide(self, page: LogPage, transaction: Transaction) -> Plan[Reply]:
+        """What becomes of the push, and the page that says so."""
         if self._is_far():
             page.more = True
             return Plan(page)
-        if request.withdraw:
+        if self._request.withdraw:
             return self._refuse(page)
-        return self._decide(page)
+        return self._take(page, transaction)
 
     def _is_far(self) -> bool:
         """Whether the client is too far behind for its push: in CIDs, since compaction cannot shrink that distance."""
         return self._head - self._request.cid > self._request.limit
 
-    def _decide(self, page: LogPage) -> Plan[Reply]:
+    def _take(self, page: LogPage, transaction: Transaction) -> Plan[Reply]:
         """Take from the push what nobody has changed since the client's CID; the server wins the rest.
 
         All of the log behind that CID judges, even where the page was cut before its end.
@@ -148,15 +156,15 @@ class _Exchange:
         if not accepted:
             # No record of it is needed: what judged stays behind this base, so the same request is refused for ever.
             return Plan(page)
-        written = self._mode.plan_write(self._transaction, self._head, accepted)
+        beginning = self._mode.beginning(transaction, self._head, self._epochs)
+        epochs = self._epochs if beginning is None else beginning.epochs
         after = self._head + len(accepted)
-        epochs = self._mode.epochs(self._transaction, written.batch)
         page.ack = Ack(self._head, after, epochs[-1].id)
         page.head = after
         page.cid = page.cid if page.more else after
         page.epochs = self._news(epochs)
-        batch = [*written.batch, self._decision(page.ack)]
-        return Plan(page, batch, written.cid, durable=True, committed=written.committed)
+        written = self._mode.plan_write_in(beginning, self._head, accepted, [self._decision(page.ack)])
+        return Plan(page, written.batch, written.cid, durable=True, committed=written.committed)
 
     def _refuse(self, page: LogPage) -> Plan[Reply]:
         """Refuse a push that is taken back, for ever: a copy of it may still be on its way."""
@@ -181,7 +189,7 @@ class _Exchange:
 
     def _behind(self, after: int, to: int) -> Iterator[tuple[int, bytes]]:
         """The log from ``after``, exclusive, to ``to``, in bounded memory."""
-        while records := read_log(self._transaction, self._mode.space, after, _READ, MAX_BYTES):
+        while records := read_log(self._reader, self._mode.space, after, _READ, MAX_BYTES):
             for cid, record in records:
                 if cid > to:
                     return
@@ -196,7 +204,7 @@ class _Exchange:
     def _keys(self, after: str, epochs: list[Epoch]) -> Keys:
         space, limit = self._mode.space, self._request.limit
         start, stop = self._access.bounds(max(space.user_start, after.encode() + b"\0"), None)
-        with closing(self._transaction.scan(start, stop, values=False)) as cursor:
+        with closing(self._reader.scan(start, stop, values=False)) as cursor:
             keys = cursor.fetch_keys(limit + 1)
         return Keys(*self._address, self._head, epochs, after, keys[:limit], end=len(keys) <= limit)
 
@@ -206,13 +214,19 @@ def is_idle(reply: Reply) -> bool:
     return isinstance(reply, LogPage) and not (reply.records or reply.ack or reply.more)
 
 
-def _encode_push(request: Request, space: _core.KeySpace) -> list[Entry]:
+def _checked_push(request: Request, mode: Server) -> list[Entry]:
     """The entries of a push, in which no key may stand twice; of one that is taken back, the keys alone.
 
     Raises:
         ProtocolError: A change that is none, a key twice, or more bytes than fit.
+        StoreMismatchError: The request is for another server.
     """
-    entries = encode_changes(request.changes or [[key] for key in request.withdraw], _core.Encoder(space))
+    entries = encode_changes(request.changes or [[key] for key in request.withdraw], _core.Encoder(mode.space))
+    if request.server not in (None, mode.store_id):
+        raise StoreMismatchError(
+            f"this is the server {mode.store_id}, and the client has synchronised with {request.server}: "
+            "call rebind() if it shall follow this one from now on"
+        )
     seen: set[bytes] = set()
     for key, _ in entries:
         if key in seen:
