@@ -10,7 +10,7 @@ States: a backend can be opened again after it was closed. Opening an open one r
 is not open does nothing, and every method that reads or writes raises ``NotOpenError`` unless it is open.
 
 Errors: a vendor's exceptions are translated in that vendor's file, cause chained, to ``StorageError``,
-``CorruptionError`` or ``LockedError``; none escapes as itself.
+``CorruptionError``, ``LockedError`` or ``InvalidKeyError``; none escapes as itself.
 """
 
 from __future__ import annotations
@@ -23,9 +23,15 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import ClassVar, Protocol
 
+from ..errors import UnavailableError
+
 #: One step of a batch: a key and the value to store, or ``None`` to delete the key (absent is fine).
 Entry = tuple[bytes, bytes | None]
 Row = tuple[bytes, bytes]
+
+
+class TryAgainError(UnavailableError):
+    """Two transactions got in each other's way, and this one was undone by the database: the engine begins it anew."""
 
 
 class Entries(Protocol):
@@ -60,12 +66,15 @@ class Supports:
             read inside ``exclusive()``.
         guarded_get: ``get`` may run while ``close()`` does: it returns what it was asked for, or raises
             ``NotOpenError``. The engine then spares it the care that it takes of all other calls.
+        max_key_bytes: The longest key that can be written, metadata included; ``None`` if there is no such limit. A
+            batch with a longer one raises ``InvalidKeyError`` and writes nothing; to a reader it is an absent key.
     """
 
     persistent: bool
     inline_reads: bool
     shared: bool = False
     guarded_get: bool = False
+    max_key_bytes: int | None = None
 
 
 class Cursor(Protocol):

@@ -26,7 +26,7 @@ from contextlib import suppress
 import pytest
 
 from ..backends.base import Backend, Batch, Entry, Reader, Supports
-from ..errors import LockedError, NotOpenError, StorageError
+from ..errors import InvalidKeyError, LockedError, NotOpenError, StorageError
 from ._support import (
     EDGES,
     FailingBatch,
@@ -187,10 +187,27 @@ class BackendConformance:
 
     @pytest.mark.parametrize("size", [0, 1, 255, 65_536, 300_000], ids="{}-bytes".format)
     def test_keys_of_any_length_are_kept(self, backend: Backend, size: int) -> None:
+        longest = backend.supports.max_key_bytes
+        if longest is not None and size >= longest:
+            pytest.skip(f"it claims to take at most {longest} bytes")
         key, neighbour = b"k" * size, b"k" * size + b"\0"
         write(backend, [(key, b"1"), (neighbour, b"2")])
         assert (backend.get(key), backend.get(neighbour)) == (b"1", b"2")
         assert rows(backend) == [(key, b"1"), (neighbour, b"2")]
+
+    def test_a_key_that_is_too_long_for_it_is_refused_and_absent(self, backend: Backend) -> None:
+        longest = backend.supports.max_key_bytes
+        if longest is None:
+            pytest.skip("it claims to take keys of any length")
+        kept, too_long, above = b"k" * longest, b"k" * (longest + 1), b"k" * (longest - 1) + b"l"
+        write(backend, [(kept, b"1"), (above, b"2")])
+        with pytest.raises(InvalidKeyError):
+            write(backend, [(b"a", b"3"), (too_long, b"4")])
+        assert rows(backend) == [(kept, b"1"), (above, b"2")]
+        assert (backend.get(too_long), backend.get_many([too_long, kept])) == (None, [None, b"1"])
+        for reverse in (False, True):
+            assert rows(backend, too_long, None, reverse=reverse) == [(above, b"2")]
+            assert rows(backend, None, too_long, reverse=reverse) == [(kept, b"1")]
 
     def test_every_byte_may_stand_in_keys_and_values(self, backend: Backend) -> None:
         written = [(bytes([byte]) + b"-key", bytes(range(byte, -1, -1)) * 3) for byte in range(256)]
