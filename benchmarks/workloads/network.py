@@ -7,8 +7,9 @@ import re
 import subprocess
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from itertools import cycle
 from time import perf_counter
 from typing import Any
 from urllib.request import Request, urlopen
@@ -16,7 +17,7 @@ from urllib.request import Request, urlopen
 from treehub_level import Level
 
 from ..records import make_records
-from .common import Figures, Measure, NotInstalledError, Workload, engine_class, filled, fresh, new_level
+from .common import Figures, Measure, NotInstalledError, Workload, database, engine_class, filled, fresh, new_level
 
 try:
     from treehub_level.http import RemoteServer, Tokens, create_app  # noqa: F401  # the server's process takes the last
@@ -52,11 +53,16 @@ async def pull_http(records: int, engine: str) -> AsyncIterator[Measure]:
         yield measure
 
 
-def _clients(count: int) -> Workload:
+def _clients(count: int, serving: Callable[[str], AbstractContextManager[list[str]]]) -> Workload:
     """So many clients that take turns to put one record and ``sync()``, until all records are on the server.
 
     Each has a token for keys of its own: else every write would be delivered to every client, and that is what would be
     measured. Clients that would write nothing are left out.
+
+    Args:
+        count: How many.
+        serving: Serves the database ``notes``, given the file of tokens: the addresses of its servers, one or more,
+            each of which gets its share of the clients.
     """
 
     @asynccontextmanager
@@ -70,17 +76,22 @@ def _clients(count: int) -> Workload:
             ]
 
             async def measure() -> Figures:
-                with fresh() as folder, _serving(folder, "--create", "notes", "--tokens", file) as address:
+                with serving(file) as addresses:
                     async with AsyncExitStack() as stack:
-                        clients = [await stack.enter_async_context(_client(address, token)) for token in own]
+                        clients = [
+                            await stack.enter_async_context(_client(address, token))
+                            for token, address in zip(own, cycle(addresses), strict=False)
+                        ]
                         for level, server in clients:
                             await level.sync(server)  # all are connected
-                        before = _exchanges(address, root)
+                        before = _exchanges(addresses, root)
                         start = perf_counter()
                         await _write_in_turns(clients, list(make_records(records)))
                         seconds = perf_counter() - start
-                        return {"seconds": seconds, "requests": (_exchanges(address, root) - before) / records}
+                        return {"seconds": seconds, "requests": (_exchanges(addresses, root) - before) / records}
 
+            if engine:
+                engine_class(engine)
             yield measure
 
     return workload
@@ -109,15 +120,37 @@ async def _write_in_turns(clients: list[_Client], records: list[tuple[str, Any]]
     await asyncio.gather(*(write() for _ in range(min(_AT_ONCE, len(clients)))))
 
 
-def _exchanges(address: str, token: str) -> float:
-    """How many exchanges a server has counted, refused ones too."""
-    with urlopen(Request(f"{address}/metrics", headers={"Authorization": f"Bearer {token}"})) as answer:
-        return sum(map(float, _REQUESTS.findall(answer.read().decode())))
+def _exchanges(addresses: list[str], token: str) -> float:
+    """How many exchanges servers have counted, refused ones too."""
+    count = 0.0
+    for address in addresses:
+        with urlopen(Request(f"{address}/metrics", headers={"Authorization": f"Bearer {token}"})) as answer:
+            count += sum(map(float, _REQUESTS.findall(answer.read().decode())))
+    return count
 
 
 @contextmanager
-def _serving(folder: str, *arguments: str) -> Iterator[str]:
-    """``treehub-level serve`` over the stores of a folder: its address.
+def _one_server(tokens: str) -> Iterator[list[str]]:
+    """A server over LevelDB."""
+    with fresh() as folder, _serving(folder, "--create", "notes", "--tokens", tokens) as address:
+        yield [address]
+
+
+def _replicas(count: int) -> Callable[[str], AbstractContextManager[list[str]]]:
+    """So many servers over one PostgreSQL."""
+
+    @contextmanager
+    def serving(tokens: str) -> Iterator[list[str]]:
+        with database() as url, ExitStack() as stack:
+            arguments = ["--backend", "postgres", "--create", "notes", "--tokens", tokens]
+            yield [stack.enter_context(_serving(url, *arguments)) for _ in range(count)]
+
+    return serving
+
+
+@contextmanager
+def _serving(root: str, *arguments: str) -> Iterator[str]:
+    """``treehub-level serve`` over the stores of a folder, or a database: its address.
 
     Raises:
         NotInstalledError: It cannot run.
@@ -129,7 +162,7 @@ def _serving(folder: str, *arguments: str) -> Iterator[str]:
         "-c",
         "from treehub_level.cli import main; main()",
         "serve",
-        folder,
+        root,
         "--port",
         "0",
         *arguments,
@@ -146,7 +179,9 @@ def _serving(folder: str, *arguments: str) -> Iterator[str]:
 
 WORKLOADS: dict[str, Workload] = {
     "pull_http": pull_http,
-    "clients_10": _clients(10),
-    "clients_100": _clients(100),
-    "clients_1000": _clients(1000),
+    "clients_10": _clients(10, _one_server),
+    "clients_100": _clients(100, _one_server),
+    "clients_1000": _clients(1000, _one_server),
+    "clients_1_replica": _clients(100, _replicas(1)),
+    "clients_3_replicas": _clients(100, _replicas(3)),
 }

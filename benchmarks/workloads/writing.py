@@ -13,7 +13,7 @@ from typing import Any
 from treehub_level import Level
 
 from ..records import make_records
-from .common import Figures, Measure, Workload, new_level, puts
+from .common import Figures, Measure, Workload, engine_class, new_level, puts
 
 #: Tasks that put at the same time.
 TASKS = 256
@@ -36,6 +36,7 @@ def _filling(fill: Fill, prepare: Callable[[int], Any]) -> Workload:
                     await fill(level, prepared)
                     return {"seconds": perf_counter() - start}
 
+        engine_class(engine)
         yield measure
 
     return workload

@@ -1,13 +1,16 @@
-"""Stores of LevelDB for the tests of its backends, on each engine in turn."""
+"""Stores for the tests of backends: directories of LevelDB, on each engine in turn, and tables of PostgreSQL."""
 
 from __future__ import annotations
 
+import itertools
+import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from backends.directories import Engine, Opened, class_of
+from backends.tables import Table
 
 from treehub_level.backends._directory import DirectoryBackend
 
@@ -37,3 +40,14 @@ def opened(make: Engine) -> Iterator[Opened]:
     yield open_
     for backend in made:
         backend.close()
+
+
+_NUMBERS: Final = itertools.count()
+
+
+@pytest.fixture
+def table(postgres_url: str) -> Iterator[Table]:
+    """A table of the test's own, which is not there yet."""
+    table = Table(postgres_url, f"test_{os.getpid()}_{next(_NUMBERS)}")
+    yield table
+    table.drop()

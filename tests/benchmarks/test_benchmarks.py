@@ -28,7 +28,7 @@ def _result(*seconds: float, records: int = 100) -> Result:
 def test_the_plan_has_every_workload() -> None:
     assert list(PLAN) == [
         *("build", "fillbatch", "fillawait", "fillsync", "readhot", "readrandom", "queryall", "scan", "pull"),
-        *("pull-http", "clients", "history", "load10m", "lag"),
+        *("pull-http", "clients", "replicas", "history", "load10m", "lag"),
     ]
 
 

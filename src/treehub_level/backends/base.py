@@ -23,9 +23,15 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import ClassVar, Protocol
 
+from ..errors import UnavailableError
+
 #: One step of a batch: a key and the value to store, or ``None`` to delete the key (absent is fine).
 Entry = tuple[bytes, bytes | None]
 Row = tuple[bytes, bytes]
+
+
+class TryAgainError(UnavailableError):
+    """Two transactions got in each other's way, and this one was undone by the database: the engine begins it anew."""
 
 
 class Entries(Protocol):

@@ -26,9 +26,10 @@ _BUILT_IN: Final = {
     "leveldb": [(".leveldb", "LevelDBBackend"), (".plyvel", "PlyvelBackend")],
     "memory": [(".memory", "MemoryBackend")],
     "plyvel": [(".plyvel", "PlyvelBackend")],
+    "postgres": [(".postgres", "PostgresBackend")],
 }
-#: What installs a library for each of ours that needs one.
-_INSTALL: Final = 'pip install "treehub-level[plyvel]"'
+#: The extras that install a library for those of ours that need one.
+_EXTRAS: Final = {"leveldb": "plyvel", "plyvel": "plyvel", "postgres": "postgres"}
 
 _registered: Final[dict[str, Factory]] = {}
 
@@ -99,7 +100,8 @@ def _import_built_in(name: str) -> Factory:
         else:
             return factory
     raise BackendNotFoundError(
-        f"the library that the backend {name!r} needs is not installed ({'; '.join(map(str, missing))}): {_INSTALL}; "
+        f"the library that the backend {name!r} needs is not installed ({'; '.join(map(str, missing))}): "
+        f'pip install "treehub-level[{_EXTRAS[name]}]"; '
         f"installed: {', '.join(_installed())}"
     ) from missing[-1]
 

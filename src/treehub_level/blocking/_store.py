@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import random
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from types import TracebackType
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from .. import _core
-from ..backends.base import Backend, Cursor, Entry, Reader, Rows, Snapshot, Transaction, fetches
+from ..backends.base import Backend, Cursor, Entry, Reader, Rows, Snapshot, Transaction, TryAgainError, fetches
 from ..errors import CorruptionError, LevelError, NotOpenError, StateError, StorageError
 from ..modes import AnyMode, Plan, Step, read_cid
 from ..types import Mode
@@ -18,6 +20,10 @@ from ._gate import Gate
 from ._identity import check_shared, identify
 
 T = TypeVar("T")
+
+#: How often a step that the database of a shared store undid is taken again, and seconds before the first time, at most.
+_MOST_UNDONE: Final = 8
+_FIRST_PAUSE: Final = 0.01
 
 #: Writers that wait together share one commit up to about this many entries, so that memory stays bounded.
 _GROUP_ENTRIES = 20_000
@@ -300,7 +306,7 @@ class Store:
                 write.done = True
             self.settled(group)
 
-    def _run(self, step: Step[T]) -> T:
+    def _run(self, step: Step[T], undone: int = 0) -> T:
         if self._fence is not None:
             raise StorageError(
                 f"{self.backend.name!r} refuses writes since one failed ({self._fence}); reads still work: "
@@ -315,6 +321,13 @@ class Store:
                     self._write(plan, transaction.write)
             if plan.cid is not None:
                 self._cid = plan.cid
+        except TryAgainError:
+            self._cid = None
+            if undone == _MOST_UNDONE:
+                raise
+            # At random, or those who were in each other's way would meet again.
+            time.sleep(random.uniform(0, _FIRST_PAUSE * 2**undone))
+            return self._run(step, undone + 1)
         except BaseException:
             # Whatever was interrupted, and wherever: the CID is read again from where it is kept.
             self._cid = None

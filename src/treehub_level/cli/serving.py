@@ -23,10 +23,17 @@ TokensFile = Annotated[str, typer.Argument(metavar="FILE", help="The file of tok
 
 
 def serve(
-    directory: Annotated[str, typer.Argument(metavar="DIR", help="A server store, or a directory of server stores.")],
+    root: Annotated[
+        str,
+        typer.Argument(
+            metavar="DIR|URL",
+            envvar="TREEHUB_LEVEL_ROOT",
+            help="A server store, or a directory of them; for --backend postgres, the URL of a database.",
+        ),
+    ],
     create: Annotated[
         list[str] | None,
-        typer.Option("--create", metavar="NAME", help="Make the store DIR/NAME if it is not there. Repeatable."),
+        typer.Option("--create", metavar="NAME", help="Make the store NAME if it is not there. Repeatable."),
     ] = None,
     host: Annotated[str, typer.Option(help="The address to listen on.", rich_help_panel=_LISTEN)] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 for any.", rich_help_panel=_LISTEN)] = 8421,
@@ -62,9 +69,11 @@ def serve(
     backend: Backend = "leveldb",
     metadata_prefix: MetadataPrefix = "!",
 ) -> None:
-    """Serve stores over HTTP until it is interrupted: each under the name of its directory.
+    """Serve stores over HTTP until it is interrupted: each under the name of its directory, file, or in its table.
 
-    What is in DIR is looked up when it is asked for, so new stores are served, too. Nobody can make one over HTTP.
+    They are looked up when they are asked for, so new stores are served, too. Nobody can make one over HTTP. Any number
+    of servers may serve the same stores of the backends sqlite and postgres. A URL with a password is better given in
+    the environment, as TREEHUB_LEVEL_ROOT: others can see the arguments of a process.
     """
     try:
         from ..http.serving import Address
@@ -78,7 +87,7 @@ def serve(
         raise typer.BadParameter("--tls-key is the key of a --tls-cert: give that, too")
     try:
         hub = Hub(
-            directory,
+            root,
             create=create or (),
             backend=backend,
             prefix=metadata_prefix,

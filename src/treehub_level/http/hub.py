@@ -5,21 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import re
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
 from .. import blocking
-from ..backends._directory import holds_store
-from ..errors import LevelError, NotOpenError, StateError, StorageError
+from ..errors import LevelError, NotOpenError, StateError
 from ..level import Level
 from ..types import Mode
 from .refusals import LATER, closing, no_database, too_many
+from .roots import NAME, root_at
 
-#: What a database may be called.
-NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+#: Seconds for which it is remembered whether the root can be reached: anybody may ask.
+_READY_SECONDS: Final = 1.0
 
 logger = logging.getLogger("treehub_level.http")
 
@@ -47,8 +46,9 @@ class Hub:
     Use it in an ``async with`` block; `create_app`'s own lifespan does, where the application runs alone.
 
     Args:
-        root: A directory. The LevelDB server stores that are its sub-directories are served under their directories'
-            names, and so are those that appear there later. If it is a store itself, that one is served.
+        root: Where server stores are found: those that are there, and those that appear there later. A directory, whose
+            LevelDB stores are its sub-directories; with ``backend="sqlite"`` its files ``NAME.sqlite``. If it is a
+            store itself, that one is served. With ``backend="postgres"`` a URL: the stores of its table.
         levels: Levels in SERVER mode that the program has opened, and closes, itself. They may be of any backend.
         create: Stores in ``root`` to make, if they are not there. Nobody can make one over HTTP.
         backend: The registered name of the backend that opens what is in ``root``.
@@ -73,7 +73,7 @@ class Hub:
         idle_seconds: float = 300,
         **options: Any,
     ) -> None:
-        self._root = None if root is None else os.path.abspath(root)
+        self._root = None if root is None else root_at(root, {"backend": backend, "prefix": prefix, **options})
         self._create = [*create]
         self._lent = dict(levels or {})
         for name in (*self._create, *self._lent):
@@ -82,7 +82,6 @@ class Hub:
         for name, level in self._lent.items():
             if level.mode is not Mode.SERVER:
                 raise ValueError(f"the level {name!r} is in {level.mode.name} mode, and only SERVER mode is served")
-        self._options = {"backend": backend, "prefix": prefix, **options}
         self._max_open = max_open
         self._idle_seconds = idle_seconds
         self._served: dict[str, _Served] = {}
@@ -90,6 +89,8 @@ class Hub:
         self._released = asyncio.Event()
         self._opening: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._reached: asyncio.Future[bool] | None = None
+        self._reached_at = 0.0
         self.is_open = False
         #: Set once no new request is taken. Those that wait for something stop waiting then.
         self.stopping = asyncio.Event()
@@ -102,6 +103,7 @@ class Hub:
         await asyncio.to_thread(self.prepare)
         # Locks and events belong to one event loop, and this may be another one than last time.
         self._turn, self._released, self.stopping = asyncio.Lock(), asyncio.Event(), asyncio.Event()
+        self._reached = None
         self._served = {name: _Served(level, lent=True) for name, level in self._lent.items()}
         self.is_open = True
         return self
@@ -126,65 +128,58 @@ class Hub:
         """Make the stores that are to be made, and see whether all can be served. Opening the hub does it, too.
 
         Raises:
-            StorageError: There is no such root, or a store cannot be made in it.
+            StorageError: There is no such root, it cannot be reached, or a store cannot be made in it.
             LevelError: A store that is to be made is there already, and cannot be opened.
-            ValueError: The root is a store whose directory's name cannot name a database.
+            ValueError: The root is a store whose own name cannot name a database.
         """
         if self._root is None:
             if self._create:
                 raise ValueError("create= names stores in a root, and this hub has none")
             return
-        if self._create:
-            os.makedirs(self._root, exist_ok=True)
-        if not os.path.isdir(self._root):
-            raise StorageError(f"cannot serve {self._root!r}: there is no such directory")
-        name = os.path.basename(self._root)
-        if holds_store(self._root):
-            if self._create:
-                raise StorageError(f"cannot make stores in {self._root!r}: that is a store itself")
-            if not NAME.fullmatch(name):
-                raise ValueError(
-                    f"the store {self._root!r} would be served as {name!r}, which cannot name a database "
-                    f"({NAME.pattern}): rename its directory"
-                )
+        self._root.prepare(making=bool(self._create))
         for name in self._create:
-            with blocking.Level(os.path.join(self._root, name), mode=Mode.SERVER, **self._options):
+            with blocking.Level(mode=Mode.SERVER, **self._root.arguments(name)):
                 pass
 
     # ---------------------------------------------------------------------------------------------- finding
 
     def names(self) -> list[str]:
         """The names of all stores that there are, sorted. Those that are no server stores are among them."""
-        return sorted({*self._lent, *(name for name, path in self._directories() if holds_store(path))})
+        return sorted({*self._lent, *(() if self._root is None else self._root.names())})
+
+    async def is_ready(self) -> bool:
+        """Whether requests are taken, and the root can be reached: looked at once a second, however many ask."""
+        if self.stopping.is_set() or not self.is_open:
+            return False
+        now = asyncio.get_running_loop().time()
+        if self._reached is None or (self._reached.done() and now - self._reached_at > _READY_SECONDS):
+            self._reached, self._reached_at = asyncio.ensure_future(asyncio.to_thread(self._reach)), now
+        return await asyncio.shield(self._reached)
+
+    def _reach(self) -> bool:
+        try:
+            if self._root is not None:
+                self._root.check()
+        except LevelError as error:
+            logger.error("the stores cannot be reached: %s", error.code)
+            return False
+        return True
 
     @property
     def open_count(self) -> int:
         """How many databases are open."""
         return len(self._served)
 
-    def _directories(self) -> Iterator[tuple[str, str]]:
-        """Each name that something in the root may be asked for by, and where it is."""
-        if self._root is None:
-            return
-        if holds_store(self._root):
-            yield os.path.basename(self._root), self._root
-            return
-        with os.scandir(self._root) as entries:
-            for entry in entries:
-                if NAME.fullmatch(entry.name) and entry.is_dir():
-                    yield entry.name, entry.path
-
-    def _find(self, name: str) -> str:
-        """The path of a server store. A name is looked up among those that are there, and never becomes a path itself.
+    def _find(self, name: str) -> dict[str, Any]:
+        """What makes a level of a server store that is there.
 
         Raises:
             RefusedError: There is none of that name.
         """
-        with suppress(FileNotFoundError, NotADirectoryError):  # it went away while it was looked at
-            for found, path in self._directories():
-                if found == name and holds_store(path) and blocking.stored_mode(path, **self._options) is Mode.SERVER:
-                    return path
-        raise no_database()
+        found = self._root.find(name) if self._root is not None and NAME.fullmatch(name) else None
+        if found is None:
+            raise no_database()
+        return found
 
     # ----------------------------------------------------------------------------------------------- using
 
@@ -223,9 +218,9 @@ class Hub:
         async with self._turn:
             if not self.is_open:
                 raise closing()
-            path = await asyncio.to_thread(self._find, name)
+            arguments = await asyncio.to_thread(self._find, name)
             await self._make_room()
-            level = Level(path, mode=Mode.SERVER, **self._options)
+            level = Level(mode=Mode.SERVER, **arguments)
             await level.open()
             self._rest(name, _Served(level))
 

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from ..errors import (
     CIDMismatchError,
+    CommitUnknownError,
     CorruptionError,
     DecodeError,
     ForbiddenError,
@@ -18,6 +19,7 @@ from ..errors import (
     ProtocolError,
     StorageError,
     StoreMismatchError,
+    UnavailableError,
 )
 
 #: Seconds after which to come again: soon, where work is waiting; later, where somebody has to do something.
@@ -108,6 +110,10 @@ def refusal_of(error: Exception) -> RefusedError:
             return too_many(503, error.code, "another process has this database open: try again later", seconds=LATER)
         case NotOpenError():
             return too_many(503, error.code, "this database is closed just now: try again later", seconds=LATER)
+        case UnavailableError():
+            return too_many(503, error.code, "the database cannot be reached, or is too busy: try again in a moment")
+        case CommitUnknownError():
+            return too_many(503, error.code, "the database has not said whether it was written: an exchange finds out")
         case StorageError():
             return too_many(503, error.code, "the server could not read or write its disk", seconds=LATER)
         case CorruptionError() | DecodeError():

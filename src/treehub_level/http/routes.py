@@ -21,9 +21,18 @@ from .watching import Watch
 
 
 async def health(call: Call) -> Response:
-    """Whether this server takes requests."""
-    stopping = call.service.hub.stopping.is_set()
-    return answer_json(call.request, {"status": "closing" if stopping else "ok"}, status=503 if stopping else 200)
+    """Whether this process works: who runs it may start it anew if not."""
+    return _status(call, "ok")
+
+
+async def ready(call: Call) -> Response:
+    """Whether it also reaches its stores: a load balancer may ask another one meanwhile if not."""
+    return _status(call, "ok" if await call.service.hub.is_ready() else "unavailable")
+
+
+def _status(call: Call, status: str) -> Response:
+    status = "closing" if call.service.hub.stopping.is_set() else status
+    return answer_json(call.request, {"status": status}, status=200 if status == "ok" else 503)
 
 
 async def metrics(call: Call) -> Response:
@@ -143,6 +152,7 @@ async def entries(call: Call) -> Response:
 
 ROUTES = [
     ScopedRoute("GET", "/healthz", health, scope=Scope.OPEN),
+    ScopedRoute("GET", "/readyz", ready, scope=Scope.OPEN),
     ScopedRoute("GET", "/metrics", metrics, scope=Scope.OPERATE),
     ScopedRoute("GET", "/v1/{db}", facts, scope=Scope.READ),
     ScopedRoute("POST", "/v1/{db}/exchange", exchange, scope=Scope.READ),

@@ -17,11 +17,12 @@ from ..errors import StorageError
 from .bodies import Bodies, DisconnectedError
 from .database import Database
 from .door import RECORD, Record
-from .hub import NAME, Hub
+from .hub import Hub
 from .limits import Limits
 from .metrics import Metrics
 from .refusals import RefusedError, closing, forbidden, malformed, no_database, refusal_of, too_many, unauthorized
 from .replies import answer_refusal
+from .roots import NAME
 from .routing import ScopedRoute
 from .scopes import Scope as Right
 from .tokens import ANYBODY, Token, Tokens

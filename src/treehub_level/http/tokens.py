@@ -17,7 +17,7 @@ import orjson
 
 from ..errors import StorageError
 from ..replication.access import Access
-from .hub import NAME
+from .roots import NAME
 
 #: A token for every database.
 EVERY: Final = "*"

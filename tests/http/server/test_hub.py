@@ -136,7 +136,7 @@ async def test_a_name_that_is_joined_to_the_path_would_be_noticed(
 ) -> None:
     make(tmp_path / "secret", a=1)
     (tmp_path / "root").mkdir()
-    monkeypatch.setattr(Hub, "_find", lambda hub, name: os.path.join(hub._root, name))
+    monkeypatch.setattr(Hub, "_find", lambda hub, name: {"name": os.path.join(hub._root._at, name)})
     async with Hub(tmp_path / "root") as hub, hub.use("../secret") as level:
         assert await level.get("a") == 1
 

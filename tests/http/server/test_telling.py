@@ -145,9 +145,10 @@ async def test_databases_with_figures_of_their_own_are_bounded(served: Served, m
     assert found['treehub_level_changes_pushed_total{database="(other)"}'] == 1
 
 
-async def test_health_says_whether_requests_are_taken(served: Served) -> None:
-    well = await served.anonymous.get("/healthz")
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+async def test_health_says_whether_requests_are_taken(served: Served, path: str) -> None:
+    well = await served.anonymous.get(path)
     assert (well.status_code, well.json()) == (200, {"status": "ok"})
     served.hub.stop()
-    ill = await served.anonymous.get("/healthz")
+    ill = await served.anonymous.get(path)
     assert (ill.status_code, ill.json()) == (503, {"status": "closing"})

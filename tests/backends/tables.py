@@ -1,0 +1,58 @@
+"""Tables of PostgreSQL for the tests of its backend."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+from treehub_level.backends.postgres import PostgresBackend
+
+
+class Table:
+    """A table of a test's own.
+
+    Args:
+        url: The database.
+        name: The name of the table.
+    """
+
+    def __init__(self, url: str, name: str) -> None:
+        self.url = url
+        self.name = name
+        self._made: list[PostgresBackend] = []
+
+    def backend(self, **options: Any) -> PostgresBackend:
+        """A backend of a store in it, which is not open. It is closed at the end of the test."""
+        made = PostgresBackend(options.pop("url", self.url), **{"table": self.name, "store": "places", **options})
+        self._made.append(made)
+        return made
+
+    def open(self, **options: Any) -> PostgresBackend:
+        """An open backend."""
+        backend = self.backend(**options)
+        backend.open()
+        return backend
+
+    def query(self, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
+        """What a statement gives, run without treehub-level; ``{}`` in it is the table."""
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            cursor = connection.execute(statement.format(self.name), parameters)
+            return cursor.fetchall() if cursor.description else []
+
+    def rows(self) -> list[tuple[Any, ...]]:
+        """All that it holds of stores."""
+        return self.query("SELECT store, key, value FROM {} WHERE store <> '' ORDER BY store, key")
+
+    def url_for(self, **changes: Any) -> str:
+        """The URL of its database with another user, another port, ..."""
+        given = {**conninfo_to_dict(self.url), **changes}
+        password = f":{given['password']}" if "password" in given else ""
+        return f"postgresql://{given.get('user', '')}{password}@{given['host']}:{given['port']}/{given['dbname']}"
+
+    def drop(self) -> None:
+        """Remove it, and close what was left open."""
+        for backend in self._made:
+            backend.close()
+        self.query("DROP TABLE IF EXISTS {}")

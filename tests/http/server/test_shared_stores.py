@@ -1,0 +1,82 @@
+"""Servers over stores that are not theirs alone: whether they reach them, and what they say if not."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from treehub_level import CommitUnknownError, Level, MemoryBackend, UnavailableError
+from treehub_level.backends.base import Transaction
+from treehub_level.errors import StorageError
+from treehub_level.http import Hub, create_app
+from treehub_level.http.roots import Directories
+
+pytestmark = pytest.mark.once
+
+SECRET = "postgresql://alice:s3cr3t@example.org"
+
+
+class FailingBackend(MemoryBackend):
+    """A store of which nobody can have a transaction once it has an error to raise."""
+
+    error: StorageError | None = None
+
+    def exclusive(self) -> AbstractContextManager[Transaction]:
+        """See `Backend.exclusive`."""
+        if self.error is not None:
+            raise self.error
+        return super().exclusive()
+
+
+def client_of(hub: Hub) -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=httpx.ASGITransport(create_app(hub)), base_url="http://localhost")
+
+
+@pytest.mark.parametrize("error", [UnavailableError(SECRET), CommitUnknownError(SECRET)])
+async def test_a_database_that_fails_is_503_and_to_be_asked_again(error: StorageError) -> None:
+    backend = FailingBackend("notes")
+    async with (
+        Level("notes", backend=lambda _: backend, mode=Level.SERVER) as level,
+        Hub(levels={"notes": level}) as hub,
+        client_of(hub) as client,
+    ):
+        backend.error = error
+        response = await client.put("/v1/notes/entries/a", json=1)
+        assert (response.status_code, response.json()["code"]) == (503, error.code)
+        assert int(response.headers["retry-after"]) > 0
+        assert "s3cr3t" not in response.text
+        backend.error = None
+        assert (await client.put("/v1/notes/entries/a", json=1)).status_code == 204
+
+
+async def test_a_server_that_cannot_reach_its_stores_is_healthy_and_not_ready(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("treehub_level.http.hub._READY_SECONDS", 0)
+    folder = tmp_path / "stores"
+    async with Hub(folder, create=["notes"]) as hub, client_of(hub) as client:
+        assert (await client.get("/readyz")).status_code == 200
+        folder.rename(tmp_path / "away")
+        response = await client.get("/readyz")
+        assert (response.status_code, response.json()) == (503, {"status": "unavailable"})
+        assert (await client.get("/healthz")).status_code == 200
+        (tmp_path / "away").rename(folder)
+        assert (await client.get("/readyz")).status_code == 200
+    assert "the stores cannot be reached: LEVEL_STORAGE" in caplog.text
+
+
+async def test_however_many_ask_whether_it_is_ready_the_stores_are_looked_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[Any] = []
+    monkeypatch.setattr(Directories, "check", lambda root: looks.append(root))
+    async with Hub(tmp_path) as hub, client_of(hub) as client:
+        looks.clear()
+        await asyncio.gather(*(client.get("/readyz") for _ in range(20)))
+        await client.get("/readyz")
+    assert len(looks) == 1

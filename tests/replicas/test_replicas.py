@@ -1,0 +1,48 @@
+"""T9: replicas of a server over one database, while everything fails. See ``soak.py`` for longer runs."""
+
+from __future__ import annotations
+
+import pytest
+
+from .soak import EACH, Soak, folder
+
+pytestmark = pytest.mark.once
+
+#: A replica that takes the CID that it wrote last for the present one.
+DECIDES_FROM_MEMORY = """
+from treehub_level.blocking._store import Store
+
+read = Store.cid_in
+Store.cid_in = lambda store, reader: read(store, reader) if store._cid is None else store._cid
+"""
+
+#: A replica whose snapshots are none: each statement reads what is committed by then.
+READS_WHAT_IS_COMMITTED = """
+from treehub_level.backends.postgres import PostgresBackend
+
+
+class Now:
+    def __init__(self, backend):
+        self.get, self.get_many, self.scan = backend.get, backend.get_many, backend.scan
+
+    def close(self):
+        pass
+
+
+PostgresBackend.snapshot = Now
+"""
+
+
+async def test_nothing_is_lost_and_all_are_equal_whatever_failed() -> None:
+    with folder() as path:
+        soak = Soak(path, seed=9)
+        assert await soak.run(EACH) == []
+    assert {*EACH} <= {*soak.counts}
+    assert soak.counts["acknowledged"] > 500
+    assert soak.counts["resets"] > 0
+
+
+@pytest.mark.parametrize("prelude", [DECIDES_FROM_MEMORY, READS_WHAT_IS_COMMITTED], ids=["memory", "committed"])
+async def test_replicas_that_do_not_agree_are_found_out_though_nothing_fails(prelude: str) -> None:
+    with folder() as path:
+        assert await Soak(path, seed=9, prelude=prelude, healed=4).run([]) != []
