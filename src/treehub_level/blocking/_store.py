@@ -332,8 +332,9 @@ class Store:
             write(plan.batch, durable=plan.durable)
         except (StorageError, CorruptionError) as error:
             # LevelDB goes on after a full disk and loses what it acknowledged then: nothing more is written until it
-            # was reopened.
-            self._fence = error
+            # was reopened. The database of a shared store takes all back, and is whole.
+            if not self.backend.supports.shared:
+                self._fence = error
             raise
 
     def notify(self) -> None:

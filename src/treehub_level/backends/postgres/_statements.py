@@ -86,7 +86,7 @@ class Statements:
         )
         #: A transaction that writes. It is begun with the lock, so whatever it reads is what was committed last.
         self.begin = (
-            f"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {timeout}; "
+            f"BEGIN ISOLATION LEVEL READ COMMITTED; {timeout}; "
             f"SET LOCAL idle_in_transaction_session_timeout = {_milliseconds(settings.statement_timeout)}; "
             f"SET LOCAL lock_timeout = {_milliseconds(settings.lock_timeout)}; {self.lock}"
         )
