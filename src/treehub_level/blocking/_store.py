@@ -21,7 +21,7 @@ from ._identity import check_shared, identify
 
 T = TypeVar("T")
 
-#: How often a step that the database of a shared store undid is taken again, and seconds before the first time, at most.
+#: How often a step is taken again that the database of a shared store undid, and seconds before the first time at most.
 _MOST_UNDONE: Final = 8
 _FIRST_PAUSE: Final = 0.01
 
@@ -343,7 +343,7 @@ class Store:
             write(plan.batch, durable=plan.durable)
         except (StorageError, CorruptionError) as error:
             # LevelDB goes on after a full disk and loses what it acknowledged then: nothing more is written until it
-            # was reopened. The engine of a shared store rolls back, and is whole.
+            # was reopened. The database of a shared store takes all back, and is whole.
             if not self._shared:
                 self._fence = error
             raise
