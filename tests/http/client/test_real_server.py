@@ -124,11 +124,22 @@ async def test_who_may_not_is_told_so(served: Any, open_client: Any) -> None:
     async with RemoteServer(served.url.replace("notes", "other"), token=served.write) as elsewhere:
         with pytest.raises(TransportError, match="no such database"):
             await client.sync(elsewhere)
+
+
+async def test_a_token_that_may_only_read_pulls_and_pushes_nothing(
+    served: Any, remote: RemoteServer, open_client: Any
+) -> None:
+    client, writer = await open_client("client"), await open_client("writer")
     async with RemoteServer(served.url, token=served.read) as reader:
-        await client.sync(reader)
-        await client.put("mine", 1)
-        with pytest.raises(ForbiddenError):
+        await client.put("forbidden/mine", 1)
+        await writer.put("forbidden/theirs", 1)
+        await writer.sync(remote)
+        with pytest.raises(ForbiddenError, match=r"may read and not write.*'forbidden/mine'"):
             await client.sync(reader)
+    assert await client.get("forbidden/theirs") == 1
+    await client.sync(remote)
+    await writer.sync(remote)
+    assert await writer.get("forbidden/mine") == 1
 
 
 @pytest.mark.parametrize("api", ["async", "blocking"])
