@@ -135,7 +135,7 @@ def _refusal(response: Response, where: str, token: str | None) -> LevelError:
         fields = document if isinstance(document, dict) else {}
     message = _clean(str(fields.get("message", "")), token)
     code = fields.get("code")
-    if status in (400, 403, 409, 421) and isinstance(code, str):
+    if status in (400, 403, 409) and isinstance(code, str):
         expected, got = fields.get("expected"), fields.get("got")
         if code == CIDMismatchError.code and type(expected) is int and type(got) is int:
             return CIDMismatchError(message, expected=expected, got=got)

@@ -99,7 +99,8 @@ def refusal_of(error: Exception) -> RefusedError:
         case CIDMismatchError():
             return RefusedError(409, error.code, message, details={"expected": error.expected, "got": error.got})
         case StoreMismatchError():
-            return RefusedError(421, error.code, message)
+            # 421 would say as much, but browsers and Node repeat it on another connection, and Node 20 stumbles over that.
+            return RefusedError(409, error.code, message)
         case ForbiddenError():
             return RefusedError(403, error.code, message)
         case ProtocolError() | InvalidKeyError() | InvalidValueError():

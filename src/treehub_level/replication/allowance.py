@@ -1,4 +1,4 @@
-"""What may be pushed: what is on the way, a proxy say, may carry less than the protocol allows, a token permit nothing."""
+"""What may be pushed: what is on the way, a proxy say, may carry less than the protocol allows, a token nothing."""
 
 from __future__ import annotations
 

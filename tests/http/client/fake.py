@@ -58,7 +58,7 @@ class Fake:
             fields = {"code": error.code, "message": str(error), "expected": error.expected, "got": error.got}
             return httpx.Response(409, json=fields)
         except StoreMismatchError as error:
-            return httpx.Response(421, json={"code": error.code, "message": str(error)})
+            return httpx.Response(409, json={"code": error.code, "message": str(error)})
         except LevelError as error:
             return httpx.Response(400, json={"code": error.code, "message": str(error)})
 
