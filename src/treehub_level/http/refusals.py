@@ -99,7 +99,7 @@ def refusal_of(error: Exception) -> RefusedError:
         case CIDMismatchError():
             return RefusedError(409, error.code, message, details={"expected": error.expected, "got": error.got})
         case StoreMismatchError():
-            # 421 would say as much, but browsers and Node repeat it on another connection, and Node 20 stumbles over that.
+            # Not 421: clients may repeat that on another connection, and the fetch of Node 20 cannot read it.
             return RefusedError(409, error.code, message)
         case ForbiddenError():
             return RefusedError(403, error.code, message)

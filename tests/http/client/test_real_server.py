@@ -82,6 +82,20 @@ async def test_the_seed_s_verbs(remote: RemoteServer) -> None:
     assert (raised.value.expected, raised.value.got) == (cid + 3, cid)
 
 
+async def test_entries_are_written_and_read_without_a_store(served: Any, remote: RemoteServer) -> None:
+    keys = ["entries/a/../b", "entries/?x=%2F#ä", "entries/🙂 +"]
+    for number, key in enumerate(keys):
+        await remote.put(key, {"n": number, "text": "ü\n"})
+    assert [await remote.get(key) for key in keys] == [{"n": n, "text": "ü\n"} for n in range(3)]
+    assert [key for key, _ in await remote.query(prefix="entries/", limit=2)] == sorted(keys)[:2]
+    await remote.delete(keys[0])
+    assert await remote.get(keys[0], "gone") == "gone"
+    with http_blocking.RemoteServer(served.url, token=served.read) as reader:
+        assert [key for key, _ in reader.scan(prefix="entries/")] == sorted(keys[1:])
+        with pytest.raises(ForbiddenError):
+            reader.put("entries/b", 1)
+
+
 async def test_changes_waits(remote: RemoteServer) -> None:
     cid = (await remote.info())["cid"]
     assert await remote.changes(cid, wait=0.05) == (cid, [], False)
