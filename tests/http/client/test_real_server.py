@@ -178,3 +178,47 @@ async def test_live_sessions_see_each_others_writes(served: Any, api: str) -> No
             await remote.close()
         else:
             remote.close()
+
+
+class Narrow:
+    """A proxy that breaks the connection in the middle of a large request, where it should answer 413."""
+
+    def __init__(self, port: int, most: int) -> None:
+        self._port = port
+        self._most = most
+        self.broken = 0
+
+    async def relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Carry one connection."""
+        there_reader, there = await asyncio.open_connection("127.0.0.1", self._port)
+        passed = 0
+
+        async def back() -> None:
+            nonlocal passed
+            while data := await there_reader.read(1 << 16):
+                passed = 0
+                writer.write(data)
+
+        returning = asyncio.ensure_future(back())
+        while data := await reader.read(1 << 16):
+            passed += len(data)
+            if passed > self._most:
+                self.broken += 1
+                break
+            there.write(data)
+        returning.cancel()
+        there.close()
+        writer.transport.abort()
+
+
+async def test_a_push_that_a_proxy_hangs_up_on_is_halved(served: Any, open_client: Any) -> None:
+    client = await open_client("client")
+    await client.load((f"narrow/{n:03}", "x" * 5000) for n in range(100))
+    proxy = Narrow(served.port, 200_000)
+    async with await asyncio.start_server(proxy.relay, "127.0.0.1", 0) as relay:
+        port = relay.sockets[0].getsockname()[1]
+        url = served.url.replace(f":{served.port}/", f":{port}/")
+        async with RemoteServer(url, token=served.write, retries=1) as remote:
+            report = await client.sync(remote)
+    assert (report.pushed, await client.pending()) == (100, 0)
+    assert proxy.broken >= 2
