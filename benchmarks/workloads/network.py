@@ -52,11 +52,12 @@ async def pull_http(records: int, engine: str) -> AsyncIterator[Measure]:
         yield measure
 
 
-def _clients(count: int) -> Workload:
+def _clients(count: int, *, shared: bool = False) -> Workload:
     """So many clients that take turns to put one record and ``sync()``, until all records are on the server.
 
-    Each has a token for keys of its own: else every write would be delivered to every client, and that is what would be
-    measured. Clients that would write nothing are left out.
+    Each has a token for keys of its own; or, if they are shared, for all keys. Then every write is delivered to every
+    client, and that is what is measured: twice the clients are twice the work for each write. Clients that would write
+    nothing are left out.
     """
 
     @asynccontextmanager
@@ -65,7 +66,7 @@ def _clients(count: int) -> Workload:
             tokens = Tokens(file)
             root = tokens.add(databases=["*"])
             own = [
-                tokens.add(databases=["notes"], write=True, prefix=f"{number}/")
+                tokens.add(databases=["notes"], write=True, prefix="" if shared else f"{number}/")
                 for number in range(min(count, records))
             ]
 
@@ -149,4 +150,7 @@ WORKLOADS: dict[str, Workload] = {
     "clients_10": _clients(10),
     "clients_100": _clients(100),
     "clients_1000": _clients(1000),
+    "clients_10_shared": _clients(10, shared=True),
+    "clients_100_shared": _clients(100, shared=True),
+    "clients_1000_shared": _clients(1000, shared=True),
 }
