@@ -255,11 +255,20 @@ PLAN: dict[str, tuple[Comparison, ...]] = {
     ),
     "clients": (
         Comparison(
-            "clients: each put synced with one server over HTTP",
+            "clients, each with keys of its own: each put synced with one server over HTTP",
             (
                 Contender("1000 clients", "clients_1000", "c", share=_REQUESTS),
                 Contender("100 clients", "clients_100", "c", share=_REQUESTS, target=_times(0.8)),
                 Contender("10 clients", "clients_10", "c", share=_REQUESTS, target=_times(0.8)),
+            ),
+            (Figure("requests", "requests for each write synced", target=Target(at_most=1.1)),),
+        ),
+        Comparison(
+            "clients that see all keys: each put goes to every one of them, so the work for it grows with their number",
+            (
+                Contender("1000 clients", "clients_1000_shared", "c", share=_REQUESTS),
+                Contender("100 clients", "clients_100_shared", "c", share=_REQUESTS),
+                Contender("10 clients", "clients_10_shared", "c", share=_REQUESTS),
             ),
             (Figure("requests", "requests for each write synced", target=Target(at_most=1.1)),),
         ),

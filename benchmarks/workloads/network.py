@@ -53,16 +53,20 @@ async def pull_http(records: int, engine: str) -> AsyncIterator[Measure]:
         yield measure
 
 
-def _clients(count: int, serving: Callable[[str], AbstractContextManager[list[str]]]) -> Workload:
+def _clients(
+    count: int, serving: Callable[[str], AbstractContextManager[list[str]]], *, shared: bool = False
+) -> Workload:
     """So many clients that take turns to put one record and ``sync()``, until all records are on the server.
 
-    Each has a token for keys of its own: else every write would be delivered to every client, and that is what would be
-    measured. Clients that would write nothing are left out.
+    Each has a token for keys of its own; or, if they are shared, for all keys. Then every write is delivered to every
+    client, and that is what is measured: twice the clients are twice the work for each write. Clients that would write
+    nothing are left out.
 
     Args:
         count: How many.
         serving: Serves the database ``notes``, given the file of tokens: the addresses of its servers, one or more,
             each of which gets its share of the clients.
+        shared: Whether they share all keys.
     """
 
     @asynccontextmanager
@@ -71,7 +75,7 @@ def _clients(count: int, serving: Callable[[str], AbstractContextManager[list[st
             tokens = Tokens(file)
             root = tokens.add(databases=["*"])
             own = [
-                tokens.add(databases=["notes"], write=True, prefix=f"{number}/")
+                tokens.add(databases=["notes"], write=True, prefix="" if shared else f"{number}/")
                 for number in range(min(count, records))
             ]
 
@@ -182,6 +186,9 @@ WORKLOADS: dict[str, Workload] = {
     "clients_10": _clients(10, _one_server),
     "clients_100": _clients(100, _one_server),
     "clients_1000": _clients(1000, _one_server),
+    "clients_10_shared": _clients(10, _one_server, shared=True),
+    "clients_100_shared": _clients(100, _one_server, shared=True),
+    "clients_1000_shared": _clients(1000, _one_server, shared=True),
     "clients_1_replica": _clients(100, _replicas(1)),
     "clients_3_replicas": _clients(100, _replicas(3)),
 }

@@ -12,7 +12,7 @@ from ._views import documented_by
 from .blocking._live import WAIT, check_options, not_in_sync, session_is_over, takes_wait
 from .blocking._live import LiveSession as BlockingLiveSession
 from .blocking._syncing import Ended, advance, transport_errors
-from .errors import TransportError
+from .errors import ForbiddenError, TransportError
 from .replication.allowance import Allowance
 from .replication.live import News, Pace, State, Task
 from .replication.messages import Request
@@ -189,12 +189,14 @@ class LiveSession:
 
     async def _sync(self) -> None:
         assert self._loop is not None
+        if self._pace.state == "connecting":
+            self._allowance = Allowance()  # what can be carried, and is allowed, may have changed
         talk, _ = self._twin._session(True, True, self._on_reset, None, self._allowance)
-        remaining: TransportError | None = None
+        remaining: TransportError | ForbiddenError | None = None
         try:
             async with self._level._sync_lock:
                 await self._level._converse(talk, self._exchange, self._pace.replied)
-        except TransportError as error:
+        except (TransportError, ForbiddenError) as error:
             if not error.keys:
                 raise
             remaining = error
@@ -202,7 +204,7 @@ class LiveSession:
 
     async def _ask(self) -> None:
         assert self._loop is not None
-        talk = self._twin._follow(self._on_reset)
+        talk = self._twin._follow(self._on_reset, self._allowance)
         request = await self._level._worker.write(advance, talk)
         if isinstance(request, Ended):
             self._pace.want()

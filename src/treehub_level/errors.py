@@ -166,9 +166,17 @@ class ProtocolError(SyncError):
 
 
 class ForbiddenError(ProtocolError):
-    """A message that asks for more than its sender may see or change. Nothing was written."""
+    """A message that asks for more than its sender may see or change. Nothing was written.
+
+    Attributes:
+        keys: Of local changes that may not be pushed, the first 1000, if that is all that went wrong.
+    """
 
     code = "LEVEL_FORBIDDEN"
+
+    def __init__(self, message: str, *, keys: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.keys = [*keys]
 
 
 class TransportError(SyncError):

@@ -17,7 +17,7 @@ from ._worker import Worker
 from .backends.base import Backend
 from .blocking._serving import carries_bytes, check_wait
 from .blocking._syncing import Ended, advance, exchange_of, transport_errors
-from .errors import NotOpenError, TransportError
+from .errors import ForbiddenError, NotOpenError, TransportError
 from .replication.messages import Reply, Request
 from .types import JSON, Change, Changes, Conflict, Mode, SyncReport
 
@@ -261,7 +261,7 @@ class Level(_Live):
                         reply = exchange(request)
                         if inspect.isawaitable(reply):
                             reply = await reply
-                except TransportError as error:
+                except (TransportError, ForbiddenError) as error:
                     reply = error
                 request = await self._worker.write(advance, talk, reply)
                 tell()

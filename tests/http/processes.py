@@ -30,7 +30,11 @@ class ServerProcess:
     @property
     def url(self) -> str:
         """The address of the database."""
-        return f"http://127.0.0.1:{self.port}/v1/notes"
+        return self.beside("notes")
+
+    def beside(self, name: str) -> str:
+        """The address of another one, if there is one."""
+        return f"http://127.0.0.1:{self.port}/v1/{name}"
 
     @property
     def memory(self) -> float | None:

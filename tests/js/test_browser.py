@@ -120,7 +120,7 @@ def test_a_page_synchronises_from_indexeddb(
     assert [key for key, _ in items if key in KEYS] == KEYS
     assert (result["report"]["pulled"], result["report"]["pushed"]) == (1501, 1505)
     assert [one["local"] for one in result["report"]["conflicts"]] == [["both", "page"]]
-    assert result["refusal"] == {"code": "LEVEL_STORE_MISMATCH", "status": 421}
+    assert result["refusal"] == {"code": "LEVEL_STORE_MISMATCH", "status": 409}
     assert result["pending"] == 0
     # The tabs are one client: neither is a stranger to the other.
     assert result["conflicts"] == result["report"]["conflicts"]

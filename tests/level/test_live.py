@@ -12,7 +12,7 @@ from bridge import Bridge
 from stores import Stores
 from waiting import PATIENCE, until
 
-from treehub_level import Level, ModeError, NotOpenError, StateError, StoreMismatchError, TransportError
+from treehub_level import ForbiddenError, Level, ModeError, NotOpenError, StateError, StoreMismatchError, TransportError
 
 
 async def holds(level: Any, key: str, value: Any) -> bool:
@@ -25,6 +25,8 @@ class Between:
     Attributes:
         fault: What happens to each message; ``None``: it arrives.
         hangs: Whether messages are never answered.
+        most: How long they may be.
+        forbids: Whether nothing may be pushed.
         asked: The messages, and how long each may be kept waiting.
     """
 
@@ -33,6 +35,7 @@ class Between:
         self.fault: Exception | None = None
         self.hangs = False
         self.most = 1 << 30
+        self.forbids = False
         self.asked: list[tuple[Any, float]] = []
         self.released = threading.Event()
 
@@ -42,6 +45,8 @@ class Between:
             raise self.fault
         if len(repr(request)) > self.most:
             raise TransportError("too large", status=413)
+        if self.forbids and (request["changes"] or "withdraw" in request):
+            raise ForbiddenError("read only")
 
 
 class AsyncBetween(Between):
@@ -181,6 +186,27 @@ async def test_what_is_too_large_is_named_and_the_rest_goes_on(client: Any, serv
         await client.put("large", "small now")
         await until(lambda: holds(server, "large", "small now"))
         await until(lambda: session.last_error is None)
+
+
+async def test_a_session_that_may_not_push_pulls_and_pushes_once_it_may(client: Any, server: Any, between: Any) -> None:
+    between.forbids = True
+    async with client.live(between) as session:
+        await client.put("mine", 1)
+        await until(lambda: isinstance(session.last_error, ForbiddenError) and session.state == "idle")
+        assert (session.last_error.keys, session.pending_push) == (["mine"], 1)
+        await server.put("theirs", 1)
+        await until(lambda: holds(client, "theirs", 1))
+        asked = len(between.asked)
+        await client.put("more", 2)
+        await asyncio.sleep(0.1)
+        assert len(between.asked) - asked < 5
+        between.forbids = False
+        session.pause()
+        session.resume()
+        await until(lambda: holds(server, "more", 2))
+        await session.in_sync(within=PATIENCE)
+        assert session.last_error is None
+    assert await server.get("mine") == 1
 
 
 async def test_another_server_ends_it(client: Any, server: Any, stores: Stores) -> None:

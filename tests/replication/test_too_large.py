@@ -206,3 +206,69 @@ def test_taking_back_keys_that_are_too_large_themselves_is_an_error_and_loses_no
         client.sync(wire)
     wire.on_request = lambda request: None
     assert client.sync(wire).pushed == 9
+
+
+# ------------------------------------------------------------------------------------- what hangs up without a word
+
+
+def hang_up_beyond(size: int) -> Any:
+    """What breaks the connection of requests beyond so many bytes."""
+
+    def carry(request: Message) -> None:
+        if len(orjson.dumps(request)) > size:
+            raise ConnectionResetError("connection reset by peer")
+
+    return carry
+
+
+def test_a_large_push_whose_connection_is_lost_is_halved_until_it_fits() -> None:
+    client, server = a_client(**{f"k{n:02}": "x" * 10_000 for n in range(40)}), a_server()
+    wire = Wire(server)
+    wire.on_request = hang_up_beyond(150_000)
+
+    report = client.sync(wire)
+
+    assert (report.pushed, client.pending(), report.conflicts) == (40, 0, [])
+    assert server.query() == client.query()
+    assert [len(request["changes"]) for request in wire.requests if request["changes"]][:3] == [40, 20, 10]
+
+
+def test_a_single_large_value_whose_connection_is_lost_is_named_and_everything_else_is_synchronised() -> None:
+    client, server = a_client(large="x" * 200_000, small=1), a_server(theirs=1)
+    wire = Wire(server)
+    wire.on_request = hang_up_beyond(150_000)
+
+    with pytest.raises(TransportError, match="too large") as raised:
+        client.sync(wire)
+
+    assert raised.value.keys == ["large"]
+    assert (server.get("small"), client.get("theirs")) == (1, 1)
+    wire.on_request = lambda request: None
+    assert client.sync(wire).pushed == 1
+
+
+def test_a_large_push_that_arrived_is_not_halved_for_a_reply_that_was_lost() -> None:
+    client, server = a_client(**{f"k{n:02}": "x" * 10_000 for n in range(40)}), a_server()
+    wire = Wire(server)
+    wire.on_reply = once(lose)
+    assert client.sync(wire).pushed == 40
+    assert [len(request["changes"]) for request in wire.requests if request["changes"]] == [40]
+
+
+def test_a_server_that_cannot_be_reached_at_all_is_an_error_and_the_push_stays_frozen() -> None:
+    client, server = a_client(large="x" * 200_000), a_server()
+    wire = Wire(server)
+    wire.on_request = hang_up_beyond(0)
+    with pytest.raises(TransportError, match="could not be reached") as raised:
+        client.sync(wire)
+    assert (raised.value.status, raised.value.keys) == (None, [])
+    assert own_record(client, "push") is not None
+
+
+def test_a_small_push_whose_connection_is_lost_is_not_taken_back() -> None:
+    client, server = a_client(small=1), a_server()
+    wire = Wire(server)
+    wire.on_request = hang_up_beyond(0)
+    with pytest.raises(TransportError):
+        client.sync(wire)
+    assert len(wire.requests) == 1

@@ -246,6 +246,7 @@ class ClientState:
     epochs: tuple[Epoch, ...] = ()
     seq: int = 0
     push: Push | None = None
+    aside: Push | None = None
     own: Ack | None = None
     reset: Resetting | None = None
 
@@ -263,6 +264,7 @@ class Client:
         self._outstanding: Request | None = None
         self._durable = self._state.copy()
         self._since: list[ClientState] = []  # after each commit behind `_durable`
+        self._calm = False
         self._base = 0
 
     @property
@@ -279,14 +281,20 @@ class Client:
     def start(self) -> Request:
         """Freeze a push if one is due, and make a request: the push as it was frozen, everything else as it is now."""
         state, without = self._state, self._on.without
-        may_freeze = state.push is None and not state.reset and (state.own is None or "drain" in without)
+        forbidden = not self._calm and self._rng.random() < self._on.forbidden
+        if forbidden and state.push:
+            state.push, state.aside = None, None if "aside" in without else state.push
+            self._commit()
+        undecided = state.push or state.aside
+        may_freeze = not (undecided or state.reset or forbidden) and (state.own is None or "drain" in without)
         if may_freeze and state.dirty:
             state.seq += 1
             changes = tuple(sorted(state.dirty.items())[: self._on.push])
             state.push = Push(state.seq, self._rng.getrandbits(62), changes)
             self._commit(durable="durable_freeze" not in without)
-        push = state.push or Push(state.seq, self._rng.getrandbits(62), ())
-        withdrawn = bool(push.changes) and self._rng.random() < self._on.withdraw
+        aside = None if forbidden or state.reset else state.aside
+        push = state.push or aside or Push(state.seq, self._rng.getrandbits(62), ())
+        withdrawn = push is aside or (bool(push.changes) and self._rng.random() < self._on.withdraw)
         if "inflight" in without:
             state.push = None
         self._outstanding = Request(
@@ -313,12 +321,13 @@ class Client:
         self._outstanding = None
         match reply:
             case Forked():
-                state.id, state.seq, state.push = self._rng.getrandbits(62), 0, None
+                state.id, state.seq, state.push, state.aside = self._rng.getrandbits(62), 0, None, None
                 self._commit(durable=True)
             case Reset():
                 self._take_ack(request, reply.ack, reply.rejected)
                 common = min(reply.common, state.reset.common) if state.reset else reply.common
                 state.reset, state.push = Resetting(common), None
+                state.aside = None if reply.ack else state.aside
                 state.cid, state.hi, state.epochs = 0, 0, ()
                 self._commit()
             case Keys():
@@ -352,6 +361,8 @@ class Client:
                     continue
                 if state.reset and cid <= state.reset.common:
                     continue
+                if self._is_as_set_aside(key, content) and state.dirty[key] != content:
+                    continue
                 if state.dirty[key] != content:
                     state.journal += (Loss(key, state.dirty[key], content, cid),)
                 del state.dirty[key]
@@ -363,8 +374,15 @@ class Client:
             state.own = None
         if page.ack or page.more:
             state.push = None
+        if request.withdraw:
+            state.aside = None
         if state.reset and not page.more:
             state.reset = replace(state.reset, cursor="")
+
+    def _is_as_set_aside(self, key: str, content: Content) -> bool:
+        """Whether a change says what the push set aside says: it may be the client's own; the dirty one is newer."""
+        aside = self._state.aside
+        return aside is not None and (key, content) in aside.changes and "echo" not in self._on.without
 
     def _learn(self, reply: Page | Keys) -> None:
         """Remember which history this comes from, and up to where it was read."""
@@ -384,7 +402,7 @@ class Client:
     # ------------------------------------------------------------------------------------------ what happens
 
     def calm(self) -> None:
-        pass
+        self._calm = True
 
     @property
     def cid(self) -> int:
@@ -396,7 +414,8 @@ class Client:
 
     @property
     def drained(self) -> bool:
-        return not (self._state.dirty or self._state.push or self._state.reset)
+        state = self._state
+        return not (state.dirty or state.push or state.aside or state.reset)
 
     def write(self, key: str, content: Content) -> None:
         _store(self._state.data, key, content)

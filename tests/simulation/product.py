@@ -20,7 +20,7 @@ from unittest import mock
 import orjson
 
 from treehub_level import blocking
-from treehub_level.errors import SyncError, TransportError
+from treehub_level.errors import ForbiddenError, SyncError, TransportError
 from treehub_level.modes import Server as ServerMode
 from treehub_level.replication import allowance as allowance_half
 from treehub_level.replication import client as client_half
@@ -180,7 +180,7 @@ class Client(_Process):
     @property
     def drained(self) -> bool:
         state = self._state
-        return not (self.dirty() or state.push or state.reset)
+        return not (self.dirty() or state.push or state.aside or state.reset)
 
     def epoch(self) -> Hashable:
         epochs = self._state.epochs
@@ -222,10 +222,16 @@ class Client(_Process):
         return self._carry(self._go_on(lambda talk: talk.send(reply)))
 
     def _carry(self, request: Any) -> Any:
-        """A request on its way, unless its push is too large for it now."""
-        if not request or not request.changes or self._calm or self._rng.random() >= self._on.withdraw:
+        """A request on its way, unless its push is too large for it now, or forbidden."""
+        if not request or not request.keys or self._calm:
             return request
-        return self._go_on(lambda talk: talk.throw(TransportError("too large", status=413)))
+        if self._rng.random() < self._on.forbidden:
+            request = self._go_on(lambda talk: talk.throw(ForbiddenError("read only")))
+            if "aside" in self._on.without:
+                self.backend.write([(self.level._store.space.own_key("aside"), None)])
+        elif request.changes and self._rng.random() < self._on.withdraw:
+            request = self._go_on(lambda talk: talk.throw(TransportError("too large", status=413)))
+        return request
 
     def _go_on(self, act: Callable[[Generator[Any, Any, Any]], Any]) -> Any:
         talk = self._talk
@@ -235,7 +241,7 @@ class Client(_Process):
         def go_on() -> Any:
             try:
                 return act(talk)
-            except (StopIteration, TransportError):  # the latter when all that is left is too large
+            except (StopIteration, TransportError, ForbiddenError):  # the latter two when all that is left cannot go
                 return None
 
         request = self._mortal(go_on)
@@ -277,6 +283,7 @@ def _forgetting_what_was_taken_back(exchange: Any, ack: Any) -> Any:
 REMOVALS: Final[dict[str, tuple[Any, str, Any]]] = {
     "casclean": (client_half, "_is_as_sent", lambda *_: True),
     "dedupe": (server_half, "read_decision", lambda *_: None),
+    "echo": (client_half._Receipt, "_set_aside", lambda _: {}),
     "skip": (client_half._Receipt, "_is_own", lambda *_: False),
     "respcas": (session_half, "answers", lambda *_: True),
     "epoch": (server_half, "last_agreed", lambda request, *_: request.hi),

@@ -106,6 +106,7 @@ class Configuration:
     restore: float = 0.7
     rollback: float = 0
     withdraw: float = 0.05  # the share of pushes that are too large for what carries them, and are taken back
+    forbidden: float = 0.05  # the share of requests whose push is forbidden, so that they go without it
     seed_verbs: bool = False  # server and clients have synchronised by the seed's verbs before
     without: frozenset[str] = frozenset()  # mechanisms removed, see MECHANISMS
 
@@ -129,6 +130,8 @@ MECHANISMS: Final = {
     "rejected": "the server says which changes of a push it cannot prove to have taken, in repeats and resets too",
     "distance": "a push is refused by distance in CIDs, which compaction cannot shrink",
     "withdraw": "the server records that a push was taken back, and refuses a late copy of it",
+    "aside": "a push that is forbidden is set aside, and taken back before anything else is frozen",
+    "echo": "a change that says the same as the push set aside does not beat what was written since",
     "whole": "a push is judged by all of the log behind its base, even if the page is cut before its end",
 }
 
@@ -166,6 +169,8 @@ FOCUS: Final = {
         restore=10,
     ),
     "withdraw": replace(BASE, withdraw=0.4, drop=0.1, duplicate=0.3, restore=0),
+    "aside": replace(BASE, forbidden=0.4, drop=0.1, duplicate=0.3, restore=0),
+    "echo": replace(BASE, forbidden=0.4, drop=0.3, restore=0),
     "sweep": replace(BASE, keys=8, drop=0.1, duplicate=0.1, compact=5, restore=5, forget_deletes=5, steps=200),
 }
 
@@ -195,6 +200,7 @@ def random_configuration(rng: random.Random) -> Configuration:
         rollback=rng.choice([0, 0, 0, 2]),
         seed_verbs=rng.random() < 0.3,
         withdraw=rng.choice([0, 0.05, 0.3]),
+        forbidden=rng.choice([0, 0.05, 0.3]),
     )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from typing import Any, Final, NamedTuple
 
-from ..errors import LevelError, StateError, TransportError
+from ..errors import ForbiddenError, LevelError, StateError, TransportError
 from ..replication.allowance import Allowance
 from ..replication.live import News, Pace, State, Task
 from ..replication.messages import Request
@@ -201,12 +201,14 @@ class LiveSession:
             self._condition.notify_all()
 
     def _sync(self) -> None:
+        if self._pace.state == "connecting":
+            self._allowance = Allowance()  # what can be carried, and is allowed, may have changed
         talk, _ = self._level._session(True, True, self._on_reset, None, self._allowance)
-        remaining: TransportError | None = None
+        remaining: TransportError | ForbiddenError | None = None
         try:
             with self._level._sync_lock:
                 converse(talk, self._carry, self._replied)
-        except TransportError as error:
+        except (TransportError, ForbiddenError) as error:
             if not error.keys:
                 raise
             remaining = error
@@ -246,7 +248,7 @@ class LiveSession:
 
     def _ask(self) -> None:
         """Ask the server for news, and let it keep the question waiting."""
-        talk = self._level._follow(self._on_reset)
+        talk = self._level._follow(self._on_reset, self._allowance)
         request = advance(talk)
         if isinstance(request, Ended):
             self._pace.want()

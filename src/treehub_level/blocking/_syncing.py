@@ -12,7 +12,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from .. import _core
 from ..codecs import Codec
-from ..errors import LevelError, ModeError, TransportError
+from ..errors import ForbiddenError, LevelError, ModeError, TransportError
 from ..modes import Client
 from ..replication.allowance import Allowance
 from ..replication.journal import dismiss_step, read_conflicts, restore_step
@@ -103,7 +103,7 @@ def converse(talk: Generator[Request, Any, R], exchange: Callable[[Request], Any
             try:
                 with transport_errors():
                     reply = exchange(request)
-            except TransportError as error:
+            except (TransportError, ForbiddenError) as error:
                 reply = error
             request = advance(talk, reply)
             tell()
@@ -252,6 +252,8 @@ class ClientVerbs:
             StoreMismatchError: The server is not the one that this client has synchronised with: see `rebind`.
             ProtocolError: The server answered something impossible. Nothing of it was written.
             TransportError: The server could not be reached. What it raises otherwise comes through.
+            ForbiddenError: Pushing is not allowed: everything was pulled, and its ``keys`` stay dirty. Or not even
+                that is.
             ValueError: Neither pull nor push, or an unknown ``on_reset``.
         """
         talk, tell = self._session(pull, push, on_reset, progress)
@@ -279,8 +281,9 @@ class ClientVerbs:
         )
         return talk, _nothing if progress is None else lambda: progress(report)
 
-    def _follow(self, on_reset: str) -> Generator[Request, Any, News]:
-        return follow(self._store.step, self._client("live"), on_reset=on_reset, report=SyncReport())
+    def _follow(self, on_reset: str, allowance: Allowance) -> Generator[Request, Any, News]:
+        mode = self._client("live")
+        return follow(self._store.step, mode, on_reset=on_reset, report=SyncReport(), allowance=allowance)
 
     def _has_to_push(self, allowance: Allowance) -> bool:
         """Whether there are changes that the server may take."""

@@ -41,6 +41,10 @@ _ADVICE = {
 }
 
 
+class AbsentError(TransportError):
+    """There is no such key."""
+
+
 class DamagedError(Exception):
     """A reply that should be JSON and is not: it was cut off, say."""
 
@@ -75,7 +79,7 @@ class Response:
 
 
 def read_answer(response: Response, where: str, token: str | None) -> Any:
-    """The JSON document of a reply.
+    """The JSON document of a reply; ``None`` if it has none, and needs none.
 
     Args:
         response: The reply.
@@ -87,6 +91,8 @@ def read_answer(response: Response, where: str, token: str | None) -> Any:
         DamagedError: It was cut off.
     """
     status = response.status
+    if status == 204:
+        return None
     if 200 <= status < 300 or status == 409:
         document = _document(response, where)
         # A reset or a fork is a reply to an exchange, whatever its status.
@@ -135,12 +141,14 @@ def _refusal(response: Response, where: str, token: str | None) -> LevelError:
         fields = document if isinstance(document, dict) else {}
     message = _clean(str(fields.get("message", "")), token)
     code = fields.get("code")
-    if status in (400, 403, 409, 421) and isinstance(code, str):
+    if status in (400, 403, 409) and isinstance(code, str):
         expected, got = fields.get("expected"), fields.get("got")
         if code == CIDMismatchError.code and type(expected) is int and type(got) is int:
             return CIDMismatchError(message, expected=expected, got=got)
         if code in _ERRORS:
             return _ERRORS[code](message)
+    if (status, code) == (404, "LEVEL_NOT_FOUND"):
+        return AbsentError(message, status=status)
     if not fields and status not in _ADVICE and "html" in response.media_type:
         return _impostor(response, where)
     reason = message or _ADVICE.get(status, "it says no more")
@@ -193,6 +201,25 @@ def read_change(item: Any) -> Change:
         case [str(key), value]:
             return Change(key, value)
     raise ProtocolError(f"a change of the server cannot be read: {item!r:.80}")
+
+
+def read_entries(document: Any) -> tuple[list[tuple[str, Any]], bool]:
+    """Entries of a range, and whether there are more.
+
+    Raises:
+        ProtocolError: They are none.
+    """
+    match document:
+        case {"entries": list(items), "has_more": bool(has_more)} if bool(items) or not has_more:
+            return [_read_entry(item) for item in items], has_more
+    raise ProtocolError(f"the server's entries cannot be read: {document!r:.80}")
+
+
+def _read_entry(item: Any) -> tuple[str, Any]:
+    match item:
+        case [str(key), value]:
+            return key, value
+    raise ProtocolError(f"an entry of the server cannot be read: {item!r:.80}")
 
 
 def read_object(document: Any) -> dict[str, Any]:

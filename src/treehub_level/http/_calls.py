@@ -10,21 +10,32 @@ import re
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import orjson
 
 from .. import _core
 from ..blocking._reading import check_limit
 from ..blocking._serving import check_wait
-from ..errors import ProtocolError, TransportError
+from ..codecs import Codec
+from ..errors import InvalidKeyError, ProtocolError, TransportError
 from ..replication.live import backoff
 from ..replication.messages import Request
 from ..replication.seed import check_cid
 from ..replication.wire import request_to_json
-from ..types import Change, Changes
+from ..types import Change, Changes, Mode
 from ._address import Address
-from ._answers import DamagedError, Response, read_answer, read_change, read_changes, read_lines, read_object
+from ._answers import (
+    AbsentError,
+    DamagedError,
+    Response,
+    read_answer,
+    read_change,
+    read_changes,
+    read_entries,
+    read_lines,
+    read_object,
+)
 from ._body import UnansweredError
 from ._events import EventReader
 
@@ -44,6 +55,8 @@ _PASSING = (408, 425, 429, 502, 503, 504)
 _JSON = "application/json"
 _LINES = "application/x-ndjson"
 _EVENTS = "text/event-stream"
+#: What a server's level takes, unless it has another prefix: what cannot be sent is refused here.
+_CODEC = Codec(Mode.SERVER, _core.KeySpace("!"))
 _TOKEN = re.compile(r"[\x21-\x7e]{1,4096}")
 
 
@@ -98,9 +111,9 @@ class Receive(NamedTuple):
 
 
 class Deliver(NamedTuple):
-    """To be done: hand a change to whoever watches."""
+    """To be done: hand something to whoever iterates."""
 
-    change: Change
+    item: Any
 
 
 Effect = AskToken | Send | Sleep | Receive | Deliver
@@ -160,7 +173,7 @@ class Calls:
         if type(cid) is not int:
             raise TypeError(f"a CID is an int, not {cid!r:.80}")
         # Encoded as a level would store them, so that what JSON cannot hold is refused here, and not altered.
-        entries = _core.Encoder(_core.KeySpace("!")).changes(changes)
+        entries = _CODEC.encoder.changes(changes)
         records = b",".join(_core.join_record(key, value) for key, value in entries)
         body = b'{"cid":%d,"changes":[%b]}' % (cid, records)
         document = read_object((yield from self._call(Call("POST", "/change", body=body, is_repeatable=False))))
@@ -198,6 +211,45 @@ class Calls:
                 error = _transport_error(f"{self._address.url} ended the stream of changes: {lost}", lost)
             failures += 1
             yield Sleep(self._delay(error, failures))
+
+    # ---------------------------------------------------------------------------------------------- entries
+
+    def get(self, key: str, default: Any) -> Doing[Any]:
+        """The value of a key."""
+        try:
+            return (yield from self._call(Call("GET", _entry(key))))
+        except AbsentError:
+            return default
+
+    def put(self, key: str, value: Any) -> Doing[None]:
+        """Store a value. Not repeated once it may have been received: it could undo what somebody else wrote since."""
+        call = Call("PUT", _entry(key), body=_CODEC.encoder.value(value), is_repeatable=False)
+        yield from self._call(call)
+
+    def delete(self, key: str) -> Doing[None]:
+        """Remove a key. Not repeated either."""
+        yield from self._call(Call("DELETE", _entry(key), is_repeatable=False))
+
+    def scan(self, limit: int | None, **bounds: str | None) -> Doing[None]:
+        """Deliver the entries of a range, in key order, page after page."""
+        _CODEC.bounds(*(bounds[name] for name in ("gt", "gte", "lt", "lte", "prefix")))
+        left = check_limit(limit)
+        query: dict[str, object] = {name: bound for name, bound in bounds.items() if bound is not None}
+        has_more = left != 0
+        while has_more:
+            count = PAGE if left is None else min(PAGE, left)
+            call = Call("GET", "/entries", {**query, "limit": count})
+            rows, has_more = read_entries((yield from self._call(call)))
+            for row in rows:
+                yield Deliver(row)
+            if has_more:
+                after = rows[-1][0]
+                if len(rows) > count or after <= str(query.get("gt", "")):
+                    raise ProtocolError("the server's entries are those of another question")
+                query.pop("gte", None)
+                query["gt"] = after
+                left = None if left is None else left - len(rows)
+                has_more = left != 0
 
     # --------------------------------------------------------------------------------------------- one call
 
@@ -270,6 +322,20 @@ class Calls:
                 status=response.status,
             )
         return target
+
+
+def _entry(key: str) -> str:
+    """The path of a key.
+
+    Raises:
+        InvalidKeyError: No key, or one that a URL cannot name.
+    """
+    stored: bytes = _CODEC.encoder.key(key)
+    if key in (".", ".."):
+        raise InvalidKeyError(
+            f"the key {key!r} cannot stand in a URL, where it would mean a folder: query() reaches it"
+        )
+    return "/entries/" + quote(stored, safe="")
 
 
 def encode(document: Mapping[str, Any]) -> bytes:

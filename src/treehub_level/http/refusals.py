@@ -101,7 +101,8 @@ def refusal_of(error: Exception) -> RefusedError:
         case CIDMismatchError():
             return RefusedError(409, error.code, message, details={"expected": error.expected, "got": error.got})
         case StoreMismatchError():
-            return RefusedError(421, error.code, message)
+            # Not 421: clients may repeat that on another connection, and the fetch of Node 20 cannot read it.
+            return RefusedError(409, error.code, message)
         case ForbiddenError():
             return RefusedError(403, error.code, message)
         case ProtocolError() | InvalidKeyError() | InvalidValueError():

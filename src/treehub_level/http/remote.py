@@ -94,18 +94,56 @@ class RemoteServer:
         return await self._do(self._calls.change(cid, changes))
 
     async def info(self) -> dict[str, Any]:
-        """Return what the server says of itself: ``server cid floor mode``."""
+        """Return what the server says of itself: ``server cid floor mode``, as of now."""
         return await self._do(self._calls.info())
 
-    async def watch(self, *, since: int | None = None) -> AsyncGenerator[Change, None]:
+    def watch(self, *, since: int | None = None) -> AsyncGenerator[Change, None]:
         """Iterate over changes as they happen: see ``Level.watch``. A connection that breaks is made again."""
-        talk = self._calls.watch(since)
-        async with _Wire(self) as wire:
-            effect = advance(talk)
-            while not isinstance(effect, Ended):
-                if isinstance(effect, Deliver):
-                    yield effect.change
-                effect = advance(talk, await wire.perform(effect))
+        return self._delivered(self._calls.watch(since))
+
+    async def get(self, key: str, default: Any = None) -> Any:
+        """Return the value of a key as it is on the server now: see ``Level.get``."""
+        return await self._do(self._calls.get(key, default))
+
+    async def put(self, key: str, value: Any) -> None:
+        """Store a value on the server: it is on disk there once this returns.
+
+        Never repeated once the server may have received it, nor is `delete`. There is no need for a store here, and
+        no record of what was seen: the last one who writes wins.
+        """
+        await self._do(self._calls.put(key, value))
+
+    async def delete(self, key: str) -> None:
+        """Remove a key from the server: it is gone from the disk there once this returns."""
+        await self._do(self._calls.delete(key))
+
+    async def query(
+        self,
+        *,
+        gt: str | None = None,
+        gte: str | None = None,
+        lt: str | None = None,
+        lte: str | None = None,
+        prefix: str | None = None,
+        limit: int | None = None,
+    ) -> list[tuple[str, Any]]:
+        """Return the pairs of a range, in key order: see ``Level.query``. Each page is of its own moment."""
+        rows = self.scan(gt=gt, gte=gte, lt=lt, lte=lte, prefix=prefix, limit=limit)
+        return [row async for row in rows]
+
+    def scan(
+        self,
+        *,
+        gt: str | None = None,
+        gte: str | None = None,
+        lt: str | None = None,
+        lte: str | None = None,
+        prefix: str | None = None,
+        limit: int | None = None,
+    ) -> AsyncGenerator[tuple[str, Any], None]:
+        """Iterate over the pairs of a range, a page of the server's at a time: see `query`."""
+        bounds = {"gt": gt, "gte": gte, "lt": lt, "lte": lte, "prefix": prefix}
+        return self._delivered(self._calls.scan(limit, **bounds))
 
     async def close(self) -> None:
         """Close the connections. Closing twice is harmless."""
@@ -130,6 +168,14 @@ class RemoteServer:
             while not isinstance(effect, Ended):
                 effect = advance(talk, await wire.perform(effect))
             return effect.result
+
+    async def _delivered(self, talk: Doing[None]) -> AsyncGenerator[Any, None]:
+        async with _Wire(self) as wire:
+            effect = advance(talk)
+            while not isinstance(effect, Ended):
+                if isinstance(effect, Deliver):
+                    yield effect.item
+                effect = advance(talk, await wire.perform(effect))
 
     def _open_client(self) -> httpx.AsyncClient:
         if self._is_closed:

@@ -40,12 +40,10 @@ class Outgoing:
     Attributes:
         request: The request.
         dirty: Whether there are dirty changes that may be pushed.
-        held_back: The records of those that may not, being too large.
     """
 
     request: Request
     dirty: bool
-    held_back: list[bytes]
 
 
 @dataclass(slots=True)
@@ -72,8 +70,9 @@ def request_step(mode: Client, allowance: Allowance, *, push: bool, withdraw: bo
 
     Args:
         mode: The client.
-        allowance: What may be frozen.
-        push: Whether to freeze dirty changes if no push is frozen, no own range open and no reset under way. A push
+        allowance: What may be frozen. If nothing may be pushed, the frozen push is set aside. It is taken back, as soon
+            as that is allowed, and never sent again: the server may have changed its keys since.
+        push: Whether to freeze dirty changes if no push is undecided, no own range open and no reset under way. A push
             that is frozen already is sent in any case: the server may have taken it.
         withdraw: Whether to take the frozen push back instead of sending it.
     """
@@ -82,26 +81,30 @@ def request_step(mode: Client, allowance: Allowance, *, push: bool, withdraw: bo
     def step(transaction: Transaction, cid: int) -> Plan[Outgoing]:
         before = state = State.read(transaction, space)
         dirty = allowance.is_used(transaction, space)
+        forbidden = allowance.refusal is not None
+        if forbidden and state.push is not None:
+            state = replace(state, push=None, aside=state.push)
         if push and dirty and _may_freeze(state):
             changes = _freeze(transaction, space, allowance)
             state = replace(state, seq=state.seq + 1, push=Push(state.seq + 1, uuid.uuid4().hex, changes))
+        aside = None if forbidden or state.reset is not None else state.aside
+        undecided = state.push or aside
+        taken_back = undecided is not None and (withdraw or undecided is aside)
         request = Request(
             server=state.server,
             client=state.id,
             cid=cid,
             hi=state.hi,
             epochs=list(state.epochs[-MAX_EPOCHS:]),
-            seq=state.seq,
-            nonce=state.push.nonce if state.push else uuid.uuid4().hex,
-            changes=state.push.changes if state.push else [],
+            seq=undecided.seq if undecided else state.seq,
+            nonce=undecided.nonce if undecided else uuid.uuid4().hex,
+            changes=undecided.changes if undecided and not taken_back else [],
             limit=PAGE_CHANGES,
             reset=state.reset is not None,
             keys_after=_keys_after(state),
+            withdraw=undecided.keys if undecided and taken_back else (),
         )
-        if withdraw:
-            request = replace(request, changes=[], withdraw=request.keys)
-        outgoing = Outgoing(request, dirty, allowance.held_back(transaction))
-        return Plan(outgoing, state.replacing(before, space), durable=True)
+        return Plan(Outgoing(request, dirty), state.replacing(before, space), durable=True)
 
     return step
 
@@ -113,7 +116,7 @@ def _keys_after(state: State) -> str | None:
 
 def _may_freeze(state: State) -> bool:
     """Whether a new push may begin: the last one is decided and has come back, and no reset is under way."""
-    return state.push is None and state.own is None and state.reset is None
+    return state.push is None and state.aside is None and state.own is None and state.reset is None
 
 
 def _freeze(reader: Reader, space: _core.KeySpace, allowance: Allowance) -> list[Any]:
@@ -184,7 +187,8 @@ def receive_step(mode: Client, request: Request, reply: Answer) -> Step[Outcome 
                 f"this client has synchronised with the server {state.server}, and {reply.server} has answered: "
                 "call rebind() if it shall follow that one from now on"
             )
-        now = cid, state.push.nonce if state.push else None, state.reset is not None, _keys_after(state)
+        undecided = state.push or (state.aside if request.withdraw else None)
+        now = cid, undecided.nonce if undecided else None, state.reset is not None, _keys_after(state)
         then = request.cid, request.nonce if request.keys else None, request.reset, request.keys_after
         if now != then:
             return Plan(None)
@@ -256,6 +260,7 @@ class _Receipt:
             state,
             epochs=_recent(state.epochs, page.cid),
             push=None,
+            aside=None if self._request.withdraw else state.aside,
             own=None if passed else state.own,
             reset=state.reset if page.more or state.reset is None else state.reset._replace(phase="B"),
         )
@@ -291,7 +296,7 @@ class _Receipt:
 
     def _apply_beside(self, dirty: dict[bytes, bytes], page: PulledPage) -> None:
         """Write a page where some keys may be dirty: the server wins, but over what it does not know of."""
-        reset = self._state.reset
+        reset, aside = self._state.reset, self._set_aside()
         for cid, entry in zip(page.cids, page.entries, strict=True):
             key, value = entry
             own = self._is_own(cid)
@@ -301,10 +306,20 @@ class _Receipt:
                     continue
                 remote = _core.join_record(key, value)
                 if not same_record(record, remote):
+                    if key in aside and same_record(aside[key], remote):
+                        continue
                     self._lost.append(Lost(key, record, remote, cid))
                 self._clean(dirty, key)
             self._batch.append(entry)
             self._outcome.pulled += not own
+
+    def _set_aside(self) -> dict[bytes, bytes]:
+        """The records of the push set aside. What is pulled and says the same may be the client's own.
+
+        Either way the dirty change was made over just that, and does not lose to it.
+        """
+        changes = () if self._state.aside is None else self._state.aside.changes
+        return {key: _core.join_record(key, value) for key, value in _core.Encoder(self._space).changes(changes)}
 
     def _is_own(self, cid: int) -> bool:
         """Whether this change is one of the client's own last push, come back."""
@@ -319,7 +334,9 @@ class _Receipt:
         self._take_ack(reply.ack, reply.rejected, ())
         common = reply.common if self._state.reset is None else min(reply.common, self._state.reset.common)
         self._cid = 0
-        self._state = replace(self._state, hi=0, epochs=(), push=None, reset=Resetting(common, "A", ""))
+        aside = self._state.aside if reply.ack is None else None
+        reset = Resetting(common, "A", "")
+        self._state = replace(self._state, hi=0, epochs=(), push=None, aside=aside, reset=reset)
 
     def keys(self, reply: Keys) -> None:
         """Delete the clean keys here that the server has no longer, up to the last one it names."""
@@ -351,7 +368,7 @@ class _Receipt:
 
     def forked(self) -> None:
         self._durable = True
-        self._state = replace(self._state, id=uuid.uuid4().hex, seq=0, push=None)
+        self._state = replace(self._state, id=uuid.uuid4().hex, seq=0, push=None, aside=None)
 
 
 def _is_as_sent(record: bytes, key: bytes, value: bytes | None) -> bool:

@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable
 from typing import Literal
 
-from ..errors import LevelError, NotOpenError, SyncError, TransportError
+from ..errors import ForbiddenError, LevelError, NotOpenError, SyncError, TransportError
 
 State = Literal["offline", "connecting", "idle", "busy", "needs_auth", "stopped"]
 
@@ -115,8 +115,8 @@ class Pace:
         if self.state == "connecting":
             self.state = "busy"
 
-    def synced(self, now: float, error: TransportError | None = None) -> None:
-        """Both sides are drained, but for what ``error`` says is too large to be sent."""
+    def synced(self, now: float, error: TransportError | ForbiddenError | None = None) -> None:
+        """Both sides are drained, but for what ``error`` says cannot be sent."""
         if self.state in ("stopped", "needs_auth"):
             return
         self.state = "idle"

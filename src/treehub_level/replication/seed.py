@@ -212,7 +212,7 @@ def _refuse_backwards(cid: int, to: int, what: str) -> None:
 def _own_records(mode: Client, transaction: Transaction, to: int) -> list[Entry]:
     """What the client's own records become when the seed's verbs move its CID: it has no history to show any more."""
     space = mode.space
-    for name, what in (("push", "push"), ("own", "push"), ("reset", "reset")):
+    for name, what in (("push", "push"), ("aside", "push"), ("own", "push"), ("reset", "reset")):
         if transaction.get(space.own_key(name)) is not None:
             raise StateError(f"a {what} of sync() is under way: let sync() finish before apply() or clean()")
     server = read_record(transaction, space.own_key("server"))

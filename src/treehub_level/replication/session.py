@@ -7,13 +7,13 @@ messages. So every interleaving can be tested without a socket, and both APIs dr
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Generator, Sequence
-from itertools import islice
+from collections.abc import Callable, Generator
 from typing import Any, TypeVar
 
 from .. import _core
-from ..errors import ProtocolError, StoreMismatchError, TransportError
-from ..modes import Client, Step
+from ..backends.base import Entry, Transaction
+from ..errors import ForbiddenError, ProtocolError, StoreMismatchError, SyncError, TransportError
+from ..modes import Client, Plan, Step
 from ..types import SyncReport
 from .allowance import Allowance
 from .client import Outcome, Outgoing, answers, rebind_step, receive_step, request_step
@@ -39,8 +39,9 @@ def session(
 ) -> Generator[Request, object, SyncReport]:
     """Exchange until both sides are drained.
 
-    A push that is too large for whoever carries it (a TransportError of status 413, thrown in) is taken back and
-    halved. A single change that is too large is held back; everything else goes on.
+    A push that is too large for whoever carries it (a TransportError of status 413, thrown in; or one without a status,
+    where the push is large) is taken back and halved. A single change that is too large is held back; everything else
+    goes on. If pushing is forbidden (a ForbiddenError, thrown in), so does everything but that.
 
     Args:
         run: Executes a step in the client's engine, and returns its result.
@@ -62,6 +63,7 @@ def session(
         StoreMismatchError: Another server, or a reset with ``on_reset="raise"``. Nothing of the reply was written.
         ProtocolError: A malformed or impossible reply, or nothing but replies that bring nothing.
         TransportError: Everything is synchronised but changes that are too large to be sent.
+        ForbiddenError: Everything is synchronised but changes that may not be pushed; or nothing is allowed.
     """
     if not pull and not push:
         raise ValueError("pull=False and push=False leave nothing to do")
@@ -69,30 +71,39 @@ def session(
         raise ValueError(f'on_reset is "reset" or "raise", not {on_reset!r:.80}')
     encoder = _core.Encoder(mode.space)
     allowance = allowance or Allowance()
-    caught_up = withdraw = False
+    caught_up = False
+    doubted: list[Entry] = []
     fruitless = 0
     while True:
-        outgoing: Outgoing = run(request_step(mode, allowance, push=push, withdraw=withdraw))
+        outgoing: Outgoing = run(request_step(mode, allowance, push=push, withdraw=bool(doubted)))
         request = outgoing.request
         report.cid = request.cid
         busy = bool(request.keys) or request.reset or (push and outgoing.dirty)
         if not busy and (caught_up or not pull):
-            if push and outgoing.held_back:
-                raise _too_large(outgoing.held_back)
+            complaint = run(_complaint_step(mode, allowance)) if push and allowance.withholds else None
+            if complaint is not None:
+                raise complaint
             return report
         try:
             message = yield request
         except TransportError as error:
-            if error.status != 413 or not request.changes:
+            doubted = encoder.changes(request.changes)
+            if not allowance.doubts(doubted, error):
                 raise
             # Whether the server took an earlier copy is not known: only it can say, and refuse those to come.
-            allowance.refused(encoder.changes(request.changes), mode.space)
-            withdraw = True
             continue
-        withdraw = False
+        except ForbiddenError as error:
+            if not request.keys:
+                raise
+            allowance.refusal, doubted = error, []
+            continue
         reply = read_answer(message, encoder)
         report.rounds += 1
         outcome = _take(run, mode, request, reply, on_reset, report)
+        if doubted and outcome is not None and not outcome.pushed:
+            # The server can be reached, and has not seen it: so it was the size.
+            allowance.refused(doubted, mode.space)
+        doubted = []
         if outcome is None or isinstance(reply, Forked):
             fruitless += 1
             if fruitless == PATIENCE:
@@ -103,7 +114,7 @@ def session(
 
 
 def follow(
-    run: Callable[[Step[Any]], Any], mode: Client, *, on_reset: str, report: SyncReport
+    run: Callable[[Step[Any]], Any], mode: Client, *, on_reset: str, report: SyncReport, allowance: Allowance
 ) -> Generator[Request, object, News]:
     """Ask once for what is new, with nothing to push, and take what comes.
 
@@ -114,6 +125,7 @@ def follow(
         mode: The client.
         on_reset: See `session`.
         report: Filled in.
+        allowance: What may be pushed, as far as the last session has learnt it.
 
     Yields:
         One request; its reply is to be sent in, as `read_answer` takes it.
@@ -121,7 +133,7 @@ def follow(
     Raises:
         StoreMismatchError, ProtocolError: See `session`.
     """
-    outgoing: Outgoing = run(request_step(mode, Allowance(), push=False))
+    outgoing: Outgoing = run(request_step(mode, allowance, push=False))
     request = outgoing.request
     if request.keys or request.reset:
         return News.MORE
@@ -132,17 +144,11 @@ def follow(
     return News.TAKEN if outcome is None or outcome.caught_up else News.MORE
 
 
-def _too_large(records: Sequence[bytes]) -> TransportError:
-    sizes = {_core.decode_key(_core.split_record(record)[0]): len(record) for record in records}
-    shown = ", ".join(f"{key!r:.80} ({size:,} bytes)" for key, size in islice(sizes.items(), 5))
-    if len(sizes) > 5:
-        shown += f" and {len(sizes) - 5} more"
-    return TransportError(
-        f"too large to be sent to the server, or through what stands before it: {shown}. Everything else is "
-        "synchronised: write something smaller there, or have the limit raised",
-        status=413,
-        keys=list(sizes),
-    )
+def _complaint_step(mode: Client, allowance: Allowance) -> Step[SyncError | None]:
+    def step(transaction: Transaction, _: int) -> Plan[SyncError | None]:
+        return Plan(allowance.complaint(transaction, mode.space))
+
+    return step
 
 
 def _take(

@@ -3,6 +3,7 @@
 ``id``      its id, and the number of its last frozen push
 ``server``  the server's id, ``hi``, and the epochs of it that were seen
 ``push``    the frozen push: durable before it is sent, and resent as it is until the server has decided
+``aside``   one that the server forbade before it had decided: it is never sent again, only taken back
 ``own``     the CIDs that its own last push got, until its CID has passed them
 ``reset``   how far a reset has come
 """
@@ -20,7 +21,7 @@ from ..errors import CorruptionError
 from ..modes import Epoch
 from .fields import Ack
 
-_NAMES = ("id", "server", "push", "own", "reset")
+_NAMES = ("id", "server", "push", "aside", "own", "reset")
 
 
 class Push(NamedTuple):
@@ -29,6 +30,11 @@ class Push(NamedTuple):
     seq: int
     nonce: str
     changes: list[Any]
+
+    @property
+    def keys(self) -> list[str]:
+        """What it changes."""
+        return [change[0] for change in self.changes]
 
 
 class Resetting(NamedTuple):
@@ -56,6 +62,7 @@ class State:
         hi: The highest CID of the server at which a page that was applied was read.
         epochs: The epochs of the server that were seen, oldest first; old ones are forgotten.
         push: The frozen push.
+        aside: A push that was forbidden, and of which nobody knows whether an earlier copy was taken.
         own: The CIDs of its own last push, while its CID is below their last.
         reset: The reset under way.
     """
@@ -66,6 +73,7 @@ class State:
     hi: int = 0
     epochs: tuple[Epoch, ...] = ()
     push: Push | None = None
+    aside: Push | None = None
     own: Ack | None = None
     reset: Resetting | None = None
 
@@ -78,7 +86,9 @@ class State:
         """
         stored = reader.get_many([space.own_key(name) for name in _NAMES])
         try:
-            identity, server, push, own, reset = (None if record is None else orjson.loads(record) for record in stored)
+            identity, server, push, aside, own, reset = (
+                None if record is None else orjson.loads(record) for record in stored
+            )
             id, seq = identity  # type: ignore[misc]  # None raises a TypeError, as it should
             return cls(
                 id=str(id),
@@ -86,7 +96,8 @@ class State:
                 server=None if server is None else str(server["id"]),
                 hi=0 if server is None else int(server["hi"]),
                 epochs=() if server is None else tuple(Epoch(str(id), int(start)) for id, start in server["epochs"]),
-                push=None if push is None else Push(int(push["seq"]), str(push["nonce"]), list(push["changes"])),
+                push=_read_push(push),
+                aside=_read_push(aside),
                 own=None if own is None else Ack(*own),
                 reset=reset and Resetting(int(reset["common"]), str(reset["phase"]), str(reset["cursor"])),
             )
@@ -105,6 +116,11 @@ class State:
             orjson.dumps([self.id, self.seq]),
             None if self.server is None else orjson.dumps(server),
             None if self.push is None else orjson.dumps(self.push._asdict()),
+            None if self.aside is None else orjson.dumps(self.aside._asdict()),
             None if self.own is None else orjson.dumps([*self.own]),
             None if self.reset is None else orjson.dumps(self.reset._asdict()),
         ]
+
+
+def _read_push(record: Any) -> Push | None:
+    return None if record is None else Push(int(record["seq"]), str(record["nonce"]), list(record["changes"]))

@@ -48,6 +48,9 @@ class Blocking:
     def watch(self, **options: Any) -> AsyncIterator[Any]:
         return _iterate(self.remote.watch(**options))
 
+    def scan(self, **options: Any) -> AsyncIterator[Any]:
+        return _iterate(self.remote.scan(**options))
+
     def __repr__(self) -> str:
         return repr(self.remote)
 

@@ -6,6 +6,7 @@ import json
 from collections import deque
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import unquote
 
 import httpx
 import orjson
@@ -58,7 +59,7 @@ class Fake:
             fields = {"code": error.code, "message": str(error), "expected": error.expected, "got": error.got}
             return httpx.Response(409, json=fields)
         except StoreMismatchError as error:
-            return httpx.Response(421, json={"code": error.code, "message": str(error)})
+            return httpx.Response(409, json={"code": error.code, "message": str(error)})
         except LevelError as error:
             return httpx.Response(400, json={"code": error.code, "message": str(error)})
 
@@ -83,9 +84,29 @@ class Fake:
                 assert request.headers["accept"] == "text/event-stream"
                 events = [f"id: {change.cid}\ndata: {json.dumps(change)}\n\n" for change in page.changes]
                 return httpx.Response(200, content=": hello\n\n" + "".join(events), headers=STREAM)
-        return httpx.Response(404, json={"code": "LEVEL_NOT_FOUND", "message": "no such route"})
+            case "GET", "/entries":
+                bounds: Any = {name: value for name, value in query.items() if name != "limit"}
+                rows = self.level.query(**bounds, limit=int(query["limit"]) + 1)
+                entries, more = rows[: int(query["limit"])], rows[int(query["limit"]) :]
+                return httpx.Response(200, json={"entries": entries, "has_more": bool(more)})
+            case method, _ if "/entries/" in request.url.path:
+                return self._entry(method, request)
+        return httpx.Response(404, json={"code": "LEVEL_ROUTE_NOT_FOUND", "message": "no such route"})
+
+    def _entry(self, method: str, request: httpx.Request) -> httpx.Response:
+        key = unquote(request.url.raw_path.decode().partition("/entries/")[2])
+        if method == "PUT":
+            self.level.put(key, orjson.loads(request.content))
+        elif method == "DELETE":
+            self.level.delete(key)
+        elif self.level.has(key):
+            return httpx.Response(200, content=orjson.dumps(self.level.get(key)), headers=JSON)
+        else:
+            return httpx.Response(404, json={"code": "LEVEL_NOT_FOUND", "message": "no such key"})
+        return httpx.Response(204)
 
 
+JSON = {"content-type": "application/json"}
 STREAM = {"content-type": "text/event-stream"}
 
 

@@ -82,6 +82,20 @@ async def test_the_seed_s_verbs(remote: RemoteServer) -> None:
     assert (raised.value.expected, raised.value.got) == (cid + 3, cid)
 
 
+async def test_entries_are_written_and_read_without_a_store(served: Any, remote: RemoteServer) -> None:
+    keys = ["entries/a/../b", "entries/?x=%2F#ä", "entries/🙂 +"]
+    for number, key in enumerate(keys):
+        await remote.put(key, {"n": number, "text": "ü\n"})
+    assert [await remote.get(key) for key in keys] == [{"n": n, "text": "ü\n"} for n in range(3)]
+    assert [key for key, _ in await remote.query(prefix="entries/", limit=2)] == sorted(keys)[:2]
+    await remote.delete(keys[0])
+    assert await remote.get(keys[0], "gone") == "gone"
+    with http_blocking.RemoteServer(served.url, token=served.read) as reader:
+        assert [key for key, _ in reader.scan(prefix="entries/")] == sorted(keys[1:])
+        with pytest.raises(ForbiddenError):
+            reader.put("entries/b", 1)
+
+
 async def test_changes_waits(remote: RemoteServer) -> None:
     cid = (await remote.info())["cid"]
     assert await remote.changes(cid, wait=0.05) == (cid, [], False)
@@ -124,11 +138,22 @@ async def test_who_may_not_is_told_so(served: Any, open_client: Any) -> None:
     async with RemoteServer(served.url.replace("notes", "other"), token=served.write) as elsewhere:
         with pytest.raises(TransportError, match="no such database"):
             await client.sync(elsewhere)
+
+
+async def test_a_token_that_may_only_read_pulls_and_pushes_nothing(
+    served: Any, remote: RemoteServer, open_client: Any
+) -> None:
+    client, writer = await open_client("client"), await open_client("writer")
     async with RemoteServer(served.url, token=served.read) as reader:
-        await client.sync(reader)
-        await client.put("mine", 1)
-        with pytest.raises(ForbiddenError):
+        await client.put("forbidden/mine", 1)
+        await writer.put("forbidden/theirs", 1)
+        await writer.sync(remote)
+        with pytest.raises(ForbiddenError, match=r"may read and not write.*'forbidden/mine'"):
             await client.sync(reader)
+    assert await client.get("forbidden/theirs") == 1
+    await client.sync(remote)
+    await writer.sync(remote)
+    assert await writer.get("forbidden/mine") == 1
 
 
 @pytest.mark.parametrize("api", ["async", "blocking"])
@@ -153,3 +178,47 @@ async def test_live_sessions_see_each_others_writes(served: Any, api: str) -> No
             await remote.close()
         else:
             remote.close()
+
+
+class Narrow:
+    """A proxy that breaks the connection in the middle of a large request, where it should answer 413."""
+
+    def __init__(self, port: int, most: int) -> None:
+        self._port = port
+        self._most = most
+        self.broken = 0
+
+    async def relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Carry one connection."""
+        there_reader, there = await asyncio.open_connection("127.0.0.1", self._port)
+        passed = 0
+
+        async def back() -> None:
+            nonlocal passed
+            while data := await there_reader.read(1 << 16):
+                passed = 0
+                writer.write(data)
+
+        returning = asyncio.ensure_future(back())
+        while data := await reader.read(1 << 16):
+            passed += len(data)
+            if passed > self._most:
+                self.broken += 1
+                break
+            there.write(data)
+        returning.cancel()
+        there.close()
+        writer.transport.abort()
+
+
+async def test_a_push_that_a_proxy_hangs_up_on_is_halved(served: Any, open_client: Any) -> None:
+    client = await open_client("client")
+    await client.load((f"narrow/{n:03}", "x" * 5000) for n in range(100))
+    proxy = Narrow(served.port, 200_000)
+    async with await asyncio.start_server(proxy.relay, "127.0.0.1", 0) as relay:
+        port = relay.sockets[0].getsockname()[1]
+        url = served.url.replace(f":{served.port}/", f":{port}/")
+        async with RemoteServer(url, token=served.write, retries=1) as remote:
+            report = await client.sync(remote)
+    assert (report.pushed, await client.pending()) == (100, 0)
+    assert proxy.broken >= 2

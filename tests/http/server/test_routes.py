@@ -102,9 +102,9 @@ async def test_keys_are_replies_too(served: Served) -> None:
     assert (response.status_code, response.json()["keys"]) == (200, ["a"])
 
 
-async def test_the_request_of_another_server_is_421(served: Served) -> None:
+async def test_the_request_of_another_server_is_409(served: Served) -> None:
     response = await served.client.post("/v1/notes/exchange", json=request(server="f" * 32))
-    assert (response.status_code, response.json()["code"]) == (421, "LEVEL_STORE_MISMATCH")
+    assert (response.status_code, response.json()["code"]) == (409, "LEVEL_STORE_MISMATCH")
 
 
 @pytest.mark.parametrize("path", ["/v1/notes/exchange?wait=60", "/v1/notes/changes?wait=60&since=0"])

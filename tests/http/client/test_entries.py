@@ -1,0 +1,143 @@
+"""A remote server's entries, for programs that have no store of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from treehub_level import MISSING, InvalidKeyError, InvalidValueError, ProtocolError, TransportError
+
+from .fake import Fake, json_error
+
+Remote = Callable[..., Any]
+
+#: Keys that mean something else in a URL, unless they are encoded.
+KEYS = [
+    "a/b",
+    "a//b/",
+    "a/../b",
+    "..a",
+    "?q=1&r",
+    "#x",
+    "100%",
+    "%2e",
+    "%2F",
+    "a b+c",
+    "\n",
+    "\x00a",
+    "ä",
+    "🙂",
+    "a;b=,",
+]
+
+
+@pytest.mark.parametrize("key", [key for key in KEYS if key >= '"'])
+async def test_a_value_comes_back_from_under_any_key(remote: Remote, fake: Fake, key: str) -> None:
+    one = remote()
+    await one.put(key, {"under": [key, None, 1.5]})
+    assert fake.level.query() == [(key, {"under": [key, None, 1.5]})]
+    assert await one.get(key) == {"under": [key, None, 1.5]}
+    assert await one.query() == [(key, {"under": [key, None, 1.5]})]
+    await one.delete(key)
+    assert fake.level.query() == []
+
+
+async def test_a_key_that_is_absent_has_the_default(remote: Remote, fake: Fake) -> None:
+    fake.level.put("null", None)
+    assert await remote().get("absent") is None
+    assert await remote().get("absent", 1) == 1
+    assert await remote().get("null", MISSING) is None
+    await remote().delete("absent")
+
+
+async def test_a_database_that_is_absent_is_no_key_that_is(remote: Remote, fake: Fake) -> None:
+    fake.always = httpx.Response(404, json={"code": "LEVEL_DATABASE_NOT_FOUND", "message": "no such database"})
+    with pytest.raises(TransportError, match="no such database"):
+        await remote().get("a", 1)
+
+
+async def test_a_query_asks_page_after_page(remote: Remote, fake: Fake) -> None:
+    fake.level.load((f"k{n:04}", n) for n in range(2345))
+    rows = fake.level.query()
+    assert await remote().query() == rows
+    assert len(fake.requests) == 3
+    assert await remote().query(gte="k0010", lt="k2000", limit=1500) == rows[10:1510]
+    assert await remote().query(prefix="k23", gt="k2301", lte="k2303") == rows[2302:2304]
+    assert await remote().query(gt="z") == []
+
+
+async def test_a_scan_asks_for_no_more_than_is_taken(remote: Remote, fake: Fake) -> None:
+    fake.level.load((f"k{n:04}", n) for n in range(2345))
+    scan = remote().scan(limit=1200)
+    assert [await anext(scan) for _ in range(3)] == fake.level.query(limit=3)
+    await scan.aclose()
+    assert len(fake.requests) == 1
+    assert [row async for row in remote().scan(limit=0)] == []
+    assert len(fake.requests) == 1
+
+
+@pytest.mark.parametrize("key", ["", "!", "!a", " ", ".", "..", "\ud800", "k" * 1025, 1, None])
+async def test_what_is_no_key_is_refused_here(remote: Remote, fake: Fake, key: Any) -> None:
+    for call in (remote().get, remote().delete, lambda key: remote().put(key, 1)):
+        with pytest.raises(TypeError if not isinstance(key, str) else InvalidKeyError):
+            await call(key)
+    assert fake.requests == []
+
+
+@pytest.mark.parametrize("value", [float("nan"), {1: 2}, 2**70, {1, 2}])
+async def test_what_is_no_value_is_refused_here(remote: Remote, fake: Fake, value: Any) -> None:
+    with pytest.raises(InvalidValueError):
+        await remote().put("a", value)
+    assert fake.requests == []
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"gt": "a", "gte": "a"}, ValueError),
+        ({"lt": "a", "lte": "a"}, ValueError),
+        ({"limit": -1}, ValueError),
+        ({"limit": True}, TypeError),
+        ({"prefix": 1}, TypeError),
+        ({"gt": "\ud800"}, InvalidKeyError),
+    ],
+)
+async def test_what_is_no_range_is_refused_here(remote: Remote, fake: Fake, options: Any, error: Any) -> None:
+    with pytest.raises(error):
+        await remote().query(**options)
+    assert fake.requests == []
+
+
+async def test_reading_is_repeated_and_writing_is_not_once_it_may_have_arrived(remote: Remote, fake: Fake) -> None:
+    fake.level.put("a", 1)
+    fake.faults += [httpx.ReadTimeout("no answer"), json_error(503)]
+    assert await remote().get("a") == 1
+    for write in (remote().put("a", 2), remote().delete("a")):
+        fake.faults += [httpx.ReadTimeout("no answer")]
+        with pytest.raises(TransportError, match="could not be reached"):
+            await write
+    assert fake.level.query() == [("a", 1)]
+    fake.faults += [httpx.ConnectError("nobody there")]
+    await remote().put("a", 2)
+    assert fake.level.get("a") == 2
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        [],
+        {"entries": [["a", 1]]},
+        {"entries": [], "has_more": True},
+        {"entries": [["a"]], "has_more": False},
+        {"entries": [[1, 1]], "has_more": False},
+        {"entries": [["a", 1], ["b", 1]], "has_more": True},
+        {"entries": [["", 1]], "has_more": True},
+    ],
+)
+async def test_a_page_that_cannot_be_is_refused(remote: Remote, fake: Fake, page: Any) -> None:
+    fake.always = httpx.Response(200, json=page)
+    with pytest.raises(ProtocolError, match=r"of the server|the server's"):
+        await remote().query(limit=1)

@@ -1,0 +1,201 @@
+"""A client that may pull and not push: it pulls, keeps its changes, takes back what it had sent (``protocol.md``)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from treehub_level.errors import ForbiddenError, StateError
+
+from .talk import Message, Store, Wire, a_client, a_server, lose, once, own_record, unchanged
+
+
+def forbid(request: Message) -> None:
+    """What a token that may only read does to a push."""
+    if request["changes"] or request.get("withdraw"):
+        raise ForbiddenError("this token may read and not write")
+
+
+def allow(request: Message) -> None:
+    """What a token that may write does."""
+
+
+def forbidden_wire(server: Store) -> Wire:
+    wire = Wire(server)
+    wire.on_request = forbid
+    return wire
+
+
+def test_a_client_that_may_not_push_pulls_and_says_what_stays_here() -> None:
+    client, server = a_client(mine=1, shared=1), a_server(theirs=1, shared=2)
+    with (
+        unchanged(server),
+        pytest.raises(ForbiddenError, match=r"may read and not write.*stays here.*'mine'") as raised,
+    ):
+        client.sync(forbidden_wire(server))
+    assert raised.value.keys == ["mine"]
+    assert client.query() == [("mine", 1), ("shared", 2), ("theirs", 1)]
+    assert [change.key for change in client.dirty()] == ["mine"]
+    assert [(lost.key, lost.local.value) for lost in client.conflicts()] == [("shared", 1)]
+
+
+def test_it_goes_on_pulling() -> None:
+    client, server = a_client(mine=1), a_server()
+    wire = forbidden_wire(server)
+    for number in range(3):
+        server.put("theirs", number)
+        with pytest.raises(ForbiddenError):
+            client.sync(wire)
+        assert client.get("theirs") == number
+
+
+def test_of_many_changes_that_stay_some_are_shown() -> None:
+    values: dict[str, Any] = {f"k{n}": n for n in range(9)}
+    client, server = a_client(**values), a_server()
+    with pytest.raises(ForbiddenError, match=r"'k0'.*'k4' and 4 more") as raised:
+        client.sync(forbidden_wire(server))
+    assert raised.value.keys == [f"k{n}" for n in range(9)]
+
+
+def test_a_client_with_nothing_to_push_is_not_bothered() -> None:
+    client, server = a_client(), a_server(theirs=1)
+    assert client.sync(forbidden_wire(server)).pulled == 1
+
+
+def test_a_client_whose_changes_all_lost_is_not_bothered() -> None:
+    client, server = a_client(shared=1), a_server(shared=2)
+    report = client.sync(forbidden_wire(server))
+    assert [lost.key for lost in report.conflicts] == ["shared"]
+
+
+def test_pulling_alone_is_not_bothered_by_a_push_that_was_frozen() -> None:
+    client, server = a_client(mine=1), a_server(theirs=1)
+    wire = forbidden_wire(server)
+    with pytest.raises(ForbiddenError):
+        client.sync(wire, pull=False)
+    assert client.sync(wire, push=False).cid == 1
+    assert client.get("theirs") == 1
+
+
+def test_a_client_that_may_not_even_pull_is_told_so() -> None:
+    client, server = a_client(mine=1), a_server(theirs=1)
+    wire = Wire(server)
+
+    def refuse(request: Message) -> None:
+        raise ForbiddenError("the client id belongs to somebody else")
+
+    wire.on_request = refuse
+    with pytest.raises(ForbiddenError, match="belongs to somebody else") as raised:
+        client.sync(wire)
+    assert raised.value.keys == []
+    assert client.pending() == 1
+
+
+def test_what_stayed_is_pushed_once_that_is_allowed() -> None:
+    client, server = a_client(mine=1), a_server(theirs=1)
+    wire = forbidden_wire(server)
+    with pytest.raises(ForbiddenError):
+        client.sync(wire)
+    client.put("mine", 2)
+    client.reopen()
+    wire.on_request = allow
+    report = client.sync(wire)
+    assert (report.pushed, report.conflicts, client.pending()) == (1, [], 0)
+    assert server.get("mine") == 2
+    assert own_record(client, "aside") is None
+
+
+def test_what_somebody_else_has_changed_meanwhile_is_not_overwritten() -> None:
+    client, server = a_client(shared=1, mine=1), a_server()
+    wire = forbidden_wire(server)
+    with pytest.raises(ForbiddenError):
+        client.sync(wire)
+    server.put("shared", 2)
+    with pytest.raises(ForbiddenError):
+        client.sync(wire)
+    wire.on_request = allow
+    assert client.sync(wire).pushed == 1
+    assert (server.get("shared"), server.get("mine")) == (2, 1)
+
+
+def taken_and_then_forbidden(client: Store, server: Store) -> Wire:
+    """The server took a push, its reply was lost, and then the right to write."""
+    wire = Wire(server)
+    wire.on_reply = once(lose)
+    with pytest.raises(Exception, match="lost"):
+        client.sync(wire)
+    wire.on_request = forbid
+    return wire
+
+
+def test_a_push_that_the_server_had_taken_is_recognised_in_what_is_pulled() -> None:
+    client, server = a_client(mine=1), a_server()
+    wire = taken_and_then_forbidden(client, server)
+    report = client.sync(wire)
+    assert (report.conflicts, client.pending()) == ([], 0)
+    assert client.cid == server.cid
+
+
+def test_what_was_written_since_does_not_lose_to_it() -> None:
+    client, server = a_client(mine=1), a_server()
+    wire = taken_and_then_forbidden(client, server)
+    client.put("mine", 2)
+    with pytest.raises(ForbiddenError) as raised:
+        client.sync(wire)
+    assert raised.value.keys == ["mine"]
+    assert (client.conflicts(), client.get("mine")) == ([], 2)
+    wire.on_request = allow
+    client.sync(wire)
+    assert (server.get("mine"), client.conflicts()) == (2, [])
+
+
+def test_a_copy_that_comes_late_is_refused_once_it_was_taken_back() -> None:
+    client, server = a_client(mine=1), a_server()
+    late: list[Message] = []
+    wire = Wire(server)
+
+    def delay(request: Message) -> None:
+        late.append(request)
+        raise TimeoutError
+
+    wire.on_request = delay
+    with pytest.raises(Exception, match="could not be reached"):
+        client.sync(wire)
+    wire.on_request = forbid
+    with pytest.raises(ForbiddenError):
+        client.sync(wire)
+    wire.on_request = allow
+    client.put("mine", 2)
+    client.sync(wire)
+    with unchanged(server):
+        assert server.exchange(late[0])["kind"] == "forked"
+
+
+def test_a_reset_goes_on_beside_a_push_that_was_set_aside() -> None:
+    client, server = a_client(), a_server(old=1)
+    backup = server.raw()
+    server.put("newer", 1)
+    client.sync(server)
+    client.put("mine", 1)
+    wire = forbidden_wire(server)
+    with pytest.raises(ForbiddenError):
+        client.sync(wire)
+    server.put_back(backup)
+    server.put("other", 1)
+    with pytest.raises(ForbiddenError) as raised:
+        client.sync(wire)
+    assert raised.value.keys == ["mine"]
+    assert client.query() == [("mine", 1), ("old", 1), ("other", 1)]
+    wire.on_request = allow
+    assert client.sync(wire).pushed == 1
+    assert client.query() == server.query()
+
+
+def test_the_verbs_of_the_seed_wait_until_it_was_taken_back() -> None:
+    client, server = a_client(mine=1), a_server()
+    with pytest.raises(ForbiddenError):
+        client.sync(forbidden_wire(server))
+    server.put("theirs", 1)
+    with pytest.raises(StateError):
+        client.apply(server.changes(client.cid))
