@@ -1,0 +1,106 @@
+"""The long runs, one after another: every row of the programme in ``docs/reliability.md`` that has one, at its figure.
+
+    python -m tests.soak                    all of them: about a day
+    python -m tests.soak T2 T8              some
+    python -m tests.soak --part 0.01        all, a hundredth of each
+
+What a row prints goes to ``build/soak`` too. A row that fails does not keep the next from being run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+
+FOLDER: Final = Path("build/soak")
+
+
+class Row(NamedTuple):
+    """One row of the programme.
+
+    Attributes:
+        fault: What it provokes.
+        module: The module that provokes it.
+        option: The option that says how much of it.
+        figure: How much there is to be.
+        more: Further arguments.
+    """
+
+    fault: str
+    module: str
+    option: str
+    figure: int
+    more: tuple[str, ...] = ()
+
+    def command(self, part: float) -> list[str]:
+        """The command line, for a part of the figure."""
+        much = max(1, round(self.figure * part))
+        return [sys.executable, "-m", self.module, self.option, str(much), *self.more]
+
+
+ROWS: Final = {
+    "T1": Row("the protocol", "tests.simulation.model", "--schedules", 1_000_000),
+    "T2": Row("the real code under any interleaving", "tests.simulation.product", "--schedules", 200_000),
+    "T3": Row("drift between twins, backends, APIs", "tests.machines", "--examples", 100_000),
+    "T4": Row("a process killed at any moment", "tests.crash", "--cycles", 1000),
+    "T5": Row("a power cut", "tests.crash", "--cycles", 1000, ("--power-cut",)),
+    "T8": Row("a bad network", "tests.http.turmoil", "--seconds", 3600, ("--clients", "8")),
+    "T9": Row("several servers on one database", "tests.replicas.soak", "--seconds", 3600),
+    "T12": Row("closing and cancelling", "tests.closing", "--rounds", 500),
+    "T13": Row("many clients", "tests.http.many_clients", "--seconds", 60, ("--clients", "200")),
+}
+
+
+def run(name: str, part: float) -> int:
+    """Run a row, and show what it prints as it does; its exit code."""
+    command = ROWS[name].command(part)
+    with (
+        open(FOLDER / f"{name}.txt", "w", encoding="utf-8") as kept,
+        subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(["tests", "."])},
+        ) as process,
+    ):
+        assert process.stdout is not None
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            kept.write(line)
+    return process.returncode
+
+
+def main() -> None:
+    """Run what the command line says."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(ROWS)}; without any, all of them")
+    parser.add_argument("--part", type=float, default=1.0, help="the part of each figure to run")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.rows) - ROWS.keys():
+        parser.error(f"no such row: {', '.join(sorted(unknown))}")
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    table = Table("row", "fault", "took", "verdict")
+    failed = False
+    for name in arguments.rows or ROWS:
+        print(f"== {name}: {ROWS[name].fault}", flush=True)
+        start = time.monotonic()
+        code = run(name, arguments.part)
+        failed |= code != 0
+        table.add_row(
+            name, ROWS[name].fault, f"{time.monotonic() - start:.0f} s", "FAILED" if code else "nothing found"
+        )
+    Console().print(table)
+    sys.exit(failed)
+
+
+if __name__ == "__main__":
+    main()
