@@ -26,6 +26,7 @@ _BUILT_IN: Final = {
     "leveldb": [(".leveldb", "LevelDBBackend"), (".plyvel", "PlyvelBackend")],
     "memory": [(".memory", "MemoryBackend")],
     "plyvel": [(".plyvel", "PlyvelBackend")],
+    "sqlite": [(".sqlite", "SQLiteBackend")],
 }
 #: What installs a library for each of ours that needs one.
 _INSTALL: Final = 'pip install "treehub-level[plyvel]"'
