@@ -91,7 +91,7 @@ class Soak:
                     await self._turmoil(faults)
                 except AssertionError as violation:
                     return [str(violation)]
-                return await self._heal() or await self._compare()
+                return self._surprises() or await self._heal() or self._surprises() or await self._compare()
 
     def _replica(self) -> Replica:
         return Replica(self._database.url, prelude=self._prelude)
@@ -118,6 +118,9 @@ class Soak:
         finally:
             stop.set()
             await asyncio.gather(*work)
+
+    def _surprises(self) -> list[str]:
+        return [surprise for client in self._clients for surprise in client.surprises]
 
     async def _heal(self) -> list[str]:
         """Nothing fails any more, and nobody writes: who cannot synchronise even so."""
