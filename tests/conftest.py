@@ -1,5 +1,8 @@
 """The product over which every test of behaviour runs: API {async, blocking} × backend {memory, leveldb, plyvel}.
 
+Modules that are marked ``shared`` run over the backends that processes share, too: they tell how one of those may
+behave differently.
+
 The third factor, the core {c, python}, is chosen for a whole run by ``TREEHUB_LEVEL_CORE``. What is compiled goes
 together, and so does what stands in for it: the backend "leveldb", the native engine, is left out beside the core in
 Python. Pytest's header says what is live.
@@ -15,7 +18,7 @@ from typing import Any
 import pytest
 from databases import ELSEWHERE, Database, running_database
 from hypothesis import settings
-from stores import ENGINES, Stores
+from stores import ENGINES, SHARED, Stores
 
 import treehub_level
 from treehub_level import Level, _core
@@ -27,7 +30,7 @@ if os.environ.get("CI"):
 
 
 def pytest_report_header() -> str:
-    return f"treehub-level {treehub_level.__version__}: core={_core.CORE}, engines={','.join(ENGINES)}"
+    return f"treehub-level {treehub_level.__version__}: core={_core.CORE}, engines={','.join([*ENGINES, *SHARED])}"
 
 
 @pytest.fixture(params=["async", "blocking"], ids="api={}".format)
@@ -36,7 +39,13 @@ def api(request: pytest.FixtureRequest) -> Any:
     return request.param
 
 
-@pytest.fixture(params=["memory", *ENGINES], ids="backend={}".format)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "backend" in metafunc.fixturenames:
+        shared = SHARED if metafunc.definition.get_closest_marker("shared") else []
+        metafunc.parametrize("backend", ["memory", *ENGINES, *shared], ids="backend={}".format, indirect=True)
+
+
+@pytest.fixture
 def backend(request: pytest.FixtureRequest) -> Any:
     """Where the bytes go."""
     return request.param

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import sqlite3
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import closing, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,14 @@ from bridge import Bridge
 
 from treehub_level import Level, MemoryBackend, Mode, StateError, _core, blocking
 from treehub_level.backends.base import Backend
+from treehub_level.backends.sqlite import SQLiteBackend
 
 #: Whether the package was built with LevelDB at hand: "leveldb" is that one, then.
 NATIVE = find_spec("treehub_level._store_c") is not None
 #: The LevelDB engines that behaviour is tested on.
 ENGINES = ["leveldb", "plyvel"] if NATIVE and _core.CORE == "c" else ["plyvel"]
+#: The backends that processes share. What they have in common does not depend on the core.
+SHARED = ["sqlite"] if _core.CORE == "c" else []
 
 
 def plyvel() -> Any:
@@ -34,7 +38,7 @@ class Stores:
 
     Args:
         api: "async" or "blocking".
-        backend: "memory", or one of ENGINES.
+        backend: "memory", or one of ENGINES or SHARED.
         folder: Where stores on disk go.
     """
 
@@ -104,6 +108,9 @@ class Stores:
         """Everything that a closed store holds, read without treehub-level where that is possible."""
         if self.backend == "memory":
             return dump(self._memory(name))
+        if self.backend == "sqlite":
+            with closing(sqlite3.connect(self.path(name))) as connection:
+                return dict(connection.execute("SELECT key, value FROM entries"))
         with plyvel().DB(self.path(name)) as db:
             return dict(db)
 
@@ -117,12 +124,12 @@ class Stores:
 
     def seed(self, name: str, rows: Iterable[tuple[bytes, bytes]]) -> None:
         """Make a store of these very bytes, without treehub-level where that is possible."""
-        if self.backend == "memory":
-            memory = self._memory(name)
-            memory.open()
-            with memory.exclusive() as transaction:
+        if self.backend in ("memory", "sqlite"):
+            store = self._memory(name) if self.backend == "memory" else SQLiteBackend(self.path(name))
+            store.open()
+            with store.exclusive() as transaction:
                 transaction.write(list(rows))
-            memory.close()
+            store.close()
         else:
             with plyvel().DB(self.path(name), create_if_missing=True) as db:
                 for key, value in rows:

@@ -29,7 +29,7 @@ from .errors import (
     UnavailableError,
 )
 from .level import Level
-from .types import MISSING, Change, Changes, Conflict, Delete, Mode, Put, SyncReport
+from .types import MISSING, Change, Changes, Conflict, CopyReport, Delete, Mode, Put, SyncReport
 
 __version__ = "0.1.0"
 
@@ -42,6 +42,7 @@ __all__ = [
     "Changes",
     "CommitUnknownError",
     "Conflict",
+    "CopyReport",
     "CorruptionError",
     "DecodeError",
     "Delete",

@@ -141,6 +141,24 @@ class Conflict:
     id: int = field(default=0, compare=False)
 
 
+@dataclass(frozen=True)
+class CopyReport:
+    """What one ``blocking.copy()`` did.
+
+    Attributes:
+        mode: That of the store, and so of its copy.
+        rows: Rows that the copy has, metadata included.
+        written: Rows that were written or deleted in this call; the others were there from one that was interrupted.
+        sha256: The digest of all rows in order of their keys, in hex: of each the length of its key (8 bytes,
+            big-endian), the key, the length of the value, and the value.
+    """
+
+    mode: Mode
+    rows: int
+    written: int
+    sha256: str
+
+
 @dataclass
 class SyncReport:
     """What one ``sync()`` did.

@@ -9,11 +9,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from treehub_level import LockedError, MemoryBackend, NotOpenError
+from treehub_level import InvalidKeyError, LockedError, MemoryBackend, NotOpenError
 from treehub_level.backends.base import Backend, Batch, Row, Transaction
 from treehub_level.testing import BackendConformance
 
@@ -37,6 +38,28 @@ class _Wrapped:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
+
+
+class TestLongKeysCut(Broken):
+    """test_a_key_that_is_too_long_for_it_is_refused_and_absent"""
+
+    class Faulty(MemoryBackend):
+        supports = replace(MemoryBackend.supports, max_key_bytes=100)
+
+        def write(self, batch: Batch, *, durable: bool = False) -> None:
+            super().write([(key[:100], value) for key, value in batch])
+
+
+class TestLongKeysRefusedHalfWay(Broken):
+    """test_a_key_that_is_too_long_for_it_is_refused_and_absent"""
+
+    class Faulty(MemoryBackend):
+        supports = replace(MemoryBackend.supports, max_key_bytes=100)
+
+        def write(self, batch: Batch, *, durable: bool = False) -> None:
+            super().write([(key, value) for key, value in batch if len(key) <= 100])
+            if any(len(key) > 100 for key, _ in batch):
+                raise InvalidKeyError("too long")
 
 
 class TestUnsorted(Broken):

@@ -9,6 +9,7 @@ from backends.directories import Engine
 
 from treehub_level import MemoryBackend
 from treehub_level.backends.base import Backend, Supports
+from treehub_level.backends.sqlite import SQLiteBackend
 from treehub_level.testing import BackendConformance
 from treehub_level.testing.conformance import BackendFactory
 
@@ -30,6 +31,16 @@ class TestLevelDB(BackendConformance):
     def unusable(self, make: Engine, tmp_path: Path) -> Backend:
         (tmp_path / "file").touch()
         return make(tmp_path / "file" / "store")
+
+
+class TestSQLite(BackendConformance):
+    @pytest.fixture
+    def backend_factory(self, tmp_path: Path) -> BackendFactory:
+        return lambda: SQLiteBackend(tmp_path / "store")
+
+    @pytest.fixture
+    def unusable(self, tmp_path: Path) -> Backend:
+        return SQLiteBackend(tmp_path / "nowhere" / "store")
 
 
 class SharedMemory(MemoryBackend):

@@ -116,7 +116,11 @@ def test_an_interrupt_says_what_was_loaded() -> None:
     assert err.count(b"\n") == 1
 
 
-@pytest.mark.parametrize("command", [("load", "store", "in.jsonl", "--json"), ("dump", "large")], ids=" ".join)
+@pytest.mark.parametrize(
+    "command",
+    [("load", "store", "in.jsonl", "--json"), ("dump", "large"), ("copy", "large", "to", "--json")],
+    ids=" ".join,
+)
 def test_a_progress_bar_shows_on_a_terminal_and_leaves_stdout_alone(large: str, command: tuple[str, ...]) -> None:
     pty = pytest.importorskip("pty", reason="a terminal needs a Unix")
     Path("in.jsonl").write_text('{"key": "a", "value": 1}\n')

@@ -27,6 +27,7 @@ _BUILT_IN: Final = {
     "memory": [(".memory", "MemoryBackend")],
     "plyvel": [(".plyvel", "PlyvelBackend")],
     "postgres": [(".postgres", "PostgresBackend")],
+    "sqlite": [(".sqlite", "SQLiteBackend")],
 }
 #: The extras that install a library for those of ours that need one.
 _EXTRAS: Final = {"leveldb": "plyvel", "plyvel": "plyvel", "postgres": "postgres"}

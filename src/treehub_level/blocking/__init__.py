@@ -4,8 +4,9 @@ It is the engine too: the asyncio façade forwards to it.
 """
 
 from ._adopting import stored_mode, upgrade
+from ._copying import copy
 from ._reading import Snapshot
 from ._writing import WriteBatch
 from .level import Level, Sublevel
 
-__all__ = ["Level", "Snapshot", "Sublevel", "WriteBatch", "stored_mode", "upgrade"]
+__all__ = ["Level", "Snapshot", "Sublevel", "WriteBatch", "copy", "stored_mode", "upgrade"]

@@ -25,7 +25,14 @@ from ..errors import (
 )
 from ..modes import read_cid
 from ..types import Mode
-from ._identity import adopting_record, birth_records, has_unpadded_ids, shape_of, stored_identity
+from ._identity import (
+    adopting_record,
+    birth_records,
+    has_unpadded_ids,
+    refuse_half_made,
+    shape_of,
+    stored_identity,
+)
 
 _BATCH = 1000
 
@@ -52,12 +59,17 @@ def stored_mode(
         return None
     store.open()
     try:
-        identity = stored_identity(store, space, strict=False)
-        if identity is not None:
-            return identity[0]
-        return {"server": Mode.SERVER, "client": Mode.CLIENT}.get(shape_of(store, space), Mode.NORMAL)
+        return identity_of(store, space)[0]
     finally:
         store.close()
+
+
+def identity_of(reader: Reader, space: _core.KeySpace) -> tuple[Mode, str | None]:
+    """The mode and the id of a store, whatever it is. The original's stores and those of no mode have no id."""
+    identity = stored_identity(reader, space, strict=False)
+    if identity is not None:
+        return identity
+    return {"server": Mode.SERVER, "client": Mode.CLIENT}.get(shape_of(reader, space), Mode.NORMAL), None
 
 
 # --------------------------------------------------------------------------------------------------- adopt
@@ -76,7 +88,7 @@ def adopt(backend: Backend, mode: Mode, space: _core.KeySpace, progress: Callabl
         if begun is None:
             return
         store_id, after, done = begun
-        for rows in _pages(backend, space.user_start if after is None else after + b"\0"):
+        for rows in pages(backend, space.user_start if after is None else after + b"\0"):
             with backend.exclusive() as transaction:
                 _check_alone(transaction, space, _progress(store_id, mode, after, done), backend.name)
                 after, done = rows[-1][0], done + len(rows)
@@ -92,6 +104,7 @@ def adopt(backend: Backend, mode: Mode, space: _core.KeySpace, progress: Callabl
 
 def _begin(backend: Backend, mode: Mode, space: _core.KeySpace) -> tuple[str, bytes | None, int] | None:
     """Store id, the last key done and the number done; ``None`` if the store is what it shall be already."""
+    refuse_half_made(backend, backend.name)
     identity = stored_identity(backend, space, strict=False)
     if identity is not None:
         if identity[0] is mode:
@@ -123,7 +136,7 @@ def _check_alone(reader: Reader, space: _core.KeySpace, record: bytes | None, na
 def _check_all(backend: Backend, mode: Mode, space: _core.KeySpace) -> None:
     """Raise for the first key or value that the mode cannot hold, before anything is changed."""
     encoder = _core.Encoder(space)
-    for rows in _pages(backend, None):
+    for rows in pages(backend, None):
         for stored_key, value in rows:
             try:
                 key = _core.decode_key(stored_key)
@@ -155,7 +168,8 @@ def _progress(store_id: str, mode: Mode, after: bytes | None, done: int) -> byte
     )
 
 
-def _pages(reader: Reader, start: bytes | None, stop: bytes | None = None) -> Iterator[list[Row]]:
+def pages(reader: Reader, start: bytes | None, stop: bytes | None = None) -> Iterator[list[Row]]:
+    """The rows of a range, as many at a time as are written at once."""
     with closing(reader.scan(start, stop)) as cursor:
         while rows := cursor.fetch(_BATCH):
             yield rows
@@ -187,7 +201,7 @@ def upgrade(
         The number of changes rewritten: 0 if there was nothing to do.
 
     Raises:
-        StateError: There is no store.
+        StateError: There is no store, or it is a copy that was interrupted.
         LockedError, StorageError, CorruptionError: It cannot be opened, read or written.
     """
     store, space = create(backend, os.fspath(name), backend_options), _core.KeySpace(prefix)
@@ -196,11 +210,12 @@ def upgrade(
     store.open()
     rewritten = 0
     try:
+        refuse_half_made(store, store.name)
         if stored_identity(store, space, strict=False) is not None:
             return 0
         if not _is_unpadded_server(store, space):
             return 0
-        for rows in _pages(store, space.log_start, space.prefix + b":"):
+        for rows in pages(store, space.log_start, space.prefix + b":"):
             with store.exclusive() as transaction:
                 rewritten += _pad(transaction, space, rows)
             if progress is not None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import uuid
 from contextlib import closing
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import orjson
 
@@ -23,6 +23,9 @@ FORMAT = 1
 #: Rows of metadata at each end that are looked at to tell the original's servers from its clients.
 _SAMPLE = 64
 
+#: Where a half-made copy says so: below every prefix, so that a level finds it whichever it uses.
+COPYING_KEY: Final = b"\0treehub-level/copying"
+
 Shape = Literal["empty", "plain", "server", "client", "either"]
 
 
@@ -31,10 +34,11 @@ def identify(backend: Backend, mode: Mode, space: _core.KeySpace) -> AnyMode:
 
     Raises:
         ModeMismatchError: It was made in another mode, or holds data of no mode at all.
-        StateError: It needs ``upgrade``, or an ``adopt`` that was interrupted.
+        StateError: It needs ``upgrade``, or an ``adopt`` or a ``copy`` that was interrupted.
         CorruptionError: Its own records, or its log and its CID, contradict each other.
     """
     with backend.exclusive() as transaction:
+        refuse_half_made(transaction, backend.name)
         if adopting_record(transaction, space) is not None:
             raise StateError(
                 f"Level.adopt({backend.name!r}) was interrupted: call it again with the same mode, it will finish"
@@ -131,11 +135,31 @@ def adopting_record(reader: Reader, space: _core.KeySpace) -> dict[str, Any] | N
 
     In a NORMAL store a user's own value may lie there.
     """
+    return _record_with(reader, space.own_key("adopting"), {"id", "mode", "after", "done"})
+
+
+def copying_record(reader: Reader) -> dict[str, Any] | None:
+    """What is being copied here, if a copy was interrupted: a NORMAL store may have a user's own value there, too."""
+    return _record_with(reader, COPYING_KEY, {"from", "store", "run"})
+
+
+def refuse_half_made(reader: Reader, name: str) -> None:
+    """Raise StateError for a store that is a copy which was interrupted."""
+    record = copying_record(reader)
+    if record is not None:
+        raise StateError(
+            f"{name!r} is a half-made copy of {record['from']!r}: "
+            f"run `treehub-level copy {record['from']} {name}` again, with the same options, and it will finish"
+        )
+
+
+def _record_with(reader: Reader, key: bytes, fields: set[str]) -> dict[str, Any] | None:
+    """The record under ``key`` if it has these fields."""
     try:
-        record = read_record(reader, space.own_key("adopting"))
+        record = read_record(reader, key)
     except CorruptionError:
         return None
-    return record if isinstance(record, dict) and {"id", "mode", "after", "done"} <= record.keys() else None
+    return record if isinstance(record, dict) and fields <= record.keys() else None
 
 
 def _check_newcomer(reader: Reader, mode: Mode, space: _core.KeySpace, name: str) -> None:
@@ -183,7 +207,7 @@ def shape_of(reader: Reader, space: _core.KeySpace) -> Shape:
         client = client and key == name
         server = server and (_is_log_key(space, stored_key) or seed_cid(name) is not None)
     if not rows:
-        return "empty" if _is_empty(reader) else "plain"
+        return "empty" if is_empty(reader) else "plain"
     if all(key == space.prefix for key, _ in rows):
         return "client" if read_cid(reader, space) else "either"  # a server that is past CID 0 has a log
     if client and server:
@@ -214,6 +238,7 @@ def _rows(reader: Reader, space: _core.KeySpace, reverse: bool) -> list[tuple[by
         return cursor.fetch(_SAMPLE)
 
 
-def _is_empty(reader: Reader) -> bool:
+def is_empty(reader: Reader) -> bool:
+    """Whether there is nothing at all in it."""
     with closing(reader.scan(None, None, values=False)) as cursor:
         return not cursor.fetch_keys(1)

@@ -115,7 +115,7 @@ class Level(_Live, ServerVerbs, ClientVerbs):
         """Open the store, creating it where there is none.
 
         Raises:
-            StateError: The level is open, or the store needs ``treehub-level upgrade``.
+            StateError: The level is open, or the store needs ``treehub-level upgrade``, or it is a half-made copy.
             LockedError: Another process, or another level here, has it open.
             ModeMismatchError: The store was made in another mode, or holds data of no mode: see `adopt`.
             StorageError: It cannot be reached, made or read.

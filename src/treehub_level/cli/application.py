@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 
 from .. import BackendNotFoundError, LevelError, __version__, _core
 from ..backends import create
-from . import maintenance, records, replication, serving, transfer
+from . import copying, maintenance, records, replication, serving, transfer
 from .errors import CommandError
 from .options import JSON_WANTED
 from .output import print_error, print_line
@@ -93,7 +93,7 @@ for _command in (
     replication.sync,
     maintenance.compact,
     maintenance.upgrade,
-    maintenance.repair,
+    copying.copy,
     maintenance.adopt,
     maintenance.repair,
     serving.serve,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from rich.console import Console
 from rich.progress import (
@@ -19,6 +19,8 @@ from rich.progress import (
 
 #: Tells how far the work has come, in all: in bytes or in items, as the bar was made.
 Advance = Callable[[int], None]
+#: Items between two lines, where there is no terminal.
+_LINE_EVERY = 100_000
 
 
 @contextmanager
@@ -43,3 +45,45 @@ def progress_bar(title: str, total: int | None, *, in_bytes: bool = False, shown
     ) as bars:
         task = bars.add_task(title, total=total)
         yield lambda done: bars.update(task, completed=done)
+
+
+class StepsProgress:
+    """A bar for one step after another; where stderr is no terminal, a line for each, and more if it takes long.
+
+    Each step after the first is taken to have as many items as the one before.
+
+    Args:
+        lines: Whether to print lines where there is no terminal.
+    """
+
+    def __init__(self, *, lines: bool) -> None:
+        self._lines = lines and not sys.stderr.isatty()
+        self._bar = ExitStack()
+        self._step = ""
+        self._done = 0
+
+    def __enter__(self) -> StepsProgress:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._end()
+
+    def advance(self, step: str, done: int) -> None:
+        """Tell how many items of a step are done."""
+        if step != self._step:
+            self._end()
+            self._advance = self._bar.enter_context(progress_bar(step, self._done or None))
+            self._step, self._done = step, 0
+        self._advance(done)
+        before, self._done = self._done, done
+        if done // _LINE_EVERY > before // _LINE_EVERY:
+            self._print_line()
+
+    def _end(self) -> None:
+        self._bar.close()
+        if self._step:
+            self._print_line()
+
+    def _print_line(self) -> None:
+        if self._lines:
+            sys.stderr.write(f"{self._step}: {self._done:,}\n")

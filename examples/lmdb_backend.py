@@ -1,0 +1,180 @@
+"""A backend over LMDB: all that an engine of your own has to bring. ``docs/backends.md`` is about it.
+
+A read transaction of LMDB's is a snapshot that costs next to nothing; but as long as it is open, no page that it may
+see is used again. For POSIX only: ``flock`` keeps a second user out.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from itertools import islice
+from typing import Any, Final
+
+import lmdb
+
+from treehub_level import Backend, CorruptionError, InvalidKeyError, LockedError, NotOpenError, StorageError
+from treehub_level.backends import Batch, Row, Supports
+
+#: Stands before each key, since LMDB takes none that is empty; and above all keys.
+_START: Final = b"\0"
+_END: Final = b"\1"
+_MAX_BYTES: Final = 511  # LMDB's limit, with the byte above
+
+
+class LMDBBackend(Backend):
+    """A directory with an LMDB database, which one process has open at a time.
+
+    Args:
+        name: The path of the directory; it is made, with its parents, where there is none.
+        map_size: Bytes that the database may grow to. That much address space is reserved, not memory or disk: the map
+            could grow later only while nobody reads.
+    """
+
+    supports = Supports(persistent=True, inline_reads=True, max_key_bytes=_MAX_BYTES - 1)
+
+    def __init__(self, name: str, *, map_size: int = 1 << 40) -> None:
+        super().__init__(name)
+        self._map_size = map_size
+        self._opened: lmdb.Environment | None = None
+
+    def open(self) -> None:
+        """See `Backend.open`."""
+        with _translated(self.name):
+            os.makedirs(self.name, exist_ok=True)
+            lock = os.open(self.name, os.O_RDONLY)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # Without "metasync" a crash may take the last commits, but never half of one.
+                self._opened = lmdb.open(self.name, map_size=self._map_size, metasync=False, max_readers=1024)
+            except BaseException:
+                os.close(lock)
+                raise
+        self._lock = lock
+
+    def close(self) -> None:
+        """See `Backend.close`."""
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None
+            os.close(self._lock)
+
+    @property
+    def _environment(self) -> lmdb.Environment:
+        if self._opened is None:
+            raise NotOpenError(f"the LMDB store at {self.name!r} is not open")
+        return self._opened
+
+    def get(self, key: bytes) -> bytes | None:
+        """See `Reader.get`."""
+        return self.get_many([key])[0]
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """See `Reader.get_many`."""
+        with closing(self.snapshot()) as snapshot:
+            return snapshot.get_many(keys)
+
+    def scan(self, start: bytes | None, stop: bytes | None, *, reverse: bool = False, values: bool = True) -> _Cursor:
+        """See `Reader.scan`."""
+        snapshot = self.snapshot()
+        return _Cursor(snapshot, start, stop, reverse, snapshot.close)
+
+    def snapshot(self) -> _Snapshot:
+        """See `Backend.snapshot`."""
+        with _translated(self.name):
+            return _Snapshot(self.name, self._environment.begin())
+
+    def write(self, batch: Batch, *, durable: bool = False) -> None:
+        """See `Transaction.write`."""
+        with _translated(self.name):
+            with self._environment.begin(write=True) as transaction:  # rolls back if anything is raised
+                for key, value in batch:
+                    if len(key) >= _MAX_BYTES:
+                        raise InvalidKeyError(f"LMDB takes keys of {_MAX_BYTES - 1} bytes, not {len(key)}: {key!r:.80}")
+                    if value is None:
+                        transaction.delete(_START + key)
+                    else:
+                        transaction.put(_START + key, value)
+            if durable:
+                self._environment.sync(True)
+
+    def exists(self) -> bool:
+        """See `Backend.exists`."""
+        return os.path.exists(os.path.join(self.name, "data.mdb"))
+
+
+class _Snapshot:
+    """A read transaction. LMDB lets any thread use it, but one at a time."""
+
+    def __init__(self, name: str, transaction: Any) -> None:
+        self._name = name
+        self._transaction = transaction
+        self._turn = threading.Lock()
+
+    @contextmanager
+    def in_turn(self) -> Iterator[Any]:
+        with self._turn, _translated(self._name):
+            yield self._transaction
+
+    def get(self, key: bytes) -> bytes | None:
+        return self.get_many([key])[0]
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        with self.in_turn() as transaction:
+            return [transaction.get(_START + key) for key in keys]
+
+    def scan(self, start: bytes | None, stop: bytes | None, *, reverse: bool = False, values: bool = True) -> _Cursor:
+        return _Cursor(self, start, stop, reverse, lambda: None)
+
+    def close(self) -> None:
+        with self.in_turn() as transaction:
+            transaction.abort()
+
+
+class _Cursor:
+    """A walk over a snapshot; ``close`` is what closes that, if it was taken for this walk."""
+
+    def __init__(
+        self, of: _Snapshot, start: bytes | None, stop: bytes | None, reverse: bool, close: Callable[[], None]
+    ) -> None:
+        self._of = of
+        self.close = close
+        with of.in_turn() as transaction:
+            high = _END if stop is None else _START + stop
+            self._rows = _walk(transaction.cursor(), _START + (start or b""), high, reverse)
+
+    def fetch(self, limit: int) -> list[Row]:
+        with self._of.in_turn():
+            return [*islice(self._rows, limit)]
+
+    def fetch_keys(self, limit: int) -> list[bytes]:
+        return [key for key, _ in self.fetch(limit)]
+
+
+def _walk(cursor: Any, low: bytes, high: bytes, reverse: bool) -> Iterator[Row]:
+    """The rows of ``low <= key < high``. A bound may be longer than a key, so LMDB looks for the beginning of it."""
+    found = cursor.set_range((high if reverse else low)[:_MAX_BYTES])
+    # If no key is as high, iterprev() begins at the last one; but iternext() would begin anew.
+    rows = cursor.iterprev() if reverse else cursor.iternext() if found else ()
+    for key, value in rows:
+        if key < low if reverse else key >= high:
+            return
+        if low <= key < high:
+            yield key[1:], value
+
+
+@contextmanager
+def _translated(name: str) -> Iterator[None]:
+    """Let LMDB's errors, and the system's, leave as those of treehub-level."""
+    try:
+        yield
+    except BlockingIOError as error:
+        raise LockedError(f"the LMDB store at {name!r} is open already, in this process or another") from error
+    except (lmdb.CorruptedError, lmdb.InvalidError, lmdb.PageNotFoundError, lmdb.VersionMismatchError) as error:
+        raise CorruptionError(f"the LMDB store at {name!r} cannot be trusted: {error}") from error
+    except (lmdb.Error, OSError) as error:
+        hint = ": open it with a larger map_size" if isinstance(error, lmdb.MapFullError) else ""
+        raise StorageError(f"LMDB could not read or write {name!r}: {error}{hint}") from error

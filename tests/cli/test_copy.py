@@ -1,0 +1,122 @@
+"""``copy``."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from treehub_level import blocking
+
+from .conftest import Cli
+
+
+@pytest.fixture
+def server(cli: Cli) -> str:
+    """A server store with two changes, which is five rows with its metadata."""
+    cli("put", "server", "a", "1", "--mode", "server")
+    cli("put", "server", "b", '"é"')
+    return "server"
+
+
+def test_a_copied_store_is_the_same_store(cli: Cli, server: str) -> None:
+    cli("copy", server, "target")
+    of_the_source, of_the_copy = cli("info", server, "--json").json, cli("info", "target", "--json").json
+    for fact in ("mode", "store", "cid", "records", "log"):
+        assert of_the_copy[fact] == of_the_source[fact]
+    assert cli("dump", "target").out == cli("dump", server).out
+
+
+def test_it_says_how_much_was_copied_and_that_both_are_equal(cli: Cli, server: str) -> None:
+    rows = cli("copy", server, "target", "--json").json["rows"]
+    run = cli("copy", server, "another")
+    copied, compared, identity = run.out.splitlines()
+    assert copied == f"copied {rows} rows from server to another"
+    assert re.fullmatch("compared both: they are equal, SHA-256 [0-9a-f]{64}", compared)
+    assert identity.startswith("another is that server now, to its clients too: serve it in the place of server")
+    assert run.err == f"copy: {rows}\ncompare: {rows}\n"
+
+
+@pytest.mark.parametrize(
+    ("mode", "said"),
+    [("normal", "store was left as it is"), ("client", "sync it in the place of store, which must not be synced")],
+)
+def test_it_says_what_the_copy_is(cli: Cli, mode: str, said: str) -> None:
+    cli("put", "store", "a", "1", "--mode", mode)
+    assert said in cli("copy", "store", "target").out
+
+
+def test_the_json_is_that_of_the_report(cli: Cli, server: str) -> None:
+    run = cli("copy", server, "target", "--json")
+    assert run.json.keys() == {"mode", "rows", "written", "sha256"}
+    assert (run.json["mode"], run.json["written"]) == ("server", run.json["rows"])
+    assert run.err == ""
+    assert cli("copy", "target", "again", "--json").json == run.json
+
+
+def test_it_copies_from_one_backend_to_another(cli: Cli, server: str) -> None:
+    first = cli("copy", server, "target", "--from-backend", "plyvel", "--to-backend", "leveldb", "--json").json
+    assert cli("copy", "target", "back", "--to-backend", "plyvel", "--json").json == first
+
+
+def test_a_store_of_another_prefix_is_copied(cli: Cli) -> None:
+    cli("put", "store", "a", "1", "--mode", "server", "--metadata-prefix", "#")
+    assert cli("copy", "store", "target", "--metadata-prefix", "#", "--json").json["mode"] == "server"
+    assert cli("get", "target", "a", "--metadata-prefix", "#").out == "1\n"
+
+
+def interrupt(source: str, target: str) -> None:
+    """Begin to copy, and stop before the comparison."""
+
+    def stop(step: str, rows: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        blocking.copy(source, target, progress=stop)
+
+
+def test_a_half_made_copy_is_refused_with_the_command_that_finishes_it(cli: Cli, server: str) -> None:
+    interrupt(server, "target")
+    refused = cli("dump", "target", code=1).err
+    assert "run `treehub-level copy server target` again" in refused
+    finished = cli("copy", "server", "target").out
+    assert re.match(r"copied (\d+) rows from server to target, of which \1 were there already\n", finished)
+    assert cli("dump", "target").out == cli("dump", server).out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (("missing", "target"), "there is no store at 'missing' to copy"),
+        (("server", "full"), "'full' holds data"),
+        (("server", "half"), "'half' is a half-made copy of 'other', not of 'server'"),
+        (("half", "target"), "'half' is a half-made copy itself"),
+        (("server", "server"), "open already"),
+        (("server", "target", "--to-backend", "nothing"), "no backend is called 'nothing'"),
+    ],
+)
+def test_what_cannot_be_copied_is_one_line_on_stderr(
+    cli: Cli, server: str, arguments: tuple[str, ...], error: str
+) -> None:
+    cli("put", "full", "a", "1")
+    cli("put", "other", "a", "1")
+    interrupt("other", "half")
+    run = cli("copy", *arguments, code=1)
+    assert run.err.startswith("error: ")
+    assert error in run.err
+    assert run.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("option", [("--metadata-prefix", "a"), ("--to-store", "places")])
+def test_an_option_that_cannot_be_is_a_usage_error(cli: Cli, server: str, option: tuple[str, str]) -> None:
+    assert "Invalid value" in cli("copy", server, "target", *option, code=2).err
+
+
+def test_a_long_copy_prints_a_line_now_and_then(cli: Cli, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("treehub_level.cli.progress._LINE_EVERY", 2000)
+    with blocking.Level("long") as level:
+        level.load((f"{number:05}", number) for number in range(4500))
+    assert cli("copy", "long", "target").err.splitlines() == [
+        *["copy: 2,000", "copy: 4,000", "copy: 4,500"],
+        *["compare: 2,000", "compare: 4,000", "compare: 4,500"],
+    ]
