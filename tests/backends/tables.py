@@ -38,7 +38,7 @@ class Table:
     def query(self, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
         """What a statement gives, run without treehub-level; ``{}`` in it is the table."""
         with psycopg.connect(self.url, autocommit=True) as connection:
-            cursor = connection.execute(statement.format(self.name), parameters)
+            cursor = connection.execute(statement.format(self.name), parameters or None)
             return cursor.fetchall() if cursor.description else []
 
     def rows(self) -> list[tuple[Any, ...]]:

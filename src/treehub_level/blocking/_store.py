@@ -21,7 +21,7 @@ from ._identity import check_shared, identify
 
 T = TypeVar("T")
 
-#: How often a step that the database of a shared store undid is taken again, and seconds before the first time, at most.
+#: How often a step is taken again that the database of a shared store undid, and seconds before the first time at most.
 _MOST_UNDONE: Final = 8
 _FIRST_PAUSE: Final = 0.01
 

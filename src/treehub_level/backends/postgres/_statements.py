@@ -9,6 +9,7 @@ Every statement is one that CockroachDB and YugabyteDB take too.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from struct import Struct
 from typing import Final
 
@@ -37,10 +38,8 @@ class ByteaArray:
     __slots__ = ("packed",)
 
     def __init__(self, items: Sequence[bytes]) -> None:
-        pieces = [_ARRAY_HEAD(1, 0, BYTEA, len(items), 1)]
-        for item in items:
-            pieces += (_LENGTH(len(item)), item)
-        self.packed = b"".join(pieces)
+        pairs = zip(map(_LENGTH, map(len, items)), items, strict=True)
+        self.packed = b"".join([_ARRAY_HEAD(1, 0, BYTEA, len(items), 1), *chain.from_iterable(pairs)])
 
 
 class _ByteaArrayDumper(Dumper):
@@ -87,7 +86,7 @@ class Statements:
         )
         #: A transaction that writes. It is begun with the lock, so whatever it reads is what was committed last.
         self.begin = (
-            f"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {timeout}; "
+            f"BEGIN ISOLATION LEVEL READ COMMITTED; {timeout}; "
             f"SET LOCAL idle_in_transaction_session_timeout = {_milliseconds(settings.statement_timeout)}; "
             f"SET LOCAL lock_timeout = {_milliseconds(settings.lock_timeout)}; {self.lock}"
         )
@@ -100,11 +99,12 @@ class Statements:
         self.any = f"SELECT 1 {self._of_store} LIMIT 1"
         self.size = f"SELECT sum(length(key) + length(value)) {self._of_store}"
         self.delete = f"DELETE {self._of_store} AND key = ANY(%b)"
-        self.put = (
+        self.find = f"SELECT key {self._of_store} AND key = ANY(%b)"
+        self.insert = (
             f"INSERT INTO {table} (store, key, value) SELECT '{store}', new.key, new.value "
-            "FROM unnest(%b, %b) AS new (key, value) "
-            "ON CONFLICT (store, key) DO UPDATE SET value = excluded.value"
+            "FROM unnest(%b, %b) AS new (key, value)"
         )
+        self.put = f"{self.insert} ON CONFLICT (store, key) DO UPDATE SET value = excluded.value"
 
     def scan(self, *, start: bool, stop: bool, reverse: bool, values: bool) -> str:
         """The statement for some rows of a range. Its parameters are the bounds that there are, and how many rows."""

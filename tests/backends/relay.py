@@ -1,0 +1,83 @@
+"""A TCP relay in front of PostgreSQL, which loses connections at the moments that matter."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from contextlib import suppress
+from typing import Final
+
+#: What the message that ends a transaction ends with.
+_COMMIT: Final = b"COMMIT\0"
+
+
+class Relay:
+    """The relay. It is closed at the end of a ``with`` block.
+
+    Args:
+        port: The port, on loopback, of the server.
+
+    Attributes:
+        port: The port that it listens on.
+        lose: What becomes of the next COMMIT: ``"answer"``, it arrives and its answer does not; ``"commit"``, it does
+            not arrive; ``None``, nothing.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self.lose: str | None = None
+        self._sockets: set[socket.socket] = set()
+        self._threads: list[threading.Thread] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._start(self._accept)
+
+    def __enter__(self) -> Relay:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.cut()
+        for thread in self._threads:
+            thread.join()
+
+    def cut(self) -> None:
+        """End every connection, as if the network did."""
+        for one in [*self._sockets]:
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+
+    def _start(self, target: object, *args: object) -> None:
+        thread = threading.Thread(target=target, args=args, daemon=True)  # type: ignore[arg-type]
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                with suppress(OSError):
+                    server = socket.create_connection(("127.0.0.1", self._target))
+                    self._sockets |= {client, server}
+                    self._start(self._pump, client, server)
+                    self._start(self._pump, server, client)
+                    continue
+                client.close()
+
+    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+        """One direction of a connection, until either end of it is gone."""
+        with suppress(OSError):
+            while data := source.recv(65_536):
+                lose = None
+                if data.endswith(_COMMIT):
+                    lose, self.lose = self.lose, None
+                if lose == "commit":
+                    break
+                if lose == "answer":
+                    # From here on nothing goes back; the server's end stays open until it has answered.
+                    source.shutdown(socket.SHUT_WR)
+                sink.sendall(data)
+        for end in (source, sink):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)

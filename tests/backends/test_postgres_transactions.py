@@ -1,0 +1,283 @@
+"""Writers of several processes take turns, wait no longer than they should, and are taken again when undone."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import psycopg
+import pytest
+from backends.tables import Table
+
+from treehub_level import CommitUnknownError, Level, StorageError, UnavailableError, blocking
+from treehub_level.backends.base import TryAgainError
+from treehub_level.blocking import _store
+
+pytestmark = pytest.mark.once
+
+#: A process: opens the store, waits for a line, then counts up again and again.
+COUNT = """
+import sys
+from treehub_level.backends.postgres import PostgresBackend
+url, table, turns = sys.argv[1:]
+backend = PostgresBackend(url, table=table, store="places")
+backend.open()
+print("open", flush=True)
+sys.stdin.readline()
+for _ in range(int(turns)):
+    with backend.exclusive() as transaction:
+        count = int(transaction.get(b"count") or b"0") + 1
+        transaction.write([(b"count", b"%d" % count), (b"log/%06d" % count, b"")])
+backend.close()
+"""
+
+#: Makes the first so many of some statements fail, as the database itself might. A sequence is not rolled back.
+FAIL = """
+CREATE SEQUENCE {0}_failed;
+CREATE FUNCTION {0}_fail() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF nextval('{0}_failed') <= %d THEN RAISE EXCEPTION 'provoked' USING ERRCODE = '%s'; END IF;
+    RETURN NULL;
+END $$;
+CREATE CONSTRAINT TRIGGER provoke AFTER INSERT ON {0} DEFERRABLE INITIALLY %s
+    FOR EACH ROW WHEN (NEW.key = 'k') EXECUTE FUNCTION {0}_fail();
+"""
+
+Fail = Callable[..., None]
+
+
+@pytest.fixture
+def fail(table: Table) -> Any:
+    """Makes writes of the key ``k`` fail with an error code, so many times, at once or at their COMMIT."""
+
+    def provoke(code: str, times: int, *, at_commit: bool) -> None:
+        table.open().close()
+        table.query(FAIL.replace("%d", str(times)).replace("%s", code, 1).replace("%s", _when(at_commit)))
+
+    yield provoke
+    table.query("DROP TABLE IF EXISTS {0}; DROP FUNCTION IF EXISTS {0}_fail; DROP SEQUENCE IF EXISTS {0}_failed")
+
+
+def _when(at_commit: bool) -> str:
+    return "DEFERRED" if at_commit else "IMMEDIATE"
+
+
+def level(table: Table, **options: Any) -> blocking.Level:
+    return blocking.Level(table.url, backend="postgres", table=table.name, store="places", **options)
+
+
+# --------------------------------------------------------------------------------------------- several processes
+
+
+def test_processes_that_make_the_table_and_write_at_the_same_time_take_turns(table: Table) -> None:
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", COUNT, table.url, table.name, "40"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(3)
+    ]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "open\n"
+    for process in processes:
+        process.communicate("go\n", timeout=60)
+        assert process.returncode == 0
+    backend = table.open()
+    assert backend.get(b"count") == b"120"
+    numbers = [key for store, key, _ in table.rows() if key.startswith(b"log/")]
+    assert numbers == [b"log/%06d" % number for number in range(1, 121)]
+
+
+def test_the_table_is_made_by_any_number_at_the_same_time(table: Table) -> None:
+    for _ in range(5):
+        # Each has its own connections, since each has its own options.
+        backends = [table.backend(lock_timeout=9 + number / 100) for number in range(6)]
+        with ThreadPoolExecutor(6) as pool:
+            for opening in [pool.submit(backend.open) for backend in backends]:
+                opening.result(30)
+        for backend in backends:
+            backend.close()
+        table.query("DROP TABLE {}")
+
+
+# ------------------------------------------------------------------------------------------------------ waiting
+
+
+def test_a_writer_that_waits_too_long_for_another_is_told_so_and_may_try_again(table: Table) -> None:
+    backend = table.open(lock_timeout=0.1)
+    with backend.exclusive() as transaction:
+        with pytest.raises(UnavailableError, match="too busy: canceling statement due to lock timeout"):
+            backend.write([(b"k", b"impatient")])
+        transaction.write([(b"k", b"first")])
+    assert backend.get(b"k") == b"first"
+    backend.write([(b"k", b"second")])
+    assert backend.get(b"k") == b"second"
+
+
+def test_a_writer_waits_for_no_writer_of_another_store(table: Table) -> None:
+    backend, other = table.open(lock_timeout=0.1), table.open(lock_timeout=0.1, store="other")
+    with backend.exclusive():
+        other.write([(b"k", b"v")])
+    assert other.get(b"k") == b"v"
+
+
+def test_a_writer_that_does_nothing_for_too_long_is_put_out_and_the_next_is_let_in(table: Table) -> None:
+    backend = table.open(statement_timeout=0.2)
+    put_out = "was lost: terminating connection due to idle-in-transaction timeout"
+    with pytest.raises(UnavailableError, match=put_out), backend.exclusive() as transaction:
+        time.sleep(0.6)
+        transaction.write([(b"k", b"late")])
+    backend.write([(b"k", b"next")])
+    assert backend.get(b"k") == b"next"
+
+
+def test_a_statement_that_takes_too_long_is_ended(table: Table) -> None:
+    backend = table.open(statement_timeout=0.2)
+    backend.write([(b"k", b"old")])
+    with psycopg.connect(table.url) as other:
+        other.execute(f"SELECT 1 FROM {table.name} WHERE key = 'k' FOR UPDATE")
+        with pytest.raises(UnavailableError, match="too busy: canceling statement due to statement timeout"):
+            backend.write([(b"k", b"new")])
+    assert backend.get(b"k") == b"old"
+
+
+def test_scans_leave_connections_to_writers_and_readers(table: Table) -> None:
+    backend = table.open(connections=4, lock_timeout=0.2)
+    backend.write([(b"a", b"1"), (b"b", b"1")])
+    held: list[Any] = [backend.snapshot(), backend.scan(None, None)]
+    for take in (backend.snapshot, lambda: backend.scan(None, None)):
+        with pytest.raises(UnavailableError, match=r"2 scans and snapshots are open .* more than connections=4"):
+            take()
+    backend.write([(b"a", b"2")])
+    assert backend.get(b"a") == b"2"
+    held.pop().close()
+    assert backend.scan(None, None).fetch(9) == [(b"a", b"2"), (b"b", b"1")]
+    assert backend.scan(None, None).fetch_keys(9) == [b"a", b"b"], "a scan that came to its end holds nothing"
+    held.pop().close()
+
+
+def test_writers_and_readers_that_are_too_many_are_told_so(table: Table) -> None:
+    backend = table.open(connections=4, lock_timeout=0.2)
+    others = [table.open(connections=4, lock_timeout=0.2, store=name) for name in "abc"]
+    with backend.exclusive(), pytest.raises(UnavailableError, match="1 writes are open"), others[0].exclusive():
+        pass
+    moments = [backend.snapshot(), backend.snapshot()]
+    with backend.exclusive():
+        connections = others[0]._shared.connections
+        reader, _ = connections.begin("SELECT 1")
+        with pytest.raises(UnavailableError, match=r"all 4 connections to .* are in use"):
+            backend.get(b"k")
+        connections.give(reader)
+        assert backend.get(b"k") is None
+    for moment in moments:
+        moment.close()
+
+
+# --------------------------------------------------------------------------------- undone by the database
+
+
+@pytest.mark.parametrize("at_commit", [False, True], ids=["at-once", "at-commit"])
+@pytest.mark.parametrize("code", ["40001", "40P01"], ids=["serialization", "deadlock"])
+def test_a_step_that_the_database_undid_is_taken_again(table: Table, fail: Fail, code: str, at_commit: bool) -> None:
+    fail(code, 3, at_commit=at_commit)
+    with level(table, mode=Level.SERVER) as server:
+        server.put("before", 1)
+        server.put("k", "v")
+        assert server.get("k") == "v"
+        assert server.cid == 2
+    assert table.query("SELECT last_value FROM {}_failed") == [(4,)], "three times it failed, then it went well"
+
+
+def test_a_step_that_is_undone_again_and_again_is_given_up(
+    table: Table, fail: Fail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_store, "_FIRST_PAUSE", 0.0)
+    fail("40001", 1000, at_commit=True)
+    with level(table) as store:
+        with pytest.raises(UnavailableError, match="undid a transaction that got in another one's way"):
+            store.put("k", "v")
+        assert store.get("k", None) is None
+        store.put("other", "v")
+        assert store.get("other") == "v"
+
+
+def test_the_backend_itself_does_not_repeat_what_it_cannot(table: Table, fail: Fail) -> None:
+    fail("40001", 1, at_commit=False)
+    backend = table.open()
+    with pytest.raises(TryAgainError):
+        backend.write([(b"k", b"v")])
+    assert table.rows() == []
+
+
+def test_a_commit_of_which_a_cluster_does_not_know_is_unknown(table: Table, fail: Fail) -> None:
+    fail("40003", 1, at_commit=True)
+    with pytest.raises(CommitUnknownError, match="read to find out"):
+        table.open().write([(b"k", b"v")])
+
+
+@pytest.mark.parametrize("at_commit", [False, True], ids=["at-once", "at-commit"])
+def test_another_failure_is_a_storage_error_and_writes_nothing(table: Table, fail: Fail, at_commit: bool) -> None:
+    fail("P0001", 1, at_commit=at_commit)
+    backend = table.open()
+    with pytest.raises(StorageError, match="failed: provoked") as caught:
+        backend.write([(b"a", b"v"), (b"k", b"v")])
+    assert type(caught.value) is StorageError
+    assert table.rows() == []
+
+
+# ------------------------------------------------------------------------------------------------- large batches
+
+
+def test_large_batches_mix_new_and_old_keys_and_deletes(table: Table) -> None:
+    backend = table.open()
+    model: dict[bytes, bytes] = {}
+    for turn in range(4):
+        batch = [(b"%05d" % number, b"%d" % turn) for number in range(turn * 300, turn * 300 + 600)]
+        gone = [(b"%05d" % number, None) for number in range(turn * 100, turn * 100 + 150)]
+        backend.write([*batch, *gone])
+        model.update(batch)
+        for key, _ in gone:
+            model.pop(key, None)
+        assert {key: value for _, key, value in table.rows()} == model
+
+
+def test_a_batch_of_any_size_is_written_at_once_or_not_at_all(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("treehub_level.backends.postgres._writing._PIECE_KEYS", 70)
+    monkeypatch.setattr("treehub_level.backends.postgres._writing._PIECE_BYTES", 5000)
+    backend = table.open()
+    rows = [(b"%05d" % number, b"v" * (number % 90)) for number in range(1000)]
+    backend.write([*rows, (b"large", b"v" * 20_000)])
+    assert [(key, value) for _, key, value in table.rows()] == [*rows, (b"large", b"v" * 20_000)]
+    with pytest.raises(ArithmeticError), backend.exclusive() as transaction:
+        transaction.write([(key, None) for key, _ in rows])
+        raise ArithmeticError
+    backend.write([(key, None) for key, _ in rows])
+    assert [key for _, key, _ in table.rows()] == [b"large"]
+
+
+@pytest.mark.parametrize(
+    ("server", "asked", "used"), [("off", True, "on"), ("off", False, "off"), ("local", True, "local")]
+)
+def test_a_durable_commit_is_on_disk_and_no_commit_is_less_than_the_database_wants(
+    table: Table, server: str, asked: bool, used: str
+) -> None:
+    table.open().close()
+    # What the setting is when a transaction ends is seen from inside it.
+    table.query(
+        "CREATE TABLE {0}_seen (setting text);"
+        "CREATE FUNCTION {0}_see() RETURNS trigger LANGUAGE plpgsql AS $$"
+        " BEGIN INSERT INTO {0}_seen VALUES (current_setting('synchronous_commit')); RETURN NULL; END $$;"
+        "CREATE CONSTRAINT TRIGGER see AFTER INSERT ON {0} DEFERRABLE INITIALLY DEFERRED"
+        " FOR EACH ROW WHEN (NEW.store <> '') EXECUTE FUNCTION {0}_see()"
+    )
+    backend = table.open(url=f"{table.url}?options=-c%20synchronous_commit%3D{server}")
+    backend.write([(b"k", b"v")], durable=asked)
+    assert table.query("SELECT setting FROM {}_seen") == [(used,)]
+    table.query("DROP TABLE {0}_seen; DROP FUNCTION {0}_see CASCADE")
