@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import os
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -263,6 +264,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3600, help="how long things go wrong")
     parser.add_argument("--seed", type=int, default=0, help="decides what happens, and when")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # in order: it has started many processes
     with folder() as path:
         soak = Soak(path, arguments.seed)
         wrong = asyncio.run(soak.run(drawn(arguments.seconds, arguments.seed)))
