@@ -12,7 +12,7 @@ import random
 from contextlib import AsyncExitStack
 from typing import Any, Final
 
-from treehub_level import Change, Level, SyncError
+from treehub_level import Change, Level, SyncError, TransportError
 from treehub_level.http import RemoteServer
 
 #: What was written: by whom, and the how-manyth of its writes; ``None`` for a delete, and for a key that is not there.
@@ -50,6 +50,7 @@ class Client:
         acknowledged: How many of them were made before a `sync` that has returned since.
         resets: How often it learnt from `sync` that the server's history is another one.
         failures: How often `sync` failed.
+        surprises: What it failed with, if that is neither silence nor being asked to come again.
         ended: How many calls of `sync` have begun and ended.
     """
 
@@ -68,6 +69,7 @@ class Client:
         #: Own keys whose last write may have gone with what was not backed up, each with one that cannot have.
         self._at_risk: dict[str, int] = {}
         self.writes = self.acknowledged = self.resets = self.failures = self.ended = 0
+        self.surprises: list[str] = []
 
     async def __aenter__(self) -> Client:
         await self._stack.enter_async_context(self.level)
@@ -123,8 +125,10 @@ class Client:
         writes, last = self.writes, {key: max(numbers) for key, numbers in self._written.items()}
         try:
             report = await self.level.sync(self._remote)
-        except SyncError:
+        except SyncError as error:
             self.failures += 1
+            if not isinstance(error, TransportError) or error.status not in (None, 503):
+                self.surprises.append(f"{self.name} failed to synchronise: {error!r}")
             return False
         else:
             self.acknowledged = writes

@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import os
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -91,7 +92,7 @@ class Soak:
                     await self._turmoil(faults)
                 except AssertionError as violation:
                     return [str(violation)]
-                return await self._heal() or await self._compare()
+                return self._surprises() or await self._heal() or self._surprises() or await self._compare()
 
     def _replica(self) -> Replica:
         return Replica(self._database.url, prelude=self._prelude)
@@ -118,6 +119,9 @@ class Soak:
         finally:
             stop.set()
             await asyncio.gather(*work)
+
+    def _surprises(self) -> list[str]:
+        return [surprise for client in self._clients for surprise in client.surprises]
 
     async def _heal(self) -> list[str]:
         """Nothing fails any more, and nobody writes: who cannot synchronise even so."""
@@ -260,6 +264,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3600, help="how long things go wrong")
     parser.add_argument("--seed", type=int, default=0, help="decides what happens, and when")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # in order: it has started many processes
     with folder() as path:
         soak = Soak(path, arguments.seed)
         wrong = asyncio.run(soak.run(drawn(arguments.seconds, arguments.seed)))

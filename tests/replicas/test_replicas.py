@@ -16,20 +16,26 @@ read = Store.cid_in
 Store.cid_in = lambda store, reader: read(store, reader) if store._cid is None else store._cid
 """
 
-#: A replica whose snapshots are none: each statement reads what is committed by then.
+#: A replica whose snapshots are none: each statement reads what is committed by then, be it a moment later.
 READS_WHAT_IS_COMMITTED = """
+import time
+
 from treehub_level.backends.postgres import PostgresBackend
 
 
 class Now:
     def __init__(self, backend):
-        self.get, self.get_many, self.scan = backend.get, backend.get_many, backend.scan
+        self.get, self.get_many, self._scan = backend.get, backend.get_many, backend.scan
+
+    def scan(self, *bounds, **options):
+        time.sleep(0.05)
+        return self._scan(*bounds, **options)
 
     def close(self):
         pass
 
 
-PostgresBackend.snapshot = Now
+PostgresBackend.snapshot = lambda backend: Now(backend)
 """
 
 

@@ -1,16 +1,18 @@
-"""Servers over stores that are not theirs alone: whether they reach them, and what they say if not."""
+"""Servers over stores that are not theirs alone: how they find them, and what they say if they do not reach them."""
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import AbstractContextManager
+import sqlite3
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from waiting import until
 
-from treehub_level import CommitUnknownError, Level, MemoryBackend, UnavailableError
+from treehub_level import CommitUnknownError, Level, MemoryBackend, UnavailableError, blocking
 from treehub_level.backends.base import Transaction
 from treehub_level.errors import StorageError
 from treehub_level.http import Hub, create_app
@@ -35,6 +37,60 @@ class FailingBackend(MemoryBackend):
 
 def client_of(hub: Hub) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=httpx.ASGITransport(create_app(hub)), base_url="http://localhost")
+
+
+def make(path: Path, mode: Any = Level.SERVER, **values: Any) -> None:
+    """A store in a file."""
+    with blocking.Level(path, backend="sqlite", mode=mode) as level:
+        for key, value in values.items():
+            level.put(key, value)
+
+
+async def test_the_server_stores_in_files_are_served_under_their_names(tmp_path: Path) -> None:
+    make(tmp_path / "notes.sqlite", a=1)
+    make(tmp_path / "plain.sqlite", Level.NORMAL)
+    make(tmp_path / "UPPER.sqlite")
+    make(tmp_path / "other.db")
+    (tmp_path / "folder.sqlite").mkdir()
+    async with Hub(tmp_path, backend="sqlite", create=["made"]) as hub, client_of(hub) as client:
+        assert hub.names() == ["made", "notes", "plain"]
+        assert (await client.get("/v1/notes/entries/a")).json() == 1
+        assert (await client.get("/v1/made")).json()["cid"] == 0
+        for name in ("plain", "UPPER", "other", "folder", "absent", "notes.sqlite"):
+            assert (await client.get(f"/v1/{name}")).status_code == 404
+    assert not (tmp_path / "absent.sqlite").exists()
+
+
+async def test_a_file_that_is_a_store_is_served_under_its_own_name(tmp_path: Path) -> None:
+    make(tmp_path / "notes.sqlite", a=1)
+    make(tmp_path / "other.sqlite")
+    async with Hub(tmp_path / "notes.sqlite", backend="sqlite") as hub, hub.use("notes") as level:
+        assert hub.names() == ["notes"]
+        assert await level.get("a") == 1
+
+
+async def test_a_file_of_another_program_is_refused_and_stays_as_it_is(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "photos.sqlite")) as connection:
+        connection.execute("CREATE TABLE photos (id)")
+    before = (tmp_path / "photos.sqlite").read_bytes()
+    async with Hub(tmp_path, backend="sqlite") as hub, client_of(hub) as client:
+        assert (await client.get("/v1/photos")).status_code == 503
+    assert (tmp_path / "photos.sqlite").read_bytes() == before
+
+
+async def test_two_hubs_serve_the_same_file(tmp_path: Path) -> None:
+    async with (
+        Hub(tmp_path, backend="sqlite", create=["notes"]) as one,
+        Hub(tmp_path, backend="sqlite") as two,
+        client_of(one) as writer,
+        client_of(two) as reader,
+    ):
+        waiting = asyncio.ensure_future(reader.get("/v1/notes/changes?since=0&wait=60"))
+        await until(lambda: two.open_count == 1)
+        assert (await writer.put("/v1/notes/entries/a", json=1)).status_code == 204
+        assert (await asyncio.wait_for(waiting, 30)).json()["changes"] == [["a", 1]]
+        assert (await reader.put("/v1/notes/entries/b", json=2)).status_code == 204
+        assert (await writer.get("/v1/notes")).json()["cid"] == 2
 
 
 @pytest.mark.parametrize("error", [UnavailableError(SECRET), CommitUnknownError(SECRET)])
