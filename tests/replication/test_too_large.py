@@ -106,7 +106,7 @@ def test_a_push_that_is_too_large_is_halved_until_it_fits() -> None:
 
     report = client.sync(wire)
 
-    assert (report.pushed, client.pending(), report.conflicts) == (100, 0, [])
+    assert (report.pushed, client.pending(), report.conflicts, report.rejected) == (100, 0, [], [])
     assert server.query() == client.query()
     sent = [len(request["changes"]) for request in wire.requests]
     assert sent[0] == 100

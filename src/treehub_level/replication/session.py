@@ -206,7 +206,8 @@ def _take(
         report.pulled += outcome.pulled
         report.pushed += outcome.pushed
         report.conflicts += outcome.conflicts
-        report.rejected += outcome.rejected
+        if outcome.pushed or not request.withdraw:  # else it was the client that took everything back
+            report.rejected += outcome.rejected
     return outcome
 
 
