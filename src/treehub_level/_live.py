@@ -191,7 +191,7 @@ class LiveSession:
         assert self._loop is not None
         if self._pace.state == "connecting":
             self._allowance = Allowance()  # what can be carried, and is allowed, may have changed
-        talk, _ = self._twin._session(True, True, self._on_reset, None, self._allowance)
+        talk, _ = self._twin._session(True, True, self._on_reset, None, self._allowance, look_ahead=True)
         remaining: TransportError | ForbiddenError | None = None
         try:
             async with self._level._sync_lock:

@@ -19,6 +19,7 @@ from .blocking._serving import carries_bytes, check_wait
 from .blocking._syncing import Ended, advance, exchange_of, transport_errors
 from .errors import ForbiddenError, NotOpenError, TransportError
 from .replication.messages import Reply, Request
+from .replication.session import Ahead
 from .types import JSON, Change, Changes, Conflict, Mode, SyncReport
 
 
@@ -236,7 +237,7 @@ class Level(_Live):
         on_reset: str = "reset",
         progress: Callable[[SyncReport], object] | None = None,
     ) -> SyncReport:
-        talk, tell = self._twin._session(pull, push, on_reset, progress)
+        talk, tell = self._twin._session(pull, push, on_reset, progress, look_ahead=True)
         exchange = _exchange_of(server)
         async with self._sync_lock:
             report: SyncReport = await self._converse(talk, exchange, tell)
@@ -252,21 +253,34 @@ class Level(_Live):
             await self._converse(talk, exchange, lambda: None)
 
     async def _converse(self, talk: Any, exchange: Callable[[Any], Any], tell: Callable[[], object]) -> Any:
-        """The twin of ``blocking``'s ``converse``: steps run in the thread that writes, messages are awaited."""
+        """The twin of ``blocking``'s ``converse``: steps run in the thread that writes, messages are awaited.
+
+        A request that is known before the last reply is taken is under way meanwhile: then both sides work at a time.
+        """
+
+        async def carry(request: Request) -> Any:
+            reply = exchange(request)
+            return await reply if inspect.isawaitable(reply) else reply
+
+        early: tuple[Request, asyncio.Task[Any]] | None = None
         try:
             request = await self._worker.write(advance, talk)
             while not isinstance(request, Ended):
                 try:
                     with transport_errors():
-                        reply = exchange(request)
-                        if inspect.isawaitable(reply):
-                            reply = await reply
+                        reply = await (early[1] if early is not None and early[0] is request else carry(request))
                 except (TransportError, ForbiddenError) as error:
                     reply = error
                 request = await self._worker.write(advance, talk, reply)
+                if isinstance(request, Ahead):
+                    early = request.request, asyncio.create_task(carry(request.request))
+                    request = await self._worker.write(advance, talk)
                 tell()
             return request.result
         finally:
+            if early is not None:
+                early[1].cancel()
+                await asyncio.gather(early[1], return_exceptions=True)
             with suppress(ValueError):  # cancelled while a thread runs it: that step ends, and the session with it
                 talk.close()
 

@@ -118,6 +118,16 @@ def lose(message: Message) -> Any:
     raise TimeoutError("lost on the way")
 
 
+def delay(late: list[Message]) -> Callable[[Message], object]:
+    """Keep messages, for later; whoever waits for them waits in vain."""
+
+    def keep(message: Message) -> object:
+        late.append(message)
+        raise TimeoutError
+
+    return keep
+
+
 def once(act: Callable[[Message], Any]) -> Callable[[Message], Any]:
     """Do it to the first message; let later ones through."""
     waiting = [act]

@@ -8,7 +8,7 @@ import pytest
 
 from treehub_level.errors import ForbiddenError, StateError
 
-from .talk import Message, Store, Wire, a_client, a_server, lose, once, own_record, unchanged
+from .talk import Message, Store, Wire, a_client, a_server, delay, lose, once, own_record, unchanged
 
 
 def forbid(request: Message) -> None:
@@ -154,12 +154,7 @@ def test_a_copy_that_comes_late_is_refused_once_it_was_taken_back() -> None:
     client, server = a_client(mine=1), a_server()
     late: list[Message] = []
     wire = Wire(server)
-
-    def delay(request: Message) -> None:
-        late.append(request)
-        raise TimeoutError
-
-    wire.on_request = delay
+    wire.on_request = delay(late)
     with pytest.raises(Exception, match="could not be reached"):
         client.sync(wire)
     wire.on_request = forbid

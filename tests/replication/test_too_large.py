@@ -9,7 +9,7 @@ import pytest
 
 from treehub_level.errors import ProtocolError, TransportError
 
-from .talk import CLIENT, Message, Wire, a_client, a_server, ask, lose, once, own_record, unchanged
+from .talk import CLIENT, Message, Wire, a_client, a_server, ask, delay, lose, once, own_record, unchanged
 
 TAKE_BACK = {"changes": [], "withdraw": ["a", "b"]}
 PUSH = {"changes": [["a", 1], ["b", 1]]}
@@ -106,7 +106,7 @@ def test_a_push_that_is_too_large_is_halved_until_it_fits() -> None:
 
     report = client.sync(wire)
 
-    assert (report.pushed, client.pending(), report.conflicts) == (100, 0, [])
+    assert (report.pushed, client.pending(), report.conflicts, report.rejected) == (100, 0, [], [])
     assert server.query() == client.query()
     sent = [len(request["changes"]) for request in wire.requests]
     assert sent[0] == 100
@@ -172,12 +172,7 @@ def test_a_copy_of_a_push_that_comes_late_is_not_applied() -> None:
     client, server = a_client(a="x" * 3000, b="x" * 3000), a_server()
     late: list[Message] = []
     wire = Wire(server)
-
-    def delay(request: Message) -> None:
-        late.append(request)
-        raise TimeoutError
-
-    wire.on_request = delay
+    wire.on_request = delay(late)
     with pytest.raises(TransportError):
         client.sync(wire)
     wire.on_request = narrow(4000)

@@ -215,6 +215,7 @@ class Client(_Process):
             pull=one_way > 0.1,
             push=one_way < 0.9,
             report=SyncReport(),
+            look_ahead=self._rng.random() < 0.5,
         )
         return self._carry(self._go_on(lambda talk: next(talk)))
 
@@ -240,7 +241,8 @@ class Client(_Process):
 
         def go_on() -> Any:
             try:
-                return act(talk)
+                request = act(talk)
+                return next(talk) if isinstance(request, session_half.Ahead) else request
             except (StopIteration, TransportError, ForbiddenError):  # the latter two when all that is left cannot go
                 return None
 

@@ -268,7 +268,9 @@ class ClientVerbs:
         on_reset: str,
         progress: Callable[[SyncReport], object] | None,
         allowance: Allowance | None = None,
-    ) -> tuple[Generator[Request, Any, SyncReport], Callable[[], object]]:
+        *,
+        look_ahead: bool = False,
+    ) -> tuple[Generator[Any, Any, SyncReport], Callable[[], object]]:
         report = SyncReport()
         talk = session(
             self._store.step,
@@ -278,6 +280,7 @@ class ClientVerbs:
             on_reset=on_reset,
             report=report,
             allowance=allowance,
+            look_ahead=look_ahead,
         )
         return talk, _nothing if progress is None else lambda: progress(report)
 

@@ -24,7 +24,7 @@ JSON: Final = "application/json"
 LINES: Final = "application/x-ndjson"
 
 #: About how many bytes are sent at a time.
-PIECE: Final = 64 << 10
+PIECE: Final = 256 << 10
 #: Smaller answers do not become smaller.
 _WORTH_COMPRESSING: Final = 1 << 10
 

@@ -147,7 +147,8 @@ class Compaction:
         rows = _newest(transaction, space, self._stop, COMPACTION_STEP)
         if rows:
             self._newest = self._newest or _parse(space, rows[0][0])
-        compacted_to, floor = read_floor(transaction, space)
+        compacted_to, before = read_floor(transaction, space)
+        floor = before
         batch, self._deferred = self._deferred, []
         for stored_key, record in rows:
             number = _parse(space, stored_key)
@@ -176,4 +177,5 @@ class Compaction:
             self._stop = rows[-1][0] if rows else self._stop
             self.dropped += dropped
 
-        return Plan(bool(rows), batch, committed=count)
+        # Pushes are refused below the floor, for ever: it must outlive a power cut.
+        return Plan(bool(rows), batch, durable=floor > before, committed=count)

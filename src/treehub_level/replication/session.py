@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Generator
-from typing import Any, TypeVar
+from dataclasses import replace
+from typing import Any, NamedTuple, TypeVar
 
 from .. import _core
 from ..backends.base import Entry, Transaction
@@ -18,13 +19,19 @@ from ..types import SyncReport
 from .allowance import Allowance
 from .client import Outcome, Outgoing, answers, rebind_step, receive_step, request_step
 from .live import News
-from .messages import Answer, Forked, PulledPage, Request, Reset
-from .wire import read_answer
+from .messages import MAX_EPOCHS, Answer, Forked, Page, PulledPage, Request, Reset
+from .wire import read_answer, read_head
 
 T = TypeVar("T")
 
 #: Replies in a row that bring nothing before it is given up.
 PATIENCE = 8
+
+
+class Ahead(NamedTuple):
+    """The request that comes next, if nothing goes wrong with the reply at hand: it may be sent while that is taken."""
+
+    request: Request
 
 
 def session(
@@ -36,7 +43,8 @@ def session(
     on_reset: str = "reset",
     report: SyncReport,
     allowance: Allowance | None = None,
-) -> Generator[Request, object, SyncReport]:
+    look_ahead: bool = False,
+) -> Generator[Request | Ahead, object, SyncReport]:
     """Exchange until both sides are drained.
 
     A push that is too large for whoever carries it (a TransportError of status 413, thrown in; or one without a status,
@@ -51,9 +59,11 @@ def session(
         on_reset: ``"reset"``, or ``"raise"`` to stop before a reset.
         report: Filled in as it goes.
         allowance: What may be pushed at once, learnt by earlier sessions.
+        look_ahead: Whether to say what comes next as soon as it is known.
 
     Yields:
-        Requests; the reply to each is to be sent in, as `read_answer` takes it.
+        Requests; the reply to each is to be sent in, as `read_answer` takes it. Before some comes an `Ahead`, to
+        which nothing is to be sent in.
 
     Returns:
         The report.
@@ -74,16 +84,20 @@ def session(
     caught_up = False
     doubted: list[Entry] = []
     fruitless = 0
+    ahead: Request | None = None
     while True:
-        outgoing: Outgoing = run(request_step(mode, allowance, push=push, withdraw=bool(doubted)))
-        request = outgoing.request
-        report.cid = request.cid
-        busy = bool(request.keys) or request.reset or (push and outgoing.dirty)
-        if not busy and (caught_up or not pull):
-            complaint = run(_complaint_step(mode, allowance)) if push and allowance.withholds else None
-            if complaint is not None:
-                raise complaint
-            return report
+        if ahead is not None:
+            request = ahead
+        else:
+            outgoing: Outgoing = run(request_step(mode, allowance, push=push, withdraw=bool(doubted)))
+            request = outgoing.request
+            report.cid = request.cid
+            busy = bool(request.keys) or request.reset or (push and outgoing.dirty)
+            if not busy and (caught_up or not pull):
+                complaint = run(_complaint_step(mode, allowance)) if push and allowance.withholds else None
+                if complaint is not None:
+                    raise complaint
+                return report
         try:
             message = yield request
         except TransportError as error:
@@ -97,6 +111,9 @@ def session(
                 raise
             allowance.refusal, doubted = error, []
             continue
+        ahead = _next_pull(request, read_head(message, encoder)) if look_ahead else None
+        if ahead is not None:
+            yield Ahead(ahead)
         reply = read_answer(message, encoder)
         report.rounds += 1
         outcome = _take(run, mode, request, reply, on_reset, report)
@@ -106,11 +123,31 @@ def session(
         doubted = []
         if outcome is None or isinstance(reply, Forked):
             fruitless += 1
+            ahead = None
             if fruitless == PATIENCE:
                 raise ProtocolError(f"{PATIENCE} replies in a row brought nothing: they answer something else")
         else:
             fruitless = 0
             caught_up = outcome.caught_up
+
+
+def _next_pull(request: Request, page: Page | None) -> Request | None:
+    """What to ask once this page is taken, if that is plain: the client is too far behind for a push to be judged."""
+    if page is None or (page.nonce, page.base) != (request.nonce, request.cid):
+        return None
+    if page.ack is not None or page.head - page.cid <= request.limit:
+        return None
+    epochs = [*request.epochs, *(epoch for epoch in page.epochs if epoch not in request.epochs)]
+    return replace(
+        request,
+        server=page.server,
+        cid=page.cid,
+        hi=max(request.hi, page.head),
+        epochs=epochs[-MAX_EPOCHS:],
+        nonce=uuid.uuid4().hex,
+        changes=[],
+        withdraw=(),
+    )
 
 
 def follow(
@@ -169,7 +206,8 @@ def _take(
         report.pulled += outcome.pulled
         report.pushed += outcome.pushed
         report.conflicts += outcome.conflicts
-        report.rejected += outcome.rejected
+        if outcome.pushed or not request.withdraw:  # else it was the client that took everything back
+            report.rejected += outcome.rejected
     return outcome
 
 

@@ -6,8 +6,9 @@ client, and never decoded.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import orjson
@@ -15,8 +16,11 @@ import orjson
 from .. import _core
 from ..codecs import decode_json
 from ..errors import ProtocolError
-from .messages import Answer, Forked, Keys, LogPage, Reply, Request, Reset, read_reply
+from .messages import Answer, Forked, Keys, LogPage, Page, Reply, Request, Reset, read_reply
 from .seed import Part, canonical
+
+#: Rows that are joined at a time: enough to make the cost of a call vanish.
+_JOINED = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,17 +56,25 @@ def part_pieces(part: Part, in_lines: bool) -> Iterator[bytes]:
 
 def rows_pieces(header: dict[str, Any], name: str, rows: Iterable[bytes], in_lines: bool) -> Iterator[bytes]:
     """A JSON object of some fields, and one more that holds rows of JSON; or a line of the fields, and one a row."""
+    rows = iter(rows)
     if in_lines:
         yield orjson.dumps(header, option=orjson.OPT_APPEND_NEWLINE)
-        for row in rows:
-            yield one_line(row) + b"\n"
+        while chunk := [*islice(rows, _JOINED)]:
+            yield _lines(chunk)
         return
     yield orjson.dumps(header)[:-1] + b',"%b":[' % name.encode()
     comma = b""
-    for row in rows:
-        yield comma + row
+    while chunk := [*islice(rows, _JOINED)]:
+        yield comma + b",".join(chunk)
         comma = b","
     yield b"]}"
+
+
+def _lines(rows: Sequence[bytes]) -> bytes:
+    text = b"\n".join(rows)
+    if text.count(b"\n") >= len(rows) or b"\r" in text:
+        text = b"\n".join(map(one_line, rows))
+    return text + b"\n"
 
 
 def _numbered(records: Iterable[tuple[int, bytes]]) -> Iterator[bytes]:
@@ -92,6 +104,23 @@ def read_answer(message: object, encoder: _core.Encoder) -> Answer:
     if isinstance(message, Received):
         return _read_lines(message.body, encoder) if message.in_lines else read_reply(_parse(message.body), encoder)
     return read_reply(message, encoder)
+
+
+def read_head(message: object, encoder: _core.Encoder) -> Page | None:
+    """What a page says of itself, its changes not looked at; ``None`` if this is none, or came in another form.
+
+    Raises:
+        ProtocolError: See `read_answer`.
+    """
+    if isinstance(message, LogPage):
+        return message
+    if not isinstance(message, Received) or not message.in_lines:
+        return None
+    header = _parse(message.body[: message.body.find(b"\n") + 1])
+    if not isinstance(header, dict) or header.get("kind") != "page":
+        return None
+    page = read_reply({**header, "count": 0, "page": []}, encoder)
+    return page if isinstance(page, Page) else None
 
 
 def _read_lines(body: bytes, encoder: _core.Encoder) -> Answer:
