@@ -10,6 +10,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 import warnings
 from collections.abc import Iterator
@@ -117,14 +118,23 @@ class Database:
 
 
 @contextmanager
-def running_database(folder: Path) -> Iterator[Database]:
+def folder() -> Iterator[Path]:
+    """A folder that the database's own user may enter, which none of pytest's is, with a path that sockets can have."""
+    with tempfile.TemporaryDirectory(prefix="postgres-") as path:
+        os.chmod(path, 0o755)
+        yield Path(path)
+
+
+@contextmanager
+def running_database() -> Iterator[Database]:
     """A database that runs for the length of the block, and never waits for the disk."""
-    database = Database(folder, "fsync=off")
-    database.start()
-    try:
-        yield database
-    finally:
-        database.stop()
+    with folder() as path:
+        database = Database(path, "fsync=off")
+        database.start()
+        try:
+            yield database
+        finally:
+            database.stop()
 
 
 def free_port() -> int:

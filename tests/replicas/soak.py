@@ -11,19 +11,17 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import random
 import signal
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import AsyncExitStack, ExitStack, contextmanager
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import Any, Final
 
-from databases import Database
+from databases import Database, folder
 
 from treehub_level import Change, Level, blocking
 from treehub_level.http import RemoteServer
@@ -248,14 +246,6 @@ def drawn(seconds: float, seed: int) -> Iterator[str]:
     yield "copy"
     while time.monotonic() < end:
         yield rng.choices(list(_WEIGHTS), list(_WEIGHTS.values()))[0]
-
-
-@contextmanager
-def folder() -> Iterator[Path]:
-    """A folder that the database's own user may enter, with a short path, as its sockets need."""
-    with tempfile.TemporaryDirectory(prefix="replicas-") as path:
-        os.chmod(path, 0o755)
-        yield Path(path)
 
 
 def main() -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from databases import folder
 
-from .soak import EACH, Soak, folder
+from .soak import EACH, Soak
 
 pytestmark = pytest.mark.once
 

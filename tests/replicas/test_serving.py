@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
-from databases import Database
+from databases import Database, folder
 from typer.testing import CliRunner
 from waiting import until
 
@@ -21,7 +21,6 @@ from treehub_level.http import Hub, create_app
 from treehub_level.http.refusals import RefusedError
 
 from .processes import Replica
-from .soak import folder
 
 pytestmark = pytest.mark.once
 
