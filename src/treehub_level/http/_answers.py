@@ -21,7 +21,7 @@ from ..errors import (
     TransportError,
 )
 from ..replication.wire import Received
-from ..types import Change, Changes
+from ..types import MISSING, Change, Changes
 
 #: A server asks for so many seconds at most; more is not believed.
 MAX_RETRY_AFTER = 3600.0
@@ -39,10 +39,6 @@ _ADVICE = {
     429: "too many requests",
     503: "the server is busy, or shutting down",
 }
-
-
-class AbsentError(TransportError):
-    """There is no such key."""
 
 
 class DamagedError(Exception):
@@ -78,13 +74,14 @@ class Response:
         return Response(self.status, self.headers, b"".join(parts))
 
 
-def read_answer(response: Response, where: str, token: str | None) -> Any:
-    """The JSON document of a reply; ``None`` if it has none, and needs none.
+def read_answer(response: Response, where: str, token: str | None, *, may_miss: bool = False) -> Any:
+    """The JSON document of a reply; ``None`` if it has none, and needs none; `MISSING` if there is no such key.
 
     Args:
         response: The reply.
         where: The address, for messages.
         token: What must not stand in a message, even if the server repeats it.
+        may_miss: Whether a key was asked for, that may be absent.
 
     Raises:
         LevelError: The server refused, or something else answered in its place.
@@ -98,6 +95,8 @@ def read_answer(response: Response, where: str, token: str | None) -> Any:
         # A reset or a fork is a reply to an exchange, whatever its status.
         if status != 409 or (isinstance(document, dict) and "kind" in document):
             return document
+    if may_miss and status == 404 and _fields(response).get("code") == "LEVEL_NOT_FOUND":
+        return MISSING
     raise _refusal(response, where, token)
 
 
@@ -132,13 +131,7 @@ def _impostor(response: Response, where: str) -> TransportError:
 
 def _refusal(response: Response, where: str, token: str | None) -> LevelError:
     status, retry_after = response.status, read_retry_after(response.headers)
-    fields: dict[Any, Any] = {}
-    if response.media_type == "application/json":
-        try:
-            document = orjson.loads(response.body)
-        except ValueError:
-            document = None
-        fields = document if isinstance(document, dict) else {}
+    fields = _fields(response)
     message = _clean(str(fields.get("message", "")), token)
     code = fields.get("code")
     if status in (400, 403, 409) and isinstance(code, str):
@@ -147,12 +140,21 @@ def _refusal(response: Response, where: str, token: str | None) -> LevelError:
             return CIDMismatchError(message, expected=expected, got=got)
         if code in _ERRORS:
             return _ERRORS[code](message)
-    if (status, code) == (404, "LEVEL_NOT_FOUND"):
-        return AbsentError(message, status=status)
     if not fields and status not in _ADVICE and "html" in response.media_type:
         return _impostor(response, where)
     reason = message or _ADVICE.get(status, "it says no more")
     return TransportError(f"{where} refused with status {status}: {reason}", status=status, retry_after=retry_after)
+
+
+def _fields(response: Response) -> dict[Any, Any]:
+    """What a refusal says; nothing if it is not of this package's servers."""
+    if response.media_type != "application/json":
+        return {}
+    try:
+        document = orjson.loads(response.body)
+    except ValueError:
+        return {}
+    return document if isinstance(document, dict) else {}
 
 
 def _clean(text: str, token: str | None) -> str:

@@ -23,10 +23,9 @@ from ..replication.live import backoff
 from ..replication.messages import Request
 from ..replication.seed import check_cid
 from ..replication.wire import request_to_json
-from ..types import Change, Changes, Mode
+from ..types import MISSING, Change, Changes, Mode
 from ._address import Address
 from ._answers import (
-    AbsentError,
     DamagedError,
     Response,
     read_answer,
@@ -71,6 +70,7 @@ class Call:
         body: A JSON document, encoded.
         wait: Seconds that the server may keep it waiting.
         is_repeatable: Whether to send it again when it may have been received.
+        may_miss: Whether it asks for a key, that may be absent.
     """
 
     method: str
@@ -79,6 +79,7 @@ class Call:
     body: bytes | None = None
     wait: float = 0
     is_repeatable: bool = True
+    may_miss: bool = False
 
 
 class AskToken(NamedTuple):
@@ -216,10 +217,8 @@ class Calls:
 
     def get(self, key: str, default: Any) -> Doing[Any]:
         """The value of a key."""
-        try:
-            return (yield from self._call(Call("GET", _entry(key))))
-        except AbsentError:
-            return default
+        value = yield from self._call(Call("GET", _entry(key), may_miss=True))
+        return default if value is MISSING else value
 
     def put(self, key: str, value: Any) -> Doing[None]:
         """Store a value. Not repeated once it may have been received: it could undo what somebody else wrote since."""
@@ -286,7 +285,7 @@ class Calls:
                     return None
                 if response.status == 200 and response.media_type == accept == _LINES:
                     return read_lines(response)
-                return read_answer(response, self._address.url, token)
+                return read_answer(response, self._address.url, token, may_miss=call.may_miss)
             except UnansweredError as lost:
                 error = _transport_error(f"{self._address.url} could not be reached: {lost}", lost)
                 again = call.is_repeatable or not lost.sent
