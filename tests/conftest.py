@@ -39,13 +39,14 @@ def api(request: pytest.FixtureRequest) -> Any:
     return request.param
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "backend" in metafunc.fixturenames:
-        shared = SHARED if metafunc.definition.get_closest_marker("shared") else []
-        metafunc.parametrize("backend", ["memory", *ENGINES, *shared], ids="backend={}".format, indirect=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items[:] = [item for item in items if item.get_closest_marker("shared") or not item.get_closest_marker("if_shared")]
 
 
-@pytest.fixture
+@pytest.fixture(
+    params=["memory", *ENGINES, *(pytest.param(name, marks=pytest.mark.if_shared) for name in SHARED)],
+    ids="backend={}".format,
+)
 def backend(request: pytest.FixtureRequest) -> Any:
     """Where the bytes go."""
     return request.param

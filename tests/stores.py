@@ -23,6 +23,8 @@ NATIVE = find_spec("treehub_level._store_c") is not None
 ENGINES = ["leveldb", "plyvel"] if NATIVE and _core.CORE == "c" else ["plyvel"]
 #: The backends that processes share. What they have in common does not depend on the core.
 SHARED = ["sqlite"] if _core.CORE == "c" else []
+#: What each opening of a client writes anew to a shared store. `Stores.raw` leaves it out.
+HOLDER = b"!!holder"
 
 
 def plyvel() -> Any:
@@ -110,7 +112,9 @@ class Stores:
             return dump(self._memory(name))
         if self.backend == "sqlite":
             with closing(sqlite3.connect(self.path(name))) as connection:
-                return dict(connection.execute("SELECT key, value FROM entries"))
+                rows = dict(connection.execute("SELECT key, value FROM entries"))
+            rows.pop(HOLDER, None)
+            return rows
         with plyvel().DB(self.path(name)) as db:
             return dict(db)
 

@@ -7,6 +7,8 @@ from stores import Stores
 
 from treehub_level import Change, Changes, CIDMismatchError, Put
 
+pytestmark = pytest.mark.shared
+
 # -------------------------------------------------------------------------------------------------- dirty
 
 

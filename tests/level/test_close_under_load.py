@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.shared
+
 BLOCKING = """
 import random, sys, threading, time
 from treehub_level import Level, NotOpenError, Put, StateError, blocking

@@ -12,6 +12,8 @@ from stores import Stores
 
 from treehub_level import Level, MemoryBackend, NotOpenError, Put, StorageError, blocking
 
+pytestmark = pytest.mark.shared
+
 
 async def assert_dense(server: Any, changes: Any) -> Any:
     """The log holds as many changes as were made, numbered from 1 without a gap, and the CID says so everywhere."""

@@ -7,6 +7,8 @@ from stores import Stores
 
 from treehub_level import Change, Conflict, Level, LevelError
 
+pytestmark = pytest.mark.shared
+
 
 @pytest.fixture
 async def other(stores: Stores) -> Any:

@@ -10,6 +10,8 @@ import pytest
 from treehub_level import MemoryBackend, StorageError
 from treehub_level.blocking import Level
 
+pytestmark = pytest.mark.shared
+
 
 class Interrupted(MemoryBackend):
     """Raises KeyboardInterrupt in its next write, before or after the batch is in; meanwhile others may queue up."""

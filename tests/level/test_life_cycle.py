@@ -14,6 +14,8 @@ from stores import Stores
 
 from treehub_level import Change, Conflict, Level, LevelError, Mode, ModeError, NotOpenError, StateError, blocking
 
+pytestmark = pytest.mark.shared
+
 #: What the verbs are called with, by the names of their parameters.
 ARGUMENTS = {
     "batch_size": 10,

@@ -2,8 +2,11 @@
 
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+pytestmark = pytest.mark.shared
 
 #: The edges: NUL, either side of the metadata's prefix, the highest keys of one, two, three and four bytes of UTF-8.
 EDGES = '\x00\x01 !"#/19:Iaz\x7f\x80\u07ff\u0800\ud7ff\ue000\uffff\U00010000😀\U0010ffff'

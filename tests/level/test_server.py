@@ -8,6 +8,8 @@ from stores import Stores
 
 from treehub_level import Change, Changes, CIDMismatchError, Put
 
+pytestmark = pytest.mark.shared
+
 
 async def fill(server: Any, count: int) -> None:
     """So many changes: key `k<n>` gets value n."""

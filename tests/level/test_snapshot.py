@@ -8,6 +8,8 @@ from stores import Stores
 
 from treehub_level import MISSING, Level, Mode, NotOpenError
 
+pytestmark = pytest.mark.shared
+
 
 async def test_a_snapshot_answers_every_reading_verb_at_its_moment(stores: Stores, mode: Mode) -> None:
     level = await stores.open("store", mode=mode)

@@ -8,6 +8,8 @@ from stores import Stores
 
 from treehub_level import Level, ModeError, Put, SyncReport, blocking
 
+pytestmark = pytest.mark.shared
+
 
 @pytest.fixture
 async def other(stores: Stores) -> Any:

@@ -10,6 +10,8 @@ from stores import Stores
 
 from treehub_level import Level, ModeError, NotOpenError, Put
 
+pytestmark = pytest.mark.shared
+
 PATIENCE = 20
 LONG = 60
 

@@ -8,6 +8,8 @@ from stores import Stores
 
 from treehub_level import CIDMismatchError, Level, Put
 
+pytestmark = pytest.mark.shared
+
 PATIENCE = 20
 
 
