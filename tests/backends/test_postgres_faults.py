@@ -1,0 +1,165 @@
+"""Connections that are lost, a server that goes away and comes back: what was written is told from what was not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from backends.relay import Relay
+from backends.tables import Table
+from databases import ELSEWHERE, Database
+
+from treehub_level import CommitUnknownError, UnavailableError
+from treehub_level.backends.postgres import PostgresBackend
+
+pytestmark = [
+    pytest.mark.once,
+    pytest.mark.skipif(ELSEWHERE is not None, reason="the server is not ours to stop, nor to stand in front of"),
+]
+
+
+@pytest.fixture
+def relay(postgres: Database) -> Iterator[Relay]:
+    with Relay(postgres.port) as relay:
+        yield relay
+
+
+@pytest.fixture
+def backend(table: Table, relay: Relay) -> Iterator[PostgresBackend]:
+    """An open backend behind the relay."""
+    backend = table.open(url=table.url_for(port=relay.port))
+    yield backend
+    backend.close()
+
+
+def incarnation(backend: PostgresBackend) -> object:
+    with backend.exclusive() as transaction:
+        return transaction.incarnation
+
+
+# ------------------------------------------------------------------------------------------------- at a COMMIT
+
+
+def test_a_commit_whose_answer_is_lost_is_unknown_and_was_made(backend: PostgresBackend, relay: Relay) -> None:
+    backend.write([(b"k", b"old")])
+    relay.lose = "answer"
+    with pytest.raises(CommitUnknownError, match=r"to a COMMIT was lost: .*read to find out which"):
+        backend.write([(b"k", b"new")])
+    with backend.exclusive() as transaction:  # behind the other, should it still be on its way
+        assert transaction.get(b"k") == b"new"
+
+
+def test_a_commit_that_is_lost_itself_is_unknown_and_was_not_made(backend: PostgresBackend, relay: Relay) -> None:
+    backend.write([(b"k", b"old")])
+    relay.lose = "commit"
+    with pytest.raises(CommitUnknownError, match="to a COMMIT was lost"):
+        backend.write([(b"k", b"new")])
+    with backend.exclusive() as transaction:
+        assert transaction.get(b"k") == b"old"
+
+
+def test_a_connection_that_is_lost_before_the_commit_was_sent_has_written_nothing(
+    backend: PostgresBackend, relay: Relay
+) -> None:
+    with pytest.raises(UnavailableError, match=r"was lost: .*Nothing was written"), backend.exclusive() as transaction:
+        relay.cut()
+        transaction.write([(b"k", b"v")])
+    with pytest.raises(UnavailableError, match=r"was lost: .*Nothing was written"), backend.exclusive() as transaction:
+        relay.cut()
+        transaction.get(b"k")
+    assert backend.get(b"k") is None
+    backend.write([(b"k", b"v")])
+    assert backend.get(b"k") == b"v"
+
+
+def test_a_block_that_writes_nothing_ends_well_whatever_becomes_of_its_connection(
+    backend: PostgresBackend, relay: Relay
+) -> None:
+    with backend.exclusive():
+        relay.cut()
+    with pytest.raises(ArithmeticError), backend.exclusive() as transaction:
+        transaction.write([(b"k", b"v")])
+        relay.cut()
+        raise ArithmeticError
+    assert backend.get(b"k") is None
+
+
+# ---------------------------------------------------------------------------------------------------- at other times
+
+
+def test_connections_that_were_lost_while_they_lay_idle_are_replaced_unnoticed(
+    backend: PostgresBackend, relay: Relay
+) -> None:
+    backend.write([(b"k", b"1")])
+    held = [backend.snapshot() for _ in range(3)]
+    for snapshot in held:
+        snapshot.close()
+    relay.cut()
+    assert backend.get(b"k") == b"1"
+    relay.cut()
+    backend.write([(b"k", b"2")])
+    relay.cut()
+    assert backend.scan(None, None).fetch(9) == [(b"k", b"2")]
+
+
+def test_a_scan_that_lost_its_connection_says_so_and_another_can_be_made(
+    backend: PostgresBackend, relay: Relay
+) -> None:
+    backend.write([(b"%d" % number, b"v") for number in range(9)])
+    cursor, snapshot = backend.scan(None, None), backend.snapshot()
+    assert len(cursor.fetch(4)) == 4
+    relay.cut()
+    with pytest.raises(UnavailableError, match="was lost"):
+        cursor.fetch(4)
+    with pytest.raises(UnavailableError, match="was lost"):
+        snapshot.get(b"1")
+    cursor.close()
+    snapshot.close()
+    assert len(backend.scan(None, None).fetch(99)) == 9
+
+
+def test_the_incarnation_stays_until_a_connection_is_lost(backend: PostgresBackend, relay: Relay) -> None:
+    first = incarnation(backend)
+    backend.write([(b"k", b"v")])
+    assert incarnation(backend) == first
+    relay.cut()
+    second = incarnation(backend)
+    assert second != first
+    assert incarnation(backend) == second
+
+
+def test_a_server_that_began_anew_has_another_incarnation_though_no_connection_was_lost(
+    table: Table, postgres: Database
+) -> None:
+    backend = table.open()
+    first = incarnation(backend)
+    backend.close()
+    backend.open()
+    assert incarnation(backend) == first, "the control: it did not begin anew"
+    backend.close()
+    postgres.stop()
+    postgres.start()
+    backend.open()
+    assert incarnation(backend) != first
+
+
+def test_a_server_that_is_away_is_unavailable_and_works_when_it_is_back(table: Table, postgres: Database) -> None:
+    backend = table.open()
+    backend.write([(b"k", b"acknowledged")])
+    postgres.stop()
+    try:
+        for attempt in (
+            lambda: backend.get(b"k"),
+            lambda: backend.write([(b"k", b"v")]),
+            backend.snapshot,
+            table.backend(store="other").exists,
+        ):
+            with pytest.raises(UnavailableError):
+                attempt()
+        with pytest.raises(UnavailableError, match="cannot reach"):
+            table.open(store="other", connections=5)
+    finally:
+        postgres.start()
+    assert backend.get(b"k") == b"acknowledged"
+    backend.write([(b"k", b"after")])
+    assert backend.get(b"k") == b"after"

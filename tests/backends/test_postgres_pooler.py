@@ -1,0 +1,158 @@
+"""A pooler in transaction mode gives each transaction another connection: nothing may be left on one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+import psycopg
+import pytest
+from backends.tables import Table
+from databases import ELSEWHERE, PATIENCE, Database, free_port, wait_for_port
+
+from treehub_level import UnavailableError
+from treehub_level.backends.postgres import PostgresBackend, _listening
+
+pytestmark = pytest.mark.once
+
+needs_a_server_of_ours = pytest.mark.skipif(
+    ELSEWHERE is not None, reason="it is not known how a pooler would reach that server"
+)
+
+#: Everything that can be left on a connection.
+LEFT: Final = [
+    "SELECT name, setting FROM pg_settings WHERE source = 'session' ORDER BY name",
+    "SELECT name FROM pg_prepared_statements",
+    "SELECT name FROM pg_cursors",
+    "SELECT pg_listening_channels()",
+    "SELECT objid FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()",
+    "SELECT relname FROM pg_class WHERE relnamespace = pg_my_temp_schema()",
+    "SELECT current_user, current_schema, inet_server_port()",
+]
+
+CONFIGURATION: Final = """
+[databases]
+postgres = host=127.0.0.1 port={server} dbname=postgres user=postgres
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {port}
+unix_socket_dir =
+auth_type = any
+pool_mode = transaction
+default_pool_size = 3
+server_lifetime = 1
+server_login_retry = 1
+"""
+
+
+def use_everything(backend: PostgresBackend) -> None:
+    """Call each verb that leaves something behind, if one does."""
+    backend.write([(b"%03d" % number, b"v") for number in range(300)], durable=True)
+    backend.write([(b"%03d" % number, None) for number in range(0, 300, 2)])
+    assert backend.get(b"001") == b"v"
+    assert backend.get_many([b"001", b"002"]) == [b"v", None]
+    assert len(backend.scan(None, None, reverse=True).fetch(999)) == 150
+    snapshot, cursor = backend.snapshot(), backend.scan(b"1", None)
+    assert len(cursor.fetch(10)) == 10
+    assert snapshot.get(b"001") == b"v"
+    cursor.close()
+    snapshot.close()
+    with pytest.raises(ArithmeticError), backend.exclusive() as transaction:
+        transaction.write([(b"k", b"v")])
+        raise ArithmeticError
+    backend.size_on_disk()
+    backend.compact()
+
+
+def test_nothing_is_left_on_a_connection(table: Table) -> None:
+    backend = table.open(connections=4)
+    backend.listen(lambda: None)
+    use_everything(backend)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(backend.get, [b"k"] * 50))
+    connections = backend._shared.connections
+    taken = [connections.begin("SELECT 1")[0] for _ in range(4)]
+    with psycopg.connect(table.url, autocommit=True) as fresh:
+        for question in LEFT:
+            expected = fresh.execute(question).fetchall()
+            for connection in taken:
+                assert connection.execute(question).fetchall() == expected, question
+    for connection in taken:
+        connections.give(connection)
+
+
+@pytest.fixture
+def pooler(postgres: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of a pgbouncer in front of the server, which changes its connections every second besides."""
+    if shutil.which("pgbouncer") is None:
+        pytest.skip("pgbouncer is not installed here")
+    folder = tmp_path_factory.mktemp("pgbouncer")
+    folder.chmod(0o755)
+    port = free_port()
+    (folder / "ini").write_text(CONFIGURATION.format(server=postgres.port, port=port), encoding="ascii")
+    # It will not run as root.
+    user = ["-u", "nobody"] if os.geteuid() == 0 else []
+    with subprocess.Popen(["pgbouncer", "-q", *user, str(folder / "ini")], stderr=subprocess.DEVNULL) as process:
+        wait_for_port(port)
+        yield port
+        process.terminate()
+
+
+@needs_a_server_of_ours
+def test_behind_pgbouncer_everything_works(table: Table, pooler: int) -> None:
+    url = table.url_for(port=pooler)
+    use_everything(table.open(url=url))
+    writers = [table.open(url=url, connections=4 + number) for number in range(3)]
+
+    def count(backend: PostgresBackend) -> None:
+        for _ in range(30):
+            with backend.exclusive() as transaction:
+                transaction.write([(b"count", b"%d" % (int(transaction.get(b"count") or b"0") + 1))])
+            snapshot = backend.snapshot()
+            before = snapshot.get(b"count")
+            assert int(backend.get(b"count") or b"0") >= int(before or b"0")
+            assert snapshot.get(b"count") == before
+            snapshot.close()
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(count, writers))
+    assert writers[0].get(b"count") == b"90"
+
+
+@needs_a_server_of_ours
+def test_behind_pgbouncer_commits_are_asked_for_and_heard(
+    table: Table, pooler: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_listening, "_POLL", 0.05)
+    here, there = table.open(url=table.url_for(port=pooler)), table.open()
+    assert not here._shared.abilities.listens
+    assert there._shared.abilities.listens, "the control: without a pooler it is told"
+    heard = threading.Semaphore(0)
+    here.listen(heard.release)
+    assert heard.acquire(timeout=PATIENCE)
+    there.write([(b"k", b"v")])
+    assert heard.acquire(timeout=PATIENCE)
+
+
+@needs_a_server_of_ours
+def test_behind_pgbouncer_a_server_that_began_anew_is_noticed(table: Table, pooler: int, postgres: Database) -> None:
+    backend = table.open(url=table.url_for(port=pooler))
+    with backend.exclusive() as transaction:
+        before = transaction.incarnation
+    postgres.stop()
+    postgres.start()
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            with backend.exclusive() as transaction:
+                assert transaction.incarnation != before
+                return
+        except UnavailableError:  # the pooler tries again after a while
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
