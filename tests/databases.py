@@ -18,8 +18,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-import psutil
-
 #: Where the database is that tests are to use; without it they start one.
 ELSEWHERE: Final = os.environ.get("TREEHUB_LEVEL_TEST_POSTGRES")
 
@@ -84,6 +82,7 @@ class Database:
 
     def kill(self) -> None:
         """``kill -9`` of it, and of what it started."""
+        psutil = importlib.import_module("psutil")
         server = psutil.Process(int((self._data / "postmaster.pid").read_text(encoding="ascii").split()[0]))
         processes = [server, *server.children(recursive=True)]
         for process in processes:

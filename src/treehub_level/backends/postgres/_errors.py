@@ -29,7 +29,7 @@ _HINTS: Final = {
 
 #: What a server, or a pooler, says to somebody whom it will refuse again. (libpq passes on the words alone.)
 _REFUSED: Final = re.compile(
-    "authentication|password|does not exist|no such|pg_hba|permission denied|not permitted|certificate|SSL|GSS"
+    "authentication|password|does not exist|no such|pg_hba|permission denied|not permitted|unsupported|certificate|SSL"
 )
 
 
