@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -37,3 +39,15 @@ def opened(make: Engine) -> Iterator[Opened]:
     yield open_
     for backend in made:
         backend.close()
+
+
+@pytest.fixture
+def shared_folder() -> Iterator[Path]:
+    """A folder that others may enter, as pytest's own may not be."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        yield Path(folder)
+        for parent, _, files in os.walk(folder):
+            os.chmod(parent, 0o755)
+            for file in files:
+                os.chmod(Path(parent, file), 0o644)
