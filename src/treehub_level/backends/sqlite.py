@@ -48,8 +48,8 @@ class SQLiteBackend(Backend):
 
     Several processes of one machine may open it at once. Never on a network file system: SQLite's processes share
     memory there that machines cannot share, and its locks are not to be relied on; serve the store over HTTP instead.
-    To restore a file, close it in every process first: one that is replaced under an open level is not written to any
-    more. A copy is made by ``sqlite3 NAME ".backup COPY"``, or of all three files while nobody has it open.
+    To restore a file, close it in every process first: one that is replaced under an open level has a log that does
+    not fit it, and is not written any more. A copy is made by ``sqlite3 NAME ".backup COPY"``, or of all three files while nobody has it open.
 
     A snapshot, or a scan, that is held for long keeps the log from being emptied: it grows by what is written.
 
@@ -114,7 +114,7 @@ class SQLiteBackend(Backend):
             if not self._is_ours(writer):  # two processes may make one store at the same moment
                 writer.execute(_TABLE)
                 writer.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                writer.execute(f"PRAGMA user_version = {FORMAT}")
+            writer.execute(f"PRAGMA user_version = {FORMAT}")  # always: a file that may not be written says so here
             writer.execute("COMMIT")
         finally:
             _roll_back(writer)
@@ -290,7 +290,8 @@ class SQLiteBackend(Backend):
     def _check_file(self) -> None:
         if self._stat() != self._file:
             raise StorageError(
-                f"cannot write to {self._path!r}: the file was replaced since it was opened. Close it and open it again"
+                f"cannot write to {self._path!r}: the file was replaced while it was open, and its log does not fit it. "
+                f"Close it everywhere, remove {os.path.basename(self._path) + '-wal'!r}, and put the file there again"
             )
 
     def _stat(self) -> tuple[int, int]:
