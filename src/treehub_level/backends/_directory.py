@@ -4,14 +4,22 @@ Each was observed with LevelDB 1.22 and 1.23:
 
 - A directory without its ``CURRENT`` file is taken for a new store, and the tables in it are deleted.
 - Repairing and destroying take any directory for a store, and files of others for LevelDB's.
+- A store whose log is damaged opens with a hole in it; see `_history`. With "paranoid" checks it does not, but neither
+  does one whose log has rubbish at its end only, as a power cut may leave it.
+- A compaction copies damaged blocks under new checksums, unless checks are "paranoid".
+- A durable write leaves the log before the current one as it is, so a power cut may take what came first, and leave
+  what came last.
 - A table that somebody deletes while the store is open is missed by scans, but ``get`` takes its keys for absent.
 """
 
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import re
+import shutil
+import sys
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,7 +27,10 @@ from typing import Any, Final, NoReturn
 
 from ..errors import CorruptionError, LevelError, NotOpenError, StorageError
 from ._claim import Claim, cannot, locked, other_processes_kept_out
-from .base import Backend, Supports
+from ._history import History, log_files, read_history
+from .base import Backend, Batch, Supports
+
+logger = logging.getLogger("treehub_level")
 
 _MIB: Final = 1024 * 1024
 _MAX_SIZE: Final = 2**40
@@ -99,8 +110,12 @@ class DirectoryBackend(Backend):
         self._claim: Claim | None = None
 
     @abstractmethod
-    def _connect(self) -> Any:
-        """Open the database at ``_path``, creating it where there is none. It must have a method ``close``."""
+    def _connect(self, *, paranoid: bool) -> Any:
+        """Open the database at ``_path``, creating it where there is none. It must have a method ``close``.
+
+        Args:
+            paranoid: Whether LevelDB refuses what it would otherwise leave out.
+        """
 
     @abstractmethod
     def _repair(self) -> None:
@@ -119,11 +134,54 @@ class DirectoryBackend(Backend):
         claim = Claim("open", self._path)
         try:
             _check_files(self._path)
-            self._db = self._connect()
+            self._db = self._connect_verified()
         except BaseException:
             claim.release()
             raise
         self._claim = claim
+        self._unsynced = True
+
+    def _connect_verified(self) -> Any:
+        """Open what is whole. Open what lacks its end, once that is cut off. Refuse what lacks anything else."""
+        gap = self._read_history(checked=False).gap if os.path.exists(os.path.join(self._path, "CURRENT")) else None
+        if gap is None:
+            try:
+                return self._connect(paranoid=True)
+            except CorruptionError as error:
+                damage = error
+        else:
+            damage = CorruptionError(f"the LevelDB store at {self._path!r} is damaged: {gap}. {_remedy(self._path)}")
+        history = self._read_history(checked=True)
+        if history.gap is not None or not history.damaged:
+            raise damage
+        self._save_files(history.damaged)
+        # Now LevelDB reads what it can, makes a table of that, and begins a new log.
+        self._connect(paranoid=False).close()
+        db = self._connect(paranoid=True)
+        logger.warning(
+            "the end of the log of the LevelDB store at %r could not be read: what it held is lost, all that was "
+            "written before is there. The damaged file was copied to %r",
+            self._path,
+            os.path.join(self._path, "lost"),
+        )
+        return db
+
+    def _read_history(self, *, checked: bool) -> History:
+        with other_processes_kept_out("open", self._path):
+            try:
+                return read_history(self._path, checked=checked)
+            except OSError as error:
+                raise cannot("open", self._path, error) from error
+
+    def _save_files(self, names: list[str]) -> None:
+        """Copy files to where LevelDB's repair puts what it replaces."""
+        lost = os.path.join(self._path, "lost")
+        try:
+            os.makedirs(lost, exist_ok=True)
+            for name in names:
+                shutil.copy2(os.path.join(self._path, name), lost)
+        except OSError as error:
+            raise cannot("open", self._path, error) from error
 
     def close(self) -> None:
         """Close, and let the directory be opened again."""
@@ -134,6 +192,30 @@ class DirectoryBackend(Backend):
         finally:
             if claim is not None:
                 claim.release()
+
+    def write(self, batch: Batch, *, durable: bool = False) -> None:
+        """See `Transaction.write`. ``durable`` is LevelDB's ``sync``: an fsync of its log, once those before it are."""
+        if durable and self._unsynced:
+            self._sync_older_logs()
+        self._unsynced = True
+        self._write(batch, durable)
+        self._unsynced = not durable
+
+    @abstractmethod
+    def _write(self, batch: Batch, durable: bool) -> None:
+        """Write a batch."""
+
+    def _sync_older_logs(self) -> None:
+        """Sync the logs before the one that the next batch will go to, so that no power cut takes them alone."""
+        if sys.platform == "win32":
+            return  # there, LevelDB opens its files for itself alone
+        self._write([], False)  # if a new log is due, LevelDB begins it now
+        try:
+            for name in log_files(self._path)[:-1]:
+                with suppress(FileNotFoundError), open(os.path.join(self._path, name), "rb") as file:
+                    os.fsync(file.fileno())  # one that is not found is in a table by now, which LevelDB has synced
+        except OSError as error:
+            raise StorageError(f"cannot sync a log of the LevelDB store at {self._path!r}: {error}") from error
 
     def exists(self) -> bool:
         """See `Backend.exists`. Whatever is in the way counts: ``open()`` says what is wrong with it."""
