@@ -93,7 +93,7 @@ for _command in (
     replication.sync,
     maintenance.compact,
     maintenance.upgrade,
-    maintenance.repair,
+    maintenance.verify,
     maintenance.adopt,
     maintenance.repair,
     serving.serve,
