@@ -49,6 +49,7 @@ def test_every_option_reaches_leveldb(
     assert given[1] == {**given[0], reaches: value}
     assert given[0] == {
         "create_if_missing": True,
+        "paranoid_checks": True,
         "write_buffer_size": 64 * KIB * KIB,
         "bloom_filter_bits": 10,
         "lru_cache_size": 32 * KIB * KIB,

@@ -4,31 +4,47 @@ Each was observed with LevelDB 1.22 and 1.23:
 
 - A directory without its ``CURRENT`` file is taken for a new store, and the tables in it are deleted.
 - Repairing and destroying take any directory for a store, and files of others for LevelDB's.
+- A store whose log is damaged opens with a hole in it; see `_history`. With "paranoid" checks it does not, but neither
+  does one whose log has rubbish at its end only, as a power cut may leave it.
+- A compaction copies damaged blocks under new checksums, unless checks are "paranoid".
+- A durable write leaves the log before the current one as it is, so a power cut may take what came first, and leave
+  what came last.
 - A table that somebody deletes while the store is open is missed by scans, but ``get`` takes its keys for absent.
 """
 
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import re
+import shutil
+import sys
+import tempfile
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final, NoReturn
 
 from ..errors import CorruptionError, LevelError, NotOpenError, StorageError
 from ._claim import Claim, cannot, locked, other_processes_kept_out
-from .base import Backend, Supports
+from ._history import History, log_files, read_history
+from .base import Backend, Batch, Supports
+
+logger = logging.getLogger("treehub_level")
 
 _MIB: Final = 1024 * 1024
 _MAX_SIZE: Final = 2**40
 _MAX_COUNT: Final = 2**31 - 1
 
+#: A file that is there while a store is being repaired.
+_REPAIRING: Final = "REPAIRING"
 #: Files that hold data: logs, and tables under their new and their old suffix.
 _DATA_FILE: Final = re.compile(r"[0-9]+\.(log|ldb|sst)")
 #: Files that nobody but LevelDB makes. (A lone log might be anybody's, unless LevelDB's lock lies beside it.)
 _ITS_OWN_FILE: Final = re.compile(r"CURRENT|MANIFEST-[0-9]+|[0-9]+\.ldb")
+#: What makes up a store.
+_COPIED: Final = re.compile(rf"CURRENT|MANIFEST-[0-9]+|{_DATA_FILE.pattern}|{_REPAIRING}")
 #: How LevelDB says that a table is gone.
 _TABLE_GONE: Final = re.compile(r"NotFound: .*[0-9]+\.(ldb|sst): ", re.DOTALL)
 #: How LevelDB says that the lock is taken: within this process; by another (either of two error numbers); on Windows.
@@ -93,14 +109,20 @@ class DirectoryBackend(Backend):
         }
         # Absolute, since LevelDB keeps using the path while the working directory may change; but "" is no path at all.
         self._path = os.path.abspath(path) if path else path
+        #: Where a repair puts the files that it replaces, and an opening what it found damaged.
+        self.lost = os.path.join(self._path, "lost")
         self._closed = Closed(self._path)
         # Before the claim, so that a backend that is forgotten open closes its database before it gives up the claim.
         self._db: Any = self._closed
         self._claim: Claim | None = None
 
     @abstractmethod
-    def _connect(self) -> Any:
-        """Open the database at ``_path``, creating it where there is none. It must have a method ``close``."""
+    def _connect(self, *, paranoid: bool) -> Any:
+        """Open the database at ``_path``, creating it where there is none. It must have a method ``close``.
+
+        Args:
+            paranoid: Whether LevelDB refuses what it would otherwise leave out.
+        """
 
     @abstractmethod
     def _repair(self) -> None:
@@ -112,18 +134,63 @@ class DirectoryBackend(Backend):
 
     def open(self) -> None:
         """See `Backend.open`. The directory is made, with its parents."""
+        self._open()
+
+    def _open(self, *, repaired: bool = False) -> None:
         try:
             os.makedirs(self._path, exist_ok=True)
         except (OSError, ValueError) as error:
             raise cannot("open", self._path, error) from error
         claim = Claim("open", self._path)
+        self.amiss = ()
         try:
-            _check_files(self._path)
-            self._db = self._connect()
+            _check_files(self._path, repaired=repaired)
+            self._db = self._connect_verified()
         except BaseException:
             claim.release()
             raise
         self._claim = claim
+        self._unsynced = True
+
+    def _connect_verified(self) -> Any:
+        """Open what is whole. Open what lacks its end, once that is cut off. Refuse what lacks anything else."""
+        gap = self._read_history(checked=False).gap if os.path.exists(os.path.join(self._path, "CURRENT")) else None
+        if gap is None:
+            try:
+                return self._connect(paranoid=True)
+            except CorruptionError as error:
+                damage = error
+        else:
+            damage = CorruptionError(f"the LevelDB store at {self._path!r} is damaged: {gap}. {_remedy(self._path)}")
+        history = self._read_history(checked=True)
+        if history.gap is not None or not history.damaged:
+            raise damage
+        self._save_files(history.damaged)
+        # Now LevelDB reads what it can, makes a table of that, and begins a new log.
+        self._connect(paranoid=False).close()
+        db = self._connect(paranoid=True)
+        self.amiss = [
+            "the end of its log could not be read: what was written last is lost, and all that was written before is "
+            f"there; the damaged log is in {self.lost}"
+        ]
+        logger.warning("the LevelDB store at %r was damaged: %s", self._path, self.amiss[0])
+        return db
+
+    def _read_history(self, *, checked: bool) -> History:
+        with other_processes_kept_out("open", self._path):
+            try:
+                return read_history(self._path, checked=checked)
+            except OSError as error:
+                raise cannot("open", self._path, error) from error
+
+    def _save_files(self, names: list[str]) -> None:
+        """Copy files to where LevelDB's repair puts what it replaces."""
+        try:
+            os.makedirs(self.lost, exist_ok=True)
+            for name in names:
+                shutil.copy2(os.path.join(self._path, name), self.lost)
+        except OSError as error:
+            raise cannot("open", self._path, error) from error
 
     def close(self) -> None:
         """Close, and let the directory be opened again."""
@@ -134,6 +201,58 @@ class DirectoryBackend(Backend):
         finally:
             if claim is not None:
                 claim.release()
+
+    def write(self, batch: Batch, *, durable: bool = False) -> None:
+        """See `Transaction.write`. ``durable`` is LevelDB's ``sync``: an fsync of its log, once those before it are."""
+        if durable and self._unsynced:
+            self._sync_older_logs()
+        self._unsynced = True
+        self._write(batch, durable)
+        self._unsynced = not durable
+
+    @abstractmethod
+    def _write(self, batch: Batch, durable: bool) -> None:
+        """Write a batch."""
+
+    def _sync_older_logs(self) -> None:
+        """Sync the logs before the one that the next batch will go to, so that no power cut takes them alone."""
+        if sys.platform == "win32":
+            return  # there, LevelDB opens its files for itself alone
+        self._write([], False)  # if a new log is due, LevelDB begins it now
+        try:
+            for name in log_files(self._path)[:-1]:
+                with suppress(FileNotFoundError), open(os.path.join(self._path, name), "rb") as file:
+                    os.fsync(file.fileno())  # one that is not found is in a table by now, which LevelDB has synced
+        except OSError as error:
+            raise StorageError(f"cannot sync a log of the LevelDB store at {self._path!r}: {error}") from error
+
+    @contextmanager
+    def looked_at(self) -> Iterator[DirectoryBackend]:
+        """See `Backend.looked_at`: opening a directory changes its files, so this opens a copy of it.
+
+        LevelDB never changes a file that another of its files names. So the copy is made of links, where that can be,
+        and takes no time and no room.
+        """
+        folder, name = os.path.split(self._path)
+        with _claimed("look at", self._path), other_processes_kept_out("look at", self._path):
+            if not os.access(folder, os.W_OK):
+                folder = tempfile.gettempdir()
+            with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=folder) as copy:
+                try:
+                    for file in os.listdir(self._path):
+                        if _COPIED.fullmatch(file):
+                            _link(os.path.join(self._path, file), os.path.join(copy, file))
+                except OSError as error:
+                    raise cannot("look at", self._path, error) from error
+                other = type(self)(copy, **self._options)
+                try:
+                    other.open()
+                    other.amiss = [sentence.replace(copy, self._path) for sentence in other.amiss]
+                    yield other
+                except (StorageError, CorruptionError) as error:
+                    raise type(error)(str(error).replace(copy, self._path)) from error
+                finally:
+                    other.close()
 
     def exists(self) -> bool:
         """See `Backend.exists`. Whatever is in the way counts: ``open()`` says what is wrong with it."""
@@ -183,23 +302,38 @@ class DirectoryBackend(Backend):
         """What LevelDB tells of itself, as text: for each level its tables, their size, the work of its compactions."""
 
     @classmethod
-    def repair(cls, path: str | os.PathLike[str]) -> None:
+    def repair(
+        cls, path: str | os.PathLike[str], mend: Callable[[DirectoryBackend], object] = lambda backend: None
+    ) -> None:
         """Make a damaged store one that LevelDB opens, with what can still be read. Copy the directory first.
 
         LevelDB does not say what it could not save, and takes its log as it is: keys may be missing, older values may
-        be back, and damaged ones may be kept. The change log of a repaired SERVER store may have holes, which clients
-        pass over: let none sync with it, and load its records into a new store. What was replaced lies in ``lost``.
+        be back, and damaged ones may be kept. What was replaced lies in ``lost``. What that means for a server's log,
+        or a client's dirty changes, LevelDB cannot know: `treehub_level.blocking.repair` mends that too.
 
         Args:
             path: The directory. It must not be open.
+            mend: Called with the store, open, once LevelDB has repaired it. Until it returns, nobody else can open the
+                store: if this is interrupted, it must be done again.
 
         Raises:
             LockedError: It is open, in this process or another.
             StorageError: There is no LevelDB store in it, or it cannot be read or written.
         """
         backend = cls(path)
+        repairing = os.path.join(backend._path, _REPAIRING)
         with _claimed("repair", backend._path), other_processes_kept_out("repair", backend._path):
+            try:
+                open(repairing, "w").close()
+            except OSError as error:
+                raise cannot("repair", backend._path, error) from error
             backend._repair()
+        backend._open(repaired=True)
+        try:
+            mend(backend)
+        finally:
+            backend.close()
+        os.unlink(repairing)
 
     @classmethod
     def destroy(cls, path: str | os.PathLike[str]) -> None:
@@ -214,6 +348,8 @@ class DirectoryBackend(Backend):
         """
         backend = cls(path)
         with _claimed("destroy", backend._path):
+            with suppress(FileNotFoundError):
+                os.unlink(os.path.join(backend._path, _REPAIRING))
             backend._destroy()
 
 
@@ -246,9 +382,13 @@ def _claimed(verb: str, path: str) -> Iterator[None]:
         claim.release()
 
 
-def _check_files(path: str) -> None:
-    """Refuse a directory in which LevelDB would make a new store, and in which it would be out of place."""
+def _check_files(path: str, *, repaired: bool) -> None:
+    """Refuse a directory in which LevelDB would make a new store, or be out of place, or that is half repaired."""
     names = os.listdir(path)
+    if _REPAIRING in names and not repaired:
+        raise CorruptionError(
+            f"the repair of the LevelDB store at {path!r} was interrupted: run `treehub-level repair {path}` again"
+        )
     if not holds_store(path):
         if _holds_other_files(path):
             raise StorageError(
@@ -266,6 +406,13 @@ def holds_store(path: str) -> bool:
     """Whether a directory holds the files of a store, be it a damaged one."""
     names = os.listdir(path)
     return any(map(_ITS_OWN_FILE.fullmatch, names)) or ("LOCK" in names and any(map(_DATA_FILE.fullmatch, names)))
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one that has no links
+        shutil.copy2(source, target)
 
 
 def _holds_other_files(path: str) -> bool:

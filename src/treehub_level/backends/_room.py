@@ -11,11 +11,11 @@ A table is being made from a full buffer for as long as that buffer's log file e
 from __future__ import annotations
 
 import os
-import re
 from contextlib import suppress
 from typing import Final, Protocol
 
-_LOG_FILE: Final = re.compile(r"[0-9]+\.log")
+from ._history import log_files
+
 _MAX_LEVEL_0_TABLES: Final = 6
 #: LevelDB clips the size of its write buffer to this range.
 _MIN_BUFFER: Final = 64 * 1024
@@ -67,7 +67,7 @@ class Room:
         if self._compactions or (self._full_buffer and os.path.exists(self._full_buffer)):
             return
         with suppress(OSError):  # no room, then: writers go where they can wait
-            logs = sorted(filter(_LOG_FILE.fullmatch, os.listdir(self._directory)), key=lambda name: int(name[:-4]))
+            logs = log_files(self._directory)
             self._full_buffer = os.path.join(self._directory, logs[0]) if len(logs) > 1 else ""
             # Asked after the logs: while no table is being made, level 0 cannot grow.
             tables = int(self._database.property_value("leveldb.num-files-at-level0") or 0)

@@ -18,7 +18,7 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import ClassVar, Protocol
@@ -156,6 +156,8 @@ class Backend(ABC):
     supports: ClassVar[Supports]
     #: See `Transaction.incarnation`: an embedded store stays the same while it is open.
     incarnation: Hashable = None
+    #: What the last opening found amiss, and mended, a sentence each.
+    amiss: Sequence[str] = ()
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -217,6 +219,19 @@ class Backend(ABC):
         anything to find out.
         """
         return False
+
+    @contextmanager
+    def looked_at(self) -> Iterator[Backend]:
+        """Open the store for a block that reads only, so that nothing on disk changes. Called while closed.
+
+        Yields:
+            This backend, or another one of the same contents.
+        """
+        self.open()
+        try:
+            yield self
+        finally:
+            self.close()
 
     def exists(self) -> bool:
         """Whether ``open()`` would find a store, rather than make one. Called while closed."""

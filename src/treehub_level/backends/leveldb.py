@@ -15,8 +15,8 @@ class LevelDBBackend(DirectoryBackend):
 
     supports = Supports(persistent=True, inline_reads=True, guarded_get=True)
 
-    def _connect(self) -> _store_c.DB:
-        db = _store_c.DB(self._path, create_if_missing=True, **self._options)
+    def _connect(self, *, paranoid: bool) -> _store_c.DB:
+        db = _store_c.DB(self._path, create_if_missing=True, paranoid_checks=paranoid, **self._options)
         self._room = Room(self._path, self._options["write_buffer_size"])
         self._room.begin(db)
         return db
@@ -48,8 +48,7 @@ class LevelDBBackend(DirectoryBackend):
         snapshot: Snapshot = self._db.snapshot()
         return snapshot
 
-    def write(self, batch: Batch, *, durable: bool = False) -> None:
-        """See `Transaction.write`. ``durable`` is LevelDB's ``sync``: an fsync of its log."""
+    def _write(self, batch: Batch, durable: bool) -> None:
         self._db.write(batch, durable=durable)
         if self._room.wanted:  # so this is not the event loop
             self._room.look()

@@ -45,9 +45,10 @@ class PlyvelBackend(DirectoryBackend):
     def _door(self) -> _Door:
         return _Door(self._path)
 
-    def _connect(self) -> Any:
+    def _connect(self, *, paranoid: bool) -> Any:
+        options = {**self._vendor_options(), "paranoid_checks": paranoid}
         with self._door:
-            return _vendor.DB(os.fsencode(self._path), create_if_missing=True, **self._vendor_options())
+            return _vendor.DB(os.fsencode(self._path), create_if_missing=True, **options)
 
     def _repair(self) -> None:
         with self._door:
@@ -94,8 +95,7 @@ class PlyvelBackend(DirectoryBackend):
         with self._door:
             return _Snapshot(self._door, self._db.snapshot())
 
-    def write(self, batch: Batch, *, durable: bool = False) -> None:
-        """See `Transaction.write`. ``durable`` is LevelDB's ``sync``: an fsync of its log."""
+    def _write(self, batch: Batch, durable: bool) -> None:
         with self._door:
             changes = self._db.write_batch(sync=durable)
             put, delete = changes.put, changes.delete

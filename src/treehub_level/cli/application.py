@@ -94,6 +94,7 @@ for _command in (
     maintenance.compact,
     maintenance.upgrade,
     copying.copy,
+    maintenance.verify,
     maintenance.adopt,
     maintenance.repair,
     serving.serve,

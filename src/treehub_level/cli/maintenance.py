@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import enum
-import os
-from typing import Annotated, Final
+from typing import Annotated, Any
 
 import typer
 
 from .. import _core
 from ..backends import create
-from ..backends._directory import DirectoryBackend
-from ..blocking import Level
+from ..blocking import Level, Verification
+from ..blocking import repair as repair_store
 from ..blocking import upgrade as upgrade_store
+from ..blocking import verify as verify_store
 from ..types import Mode
 from .errors import CommandError
 from .options import Backend, Dir, JSONOutput, MetadataPrefix
 from .output import counted, print_json, print_line, print_table
 from .progress import progress_bar
 from .replication import log
-from .stores import found_mode, level_at
+from .stores import check_prefix, found_mode, level_at
 
 
 def info(
@@ -101,12 +101,37 @@ def upgrade(
         print_line(f"rewrote {counted(rewritten, 'change')}" if rewritten else "there was nothing to do")
 
 
-#: What to do with a repaired store, for each mode.
-_AFTER_REPAIR: Final = {
-    Mode.NORMAL: "look through it",
-    Mode.SERVER: "let no client sync with it, as its log may have holes; dump it, and load that into a new server",
-    Mode.CLIENT: "sync a new client, and write there what `treehub-level dirty` lists here",
-}
+def verify(
+    directory: Dir,
+    as_json: JSONOutput = False,
+    backend: Backend = "leveldb",
+    metadata_prefix: MetadataPrefix = "!",
+) -> None:
+    """Look at every row of a store, and say what is wrong: exit code 1 if anything is. Nothing on disk is changed."""
+    check_prefix(metadata_prefix)
+    if not create(backend, directory, {}).exists():
+        raise CommandError(f"there is no store at {directory}", code="CLI_NO_STORE")
+    result = verify_store(directory, backend=backend, prefix=metadata_prefix)
+    if as_json:
+        print_json(_verification(result))
+    else:
+        _print_verification(directory, result)
+    if not result.ok:
+        raise typer.Exit(1)
+
+
+def _verification(result: Verification) -> dict[str, Any]:
+    mode = result.mode and result.mode.value
+    return {"ok": result.ok, "mode": mode, "found": result.found, "faults": result.faults}
+
+
+def _print_verification(directory: str, result: Verification) -> None:
+    print_line(f"{directory} is a {result.mode.value} store" if result.mode else f"{directory} cannot be opened")
+    for sentence in result.found:
+        print_line(f"  {sentence}")
+    print_line("nothing is wrong" if result.ok else f"{counted(len(result.faults), 'fault')}:")
+    for sentence in result.faults:
+        print_line(f"  {sentence}")
 
 
 def repair(
@@ -116,16 +141,17 @@ def repair(
     metadata_prefix: MetadataPrefix = "!",
 ) -> None:
     """Make a damaged LevelDB store one that opens, with what can still be read. It cannot be undone: copy it first."""
-    damaged = create(backend, directory, {})
-    if not isinstance(damaged, DirectoryBackend):
-        raise CommandError(f"the backend {backend!r} cannot repair a store", code="CLI_NO_REPAIR")
-    damaged.repair(directory)
-    mode = found_mode(directory, backend=backend, prefix=metadata_prefix) or Mode.NORMAL
+    check_prefix(metadata_prefix)
+    result = repair_store(directory, backend=backend, prefix=metadata_prefix)
     if as_json:
-        print_json({"mode": mode.value})
+        print_json({"mode": result.mode.value, "done": result.done, "verified": _verification(result.verification)})
     else:
-        print_line(f"{directory} opens again, as a {mode.value} store; records may be lost, and older values be back")
-        print_line(f"{_AFTER_REPAIR[mode]}; what was replaced is in {os.path.join(directory, 'lost')}")
+        print_line(f"{directory} opens again; records may be lost, and older values be back")
+        for sentence in result.done:
+            print_line(f"  {sentence}")
+        _print_verification(directory, result.verification)
+    if not result.verification.ok:
+        raise typer.Exit(1)
 
 
 class Adopted(enum.Enum):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from .. import _core
 from ..blocking import Level, stored_mode
 from ..types import Mode
 from .errors import CommandError
@@ -38,7 +39,17 @@ def found_mode(name: str, *, backend: str, prefix: str) -> Mode | None:
         typer.BadParameter: A prefix that cannot be one.
         LevelError: The store cannot be looked at.
     """
+    check_prefix(prefix)
+    return stored_mode(name, backend=backend, prefix=prefix)
+
+
+def check_prefix(prefix: str) -> None:
+    """Refuse what cannot be the prefix of a store's metadata.
+
+    Raises:
+        typer.BadParameter: A prefix that cannot be one.
+    """
     try:
-        return stored_mode(name, backend=backend, prefix=prefix)
+        _core.KeySpace(prefix)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--metadata-prefix") from error
