@@ -32,8 +32,9 @@ _MIB: Final = 1024 * 1024
 #: Bytes of pages that the connection that writes keeps in memory, and each that reads.
 _WRITER_CACHE: Final = 64 * _MIB
 _READER_CACHE: Final = 8 * _MIB
-#: Pages of the log after which they are copied to where they belong, and bytes of the log that are kept on disk then.
-_CHECKPOINT_PAGES: Final = 4000
+#: Pages of the log, of 4 KiB, after which they are copied to where they belong: 64 MiB, so that a page that is written
+#: again and again is copied once. And bytes of the log that are kept on disk then.
+_CHECKPOINT_PAGES: Final = 16_000
 _LOG_KEPT: Final = 64 * _MIB
 #: Pages that a compaction gives back at a time: other writers have their turns between.
 _VACUUM_PAGES: Final = 500
@@ -49,7 +50,8 @@ class SQLiteBackend(Backend):
     Several processes of one machine may open it at once. Never on a network file system: SQLite's processes share
     memory there that machines cannot share, and its locks are not to be relied on; serve the store over HTTP instead.
     To restore a file, close it in every process first: one that is replaced under an open level has a log that does
-    not fit it, and is not written any more. A copy is made by ``sqlite3 NAME ".backup COPY"``, or of all three files while nobody has it open.
+    not fit it, and is not written any more. A copy is made by ``sqlite3 NAME ".backup COPY"``, or of the file while
+    nobody has it open.
 
     A snapshot, or a scan, that is held for long keeps the log from being emptied: it grows by what is written.
 
@@ -99,7 +101,8 @@ class SQLiteBackend(Backend):
                 writer.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
                 writer.execute(f"PRAGMA journal_size_limit = {_LOG_KEPT}")
                 self._make(writer)
-                _sync_folder(self._path)
+                if os.name == "posix":  # the names of the file and its log; Windows sees to that itself
+                    _sync(os.path.dirname(self._path), os.O_RDONLY)
                 self._file = self._stat()
                 self._writer = writer
 
@@ -259,13 +262,16 @@ class SQLiteBackend(Backend):
             transaction.write(batch, durable=durable)
 
     def _commit(self, writer: sqlite3.Connection, batch: Batch, durable: bool) -> None:
-        # sqlite3 takes a bytearray as it is, and looks for an adapter for each bytes: that takes longer than the copy.
-        changes = {key: None if value is None else bytearray(value) for key, value in batch}
+        puts = dict(batch)
+        deletes = [key for key, value in puts.items() if value is None]
+        for key in deletes:
+            del puts[key]
+        # In order of the keys, so that those which share a page lie side by side. As bytearrays, since sqlite3 looks
+        # for an adapter for each bytes, which takes longer than a copy.
+        rows = ((bytearray(key), bytearray(puts[key] or b"")) for key in sorted(puts))
         with self._failing("write to"):
-            # In order of their keys, those that share a page lie side by side.
-            puts = [(bytearray(key), value) for key, value in sorted(changes.items()) if value is not None]
-            writer.executemany(_PUT, puts)
-            writer.executemany(_DELETE, [(key,) for key, value in changes.items() if value is None])
+            writer.executemany(_PUT, rows)
+            writer.executemany(_DELETE, ((key,) for key in deletes))
             writer.execute("COMMIT")
         if durable:
             self._sync_log()
@@ -277,11 +283,7 @@ class SQLiteBackend(Backend):
         it. What has left the log meanwhile is on the disk already, as ``synchronous = NORMAL`` promises.
         """
         try:
-            descriptor = os.open(self._path + "-wal", os.O_RDWR)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            _sync(self._path + "-wal", os.O_RDWR)
         except OSError as error:
             raise CommitUnknownError(
                 f"{self._path!r} was written, and the disk did not confirm it: a power cut may undo that ({error})"
@@ -290,7 +292,7 @@ class SQLiteBackend(Backend):
     def _check_file(self) -> None:
         if self._stat() != self._file:
             raise StorageError(
-                f"cannot write to {self._path!r}: the file was replaced while it was open, and its log does not fit it. "
+                f"cannot write to {self._path!r}: the file was replaced while it was open: its log does not fit. "
                 f"Close it everywhere, remove {os.path.basename(self._path) + '-wal'!r}, and put the file there again"
             )
 
@@ -417,14 +419,12 @@ def _check_path(path: str) -> None:
         raise StorageError(f"cannot open {path!r}: there is no folder {folder!r}; make it first")
 
 
-def _sync_folder(path: str) -> None:
-    """Bring the names of the file and its log to the disk. Windows does so itself."""
-    if os.name == "posix":
-        descriptor = os.open(os.path.dirname(path), os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+def _sync(path: str, flags: int) -> None:
+    descriptor = os.open(path, flags)
+    try:
+        getattr(os, "fdatasync", os.fsync)(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _roll_back(connection: sqlite3.Connection) -> None:
