@@ -191,7 +191,7 @@ def test_a_callable_that_takes_any_option_gets_them_all() -> None:
     assert given == {"anything": 1}
 
 
-@pytest.mark.parametrize("made", [None, "memory", object(), MemoryBackend], ids=repr)
+@pytest.mark.parametrize("made", [None, "memory", object, MemoryBackend], ids=repr)
 def test_a_callable_that_returns_no_backend_is_a_type_error(made: Any) -> None:
     with pytest.raises(TypeError, match="must return a treehub_level Backend, not"):
         create(lambda name: made, "label", {})

@@ -39,7 +39,7 @@ def refusal(stores: Stores) -> Any:
 
 # --------------------------------------------------------------------------------------------------- keys
 
-WRONG_TYPE_KEYS = [None, 5, 1.5, True, b"a", ["a"], ("a",), object()]
+WRONG_TYPE_KEYS = [None, 5, 1.5, True, b"a", ["a"], ("a",), object]
 SYNC_KEYS = {
     "empty": "",
     "the prefix": "!",

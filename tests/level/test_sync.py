@@ -264,7 +264,7 @@ async def test_a_client_is_no_server(client: Any, other: Any) -> None:
     assert await client.dirty() == [["a", 1]]
 
 
-@pytest.mark.parametrize("server", [None, 5, "server", object()], ids=repr)
+@pytest.mark.parametrize("server", [None, 5, "server", object], ids=repr)
 async def test_what_cannot_exchange_is_refused(client: Any, server: Any) -> None:
     with pytest.raises((TypeError, AttributeError), match="exchange"):
         await client.sync(server)
