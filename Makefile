@@ -16,6 +16,8 @@ SOURCES := $(shell find src -name '*.py' -o -name '*.pyi' -o -name '*.pyx' -o -n
 
 AS_ROOT := $(if $(filter-out 0,$(shell id -u)),sudo -n)
 
+ON_ALL_CORES := --numprocesses=auto --dist=worksteal
+
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .PHONY: bench clean demo help lint test wheel
@@ -47,8 +49,8 @@ demo: $(PACKAGE)
 
 # Coverage is measured with the compiled core: that run has the tests that hold both cores side by side.
 test: $(PACKAGE)
-	TREEHUB_LEVEL_CORE=python $(BIN)/python -m pytest -m 'not once'
-	TREEHUB_LEVEL_CORE=c $(BIN)/coverage run -m pytest
+	TREEHUB_LEVEL_CORE=python $(BIN)/python -m pytest $(ON_ALL_CORES) -m 'not once'
+	TREEHUB_LEVEL_CORE=c $(BIN)/python -m pytest $(ON_ALL_CORES) --cov --cov-report=
 	$(BIN)/coverage report
 
 lint: $(PACKAGE)
