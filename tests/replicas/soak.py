@@ -40,7 +40,7 @@ LIVE: Final = 10
 _PATIENCE: Final = 120.0
 
 #: One of each.
-EACH: Final = ("kill", "freeze", "stop the database", "copy", "kill the database", "freeze", "restore", "kill")
+EACH: Final = ("copy", "kill", "freeze", "stop the database", "kill the database", "restore")
 _WEIGHTS: Final = {"kill": 4, "freeze": 4, "stop the database": 2, "kill the database": 2, "copy": 1, "restore": 1}
 
 
@@ -171,12 +171,13 @@ class Soak:
 
     async def _restore(self) -> None:
         """Replicas go on as if nothing were, and one of them sleeps through it."""
+        await _until(lambda: any(client.is_ahead_of_backup for client in self._clients))
         sleeper = self._rng.choice(self._replicas)
         sleeper.freeze()
         await asyncio.to_thread(self._database.stop)
-        ended = {client: client.ended for client in self._clients}
-        # The first `sync` to end may have begun before, and have got its reply: the next one cannot.
-        await _until(lambda: all(client.is_live or client.ended >= ended[client] + 2 for client in self._clients))
+        # What is under way may have got its reply already. What begins now cannot get one.
+        begun = {client: client.begun for client in self._clients}
+        await _until(lambda: all(client.is_live or client.ended >= begun[client] for client in self._clients))
         self._lost |= await asyncio.to_thread(self._read_aside)
         for client in self._clients:
             await client.note_restore()
