@@ -338,6 +338,14 @@ def test_a_cursor_left_open_in_a_transaction_does_not_end_the_writing(opened: Ca
     assert second.get(b"a") == b"4"
 
 
+def test_a_block_that_raises_after_it_wrote_has_written_nothing(opened: Callable[..., SQLiteBackend]) -> None:
+    backend = opened()
+    with pytest.raises(ArithmeticError), backend.exclusive() as transaction:
+        transaction.write([(b"k", b"1")], durable=True)
+        raise ArithmeticError
+    assert backend.get(b"k") is None
+
+
 def test_a_durable_write_syncs_the_log(path: Path, opened: Callable[..., SQLiteBackend]) -> None:
     backend = opened()
     with mock.patch.object(sqlite, "_sync") as sync:
