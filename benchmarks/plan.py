@@ -34,7 +34,7 @@ class Contender:
         label: What the row is called. It says how the work differs, where it does.
         workload: The name in `benchmarks.workloads.WORKLOADS`.
         core: The core of its process; empty for the best that is installed.
-        engine: What opens LevelDB: ``"leveldb"`` is the package's own engine. Empty where the workload opens no level.
+        engine: The backend: ``"leveldb"`` is the package's own engine. Empty where the workload opens no level.
         peer: What it is made from, if that is not Python.
         share: How many of the records asked for are used: fewer for what would take minutes. Rates are per record.
         target: How many times as fast as this one the first contender of the comparison is to be.
@@ -143,6 +143,21 @@ PLAN: dict[str, tuple[Comparison, ...]] = {
                 _node("fillbatch_treehub_tuned", "the same, our LevelDB options"),
                 _node("fillbatch_classic", "classic-level, no log"),
                 _node("fillbatch_pouchdb", "PouchDB bulkDocs", share=_SLOW),
+            ),
+        ),
+        Comparison(
+            "fillbatch into SQLite",
+            (
+                Contender("core=c on SQLite", "fillbatch", "c", "sqlite"),
+                Contender("the same on LevelDB", "fillbatch", "c", "leveldb", target=_times(0.5)),
+                Contender("sqlite3 alone, entries given", "fillbatch_sqlite"),
+            ),
+        ),
+        Comparison(
+            "fillbatch into SQLite, keys in order",
+            (
+                Contender("core=c on SQLite", "fillbatch_in_order", "c", "sqlite"),
+                Contender("the same on LevelDB", "fillbatch_in_order", "c", "leveldb"),
             ),
         ),
     ),

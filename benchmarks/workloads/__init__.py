@@ -1,6 +1,6 @@
 """What is measured. A workload prepares itself once, and then measures itself as often as it is asked."""
 
-from . import building, lag, network, others, plyvel_alone, reading, replicating, writing
+from . import building, lag, network, others, plyvel_alone, reading, replicating, sqlite_alone, writing
 from .common import NotInstalledError, Workload
 
 __all__ = ["WORKLOADS", "NotInstalledError"]
@@ -13,5 +13,6 @@ WORKLOADS: dict[str, Workload] = {
     **network.WORKLOADS,
     **lag.WORKLOADS,
     **plyvel_alone.WORKLOADS,
+    **sqlite_alone.WORKLOADS,
     **others.WORKLOADS,
 }

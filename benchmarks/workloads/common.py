@@ -44,6 +44,10 @@ def engine_class(name: str) -> type[Backend]:
             from treehub_level.backends.plyvel import PlyvelBackend
 
             return PlyvelBackend
+        if name == "sqlite":
+            from treehub_level.backends.sqlite import SQLiteBackend
+
+            return SQLiteBackend
         from treehub_level.backends.leveldb import LevelDBBackend
     except ImportError as error:
         raise NotInstalledError(str(error)) from error
@@ -84,6 +88,11 @@ def batches(items: Iterable[T], size: int = BATCH) -> Iterator[list[T]]:
 def puts(records: int) -> list[list[Put]]:
     """The batches that fill a store."""
     return list(batches(Put(key, value) for key, value in make_records(records)))
+
+
+def puts_in_order(records: int) -> list[list[Put]]:
+    """The same, in the order of their keys."""
+    return list(batches(Put(key, value) for key, value in sorted(make_records(records), key=lambda pair: pair[0])))
 
 
 def asked_keys(records: int, *, among: int) -> list[str]:

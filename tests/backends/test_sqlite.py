@@ -6,8 +6,9 @@ import os
 import sqlite3
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -38,19 +39,14 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def opened(path: Path) -> Iterator[Callable[..., SQLiteBackend]]:
+def make() -> type[SQLiteBackend]:
+    return SQLiteBackend
+
+
+@pytest.fixture
+def opened(opened: Callable[..., SQLiteBackend], path: Path) -> Callable[..., SQLiteBackend]:
     """Opens backends over the one file, and closes them at the end."""
-    made: list[SQLiteBackend] = []
-
-    def open_(**options: Any) -> SQLiteBackend:
-        backend = SQLiteBackend(path, **options)
-        made.append(backend)
-        backend.open()
-        return backend
-
-    yield open_
-    for backend in made:
-        backend.close()
+    return partial(opened, path)
 
 
 def bare(path: Path) -> closing[sqlite3.Connection]:

@@ -12,7 +12,7 @@ from typing import ClassVar
 import pytest
 
 from ..backends.base import Backend
-from ._support import closing, rows, write
+from ._support import closing, count_up, rows, write
 
 #: Makes a backend that is not open. Where ``supports.persistent``, all that it makes are of one store.
 BackendFactory = Callable[[], Backend]
@@ -42,17 +42,8 @@ class SharedStores:
 
     def test_writers_of_a_shared_store_take_turns(self, backend: Backend, second: Backend) -> None:
         turns = 25
-
-        def count(own: Backend) -> None:
-            for _ in range(turns):
-                with own.exclusive() as transaction:
-                    before = int(transaction.get(b"count") or b"0")
-                    turn.wait(0.0005)  # never set: it gives way to whoever is not kept out
-                    transaction.write([(b"count", b"%d" % (before + 1))])
-
-        turn = threading.Event()
         with ThreadPoolExecutor(2) as pool:
-            for counted in [pool.submit(count, own) for own in (backend, second)]:
+            for counted in [pool.submit(count_up, own, turns) for own in (backend, second)]:
                 counted.result(self.patience)
         assert backend.get(b"count") == second.get(b"count") == b"%d" % (2 * turns)
 

@@ -34,6 +34,7 @@ from ._support import (
     apply,
     assert_not_open,
     closing,
+    count_up,
     keys,
     model_rows,
     random_batch,
@@ -423,17 +424,8 @@ class BackendConformance(SharedStores):
 
     def test_writers_take_turns(self, backend: Backend) -> None:
         writers, turns = 4, 25
-
-        def count() -> None:
-            for _ in range(turns):
-                with backend.exclusive() as transaction:
-                    before = int(transaction.get(b"count") or b"0")
-                    turn.wait(0.0005)  # never set: it gives way to whoever is not kept out
-                    transaction.write([(b"count", b"%d" % (before + 1))])
-
-        turn = threading.Event()
         with ThreadPoolExecutor(writers) as pool:
-            for counted in [pool.submit(count) for _ in range(writers)]:
+            for counted in [pool.submit(count_up, backend, turns) for _ in range(writers)]:
                 counted.result(self.patience)
         assert backend.get(b"count") == b"%d" % (writers * turns)
 
