@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -51,3 +52,15 @@ def table(postgres_url: str) -> Iterator[Table]:
     table = Table(postgres_url, f"test_{os.getpid()}_{next(_NUMBERS)}")
     yield table
     table.drop()
+
+
+@pytest.fixture
+def shared_folder() -> Iterator[Path]:
+    """A folder that others may enter, as pytest's own may not be."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        yield Path(folder)
+        for parent, _, files in os.walk(folder):
+            os.chmod(parent, 0o755)
+            for file in files:
+                os.chmod(Path(parent, file), 0o644)

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from treehub_level.backends import create
 from treehub_level.backends._directory import DirectoryBackend
 
@@ -69,3 +71,21 @@ def run_python(script: str, *arguments: object) -> str:
     )
     assert run.returncode == 0, run.stderr
     return run.stdout.strip()
+
+
+#: A user without any rights.
+NOBODY = 65534
+
+needs_users = pytest.mark.skipif(not hasattr(os, "geteuid"), reason="this system has no users to deny anything to")
+
+
+class AsNobody:
+    """Root is denied nothing, so it does not stay root; others stay who they are."""
+
+    def __enter__(self) -> None:
+        self._user = os.geteuid()
+        if self._user == 0:
+            os.seteuid(NOBODY)
+
+    def __exit__(self, *exception: object) -> None:
+        os.seteuid(self._user)

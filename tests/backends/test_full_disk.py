@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from backends.directories import contents, run_python
+from backends.directories import AsNobody, contents, needs_users, run_python
 
 from treehub_level import StorageError, blocking
 
 pytestmark = pytest.mark.once
-
-NOBODY = 65534
 
 #: How a disk is full: files may not grow beyond a limit (EFBIG; anybody can set it), or ballast fills it (ENOSPC).
 DISK = """
@@ -54,10 +49,11 @@ def fails(call, *arguments):
 def intact():
     return level.cid >= written and all(level.get(f"{number:04}") == str(number) * 5000 for number in range(written))
 
-level = blocking.Level(path, backend=engine, mode=Level.SERVER, durable=True, compression=None)
+options = {} if engine == "sqlite" else {"compression": None}
+level = blocking.Level(path, backend=engine, mode=Level.SERVER, durable=True, **options)
 """
 
-WRITING = """
+FILLING = """
 with level:
     fill_the_disk(400_000)
     written = 0
@@ -69,7 +65,11 @@ with level:
     fails(fill)
     assert 0 < written < 1000
     assert intact()
-    mend()
+    mend()"""
+
+WRITING = (
+    FILLING
+    + """
     assert "refuses writes" in fails(level.put, "k", 1)
     assert intact()
 with level:
@@ -79,6 +79,7 @@ with level:
     assert intact() and level.get("k") == 1
 print("nothing lost")
 """
+)
 
 OPENING = """
 written = 50
@@ -97,6 +98,18 @@ with level:
 print("nothing lost")
 """
 
+#: An engine that undoes what failed can go on.
+GOING_ON = (
+    FILLING
+    + """
+    level.put("k", 1)
+    assert intact() and level.cid == written + 1
+with level:
+    assert intact() and level.get("k") == 1
+print("nothing lost")
+"""
+)
+
 SCRIPTS = pytest.mark.parametrize("script", [WRITING, OPENING], ids=["writing", "opening"])
 
 
@@ -108,6 +121,10 @@ def test_a_file_that_may_not_grow_is_a_storage_error_and_loses_nothing(engine: s
 
 @SCRIPTS
 def test_a_full_disk_is_a_storage_error_and_loses_nothing(engine: str, tmp_path: Path, script: str) -> None:
+    on_a_full_disk(engine, tmp_path, script)
+
+
+def on_a_full_disk(engine: str, tmp_path: Path, script: str) -> None:
     inside = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o size=3m tmpfs "$0" && exec "$@"', str(tmp_path)]
     if not shutil.which("unshare") or subprocess.run([*inside, "true"], capture_output=True, check=False).returncode:
         pytest.skip("only root may mount a small disk; test_a_file_that_may_not_grow stands in for it")
@@ -118,33 +135,6 @@ def test_a_full_disk_is_a_storage_error_and_loses_nothing(engine: str, tmp_path:
         check=False,
     )
     assert run.stdout.strip() == "nothing lost", run.stderr
-
-
-needs_users = pytest.mark.skipif(not hasattr(os, "geteuid"), reason="this system has no users to deny anything to")
-
-
-class AsNobody:
-    """Root is denied nothing, so it does not stay root; others stay who they are."""
-
-    def __enter__(self) -> None:
-        self._user = os.geteuid()
-        if self._user == 0:
-            os.seteuid(NOBODY)
-
-    def __exit__(self, *exception: object) -> None:
-        os.seteuid(self._user)
-
-
-@pytest.fixture
-def shared_folder() -> Iterator[Path]:
-    """A folder that others may enter, as pytest's own may not be."""
-    with tempfile.TemporaryDirectory() as folder:
-        os.chmod(folder, 0o755)
-        yield Path(folder)
-        for parent, _, files in os.walk(folder):
-            os.chmod(parent, 0o755)
-            for file in files:
-                os.chmod(Path(parent, file), 0o644)
 
 
 @needs_users
@@ -171,3 +161,12 @@ def test_a_store_that_may_not_be_made_is_a_storage_error(engine: str, shared_fol
         blocking.Level(shared_folder / "store", backend=engine).open()
     assert repr(str(shared_folder / "store")) in str(caught.value)
     assert list(shared_folder.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on the size of files")
+def test_sqlite_goes_on_when_its_file_may_grow_again(tmp_path: Path) -> None:
+    assert run_python(DISK + GOING_ON, "sqlite", tmp_path / "store", "file") == "nothing lost"
+
+
+def test_sqlite_goes_on_when_the_disk_has_room_again(tmp_path: Path) -> None:
+    on_a_full_disk("sqlite", tmp_path, GOING_ON)

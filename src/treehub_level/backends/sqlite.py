@@ -32,8 +32,9 @@ _MIB: Final = 1024 * 1024
 #: Bytes of pages that the connection that writes keeps in memory, and each that reads.
 _WRITER_CACHE: Final = 64 * _MIB
 _READER_CACHE: Final = 8 * _MIB
-#: Pages of the log after which they are copied to where they belong, and bytes of the log that are kept on disk then.
-_CHECKPOINT_PAGES: Final = 4000
+#: Pages of the log, of 4 KiB, after which they are copied to where they belong: 64 MiB, so that a page that is written
+#: again and again is copied once. And bytes of the log that are kept on disk then.
+_CHECKPOINT_PAGES: Final = 16_000
 _LOG_KEPT: Final = 64 * _MIB
 #: Pages that a compaction gives back at a time: other writers have their turns between.
 _VACUUM_PAGES: Final = 500
@@ -48,8 +49,9 @@ class SQLiteBackend(Backend):
 
     Several processes of one machine may open it at once. Never on a network file system: SQLite's processes share
     memory there that machines cannot share, and its locks are not to be relied on; serve the store over HTTP instead.
-    To restore a file, close it in every process first: one that is replaced under an open level is not written to any
-    more. A copy is made by ``sqlite3 NAME ".backup COPY"``, or of all three files while nobody has it open.
+    To restore a file, close it in every process first: one that is replaced under an open level has a log that does
+    not fit it, and is not written any more. A copy is made by ``sqlite3 NAME ".backup COPY"``, or of the file while
+    nobody has it open.
 
     A snapshot, or a scan, that is held for long keeps the log from being emptied: it grows by what is written.
 
@@ -99,25 +101,25 @@ class SQLiteBackend(Backend):
                 writer.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
                 writer.execute(f"PRAGMA journal_size_limit = {_LOG_KEPT}")
                 self._make(writer)
-                _sync_folder(self._path)
+                if os.name == "posix":  # the names of the file and its log; Windows sees to that itself
+                    _sync(os.path.dirname(self._path), os.O_RDONLY)
                 self._file = self._stat()
                 self._writer = writer
 
     def _make(self, writer: sqlite3.Connection) -> None:
         """Make the table, unless it is there."""
         # Another program's database is left as it is: WAL mode would stay with it.
-        if not self._is_ours(writer):
+        with _transaction(writer, "DEFERRED"):
+            found = self._is_ours(writer)
+        if not found:
             writer.execute("PRAGMA auto_vacuum = INCREMENTAL")
         self._use_wal(writer)
-        writer.execute("BEGIN IMMEDIATE")
-        try:
+        with _transaction(writer, "IMMEDIATE"):
             if not self._is_ours(writer):  # two processes may make one store at the same moment
                 writer.execute(_TABLE)
                 writer.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                writer.execute(f"PRAGMA user_version = {FORMAT}")
+            writer.execute(f"PRAGMA user_version = {FORMAT}")  # always: a file that may not be written says so here
             writer.execute("COMMIT")
-        finally:
-            _roll_back(writer)
 
     def _is_ours(self, connection: sqlite3.Connection) -> bool:
         """Whether the database is one of ours; ``False`` if there is nothing in it yet.
@@ -248,27 +250,20 @@ class SQLiteBackend(Backend):
                 with self._failing("write to"):
                     writer.execute("BEGIN IMMEDIATE")
                 self._check_file()
-                with closing(_Transaction(self, writer)) as transaction:
+                with closing(_Transaction(writer, self)) as transaction:
                     yield transaction
+                if transaction.has_written:
+                    with self._failing("write to"):
+                        writer.execute("COMMIT")
             finally:
                 _roll_back(writer)
+            if transaction.durable:
+                self._sync_log()
 
     def write(self, batch: Batch, *, durable: bool = False) -> None:
         """Write in a transaction of its own."""
         with self.exclusive() as transaction:
             transaction.write(batch, durable=durable)
-
-    def _commit(self, writer: sqlite3.Connection, batch: Batch, durable: bool) -> None:
-        # sqlite3 takes a bytearray as it is, and looks for an adapter for each bytes: that takes longer than the copy.
-        changes = {key: None if value is None else bytearray(value) for key, value in batch}
-        with self._failing("write to"):
-            # In order of their keys, those that share a page lie side by side.
-            puts = [(bytearray(key), value) for key, value in sorted(changes.items()) if value is not None]
-            writer.executemany(_PUT, puts)
-            writer.executemany(_DELETE, [(key,) for key, value in changes.items() if value is None])
-            writer.execute("COMMIT")
-        if durable:
-            self._sync_log()
 
     def _sync_log(self) -> None:
         """Bring to the disk what was committed: what ``PRAGMA synchronous = FULL`` does at the end of a commit.
@@ -277,11 +272,7 @@ class SQLiteBackend(Backend):
         it. What has left the log meanwhile is on the disk already, as ``synchronous = NORMAL`` promises.
         """
         try:
-            descriptor = os.open(self._path + "-wal", os.O_RDWR)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            _sync(self._path + "-wal", os.O_RDWR)
         except OSError as error:
             raise CommitUnknownError(
                 f"{self._path!r} was written, and the disk did not confirm it: a power cut may undo that ({error})"
@@ -290,7 +281,8 @@ class SQLiteBackend(Backend):
     def _check_file(self) -> None:
         if self._stat() != self._file:
             raise StorageError(
-                f"cannot write to {self._path!r}: the file was replaced since it was opened. Close it and open it again"
+                f"cannot write to {self._path!r}: the file was replaced while it was open: its log does not fit. "
+                f"Close it everywhere, remove {os.path.basename(self._path) + '-wal'!r}, and put the file there again"
             )
 
     def _stat(self) -> tuple[int, int]:
@@ -317,7 +309,7 @@ class SQLiteBackend(Backend):
         """
         more = True
         while more:
-            with self.exclusive() as transaction, self._failing("compact"):
+            with self.exclusive() as transaction:
                 more = transaction.give_pages_back(_VACUUM_PAGES)
         with self._failing("write to"), closing(self._connect("rw", 0, timeout=0)) as connection:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -349,20 +341,32 @@ class _Transaction(View):
 
     incarnation = None
 
-    def __init__(self, backend: SQLiteBackend, writer: sqlite3.Connection) -> None:
+    def __init__(self, writer: sqlite3.Connection, backend: SQLiteBackend) -> None:
         super().__init__(writer, backend._path, lambda writer: None)
         self._backend = backend
+        self.has_written = self.durable = False
 
     def write(self, batch: Batch, *, durable: bool = False) -> None:
         """See `base.Transaction.write`."""
-        self._backend._commit(self._connection, batch, durable)
+        puts = dict(batch)
+        deletes = [key for key, value in puts.items() if value is None]
+        for key in deletes:
+            del puts[key]
+        # In order of the keys, so that those which share a page lie side by side. As bytearrays, since sqlite3 looks
+        # for an adapter for each bytes, which takes longer than a copy.
+        rows = ((bytearray(key), bytearray(puts[key] or b"")) for key in sorted(puts))
+        with self._backend._failing("write to"):
+            self._connection.executemany(_PUT, rows)
+            self._connection.executemany(_DELETE, ((key,) for key in deletes))
+        self.has_written, self.durable = True, durable
 
     def give_pages_back(self, count: int) -> bool:
         """Cut so many free pages off the file, and tell whether there are more."""
-        before = self._free_pages()
-        self._connection.execute(f"PRAGMA incremental_vacuum({count})").fetchall()
-        after = self._free_pages()
-        self._connection.execute("COMMIT")
+        with self._backend._failing("compact"):
+            before = self._free_pages()
+            self._connection.execute(f"PRAGMA incremental_vacuum({count})").fetchall()
+            after = self._free_pages()
+        self.has_written = True
         return 0 < after < before
 
     def _free_pages(self) -> int:
@@ -416,20 +420,28 @@ def _check_path(path: str) -> None:
         raise StorageError(f"cannot open {path!r}: there is no folder {folder!r}; make it first")
 
 
-def _sync_folder(path: str) -> None:
-    """Bring the names of the file and its log to the disk. Windows does so itself."""
-    if os.name == "posix":
-        descriptor = os.open(os.path.dirname(path), os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+def _sync(path: str, flags: int) -> None:
+    descriptor = os.open(path, flags)
+    try:
+        getattr(os, "fdatasync", os.fsync)(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _roll_back(connection: sqlite3.Connection) -> None:
     if connection.in_transaction:
         with suppress(sqlite3.Error):  # it says so where SQLite has rolled back itself
             connection.execute("ROLLBACK")
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection, kind: str) -> Iterator[None]:
+    """Begin one, and roll it back unless it is committed."""
+    try:
+        connection.execute(f"BEGIN {kind}")
+        yield
+    finally:
+        _roll_back(connection)
 
 
 @contextmanager

@@ -1,0 +1,1 @@
+"""Processes that share one store: run as ``python -m tests.sharing.writers``."""
