@@ -7,7 +7,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
+import pytest
+
 from ..backends.base import Backend, Batch, Entry, Reader, Row
+from ..errors import NotOpenError
 
 #: Where order, prefixes and bounds go wrong: the empty key, both ends of the alphabet, keys that begin with others.
 EDGES = [
@@ -66,6 +69,20 @@ def write(backend: Backend, batch: Batch, *, durable: bool = False) -> None:
     """Write as the engine does."""
     with backend.exclusive() as transaction:
         transaction.write(batch, durable=durable)
+
+
+def assert_not_open(backend: Backend) -> None:
+    """Whatever reads or writes is refused."""
+    with pytest.raises(NotOpenError):
+        backend.get(b"k")
+    with pytest.raises(NotOpenError):
+        backend.get_many([b"k"])
+    with pytest.raises(NotOpenError):
+        backend.scan(None, None)
+    with pytest.raises(NotOpenError):
+        backend.snapshot()
+    with pytest.raises(NotOpenError):
+        write(backend, [(b"k", b"v")])
 
 
 def rows(

@@ -31,6 +31,7 @@ from ._support import (
     EDGES,
     FailingBatch,
     apply,
+    assert_not_open,
     closing,
     keys,
     model_rows,
@@ -80,13 +81,13 @@ class BackendConformance:
         assert isinstance(backend_factory().supports, Supports)
 
     def test_before_it_was_opened_it_refuses_to_read_and_write(self, backend_factory: BackendFactory) -> None:
-        _assert_not_open(backend_factory())
+        assert_not_open(backend_factory())
 
     def test_once_closed_it_refuses_to_read_and_write(self, backend_factory: BackendFactory) -> None:
         backend = backend_factory()
         backend.open()
         backend.close()
-        _assert_not_open(backend)
+        assert_not_open(backend)
 
     def test_a_get_while_it_closes_finds_the_value_or_is_refused_if_it_guards_that(
         self, backend_factory: BackendFactory
@@ -175,7 +176,7 @@ class BackendConformance:
         with pytest.raises(StorageError) as caught:
             unusable.open()
         assert unusable.name in str(caught.value)
-        _assert_not_open(unusable)
+        assert_not_open(unusable)
 
     # ------------------------------------------------------------------------------------- single values
 
@@ -496,16 +497,3 @@ class BackendConformance:
         write(backend, [(b"k", random.Random(2).randbytes(100_000))], durable=True)
         size = backend.size_on_disk()
         assert size is None or size >= 100_000
-
-
-def _assert_not_open(backend: Backend) -> None:
-    with pytest.raises(NotOpenError):
-        backend.get(b"k")
-    with pytest.raises(NotOpenError):
-        backend.get_many([b"k"])
-    with pytest.raises(NotOpenError):
-        backend.scan(None, None)
-    with pytest.raises(NotOpenError):
-        backend.snapshot()
-    with pytest.raises(NotOpenError):
-        write(backend, [(b"k", b"v")])
