@@ -91,9 +91,9 @@ def mode(request: pytest.FixtureRequest) -> Any:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+def postgres() -> Iterator[Database]:
     """A PostgreSQL of the tests' own: whoever stops it starts it again."""
-    with running_database(tmp_path_factory.mktemp("postgres")) as database:
+    with running_database() as database:
         yield database
 
 

@@ -10,14 +10,13 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
-
-import psutil
 
 #: Where the database is that tests are to use; without it they start one.
 ELSEWHERE: Final = os.environ.get("TREEHUB_LEVEL_TEST_POSTGRES")
@@ -39,7 +38,7 @@ class Database:
     It listens on loopback only. It is made without running.
 
     Args:
-        folder: Where its files are, and copies of them.
+        folder: Where its files are, and copies of them: an `open_folder`.
         settings: Settings of the server, such as ``fsync=off``.
 
     Attributes:
@@ -83,6 +82,7 @@ class Database:
 
     def kill(self) -> None:
         """``kill -9`` of it, and of what it started."""
+        psutil = importlib.import_module("psutil")
         server = psutil.Process(int((self._data / "postmaster.pid").read_text(encoding="ascii").split()[0]))
         processes = [server, *server.children(recursive=True)]
         for process in processes:
@@ -117,14 +117,27 @@ class Database:
 
 
 @contextmanager
-def running_database(folder: Path) -> Iterator[Database]:
+def open_folder() -> Iterator[Path]:
+    """A folder that other users can read, for the length of the block.
+
+    PostgreSQL will not run as root. Pytest's folders will not do: each pytest that starts shuts them to other users.
+    """
+    with tempfile.TemporaryDirectory(prefix="treehub-level-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+
+
+@contextmanager
+def running_database() -> Iterator[Database]:
     """A database that runs for the length of the block, and never waits for the disk."""
-    database = Database(folder, "fsync=off")
-    database.start()
-    try:
-        yield database
-    finally:
-        database.stop()
+    with open_folder() as folder:
+        database = Database(folder, "fsync=off")
+        database.start()
+        try:
+            yield database
+        finally:
+            database.stop()
 
 
 def free_port() -> int:

@@ -100,10 +100,10 @@ def _import_built_in(name: str) -> Factory:
             missing.append(error)
         else:
             return factory
+    remedy = f'pip install "treehub-level[{_EXTRAS[name]}]"; ' if name in _EXTRAS else ""
     raise BackendNotFoundError(
         f"the library that the backend {name!r} needs is not installed ({'; '.join(map(str, missing))}): "
-        f'pip install "treehub-level[{_EXTRAS[name]}]"; '
-        f"installed: {', '.join(_installed())}"
+        f"{remedy}installed: {', '.join(_installed())}"
     ) from missing[-1]
 
 

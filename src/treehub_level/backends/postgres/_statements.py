@@ -25,7 +25,7 @@ _BYTEA_ARRAY: Final = 1001
 
 _LENGTH: Final = Struct("!i").pack
 _ARRAY_HEAD: Final = Struct("!iiiii").pack
-_COUNT: Final = Struct("!Q")
+_COUNT: Final = Struct("!Q").pack
 
 
 class ByteaArray:
@@ -77,11 +77,11 @@ class Statements:
         #: The two together lock the store, after making its lock where there is none. They give what is in the lock,
         #: and since when the server runs.
         self.lock = (
-            f"SELECT value, {'pg_postmaster_start_time()' if tells_age else 'NULL'} FROM {table} "
+            f"SELECT value, {'pg_postmaster_start_time()::text' if tells_age else 'NULL'} FROM {table} "
             f"WHERE {self._row} FOR UPDATE"
         )
         self.make_lock = (
-            f"INSERT INTO {table} (store, key, value) VALUES ({row}, {_literal(_COUNT.pack(0))}) "
+            f"INSERT INTO {table} (store, key, value) VALUES ({row}, {_literal(_COUNT(0))}) "
             "ON CONFLICT (store, key) DO NOTHING"
         )
         #: A transaction that writes. It is begun with the lock, so whatever it reads is what was committed last.
@@ -124,8 +124,7 @@ class Statements:
             lock: What was in the lock.
             durable: See `Transaction.write`.
         """
-        (count,) = _COUNT.unpack(lock)
-        counted = _literal(_COUNT.pack((count + 1) % 2**64))
+        counted = _literal(_COUNT((int.from_bytes(lock, "big") + 1) % 2**64))
         on_disk = (
             "SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'; "
         )

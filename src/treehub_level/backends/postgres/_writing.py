@@ -102,7 +102,7 @@ class Transaction:
             # Neighbours in the index one after the other take a fraction of the time that any other order does.
             self._put(sorted(puts), puts)
         self._durable = durable
-        self._has_written = True
+        self._has_written = bool(changes)
 
     def _delete(self, keys: list[bytes]) -> None:
         for start in range(0, len(keys), _PIECE_KEYS):
