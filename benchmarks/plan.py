@@ -154,6 +154,21 @@ PLAN: dict[str, tuple[Comparison, ...]] = {
                 _native("fillbatch"),
             ),
         ),
+        Comparison(
+            "fillbatch into SQLite",
+            (
+                Contender("core=c on SQLite", "fillbatch", "c", "sqlite"),
+                Contender("the same on LevelDB", "fillbatch", "c", "leveldb", target=_times(0.5)),
+                Contender("sqlite3 alone, entries given", "fillbatch_sqlite"),
+            ),
+        ),
+        Comparison(
+            "fillbatch into SQLite, keys in order",
+            (
+                Contender("core=c on SQLite", "fillbatch_in_order", "c", "sqlite"),
+                Contender("the same on LevelDB", "fillbatch_in_order", "c", "leveldb"),
+            ),
+        ),
     ),
     "fillawait": (
         Comparison(

@@ -38,7 +38,7 @@ class Database:
     It listens on loopback only. It is made without running.
 
     Args:
-        folder: Where its files are, and copies of them.
+        folder: Where its files are, and copies of them: an `open_folder`.
         settings: Settings of the server, such as ``fsync=off``.
 
     Attributes:
@@ -117,18 +117,22 @@ class Database:
 
 
 @contextmanager
-def folder() -> Iterator[Path]:
-    """A folder that the database's own user may enter, which none of pytest's is, with a path that sockets can have."""
-    with tempfile.TemporaryDirectory(prefix="postgres-") as path:
-        os.chmod(path, 0o755)
-        yield Path(path)
+def open_folder() -> Iterator[Path]:
+    """A folder that other users can read, for the length of the block.
+
+    PostgreSQL will not run as root. Pytest's folders will not do: each pytest that starts shuts them to other users.
+    """
+    with tempfile.TemporaryDirectory(prefix="treehub-level-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
 
 
 @contextmanager
 def running_database() -> Iterator[Database]:
     """A database that runs for the length of the block, and never waits for the disk."""
-    with folder() as path:
-        database = Database(path, "fsync=off")
+    with open_folder() as folder:
+        database = Database(folder, "fsync=off")
         database.start()
         try:
             yield database

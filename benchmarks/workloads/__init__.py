@@ -1,6 +1,6 @@
 """What is measured. A workload prepares itself once, and then measures itself as often as it is asked."""
 
-from . import building, lag, network, others, plyvel_alone, postgres_alone, reading, replicating, writing
+from . import building, lag, network, others, plyvel_alone, postgres_alone, reading, replicating, sqlite_alone, writing
 from .common import NotInstalledError, Workload
 
 __all__ = ["WORKLOADS", "NotInstalledError"]
@@ -14,5 +14,6 @@ WORKLOADS: dict[str, Workload] = {
     **lag.WORKLOADS,
     **plyvel_alone.WORKLOADS,
     **postgres_alone.WORKLOADS,
+    **sqlite_alone.WORKLOADS,
     **others.WORKLOADS,
 }

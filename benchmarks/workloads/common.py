@@ -51,6 +51,10 @@ def engine_class(name: str) -> type[Backend]:
             from treehub_level.backends.postgres import PostgresBackend
 
             return PostgresBackend
+        if name == "sqlite":
+            from treehub_level.backends.sqlite import SQLiteBackend
+
+            return SQLiteBackend
         from treehub_level.backends.leveldb import LevelDBBackend
     except ImportError as error:
         raise NotInstalledError(str(error)) from error
@@ -123,6 +127,11 @@ def batches(items: Iterable[T], size: int = BATCH) -> Iterator[list[T]]:
 def puts(records: int) -> list[list[Put]]:
     """The batches that fill a store."""
     return list(batches(Put(key, value) for key, value in make_records(records)))
+
+
+def puts_in_order(records: int) -> list[list[Put]]:
+    """The same, in the order of their keys."""
+    return list(batches(Put(key, value) for key, value in sorted(make_records(records), key=lambda pair: pair[0])))
 
 
 def asked_keys(records: int, *, among: int) -> list[str]:

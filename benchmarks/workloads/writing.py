@@ -13,7 +13,7 @@ from typing import Any
 from treehub_level import Level
 
 from ..records import make_records
-from .common import Figures, Measure, Workload, engine_class, new_level, puts
+from .common import Figures, Measure, Workload, engine_class, new_level, puts, puts_in_order
 
 #: Tasks that put at the same time.
 TASKS = 256
@@ -103,6 +103,7 @@ def _peak_memory() -> Figures:
 
 WORKLOADS: dict[str, Workload] = {
     "fillbatch": _filling(_in_batches, puts),
+    "fillbatch_in_order": _filling(_in_batches, puts_in_order),
     "fillawait": _filling(_one_by_one, _pairs),
     "fillsync": _filling(_durably_from_many_tasks, _pairs),
     "fillsync_alone": _filling(_durably_one_by_one, _pairs),

@@ -113,9 +113,15 @@ class CommitUnknownError(StorageError):
 
 
 class UnavailableError(StorageError):
-    """A shared store cannot be reached, or is too busy, at the moment. Nothing was written: try again later."""
+    """A shared store cannot be reached, or is too busy, at the moment. Nothing was written: try again later.
+
+    Attributes:
+        undone: Whether the database took a transaction back since it got in another one's way. The engine has tried
+            again then, some times.
+    """
 
     code = "LEVEL_UNAVAILABLE"
+    undone = False
 
 
 class BackendNotFoundError(LevelError):

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from backends.shared_memory import SharedMemory
 
 from treehub_level import InvalidKeyError, LockedError, MemoryBackend, NotOpenError
 from treehub_level.backends.base import Backend, Batch, Row, Transaction
@@ -297,6 +298,55 @@ class TestSharesNothing(Broken):
 
     class Faulty(MemoryBackend):
         supports = type(MemoryBackend.supports)(persistent=True, inline_reads=True, shared=True)
+
+
+class BrokenShared(Broken):
+    """The suite over two of ``Faulty`` that share their data."""
+
+    Faulty: type[SharedMemory]
+    patience = 1.0
+
+    @pytest.fixture
+    def backend_factory(self) -> Callable[[], Backend]:
+        first = self.Faulty("broken", None)
+        return lambda: self.Faulty("broken", first)
+
+
+class TestKeepsOnlyItsOwnWritersOut(BrokenShared):
+    """test_writers_of_a_shared_store_take_turns"""
+
+    class Faulty(SharedMemory):
+        def __init__(self, name: str, first: SharedMemory | None) -> None:
+            super().__init__(name, first)
+            self._exclusive = threading.RLock()
+
+
+class TestKeepsTheOtherOutAfterAnError(BrokenShared):
+    """test_a_block_that_raises_lets_the_other_backend_in"""
+
+    class Faulty(SharedMemory):
+        @contextmanager
+        def exclusive(self) -> Iterator[Transaction]:
+            if not self._exclusive.acquire(timeout=0.1):
+                raise TimeoutError
+            yield self
+            self._exclusive.release()
+
+
+class TestMomentOfItsOwnOnly(BrokenShared):
+    """test_a_moment_of_a_shared_store_lacks_what_the_other_backend_writes"""
+
+    class Faulty(SharedMemory):
+        def snapshot(self) -> Any:
+            return _Wrapped(self, close=lambda: None)
+
+
+class TestHearsNothing(BrokenShared):
+    """test_whoever_listens_hears_of_the_other_backends_commits"""
+
+    class Faulty(SharedMemory):
+        def listen(self, heard: Callable[[], None]) -> None:
+            heard()
 
 
 class TestVendorsError(Broken):

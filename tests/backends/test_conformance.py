@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 from backends.directories import Engine
+from backends.shared_memory import SharedMemory
 
 from treehub_level import MemoryBackend
-from treehub_level.backends.base import Backend, Supports
+from treehub_level.backends.base import Backend
 from treehub_level.backends.sqlite import SQLiteBackend
 from treehub_level.testing import BackendConformance
 from treehub_level.testing.conformance import BackendFactory
@@ -41,17 +42,6 @@ class TestSQLite(BackendConformance):
     @pytest.fixture
     def unusable(self, tmp_path: Path) -> Backend:
         return SQLiteBackend(tmp_path / "nowhere" / "store")
-
-
-class SharedMemory(MemoryBackend):
-    """Memory that several backends share, as processes share a database: it runs the part of the suite for those."""
-
-    supports = Supports(persistent=True, inline_reads=True, shared=True)
-
-    def __init__(self, name: str, first: SharedMemory | None) -> None:
-        super().__init__(name)
-        if first is not None:
-            self._data, self._exclusive = first._data, first._exclusive
 
 
 class TestSharedMemory(BackendConformance):

@@ -53,7 +53,7 @@ options = {} if engine == "sqlite" else {"compression": None}
 level = blocking.Level(path, backend=engine, mode=Level.SERVER, durable=True, **options)
 """
 
-WRITING = """
+FILLING = """
 with level:
     fill_the_disk(400_000)
     written = 0
@@ -65,7 +65,11 @@ with level:
     fails(fill)
     assert 0 < written < 1000
     assert intact()
-    mend()
+    mend()"""
+
+WRITING = (
+    FILLING
+    + """
     assert "refuses writes" in fails(level.put, "k", 1)
     assert intact()
 with level:
@@ -75,6 +79,7 @@ with level:
     assert intact() and level.get("k") == 1
 print("nothing lost")
 """
+)
 
 OPENING = """
 written = 50
@@ -94,25 +99,16 @@ print("nothing lost")
 """
 
 #: An engine that undoes what failed can go on.
-GOING_ON = """
-with level:
-    fill_the_disk(400_000)
-    written = 0
-    def fill():
-        global written
-        while written < 1000:
-            level.put(f"{written:04}", str(written) * 5000)
-            written += 1
-    fails(fill)
-    assert 0 < written < 1000
-    assert intact()
-    mend()
+GOING_ON = (
+    FILLING
+    + """
     level.put("k", 1)
     assert intact() and level.cid == written + 1
 with level:
     assert intact() and level.get("k") == 1
 print("nothing lost")
 """
+)
 
 SCRIPTS = pytest.mark.parametrize("script", [WRITING, OPENING], ids=["writing", "opening"])
 

@@ -14,7 +14,7 @@ from typing import Final
 import psycopg
 import pytest
 from backends.tables import Table
-from databases import ELSEWHERE, PATIENCE, Database, free_port, wait_for_port
+from databases import ELSEWHERE, PATIENCE, Database, free_port, open_folder, wait_for_port
 
 from treehub_level import UnavailableError
 from treehub_level.backends.postgres import PostgresBackend, _listening
@@ -36,6 +36,7 @@ LEFT: Final = [
     "SELECT current_user, current_schema, inet_server_port()",
 ]
 
+#: Fewer connections than its clients have, and enough for three that hold one for a snapshot and ask for another.
 CONFIGURATION: Final = """
 [databases]
 postgres = host=127.0.0.1 port={server} dbname=postgres user=postgres
@@ -45,7 +46,7 @@ listen_port = {port}
 unix_socket_dir =
 auth_type = any
 pool_mode = transaction
-default_pool_size = 3
+default_pool_size = 6
 server_lifetime = 1
 server_login_retry = 1
 """
@@ -88,20 +89,20 @@ def test_nothing_is_left_on_a_connection(table: Table) -> None:
 
 
 @pytest.fixture
-def pooler(postgres: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+def pooler(postgres: Database) -> Iterator[int]:
     """The port of a pgbouncer in front of the server, which changes its connections every second besides."""
     if shutil.which("pgbouncer") is None:
         pytest.skip("pgbouncer is not installed here")
-    folder = tmp_path_factory.mktemp("pgbouncer")
-    folder.chmod(0o755)
     port = free_port()
-    (folder / "ini").write_text(CONFIGURATION.format(server=postgres.port, port=port), encoding="ascii")
     # It will not run as root.
     user = ["-u", "nobody"] if os.geteuid() == 0 else []
-    with subprocess.Popen(["pgbouncer", "-q", *user, str(folder / "ini")], stderr=subprocess.DEVNULL) as process:
-        wait_for_port(port)
-        yield port
-        process.terminate()
+    with open_folder() as folder:
+        ini = folder / "ini"
+        ini.write_text(CONFIGURATION.format(server=postgres.port, port=port), encoding="ascii")
+        with subprocess.Popen(["pgbouncer", "-q", *user, str(ini)], stderr=subprocess.DEVNULL) as process:
+            wait_for_port(port)
+            yield port
+            process.terminate()
 
 
 @needs_a_server_of_ours

@@ -6,8 +6,9 @@ import os
 import sqlite3
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -38,19 +39,14 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def opened(path: Path) -> Iterator[Callable[..., SQLiteBackend]]:
+def make() -> type[SQLiteBackend]:
+    return SQLiteBackend
+
+
+@pytest.fixture
+def opened(opened: Callable[..., SQLiteBackend], path: Path) -> Callable[..., SQLiteBackend]:
     """Opens backends over the one file, and closes them at the end."""
-    made: list[SQLiteBackend] = []
-
-    def open_(**options: Any) -> SQLiteBackend:
-        backend = SQLiteBackend(path, **options)
-        made.append(backend)
-        backend.open()
-        return backend
-
-    yield open_
-    for backend in made:
-        backend.close()
+    return partial(opened, path)
 
 
 def bare(path: Path) -> closing[sqlite3.Connection]:
@@ -336,6 +332,14 @@ def test_a_cursor_left_open_in_a_transaction_does_not_end_the_writing(opened: Ca
         assert transaction.get(b"a") == b"3"
         transaction.write([(b"a", b"4")])
     assert second.get(b"a") == b"4"
+
+
+def test_a_block_that_raises_after_it_wrote_has_written_nothing(opened: Callable[..., SQLiteBackend]) -> None:
+    backend = opened()
+    with pytest.raises(ArithmeticError), backend.exclusive() as transaction:
+        transaction.write([(b"k", b"1")], durable=True)
+        raise ArithmeticError
+    assert backend.get(b"k") is None
 
 
 def test_a_durable_write_syncs_the_log(path: Path, opened: Callable[..., SQLiteBackend]) -> None:

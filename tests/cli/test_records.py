@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -236,3 +238,18 @@ def test_errors_are_one_line_and_come_as_json_if_that_was_asked_for(cli: Cli, fr
     assert text.count("\n") == 1
     error = cli("get", fruit, "a\nb", "--json", code=1).error
     assert error.keys() == {"code", "message"}
+
+
+def test_a_store_may_be_a_file_of_sqlites(cli: Cli) -> None:
+    cli("put", "places.sqlite", "a", "1", "--backend", "sqlite", "--mode", "server")
+    assert cli("get", "places.sqlite", "a", "--backend", "sqlite").out == "1\n"
+    assert cli("info", "places.sqlite", "--backend", "sqlite", "--json").json["backend"] == "SQLiteBackend"
+    assert cli("repair", "places.sqlite", "--backend", "sqlite", "--json", code=1).error["code"] == "CLI_NO_REPAIR"
+
+
+def test_another_programs_database_is_an_error_that_says_so(cli: Cli) -> None:
+    with closing(sqlite3.connect("other.sqlite")) as connection:
+        connection.execute("CREATE TABLE notes(id)")
+    run = cli("put", "other.sqlite", "a", "1", "--backend", "sqlite", "--json", code=1)
+    assert run.error["code"] == "LEVEL_STORAGE"
+    assert "another program" in run.error["message"]

@@ -12,7 +12,7 @@ import random
 from contextlib import AsyncExitStack
 from typing import Any, Final
 
-from treehub_level import Change, Level, SyncError, TransportError
+from treehub_level import Change, Level, SyncError, SyncReport, TransportError
 from treehub_level.http import RemoteServer
 
 #: What was written: by whom, and the how-manyth of its writes; ``None`` for a delete, and for a key that is not there.
@@ -51,7 +51,8 @@ class Client:
         resets: How often it learnt from `sync` that the server's history is another one.
         failures: How often `sync` failed.
         surprises: What it failed with, if that is neither silence nor being asked to come again.
-        ended: How many calls of `sync` have begun and ended.
+        begun: How many calls of `sync` have begun.
+        ended: How many of them have ended.
     """
 
     def __init__(self, name: str, url: str, *, live: bool, rng: random.Random) -> None:
@@ -68,7 +69,7 @@ class Client:
         self._backed_up: dict[str, int] = {}
         #: Own keys whose last write may have gone with what was not backed up, each with one that cannot have.
         self._at_risk: dict[str, int] = {}
-        self.writes = self.acknowledged = self.resets = self.failures = self.ended = 0
+        self.writes = self.acknowledged = self.resets = self.failures = self.begun = self.ended = 0
         self.surprises: list[str] = []
 
     async def __aenter__(self) -> Client:
@@ -122,9 +123,16 @@ class Client:
             await asyncio.sleep(self._rng.uniform(0, 2 * _PACE))
 
     async def _sync(self) -> bool:
+        self.begun += 1
         writes, last = self.writes, {key: max(numbers) for key, numbers in self._written.items()}
+        report = SyncReport()
+
+        def progress(now: SyncReport) -> None:
+            nonlocal report
+            report = now
+
         try:
-            report = await self.level.sync(self._remote)
+            await self.level.sync(self._remote, progress=progress)
         except SyncError as error:
             self.failures += 1
             if not isinstance(error, TransportError) or error.status not in (None, 503):
@@ -133,12 +141,17 @@ class Client:
         else:
             self.acknowledged = writes
             self._acknowledged = last
-            self.resets += report.reset
             return True
         finally:
+            self.resets += report.reset
             self.ended += 1
 
     # ------------------------------------------------------------------------------------ what is known of it
+
+    @property
+    def is_ahead_of_backup(self) -> bool:
+        """Whether anything was acknowledged since the server's data were copied."""
+        return self._acknowledged != self._backed_up
 
     def note_backup(self) -> None:
         """From here on the server's data are copied: what was acknowledged before is in the copy."""
@@ -178,6 +191,7 @@ class Client:
             if not is_right:
                 wrong.append(f"{self.name} wrote {last} to {key} last, and there is {found}")
         if not restored:
+            wrong += [f"{self.name} was reset, and nothing was restored"] * self.resets
             wrong += [
                 f"{self.name} lost to itself: {conflict.key}"
                 for conflict in conflicts

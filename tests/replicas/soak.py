@@ -21,7 +21,7 @@ from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import Any, Final
 
-from databases import Database, folder
+from databases import Database, open_folder
 
 from treehub_level import Change, Level, blocking
 from treehub_level.http import RemoteServer
@@ -38,7 +38,7 @@ LIVE: Final = 10
 _PATIENCE: Final = 120.0
 
 #: One of each.
-EACH: Final = ("kill", "freeze", "stop the database", "copy", "kill the database", "freeze", "restore", "kill")
+EACH: Final = ("copy", "kill", "freeze", "stop the database", "kill the database", "restore")
 _WEIGHTS: Final = {"kill": 4, "freeze": 4, "stop the database": 2, "kill the database": 2, "copy": 1, "restore": 1}
 
 
@@ -169,12 +169,13 @@ class Soak:
 
     async def _restore(self) -> None:
         """Replicas go on as if nothing were, and one of them sleeps through it."""
+        await _until(lambda: any(client.is_ahead_of_backup for client in self._clients))
         sleeper = self._rng.choice(self._replicas)
         sleeper.freeze()
         await asyncio.to_thread(self._database.stop)
-        ended = {client: client.ended for client in self._clients}
-        # The first `sync` to end may have begun before, and have got its reply: the next one cannot.
-        await _until(lambda: all(client.is_live or client.ended >= ended[client] + 2 for client in self._clients))
+        # What is under way may have got its reply already. What begins now cannot get one.
+        begun = {client: client.begun for client in self._clients}
+        await _until(lambda: all(client.is_live or client.ended >= begun[client] for client in self._clients))
         self._lost |= await asyncio.to_thread(self._read_aside)
         for client in self._clients:
             await client.note_restore()
@@ -255,7 +256,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="decides what happens, and when")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # in order: it has started many processes
-    with folder() as path:
+    with open_folder() as path:
         soak = Soak(path, arguments.seed)
         wrong = asyncio.run(soak.run(drawn(arguments.seconds, arguments.seed)))
     print(f"seed {arguments.seed}, {REPLICAS} replicas, {CLIENTS} clients: {len(wrong)} violations")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from databases import folder
+from databases import open_folder
 
 from .soak import EACH, Soak
 
@@ -39,9 +39,19 @@ class Now:
 PostgresBackend.snapshot = lambda backend: Now(backend)
 """
 
+#: A replica that acknowledges what it does not commit, one time in twenty.
+ACKNOWLEDGES_TOO_EARLY = """
+from itertools import count
+
+from treehub_level.backends.postgres._writing import Transaction
+
+commit, commits = Transaction._commit, count(1)
+Transaction._commit = lambda transaction, connection: next(commits) % 20 and commit(transaction, connection)
+"""
+
 
 async def test_nothing_is_lost_and_all_are_equal_whatever_failed() -> None:
-    with folder() as path:
+    with open_folder() as path:
         soak = Soak(path, seed=9)
         assert await soak.run(EACH) == []
     assert {*EACH} <= {*soak.counts}
@@ -49,7 +59,11 @@ async def test_nothing_is_lost_and_all_are_equal_whatever_failed() -> None:
     assert soak.counts["resets"] > 0
 
 
-@pytest.mark.parametrize("prelude", [DECIDES_FROM_MEMORY, READS_WHAT_IS_COMMITTED], ids=["memory", "committed"])
-async def test_replicas_that_do_not_agree_are_found_out_though_nothing_fails(prelude: str) -> None:
-    with folder() as path:
+@pytest.mark.parametrize(
+    "prelude",
+    [DECIDES_FROM_MEMORY, READS_WHAT_IS_COMMITTED, ACKNOWLEDGES_TOO_EARLY],
+    ids=["decides from memory", "reads what is committed", "acknowledges too early"],
+)
+async def test_a_faulty_replica_is_found_out_though_nothing_else_fails(prelude: str) -> None:
+    with open_folder() as path:
         assert await Soak(path, seed=9, prelude=prelude, healed=4).run([]) != []

@@ -1,4 +1,4 @@
-"""A hub whose stores are in a table of PostgreSQL: found, made, shared with other hubs, and not always reached."""
+"""Hubs over stores that others serve, too, mostly in a table of PostgreSQL: found, made, and not always reached."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import itertools
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from databases import Database, folder
+from databases import Database, open_folder
 from typer.testing import CliRunner
 from waiting import until
 
@@ -31,7 +32,7 @@ NUMBERS = itertools.count()
 @pytest.fixture(scope="module")
 def database() -> Iterator[Database]:
     """A database that runs."""
-    with folder() as path:
+    with open_folder() as path:
         made = Database(path, "fsync=off")
         made.start()
         yield made
@@ -85,10 +86,14 @@ async def test_a_table_that_is_not_there_has_no_stores(database: Database, table
         assert hub.names() == []
 
 
-async def test_what_one_hub_takes_another_one_tells_of(database: Database, table: dict[str, Any]) -> None:
+@pytest.mark.parametrize("backend", ["postgres", "sqlite"])
+async def test_what_one_hub_takes_another_one_tells_of(
+    database: Database, table: dict[str, Any], tmp_path: Path, backend: str
+) -> None:
+    root, options = (database.url, table) if backend == "postgres" else (tmp_path, {"backend": "sqlite"})
     async with (
-        Hub(database.url, create=["notes"], **table) as one,
-        Hub(database.url, **table) as two,
+        Hub(root, create=["notes"], **options) as one,
+        Hub(root, **options) as two,
         client_of(one) as writer,
         client_of(two) as reader,
     ):
@@ -96,11 +101,12 @@ async def test_what_one_hub_takes_another_one_tells_of(database: Database, table
         await until(lambda: two.open_count == 1)
         assert (await writer.put("/v1/notes/entries/a", json=1)).status_code == 204
         assert (await asyncio.wait_for(waiting, 30)).json()["changes"] == [["a", 1]]
-        assert (await reader.get("/v1/notes/entries/a")).json() == 1
+        assert (await reader.put("/v1/notes/entries/b", json=2)).status_code == 204
+        assert (await writer.get("/v1/notes")).json()["cid"] == 2
 
 
 async def test_while_the_database_is_away_a_hub_says_to_come_again_and_then_goes_on() -> None:
-    with folder() as path:
+    with open_folder() as path:
         database = Database(path, "fsync=off")
         database.start()
         async with Hub(database.url, create=["notes"], backend="postgres") as hub, client_of(hub) as client:

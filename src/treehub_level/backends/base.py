@@ -23,15 +23,9 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import ClassVar, Protocol
 
-from ..errors import UnavailableError
-
 #: One step of a batch: a key and the value to store, or ``None`` to delete the key (absent is fine).
 Entry = tuple[bytes, bytes | None]
 Row = tuple[bytes, bytes]
-
-
-class TryAgainError(UnavailableError):
-    """Two transactions got in each other's way, and this one was undone by the database: the engine begins it anew."""
 
 
 class Entries(Protocol):
@@ -201,7 +195,8 @@ class Backend(ABC):
         """Keep every other writer out while the block decides and writes.
 
         An embedded store needs no more than this lock. A shared one begins a transaction here, locks the row
-        of the CID first, commits what ``write`` was given at the end, and rolls back when the block raises.
+        of the CID first, commits what ``write`` was given at the end, and rolls back when the block raises. The engine
+        begins anew when that raises an ``UnavailableError`` which says that the transaction was ``undone``.
         """
         return _Alone(self)
 

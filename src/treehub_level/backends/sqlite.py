@@ -109,18 +109,17 @@ class SQLiteBackend(Backend):
     def _make(self, writer: sqlite3.Connection) -> None:
         """Make the table, unless it is there."""
         # Another program's database is left as it is: WAL mode would stay with it.
-        if not self._is_ours(writer):
+        with _transaction(writer, "DEFERRED"):
+            found = self._is_ours(writer)
+        if not found:
             writer.execute("PRAGMA auto_vacuum = INCREMENTAL")
         self._use_wal(writer)
-        writer.execute("BEGIN IMMEDIATE")
-        try:
+        with _transaction(writer, "IMMEDIATE"):
             if not self._is_ours(writer):  # two processes may make one store at the same moment
                 writer.execute(_TABLE)
                 writer.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             writer.execute(f"PRAGMA user_version = {FORMAT}")  # always: a file that may not be written says so here
             writer.execute("COMMIT")
-        finally:
-            _roll_back(writer)
 
     def _is_ours(self, connection: sqlite3.Connection) -> bool:
         """Whether the database is one of ours; ``False`` if there is nothing in it yet.
@@ -251,30 +250,20 @@ class SQLiteBackend(Backend):
                 with self._failing("write to"):
                     writer.execute("BEGIN IMMEDIATE")
                 self._check_file()
-                with closing(_Transaction(self, writer)) as transaction:
+                with closing(_Transaction(writer, self)) as transaction:
                     yield transaction
+                if transaction.has_written:
+                    with self._failing("write to"):
+                        writer.execute("COMMIT")
             finally:
                 _roll_back(writer)
+            if transaction.durable:
+                self._sync_log()
 
     def write(self, batch: Batch, *, durable: bool = False) -> None:
         """Write in a transaction of its own."""
         with self.exclusive() as transaction:
             transaction.write(batch, durable=durable)
-
-    def _commit(self, writer: sqlite3.Connection, batch: Batch, durable: bool) -> None:
-        puts = dict(batch)
-        deletes = [key for key, value in puts.items() if value is None]
-        for key in deletes:
-            del puts[key]
-        # In order of the keys, so that those which share a page lie side by side. As bytearrays, since sqlite3 looks
-        # for an adapter for each bytes, which takes longer than a copy.
-        rows = ((bytearray(key), bytearray(puts[key] or b"")) for key in sorted(puts))
-        with self._failing("write to"):
-            writer.executemany(_PUT, rows)
-            writer.executemany(_DELETE, ((key,) for key in deletes))
-            writer.execute("COMMIT")
-        if durable:
-            self._sync_log()
 
     def _sync_log(self) -> None:
         """Bring to the disk what was committed: what ``PRAGMA synchronous = FULL`` does at the end of a commit.
@@ -320,7 +309,7 @@ class SQLiteBackend(Backend):
         """
         more = True
         while more:
-            with self.exclusive() as transaction, self._failing("compact"):
+            with self.exclusive() as transaction:
                 more = transaction.give_pages_back(_VACUUM_PAGES)
         with self._failing("write to"), closing(self._connect("rw", 0, timeout=0)) as connection:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -352,20 +341,32 @@ class _Transaction(View):
 
     incarnation = None
 
-    def __init__(self, backend: SQLiteBackend, writer: sqlite3.Connection) -> None:
+    def __init__(self, writer: sqlite3.Connection, backend: SQLiteBackend) -> None:
         super().__init__(writer, backend._path, lambda writer: None)
         self._backend = backend
+        self.has_written = self.durable = False
 
     def write(self, batch: Batch, *, durable: bool = False) -> None:
         """See `base.Transaction.write`."""
-        self._backend._commit(self._connection, batch, durable)
+        puts = dict(batch)
+        deletes = [key for key, value in puts.items() if value is None]
+        for key in deletes:
+            del puts[key]
+        # In order of the keys, so that those which share a page lie side by side. As bytearrays, since sqlite3 looks
+        # for an adapter for each bytes, which takes longer than a copy.
+        rows = ((bytearray(key), bytearray(puts[key] or b"")) for key in sorted(puts))
+        with self._backend._failing("write to"):
+            self._connection.executemany(_PUT, rows)
+            self._connection.executemany(_DELETE, ((key,) for key in deletes))
+        self.has_written, self.durable = True, durable
 
     def give_pages_back(self, count: int) -> bool:
         """Cut so many free pages off the file, and tell whether there are more."""
-        before = self._free_pages()
-        self._connection.execute(f"PRAGMA incremental_vacuum({count})").fetchall()
-        after = self._free_pages()
-        self._connection.execute("COMMIT")
+        with self._backend._failing("compact"):
+            before = self._free_pages()
+            self._connection.execute(f"PRAGMA incremental_vacuum({count})").fetchall()
+            after = self._free_pages()
+        self.has_written = True
         return 0 < after < before
 
     def _free_pages(self) -> int:
@@ -431,6 +432,16 @@ def _roll_back(connection: sqlite3.Connection) -> None:
     if connection.in_transaction:
         with suppress(sqlite3.Error):  # it says so where SQLite has rolled back itself
             connection.execute("ROLLBACK")
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection, kind: str) -> Iterator[None]:
+    """Begin one, and roll it back unless it is committed."""
+    try:
+        connection.execute(f"BEGIN {kind}")
+        yield
+    finally:
+        _roll_back(connection)
 
 
 @contextmanager

@@ -12,8 +12,8 @@ from types import TracebackType
 from typing import Any, Final, Protocol, TypeVar
 
 from .. import _core
-from ..backends.base import Backend, Cursor, Entry, Reader, Rows, Snapshot, Transaction, TryAgainError, fetches
-from ..errors import CorruptionError, LevelError, NotOpenError, StateError, StorageError
+from ..backends.base import Backend, Cursor, Entry, Reader, Rows, Snapshot, Transaction, fetches
+from ..errors import CorruptionError, LevelError, NotOpenError, StateError, StorageError, UnavailableError
 from ..modes import AnyMode, Plan, Step, read_cid
 from ..types import Mode
 from ._gate import Gate
@@ -321,9 +321,9 @@ class Store:
                     self._write(plan, transaction.write)
             if plan.cid is not None:
                 self._cid = plan.cid
-        except TryAgainError:
+        except UnavailableError as error:
             self._cid = None
-            if undone == _MOST_UNDONE:
+            if not error.undone or undone == _MOST_UNDONE:
                 raise
             # At random, or those who were in each other's way would meet again.
             time.sleep(random.uniform(0, _FIRST_PAUSE * 2**undone))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol, TypeVar
@@ -83,6 +84,15 @@ def assert_not_open(backend: Backend) -> None:
         backend.snapshot()
     with pytest.raises(NotOpenError):
         write(backend, [(b"k", b"v")])
+
+
+def count_up(backend: Backend, turns: int) -> None:
+    """Raise a stored number so many times, giving way between reading and writing it to whoever is not kept out."""
+    for _ in range(turns):
+        with backend.exclusive() as transaction:
+            before = int(transaction.get(b"count") or b"0")
+            time.sleep(0.0005)
+            transaction.write([(b"count", b"%d" % (before + 1))])
 
 
 def rows(

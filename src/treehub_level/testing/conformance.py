@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
@@ -27,12 +27,14 @@ import pytest
 
 from ..backends.base import Backend, Batch, Entry, Reader, Supports
 from ..errors import InvalidKeyError, LockedError, NotOpenError, StorageError
+from ._shared import BackendFactory, SharedStores
 from ._support import (
     EDGES,
     FailingBatch,
     apply,
     assert_not_open,
     closing,
+    count_up,
     keys,
     model_rows,
     random_batch,
@@ -41,14 +43,10 @@ from ._support import (
     write,
 )
 
-#: Makes a backend that is not open. Where ``supports.persistent``, all that it makes are of one store.
-BackendFactory = Callable[[], Backend]
-
-#: Seconds that no step of a test with threads should take.
-_PATIENCE = 30.0
+__all__ = ["BackendConformance", "BackendFactory"]
 
 
-class BackendConformance:
+class BackendConformance(SharedStores):
     """The suite. See the module's docstring for how to use it.
 
     Fixtures to define:
@@ -109,7 +107,7 @@ class BackendConformance:
                 readers = [pool.submit(read_until_refused) for _ in range(3)]
                 backend.close()
                 for reader in readers:
-                    reader.result(_PATIENCE)
+                    reader.result(self.patience)
 
     def test_closing_what_is_not_open_does_nothing(self, backend_factory: BackendFactory) -> None:
         backend = backend_factory()
@@ -156,19 +154,6 @@ class BackendConformance:
         second.close()
         write(backend, [(b"k", b"v")])
         assert backend.get(b"k") == b"v"
-
-    def test_a_shared_store_shows_each_backend_what_the_other_wrote(
-        self, backend: Backend, backend_factory: BackendFactory
-    ) -> None:
-        if not backend.supports.shared:
-            pytest.skip("it does not claim to be shared")
-        second = backend_factory()
-        second.open()
-        write(backend, [(b"k", b"1")])
-        assert second.get(b"k") == b"1"
-        write(second, [(b"k", b"2")])
-        assert backend.get(b"k") == b"2"
-        second.close()
 
     def test_a_name_that_it_cannot_use_raises_a_storage_error_that_names_it(self, unusable: Backend | None) -> None:
         if unusable is None:
@@ -434,23 +419,14 @@ class BackendConformance:
         assert rows(backend) == []
         in_another_thread = threading.Thread(target=write, args=(backend, [(b"k", b"v")]), daemon=True)
         in_another_thread.start()
-        in_another_thread.join(_PATIENCE)
+        in_another_thread.join(self.patience)
         assert backend.get(b"k") == b"v"
 
     def test_writers_take_turns(self, backend: Backend) -> None:
         writers, turns = 4, 25
-
-        def count() -> None:
-            for _ in range(turns):
-                with backend.exclusive() as transaction:
-                    before = int(transaction.get(b"count") or b"0")
-                    turn.wait(0.0005)  # never set: it gives way to whoever is not kept out
-                    transaction.write([(b"count", b"%d" % (before + 1))])
-
-        turn = threading.Event()
         with ThreadPoolExecutor(writers) as pool:
-            for counted in [pool.submit(count) for _ in range(writers)]:
-                counted.result(_PATIENCE)
+            for counted in [pool.submit(count_up, backend, turns) for _ in range(writers)]:
+                counted.result(self.patience)
         assert backend.get(b"count") == b"%d" % (writers * turns)
 
     def test_readers_see_all_of_a_batch_or_none_of_it(self, backend: Backend) -> None:
@@ -481,7 +457,7 @@ class BackendConformance:
                     write(backend, [(name, None) for name in names] + [(name, b"%d" % number) for name in names])
             finally:
                 stop.set()
-            assert sum(watcher.result(_PATIENCE) for watcher in watchers) > 0
+            assert sum(watcher.result(self.patience) for watcher in watchers) > 0
 
     # ----------------------------------------------------------------------------------------------- upkeep
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import httpx
 import pytest
-from waiting import until
 
 from treehub_level import CommitUnknownError, Level, MemoryBackend, UnavailableError, blocking
 from treehub_level.backends.base import Transaction
@@ -76,21 +75,6 @@ async def test_a_file_of_another_program_is_refused_and_stays_as_it_is(tmp_path:
     async with Hub(tmp_path, backend="sqlite") as hub, client_of(hub) as client:
         assert (await client.get("/v1/photos")).status_code == 503
     assert (tmp_path / "photos.sqlite").read_bytes() == before
-
-
-async def test_two_hubs_serve_the_same_file(tmp_path: Path) -> None:
-    async with (
-        Hub(tmp_path, backend="sqlite", create=["notes"]) as one,
-        Hub(tmp_path, backend="sqlite") as two,
-        client_of(one) as writer,
-        client_of(two) as reader,
-    ):
-        waiting = asyncio.ensure_future(reader.get("/v1/notes/changes?since=0&wait=60"))
-        await until(lambda: two.open_count == 1)
-        assert (await writer.put("/v1/notes/entries/a", json=1)).status_code == 204
-        assert (await asyncio.wait_for(waiting, 30)).json()["changes"] == [["a", 1]]
-        assert (await reader.put("/v1/notes/entries/b", json=2)).status_code == 204
-        assert (await writer.get("/v1/notes")).json()["cid"] == 2
 
 
 @pytest.mark.parametrize("error", [UnavailableError(SECRET), CommitUnknownError(SECRET)])

@@ -10,7 +10,6 @@ from typing import Any, Final
 import psycopg
 
 from ...errors import CommitUnknownError, LevelError, StorageError, UnavailableError
-from ..base import TryAgainError
 
 #: SQLSTATE: the transaction was undone since it got in another one's way. Trying again helps.
 _UNDONE: Final = frozenset({"40001", "40P01"})
@@ -55,7 +54,9 @@ def failed(label: str, error: psycopg.Error, connection: psycopg.Connection[Any]
     """The exception for a statement that failed before a COMMIT was sent: nothing was written."""
     said, state = words(error), error.sqlstate or ""
     if state in _UNDONE:
-        return TryAgainError(f"{label} undid a transaction that got in another one's way: {said}")
+        undone = UnavailableError(f"{label} undid a transaction that got in another one's way: {said}. Try again")
+        undone.undone = True
+        return undone
     if state in _TOO_SLOW:
         return UnavailableError(f"{label} is too busy: {said}. Nothing was written: try again later")
     if is_lost(error, connection):

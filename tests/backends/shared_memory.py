@@ -1,0 +1,28 @@
+"""Memory that several backends share, as processes share a database: it runs the part of the suite for those."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from treehub_level import MemoryBackend
+from treehub_level.backends.base import Batch, Supports
+
+
+class SharedMemory(MemoryBackend):
+    """A backend over the data of another one, if it is given one."""
+
+    supports = Supports(persistent=True, inline_reads=True, shared=True)
+
+    def __init__(self, name: str, first: SharedMemory | None) -> None:
+        super().__init__(name)
+        self._ears: list[Callable[[], None]] = []
+        if first is not None:
+            self._data, self._exclusive, self._ears = first._data, first._exclusive, first._ears
+
+    def write(self, batch: Batch, *, durable: bool = False) -> None:
+        super().write(batch, durable=durable)
+        for heard in self._ears:
+            heard()
+
+    def listen(self, heard: Callable[[], None]) -> None:
+        self._ears.append(heard)
