@@ -106,7 +106,9 @@ class _Mender:
             return
         if self._identity() is None:
             self._write(birth_records(self._space, mode, uuid.uuid4().hex)[:1])
-            self._say("it had lost the record that says what store it is, and got a new id: clients must rebind() to it")
+            self._say(
+                "it had lost the record that says what store it is, and got a new id: clients must rebind() to it"
+            )
         if mode is Mode.SERVER:
             self._server(survey_server(self._backend, self._space))
         else:
