@@ -9,13 +9,13 @@ import argparse
 import logging
 import random
 import sys
-import tempfile
 import time
 from collections import Counter
 from pathlib import Path
 
 from treehub_level import Mode
 
+from .disk import scratch_folder
 from .history import ENGINES
 from .killing import Crashing
 from .syncing import CrashingPair
@@ -36,9 +36,9 @@ def main() -> None:
     began, counts = time.monotonic(), Counter[str]()
     what = "power cuts" if arguments.power_cut else "kills"
     print(f"seed {arguments.seed}: {arguments.cycles} {what}", flush=True)
-    with tempfile.TemporaryDirectory(prefix="crash-") as name:
+    with scratch_folder() as folder:
         try:
-            counts += run(Path(name), engines, arguments.cycles, arguments.seed, power=arguments.power_cut)
+            counts += run(folder, engines, arguments.cycles, arguments.seed, power=arguments.power_cut)
         except AssertionError as violation:
             print(f"seed {arguments.seed}: {violation}")
             sys.exit(1)

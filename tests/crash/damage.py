@@ -12,7 +12,6 @@ import random
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 
 from treehub_level import Mode
 
+from .disk import scratch_folder
 from .history import ENGINES, Moment, unit_of
 from .killing import ROOT, Said, launch
 
@@ -71,18 +71,22 @@ class Template:
 
 
 class Reader:
-    """A process that opens stores; it is started anew when one takes it along."""
+    """A process that opens stores; it is started anew when one takes it along.
 
-    def __init__(self) -> None:
+    Args:
+        naive: Whether stores are opened as LevelDB opens them by default; then holes must be found.
+    """
+
+    def __init__(self, *, naive: bool = False) -> None:
+        self._options = ["naive"] if naive else []
         self._process: subprocess.Popen[str] | None = None
 
     def read(self, path: Path, engine: str, mode: Mode) -> dict[str, Any]:
         """What `reader.py` says of a store, or that it died over it."""
         if self._process is None:
-            command = [sys.executable, "-m", "tests.crash.reader"]
-            self._process = subprocess.Popen(
-                command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-            )
+            command = [sys.executable, "-m", "tests.crash.reader", *self._options]
+            pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+            self._process = subprocess.Popen(command, cwd=ROOT, text=True, **pipes)
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps([str(path), engine, mode.value]) + "\n")
@@ -121,8 +125,15 @@ def damage(path: Path, rng: random.Random) -> str:
     return f"{how} {file.name} of {len(data)} bytes at {start}, {size} bytes"
 
 
-def run(folder: Path, engine: str, cycles: int, seed: int) -> Counter[str]:
+def run(folder: Path, engine: str, cycles: int, seed: int, *, naive: bool = False) -> Counter[str]:
     """Damage stores, and see what becomes of them.
+
+    Args:
+        folder: Where they go.
+        engine: What writes and opens them.
+        cycles: How many to damage.
+        seed: Decides what is damaged, and how.
+        naive: See `Reader`.
 
     Raises:
         AssertionError: A store has a hole, or contradicts itself, or took the process with it.
@@ -131,7 +142,7 @@ def run(folder: Path, engine: str, cycles: int, seed: int) -> Counter[str]:
     templates = [Template(folder, engine, mode, seed + number, logs=logs) for number, (mode, logs) in enumerate(modes)]
     rng = random.Random(seed)
     counts: Counter[str] = Counter()
-    reader = Reader()
+    reader = Reader(naive=naive)
     try:
         for cycle in range(cycles):
             template = templates[cycle % len(templates)]
@@ -171,9 +182,9 @@ def main() -> None:
     began, counts = time.monotonic(), Counter[str]()
     engines = [arguments.engine] if arguments.engine else ENGINES
     for engine in engines:
-        with tempfile.TemporaryDirectory(prefix="damage-") as folder:
+        with scratch_folder() as folder:
             try:
-                counts += run(Path(folder), engine, -(-arguments.cycles // len(engines)), arguments.seed)
+                counts += run(folder, engine, -(-arguments.cycles // len(engines)), arguments.seed)
             except AssertionError as violation:
                 print(f"{engine}: {violation}")
                 sys.exit(1)

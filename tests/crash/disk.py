@@ -7,9 +7,19 @@ import os
 import random
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 SOURCE = Path(__file__).with_name("shim.c")
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A folder for stores: in memory where that can be, as the disk behind the shim need not be slow."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(prefix="crash-", dir=memory if memory.is_dir() else None) as folder:
+        yield Path(folder)
 
 
 def build_shim() -> Path:

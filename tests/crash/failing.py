@@ -13,14 +13,13 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from pathlib import Path
 
 from treehub_level import CorruptionError, Mode, StorageError, blocking
 
-from .disk import environment
+from .disk import environment, scratch_folder
 from .history import ENGINES, OPTIONS, History, Moment, check, unit_of, write_unit
 
 #: What fails, with which error: writes (to a full disk), syncs, the making of files.
@@ -110,9 +109,9 @@ def main() -> None:
     parser.add_argument("--unfenced", action="store_true", help="write on after an error; losses must follow")
     arguments = parser.parse_args()
     if "CRASH_FOLDER" not in os.environ:
-        with tempfile.TemporaryDirectory(prefix="failing-") as folder:
+        with scratch_folder() as folder:
             command = [sys.executable, "-m", "tests.crash.failing", *sys.argv[1:]]
-            sys.exit(subprocess.run(command, env=environment(Path(folder)), check=False).returncode)
+            sys.exit(subprocess.run(command, env=environment(folder), check=False).returncode)
     began, counts = time.monotonic(), Counter[str]()
     for engine in [arguments.engine] if arguments.engine else ENGINES:
         for number in range(arguments.first, arguments.last + 1):
