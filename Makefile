@@ -20,10 +20,10 @@ ON_ALL_CORES := --numprocesses=auto --dist=worksteal
 
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: bench clean demo help lint test wheel
+.PHONY: bench clean crash demo help lint test wheel
 
 help:
-	@echo 'make demo | test | lint | bench | wheel | clean'
+	@echo 'make demo | test | lint | crash | bench | wheel | clean'
 
 $(TOOLS): requirements-dev.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "treehub-level needs Python 3.10 or later")'
@@ -60,6 +60,13 @@ lint: $(PACKAGE)
 	$(BIN)/python -m mypy.stubtest treehub_level._core_c
 	! $(BIN)/python -c 'import treehub_level._store_c' 2>/dev/null || \
 	  $(BIN)/python -m mypy.stubtest treehub_level._store_c
+
+# Rows T4 to T7 of docs/reliability.md, at their figures: about half an hour.
+crash: $(PACKAGE)
+	$(BIN)/python -m tests.crash --cycles 1000
+	$(BIN)/python -m tests.crash --cycles 1000 --power-cut
+	$(BIN)/python -m tests.crash.failing --last 300
+	$(BIN)/python -m tests.crash.damage --cycles 3000
 
 bench: $(PACKAGE)
 	$(BIN)/python -m benchmarks

@@ -17,7 +17,7 @@ from __future__ import annotations
 import mmap
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from operator import itemgetter
 from struct import Struct
@@ -61,17 +61,20 @@ def read_history(path: str, *, checked: bool) -> History:
         OSError: A file cannot be read.
     """
     try:
-        first, reached, live = _read_manifest(path, checked)
+        edits = _read_manifest(path, checked)
+        first, reached = _log_named(edits)
+        logs = [name for name in log_files(path) if int(name[:-4]) >= first]
+        if not logs or int(logs[0][:-4]) != first:
+            # It was deleted once the MANIFEST named a later one, or has not been made.
+            live = _tables(edits)
+            later = [name for name in logs if os.path.getsize(os.path.join(path, name))]
+            later += [name for name, number in _numbered(path, _TABLE) if number not in live]
+            if later:
+                raise _DamagedError(f"the MANIFEST does not know of {later[0]}")
+    except LookupError:
+        return History("the MANIFEST cannot be read", [])
     except _DamagedError as error:
         return History(str(error), [])
-    logs = [name for name in log_files(path) if int(name[:-4]) >= first]
-    if not logs or int(logs[0][:-4]) != first:
-        # It was deleted once the MANIFEST named a later one, or has not been made.
-        later = [name for name in logs if os.path.getsize(os.path.join(path, name))]
-        tables = live()
-        later += [name for name, number in _numbered(path, _TABLE) if number not in tables]
-        if later:
-            return History(f"the MANIFEST does not know of {later[0]}", [])
     return _follow(path, logs, reached, checked)
 
 
@@ -99,8 +102,10 @@ def _follow(path: str, logs: list[str], reached: int, checked: bool) -> History:
                     records.damaged = True
                     continue
                 sequence, count = _BATCH.unpack_from(record)
-                # The first was written before the MANIFEST said what was reached, or right behind.
-                if sequence != expected and (expected is not None or sequence > reached + 1):
+                # The first was written before the MANIFEST named this log, while a table was made of the one before, or
+                # right behind. So what is missing before it may be hidden by what the MANIFEST says.
+                first = expected is None and sequence <= reached + 1 and not (damaged or records.damaged)
+                if sequence != expected and not first:
                     missing = reached + 1 if expected is None else expected
                     return History(f"the writes before number {sequence}, from {missing} on, are missing", damaged)
                 expected = sequence + count
@@ -165,28 +170,37 @@ class _Records:
                     parts = None
 
 
-def _read_manifest(path: str, checked: bool) -> tuple[int, int, Callable[[], set[int]]]:
-    """The number of the first log that is not in tables, that of the last write then, and the tables that there are.
+def _read_manifest(path: str, checked: bool) -> list[bytes]:
+    """The records of the MANIFEST.
 
     Raises:
-        _DamagedError: It cannot be read.
+        _DamagedError: There is none, or it cannot be read.
     """
+    with open(os.path.join(path, "CURRENT"), "rb") as file:
+        name = _MANIFEST.fullmatch(file.read(100))
+    if name is None:
+        raise _DamagedError("CURRENT names no MANIFEST")
     try:
-        with open(os.path.join(path, "CURRENT"), "rb") as file:
-            name = _MANIFEST.fullmatch(file.read(100))
-        if name is None:
-            raise _DamagedError("CURRENT names no MANIFEST")
         with _mapped(os.path.join(path, name[1].decode())) as data:
             records = _Records(data, checked)
             edits = [*records]
-        numbers: dict[int, int] = {}
-        for edit in edits:
-            numbers.update(_numbers(edit))
-        if not records.damaged:
-            return numbers[_LOG_NUMBER], numbers[_LAST_SEQUENCE], lambda: _tables(edits)
-    except (FileNotFoundError, LookupError) as error:
-        raise _DamagedError("the MANIFEST is not there, or names no log") from error
-    raise _DamagedError("the MANIFEST cannot be read in the middle")
+    except FileNotFoundError:
+        raise _DamagedError("CURRENT names a MANIFEST that is missing") from None
+    if records.damaged:
+        raise _DamagedError("the MANIFEST cannot be read")
+    return edits
+
+
+def _log_named(edits: list[bytes]) -> tuple[int, int]:
+    """The number of the first log that is not in tables yet, and of the last write when the MANIFEST first named it."""
+    log = reached = -1
+    for edit in edits:
+        numbers = dict(_numbers(edit))
+        if numbers.get(_LOG_NUMBER, log) != log:
+            log, reached = numbers[_LOG_NUMBER], numbers[_LAST_SEQUENCE]
+    if log < 0:
+        raise _DamagedError("the MANIFEST names no log")
+    return log, reached
 
 
 def _numbers(edit: bytes) -> Iterator[tuple[int, int]]:

@@ -1,0 +1,70 @@
+"""``python -m tests.crash --cycles N --seed S [--power-cut] [--engine NAME]``: kill writers, and see what is left.
+
+Exit code 1 if anything acknowledged is lost, or anything else is not as it must be.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import random
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+from treehub_level import Mode
+
+from .disk import scratch_folder
+from .history import ENGINES
+from .killing import Crashing
+from .syncing import CrashingPair
+
+#: The share of cycles in which a client and a server are killed, rather than a writer alone.
+PAIRS = 0.2
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cycles", type=int, default=1000, help="how many processes to kill")
+    parser.add_argument("--seed", type=int, default=random.randrange(10**6), help="what is written, and when they die")
+    parser.add_argument("--power-cut", action="store_true", help="also drop whatever was not synced")
+    parser.add_argument("--engine", choices=ENGINES, help="one engine only")
+    arguments = parser.parse_args()
+    engines = [arguments.engine] if arguments.engine else ENGINES
+    logging.disable(logging.WARNING)  # that the end of a log could not be read is what is provoked here
+    began, counts = time.monotonic(), Counter[str]()
+    what = "power cuts" if arguments.power_cut else "kills"
+    print(f"seed {arguments.seed}: {arguments.cycles} {what}", flush=True)
+    with scratch_folder() as folder:
+        try:
+            counts += run(folder, engines, arguments.cycles, arguments.seed, power=arguments.power_cut)
+        except AssertionError as violation:
+            print(f"seed {arguments.seed}: {violation}")
+            sys.exit(1)
+    print(f"nothing durable was lost in {time.monotonic() - began:,.0f} s: {dict(counts)}")
+
+
+def run(folder: Path, engines: list[str], cycles: int, seed: int, *, power: bool) -> Counter[str]:
+    """Share the cycles out over engines and modes.
+
+    Raises:
+        AssertionError: Something is lost.
+    """
+    counts: Counter[str] = Counter()
+    share = -(-cycles // len(engines))
+    for engine in engines:
+        pairs = int(share * PAIRS)
+        alone = share - pairs
+        for number, mode in enumerate((Mode.SERVER, Mode.CLIENT)):
+            crashing = Crashing(folder / f"{engine} {mode.value}", engine, mode, seed + number, power=power)
+            crashing.run(alone // 2 + (alone % 2 if number else 0))
+            counts += crashing.counts
+        pair = CrashingPair(folder / f"{engine} pair", engine, Mode.CLIENT, seed + 2, power=power)
+        pair.run(pairs)
+        counts += pair.counts
+    return counts
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""The disk as a power cut leaves it: `shim.c` notes in the process what was synced, and here the rest is dropped."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+SOURCE = Path(__file__).with_name("shim.c")
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A folder for stores: in memory where that can be, as the disk behind the shim need not be slow."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(prefix="crash-", dir=memory if memory.is_dir() else None) as folder:
+        yield Path(folder)
+
+
+def build_shim() -> Path:
+    """Compile the shim, once for each version of it."""
+    source = SOURCE.read_bytes()
+    library = Path(tempfile.gettempdir(), f"treehub-level-shim-{os.getuid()}-{hash_of(source)}.so")
+    if not library.exists():
+        made = library.with_suffix(f".{os.getpid()}")
+        command = ["cc", "-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-ldl", "-lpthread"]
+        subprocess.run([*command, SOURCE, "-o", made], check=True)
+        made.rename(library)
+    return library
+
+
+def hash_of(source: bytes) -> str:
+    """A name for these bytes."""
+    return hashlib.sha256(source).hexdigest()[:16]
+
+
+def environment(folder: Path, ledger: Path | None = None, *, lying: bool = False) -> dict[str, str]:
+    """The environment of a process that runs with the shim.
+
+    Args:
+        folder: Only files below this one count.
+        ledger: Where to note what was synced.
+        lying: Whether syncs of LevelDB's logs do nothing.
+    """
+    shim = {"LD_PRELOAD": str(build_shim()), "CRASH_FOLDER": str(folder)}
+    if ledger is not None:
+        shim["CRASH_LEDGER"] = str(ledger)
+    if lying:
+        shim["CRASH_LYING"] = "1"
+    return {**os.environ, **shim}
+
+
+class Disk:
+    """What of a folder is on disk.
+
+    Args:
+        folder: The folder.
+        ledger: What the shim noted.
+    """
+
+    def __init__(self, folder: Path, ledger: Path) -> None:
+        self._folder = folder
+        self._ledger = ledger
+        self._read = 0
+        self._synced: dict[str, int] = {}
+        self._created_since: set[str] = set()
+
+    def cut_power(self, rng: random.Random) -> None:
+        """Drop what was not synced. Nobody may have a file open.
+
+        A file that was made since the last sync of any may be missing altogether: journals write down in order what
+        was made and what was synced. One time in four, of the bytes behind the last sync of one log some survive, or
+        the room that they took does, filled with zeros or with rubbish: more than one log is not spared at once, as
+        LevelDB does not wait for one before it writes the next.
+        """
+        self._follow()
+        spared = rng.choice(["some", "zeros", "rubbish", *["none"] * 9])
+        logs = [path for path in self._unsynced() if path.suffix == ".log"]
+        for path in self._unsynced():
+            synced = self._synced.get(str(path), 0)
+            if spared != "none" and logs == [path]:
+                self._spare(path, synced, spared, rng)
+            elif str(path) in self._created_since and rng.random() < 0.5:
+                path.unlink()
+            else:
+                os.truncate(path, synced)
+        self.settle()
+
+    def settle(self) -> None:
+        """Whatever is there now is on disk: nobody has a file open."""
+        self._follow()
+        self._created_since.clear()
+        self._synced = {str(path): path.stat().st_size for path in self._folder.rglob("*") if path.is_file()}
+
+    def _unsynced(self) -> list[Path]:
+        files = [path for path in sorted(self._folder.rglob("*")) if path.is_file()]
+        return [path for path in files if path.stat().st_size > self._synced.get(str(path), 0)]
+
+    def _spare(self, path: Path, synced: int, how: str, rng: random.Random) -> None:
+        end = rng.randint(synced, path.stat().st_size)
+        os.truncate(path, end)
+        if how != "some":
+            with path.open("r+b") as file:
+                file.seek(synced)
+                file.write(bytes(end - synced) if how == "zeros" else rng.randbytes(end - synced))
+
+    def _follow(self) -> None:
+        """Read on in what the shim noted."""
+        if not self._ledger.exists():
+            return
+        with self._ledger.open() as file:
+            file.seek(self._read)
+            for line in file.read().splitlines():
+                kind, rest = line.split(" ", 1)
+                if kind == "C":
+                    self._synced.pop(rest, None)
+                    self._created_since.add(rest)
+                elif kind == "R":
+                    old, new = rest.split("\t")
+                    self._synced[new] = self._synced.pop(old, 0)
+                else:
+                    size, path = rest.split(" ", 1)
+                    self._synced[path] = int(size)
+                    self._created_since.clear()
+            self._read = file.tell()

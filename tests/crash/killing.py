@@ -1,0 +1,151 @@
+"""T4 and T5: processes that are killed at any moment, and power that is cut, again and again on the same stores."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from treehub_level import Mode
+
+from .disk import Disk, environment
+from .history import History, Moment, check, unit_of
+
+ROOT = Path(__file__).parents[2]
+#: Seconds that a process may take to begin.
+PATIENCE = 60
+
+
+def launch(
+    module: str, arguments: Sequence[object], output: Path, variables: dict[str, str] | None
+) -> subprocess.Popen[bytes]:
+    """Start a module of this folder in a process of its own. What it says goes to a file, which outlives it."""
+    command = [sys.executable, "-m", f"tests.crash.{module}", *map(str, arguments)]
+    with output.open("wb") as said, output.with_suffix(".log").open("ab") as log:
+        return subprocess.Popen(command, stdout=said, stderr=log, cwd=ROOT, env=variables)
+
+
+def wait_for_word(process: subprocess.Popen[bytes], output: Path) -> None:
+    """Wait until a process has said something."""
+    give_up = time.monotonic() + PATIENCE
+    while not output.stat().st_size and process.poll() is None and time.monotonic() < give_up:
+        time.sleep(0.002)
+
+
+def kill_later(process: subprocess.Popen[bytes], output: Path, rng: random.Random) -> None:
+    """Kill a process at a random moment: as it begins, or a while after it has said something."""
+    if rng.random() < 0.1:
+        time.sleep(rng.uniform(0.0, 0.3))
+    else:
+        wait_for_word(process, output)
+        time.sleep(min(rng.expovariate(1 / 0.04), 0.4))
+    assert process.poll() is None, f"it ended by itself: {output.with_suffix('.log').read_text()[-2000:]}"
+    process.kill()
+    process.wait()
+
+
+class Said(NamedTuple):
+    """What a writer has said of its units.
+
+    Attributes:
+        begun: The units that were begun.
+        done: The units that were acknowledged.
+    """
+
+    begun: int
+    done: int
+
+    @classmethod
+    def read(cls, output: Path, first: int) -> Said:
+        """What stands in a file, of a writer that began with the unit ``first``."""
+        said = [line.split() for line in output.read_text().splitlines()]
+        begun, done = (
+            max((int(number) for word, number in said if word == what), default=first) for what in ("begun", "done")
+        )
+        return cls(begun, done)
+
+
+@dataclass
+class Crashing:
+    """One store, and the process that writes to it until it is killed.
+
+    Attributes:
+        folder: Where everything goes.
+        engine: The name of the engine.
+        mode: The mode of the store.
+        seed: Decides what is written, and when the process is killed (that, as far as a machine repeats itself).
+        power: Whether the power is cut, too.
+        durable: See `unit_of`.
+        fault: A fault to put in: ``"early"``, ``"no-order"``, or ``"lying"``, a disk that does not sync.
+        counts: What happened.
+    """
+
+    folder: Path
+    engine: str
+    mode: Mode
+    seed: int
+    power: bool = False
+    durable: str = "sometimes"
+    fault: str = "none"
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._store = self.folder / "store"
+        self._disks = [Disk(self._store, self.folder / "synced")]
+        self._history = History(self.mode, self.seed, self.durable)
+        self._rng = random.Random(self.seed)
+
+    def run(self, cycles: int) -> None:
+        """Kill the writer so many times.
+
+        Raises:
+            AssertionError: Something that was acknowledged is lost, or what is left never was.
+        """
+        for cycle in range(cycles):
+            self._cycle(cycle)
+
+    def _cycle(self, cycle: int) -> None:
+        first = self._history.units
+        begun, done = self._crash(cycle)
+        durable = [n for n in range(first, done) if unit_of(self.seed, cycle, n, self.durable).durable]
+        safe = max((number + 1 for number in durable), default=first)
+        if self.power:
+            for disk in self._disks:
+                disk.cut_power(self._rng)
+        lost = self._history.settle(self._held(cycle), cycle, safe if self.power else done, begun)
+        for disk in self._disks:
+            disk.settle()
+        self.counts["kills"] += 1
+        self.counts["acknowledged"] += done - first
+        self.counts["of them durable"] += len(durable)
+        self.counts["acknowledged and lost"] += max(0, lost - (begun - done))
+
+    def _crash(self, cycle: int) -> Said:
+        """Start what writes, and kill it."""
+        output = self.folder / "said"
+        kill_later(launch("writer", self._arguments(cycle), output, self._environment()), output, self._rng)
+        return Said.read(output, self._history.units)
+
+    def _arguments(self, cycle: int) -> list[object]:
+        """What `Writer` is told."""
+        first = self._history.units
+        return [self._store, self.engine, self.mode.value, self.seed, cycle, first, self.durable, self.fault]
+
+    def _environment(self) -> dict[str, str] | None:
+        """With the shim, where the power will be cut."""
+        if not self.power:
+            return None
+        return environment(self._store, self.folder / "synced", lying=self.fault == "lying")
+
+    def _held(self, cycle: int) -> Moment:
+        """What is left; it must contradict itself nowhere."""
+        held = Moment.of(self._store, self.engine, self.mode)
+        check(self._store, self.engine)
+        return held

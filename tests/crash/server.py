@@ -1,0 +1,17 @@
+"""The process that serves a store until it is killed: ``python -m tests.crash.server PATH ENGINE``. It says its URL."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from treehub_level.http import Hub
+from treehub_level.http.serving import Address, serve
+
+from .history import OPTIONS
+
+if __name__ == "__main__":
+    store, engine = Path(sys.argv[1]), sys.argv[2]
+    hub = Hub(store.parent, backend=engine, **OPTIONS)
+    serve(hub, Address(port=0), listening=lambda url: os.write(1, f"{url}/v1/{store.name}".encode()))

@@ -1,0 +1,153 @@
+/* Stands between LevelDB and the system, by LD_PRELOAD: notes what was synced, and makes calls fail when told to.
+
+   CRASH_FOLDER   only files below this path count.
+   CRASH_LEDGER   where to note, a line each: C path (created or emptied), S size path (synced up to there),
+                  R path tab path (renamed). It is written before the caller goes on.
+   CRASH_LYING    if set, syncs of LevelDB's logs do nothing, as with a disk that lies.
+
+   crash_arm(call, number, error): from its number-th use on, a call fails; 'w'rite, 's'ync, 'o'pen to write, 'r'ename.
+   The first write that fails writes half. crash_disarm() ends that, and returns how often the call was used. */
+
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static const char *folder;
+static int ledger = -1, lying;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static int armed_call, armed_error, used, armed_number;
+
+static int (*real_open)(const char *, int, ...);
+static ssize_t (*real_write)(int, const void *, size_t);
+static int (*real_fsync)(int);
+static int (*real_fdatasync)(int);
+static int (*real_rename)(const char *, const char *);
+
+__attribute__((constructor)) static void begin(void) {
+  real_open = dlsym(RTLD_NEXT, "open");
+  real_write = dlsym(RTLD_NEXT, "write");
+  real_fsync = dlsym(RTLD_NEXT, "fsync");
+  real_fdatasync = dlsym(RTLD_NEXT, "fdatasync");
+  real_rename = dlsym(RTLD_NEXT, "rename");
+  folder = getenv("CRASH_FOLDER");
+  lying = getenv("CRASH_LYING") != NULL;
+  if (getenv("CRASH_LEDGER")) ledger = real_open(getenv("CRASH_LEDGER"), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644);
+}
+
+static int counts(const char *path) {
+  return folder != NULL && strncmp(path, folder, strlen(folder)) == 0 && path[strlen(folder)] == '/';
+}
+
+static int counts_fd(int fd, char *path) {
+  char link[32];
+  ssize_t size;
+  if (folder == NULL) return 0;
+  snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+  size = readlink(link, path, PATH_MAX - 1);
+  if (size < 0) return 0;
+  path[size] = 0;
+  return counts(path);
+}
+
+static void note(const char *format, ...) {
+  char line[2 * PATH_MAX + 32];
+  va_list arguments;
+  int size;
+  if (ledger < 0) return;
+  va_start(arguments, format);
+  size = vsnprintf(line, sizeof line, format, arguments);
+  va_end(arguments);
+  if (real_write(ledger, line, size) != size) abort();
+}
+
+/* The error with which a call shall fail now, or 0. *first tells whether it is the first to do so. */
+static int fault(int call, int *first) {
+  int error = 0;
+  pthread_mutex_lock(&lock);
+  if (call == armed_call) {
+    used++;
+    if (used >= armed_number) error = armed_error;
+    *first = used == armed_number;
+  }
+  pthread_mutex_unlock(&lock);
+  return error;
+}
+
+void crash_arm(int call, int number, int error) {
+  pthread_mutex_lock(&lock);
+  armed_call = call, armed_number = number, armed_error = error, used = 0;
+  pthread_mutex_unlock(&lock);
+}
+
+int crash_disarm(void) {
+  int times;
+  pthread_mutex_lock(&lock);
+  armed_call = 0, times = used;
+  pthread_mutex_unlock(&lock);
+  return times;
+}
+
+static int opened(const char *path, int flags, mode_t mode) {
+  int first, fd, error;
+  int writes = (flags & O_ACCMODE) != O_RDONLY && counts(path);
+  if (writes && (error = fault('o', &first))) return errno = error, -1;
+  fd = real_open(path, flags, mode);
+  if (fd >= 0 && writes && (flags & O_TRUNC)) note("C %s\n", path);
+  return fd;
+}
+
+#define OPEN(name)                                      \
+  int name(const char *path, int flags, ...) {          \
+    mode_t mode = 0;                                    \
+    if (flags & (O_CREAT | __O_TMPFILE)) {              \
+      va_list arguments;                                \
+      va_start(arguments, flags);                       \
+      mode = va_arg(arguments, mode_t);                 \
+      va_end(arguments);                                \
+    }                                                   \
+    return opened(path, flags, mode);                   \
+  }
+OPEN(open)
+OPEN(open64)
+
+ssize_t write(int fd, const void *bytes, size_t size) {
+  char path[PATH_MAX];
+  int first = 0, error = 0;
+  if (armed_call == 'w' && counts_fd(fd, path)) error = fault('w', &first);
+  if (error && first && size > 1) return real_write(fd, bytes, size / 2);
+  if (error) return errno = error, -1;
+  return real_write(fd, bytes, size);
+}
+
+static int synced(int fd, int (*real)(int)) {
+  char path[PATH_MAX];
+  struct stat status;
+  int first, error, result;
+  if (!counts_fd(fd, path)) return real(fd);
+  if ((error = fault('s', &first))) return errno = error, -1;
+  if (lying && strlen(path) > 4 && strcmp(path + strlen(path) - 4, ".log") == 0) return 0;
+  if (fstat(fd, &status) != 0) return -1;
+  result = real(fd);
+  if (result == 0 && S_ISREG(status.st_mode)) note("S %lld %s\n", (long long)status.st_size, path);
+  return result;
+}
+
+int fsync(int fd) { return synced(fd, real_fsync); }
+int fdatasync(int fd) { return synced(fd, real_fdatasync); }
+
+int rename(const char *from, const char *to) {
+  int first, error, result;
+  if (counts(to) && (error = fault('r', &first))) return errno = error, -1;
+  result = real_rename(from, to);
+  if (result == 0 && counts(to)) note("R %s\t%s\n", from, to);
+  return result;
+}

@@ -1,0 +1,61 @@
+"""The process that writes until it is killed: ``python -m tests.crash.writer PATH ENGINE MODE SEED CYCLE START …``."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+
+from treehub_level import Mode, blocking
+from treehub_level.backends._directory import DirectoryBackend
+
+from .history import OPTIONS, unit_of, write_unit
+
+
+class Writer:
+    """Writes units, and says of each when it begins and when it was acknowledged.
+
+    Args:
+        arguments: Of the command line.
+    """
+
+    def __init__(self, arguments: list[str]) -> None:
+        path, engine, mode, seed, cycle, start, self._durable, self._fault = arguments
+        self._seed, self._cycle, self._next = int(seed), int(cycle), int(start)
+        self._rng = random.Random(f"{seed} {cycle}")
+        self._level = blocking.Level(path, backend=engine, mode=Mode(mode), **OPTIONS)
+
+    def run(self) -> None:
+        """Write until somebody ends this process."""
+        if self._fault == "no-order":
+            DirectoryBackend._sync_older_logs = lambda self: None  # type: ignore[method-assign]
+        while True:
+            with self._level:
+                for _ in range(self._rng.randint(20, 400)):
+                    self._write()
+                    if self._rng.random() < 0.02:
+                        self._tidy()
+
+    def _write(self) -> None:
+        unit = unit_of(self._seed, self._cycle, self._next, self._durable)
+        say("begun", self._next + 1)
+        if self._fault == "early":  # the fault that the test must find
+            say("done", self._next + 1)
+        write_unit(self._level, unit)
+        self._next += 1
+        say("done", self._next)
+
+    def _tidy(self) -> None:
+        if self._level.mode is Mode.SERVER and self._rng.random() < 0.8:
+            self._level.compact_log()
+        else:
+            self._level.compact_range()
+
+
+def say(what: str, number: int) -> None:
+    """Tell whoever reads this process's output, in one piece."""
+    os.write(1, f"{what} {number}\n".encode())
+
+
+if __name__ == "__main__":
+    Writer(sys.argv[1:]).run()
