@@ -20,6 +20,7 @@ from unittest import mock
 import orjson
 
 from treehub_level import blocking
+from treehub_level.backends.base import Backend
 from treehub_level.errors import SyncError, TransportError
 from treehub_level.modes import Server as ServerMode
 from treehub_level.replication import allowance as allowance_half
@@ -30,9 +31,9 @@ from treehub_level.replication import session as session_half
 from treehub_level.replication.messages import Keys, Request
 from treehub_level.replication.state import Resetting, State
 from treehub_level.replication.wire import Received, reply_pieces
+from treehub_level.testing import CrashError, CrashingDisk
 from treehub_level.types import Change, Mode, SyncReport
 
-from .crashing import CrashError, CrashingBackend
 from .runner import main
 from .schedule import SWEPT, ClientUnderTest, Configuration, Content, InvariantError, Loss, ServerUnderTest, weigh
 
@@ -58,18 +59,32 @@ class _Process:
         self._rng = rng
         self._on = configuration
         self._calm = False
-        self.backend = CrashingBackend(name)
-        self._boot()
+        self._name = name
+        self.disk = CrashingDisk(seed=rng.getrandbits(32))
+        self.level = self._open()
+
+    def _open(self) -> blocking.Level:
+        level = blocking.Level(self._name, backend=self.disk, mode=self.mode)
+        level.open()
+        return level
 
     def _boot(self) -> None:
-        """Start anew over what is there. What the dead process had open is not closed: it died."""
-        self.level = blocking.Level(self.backend.name, backend=lambda _: self.backend, mode=self.mode)
-        self.level.open()
+        """Start over what the dead process has left."""
+        self.level.close()
+        self.level = self._open()
+
+    @property
+    def _backend(self) -> Backend:
+        return self.level._store.backend
+
+    def _crash(self, *, power: bool) -> None:
+        self.disk.crash(power=power)
+        self._boot()
 
     def _mortal(self, act: Callable[[], Any]) -> Any:
         """Do something, and perhaps die over it; ``None`` then."""
         if not self._calm and self._rng.random() < 0.04:
-            self.backend.arm(self._rng.randint(1, 2), before=self._rng.random() < 0.5)
+            self.disk.crash_at(self._rng.randint(1, 2), before=self._rng.random() < 0.5)
         try:
             return act()
         except CrashError:
@@ -78,13 +93,10 @@ class _Process:
         except SyncError as error:
             raise InvariantError(f"client and server do not understand each other: {error}") from error
         finally:
-            self.backend.arm(0, before=False)
+            self.disk.crash_at(0)
 
     def calm(self) -> None:
         self._calm = True
-
-    def _cut_power(self) -> None:
-        self.backend.cut_power(self._rng.randint(0, self.backend.at_risk))
 
     def write(self, key: str, content: Content) -> None:
         if content is None:
@@ -96,10 +108,10 @@ class _Process:
         return {key: (value[0], value[1]) for key, value in self.level.query()}
 
     def backup(self) -> Any:
-        return self.backend.copy()
+        return self.disk.backup(self._name)
 
     def restore(self, backup: Any) -> None:
-        self.backend.replace(backup)
+        self.disk.restore(self._name, backup)
         self._boot()
 
 
@@ -138,19 +150,17 @@ class Server(_Process):
         self._mortal(lambda: self.level.compact_log(drop_deletes_before=before))
 
     def restart(self, *, power: bool) -> None:
-        if power:
-            self._cut_power()
-        self._boot()
+        self._crash(power=power)
 
     def log(self, after: int) -> dict[int, tuple[str, Content]]:
-        records = log_half.read_log(self.backend, self.level._store.space, after, 1000, 1 << 30)
+        records = log_half.read_log(self._backend, self.level._store.space, after, 1000, 1 << 30)
         changes = [(cid, orjson.loads(record)) for cid, record in records]
         return {cid: (change[0], _content(change)) for cid, change in changes}
 
     def epoch(self, cid: int) -> Hashable:
         mode = self.level._store.mode
         assert isinstance(mode, ServerMode)
-        return client_half._epoch_of(mode.epochs(self.backend), cid)
+        return client_half._epoch_of(mode.epochs(self._backend), cid)
 
 
 class Client(_Process):
@@ -159,11 +169,11 @@ class Client(_Process):
     def __init__(self, name: str, rng: random.Random, configuration: Configuration) -> None:
         super().__init__(name, rng, configuration)
         self._talk: Generator[Any, Any, Any] | None = None
-        self.backend.honest = "durable_freeze" not in configuration.without
+        self.disk.honest = "durable_freeze" not in configuration.without
 
     @property
     def commits(self) -> int:
-        return self.backend.commits
+        return self.disk.commits(self._name)
 
     @property
     def cid(self) -> int:
@@ -171,7 +181,7 @@ class Client(_Process):
 
     @property
     def _state(self) -> State:
-        return State.read(self.backend, self.level._store.space)
+        return State.read(self._backend, self.level._store.space)
 
     @property
     def resetting(self) -> bool:
@@ -188,7 +198,7 @@ class Client(_Process):
 
     def dirty(self) -> dict[str, Content]:
         space = self.level._store.space
-        rows = self.backend.scan(space.dirty_start, space.dirty_stop).fetch(1000)
+        rows = self._backend.scan(space.dirty_start, space.dirty_stop).fetch(1000)
         changes = [orjson.loads(record) for _, record in rows]
         return {change[0]: _content(change) for change in changes}
 
@@ -202,12 +212,12 @@ class Client(_Process):
 
     def pull_by_seed_verbs(self, server: Server) -> None:
         # A client that has no history to show must be taken at its word: its server loses nothing of what it saw.
-        server.backend.settle()
+        server.disk.sync()
         self.level.apply(server.level.changes(0, limit=None))
 
     def start(self) -> Any:
         if "inflight" in self._on.without:
-            self.backend.write([(self.level._store.space.own_key("push"), None)])
+            self._backend.write([(self.level._store.space.own_key("push"), None)])
         one_way = 0.5 if self._calm else self._rng.random()
         self._talk = session_half.session(
             self.level._store.step,
@@ -245,9 +255,7 @@ class Client(_Process):
 
     def crash(self, *, power: bool) -> None:
         self._talk = None
-        if power:
-            self._cut_power()
-        self._boot()
+        self._crash(power=power)
 
     def restore(self, backup: Any) -> None:
         self._talk = None
