@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from .schedule import Content
+from .sides import Content
 
 Change = tuple[str, Content]
 
@@ -60,6 +60,7 @@ class Request:
     reset: bool = False
     keys_after: str | None = None
     withdraw: tuple[str, ...] = ()
+    server: int | None = None
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -71,6 +72,7 @@ class Request:
 class Reply:
     """The fields that every kind has."""
 
+    server: int
     nonce: int
     base: int
 
@@ -109,8 +111,20 @@ class Reset(Reply):
 
 
 @dataclass(frozen=True)
+class Stranger(Reply):
+    """The request is for another server than this one."""
+
+
+@dataclass(frozen=True)
 class Forked(Reply):
     """Two stores share one client id."""
+
+
+class SeedPage(NamedTuple):
+    """What the seed's pull brings: changes, and the CID where they end."""
+
+    cid: int
+    changes: tuple[tuple[int, str, Content], ...]
 
 
 def epoch_of(cid: int, epochs: Iterable[Epoch]) -> int | None:
@@ -127,3 +141,10 @@ def ends_of(epochs: Iterable[Epoch], last: int) -> dict[int, int]:
     epochs = tuple(epochs)
     starts = [epoch.start for epoch in epochs[1:]]
     return {epoch.id: end for epoch, end in zip(epochs, [*starts, last], strict=False)}
+
+
+def store(data: dict[str, Content], key: str, content: Content) -> None:
+    if content is None:
+        data.pop(key, None)
+    else:
+        data[key] = content

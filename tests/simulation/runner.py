@@ -6,19 +6,14 @@ import argparse
 import random
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from typing import NoReturn
 
-from .schedule import (
-    FOCUS,
-    MECHANISMS,
-    ClientUnderTest,
-    Configuration,
-    Schedule,
-    ServerUnderTest,
-    random_configuration,
-)
+from .configuration import FOCUS, MECHANISMS, Configuration, random_configuration
+from .schedule import Say, Schedule
+from .sides import ClientUnderTest, InvariantError, ServerUnderTest
 
 #: Makes a server and its clients, for the length of one schedule.
 World = Callable[
@@ -26,7 +21,9 @@ World = Callable[
 ]
 
 
-def run_seed(seed: int, world: World, without: str | None = None, focus: str | None = None) -> Counter[str]:
+def run_seed(
+    seed: int, world: World, without: str | None = None, focus: str | None = None, say: Say | None = None
+) -> Counter[str]:
     """Run the schedule of one seed.
 
     Args:
@@ -34,51 +31,69 @@ def run_seed(seed: int, world: World, without: str | None = None, focus: str | N
         world: What it happens to.
         without: A mechanism to remove.
         focus: A mechanism to stress, if there is a configuration for that; otherwise the seed draws one.
+        say: Is told what happens.
 
     Raises:
-        AssertionError: Something that must hold did not.
+        InvariantError: Something that must hold did not. Anything else that is raised is a failure too.
     """
     configuration = FOCUS.get(focus or "") or random_configuration(random.Random(f"configuration {seed}"))
     configuration = replace(configuration, without=frozenset({without} if without else ()))
     rng = random.Random(seed)
     with world(rng, configuration) as (server, clients):
-        return Schedule(rng, configuration, server, clients).run()
+        return Schedule(rng, configuration, server, clients, say).run()
 
 
 def first_violation(
     seeds: range, world: World, without: str | None = None, focus: str | None = None
-) -> tuple[int, AssertionError] | None:
+) -> tuple[int, Exception] | None:
     """The first seed of these whose schedule breaks something, and what it breaks."""
     for seed in seeds:
         try:
             run_seed(seed, world, without, focus)
-        except AssertionError as violation:
+        except Exception as violation:
             return seed, violation
     return None
 
 
-def main(world: World, description: str) -> None:
+def _sentence(violation: Exception) -> str:
+    return str(violation) if isinstance(violation, InvariantError) else repr(violation)
+
+
+def _replay(seed: int, world: World, without: str | None, focus: str | None) -> NoReturn:
+    """Run one schedule, and print everything that happens in it."""
+    try:
+        counts = run_seed(seed, world, without, focus, print)
+    except InvariantError as violation:
+        sys.exit(f"seed {seed}: {violation}")
+    print(f"seed {seed} holds: {dict(counts)}")
+    sys.exit()
+
+
+def main(world: World, description: str, faults: Iterable[str] = ()) -> None:
     """Run schedules as the command line says, and print what they break."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, help="replay this schedule")
     parser.add_argument("--start", type=int, default=0, help="the first seed of several")
     parser.add_argument("--schedules", type=int, default=1000, help="how many to run")
-    parser.add_argument("--without", choices=sorted(MECHANISMS), help="remove one mechanism; violations must follow")
+    parser.add_argument(
+        "--without",
+        choices=sorted({*MECHANISMS, *faults}),
+        help="remove one mechanism, or put a fault in; violations must follow",
+    )
     parser.add_argument("--focus", choices=sorted(FOCUS), help="stress one mechanism; by default the one removed")
     arguments = parser.parse_args()
     without, focus = arguments.without, arguments.focus or arguments.without
     if arguments.seed is not None:
-        print(dict(run_seed(arguments.seed, world, without, focus)))
-        return
+        _replay(arguments.seed, world, without, focus)
     counts: Counter[str] = Counter()
     violations = 0
     for seed in range(arguments.start, arguments.start + arguments.schedules):
         try:
             counts += run_seed(seed, world, without, focus)
-        except AssertionError as violation:
+        except Exception as violation:
             violations += 1
             if violations <= 3:
-                print(f"seed {seed}: {violation}")
+                print(f"seed {seed}: {_sentence(violation)}")
     print(f"without {without or 'nothing'}: {violations} violations in {arguments.schedules} schedules")
     print(f"  {dict(counts)}")
     sys.exit(violations > 0)

@@ -7,8 +7,8 @@ import os
 import pytest
 
 from . import model
+from .configuration import FOCUS, MECHANISMS
 from .runner import first_violation, run_seed
-from .schedule import FOCUS, MECHANISMS
 
 pytestmark = pytest.mark.once
 

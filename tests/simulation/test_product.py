@@ -7,8 +7,9 @@ import os
 import pytest
 
 from . import product
+from .configuration import FOCUS, MECHANISMS
+from .faults import FAILURES
 from .runner import first_violation, run_seed
-from .schedule import FOCUS, MECHANISMS
 
 SCHEDULES = int(os.environ.get("TREEHUB_LEVEL_PRODUCT_SCHEDULES", "5000"))
 #: Most controls break within a hundred schedules; what guards against rare faults needs more.
@@ -32,5 +33,14 @@ def test_the_product_breaks_without(mechanism: str) -> None:
     assert first_violation(range(CONTROL), product.world, without=mechanism, focus=mechanism) is not None
 
 
+@pytest.mark.parametrize("failure", sorted(FAILURES))
+def test_each_failure_of_the_original_is_found(failure: str) -> None:
+    assert first_violation(range(1000), product.world, without=failure) is not None
+
+
 def test_a_seed_replays_the_same_schedule() -> None:
-    assert run_seed(11, product.world) == run_seed(11, product.world)
+    first: list[str] = []
+    again: list[str] = []
+    assert run_seed(11, product.world, say=first.append) == run_seed(11, product.world, say=again.append)
+    assert first == again
+    assert len(first) > 100

@@ -136,12 +136,13 @@ def apply_step(mode: Client, to: int, entries: Sequence[Entry]) -> Step[int]:
                 raise ProtocolError("a page with changes ends at CID 1 or later, not at CID 0")
             return Plan(cid)
         batch = [*_own_records(mode, transaction, to), *_core.apply_batch(space, to, entries)]
-        dirty = transaction.get_many([space.dirty_key(key) for key, _ in entries])
-        lost = [
-            Lost(key, record, _core.join_record(key, value), to)
-            for (key, value), record in zip(entries, dirty, strict=True)
-            if record is not None and record != _core.join_record(key, value)
-        ]
+        keys = list(dict.fromkeys(key for key, _ in entries))
+        dirty = dict(zip(keys, transaction.get_many([space.dirty_key(key) for key in keys]), strict=True))
+        lost = []
+        for key, value in entries:
+            local, remote = dirty.pop(key, None), _core.join_record(key, value)
+            if local is not None and local != remote:
+                lost.append(Lost(key, local, remote, to))
         batch.extend(journal_entries(transaction, space, lost))
         return Plan(to, batch, to)
 

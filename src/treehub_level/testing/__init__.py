@@ -1,9 +1,28 @@
-"""What authors of backends test theirs with. It needs pytest, which the package itself does not."""
+"""What authors of applications and of backends test theirs with.
 
-import pytest
+`FlakyServer`, `CrashingDisk` and `assert_converged` are for applications, and need nothing that the package does not.
+`BackendConformance` is for backends, and needs pytest.
+"""
 
-pytest.register_assert_rewrite(f"{__name__}.conformance")
+from typing import TYPE_CHECKING, Any
 
-from .conformance import BackendConformance  # noqa: E402  # after the call above, or its asserts would say nothing
+from .converged import assert_converged
+from .crashing import CrashError, CrashingDisk
+from .flaky import FlakyServer
 
-__all__ = ["BackendConformance"]
+if TYPE_CHECKING:
+    from .conformance import BackendConformance
+
+__all__ = ["BackendConformance", "CrashError", "CrashingDisk", "FlakyServer", "assert_converged"]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "BackendConformance":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import pytest
+
+    pytest.register_assert_rewrite(f"{__name__}.conformance")
+    from .conformance import BackendConformance  # after the call above, or its asserts would say nothing
+
+    globals()[name] = BackendConformance
+    return BackendConformance
