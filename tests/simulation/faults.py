@@ -8,6 +8,7 @@ from typing import Any, Final
 import orjson
 
 from treehub_level import _core, blocking
+from treehub_level.blocking import _identity
 from treehub_level.blocking import _store as engine
 from treehub_level.errors import ModeMismatchError
 from treehub_level.modes import Client as ClientMode
@@ -23,7 +24,7 @@ Patch = tuple[Any, str, Any]
 #: What they are before they are replaced.
 _READ_LOG: Final = log.read_log
 _DECISION: Final = server._Exchange._decision
-_IDENTIFY: Final = engine.identify
+_IDENTIFY: Final = _identity.identify
 _ROWS: Final = allowance.Allowance.rows
 _BATCH: Final = blocking.Level.batch
 

@@ -71,20 +71,20 @@ class Trick(NamedTuple):
     play: Callable[[blocking.Level], object]
 
 
+def _with(verb: str, *arguments: Any) -> Callable[[blocking.Level], object]:
+    return lambda level: getattr(level, verb)(*arguments)
+
+
+def _ahead(verb: str, ahead: int, changes: Any) -> Callable[[blocking.Level], object]:
+    return lambda level: getattr(level, verb)(level.cid + ahead, changes)
+
+
 def _tricks(verb: str, ahead: int, *, with_changes: bool = True) -> list[Trick]:
     """What to try on a verb that takes a CID, which is right ``ahead`` of the level's own, and perhaps changes."""
     fair: list[Any] = [[["k", 1]]] if with_changes else []
-    tricks = [
-        Trick(f"{verb}({cid!r}, {fair})", lambda level, cid=cid: getattr(level, verb)(cid, *fair)) for cid in NO_CIDS
-    ]
+    tricks = [Trick(f"{verb}({cid!r}, {fair})", _with(verb, cid, *fair)) for cid in NO_CIDS]
     if with_changes:
-        tricks += [
-            Trick(
-                f"{verb}(CID, {changes!r})",
-                lambda level, forged=changes: getattr(level, verb)(level.cid + ahead, forged),
-            )
-            for changes in NO_CHANGES
-        ]
+        tricks += [Trick(f"{verb}(CID, {changes!r})", _ahead(verb, ahead, changes)) for changes in NO_CHANGES]
     return tricks
 
 
