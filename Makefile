@@ -20,10 +20,10 @@ ON_ALL_CORES := --numprocesses=auto --dist=worksteal
 
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: bench clean crash demo help lint test wheel
+.PHONY: bench clean crash demo help lint simulate soak test wheel
 
 help:
-	@echo 'make demo | test | lint | crash | bench | wheel | clean'
+	@echo 'make demo | test | lint | bench | simulate | crash | soak | wheel | clean'
 
 $(TOOLS): requirements-dev.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "treehub-level needs Python 3.10 or later")'
@@ -67,6 +67,13 @@ crash: $(PACKAGE)
 	$(BIN)/python -m tests.crash --cycles 1000 --power-cut
 	$(BIN)/python -m tests.crash.failing --last 300
 	$(BIN)/python -m tests.crash.damage --cycles 3000
+
+# All long runs, one after another: make soak ROWS='T2 T8'. One schedule of the simulation, told step by step: make simulate SEED=42.
+soak: $(PACKAGE)
+	PYTHONPATH=tests $(BIN)/python -m tests.soak $(ROWS)
+
+simulate: $(PACKAGE)
+	PYTHONPATH=tests $(BIN)/python -m tests.simulation.product $(if $(SEED),--seed $(SEED))
 
 bench: $(PACKAGE)
 	$(BIN)/python -m benchmarks

@@ -1,6 +1,6 @@
-"""The long runs, one after another: every row of the programme in ``docs/reliability.md`` that has one, at its figure.
+"""The long runs, one after another: every row of the programme for reliability that has one, at its figure.
 
-    python -m tests.soak                    all of them: about a day
+    python -m tests.soak                    all of them: about four hours
     python -m tests.soak T2 T8              some
     python -m tests.soak --part 0.01        all, a hundredth of each
 
@@ -49,12 +49,12 @@ class Row(NamedTuple):
 ROWS: Final = {
     "T1": Row("the protocol", "tests.simulation.model", "--schedules", 1_000_000),
     "T2": Row("the real code under any interleaving", "tests.simulation.product", "--schedules", 200_000),
-    "T3": Row("drift between twins, backends, APIs", "tests.machines", "--examples", 100_000),
     "T4": Row("a process killed at any moment", "tests.crash", "--cycles", 1000),
     "T5": Row("a power cut", "tests.crash", "--cycles", 1000, ("--power-cut",)),
+    "T6": Row("a full disk, I/O errors", "tests.crash.failing", "--last", 300),
+    "T7": Row("bad bytes on disk", "tests.crash.damage", "--cycles", 3000),
     "T8": Row("a bad network", "tests.http.turmoil", "--seconds", 3600, ("--clients", "8")),
     "T9": Row("several servers on one database", "tests.replicas.soak", "--seconds", 3600),
-    "T12": Row("closing and cancelling", "tests.closing", "--rounds", 500),
     "T13": Row("many clients", "tests.http.many_clients", "--seconds", 60, ("--clients", "200")),
 }
 
