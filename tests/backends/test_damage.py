@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from backends.directories import KIB, Engine, Opened, contents, fill, flip, only, tables
+from stores import plyvel
 
-from treehub_level import CorruptionError, Level, StorageError, blocking
+from treehub_level import CorruptionError, Level, Mode, StorageError, blocking
+from treehub_level.backends._history import _checksum
 from treehub_level.blocking import stored_mode
 
 pytestmark = pytest.mark.once
@@ -155,6 +159,158 @@ def test_a_table_that_vanishes_while_the_level_is_open_is_missed_by_what_scans(
                 read()
             assert repr(str(path)) in str(caught.value)
         assert level.get("00000") is not None
+
+
+# ------------------------------------------------------------------------------------------------------ damaged logs
+
+
+MODES = pytest.mark.parametrize("mode", list(Level.NORMAL.__class__), ids=lambda mode: mode.value)
+
+
+def logged(engine: str, path: Path, mode: Mode = Level.NORMAL) -> blocking.Level:
+    """A store, not open, of 300 records that are in LevelDB's log, some blocks of it, and in no table."""
+    level = blocking.Level(path, backend=engine, mode=mode)
+    with level:
+        for number in range(300):
+            level.put(f"k{number:03}", [number, "x" * 500])
+    return level
+
+
+def leveldb_reads(path: Path, *, paranoid: bool) -> int:
+    """How many rows LevelDB itself finds in a copy of a store."""
+    copy = path.with_name("copy")
+    shutil.copytree(path, copy)
+    with plyvel().DB(str(copy), paranoid_checks=paranoid) as db:
+        rows = sum(1 for _ in db)
+    shutil.rmtree(copy)
+    return rows
+
+
+def spoil(file: Path, offset: int, data: bytes) -> None:
+    """Put other bytes in a file."""
+    with file.open("r+b") as opened:
+        opened.seek(offset)
+        opened.write(data)
+
+
+@MODES
+def test_a_log_that_ends_in_rubbish_is_cut_off_there(
+    engine: str, path: Path, mode: Mode, caplog: pytest.LogCaptureFixture
+) -> None:
+    level = logged(engine, path, mode)
+    with level:
+        before = level.query()
+    log = only(path, "*.log")
+    with level:
+        level.put("last", "y" * 100)
+    log = only(path, "*.log")
+    flip(log, log.stat().st_size - 50)
+    damaged = log.read_bytes()
+    for _ in range(2):
+        with level:
+            assert level.query() == before
+    (warning,) = caplog.messages
+    assert repr(str(path)) in warning
+    assert "the end of its log could not be read" in warning
+    assert (path / "lost" / log.name).read_bytes() == damaged
+    with level:
+        level.put("next", 1, durable=True)
+    with level:
+        assert level.query() == sorted([*before, ("next", 1)])
+
+
+@MODES
+def test_a_log_with_a_flipped_bit_in_the_middle_is_refused(engine: str, path: Path, mode: Mode) -> None:
+    level = logged(engine, path, mode)
+    flip(only(path, "*.log"), 40_000)
+    left = contents(path)
+    with pytest.raises(CorruptionError, match="treehub-level repair"):
+        level.open()
+    # LevelDB makes tables as it reads; they lie there unused.
+    assert left.items() <= contents(path).items()
+    if mode is Level.NORMAL:
+        assert 0 < leveldb_reads(path, paranoid=False) < 299  # it would have opened it with a hole
+
+
+def test_zeros_in_the_middle_of_a_log_are_refused(engine: str, path: Path) -> None:
+    level = logged(engine, path)
+    spoil(only(path, "*.log"), 32768, bytes(32768))
+    assert 0 < leveldb_reads(path, paranoid=False) < 299
+    with pytest.raises(CorruptionError, match="are missing"):
+        level.open()
+
+
+def test_zeros_at_the_end_of_a_log_are_what_a_crash_leaves(engine: str, path: Path) -> None:
+    level = logged(engine, path)
+    with only(path, "*.log").open("ab") as log:
+        log.write(bytes(100_000))
+    with level:
+        assert level.count() == 300
+    assert not (path / "lost").exists()
+
+
+def test_a_log_that_was_cut_short_before_another_is_refused(engine: str, path: Path) -> None:
+    level = logged(engine, path)
+    log = only(path, "*.log")
+    later = log.with_name(f"{int(log.stem) + 10:06}.log")
+    later.write_bytes(log_record(301, b"later"))
+    copy = path.with_name("whole")
+    shutil.copytree(path, copy)
+    with blocking.Level(copy, backend=engine) as whole:
+        assert whole.count() == 301  # the control: what LevelDB would write is taken for that
+    os.truncate(log, 50_000)
+    assert leveldb_reads(path, paranoid=True) > 1
+    with pytest.raises(CorruptionError, match=r"the writes before number 301, from \d+ on, are missing"):
+        level.open()
+
+
+def log_record(sequence: int, key: bytes) -> bytes:
+    """A log of LevelDB's that holds one record: one put."""
+    batch = sequence.to_bytes(8, "little") + b"\x01\0\0\0" + b"\x01" + bytes([len(key)]) + key + b"\x011"
+    return _checksum(b"\x01" + batch).to_bytes(4, "little") + len(batch).to_bytes(2, "little") + b"\x01" + batch
+
+
+def test_a_manifest_that_has_lost_its_end_is_refused_and_the_tables_stay(engine: str, make: Engine, path: Path) -> None:
+    logged(engine, path)
+    backend = make(path)
+    backend.open()
+    known = only(path, "MANIFEST-*").stat().st_size
+    backend.write([(b"more", b"1")])
+    backend.compact()
+    backend.close()
+    manifest = only(path, "MANIFEST-*")
+    records, left = manifest.read_bytes(), {file.name for file in tables(path)}
+    for end in range(known, len(records), 10):
+        os.truncate(manifest, end)
+        with pytest.raises(CorruptionError, match=r"the MANIFEST does not know of|missing files"):
+            backend.open()
+        assert {file.name for file in tables(path)} == left
+        manifest.write_bytes(records)
+
+
+def test_an_empty_table_that_a_repair_left_behind_is_no_damage(engine: str, path: Path) -> None:
+    logged(engine, path)
+    (path / "000777.ldb").write_bytes(b"what a table is before it is finished")
+    plyvel().repair_db(str(path))
+    assert [table for table in tables(path) if table.stat().st_size == 0]
+    with blocking.Level(path, backend=engine) as level:
+        assert level.count() == 300
+
+
+def test_damage_in_a_table_is_not_carried_into_another_by_a_compaction(engine: str, path: Path) -> None:
+    level = blocking.Level(path, backend=engine, compression=None, value_encoding="bytes")
+    with level:
+        level.put("k", b"x" * 1000)
+        level.compact_range()
+    flip(only(path, "*.ldb"), 500)
+    with level:
+        level.put("a", b"1")
+        level.put("z", b"1")
+        with suppress(StorageError, CorruptionError):
+            level.compact_range()
+            level.compact_range()
+        with pytest.raises(CorruptionError, match="treehub-level repair"):
+            level.get("k")
 
 
 # ------------------------------------------------------------------------------------------------------------- repair

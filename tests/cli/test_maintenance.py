@@ -1,4 +1,4 @@
-"""``info compact upgrade repair adopt --version``."""
+"""``info compact upgrade verify repair adopt --version``."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def test_version_says_so_where_there_is_no_engine(cli: Cli, monkeypatch: pytest.
 
 def test_without_a_command_the_commands_are_listed(cli: Cli) -> None:
     listed = cli("--help").out
-    names = "get put delete query keys count load dump info changes dirty sync compact upgrade repair conflicts adopt"
-    assert [command for command in names.split() if f" {command} " not in listed] == []
+    names = "get put delete query keys count load dump info changes dirty sync compact upgrade verify repair adopt"
+    assert [command for command in [*names.split(), "conflicts"] if f" {command} " not in listed] == []
 
 
 def test_info_tells_what_a_store_is_and_holds(cli: Cli) -> None:
@@ -131,24 +131,72 @@ def damage(store: str) -> None:
     Path(store, "CURRENT").unlink()
 
 
-@pytest.mark.parametrize(
-    ("mode", "advice"),
-    [("normal", "look through it"), ("server", "let no client sync with it"), ("client", "sync a new client")],
-)
-def test_repair_makes_a_damaged_store_open_and_says_what_to_do_with_it(cli: Cli, mode: str, advice: str) -> None:
+@pytest.mark.parametrize("mode", ["normal", "server", "client"])
+def test_repair_makes_a_damaged_store_open_and_says_what_it_did_and_what_is_left(cli: Cli, mode: str) -> None:
     cli("put", "store", "a", "1", "--mode", mode)
     damage("store")
     assert "run `treehub-level repair " in cli("get", "store", "a", code=1).err
     said = cli("repair", "store").out.splitlines()
-    assert said[0].startswith(f"store opens again, as a {mode} store; records may be lost")
-    assert said[1].startswith(advice)
+    assert said[0] == "store opens again; records may be lost, and older values be back"
+    assert said[1].startswith("  LevelDB made tables of what it could read; what it replaced is in ")
+    assert f"store is a {mode} store" in said
+    assert said[-1] == "nothing is wrong"
     assert cli("get", "store", "a").json == 1
 
 
-def test_repair_tells_in_json_what_the_store_is(cli: Cli) -> None:
+def test_repair_tells_in_json_what_it_did(cli: Cli) -> None:
     cli("put", "store", "a", "1", "--mode", "server")
     damage("store")
-    assert cli("repair", "store", "--json", "--backend", "plyvel").json == {"mode": "server"}
+    told = cli("repair", "store", "--json", "--backend", "plyvel").json
+    assert (told["mode"], len(told["done"])) == ("server", 2)
+    assert told["verified"] == cli("verify", "store", "--json").json
+
+
+def test_verify_says_what_it_has_looked_at(cli: Cli) -> None:
+    cli("put", "store", "a", "1", "--mode", "server")
+    assert cli("verify", "store").out.splitlines() == [
+        "store is a server store",
+        "  1 record, CID 1",
+        "  1 change in the log",
+        "nothing is wrong",
+    ]
+    assert cli("verify", "store", "--json").json == {
+        "ok": True,
+        "mode": "server",
+        "found": ["1 record, CID 1", "1 change in the log"],
+        "faults": [],
+    }
+
+
+def test_verify_says_what_is_wrong_and_fails(cli: Cli) -> None:
+    cli("put", "store", "a", "1", "--mode", "server")
+    with plyvel().DB("store") as db:
+        db.put(b"a", b"2")
+        db.put(b"b", b"1")
+    said = cli("verify", "store", code=1)
+    assert said.out.splitlines()[3:] == [
+        "2 faults:",
+        "  the value of 'a' is not what change 1, its last, says",
+        "  'b' has a value that is not in the log",
+    ]
+    assert said.err == ""
+    assert cli("verify", "store", "--json", code=1).json["ok"] is False
+
+
+def test_verify_of_what_cannot_be_opened_fails_and_names_repair(cli: Cli) -> None:
+    cli("put", "store", "a", "1")
+    damage("store")
+    said = cli("verify", "store", code=1).out.splitlines()
+    assert said[:2] == ["store cannot be opened", "1 fault:"]
+    assert "run `treehub-level repair " in said[2]
+
+
+def test_verify_refuses_what_is_open_or_no_store(cli: Cli) -> None:
+    assert cli("verify", "absent", "--json", code=1).error["code"] == "CLI_NO_STORE"
+    assert not Path("absent").exists()
+    with blocking.Level("store"):
+        assert cli("verify", "store", "--json", code=1).error["code"] == "LEVEL_LOCKED"
+    assert "--metadata-prefix" in cli("verify", "store", "--metadata-prefix", "a", code=2).err
 
 
 def test_repair_refuses_what_is_open_or_no_store_of_leveldb(cli: Cli) -> None:
@@ -159,7 +207,7 @@ def test_repair_refuses_what_is_open_or_no_store_of_leveldb(cli: Cli) -> None:
     Path("notes", "note.txt").write_text("precious")
     assert "there is none in that directory" in cli("repair", "notes", code=1).err
     assert "cannot repair" in cli("repair", "absent", code=1).err
-    assert cli("repair", "store", "--backend", "memory", "--json", code=1).error["code"] == "CLI_NO_REPAIR"
+    assert cli("repair", "store", "--backend", "memory", "--json", code=1).error["code"] == "LEVEL_STATE"
     assert cli("get", "store", "a").json == 1
 
 

@@ -67,10 +67,9 @@ def read_history(path: str, *, checked: bool) -> History:
         if not logs or int(logs[0][:-4]) != first:
             # It was deleted once the MANIFEST named a later one, or has not been made.
             live = _tables(edits)
-            later = [name for name in logs if os.path.getsize(os.path.join(path, name))]
-            later += [name for name, number in _numbered(path, _TABLE) if number not in live]
-            if later:
-                raise _DamagedError(f"the MANIFEST does not know of {later[0]}")
+            for name in [*logs, *(name for name, number in _numbered(path, _TABLE) if number not in live)]:
+                if os.path.getsize(os.path.join(path, name)):  # LevelDB's repair leaves empty tables behind
+                    raise _DamagedError(f"the MANIFEST does not know of {name}")
     except LookupError:
         return History("the MANIFEST cannot be read", [])
     except _DamagedError as error:

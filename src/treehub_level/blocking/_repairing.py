@@ -148,9 +148,9 @@ class _Mender:
             self._say(f"the log lacks {count(sum(last - first + 1 for first, last in survey.gaps), 'change')}")
         if restored:
             self._write_all((key, self._logged(cid)) for key, cid in restored.items())
-            self._say(f"{count(len(restored), 'key')} got back what the log says last")
+            self._say(f"put back as the log has it last: {count(len(restored), 'key')}")
         if kept:
-            self._say(f"{count(len(kept), 'value')} that the log does not tell of, or not surely, were logged anew")
+            self._say(f"logged anew: {count(len(kept), 'value')} of which the log does not tell, or not surely")
         cid = self._log_anew(kept or [self._harmless()], before, survey.epochs)
         self._say(f"the CID is {cid:,} now, in a new epoch, and clients below it start over with their next sync")
 
@@ -181,7 +181,7 @@ class _Mender:
         restored = [(key, self._dirty(key)) for key in survey.other]
         self._write_all(restored)
         if restored:
-            self._say(f"{count(len(restored), 'key')} got back the value of a dirty change")
+            self._say(f"put back as its dirty change has it: {count(len(restored), 'key')}")
         state = State(uuid.uuid4().hex, 0, self._server_of_client(), reset=Resetting(0, "A", ""))
         forgotten: list[Entry] = [(self._space.own_key(name), None) for name in ("server", "push", "own")]
         self._write([*forgotten, *state.replacing(State("", 0), self._space), (self._space.prefix, b"0")])
@@ -207,7 +207,7 @@ class _Mender:
     def _drop(self, survey: Survey) -> None:
         if survey.damaged:
             self._write_all((key, None) for key, _ in survey.damaged)
-            self._say(f"{count(len(survey.damaged), 'row')} that nobody can read were dropped")
+            self._say(f"dropped: {count(len(survey.damaged), 'row')} that cannot be read")
 
     def _write_all(self, entries: Iterable[Entry]) -> None:
         entries = iter(entries)

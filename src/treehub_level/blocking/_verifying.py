@@ -124,7 +124,7 @@ def _normal(reader: Reader) -> Verification:
             others += 1
     result = Verification(Mode.NORMAL, [f"{count(records, 'record')}, each of which can be read"])
     if others:
-        result.found.append(f'{count(others, "value")} that are no JSON, as value_encoding="bytes" writes them')
+        result.found.append(f'{count(others, "value")} of a kind that is no JSON: value_encoding="bytes" writes those')
     return result
 
 

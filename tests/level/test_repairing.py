@@ -1,0 +1,311 @@
+"""``blocking.repair``: whatever LevelDB's own repair loses or brings back, the store agrees with itself afterwards.
+
+So it does with its clients, or with its server, once they have synchronised.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from backends.directories import flip, only, tables
+from stores import plyvel
+
+from treehub_level import CorruptionError, Level, StateError, StoreMismatchError, blocking
+
+Rows = dict[bytes, bytes]
+
+
+def rows_in(path: Path) -> Rows:
+    """Everything that a store holds."""
+    with plyvel().DB(str(path)) as db:
+        return dict(db)
+
+
+def tamper(path: Path, changes: Mapping[bytes, bytes | None]) -> None:
+    """Change bytes behind the store's back."""
+    with plyvel().DB(str(path)) as db, db.write_batch() as batch:
+        for key, value in changes.items():
+            if value is None:
+                batch.delete(key)
+            else:
+                batch.put(key, value)
+
+
+@pytest.fixture
+def server(engine: str, tmp_path: Path) -> blocking.Level:
+    """A server, not open: CID 6, ``a`` is 3, ``b`` deleted, ``c`` and ``d`` 1."""
+    level = blocking.Level(tmp_path / "server", backend=engine, mode=Level.SERVER)
+    with level:
+        for key, value in (("a", 1), ("b", 1), ("c", 1), ("a", 3), ("d", 1)):
+            level.put(key, value)
+        level.delete("b")
+    return level
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "server"
+
+
+@pytest.fixture
+def mend(engine: str, path: Path) -> Callable[[], list[str]]:
+    """Repairs the server, and returns what it says of its own part, behind that of LevelDB."""
+
+    def repair() -> list[str]:
+        done = blocking.repair(path, backend=engine)
+        assert done.verification.ok, done.verification.faults
+        assert str(path / "lost") in done.done[0]
+        return done.done[1:]
+
+    return repair
+
+
+STARTED_OVER = "the CID is 7 now, in a new epoch, and clients below it start over with their next sync"
+
+
+def test_a_server_whose_log_is_whole_is_left_as_it_is(server: blocking.Level, path: Path, mend: Any) -> None:
+    before = rows_in(path)
+    assert mend() == ["the log goes on from change 1 to the last, and each key has the value logged last"]
+    assert rows_in(path) == before
+
+
+def test_what_the_log_says_last_comes_back(server: blocking.Level, path: Path, mend: Any) -> None:
+    tamper(path, {b"a": b"1", b"b": b"1", b"c": None})
+    assert mend() == ["put back as the log has it last: 3 keys", STARTED_OVER]
+    with server:
+        assert server.query() == [("a", 3), ("c", 1), ("d", 1)]
+
+
+def test_behind_a_gap_in_the_log_values_stay_and_are_logged_anew(server: blocking.Level, path: Path, mend: Any) -> None:
+    tamper(path, {b"!4": None, b"b": b"1"})
+    assert mend() == [
+        "the log lacks 1 change",
+        "put back as the log has it last: 1 key",  # nothing is missing behind the delete of b
+        "logged anew: 1 value of which the log does not tell, or not surely",
+        STARTED_OVER,
+    ]
+    with server:
+        assert server.query() == [("a", 3), ("c", 1), ("d", 1)]
+        assert [(change.cid, change.key) for change in server.changes(0).changes][-2:] == [(6, "b"), (7, "a")]
+
+
+def test_a_value_that_the_log_has_lost_is_logged_anew(server: blocking.Level, path: Path, mend: Any) -> None:
+    tamper(path, {b"!5": None})
+    assert mend()[1:] == ["logged anew: 1 value of which the log does not tell, or not surely", STARTED_OVER]
+
+
+def test_rows_that_nobody_can_read_are_dropped(server: blocking.Level, path: Path, mend: Any) -> None:
+    rubbish = {b"\xff": b"1", b"x": b"{", b"!x": b"1", b"!!client/x": b"1", b"!!floor": b"1", b"!!epochs": b"1"}
+    tamper(path, rubbish)
+    assert mend() == ["dropped: 6 rows that cannot be read", STARTED_OVER]
+    assert rubbish.items().isdisjoint(rows_in(path).items())
+
+
+def test_a_server_that_has_lost_its_id_gets_another_one_and_its_clients_must_rebind(
+    server: blocking.Level, path: Path, mend: Any, engine: str, tmp_path: Path
+) -> None:
+    client = blocking.Level(tmp_path / "client", backend=engine, mode=Level.CLIENT)
+    with client:
+        with server:
+            client.sync(server)
+        tamper(path, {b"!!store": None})
+        assert "clients must rebind() to it" in mend()[0]
+        client.put("mine", 1)
+        with server:
+            with pytest.raises(StoreMismatchError):
+                client.sync(server)
+            client.rebind(server)
+            client.sync(server)
+            assert server.query() == client.query() == [("a", 3), ("c", 1), ("d", 1), ("mine", 1)]
+
+
+def test_a_server_without_records_is_repaired_too(server: blocking.Level, path: Path, mend: Any) -> None:
+    tamper(path, dict.fromkeys(rows_in(path).keys() - {b"!!store", b"!!epochs"}))
+    tamper(path, {b"!3": b"["})
+    assert mend()[-1] == "the CID is 1 now, in a new epoch, and clients below it start over with their next sync"
+    with server:
+        assert server.query() == []
+
+
+def test_a_client_starts_over_and_takes_its_dirty_changes_along(engine: str, tmp_path: Path, server: Any) -> None:
+    path = tmp_path / "client"
+    client = blocking.Level(path, backend=engine, mode=Level.CLIENT)
+    with client, server:
+        client.sync(server)
+        client.batch([{"type": "put", "key": "mine", "value": 1}, {"type": "del", "key": "c"}])
+        client.put("a", 9)
+    before = rows_in(path)
+    # Its own records are from before it synchronised, a record was lost, and one that the server has deleted is back.
+    tamper(path, {b"!!server": None, b"!": b"2", b"mine": b"0", b"d": None, b"b": b"1", b"x": b"{"})
+    done = blocking.repair(path, backend=engine)
+    assert done.verification.ok, done.verification.faults
+    assert done.done[1:] == [
+        "dropped: 1 row that cannot be read",
+        "put back as its dirty change has it: 1 key",
+        "its next sync pulls everything anew. Of its 3 dirty changes, those of keys that the server has otherwise "
+        "lose, and go to the journal of conflicts",
+    ]
+    with client, server:
+        client.sync(server)
+        assert client.query() == server.query() == [("a", 3), ("c", 1), ("d", 1), ("mine", 1)]
+        assert {conflict.key for conflict in client.conflicts()} == {"a", "c"}
+    assert rows_in(path)[b"!!id"] != before[b"!!id"]
+
+
+def test_a_normal_store_is_repaired_by_leveldb_alone(engine: str, tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    with blocking.Level(path, backend=engine, value_encoding="bytes") as level:
+        level.put("a", b"\xff")
+    (path / "CURRENT").unlink()
+    done = blocking.repair(path, backend=engine)
+    assert (done.mode, len(done.done), done.verification.ok) == (Level.NORMAL, 1, True)
+    with level:
+        assert level.get("a") == b"\xff"
+
+
+def test_an_interrupted_repair_has_to_be_done_again(
+    server: blocking.Level, path: Path, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    tamper(path, {b"c": None})
+    with monkeypatch.context() as patched:
+        patched.setattr("treehub_level.blocking._repairing._Mender.mend", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            blocking.repair(path, backend=engine)
+    with pytest.raises(CorruptionError, match=f"was interrupted: run `treehub-level repair {path}` again"):
+        server.open()
+    assert "was interrupted" in blocking.verify(path, backend=engine).faults[0]
+    assert blocking.repair(path, backend=engine).verification.ok
+    with server:
+        assert server.get("c") == 1
+
+
+def test_only_directories_of_leveldb_can_be_repaired() -> None:
+    with pytest.raises(StateError, match="MemoryBackend cannot be repaired"):
+        blocking.repair("store", backend="memory")
+
+
+def test_a_server_that_has_lost_a_table_is_whole_again_for_its_clients(engine: str, tmp_path: Path) -> None:
+    server = blocking.Level(
+        tmp_path / "server", backend=engine, mode=Level.SERVER, write_buffer_size=64 * 1024, max_file_size=1
+    )
+    client = blocking.Level(tmp_path / "client", backend=engine, mode=Level.CLIENT)
+    with client:
+        for turn in range(3):
+            with server:
+                server.load((f"k{number:03}", [turn, "x" * 500]) for number in range(300))
+                server.compact_range()
+                client.sync(server)
+        for table in tables(tmp_path / "server")[1:3]:
+            table.unlink()
+        done = blocking.repair(tmp_path / "server", backend=engine)
+        assert done.verification.ok, done.verification.faults
+        with server:
+            client.sync(server)
+            assert client.query() == server.query()
+
+
+def test_a_flipped_bit_in_the_middle_of_a_log_is_mended(engine: str, tmp_path: Path) -> None:
+    server = blocking.Level(tmp_path / "server", backend=engine, mode=Level.SERVER)
+    with server:
+        for number in range(300):
+            server.put(f"k{number:03}", "x" * 500)
+    flip(only(tmp_path / "server", "*.log"), 50_000)
+    with pytest.raises(CorruptionError, match="treehub-level repair"):
+        server.open()
+    done = blocking.repair(tmp_path / "server", backend=engine)
+    assert done.verification.ok, done.verification.faults
+
+
+# -------------------------------------------------------------------------------------- rows lost, or from before
+
+
+class Universe:
+    """A server, and clients that have seen more or less of it, all in one folder."""
+
+    def __init__(self, folder: Path, engine: str, seed: int) -> None:
+        self.rng = random.Random(seed)
+        self.folder = folder
+        self.server = blocking.Level(folder / "server", backend=engine, mode=Level.SERVER)
+        self.clients = [blocking.Level(f"client {number}", backend="memory", mode=Level.CLIENT) for number in range(3)]
+
+    def live(self) -> Rows:
+        """Let time pass, and return what the server held at one moment of it."""
+        for client in self.clients:
+            client.open()
+        then: Rows = {}
+        moment = self.rng.randrange(12)
+        for turn in range(12):
+            with self.server as server:
+                for _ in range(self.rng.randrange(6)):
+                    self.write(server)
+                if self.rng.random() < 0.15:
+                    server.compact_log(drop_deletes_before=self.rng.choice([0, server.cid]))
+                for client in self.clients:
+                    for _ in range(self.rng.randrange(3)):
+                        self.write(client)
+                    if self.rng.random() < 0.3:
+                        client.sync(server)
+            if turn == moment:
+                then = rows_in(self.folder / "server")
+        return then
+
+    def write(self, level: blocking.Level) -> None:
+        key = f"k{self.rng.randrange(12)}"
+        if self.rng.random() < 0.3:
+            level.delete(key)
+        else:
+            level.put(key, self.rng.random())
+
+    def converge(self) -> None:
+        """Synchronise everybody, until nobody has news."""
+        with self.server:
+            for _ in range(2):
+                for client in self.clients:
+                    client.sync(self.server)
+            for client in self.clients:
+                assert client.query() == self.server.query()
+                assert (client.cid, client.pending()) == (self.server.cid, 0)
+
+    def close(self) -> None:
+        for client in self.clients:
+            client.close()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_clients_of_a_repaired_server_agree_with_it_whatever_it_has_lost(
+    tmp_path: Path, engine: str, seed: int
+) -> None:
+    universe = Universe(tmp_path, engine, seed)
+    then, now = universe.live(), rows_in(tmp_path / "server")
+    stale: dict[bytes, bytes | None] = {}
+    share = universe.rng.choice([0.05, 0.3, 0.8])
+    for key in {**now, **then}.keys() - {b"!!store"}:
+        if universe.rng.random() < share:
+            stale[key] = universe.rng.choice([None, then.get(key)])
+    tamper(tmp_path / "server", stale)
+    done = blocking.repair(tmp_path / "server", backend=engine)
+    assert done.verification.ok, done.verification.faults
+    universe.converge()
+    universe.close()
+
+
+def test_without_the_floor_clients_keep_what_a_repaired_server_has_lost(
+    tmp_path: Path, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("treehub_level.blocking._repairing._Mender._server", lambda *_: None)
+    for seed in range(40):
+        folder = tmp_path / str(seed)
+        try:
+            test_clients_of_a_repaired_server_agree_with_it_whatever_it_has_lost(folder, engine, seed)
+        except (AssertionError, CorruptionError):
+            return
+        shutil.rmtree(folder)
+    pytest.fail("none of the losses was noticed")
