@@ -3,6 +3,7 @@
 #
 #   make test                                     the whole suite, once for each core
 #   make test PYTHON=python3.13 VENV=.venv-3.13   the same with another interpreter
+#   make fuzz FUZZ_SECONDS=600                    hostile input, for so long at each decoder
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -18,10 +19,10 @@ AS_ROOT := $(if $(filter-out 0,$(shell id -u)),sudo -n)
 
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: bench clean demo help lint test wheel
+.PHONY: bench clean demo fuzz help lint test wheel
 
 help:
-	@echo 'make demo | test | lint | bench | wheel | clean'
+	@echo 'make demo | test | lint | bench | fuzz | wheel | clean'
 
 $(TOOLS): requirements-dev.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "treehub-level needs Python 3.10 or later")'
@@ -61,6 +62,10 @@ lint: $(PACKAGE)
 
 bench: $(PACKAGE)
 	$(BIN)/python -m benchmarks
+
+# By atheris where there is a wheel of it, else by a mutator: the same inputs for the same FUZZ_SEED.
+fuzz: $(PACKAGE)
+	$(BIN)/python -m tests.fuzz --seconds $(or $(FUZZ_SECONDS),60) --seed $(or $(FUZZ_SEED),1)
 
 # For the interpreter of this environment: dist/ gets the source distribution, a wheel with LevelDB inside, and a pure one.
 wheel: $(TOOLS) $(LEVELDB)

@@ -37,7 +37,11 @@ def run_mutator(
     ends = None if seconds is None else time.monotonic() + seconds
     count = 0
     while (inputs is None or count < inputs) and (ends is None or count % 64 or time.monotonic() < ends):
-        data = corpus[count] if count < len(corpus) else mutate(rng.choice(pool), corpus, rng)
+        data = (
+            corpus[count]
+            if count < len(corpus)
+            else mutate(rng.choice(corpus if rng.random() < 0.5 else pool), corpus, rng)
+        )
         count += 1
         try:
             check(data)

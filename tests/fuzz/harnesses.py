@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any, Final
 from unittest import mock
 
+from starlette.responses import Response
+
 from treehub_level import _core_py
 from treehub_level._core_py import scan
 from treehub_level.cli import lines as cli_lines
-from treehub_level.http import _events, query, tokens
-from treehub_level.http.database import Database
+from treehub_level.http import _events, query, routes, tokens
+from treehub_level.http.service import Call
 from treehub_level.replication import wire
 
 from . import of_texts, of_the_core
@@ -81,10 +83,10 @@ def _crash(owner: Any, name: str, on: bytes) -> Callable[[], Any]:
     return lambda: mock.patch.object(owner, name, decode)
 
 
-async def _put_first(self: Database, key: str, value: Any) -> None:
-    """Write, and see afterwards whether that is allowed."""
-    await self.level.put(key, value)
-    self._access.check_write([self._key(key)])
+async def _delete_first(call: Call) -> Response:
+    """Make room for a value, and read it then."""
+    await call.database.delete(query.key(call.request))
+    return await routes.put_entry(call)
 
 
 #: What each makes of its harness is found by none of the committed inputs, but soon by others.
@@ -101,9 +103,14 @@ _FAULTS: Final[dict[str, Callable[[], Any]]] = {
     "urls": _crash(query, "unquote_to_bytes", b"%%"),
     "lines": _crash(cli_lines, "parse_json", b"::"),
     "arguments": _crash(of_texts, "_value", b"::"),
-    "tokens": _crash(tokens, "_token", b"''"),
-    "application": lambda: mock.patch.object(Database, "put", _put_first),
+    "tokens": _crash(tokens, "_token", "é".encode()),
+    "application": lambda: mock.patch.object(
+        next(route for route in routes.ROUTES if route.label.startswith("PUT ")), "handler", _delete_first
+    ),
     "socket": lambda: mock.patch.object(
-        Socket, "prelude", "from treehub_level.http import query; query.cid = None; "
+        Socket,
+        "prelude",
+        "from urllib.parse import unquote_to_bytes as right; from treehub_level.http import query; "
+        "query.unquote_to_bytes = lambda text: right(text) if text.isalnum() else 1 / 0; ",
     ),
 }

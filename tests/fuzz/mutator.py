@@ -18,8 +18,21 @@ TOKENS: Final = [
     *(b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"null", b"true", b"NaN", b"Infinity", b"-0", b"1e400", b"1e-400", b"0.1"),
     *(b"9223372036854775807", b"9223372036854775808", b"18446744073709551615", b"18446744073709551616", b"-1", b"01"),
     *(b"9007199254740991", b"9007199254740992", b":10", b"G9007199254740991", b"[[]]", b"[" * 65, b"{}" * 3),
-    *(b'{"key":', b',"value":', b'"changes":', b'"kind":"page"', b'"__proto__"', b"%", b"%ff", b"%00", b"?", b"&", b"="),
+    *(
+        b'{"key":',
+        b',"value":',
+        b'"changes":',
+        b'"kind":"page"',
+        b'"__proto__"',
+        b"%",
+        b"%ff",
+        b"%00",
+        b"?",
+        b"&",
+        b"=",
+    ),
     *(b"content-length: 9\r\n", b"transfer-encoding: chunked\r\n", b"host: localhost\r\n", b"\r\n\r\n", b"HTTP/1.1"),
+    *(b"&", b"="),
     *(struct.pack("@N", size) for size in (0, 1, 2**32 - 1, 2**32, 2**63, 2**64 - 1)),
 ]
 
@@ -58,7 +71,7 @@ def mutate(data: bytes, corpus: Sequence[bytes], rng: random.Random) -> bytes:
 
 
 def _mutate_json(data: bytes, rng: random.Random) -> bytes | None:
-    """The same with one value in it exchanged, left out or doubled. The JSON may stand behind lines of something else."""
+    """The same with a value in it exchanged, left out or doubled. The JSON may stand behind lines of something else."""
     head, line_break, text = data.rpartition(b"\n") if rng.random() < 0.5 else (b"", b"", data)
     try:
         document = json.loads(text)
@@ -84,6 +97,8 @@ def _mutate_json(data: bytes, rng: random.Random) -> bytes | None:
         else:
             container[step] = rng.choice(ODD)
     separators = rng.choice(((",", ":"), (", ", ": ")))
-    return head + line_break + json.dumps(document, separators=separators, ensure_ascii=rng.random() < 0.5).encode(
-        errors="surrogatepass"
+    return (
+        head
+        + line_break
+        + json.dumps(document, separators=separators, ensure_ascii=rng.random() < 0.5).encode(errors="surrogatepass")
     )

@@ -146,7 +146,7 @@ class Tokens:
         if name is not None and not (0 < len(name) <= _MAX_NAME and name.isprintable()):
             raise ValueError(f"{name!r:.80} cannot be a name: 1 to {_MAX_NAME} printable characters are needed")
         if expires is not None and not 0 <= expires < _END_OF_TIME:
-            raise ValueError(f"a token cannot expire at {expires}: seconds since 1970 are needed, before the year 10000")
+            raise ValueError(f"a token cannot expire at {expires}: seconds since 1970, and before the year 10000")
         id, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
         token = Token(id, _digest(secret), name or id, databases, write, prefix, expires, time.time())
         with self._changing() as tokens:
