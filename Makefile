@@ -3,6 +3,7 @@
 #
 #   make test                                     the whole suite, once for each core
 #   make test PYTHON=python3.13 VENV=.venv-3.13   the same with another interpreter
+#   make fuzz FUZZ_SECONDS=600                    hostile input, for so long at each decoder
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -20,10 +21,10 @@ ON_ALL_CORES := --numprocesses=auto --dist=worksteal
 
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: bench clean crash demo help lint simulate soak test wheel
+.PHONY: bench clean crash demo fuzz help lint simulate soak test wheel
 
 help:
-	@echo 'make demo | test | lint | bench | simulate | crash | soak | wheel | clean'
+	@echo 'make demo | test | lint | bench | simulate | crash | fuzz | soak | wheel | clean'
 
 $(TOOLS): requirements-dev.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "treehub-level needs Python 3.10 or later")'
@@ -77,6 +78,10 @@ simulate: $(PACKAGE)
 
 bench: $(PACKAGE)
 	$(BIN)/python -m benchmarks
+
+# By atheris where there is a wheel of it, else by a mutator: the same inputs for the same FUZZ_SEED.
+fuzz: $(PACKAGE)
+	$(BIN)/python -m tests.fuzz --seconds $(or $(FUZZ_SECONDS),60) --seed $(or $(FUZZ_SEED),1)
 
 # For the interpreter of this environment: dist/ gets the source distribution, a wheel with LevelDB inside, and a pure one.
 wheel: $(TOOLS) $(LEVELDB)

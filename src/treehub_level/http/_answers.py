@@ -174,7 +174,7 @@ def read_retry_after(headers: Mapping[str, str]) -> float | None:
         return min(float(asked), MAX_RETRY_AFTER)
     try:
         later = parsedate_to_datetime(asked) - parsedate_to_datetime(headers.get("date", ""))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return min(max(later.total_seconds(), 0.0), MAX_RETRY_AFTER)
 

@@ -23,6 +23,8 @@ from .roots import NAME
 EVERY: Final = "*"
 _VERSION: Final = 1
 _MAX_NAME: Final = 64
+#: Before which a token expires: the year 10000, which is no date any more.
+_END_OF_TIME: Final = 253_402_300_800
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +134,7 @@ class Tokens:
             expires: When it stops being valid, in seconds since 1970.
 
         Raises:
-            ValueError: No database, or a name that cannot be one; a name of more than 64 characters.
+            ValueError: No database, or a name that cannot be one; a name of more than 64 characters; a time after 9999.
             StorageError: The file cannot be read or written.
         """
         databases = (*databases,)
@@ -143,6 +145,8 @@ class Tokens:
             raise ValueError("a token is for some database: name one, or * for all")
         if name is not None and not (0 < len(name) <= _MAX_NAME and name.isprintable()):
             raise ValueError(f"{name!r:.80} cannot be a name: 1 to {_MAX_NAME} printable characters are needed")
+        if expires is not None and not 0 <= expires < _END_OF_TIME:
+            raise ValueError(f"a token cannot expire at {expires}: seconds since 1970, and before the year 10000")
         id, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
         token = Token(id, _digest(secret), name or id, databases, write, prefix, expires, time.time())
         with self._changing() as tokens:
@@ -237,6 +241,8 @@ def _token(item: dict[str, Any]) -> Token:
     numbers = token.created, 0 if token.expires is None else token.expires
     if not all(isinstance(text, str) for text in texts) or not all(isinstance(n, (int, float)) for n in numbers):
         raise TypeError("a field of a wrong type")
+    if not all(0 <= number < _END_OF_TIME for number in numbers):
+        raise ValueError("a time that is none")
     if type(token.write) is not bool or len(bytes.fromhex(token.digest)) != 32:
         raise TypeError("a field of a wrong type")
     return token

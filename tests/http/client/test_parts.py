@@ -91,6 +91,7 @@ def test_a_token_stays_on_this_machine_or_is_encrypted(url: str, private: bool) 
         ({"retry-after": "1.5"}, None),
         ({"retry-after": "soon"}, None),
         ({"retry-after": "Fri, 31 Dec 1999 23:59:59 GMT"}, None),
+        ({"retry-after": f"Fri, {2**64} Dec 1999 23:59:59 GMT"}, None),
         ({"retry-after": "Fri, 31 Dec 1999 23:59:59 GMT", "date": "Fri, 31 Dec 1999 23:59:29 GMT"}, 30.0),
         ({"retry-after": "Fri, 31 Dec 1999 23:59:59 GMT", "date": "Sat, 01 Jan 2000 00:00:00 GMT"}, 0.0),
         ({"retry-after": "Fri, 31 Dec 1999 23:59:59 GMT", "date": "Fri, 31 Dec 1999 23:59:29 -0000"}, None),

@@ -70,6 +70,12 @@ def test_a_token_expires(tokens: Tokens) -> None:
     assert tokens.find(tokens.add(databases=["*"], expires=time.time() - 1)) is None
 
 
+@pytest.mark.parametrize("expires", [-1.0, 1e300, float("inf"), float("nan")])
+def test_a_token_expires_at_a_time_that_there_is(tokens: Tokens, expires: float) -> None:
+    with pytest.raises(ValueError, match="a token cannot expire at"):
+        tokens.add(databases=["*"], expires=expires)
+
+
 def test_a_change_to_the_file_counts_at_once(tokens: Tokens) -> None:
     made = tokens.add(databases=["*"])
     elsewhere = Tokens(tokens.path)
@@ -108,6 +114,8 @@ def test_a_damaged_file_lets_nobody_in(tokens: Tokens, content: bytes) -> None:
         ("write", 1),
         ("databases", [1]),
         ("expires", "x"),
+        ("expires", 1e300),
+        ("created", -1),
         ("prefix", None),
         ("id", 1),
         ("new", 1),

@@ -1,0 +1,116 @@
+"""Every harness by its name, and a fault for each that fuzzing must find."""
+
+from __future__ import annotations
+
+import struct
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Final
+from unittest import mock
+
+from starlette.responses import Response
+
+from treehub_level import _core_py
+from treehub_level._core_py import scan
+from treehub_level.cli import lines as cli_lines
+from treehub_level.http import _events, query, routes, tokens
+from treehub_level.http.service import Call
+from treehub_level.replication import wire
+
+from . import of_texts, of_the_core
+from .of_a_server import Application, Socket
+
+#: What takes one input.
+Check = Callable[[bytes], Any]
+
+#: The harnesses that need nothing but their input. They run the most.
+PURE: Final[dict[str, Check]] = {
+    **{
+        check.__name__: check
+        for check in (
+            of_the_core.keys,
+            of_the_core.json_value,
+            of_the_core.json_line,
+            of_the_core.records,
+            of_the_core.packed,
+        )
+    },
+    **of_texts.HARNESSES,
+}
+#: Those that have something behind them, and are slower: each is made over a folder.
+LIVE: Final[dict[str, Callable[[Path], Any]]] = {
+    "tokens": of_texts.TokensFile,
+    "application": Application,
+    "socket": Socket,
+}
+NAMES: Final = [*PURE, *LIVE]
+
+
+@contextmanager
+def harness(name: str, *, faulty: bool = False) -> Iterator[Check]:
+    """A harness, ready to be called.
+
+    Args:
+        name: Which one.
+        faulty: Whether to put a fault into what it tests.
+    """
+    with ExitStack() as stack:
+        if faulty:
+            stack.enter_context(_FAULTS[name]())
+        if name in PURE:
+            yield PURE[name]
+            return
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        live = LIVE[name](folder)
+        yield stack.enter_context(live) if hasattr(live, "__enter__") else live
+
+
+# ------------------------------------------------------------------------------------------- seeded faults
+
+
+def _crash(owner: Any, name: str, on: bytes) -> Callable[[], Any]:
+    """Makes a decoder crash on what has certain bytes in it, for the length of a ``with`` block."""
+    right = getattr(owner, name)
+
+    def decode(given: Any, *more: Any) -> Any:
+        text = given if isinstance(given, bytes) else str(given).encode(errors="surrogateescape")
+        if on in text:
+            raise IndexError("a seeded crash")
+        return right(given, *more)
+
+    return lambda: mock.patch.object(owner, name, decode)
+
+
+async def _delete_first(call: Call) -> Response:
+    """Make room for a value, and read it then."""
+    await call.database.delete(query.key(call.request))
+    return await routes.put_entry(call)
+
+
+#: What each makes of its harness is found by none of the committed inputs, but soon by others.
+_FAULTS: Final[dict[str, Callable[[], Any]]] = {
+    "keys": _crash(_core_py, "decode_key", b"!!!"),
+    "json_value": _crash(_core_py, "json_value", b"[[["),
+    "json_line": _crash(_core_py, "json_line", b"}}}"),
+    "records": _crash(_core_py, "split_record", b"]]"),
+    "packed": _crash(scan, "unpack", struct.pack("@N", 2**63)),
+    "requests": _crash(of_texts, "decode_json", b"[[["),
+    "replies": _crash(wire, "decode_json", b"[[["),
+    "answers": _crash(_events, "_parse", b"::"),
+    "bodies": _crash(of_texts, "parse", b"::"),
+    "urls": _crash(query, "unquote_to_bytes", b"%%"),
+    "lines": _crash(cli_lines, "parse_json", b"::"),
+    "arguments": _crash(of_texts, "_value", b"::"),
+    "tokens": _crash(tokens, "_token", "é".encode()),
+    "application": lambda: mock.patch.object(
+        next(route for route in routes.ROUTES if route.label.startswith("PUT ")), "handler", _delete_first
+    ),
+    "socket": lambda: mock.patch.object(
+        Socket,
+        "prelude",
+        "from urllib.parse import unquote_to_bytes as right; from treehub_level.http import query; "
+        "query.unquote_to_bytes = lambda text: right(text) if text.isalnum() else 1 / 0; ",
+    ),
+}
