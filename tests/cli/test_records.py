@@ -244,7 +244,7 @@ def test_a_store_may_be_a_file_of_sqlites(cli: Cli) -> None:
     cli("put", "places.sqlite", "a", "1", "--backend", "sqlite", "--mode", "server")
     assert cli("get", "places.sqlite", "a", "--backend", "sqlite").out == "1\n"
     assert cli("info", "places.sqlite", "--backend", "sqlite", "--json").json["backend"] == "SQLiteBackend"
-    assert cli("repair", "places.sqlite", "--backend", "sqlite", "--json", code=1).error["code"] == "CLI_NO_REPAIR"
+    assert cli("repair", "places.sqlite", "--backend", "sqlite", "--json", code=1).error["code"] == "LEVEL_STATE"
 
 
 def test_another_programs_database_is_an_error_that_says_so(cli: Cli) -> None:

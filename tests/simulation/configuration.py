@@ -16,13 +16,15 @@ class Configuration:
     steps: int = 120
     limit: int = 6  # changes, and keys, in a page
     push: int = 2  # changes in a push
+    sweep: int = 3  # local keys that one batch of a sweep looks at; the model looks at all
     page_weight: int = 1000  # what a page may weigh: stands for its limit in bytes
     drop: float = 0.15
     duplicate: float = 0.15
     reorder: bool = True
     power: bool = True
-    compact: float = 2  # how often, as are the next eight: a local write weighs 22
+    compact: float = 2  # how often, as are the next nine: a local write weighs 22
     forget_deletes: float = 1.5
+    backup: float = 1.5
     restore: float = 0.7
     rollback: float = 0
     replace: float = 0
@@ -84,14 +86,17 @@ FOCUS: Final = {
         BASE,
         limit=50,
         push=5,
-        keys=8,
-        clients=2,
+        keys=20,
+        sweep=50,
+        clients=4,
         drop=0.05,
         duplicate=0,
         power=False,
         compact=0,
         forget_deletes=0,
+        backup=8,
         restore=10,
+        steps=250,
     ),
     "withdraw": replace(BASE, withdraw=0.4, drop=0.1, duplicate=0.3, restore=0),
     "aside": replace(BASE, forbidden=0.4, drop=0.1, duplicate=0.3, restore=0),
@@ -114,6 +119,7 @@ def random_configuration(rng: random.Random) -> Configuration:
         steps=rng.choice([40, 80, 120, 200]),
         limit=rng.choice([1, 2, 3, 6, 50]),
         push=rng.choice([1, 2, 5]),
+        sweep=rng.choice([3, 3, 50]),
         page_weight=rng.choice([1, 4, 8, 1000, 1000, 1000]),
         drop=rng.choice([0, 0.1, 0.3]),
         duplicate=rng.choice([0, 0.1, 0.3]),

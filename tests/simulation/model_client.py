@@ -277,7 +277,7 @@ class Client:
     @property
     def drained(self) -> bool:
         state = self._state
-        return not (state.dirty or state.push or state.aside or state.reset)
+        return not (state.dirty or state.push or state.aside or state.reset or self._is_refused)
 
     def write(self, key: str, content: Content) -> None:
         store(self._state.data, key, content)

@@ -295,7 +295,7 @@ class Client(_Process):
     @property
     def drained(self) -> bool:
         state = self._state
-        return not (self.dirty() or state.push or state.aside or state.reset)
+        return not (self.dirty() or state.push or state.aside or state.reset or self._is_refused)
 
     def epoch(self) -> Hashable:
         epochs = self._state.epochs

@@ -33,7 +33,7 @@ def world(
     patches = [
         (client, "PAGE_CHANGES", configuration.limit),
         (client, "PUSH_CHANGES", configuration.push),
-        (client, "SWEEP_KEYS", 3),
+        (client, "SWEEP_KEYS", configuration.sweep),
         (allowance, "_FETCH", 2),
         (session, "PATIENCE", 1000),  # messages are repeated at will here
         (server, "MAX_BYTES", UNIT * configuration.page_weight),

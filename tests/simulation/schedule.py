@@ -106,7 +106,7 @@ class Schedule:
             (self._compact, on.compact),
             (self._forget_deletes, on.forget_deletes),
             (self._restart_server, 1.5),
-            (self._back_up_server, 1.5),
+            (self._back_up_server, on.backup),
             (self._restore_server, on.restore),
             (self._replace_server, on.replace),
             (self._roll_client_back, on.rollback),
@@ -234,7 +234,7 @@ class Schedule:
 
     def _restore_server(self) -> None:
         if self._backups:
-            backup, history = self.rng.choice(self._backups)
+            backup, history = self.rng.choice([self._backups[-1], self.rng.choice(self._backups)])
             self._server.restore(backup)
             self._oracle.server_became_another(history)
             self._say("the server is restored from a backup, to CID {}", self._server.head)

@@ -94,7 +94,7 @@ def request_step(mode: Client, allowance: Allowance, *, push: bool, withdraw: bo
             server=state.server,
             client=state.id,
             cid=cid,
-            hi=state.hi,
+            hi=max(state.hi, cid),  # one that came here by the seed's verbs has no record of it
             epochs=list(state.epochs[-MAX_EPOCHS:]),
             seq=undecided.seq if undecided else state.seq,
             nonce=undecided.nonce if undecided else uuid.uuid4().hex,
