@@ -111,3 +111,13 @@ def test_a_record_without_a_number_is_named(client: Store, server: Store) -> Non
     client.memory.write([(b"!!conflict/x", b"{}")])
     with pytest.raises(CorruptionError, match="conflict/x"):
         client.sync(server)
+
+
+def test_a_change_that_loses_to_a_page_with_two_changes_of_its_key_is_told_once(client: Store, server: Store) -> None:
+    """Found by the simulation: apply() told of it once for each of them."""
+    server.put("k", 1)
+    server.put("k", 2)
+    client.put("k", "mine")
+    client.apply(server.changes(0))
+    assert client.conflicts() == [Conflict("k", Change("k", "mine"), Change("k", 1))]
+    assert client.query() == server.query() == [("k", 2)]

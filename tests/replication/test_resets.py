@@ -52,6 +52,19 @@ def test_a_change_made_in_knowledge_of_the_servers_is_kept_in_a_reset() -> None:
     assert (server.get("a"), client.get("a")) == (9, 9)
 
 
+def test_a_change_of_a_client_that_came_by_the_seeds_verbs_does_not_lose_to_its_own_older_one() -> None:
+    """Found by the simulation: it showed a history up to CID 0, so nothing was known to be in common."""
+    server, client = a_server(), a_client()
+    client.put("a", 1)
+    client.clean(server.change(0, [["a", 1]]), ["a"])
+    server.delete("b")
+    server.delete("c")
+    server.compact_log(drop_deletes_before=3)
+    client.put("a", 2)
+    report = client.sync(server)
+    assert (report.reset, report.conflicts, server.get("a")) == (True, [], 2)
+
+
 def test_a_change_behind_what_both_have_in_common_beats_a_dirty_one() -> None:
     server, client = restored_server(b=2)
     server.put("b", "other")
