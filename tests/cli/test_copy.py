@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+from databases import Database
 
 from treehub_level import blocking
 
@@ -57,6 +58,13 @@ def test_the_json_is_that_of_the_report(cli: Cli, server: str) -> None:
 def test_it_copies_from_one_backend_to_another(cli: Cli, server: str) -> None:
     first = cli("copy", server, "target", "--from-backend", "plyvel", "--to-backend", "leveldb", "--json").json
     assert cli("copy", "target", "back", "--to-backend", "plyvel", "--json").json == first
+
+
+def test_a_password_in_a_url_is_not_shown(cli: Cli, server: str, postgres: Database) -> None:
+    url = postgres.url.replace("postgres@", "postgres:s3cr3t@")  # which it does not ask for
+    shown = cli("copy", server, url, "--to-backend", "postgres", "--to-store", "copied")
+    assert "?store=copied" in shown.out
+    assert "s3cr3t" not in shown.out + shown.err
 
 
 def test_a_store_of_another_prefix_is_copied(cli: Cli) -> None:

@@ -6,13 +6,13 @@ from typing import Annotated, Final
 
 import typer
 
-from .. import _core
 from ..backends import create
 from ..blocking import copy as copy_store
 from ..types import Mode
 from .options import JSONOutput, MetadataPrefix
 from .output import counted, print_json, print_line
 from .progress import StepsProgress
+from .stores import check_prefix
 
 #: What its owner has to know of a copy, by its mode: it is the same store to everybody who knew the first.
 _IDENTITY: Final = {
@@ -46,8 +46,8 @@ def copy(
 
     If it is interrupted, run it again: it goes on, and DST cannot be opened until it has finished.
     """
+    check_prefix(metadata_prefix)
     try:
-        _core.KeySpace(metadata_prefix)
         old = create(from_backend, source, _options(from_store))
         new = create(to_backend, target, _options(to_store))
     except (TypeError, ValueError) as error:
@@ -66,11 +66,11 @@ def copy(
         return
     there = report.rows - report.written
     print_line(
-        f"copied {counted(report.rows, 'row')} from {source} to {target}"
+        f"copied {counted(report.rows, 'row')} from {old.name} to {new.name}"  # a URL as given may hold a password
         + (f", of which {there:,} were there already" if there > 0 else "")
     )
     print_line(f"compared both: they are equal, SHA-256 {report.sha256}")
-    print_line(_IDENTITY[report.mode].format(source=source, target=target))
+    print_line(_IDENTITY[report.mode].format(source=old.name, target=new.name))
 
 
 def _options(store: str | None) -> dict[str, str]:
