@@ -1,12 +1,15 @@
 """The verbs of SERVER mode: cid, changes, change, compact_log."""
 
 import asyncio
+from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 
 import pytest
 from stores import Stores
 
-from treehub_level import Change, Changes, CIDMismatchError, Put
+from treehub_level import Change, Changes, CIDMismatchError, Delete, Level, Put
+from treehub_level.replication.log import Compaction
 
 pytestmark = pytest.mark.shared
 
@@ -260,6 +263,51 @@ async def test_changes_from_below_a_forgotten_delete_are_refused(server: Any) ->
         await server.changes(2)
     assert (await server.changes(3)).changes == [["b", 2]]
     assert (await server.changes(0)).changes == [["b", 2]]
+
+
+def compaction_steps(server: Any, step: int, *, twice: bool = False) -> Iterator[None]:
+    """Compact and forget all deletes, step by step, each taken twice as if its first transaction had been undone."""
+    store = (server._twin if isinstance(server, Level) else server.blocking)._store
+    mode: Any = store.mode
+    compaction = Compaction(mode, drop_deletes_before=server.cid)
+    with mock.patch("treehub_level.replication.log.COMPACTION_STEP", step):
+        more = True
+        while more:
+            if twice:
+                with store.backend.exclusive() as transaction:
+                    compaction.step(transaction, server.cid)
+            more = store.step(compaction.step)
+            yield
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 100])
+async def test_who_reads_the_log_while_deletes_are_forgotten_meets_no_value_from_before_them(
+    server: Any, step: int
+) -> None:
+    for number in range(4):
+        await server.batch([Put("a", number), Put(f"b{number}", number), Put("c", number)])
+    await server.batch([Delete("a"), Delete("b1"), Delete("never there"), Put("d", 1)])
+
+    for _ in compaction_steps(server, step):
+        read: dict[str, Any] = {}
+        for change in (await server.changes(0, limit=None)).changes:
+            if len(change) == 1:
+                read.pop(change.key, None)
+            else:
+                read[change.key] = change.value
+        assert read == dict(await server.query())
+    assert not [change for change in (await server.changes(0)).changes if len(change) == 1]
+
+
+async def test_a_step_of_a_compaction_that_was_undone_and_is_taken_again_drops_no_newest_change(server: Any) -> None:
+    for number in range(4):
+        await server.batch([Put("a", number), Put(f"b{number}", number)])
+    await server.delete("b1")
+    await server.put("a", 9)
+
+    for _ in compaction_steps(server, 2, twice=True):
+        pass
+    assert sorted((await server.changes(0)).changes) == sorted([key, value] for key, value in await server.query())
 
 
 @pytest.mark.parametrize(

@@ -216,16 +216,16 @@ def test_a_floor_outlives_a_power_cut() -> None:
     # Else a push that was refused below it, and given up, could be taken when a copy of it comes late. Found by T2.
     class Noted(MemoryBackend):
         def write(self, batch: Batch, *, durable: bool = False) -> None:
-            floors.extend(durable for key, _ in batch if key == b"!!floor")
+            floors.extend((orjson.loads(value or b"")[1], durable) for key, value in batch if key == b"!!floor")
             super().write(batch, durable=durable)
 
-    floors: list[bool] = []
+    floors: list[tuple[int, bool]] = []
     with blocking.Level("server", backend=Noted, mode=Mode.SERVER) as server:
         server.put("a", 1)
         server.delete("a")
         server.put("b", 1)
         server.compact_log(drop_deletes_before=3)
-    assert floors[0], "the batch that raises it is not durable"
+    assert [durable for floor, durable in floors if floor == 2] == [True], "the batch that raises it is not durable"
 
 
 def test_a_client_at_the_floor_is_not_reset() -> None:

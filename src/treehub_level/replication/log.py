@@ -113,11 +113,14 @@ def _newest(reader: Reader, space: _core.KeySpace, stop: bytes, limit: int) -> l
 
 
 class Compaction:
-    """Drops from the log, newest first, what a later change of the same key supersedes.
+    """Drops from the log, newest first, what a later change of the same key supersedes; then deletes to be forgotten.
 
     It goes in steps, each one small batch, so that writers and pulls go on beside it; it may be given up after any
-    step. Memory
-    grows with the number of distinct keys in the log.
+    step, and a step may be taken again whose transaction was undone. Memory grows with the number of distinct keys in
+    the log.
+
+    A delete is forgotten only when nothing older of its key is left. Else whoever reads the log in between, or after a
+    crash, would meet the older value and not the delete.
 
     Args:
         mode: The server whose log it is.
@@ -136,46 +139,64 @@ class Compaction:
         self._newest = 0
         self._stop = self._space.log_stop
         self._deferred: list[Entry] = []
+        self._to_forget: list[tuple[int, Entry]] = []
 
     def step(self, transaction: Transaction, cid: int) -> Plan[bool]:
-        """Look at the next records. The result says whether there may be more."""
-        space = self._space
+        """Look at the next records, or forget the next deletes. The result says whether there may be more."""
         if transaction.incarnation != self._begun:
             # What was seen before may not be in this log.
             self._begun = transaction.incarnation
             self._begin()
-        rows = _newest(transaction, space, self._stop, COMPACTION_STEP)
-        if rows:
-            self._newest = self._newest or _parse(space, rows[0][0])
-        compacted_to, before = read_floor(transaction, space)
-        floor = before
-        batch, self._deferred = self._deferred, []
+        before = read_floor(transaction, self._space)
+        rows = _newest(transaction, self._space, self._stop, COMPACTION_STEP)
+        return self._drop_superseded(rows, before) if rows else self._forget(before)
+
+    def _drop_superseded(self, rows: list[Row], before: tuple[int, int]) -> Plan[bool]:
+        newest = self._newest or _parse(self._space, rows[0][0])
+        seen: set[bytes] = set()
+        to_forget: list[tuple[int, Entry]] = []
+        batch = [*self._deferred]
         for stored_key, record in rows:
-            number = _parse(space, stored_key)
+            number = _parse(self._space, stored_key)
             try:
                 key, value = _core.split_record(record)
             except ValueError as error:
                 raise CorruptionError(f"change {number} cannot be read: {record!r:.80}") from error
-            forgotten = value is None and number < self._drop_deletes_before and number != self._newest
-            if key in self._seen:
+            if key in seen or key in self._seen:
                 batch.append((stored_key, None))
-            elif forgotten:
-                batch.append((stored_key, None))
-                floor = max(floor, number)
-            self._seen.add(key)
+            elif value is None and number < self._drop_deletes_before and number != newest:
+                to_forget.append((number, (stored_key, None)))
+            seen.add(key)
         # LevelDB finds where the next step begins by walking over all that was deleted from there on. So the last
         # record of a step outlives it: else each step would walk over what all steps before it have dropped.
-        if rows and batch and batch[-1][0] == rows[-1][0]:
-            self._deferred = [batch.pop()]
+        deferred = [batch.pop()] if batch and batch[-1][0] == rows[-1][0] else []
         dropped = len(batch)
-        if batch or self._deferred:
-            # Before the first record goes, the floor's record says that CIDs have gaps up to here.
-            record = orjson.dumps([max(compacted_to, self._newest), floor])
-            batch.append((space.own_key("floor"), record))
+        if batch or deferred:
+            batch.append(self._floor(before, newest, 0))
 
         def count() -> None:
-            self._stop = rows[-1][0] if rows else self._stop
+            self._newest, self._stop, self._deferred = newest, rows[-1][0], deferred
+            self._seen |= seen
+            self._to_forget += to_forget
+            self.dropped += dropped
+
+        return Plan(True, batch, committed=count)
+
+    def _forget(self, before: tuple[int, int]) -> Plan[bool]:
+        chosen, left = self._to_forget[:COMPACTION_STEP], self._to_forget[COMPACTION_STEP:]
+        batch = [*self._deferred, *(entry for _, entry in chosen)]
+        dropped = len(batch)
+        if batch:
+            batch.append(self._floor(before, self._newest, max((number for number, _ in chosen), default=0)))
+
+        def count() -> None:
+            self._deferred, self._to_forget = [], left
             self.dropped += dropped
 
         # Pushes are refused below the floor, for ever: it must outlive a power cut.
-        return Plan(bool(rows), batch, durable=floor > before, committed=count)
+        return Plan(bool(left), batch, durable=bool(chosen), committed=count)
+
+    def _floor(self, before: tuple[int, int], newest: int, forgotten: int) -> Entry:
+        """The record that says up to where CIDs have gaps, and deletes may be missing."""
+        compacted_to, floor = before
+        return self._space.own_key("floor"), orjson.dumps([max(compacted_to, newest), max(floor, forgotten)])
