@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from treehub_level import Level, SyncReport, TransportError
+from treehub_level import Level, SyncReport, TransportError, blocking
 from treehub_level.blocking._serving import carries_bytes
 from treehub_level.replication.messages import Request
 from treehub_level.replication.session import Ahead, session
 from treehub_level.replication.wire import Received, reply_pieces
+from treehub_level.testing import CrashingDisk
 
 from .talk import Store, a_client, a_server
 
@@ -76,6 +77,28 @@ def test_a_reply_to_something_else_says_nothing_of_what_comes_next() -> None:
     again = talk.send(other)
     assert isinstance(again, Request)
     assert (again.cid, again.nonce != first.nonce, client.cid) == (0, True, 0)
+
+
+def test_a_client_asks_ahead_however_often_its_server_was_opened() -> None:
+    """A request shows the last epochs only: those that a page names may lie between them."""
+    disk = CrashingDisk()
+    for opening in range(60):
+        with blocking.Level("server", backend=disk, mode=Level.SERVER) as server:
+            server.load((f"k{opening:02}{n:02}", n) for n in range(100))
+    client = a_client()
+    with blocking.Level("server", backend=disk, mode=Level.SERVER) as server:
+        talk = talk_of(client)
+        said, ahead = next(talk), 0
+        with pytest.raises(StopIteration):
+            while True:
+                if isinstance(said, Ahead):
+                    ahead += 1
+                    said = next(talk)
+                starts = [epoch.start for epoch in said.epochs]
+                assert starts == sorted({*starts})
+                said = talk.send(server._reply(said))
+        assert ahead > 2
+        assert client.query() == server.query()
 
 
 class Breaking:

@@ -137,7 +137,8 @@ def _next_pull(request: Request, page: Page | None) -> Request | None:
         return None
     if page.ack is not None or page.head - page.cid <= request.limit:
         return None
-    epochs = [*request.epochs, *(epoch for epoch in page.epochs if epoch not in request.epochs)]
+    # The page has those behind its base, the request only the last ones that were known: some may lie between.
+    epochs = sorted({*request.epochs, *page.epochs}, key=lambda epoch: epoch.start)
     return replace(
         request,
         server=page.server,
