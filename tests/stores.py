@@ -10,19 +10,21 @@ from contextlib import closing, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from bridge import Bridge
 
 from treehub_level import Level, MemoryBackend, Mode, StateError, _core, blocking
+from treehub_level.backends import create
 from treehub_level.backends.base import Backend
-from treehub_level.backends.sqlite import SQLiteBackend
 
 #: Whether the package was built with LevelDB at hand: "leveldb" is that one, then.
 NATIVE = find_spec("treehub_level._store_c") is not None
 #: The LevelDB engines that behaviour is tested on.
 ENGINES = ["leveldb", "plyvel"] if NATIVE and _core.CORE == "c" else ["plyvel"]
-#: The backends that processes share. What they have in common does not depend on the core.
-SHARED = ["sqlite"] if _core.CORE == "c" else []
+#: The backends that processes share. What they have in common does not depend on the core. Where wheels are tried,
+#: psycopg is not installed.
+SHARED = ["sqlite", *(["postgres"] if find_spec("psycopg") else [])] if _core.CORE == "c" else []
 #: What each opening of a client writes anew to a shared store. `Stores.raw` leaves it out.
 HOLDER = b"!!holder"
 
@@ -42,23 +44,29 @@ class Stores:
         api: "async" or "blocking".
         backend: "memory", or one of ENGINES or SHARED.
         folder: Where stores on disk go.
+        url: The database where those of PostgreSQL go.
     """
 
-    def __init__(self, api: str, backend: str, folder: Path) -> None:
+    def __init__(self, api: str, backend: str, folder: Path, url: str = "") -> None:
         self.api = api
         self.backend = backend
         self.folder = folder
+        self.url = url
+        # Stores of PostgreSQL lie in one table, beside those that other runs have left.
+        self._prefix = f"{uuid4().hex}-"
         self._memories: dict[str, MemoryBackend] = {}
         self._levels: list[tuple[str, Any]] = []
 
     def path(self, name: str) -> str:
         """What `Level` is given as the name of this store."""
+        if self.backend == "postgres":
+            return self.url
         return name if self.backend == "memory" else str(self.folder / name)
 
     def level(self, name: str, **options: Any) -> Any:
         """A level that is not open yet."""
         made: Any
-        made = (Level if self.api == "async" else blocking.Level)(self.path(name), **self._where(name), **options)
+        made = (Level if self.api == "async" else blocking.Level)(self.path(name), **self.where(name), **options)
         if self.api == "blocking":
             made = Bridge(made)
         self._levels.append((name, made))
@@ -73,7 +81,7 @@ class Stores:
     async def adopt(self, name: str, **options: Any) -> Any:
         """The level that ``Level.adopt`` gives."""
         made: Any
-        options |= self._where(name)
+        options |= self.where(name)
         if self.api == "async":
             made = await Level.adopt(self.path(name), **options)
         else:
@@ -87,13 +95,26 @@ class Stores:
             with suppress(StateError):
                 await level.close()
 
-    def _where(self, name: str) -> dict[str, Any]:
+    def where(self, name: str) -> dict[str, Any]:
+        """The backend of a store, as options of `Level`."""
         if self.backend == "memory":
             return {"backend": lambda _: self._memory(name)}
+        if self.backend == "postgres":
+            return {"backend": "postgres", "store": self._store(name)}
         return {"backend": self.backend}
 
     def _memory(self, name: str) -> MemoryBackend:
         return self._memories.setdefault(name, MemoryBackend(name))
+
+    def _store(self, name: str) -> str:
+        """What a store is called in the table."""
+        return self._prefix + name.replace(" ", "-")
+
+    def _bare(self, name: str) -> Backend:
+        """The backend of a store that is in memory or shared."""
+        if self.backend == "memory":
+            return self._memory(name)
+        return create(self.backend, self.path(name), {"store": self._store(name)} if self.url else {})
 
     # ------------------------------------------------------------------------------------ bytes, past the API
 
@@ -110,6 +131,13 @@ class Stores:
         """Everything that a closed store holds, read without treehub-level where that is possible."""
         if self.backend == "memory":
             return dump(self._memory(name))
+        if self.backend == "postgres":
+            psycopg = importlib.import_module("psycopg")
+            with psycopg.connect(self.url) as connection:
+                found = connection.execute(
+                    "SELECT key, value FROM treehub_level WHERE store = %s", [self._store(name)], binary=True
+                )
+                return {key: value for key, value in found if key != HOLDER}
         if self.backend == "sqlite":
             with closing(sqlite3.connect(self.path(name))) as connection:
                 rows = dict(connection.execute("SELECT key, value FROM entries"))
@@ -120,16 +148,16 @@ class Stores:
 
     def stored_mode(self, name: str) -> Mode | None:
         """What mode a closed store says that it has."""
-        return blocking.stored_mode(self.path(name), **self._where(name))
+        return blocking.stored_mode(self.path(name), **self.where(name))
 
     def upgrade(self, name: str, **options: Any) -> int:
         """What ``treehub-level upgrade`` does to a closed store."""
-        return blocking.upgrade(self.path(name), **self._where(name), **options)
+        return blocking.upgrade(self.path(name), **self.where(name), **options)
 
     def seed(self, name: str, rows: Iterable[tuple[bytes, bytes]]) -> None:
         """Make a store of these very bytes, without treehub-level where that is possible."""
-        if self.backend in ("memory", "sqlite"):
-            store = self._memory(name) if self.backend == "memory" else SQLiteBackend(self.path(name))
+        if self.backend in ("memory", *SHARED):
+            store = self._bare(name)
             store.open()
             with store.exclusive() as transaction:
                 transaction.write(list(rows))

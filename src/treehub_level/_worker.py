@@ -72,6 +72,7 @@ class Worker:
 
     async def start(self, opening: Callable[[], None], closing: Callable[[], None]) -> None:
         """Start the threads, and run ``opening`` in the one that writes; if it is cancelled, ``closing`` undoes it."""
+        self._store.require_ours()
         if self._writer is not None:
             raise StateError(f"cannot open the level {self._store.backend.name!r}: it is open already")
         self._loop = asyncio.get_running_loop()
@@ -96,6 +97,7 @@ class Worker:
         """Refuse new calls, wait for those in flight, then run ``closing`` and end the threads."""
         if not self._accepting:
             raise StateError(f"cannot close the level {self._store.backend.name!r}: it is not open")
+        self._store.require_ours()
         self._accepting = False
         await asyncio.shield(self._drain(closing))
 
@@ -159,6 +161,7 @@ class Worker:
     def _ready(self, executor: ThreadPoolExecutor | None) -> ThreadPoolExecutor:
         if not self._accepting or executor is None:
             raise NotOpenError(f"the level {self._store.backend.name!r} is not open")
+        self._store.require_open()
         return executor
 
     async def _run(self, executor: Executor, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

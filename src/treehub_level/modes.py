@@ -76,15 +76,19 @@ class Client:
     Args:
         space: The key space.
         store_id: The id of the store.
-        holder: What the holder record of a shared store says while it is this opening's; ``None`` if it is not shared.
+        holder: What the holder record says once this opening has written; ``None`` if the store is not shared.
+        before: What it said when this opening began.
     """
 
     mode = Mode.CLIENT
 
-    def __init__(self, space: _core.KeySpace, store_id: str, holder: bytes | None = None) -> None:
+    def __init__(
+        self, space: _core.KeySpace, store_id: str, holder: bytes | None = None, before: bytes | None = None
+    ) -> None:
         self.space = space
         self.store_id = store_id
         self.holder = holder
+        self.before = before
 
     def plan_write(
         self, transaction: Transaction, cid: int, entries: Sequence[Entry], also: Sequence[Entry] = ()

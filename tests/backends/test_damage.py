@@ -288,6 +288,24 @@ def test_a_manifest_that_has_lost_its_end_is_refused_and_the_tables_stay(engine:
         manifest.write_bytes(records)
 
 
+def test_a_manifest_that_ends_in_rubbish_is_cut_off_there_and_nothing_is_lost(
+    engine: str, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    level = logged(engine, path)
+    manifest = only(path, "MANIFEST-*")
+    with manifest.open("ab") as opened:
+        opened.write(b"rubb\x05\x00\x01ish!!")
+    damaged = manifest.read_bytes()
+    found = blocking.verify(path, backend=engine)
+    assert [fault.partition(",")[0] for fault in found.faults] == ["the end of its MANIFEST could not be read"]
+    assert manifest.read_bytes() == damaged
+    with level:
+        assert level.count() == 300
+    assert (path / "lost" / manifest.name).read_bytes() == damaged
+    assert "and was not needed" in caplog.messages[-1]
+    assert blocking.verify(path, backend=engine).ok
+
+
 def test_an_empty_table_that_a_repair_left_behind_is_no_damage(engine: str, path: Path) -> None:
     logged(engine, path)
     (path / "000777.ldb").write_bytes(b"what a table is before it is finished")

@@ -62,6 +62,16 @@ def test_a_name_that_is_no_path_is_a_storage_error(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_url_makes_no_directory_and_is_not_repeated(
+    make: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StorageError, match="this is a URL: say which backend") as caught:
+        make("postgresql://alice:s3cret@example.org/db")
+    assert "s3cret" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("name", [b"bytes", 7, None], ids=repr)
 def test_a_name_of_another_type_is_a_type_error(make: Engine, name: Any) -> None:
     with pytest.raises(TypeError):
@@ -188,7 +198,8 @@ def test_a_backend_that_was_forgotten_open_locks_nobody_out(opened: Opened, make
     forgotten.open()
     forgotten.write([(b"k", b"v")])
     snapshot, cursor = forgotten.snapshot(), forgotten.scan(None, None)
-    del forgotten, snapshot, cursor
+    with pytest.warns(ResourceWarning, match="was not closed"):
+        del forgotten, snapshot, cursor
     assert opened(path).get(b"k") == b"v"
 
 

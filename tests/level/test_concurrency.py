@@ -4,7 +4,7 @@ import asyncio
 import gc
 import threading
 import time
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -125,9 +125,9 @@ async def test_reopening_after_many_writers_finds_the_same_cid(stores: Stores, s
 
 
 @pytest.fixture
-async def cancelled(backend: str, tmp_path: Path) -> Any:
+async def cancelled(stores_of: Callable[[str], Stores]) -> Any:
     """A server of the asynchronous API: only there a call can be cancelled."""
-    async with Level(str(tmp_path / "server"), backend=backend, mode=Level.SERVER) as level:
+    async with stores_of("async").level("server", mode=Level.SERVER) as level:
         yield level
 
 
@@ -194,8 +194,8 @@ async def test_a_cancelled_call_that_fails_later_is_not_reported_as_an_error_nob
     assert complaints == []
 
 
-async def test_an_opening_that_was_cancelled_can_be_repeated(backend: str, tmp_path: Path) -> None:
-    level = Level(str(tmp_path / "store"), backend=backend)
+async def test_an_opening_that_was_cancelled_can_be_repeated(stores_of: Callable[[str], Stores]) -> None:
+    level = stores_of("async").level("store")
     for patience in (0, 0, 0.0001, 0.001, 0.01):
         task = asyncio.create_task(level.open())
         await asyncio.sleep(patience)
@@ -209,8 +209,8 @@ async def test_an_opening_that_was_cancelled_can_be_repeated(backend: str, tmp_p
         assert await level.get("a") == 1
 
 
-async def test_a_closing_that_was_cancelled_goes_on(backend: str, tmp_path: Path) -> None:
-    level = Level(str(tmp_path / "store"), backend=backend)
+async def test_a_closing_that_was_cancelled_goes_on(stores_of: Callable[[str], Stores]) -> None:
+    level = stores_of("async").level("store")
     await level.open()
     await level.put("a", 1)
     task = asyncio.create_task(level.close())
@@ -222,10 +222,11 @@ async def test_a_closing_that_was_cancelled_goes_on(backend: str, tmp_path: Path
         assert await level.get("a") == 1
 
 
-async def test_a_cancelled_sync_can_be_taken_up_again(backend: str, tmp_path: Path) -> None:
+async def test_a_cancelled_sync_can_be_taken_up_again(stores_of: Callable[[str], Stores]) -> None:
+    stores = stores_of("async")
     async with (
-        Level(str(tmp_path / "server"), backend=backend, mode=Level.SERVER) as server,
-        Level(str(tmp_path / "client"), backend=backend, mode=Level.CLIENT) as client,
+        stores.level("server", mode=Level.SERVER) as server,
+        stores.level("client", mode=Level.CLIENT) as client,
     ):
         await server.load([(f"s{n}", n) for n in range(1500)])
         await client.load([(f"c{n}", n) for n in range(1500)])
@@ -325,8 +326,8 @@ def test_a_write_that_a_closing_level_refused_is_not_made_after_reopening(monkey
         assert level.has("a") is not refused
 
 
-def test_a_filter_may_read_and_write_the_level_that_calls_it(backend: str, tmp_path: Path) -> None:
-    with blocking.Level(tmp_path / "store", backend=backend) as level:
+def test_a_filter_may_read_and_write_the_level_that_calls_it(stores_of: Callable[[str], Stores]) -> None:
+    with stores_of("blocking").level("store").blocking as level:
         level.load([("a", 1), ("b", 2)])
         assert level.keys(filter=lambda key: level.get(key) == 2) == ["b"]
         level.query(filter=lambda key, value: level.put(f"{key}{key}", value))

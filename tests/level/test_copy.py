@@ -451,6 +451,8 @@ def test_a_copy_that_is_killed_is_refused_until_it_has_been_finished(stage: Stag
     if writes < WRITES:
         with pytest.raises(StateError, match="half-made"):
             stage.level("target", Mode.CLIENT, kind=engine).open()
+        assert "a half-made copy of" in blocking.verify(paths[1], backend=engine).faults[0]
         report = stage.copy("source", "target", (engine, engine))
+        assert blocking.verify(paths[1], backend=engine).ok
         assert report.written == max(report.rows - 1000 * (writes - 1), 0)
     assert stage.rows("target", engine) == stage.rows("source", engine)

@@ -5,67 +5,20 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from ranges import asked, expected, is_even, keys, legal_keys, options
 
 pytestmark = pytest.mark.shared
-
-#: The edges: NUL, either side of the metadata's prefix, the highest keys of one, two, three and four bytes of UTF-8.
-EDGES = '\x00\x01 !"#/19:Iaz\x7f\x80\u07ff\u0800\ud7ff\ue000\uffff\U00010000😀\U0010ffff'
-keys = st.text(st.one_of(st.sampled_from(EDGES), st.characters(exclude_categories=["Cs"])), max_size=4)
-legal_keys = keys.filter(lambda key: key >= '"')
-
-
-def optional(strategy: Any) -> Any:
-    return st.none() | strategy
-
-
-options = st.fixed_dictionaries(
-    {},
-    optional={
-        "lower": st.tuples(st.sampled_from(["gt", "gte"]), optional(keys)),
-        "upper": st.tuples(st.sampled_from(["lt", "lte"]), optional(keys)),
-        "prefix": optional(keys),
-        "reverse": st.booleans(),
-        "limit": optional(st.integers(0, 12)),
-        "even": st.booleans(),
-    },
-)
-
-
-def expected(model: Any, query: Any) -> Any:
-    """What a sorted dict answers."""
-    pairs = sorted(model.items())
-    name, bound = query.get("lower", ("gt", None))
-    if bound is not None:
-        pairs = [pair for pair in pairs if pair[0] > bound or (name == "gte" and pair[0] == bound)]
-    name, bound = query.get("upper", ("lt", None))
-    if bound is not None:
-        pairs = [pair for pair in pairs if pair[0] < bound or (name == "lte" and pair[0] == bound)]
-    if query.get("prefix") is not None:
-        pairs = [pair for pair in pairs if pair[0].startswith(query["prefix"])]
-    if query.get("reverse"):
-        pairs.reverse()
-    if query.get("even"):
-        pairs = [pair for pair in pairs if pair[1] % 2 == 0]
-    return pairs[: query.get("limit")]
-
-
-def asked(query: Any) -> Any:
-    """The options of a call, without the filter."""
-    given = {name: query[name] for name in ("prefix", "reverse", "limit") if name in query}
-    return given | dict(query[end] for end in ("lower", "upper") if end in query)
 
 
 async def assert_answers(reader: Any, model: Any, query: Any) -> None:
     pairs = expected(model, query)
     even = query.get("even")
-    by_pair = asked(query) | ({"filter": lambda key, value: value % 2 == 0} if even else {})
+    by_pair = asked(query) | ({"filter": lambda key, value: is_even(value)} if even else {})
     assert await reader.query(**by_pair) == pairs
     assert [pair async for pair in reader.scan(**by_pair)] == pairs
     assert await reader.count(**by_pair) == len(pairs)
-    assert await reader.values(**asked(query), **({"filter": lambda value: value % 2 == 0} if even else {})) == [
-        value for _, value in pairs
-    ]
-    assert await reader.keys(**asked(query), **({"filter": lambda key: model[key] % 2 == 0} if even else {})) == [
+    assert await reader.values(**asked(query), **({"filter": is_even} if even else {})) == [value for _, value in pairs]
+    assert await reader.keys(**asked(query), **({"filter": lambda key: is_even(model[key])} if even else {})) == [
         key for key, _ in pairs
     ]
 

@@ -285,12 +285,13 @@ async def test_the_backend_is_asked_to_listen_once_and_only_when_somebody_waits(
 
 @pytest.fixture
 async def ousted(opened: Any) -> Any:
-    """A client with a conflict in its journal, whose store was opened again since."""
+    """A client with a conflict in its journal, whose store was opened again, and written to, since."""
     client = await opened(Level.CLIENT)
     await client.put("lost", "mine")
     await client.apply(1, [["lost", "theirs"]])
     await client.put("dirty", 1)
     client.second = await opened(Level.CLIENT)
+    await client.second.put("dirty", 1)
     return client
 
 
@@ -333,6 +334,34 @@ async def test_the_first_still_reads_and_the_second_holds_the_store(ousted: Any,
     assert await ousted.get("a") == 1
     assert await ousted.pending() == 2
     assert (await ousted.second.sync(server)).pushed == 2
+
+
+async def test_who_only_reads_a_client_store_takes_it_from_nobody(opened: Any, stores: Stores) -> None:
+    client, server = await opened(Level.CLIENT), await stores.open("server", mode=Level.SERVER)
+    await client.put("a", 1)
+    await client.sync(server)
+    second = await opened(Level.CLIENT)
+    before = contents(engine(client))
+    assert await second.query() == [("a", 1)]
+    assert (await second.info())["cid"] == 1
+    assert (await second.conflicts(), await second.pending()) == ([], 0)
+    async with second.snapshot() as snapshot:
+        assert await snapshot.get("a") == 1
+    assert contents(engine(client)) == before
+    await client.put("b", 2)
+    assert (await client.sync(server)).pushed == 1
+    assert await second.get("b") == 2
+
+
+async def test_of_two_that_have_opened_a_client_store_before_either_writes_the_one_that_writes_later_is_told(
+    opened: Any,
+) -> None:
+    first, second = await opened(Level.CLIENT), await opened(Level.CLIENT)
+    await second.put("a", 1)
+    with pytest.raises(LockedError, match="opened again"):
+        await first.put("b", 2)
+    await second.put("a", 3)
+    assert await first.query() == [("a", 3)]
 
 
 async def test_whoever_opens_it_again_holds_it(ousted: Any) -> None:
@@ -392,7 +421,7 @@ async def test_a_store_that_two_processes_adopt_is_adopted_once(opened: Any, sto
 
     def adopt_too(done: int) -> None:
         if done == 1000:
-            blocking.Level.adopt(stores.path("store"), mode=Level.SERVER, backend=stores.backend)
+            blocking.Level.adopt(stores.path("store"), mode=Level.SERVER, **stores.where("store"))
 
     with pytest.raises(LockedError, match="another process"):
         await stores.adopt("store", mode=Level.SERVER, progress=adopt_too)

@@ -36,6 +36,11 @@ class Kept:
     def verify(self) -> blocking.Verification:
         return blocking.verify("store", backend=self.backend)
 
+    def faults_after(self, rows: list[Any], beginning: str) -> list[str]:
+        """The faults that begin so, once these bytes were changed."""
+        self.write(*rows)
+        return [sentence for sentence in self.verify().faults if sentence.startswith(beginning)]
+
 
 @pytest.fixture
 def kept() -> Kept:
@@ -133,10 +138,7 @@ def test_a_normal_store_may_hold_anything_that_can_be_read(kept: Kept) -> None:
     ],
 )
 def test_what_is_wrong_with_a_server_is_said(server: Kept, rows: list[Any], fault: str) -> None:
-    server.write(*rows)
-    found = server.verify()
-    assert not found.ok
-    assert [sentence for sentence in found.faults if sentence.startswith(fault)], found.faults
+    assert server.faults_after(rows, fault)
 
 
 @pytest.mark.parametrize(
@@ -152,10 +154,7 @@ def test_what_is_wrong_with_a_server_is_said(server: Kept, rows: list[Any], faul
     ],
 )
 def test_what_is_wrong_with_a_client_is_said(client: Kept, rows: list[Any], fault: str) -> None:
-    client.write(*rows)
-    found = client.verify()
-    assert not found.ok
-    assert [sentence for sentence in found.faults if sentence.startswith(fault)], found.faults
+    assert client.faults_after(rows, fault)
 
 
 def test_of_many_faults_of_a_kind_some_are_named_and_all_are_counted(server: Kept) -> None:
@@ -261,6 +260,6 @@ def test_a_log_that_ends_in_rubbish_is_a_fault_and_stays_as_it_is(engine: str, t
     assert found.found == ["1 record, each of which can be read"]
     assert found.faults == [
         "the end of its log could not be read: what was written last is lost, and all that was written before is "
-        f"there; the damaged log is in {path / 'lost'}"
+        f"there; what could not be read is in {path / 'lost'}"
     ]
     assert contents(path) == before

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -133,8 +134,8 @@ async def test_only_a_server_waits(client: Any) -> None:
 
 
 @pytest.fixture
-async def asyncio_server(backend: str, tmp_path: Any) -> Any:
-    made = Stores("async", backend, tmp_path)
+async def asyncio_server(stores_of: Callable[[str], Stores]) -> Any:
+    made = stores_of("async")
     yield await made.open("server", mode=Level.SERVER)
     await made.close_all()
 

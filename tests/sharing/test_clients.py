@@ -1,4 +1,4 @@
-"""Two processes that open one client store: the first is told."""
+"""Two processes that open one client store: if both write, the first is told."""
 
 from __future__ import annotations
 
@@ -48,3 +48,15 @@ def test_of_two_processes_with_one_client_store_the_first_is_told_and_the_second
     assert put == sync
     assert "opened again" in put
     assert read == "2"
+
+
+def test_commands_that_only_read_take_a_client_store_from_nobody(tmp_path: Path) -> None:
+    path = str(tmp_path / "client")
+    with blocking.Level(path, backend="sqlite", mode=Level.CLIENT) as client:
+        client.put("a", 1)
+        for command in (["get", path, "a"], ["query", path], ["info", path], ["dirty", path], ["verify", path]):
+            subprocess.run(
+                [sys.executable, "-m", "treehub_level.cli", *command, "--backend", "sqlite"], check=True, timeout=60
+            )
+        client.put("b", 2)
+        assert client.pending() == 2

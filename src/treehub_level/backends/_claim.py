@@ -7,6 +7,7 @@ fails, but drops the lock, so that another process gets in. A `Claim` comes firs
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import threading
@@ -83,6 +84,8 @@ def cannot(verb: str, path: str, error: Exception) -> StorageError:
     reason: object = error
     if isinstance(error, FileExistsError | NotADirectoryError) and os.path.isfile(path):
         reason = "that is a file, and a store is a directory"
+    elif isinstance(error, PermissionError) or (isinstance(error, OSError) and error.errno == errno.EROFS):
+        reason = f"{error}. This user must be able to write to the directory and its files"
     return StorageError(f"cannot {verb} a LevelDB store at {path!r}: {reason}")
 
 

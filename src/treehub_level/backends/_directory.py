@@ -21,6 +21,7 @@ import re
 import shutil
 import sys
 import tempfile
+import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -29,7 +30,8 @@ from typing import Any, Final, NoReturn
 from ..errors import CorruptionError, LevelError, NotOpenError, StorageError
 from ._claim import Claim, cannot, locked, other_processes_kept_out
 from ._history import History, log_files, read_history
-from .base import Backend, Batch, Supports
+from ._paths import checked_path
+from .base import Backend, Supports
 
 logger = logging.getLogger("treehub_level")
 
@@ -74,6 +76,7 @@ class DirectoryBackend(Backend):
     Raises:
         TypeError: The path or an option is of a wrong type.
         ValueError: An option is out of range.
+        StorageError: The path is a URL.
     """
 
     supports = Supports(persistent=True, inline_reads=True)
@@ -90,9 +93,7 @@ class DirectoryBackend(Backend):
         max_file_size: int = 2 * _MIB,
         compression: str | None = "snappy",
     ) -> None:
-        path = os.fspath(name)
-        if not isinstance(path, str):
-            raise TypeError(f"the path of a LevelDB store must be a str or an os.PathLike of str, not {name!r:.80}")
+        path = checked_path(name, "a LevelDB")
         super().__init__(path)
         if not isinstance(compression, str | None):
             raise TypeError(f'compression must be "snappy" or None, not {compression!r:.80}')
@@ -115,6 +116,8 @@ class DirectoryBackend(Backend):
         # Before the claim, so that a backend that is forgotten open closes its database before it gives up the claim.
         self._db: Any = self._closed
         self._claim: Claim | None = None
+        #: Whether the last write need not be on disk. Each engine keeps it up to date in ``write``, the hottest path.
+        self._unsynced = True
 
     @abstractmethod
     def _connect(self, *, paranoid: bool) -> Any:
@@ -150,7 +153,13 @@ class DirectoryBackend(Backend):
             claim.release()
             raise
         self._claim = claim
-        self._unsynced = True
+
+    def __del__(self) -> None:
+        # A backend whose arguments were refused has nothing to close.
+        if getattr(self, "_claim", None) is not None:
+            warnings.warn(
+                f"the LevelDB store at {self._path!r} was not closed", ResourceWarning, source=self, stacklevel=1
+            )
 
     def _connect_verified(self) -> Any:
         """Open what is whole. Open what lacks its end, once that is cut off. Refuse what lacks anything else."""
@@ -165,16 +174,24 @@ class DirectoryBackend(Backend):
         history = self._read_history(checked=True)
         if history.gap is not None or not history.damaged:
             raise damage
-        self._save_files(history.damaged)
-        # Now LevelDB reads what it can, makes a table of that, and begins a new log.
+        self._set_aside(history)
+        # Now LevelDB reads what it can, makes a table of that, and begins a new log and a new MANIFEST.
         self._connect(paranoid=False).close()
         db = self._connect(paranoid=True)
-        self.amiss = [
-            "the end of its log could not be read: what was written last is lost, and all that was written before is "
-            f"there; the damaged log is in {self.lost}"
-        ]
-        logger.warning("the LevelDB store at %r was damaged: %s", self._path, self.amiss[0])
+        self.amiss = [*self._described(history)]
+        logger.warning("the LevelDB store at %r was damaged: %s", self._path, "; ".join(self.amiss))
         return db
+
+    def _described(self, history: History) -> Iterator[str]:
+        """What was cut off, in words."""
+        where = f"what could not be read is in {self.lost}"
+        if history.manifest is not None:
+            yield f"the end of its MANIFEST could not be read, and was not needed; {where}"
+        if len(history.damaged) > (history.manifest is not None):
+            yield (
+                "the end of its log could not be read: what was written last is lost, and all that was written before "
+                f"is there; {where}"
+            )
 
     def _read_history(self, *, checked: bool) -> History:
         with other_processes_kept_out("open", self._path):
@@ -183,12 +200,18 @@ class DirectoryBackend(Backend):
             except OSError as error:
                 raise cannot("open", self._path, error) from error
 
-    def _save_files(self, names: list[str]) -> None:
-        """Copy files to where LevelDB's repair puts what it replaces."""
+    def _set_aside(self, history: History) -> None:
+        """Copy what is damaged to where LevelDB's repair puts what it replaces; cut the MANIFEST if it is damaged."""
         try:
             os.makedirs(self.lost, exist_ok=True)
-            for name in names:
+            for name in history.damaged:
                 shutil.copy2(os.path.join(self._path, name), self.lost)
+            if history.manifest is not None:
+                name, size = history.manifest
+                whole = os.path.join(self._path, name)
+                shutil.copy2(whole, whole + ".cut")  # a link may name the same file: it is not changed but replaced
+                os.truncate(whole + ".cut", size)
+                os.replace(whole + ".cut", whole)
         except OSError as error:
             raise cannot("open", self._path, error) from error
 
@@ -202,23 +225,11 @@ class DirectoryBackend(Backend):
             if claim is not None:
                 claim.release()
 
-    def write(self, batch: Batch, *, durable: bool = False) -> None:
-        """See `Transaction.write`. ``durable`` is LevelDB's ``sync``: an fsync of its log, once those before it are."""
-        if durable and self._unsynced:
-            self._sync_older_logs()
-        self._unsynced = True
-        self._write(batch, durable)
-        self._unsynced = not durable
-
-    @abstractmethod
-    def _write(self, batch: Batch, durable: bool) -> None:
-        """Write a batch."""
-
     def _sync_older_logs(self) -> None:
-        """Sync the logs before the one that the next batch will go to, so that no power cut takes them alone."""
+        """Sync the logs before that of the durable write which comes now, so that no power cut takes those alone."""
         if sys.platform == "win32":
             return  # there, LevelDB opens its files for itself alone
-        self._write([], False)  # if a new log is due, LevelDB begins it now
+        self._write_nothing()  # if a new log is due, LevelDB begins it now
         try:
             for name in log_files(self._path)[:-1]:
                 with suppress(FileNotFoundError), open(os.path.join(self._path, name), "rb") as file:
@@ -279,7 +290,6 @@ class DirectoryBackend(Backend):
         """Compact the whole range of keys. It takes as long as rewriting all of the store."""
         self.compact_range(None, None)
 
-    @abstractmethod
     def compact_range(self, start: bytes | None, stop: bytes | None) -> None:
         """Drop what was overwritten or deleted in a range of keys, and pack the rest.
 
@@ -287,6 +297,17 @@ class DirectoryBackend(Backend):
             start: Where the range begins; ``None`` for the first key.
             stop: Where it ends; ``None`` for the last.
         """
+        with self.exclusive():
+            self._write_nothing()  # LevelDB begins a new log now, and no log but the last is empty: see `_history`
+        self._compact_range(start, stop)
+
+    @abstractmethod
+    def _write_nothing(self) -> None:
+        """Write an empty batch, past ``write``: LevelDB does then what it does before any write."""
+
+    @abstractmethod
+    def _compact_range(self, start: bytes | None, stop: bytes | None) -> None:
+        """See `compact_range`."""
 
     @abstractmethod
     def approximate_size(self, start: bytes, stop: bytes) -> int:

@@ -8,6 +8,8 @@ LevelDB will read must go on one by one. LevelDB itself does not look (observed 
 - Paranoid or not, it passes over zeros in a log in silence, and goes on at the next block.
 - Paranoid or not, it opens a store of two logs of which the older one was cut short.
 - Paranoid or not, where the end of its MANIFEST is missing, it deletes the tables that were named there.
+- It refuses a store whose MANIFEST cannot be read at its end, though tables and logs may have everything. It makes such
+  a MANIFEST itself: where the disk fails while a table is made, and is mended while a compaction goes on.
 
 The formats are those of LevelDB's ``doc/log_format.md``, ``db/log_reader.cc`` and ``db/version_edit.cc``.
 """
@@ -17,7 +19,7 @@ from __future__ import annotations
 import mmap
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from operator import itemgetter
 from struct import Struct
@@ -43,11 +45,13 @@ class History(NamedTuple):
 
     Attributes:
         gap: Where it does not go on, in words; ``None`` if it does to its end.
-        damaged: The names of the logs in which something cannot be read.
+        damaged: The names of the files in which something cannot be read, and that are not needed from there on.
+        manifest: Where to cut the MANIFEST, if it is one of them: its name, and the bytes of it that are needed.
     """
 
     gap: str | None
-    damaged: list[str]
+    damaged: Sequence[str] = ()
+    manifest: tuple[str, int] | None = None
 
 
 def read_history(path: str, *, checked: bool) -> History:
@@ -61,20 +65,30 @@ def read_history(path: str, *, checked: bool) -> History:
         OSError: A file cannot be read.
     """
     try:
-        edits = _read_manifest(path, checked)
+        name, edits, size = _read_manifest(path, checked)
         first, reached = _log_named(edits)
-        logs = [name for name in log_files(path) if int(name[:-4]) >= first]
-        if not logs or int(logs[0][:-4]) != first:
-            # It was deleted once the MANIFEST named a later one, or has not been made.
-            live = _tables(edits)
-            for name in [*logs, *(name for name, number in _numbered(path, _TABLE) if number not in live)]:
-                if os.path.getsize(os.path.join(path, name)):  # LevelDB's repair leaves empty tables behind
-                    raise _DamagedError(f"the MANIFEST does not know of {name}")
+        logs = [log for log in log_files(path) if int(log[:-4]) >= first]
+        begins = bool(logs) and int(logs[0][:-4]) == first
+        if size is not None or not begins:
+            tables = _tables(edits)
+            found = {number: table for table, number in _numbered(path, _TABLE)}
+            if size is not None and not (begins and tables <= found.keys()):
+                raise _DamagedError("the MANIFEST cannot be read")
+            if not begins:
+                # The log was deleted once the MANIFEST named a later one, or has not been made.
+                _refuse_unknown(path, [*logs, *(table for number, table in found.items() if number not in tables)])
     except LookupError:
-        return History("the MANIFEST cannot be read", [])
+        return History("the MANIFEST cannot be read")
     except _DamagedError as error:
-        return History(str(error), [])
-    return _follow(path, logs, reached, checked)
+        return History(str(error))
+    gap, damaged = _follow(path, logs, reached, checked)
+    return History(gap, damaged) if size is None else History(gap, [name, *damaged], (name, size))
+
+
+def _refuse_unknown(path: str, names: list[str]) -> None:
+    for name in names:
+        if os.path.getsize(os.path.join(path, name)):  # LevelDB's repair leaves empty tables behind
+            raise _DamagedError(f"the MANIFEST does not know of {name}")
 
 
 def log_files(path: str) -> list[str]:
@@ -90,7 +104,8 @@ def _numbered(path: str, kind: re.Pattern[str]) -> list[tuple[str, int]]:
     return [(name, int(match[1])) for name in os.listdir(path) if (match := kind.fullmatch(name))]
 
 
-def _follow(path: str, logs: list[str], reached: int, checked: bool) -> History:
+def _follow(path: str, logs: list[str], reached: int, checked: bool) -> tuple[str | None, list[str]]:
+    """The gap in some logs, and which of them are damaged, behind a gap only up to there."""
     damaged: list[str] = []
     expected: int | None = None
     for name in logs:
@@ -101,16 +116,18 @@ def _follow(path: str, logs: list[str], reached: int, checked: bool) -> History:
                     records.damaged = True
                     continue
                 sequence, count = _BATCH.unpack_from(record)
+                if expected is None and (name != logs[0] or records.damaged):
+                    # A log is begun when the one before is full. (`DirectoryBackend.compact_range` sees to the rest.)
+                    return f"what came in {logs[0]} before number {sequence} is missing", damaged
                 # The first was written before the MANIFEST named this log, while a table was made of the one before, or
-                # right behind. So what is missing before it may be hidden by what the MANIFEST says.
-                first = expected is None and sequence <= reached + 1 and not (damaged or records.damaged)
-                if sequence != expected and not first:
+                # right behind.
+                if sequence != expected and (expected is not None or sequence > reached + 1):
                     missing = reached + 1 if expected is None else expected
-                    return History(f"the writes before number {sequence}, from {missing} on, are missing", damaged)
+                    return f"the writes before number {sequence}, from {missing} on, are missing", damaged
                 expected = sequence + count
             if records.damaged:
                 damaged.append(name)
-    return History(None, damaged)
+    return None, damaged
 
 
 class _DamagedError(Exception):
@@ -123,12 +140,14 @@ class _Records:
     Attributes:
         damaged: Whether anything up to here could not be read. A record that was cut off at the end is none, nor are
             zeros there: that is what a crash leaves.
+        end: Where the last record ended.
     """
 
     def __init__(self, data: mmap.mmap | bytes, checked: bool) -> None:
         self._data = data
         self._checked = checked
         self.damaged = False
+        self.end = 0
 
     def __iter__(self) -> Iterator[bytes]:
         data, checked, unpack, size = self._data, self._checked, _HEADER.unpack_from, len(self._data)
@@ -148,13 +167,16 @@ class _Records:
             if position > end and end == size and size % _BLOCK:
                 return
             zeros = not (kind or length)
+            if zeros and not data[start:].strip(b"\0"):
+                return
             if zeros or position > end or (checked and _checksum(data[start - 1 : position]) != checksum):
+                self.damaged = True
                 position = end
                 parts = None
-                self.damaged = self.damaged or not zeros or data[start:].strip(b"\0") != b""
             elif kind == _FULL:
                 self.damaged = self.damaged or parts is not None
                 parts = None
+                self.end = position
                 yield data[start:position]
             elif kind == _FIRST:
                 self.damaged = self.damaged or parts is not None
@@ -165,29 +187,35 @@ class _Records:
             else:
                 parts.append(data[start:position])
                 if kind == _LAST:
+                    self.end = position
                     yield b"".join(parts)
                     parts = None
 
 
-def _read_manifest(path: str, checked: bool) -> list[bytes]:
-    """The records of the MANIFEST.
+def _read_manifest(path: str, checked: bool) -> tuple[str, list[bytes], int | None]:
+    """The name of the MANIFEST, its records up to the first that cannot be read, and where that begins if there is one.
 
     Raises:
-        _DamagedError: There is none, or it cannot be read.
+        _DamagedError: There is none, or something in it cannot be read and only checksums can tell what.
     """
     with open(os.path.join(path, "CURRENT"), "rb") as file:
-        name = _MANIFEST.fullmatch(file.read(100))
-    if name is None:
+        match = _MANIFEST.fullmatch(file.read(100))
+    if match is None:
         raise _DamagedError("CURRENT names no MANIFEST")
+    name, edits, end = match[1].decode(), [], 0
     try:
-        with _mapped(os.path.join(path, name[1].decode())) as data:
+        with _mapped(os.path.join(path, name)) as data:
             records = _Records(data, checked)
-            edits = [*records]
+            for edit in records:
+                if records.damaged:
+                    break
+                edits.append(edit)
+                end = records.end
     except FileNotFoundError:
         raise _DamagedError("CURRENT names a MANIFEST that is missing") from None
-    if records.damaged:
+    if records.damaged and not checked:
         raise _DamagedError("the MANIFEST cannot be read")
-    return edits
+    return name, edits, end if records.damaged else None
 
 
 def _log_named(edits: list[bytes]) -> tuple[int, int]:

@@ -18,6 +18,7 @@ _GET: Final = "SELECT value FROM entries WHERE key = ?"
 #: How SQLite says what went wrong: before Python 3.11 an exception has no code. (``sqlite3_errstr`` is frozen.)
 _BUSY: Final = re.compile(r"is locked|locking protocol")
 _DAMAGED: Final = re.compile(r"malformed|not a database|does not contain a|file is encrypted")
+_FORBIDDEN: Final = re.compile(r"readonly|unable to open")
 
 
 def translated(doing: str, path: str, error: Exception) -> LevelError:
@@ -28,7 +29,9 @@ def translated(doing: str, path: str, error: Exception) -> LevelError:
         return UnavailableError(f"cannot {doing} {path!r} now: another writer keeps it locked. Try again ({error})")
     if _DAMAGED.search(str(error)):
         return CorruptionError(f"cannot {doing} {path!r}: it is damaged, or no SQLite database ({error})")
-    return StorageError(f"cannot {doing} {path!r}: {error}")
+    # Whoever only reads writes, too: into the memory that readers and writers share, a file beside it.
+    hint = ". This user must be able to write to the file and its folder" if _FORBIDDEN.search(str(error)) else ""
+    return StorageError(f"cannot {doing} {path!r}: {error}{hint}")
 
 
 def value_of(connection: sqlite3.Connection, key: bytes) -> bytes | None:

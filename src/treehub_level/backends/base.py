@@ -18,7 +18,7 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import ClassVar, Protocol
@@ -79,6 +79,7 @@ class Cursor(Protocol):
 
     def fetch_keys(self, limit: int) -> list[bytes]:
         """The same, keys only. A cursor is used with one of the two methods throughout."""
+        return [key for key, _ in self.fetch(limit)]
 
     def close(self) -> None:
         """Give back what it holds. Closing twice is harmless; fetching afterwards is the caller's fault."""
@@ -95,6 +96,7 @@ class Reader(Protocol):
 
     def get(self, key: bytes) -> bytes | None:
         """Return the value of ``key``, or ``None`` if there is none."""
+        return self.get_many([key])[0]
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Return one value or ``None`` for each key, in the order asked, all of one moment."""
@@ -172,20 +174,26 @@ class Backend(ABC):
         """Close. The engine has seen to it that nothing is in use."""
 
     @abstractmethod
-    def get(self, key: bytes) -> bytes | None:
-        """See `Reader.get`."""
-
-    @abstractmethod
-    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """See `Reader.get_many`."""
-
-    @abstractmethod
-    def scan(self, start: bytes | None, stop: bytes | None, *, reverse: bool = False, values: bool = True) -> Cursor:
-        """See `Reader.scan`."""
-
-    @abstractmethod
     def snapshot(self) -> Snapshot:
         """Hold this moment for reading."""
+
+    def get(self, key: bytes) -> bytes | None:
+        """See `Reader.get`. Asks a snapshot, as the next two do, unless the engine has a shorter way."""
+        return self.get_many([key])[0]
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """See `Reader.get_many`."""
+        with closing(self.snapshot()) as snapshot:
+            return snapshot.get_many(keys)
+
+    def scan(self, start: bytes | None, stop: bytes | None, *, reverse: bool = False, values: bool = True) -> Cursor:
+        """See `Reader.scan`."""
+        snapshot = self.snapshot()
+        try:
+            return _OwnMoment(snapshot, snapshot.scan(start, stop, reverse=reverse, values=values))
+        except BaseException:
+            snapshot.close()
+            raise
 
     @abstractmethod
     def write(self, batch: Batch, *, durable: bool = False) -> None:
@@ -238,6 +246,24 @@ class Backend(ABC):
 
     def compact(self) -> None:  # noqa: B027  # nothing to do is a good default, not a forgotten method
         """Ask the engine to drop what was overwritten. Nothing to do by default."""
+
+
+class _OwnMoment(Cursor):
+    """A cursor that closes its snapshot with itself."""
+
+    def __init__(self, snapshot: Snapshot, cursor: Cursor) -> None:
+        self._snapshot = snapshot
+        self._cursor = cursor
+
+    def fetch(self, limit: int) -> list[Row]:
+        return self._cursor.fetch(limit)
+
+    def fetch_keys(self, limit: int) -> list[bytes]:
+        return self._cursor.fetch_keys(limit)
+
+    def close(self) -> None:
+        self._cursor.close()
+        self._snapshot.close()
 
 
 class _Alone:

@@ -48,8 +48,12 @@ class LevelDBBackend(DirectoryBackend):
         snapshot: Snapshot = self._db.snapshot()
         return snapshot
 
-    def _write(self, batch: Batch, durable: bool) -> None:
+    def write(self, batch: Batch, *, durable: bool = False) -> None:
+        """See `Transaction.write`. ``durable`` is LevelDB's ``sync``: an fsync of its log, once those before it are."""
+        if durable and self._unsynced:
+            self._sync_older_logs()
         self._db.write(batch, durable=durable)
+        self._unsynced = not durable
         if self._room.wanted:  # so this is not the event loop
             self._room.look()
 
@@ -57,13 +61,14 @@ class LevelDBBackend(DirectoryBackend):
         """See `Backend.writes_at_once`, and `_room`."""
         return self._room.is_left()
 
-    def compact_range(self, start: bytes | None, stop: bytes | None) -> None:
-        """See `DirectoryBackend.compact_range`."""
-        compact_range = self._db.compact_range  # raises if it is not open
+    def _write_nothing(self) -> None:
+        self._db.write([], durable=False)
+
+    def _compact_range(self, start: bytes | None, stop: bytes | None) -> None:
         with self.exclusive():  # a write that was found to have room ends first
             self._room.close()
         try:
-            compact_range(start, stop)
+            self._db.compact_range(start, stop)
         finally:
             with self.exclusive():
                 self._room.reopen()

@@ -95,7 +95,10 @@ class PlyvelBackend(DirectoryBackend):
         with self._door:
             return _Snapshot(self._door, self._db.snapshot())
 
-    def _write(self, batch: Batch, durable: bool) -> None:
+    def write(self, batch: Batch, *, durable: bool = False) -> None:
+        """See `Transaction.write`. ``durable`` is LevelDB's ``sync``: an fsync of its log, once those before it are."""
+        if durable and self._unsynced:
+            self._sync_older_logs()
         with self._door:
             changes = self._db.write_batch(sync=durable)
             put, delete = changes.put, changes.delete
@@ -105,9 +108,13 @@ class PlyvelBackend(DirectoryBackend):
                 else:
                     put(key, value)
             changes.write()
+        self._unsynced = not durable
 
-    def compact_range(self, start: bytes | None, stop: bytes | None) -> None:
-        """See `DirectoryBackend.compact_range`."""
+    def _write_nothing(self) -> None:
+        with self._door:
+            self._db.write_batch().write()
+
+    def _compact_range(self, start: bytes | None, stop: bytes | None) -> None:
         with self._door:
             self._db.compact_range(start=start or b"", stop=_LAST_KEY if stop is None else stop)
 

@@ -10,12 +10,13 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 from ..errors import CommitUnknownError, LevelError, LockedError, NotOpenError, StorageError, UnavailableError
+from ._paths import checked_path
 from ._sqlite_reading import Cursor, View, translated, value_of
 from .base import Backend, Batch, Supports
 
@@ -62,14 +63,13 @@ class SQLiteBackend(Backend):
     Raises:
         TypeError: The path or an option is of a wrong type.
         ValueError: A negative timeout.
+        StorageError: The path is a URL.
     """
 
     supports = Supports(persistent=True, inline_reads=True, shared=True)
 
     def __init__(self, name: str | os.PathLike[str], *, timeout: float = 10.0) -> None:
-        path = os.fspath(name)
-        if not isinstance(path, str):
-            raise TypeError(f"the path of an SQLite store must be a str or an os.PathLike of str, not {name!r:.80}")
+        path = checked_path(name, "an SQLite")
         if isinstance(timeout, bool) or not isinstance(timeout, int | float):
             raise TypeError(f"timeout must be a number of seconds, not {timeout!r:.80}")
         if not 0 <= timeout <= 1e6:
@@ -198,11 +198,6 @@ class SQLiteBackend(Backend):
             raise
         self._give_back(connection)
         return value
-
-    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """See `Reader.get_many`."""
-        with closing(self.snapshot()) as snapshot:
-            return snapshot.get_many(keys)
 
     def scan(self, start: bytes | None, stop: bytes | None, *, reverse: bool = False, values: bool = True) -> Cursor:
         """See `Reader.scan`."""

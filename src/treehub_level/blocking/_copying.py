@@ -19,7 +19,7 @@ import orjson
 from .. import _core
 from ..backends.base import Backend, Batch, Reader, Row
 from ..backends.registry import create
-from ..errors import CorruptionError, StateError
+from ..errors import CorruptionError, InvalidKeyError, StateError
 from ..types import CopyReport, Mode
 from ._adopting import identity_of, pages
 from ._identity import COPYING_KEY, copying_record, is_empty
@@ -65,7 +65,7 @@ def copy(
     Raises:
         StateError: There is no source, or it is a half-made copy itself; or the target holds data, or a half-made copy
             of another store. Nothing was written. Or another call has begun to copy to the same target.
-        InvalidKeyError: A key that the target's backend cannot hold.
+        InvalidKeyError: A key that the target's backend cannot hold. Nothing was written.
         CorruptionError: The target does not hold what was written to it. Another call mends what differs.
         LockedError, StorageError: One of the two cannot be opened, read or written.
     """
@@ -78,7 +78,23 @@ def copy(
         if moment.get(COPYING_KEY) is not None:
             raise StateError(f"{old.name!r} is a half-made copy itself: finish that, or copy what it is a copy of")
         mode, store_id = identity_of(moment, space)
+        _check_keys(moment, old.name, new)
         return _Copy(moment, new, progress or _silent).run(old.name, mode, store_id)
+
+
+def _check_keys(source: Reader, name: str, target: Backend) -> None:
+    """Refuse a source that the target could not hold all of: the copy would stay a half-made one."""
+    limit = target.supports.max_key_bytes
+    if limit is None:
+        return
+    with closing(source.scan(None, None, values=False)) as cursor:
+        while keys := cursor.fetch_keys(_STEP):
+            longest = max(keys, key=len)
+            if len(longest) > limit:
+                raise InvalidKeyError(
+                    f"{name!r} has a key of {len(longest)} bytes, {longest!r:.80}, and {target.name!r} takes at most "
+                    f"{limit}, metadata included: delete it, or copy to another backend"
+                )
 
 
 def _silent(step: str, rows: int) -> None:
@@ -126,7 +142,8 @@ class _Copy:
             if begun is None:
                 if not is_empty(transaction):
                     raise StateError(
-                        f"{self._target.name!r} holds data, and no copy that was interrupted: name a new store"
+                        f"{self._target.name!r} holds data, and no copy that was interrupted (a whole one is not begun "
+                        "again): name a new store"
                     )
             elif begun["store"] != store_id or (store_id is None and begun["from"] != name):
                 raise StateError(

@@ -21,19 +21,21 @@ class Gate:
         what: What it guards, for messages: "the level", "the snapshot".
     """
 
-    __slots__ = ("_inside", "_open", "_what")
+    __slots__ = ("_inside", "_open", "_what", "why_not")
 
     def __init__(self, what: str) -> None:
         self._what = what
         self._inside: deque[int] = deque()
         self._open = False
+        #: Why it is shut for good; empty if it is not.
+        self.why_not = ""
 
     def __enter__(self) -> None:
         # The token goes in before the look: whoever shuts the gate either sees it or is seen.
         self._inside.append(get_ident())
         if not self._open:
             self._inside.remove(get_ident())
-            raise NotOpenError(f"{self._what} is not open")
+            raise NotOpenError(f"{self._what} is not open{self.why_not}")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -48,6 +50,11 @@ class Gate:
     def open(self) -> None:
         """Let calls in."""
         self._open = True
+
+    def abandon(self, why_not: str) -> None:
+        """Let no call in any more, ever, without waiting for those inside: their threads are another process's."""
+        self._open = False
+        self.why_not = why_not
 
     def refuse_caller_inside(self) -> None:
         """Raise StateError if this very thread is inside: waiting for it to leave would be for ever."""

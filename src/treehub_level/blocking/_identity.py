@@ -6,6 +6,7 @@ The record that a store keeps of itself, and how the original's stores, which ha
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from contextlib import closing
 from typing import Any, Final, Literal
 
@@ -60,28 +61,37 @@ def identify(backend: Backend, mode: Mode, space: _core.KeySpace) -> AnyMode:
             if mode is Mode.SERVER:
                 _check_log(transaction, space, backend.name)
         shared = backend.supports.shared
-        holder = orjson.dumps(uuid.uuid4().hex) if shared and mode is Mode.CLIENT else None
-        if holder is not None:
-            records.append((space.own_key("holder"), holder))
+        before = transaction.get(space.own_key("holder"))
         if records:
             transaction.write(records, durable=True)
-    return Server(space, store_id, shared=shared) if mode is Mode.SERVER else Client(space, store_id, holder)
+    if mode is Mode.SERVER:
+        return Server(space, store_id, shared=shared)
+    return Client(space, store_id, orjson.dumps(uuid.uuid4().hex) if shared else None, before)
 
 
-def check_shared(reader: Reader, mode: AnyMode, space: _core.KeySpace, name: str) -> None:
+def check_shared(reader: Reader, mode: AnyMode, space: _core.KeySpace, name: str) -> Sequence[Entry]:
     """Refuse to write to a shared store that another process has made its own, or something else, since it was opened.
 
     Each write step asks this. (A server finds out when it reads its epochs, see `Server.beginning`.)
 
+    Returns:
+        What else to write, so that others are refused from then on: with the first write of a client. Who only reads
+        takes a store from nobody.
+
     Raises:
-        LockedError: It is a client, and was opened again.
+        LockedError: It is a client, and somebody else has written to it.
         ModeMismatchError, StateError: It was NORMAL, and was given a mode, or is being adopted.
     """
-    if isinstance(mode, Client) and reader.get(space.own_key("holder")) != mode.holder:
-        raise LockedError(
-            f"the client store {name!r} was opened again, by another process or another Level, and is held there now: "
-            "a client store is for one process at a time. Close this level; reads still work until then"
-        )
+    if isinstance(mode, Client):
+        key = space.own_key("holder")
+        said = reader.get(key)
+        if said not in (mode.holder, mode.before):
+            raise LockedError(
+                f"the client store {name!r} was opened again, and written to, by another process or another Level: a "
+                "client store is for one process at a time. Close this level; reads still work until then"
+            )
+        if said != mode.holder and mode.holder is not None:
+            return [(key, mode.holder)]
     if isinstance(mode, Normal):
         found = stored_identity(reader, space, strict=False)
         if found is not None:
@@ -91,6 +101,7 @@ def check_shared(reader: Reader, mode: AnyMode, space: _core.KeySpace, name: str
             )
         if adopting_record(reader, space) is not None:
             raise StateError(f"{name!r} is being adopted by another process: close it, and open it in its new mode")
+    return ()
 
 
 def stored_identity(reader: Reader, space: _core.KeySpace, *, strict: bool) -> tuple[Mode, str] | None:
@@ -183,15 +194,17 @@ def _check_newcomer(reader: Reader, mode: Mode, space: _core.KeySpace, name: str
 def _check_log(reader: Reader, space: _core.KeySpace, name: str) -> None:
     cid, logged = read_cid(reader, space), last_logged(reader, space)
     if cid != logged:
-        raise CorruptionError(f"{name!r} says that its CID is {cid}, but its log ends at {logged}")
+        raise CorruptionError(
+            f"{name!r} says that its CID is {cid}, but its log ends at {logged}: "
+            f"`treehub-level verify {name}` says what else is wrong"
+        )
 
 
 def shape_of(reader: Reader, space: _core.KeySpace) -> Shape:
     """What a store without a record of its own looks like: whose metadata it holds, by a sample from both ends.
 
     On a client each record under ``P + key`` names that very key; on a server each lies under a number. A store in
-    which both
-    hold for all (a key "1" in change 1) is ``"either"``.
+    which both hold for all (a key "1" in change 1) is ``"either"``.
     """
     rows = [row for reverse in (False, True) for row in _rows(reader, space, reverse)]
     client = server = True

@@ -80,8 +80,7 @@ class ReadVerbs:
         """Return the value of a key.
 
         In CLIENT and SERVER mode metadata keys are read as the seed names them: ``get("!")`` is the CID, ``get("!7")``
-        on a server
-        the seventh change, ``get("!foo")`` on a client the dirty change of ``foo``.
+        on a server the seventh change, ``get("!foo")`` on a client the dirty change of ``foo``.
 
         Args:
             key: The key.

@@ -29,7 +29,7 @@ from ..modes import Epoch, read_record
 from ..replication.state import Resetting, State
 from ..types import Mode
 from ._identity import birth_records, shape_of, stored_identity
-from ._survey import ClientSurvey, ServerSurvey, Survey, survey_client, survey_server
+from ._survey import ClientSurvey, ClientSurveyor, ServerSurvey, ServerSurveyor, Survey
 from ._verifying import Verification, count, examine
 
 #: Rows that are written at once.
@@ -110,9 +110,9 @@ class _Mender:
                 "it had lost the record that says what store it is, and got a new id: clients must rebind() to it"
             )
         if mode is Mode.SERVER:
-            self._server(survey_server(self._backend, self._space))
+            self._server(ServerSurveyor(self._backend, self._space).walk())
         else:
-            self._client(survey_client(self._backend, self._space))
+            self._client(ClientSurveyor(self._backend, self._space).walk())
 
     def _mode(self) -> Mode:
         identity = self._identity()

@@ -240,8 +240,7 @@ class ServerVerbs:
         """Drop from the log the changes that a later change of the same key supersedes. Safe while clients sync.
 
         CIDs keep their numbers, and the newest change always stays. It runs in small batches beside live traffic and
-        may be
-        interrupted. Memory grows with the number of distinct keys in the log.
+        may be interrupted. Memory grows with the number of distinct keys in the log.
 
         Args:
             drop_deletes_before: Also forget deletes with a CID below this one. Clients that had not pulled them yet

@@ -16,6 +16,7 @@ from ..backends.base import Backend, Cursor, Entry, Reader, Rows, Snapshot, Tran
 from ..errors import CorruptionError, LevelError, NotOpenError, StateError, StorageError, UnavailableError
 from ..modes import AnyMode, Plan, Step, read_cid
 from ..types import Mode
+from . import _forking
 from ._gate import Gate
 from ._identity import check_shared, identify
 
@@ -78,8 +79,7 @@ class Store:
     """The state that ``Level`` and its snapshots, sublevels and iterators share.
 
     Every call into the backend happens inside `gate`, so that closing can wait for the last one: a LevelDB handle that
-    is freed
-    while in use takes the process with it. Every decision to write is a `Step`, taken under the write lock.
+    is freed while in use takes the process with it. Every decision to write is a `Step`, taken under the write lock.
 
     Args:
         backend: Where the bytes go. It is this store's alone.
@@ -120,6 +120,7 @@ class Store:
     def open(self) -> None:
         """Open the backend, learn or write down what store this is, and read the CID."""
         self._advance("closed", "opening", "open")
+        _forking.in_use.add(self)
         try:
             self.backend.open()
             try:
@@ -132,7 +133,7 @@ class Store:
                 self.backend.close()
                 raise
         except BaseException:
-            self._state = "closed"
+            self._ended()
             raise
         self._state = "open"
         self.gate.open()
@@ -153,9 +154,21 @@ class Store:
             self._open_handles.clear()
             self.backend.close()
         finally:
-            self._state = "closed"
+            self._ended()
+
+    def _ended(self) -> None:
+        self._state = "closed"
+        _forking.in_use.discard(self)
+
+    def abandon(self) -> None:
+        """This process was forked off from the one that opened it: refuse every call."""
+        self._state_lock = threading.Lock()
+        self._state = "closed"
+        self.gate.abandon(": the process that this one was forked from has opened it, and it alone may use it")
+        self.get = self._gated_get
 
     def _advance(self, needed: str, following: str, verb: str) -> None:
+        self.require_ours()
         with self._state_lock:
             if self._state != needed:
                 raise StateError(f"cannot {verb} the level {self.backend.name!r}: it is {self._state} already")
@@ -166,7 +179,12 @@ class Store:
     def require_open(self) -> None:
         """Raise NotOpenError unless verbs may be called."""
         if not self.gate.is_open:
-            raise NotOpenError(f"the level {self.backend.name!r} is not open")
+            raise NotOpenError(f"the level {self.backend.name!r} is not open{self.gate.why_not}")
+
+    def require_ours(self) -> None:
+        """Raise NotOpenError if this is a store of the process that this one was forked from."""
+        if self.gate.why_not:
+            self.require_open()
 
     @property
     def mode(self) -> AnyMode:
@@ -314,10 +332,13 @@ class Store:
             )
         try:
             with self.backend.exclusive() as transaction:
+                also: Sequence[Entry] = ()
                 if self._shared:
-                    check_shared(transaction, self.mode, self.space, self.backend.name)
+                    also = check_shared(transaction, self.mode, self.space, self.backend.name)
                 plan = step(transaction, self.cid_in(transaction))
                 if plan.batch:
+                    if also:
+                        plan.batch = [*plan.batch, *also]
                     self._write(plan, transaction.write)
             if plan.cid is not None:
                 self._cid = plan.cid

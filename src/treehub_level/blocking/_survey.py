@@ -96,7 +96,13 @@ def rows_of(reader: Reader) -> Iterator[Row]:
 
 
 class _Surveyor(ABC):
-    """What the surveys of a server and of a client share."""
+    """What the surveys of a server and of a client share.
+
+    Args:
+        reader: What to read from.
+        space: The key space of the store.
+        survey: Where to note what is there.
+    """
 
     def __init__(self, reader: Reader, space: _core.KeySpace, survey: Survey) -> None:
         self._reader = reader
@@ -106,8 +112,7 @@ class _Surveyor(ABC):
         #: The last change of each key in the metadata: what it is of, and the hash of its value, or none for a delete.
         self._last: dict[bytes, tuple[bytes, int | None]] = {}
 
-    def walk(self) -> None:
-        """Look at every row."""
+    def _walk(self) -> None:
         space = self._space
         try:
             self._survey.cid = read_cid(self._reader, space)
@@ -164,7 +169,9 @@ class _Surveyor(ABC):
         return last is not None and canonical(last) == canonical(value)
 
 
-class _ServerSurveyor(_Surveyor):
+class ServerSurveyor(_Surveyor):
+    """Looks at every row of a server."""
+
     def __init__(self, reader: Reader, space: _core.KeySpace) -> None:
         self.survey = ServerSurvey()
         super().__init__(reader, space, self.survey)
@@ -205,7 +212,13 @@ class _ServerSurveyor(_Surveyor):
             self.survey.other[key] = self._cid_of(key)
         del self._last[key]
 
-    def finish(self) -> ServerSurvey:
+    def walk(self) -> ServerSurvey:
+        """Look at every row.
+
+        Raises:
+            CorruptionError: The engine cannot read on.
+        """
+        self._walk()
         self.survey.absent = {key: self._cid_of(key) for key, (_, hashed) in self._last.items() if hashed is not None}
         return self.survey
 
@@ -213,7 +226,9 @@ class _ServerSurveyor(_Surveyor):
         return self._space.parse_log_key(self._last[key][0])
 
 
-class _ClientSurveyor(_Surveyor):
+class ClientSurveyor(_Surveyor):
+    """Looks at every row of a client."""
+
     def __init__(self, reader: Reader, space: _core.KeySpace) -> None:
         self.survey = ClientSurvey()
         super().__init__(reader, space, self.survey)
@@ -240,28 +255,12 @@ class _ClientSurveyor(_Surveyor):
                 self.survey.other.append(key)
             del self._last[key]
 
-    def finish(self) -> ClientSurvey:
+    def walk(self) -> ClientSurvey:
+        """Look at every row.
+
+        Raises:
+            CorruptionError: The engine cannot read on.
+        """
+        self._walk()
         self.survey.other += [key for key, (_, hashed) in self._last.items() if hashed is not None]
         return self.survey
-
-
-def survey_server(reader: Reader, space: _core.KeySpace) -> ServerSurvey:
-    """Look at every row of a server.
-
-    Raises:
-        CorruptionError: The engine cannot read on.
-    """
-    surveyor = _ServerSurveyor(reader, space)
-    surveyor.walk()
-    return surveyor.finish()
-
-
-def survey_client(reader: Reader, space: _core.KeySpace) -> ClientSurvey:
-    """Look at every row of a client.
-
-    Raises:
-        CorruptionError: The engine cannot read on.
-    """
-    surveyor = _ClientSurveyor(reader, space)
-    surveyor.walk()
-    return surveyor.finish()

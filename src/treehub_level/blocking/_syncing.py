@@ -139,8 +139,7 @@ class ClientVerbs:
         """Write a page of a server's changes: the second half of the seed's pull.
 
         One batch makes the changes, drops the dirty changes of their keys (the server wins; those that differ are
-        journaled, see
-        `conflicts`), and moves the CID. The same page twice is harmless.
+        journaled, see `conflicts`), and moves the CID. The same page twice is harmless.
 
         Args:
             cid: The CID of the page, or what ``changes()`` returned.

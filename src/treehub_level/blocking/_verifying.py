@@ -16,8 +16,8 @@ from ..backends.base import Backend, Reader
 from ..backends.registry import create
 from ..errors import CorruptionError, StateError
 from ..types import Mode
-from ._identity import adopting_record, has_unpadded_ids, shape_of, stored_identity
-from ._survey import ServerSurvey, rows_of, survey_client, survey_server
+from ._identity import adopting_record, copying_record, has_unpadded_ids, shape_of, stored_identity
+from ._survey import ClientSurveyor, ServerSurvey, ServerSurveyor, rows_of
 
 #: So many faults of a kind are named one by one; the rest are counted.
 _NAMED = 5
@@ -86,6 +86,12 @@ def examine(reader: Reader, space: _core.KeySpace) -> Verification:
     Raises:
         CorruptionError: The engine cannot read on.
     """
+    copied = copying_record(reader)
+    if copied is not None:
+        return Verification(
+            None,
+            faults=[f"it is a half-made copy of {copied['from']!r}: run that copy again, and it will finish"],
+        )
     half_way = adopting_record(reader, space)
     if half_way is not None:
         return Verification(
@@ -108,7 +114,7 @@ def examine(reader: Reader, space: _core.KeySpace) -> Verification:
                 ],
             )
     if mode is Mode.SERVER:
-        return _server(survey_server(reader, space))
+        return _server(ServerSurveyor(reader, space).walk())
     if mode is Mode.CLIENT:
         return _client(reader, space, of_the_original=identity is None)
     return _normal(reader)
@@ -176,7 +182,7 @@ def _server(survey: ServerSurvey) -> Verification:
 
 
 def _client(reader: Reader, space: _core.KeySpace, *, of_the_original: bool) -> Verification:
-    survey = survey_client(reader, space)
+    survey = ClientSurveyor(reader, space).walk()
     result = Verification(Mode.CLIENT)
     found, state = result.found, survey.state
     found.append(f"{count(survey.records, 'record')}, CID {survey.cid:,}")

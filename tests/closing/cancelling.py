@@ -1,0 +1,189 @@
+"""Cancels a coroutine at its k-th suspension, for every k that it has: one await after the other.
+
+Afterwards the level goes on as if nothing had happened: what was cancelled was done, all of it, or not at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Generator, Iterable
+from typing import Any, Final, cast
+
+from treehub_level import Level, Put
+
+from .rounds import Backend
+
+#: Seconds in which whatever was cancelled must have settled.
+PATIENCE: Final = 30.0
+
+
+class CancelAt:
+    """Awaits a coroutine, and cancels the task that does so when it suspends for the k-th time.
+
+    Attributes:
+        reached: Whether there was such a suspension.
+    """
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], k: int) -> None:
+        self._coroutine = coroutine
+        self._left = k
+        self.reached = False
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        steps = self._coroutine.__await__()
+        thrown: BaseException | None = None
+        try:
+            while True:
+                try:
+                    awaited = steps.send(None) if thrown is None else steps.throw(thrown)
+                except StopIteration as end:
+                    return end.value
+                self._left -= 1
+                if self._left == 0:
+                    # This very suspension ends with CancelledError, as it would by any other hand.
+                    cast("asyncio.Task[None]", asyncio.current_task()).cancel()
+                    self.reached = True
+                thrown = None
+                try:
+                    yield awaited
+                except BaseException as error:
+                    thrown = error
+        finally:
+            thrown = None  # its traceback holds this frame, and all that the coroutine had open, until it is collected
+
+
+async def cancelled_at(coroutine: Coroutine[Any, Any, Any], k: int) -> bool:
+    """Run a coroutine, cancelled at its k-th suspension. Whether it has so many.
+
+    Raises:
+        Exception: What it ended with, unless it was cancelled.
+    """
+    driver = CancelAt(coroutine, k)
+
+    async def drive() -> None:
+        await driver
+
+    (end,) = await asyncio.wait_for(asyncio.gather(asyncio.create_task(drive()), return_exceptions=True), PATIENCE)
+    if isinstance(end, BaseException) and not (driver.reached and isinstance(end, asyncio.CancelledError)):
+        raise end
+    return driver.reached
+
+
+class Bench:
+    """A client and its server, and what is done to them. Each time a verb works on keys of another number.
+
+    Args:
+        backend: Where both have their stores.
+        folder: What stands before their names.
+    """
+
+    def __init__(self, backend: Backend, folder: str) -> None:
+        self.server = Level(f"{folder}server", backend=backend, mode=Level.SERVER)
+        self.client = Level(f"{folder}client", backend=backend, mode=Level.CLIENT)
+        self._n = 0
+
+    async def __aenter__(self) -> Bench:
+        for level in (self.server, self.client):
+            await level.open()
+        await self.server.load((f"s{n:04}", n) for n in range(300))
+        await self.client.sync(self.server)
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        for level in (self.client, self.server):
+            if level.is_open:
+                await level.close()
+
+    async def put(self) -> None:
+        await self.client.put(f"p{self._n}", 1, durable=True)
+
+    async def put_inline(self) -> None:
+        for n in range(64):
+            await self.client.put(f"i{self._n} {n}", 1)
+
+    async def batch(self) -> None:
+        await self.server.batch([Put(f"b{self._n} {n}", n) for n in range(100)])
+
+    async def load(self) -> None:
+        await self.server.load(((f"l{self._n} {n:04}", n) for n in range(500)), batch_size=100)
+
+    async def query(self) -> None:
+        await self.server.query(filter=lambda key, value: True)
+
+    async def scan(self) -> None:
+        async for _ in self.server.scan():
+            pass
+
+    async def snapshot(self) -> None:
+        async with self.server.snapshot() as snapshot:
+            await snapshot.query()
+
+    async def sync(self) -> None:
+        await self.server.put(f"t{self._n}", 1)
+        await self.client.put(f"u{self._n}", 1)
+        await self.client.sync(self.server)
+
+    async def live(self) -> None:
+        await self.client.put(f"v{self._n}", 1)
+        async with self.client.live(self.server) as session:
+            await session.in_sync()
+
+    async def close(self) -> None:
+        await self.client.put(f"c{self._n}", 1)
+        await self.client.close()
+
+    async def open(self) -> None:
+        await self.client.close()
+        await self.client.open()
+
+    async def cancel_everywhere(self, verb: Callable[[], Coroutine[Any, Any, Any]]) -> int:
+        """Cancel a verb at each of its suspensions. How many there were."""
+        k = 1
+        while True:
+            self._n += 1
+            reached = await cancelled_at(verb(), k)
+            await self.check(verb.__name__, k)
+            if not reached:
+                return k - 1
+            k += 1
+
+    async def check(self, verb: str, k: int) -> None:
+        """Fail unless both levels are as good as new."""
+        where = f"{verb}, cancelled at await {k}"
+        for level in (self.server, self.client):
+            await self._settled(level, where)
+            if not level.is_open:
+                await level.open()
+            await level._worker.write(lambda: None)  # behind the writes that nobody awaits any more
+            assert level.cid == await level.get("!"), f"{where}: CID {level.cid} in memory, another one on disk"
+        page = await self.server.changes(0, limit=None)
+        assert [change.cid for change in page.changes] == [*range(1, page.cid + 1)], f"{where}: a hole in the log"
+        batch = await self.server.count(prefix=f"b{self._n} ")
+        assert batch in (0, 100), f"{where}: half a batch"
+        loaded = await self.server.count(prefix=f"l{self._n} ")
+        assert loaded % 100 == 0, f"{where}: half a batch of load"
+        await self.client.sync(self.server)
+        assert await self.client.pending() == 0
+        assert await self.client.query() == await self.server.query(), f"{where}: they have not converged"
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        assert not others, f"{where}: {len(others)} tasks are left"
+
+    async def _settled(self, level: Level, where: str) -> None:
+        """Wait until what threads still did for the cancelled task has ended, and so has a closing nobody awaits."""
+        worker, store = level._worker, level._twin._store
+        ends = asyncio.get_running_loop().time() + PATIENCE
+        while (worker._writer is not None) != worker._accepting or worker._pending or store._open_handles:
+            assert asyncio.get_running_loop().time() < ends, (
+                f"{where}: it neither opens nor closes, or a cursor or a snapshot is left open"
+            )
+            await asyncio.sleep(0.001)
+
+
+#: What is cancelled: the names of the bench's verbs.
+VERBS: Final = ("put", "put_inline", "batch", "load", "query", "scan", "snapshot", "sync", "live", "close", "open")
+
+
+async def cancel_all(bench: Bench, verbs: Iterable[str] = VERBS) -> dict[str, int]:
+    """Cancel each verb at each of its awaits. How many each has."""
+    async with bench:
+        return {verb: await bench.cancel_everywhere(getattr(bench, verb)) for verb in verbs}

@@ -1,0 +1,196 @@
+"""Rounds of closing while everything else goes on: 8 threads of the blocking API, or 100 tasks of the other one.
+
+After each the store is opened again: the CID that it had in memory is the one on disk, and its log has no hole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from treehub_level import Level, NotOpenError, Put, blocking
+
+#: Seconds in which everybody must have noticed that the level is closed.
+PATIENCE: Final = 30.0
+KEYS: Final = 2000
+
+#: What is opened: the backend's name, or what makes one.
+Backend = str | Callable[..., Any]
+
+
+def a_key(rng: random.Random) -> str:
+    return f"k{rng.randrange(KEYS):04}"
+
+
+# ------------------------------------------------------------------------------------------------- threads
+
+
+def with_threads(path: str, backend: Backend, rounds: int, seed: int) -> None:
+    """Close under 8 threads, so often."""
+    level = blocking.Level(path, backend=backend, mode=Level.SERVER)
+    for number in range(rounds):
+        rng = random.Random(f"{seed} {number}")
+        level.open()
+        level.load((f"k{n:04}", n) for n in range(KEYS))
+        errors: list[BaseException] = []
+        threads = [
+            threading.Thread(target=_until_closed, args=(work, level, random.Random(rng.random()), errors))
+            for work in _WORK
+        ]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.02 + rng.random() * 0.08)
+        level.close()
+        for thread in threads:
+            thread.join(PATIENCE)
+            assert not thread.is_alive(), f"round {number}: a thread hangs"
+        assert not errors, f"round {number}: {errors!r:.500}"
+        check(path, backend, number)
+
+
+def _until_closed(
+    work: Callable[[blocking.Level, random.Random], object],
+    level: blocking.Level,
+    rng: random.Random,
+    errors: list[BaseException],
+) -> None:
+    try:
+        while True:
+            work(level, rng)
+    except NotOpenError:
+        pass
+    except BaseException as error:
+        errors.append(error)
+
+
+def _get(level: blocking.Level, rng: random.Random) -> None:
+    level.get(a_key(rng))
+
+
+def _get_many(level: blocking.Level, rng: random.Random) -> None:
+    level.get_many([a_key(rng) for _ in range(20)])
+
+
+def _query(level: blocking.Level, rng: random.Random) -> None:
+    level.query(gte=a_key(rng), limit=300, reverse=rng.random() < 0.5)
+
+
+def _put(level: blocking.Level, rng: random.Random) -> None:
+    level.put(a_key(rng), [rng.random()] * 20, durable=rng.random() < 0.1)
+
+
+def _batch(level: blocking.Level, rng: random.Random) -> None:
+    level.batch([Put(a_key(rng), n) for n in range(30)])
+
+
+def _scan(level: blocking.Level, rng: random.Random) -> None:
+    for _ in level.scan(gte=a_key(rng)):
+        pass
+
+
+def _snapshot(level: blocking.Level, rng: random.Random) -> None:
+    with level.snapshot() as snapshot:
+        snapshot.count()
+        for _ in snapshot.scan(limit=200):
+            pass
+
+
+def _watch(level: blocking.Level, rng: random.Random) -> None:
+    for number, _ in enumerate(level.watch(since=0)):
+        if number > 100:
+            return
+    raise NotOpenError("it ended, as it should when the level closes")
+
+
+_WORK: Final = (_get, _get_many, _query, _put, _batch, _scan, _snapshot, _watch)
+
+
+# --------------------------------------------------------------------------------------------------- tasks
+
+
+def with_tasks(path: str, backend: Backend, rounds: int, seed: int) -> None:
+    """Close under 100 tasks, some of which are cancelled just then, so often."""
+    asyncio.run(_with_tasks(path, backend, rounds, seed))
+
+
+async def _with_tasks(path: str, backend: Backend, rounds: int, seed: int) -> None:
+    level = Level(path, backend=backend, mode=Level.SERVER)
+    for number in range(rounds):
+        rng = random.Random(f"{seed} {number}")
+        await level.open()
+        await level.load((f"k{n:04}", n) for n in range(KEYS))
+        works = [_ASYNC_WORK[n % len(_ASYNC_WORK)] for n in range(100)]
+        tasks = [asyncio.create_task(_task_until_closed(work, level, random.Random(rng.random()))) for work in works]
+        await asyncio.sleep(0.02 + rng.random() * 0.08)
+        for task in rng.sample(tasks, 10):
+            task.cancel()
+        await asyncio.wait_for(level.close(), PATIENCE)
+        ends = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), PATIENCE)
+        faults = [end for end in ends if end is not None and not isinstance(end, asyncio.CancelledError)]
+        assert not faults, f"round {number}: {faults!r:.500}"
+        check(path, backend, number)
+
+
+async def _task_until_closed(work: Callable[[Level, random.Random], Any], level: Level, rng: random.Random) -> None:
+    try:
+        while True:
+            await work(level, rng)
+            await asyncio.sleep(0)
+    except NotOpenError:
+        pass
+
+
+async def _async_get(level: Level, rng: random.Random) -> None:
+    await level.get(a_key(rng))
+
+
+async def _async_query(level: Level, rng: random.Random) -> None:
+    await level.query(gte=a_key(rng), limit=300)
+
+
+async def _async_put(level: Level, rng: random.Random) -> None:
+    await level.put(a_key(rng), [rng.random()] * 20, durable=rng.random() < 0.1)
+
+
+async def _async_batch(level: Level, rng: random.Random) -> None:
+    await level.batch([Put(a_key(rng), n) for n in range(30)])
+
+
+async def _async_scan(level: Level, rng: random.Random) -> None:
+    async for _ in level.scan(gte=a_key(rng)):
+        pass
+
+
+async def _async_snapshot(level: Level, rng: random.Random) -> None:
+    async with level.snapshot() as snapshot:
+        await snapshot.count()
+        async for _ in snapshot.scan(limit=200):
+            pass
+
+
+async def _async_watch(level: Level, rng: random.Random) -> None:
+    number = 0
+    async for _ in level.watch(since=0):
+        number += 1
+        if number > 100:
+            return
+    raise NotOpenError("it ended, as it should when the level closes")
+
+
+_ASYNC_WORK: Final = (_async_get, _async_query, _async_put, _async_batch, _async_scan, _async_snapshot, _async_watch)
+
+#: The kinds of rounds.
+KINDS: Final = {"threads": with_threads, "tasks": with_tasks}
+
+
+def check(path: str, backend: Backend, number: int) -> None:
+    """Fail unless a closed store opens, with a CID that is the one on disk and the last one of a log without holes."""
+    with blocking.Level(path, backend=backend, mode=Level.SERVER) as level:
+        cid = level.cid
+        page = level.changes(max(0, cid - 3000), limit=None)
+        assert cid == level.get("!") == page.cid, f"round {number}: CID {cid} in memory, {level.get('!')} on disk"
+        assert [change.cid for change in page.changes] == [*range(max(0, cid - 3000) + 1, cid + 1)], "a hole in the log"

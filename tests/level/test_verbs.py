@@ -1,0 +1,108 @@
+"""Each verb at levels that are not open, opened, and opened again.
+
+The verbs are taken from the class itself: a new one is covered as soon as it exists, or fails here for want of
+arguments. Whether a level is open it knows by itself, so that the backends that processes share are left out.
+"""
+
+import inspect
+from typing import Any
+
+import pytest
+from stores import Stores
+
+from treehub_level import Change, Conflict, Level, LevelError, Mode, ModeError, NotOpenError
+
+#: What the verbs are called with, by the names of their parameters.
+ARGUMENTS = {
+    "batch_size": 10,
+    "changes": [],
+    "cid": 0,
+    "conflict": Conflict("a", Change("a", 1), None, 1),
+    "items": [("a", 1)],
+    "key": "a",
+    "keys": ["a"],
+    "ops": [{"type": "put", "key": "a", "value": 1}],
+    "request": {},
+    "since": 0,
+    "value": 1,
+}
+#: No verbs: what makes, opens and closes levels, which has tests of its own.
+NOT_VERBS = {"adopt", "close", "open"}
+#: Verbs whose result is entered; other results that cannot be awaited are iterated over.
+CONTEXTS = {"live", "snapshot", "write_batch"}
+VERBS = sorted(
+    name
+    for name, member in inspect.getmembers(Level, callable)
+    if not name.startswith("_") and not inspect.isclass(member) and name not in NOT_VERBS
+)
+
+
+@pytest.fixture(params=VERBS, ids="verb={}".format)
+def verb(request: pytest.FixtureRequest) -> Any:
+    """Each public verb."""
+    return request.param
+
+
+async def call(level: Any, verb: str, other: Any) -> Any:
+    """Call a verb and use what it gives just enough to make it do its work."""
+    arguments = {**ARGUMENTS, "server": other, "name": "sub"}
+    parameters = inspect.signature(getattr(Level, verb)).parameters.values()
+    needed = [p for p in parameters if p.name != "self" and (p.default is p.empty or p.name == "since")]
+    args = [arguments[p.name] for p in needed if p.kind is not p.KEYWORD_ONLY]
+    options = {p.name: arguments[p.name] for p in needed if p.kind is p.KEYWORD_ONLY}
+    result = getattr(level, verb)(*args, **options)
+    if inspect.isawaitable(result):
+        return await result
+    if verb == "sublevel":
+        return await result.get("a")
+    if verb in CONTEXTS:
+        async with result:
+            return None
+    async for item in result:
+        return item
+    return None
+
+
+async def outcome(level: Any, verb: str, other: Any) -> Any:
+    """What kind of end a call comes to: "done", or the class of the error."""
+    try:
+        await call(level, verb, other)
+    except LevelError as error:
+        return type(error)
+    return "done"
+
+
+async def test_each_verb_needs_an_open_level(stores: Stores, server: Any, verb: str, mode: Mode) -> None:
+    never = stores.level("never", mode=mode)
+    closed = await stores.open("closed", mode=mode)
+    if mode is Level.SERVER:
+        await closed.put("a", 1)
+    opened_with = await outcome(closed, verb, server)
+    await closed.close()
+
+    for level in (never, closed):
+        refused_with = await outcome(level, verb, server)
+        assert refused_with is NotOpenError or (refused_with is ModeError and opened_with is ModeError)
+
+
+async def test_each_verb_does_the_same_once_reopened(stores: Stores, server: Any, verb: str, mode: Mode) -> None:
+    level = await stores.open("store", mode=mode)
+    if mode is Level.SERVER:
+        await level.put("a", 1)
+    other = await stores.open("other", mode=mode)
+    if mode is Level.SERVER:
+        await other.put("a", 1)
+    await other.close()
+    await other.open()
+
+    assert await outcome(other, verb, server) == await outcome(level, verb, server)
+
+
+async def test_each_verb_belongs_to_some_mode(stores: Stores, server: Any, verb: str) -> None:
+    outcomes = []
+    for mode in type(Level.NORMAL):
+        level = await stores.open(f"in mode {mode.value}", mode=mode)
+        await level.put("a", 1)
+        outcomes.append(await outcome(level, verb, server))
+
+    assert any(end is not ModeError for end in outcomes)
