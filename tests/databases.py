@@ -140,6 +140,16 @@ def running_database() -> Iterator[Database]:
             database.stop()
 
 
+@contextmanager
+def database_url() -> Iterator[str]:
+    """Where PostgreSQL is for the length of the block: ours, unless we are pointed at another."""
+    if ELSEWHERE:
+        yield ELSEWHERE
+    else:
+        with running_database() as database:
+            yield database.url
+
+
 def free_port() -> int:
     """A port of loopback that nobody listens on."""
     with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import random
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -64,6 +63,11 @@ def said(caught: pytest.ExceptionInfo[BaseException]) -> str:
         "postgresql://alice:s3cret%zzw0rd@example.org/db",
         f"postgresql://alice:{SECRET}@example.org:5432:5432/db?x=y",
         f"postgresql://alice:{SECRET}@[example.org/db",
+        f"postgresql://alice:{SECRET}@w0rd@example.org/db",
+        f"postgresql://alice:{SECRET}/w0rd@example.org/db",
+        f"postgresql://alice:{SECRET}?w0rd@example.org@b/db",
+        f"postgresql://alice:{SECRET}\0@example.org/db",
+        f"postgresql://alice:{SECRET}",
     ],
 )
 def test_what_is_no_url_is_refused_and_not_repeated(url: str) -> None:
@@ -124,12 +128,34 @@ def test_a_url_that_is_no_str_is_a_type_error_that_does_not_repeat_it() -> None:
         (f"postgresql://a:{SECRET}@h:1,i:2/db", "postgresql://a@h,i:1,2/db?store=x"),
         (f"postgresql:///db?host=/run/pg&passfile={SECRET}", "postgresql://%2Frun%2Fpg/db?store=x"),
         ("postgresql://", "postgresql:///?store=x"),
+        (f"postgresql://a:{SECRET}?@h:/db", "postgresql://a@h/db?store=x"),
     ],
 )
 def test_its_name_is_the_url_without_what_is_secret_and_the_store(url: str, name: str) -> None:
     backend = PostgresBackend(url, store="x")
     assert backend.name == name
     assert CLEAR not in repr(backend) + repr(backend.settings) + repr(blocking.Level(url, backend="postgres"))
+
+
+@pytest.mark.parametrize("parameters", ["store=x", "connect_timeout=7&store=x", "store=%78&connect_timeout=7"])
+def test_a_url_may_name_the_store_as_its_name_shows_it(parameters: str) -> None:
+    backend = PostgresBackend(f"postgresql://a@h/db?{parameters}")
+    assert backend.name == "postgresql://a@h/db?store=x"
+    assert ("connect_timeout=7" in backend.settings.conninfo) == ("connect_timeout" in parameters)
+    assert PostgresBackend(backend.name).name == backend.name
+
+
+def test_a_store_that_is_named_twice_is_refused() -> None:
+    with pytest.raises(StorageError, match="names the store 'x' already"):
+        PostgresBackend("postgresql://h/db?store=x", store="y")
+
+
+@pytest.mark.parametrize("parameter", ["sslmode=never", "connect_timeout=soon", "port=99999"])
+def test_a_parameter_that_cannot_be_is_not_to_be_tried_again(parameter: str) -> None:
+    backend = PostgresBackend(f"postgresql://127.0.0.1:1/db?{parameter}")
+    with pytest.raises(StorageError, match="Check the URL") as caught:
+        backend.open()
+    assert type(caught.value) is StorageError
 
 
 # ------------------------------------------------------------------------------------------ not to be reached
@@ -195,8 +221,10 @@ def test_a_user_who_may_not_read_or_write_is_told_which_right_is_missing(
     table.open().close()
     user = role("")
     table.query(f"GRANT {granted} ON {{}} TO {user}")
-    with pytest.raises(StorageError, match=f"{user}.* lacks the right to {missing} the table {table.name}"):
-        table.open(url=table.url_for(user=user))
+    backend = table.backend(url=table.url_for(user=user))
+    for ask in (backend.open, backend.exists):  # a server asks at its start whether there are stores
+        with pytest.raises(StorageError, match=f"{user}.* lacks the right to {missing} the table {table.name}"):
+            ask()
 
 
 def test_the_four_rights_are_enough(table: Table, role: Role) -> None:
@@ -290,9 +318,7 @@ def test_the_names_of_stores_are_listed(table: Table) -> None:
     assert stored_names(table.url, table=table.name) == ["notes", "places"]
 
 
-def test_a_missing_psycopg_is_one_sentence_that_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in [name for name in sys.modules if name.startswith("treehub_level.backends.postgres")]:
-        monkeypatch.delitem(sys.modules, module)
-    monkeypatch.setitem(sys.modules, "psycopg", None)
+@pytest.mark.usefixtures("without_psycopg")
+def test_a_missing_psycopg_is_one_sentence_that_says_what_to_install() -> None:
     with pytest.raises(BackendNotFoundError, match=r'psycopg.*: pip install "treehub-level\[postgres\]"; installed'):
         create("postgres", "postgresql://example.org/db", {})

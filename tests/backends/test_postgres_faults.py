@@ -8,6 +8,7 @@ import pytest
 from backends.relay import Relay
 from backends.tables import Table
 from databases import ELSEWHERE, Database
+from psycopg_pool import ConnectionPool
 
 from treehub_level import CommitUnknownError, UnavailableError
 from treehub_level.backends.postgres import PostgresBackend
@@ -30,6 +31,13 @@ def backend(table: Table, relay: Relay) -> Iterator[PostgresBackend]:
     backend = table.open(url=table.url_for(port=relay.port))
     yield backend
     backend.close()
+
+
+def leave_idle(backend: PostgresBackend, count: int) -> None:
+    """Have so many connections in the pool, which nobody uses."""
+    held = [backend.snapshot() for _ in range(count)]
+    for snapshot in held:
+        snapshot.close()
 
 
 def incarnation(backend: PostgresBackend) -> object:
@@ -91,15 +99,23 @@ def test_connections_that_were_lost_while_they_lay_idle_are_replaced_unnoticed(
     backend: PostgresBackend, relay: Relay
 ) -> None:
     backend.write([(b"k", b"1")])
-    held = [backend.snapshot() for _ in range(3)]
-    for snapshot in held:
-        snapshot.close()
+    leave_idle(backend, 3)
     relay.cut()
     assert backend.get(b"k") == b"1"
     relay.cut()
     backend.write([(b"k", b"2")])
     relay.cut()
     assert backend.scan(None, None).fetch(9) == [(b"k", b"2")]
+
+
+def test_connections_that_come_into_the_pool_lost_after_it_was_checked_are_replaced_unnoticed(
+    backend: PostgresBackend, relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend.write([(b"k", b"1")])
+    leave_idle(backend, 4)
+    monkeypatch.setattr(ConnectionPool, "check", lambda pool: None)
+    relay.cut()
+    assert backend.get(b"k") == b"1"
 
 
 def test_a_scan_that_lost_its_connection_says_so_and_another_can_be_made(

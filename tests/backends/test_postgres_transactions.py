@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ import pytest
 from backends.tables import Table
 
 from treehub_level import CommitUnknownError, Level, StorageError, UnavailableError, blocking
+from treehub_level.backends.postgres._expecting import Expectation
 from treehub_level.blocking import _store
 
 pytestmark = pytest.mark.once
@@ -137,6 +139,20 @@ def test_a_writer_that_does_nothing_for_too_long_is_put_out_and_the_next_is_let_
     assert backend.get(b"k") == b"next"
 
 
+def test_a_writer_that_hangs_is_put_out_before_others_have_waited_too_long(table: Table) -> None:
+    for options, allowed in (
+        ({}, "5s"),
+        ({"lock_timeout": 0.5}, "5s"),
+        ({"lock_timeout": 60}, "30s"),
+        ({"statement_timeout": 2}, "2s"),
+    ):
+        backend = table.open(**options)
+        with backend.exclusive() as transaction:
+            [(shown,)] = transaction._run("SHOW idle_in_transaction_session_timeout")
+        assert shown == allowed
+        backend.close()
+
+
 def test_a_statement_that_takes_too_long_is_ended(table: Table) -> None:
     backend = table.open(statement_timeout=0.2)
     backend.write([(b"k", b"old")])
@@ -246,6 +262,45 @@ def test_large_batches_mix_new_and_old_keys_and_deletes(table: Table) -> None:
         for key, _ in gone:
             model.pop(key, None)
         assert {key: value for _, key, value in table.rows()} == model
+
+
+def test_many_batches_of_which_some_are_all_new_are_written_as_they_are(table: Table) -> None:
+    rng = random.Random(5)
+    backend = table.open()
+    rows: dict[bytes, bytes] = {}
+    for turn in range(60):
+        new = [b"%06d" % (turn * 1000 + number) for number in range(150)]
+        if rng.random() < 0.3:
+            new += rng.sample(sorted(rows), min(len(rows), rng.choice([1, 30])))
+        batch = {b"count": b"%d" % turn} | dict.fromkeys(new, b"%d" % turn)
+        backend.write([*batch.items()])
+        rows |= batch
+    assert dict(backend.scan(None, None).fetch(100_000)) == rows
+
+
+def test_a_batch_that_is_all_new_again_is_inserted_without_looking_and_one_that_is_not_soon_no_more() -> None:
+    def looks(batches: list[set[bytes]]) -> str:
+        """For each batch: inserted (i), looked up first (l), or inserted in vain and then looked up (x)."""
+        expected = Expectation()
+        there: set[bytes] = set()
+        seen = ""
+        for batch in batches:
+            how = "l"
+            if expected.is_all_new:
+                how = "x" if batch & there - expected.overwritten else "i"
+                expected.fail() if how == "x" else expected.succeed()
+            if how != "i":
+                expected.learn(batch & there)
+            there |= batch
+            seen += how
+        return seen
+
+    appended = [{b"count", b"%d" % number} for number in range(8)]
+    assert looks(appended) == "lxiiiiii"
+    surprising = [{b"%d" % number, b"%d" % (number - 1)} for number in range(200)]
+    assert looks(surprising).count("x") <= 8
+    overwritten = [{b"%d" % number for number in range(100)}] * 50
+    assert looks(overwritten) == "lx" + 48 * "l"
 
 
 def test_a_batch_of_any_size_is_written_at_once_or_not_at_all(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 from ...errors import LockedError, NotOpenError, StorageError
 from ..base import Backend, Batch, Supports
 from ._connections import connect, execute
+from ._expecting import Expectation
 from ._preparing import is_there
 from ._reading import Cursor, Moment, Snapshot, get, get_many
-from ._settings import checked_settings, checked_store
+from ._settings import checked_settings, checked_store, split_url
 from ._sharing import Shared, acquire, release
 from ._statements import Statements, all_locks
 from ._writing import MAX_KEY_BYTES, Transaction
@@ -27,14 +28,16 @@ class PostgresBackend(Backend):
 
     Args:
         name: The database, as ``postgresql://user:password@host:port/database``. libpq's environment variables, and
-            its file of passwords, stand for what is missing. Attributes and messages show it without the password.
-        store: The name of the store, a lower-case one as databases have over HTTP.
+            its file of passwords, stand for what is missing. ``?store=NAME`` behind it names the store. Attributes and
+            messages show it so, without the password.
+        store: The name of the store, a lower-case one as databases have over HTTP, unless the URL has it; otherwise
+            it is ``"default"``.
         table: The name of the table, with or without a schema before it.
         connections: How many of them to have at once, at most, and one more to hear of commits. Half of them serve
             scans and snapshots, each of which holds one until it is closed or at its end; a quarter serve writers.
-        lock_timeout: Seconds to wait for another writer, or for a connection.
-        statement_timeout: Seconds for which one statement of a writer or a scan may run, and a writer keep others out
-            while it sends none.
+        lock_timeout: Seconds to wait for another writer, or for a connection. A writer that keeps others out, and sends
+            nothing for half of that, or for 5 seconds if that is longer, is put out: its process hangs, most likely.
+        statement_timeout: Seconds for which one statement of a writer or a scan may run.
         notify: Hear of commits by LISTEN, and tell of them by NOTIFY, where that works. With ``False``, or where it
             does not, the table is asked twice a second while somebody waits for news.
 
@@ -50,15 +53,20 @@ class PostgresBackend(Backend):
         self,
         name: str,
         *,
-        store: str = "default",
+        store: str | None = None,
         table: str = "treehub_level",
         connections: int = 20,
         lock_timeout: float = 10.0,
         statement_timeout: float = 60.0,
         notify: bool = True,
     ) -> None:
+        url, named = split_url(name)
+        if store is None:
+            store = "default" if named is None else named
+        elif named is not None:
+            raise StorageError(f"the URL names the store {named!r:.80} already: leave that out, or {store!r:.80}")
         self.settings = checked_settings(
-            name,
+            url,
             table,
             connections=connections,
             lock_timeout=lock_timeout,
@@ -84,6 +92,7 @@ class PostgresBackend(Backend):
             tells_age=shared.abilities.tells_age,
             tells_commits=shared.abilities.tells_commits,
         )
+        self._expected = Expectation()
         self._opened = shared
 
     def close(self) -> None:
@@ -114,7 +123,7 @@ class PostgresBackend(Backend):
 
     def exclusive(self) -> Transaction:
         """See `Backend.exclusive`."""
-        return Transaction(self._shared.connections, self._statements)
+        return Transaction(self._shared.connections, self._statements, self._expected)
 
     def write(self, batch: Batch, *, durable: bool = False) -> None:
         """See `Transaction.write`, of which this is a whole one."""

@@ -24,6 +24,11 @@ Answer: TypeAlias = list[tuple[Any, ...]]
 _GIVE_UP: Final = 2.0
 #: Seconds after which whoever waits for a connection looks whether one can be made at all.
 _SOON: Final = 1.0
+#: How many connections the pool makes at a time.
+_WORKERS: Final = 3
+#: How many connections are tried for a statement: one that was lost long ago, those that the pool's workers had made
+#: just before that, too late for its check, and a new one.
+_ATTEMPTS: Final = _WORKERS + 2
 
 
 def connect(settings: Settings) -> Connection:
@@ -107,6 +112,7 @@ class Connections:
             max_size=settings.connections,
             timeout=settings.lock_timeout,
             reconnect_timeout=_GIVE_UP,
+            num_workers=_WORKERS,
             name="treehub-level",
             open=False,
         )
@@ -126,23 +132,23 @@ class Connections:
         """Take a connection, and what the first statement on it gives, which must not write.
 
         A connection that turns out to be broken has been so for a while most likely, since the server began anew: the
-        statement is run on another one then.
+        statement is run on another one then. Where there is no server any more, there is no other one, either.
 
         Raises:
             UnavailableError: There is no connection, or it was lost, or the server is too busy.
             StorageError: The statement failed.
         """
-        for again in (True, False):
+        for left in reversed(range(_ATTEMPTS)):
             connection = self._take()
             try:
                 with translated(self.settings.label, connection):
                     return connection, execute(connection, query, parameters)
             except BaseException:
-                again = again and connection.closed
+                again = left > 0 and connection.closed
                 self.give(connection)
                 if not again:
                     raise
-        raise AssertionError("the second time it returns or raises")
+        raise AssertionError("the last time it returns or raises")
 
     def give(self, connection: Connection) -> None:
         """Give a connection back. What was begun on it is undone."""

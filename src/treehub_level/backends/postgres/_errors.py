@@ -21,20 +21,23 @@ _LOST: Final = ("08", "57P", "25P03", "25P04", "53300")
 _TOO_SLOW: Final = frozenset({"55P03", "57014"})
 #: SQLSTATE, with what to do about it.
 _HINTS: Final = {
+    "25P03": ". Write smaller batches, or open the store with a longer lock_timeout",
     "25006": ". Writes need the primary: add target_session_attrs=read-write to the URL, and name all hosts in it",
     "42501": ". Have that right granted to the user in the URL",
     "42P01": ". It was there when the store was opened: close the store and open it again",
 }
 
-#: What a server, or a pooler, says to somebody whom it will refuse again. (libpq passes on the words alone.)
+#: What a server, a pooler, or libpq itself, says to somebody whom it will refuse again. (These are words alone.)
 _REFUSED: Final = re.compile(
-    "authentication|password|does not exist|no such|pg_hba|permission denied|not permitted|unsupported|certificate|SSL"
+    "authentication|password|does not exist|no such|pg_hba|permission denied|not permitted|unsupported|certificate|SSL|"
+    "invalid [a-z_ ]*(value|number)|bad value"
 )
 
 
 def words(error: psycopg.Error) -> str:
-    """What went wrong, in one line."""
-    return " ".join((error.diag.message_primary or str(error) or type(error).__name__).split())
+    """What went wrong, in one line, without libpq's questions."""
+    lines = (error.diag.message_primary or str(error) or type(error).__name__).splitlines()
+    return " ".join(" ".join(line for line in lines if not line.endswith("?")).split())
 
 
 def is_lost(error: psycopg.Error, connection: psycopg.Connection[Any]) -> bool:
@@ -60,7 +63,9 @@ def failed(label: str, error: psycopg.Error, connection: psycopg.Connection[Any]
     if state in _TOO_SLOW:
         return UnavailableError(f"{label} is too busy: {said}. Nothing was written: try again later")
     if is_lost(error, connection):
-        return UnavailableError(f"the connection to {label} was lost: {said}. Nothing was written: try again")
+        return UnavailableError(
+            f"the connection to {label} was lost: {said}. Nothing was written: try again{_HINTS.get(state, '')}"
+        )
     return StorageError(f"{label} failed: {said}{_HINTS.get(state, '')}")
 
 

@@ -67,10 +67,13 @@ def is_there(connection: psycopg.Connection[Any], settings: Settings) -> bool:
     """Whether there is a table, and it is one that stores can be in.
 
     Raises:
-        StorageError: It is another program's, or may not be read.
+        StorageError: It is another program's, or a right is missing.
     """
     with translated(settings.label, connection):
-        return _is_there(connection, settings)
+        found = _is_there(connection, settings)
+        if found:
+            _check_rights(connection, settings)
+        return found
 
 
 def _is_there(connection: psycopg.Connection[Any], settings: Settings) -> bool:

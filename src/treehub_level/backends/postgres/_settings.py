@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from typing import Final
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -16,6 +16,12 @@ from ...errors import StorageError
 STORE_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 #: What a table may be called, with a schema before it or without. Nothing that SQL or psycopg would want to be quoted.
 _TABLE_NAME: Final = re.compile(r"([a-z_][a-z0-9_]{0,62}\.)?[a-z_][a-z0-9_]{0,62}")
+
+#: A URL up to its parameters, and these. A second "@" was meant to be a part of the password: libpq would take what is
+#: between them for a host, and messages would show it.
+_URL: Final = re.compile(r"(postgres(?:ql)?://(?:[^@/]*@|(?![^@/]*@))[^@?\0]*)(?:\?([^\0]*))?")
+#: The ports of several hosts; each may be left out.
+_PORTS: Final = re.compile("[0-9]{0,5}(,[0-9]{0,5})*")
 
 #: Seconds after which a connection that is silent is asked whether it lives, then again and again, and given up.
 _ALIVE: Final[dict[str, str | int]] = {
@@ -31,6 +37,27 @@ _ALIVE: Final[dict[str, str | int]] = {
 _FEWEST: Final = 4
 _MOST: Final = 10_000
 _LONGEST: Final = 86_400.0
+#: The least seconds for which a writer may be silent: less would put out those that are busy with a large batch.
+_SILENCE: Final = 5.0
+
+
+def split_url(url: object) -> tuple[str, str | None]:
+    """Part a URL, as the name of a store has it, from the store that it may name: ``?store=NAME``.
+
+    Raises:
+        TypeError: It is no str.
+        StorageError: It is no URL.
+    """
+    if not isinstance(url, str):
+        raise TypeError(f"the name of a PostgreSQL store must be a URL, a str, not a {type(url).__name__}")
+    found = _URL.fullmatch(url)
+    if found is None:
+        raise _no_url()
+    place, parameters = found[1], (found[2] or "").split("&")
+    stores = [parameter for parameter in parameters if parameter.startswith("store=")]
+    others = "&".join(parameter for parameter in parameters if parameter and parameter not in stores)
+    store = unquote(stores[-1].removeprefix("store=")) if stores else None
+    return f"{place}?{others}" if others else place, store
 
 
 @dataclass(frozen=True)
@@ -54,6 +81,14 @@ class Settings:
     lock_timeout: float
     statement_timeout: float
     notify: bool
+
+    @property
+    def silence_timeout(self) -> float:
+        """Seconds for which a writer may send nothing while it keeps others out: less than they wait for it.
+
+        So if its process hangs, the others, on other machines, have to wait, but do not fail.
+        """
+        return min(self.statement_timeout, max(_SILENCE, self.lock_timeout / 2))
 
     @property
     def channel(self) -> str:
@@ -116,16 +151,13 @@ def _seconds(option: str, value: object) -> float:
     return float(value)
 
 
-def _parse(url: object) -> tuple[str, str]:
-    if not isinstance(url, str):
-        raise TypeError(f"the name of a PostgreSQL store must be a URL, a str, not a {type(url).__name__}")
-    given = _parameters(url)
-    if given is None:
-        # Nothing of it is repeated, nor what psycopg said, which may repeat it: there may be a password in it.
-        raise StorageError(
-            "this is no URL of a PostgreSQL database: write postgresql://user:password@host:port/database, "
-            "with %-escapes for special characters"
-        )
+def _parse(url: str) -> tuple[str, str]:
+    try:
+        given = {name: str(value) for name, value in conninfo_to_dict(url).items() if value is not None}
+    except psycopg.Error:
+        given = None
+    if given is None or not _PORTS.fullmatch(given.get("port", "")):
+        raise _no_url()  # outside the block above, since what psycopg said may repeat a password
     label = "postgresql://"
     if user := given.get("user"):
         label += f"{quote(user, safe='')}@"
@@ -135,10 +167,9 @@ def _parse(url: object) -> tuple[str, str]:
     return make_conninfo("", **(_ALIVE | given)), f"{label}/{quote(given.get('dbname') or '')}"
 
 
-def _parameters(url: str) -> dict[str, str] | None:
-    if not url.startswith(("postgresql://", "postgres://")):
-        return None
-    try:
-        return {name: str(value) for name, value in conninfo_to_dict(url).items() if value is not None}
-    except psycopg.Error:
-        return None
+def _no_url() -> StorageError:
+    """The exception for what is no URL. Nothing of it is repeated: there may be a password in it."""
+    return StorageError(
+        "this is no URL of a PostgreSQL database: write postgresql://user:password@host:port/database, "
+        "with %-escapes for special characters"
+    )

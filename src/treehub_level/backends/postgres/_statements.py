@@ -87,7 +87,7 @@ class Statements:
         #: A transaction that writes. It is begun with the lock, so whatever it reads is what was committed last.
         self.begin = (
             f"BEGIN ISOLATION LEVEL READ COMMITTED; {timeout}; "
-            f"SET LOCAL idle_in_transaction_session_timeout = {_milliseconds(settings.statement_timeout)}; "
+            f"SET LOCAL idle_in_transaction_session_timeout = {_milliseconds(settings.silence_timeout)}; "
             f"SET LOCAL lock_timeout = {_milliseconds(settings.lock_timeout)}; {self.lock}"
         )
         #: A transaction that reads. The moment that it sees is that of its first statement, so there is one.

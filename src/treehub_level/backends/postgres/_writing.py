@@ -7,11 +7,13 @@ from types import TracebackType
 from typing import Final
 
 import psycopg
+from psycopg.errors import UniqueViolation
 
-from ...errors import InvalidKeyError
+from ...errors import InvalidKeyError, StorageError
 from ..base import Batch
 from ._connections import Answer, Connection, Connections, execute
 from ._errors import commit_failed, translated
+from ._expecting import Expectation
 from ._reading import Cursor, get, get_many
 from ._statements import ByteaArray, Statements
 
@@ -22,7 +24,7 @@ MAX_KEY_BYTES: Final = 2500
 #: done with each statement in time.
 _PIECE_BYTES: Final = 8 * 1024 * 1024
 _PIECE_KEYS: Final = 10_000
-#: From so many keys on, looking for those that are there already pays.
+#: From so many keys on, asking whether they are there already pays.
 _MANY: Final = 100
 
 
@@ -32,11 +34,13 @@ class Transaction:
     Args:
         connections: Where to take one from.
         statements: Those of the store.
+        expected: What its batches have brought so far.
     """
 
-    def __init__(self, connections: Connections, statements: Statements) -> None:
+    def __init__(self, connections: Connections, statements: Statements, expected: Expectation) -> None:
         self._connections = connections
         self._statements = statements
+        self._expected = expected
         self._label = connections.settings.label
         self._durable = False
         self._has_written = False
@@ -110,22 +114,44 @@ class Transaction:
 
     def _put(self, keys: list[bytes], puts: dict[bytes, bytes]) -> None:
         """Store the values of some of the keys of ``puts``."""
-        values = [puts[key] for key in keys]
-        if len(keys) > 1 and (len(keys) > _PIECE_KEYS or sum(map(len, values)) > _PIECE_BYTES):
+        if len(keys) > 1 and (len(keys) > _PIECE_KEYS or sum(len(puts[key]) for key in keys) > _PIECE_BYTES):
             self._put(keys[: len(keys) // 2], puts)
             self._put(keys[len(keys) // 2 :], puts)
         elif len(keys) < _MANY:
-            self._run(self._statements.put, (ByteaArray(keys), ByteaArray(values)))
+            self._store_rows(self._statements.put, keys, puts)
         else:
-            # Nobody else writes now. To look first and insert what is new takes a quarter less time than to have each
-            # row prepared for a conflict, and no more than COPY.
-            found = {key for (key,) in self._run(self._statements.find, (ByteaArray(keys),))}
-            for statement, chosen in (
-                (self._statements.insert, [key for key in keys if key not in found]),
-                (self._statements.put, [key for key in keys if key in found]),
-            ):
-                if chosen:
-                    self._run(statement, (ByteaArray(chosen), ByteaArray([puts[key] for key in chosen])))
+            # Nobody else writes now. Rows are inserted, or looked up first and then inserted: either takes less time
+            # than to have each row prepared for a conflict, and no more than COPY.
+            self._put_many(keys, puts)
+
+    def _put_many(self, keys: list[bytes], puts: dict[bytes, bytes]) -> None:
+        if self._expected.is_all_new:
+            apart = self._expected.overwritten
+            if self._insert_new([key for key in keys if key not in apart], puts):
+                self._expected.succeed()
+                self._store_rows(self._statements.put, [key for key in keys if key in apart], puts)
+                return
+            self._expected.fail()
+        found = {key for (key,) in self._run(self._statements.find, (ByteaArray(keys),))}
+        self._expected.learn(found)
+        self._store_rows(self._statements.insert, [key for key in keys if key not in found], puts)
+        self._store_rows(self._statements.put, [key for key in keys if key in found], puts)
+
+    def _insert_new(self, keys: list[bytes], puts: dict[bytes, bytes]) -> bool:
+        """Insert rows if none of them is there already; otherwise nothing has happened."""
+        self._run("SAVEPOINT before_rows")
+        try:
+            self._store_rows(self._statements.insert, keys, puts)
+        except StorageError as error:
+            if not isinstance(error.__cause__, UniqueViolation):
+                raise
+            self._run("ROLLBACK TO SAVEPOINT before_rows")
+            return False
+        return True
+
+    def _store_rows(self, statement: str, keys: list[bytes], puts: dict[bytes, bytes]) -> None:
+        if keys:
+            self._run(statement, (ByteaArray(keys), ByteaArray([puts[key] for key in keys])))
 
     def _run(self, query: str, parameters: Sequence[object] = ()) -> Answer:
         with translated(self._label, self._connection):
