@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from databases import Database
@@ -60,11 +61,45 @@ def test_it_copies_from_one_backend_to_another(cli: Cli, server: str) -> None:
     assert cli("copy", "target", "back", "--to-backend", "plyvel", "--json").json == first
 
 
-def test_a_password_in_a_url_is_not_shown(cli: Cli, server: str, postgres: Database) -> None:
-    url = postgres.url.replace("postgres@", "postgres:s3cr3t@")  # which it does not ask for
+@pytest.fixture
+def url(postgres: Database) -> str:
+    """That of PostgreSQL, with a password, which it does not ask for."""
+    return postgres.url.replace("postgres@", "postgres:s3cr3t@")
+
+
+def test_a_password_in_a_url_is_not_shown(cli: Cli, server: str, url: str) -> None:
     shown = cli("copy", server, url, "--to-backend", "postgres", "--to-store", "copied")
     assert "?store=copied" in shown.out
     assert "s3cr3t" not in shown.out + shown.err
+
+
+def test_a_copy_in_a_database_is_a_store_for_every_command_under_the_url_that_is_shown(
+    cli: Cli, server: str, url: str
+) -> None:
+    shown = cli("copy", server, f"{url}?store=shown", "--to-backend", "postgres").out
+    there = re.search(r"to (postgresql://\S+)\n", shown)
+    assert there is not None
+    assert cli("dump", there[1], "--backend", "postgres").out == cli("dump", server).out
+    assert cli("verify", there[1], "--backend", "postgres").out.startswith(f"{there[1]} is a server store\n")
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)], ids=["text", "json"])
+def test_a_password_in_the_url_of_a_store_that_is_not_there_is_not_shown(
+    cli: Cli, url: str, form: tuple[str, ...]
+) -> None:
+    absent = f"{url}?store=absent"
+    for verb, *rest in (("get", "a"), ("query",), ("verify",), ("upgrade",), ("adopt", "--mode", "client"), ("dirty",)):
+        run = cli(verb, absent, *rest, "--backend", "postgres", *form, code=1)
+        assert "?store=absent" in run.err
+        assert "s3cr3t" not in run.out + run.err
+
+
+def test_a_url_without_its_backend_is_no_directory(cli: Cli, server: str, url: str, tmp_path: Path) -> None:
+    for command in (("put", url, "a", "1"), ("copy", server, url), ("serve", url), ("serve", url, "--create", "notes")):
+        run = cli(*command, code=1)
+        assert "this is a URL: say which backend" in run.err
+        assert "s3cr3t" not in run.err
+    assert [path.name for path in tmp_path.iterdir()] == [server]
 
 
 def test_a_store_of_another_prefix_is_copied(cli: Cli) -> None:

@@ -8,10 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
+from databases import Database
 
 from treehub_level import blocking
 
@@ -69,6 +72,27 @@ def test_a_bad_line_in_a_pipe_ends_the_load_and_nothing_of_its_batch_is_stored()
     assert run("count", "store").stdout == b"1000\n"
 
 
+def test_a_connection_that_was_lost_and_made_again_is_not_worth_a_line(postgres: Database) -> None:
+    store = f"{postgres.url}?store=cut"
+    command = [*COMMAND, "load", f"{store}&application_name=cut", "--backend", "postgres", "--batch-size", "1"]
+    load = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert load.stdin is not None
+    load.stdin.write(b'{"key": "a", "value": 1}\n')
+    load.stdin.flush()
+    deadline = time.monotonic() + 60
+    with blocking.Level(store, backend="postgres") as level:
+        while level.get("a") is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    with psycopg.connect(postgres.url, autocommit=True) as other:
+        cut = other.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'cut'"
+        ).fetchall()
+    out, errors = load.communicate(b'{"key": "b", "value": 2}\n', timeout=60)
+    assert (load.returncode, out[:16], errors) == (0, b"loaded 2 records", b"")
+    assert cut
+
+
 @pytest.mark.parametrize("command", [("dump", "large"), ("query", "large"), ("keys", "large", "--json")])
 def test_a_reader_that_goes_away_early_ends_a_command_quietly(large: str, command: tuple[str, ...]) -> None:
     process = subprocess.Popen([*COMMAND, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -99,6 +123,15 @@ def test_a_key_that_is_not_utf8_is_refused_in_one_line() -> None:
         assert b"surrogate" in refused.stderr
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """What the test starts can be interrupted, even if the tests run in a shell's background job, which cannot."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_says_what_was_loaded() -> None:
     process = subprocess.Popen(
         [*COMMAND, "load", "store"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE

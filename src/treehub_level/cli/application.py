@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import sys
 from typing import Annotated, Any
@@ -109,4 +110,6 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace", newline="\n")
+    # What psycopg logs of lost connections is in our errors, where it matters; stderr has a line for each of those.
+    logging.getLogger("psycopg").addHandler(logging.NullHandler())
     app()

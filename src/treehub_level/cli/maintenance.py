@@ -14,12 +14,11 @@ from ..blocking import repair as repair_store
 from ..blocking import upgrade as upgrade_store
 from ..blocking import verify as verify_store
 from ..types import Mode
-from .errors import CommandError
 from .options import Backend, Dir, JSONOutput, MetadataPrefix
 from .output import counted, print_json, print_line, print_table
 from .progress import progress_bar
 from .replication import log
-from .stores import check_prefix, found_mode, level_at
+from .stores import check_prefix, found_mode, level_at, no_store, shown
 
 
 def info(
@@ -70,7 +69,9 @@ def compact(
         if level.mode is Mode.SERVER:
             dropped = level.compact_log(drop_deletes_before=drop_deletes_before)
         elif drop_deletes_before is not None:
-            raise typer.BadParameter(f"--drop-deletes-before is for servers; {directory} is a {level.mode.value} store")
+            raise typer.BadParameter(
+                f"--drop-deletes-before is for servers; {level.name} is a {level.mode.value} store"
+            )
         level.compact_range()
         after = level.info()["bytes"]
     if as_json:
@@ -92,8 +93,8 @@ def upgrade(
     Safe to interrupt and to run again; harmless for other stores.
     """
     if found_mode(path, backend=backend, prefix=metadata_prefix) is None:
-        raise CommandError(f"there is no store at {path}", code="CLI_NO_STORE")
-    with progress_bar(f"upgrade {path}", None) as advance:
+        raise no_store(path, backend=backend)
+    with progress_bar(f"upgrade {shown(path, backend=backend)}", None) as advance:
         rewritten = upgrade_store(path, backend=backend, prefix=metadata_prefix, progress=advance)
     if as_json:
         print_json({"rewritten": rewritten})
@@ -110,12 +111,12 @@ def verify(
     """Look at every row of a store, and say what is wrong: exit code 1 if anything is. Nothing on disk is changed."""
     check_prefix(metadata_prefix)
     if not create(backend, directory, {}).exists():
-        raise CommandError(f"there is no store at {directory}", code="CLI_NO_STORE")
+        raise no_store(directory, backend=backend)
     result = verify_store(directory, backend=backend, prefix=metadata_prefix)
     if as_json:
         print_json(_verification(result))
     else:
-        _print_verification(directory, result)
+        _print_verification(shown(directory, backend=backend), result)
     if not result.ok:
         raise typer.Exit(1)
 
@@ -125,8 +126,8 @@ def _verification(result: Verification) -> dict[str, Any]:
     return {"ok": result.ok, "mode": mode, "found": result.found, "faults": result.faults}
 
 
-def _print_verification(directory: str, result: Verification) -> None:
-    print_line(f"{directory} is a {result.mode.value} store" if result.mode else f"{directory} cannot be opened")
+def _print_verification(name: str, result: Verification) -> None:
+    print_line(f"{name} is a {result.mode.value} store" if result.mode else f"{name} cannot be opened")
     for sentence in result.found:
         print_line(f"  {sentence}")
     print_line("nothing is wrong" if result.ok else f"{counted(len(result.faults), 'fault')}:")
@@ -170,10 +171,11 @@ def adopt(
 ) -> None:
     """Make a normal store a server, which logs its keys, or a client, which marks them dirty. It cannot be undone."""
     if found_mode(directory, backend=backend, prefix=metadata_prefix) is None:
-        raise CommandError(f"there is no store at {directory}", code="CLI_NO_STORE")
-    with progress_bar(f"adopt {directory}", None) as advance:
+        raise no_store(directory, backend=backend)
+    name = shown(directory, backend=backend)
+    with progress_bar(f"adopt {name}", None) as advance:
         Level.adopt(directory, mode=Mode(mode.value), backend=backend, prefix=metadata_prefix, progress=advance)
     if as_json:
         print_json({"mode": mode.value})
     else:
-        print_line(f"{directory} is a {mode.value} now")
+        print_line(f"{name} is a {mode.value} now")

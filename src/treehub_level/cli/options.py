@@ -20,7 +20,13 @@ def _remember_json(context: typer.Context, wanted: bool) -> bool:
 _STORE = "Store"
 _RANGE = "Range"
 
-Dir = Annotated[str, typer.Argument(metavar="DIR", help="The store: for LevelDB its directory, for SQLite its file.")]
+Dir = Annotated[
+    str,
+    typer.Argument(
+        metavar="DIR",
+        help="The store: for LevelDB its directory, for SQLite its file, for PostgreSQL a URL with ?store=NAME.",
+    ),
+]
 Key = Annotated[str, typer.Argument(metavar="KEY", help="The key. One that starts with '-' goes behind '--'.")]
 JSONOutput = Annotated[
     bool,

@@ -42,7 +42,7 @@ def get(
     with level_at(directory, mode=mode, backend=backend, prefix=metadata_prefix) as level:
         value = level.get(key, MISSING)
     if value is MISSING:
-        raise CommandError(f"{directory} has no key {key!r}", code="CLI_NO_KEY")
+        raise CommandError(f"{level.name} has no key {key!r}", code="CLI_NO_KEY")
     if as_json:
         print_json(value)
     else:

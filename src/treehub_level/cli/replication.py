@@ -26,7 +26,7 @@ from .output import (
 )
 from .progress import progress_bar
 from .remote import Insecure, TokenFile, is_url, server_at
-from .stores import level_at
+from .stores import level_at, shown
 
 _MAX_CID = 2**53 - 1
 #: Changes that are read from the log at a time.
@@ -110,7 +110,7 @@ def conflicts(
         found = level.conflicts()
         key = dismiss if restore is None else restore
         if key is not None:
-            found = _settle(level, directory, found, key, restoring=restore is not None)
+            found = _settle(level, found, key, restoring=restore is not None)
     for conflict in found:
         if as_json:
             print_json(conflict_document(conflict))
@@ -118,11 +118,11 @@ def conflicts(
             print_line(*conflict_fields(conflict))
 
 
-def _settle(level: Level, directory: str, found: list[Conflict], key: str, *, restoring: bool) -> list[Conflict]:
+def _settle(level: Level, found: list[Conflict], key: str, *, restoring: bool) -> list[Conflict]:
     """Restore or dismiss what lost under a key, and return it."""
     mine = [conflict for conflict in found if conflict.key == key]
     if not mine:
-        raise CommandError(f"nothing that lost is kept for the key {key!r} in {directory}", code="CLI_NO_CONFLICT")
+        raise CommandError(f"nothing that lost is kept for the key {key!r} in {level.name}", code="CLI_NO_CONFLICT")
     for conflict in mine[:-1] if restoring else mine:
         level.dismiss(conflict)
     if restoring:
@@ -157,7 +157,7 @@ def sync(
     if is_url(server):
         found = server_at(server, token_file=token_file, insecure=insecure)
     elif os.path.realpath(client) == os.path.realpath(server):
-        raise typer.BadParameter(f"CLIENT and SERVER are the same store: {client}")
+        raise typer.BadParameter(f"CLIENT and SERVER are the same store: {shown(client, backend=backend)}")
     else:
         found = level_at(server, mode=Mode.SERVER, backend=backend, prefix=metadata_prefix)
     with (

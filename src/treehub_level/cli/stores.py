@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from .. import _core
+from ..backends import create
 from ..blocking import Level, stored_mode
 from ..types import Mode
 from .errors import CommandError
@@ -28,7 +29,7 @@ def level_at(name: str, *, mode: Mode | None, backend: str, prefix: str, fresh: 
     """
     found = found_mode(name, backend=backend, prefix=prefix)
     if found is None and fresh is None:
-        raise CommandError(f"there is no store at {name}: `put` and `load` make one", code="CLI_NO_STORE")
+        raise no_store(name, backend=backend, hint=": `put` and `load` make one")
     return Level(name, backend=backend, mode=mode or found or fresh or Mode.NORMAL, prefix=prefix)
 
 
@@ -41,6 +42,20 @@ def found_mode(name: str, *, backend: str, prefix: str) -> Mode | None:
     """
     check_prefix(prefix)
     return stored_mode(name, backend=backend, prefix=prefix)
+
+
+def shown(name: str, *, backend: str) -> str:
+    """The name of a store as it may be printed: a URL as it was given may hold a password.
+
+    Raises:
+        LevelError: The backend has no such stores.
+    """
+    return create(backend, name, {}).name
+
+
+def no_store(name: str, *, backend: str, hint: str = "") -> CommandError:
+    """The error of a command that does not make stores."""
+    return CommandError(f"there is no store at {shown(name, backend=backend)}{hint}", code="CLI_NO_STORE")
 
 
 def check_prefix(prefix: str) -> None:

@@ -10,8 +10,9 @@ from contextlib import suppress
 from typing import Any, ClassVar, Final
 
 from .. import blocking
-from ..backends import create
+from ..backends import Backend, create
 from ..backends._directory import holds_store
+from ..backends._paths import checked_path
 from ..errors import StorageError
 from ..types import Mode
 
@@ -71,7 +72,7 @@ class _Folder(Root):
     suffix: ClassVar[str] = ""
 
     def __init__(self, at: str | os.PathLike[str], options: Mapping[str, Any]) -> None:
-        super().__init__(os.path.abspath(at), options)
+        super().__init__(os.path.abspath(checked_path(at, "a served")), options)
 
     @staticmethod
     @abstractmethod
@@ -155,11 +156,12 @@ class Table(Root):
 
     def check(self) -> None:
         """See `Root.check`."""
-        # Any name does: whether there is such a store is asked of the server, over a new connection.
-        create(self._options["backend"], self._at, {**self._backend_options, "store": "a"}).exists()
+        # Whether there is such a store is asked of the server, over a new connection.
+        self._any_store().exists()
 
     def names(self) -> list[str]:
         """See `Root.names`."""
+        self._any_store()  # says what is not installed
         from ..backends.postgres import stored_names
 
         return [name for name in stored_names(self._at, **self._backend_options) if NAME.fullmatch(name)]
@@ -167,6 +169,9 @@ class Table(Root):
     def arguments(self, name: str) -> dict[str, Any]:
         """See `Root.arguments`."""
         return {"name": self._at, "store": name, **self._options}
+
+    def _any_store(self) -> Backend:
+        return create(self._options["backend"], self._at, {**self._backend_options, "store": "any"})
 
     @property
     def _backend_options(self) -> dict[str, Any]:

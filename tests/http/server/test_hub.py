@@ -14,7 +14,15 @@ from served import Conversation, Served, asyncio_timeout
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from treehub_level import Level, LockedError, ModeMismatchError, StateError, StorageError, blocking
+from treehub_level import (
+    BackendNotFoundError,
+    Level,
+    LockedError,
+    ModeMismatchError,
+    StateError,
+    StorageError,
+    blocking,
+)
 from treehub_level.http import Hub, create_app
 from treehub_level.http.refusals import RefusedError
 
@@ -180,6 +188,23 @@ async def test_a_hub_that_cannot_be_is_refused(
     with pytest.raises(error):
         async with Hub(**arguments):
             pass
+
+
+@pytest.mark.parametrize("backend", ["leveldb", "sqlite"])
+def test_a_url_that_no_backend_was_named_for_is_refused_and_neither_made_nor_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StorageError, match="this is a URL: say which backend") as caught:
+        Hub("postgresql://alice:s3cret@example.org/db", create=["notes"], backend=backend)
+    assert "s3cret" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("without_psycopg")
+def test_a_hub_without_the_library_of_its_backend_says_what_to_install() -> None:
+    with pytest.raises(BackendNotFoundError, match=r'pip install "treehub-level\[postgres\]"'):
+        Hub("postgresql://example.org/db", backend="postgres").names()
 
 
 async def test_a_level_that_is_lent_is_neither_opened_nor_closed(served: Served) -> None:
