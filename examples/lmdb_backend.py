@@ -9,18 +9,17 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any, Final
 
 import lmdb
 
 from treehub_level import Backend, CorruptionError, InvalidKeyError, LockedError, NotOpenError, StorageError
-from treehub_level.backends import Batch, Row, Supports
+from treehub_level.backends import Batch, Cursor, Row, Snapshot, Supports
 
-#: Stands before each key, since LMDB takes none that is empty; and above all keys.
-_START: Final = b"\0"
+_START: Final = b"\0"  # stands before each key, since LMDB takes none that is empty
 _END: Final = b"\1"
 _MAX_BYTES: Final = 511  # LMDB's limit, with the byte above
 
@@ -41,8 +40,10 @@ class LMDBBackend(Backend):
         self._map_size = map_size
         self._opened: lmdb.Environment | None = None
 
+    def exists(self) -> bool:
+        return os.path.exists(os.path.join(self.name, "data.mdb"))
+
     def open(self) -> None:
-        """See `Backend.open`."""
         with _translated(self.name):
             os.makedirs(self.name, exist_ok=True)
             lock = os.open(self.name, os.O_RDONLY)
@@ -56,39 +57,16 @@ class LMDBBackend(Backend):
         self._lock = lock
 
     def close(self) -> None:
-        """See `Backend.close`."""
         if self._opened is not None:
             self._opened.close()
             self._opened = None
             os.close(self._lock)
 
-    @property
-    def _environment(self) -> lmdb.Environment:
-        if self._opened is None:
-            raise NotOpenError(f"the LMDB store at {self.name!r} is not open")
-        return self._opened
-
-    def get(self, key: bytes) -> bytes | None:
-        """See `Reader.get`."""
-        return self.get_many([key])[0]
-
-    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """See `Reader.get_many`."""
-        with closing(self.snapshot()) as snapshot:
-            return snapshot.get_many(keys)
-
-    def scan(self, start: bytes | None, stop: bytes | None, *, reverse: bool = False, values: bool = True) -> _Cursor:
-        """See `Reader.scan`."""
-        snapshot = self.snapshot()
-        return _Cursor(snapshot, start, stop, reverse, snapshot.close)
-
     def snapshot(self) -> _Snapshot:
-        """See `Backend.snapshot`."""
         with _translated(self.name):
             return _Snapshot(self.name, self._environment.begin())
 
     def write(self, batch: Batch, *, durable: bool = False) -> None:
-        """See `Transaction.write`."""
         with _translated(self.name):
             with self._environment.begin(write=True) as transaction:  # rolls back if anything is raised
                 for key, value in batch:
@@ -101,69 +79,61 @@ class LMDBBackend(Backend):
             if durable:
                 self._environment.sync(True)
 
-    def exists(self) -> bool:
-        """See `Backend.exists`."""
-        return os.path.exists(os.path.join(self.name, "data.mdb"))
+    @property
+    def _environment(self) -> lmdb.Environment:
+        if self._opened is None:
+            raise NotOpenError(f"the LMDB store at {self.name!r} is not open")
+        return self._opened
 
 
-class _Snapshot:
+class _Snapshot(Snapshot):
     """A read transaction. LMDB lets any thread use it, but one at a time."""
 
     def __init__(self, name: str, transaction: Any) -> None:
-        self._name = name
-        self._transaction = transaction
-        self._turn = threading.Lock()
+        self._name, self._transaction, self._turn = name, transaction, threading.Lock()
 
     @contextmanager
     def in_turn(self) -> Iterator[Any]:
         with self._turn, _translated(self._name):
             yield self._transaction
 
-    def get(self, key: bytes) -> bytes | None:
-        return self.get_many([key])[0]
-
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         with self.in_turn() as transaction:
             return [transaction.get(_START + key) for key in keys]
 
     def scan(self, start: bytes | None, stop: bytes | None, *, reverse: bool = False, values: bool = True) -> _Cursor:
-        return _Cursor(self, start, stop, reverse, lambda: None)
+        high = _END if stop is None else _START + stop
+        return _Cursor(self, _walk(self._transaction, _START + (start or b""), high, reverse))
 
     def close(self) -> None:
         with self.in_turn() as transaction:
             transaction.abort()
 
 
-class _Cursor:
-    """A walk over a snapshot; ``close`` is what closes that, if it was taken for this walk."""
+class _Cursor(Cursor):
+    """A walk over a snapshot."""
 
-    def __init__(
-        self, of: _Snapshot, start: bytes | None, stop: bytes | None, reverse: bool, close: Callable[[], None]
-    ) -> None:
-        self._of = of
-        self.close = close
-        with of.in_turn() as transaction:
-            high = _END if stop is None else _START + stop
-            self._rows = _walk(transaction.cursor(), _START + (start or b""), high, reverse)
+    def __init__(self, snapshot: _Snapshot, rows: Iterator[Row]) -> None:
+        self._snapshot, self._rows = snapshot, rows
 
     def fetch(self, limit: int) -> list[Row]:
-        with self._of.in_turn():
+        with self._snapshot.in_turn():
             return [*islice(self._rows, limit)]
 
-    def fetch_keys(self, limit: int) -> list[bytes]:
-        return [key for key, _ in self.fetch(limit)]
+    def close(self) -> None:
+        pass  # the snapshot is all that there is to close
 
 
-def _walk(cursor: Any, low: bytes, high: bytes, reverse: bool) -> Iterator[Row]:
+def _walk(transaction: Any, low: bytes, high: bytes, reverse: bool) -> Iterator[Row]:
     """The rows of ``low <= key < high``. A bound may be longer than a key, so LMDB looks for the beginning of it."""
+    cursor = transaction.cursor()
     found = cursor.set_range((high if reverse else low)[:_MAX_BYTES])
     # If no key is as high, iterprev() begins at the last one; but iternext() would begin anew.
-    rows = cursor.iterprev() if reverse else cursor.iternext() if found else ()
-    for key, value in rows:
-        if key < low if reverse else key >= high:
-            return
+    for key, value in cursor.iterprev() if reverse else cursor.iternext() if found else ():
         if low <= key < high:
             yield key[1:], value
+        elif key < low if reverse else key >= high:
+            return
 
 
 @contextmanager

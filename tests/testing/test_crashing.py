@@ -81,11 +81,11 @@ def test_a_disk_that_lies_loses_what_is_durable() -> None:
     assert [] in [keys_after(seed, write) for seed in range(10)]
 
 
-def test_what_was_synced_outlives_the_power(disk: CrashingDisk, notes: Opens) -> None:
+def test_what_was_flushed_outlives_the_power(disk: CrashingDisk, notes: Opens) -> None:
     level = notes(disk)
     level.put("a", 1)
     assert disk.at_risk("notes") == 1
-    disk.sync()
+    disk.flush()
     assert disk.at_risk("notes") == 0
     disk.crash(power=True)
     assert notes(disk).keys() == ["a"]

@@ -1,4 +1,4 @@
-"""A disk in memory that crashes when it is told to: what was not synced by then may be lost with the power."""
+"""A disk in memory that crashes when it is told to: what is not durable by then may be lost with the power."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class CrashingDisk:
             raise ValueError(f"the write to crash at is 1 for the next one, or 0 for none, not {write}")
         self._fuse, self._before, self._power = write, before, power
 
-    def sync(self) -> None:
+    def flush(self) -> None:
         """Put all that was written on disk."""
         for store in self._stores.values():
             store.at_risk.clear()
