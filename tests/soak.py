@@ -1,6 +1,6 @@
 """The long runs, one after another: every row of the programme for reliability that has one, at its figure.
 
-    python -m tests.soak                    all of them: about four hours
+    python -m tests.soak                    all of them: about five hours
     python -m tests.soak T2 T8              some
     python -m tests.soak --part 0.01        all, a hundredth of each
 
@@ -29,33 +29,43 @@ class Row(NamedTuple):
     Attributes:
         fault: What it provokes.
         module: The module that provokes it.
-        option: The option that says how much of it.
+        option: The option that says how much of it; without one, all there is.
         figure: How much there is to be.
         more: Further arguments.
     """
 
     fault: str
     module: str
-    option: str
-    figure: int
+    option: str | None = None
+    figure: int = 1
     more: tuple[str, ...] = ()
 
     def command(self, part: float) -> list[str]:
         """The command line, for a part of the figure."""
-        much = max(1, round(self.figure * part))
-        return [sys.executable, "-m", self.module, self.option, str(much), *self.more]
+        much = [] if self.option is None else [self.option, str(max(1, round(self.figure * part)))]
+        return [sys.executable, "-m", self.module, *much, *self.more]
 
 
 ROWS: Final = {
     "T1": Row("the protocol", "tests.simulation.model", "--schedules", 1_000_000),
     "T2": Row("the real code under any interleaving", "tests.simulation.product", "--schedules", 200_000),
+    "T2-sqlite": Row("the same over SQLite", "tests.simulation.product", "--schedules", 5000, ("--over", "sqlite")),
+    "T2-postgres": Row("and over PostgreSQL", "tests.simulation.product", "--schedules", 500, ("--over", "postgres")),
+    "T2-live": Row("whole programs, in virtual time", "tests.simulation.live", "--schedules", 20_000),
+    "T3": Row("drift between twins, backends, APIs", "tests.machines", "--examples", 100_000),
     "T4": Row("a process killed at any moment", "tests.crash", "--cycles", 1000),
     "T5": Row("a power cut", "tests.crash", "--cycles", 1000, ("--power-cut",)),
     "T6": Row("a full disk, I/O errors", "tests.crash.failing", "--last", 300),
     "T7": Row("bad bytes on disk", "tests.crash.damage", "--cycles", 3000),
     "T8": Row("a bad network", "tests.http.turmoil", "--seconds", 3600, ("--clients", "8")),
     "T9": Row("several servers on one database", "tests.replicas.soak", "--seconds", 3600),
+    "T10": Row("hostile input", "tests.fuzz", "--together", 10_000_000),
+    "T11": Row("memory errors", "tests.sanitizers"),
+    "T11-leaks": Row("memory and handles that are kept", "tests.leaks", "--calls", 100_000),
+    "T12": Row("closing and cancelling", "tests.closing", "--rounds", 500),
     "T13": Row("many clients", "tests.http.many_clients", "--seconds", 60, ("--clients", "200")),
+    "T14": Row("the event loop", "benchmarks", "--records", 1_000_000, ("lag", "--check", "--no-install")),
+    "T15": Row("the clock", "pytest", more=("tests/clock", "-q")),
 }
 
 

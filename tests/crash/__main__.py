@@ -42,7 +42,8 @@ def main() -> None:
         except AssertionError as violation:
             print(f"seed {arguments.seed}: {violation}")
             sys.exit(1)
-    print(f"nothing durable was lost in {time.monotonic() - began:,.0f} s: {dict(counts)}")
+    safe = "durable" if arguments.power_cut else "acknowledged"
+    print(f"nothing {safe} was lost in {time.monotonic() - began:,.0f} s: {dict(counts)}")
 
 
 def run(folder: Path, engines: list[str], cycles: int, seed: int, *, power: bool) -> Counter[str]:

@@ -48,8 +48,6 @@ class CrashingPair(Crashing):
         self._disks[1].settle()
 
     def _held(self, cycle: int) -> Moment:
-        check(self._server, self.engine)
-        check(self._store, self.engine)
         with (
             blocking.Level(self._server, backend=self.engine, mode=Mode.SERVER, **OPTIONS) as server,
             blocking.Level(self._store, backend=self.engine, mode=Mode.CLIENT, **OPTIONS) as client,
@@ -58,4 +56,6 @@ class CrashingPair(Crashing):
             data = dict(client.query())
             assert data == dict(server.query()), f"in cycle {cycle} the client and its server differ"
             assert client.cid == server.cid
+        check(self._server, self.engine)
+        check(self._store, self.engine)
         return Moment({key: value for key, value in data.items() if not key.startswith(OTHERS)})

@@ -1,6 +1,7 @@
 """Fuzzing by a command line: ``make fuzz``, or
 
     python -m tests.fuzz --inputs 100000
+    python -m tests.fuzz --together 10000000
     python -m tests.fuzz keys records --seconds 600 --seed 7
     python -m tests.fuzz urls --faulty
 
@@ -36,6 +37,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="HARNESS", help=f"which ones, by default all: {', '.join(names)}")
     parser.add_argument("--inputs", type=int, help="how many inputs for each")
     parser.add_argument("--seconds", type=float, help="or how long for each")
+    parser.add_argument("--together", type=int, help="or how many for all of them, most to the fast ones")
     parser.add_argument("--seed", type=int, default=1, help="decides everything")
     parser.add_argument("--engine", choices=ENGINES, default=ENGINES[0])
     parser.add_argument("--faulty", action="store_true", help="put a fault into what is tested; it must be found")
@@ -44,12 +46,21 @@ def main() -> None:
     unknown = {*arguments.names} - {*names}
     if unknown:
         parser.error(f"there is no harness {', '.join(sorted(unknown))}: there are {', '.join(names)}")
-    if arguments.inputs is None and arguments.seconds is None:
+    if arguments.inputs is None and arguments.seconds is None and arguments.together is None:
         arguments.inputs = 20_000
     if arguments.alone:
         fuzz(arguments.names[0], arguments)
         return
-    failed = [name for name in arguments.names or names if not in_a_process(name, arguments)]
+    share: dict[str, int] = {}
+    if arguments.together is not None:
+        from .harnesses import shares  # not above: atheris instruments what the harness's own process imports
+
+        share = shares(arguments.together)
+    failed = [
+        name
+        for name in arguments.names or names
+        if not in_a_process(name, arguments, share.get(name, arguments.inputs))
+    ]
     sys.exit(f"found something in: {', '.join(failed)}" if failed else 0)
 
 
@@ -75,11 +86,11 @@ def fuzz(name: str, arguments: argparse.Namespace) -> None:
     print(f"Done {count} runs")
 
 
-def in_a_process(name: str, arguments: argparse.Namespace) -> bool:
+def in_a_process(name: str, arguments: argparse.Namespace, inputs: int | None) -> bool:
     """Run one harness in a process of its own, so that a crash is seen as one. Whether nothing was found."""
     command = [sys.executable, "-m", "tests.fuzz", name, "--alone", "--seed", str(arguments.seed)]
     command += ["--engine", arguments.engine, *(["--faulty"] if arguments.faulty else [])]
-    command += [] if arguments.inputs is None else ["--inputs", str(arguments.inputs)]
+    command += [] if inputs is None else ["--inputs", str(inputs)]
     command += [] if arguments.seconds is None else ["--seconds", str(arguments.seconds)]
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:  # atheris ends its process before that could tidy up

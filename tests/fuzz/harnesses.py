@@ -46,6 +46,14 @@ LIVE: Final[dict[str, Callable[[Path], Any]]] = {
     "socket": Socket,
 }
 NAMES: Final = [*PURE, *LIVE]
+#: Those that take milliseconds for each input: they open a store, write a file, make a request or connect.
+SLOW: Final = {"arguments", *LIVE}
+
+
+def shares(together: int) -> dict[str, int]:
+    """How many of that many inputs each harness gets: each of the slow ones a fiftieth of what another gets."""
+    weights = {name: 1 if name in SLOW else 50 for name in NAMES}
+    return {name: -(-together * weight // sum(weights.values())) for name, weight in weights.items()}
 
 
 @contextmanager

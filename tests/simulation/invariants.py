@@ -21,13 +21,13 @@ class Ghost:
             told to forget what it knows of its server.
     """
 
-    def __init__(self, client: ClientUnderTest) -> None:
+    def __init__(self) -> None:
         self.latest: dict[str, Content] = {}
         self.count = 0
         self.cid = 0
         self.saved: tuple[Any, dict[str, Content], list[tuple[int, dict[str, Content]]]] | None = None
         self.is_a_stranger_to_itself = False
-        self._past: list[tuple[int, dict[str, Content]]] = [(client.commits, {})]
+        self._past: list[tuple[int, dict[str, Content]]] = [(0, {})]
 
     def wrote(self, client: ClientUnderTest, key: str, content: Content) -> None:
         self._remember(client, {**self.latest, key: content})
@@ -69,15 +69,16 @@ class Oracle:
     def __init__(self, server: ServerUnderTest, clients: Mapping[str, ClientUnderTest]) -> None:
         self._server = server
         self._clients = clients
-        self.ghosts = {name: Ghost(client) for name, client in clients.items()}
+        self.ghosts = {name: Ghost() for name in clients}
         self.history: dict[int, tuple[str, str]] = {}
         self._logged: set[tuple[str, Content]] = set()  # whatever stood in a log, abandoned histories included
         self._history_was_lost = False
 
-    def note_log(self, author: str) -> None:
-        """Whatever is new in the log was written by ``author``."""
+    def note_log(self, author: str | None) -> None:
+        """Whatever is new in the log was written by ``author``, or where that is ``None`` by whom its content names."""
         for cid, change in self._server.log(max(self.history, default=0)).items():
-            self.history[cid] = author, change[0]
+            key, content = change
+            self.history[cid] = author or (content[0] if content else "somebody"), key
             self._logged.add(change)
 
     def server_fell_back(self) -> None:

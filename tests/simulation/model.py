@@ -11,6 +11,7 @@ here first.
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -34,7 +35,8 @@ from .model_messages import (
     epoch_of,
     store,
 )
-from .runner import main
+from .runner import main, run_seed
+from .schedule import Say
 from .sides import ClientUnderTest, Content, ServerUnderTest, weigh
 
 
@@ -255,5 +257,10 @@ def world(
     yield Server(rng, configuration), clients
 
 
+def run(seed: int, without: str | None = None, focus: str | None = None, say: Say | None = None) -> Counter[str]:
+    """See `run_seed`."""
+    return run_seed(seed, world, without, focus, say)
+
+
 if __name__ == "__main__":
-    main(world, __doc__ or "")
+    main(run, __doc__ or "")

@@ -28,10 +28,11 @@ from treehub_level.replication.messages import Reply, Request
 from treehub_level.replication.session import Ahead, rebind_session, session
 from treehub_level.replication.state import State
 from treehub_level.replication.wire import Received, reply_pieces
-from treehub_level.testing import CrashError, CrashingDisk
+from treehub_level.testing import CrashError
 from treehub_level.types import Change, Changes, Conflict, Mode, SyncReport
 
 from .configuration import Configuration
+from .engines import Disk, MakeDisk
 from .sides import SWEPT, Content, InvariantError, Loss, weigh
 
 #: Bytes of a unit of weight.
@@ -60,36 +61,37 @@ class Refused(NamedTuple):
     nonce: str
 
 
-NO_CIDS: Final = ("x", "1", True, 1.5, None, -1)
+NO_CIDS: Final = ("x", "1", True, 1.5, -1)
 NO_CHANGES: Final = ([["!", 99]], [["!1", 99]], "xy", [["k", 1], 2], None)
 
 
 class Trick(NamedTuple):
-    """Something that the original let strangers do, and that must be refused."""
+    """Something that the original let strangers do, and that must be refused.
 
-    name: str
-    play: Callable[[blocking.Level], object]
+    Attributes:
+        verb: The verb that it is tried on.
+        cid: The CID that is given; ``None`` for the right one.
+        changes: The changes that are given with it, if the verb takes some.
+    """
 
+    verb: str
+    cid: Any
+    changes: tuple[Any, ...] = ()
 
-def _with(verb: str, *arguments: Any) -> Callable[[blocking.Level], object]:
-    return lambda level: getattr(level, verb)(*arguments)
-
-
-def _ahead(verb: str, ahead: int, changes: Any) -> Callable[[blocking.Level], object]:
-    return lambda level: getattr(level, verb)(level.cid + ahead, changes)
-
-
-def _tricks(verb: str, ahead: int, *, with_changes: bool = True) -> list[Trick]:
-    """What to try on a verb that takes a CID, which is right ``ahead`` of the level's own, and perhaps changes."""
-    fair: list[Any] = [[["k", 1]]] if with_changes else []
-    tricks = [Trick(f"{verb}({cid!r}, {fair})", _with(verb, cid, *fair)) for cid in NO_CIDS]
-    if with_changes:
-        tricks += [Trick(f"{verb}(CID, {changes!r})", _ahead(verb, ahead, changes)) for changes in NO_CHANGES]
-    return tricks
+    def play(self, level: blocking.Level) -> None:
+        right = level.cid + (self.verb == "apply")
+        getattr(level, self.verb)(right if self.cid is None else self.cid, *self.changes)
 
 
-SERVER_TRICKS: Final = [*_tricks("change", 0), *_tricks("changes", 0, with_changes=False)]
-CLIENT_TRICKS: Final = _tricks("apply", 1)
+SERVER_TRICKS: Final = [
+    *(Trick("changes", cid) for cid in NO_CIDS),
+    *(Trick("change", cid, ([["k", 1]],)) for cid in NO_CIDS),
+    *(Trick("change", None, (changes,)) for changes in NO_CHANGES),
+]
+CLIENT_TRICKS: Final = [
+    *(Trick("apply", cid, ([["k", 1]],)) for cid in NO_CIDS),
+    *(Trick("apply", None, (changes,)) for changes in NO_CHANGES),
+]
 
 
 class _Process:
@@ -98,12 +100,14 @@ class _Process:
     mode: Mode
     tricks: list[Trick]
 
-    def __init__(self, name: str, rng: random.Random, configuration: Configuration) -> None:
+    disk: Disk
+
+    def __init__(self, name: str, rng: random.Random, configuration: Configuration, make_disk: MakeDisk) -> None:
         self._rng = rng
         self._on = configuration
         self._calm = False
         self._name = name
-        self.disk = CrashingDisk(seed=rng.getrandbits(32))
+        self.disk = make_disk(rng.getrandbits(32))
         self.level = self._open()
 
     def _open(self) -> blocking.Level:
@@ -152,7 +156,7 @@ class _Process:
         except (LevelError, TypeError, ValueError):
             pass
         else:
-            raise InvariantError(f"{self._name} let a stranger in: {trick.name if trick else 'in another mode'}")
+            raise InvariantError(f"{self._name} let a stranger in: {trick or 'it was opened in another mode'}")
         if self.backup() != before:
             raise InvariantError(f"a stranger was refused by {self._name}, and has left something behind")
 
@@ -201,8 +205,8 @@ class Server(_Process):
     mode = Mode.SERVER
     tricks = SERVER_TRICKS
 
-    def __init__(self, name: str, rng: random.Random, configuration: Configuration) -> None:
-        super().__init__(name, rng, configuration)
+    def __init__(self, name: str, rng: random.Random, configuration: Configuration, make_disk: MakeDisk) -> None:
+        super().__init__(name, rng, configuration, make_disk)
         # Some mechanisms are removed from the messages, as JSON.
         as_json = configuration.without & {"hi", "keys_hi", "another server"}
         self._road = "JSON" if as_json else rng.choice(["JSON", "NDJSON", "process"])
@@ -269,8 +273,8 @@ class Client(_Process):
     mode = Mode.CLIENT
     tricks = CLIENT_TRICKS
 
-    def __init__(self, name: str, rng: random.Random, configuration: Configuration) -> None:
-        super().__init__(name, rng, configuration)
+    def __init__(self, name: str, rng: random.Random, configuration: Configuration, make_disk: MakeDisk) -> None:
+        super().__init__(name, rng, configuration, make_disk)
         self._talk: Generator[Any, Any, Any] | None = None
         self._nonce = ""
         self._rebinds = self._is_refused = False
@@ -386,7 +390,7 @@ class Client(_Process):
 
     def pull_by_seed_verbs(self, server: Server) -> None:
         # A client that has no history to show must be taken at its word: its server loses nothing of what it saw.
-        server.disk.sync()
+        server.disk.flush()
         self.level.apply(server.level.changes(0, limit=None))
 
     def pull_by_hand(self, server: Server) -> Changes | None:

@@ -3,6 +3,7 @@
     python -m tests.simulation.product --schedules 5000
     python -m tests.simulation.product --schedules 1000 --without casclean
     python -m tests.simulation.product --schedules 1000 --without "order after CID 9"
+    python -m tests.simulation.product --schedules 1000 --over sqlite
     python -m tests.simulation.product --seed 42
 
 Sizes are patched down, so that pages, pushes, sweeps and compactions end early. Messages cross as JSON in some
@@ -12,28 +13,34 @@ worlds, as NDJSON in others, and as they are within a process in the rest.
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from unittest import mock
 
 from treehub_level.replication import allowance, client, log, server, session
 
 from .configuration import Configuration
+from .engines import DISKS, MakeDisk, crashing_disk
 from .faults import FAILURES, FAULTS
 from .processes import UNIT, Client, Server
-from .runner import main
+from .runner import Run, main, run_seed
+from .schedule import Say
 from .sides import ClientUnderTest, ServerUnderTest
 
 
 @contextmanager
 def world(
-    rng: random.Random, configuration: Configuration
+    rng: random.Random, configuration: Configuration, make_disk: MakeDisk = crashing_disk
 ) -> Iterator[tuple[ServerUnderTest, Mapping[str, ClientUnderTest]]]:
     """A server and its clients, all sizes patched down, faults put in."""
     patches = [
         (client, "PAGE_CHANGES", configuration.limit),
         (client, "PUSH_CHANGES", configuration.push),
         (client, "SWEEP_KEYS", configuration.sweep),
+        (client, "MAX_EPOCHS", 2),
+        (session, "MAX_EPOCHS", 2),
         (allowance, "_FETCH", 2),
         (session, "PATIENCE", 1000),  # messages are repeated at will here
         (server, "MAX_BYTES", UNIT * configuration.page_weight),
@@ -45,9 +52,37 @@ def world(
     with ExitStack() as stack:
         for target, name, value in patches:
             stack.enter_context(mock.patch.object(target, name, value))
-        clients = {name: Client(name, rng, configuration) for name in (f"c{i}" for i in range(configuration.clients))}
-        yield Server("server", rng, configuration), clients
+        clients = {
+            name: Client(name, rng, configuration, make_disk)
+            for name in (f"c{i}" for i in range(configuration.clients))
+        }
+        server_side = Server("server", rng, configuration, make_disk)
+        try:
+            yield server_side, clients
+        finally:
+            for process in (server_side, *clients.values()):
+                process.level.close()
+
+
+def run(seed: int, without: str | None = None, focus: str | None = None, say: Say | None = None) -> Counter[str]:
+    """See `run_seed`."""
+    return run_seed(seed, world, without, focus, say)
+
+
+def run_over(make_disk: MakeDisk) -> Run:
+    """Runs schedules over disks of one kind."""
+
+    def run(seed: int, without: str | None = None, focus: str | None = None, say: Say | None = None) -> Counter[str]:
+        return run_seed(seed, partial(world, make_disk=make_disk), without, focus, say)
+
+    return run
+
+
+@contextmanager
+def _over(name: str) -> Iterator[Run]:
+    with DISKS[name]() as make_disk:
+        yield run_over(make_disk)
 
 
 if __name__ == "__main__":
-    main(world, __doc__ or "", faults=FAILURES)
+    main(run, __doc__ or "", faults=FAILURES, runs={name: partial(_over, name) for name in DISKS})

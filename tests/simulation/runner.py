@@ -7,7 +7,7 @@ import random
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import NoReturn
 
@@ -15,6 +15,8 @@ from .configuration import FOCUS, MECHANISMS, Configuration, random_configuratio
 from .schedule import Say, Schedule
 from .sides import ClientUnderTest, InvariantError, ServerUnderTest
 
+#: Runs the schedule of a seed, with one mechanism removed, with one stressed, telling somebody what happens.
+Run = Callable[[int, "str | None", "str | None", "Say | None"], "Counter[str]"]
 #: Makes a server and its clients, for the length of one schedule.
 World = Callable[
     [random.Random, Configuration], AbstractContextManager[tuple[ServerUnderTest, Mapping[str, ClientUnderTest]]]
@@ -44,12 +46,12 @@ def run_seed(
 
 
 def first_violation(
-    seeds: range, world: World, without: str | None = None, focus: str | None = None
+    seeds: range, run: Run, without: str | None = None, focus: str | None = None
 ) -> tuple[int, Exception] | None:
     """The first seed of these whose schedule breaks something, and what it breaks."""
     for seed in seeds:
         try:
-            run_seed(seed, world, without, focus)
+            run(seed, without, focus, None)
         except Exception as violation:
             return seed, violation
     return None
@@ -59,18 +61,30 @@ def _sentence(violation: Exception) -> str:
     return str(violation) if isinstance(violation, InvariantError) else repr(violation)
 
 
-def _replay(seed: int, world: World, without: str | None, focus: str | None) -> NoReturn:
+def _replay(seed: int, run: Run, without: str | None, focus: str | None) -> NoReturn:
     """Run one schedule, and print everything that happens in it."""
     try:
-        counts = run_seed(seed, world, without, focus, print)
+        counts = run(seed, without, focus, print)
     except InvariantError as violation:
         sys.exit(f"seed {seed}: {violation}")
     print(f"seed {seed} holds: {dict(counts)}")
     sys.exit()
 
 
-def main(world: World, description: str, faults: Iterable[str] = ()) -> None:
-    """Run schedules as the command line says, and print what they break."""
+def main(
+    run: Run,
+    description: str,
+    faults: Iterable[str] = (),
+    runs: Mapping[str, Callable[[], AbstractContextManager[Run]]] | None = None,
+) -> None:
+    """Run schedules as the command line says, and print what they break.
+
+    Args:
+        run: Runs one.
+        description: What is said of it.
+        faults: What can be put in, besides removing mechanisms.
+        runs: What else they can be run over, by name.
+    """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, help="replay this schedule")
     parser.add_argument("--start", type=int, default=0, help="the first seed of several")
@@ -81,19 +95,27 @@ def main(world: World, description: str, faults: Iterable[str] = ()) -> None:
         help="remove one mechanism, or put a fault in; violations must follow",
     )
     parser.add_argument("--focus", choices=sorted(FOCUS), help="stress one mechanism; by default the one removed")
+    if runs:
+        parser.add_argument("--over", choices=sorted(runs), help="run it over this backend, rather than in memory")
     arguments = parser.parse_args()
+    with runs[arguments.over]() if runs and arguments.over else nullcontext(run) as chosen:
+        sys.exit(_run_all(chosen, arguments))
+
+
+def _run_all(run: Run, arguments: argparse.Namespace) -> bool:
+    """Whether there were violations."""
     without, focus = arguments.without, arguments.focus or arguments.without
     if arguments.seed is not None:
-        _replay(arguments.seed, world, without, focus)
+        _replay(arguments.seed, run, without, focus)
     counts: Counter[str] = Counter()
     violations = 0
     for seed in range(arguments.start, arguments.start + arguments.schedules):
         try:
-            counts += run_seed(seed, world, without, focus)
+            counts += run(seed, without, focus, None)
         except Exception as violation:
             violations += 1
             if violations <= 3:
                 print(f"seed {seed}: {_sentence(violation)}")
     print(f"without {without or 'nothing'}: {violations} violations in {arguments.schedules} schedules")
     print(f"  {dict(counts)}")
-    sys.exit(violations > 0)
+    return violations > 0

@@ -8,7 +8,7 @@ import pytest
 
 from . import model
 from .configuration import FOCUS, MECHANISMS
-from .runner import first_violation, run_seed
+from .runner import first_violation
 
 pytestmark = pytest.mark.once
 
@@ -21,18 +21,18 @@ PARTS = 4
 @pytest.mark.parametrize("part", range(PARTS))
 def test_the_protocol_holds_in_random_configurations(part: int) -> None:
     size = SCHEDULES // PARTS
-    assert first_violation(range(part * size, (part + 1) * size), model.world) is None
+    assert first_violation(range(part * size, (part + 1) * size), model.run) is None
 
 
 @pytest.mark.parametrize("focus", sorted(FOCUS))
 def test_the_protocol_holds_where_one_mechanism_is_stressed(focus: str) -> None:
-    assert first_violation(range(SCHEDULES // 80), model.world, focus=focus) is None
+    assert first_violation(range(SCHEDULES // 80), model.run, focus=focus) is None
 
 
 @pytest.mark.parametrize("mechanism", sorted(MECHANISMS))
 def test_the_protocol_breaks_without(mechanism: str) -> None:
-    assert first_violation(range(CONTROL), model.world, without=mechanism, focus=mechanism) is not None
+    assert first_violation(range(CONTROL), model.run, without=mechanism, focus=mechanism) is not None
 
 
 def test_a_seed_replays_the_same_schedule() -> None:
-    assert run_seed(11, model.world) == run_seed(11, model.world)
+    assert model.run(11) == model.run(11)

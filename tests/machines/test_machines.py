@@ -1,0 +1,58 @@
+"""T3: compiled and pure, every backend, both APIs, against a plain sorted dict. See ``__main__.py`` for longer runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from backends import broken
+from stores import Stores
+
+from treehub_level import LevelError, Mode, _core
+from treehub_level.backends.memory import MemoryBackend
+
+from .machine import VARIANTS, Variant, run, shares
+
+#: Together 2000, over both cores.
+EXAMPLES = {"c": 1300, "python": 700}[_core.CORE]
+#: Most controls are found within some tens of examples.
+CONTROL = 500
+
+#: Backends that are wrong in one place, where the engine does not look.
+FAULTS: list[type[MemoryBackend]] = [
+    broken.TestUnsorted.Faulty,
+    broken.TestReverseIgnored.Faulty,
+    broken.TestStopIncluded.Faulty,
+    broken.TestLiveCursor.Faulty,
+    broken.TestLiveSnapshot.Faulty,
+    broken.TestFirstEntryWins.Faulty,
+    broken.TestDeletesAfterPuts.Faulty,
+    broken.TestGetManySorts.Faulty,
+    broken.TestForgetsOnClose.Faulty,
+]
+
+
+@pytest.mark.parametrize(("variant", "examples"), shares(EXAMPLES), ids=map(str, VARIANTS))
+def test_a_store_does_what_the_model_does(variant: Variant, examples: int, request: pytest.FixtureRequest) -> None:
+    url = request.getfixturevalue("postgres_url") if variant.backend == "postgres" else ""
+    run(variant, examples, url=url)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__qualname__.split(".")[0])
+def test_a_backend_that_is_wrong_in_one_place_is_found(fault: type[MemoryBackend]) -> None:
+    class FaultyStores(Stores):
+        def _memory(self, name: str) -> MemoryBackend:
+            return self._memories.setdefault(name, fault(name))
+
+    with pytest.raises(BaseException) as raised:
+        run(Variant("blocking", "memory", Mode.CLIENT), CONTROL, with_seed=1, stores_of=FaultyStores, shrink=False)
+    assert any(isinstance(error, (AssertionError, KeyError, LevelError)) for error in _flat(raised.value)), raised.value
+
+
+def _flat(error: Any) -> list[Any]:
+    return [
+        leaf
+        for inner in getattr(error, "exceptions", [error])
+        for leaf in ([inner] if inner is error else _flat(inner))
+    ]

@@ -1,0 +1,1 @@
+"""T11: what is compiled, built with AddressSanitizer and UndefinedBehaviorSanitizer. See ``__main__.py``."""

@@ -1,0 +1,103 @@
+"""Builds the package with AddressSanitizer and UndefinedBehaviorSanitizer, beside the one that is installed, and runs
+the tests of what is compiled on it: ``make asan``, or
+
+    python -m tests.sanitizers
+    python -m tests.sanitizers tests/core -k keys
+
+Before that, two bugs in an extension that was built the same way must be reported. It ends with 0 if there was no
+report but those.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from typing import Final
+
+HERE: Final = Path(__file__).parent
+ROOT: Final = HERE.parents[1]
+BUILD: Final = ROOT / "build" / "asan"
+SITE: Final = BUILD / "site"
+
+_FLAGS: Final = "-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g -O1"
+#: What runs compiled code the most.
+_TESTS: Final = [
+    "tests/core",
+    "tests/backends",
+    "tests/fuzz",
+    "tests/level/test_reading.py",
+    "tests/level/test_bulk.py",
+]
+#: The bugs of ``bugs.c``, and what is said of them.
+_BUGS: Final = {
+    "read_behind_the_end(16)": "AddressSanitizer: heap-buffer-overflow",
+    "overflow(1)": "runtime error: signed integer overflow",
+}
+
+
+def main() -> None:
+    """Build, try the bugs, run the tests that the command line names."""
+    compiler = os.environ.get("CC", "cc")
+    libraries = [library for name in ("libasan.so", "libstdc++.so.6") if (library := _library(compiler, name))]
+    if len(libraries) < 2:
+        sys.exit(f"{compiler} has no AddressSanitizer here: install gcc with its sanitizer libraries, on Linux")
+    shutil.rmtree(BUILD, ignore_errors=True)
+    BUILD.mkdir(parents=True)
+    _build(compiler)
+    environment = {
+        **os.environ,
+        "LD_PRELOAD": " ".join(libraries),
+        "PYTHONMALLOC": "malloc",  # or one object's end would be another's beginning
+        "PYTHONPATH": str(SITE),
+        "ASAN_OPTIONS": "detect_leaks=0",  # CPython frees little at its end: tests/leaks counts instead
+        "UBSAN_OPTIONS": "print_stacktrace=1",
+        "TREEHUB_LEVEL_CORE": "c",
+    }
+    for bug, report in _BUGS.items():
+        _try_bug(bug, report, environment)
+    arguments = sys.argv[1:] or [*_TESTS, "-q"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments], cwd=ROOT, env=environment
+    )
+    print("no report" if done.returncode == 0 else f"FAILED (exit code {done.returncode})")
+    sys.exit(done.returncode)
+
+
+def _library(compiler: str, name: str) -> str | None:
+    """Where the compiler has a library; ``None`` if it has none, or is not there."""
+    try:
+        found = subprocess.run(
+            [compiler, f"-print-file-name={name}"], capture_output=True, text=True, check=True
+        ).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.strip() if os.path.isabs(found.strip()) else None
+
+
+def _build(compiler: str) -> None:
+    install = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "install"]
+    install += ["--no-build-isolation", "--no-deps", "--target", str(SITE)]
+    install += ["-Ccmake.build-type=Debug", f"-Cbuild-dir={BUILD / 'cmake'}", "-Cinstall.strip=false", str(ROOT)]
+    flags = {"CFLAGS": _FLAGS, "CXXFLAGS": _FLAGS, "LDFLAGS": _FLAGS, "TREEHUB_LEVEL_REQUIRE_EXTENSIONS": "1"}
+    subprocess.run(install, check=True, env={**os.environ, **flags})
+    include = sysconfig.get_path("include")
+    suffix = sysconfig.get_config_var("EXT_SUFFIX")
+    command = [compiler, *_FLAGS.split(), "-shared", "-fPIC", f"-I{include}", "-o", str(SITE / f"bugs{suffix}")]
+    subprocess.run([*command, str(HERE / "bugs.c")], check=True)
+
+
+def _try_bug(bug: str, report: str, environment: dict[str, str]) -> None:
+    """Have a bug reported, in a process that has loaded what is tested as well."""
+    program = f"from treehub_level import _core_c; assert {str(SITE)!r} in _core_c.__file__; import bugs; bugs.{bug}"
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    if done.returncode == 0 or report not in done.stderr:
+        sys.exit(f"the control failed: nothing was said of {bug}: {done.stdout}{done.stderr[-3000:]}")
+    print(f"the control: {bug} was reported: {report}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,267 @@
+"""A disk for schedules whose stores are SQLite's or PostgreSQL's, with the manners of a `CrashingDisk`.
+
+The engine commits what it is given. What a power cut would have taken is undone afterwards, batch by batch from the
+end, as the engine's own log would have lost it. That the engines keep what they acknowledged is not for simulations to
+show: `tests.sharing` and `tests.replicas` kill processes and stop databases for that.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import weakref
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from tempfile import TemporaryDirectory, mkdtemp
+from types import TracebackType
+from typing import Any, Final, Protocol
+from uuid import uuid4
+
+from databases import database_url
+from stores import HOLDER, dump
+
+from treehub_level.backends import create
+from treehub_level.backends.base import Backend, Batch, Cursor, Snapshot, Supports
+from treehub_level.testing import CrashError, CrashingDisk
+
+#: Makes the bare backend of a store.
+Make = Callable[[str], Backend]
+
+
+class Disk(Protocol):
+    """What schedules need of a `CrashingDisk`."""
+
+    honest: bool
+
+    def __call__(self, name: str) -> Backend: ...
+    def crash(self, *, power: bool = False) -> None: ...
+    def crash_at(self, write: int, *, before: bool = False, power: bool = False) -> None: ...
+    def flush(self) -> None: ...
+    def commits(self, name: str) -> int: ...
+    def backup(self, name: str) -> dict[bytes, bytes]: ...
+    def restore(self, name: str, backup: dict[bytes, bytes]) -> None: ...
+
+
+#: Makes disks, each from a seed.
+MakeDisk = Callable[[int], Disk]
+
+
+def crashing_disk(seed: int) -> Disk:
+    """A disk in memory."""
+    return CrashingDisk(seed=seed)
+
+
+class EngineDisk:
+    """See the module, and `CrashingDisk` for the verbs.
+
+    Args:
+        make: Makes the bare backend of a store.
+        seed: Decides how much of what is not on disk outlives a power cut.
+    """
+
+    def __init__(self, make: Make, seed: int) -> None:
+        self.honest = True
+        self._make = make
+        self._rng = random.Random(seed)
+        self._stores: dict[str, _Stored] = {}
+        self._fuse = 0
+        self._before = self._power = False
+
+    def __call__(self, name: str) -> Backend:
+        return Mortal(self._make(name), self, self._stores.setdefault(name, _Stored()))
+
+    def crash(self, *, power: bool = False) -> None:
+        self._fuse = 0
+        for name, store in self._stores.items():
+            self._kill(name, self._rng.randint(0, len(store.at_risk)) if power else len(store.at_risk))
+
+    def crash_at(self, write: int, *, before: bool = False, power: bool = False) -> None:
+        self._fuse, self._before, self._power = write, before, power
+
+    def flush(self) -> None:
+        for store in self._stores.values():
+            store.at_risk.clear()
+
+    def commits(self, name: str) -> int:
+        return self._stores[name].commits
+
+    def backup(self, name: str) -> dict[bytes, bytes]:
+        rows = dump(self._make(name))
+        rows.pop(HOLDER, None)
+        return rows
+
+    def restore(self, name: str, backup: dict[bytes, bytes]) -> None:
+        store = self._stores.setdefault(name, _Stored())
+        self._kill(name, len(store.at_risk))
+        self._write_bare(name, [*((key, None) for key in self.backup(name)), *backup.items()])
+        store.commits += 1
+        store.at_risk.clear()
+
+    def burn(self) -> str:
+        """Count a write down: whether it is now that the process dies, "before" it or "after" it; "" if it is not."""
+        self._fuse -= 1
+        return "" if self._fuse else "before" if self._before else "after"
+
+    def die(self) -> None:
+        """What was armed comes to pass."""
+        self.crash(power=self._power)
+        raise CrashError
+
+    def _kill(self, name: str, survivors: int) -> None:
+        store = self._stores[name]
+        if store.user is not None:
+            store.user.is_dead = True
+            store.user = None
+        lost = store.at_risk[survivors:]
+        del store.at_risk[survivors:]
+        store.commits -= len(lost)
+        for overwritten in reversed(lost):
+            self._write_bare(name, [*overwritten.items()])
+
+    def _write_bare(self, name: str, batch: Batch) -> None:
+        backend = self._make(name)
+        backend.open()
+        try:
+            backend.write(batch)
+        finally:
+            backend.close()
+
+
+class _Stored:
+    """What a power cut would undo of a store, and who has it open."""
+
+    def __init__(self) -> None:
+        self.at_risk: list[dict[bytes, bytes | None]] = []
+        self.commits = 0
+        self.user: Mortal | None = None
+
+
+class Mortal(Backend):
+    """A backend that dies when its disk says so."""
+
+    supports = Supports(persistent=True, inline_reads=False, shared=True)
+
+    def __init__(self, inner: Backend, disk: EngineDisk, stored: _Stored) -> None:
+        super().__init__(inner.name)
+        self.inner = inner
+        self.disk = disk
+        self.stored = stored
+        self.is_dead = False
+
+    def open(self) -> None:
+        self.inner.open()
+        self.stored.user = self
+
+    def close(self) -> None:
+        self.inner.close()
+        if self.stored.user is self:
+            self.stored.user = None
+
+    def get(self, key: bytes) -> bytes | None:
+        return self.alive.get(key)
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        return self.alive.get_many(keys)
+
+    def scan(self, start: bytes | None, stop: bytes | None, *, reverse: bool = False, values: bool = True) -> Cursor:
+        return self.alive.scan(start, stop, reverse=reverse, values=values)
+
+    def snapshot(self) -> Snapshot:
+        return self.alive.snapshot()
+
+    def exclusive(self) -> Any:
+        return _Mortally(self, self.alive)
+
+    def write(self, batch: Batch, *, durable: bool = False) -> None:
+        with self.exclusive() as transaction:
+            transaction.write(batch, durable=durable)
+
+    def exists(self) -> bool:
+        return self.inner.exists()
+
+    @property
+    def alive(self) -> Backend:
+        if self.is_dead:
+            raise CrashError
+        return self.inner
+
+
+class _Mortally:
+    """A transaction, over which the process may die."""
+
+    def __init__(self, mortal: Mortal, inner: Backend) -> None:
+        self._mortal = mortal
+        self._context = inner.exclusive()
+        self._overwritten: dict[bytes, bytes | None] | None = None
+        self._is_on_disk = False
+        self._dies = ""
+
+    def __enter__(self) -> _Mortally:
+        self._inner = self._context.__enter__()
+        self.get, self.get_many, self.scan = self._inner.get, self._inner.get_many, self._inner.scan
+        return self
+
+    @property
+    def incarnation(self) -> Hashable:
+        return self._inner.incarnation
+
+    def write(self, batch: Batch, *, durable: bool = False) -> None:
+        if [key for key, _ in batch] == [HOLDER]:  # an opening, which schedules do not see
+            self._inner.write(batch, durable=durable)
+            return
+        self._dies = self._mortal.disk.burn()
+        if self._dies == "before":
+            raise CrashError
+        keys = [key for key, _ in batch]
+        self._overwritten = dict(zip(keys, self._inner.get_many(keys), strict=True))
+        self._is_on_disk = durable and self._mortal.disk.honest
+        self._inner.write(batch, durable=durable)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._context.__exit__(kind, error, traceback)
+        stored = self._mortal.stored
+        if error is None and self._overwritten is not None:
+            stored.at_risk.append(self._overwritten)
+            stored.commits += 1
+            if self._is_on_disk:
+                stored.at_risk.clear()
+        if self._dies:
+            self._mortal.disk.die()
+
+
+@contextmanager
+def sqlite_disks() -> Iterator[MakeDisk]:
+    """Disks full of files of SQLite's."""
+    with TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as folder:
+
+        def make_disk(seed: int) -> Disk:
+            place = mkdtemp(dir=folder)
+            disk = EngineDisk(lambda name: create("sqlite", os.path.join(place, name), {}), seed)
+            weakref.finalize(disk, shutil.rmtree, place, ignore_errors=True)  # long runs would fill the memory
+            return disk
+
+        yield make_disk
+
+
+@contextmanager
+def postgres_disks() -> Iterator[MakeDisk]:
+    """Disks that are a table of PostgreSQL's."""
+    with database_url() as url:
+        yield postgres_disks_at(url)
+
+
+def postgres_disks_at(url: str) -> MakeDisk:
+    """Makes disks that are a table of PostgreSQL's in a database."""
+
+    def make_disk(seed: int) -> Disk:
+        prefix = f"{uuid4().hex}-"
+        return EngineDisk(lambda name: create("postgres", url, {"store": prefix + name}), seed)
+
+    return make_disk
+
+
+#: What a schedule can be run over, by name.
+DISKS: Final = {"sqlite": sqlite_disks, "postgres": postgres_disks}
