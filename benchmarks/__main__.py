@@ -11,7 +11,7 @@ from rich.console import Console
 
 from .chart import KINDS, NoMatplotlibError, check_matplotlib, draw
 from .plan import PLAN
-from .report import as_json, as_markdown, as_table, reasons
+from .report import as_json, as_markdown, as_table, missed, reasons
 from .runner import run
 
 
@@ -36,6 +36,8 @@ def main(arguments: list[str] | None = None) -> None:
         options.markdown.write_text(as_markdown(results, **sizes), encoding="utf-8")
     if options.plot:
         draw(results, options.plot, **sizes)
+    if options.check and (behind := missed(results)):
+        sys.exit("\n".join(behind))
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -48,6 +50,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="print JSON, with every single measurement")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table as Markdown too")
     parser.add_argument("--plot", type=_picture, metavar="FILE", help="draw a chart too: .svg or .png")
+    parser.add_argument("--check", action="store_true", help="end with 1 if a target was missed")
     parser.add_argument("--no-install", dest="install", action="store_false", help="neither build nor fetch peers")
     options = parser.parse_args(arguments)
     for workload in options.workloads:

@@ -6,7 +6,7 @@ import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
+from typing import Any, Final
 
 from rich.table import Table
 
@@ -17,7 +17,7 @@ Results = list[tuple[Comparison, list[Result]]]
 
 _HEADINGS = ("workload", "implementation", "records/s", "µs/record", "fastest to slowest", "first ÷", "target")
 _CAPTION = "first ÷: how many times as fast as this row the first row of its section is; target: what it is to be"
-_VERDICTS = {True: "reached", False: "missed", None: ""}
+_VERDICTS: Final[dict[bool | None, str]] = {True: "reached", False: "missed", None: ""}
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,16 @@ def _number(value: float) -> str:
 def reasons(results: Results) -> list[str]:
     """Why contenders are missing, each reason once."""
     return list(dict.fromkeys(result.missing for _, rows in results for result in rows if result.missing))
+
+
+def missed(results: Results) -> list[str]:
+    """Who missed which target."""
+    return [
+        f"{line.implementation}: {line.target}"
+        for comparison, rows in results
+        for line in _lines(comparison, rows)
+        if line.target.endswith(_VERDICTS[False])
+    ]
 
 
 def as_json(results: Results, *, records: int, repeat: int) -> dict[str, Any]:

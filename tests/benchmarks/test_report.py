@@ -10,7 +10,7 @@ from rich.console import Console
 
 from benchmarks.chart import draw
 from benchmarks.plan import Comparison, Contender, Figure, Target
-from benchmarks.report import Results, as_json, as_markdown, as_table
+from benchmarks.report import Results, as_json, as_markdown, as_table, missed
 from benchmarks.runner import Result
 
 pytestmark = pytest.mark.once
@@ -67,6 +67,10 @@ def test_a_rate_to_reach_stands_in_the_first_row(rate: float, verdict: str) -> N
 def test_what_else_was_measured_has_rows_and_only_that_of_the_first_is_judged(lag: float, verdict: str) -> None:
     rows = [row for row in rows_of(as_markdown(results(lag=lag), **SIZES)) if "lag" in row[1]]
     assert [(row[2], row[-1]) for row in rows] == [(f"{lag:.2f} ms", verdict), ("99.00 ms", "")]
+
+
+def test_who_missed_a_target_is_listed() -> None:
+    assert missed(results(lag=10.1)) == ["· lag: ≤ 10.00 ms missed", "a fast peer: ≥ 0.80 missed"]
 
 
 def test_the_table_and_the_markdown_say_the_same() -> None:
