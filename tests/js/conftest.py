@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -16,6 +17,18 @@ from js.clients import PACKAGE, Database, Node
 from treehub_level import Level, blocking
 from treehub_level.http import Tokens
 
+if sys.platform != "win32":
+    import fcntl
+
+
+@contextmanager
+def one_at_a_time(path: Path) -> Iterator[None]:
+    """Keep the other processes that run tests out: `npm ci` deletes what another is using."""
+    with open(path, "rb") as file:
+        if sys.platform != "win32":
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
 
 @pytest.fixture(scope="session")
 def node_executable() -> str:
@@ -23,12 +36,13 @@ def node_executable() -> str:
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
         pytest.skip("Node is not installed: the client in JavaScript was not tested")
-    done = PACKAGE / "node_modules" / ".package-lock.json"  # npm writes it last
-    if not done.exists() or done.stat().st_mtime < (PACKAGE / "package-lock.json").stat().st_mtime:
-        installed = subprocess.run([npm, "ci"], cwd=PACKAGE, capture_output=True, text=True, check=False)
-        if installed.returncode != 0:
-            reason = f"`npm ci` failed in {PACKAGE.name}/: {installed.stderr[-500:]}"
-            pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    with one_at_a_time(PACKAGE / "package-lock.json"):
+        done = PACKAGE / "node_modules" / ".package-lock.json"  # npm writes it last
+        if not done.exists() or done.stat().st_mtime < (PACKAGE / "package-lock.json").stat().st_mtime:
+            installed = subprocess.run([npm, "ci"], cwd=PACKAGE, capture_output=True, text=True, check=False)
+            if installed.returncode != 0:
+                reason = f"`npm ci` failed in {PACKAGE.name}/: {installed.stderr[-500:]}"
+                pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
     return node
 
 

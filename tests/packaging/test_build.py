@@ -98,7 +98,7 @@ def test_the_source_distribution_has_all_that_a_build_and_a_test_run_need(sdist:
 
 
 #: A program, and libraries that tests preload: nothing that Cython has made.
-C_SOURCES = {"ceiling.c", "clock.c", "shim.c"}
+C_SOURCES = {"bugs.c", "ceiling.c", "clock.c", "shim.c"}
 
 
 def test_the_source_distribution_has_nothing_else(sdist: Path) -> None:

@@ -21,8 +21,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 TEST_TOOLS = ["hypothesis", "pytest", "pytest-asyncio"]
 #: What works on every platform: not what needs plyvel, which has not as many wheels.
-SUBJECTS = ["reading", "scan", "snapshot", "writing", "bulk", "server", "client", "sync", "close_under_load"]
-TESTS = ["tests/core", *(f"tests/level/test_{subject}.py" for subject in SUBJECTS)]
+SUBJECTS = ["reading", "scan", "snapshot", "writing", "bulk", "server", "client", "sync"]
+TESTS = ["tests/core", "tests/closing", *(f"tests/level/test_{subject}.py" for subject in SUBJECTS)]
 
 
 def run(*command: str | Path, environment: dict[str, str] | None = None) -> None:
