@@ -12,7 +12,7 @@ from typing import ClassVar
 import pytest
 
 from ..backends.base import Backend
-from ._support import closing, count_up, rows, write
+from ._support import closing, counted_together, rows, write
 
 #: Makes a backend that is not open. Where ``supports.persistent``, all that it makes are of one store.
 BackendFactory = Callable[[], Backend]
@@ -41,11 +41,8 @@ class SharedStores:
         assert (backend.get(b"k"), backend.get_many([b"k"]), rows(backend)) == (b"2", [b"2"], [(b"k", b"2")])
 
     def test_writers_of_a_shared_store_take_turns(self, backend: Backend, second: Backend) -> None:
-        turns = 25
-        with ThreadPoolExecutor(2) as pool:
-            for counted in [pool.submit(count_up, own, turns) for own in (backend, second)]:
-                counted.result(self.patience)
-        assert backend.get(b"count") == second.get(b"count") == b"%d" % (2 * turns)
+        assert counted_together([backend, second], 25, self.patience) == 50
+        assert second.get(b"count") == b"50"
 
     def test_a_block_that_raises_lets_the_other_backend_in(self, backend: Backend, second: Backend) -> None:
         with pytest.raises(ArithmeticError), backend.exclusive():

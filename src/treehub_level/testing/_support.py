@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
@@ -86,13 +88,25 @@ def assert_not_open(backend: Backend) -> None:
         write(backend, [(b"k", b"v")])
 
 
-def count_up(backend: Backend, turns: int) -> None:
-    """Raise a stored number so many times, giving way between reading and writing it to whoever is not kept out."""
-    for _ in range(turns):
-        with backend.exclusive() as transaction:
-            before = int(transaction.get(b"count") or b"0")
-            time.sleep(0.0005)
-            transaction.write([(b"count", b"%d" % (before + 1))])
+def counted_together(backends: Sequence[Backend], turns: int, patience: float) -> int:
+    """What a stored number becomes that each of these raises so many times, all at once.
+
+    Each gives way between reading and writing it, to whoever is not kept out.
+    """
+    begin = threading.Barrier(len(backends))
+
+    def count(backend: Backend) -> None:
+        begin.wait(patience)
+        for _ in range(turns):
+            with backend.exclusive() as transaction:
+                before = int(transaction.get(b"count") or b"0")
+                time.sleep(0.0005)
+                transaction.write([(b"count", b"%d" % (before + 1))])
+
+    with ThreadPoolExecutor(len(backends)) as pool:
+        for counting in [pool.submit(count, backend) for backend in backends]:
+            counting.result(patience)
+    return int(backends[0].get(b"count") or b"0")
 
 
 def rows(

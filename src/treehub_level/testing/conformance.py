@@ -34,7 +34,7 @@ from ._support import (
     apply,
     assert_not_open,
     closing,
-    count_up,
+    counted_together,
     keys,
     model_rows,
     random_batch,
@@ -423,11 +423,7 @@ class BackendConformance(SharedStores):
         assert backend.get(b"k") == b"v"
 
     def test_writers_take_turns(self, backend: Backend) -> None:
-        writers, turns = 4, 25
-        with ThreadPoolExecutor(writers) as pool:
-            for counted in [pool.submit(count_up, backend, turns) for _ in range(writers)]:
-                counted.result(self.patience)
-        assert backend.get(b"count") == b"%d" % (writers * turns)
+        assert counted_together([backend] * 4, 25, self.patience) == 100
 
     def test_readers_see_all_of_a_batch_or_none_of_it(self, backend: Backend) -> None:
         names = [b"%02d" % number for number in range(40)]
