@@ -29,7 +29,8 @@ def transcript(clock: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def told(clock: Path, folder: Path, *arguments: str, by: int = 0, turns: int = 0) -> str:
     """The story, with a clock that is so many seconds off, and changes sides each so many readings."""
-    environment = {**os.environ, "LD_PRELOAD": str(clock), "CLOCK_OFFSET": str(by), "CLOCK_TURNS": str(turns)}
+    preloaded = f"{os.environ.get('LD_PRELOAD', '')} {clock}"  # behind AddressSanitizer, if it is there
+    environment = {**os.environ, "LD_PRELOAD": preloaded, "CLOCK_OFFSET": str(by), "CLOCK_TURNS": str(turns)}
     command = [sys.executable, "-m", "tests.clock.transcript", str(folder), *arguments]
     story = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert story.returncode == 0, story.stderr

@@ -47,7 +47,8 @@ def environment(folder: Path, ledger: Path | None = None, *, lying: bool = False
         ledger: Where to note what was synced.
         lying: Whether syncs of LevelDB's logs do nothing.
     """
-    shim = {"LD_PRELOAD": str(build_shim()), "CRASH_FOLDER": str(folder)}
+    preloaded = f"{os.environ.get('LD_PRELOAD', '')} {build_shim()}"  # behind AddressSanitizer, if it is there
+    shim = {"LD_PRELOAD": preloaded, "CRASH_FOLDER": str(folder)}
     if ledger is not None:
         shim["CRASH_LEDGER"] = str(ledger)
     if lying:
