@@ -21,7 +21,6 @@ import re
 import shutil
 import sys
 import tempfile
-import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -153,13 +152,6 @@ class DirectoryBackend(Backend):
             claim.release()
             raise
         self._claim = claim
-
-    def __del__(self) -> None:
-        # A backend whose arguments were refused has nothing to close.
-        if getattr(self, "_claim", None) is not None:
-            warnings.warn(
-                f"the LevelDB store at {self._path!r} was not closed", ResourceWarning, source=self, stacklevel=1
-            )
 
     def _connect_verified(self) -> Any:
         """Open what is whole. Open what lacks its end, once that is cut off. Refuse what lacks anything else."""

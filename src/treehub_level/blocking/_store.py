@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
@@ -155,6 +156,11 @@ class Store:
             self.backend.close()
         finally:
             self._ended()
+
+    def __del__(self) -> None:
+        # A backend may free what it holds by itself, but need not.
+        if self._state == "open" and self.backend.supports.persistent:
+            warnings.warn(f"the level {self.backend.name!r} was not closed", ResourceWarning, source=self, stacklevel=1)
 
     def _ended(self) -> None:
         self._state = "closed"
