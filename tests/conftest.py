@@ -19,16 +19,17 @@ from typing import Any
 
 import pytest
 from databases import ELSEWHERE, Database, running_database
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from stores import ENGINES, SHARED, Stores
 
 import treehub_level
 from treehub_level import Level, _core
 
 # CI repeats the same examples, so that what it says of a change is about that change; everywhere else they are new.
-settings.register_profile("ci", derandomize=True, deadline=None)
-if os.environ.get("CI"):
-    settings.load_profile("ci")
+# Nowhere does a slow machine fail a test.
+settings.register_profile("any", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", settings.get_profile("any"), derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "any")
 
 
 def pytest_report_header() -> str:

@@ -70,6 +70,11 @@ class Worker:
         self._writes = 0
         self._turned = 0.0
 
+    @property
+    def accepts(self) -> bool:
+        """Whether it was started, and not yet told to stop."""
+        return self._accepting
+
     async def start(self, opening: Callable[[], None], closing: Callable[[], None]) -> None:
         """Start the threads, and run ``opening`` in the one that writes; if it is cancelled, ``closing`` undoes it."""
         self._store.require_ours()

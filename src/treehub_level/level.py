@@ -153,7 +153,7 @@ class Level(_Live):
 
     @property
     def is_open(self) -> bool:
-        return self._twin.is_open
+        return self._worker.accepts and self._twin.is_open
 
     @property
     def cid(self) -> int:

@@ -5,12 +5,14 @@ import gc
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from stores import Stores
+from waiting import until
 
-from treehub_level import Level, MemoryBackend, NotOpenError, Put, StorageError, blocking
+from treehub_level import Level, MemoryBackend, NotOpenError, Put, StateError, StorageError, blocking
 
 pytestmark = pytest.mark.shared
 
@@ -194,6 +196,13 @@ async def test_a_cancelled_call_that_fails_later_is_not_reported_as_an_error_nob
     assert complaints == []
 
 
+async def opened(level: Any) -> bool:
+    """Whether it could be opened: not while an opening or a closing that was cancelled goes on."""
+    with suppress(StateError):
+        await level.open()
+    return bool(level.is_open)
+
+
 async def test_an_opening_that_was_cancelled_can_be_repeated(stores_of: Callable[[str], Stores]) -> None:
     level = stores_of("async").level("store")
     for patience in (0, 0, 0.0001, 0.001, 0.01):
@@ -203,10 +212,10 @@ async def test_an_opening_that_was_cancelled_can_be_repeated(stores_of: Callable
         await asyncio.wait([task])
         if level.is_open:
             await level.close()
-    await asyncio.sleep(0.1)
-    async with level:
-        await level.put("a", 1)
-        assert await level.get("a") == 1
+    await until(lambda: opened(level))
+    await level.put("a", 1)
+    assert await level.get("a") == 1
+    await level.close()
 
 
 async def test_a_closing_that_was_cancelled_goes_on(stores_of: Callable[[str], Stores]) -> None:
@@ -217,9 +226,10 @@ async def test_a_closing_that_was_cancelled_goes_on(stores_of: Callable[[str], S
     await asyncio.sleep(0)
     task.cancel()
     await asyncio.wait([task])
-    await asyncio.sleep(0.1)
-    async with level:
-        assert await level.get("a") == 1
+    assert not level.is_open
+    await until(lambda: opened(level))
+    assert await level.get("a") == 1
+    await level.close()
 
 
 async def test_a_cancelled_sync_can_be_taken_up_again(stores_of: Callable[[str], Stores]) -> None:
