@@ -22,6 +22,8 @@ _OWN_KEYS: Final = 3
 _SHARED_KEYS: Final = 8
 #: Seconds of silence after which a client gives a server up.
 _TIMEOUT: Final = 2.0
+#: How a server is silent, or asks to come again. Over 1000 requests, which is 429, wait for one that was frozen long.
+_COME_AGAIN: Final = (None, 429, 503)
 #: Seconds between two writes of a client, and between two of its calls of `sync`.
 _PACE: Final = 0.25
 
@@ -135,7 +137,7 @@ class Client:
             await self.level.sync(self._remote, progress=progress)
         except SyncError as error:
             self.failures += 1
-            if not isinstance(error, TransportError) or error.status not in (None, 503):
+            if not isinstance(error, TransportError) or error.status not in _COME_AGAIN:
                 self.surprises.append(f"{self.name} failed to synchronise: {error!r}")
             return False
         else:
