@@ -87,7 +87,7 @@ bench: $(PACKAGE)
 fuzz: $(PACKAGE)
 	$(BIN)/python -m tests.fuzz --seconds $(or $(FUZZ_SECONDS),60) --seed $(or $(FUZZ_SEED),1)
 
-# The tests of what is compiled, on a build with AddressSanitizer and UndefinedBehaviorSanitizer.
+# The suite, on a build with AddressSanitizer and UndefinedBehaviorSanitizer: most of an hour.
 asan: $(PACKAGE)
 	$(BIN)/python -m tests.sanitizers
 

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from waiting import until
+
 from .fault_proxy import FaultProxy, Faults
 from .processes import ServerProcess
 
@@ -102,7 +104,7 @@ async def turmoil(
         proxy: What stands before it.
         url: The database's address, through the proxy.
         *arguments: Further ones of ``client_process.py``.
-        seconds: How long the network is bad.
+        seconds: How long the network is bad, once it was bad to somebody.
         clients: How many there are.
         restart: Whether the server is killed half-way, and started anew.
     """
@@ -111,6 +113,7 @@ async def turmoil(
         for number in range(clients)
     ]
     try:
+        await until(lambda: proxy.happened)
         await asyncio.sleep(seconds / 2)
         if restart:
             await asyncio.to_thread(server.kill)
