@@ -14,6 +14,7 @@ import pytest
 from served import Conversation, Served, asyncio_timeout
 from starlette.applications import Starlette
 from starlette.routing import Mount
+from waiting import until
 
 from treehub_level import (
     BackendNotFoundError,
@@ -234,7 +235,7 @@ async def test_a_database_is_closed_when_it_was_idle_for_a_while(tmp_path: Path)
             with suppress(LockedError), blocking.Level(tmp_path / "notes", mode=Level.SERVER) as now:
                 return now.get("a")
 
-        await eventually(lambda: read_by_another() == 1)
+        await until(lambda: read_by_another() == 1)
         async with hub.use("notes") as again:
             assert await again.get("a") == 1
 
@@ -378,9 +379,3 @@ def counting(function: Callable[..., Awaitable[Any]], calls: list[Any]) -> Calla
         return await function(*args)
 
     return counted
-
-
-async def eventually(condition: Callable[[], bool]) -> None:
-    async with asyncio_timeout(30):
-        while not condition():  # noqa: ASYNC110  # there is no event for this
-            await asyncio.sleep(0.01)
