@@ -25,7 +25,7 @@ ENGINES = ["leveldb", "plyvel"] if NATIVE and _core.CORE == "c" else ["plyvel"]
 #: The backends that processes share. What they have in common does not depend on the core. Where wheels are tried,
 #: psycopg is not installed.
 SHARED = ["sqlite", *(["postgres"] if find_spec("psycopg") else [])] if _core.CORE == "c" else []
-#: What each opening of a client writes anew to a shared store. `Stores.raw` leaves it out.
+#: What each opening of a client writes anew to a shared store, with its first write. `Stores.raw` leaves it out.
 HOLDER = b"!!holder"
 
 
