@@ -238,7 +238,7 @@ def outcome(core: Any, call: Callable[..., Any], arguments: list[Any]) -> tuple[
 def compare(tested: Case, one: Any, other: Any, examples: int) -> None:
     """Fail unless both cores answer alike to every example."""
 
-    @settings(max_examples=examples, deadline=None, database=None)
+    @settings(max_examples=examples, database=None)
     @given(arguments=st.tuples(*tested.arguments))
     def agree(arguments: tuple[Any, ...]) -> None:
         assert outcome(one, tested.call, list(arguments)) == outcome(other, tested.call, list(arguments))

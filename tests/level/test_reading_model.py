@@ -23,7 +23,7 @@ async def assert_answers(reader: Any, model: Any, query: Any) -> None:
     ]
 
 
-settled = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+settled = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @settled

@@ -284,7 +284,7 @@ json = st.recursive(
 )
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(value=json)
 async def test_any_json_value_comes_back_the_same(level: Any, value: Any) -> None:
     await level.put("key", value)

@@ -159,7 +159,7 @@ def test_a_push_during_a_reset_is_refused(server: Store, fields: Message) -> Non
         server.exchange(ask(changes=[["b", 1]], **fields))
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=st.sampled_from(FIELDS), value=json_values)
 def test_whatever_stands_in_a_field_it_is_answered_or_refused(server: Store, name: str, value: Any) -> None:
     """And if it is refused, the database is byte-identical."""
@@ -170,7 +170,7 @@ def test_whatever_stands_in_a_field_it_is_answered_or_refused(server: Store, nam
         assert server.raw() == before
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(message=json_values)
 def test_whatever_is_sent_as_a_request_is_refused(server: Store, message: Any) -> None:
     with unchanged(server), pytest.raises(ProtocolError):
@@ -313,7 +313,7 @@ def test_a_page_larger_than_was_asked_for_is_refused(monkeypatch: pytest.MonkeyP
         client.sync(wire)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(name=st.sampled_from(sorted(a_server().exchange(ask()))), value=json_values)
 def test_whatever_stands_in_a_field_of_a_reply_it_is_taken_or_refused(name: str, value: Any) -> None:
     server, client = a_server(a=1), a_client()

@@ -22,7 +22,7 @@ from treehub_level.http import bodies
 from treehub_level.http.limits import Limits
 
 JSON = {"content-type": "application/json"}
-settled = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+settled = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 anything = st.recursive(
     st.none()
