@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from bridge import Bridge
+from async_adapter import Bridge
 
 from treehub_level import Level, MemoryBackend, Mode, StateError, _core, blocking
 from treehub_level.backends import create

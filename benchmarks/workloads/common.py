@@ -43,7 +43,7 @@ def engine_class(name: str) -> type[Backend]:
     """
     try:
         if name == "plyvel":
-            from treehub_level.backends.plyvel import PlyvelBackend
+            from treehub_level.backends.leveldb.plyvel import PlyvelBackend
 
             return PlyvelBackend
         if name == "postgres":

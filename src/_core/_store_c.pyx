@@ -21,7 +21,7 @@ from libc.string cimport memcmp, memcpy
 import os
 import threading
 
-from treehub_level.backends._directory import status_error
+from treehub_level.backends.leveldb.directory import status_error
 from treehub_level.errors import InvalidKeyError, InvalidValueError, NotOpenError, StateError
 
 #: How many forks lie between this process and the one that imported this module. LevelDB's threads do not survive a fork, and

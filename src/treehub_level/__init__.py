@@ -4,6 +4,7 @@ Start with `Level` (asyncio) or `blocking.Level`, its twin without ``await``.
 """
 
 from . import blocking
+from .aio.level import Level
 from .backends.base import Backend
 from .backends.memory import MemoryBackend
 from .errors import (
@@ -28,7 +29,6 @@ from .errors import (
     TransportError,
     UnavailableError,
 )
-from .level import Level
 from .types import MISSING, Change, Changes, Conflict, CopyReport, Delete, Mode, Put, SyncReport
 
 __version__ = "0.1.0"

@@ -121,7 +121,7 @@ class UnavailableError(StorageError):
     """
 
     code = "LEVEL_UNAVAILABLE"
-    undone = False
+    retryable = False
 
 
 class BackendNotFoundError(LevelError):

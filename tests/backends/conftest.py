@@ -13,7 +13,7 @@ import pytest
 from backends.directories import Engine, Opened, class_of
 from backends.tables import Table
 
-from treehub_level.backends._directory import DirectoryBackend
+from treehub_level.backends.leveldb.directory import DirectoryBackend
 
 
 @pytest.fixture

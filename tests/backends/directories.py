@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from treehub_level.backends import create
-from treehub_level.backends._directory import DirectoryBackend
+from treehub_level.backends.leveldb.directory import DirectoryBackend
 
 KIB = 1024
 

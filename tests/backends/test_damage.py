@@ -13,7 +13,7 @@ from backends.directories import KIB, Engine, Opened, contents, fill, flip, only
 from stores import plyvel
 
 from treehub_level import CorruptionError, Level, Mode, StorageError, blocking
-from treehub_level.backends._history import _checksum
+from treehub_level.backends.leveldb.history import _checksum
 from treehub_level.blocking import stored_mode
 
 pytestmark = pytest.mark.once

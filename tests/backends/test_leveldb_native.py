@@ -28,7 +28,7 @@ pytest.importorskip("treehub_level._store_c", reason="LevelDB was not there when
 
 from treehub_level._store_c import DB
 from treehub_level.backends.leveldb import LevelDBBackend
-from treehub_level.backends.plyvel import PlyvelBackend
+from treehub_level.backends.leveldb.plyvel import PlyvelBackend
 
 pytestmark = pytest.mark.once
 
@@ -63,7 +63,7 @@ def test_both_engines_work_in_one_process_at_once(tmp_path: Path) -> None:
     script = (
         "import sys, threading\n"
         "from treehub_level.backends.leveldb import LevelDBBackend\n"
-        "from treehub_level.backends.plyvel import PlyvelBackend\n"
+        "from treehub_level.backends.leveldb.plyvel import PlyvelBackend\n"
         "engines = [make(f'{sys.argv[1]}/{number}', write_buffer_size=65536)\n"
         "           for number, make in enumerate([LevelDBBackend, PlyvelBackend] * 2)]\n"
         "rows = [(b'%05d' % number, b'v' * 200) for number in range(5000)]\n"

@@ -55,16 +55,16 @@ def test_keys_that_come_and_go_between_two_walks_leave_no_trace(memory: MemoryBa
 def test_a_cursor_that_was_forgotten_costs_later_writes_nothing(memory: MemoryBackend) -> None:
     cursor, snapshot = memory.scan(None, None), memory.snapshot()
     memory.write([(b"k", b"v")])
-    assert len(memory._data._moments) == 2
+    assert len(memory._data._versions) == 2
     del cursor, snapshot
     gc.collect()
-    assert len(memory._data._moments) == 0
+    assert len(memory._data._versions) == 0
 
 
 def test_a_cursor_at_its_end_costs_later_writes_nothing(memory: MemoryBackend) -> None:
     cursor = memory.scan(None, None)
     assert cursor.fetch(1) == []
-    assert len(memory._data._moments) == 0
+    assert len(memory._data._versions) == 0
 
 
 def test_a_snapshot_that_was_closed_refuses_to_read(memory: MemoryBackend) -> None:

@@ -10,8 +10,8 @@ import pytest
 from backends.directories import KIB, Opened
 
 from treehub_level import CorruptionError, LockedError, NotOpenError, StorageError
-from treehub_level.backends._directory import DirectoryBackend
-from treehub_level.backends.plyvel import _vendor as vendor
+from treehub_level.backends.leveldb.directory import DirectoryBackend
+from treehub_level.backends.leveldb.plyvel import _vendor as vendor
 
 pytestmark = pytest.mark.once
 

@@ -40,9 +40,9 @@ def leave_idle(backend: PostgresBackend, count: int) -> None:
         snapshot.close()
 
 
-def incarnation(backend: PostgresBackend) -> object:
+def connection_epoch(backend: PostgresBackend) -> object:
     with backend.exclusive() as transaction:
-        return transaction.incarnation
+        return transaction.connection_epoch
 
 
 # ------------------------------------------------------------------------------------------------- at a COMMIT
@@ -135,28 +135,28 @@ def test_a_scan_that_lost_its_connection_says_so_and_another_can_be_made(
 
 
 def test_the_incarnation_stays_until_a_connection_is_lost(backend: PostgresBackend, relay: Relay) -> None:
-    first = incarnation(backend)
+    first = connection_epoch(backend)
     backend.write([(b"k", b"v")])
-    assert incarnation(backend) == first
+    assert connection_epoch(backend) == first
     relay.cut()
-    second = incarnation(backend)
+    second = connection_epoch(backend)
     assert second != first
-    assert incarnation(backend) == second
+    assert connection_epoch(backend) == second
 
 
 def test_a_server_that_began_anew_has_another_incarnation_though_no_connection_was_lost(
     table: Table, postgres: Database
 ) -> None:
     backend = table.open()
-    first = incarnation(backend)
+    first = connection_epoch(backend)
     backend.close()
     backend.open()
-    assert incarnation(backend) == first, "the control: it did not begin anew"
+    assert connection_epoch(backend) == first, "the control: it did not begin anew"
     backend.close()
     postgres.stop()
     postgres.start()
     backend.open()
-    assert incarnation(backend) != first
+    assert connection_epoch(backend) != first
 
 
 def test_a_server_that_is_away_is_unavailable_and_works_when_it_is_back(table: Table, postgres: Database) -> None:

@@ -17,7 +17,8 @@ from backends.tables import Table
 from databases import ELSEWHERE, PATIENCE, Database, free_port, open_folder, wait_for_port
 
 from treehub_level import UnavailableError
-from treehub_level.backends.postgres import PostgresBackend, _listening
+from treehub_level.backends.postgres import PostgresBackend
+from treehub_level.backends.postgres import listener as _listening
 
 pytestmark = pytest.mark.once
 
@@ -145,14 +146,14 @@ def test_behind_pgbouncer_commits_are_asked_for_and_heard(
 def test_behind_pgbouncer_a_server_that_began_anew_is_noticed(table: Table, pooler: int, postgres: Database) -> None:
     backend = table.open(url=table.url_for(port=pooler))
     with backend.exclusive() as transaction:
-        before = transaction.incarnation
+        before = transaction.connection_epoch
     postgres.stop()
     postgres.start()
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
             with backend.exclusive() as transaction:
-                assert transaction.incarnation != before
+                assert transaction.connection_epoch != before
                 return
         except UnavailableError:  # the pooler tries again after a while
             assert time.monotonic() < deadline

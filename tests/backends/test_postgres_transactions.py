@@ -15,8 +15,8 @@ import pytest
 from backends.tables import Table
 
 from treehub_level import CommitUnknownError, Level, StorageError, UnavailableError, blocking
-from treehub_level.backends.postgres._expecting import Expectation
-from treehub_level.blocking import _store
+from treehub_level.backends.postgres.expectation import Expectation
+from treehub_level.engine import store as _store
 
 pytestmark = pytest.mark.once
 
@@ -228,7 +228,7 @@ def test_the_backend_itself_does_not_repeat_what_it_cannot(table: Table, fail: F
     backend = table.open()
     with pytest.raises(UnavailableError, match="undid") as caught:
         backend.write([(b"k", b"v")])
-    assert caught.value.undone
+    assert caught.value.retryable
     assert table.rows() == []
 
 
@@ -304,8 +304,8 @@ def test_a_batch_that_is_all_new_again_is_inserted_without_looking_and_one_that_
 
 
 def test_a_batch_of_any_size_is_written_at_once_or_not_at_all(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("treehub_level.backends.postgres._writing._PIECE_KEYS", 70)
-    monkeypatch.setattr("treehub_level.backends.postgres._writing._PIECE_BYTES", 5000)
+    monkeypatch.setattr("treehub_level.backends.postgres.transaction._PIECE_KEYS", 70)
+    monkeypatch.setattr("treehub_level.backends.postgres.transaction._PIECE_BYTES", 5000)
     backend = table.open()
     rows = [(b"%05d" % number, b"v" * (number % 90)) for number in range(1000)]
     backend.write([*rows, (b"large", b"v" * 20_000)])

@@ -15,7 +15,7 @@ from stores import NATIVE
 import treehub_level
 from treehub_level import Backend, BackendNotFoundError, MemoryBackend, blocking
 from treehub_level.backends import create, register
-from treehub_level.backends.plyvel import PlyvelBackend
+from treehub_level.backends.leveldb.plyvel import PlyvelBackend
 
 pytestmark = pytest.mark.once
 
@@ -31,7 +31,7 @@ def without_native(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where the package was built without LevelDB."""
     monkeypatch.setitem(sys.modules, "treehub_level._store_c", None)
     monkeypatch.delattr(treehub_level, "_store_c", raising=False)
-    monkeypatch.delitem(sys.modules, "treehub_level.backends.leveldb", raising=False)
+    monkeypatch.delitem(sys.modules, "treehub_level.backends.leveldb.native", raising=False)
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def without_plyvel(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where neither plyvel nor plyvel-next is installed."""
     for module in ("plyvel", "plyvel_next"):
         monkeypatch.setitem(sys.modules, module, None)
-    monkeypatch.delitem(sys.modules, "treehub_level.backends.plyvel")
+    monkeypatch.delitem(sys.modules, "treehub_level.backends.leveldb.plyvel")
 
 
 @pytest.mark.skipif(not NATIVE, reason="the package was built without LevelDB")

@@ -26,9 +26,9 @@ from treehub_level import (
     UnavailableError,
     blocking,
 )
-from treehub_level.backends import sqlite
 from treehub_level.backends.sqlite import SQLiteBackend
-from treehub_level.testing._support import rows, write
+from treehub_level.backends.sqlite import backend as sqlite
+from treehub_level.testing.support import rows, write
 
 pytestmark = pytest.mark.once
 

@@ -13,8 +13,8 @@ from unittest import mock
 import pytest
 
 from treehub_level import Put
-from treehub_level._worker import Worker
-from treehub_level.blocking._gate import Gate
+from treehub_level.aio.worker import Worker
+from treehub_level.engine.call_guard import CallGuard
 
 from . import cancelling
 from .__main__ import BACKENDS, run
@@ -42,10 +42,10 @@ async def test_each_verb_has_an_await_to_be_cancelled_at(tmp_path: Path) -> None
 def test_a_gate_that_does_not_wait_is_noticed() -> None:
     made: dict[str, StrictBackend] = {}
 
-    def shut(self: Gate) -> None:
+    def shut(self: CallGuard) -> None:
         self._open = False
 
-    with mock.patch.object(Gate, "shut", shut), pytest.raises(AssertionError, match="it was closed"):
+    with mock.patch.object(CallGuard, "shut", shut), pytest.raises(AssertionError, match="it was closed"):
         with_threads("store", lambda name: made.setdefault(name, StrictBackend(name)), rounds=10, seed=1)
 
 
@@ -66,7 +66,7 @@ async def test_a_close_that_its_own_task_has_to_finish_is_noticed() -> None:
         await bench.__aenter__()
         await bench.cancel_everywhere(bench.close)
     for level in (bench.client, bench.server):
-        level._twin.close()
+        level._blocking.close()
 
 
 async def test_a_batch_that_is_written_bit_by_bit_is_noticed() -> None:

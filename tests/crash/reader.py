@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from treehub_level import CorruptionError, Mode, blocking
-from treehub_level.backends._directory import DirectoryBackend
+from treehub_level.backends.leveldb.directory import DirectoryBackend
 
 from .history import OPTIONS, Moment
 

@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 
 from treehub_level.http import Hub
-from treehub_level.http.serving import Address, serve
+from treehub_level.http.server.run import ListenAddress, serve
 
 from .history import OPTIONS
 
 if __name__ == "__main__":
     store, engine = Path(sys.argv[1]), sys.argv[2]
     hub = Hub(store.parent, backend=engine, **OPTIONS)
-    serve(hub, Address(port=0), listening=lambda url: os.write(1, f"{url}/v1/{store.name}".encode()))
+    serve(hub, ListenAddress(port=0), listening=lambda url: os.write(1, f"{url}/v1/{store.name}".encode()))

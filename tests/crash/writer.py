@@ -7,7 +7,7 @@ import random
 import sys
 
 from treehub_level import Mode, blocking
-from treehub_level.backends._directory import DirectoryBackend
+from treehub_level.backends.leveldb.directory import DirectoryBackend
 
 from .history import OPTIONS, unit_of, write_unit
 

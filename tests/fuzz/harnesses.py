@@ -15,12 +15,13 @@ from starlette.responses import Response
 from treehub_level import _core_py
 from treehub_level._core_py import scan
 from treehub_level.cli import lines as cli_lines
-from treehub_level.http import _events, query, routes, tokens
-from treehub_level.http.service import Call
+from treehub_level.http.client import events as _events
+from treehub_level.http.server import query, routes, tokens
+from treehub_level.http.server.dispatch import RequestContext
 from treehub_level.replication import wire
 
-from . import of_texts, of_the_core
-from .of_a_server import Application, Socket
+from . import core, decoders
+from .http_server import Application, Socket
 
 #: What takes one input.
 Check = Callable[[bytes], Any]
@@ -30,18 +31,18 @@ PURE: Final[dict[str, Check]] = {
     **{
         check.__name__: check
         for check in (
-            of_the_core.keys,
-            of_the_core.json_value,
-            of_the_core.json_line,
-            of_the_core.records,
-            of_the_core.packed,
+            core.keys,
+            core.json_value,
+            core.json_line,
+            core.records,
+            core.packed,
         )
     },
-    **of_texts.HARNESSES,
+    **decoders.HARNESSES,
 }
 #: Those that have something behind them, and are slower: each is made over a folder.
 LIVE: Final[dict[str, Callable[[Path], Any]]] = {
-    "tokens": of_texts.TokensFile,
+    "tokens": decoders.TokensFile,
     "application": Application,
     "socket": Socket,
 }
@@ -91,7 +92,7 @@ def _crash(owner: Any, name: str, on: bytes) -> Callable[[], Any]:
     return lambda: mock.patch.object(owner, name, decode)
 
 
-async def _delete_first(call: Call) -> Response:
+async def _delete_first(call: RequestContext) -> Response:
     """Make room for a value, and read it then."""
     await call.database.delete(query.key(call.request))
     return await routes.put_entry(call)
@@ -104,13 +105,13 @@ _FAULTS: Final[dict[str, Callable[[], Any]]] = {
     "json_line": _crash(_core_py, "json_line", b"}}}"),
     "records": _crash(_core_py, "split_record", b"]]"),
     "packed": _crash(scan, "unpack", struct.pack("@N", 2**63)),
-    "requests": _crash(of_texts, "decode_json", b"[[["),
+    "requests": _crash(decoders, "decode_json", b"[[["),
     "replies": _crash(wire, "decode_json", b"[[["),
     "answers": _crash(_events, "_parse", b"::"),
-    "bodies": _crash(of_texts, "parse", b"::"),
+    "bodies": _crash(decoders, "parse", b"::"),
     "urls": _crash(query, "unquote_to_bytes", b"%%"),
     "lines": _crash(cli_lines, "parse_json", b"::"),
-    "arguments": _crash(of_texts, "_value", b"::"),
+    "arguments": _crash(decoders, "_value", b"::"),
     "tokens": _crash(tokens, "_token", "é".encode()),
     "application": lambda: mock.patch.object(
         next(route for route in routes.ROUTES if route.label.startswith("PUT ")), "handler", _delete_first

@@ -51,7 +51,7 @@ REQUESTS = 1.1
 #: Seconds within which 99 of 100 puts are on the server's disk, where that is judged.
 P99 = 0.25
 #: A server that hangs up soon on who reads nothing.
-IMPATIENT = "from treehub_level.http.connections import TimedConnection as C; C.stall_seconds = 0.3; "
+IMPATIENT = "from treehub_level.http.server.connections import TimedConnection as C; C.stall_seconds = 0.3; "
 _REQUESTS = re.compile(r'^treehub_level_http_requests_total\{route="[^"]*/exchange",status="\d+"\} (\S+)$', re.M)
 
 

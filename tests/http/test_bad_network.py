@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from .chaos import faults_in, turmoil
 from .fault_proxy import FaultProxy, Faults
 from .processes import ServerProcess
-from .turmoil import faults_in, turmoil
 
 pytestmark = pytest.mark.once
 
-#: Seconds of turmoil. ``python -m tests.http.turmoil`` is for longer runs, which find rarer faults.
+#: Seconds of turmoil. ``python -m tests.http.chaos`` is for longer runs, which find rarer faults.
 SECONDS = 8
 
 #: A server that keeps no record of what it has decided on.

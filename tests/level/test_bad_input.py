@@ -10,16 +10,7 @@ from typing import Any
 import pytest
 from stores import Stores
 
-from treehub_level import (
-    Change,
-    CIDMismatchError,
-    InvalidKeyError,
-    InvalidValueError,
-    Level,
-    Mode,
-    ProtocolError,
-    Put,
-)
+from treehub_level import Change, CIDMismatchError, InvalidKeyError, InvalidValueError, Level, Mode, ProtocolError, Put
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from bridge import Bridge
+from async_adapter import Bridge
 from stores import Stores
 from waiting import PATIENCE, until
 
@@ -345,7 +345,7 @@ async def test_closing_the_level_ends_the_session(client: Any, between: Any) -> 
 
 
 async def test_a_session_leaves_nothing_behind(client: Any, server: Any) -> None:
-    inner = [getattr(level, "blocking", None) or level._twin for level in (client, server)]
+    inner = [getattr(level, "blocking", None) or level._blocking for level in (client, server)]
     async with client.live(server) as session:
         await session.in_sync(within=PATIENCE)
         await until(lambda: all(level._store.listeners for level in inner))
@@ -416,4 +416,4 @@ async def test_a_session_that_is_cancelled_ends(stores: Stores, client: Any, ser
     task.cancel()
     await asyncio.wait([task])
     assert task.cancelled()
-    assert not client._twin._store.listeners
+    assert not client._blocking._store.listeners

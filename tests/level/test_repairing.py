@@ -176,7 +176,7 @@ def test_an_interrupted_repair_has_to_be_done_again(
 
     tamper(path, {b"c": None})
     with monkeypatch.context() as patched:
-        patched.setattr("treehub_level.blocking._repairing._Mender.mend", interrupt)
+        patched.setattr("treehub_level.maintenance.repair.Repairer.mend", interrupt)
         with pytest.raises(KeyboardInterrupt):
             blocking.repair(path, backend=engine)
     with pytest.raises(CorruptionError, match=f"was interrupted: run `treehub-level repair {path}` again"):
@@ -300,7 +300,7 @@ def test_clients_of_a_repaired_server_agree_with_it_whatever_it_has_lost(
 def test_without_the_floor_clients_keep_what_a_repaired_server_has_lost(
     tmp_path: Path, engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("treehub_level.blocking._repairing._Mender._server", lambda *_: None)
+    monkeypatch.setattr("treehub_level.maintenance.repair.Repairer._server", lambda *_: None)
     for seed in range(40):
         folder = tmp_path / str(seed)
         try:

@@ -9,7 +9,7 @@ import pytest
 from stores import Stores
 
 from treehub_level import Change, Changes, CIDMismatchError, Delete, Level, Put
-from treehub_level.replication.log import Compaction
+from treehub_level.engine.log import Compaction
 
 pytestmark = pytest.mark.shared
 
@@ -267,10 +267,10 @@ async def test_changes_from_below_a_forgotten_delete_are_refused(server: Any) ->
 
 def compaction_steps(server: Any, step: int, *, twice: bool = False) -> Iterator[None]:
     """Compact and forget all deletes, step by step, each taken twice as if its first transaction had been undone."""
-    store = (server._twin if isinstance(server, Level) else server.blocking)._store
+    store = (server._blocking if isinstance(server, Level) else server.blocking)._store
     mode: Any = store.mode
     compaction = Compaction(mode, drop_deletes_before=server.cid)
-    with mock.patch("treehub_level.replication.log.COMPACTION_STEP", step):
+    with mock.patch("treehub_level.engine.log.COMPACTION_STEP", step):
         more = True
         while more:
             if twice:

@@ -17,8 +17,8 @@ from waiting import until
 
 from treehub_level import Level, LockedError, Mode, ModeMismatchError, StateError, StorageError, blocking
 from treehub_level.backends.base import Backend
-from treehub_level.modes import Server
-from treehub_level.replication.log import Compaction
+from treehub_level.engine.log import Compaction
+from treehub_level.engine.modes import Server
 
 pytestmark = pytest.mark.once
 
@@ -41,7 +41,7 @@ async def opened(stores: Stores) -> AsyncIterator[Callable[..., Any]]:
 
 def inner(level: Any) -> blocking.Level:
     """The engine of a level."""
-    return level._twin if isinstance(level, Level) else level.blocking
+    return level._blocking if isinstance(level, Level) else level.blocking
 
 
 def engine(level: Any) -> Backend:
@@ -115,7 +115,7 @@ def reconnected(level: Any) -> Any:
     """For the length of a block every transaction is of another incarnation of the store."""
     with engine(level).exclusive() as transaction:
         kind = type(transaction)
-    return mock.patch.object(kind, "incarnation", "another")
+    return mock.patch.object(kind, "connection_epoch", "another")
 
 
 async def test_a_store_restored_under_an_open_server_goes_on_in_another_epoch(opened: Any, stores: Stores) -> None:
@@ -189,7 +189,7 @@ async def test_a_compaction_goes_on_beside_the_writes_of_others(opened: Any) -> 
     for number in range(30):
         await first.put(f"k{number % 3}", number)
     compaction = Compaction(server_mode(first))
-    with mock.patch("treehub_level.replication.log.COMPACTION_STEP", 4):
+    with mock.patch("treehub_level.engine.log.COMPACTION_STEP", 4):
         while inner(first)._store.step(compaction.step):
             await second.put("k0", "other")
     assert await first.get("k0") == "other"
@@ -203,7 +203,7 @@ async def test_a_compaction_forgets_what_it_saw_in_another_incarnation(opened: A
     backup = contents(engine(server))
     await server.put("a", 2)
     compaction = Compaction(server_mode(server))
-    with mock.patch("treehub_level.replication.log.COMPACTION_STEP", 1):
+    with mock.patch("treehub_level.engine.log.COMPACTION_STEP", 1):
         assert inner(server)._store.step(compaction.step)
         restore(engine(server), backup)
         with reconnected(server):

@@ -24,12 +24,12 @@ COMPILED = {"treehub_level._core_c", "treehub_level._store_c"}
 #: From bottom to top. A module may import what stands in its own line or in one above it here.
 LAYERS = [
     ["errors", "types"],
-    ["_core", "_core_c", "_core_py", "_store_c", "backends", "codecs"],
-    ["modes"],
+    ["_core", "_core_c", "_core_py", "_store_c", "backends"],
+    ["engine"],
     ["replication"],
+    ["maintenance"],
     ["blocking"],
-    ["_worker", "_news"],
-    ["_live", "_views", "level"],
+    ["aio"],
     ["treehub_level"],  # the public names
     ["http"],
     ["cli", "testing"],
@@ -97,7 +97,7 @@ def test_the_version_is_that_of_the_distribution() -> None:
 
 
 def test_every_module_imports_alone_and_without_a_warning() -> None:
-    absent = {"treehub_level.backends.leveldb"} if find_spec("treehub_level._store_c") is None else set()
+    absent = {"treehub_level.backends.leveldb.native"} if find_spec("treehub_level._store_c") is None else set()
     names = [name for name in modules() if not name.endswith("__main__") and name not in absent]
     environment = {**os.environ, "TREEHUB_LEVEL_CORE": "python"}
     subprocess.run([sys.executable, "-W", "error", "-c", IMPORT_EACH_ALONE, *names], check=True, env=environment)
@@ -121,7 +121,7 @@ def test_imports_point_down(module: str) -> None:
         "from .. import blocking",
         "import treehub_level.blocking",
         "from treehub_level.blocking.level import Level",
-        "def later():\n    from ..level import Level",
+        "def later():\n    from ..aio import Level",
         "from .. import Level",
     ],
 )

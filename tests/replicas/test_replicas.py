@@ -11,7 +11,7 @@ pytestmark = pytest.mark.once
 
 #: A replica that takes the CID that it wrote last for the present one.
 DECIDES_FROM_MEMORY = """
-from treehub_level.blocking._store import Store
+from treehub_level.engine.store import Store
 
 read = Store.cid_in
 Store.cid_in = lambda store, reader: read(store, reader) if store._cid is None else store._cid
@@ -43,7 +43,7 @@ PostgresBackend.snapshot = lambda backend: Now(backend)
 ACKNOWLEDGES_TOO_EARLY = """
 from itertools import count
 
-from treehub_level.backends.postgres._writing import Transaction
+from treehub_level.backends.postgres.transaction import Transaction
 
 commit, commits = Transaction._commit, count(1)
 Transaction._commit = lambda transaction, connection: next(commits) % 20 and commit(transaction, connection)

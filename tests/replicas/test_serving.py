@@ -19,7 +19,7 @@ from waiting import until
 from treehub_level import Level, blocking
 from treehub_level.cli import app
 from treehub_level.http import Hub, create_app
-from treehub_level.http.refusals import RefusedError
+from treehub_level.http.server.refusals import RefusedError
 
 from .processes import Replica
 

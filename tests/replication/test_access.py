@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
+from treehub_level.engine.access import Access
+from treehub_level.engine.modes import Server
 from treehub_level.errors import ForbiddenError
-from treehub_level.modes import Server
-from treehub_level.replication.access import Access
+from treehub_level.replication.manual import change_step, read_part
 from treehub_level.replication.messages import Request
-from treehub_level.replication.seed import change_step, read_part
 from treehub_level.replication.server import exchange_step
 
-from .talk import Message, Store, a_client, a_server, ask, unchanged
+from .helpers import Message, Store, a_client, a_server, ask, unchanged
 
 MINE = Access("alice", b"mine/")
 

@@ -10,16 +10,16 @@ from treehub_level.backends.memory import MemoryBackend
 from treehub_level.errors import CorruptionError, ProtocolError, TransportError
 from treehub_level.replication import client as client_half
 from treehub_level.replication import server as server_half
-from treehub_level.replication.session import session
+from treehub_level.replication.session import sync_session
 from treehub_level.types import Change, Conflict, SyncReport
 
-from .talk import Store, Wire, a_client, a_server, lose, once, own_record, unchanged
+from .helpers import Store, Wire, a_client, a_server, lose, once, own_record, unchanged
 
 
 def talk(client: Store, **options: Any) -> Any:
     """A session that the test drives itself."""
     report = options.pop("report", SyncReport())
-    return session(client._store.step, client._client("sync"), report=report, **options)
+    return sync_session(client._store.step, client._client("sync"), report=report, **options)
 
 
 # ----------------------------------------------------------------------------------------------------- frozen pushes

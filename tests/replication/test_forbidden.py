@@ -8,7 +8,7 @@ import pytest
 
 from treehub_level.errors import ForbiddenError, StateError
 
-from .talk import Message, Store, Wire, a_client, a_server, delay, lose, once, own_record, unchanged
+from .helpers import Message, Store, Wire, a_client, a_server, delay, lose, once, own_record, unchanged
 
 
 def forbid(request: Message) -> None:

@@ -14,7 +14,7 @@ from treehub_level.errors import ProtocolError
 from treehub_level.replication.messages import LogPage, Reply, Request
 from treehub_level.types import Mode
 
-from .talk import Store, Wire, a_client, a_server, unchanged
+from .helpers import Store, Wire, a_client, a_server, unchanged
 
 VALUES = st.recursive(
     st.none()

@@ -10,7 +10,7 @@ import pytest
 from treehub_level.errors import CorruptionError, StateError
 from treehub_level.types import Change, Conflict
 
-from .talk import Store, a_client, a_server, unchanged
+from .helpers import Store, a_client, a_server, unchanged
 
 
 @pytest.fixture

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from treehub_level import Level, SyncReport, TransportError, blocking
-from treehub_level.blocking._serving import carries_bytes
+from treehub_level.blocking.server import carries_bytes
 from treehub_level.replication.messages import Request
-from treehub_level.replication.session import Ahead, session
+from treehub_level.replication.session import Ahead, sync_session
 from treehub_level.replication.wire import Received, reply_pieces
 from treehub_level.testing import CrashingDisk
 
-from .talk import Store, a_client, a_server
+from .helpers import Store, a_client, a_server
 
 
 def far_ahead(changes: int = 3500) -> Store:
@@ -25,7 +25,7 @@ def far_ahead(changes: int = 3500) -> Store:
 
 
 def talk_of(client: Store) -> Any:
-    return session(client._store.step, client._client("sync"), report=SyncReport(), look_ahead=True)
+    return sync_session(client._store.step, client._client("sync"), report=SyncReport(), look_ahead=True)
 
 
 @pytest.mark.parametrize("in_lines", [False, True], ids=["in process", "in lines"])

@@ -12,7 +12,7 @@ from treehub_level.errors import LevelError, ProtocolError
 from treehub_level.replication.fields import MAX_CHANGES
 from treehub_level.replication.messages import Request
 
-from .talk import Message, Store, Wire, a_client, a_server, ask, unchanged
+from .helpers import Message, Store, Wire, a_client, a_server, ask, unchanged
 
 ID = "e" * 32
 FIELDS = sorted(ask())

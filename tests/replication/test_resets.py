@@ -11,7 +11,7 @@ from treehub_level.replication import client as client_half
 from treehub_level.replication.session import rebind_session
 from treehub_level.types import Change, Conflict
 
-from .talk import Store, Wire, a_client, a_server, lose, once, own_record, unchanged
+from .helpers import Store, Wire, a_client, a_server, lose, once, own_record, unchanged
 
 
 def restored_server(**values: Any) -> tuple[Store, Store]:

@@ -10,15 +10,15 @@ import pytest
 from treehub_level import blocking
 from treehub_level.backends.base import Batch
 from treehub_level.backends.memory import MemoryBackend
+from treehub_level.engine.access import Access
+from treehub_level.engine.modes import Server
 from treehub_level.errors import CorruptionError, ForbiddenError, StoreMismatchError
-from treehub_level.modes import Server
 from treehub_level.replication import server as server_half
-from treehub_level.replication.access import Access
 from treehub_level.replication.messages import Request
 from treehub_level.replication.server import exchange_step
 from treehub_level.types import Mode
 
-from .talk import CLIENT, NONCE, OTHER_CLIENT, Message, Store, a_server, ask, own_record, unchanged
+from .helpers import CLIENT, NONCE, OTHER_CLIENT, Message, Store, a_server, ask, own_record, unchanged
 
 PADDING = "x" * (3 << 20)
 

@@ -9,7 +9,7 @@ import pytest
 
 from treehub_level.errors import ProtocolError, TransportError
 
-from .talk import CLIENT, Message, Wire, a_client, a_server, ask, delay, lose, once, own_record, unchanged
+from .helpers import CLIENT, Message, Wire, a_client, a_server, ask, delay, lose, once, own_record, unchanged
 
 TAKE_BACK = {"changes": [], "withdraw": ["a", "b"]}
 PUSH = {"changes": [["a", 1], ["b", 1]]}

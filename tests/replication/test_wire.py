@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 
 from treehub_level import _core
 from treehub_level._core_py import json as json_py
+from treehub_level.engine.modes import Epoch
 from treehub_level.errors import ProtocolError
-from treehub_level.modes import Epoch
 from treehub_level.replication.fields import Ack
+from treehub_level.replication.manual import Part
 from treehub_level.replication.messages import Forked, Keys, LogPage, Reply, Request, Reset
-from treehub_level.replication.seed import Part
 from treehub_level.replication.wire import Received, part_pieces, read_answer, reply_pieces, request_to_json
 
-from .talk import CLIENT, NONCE, a_client, a_server
+from .helpers import CLIENT, NONCE, a_client, a_server
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SERVER = "5" * 32

@@ -203,8 +203,8 @@ class _Mortally:
         return self
 
     @property
-    def incarnation(self) -> Hashable:
-        return self._inner.incarnation
+    def connection_epoch(self) -> Hashable:
+        return self._inner.connection_epoch
 
     def write(self, batch: Batch, *, durable: bool = False) -> None:
         if [key for key, _ in batch] == [HOLDER]:  # an opening, which schedules do not see

@@ -8,12 +8,15 @@ from typing import Any, Final
 import orjson
 
 from treehub_level import _core, blocking
-from treehub_level.blocking import _identity
-from treehub_level.blocking import _store as engine
+from treehub_level.engine import identity as _identity
+from treehub_level.engine import log
+from treehub_level.engine import store as engine
+from treehub_level.engine.modes import Client as ClientMode
+from treehub_level.engine.modes import Server as ServerMode
 from treehub_level.errors import ModeMismatchError
-from treehub_level.modes import Client as ClientMode
-from treehub_level.modes import Server as ServerMode
-from treehub_level.replication import allowance, client, log, seed, server, session
+from treehub_level.replication import client, server, session
+from treehub_level.replication import limits as limits
+from treehub_level.replication import manual as seed
 from treehub_level.replication.messages import Keys, LogPage
 from treehub_level.replication.state import Resetting
 from treehub_level.types import Changes, Mode
@@ -25,7 +28,7 @@ Patch = tuple[Any, str, Any]
 _READ_LOG: Final = log.read_log
 _DECISION: Final = server._Exchange._decision
 _IDENTIFY: Final = _identity.identify
-_ROWS: Final = allowance.Allowance.rows
+_ROWS: Final = limits.PushLimits.rows
 _BATCH: Final = blocking.Level.batch
 
 
@@ -78,7 +81,7 @@ def _reaches(space: Any, key: bytes) -> bool:
 
 
 def _dirty_up_to_u_ffff(reader: Any, space: Any) -> bool:
-    return any(_reaches(space, key) for key, _ in _ROWS(allowance.Allowance(), reader, space))
+    return any(_reaches(space, key) for key, _ in _ROWS(limits.PushLimits(), reader, space))
 
 
 def _rows_up_to_u_ffff(self: Any, reader: Any, space: Any) -> Any:
@@ -139,8 +142,8 @@ FAILURES: Final[dict[str, list[Patch]]] = {
     "a restored server": REMOVALS["epoch"],
     "another server": REMOVALS["epoch"],
     "keys above U+FFFF": [
-        (allowance, "is_dirty", _dirty_up_to_u_ffff),
-        (allowance.Allowance, "rows", _rows_up_to_u_ffff),
+        (limits, "is_dirty", _dirty_up_to_u_ffff),
+        (limits.PushLimits, "rows", _rows_up_to_u_ffff),
     ],
     "pushed keys that forge the CID and the log": [(blocking.Level, "change", _change_of_any_key)],
     "changes that are none": [(blocking.Level, "change", _change_of_anything)],

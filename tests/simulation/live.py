@@ -59,7 +59,7 @@ class _Site:
         level = Level(self._name, backend=self.disk, mode=self._mode)
         in_order(level)
         await level.open()
-        self.up, self.level = level, level._twin
+        self.up, self.level = level, level._blocking
 
     async def stop(self) -> None:
         if self.up is not None:

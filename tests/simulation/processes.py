@@ -12,6 +12,8 @@ import orjson
 
 from treehub_level import blocking
 from treehub_level.backends.base import Backend
+from treehub_level.engine import log as log_half
+from treehub_level.engine.modes import Server as ServerMode
 from treehub_level.errors import (
     CIDMismatchError,
     ForbiddenError,
@@ -21,11 +23,9 @@ from treehub_level.errors import (
     StoreMismatchError,
     TransportError,
 )
-from treehub_level.modes import Server as ServerMode
 from treehub_level.replication import client as client_half
-from treehub_level.replication import log as log_half
 from treehub_level.replication.messages import Reply, Request
-from treehub_level.replication.session import Ahead, rebind_session, session
+from treehub_level.replication.session import Ahead, rebind_session, sync_session
 from treehub_level.replication.state import State
 from treehub_level.replication.wire import Received, reply_pieces
 from treehub_level.testing import CrashError
@@ -299,7 +299,7 @@ class Client(_Process):
     @property
     def drained(self) -> bool:
         state = self._state
-        return not (self.dirty() or state.push or state.aside or state.reset or self._is_refused)
+        return not (self.dirty() or state.push or state.withheld_push or state.reset or self._is_refused)
 
     def epoch(self) -> Hashable:
         epochs = self._state.epochs
@@ -321,7 +321,7 @@ class Client(_Process):
             self._backend.write([(self.level._store.space.own_key("push"), None)])
         self._rebinds = False
         one_way = 0.5 if self._calm else self._rng.random()
-        self._talk = session(
+        self._talk = sync_session(
             self.level._store.step,
             self.level._client("sync"),
             pull=one_way > 0.1,
@@ -386,7 +386,7 @@ class Client(_Process):
     @property
     def _is_idle(self) -> bool:
         state = self._state
-        return not (state.push or state.aside or state.own or state.reset)
+        return not (state.push or state.withheld_push or state.own_range or state.reset)
 
     def pull_by_seed_verbs(self, server: Server) -> None:
         # A client that has no history to show must be taken at its word: its server loses nothing of what it saw.

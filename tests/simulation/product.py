@@ -19,7 +19,9 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from unittest import mock
 
-from treehub_level.replication import allowance, client, log, server, session
+from treehub_level.engine import log
+from treehub_level.replication import client, server, session
+from treehub_level.replication import limits as limits
 
 from .configuration import Configuration
 from .engines import DISKS, MakeDisk, crashing_disk
@@ -41,7 +43,7 @@ def world(
         (client, "SWEEP_KEYS", configuration.sweep),
         (client, "MAX_EPOCHS", 2),
         (session, "MAX_EPOCHS", 2),
-        (allowance, "_FETCH", 2),
+        (limits, "_FETCH", 2),
         (session, "PATIENCE", 1000),  # messages are repeated at will here
         (server, "MAX_BYTES", UNIT * configuration.page_weight),
         (server, "_READ", 2),

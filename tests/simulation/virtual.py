@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest import mock
 
-from treehub_level import _worker
+from treehub_level.aio import worker as _worker
 
 #: The most seconds that a call waits for its thread.
 _LATENCY = 0.005
@@ -94,7 +94,7 @@ class _InOrder(dict[Any, None]):
 
 def in_order(level: Any) -> None:
     """Let a level call those who listen to it in the order in which they came."""
-    level._twin._store.listeners = _InOrder()
+    level._blocking._store.listeners = _InOrder()
 
 
 @contextmanager

@@ -128,7 +128,7 @@ class Transaction(Reader, Protocol):
     """
 
     @property
-    def incarnation(self) -> Hashable:
+    def connection_epoch(self) -> Hashable:
         """See above."""
 
     def write(self, batch: Batch, *, durable: bool = False) -> None:
@@ -150,10 +150,10 @@ class Backend(ABC):
 
     #: What this backend can do.
     supports: ClassVar[Supports]
-    #: See `Transaction.incarnation`: an embedded store stays the same while it is open.
-    incarnation: Hashable = None
+    #: See `Transaction.connection_epoch`: an embedded store stays the same while it is open.
+    connection_epoch: Hashable = None
     #: What the last opening found amiss, and mended, a sentence each.
-    amiss: Sequence[str] = ()
+    recovery_notes: Sequence[str] = ()
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -190,7 +190,7 @@ class Backend(ABC):
         """See `Reader.scan`."""
         snapshot = self.snapshot()
         try:
-            return _OwnMoment(snapshot, snapshot.scan(start, stop, reverse=reverse, values=values))
+            return SnapshotCursor(snapshot, snapshot.scan(start, stop, reverse=reverse, values=values))
         except BaseException:
             snapshot.close()
             raise
@@ -204,9 +204,9 @@ class Backend(ABC):
 
         An embedded store needs no more than this lock. A shared one begins a transaction here, locks the row
         of the CID first, commits what ``write`` was given at the end, and rolls back when the block raises. The engine
-        begins anew when that raises an ``UnavailableError`` which says that the transaction was ``undone``.
+        begins anew when that raises an ``UnavailableError`` which says that the transaction was ``retryable``.
         """
-        return _Alone(self)
+        return ExclusiveAccess(self)
 
     def listen(self, heard: Callable[[], None]) -> None:  # noqa: B027  # embedded stores hear of themselves
         """Call ``heard`` soon after each commit of another process, from any thread, until ``close()``.
@@ -224,7 +224,7 @@ class Backend(ABC):
         return False
 
     @contextmanager
-    def looked_at(self) -> Iterator[Backend]:
+    def open_read_only(self) -> Iterator[Backend]:
         """Open the store for a block that reads only, so that nothing on disk changes. Called while closed.
 
         Yields:
@@ -248,7 +248,7 @@ class Backend(ABC):
         """Ask the engine to drop what was overwritten. Nothing to do by default."""
 
 
-class _OwnMoment(Cursor):
+class SnapshotCursor(Cursor):
     """A cursor that closes its snapshot with itself."""
 
     def __init__(self, snapshot: Snapshot, cursor: Cursor) -> None:
@@ -266,7 +266,7 @@ class _OwnMoment(Cursor):
         self._snapshot.close()
 
 
-class _Alone:
+class ExclusiveAccess:
     """An embedded store with every other writer kept out. Leaner than a generator: each write passes here."""
 
     __slots__ = ("_backend",)

@@ -1,7 +1,7 @@
 """A store in memory: sorted, atomic, with snapshots. For tests, for caches, for a client that needs no disk.
 
 A write is a dict update; new keys are sorted in only when a walk next needs them, so a bulk load is one sort.
-Every snapshot and cursor looks at a `_Moment`, in which each write records what it is about to overwrite. So a
+Every snapshot and cursor looks at a `Version`, in which each write records what it is about to overwrite. So a
 moment costs as much as was written since it was made, and nothing is ever copied whole.
 """
 
@@ -31,7 +31,7 @@ class MemoryBackend(Backend):
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
-        self._data = _Data()
+        self._data = VersionedData()
         self._is_open = False
 
     def open(self) -> None:
@@ -64,13 +64,15 @@ class MemoryBackend(Backend):
             self._check_open()
             return [*map(self._data.values.get, keys)]
 
-    def scan(self, start: bytes | None, stop: bytes | None, *, reverse: bool = False, values: bool = True) -> _Cursor:
+    def scan(
+        self, start: bytes | None, stop: bytes | None, *, reverse: bool = False, values: bool = True
+    ) -> MemoryCursor:
         """See `Reader.scan`."""
-        return _Cursor(self._data, self._moment(), start, stop, reverse)
+        return MemoryCursor(self._data, self._version(), start, stop, reverse)
 
-    def snapshot(self) -> _Snapshot:
+    def snapshot(self) -> MemorySnapshot:
         """Hold this moment for reading."""
-        return _Snapshot(self._data, self._moment())
+        return MemorySnapshot(self._data, self._version())
 
     def write(self, batch: Batch, *, durable: bool = False) -> None:
         """See `Transaction.write`. There is no disk to be durable on."""
@@ -83,17 +85,17 @@ class MemoryBackend(Backend):
         """See `Backend.writes_at_once`: unless a thread is walking, or sorting keys in."""
         return not self._data.lock.locked()
 
-    def _moment(self) -> _Moment:
+    def _version(self) -> Version:
         with self._data.lock:
             self._check_open()
-            return self._data.moment()
+            return self._data.version()
 
     def _check_open(self) -> None:
         if not self._is_open:
             raise NotOpenError(f"the memory store {self.name!r} is not open")
 
 
-class _Order:
+class KeyOrder:
     """Keys in order. New ones wait in a set until the keys are next walked over."""
 
     def __init__(self) -> None:
@@ -120,21 +122,21 @@ class _Order:
         return keys
 
 
-class _Data:
+class VersionedData:
     """What the store holds now, and the moments that still need what it held before. Used with ``lock`` held."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.values: dict[bytes, bytes] = {}
-        self.order = _Order()
+        self.order = KeyOrder()
         # Weak, so that recording for a moment ends with the last cursor or snapshot that looks at it.
-        self._moments: weakref.WeakSet[_Moment] = weakref.WeakSet()
+        self._versions: weakref.WeakSet[Version] = weakref.WeakSet()
 
-    def moment(self) -> _Moment:
+    def version(self) -> Version:
         """Begin to record what is overwritten from now on."""
-        moment = _Moment(self)
-        self._moments.add(moment)
-        return moment
+        version = Version(self)
+        self._versions.add(version)
+        return version
 
     def write(self, changes: dict[bytes, bytes | None]) -> None:
         """Store every value, and drop every key whose value is ``None``."""
@@ -142,8 +144,8 @@ class _Data:
         puts = {key: value for key, value in changes.items() if value is not None}
         created = [key for key in puts if key not in values]
         deleted = [key for key in changes.keys() - puts.keys() if key in values] if len(puts) < len(changes) else []
-        for moment in self._moments:
-            moment.record(changes, created, deleted)
+        for version in self._versions:
+            version.record(changes, created, deleted)
         for key in deleted:
             del values[key]
             self.order.remove(key)
@@ -151,18 +153,18 @@ class _Data:
         values.update(puts)
 
 
-class _Moment:
+class Version:
     """The store as it was when this was made: what was overwritten since, laid over what is there now.
 
     Used with the lock of the data held.
     """
 
-    def __init__(self, data: _Data) -> None:
+    def __init__(self, data: VersionedData) -> None:
         self._data = data
         #: What every key that was written since held then; ``None`` if it was not there.
         self._past: dict[bytes, bytes | None] = {}
         #: The keys that were there then and are not now.
-        self._gone = _Order()
+        self._gone = KeyOrder()
 
     def record(self, changes: Iterable[bytes], created: Iterable[bytes], deleted: Iterable[bytes]) -> None:
         """Keep the values of the keys that are about to change, be created, be deleted."""
@@ -192,30 +194,32 @@ class _Moment:
         return [(key, value) for key in keys if (value := get(key)) is not None]
 
 
-class _Cursor:
+class MemoryCursor:
     """See `base.Cursor`."""
 
-    def __init__(self, data: _Data, moment: _Moment, start: bytes | None, stop: bytes | None, reverse: bool) -> None:
+    def __init__(
+        self, data: VersionedData, version: Version, start: bytes | None, stop: bytes | None, reverse: bool
+    ) -> None:
         self._data = data
-        self._moment: _Moment | None = moment
+        self._version: Version | None = version
         self._start = start
         self._stop = stop
         self._reverse = reverse
 
     def fetch(self, limit: int) -> list[Row]:
-        moment = self._moment
+        version = self._version
         with self._data.lock:
-            return moment.rows(self._advance(moment, limit)) if moment else []
+            return version.rows(self._advance(version, limit)) if version else []
 
     def fetch_keys(self, limit: int) -> list[bytes]:
-        moment = self._moment
+        version = self._version
         with self._data.lock:
-            return self._advance(moment, limit) if moment else []
+            return self._advance(version, limit) if version else []
 
-    def _advance(self, moment: _Moment, limit: int) -> list[bytes]:
-        keys = [*islice(moment.walk(self._start, self._stop, self._reverse), limit)]
+    def _advance(self, version: Version, limit: int) -> list[bytes]:
+        keys = [*islice(version.walk(self._start, self._stop, self._reverse), limit)]
         if len(keys) < limit:
-            self._moment = None
+            self._version = None
         elif keys and self._reverse:
             self._stop = keys[-1]
         elif keys:
@@ -223,32 +227,34 @@ class _Cursor:
         return keys
 
     def close(self) -> None:
-        self._moment = None
+        self._version = None
 
 
-class _Snapshot:
+class MemorySnapshot:
     """See `base.Snapshot`."""
 
-    def __init__(self, data: _Data, moment: _Moment) -> None:
+    def __init__(self, data: VersionedData, version: Version) -> None:
         self._data = data
-        self._held: _Moment | None = moment
+        self._held: Version | None = version
 
     @property
-    def _moment(self) -> _Moment:
+    def _version(self) -> Version:
         if self._held is None:
             raise NotOpenError("the snapshot is closed")
         return self._held
 
     def get(self, key: bytes) -> bytes | None:
         with self._data.lock:
-            return self._moment.get(key)
+            return self._version.get(key)
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         with self._data.lock:
-            return [*map(self._moment.get, keys)]
+            return [*map(self._version.get, keys)]
 
-    def scan(self, start: bytes | None, stop: bytes | None, *, reverse: bool = False, values: bool = True) -> _Cursor:
-        return _Cursor(self._data, self._moment, start, stop, reverse)
+    def scan(
+        self, start: bytes | None, stop: bytes | None, *, reverse: bool = False, values: bool = True
+    ) -> MemoryCursor:
+        return MemoryCursor(self._data, self._version, start, stop, reverse)
 
     def close(self) -> None:
         self._held = None

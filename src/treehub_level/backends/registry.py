@@ -23,9 +23,9 @@ GROUP: Final = "treehub_level.backends"
 
 #: Ours, as (module, class), the best first: which of them can be imported depends on what is installed.
 _BUILT_IN: Final = {
-    "leveldb": [(".leveldb", "LevelDBBackend"), (".plyvel", "PlyvelBackend")],
+    "leveldb": [(".leveldb.native", "LevelDBBackend"), (".leveldb.plyvel", "PlyvelBackend")],
     "memory": [(".memory", "MemoryBackend")],
-    "plyvel": [(".plyvel", "PlyvelBackend")],
+    "plyvel": [(".leveldb.plyvel", "PlyvelBackend")],
     "postgres": [(".postgres", "PostgresBackend")],
     "sqlite": [(".sqlite", "SQLiteBackend")],
 }

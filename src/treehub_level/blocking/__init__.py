@@ -3,13 +3,13 @@
 It is the engine too: the asyncio façade forwards to it.
 """
 
-from ._adopting import stored_mode, upgrade
-from ._copying import copy
-from ._reading import Snapshot
-from ._repairing import Repair, repair
-from ._verifying import Verification, verify
-from ._writing import WriteBatch
+from ..maintenance.convert import stored_mode, upgrade
+from ..maintenance.copy import copy
+from ..maintenance.repair import Repair, repair
+from ..maintenance.verify import Verification, verify
 from .level import Level, Sublevel
+from .reads import Snapshot
+from .writes import WriteBatch
 
 __all__ = [
     "Level",

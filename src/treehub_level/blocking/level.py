@@ -9,24 +9,24 @@ from typing import Any, ClassVar
 from .. import _core
 from ..backends.base import Backend
 from ..backends.registry import create
-from ..codecs import Codec
+from ..engine.codec import Codec
+from ..engine.identity import FORMAT
+from ..engine.store import CurrentReader, Store
 from ..errors import ModeError
+from ..maintenance.convert import adopt
 from ..types import JSON, MISSING, Mode
-from ._adopting import adopt
-from ._identity import FORMAT
-from ._live import LiveSession
-from ._reading import ReadVerbs, Snapshot
-from ._serving import ServerVerbs
-from ._store import Present, Store
-from ._syncing import ClientVerbs, Exchanger
-from ._writing import WriteVerbs, check_durable
+from .client import ClientVerbs, Exchanger
+from .live import LiveSession
+from .reads import ReadVerbs, Snapshot
+from .server import ServerVerbs
+from .writes import WriteVerbs, check_durable
 
 
-class _Live(ReadVerbs, WriteVerbs):
+class ReadWriteVerbs(ReadVerbs, WriteVerbs):
     """Reads and writes of the present, of a level or one of its sublevels."""
 
-    def _view(self) -> Present:
-        return self._store.present
+    def _view(self) -> CurrentReader:
+        return self._store.current_reader
 
     def snapshot(self) -> Snapshot:
         """Hold this moment for reading. Close it, or use it in a ``with`` block.
@@ -52,7 +52,7 @@ class _Live(ReadVerbs, WriteVerbs):
         return Sublevel(self._store, self._codec.inside(name, separator), self._durable)
 
 
-class Sublevel(_Live):
+class Sublevel(ReadWriteVerbs):
     """A namespace within a level. Made by `Level.sublevel`; open and closed with its level."""
 
     def __init__(self, store: Store, codec: Codec, durable: bool) -> None:
@@ -61,7 +61,7 @@ class Sublevel(_Live):
         self._durable = durable
 
 
-class Level(_Live, ServerVerbs, ClientVerbs):
+class Level(ReadWriteVerbs, ServerVerbs, ClientVerbs):
     """An ordered key-value store that synchronises. See ``treehub_level.Level`` for the asyncio twin.
 
     Args:
@@ -219,7 +219,7 @@ class Level(_Live, ServerVerbs, ClientVerbs):
         """
         mode, backend = self._store.mode, self._store.backend
         normal = self.mode is Mode.NORMAL
-        with self._store.gate:
+        with self._store.guard:
             return {
                 "name": backend.name,
                 "backend": type(backend).__name__,
@@ -237,7 +237,7 @@ class Level(_Live, ServerVerbs, ClientVerbs):
         Raises:
             NotOpenError: The level is not open.
         """
-        with self._store.gate:
+        with self._store.guard:
             self._store.backend.compact()
 
     def live(self, server: Exchanger, *, interval: float = 10.0, on_reset: str = "reset") -> LiveSession:

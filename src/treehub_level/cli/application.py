@@ -13,13 +13,14 @@ from typer.core import TyperGroup
 
 from .. import BackendNotFoundError, LevelError, __version__, _core
 from ..backends import create
-from . import copying, maintenance, records, replication, serving, transfer
+from . import copying, maintenance, records, replication, transfer
+from . import serve as serving
 from .errors import CommandError
 from .options import JSON_WANTED
 from .output import print_error, print_line
 
 
-class _Door(TyperGroup):
+class ErrorHandlingGroup(TyperGroup):
     """Runs a command; what goes wrong becomes one line on stderr and an exit code, never a traceback.
 
     0 done, also if whoever read stdout went away; 1 an error; 2 a usage error (typer's own); 130 interrupted.
@@ -47,7 +48,7 @@ class _Door(TyperGroup):
 
 app = typer.Typer(
     name="treehub-level",
-    cls=_Door,
+    cls=ErrorHandlingGroup,
     help="An ordered key-value store that keeps working offline and synchronises.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

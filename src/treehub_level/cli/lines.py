@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, NamedTuple, NoReturn
 import orjson
 
 from .. import _core
-from ..codecs import LONG_NUMBER
+from ..engine.codec import LONG_NUMBER
 from .errors import CommandError
 
 #: The longest line that is read, so that a file without line ends cannot fill the memory.
@@ -32,7 +32,7 @@ class BadLineError(CommandError):
         super().__init__(f"{source}, line {line}: {reason}", code=code)
 
 
-class Record(NamedTuple):
+class InputRecord(NamedTuple):
     """A line that was read.
 
     Attributes:
@@ -66,7 +66,7 @@ def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
 
 
-def read_records(stream: BinaryIO, source: str, key_field: str | None) -> Iterator[Record]:
+def read_records(stream: BinaryIO, source: str, key_field: str | None) -> Iterator[InputRecord]:
     """Read records line by line. Blank lines are skipped.
 
     Args:
@@ -96,7 +96,7 @@ def read_records(stream: BinaryIO, source: str, key_field: str | None) -> Iterat
                 pair = _pair(document) if key_field is None else (_key_in(document, key_field), document)
             except ValueError as error:
                 raise BadLineError(source, number, str(error)) from error
-        yield Record(number, len(text), *pair)
+        yield InputRecord(number, len(text), *pair)
 
 
 def _pair(document: object) -> tuple[str, Any]:
@@ -123,9 +123,9 @@ def _key_in(document: object, field: str) -> str:
     return key
 
 
-def batched(records: Iterable[Record], size: int) -> Iterator[list[Record]]:
+def batched(records: Iterable[InputRecord], size: int) -> Iterator[list[InputRecord]]:
     """Group records, at most ``size`` and about `BATCH_BYTES` together."""
-    batch: list[Record] = []
+    batch: list[InputRecord] = []
     weight = 0
     for record in records:
         batch.append(record)

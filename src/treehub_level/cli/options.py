@@ -56,7 +56,7 @@ Reverse = Annotated[bool, typer.Option("--reverse", help="From the last key down
 Limit = Annotated[int | None, typer.Option("--limit", min=0, help="At most so many.", rich_help_panel=_RANGE)]
 
 
-class Bounds(TypedDict):
+class RangeOptions(TypedDict):
     """The bounds of a key range, as ``Level.scan`` and ``Level.count`` take them."""
 
     gt: str | None
@@ -66,7 +66,7 @@ class Bounds(TypedDict):
     prefix: str | None
 
 
-def bounds(gt: str | None, gte: str | None, lt: str | None, lte: str | None, prefix: str | None) -> Bounds:
+def bounds(gt: str | None, gte: str | None, lt: str | None, lte: str | None, prefix: str | None) -> RangeOptions:
     """The bounds of a key range.
 
     Raises:

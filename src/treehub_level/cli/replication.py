@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from ..blocking import Level
-from ..blocking._syncing import Exchanger
+from ..blocking.client import Exchanger
 from ..types import Change, Conflict, Mode, SyncReport
 from .errors import CommandError
 from .options import Backend, Dir, JSONOutput, Limit, MetadataPrefix

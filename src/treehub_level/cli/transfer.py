@@ -15,7 +15,7 @@ from ..blocking import Level, WriteBatch
 from ..errors import InvalidKeyError, InvalidValueError, LevelError
 from ..types import Mode
 from .errors import CommandError
-from .lines import BadLineError, Record, batched, read_records, write_record
+from .lines import BadLineError, InputRecord, batched, read_records, write_record
 from .options import (
     Backend,
     Dir,
@@ -89,7 +89,7 @@ def load(
 class _Loader:
     """Writes batches of records, each atomically, and knows how many are stored."""
 
-    def __init__(self, level: Level, source: str, read: Callable[[], Iterator[list[Record]]]) -> None:
+    def __init__(self, level: Level, source: str, read: Callable[[], Iterator[list[InputRecord]]]) -> None:
         self._level = level
         self._source = source
         self._read = read
@@ -117,7 +117,7 @@ class _Loader:
             stored += sum(record.size for record in records)
             advance(stored)
 
-    def _encode(self, records: list[Record]) -> WriteBatch:
+    def _encode(self, records: list[InputRecord]) -> WriteBatch:
         batch = self._level.write_batch()
         for record in records:
             try:

@@ -11,17 +11,17 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
-from .hub import Hub
-from .tokens import Tokens
+from .server.hub import Hub
+from .server.tokens import Tokens
 
 if TYPE_CHECKING:
-    from .app import create_app
-    from .remote import RemoteServer
+    from .client.remote import RemoteServer
+    from .server.app import create_app
 
 __all__ = ["Hub", "RemoteServer", "Tokens", "create_app"]
 
 #: Names that need a library beyond those of the package: where they live, and the extra that installs it.
-_EXTRAS: Final = {"RemoteServer": (".remote", "http"), "create_app": (".app", "server")}
+_EXTRAS: Final = {"RemoteServer": (".client.remote", "http"), "create_app": (".server.app", "server")}
 
 
 def __getattr__(name: str) -> Any:

@@ -15,14 +15,14 @@ from typing import Any
 
 from .. import _core
 from ..backends.base import Entry, Reader, Transaction
+from ..engine.modes import Client, Epoch, Plan, Step
 from ..errors import CorruptionError, ProtocolError, StoreMismatchError
-from ..modes import Client, Epoch, Plan, Step
 from ..types import Conflict
-from .allowance import Allowance, is_dirty
 from .fields import MAX_CHANGES, Ack
-from .journal import Lost, journal_entries, parse_conflict
-from .messages import MAX_BYTES, MAX_EPOCHS, Answer, Forked, Keys, PulledPage, Request, Reset
-from .seed import same_record
+from .journal import LostChange, journal_entries, parse_conflict
+from .limits import PushLimits, is_dirty
+from .manual import same_record
+from .messages import MAX_BYTES, MAX_EPOCHS, Forked, Keys, ParsedReply, PulledPage, Request, Reset
 from .state import Push, Resetting, State
 
 #: Changes, or keys, that are asked for at once.
@@ -65,12 +65,12 @@ class Outcome:
     caught_up: bool = False
 
 
-def request_step(mode: Client, allowance: Allowance, *, push: bool, withdraw: bool = False) -> Step[Outgoing]:
+def request_step(mode: Client, limits: PushLimits, *, push: bool, withdraw: bool = False) -> Step[Outgoing]:
     """Make a request: the frozen push as it was frozen, everything else as it is now.
 
     Args:
         mode: The client.
-        allowance: What may be frozen. If nothing may be pushed, the frozen push is set aside. It is taken back, as soon
+        limits: What may be frozen. If nothing may be pushed, the frozen push is set aside. It is taken back, as soon
             as that is allowed, and never sent again: the server may have changed its keys since.
         push: Whether to freeze dirty changes if no push is undecided, no own range open and no reset under way. A push
             that is frozen already is sent in any case: the server may have taken it.
@@ -80,21 +80,21 @@ def request_step(mode: Client, allowance: Allowance, *, push: bool, withdraw: bo
 
     def step(transaction: Transaction, cid: int) -> Plan[Outgoing]:
         before = state = State.read(transaction, space)
-        dirty = allowance.is_used(transaction, space)
-        forbidden = allowance.refusal is not None
+        dirty = limits.is_used(transaction, space)
+        forbidden = limits.refusal is not None
         if forbidden and state.push is not None:
-            state = replace(state, push=None, aside=state.push)
+            state = replace(state, push=None, withheld_push=state.push)
         if push and dirty and _may_freeze(state):
-            changes = _freeze(transaction, space, allowance)
+            changes = _freeze(transaction, space, limits)
             state = replace(state, seq=state.seq + 1, push=Push(state.seq + 1, uuid.uuid4().hex, changes))
-        aside = None if forbidden or state.reset is not None else state.aside
-        undecided = state.push or aside
-        taken_back = undecided is not None and (withdraw or undecided is aside)
+        withheld_push = None if forbidden or state.reset is not None else state.withheld_push
+        undecided = state.push or withheld_push
+        taken_back = undecided is not None and (withdraw or undecided is withheld_push)
         request = Request(
             server=state.server,
             client=state.id,
             cid=cid,
-            hi=max(state.hi, cid),  # one that came here by the seed's verbs has no record of it
+            max_head=max(state.max_head, cid),  # one that came here by the seed's verbs has no record of it
             epochs=list(state.epochs[-MAX_EPOCHS:]),
             seq=undecided.seq if undecided else state.seq,
             nonce=undecided.nonce if undecided else uuid.uuid4().hex,
@@ -116,15 +116,15 @@ def _keys_after(state: State) -> str | None:
 
 def _may_freeze(state: State) -> bool:
     """Whether a new push may begin: the last one is decided and has come back, and no reset is under way."""
-    return state.push is None and state.aside is None and state.own is None and state.reset is None
+    return state.push is None and state.withheld_push is None and state.own_range is None and state.reset is None
 
 
-def _freeze(reader: Reader, space: _core.KeySpace, allowance: Allowance) -> list[Any]:
+def _freeze(reader: Reader, space: _core.KeySpace, limits: PushLimits) -> list[Any]:
     """The first dirty changes, as many as a push may hold."""
     encoder = _core.Encoder(space)
     changes: list[Any] = []
     size = 0
-    with closing(allowance.rows(reader, space)) as rows:
+    with closing(limits.rows(reader, space)) as rows:
         for stored_key, record in islice(rows, PUSH_CHANGES):
             try:
                 change = _core.decode_changes([record])[0]
@@ -132,13 +132,13 @@ def _freeze(reader: Reader, space: _core.KeySpace, allowance: Allowance) -> list
             except (ValueError, ProtocolError) as error:
                 raise CorruptionError(f"the dirty change under {stored_key!r} cannot be sent: {error}") from error
             size += len(key) + len(value or b"")
-            if changes and size > allowance.size:
+            if changes and size > limits.size:
                 break
             changes.append(change)
     return changes
 
 
-def answers(request: Request, reply: Answer) -> bool:
+def answers(request: Request, reply: ParsedReply) -> bool:
     """Whether this is a reply to that request: messages may come late, or twice.
 
     Raises:
@@ -152,7 +152,7 @@ def answers(request: Request, reply: Answer) -> bool:
     return True
 
 
-def _fault(request: Request, reply: Answer) -> str | None:
+def _fault(request: Request, reply: ParsedReply) -> str | None:
     if isinstance(reply, Forked):
         return None if request.keys else "it finds fault with a push, and none was sent"
     if isinstance(reply, Keys):
@@ -165,13 +165,13 @@ def _fault(request: Request, reply: Answer) -> str | None:
     if not sent.issuperset(reply.rejected) or (reply.ack is not None and not sent):
         return "it decides on changes that were not sent"
     if isinstance(reply, Reset):
-        return "a client at CID 0 in a reset cannot be reset again" if request.reset and not request.hi else None
+        return "a client at CID 0 in a reset cannot be reset again" if request.reset and not request.max_head else None
     if request.keys_after is not None or len(reply.entries) > request.limit:
         return "it brings changes that were not asked for"
     return "it neither decides on the push nor refuses it" if sent and not reply.more and reply.ack is None else None
 
 
-def receive_step(mode: Client, request: Request, reply: Answer) -> Step[Outcome | None]:
+def receive_step(mode: Client, request: Request, reply: ParsedReply) -> Step[Outcome | None]:
     """Take a reply that `answers` the request.
 
     The result is ``None``, and nothing is written, if the client has moved on since.
@@ -187,7 +187,7 @@ def receive_step(mode: Client, request: Request, reply: Answer) -> Step[Outcome 
                 f"this client has synchronised with the server {state.server}, and {reply.server} has answered: "
                 "call rebind() if it shall follow that one from now on"
             )
-        undecided = state.push or (state.aside if request.withdraw else None)
+        undecided = state.push or (state.withheld_push if request.withdraw else None)
         now = cid, undecided.nonce if undecided else None, state.reset is not None, _keys_after(state)
         then = request.cid, request.nonce if request.keys else None, request.reset, request.keys_after
         if now != then:
@@ -229,7 +229,7 @@ class _Receipt:
         self._state = state
         self._cid = cid
         self._batch: list[Entry] = []
-        self._lost: list[Lost] = []
+        self._lost: list[LostChange] = []
         self._durable = False
         self._outcome = Outcome()
 
@@ -250,18 +250,18 @@ class _Receipt:
         else:
             self._take_ack(page.ack, page.rejected, ())
             self._batch += page.entries
-            own = 0 if self._state.own is None else sum(map(self._is_own, page.cids))
-            self._outcome.pulled = len(page.entries) - own
+            own_range = 0 if self._state.own_range is None else sum(map(self._is_own, page.cids))
+            self._outcome.pulled = len(page.entries) - own_range
         self._cid = page.cid
         self._outcome.caught_up = not page.more
         state = self._state
-        passed = state.own is not None and (page.cid >= state.own.after or not page.more)
+        passed = state.own_range is not None and (page.cid >= state.own_range.after or not page.more)
         self._state = replace(
             state,
             epochs=_recent(state.epochs, page.cid),
             push=None,
-            aside=None if self._request.withdraw else state.aside,
-            own=None if passed else state.own,
+            withheld_push=None if self._request.withdraw else state.withheld_push,
+            own_range=None if passed else state.own_range,
             reset=state.reset if page.more or state.reset is None else state.reset._replace(phase="B"),
         )
 
@@ -269,7 +269,7 @@ class _Receipt:
         """Remember which history this comes from, and up to where it was read."""
         state = self._state
         news = [epoch for epoch in reply.epochs if epoch not in state.epochs]
-        self._state = replace(state, hi=max(state.hi, reply.head), epochs=(*state.epochs, *news))
+        self._state = replace(state, max_head=max(state.max_head, reply.head), epochs=(*state.epochs, *news))
 
     def _take_ack(self, ack: Ack | None, rejected: Sequence[str], pulled: Sequence[Entry]) -> dict[bytes, bytes]:
         """Clean what the server took, unless it was rewritten since it was frozen.
@@ -291,40 +291,44 @@ class _Receipt:
                 self._clean(dirty, key)
         self._outcome.pushed = ack.after - ack.before
         if self._outcome.pushed:
-            self._state = replace(self._state, own=ack)
+            self._state = replace(self._state, own_range=ack)
         return dirty
 
     def _apply_beside(self, dirty: dict[bytes, bytes], page: PulledPage) -> None:
         """Write a page where some keys may be dirty: the server wins, but over what it does not know of."""
-        reset, aside = self._state.reset, self._set_aside()
+        reset, withheld_push = self._state.reset, self._set_aside()
         for cid, entry in zip(page.cids, page.entries, strict=True):
             key, value = entry
-            own = self._is_own(cid)
+            own_range = self._is_own(cid)
             record = dirty.get(key)
             if record is not None:
-                if own or (reset is not None and cid <= reset.common):
+                if own_range or (reset is not None and cid <= reset.common):
                     continue
                 remote = _core.join_record(key, value)
                 if not same_record(record, remote):
-                    if key in aside and same_record(aside[key], remote):
+                    if key in withheld_push and same_record(withheld_push[key], remote):
                         continue
-                    self._lost.append(Lost(key, record, remote, cid))
+                    self._lost.append(LostChange(key, record, remote, cid))
                 self._clean(dirty, key)
             self._batch.append(entry)
-            self._outcome.pulled += not own
+            self._outcome.pulled += not own_range
 
     def _set_aside(self) -> dict[bytes, bytes]:
         """The records of the push set aside. What is pulled and says the same may be the client's own.
 
         Either way the dirty change was made over just that, and does not lose to it.
         """
-        changes = () if self._state.aside is None else self._state.aside.changes
+        changes = () if self._state.withheld_push is None else self._state.withheld_push.changes
         return {key: _core.join_record(key, value) for key, value in _core.Encoder(self._space).changes(changes)}
 
     def _is_own(self, cid: int) -> bool:
         """Whether this change is one of the client's own last push, come back."""
-        own = self._state.own
-        return own is not None and own.before < cid <= own.after and _epoch_of(self._state.epochs, cid) == own.epoch
+        own_range = self._state.own_range
+        return (
+            own_range is not None
+            and own_range.before < cid <= own_range.after
+            and _epoch_of(self._state.epochs, cid) == own_range.epoch
+        )
 
     def _clean(self, dirty: dict[bytes, bytes], key: bytes) -> None:
         del dirty[key]
@@ -334,9 +338,9 @@ class _Receipt:
         self._take_ack(reply.ack, reply.rejected, ())
         common = reply.common if self._state.reset is None else min(reply.common, self._state.reset.common)
         self._cid = 0
-        aside = self._state.aside if reply.ack is None else None
+        withheld_push = self._state.withheld_push if reply.ack is None else None
         reset = Resetting(common, "A", "")
-        self._state = replace(self._state, hi=0, epochs=(), push=None, aside=aside, reset=reset)
+        self._state = replace(self._state, max_head=0, epochs=(), push=None, withheld_push=withheld_push, reset=reset)
 
     def keys(self, reply: Keys) -> None:
         """Delete the clean keys here that the server has no longer, up to the last one it names."""
@@ -356,7 +360,7 @@ class _Receipt:
             reached = key
             if key not in live and self._transaction.get(space.dirty_key(key)) is None:
                 value = self._transaction.get(key)
-                self._lost.append(Lost(key, _core.join_record(key, value), None, self._cid))
+                self._lost.append(LostChange(key, _core.join_record(key, value), None, self._cid))
                 self._batch.append((key, None))
                 size += len(value or b"")
         if whole and reply.end:
@@ -368,7 +372,7 @@ class _Receipt:
 
     def forked(self) -> None:
         self._durable = True
-        self._state = replace(self._state, id=uuid.uuid4().hex, seq=0, push=None, aside=None)
+        self._state = replace(self._state, id=uuid.uuid4().hex, seq=0, push=None, withheld_push=None)
 
 
 def _is_as_sent(record: bytes, key: bytes, value: bytes | None) -> bool:

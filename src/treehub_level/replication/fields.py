@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from .. import _core
+from ..engine.modes import Epoch
 from ..errors import ProtocolError
-from ..modes import Epoch
 
 #: The version of the protocol that is spoken here.
 PROTOCOL: Final = 1

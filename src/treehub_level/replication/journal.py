@@ -14,15 +14,15 @@ import orjson
 
 from .. import _core
 from ..backends.base import Entry, Reader, Transaction
+from ..engine.modes import Client, Plan, Step
 from ..errors import CorruptionError, StateError
-from ..modes import Client, Plan, Step
 from ..types import Change, Conflict
 
 #: Records that are read at a time.
 _FETCH = 1000
 
 
-class Lost(NamedTuple):
+class LostChange(NamedTuple):
     """A local change that is losing now.
 
     Attributes:
@@ -47,7 +47,7 @@ class Lost(NamedTuple):
         )
 
 
-def journal_entries(reader: Reader, space: _core.KeySpace, lost: Sequence[Lost]) -> list[Entry]:
+def journal_entries(reader: Reader, space: _core.KeySpace, lost: Sequence[LostChange]) -> list[Entry]:
     """What to write so that the journal holds these too, numbered on from its last record."""
     if not lost:
         return []

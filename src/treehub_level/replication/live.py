@@ -1,203 +1,52 @@
-"""What a live session does next: a state machine without I/O, threads or clock.
-
-Whoever drives it asks `Pace.next` what to do, does it, and reports what came of it. Times are seconds of any clock that
-never goes back, and are handed in.
-"""
+"""What the live sessions of both façades share: their options, and the errors that end a wait."""
 
 from __future__ import annotations
 
-import enum
-import random
+import inspect
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Final
 
-from ..errors import ForbiddenError, LevelError, NotOpenError, SyncError, TransportError
+from ..errors import LevelError, StateError, TransportError
+from .schedule import LiveSchedule
 
-State = Literal["offline", "connecting", "idle", "busy", "needs_auth", "stopped"]
-
-#: The longest pause between two tries, in seconds, unless the server asks for more.
-MAX_BACKOFF = 60.0
-_FIRST_BACKOFF = 0.5
+#: Seconds that a server is asked to keep a question for news waiting: less than proxies let a connection rest.
+WAIT: Final = 25.0
 
 
-def backoff(failures: int, retry_after: float | None, rng: Callable[[], float]) -> float:
-    """Seconds to wait after so many failures in a row: exponential, with full jitter, so that clients spread out.
-
-    Source: Marc Brooker, "Exponential Backoff And Jitter" (AWS Architecture Blog, 2015).
-
-    Args:
-        failures: How many there were, at least one.
-        retry_after: What the server asked for, to which the jitter is added.
-        rng: Draws a number from 0 to 1.
-    """
-    ceiling = min(MAX_BACKOFF, _FIRST_BACKOFF * 2.0 ** min(failures - 1, 16))
-    return (retry_after or 0) + ceiling * rng()
-
-
-class Task(enum.Enum):
-    """What to do next."""
-
-    #: Pull and push until both sides are drained. Then `Pace.synced`, or `Pace.failed`.
-    SYNC = "sync"
-    #: Ask the server for news, and let it keep the question waiting. Then `Pace.polled`, or `Pace.failed`.
-    POLL = "poll"
-    #: Nothing before the time of `Pace.due`, or before something happens.
-    REST = "rest"
-    #: Leave: the session is over.
-    END = "end"
-
-
-class News(enum.Enum):
-    """What came of a question for news."""
-
-    #: Nothing.
-    NONE = "none"
-    #: Something that was taken, or that the client knows already.
-    TAKEN = "taken"
-    #: Something that only a synchronisation can settle.
-    MORE = "more"
-
-
-class Pace:
-    """Decides when a live session synchronises, when it asks for news, and how long it rests after a failure.
-
-    It pulls before it trusts anything: after each failure, pause or start the first thing is a whole synchronisation.
-
-    Args:
-        interval: Seconds between two looks at a server that cannot keep a question waiting.
-        can_wait: Whether this one can.
-        rng: Draws a number from 0 to 1, for jitter.
-
-    Attributes:
-        state: What the session is doing.
-        last_error: What went wrong last; ``None`` once all is well again.
-        due: When to look again if nothing happens before; ``None`` for never.
-        is_over: Whether the session has ended, for good.
-    """
-
-    def __init__(self, *, interval: float, can_wait: bool, rng: Callable[[], float] = random.random) -> None:
-        self._interval = interval
-        self._can_wait = can_wait
-        self._rng = rng
-        self._failures = 0
-        self._hasty = 0
-        self._connected = False
-        self._wanted = True
-        self._asked = 0
-        self._serving = 0
-        self._served = 0
-        self.state: State = "connecting"
-        self.last_error: Exception | None = None
-        self.due: float | None = None
-        self.is_over = False
-
-    def next(self, now: float) -> Task:
-        """What to do now. `due` is of use after ``REST``."""
-        if self.is_over:
-            return Task.END
-        if self.state in ("stopped", "needs_auth"):
-            self.due = None
-            return Task.REST
-        if self.due is not None and now < self.due and (self.state == "offline" or not self._wanted):
-            return Task.REST
-        self.due = None
-        if self._wanted or not self._connected or not self._can_wait:
-            self._wanted = False
-            self._serving = self._asked
-            self.state = "busy" if self._connected else "connecting"
-            return Task.SYNC
-        return Task.POLL
-
-    # ------------------------------------------------------------------------------------- what came of it
-
-    def replied(self) -> None:
-        """The server has replied, and the synchronisation goes on."""
-        if self.state == "connecting":
-            self.state = "busy"
-
-    def synced(self, now: float, error: TransportError | ForbiddenError | None = None) -> None:
-        """Both sides are drained, but for what ``error`` says cannot be sent."""
-        if self.state in ("stopped", "needs_auth"):
-            return
-        self.state = "idle"
-        self.last_error = error
-        self._failures = 0
-        self._connected = True
-        self._served = self._serving
-        if not self._can_wait:
-            self.due = now + self._interval
-
-    def polled(self, news: News, now: float, *, elapsed: float, wait: float) -> None:
-        """The server has answered the question for news.
-
-        Args:
-            news: What it has brought.
-            now: The time.
-            elapsed: Seconds that the answer took.
-            wait: Seconds that it might have taken.
-        """
-        self._wanted = self._wanted or news is News.MORE
-        if news is News.NONE and elapsed < wait / 2:
-            # It has nothing to say, and does not wait, or is about to close: asking at once would be a busy loop.
-            self._hasty += 1
-            self.due = now + min(self._interval, backoff(self._hasty, None, lambda: 1.0))
-        else:
-            self._hasty = 0
-
-    def failed(self, error: Exception, now: float) -> None:
-        """A synchronisation, or a question for news, failed."""
-        if self.state == "stopped":
-            return
-        self.last_error = error
-        self._connected = False
-        self._failures += 1
-        if isinstance(error, TransportError) and error.status == 401:
-            self.state = "needs_auth"
-        elif _may_pass(error):
-            self.state = "offline"
-            retry_after = error.retry_after if isinstance(error, TransportError) else None
-            self.due = now + backoff(self._failures, retry_after, self._rng)
-        else:
-            self.end()
-            self.last_error = error
-
-    # ---------------------------------------------------------------------------------------- what happens
-
-    def want(self) -> None:
-        """There is something to push."""
-        self._wanted = True
-
-    def ask(self) -> int:
-        """Somebody wants to know when both sides are in sync. Returns a ticket for `is_served`."""
-        self._asked += 1
-        self._wanted = True
-        return self._asked
-
-    def is_served(self, ticket: int) -> bool:
-        """Whether a synchronisation that began after the ticket was drawn has succeeded."""
-        return self._served >= ticket
-
-    def pause(self) -> None:
-        """Do nothing until `resume`."""
-        self.state = "stopped"
-
-    def resume(self) -> None:
-        """Go on at once, after a pause, a refused token, or a failure."""
-        if not self.is_over and self.state in ("stopped", "needs_auth", "offline"):
-            self.state = "connecting"
-            self._connected = False
-            self._wanted = True
-            self._failures = 0
-            self.due = None
-
-    def end(self) -> None:
-        """The session is over."""
-        self.is_over = True
-        self.state = "stopped"
-
-
-def _may_pass(error: Exception) -> bool:
-    """Whether trying again later may help: for all that concerns the network and the server, but for another server."""
-    if not isinstance(error, LevelError):
+def takes_wait(exchange: Callable[..., Any]) -> bool:
+    """Whether a server's ``exchange`` can keep a question waiting."""
+    try:
+        return "wait" in inspect.signature(exchange).parameters
+    except (TypeError, ValueError):
         return False
-    return isinstance(error, NotOpenError) or (isinstance(error, SyncError) and error.code != "LEVEL_STORE_MISMATCH")
+
+
+def check_options(interval: object, on_reset: str) -> str:
+    """Refuse what ``live()`` cannot be given; ``on_reset`` is returned.
+
+    Raises:
+        TypeError: An interval that is no number.
+        ValueError: One that is not positive, or an unknown ``on_reset``.
+    """
+    if isinstance(interval, bool) or not isinstance(interval, (int, float)):
+        raise TypeError(f"the interval is a number of seconds, not {interval!r:.80}")
+    if not 0 < interval < float("inf"):
+        raise ValueError(f"the interval is more than 0 seconds, not {interval!r:.80}")
+    if on_reset not in ("reset", "raise"):
+        raise ValueError(f'on_reset is "reset" or "raise", not {on_reset!r:.80}')
+    return on_reset
+
+
+def session_is_over(schedule: LiveSchedule) -> StateError:
+    """What whoever still asks something of a session is told."""
+    error = StateError(f"the live session is over: {schedule.last_error or 'it was left, or its level was closed'}")
+    error.__cause__ = schedule.last_error
+    return error
+
+
+def not_in_sync(within: float | None, schedule: LiveSchedule) -> TransportError:
+    """What whoever has waited long enough is told."""
+    reason = f": {schedule.last_error}" if isinstance(schedule.last_error, LevelError) else ""
+    error = TransportError(f"not in sync after {within} seconds, the session is {schedule.state}{reason}")
+    error.__cause__ = schedule.last_error
+    return error

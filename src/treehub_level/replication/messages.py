@@ -15,8 +15,8 @@ from typing import Any, ClassVar, Final
 
 from .. import _core
 from ..backends.base import Entry
+from ..engine.modes import Epoch
 from ..errors import InvalidKeyError, ProtocolError
-from ..modes import Epoch
 from .fields import ID, MAX_CHANGES, NONCE, PROTOCOL, Ack, Fields, shown
 
 #: The most bytes of keys and values in a page or a push.
@@ -47,7 +47,7 @@ class Request:
     server: str | None
     client: str
     cid: int
-    hi: int
+    max_head: int
     epochs: list[Epoch]
     seq: int
     nonce: str
@@ -75,7 +75,7 @@ class Request:
             server=fields.optional_text("server", ID),
             client=fields.text("client", ID),
             cid=fields.cid("cid"),
-            hi=fields.cid("hi"),
+            max_head=fields.cid("hi"),
             epochs=fields.epochs("epochs", MAX_EPOCHS),
             seq=fields.cid("seq"),
             nonce=fields.text("nonce", NONCE),
@@ -98,7 +98,7 @@ class Request:
             "server": self.server,
             "client": self.client,
             "cid": self.cid,
-            "hi": self.hi,
+            "hi": self.max_head,
             "epochs": [[*epoch] for epoch in self.epochs],
             "seq": self.seq,
             "nonce": self.nonce,
@@ -294,10 +294,10 @@ class LogPage(Page):
 
 
 #: A reply as a client reads it.
-Answer = PulledPage | Keys | Reset | Forked
+ParsedReply = PulledPage | Keys | Reset | Forked
 
 
-def read_reply(message: object, encoder: _core.Encoder, *, in_records: bool = False) -> Answer:
+def read_reply(message: object, encoder: _core.Encoder, *, in_records: bool = False) -> ParsedReply:
     """Read a server's reply, by the rules that a server applies to requests.
 
     Args:

@@ -15,11 +15,11 @@ import orjson
 
 from .. import _core
 from ..backends.base import Entry, Reader, Transaction
+from ..engine.access import FULL, Access
+from ..engine.log import keys_of, read_floor, read_log, seen_of
+from ..engine.modes import Epoch, Plan, Server, Step, read_record
 from ..errors import CorruptionError, ForbiddenError, ProtocolError, StoreMismatchError
-from ..modes import Epoch, Plan, Server, Step, read_record
-from .access import FULL, Access
 from .fields import Ack, shown
-from .log import keys_of, read_floor, read_log, seen_of
 from .messages import MAX_BYTES, Forked, Keys, LogPage, Reply, Request, Reset, encode_changes
 
 #: Records that are read at a time where only their keys matter.
@@ -111,7 +111,7 @@ class _Exchange:
         self._epochs = self._mode.epochs(self._reader)
         agreed = last_agreed(request, self._epochs, self._head)
         _, floor = read_floor(self._reader, self._mode.space)
-        if agreed < request.hi or request.cid > self._head or (request.cid < floor and not request.reset):
+        if agreed < request.max_head or request.cid > self._head or (request.cid < floor and not request.reset):
             return Reset(*self._address, min(agreed, request.cid), ack, rejected, self._head)
         if request.keys_after is not None:
             return self._keys(request.keys_after, self._news(self._epochs))
@@ -156,14 +156,14 @@ class _Exchange:
         if not accepted:
             # No record of it is needed: what judged stays behind this base, so the same request is refused for ever.
             return Plan(page)
-        beginning = self._mode.beginning(transaction, self._head, self._epochs)
-        epochs = self._epochs if beginning is None else beginning.epochs
+        epoch_start = self._mode.epoch_start(transaction, self._head, self._epochs)
+        epochs = self._epochs if epoch_start is None else epoch_start.epochs
         after = self._head + len(accepted)
         page.ack = Ack(self._head, after, epochs[-1].id)
         page.head = after
         page.cid = page.cid if page.more else after
         page.epochs = self._news(epochs)
-        written = self._mode.plan_write_in(beginning, self._head, accepted, [self._decision(page.ack)])
+        written = self._mode.plan_write_in(epoch_start, self._head, accepted, [self._decision(page.ack)])
         return Plan(page, written.batch, written.cid, durable=True, committed=written.committed)
 
     def _refuse(self, page: LogPage) -> Plan[Reply]:
@@ -258,8 +258,8 @@ def last_agreed(request: Request, epochs: Sequence[Epoch], head: int) -> int:
     A client that shows no epochs has synchronised by the seed's verbs only: it is taken at its word.
     """
     if not request.epochs:
-        return request.hi if request.hi <= head else 0
-    here, there = _ends(epochs, head), _ends(request.epochs, request.hi)
+        return request.max_head if request.max_head <= head else 0
+    here, there = _ends(epochs, head), _ends(request.epochs, request.max_head)
     shared = [min(end, here[epoch]) for epoch, end in there.items() if epoch in here]
     return max(shared, default=0)
 

@@ -13,13 +13,13 @@ from typing import Any, NamedTuple, TypeVar
 
 from .. import _core
 from ..backends.base import Entry, Transaction
+from ..engine.modes import Client, Plan, Step
 from ..errors import ForbiddenError, ProtocolError, StoreMismatchError, SyncError, TransportError
-from ..modes import Client, Plan, Step
 from ..types import SyncReport
-from .allowance import Allowance
 from .client import Outcome, Outgoing, answers, rebind_step, receive_step, request_step
-from .live import News
-from .messages import MAX_EPOCHS, Answer, Forked, Page, PulledPage, Request, Reset
+from .limits import PushLimits
+from .messages import MAX_EPOCHS, Forked, Page, ParsedReply, PulledPage, Request, Reset
+from .schedule import PollResult
 from .wire import read_answer, read_head
 
 T = TypeVar("T")
@@ -34,7 +34,7 @@ class Ahead(NamedTuple):
     request: Request
 
 
-def session(
+def sync_session(
     run: Callable[[Step[Any]], Any],
     mode: Client,
     *,
@@ -42,7 +42,7 @@ def session(
     push: bool = True,
     on_reset: str = "reset",
     report: SyncReport,
-    allowance: Allowance | None = None,
+    limits: PushLimits | None = None,
     look_ahead: bool = False,
 ) -> Generator[Request | Ahead, object, SyncReport]:
     """Exchange until both sides are drained.
@@ -58,7 +58,7 @@ def session(
         push: Whether to push what is dirty. A push that an earlier session has left undecided is settled in any case.
         on_reset: ``"reset"``, or ``"raise"`` to stop before a reset.
         report: Filled in as it goes.
-        allowance: What may be pushed at once, learnt by earlier sessions.
+        limits: What may be pushed at once, learnt by earlier sessions.
         look_ahead: Whether to say what comes next as soon as it is known.
 
     Yields:
@@ -80,7 +80,7 @@ def session(
     if on_reset not in ("reset", "raise"):
         raise ValueError(f'on_reset is "reset" or "raise", not {on_reset!r:.80}')
     encoder = _core.Encoder(mode.space)
-    allowance = allowance or Allowance()
+    limits = limits or PushLimits()
     caught_up = False
     doubted: list[Entry] = []
     fruitless = 0
@@ -89,12 +89,12 @@ def session(
         if ahead is not None:
             request = ahead
         else:
-            outgoing: Outgoing = run(request_step(mode, allowance, push=push, withdraw=bool(doubted)))
+            outgoing: Outgoing = run(request_step(mode, limits, push=push, withdraw=bool(doubted)))
             request = outgoing.request
             report.cid = request.cid
             busy = bool(request.keys) or request.reset or (push and outgoing.dirty)
             if not busy and (caught_up or not pull):
-                complaint = run(_complaint_step(mode, allowance)) if push and allowance.withholds else None
+                complaint = run(_complaint_step(mode, limits)) if push and limits.withholds else None
                 if complaint is not None:
                     raise complaint
                 return report
@@ -102,14 +102,14 @@ def session(
             message = yield request
         except TransportError as error:
             doubted = encoder.changes(request.changes)
-            if not allowance.doubts(doubted, error):
+            if not limits.doubts(doubted, error):
                 raise
             # Whether the server took an earlier copy is not known: only it can say, and refuse those to come.
             continue
         except ForbiddenError as error:
             if not request.keys:
                 raise
-            allowance.refusal, doubted = error, []
+            limits.refusal, doubted = error, []
             continue
         ahead = _next_pull(request, read_head(message, encoder)) if look_ahead else None
         if ahead is not None:
@@ -119,7 +119,7 @@ def session(
         outcome = _take(run, mode, request, reply, on_reset, report)
         if doubted and outcome is not None and not outcome.pushed:
             # The server can be reached, and has not seen it: so it was the size.
-            allowance.refused(doubted, mode.space)
+            limits.refused(doubted, mode.space)
         doubted = []
         if outcome is None or isinstance(reply, Forked):
             fruitless += 1
@@ -143,7 +143,7 @@ def _next_pull(request: Request, page: Page | None) -> Request | None:
         request,
         server=page.server,
         cid=page.cid,
-        hi=max(request.hi, page.head),
+        max_head=max(request.max_head, page.head),
         epochs=epochs[-MAX_EPOCHS:],
         nonce=uuid.uuid4().hex,
         changes=[],
@@ -152,8 +152,8 @@ def _next_pull(request: Request, page: Page | None) -> Request | None:
 
 
 def follow(
-    run: Callable[[Step[Any]], Any], mode: Client, *, on_reset: str, report: SyncReport, allowance: Allowance
-) -> Generator[Request, object, News]:
+    run: Callable[[Step[Any]], Any], mode: Client, *, on_reset: str, report: SyncReport, limits: PushLimits
+) -> Generator[Request, object, PollResult]:
     """Ask once for what is new, with nothing to push, and take what comes.
 
     The server may keep the question waiting, and other sessions go on meanwhile: what comes too late is left alone.
@@ -161,41 +161,46 @@ def follow(
     Args:
         run: Executes a step in the client's engine, and returns its result.
         mode: The client.
-        on_reset: See `session`.
+        on_reset: See `sync_session`.
         report: Filled in.
-        allowance: What may be pushed, as far as the last session has learnt it.
+        limits: What may be pushed, as far as the last session has learnt it.
 
     Yields:
         One request; its reply is to be sent in, as `read_answer` takes it.
 
     Raises:
-        StoreMismatchError, ProtocolError: See `session`.
+        StoreMismatchError, ProtocolError: See `sync_session`.
     """
-    outgoing: Outgoing = run(request_step(mode, allowance, push=False))
+    outgoing: Outgoing = run(request_step(mode, limits, push=False))
     request = outgoing.request
     if request.keys or request.reset:
-        return News.MORE
+        return PollResult.MORE
     reply = read_answer((yield request), _core.Encoder(mode.space))
     if isinstance(reply, PulledPage) and reply.cid == request.cid and not (reply.more or reply.entries):
-        return News.NONE
+        return PollResult.NONE
     outcome = _take(run, mode, request, reply, on_reset, report)
-    return News.TAKEN if outcome is None or outcome.caught_up else News.MORE
+    return PollResult.TAKEN if outcome is None or outcome.caught_up else PollResult.MORE
 
 
-def _complaint_step(mode: Client, allowance: Allowance) -> Step[SyncError | None]:
+def _complaint_step(mode: Client, limits: PushLimits) -> Step[SyncError | None]:
     def step(transaction: Transaction, _: int) -> Plan[SyncError | None]:
-        return Plan(allowance.complaint(transaction, mode.space))
+        return Plan(limits.complaint(transaction, mode.space))
 
     return step
 
 
 def _take(
-    run: Callable[[Step[Any]], Any], mode: Client, request: Request, reply: Answer, on_reset: str, report: SyncReport
+    run: Callable[[Step[Any]], Any],
+    mode: Client,
+    request: Request,
+    reply: ParsedReply,
+    on_reset: str,
+    report: SyncReport,
 ) -> Outcome | None:
     if not answers(request, reply):
         return None
     # A client that has seen nothing has nothing to lose: so it begins with a server that has forgotten deletes.
-    resets = isinstance(reply, Reset) and (request.cid > 0 or request.hi > 0)
+    resets = isinstance(reply, Reset) and (request.cid > 0 or request.max_head > 0)
     if resets and on_reset == "raise":
         raise StoreMismatchError(
             "the server was restored from a backup, or has forgotten deletes that this client has not pulled: "
@@ -226,7 +231,7 @@ def rebind_session(run: Callable[[Step[Any]], Any], mode: Client) -> Generator[R
         ProtocolError: A malformed reply, or one to something else.
     """
     request = Request(
-        server=None, client=uuid.uuid4().hex, cid=0, hi=0, epochs=[], seq=0, nonce=uuid.uuid4().hex, limit=1
+        server=None, client=uuid.uuid4().hex, cid=0, max_head=0, epochs=[], seq=0, nonce=uuid.uuid4().hex, limit=1
     )
     reply = read_answer((yield request), _core.Encoder(mode.space))
     if not answers(request, reply):

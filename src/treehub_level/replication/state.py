@@ -17,8 +17,8 @@ import orjson
 
 from .. import _core
 from ..backends.base import Entry, Reader
+from ..engine.modes import Epoch
 from ..errors import CorruptionError
-from ..modes import Epoch
 from .fields import Ack
 
 _NAMES = ("id", "server", "push", "aside", "own", "reset")
@@ -70,11 +70,11 @@ class State:
     id: str
     seq: int
     server: str | None = None
-    hi: int = 0
+    max_head: int = 0
     epochs: tuple[Epoch, ...] = ()
     push: Push | None = None
-    aside: Push | None = None
-    own: Ack | None = None
+    withheld_push: Push | None = None
+    own_range: Ack | None = None
     reset: Resetting | None = None
 
     @classmethod
@@ -86,7 +86,7 @@ class State:
         """
         stored = reader.get_many([space.own_key(name) for name in _NAMES])
         try:
-            identity, server, push, aside, own, reset = (
+            identity, server, push, withheld_push, own_range, reset = (
                 None if record is None else orjson.loads(record) for record in stored
             )
             id, seq = identity  # type: ignore[misc]  # None raises a TypeError, as it should
@@ -94,11 +94,11 @@ class State:
                 id=str(id),
                 seq=int(seq),
                 server=None if server is None else str(server["id"]),
-                hi=0 if server is None else int(server["hi"]),
+                max_head=0 if server is None else int(server["hi"]),
                 epochs=() if server is None else tuple(Epoch(str(id), int(start)) for id, start in server["epochs"]),
                 push=_read_push(push),
-                aside=_read_push(aside),
-                own=None if own is None else Ack(*own),
+                withheld_push=_read_push(withheld_push),
+                own_range=None if own_range is None else Ack(*own_range),
                 reset=reset and Resetting(int(reset["common"]), str(reset["phase"]), str(reset["cursor"])),
             )
         except (KeyError, TypeError, ValueError) as error:
@@ -111,13 +111,13 @@ class State:
         return [(space.own_key(name), record) for name, record, old in records if record != old]
 
     def _records(self) -> list[bytes | None]:
-        server = {"id": self.server, "hi": self.hi, "epochs": [[*epoch] for epoch in self.epochs]}
+        server = {"id": self.server, "hi": self.max_head, "epochs": [[*epoch] for epoch in self.epochs]}
         return [
             orjson.dumps([self.id, self.seq]),
             None if self.server is None else orjson.dumps(server),
             None if self.push is None else orjson.dumps(self.push._asdict()),
-            None if self.aside is None else orjson.dumps(self.aside._asdict()),
-            None if self.own is None else orjson.dumps([*self.own]),
+            None if self.withheld_push is None else orjson.dumps(self.withheld_push._asdict()),
+            None if self.own_range is None else orjson.dumps([*self.own_range]),
             None if self.reset is None else orjson.dumps(self.reset._asdict()),
         ]
 

@@ -14,10 +14,10 @@ from typing import Any
 import orjson
 
 from .. import _core
-from ..codecs import decode_json
+from ..engine.codec import decode_json
 from ..errors import ProtocolError
-from .messages import Answer, Forked, Keys, LogPage, Page, Reply, Request, Reset, read_reply
-from .seed import Part, canonical
+from .manual import Part, canonical
+from .messages import Forked, Keys, LogPage, Page, ParsedReply, Reply, Request, Reset, read_reply
 
 #: Rows that are joined at a time: enough to make the cost of a call vanish.
 _JOINED = 200
@@ -87,7 +87,7 @@ def one_line(row: bytes) -> bytes:
     return canonical(row) if b"\n" in row or b"\r" in row else row
 
 
-def read_answer(message: object, encoder: _core.Encoder) -> Answer:
+def read_answer(message: object, encoder: _core.Encoder) -> ParsedReply:
     """Read a server's reply, however it came.
 
     Args:
@@ -123,7 +123,7 @@ def read_head(message: object, encoder: _core.Encoder) -> Page | None:
     return page if isinstance(page, Page) else None
 
 
-def _read_lines(body: bytes, encoder: _core.Encoder) -> Answer:
+def _read_lines(body: bytes, encoder: _core.Encoder) -> ParsedReply:
     first, _, rest = body.partition(b"\n")
     header = _parse(first)
     if not isinstance(header, dict):

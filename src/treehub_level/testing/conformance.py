@@ -27,8 +27,8 @@ import pytest
 
 from ..backends.base import Backend, Batch, Entry, Reader, Supports
 from ..errors import InvalidKeyError, LockedError, NotOpenError, StorageError
-from ._shared import BackendFactory, SharedStores
-from ._support import (
+from .shared_stores import BackendFactory, SharedStores
+from .support import (
     EDGES,
     FailingBatch,
     apply,

@@ -7,7 +7,7 @@ from itertools import islice
 import orjson
 
 from .. import blocking
-from ..level import Level
+from ..aio.level import Level
 from ..types import JSON
 
 #: Keys that a message names.
@@ -29,10 +29,10 @@ def assert_converged(server: Level | blocking.Level, *clients: Level | blocking.
         AssertionError: A client differs. The message names the client and the first keys that do.
         TypeError: Something that is no level.
     """
-    truth = _twin(server)
+    truth = _blocking(server)
     expected = dict(truth.query())
     faults: list[str] = []
-    for client in map(_twin, clients):
+    for client in map(_blocking, clients):
         found = dict(client.query())
         differing = sorted(key for key in {*expected, *found} if _encoded(expected, key) != _encoded(found, key))
         if differing:
@@ -52,10 +52,10 @@ def assert_converged(server: Level | blocking.Level, *clients: Level | blocking.
         raise AssertionError("\n".join(faults))
 
 
-def _twin(level: object) -> blocking.Level:
+def _blocking(level: object) -> blocking.Level:
     match level:
         case Level():
-            return level._twin
+            return level._blocking
         case blocking.Level():
             return level
     raise TypeError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from ..backends.base import Batch, Supports
-from ..backends.memory import MemoryBackend, _Data
+from ..backends.memory import MemoryBackend, VersionedData
 from ..errors import LockedError
 
 
@@ -114,7 +114,7 @@ class _Stored:
     """What the disk has of one store, and what a power cut would undo."""
 
     def __init__(self) -> None:
-        self.data = _Data()
+        self.data = VersionedData()
         #: For each batch behind the last durable one: what it overwrote.
         self.at_risk: list[dict[bytes, bytes | None]] = []
         self.commits = 0

@@ -12,8 +12,8 @@ from contextlib import suppress
 from functools import wraps
 from typing import Any
 
-from ..blocking._syncing import Ended, advance, exchange_verb
 from ..errors import TransportError
+from ..replication.driver import Finished, advance, exchange_verb
 
 #: What a message needs done: to wait for so many seconds, or to be brought to the server.
 _Effect = float | Callable[[], Any]
@@ -104,18 +104,18 @@ class FlakyServer:
         # Not with its attributes: by one of them `sync` would find a way around this object.
         @wraps(verb, updated=())
         def call(*args: Any, **options: Any) -> Any:
-            talk = self._carry(lambda: verb(*args, **options))
-            effect = advance(talk)
-            while not isinstance(effect, Ended):
-                effect = advance(talk, _outcome(effect))
+            session = self._carry(lambda: verb(*args, **options))
+            effect = advance(session)
+            while not isinstance(effect, Finished):
+                effect = advance(session, _outcome(effect))
             return effect.result
 
         @wraps(verb, updated=())
         async def call_async(*args: Any, **options: Any) -> Any:
-            talk = self._carry(lambda: verb(*args, **options))
-            effect = advance(talk)
-            while not isinstance(effect, Ended):
-                effect = advance(talk, await _awaited_outcome(effect))
+            session = self._carry(lambda: verb(*args, **options))
+            effect = advance(session)
+            while not isinstance(effect, Finished):
+                effect = advance(session, await _awaited_outcome(effect))
             return effect.result
 
         return call_async if inspect.iscoroutinefunction(verb) else call

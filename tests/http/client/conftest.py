@@ -10,8 +10,9 @@ import httpx
 import pytest
 
 from treehub_level import Level, blocking
-from treehub_level.http import RemoteServer, _calls
-from treehub_level.http import blocking as http_blocking
+from treehub_level.http import RemoteServer
+from treehub_level.http.client import blocking as http_blocking
+from treehub_level.http.client import calls as _calls
 
 from .fake import URL, Fake
 

@@ -11,7 +11,9 @@ import httpx
 import pytest
 
 from treehub_level import ForbiddenError, LevelError, ProtocolError, StateError, TransportError
-from treehub_level.http import RemoteServer, _body, _calls
+from treehub_level.http import RemoteServer
+from treehub_level.http.client import body as _body
+from treehub_level.http.client import calls as _calls
 
 from .fake import STREAM, URL, Fake, json_error, portal
 

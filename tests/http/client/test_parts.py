@@ -8,10 +8,10 @@ import sys
 import pytest
 
 from treehub_level import ProtocolError
-from treehub_level.http import _events
-from treehub_level.http._address import Address
-from treehub_level.http._answers import read_retry_after
-from treehub_level.http._events import Event, EventReader
+from treehub_level.http.client import events as _events
+from treehub_level.http.client.address import DatabaseURL
+from treehub_level.http.client.events import Event, EventReader
+from treehub_level.http.client.responses import read_retry_after
 
 pytestmark = pytest.mark.once
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.once
     ],
 )
 def test_an_address_names_a_database(url: str, read: str) -> None:
-    assert Address.parse(url).url == read
+    assert DatabaseURL.parse(url).url == read
 
 
 @pytest.mark.parametrize(
@@ -41,15 +41,15 @@ def test_an_address_names_a_database(url: str, read: str) -> None:
 )  # fmt: skip
 def test_what_names_none_is_refused_with_the_form_that_would(url: str) -> None:
     with pytest.raises(ValueError, match="/v1/NAME"):
-        Address.parse(url)
+        DatabaseURL.parse(url)
 
 
 def test_an_address_with_a_password_is_refused_and_not_repeated() -> None:
     with pytest.raises(ValueError, match="token=") as raised:
-        Address.parse("https://me:hunter2@example.org/v1/notes")
+        DatabaseURL.parse("https://me:hunter2@example.org/v1/notes")
     assert "hunter2" not in str(raised.value)
     with pytest.raises(TypeError):
-        Address.parse(7)  # type: ignore[arg-type]
+        DatabaseURL.parse(7)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_an_address_with_a_password_is_refused_and_not_repeated() -> None:
 def test_a_token_stays_on_this_machine_or_is_encrypted(url: str, private: bool) -> None:
     from treehub_level.http import RemoteServer
 
-    assert Address.parse(url).is_private == private
+    assert DatabaseURL.parse(url).is_private == private
     RemoteServer(url)
     RemoteServer(url, token="t", insecure=True)
     if private:

@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
-from bridge import Bridge
+from async_adapter import Bridge
 from waiting import PATIENCE, until
 
 from treehub_level import Change, CIDMismatchError, ForbiddenError, Level, TransportError, blocking
 from treehub_level.http import RemoteServer, Tokens
-from treehub_level.http import blocking as http_blocking
+from treehub_level.http.client import blocking as http_blocking
 
 from ..processes import ServerProcess
 

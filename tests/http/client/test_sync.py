@@ -8,11 +8,11 @@ from typing import Any
 
 import httpx
 import pytest
-from bridge import Bridge
+from async_adapter import Bridge
 from waiting import PATIENCE, until
 
 from treehub_level import Level, StoreMismatchError, TransportError, blocking
-from treehub_level.http import blocking as http_blocking
+from treehub_level.http.client import blocking as http_blocking
 
 from .fake import URL, Fake, json_error, portal
 

@@ -8,16 +8,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from replication.talk import ask as request
+from replication.helpers import ask as request
 from served import Conversation, Served
 from starlette.routing import Route
 
+from treehub_level.engine.access import Access
 from treehub_level.errors import ForbiddenError
-from treehub_level.http import service, tokens
-from treehub_level.http.routes import ROUTES
-from treehub_level.http.routing import ScopedRoute, scoped
-from treehub_level.http.scopes import Scope
-from treehub_level.replication.access import Access
+from treehub_level.http.server import dispatch as service
+from treehub_level.http.server import tokens
+from treehub_level.http.server.permissions import AuthorizedRoute, Permission, authorized
+from treehub_level.http.server.routes import ROUTES
 
 #: What each kind of token allows: databases, whether it may write, its prefix. ``None``: it is no valid token.
 KINDS: dict[str, tuple[list[str], bool, str] | None] = {
@@ -60,24 +60,24 @@ def authorization(served: Served, kind: str) -> str | None:
     }.get(kind, f"Bearer {made}")
 
 
-def expected(scope: Scope, kind: str, database: str) -> int | None:
+def expected(permission: Permission, kind: str, database: str) -> int | None:
     """The status of a refusal, by what the documentation says; ``None`` for none."""
-    if scope is Scope.OPEN:
+    if permission is Permission.OPEN:
         return None
     allowed = KINDS[kind]
     if allowed is None:
         return 401
     databases, write, prefix = allowed
-    if scope is Scope.OPERATE:
+    if permission is Permission.OPERATE:
         return None if databases == ["*"] and not prefix else 403
     if database in ILLEGAL or ("*" not in databases and database not in databases):
         return 404
-    if scope is Scope.WRITE and not write:
+    if permission is Permission.WRITE and not write:
         return 403
     return None if database in ("notes", "other") else 404
 
 
-def cases() -> Iterator[tuple[ScopedRoute, str, str]]:
+def cases() -> Iterator[tuple[AuthorizedRoute, str, str]]:
     for route in ROUTES:
         for kind in KINDS:
             for database in DATABASES if "{db}" in route.path else ["notes"]:
@@ -100,7 +100,7 @@ async def violations(served: Served) -> list[str]:
             response = await served.anonymous.request(method, path, json=body, headers=sent)
             status = 200 if b"LEVEL_NOT_FOUND" in response.content else response.status_code
         refused = status if status >= 400 else None
-        wanted = expected(route.scope, kind, database)
+        wanted = expected(route.permission, kind, database)
         if refused != wanted:
             found.append(f"{route.label} with {kind} on {database}: {status} instead of {wanted or 'success'}")
         if wanted is not None and served.raw() != before:
@@ -270,15 +270,15 @@ async def nothing(_: Any) -> Any:
 @pytest.mark.parametrize("scope", [None, "read", True])
 def test_a_route_without_a_scope_cannot_be_made(scope: Any) -> None:
     with pytest.raises(TypeError, match="must declare a scope"):
-        ScopedRoute("GET", "/v1/{db}/new", nothing, scope=scope)
-    with pytest.raises(TypeError, match="scope"):
-        ScopedRoute("GET", "/v1/{db}/new", nothing)  # type: ignore[call-arg]
+        AuthorizedRoute("GET", "/v1/{db}/new", nothing, permission=scope)
+    with pytest.raises(TypeError, match="permission"):
+        AuthorizedRoute("GET", "/v1/{db}/new", nothing)  # type: ignore[call-arg]
 
 
 def test_a_route_of_another_kind_cannot_be_served() -> None:
-    with pytest.raises(TypeError, match="declares no scope"):
-        scoped([*ROUTES, Route("/v1/{db}/new", nothing)])
+    with pytest.raises(TypeError, match="declares no permission"):
+        authorized([*ROUTES, Route("/v1/{db}/new", nothing)])
 
 
-def test_every_route_of_the_application_has_a_scope(served: Served) -> None:
-    assert [route.scope for route in scoped(served.app.routes)] == [route.scope for route in ROUTES]
+def test_every_route_of_the_application_has_a_permission(served: Served) -> None:
+    assert [route.permission for route in authorized(served.app.routes)] == [route.permission for route in ROUTES]

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from treehub_level import Level, blocking
 from treehub_level.cli import app
 from treehub_level.http import Tokens
-from treehub_level.http.serving import Address, is_loopback
+from treehub_level.http.server.run import ListenAddress, is_loopback
 
 pytestmark = pytest.mark.once
 
@@ -77,7 +77,7 @@ def test_a_file_that_is_not_there_is_an_error() -> None:
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.10", "::1", "localhost", "LOCALHOST"])
 def test_the_loopback_interface_needs_no_protection(host: str) -> None:
     assert is_loopback(host)
-    Address(host=host).check(None)
+    ListenAddress(host=host).check(None)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org", "localhost.x", "127.0.0.1.x", ""])
@@ -85,14 +85,14 @@ def test_any_other_address_needs_tokens_and_tls_or_to_be_called_insecure(host: s
     tokens = Tokens("tokens")
     assert not is_loopback(host)
     for address, given in (
-        (Address(host=host), None),
-        (Address(host=host), tokens),
-        (Address(host=host, certificate="cert.pem"), None),
+        (ListenAddress(host=host), None),
+        (ListenAddress(host=host), tokens),
+        (ListenAddress(host=host, certificate="cert.pem"), None),
     ):
         with pytest.raises(ValueError, match="can be reached from other machines"):
             address.check(given)
-    Address(host=host, certificate="cert.pem").check(tokens)
-    Address(host=host, insecure=True).check(None)
+    ListenAddress(host=host, certificate="cert.pem").check(tokens)
+    ListenAddress(host=host, insecure=True).check(None)
 
 
 def test_an_address_without_protection_is_a_usage_error_before_anything_is_made() -> None:

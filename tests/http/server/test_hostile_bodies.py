@@ -13,13 +13,13 @@ import pytest
 import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from replication.talk import ask as request
+from replication.helpers import ask as request
 from served import Conversation, Served
 
-from treehub_level import codecs
+from treehub_level.engine import codec as codecs
 from treehub_level.errors import InvalidValueError, ProtocolError
-from treehub_level.http import bodies
-from treehub_level.http.limits import Limits
+from treehub_level.http.server import bodies
+from treehub_level.http.server.limits import Limits
 
 JSON = {"content-type": "application/json"}
 settled = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -26,7 +26,7 @@ from treehub_level import (
     blocking,
 )
 from treehub_level.http import Hub, create_app
-from treehub_level.http.refusals import RefusedError
+from treehub_level.http.server.refusals import RefusedError
 
 pytestmark = pytest.mark.once
 

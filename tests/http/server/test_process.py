@@ -29,7 +29,7 @@ pytestmark = pytest.mark.once
 #: `serve` with other patience than people need. Arguments: seconds for headers, seconds for a stall, then its own.
 PROGRAM = """
 import sys
-from treehub_level.http.connections import TimedConnection
+from treehub_level.http.server.connections import TimedConnection
 from treehub_level.cli.application import main
 TimedConnection.header_seconds, TimedConnection.stall_seconds = map(float, sys.argv[1:3])
 sys.argv[1:3] = []

@@ -13,8 +13,8 @@ import pytest
 from served import Served
 
 from treehub_level import StorageError
+from treehub_level.engine.access import Access
 from treehub_level.http import Tokens
-from treehub_level.replication.access import Access
 
 pytestmark = pytest.mark.once
 

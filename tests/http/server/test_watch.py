@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from served import Conversation, Served
 
-from treehub_level.http.database import Database
-from treehub_level.http.limits import Limits
-from treehub_level.http.watching import events
+from treehub_level.http.server.database import Database
+from treehub_level.http.server.limits import Limits
+from treehub_level.http.server.watch import events
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ async def test_it_ends_when_the_database_is_closed(open_to_all: Served) -> None:
 async def test_it_leaves_nothing_behind_when_the_reader_goes(open_to_all: Served) -> None:
     async with watching(open_to_all) as talk:
         await talk.until(lambda: talk.text)
-    assert not open_to_all.levels["notes"]._twin._store.listeners
+    assert not open_to_all.levels["notes"]._blocking._store.listeners
     assert not open_to_all.app.state.service._in_flight
 
 
@@ -148,7 +148,7 @@ async def test_a_slow_reader_holds_up_nothing_but_itself(open_to_all: Served, mo
 async def test_a_server_that_reads_ahead_of_a_slow_reader_is_noticed(
     open_to_all: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("treehub_level.http.watching.WATCH_BYTES", 1 << 30)
+    monkeypatch.setattr("treehub_level.http.server.watch.WATCH_BYTES", 1 << 30)
     assert await bytes_read_for_a_slow_reader(open_to_all, monkeypatch) > 8 << 20
 
 

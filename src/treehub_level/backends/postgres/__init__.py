@@ -6,6 +6,6 @@ a journey over the network for each read, and three for each write.
 Only SQL that all three take is used, and nothing that outlives a transaction, so that a pooler may stand between.
 """
 
-from ._backend import PostgresBackend, stored_names
+from .backend import PostgresBackend, stored_names
 
 __all__ = ["PostgresBackend", "stored_names"]

@@ -1,0 +1,84 @@
+"""LevelDB, linked directly: the engine that is there where this package was built with LevelDB at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from ... import _store_c
+from ..base import Batch, Cursor, Snapshot, Supports
+from .directory import DirectoryBackend
+from .write_stall import WriteStallGuard
+
+
+class LevelDBBackend(DirectoryBackend):
+    """A LevelDB directory, opened by the library inside this package. The options are those of `DirectoryBackend`."""
+
+    supports = Supports(persistent=True, inline_reads=True, guarded_get=True)
+
+    def _connect(self, *, paranoid: bool) -> _store_c.DB:
+        db = _store_c.DB(self._path, create_if_missing=True, paranoid_checks=paranoid, **self._options)
+        self._stall_guard = WriteStallGuard(self._path, self._options["write_buffer_size"])
+        self._stall_guard.begin(db)
+        return db
+
+    def _repair(self) -> None:
+        _store_c.repair(self._path, **self._options)
+
+    def _destroy(self) -> None:
+        _store_c.destroy(self._path)
+
+    @property
+    def get(self) -> Callable[[bytes], bytes | None]:
+        """See `Reader.get`. It is the database's own method, so that the engine can hold on to that."""
+        get: Callable[[bytes], bytes | None] = self._db.get
+        return get
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """See `Reader.get_many`. One snapshot serves all keys."""
+        values: list[bytes | None] = self._db.get_many(keys)
+        return values
+
+    def scan(self, start: bytes | None, stop: bytes | None, *, reverse: bool = False, values: bool = True) -> Cursor:
+        """See `Reader.scan`."""
+        cursor: Cursor = self._db.scan(start, stop, reverse=reverse, values=values)
+        return cursor
+
+    def snapshot(self) -> Snapshot:
+        """Hold this moment for reading."""
+        snapshot: Snapshot = self._db.snapshot()
+        return snapshot
+
+    def write(self, batch: Batch, *, durable: bool = False) -> None:
+        """See `Transaction.write`. ``durable`` is LevelDB's ``sync``: an fsync of its log, once those before it are."""
+        if durable and self._unsynced:
+            self._sync_older_logs()
+        self._db.write(batch, durable=durable)
+        self._unsynced = not durable
+        if self._stall_guard.wanted:  # so this is not the event loop
+            self._stall_guard.look()
+
+    def writes_at_once(self) -> bool:
+        """See `Backend.writes_at_once`, and `_stall_guard`."""
+        return self._stall_guard.is_left()
+
+    def _write_nothing(self) -> None:
+        self._db.write([], durable=False)
+
+    def _compact_range(self, start: bytes | None, stop: bytes | None) -> None:
+        with self.exclusive():  # a write that was found to have room ends first
+            self._stall_guard.close()
+        try:
+            self._db.compact_range(start, stop)
+        finally:
+            with self.exclusive():
+                self._stall_guard.reopen()
+
+    def approximate_size(self, start: bytes, stop: bytes) -> int:
+        """See `DirectoryBackend.approximate_size`."""
+        size: int = self._db.approximate_size(start, stop)
+        return size
+
+    def stats(self) -> str:
+        """See `DirectoryBackend.stats`."""
+        stats: str = self._db.property_value("leveldb.stats")
+        return stats

@@ -1,0 +1,5 @@
+"""Stores in one file of SQLite."""
+
+from .backend import SQLiteBackend
+
+__all__ = ["SQLiteBackend"]

@@ -1,0 +1,168 @@
+"""What users hand in and get back, as the bytes that are stored: one `Codec` for each level or sublevel."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, Final
+
+import orjson
+
+from .. import _core
+from ..errors import InvalidKeyError
+from ..types import Mode
+
+KEY_ENCODINGS: Final = ("utf8", "bytes")
+VALUE_ENCODINGS: Final = ("json", "bytes")
+#: A run of digits that may be an integer beyond 64 bits, which orjson would round to a float without a word.
+LONG_NUMBER: Final = re.compile(rb"[0-9]{19}")
+
+
+class Codec:
+    """Encodes keys, values and operations; decodes rows; knows which keys are the store's own.
+
+    Args:
+        mode: The mode of the store.
+        space: The key space; ``None`` in NORMAL mode, where no key is reserved.
+        key_encoding: ``"utf8"`` (``str`` keys) or, in NORMAL mode, ``"bytes"``.
+        value_encoding: ``"json"`` or, in NORMAL mode, ``"bytes"``.
+        namespace: What stands before every key (sublevels), as a user writes it.
+
+    Raises:
+        ValueError: An unknown encoding, or ``"bytes"`` in a mode that synchronises.
+    """
+
+    def __init__(
+        self,
+        mode: Mode,
+        space: _core.KeySpace | None,
+        *,
+        key_encoding: str = "utf8",
+        value_encoding: str = "json",
+        namespace: str | bytes = "",
+    ) -> None:
+        for option, encoding, known in (
+            ("key_encoding", key_encoding, KEY_ENCODINGS),
+            ("value_encoding", value_encoding, VALUE_ENCODINGS),
+        ):
+            if encoding not in known:
+                raise ValueError(f"{option} must be one of {', '.join(known)}, not {encoding!r}")
+            if encoding == "bytes" and mode is not Mode.NORMAL:
+                raise ValueError(f'{option}="bytes" needs NORMAL mode: the change log and the wire hold JSON')
+        self.mode = mode
+        self.space = space
+        self.key_encoding = key_encoding
+        self.value_encoding = value_encoding
+        self.namespace = namespace
+        # What metadata keys start with, where `get` can reach them: not in NORMAL mode, not within a sublevel.
+        self._metadata = "" if space is None or namespace else space.prefix.decode()
+        raw = {"raw_keys": key_encoding == "bytes", "raw_values": value_encoding == "bytes"}
+        self._bounds = _core.Encoder(None, key_prefix=namespace, **raw)
+        self.encoder = _core.Encoder(space, key_prefix=namespace, **raw)
+        self.start = self._bounds.key("" if key_encoding == "utf8" else b"")
+        self.decoder = _core.Decoder(strip=len(self.start), **raw)
+
+    def inside(self, name: str, separator: str) -> Codec:
+        """The codec of the sublevel ``name``.
+
+        Raises:
+            TypeError: The name or the separator is not a ``str``.
+            InvalidKeyError: The name is empty, holds the separator, or cannot begin a key.
+        """
+        if self.key_encoding != "utf8":
+            raise TypeError('sublevels need str keys; this level was opened with key_encoding="bytes"')
+        if not isinstance(name, str) or not isinstance(separator, str):
+            raise TypeError(f"a sublevel's name and separator are str, not {name!r} and {separator!r}")
+        if not name or not separator or separator in name:
+            raise InvalidKeyError(
+                f"{name!r} cannot name a sublevel: a name is not empty and does not hold the separator {separator!r}"
+            )
+        self.encoder.key(name + separator)
+        return Codec(
+            self.mode,
+            self.space,
+            key_encoding=self.key_encoding,
+            value_encoding=self.value_encoding,
+            namespace=f"{self.namespace!s}{name}{separator}",
+        )
+
+    def stored_key(self, key: object) -> bytes:
+        """Where the value of ``key`` lies, for reading: metadata keys are read as the seed's format names them."""
+        if self._metadata and isinstance(key, str) and key.startswith(self._metadata):
+            return self._metadata_key(key)
+        return self.encoder.key(key)
+
+    def _metadata_key(self, key: str) -> bytes:
+        assert self.space is not None
+        stored = self._bounds.key(key)
+        cid = unpadded_cid(stored[len(self.space.prefix) :]) if self.mode is Mode.SERVER else None
+        return stored if cid is None else self.space.log_key(cid)
+
+    def bounds(
+        self, gt: object, gte: object, lt: object, lte: object, prefix: object
+    ) -> tuple[bytes | None, bytes | None]:
+        """The range of stored keys, start inclusive and stop exclusive, that holds the user keys asked for.
+
+        Raises:
+            TypeError: A bound is not a key.
+            ValueError: ``gt`` with ``gte``, or ``lt`` with ``lte``.
+            InvalidKeyError: A bound holds a lone surrogate.
+        """
+        if gt is not None and gte is not None:
+            raise ValueError("give gt or gte, not both")
+        if lt is not None and lte is not None:
+            raise ValueError("give lt or lte, not both")
+        gt_, gte_, lt_, lte_, prefix_ = (
+            None if bound is None else self._bounds.key(bound) for bound in (gt, gte, lt, lte, prefix)
+        )
+        if prefix_ is None and self.start:
+            prefix_ = self.start
+        return _core.range_bounds(gt_, gte_, lt_, lte_, prefix_, None if self.space is None else self.space.user_start)
+
+
+def unpadded_cid(name: bytes) -> int | None:
+    """The change id that ``name`` is in the seed's form, bare decimal digits; ``None`` if it is none."""
+    if name.isdigit() and name[:1] != b"0" and len(name) <= len(str(_core.MAX_CID)) and int(name) <= _core.MAX_CID:
+        return int(name)
+    return None
+
+
+def decode_json(text: bytes) -> Any:
+    """Decode JSON from outside, if nothing of it is lost over that.
+
+    Of two members of one name the parser keeps the last, and it rounds integers beyond 64 bits.
+
+    Raises:
+        ValueError: It is not JSON, or something would be lost, or it is nested too deep. Says which.
+    """
+    try:
+        document = orjson.loads(text)
+        if LONG_NUMBER.search(text) or not _says_all(document, text):
+            json.loads(text, object_pairs_hook=_unique, parse_int=_exact)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+    except TypeError as error:  # how orjson says that it will not write what is so deep
+        raise ValueError(str(error)) from None
+    return document
+
+
+def _says_all(document: Any, text: bytes) -> bool:
+    """Whether a document has all the members that its text names, as far as can be told at a glance.
+
+    What the parser drops had a colon, and nothing adds one but an escape.
+    """
+    return b"\\u003" not in text and orjson.dumps(document).count(b":") == text.count(b":")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise ValueError("an object names a member twice")
+    return members
+
+
+def _exact(digits: str) -> int:
+    number = int(digits)
+    if not -(2**63) <= number < 2**64:
+        raise ValueError(f"{digits:.40} is an int beyond 64 bits")
+    return number

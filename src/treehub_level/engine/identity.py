@@ -1,0 +1,257 @@
+"""What store is this?
+
+The record that a store keeps of itself, and how the original's stores, which have none, are told apart.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from contextlib import closing
+from typing import Any, Final, Literal
+
+import orjson
+
+from .. import _core
+from ..backends.base import Backend, Entry, Reader
+from ..errors import CorruptionError, LockedError, ModeMismatchError, StateError
+from ..types import Mode
+from .codec import unpadded_cid
+from .log import last_logged
+from .modes import AnyMode, Client, Normal, Server, read_cid, read_record
+
+FORMAT = 1
+#: Rows of metadata at each end that are looked at to tell the original's servers from its clients.
+_SAMPLE = 64
+
+#: Where a half-made copy says so: below every prefix, so that a level finds it whichever it uses.
+COPYING_KEY: Final = b"\0treehub-level/copying"
+
+Shape = Literal["empty", "plain", "server", "client", "either"]
+
+
+def identify(backend: Backend, mode: Mode, space: _core.KeySpace) -> AnyMode:
+    """Check that the store is one of ``mode``, make it one if it is empty, and return the mode's strategy.
+
+    Raises:
+        ModeMismatchError: It was made in another mode, or holds data of no mode at all.
+        StateError: It needs ``upgrade``, or an ``adopt`` or a ``copy`` that was interrupted.
+        CorruptionError: Its own records, or its log and its CID, contradict each other.
+    """
+    with backend.exclusive() as transaction:
+        refuse_half_made(transaction, backend.name)
+        if adopting_record(transaction, space) is not None:
+            raise StateError(
+                f"Level.adopt({backend.name!r}) was interrupted: call it again with the same mode, it will finish"
+            )
+        found = stored_identity(transaction, space, strict=mode is not Mode.NORMAL)
+        if found is not None and found[0] is not mode:
+            raise ModeMismatchError(
+                f"{backend.name!r} was made in {found[0].name} mode and cannot be opened in {mode.name} mode"
+            )
+        if mode is Mode.NORMAL:
+            return Normal()
+        records: list[Entry] = []
+        if found is None:
+            _check_newcomer(transaction, mode, space, backend.name)
+            store_id = uuid.uuid4().hex
+            records += birth_records(space, mode, store_id)
+        else:
+            store_id = found[1]
+            if mode is Mode.SERVER:
+                _check_log(transaction, space, backend.name)
+        shared = backend.supports.shared
+        before = transaction.get(space.own_key("holder"))
+        if records:
+            transaction.write(records, durable=True)
+    if mode is Mode.SERVER:
+        return Server(space, store_id, shared=shared)
+    return Client(space, store_id, orjson.dumps(uuid.uuid4().hex) if shared else None, before)
+
+
+def check_shared(reader: Reader, mode: AnyMode, space: _core.KeySpace, name: str) -> Sequence[Entry]:
+    """Refuse to write to a shared store that another process has made its own, or something else, since it was opened.
+
+    Each write step asks this. (A server finds out when it reads its epochs, see `Server.epoch_start`.)
+
+    Returns:
+        What else to write, so that others are refused from then on: with the first write of a client. Who only reads
+        takes a store from nobody.
+
+    Raises:
+        LockedError: It is a client, and somebody else has written to it.
+        ModeMismatchError, StateError: It was NORMAL, and was given a mode, or is being adopted.
+    """
+    if isinstance(mode, Client):
+        key = space.own_key("holder")
+        said = reader.get(key)
+        if said not in (mode.holder, mode.before):
+            raise LockedError(
+                f"the client store {name!r} was opened again, and written to, by another process or another Level: a "
+                "client store is for one process at a time. Close this level; reads still work until then"
+            )
+        if said != mode.holder and mode.holder is not None:
+            return [(key, mode.holder)]
+    if isinstance(mode, Normal):
+        found = stored_identity(reader, space, strict=False)
+        if found is not None:
+            raise ModeMismatchError(
+                f"{name!r} was made a {found[0].value} by another process since it was opened here in NORMAL mode: "
+                f"close it, and open it in {found[0].name} mode"
+            )
+        if adopting_record(reader, space) is not None:
+            raise StateError(f"{name!r} is being adopted by another process: close it, and open it in its new mode")
+    return ()
+
+
+def stored_identity(reader: Reader, space: _core.KeySpace, *, strict: bool) -> tuple[Mode, str] | None:
+    """Mode and id from the store's own record; ``None`` if it has none.
+
+    Args:
+        reader: What to read from.
+        space: The key space of the store.
+        strict: Whether something else in the record's place is an error. (In NORMAL mode it may be a user's own value.)
+    """
+    key = space.own_key("store")
+    try:
+        record = read_record(reader, key)
+    except CorruptionError:
+        if strict:
+            raise
+        return None
+    if record is None:
+        return None
+    try:
+        mode, store_id, version = Mode(record["mode"]), bytes.fromhex(record["id"]).hex(), record["format"]
+    except (KeyError, TypeError, ValueError) as error:
+        if strict:
+            raise CorruptionError(f"the record {key!r} does not say what store this is: {record!r:.80}") from error
+        return None
+    if version != FORMAT:
+        raise StateError(f"this store has format {version!r}; this version of treehub-level reads format {FORMAT}")
+    return mode, store_id
+
+
+def birth_records(space: _core.KeySpace, mode: Mode, store_id: str) -> list[Entry]:
+    """The own records of a store that is made."""
+    record = orjson.dumps({"id": store_id, "mode": mode.value, "format": FORMAT})
+    records: list[Entry] = [(space.own_key("store"), record)]
+    if mode is Mode.CLIENT:
+        records.append((space.own_key("id"), orjson.dumps([uuid.uuid4().hex, 0])))
+    return records
+
+
+def adopting_record(reader: Reader, space: _core.KeySpace) -> dict[str, Any] | None:
+    """How far an adoption that was interrupted has come; ``None`` if none was.
+
+    In a NORMAL store a user's own value may lie there.
+    """
+    return _record_with(reader, space.own_key("adopting"), {"id", "mode", "after", "done"})
+
+
+def copying_record(reader: Reader) -> dict[str, Any] | None:
+    """What is being copied here, if a copy was interrupted: a NORMAL store may have a user's own value there, too."""
+    return _record_with(reader, COPYING_KEY, {"from", "store", "run"})
+
+
+def refuse_half_made(reader: Reader, name: str) -> None:
+    """Raise StateError for a store that is a copy which was interrupted."""
+    record = copying_record(reader)
+    if record is not None:
+        raise StateError(
+            f"{name!r} is a half-made copy of {record['from']!r}: "
+            f"run `treehub-level copy {record['from']} {name}` again, with the same options, and it will finish"
+        )
+
+
+def _record_with(reader: Reader, key: bytes, fields: set[str]) -> dict[str, Any] | None:
+    """The record under ``key`` if it has these fields."""
+    try:
+        record = read_record(reader, key)
+    except CorruptionError:
+        return None
+    return record if isinstance(record, dict) and fields <= record.keys() else None
+
+
+def _check_newcomer(reader: Reader, mode: Mode, space: _core.KeySpace, name: str) -> None:
+    shape = shape_of(reader, space)
+    if shape == "plain":
+        raise ModeMismatchError(
+            f"{name!r} holds data and was not made in {mode.name} mode; "
+            f"Level.adopt({name!r}, mode=Level.{mode.name}) makes it a {mode.value}"
+        )
+    if shape not in ("empty", "either", mode.value):
+        raise ModeMismatchError(f"{name!r} is a {shape} store of @treehub/level and cannot be opened as a {mode.value}")
+    if mode is Mode.SERVER:
+        if has_unpadded_ids(reader, space):
+            raise StateError(
+                f"{name!r} is a server store of @treehub/level whose log is in wrong order: "
+                f"run `treehub-level upgrade {name}` once"
+            )
+        _check_log(reader, space, name)
+
+
+def _check_log(reader: Reader, space: _core.KeySpace, name: str) -> None:
+    cid, logged = read_cid(reader, space), last_logged(reader, space)
+    if cid != logged:
+        raise CorruptionError(
+            f"{name!r} says that its CID is {cid}, but its log ends at {logged}: "
+            f"`treehub-level verify {name}` says what else is wrong"
+        )
+
+
+def shape_of(reader: Reader, space: _core.KeySpace) -> Shape:
+    """What a store without a record of its own looks like: whose metadata it holds, by a sample from both ends.
+
+    On a client each record under ``P + key`` names that very key; on a server each lies under a number. A store in
+    which both hold for all (a key "1" in change 1) is ``"either"``.
+    """
+    rows = [row for reverse in (False, True) for row in _rows(reader, space, reverse)]
+    client = server = True
+    strip = len(space.prefix)
+    for stored_key, record in rows:
+        name = stored_key[strip:]
+        if not name:
+            continue  # the CID, which both have
+        try:
+            key, _ = _core.split_record(record)
+        except ValueError:
+            return "plain"
+        client = client and key == name
+        server = server and (_is_log_key(space, stored_key) or unpadded_cid(name) is not None)
+    if not rows:
+        return "empty" if is_empty(reader) else "plain"
+    if all(key == space.prefix for key, _ in rows):
+        return "client" if read_cid(reader, space) else "either"  # a server that is past CID 0 has a log
+    if client and server:
+        return "either"
+    return "client" if client else "server" if server else "plain"
+
+
+def has_unpadded_ids(reader: Reader, space: _core.KeySpace) -> bool:
+    """Whether the log holds ids of more than one digit without their length in front."""
+    for digit in b"123456789":
+        first = space.prefix + bytes([digit])
+        with closing(reader.scan(first + b"0", first + b":", values=False)) as cursor:
+            if cursor.fetch_keys(1):
+                return True
+    return False
+
+
+def _is_log_key(space: _core.KeySpace, key: bytes) -> bool:
+    try:
+        space.parse_log_key(key)
+    except ValueError:
+        return False
+    return True
+
+
+def _rows(reader: Reader, space: _core.KeySpace, reverse: bool) -> list[tuple[bytes, bytes]]:
+    with closing(reader.scan(space.prefix, space.user_start, reverse=reverse)) as cursor:
+        return cursor.fetch(_SAMPLE)
+
+
+def is_empty(reader: Reader) -> bool:
+    """Whether there is nothing at all in it."""
+    with closing(reader.scan(None, None, values=False)) as cursor:
+        return not cursor.fetch_keys(1)

@@ -1,0 +1,1 @@
+"""Tools for whole stores: copy, convert, verify, repair."""

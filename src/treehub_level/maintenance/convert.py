@@ -1,0 +1,254 @@
+"""Changing what a store is: NORMAL stores become servers or clients, the original's servers get their log in order."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import Any
+
+import orjson
+
+from .. import _core
+from ..backends.base import Backend, Batch, Entry, Reader, Row, Transaction
+from ..backends.registry import create
+from ..engine.codec import unpadded_cid
+from ..engine.identity import (
+    adopting_record,
+    birth_records,
+    has_unpadded_ids,
+    refuse_half_made,
+    shape_of,
+    stored_identity,
+)
+from ..engine.modes import read_cid
+from ..errors import (
+    CorruptionError,
+    DecodeError,
+    InvalidKeyError,
+    InvalidValueError,
+    LockedError,
+    ModeMismatchError,
+    StateError,
+)
+from ..types import Mode
+
+_BATCH = 1000
+
+
+def stored_mode(
+    name: str | os.PathLike[str],
+    *,
+    backend: str | type[Backend] | Callable[..., Backend] = "leveldb",
+    prefix: str = "!",
+    **backend_options: Any,
+) -> Mode | None:
+    """Return the mode in which a store was made, without making one.
+
+    Stores of the original count as what their metadata look like; a store of no mode is NORMAL.
+
+    Returns:
+        The mode; ``None`` if there is no store.
+
+    Raises:
+        LockedError, StorageError, CorruptionError: It cannot be opened.
+    """
+    store, space = create(backend, os.fspath(name), backend_options), _core.KeySpace(prefix)
+    if not store.exists():
+        return None
+    store.open()
+    try:
+        return identity_of(store, space)[0]
+    finally:
+        store.close()
+
+
+def identity_of(reader: Reader, space: _core.KeySpace) -> tuple[Mode, str | None]:
+    """The mode and the id of a store, whatever it is. The original's stores and those of no mode have no id."""
+    identity = stored_identity(reader, space, strict=False)
+    if identity is not None:
+        return identity
+    return {"server": Mode.SERVER, "client": Mode.CLIENT}.get(shape_of(reader, space), Mode.NORMAL), None
+
+
+# --------------------------------------------------------------------------------------------------- adopt
+
+
+def adopt(backend: Backend, mode: Mode, space: _core.KeySpace, progress: Callable[[int], object] | None) -> None:
+    """Give every key of a NORMAL store its change record, a batch at a time, and then the store its mode.
+
+    The record ``P P adopting`` holds how far it came, so that a second call goes on where the first was interrupted.
+    """
+    if not backend.exists():
+        raise StateError(f"there is no store at {backend.name!r} to adopt")
+    backend.open()
+    try:
+        begun = _begin(backend, mode, space)
+        if begun is None:
+            return
+        store_id, after, done = begun
+        for rows in pages(backend, space.user_start if after is None else after + b"\0"):
+            with backend.exclusive() as transaction:
+                _check_alone(transaction, space, _progress(store_id, mode, after, done), backend.name)
+                after, done = rows[-1][0], done + len(rows)
+                transaction.write(_adopted(transaction, mode, space, rows, store_id, done))
+            if progress is not None:
+                progress(done)
+        with backend.exclusive() as transaction:
+            _check_alone(transaction, space, _progress(store_id, mode, after, done), backend.name)
+            transaction.write([*birth_records(space, mode, store_id), (space.own_key("adopting"), None)], durable=True)
+    finally:
+        backend.close()
+
+
+def _begin(backend: Backend, mode: Mode, space: _core.KeySpace) -> tuple[str, bytes | None, int] | None:
+    """Store id, the last key done and the number done; ``None`` if the store is what it shall be already."""
+    refuse_half_made(backend, backend.name)
+    identity = stored_identity(backend, space, strict=False)
+    if identity is not None:
+        if identity[0] is mode:
+            return None
+        raise ModeMismatchError(
+            f"{backend.name!r} was made in {identity[0].name} mode: only NORMAL stores can be adopted"
+        )
+    record = adopting_record(backend, space)
+    if record is None:
+        _check_all(backend, mode, space)
+        store_id = uuid.uuid4().hex
+        with backend.exclusive() as transaction:
+            _check_alone(transaction, space, None, backend.name)
+            transaction.write([(space.own_key("adopting"), _progress(store_id, mode, None, 0))])
+        return store_id, None, 0
+    if record["mode"] != mode.value:
+        raise ModeMismatchError(f"{backend.name!r} is half-way to a {record['mode']}: adopt it as that first")
+    after = record["after"]
+    return record["id"], None if after is None else after.encode(), record["done"]
+
+
+def _check_alone(reader: Reader, space: _core.KeySpace, record: bytes | None, name: str) -> None:
+    """Refuse to go on with an adoption that another process goes on with too, which a shared store allows."""
+    found = reader.get(space.own_key("adopting"))
+    if found != record or reader.get(space.own_key("store")) is not None:
+        raise LockedError(f"{name!r} is being adopted by another process too: let that one finish")
+
+
+def _check_all(backend: Backend, mode: Mode, space: _core.KeySpace) -> None:
+    """Raise for the first key or value that the mode cannot hold, before anything is changed."""
+    encoder = _core.Encoder(space)
+    for rows in pages(backend, None):
+        for stored_key, value in rows:
+            try:
+                key = _core.decode_key(stored_key)
+                encoder.key(key)
+            except (InvalidKeyError, DecodeError) as error:
+                raise InvalidKeyError(
+                    f"{backend.name!r} cannot become a {mode.value}: {error}. Delete or rename that key first"
+                ) from error
+            try:
+                _core.encode_value(orjson.loads(value), _core.MAX_VALUE_BYTES)
+            except (InvalidValueError, orjson.JSONDecodeError) as error:
+                raise InvalidValueError(
+                    f"{backend.name!r} cannot become a {mode.value}: the value of {key!r:.80} is refused: {error}"
+                ) from error
+
+
+def _adopted(reader: Reader, mode: Mode, space: _core.KeySpace, rows: list[Row], store_id: str, done: int) -> Batch:
+    if mode is Mode.SERVER:
+        batch = _core.server_batch(space, read_cid(reader, space), rows)
+    else:
+        batch = _core.client_batch(space, rows)
+    batch.append((space.own_key("adopting"), _progress(store_id, mode, rows[-1][0], done)))
+    return batch
+
+
+def _progress(store_id: str, mode: Mode, after: bytes | None, done: int) -> bytes:
+    return orjson.dumps(
+        {"id": store_id, "mode": mode.value, "after": None if after is None else after.decode(), "done": done}
+    )
+
+
+def pages(reader: Reader, start: bytes | None, stop: bytes | None = None) -> Iterator[list[Row]]:
+    """The rows of a range, as many at a time as are written at once."""
+    with closing(reader.scan(start, stop)) as cursor:
+        while rows := cursor.fetch(_BATCH):
+            yield rows
+
+
+# ------------------------------------------------------------------------------------------------- upgrade
+
+
+def upgrade(
+    name: str | os.PathLike[str],
+    *,
+    backend: str | type[Backend] | Callable[..., Backend] = "leveldb",
+    prefix: str = "!",
+    progress: Callable[[int], object] | None = None,
+    **backend_options: Any,
+) -> int:
+    """Rewrite the log of a server store of @treehub/level so that change ids sort in numeric order.
+
+    In place, in bounded memory, safe to interrupt and to run again; harmless for any other store.
+
+    Args:
+        name: The store.
+        backend: As for `Level`.
+        prefix: As for `Level`.
+        progress: Called after each batch with the number of changes rewritten so far.
+        **backend_options: As for `Level`.
+
+    Returns:
+        The number of changes rewritten: 0 if there was nothing to do.
+
+    Raises:
+        StateError: There is no store, or it is a copy that was interrupted.
+        LockedError, StorageError, CorruptionError: It cannot be opened, read or written.
+    """
+    store, space = create(backend, os.fspath(name), backend_options), _core.KeySpace(prefix)
+    if not store.exists():
+        raise StateError(f"there is no store at {store.name!r}")
+    store.open()
+    rewritten = 0
+    try:
+        refuse_half_made(store, store.name)
+        if stored_identity(store, space, strict=False) is not None:
+            return 0
+        if not _is_unpadded_server(store, space):
+            return 0
+        for rows in pages(store, space.log_start, space.prefix + b":"):
+            with store.exclusive() as transaction:
+                rewritten += _pad(transaction, space, rows)
+            if progress is not None:
+                progress(rewritten)
+        with store.exclusive() as transaction:
+            transaction.write([(space.prefix, transaction.get(space.prefix))], durable=True)
+    finally:
+        store.close()
+    return rewritten
+
+
+def _is_unpadded_server(reader: Reader, space: _core.KeySpace) -> bool:
+    shape = shape_of(reader, space)
+    if shape == "either":
+        # Each record sampled lies under a number and names that number: a client's dirty keys could look so. A log
+        # ends at its CID.
+        cid = read_cid(reader, space)
+        newest = [space.prefix + b"%d" % cid, *([space.log_key(cid)] if cid else [])]
+        if not any(reader.get_many(newest)):
+            return False
+    return shape in ("server", "either") and has_unpadded_ids(reader, space)
+
+
+def _pad(transaction: Transaction, space: _core.KeySpace, rows: list[Row]) -> int:
+    batch: list[Entry] = []
+    for stored_key, record in rows:
+        name = stored_key[len(space.prefix) :]
+        if len(name) == 1:
+            continue
+        cid = unpadded_cid(name)
+        if cid is None:
+            raise CorruptionError(f"{stored_key!r} lies in the change log and names no change id")
+        batch += [(space.log_key(cid), record), (stored_key, None)]
+    if batch:
+        transaction.write(batch)
+    return len(batch) // 2

@@ -1,0 +1,188 @@
+"""Harnesses for what comes from other machines, from files and from people, without a store behind it.
+
+Each takes any bytes, and raises if they are refused by another error than the one that says so.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+from unittest import mock
+
+import typer
+from starlette.requests import Request as HTTPRequest
+
+from treehub_level import Level, LevelError, ProtocolError, StorageError, _core, blocking
+from treehub_level.cli.errors import CommandError
+from treehub_level.cli.lines import read_records
+from treehub_level.cli.records import _value
+from treehub_level.cli.serve import _document, _fields
+from treehub_level.engine.codec import decode_json
+from treehub_level.http import Tokens
+from treehub_level.http.client.address import DatabaseURL
+from treehub_level.http.client.body import MAX_REPLY, Body, UnansweredError
+from treehub_level.http.client.events import EventReader
+from treehub_level.http.client.responses import (
+    DamagedError,
+    ServerResponse,
+    read_answer,
+    read_changes,
+    read_lines,
+    read_retry_after,
+)
+from treehub_level.http.server import query
+from treehub_level.http.server.bodies import _DECODERS, parse
+from treehub_level.http.server.refusals import RefusedError
+from treehub_level.replication import wire
+from treehub_level.replication.messages import Request, encode_changes
+from treehub_level.types import Put
+
+_ENCODER: Final = _core.Encoder(_core.KeySpace("!"))
+#: The most bytes that a small body may become in these harnesses.
+_LIMIT: Final = 1 << 16
+
+
+@contextmanager
+def refused_by(*kinds: type[Exception]) -> Iterator[None]:
+    """Let these errors end the block, if they say in a few words what is wrong. Any other is a find."""
+    try:
+        yield
+    except kinds as refusal:
+        if len(str(refusal)) > 1000:
+            raise AssertionError("an input can make a message of any length") from refusal
+        if isinstance(refusal, RefusedError) and refusal.status != 400:
+            raise AssertionError(f"status {refusal.status}") from refusal
+
+
+def requests(data: bytes) -> None:
+    """A client's request, as a server reads it."""
+    try:
+        document = decode_json(data)
+    except ValueError:
+        return
+    try:
+        request = Request.from_dict(document)
+        encode_changes(request.changes, _ENCODER)
+    except ProtocolError:
+        return
+    again = Request.from_dict(decode_json(wire.request_to_json(request)))
+    assert again.to_dict() == request.to_dict()
+
+
+def replies(data: bytes) -> None:
+    """A server's reply, as a client reads it: as a document, and as lines."""
+    for in_lines in (False, True):
+        with refused_by(ProtocolError):
+            wire.read_answer(wire.Received(data, in_lines), _ENCODER)
+
+
+def answers(data: bytes) -> None:
+    """An answer over HTTP, as a client reads it: ``status``, headers, an empty line, the body."""
+    head, _, body = data.partition(b"\n\n")
+    first, *lines = head.decode("latin-1").split("\n")
+    status = int(first) if first.isascii() and first.isdigit() and len(first) == 3 else 200
+    headers = {name.lower(): value for name, _, value in (line.partition(":") for line in lines)}
+    with refused_by(LevelError, UnansweredError, DamagedError):
+        reader = Body(headers)
+        response = ServerResponse(status, headers).with_body([reader.feed(body, 0.0)])
+        reader.end()
+        assert len(response.body) <= MAX_REPLY
+        retry_after = read_retry_after(headers)
+        assert retry_after is None or 0 <= retry_after <= 3600
+        read_changes(read_answer(response, "http://localhost/v1/notes", "secret"))
+        wire.read_answer(read_lines(response), _ENCODER)
+    with refused_by(ProtocolError):
+        EventReader().feed(body)
+
+
+def bodies(data: bytes) -> None:
+    """The body of a request: plain, and compressed."""
+    for decode in (lambda packed, _: packed, *_DECODERS.values()):
+        with refused_by(RefusedError):
+            plain = decode(data, _LIMIT)
+            assert len(plain) <= len(data) + _LIMIT + (128 << 10), "a small body became a large one"
+            parse(plain)
+
+
+def urls(data: bytes) -> None:
+    """What stands in a URL: a key, parameters, and the address of a server."""
+    path, _, parameters = data.partition(b"?")
+    request = HTTPRequest(
+        {
+            "type": "http",
+            "raw_path": path,
+            "query_string": parameters,
+            "path_params": {"db": "notes"},
+            "headers": [],
+        }
+    )
+    readers: dict[str, Callable[[str], Any]]
+    readers = {"since": query.cid, "limit": query.limit, "wait": query.seconds, "gte": str, "prefix": str}
+    with refused_by(RefusedError):
+        query.key(request)
+    with refused_by(RefusedError):
+        query.parameters(request, readers)
+    try:
+        address = DatabaseURL.parse(data.decode(errors="surrogateescape"))
+    except ValueError:
+        return
+    assert DatabaseURL.parse(address.url) == address
+    assert address.is_private in (True, False)
+
+
+def lines(data: bytes) -> None:
+    """JSON Lines, as ``load`` reads them."""
+    for key_field in (None, "id"):
+        with refused_by(CommandError, LevelError):
+            records = [*read_records(io.BytesIO(data), "stdin", key_field)]
+            _core.Encoder().ops([Put(record.key, record.value) for record in records])
+            for record in records:
+                if isinstance(record.value, bytes):
+                    assert bytes(_core.json_value(bytes(record.value))) == record.value
+
+
+def arguments(data: bytes) -> None:
+    """A key and a value as they are typed after ``put``. Bytes that are no UTF-8 reach a program as surrogates."""
+    typed = data.replace(b"\0", b"").decode("utf-8", "surrogateescape")  # no argument holds a NUL
+    key, _, text = typed.partition(" ")
+    for string in (False, True):
+        with (
+            refused_by(CommandError, LevelError, typer.BadParameter),
+            mock.patch.object(sys, "stdin", io.TextIOWrapper(io.BytesIO(data))),
+            blocking.Level("arguments", backend="memory", mode=Level.SERVER) as level,
+        ):
+            value = _value(text, string)
+            level.put(key, value)
+            assert level.get(key) == value
+
+
+class TokensFile:
+    """Harness for the file of tokens, in a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "tokens"
+
+    def __call__(self, data: bytes) -> None:
+        """Bytes in place of the file: nobody gets in, and the command that lists them has a line for each."""
+        self._path.write_bytes(data)
+        self._path.chmod(0o600)
+        tokens = Tokens(self._path)
+        try:
+            known = tokens.all()
+        except StorageError:
+            return
+        for token in known:
+            assert tokens.find(f"{token.id}.guessed") is None
+            token.access.check_write([token.prefix.encode()]) if token.write else None
+            _fields(token)
+            _document(token)
+
+
+#: The harnesses that need nothing.
+HARNESSES: Final[dict[str, Callable[[bytes], Any]]] = {
+    check.__name__: check for check in (requests, replies, answers, bodies, urls, lines, arguments)
+}

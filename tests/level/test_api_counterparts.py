@@ -1,0 +1,121 @@
+"""The two APIs are one: the same names, signatures and docstrings, minus ``async``."""
+
+import importlib.util
+import inspect
+import pkgutil
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+import treehub_level
+from treehub_level import Level, blocking
+from treehub_level.aio import level as asyncio_level
+from treehub_level.aio.live import LiveSession
+from treehub_level.aio.reads_writes import Snapshot, WriteBatch
+from treehub_level.blocking.live import LiveSession as BlockingLiveSession
+from treehub_level.http import RemoteServer
+from treehub_level.http.blocking import RemoteServer as BlockingRemoteServer
+
+PAIRS = [
+    (Level, blocking.Level),
+    (asyncio_level.Sublevel, blocking.Sublevel),
+    (Snapshot, blocking.Snapshot),
+    (WriteBatch, blocking.WriteBatch),
+    (LiveSession, BlockingLiveSession),
+    (RemoteServer, BlockingRemoteServer),
+]
+
+
+def public(cls: type) -> dict[str, Any]:
+    """The members that users meet."""
+    return {name: member for name, member in inspect.getmembers(cls) if not name.startswith("_")}
+
+
+@pytest.fixture(params=PAIRS, ids=[pair[0].__name__ for pair in PAIRS])
+def pair(request: pytest.FixtureRequest) -> Any:
+    """A class of the asyncio API and its twin."""
+    return request.param
+
+
+def test_twins_have_the_same_names(pair: Any) -> None:
+    left, right = map(public, pair)
+    assert left.keys() == right.keys()
+
+
+def parameters(member: Any) -> Any:
+    """Names, kinds and defaults; annotations may differ (an async iterable here, an awaitable there)."""
+    return [(p.name, p.kind, p.default) for p in inspect.signature(member).parameters.values()]
+
+
+def test_twins_have_the_same_signatures(pair: Any) -> None:
+    left, right = map(public, pair)
+    for name, member in left.items():
+        if callable(member):
+            assert parameters(member) == parameters(right[name]), name
+
+
+def test_twins_are_constructed_alike() -> None:
+    assert parameters(Level.__init__) == parameters(blocking.Level.__init__)
+
+
+def test_twins_have_the_same_docstrings_and_every_member_has_one(pair: Any) -> None:
+    left, right = map(public, pair)
+    for name, member in left.items():
+        if callable(member) or isinstance(member, property):
+            assert inspect.getdoc(member), f"{name} has no docstring"
+            assert inspect.getdoc(member) == inspect.getdoc(right[name]), name
+
+
+def test_every_option_is_keyword_only(pair: Any) -> None:
+    positional_defaults = {"default", "changes", "limit"}
+    for name, member in public(pair[0]).items():
+        if callable(member) and name != "Level":
+            for p in inspect.signature(member).parameters.values():
+                if p.default is not p.empty:
+                    assert p.kind is p.KEYWORD_ONLY or p.name in positional_defaults, f"{name}({p.name})"
+
+
+def test_contexts_stand_in_for_each_other(pair: Any) -> None:
+    left, right = pair
+    assert hasattr(left, "__aenter__") == hasattr(right, "__enter__")
+    assert not hasattr(left, "__enter__")
+
+
+# ------------------------------------------------------------------------------------------------ exports
+
+
+def test_all_is_sorted_and_holds_the_public_names() -> None:
+    names = [
+        name
+        for name, member in vars(treehub_level).items()
+        if not name.startswith("_") and not (inspect.ismodule(member) and name != "blocking")
+    ]
+    # As ruff sorts: constants, classes, the rest.
+    order = sorted(treehub_level.__all__, key=lambda name: (not name.isupper(), name[0].islower(), name))
+    assert order == list(treehub_level.__all__)
+    assert sorted(names) == sorted(treehub_level.__all__)
+
+
+def modules() -> Any:
+    """Every module of the package; without that of the native engine where there is none."""
+    native = importlib.util.find_spec("treehub_level._store_c") is not None
+    return [
+        module.name
+        for module in pkgutil.walk_packages(treehub_level.__path__, "treehub_level.")
+        if not module.name.endswith("__main__") and (native or module.name != "treehub_level.backends.leveldb")
+    ]
+
+
+@pytest.mark.once
+def test_every_module_can_be_imported_alone() -> None:
+    script = "import importlib, sys; importlib.import_module(sys.argv[1])"
+    for start in range(0, len(modules()), 8):
+        running = [
+            subprocess.Popen([sys.executable, "-W", "error", "-c", script, name], stderr=subprocess.PIPE, text=True)
+            for name in modules()[start : start + 8]
+        ]
+        for process in running:
+            _, errors = process.communicate(timeout=60)
+            assert process.returncode == 0, errors
