@@ -23,7 +23,7 @@ COMPILED = {"treehub_level._core_c", "treehub_level._store_c"}
 
 #: From bottom to top. A module may import what stands in its own line or in one above it here.
 LAYERS = [
-    ["errors", "types"],
+    ["errors", "extras", "types"],
     ["_core", "_core_c", "_core_py", "_store_c", "backends"],
     ["engine"],
     ["replication"],
