@@ -69,7 +69,7 @@ class Served:
 
     async def until_somebody_waits(self, name: str = "notes") -> None:
         """Wait until a request waits for news of a database."""
-        while not self.levels[name]._blocking._store.listeners:  # noqa: ASYNC110  # there is no event for this
+        while not self.levels[name]._store.listeners:  # noqa: ASYNC110  # there is no event for this
             await asyncio.sleep(0)
 
     async def stop(self) -> None:

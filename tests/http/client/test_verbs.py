@@ -9,7 +9,18 @@ import httpx
 import orjson
 import pytest
 
-from treehub_level import Change, CIDMismatchError, Level, ProtocolError, Put, StateError, StoreMismatchError, blocking
+from treehub_level import (
+    Change,
+    CIDMismatchError,
+    Level,
+    ProtocolError,
+    Put,
+    StateError,
+    StoreMismatchError,
+    SyncReport,
+    blocking,
+)
+from treehub_level.replication.session import sync_session
 
 from .fake import STREAM, URL, Fake
 
@@ -152,7 +163,7 @@ async def test_errors_of_the_server_are_those_of_a_level(remote: Remote, fake: F
     fake.level.put("a", 1)
     with blocking.Level("client", backend="memory", mode=Level.CLIENT) as client, pytest.raises(StoreMismatchError):
         client.sync(fake.level)
-        talk = client._session(True, True, "reset", None)[0]
+        talk: Any = sync_session(client._store.step, client._store.client("sync"), report=SyncReport())
         await remote().exchange({**next(talk).to_dict(), "server": "f" * 32})
 
 

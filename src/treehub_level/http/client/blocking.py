@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any, TypeVar
 
-from ...blocking.server import carries_bytes, check_wait
 from ...errors import StateError, TransportError
 from ...replication.driver import Finished, advance
+from ...replication.endpoint import check_wait
 from ...replication.messages import Request
 from ...types import Change, Changes
 from .body import Body, UnansweredError
@@ -71,12 +71,11 @@ class RemoteServer:
         """The address of the database."""
         return self._connection.address.url
 
-    @carries_bytes("_reply")
     def exchange(self, request: Mapping[str, Any], *, wait: float = 0) -> dict[str, Any]:
         """Pull and push in one atomic step: see ``Level.exchange``."""
         return self._do(self._calls.exchange(request, wait))
 
-    def _reply(self, request: Request, *, wait: float = 0) -> object:
+    def exchange_encoded(self, request: Request, *, wait: float = 0) -> object:
         return self._do(self._calls.carry(request, check_wait(wait)))
 
     def changes(self, cid: int, limit: int | None = 100, *, wait: float = 0) -> Changes:

@@ -15,10 +15,10 @@ from urllib.parse import quote, urlencode
 import orjson
 
 from ... import _core
-from ...blocking.reads import check_limit
-from ...blocking.server import check_wait
 from ...engine.codec import Codec
+from ...engine.ranges import check_limit
 from ...errors import InvalidKeyError, ProtocolError, TransportError
+from ...replication.endpoint import check_wait
 from ...replication.manual import check_cid
 from ...replication.messages import Request
 from ...replication.schedule import backoff

@@ -9,9 +9,9 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
-from ...blocking.server import carries_bytes, check_wait
 from ...errors import StateError, TransportError
 from ...replication.driver import Finished, advance
+from ...replication.endpoint import check_wait
 from ...replication.messages import Request
 from ...types import Change, Changes
 from .body import Body, UnansweredError
@@ -74,12 +74,11 @@ class RemoteServer:
         """The address of the database."""
         return self._connection.address.url
 
-    @carries_bytes("_reply")
     async def exchange(self, request: Mapping[str, Any], *, wait: float = 0) -> dict[str, Any]:
         """Pull and push in one atomic step: see ``Level.exchange``."""
         return await self._do(self._calls.exchange(request, wait))
 
-    async def _reply(self, request: Request, *, wait: float = 0) -> object:
+    async def exchange_encoded(self, request: Request, *, wait: float = 0) -> object:
         return await self._do(self._calls.carry(request, check_wait(wait)))
 
     async def changes(self, cid: int, limit: int | None = 100, *, wait: float = 0) -> Changes:
