@@ -1,6 +1,6 @@
 """treehub-level: an ordered key-value store that keeps working offline and synchronises.
 
-Start with `Level` (asyncio) or `blocking.Level`, its twin without ``await``.
+Start with `Level` (asyncio) or `blocking.Level`, its counterpart without ``await``.
 """
 
 from . import blocking
@@ -29,7 +29,19 @@ from .errors import (
     TransportError,
     UnavailableError,
 )
-from .types import MISSING, Change, Changes, Conflict, CopyReport, Delete, Mode, Put, SyncReport
+from .types import (
+    MISSING,
+    Change,
+    Changes,
+    Conflict,
+    CopyReport,
+    Delete,
+    KeyRange,
+    Mode,
+    Put,
+    RangeOptions,
+    SyncReport,
+)
 
 __version__ = "0.1.0"
 
@@ -49,6 +61,7 @@ __all__ = [
     "ForbiddenError",
     "InvalidKeyError",
     "InvalidValueError",
+    "KeyRange",
     "Level",
     "LevelError",
     "LiveSession",
@@ -60,6 +73,7 @@ __all__ = [
     "NotOpenError",
     "ProtocolError",
     "Put",
+    "RangeOptions",
     "StateError",
     "StorageError",
     "StoreMismatchError",

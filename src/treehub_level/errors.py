@@ -1,4 +1,4 @@
-"""Everything that treehub-level raises on purpose.
+"""The exceptions of treehub-level.
 
     LevelError(code)
     ├── StateError              LEVEL_STATE
@@ -22,9 +22,9 @@
         └── TransportError      LEVEL_TRANSPORT
 
 Codes are stable, messages are not: programs compare ``error.code``, people read ``str(error)``.
-An argument of a wrong type is a plain ``TypeError``. No vendor's exception escapes: each is
-translated in the one file that names that vendor, and chained as ``__cause__``.
-An error leaves the store as it was; ``CommitUnknownError`` alone leaves that open.
+An argument of a wrong type raises a plain ``TypeError``. Exceptions of the libraries below are
+translated where the library is used, and chained as ``__cause__``. After an error the store is
+unchanged; only after ``CommitUnknownError`` it is not known.
 """
 
 from __future__ import annotations
@@ -34,35 +34,35 @@ from typing import ClassVar
 
 
 class LevelError(Exception):
-    """The root of the tree: ``except LevelError`` catches everything raised here on purpose.
+    """The base class: ``except LevelError`` catches every exception of this package.
 
     Attributes:
-        code: A stable, machine-readable name of the error class.
+        code: The stable name of the error, for programs.
     """
 
     code: ClassVar[str] = "LEVEL_ERROR"
 
 
 class StateError(LevelError):
-    """The call does not fit the moment: opened twice, closed twice, a store that needs an upgrade."""
+    """The call does not fit the state: opened twice, closed twice, or an upgrade is needed."""
 
     code = "LEVEL_STATE"
 
 
 class NotOpenError(StateError):
-    """A verb was called on a level that is not open (never opened, closing, or closed)."""
+    """The level is not open: it was never opened, is closing, or is closed."""
 
     code = "LEVEL_DATABASE_NOT_OPEN"
 
 
 class LockedError(LevelError):
-    """Another process, or another ``Level`` in this one, holds the directory open."""
+    """Another process, or another ``Level`` in this process, has the store open."""
 
     code = "LEVEL_LOCKED"
 
 
 class ModeError(LevelError):
-    """A verb of another mode was called."""
+    """The verb needs another mode than the one that the level is open in."""
 
     code = "LEVEL_MODE"
 
@@ -74,50 +74,51 @@ class ModeMismatchError(ModeError):
 
 
 class InvalidKeyError(LevelError, ValueError):
-    """A key that this mode cannot hold. Nothing was written."""
+    """The mode cannot hold the key. Nothing was written."""
 
     code = "LEVEL_INVALID_KEY"
 
 
 class InvalidValueError(LevelError, ValueError):
-    """A value that could not come back equal. Nothing was written."""
+    """JSON cannot round-trip the value. Nothing was written."""
 
     code = "LEVEL_INVALID_VALUE"
 
 
 class DecodeError(LevelError):
-    """Stored bytes are not what the encoding promises. The message names the key."""
+    """The stored bytes do not fit the encoding. The message names the key."""
 
     code = "LEVEL_DECODE"
 
 
 class CorruptionError(LevelError):
-    """The engine, or a record of the store's own, found bytes that it cannot have written."""
+    """The store is damaged: it holds bytes that this package has not written."""
 
     code = "LEVEL_CORRUPTION"
 
 
 class StorageError(LevelError, OSError):
-    """The engine could not read or write: no such directory, no right, no space, a broken disk."""
+    """The backend could not read or write: no permission, a full disk, a failing disk."""
 
     code = "LEVEL_STORAGE"
 
 
 class CommitUnknownError(StorageError):
-    """The answer to a commit was lost: it was written, all of it, or not at all, and nobody can tell which from here.
+    """The outcome of a commit is unknown: the connection was lost before the reply.
 
-    ``sync()`` finds out by itself, by repeating what it asked. Whoever wrote by hand reads, and decides.
+    The batch was written completely, or not at all. ``sync()`` repeats its request and so finds
+    out. After a write of your own, read the keys and decide.
     """
 
     code = "LEVEL_COMMIT_UNKNOWN"
 
 
 class UnavailableError(StorageError):
-    """A shared store cannot be reached, or is too busy, at the moment. Nothing was written: try again later.
+    """A shared store is unreachable or too busy. Nothing was written. Retry later.
 
     Attributes:
-        undone: Whether the database took a transaction back since it got in another one's way. The engine has tried
-            again then, some times.
+        retryable: True if the database rolled the transaction back (serialization failure or
+            deadlock). The engine has then retried several times already.
     """
 
     code = "LEVEL_UNAVAILABLE"
@@ -125,22 +126,25 @@ class UnavailableError(StorageError):
 
 
 class BackendNotFoundError(LevelError):
-    """No backend of that name is registered. The message names those that are, and what to install."""
+    """No backend of that name is registered.
+
+    The message lists the registered ones, and the install line.
+    """
 
     code = "LEVEL_BACKEND_NOT_FOUND"
 
 
 class SyncError(LevelError):
-    """Replication could not go on. The store is whole, and ``sync()`` may be called again."""
+    """Replication stopped. The store is intact, and ``sync()`` may be called again."""
 
     code = "LEVEL_SYNC"
 
 
 class CIDMismatchError(SyncError):
-    """A change id other than the one that the step needs.
+    """The change id does not fit the operation.
 
     Attributes:
-        expected: The CID that would have been right (or the lowest that would).
+        expected: The CID that the operation needs, or the lowest such CID.
         got: The CID that was given.
     """
 
@@ -160,22 +164,23 @@ def _cid_mismatch(message: str, expected: int, got: int) -> CIDMismatchError:
 
 
 class StoreMismatchError(SyncError):
-    """The other side is not the store that this one has synchronised with."""
+    """The server is not the one that this client has synchronised with."""
 
     code = "LEVEL_STORE_MISMATCH"
 
 
 class ProtocolError(SyncError):
-    """A malformed or impossible message. Nothing was written."""
+    """A message is malformed or impossible. Nothing was written."""
 
     code = "LEVEL_PROTOCOL"
 
 
 class ForbiddenError(ProtocolError):
-    """A message that asks for more than its sender may see or change. Nothing was written.
+    """The caller may not read or write the requested keys. Nothing was written.
 
     Attributes:
-        keys: Of local changes that may not be pushed, the first 1000, if that is all that went wrong.
+        keys: The keys of local changes that may not be pushed, the first 1000 of them, if
+            everything else was synchronised; else empty.
     """
 
     code = "LEVEL_FORBIDDEN"
@@ -186,12 +191,14 @@ class ForbiddenError(ProtocolError):
 
 
 class TransportError(SyncError):
-    """The server could not be reached, did not answer in time, or refused.
+    """The server could not be reached, did not reply in time, or refused the request.
 
     Attributes:
-        status: The HTTP status, or ``None`` where there was no answer.
-        retry_after: Seconds after which the server asks to be tried again, or ``None`` if it does not say.
-        keys: The keys of changes that are too large to be sent (status 413), if that is all that went wrong.
+        status: The HTTP status; ``None`` without a reply.
+        retry_after: The seconds to wait before a retry, as the server asks; ``None`` if it does
+            not.
+        keys: The keys of changes that are too large to be sent (status 413), if everything else was
+            synchronised; else empty.
     """
 
     code = "LEVEL_TRANSPORT"

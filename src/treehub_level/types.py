@@ -1,4 +1,4 @@
-"""The data that crosses the public API. No logic beyond construction and comparison."""
+"""The data types of the public API, without logic beyond construction and comparison."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import enum
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, TypedDict
 
-#: A value that JSON can hold: ``None bool int float str list dict`` with ``str`` keys, nested at most 64 deep.
-#: (A recursive alias would be exact, and unusable: every ``level.get()["name"]`` would need a cast.)
+#: A JSON value: ``None bool int float str list dict`` with ``str`` keys, nested at most 64 deep.
+#: With a recursive alias every ``level.get()["name"]`` would need a cast.
 JSON = Any
 
 
 class Mode(enum.Enum):
-    """What a store does beside storing. ``Level.NORMAL``, ``Level.SERVER`` and ``Level.CLIENT`` are its members."""
+    """The mode of a store: ``Level.NORMAL``, ``Level.SERVER`` or ``Level.CLIENT``."""
 
     NORMAL = "normal"
     SERVER = "server"
@@ -20,7 +20,7 @@ class Mode(enum.Enum):
 
 
 class _Missing(enum.Enum):
-    """A type of one value, so that type checkers can narrow ``x is MISSING``."""
+    """A type with one value, so that type checkers can narrow ``x is MISSING``."""
 
     MISSING = "MISSING"
 
@@ -31,15 +31,15 @@ class _Missing(enum.Enum):
         return False
 
 
-#: Pass it as ``default`` to tell a key that is absent from one that holds ``None``.
+#: A ``default`` that tells an absent key from a stored ``None``.
 MISSING: Final = _Missing.MISSING
 
 
 class KeyRange(TypedDict, total=False):
     """Bounds of a range of keys, as keyword arguments; all of them hold.
 
-    ``None`` is the same as an absent bound; an empty string is a bound. A lower bound at or above the
-    upper one makes an empty range.
+    ``None`` is the same as an absent bound; an empty string is a bound. A lower bound at or above
+    the upper one makes an empty range.
 
     Attributes:
         gt: Only keys above this one. Not together with ``gte``.
@@ -61,7 +61,8 @@ class RangeOptions(KeyRange, total=False):
 
     Attributes:
         reverse: Read from the last key down to the first; ``False`` by default.
-        limit: The largest number of results, counted after ``filter``; ``None``, the default, for all.
+        limit: The largest number of results, counted after ``filter``; ``None``, the default, for
+            all.
     """
 
     reverse: bool
@@ -82,22 +83,22 @@ class Delete(NamedTuple):
 
 
 class Change(tuple[Any, ...]):
-    """One change as it stands in the log, in the dirty set and on the wire: ``[key, value]`` or ``[key]``.
+    """One change, as in the log, in the dirty set and on the wire.
 
-    It is a tuple of two or of one, so ``json.dumps`` writes it as the wire wants it; it equals the list of
-    the same items, and goes wherever a change is accepted.
+    A change is a tuple ``(key, value)``, or ``(key,)`` for a deletion. ``json.dumps`` writes it in
+    the form of the wire, and it equals the list of the same items.
     """
 
-    #: The change id under which the server logged it, where that is known. It takes no part in comparison.
+    #: The change id in the server's log, if it is known. Comparison ignores it.
     cid: int | None = None
 
     def __new__(cls, key: str, value: JSON) -> Change:
-        """The change that stores ``value`` under ``key``."""
+        """Make the change that stores ``value`` under ``key``."""
         return tuple.__new__(cls, (key, value))
 
     @classmethod
     def deletion(cls, key: str) -> Change:
-        """The change that removes ``key``."""
+        """Make the change that removes ``key``."""
         return tuple.__new__(cls, (key,))
 
     @property
@@ -108,12 +109,12 @@ class Change(tuple[Any, ...]):
 
     @property
     def value(self) -> JSON:
-        """What was stored, or ``None`` for a deletion (see `deleted`)."""
+        """The stored value; ``None`` for a deletion (see `deleted`)."""
         return self[1] if len(self) == 2 else None
 
     @property
     def deleted(self) -> bool:
-        """Whether the key was removed."""
+        """True if the key was removed."""
         return len(self) == 1
 
     def __eq__(self, other: object) -> bool:
@@ -147,9 +148,9 @@ class Changes(NamedTuple):
     """A page of a server's log. It unpacks as ``cid, changes = page[:2]``.
 
     Attributes:
-        cid: That of the last change here, or the one asked after if there is none.
-        changes: In CID order.
-        has_more: Whether the log goes on behind this page.
+        cid: The CID of the last change in the page; the requested CID if the page is empty.
+        changes: The changes, in CID order.
+        has_more: True if the log has changes after this page.
     """
 
     cid: int
@@ -159,13 +160,13 @@ class Changes(NamedTuple):
 
 @dataclass(frozen=True)
 class Conflict:
-    """A local change that lost, kept in the client's journal until it is restored or dismissed.
+    """A local change that lost to the server's, kept in the client's conflict journal.
 
     Attributes:
-        key: The key both sides wrote.
-        local: The change made here, which lost.
-        remote: The server's, which won; ``None`` for a key that a reset removed.
-        id: Its number in the journal. It takes no part in comparison.
+        key: The key that both sides wrote.
+        local: The local change, which lost.
+        remote: The server's change, which won; ``None`` for a key that a reset removed.
+        id: The number of the entry in the journal. Comparison ignores it.
     """
 
     key: str
@@ -176,14 +177,15 @@ class Conflict:
 
 @dataclass(frozen=True)
 class CopyReport:
-    """What one ``blocking.copy()`` did.
+    """The result of ``blocking.copy()``.
 
     Attributes:
-        mode: That of the store, and so of its copy.
-        rows: Rows that the copy has, metadata included.
-        written: Rows that were written or deleted in this call; the others were there from one that was interrupted.
-        sha256: The digest of all rows in order of their keys, in hex: of each the length of its key (8 bytes,
-            big-endian), the key, the length of the value, and the value.
+        mode: The mode of the store and of its copy.
+        rows: The number of rows in the copy, metadata included.
+        written: The number of rows that this call wrote or deleted. An interrupted call before it
+            may have written the others.
+        sha256: The hexadecimal digest of all rows in key order. Each row contributes the length of
+            its key (8 bytes, big-endian), the key, the length of its value, and the value.
     """
 
     mode: Mode
@@ -194,16 +196,18 @@ class CopyReport:
 
 @dataclass
 class SyncReport:
-    """What one ``sync()`` did.
+    """The result of ``sync()``.
 
     Attributes:
-        pulled: Changes of others that were applied here.
-        pushed: Local changes that the server accepted.
-        conflicts: Local changes that lost, in the order in which they did.
-        rejected: Keys that the server refused in a push, since others had written them first.
-        cid: The client's CID afterwards.
-        rounds: Exchanges that were needed.
-        reset: Whether the server's history was found to be another than the one seen before.
+        pulled: The number of changes of other clients that were written here.
+        pushed: The number of local changes that the server accepted.
+        conflicts: The local changes that lost, in the order of the conflicts.
+        rejected: The keys of pushed changes that the server rejected: others had written them
+            first.
+        cid: The client's CID after the call.
+        rounds: The number of exchanges.
+        reset: True if the server's history differed from the one seen before, and the client was
+            reset.
     """
 
     pulled: int = 0

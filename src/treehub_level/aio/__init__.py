@@ -1,4 +1,4 @@
-"""The asyncio façade: `Level` and what it hands out."""
+"""The asyncio façade: `Level`, and the sublevels, snapshots, batches and live sessions it makes."""
 
 from .level import Level, Sublevel
 from .live import LiveSession

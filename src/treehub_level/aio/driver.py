@@ -43,9 +43,9 @@ async def drive(
 ) -> R:
     """Run a session to its end, and return its result.
 
-    The steps of the session run in the worker's writing thread; requests are awaited on the event loop.
-    A request that the session announces before it takes the last reply (`session.Ahead`) is sent at
-    once, so that client and server work at the same time.
+    The steps of the session run in the worker's writing thread; requests are awaited on the event
+    loop. A request that the session announces before it takes the last reply (`session.Ahead`) is
+    sent at once, so that client and server work at the same time.
 
     Args:
         worker: The worker of the level.

@@ -1,4 +1,7 @@
-"""`Level`: the asyncio façade. It forwards to its blocking counterpart, in threads where a call may block."""
+"""`Level`: the asyncio façade.
+
+It forwards to its blocking counterpart, in threads where a call may block.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,10 @@ class AsyncReadWriteVerbs(AsyncReadVerbs, AsyncWriteVerbs):
 
 
 class Sublevel(AsyncReadWriteVerbs):
-    """A namespace within a level. Made by `Level.sublevel`; open and closed together with its level."""
+    """A namespace within a level.
+
+    Made by `Level.sublevel`; open and closed together with its level.
+    """
 
     def __init__(self, namespace: Namespace, worker: Worker) -> None:
         self._namespace = namespace
@@ -47,22 +53,25 @@ class Sublevel(AsyncReadWriteVerbs):
 
 @documented_by(blocking.Level)
 class Level(AsyncReadWriteVerbs):
-    """An ordered key-value store that synchronises. ``blocking.Level`` has the same verbs without ``await``.
+    """An ordered key-value store that synchronises.
+
+    ``blocking.Level`` has the same verbs without ``await``.
 
     Args:
         name: A path for stores on disk, a label for memory, a URL for a database server.
-        backend: A registered name (``"leveldb"``, ``"plyvel"``, ``"memory"``, …), a `Backend` subclass, or
-            a callable that takes the name and returns a `Backend`.
+        backend: A registered name (``"leveldb"``, ``"plyvel"``, ``"memory"``, …), a `Backend`
+            subclass, or a callable that takes the name and returns a `Backend`.
         mode: ``Level.NORMAL``, ``Level.SERVER`` or ``Level.CLIENT``.
         prefix: The beginning of metadata keys: one or more characters from ``!`` to ``/``.
-        key_encoding: ``"utf8"`` for ``str`` keys. In NORMAL mode also ``"bytes"``, for ``bytes`` keys.
+        key_encoding: ``"utf8"`` for ``str`` keys. In NORMAL mode also ``"bytes"``, for ``bytes``
+            keys.
         value_encoding: ``"json"``. In NORMAL mode also ``"bytes"``: values are stored as they are.
         durable: True if each write waits for the fsync unless it says otherwise.
         **backend_options: Further arguments of the backend's constructor.
 
-    The filters of ``query``, ``keys``, ``values``, ``count`` and ``scan`` run in a thread beside the event
-    loop. Reads of single keys, and small writes without other writers, take microseconds and run on the
-    loop itself; a task that makes many of them yields to other tasks.
+    The filters of ``query``, ``keys``, ``values``, ``count`` and ``scan`` run in a thread beside
+    the event loop. Reads of single keys, and small writes without other writers, take microseconds
+    and run on the loop itself; a task that makes many of them yields to other tasks.
 
     Raises:
         ValueError: The mode, an encoding or the prefix is invalid.
@@ -135,7 +144,7 @@ class Level(AsyncReadWriteVerbs):
         level._use(counterpart._namespace)
         return level
 
-    # ---------------------------------------------------------------------------------------------- facts
+    # ---------------------------------------------------------------------------------------- facts
 
     @property
     def name(self) -> str:
@@ -166,7 +175,7 @@ class Level(AsyncReadWriteVerbs):
     def __repr__(self) -> str:
         return repr(self._blocking).replace("blocking.", "")
 
-    # --------------------------------------------------------------------------------------- SERVER mode
+    # ---------------------------------------------------------------------------------- SERVER mode
 
     async def changes(self, cid: int, limit: int | None = 100, *, wait: float = 0) -> Changes:
         return await wait_for_commit(
@@ -208,7 +217,7 @@ class Level(AsyncReadWriteVerbs):
     async def compact_log(self, *, drop_deletes_before: int | None = None) -> int:
         return await self._worker.read(self._blocking.compact_log, drop_deletes_before=drop_deletes_before)
 
-    # --------------------------------------------------------------------------------------- CLIENT mode
+    # ---------------------------------------------------------------------------------- CLIENT mode
 
     async def apply(self, cid: int | Changes, changes: Any = None) -> int:
         return await self._worker.write(self._blocking.apply, cid, changes)
@@ -265,5 +274,5 @@ class Level(AsyncReadWriteVerbs):
 
 
 def internals(level: Level) -> tuple[Namespace, Worker]:
-    """Return the namespace and the worker of a level, for the HTTP server, which reads and writes stored bytes."""
+    """Return the namespace and the worker of a level. The HTTP server reads stored bytes with them."""
     return level._namespace, level._worker

@@ -30,7 +30,10 @@ class _AsyncLongPoll(NamedTuple):
 
 @documented_by(blocking.LiveSession)
 class LiveSession(LiveSessionBase):
-    """Keeps a client in sync with its server for the length of an ``async with`` block. Made by ``live()``."""
+    """Keeps a client in sync with its server for the length of an ``async with`` block.
+
+    Made by ``live()``.
+    """
 
     def __init__(
         self, store: Store, worker: Worker, exchange: Callable[..., Any], *, interval: float, on_reset: str
@@ -44,7 +47,7 @@ class LiveSession(LiveSessionBase):
         self._runner: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    # ------------------------------------------------------------------------------------------ the session
+    # ---------------------------------------------------------------------------------- the session
 
     def pause(self) -> None:
         self._schedule.pause()
@@ -83,7 +86,7 @@ class LiveSession(LiveSessionBase):
     def __repr__(self) -> str:
         return f"<treehub_level live session, {self.state}>"
 
-    # --------------------------------------------------------------------------------------------- signals
+    # -------------------------------------------------------------------------------------- signals
 
     def _on_commit(self) -> None:
         """React to a commit, or to the closing of the store. Called from any thread."""
@@ -111,7 +114,7 @@ class LiveSession(LiveSessionBase):
             elif self._schedule.is_over:
                 waiter.set_exception(self._over())
 
-    # ---------------------------------------------------------------------------------------------- its task
+    # ------------------------------------------------------------------------------------- its task
 
     async def _run(self) -> None:
         store = self._store

@@ -102,7 +102,8 @@ class AsyncReadVerbs:
 class Snapshot(AsyncReadVerbs):
     """A read-only view of a level as it was when the snapshot was taken.
 
-    Close the snapshot, or use it in an ``async with`` block: the store keeps overwritten data for it.
+    Close the snapshot, or use it in an ``async with`` block: the store keeps overwritten data for
+    it.
     """
 
     _blocking: blocking.Snapshot

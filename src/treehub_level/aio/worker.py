@@ -1,4 +1,7 @@
-"""`Worker`: the threads of an asyncio level. One thread writes, a few read; all end before the store closes."""
+"""`Worker`: the threads of an asyncio level.
+
+One thread writes, a few read; all end before the store closes.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +23,8 @@ T = TypeVar("T")
 #: Threads for scans. They share the GIL, so that more of them would not be faster.
 _READERS = min(4, (os.cpu_count() or 1) + 1)
 
-#: Seconds after which a task that works on the event loop yields to other tasks, and calls between two
-#: looks at the clock.
+#: Seconds after which a task that works on the event loop yields to other tasks, and calls between
+#: two looks at the clock.
 _TURN_SECONDS = 0.001
 _TURN_CALLS = 32
 
@@ -39,19 +42,20 @@ class _AwaitedWrite(PendingWrite):
 class Worker:
     """Runs blocking calls in threads, and returns their results to the event loop.
 
-    Calls that take microseconds and never wait run on the loop itself, since a hop to a thread and back
-    takes ten times as long: reads of single keys, and small writes that find no other writer.
+    Calls that take microseconds and never wait run on the loop itself, since a hop to a thread and
+    back takes ten times as long: reads of single keys, and small writes that find no other writer.
 
-    Cancelling a task does not cancel the call that it awaits. A write is made completely or not at all,
-    and the CID moves with the commit.
+    Cancelling a task does not cancel the call that it awaits. A write is made completely or not at
+    all, and the CID moves with the commit.
 
     Args:
         store: The store that the calls use.
 
     Attributes:
-        inline_reads_left: The number of single-key reads that may run on the loop before the next one
-            must go through `read_key`; always 0 if the backend does not support inline reads.
-        sync_lock: Held by the session that synchronises. It belongs to the event loop of this opening.
+        inline_reads_left: The number of single-key reads that may run on the loop before the next
+            one must go through `read_key`; always 0 if the backend does not support inline reads.
+        sync_lock: Held by the session that synchronises. It belongs to the event loop of this
+            opening.
     """
 
     sync_lock: asyncio.Lock
@@ -77,7 +81,10 @@ class Worker:
         return self._accepting
 
     async def start(self, open_store: Callable[[], None], close_store: Callable[[], None]) -> None:
-        """Start the threads and open the store. If the task is cancelled, the store is closed again."""
+        """Start the threads and open the store.
+
+        If the task is cancelled, the store is closed again.
+        """
         self._store.require_same_process()
         if self._writer is not None:
             raise StateError(f"cannot open the level {self._store.backend.name!r}: it is open already")
@@ -88,7 +95,8 @@ class Worker:
         try:
             await self._run(writer, open_store)
         except asyncio.CancelledError:
-            # The thread goes on opening. Without this the store would stay open, and locked, for ever.
+            # The thread goes on opening. Without this the store would stay open, and locked, for
+            # ever.
             try:
                 with suppress(StateError):  # the opening failed
                     await self._run(writer, close_store)
@@ -124,11 +132,11 @@ class Worker:
         self._writer = self._readers = None
 
     async def read(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run a call in a reading thread: one that only reads, or that waits for its turns to write."""
+        """Run a call that reads, or that takes its own turns at writing, in a reading thread."""
         return await self._run(self._ready(self._readers), function, *args, **kwargs)
 
     async def read_key(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run a read of microseconds: on the loop if the backend supports it, else in a reading thread."""
+        """Run a short read: on the loop if the backend supports that, else in a reading thread."""
         if not self._inline_reads:
             return await self.read(function, *args, **kwargs)
         await self.yield_if_due()
@@ -143,7 +151,7 @@ class Worker:
         return await asyncio.shield(step)
 
     async def commit(self, entries: Sequence[Entry], durable: bool) -> None:
-        """Commit entries: on the loop if that takes microseconds, else in the writing thread with others.
+        """Commit entries: on the loop if that takes microseconds, else in the writing thread.
 
         Once a write is queued, cancelling this call does not cancel it.
         """
@@ -187,7 +195,7 @@ class Worker:
             future.add_done_callback(self._pending.discard)
         return future
 
-    # ------------------------------------------------------------------------------ in the writing thread
+    # ------------------------------------------------------------------------ in the writing thread
 
     def _commit_queued(self) -> None:
         self._commit_scheduled = False

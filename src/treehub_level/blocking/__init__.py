@@ -1,4 +1,4 @@
-"""The blocking façade: ``blocking.Level`` has the verbs of ``treehub_level.Level`` without ``await``."""
+"""The blocking façade: ``Level`` has the verbs of ``treehub_level.Level``, without ``await``."""
 
 from ..maintenance.convert import stored_mode, upgrade
 from ..maintenance.copy import copy

@@ -46,9 +46,9 @@ class ClientVerbs:
     def apply(self, cid: int | Changes, changes: Any = None) -> int:
         """Write a page of a server's changes. It is the second half of a manual pull.
 
-        One batch writes the changes, drops the dirty changes of their keys, and moves the CID. The server
-        wins; dirty changes that differ go to the journal (see `conflicts`). Applying a page again is
-        harmless.
+        One batch writes the changes, drops the dirty changes of their keys, and moves the CID. The
+        server wins; dirty changes that differ go to the journal (see `conflicts`). Applying a page
+        again is harmless.
 
         Args:
             cid: The CID of the page, or the result of ``changes()``.
@@ -90,8 +90,8 @@ class ClientVerbs:
     def clean(self, cid: int, keys: Iterable[Any]) -> int:
         """Drop dirty changes that a server has accepted, and move the CID.
 
-        It is the second half of a manual push. A key that was written after ``dirty()`` returned it stays
-        dirty.
+        It is the second half of a manual push. A key that was written after ``dirty()`` returned it
+        stays dirty.
 
         Args:
             cid: The CID that the server returned.
@@ -139,16 +139,18 @@ class ClientVerbs:
     ) -> SyncReport:
         """Synchronise with a server until both sides are drained.
 
-        Conflicts are resolved in the server's favour; overwritten local changes are kept in the conflict
-        journal. Safe to interrupt and to retry. Concurrent calls for one client run one after the other.
+        Conflicts are resolved in the server's favour; overwritten local changes are kept in the
+        conflict journal. Safe to interrupt and to retry. Concurrent calls for one client run one
+        after the other.
 
         Args:
-            server: A level in SERVER mode, a ``RemoteServer``, or any object with an ``exchange`` method.
+            server: A level in SERVER mode, a ``RemoteServer``, or any object with an ``exchange``
+                method.
             pull: True to pull all changes; ``False`` pulls only as many as the push needs.
             push: True to push the dirty changes.
-            on_reset: The reaction to a server that was restored from a backup, or has dropped deletes that
-                this client has not seen. ``"reset"`` pulls everything again and keeps dirty changes;
-                ``"raise"`` raises StoreMismatchError before anything is written.
+            on_reset: The reaction to a server that was restored from a backup, or has dropped
+                deletes that this client has not seen. ``"reset"`` pulls everything again and keeps
+                dirty changes; ``"raise"`` raises StoreMismatchError before anything is written.
             progress: Called after each exchange with the report so far.
 
         Returns:
@@ -157,9 +159,10 @@ class ClientVerbs:
         Raises:
             StoreMismatchError: This client has synchronised with another server: see `rebind`.
             ProtocolError: The server's reply is impossible. Nothing of it was written.
-            TransportError: The server could not be reached. Other errors of the server come through.
-            ForbiddenError: The token may not push: everything was pulled, and the error's ``keys`` stay
-                dirty. Or it may not pull either.
+            TransportError: The server could not be reached. Other errors of the server come
+                through.
+            ForbiddenError: The token may not push: everything was pulled, and the error's ``keys``
+                stay dirty. Or it may not pull either.
             ValueError: ``pull`` and ``push`` are both false, or ``on_reset`` is unknown.
         """
         report = SyncReport()
@@ -187,13 +190,13 @@ class ClientVerbs:
             drive(session, exchange, _nothing)
 
     def conflicts(self) -> list[Conflict]:
-        """Return the conflicts in the journal, oldest first: local changes that lost to the server's."""
+        """Return the conflicts in the journal, oldest first."""
         mode = self._store.client("conflicts")
         with self._store.current_reader as reader:
             return read_conflicts(reader, mode.space)
 
     def restore(self, conflict: Conflict) -> None:
-        """Write the local change of a conflict again, as a new change, and remove it from the journal.
+        """Write the local change of a conflict again, and remove the conflict from the journal.
 
         Raises:
             StateError: The conflict is not in the journal.
@@ -219,7 +222,10 @@ def blocking_exchange_of(server: object) -> Callable[..., Any]:
 
 
 def _target_cid(cid: object) -> int:
-    """Return a CID to move to. A negative one is allowed here, and the step refuses it as too low."""
+    """Return a CID to move to.
+
+    A negative one is allowed here, and the step refuses it as too low.
+    """
     return cid if type(cid) is int and cid < 0 else check_cid(cid)
 
 

@@ -60,22 +60,28 @@ class ReadWriteVerbs(ReadVerbs, WriteVerbs):
 
 
 class Sublevel(ReadWriteVerbs):
-    """A namespace within a level. Made by `Level.sublevel`; open and closed together with its level."""
+    """A namespace within a level.
+
+    Made by `Level.sublevel`; open and closed together with its level.
+    """
 
     def __init__(self, namespace: Namespace) -> None:
         self._use(namespace)
 
 
 class Level(ReadWriteVerbs, ServerVerbs, ClientVerbs):
-    """An ordered key-value store that synchronises. ``treehub_level.Level`` is its asyncio counterpart.
+    """An ordered key-value store that synchronises.
+
+    ``treehub_level.Level`` is its asyncio counterpart.
 
     Args:
         name: A path for stores on disk, a label for memory, a URL for a database server.
-        backend: A registered name (``"leveldb"``, ``"plyvel"``, ``"memory"``, …), a `Backend` subclass, or
-            a callable that takes the name and returns a `Backend`.
+        backend: A registered name (``"leveldb"``, ``"plyvel"``, ``"memory"``, …), a `Backend`
+            subclass, or a callable that takes the name and returns a `Backend`.
         mode: ``Level.NORMAL``, ``Level.SERVER`` or ``Level.CLIENT``.
         prefix: The beginning of metadata keys: one or more characters from ``!`` to ``/``.
-        key_encoding: ``"utf8"`` for ``str`` keys. In NORMAL mode also ``"bytes"``, for ``bytes`` keys.
+        key_encoding: ``"utf8"`` for ``str`` keys. In NORMAL mode also ``"bytes"``, for ``bytes``
+            keys.
         value_encoding: ``"json"``. In NORMAL mode also ``"bytes"``: values are stored as they are.
         durable: True if each write waits for the fsync unless it says otherwise.
         **backend_options: Further arguments of the backend's constructor.
@@ -120,8 +126,8 @@ class Level(ReadWriteVerbs, ServerVerbs, ClientVerbs):
         """Open the store, or create it if it does not exist.
 
         Raises:
-            StateError: The level is open already, or the store needs ``treehub-level upgrade``, or it is
-                an unfinished copy.
+            StateError: The level is open already, or the store needs ``treehub-level upgrade``, or
+                it is an unfinished copy.
             LockedError: Another process, or another level of this process, has the store open.
             ModeMismatchError: The store was made in another mode, or holds data without a mode: see
                 `adopt`.
@@ -132,7 +138,9 @@ class Level(ReadWriteVerbs, ServerVerbs, ClientVerbs):
         self._returned_dirty.clear()
 
     def close(self) -> None:
-        """Close the store, after the calls in flight have ended. Open iterators and snapshots are closed.
+        """Close the store, after the calls in flight have ended.
+
+        Open iterators and snapshots are closed.
 
         Raises:
             StateError: The level is not open.
@@ -158,8 +166,9 @@ class Level(ReadWriteVerbs, ServerVerbs, ClientVerbs):
     ) -> Level:
         """Convert a NORMAL store with data to a server or a client.
 
-        A server logs the existing keys, a client marks them dirty. The conversion runs in batches. After an
-        interruption, call it again: the store cannot be opened until the conversion is complete.
+        A server logs the existing keys, a client marks them dirty. The conversion runs in batches.
+        After an interruption, call it again: the store cannot be opened until the conversion is
+        complete.
 
         Args:
             name: The store.
@@ -173,8 +182,8 @@ class Level(ReadWriteVerbs, ServerVerbs, ClientVerbs):
         Raises:
             ValueError: ``mode`` is another mode.
             ModeMismatchError: The store has another mode already.
-            InvalidKeyError, InvalidValueError: The new mode cannot hold a key or a value. Nothing was
-                changed.
+            InvalidKeyError, InvalidValueError: The new mode cannot hold a key or a value. Nothing
+                was changed.
         """
         if mode not in (Mode.SERVER, Mode.CLIENT):
             raise ValueError(f"a store can be adopted as Level.SERVER or Level.CLIENT, not as {mode!r:.80}")
@@ -182,7 +191,7 @@ class Level(ReadWriteVerbs, ServerVerbs, ClientVerbs):
         adopt(level._store.backend, mode, level._store.space, progress)
         return level
 
-    # ---------------------------------------------------------------------------------------------- facts
+    # ---------------------------------------------------------------------------------------- facts
 
     @property
     def name(self) -> str:
@@ -201,7 +210,7 @@ class Level(ReadWriteVerbs, ServerVerbs, ClientVerbs):
 
     @property
     def cid(self) -> int:
-        """The change id: of the last change on a server, of the last synchronised change on a client.
+        """The CID: of the last change on a server, of the last synchronised change on a client.
 
         Raises:
             NotOpenError: The level is not open.
@@ -221,9 +230,10 @@ class Level(ReadWriteVerbs, ServerVerbs, ClientVerbs):
         """Return a description of the store.
 
         Returns:
-            A dictionary with ``name``, ``backend``, ``mode``, ``prefix``, ``format`` (the version of the
-            format on disk), ``store`` (the store id), ``cid`` (the change id) and ``bytes`` (the size on
-            disk). The store id and the CID are ``None`` in NORMAL mode; the size is ``None`` for memory.
+            A dictionary with ``name``, ``backend``, ``mode``, ``prefix``, ``format`` (the version
+            of the format on disk), ``store`` (the store id), ``cid`` (the change id) and ``bytes``
+            (the size on disk). The store id and the CID are ``None`` in NORMAL mode; the size is
+            ``None`` for memory.
 
         Raises:
             NotOpenError: The level is not open.
@@ -243,7 +253,9 @@ class Level(ReadWriteVerbs, ServerVerbs, ClientVerbs):
             }
 
     def compact_range(self) -> None:
-        """Compact the backend: drop overwritten and deleted data, and release disk space. It may take minutes.
+        """Compact the backend: drop overwritten and deleted data, and release disk space.
+
+        It may take minutes.
 
         Raises:
             NotOpenError: The level is not open.
@@ -254,12 +266,13 @@ class Level(ReadWriteVerbs, ServerVerbs, ClientVerbs):
     def live(self, server: Exchanger, *, interval: float = 10.0, on_reset: str = "reset") -> LiveSession:
         """Return a session that keeps this client in sync in the background, for a ``with`` block.
 
-        The session pulls changes as the server commits them, and pushes local changes. It survives a server
-        that is unreachable, restarts or is busy, a captive portal, and an expired token. Conflicts are kept
-        in the journal: see `conflicts`. Closing the level ends the session.
+        The session pulls changes as the server commits them, and pushes local changes. It survives
+        a server that is unreachable, restarts or is busy, a captive portal, and an expired token.
+        Conflicts are kept in the journal: see `conflicts`. Closing the level ends the session.
 
         Args:
-            server: See `sync`. If its ``exchange`` accepts ``wait``, changes are pulled by long polls.
+            server: See `sync`. If its ``exchange`` accepts ``wait``, changes are pulled by long
+                polls.
             interval: Seconds between two polls of a server without long polls.
             on_reset: See `sync`. ``"raise"`` ends the session before a reset.
 
@@ -268,7 +281,7 @@ class Level(ReadWriteVerbs, ServerVerbs, ClientVerbs):
         """
         return LiveSession(self._store, self._sync_lock, server, interval=interval, on_reset=on_reset)
 
-    # ------------------------------------------------------------------------------------ mapping protocol
+    # ----------------------------------------------------------------------------- mapping protocol
 
     def __getitem__(self, key: str) -> JSON:
         value = self.get(key, MISSING)

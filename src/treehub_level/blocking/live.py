@@ -30,7 +30,10 @@ class _LongPoll(NamedTuple):
 
 
 class LiveSession(LiveSessionBase):
-    """Keeps a client in sync with its server for the length of a ``with`` block. Made by ``live()``."""
+    """Keeps a client in sync with its server for the length of a ``with`` block.
+
+    Made by ``live()``.
+    """
 
     def __init__(
         self, store: Store, sync_lock: threading.Lock, server: object, *, interval: float, on_reset: str
@@ -43,10 +46,10 @@ class LiveSession(LiveSessionBase):
         self._poll: _LongPoll | None = None
         self._thread = threading.Thread(target=self._run, name="treehub-level-live", daemon=True)
 
-    # ------------------------------------------------------------------------------------------ the session
+    # ---------------------------------------------------------------------------------- the session
 
     def pause(self) -> None:
-        """Stop synchronising until `resume`. A request in flight is abandoned, which is safe."""
+        """Stop synchronising until `resume`. A request in flight is abandoned safely."""
         with self._condition:
             self._schedule.pause()
             self._interruptions += 1
@@ -100,7 +103,7 @@ class LiveSession(LiveSessionBase):
         if self._schedule.is_over:
             raise self._over()
 
-    # ------------------------------------------------------------------------------------ from other threads
+    # --------------------------------------------------------------------------- from other threads
 
     def _wake(self) -> None:
         with self._condition:
@@ -120,7 +123,7 @@ class LiveSession(LiveSessionBase):
         else:
             self._end()
 
-    # ------------------------------------------------------------------------------------------- its thread
+    # ----------------------------------------------------------------------------------- its thread
 
     def _run(self) -> None:
         self._store.add_listener(self._on_commit)
@@ -156,7 +159,7 @@ class LiveSession(LiveSessionBase):
             self._condition.wait_for(lambda: self._woken, None if due is None else max(0, due - time.monotonic()))
 
     def _check_both_sides(self) -> None:
-        """Request a synchronisation if there are changes to push, and take the reply of a long poll."""
+        """Request a sync if there are changes to push, and take the reply of a long poll."""
         if self._has_changes():
             self._schedule.want()
         if self._poll is not None and self._poll.reply.done():

@@ -32,8 +32,8 @@ class ReadVerbs:
     """The verbs that read. Each call reads from one snapshot.
 
     The verbs that read a range take `RangeOptions`: ``gt``, ``gte``, ``lt``, ``lte``, ``prefix``,
-    ``reverse`` and ``limit``. Keys are ordered by their UTF-8 bytes, which is the order of code points.
-    Metadata keys are never in a range.
+    ``reverse`` and ``limit``. Keys are ordered by their UTF-8 bytes, which is the order of code
+    points. Metadata keys are never in a range.
 
     All verbs raise:
         NotOpenError: The level is not open.
@@ -55,9 +55,9 @@ class ReadVerbs:
     def get(self, key: str, default: Any = None) -> JSON:
         """Return the value of a key.
 
-        In CLIENT and SERVER mode metadata is readable under the keys of `@treehub/level`: ``get("!")``
-        is the CID, ``get("!7")`` on a server is change 7, and ``get("!foo")`` on a client is the dirty
-        change of ``foo``.
+        In CLIENT and SERVER mode metadata is readable under the keys of `@treehub/level`:
+        ``get("!")`` is the CID, ``get("!7")`` on a server is change 7, and ``get("!foo")`` on a
+        client is the dirty change of ``foo``.
 
         Args:
             key: The key.
@@ -106,8 +106,8 @@ class ReadVerbs:
         """Return the pairs of a range, in key order.
 
         Args:
-            filter: Called with key and value; a pair is dropped if the result is false. An exception
-                ends the query.
+            filter: Called with key and value; a pair is dropped if the result is false. An
+                exception ends the query.
             **options: See `RangeOptions`.
         """
         span = parse_range(self._codec, "query", options)

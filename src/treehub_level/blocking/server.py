@@ -74,21 +74,23 @@ class ServerVerbs:
         Args:
             cid: The CID that the caller has reached.
             limit: The largest number of changes; ``None`` for all.
-            wait: Seconds to wait for a change if there is none yet, 0 to 60. Closing the level ends the
-                wait.
+            wait: Seconds to wait for a change if there is none yet, 0 to 60. Closing the level ends
+                the wait.
 
         Raises:
-            ValueError: ``cid`` is negative or above 2^53 - 1, ``limit`` is negative, or ``wait`` is out of
-                range.
+            ValueError: ``cid`` is negative or above 2^53 - 1, ``limit`` is negative, or ``wait`` is
+                out of range.
             CIDMismatchError: The server has not reached ``cid``, or has dropped deletes above it.
         """
         return wait_for_commit(self._store, lambda: changes_after(self._store, cid, limit), check_wait(wait))
 
     def change(self, cid: int, changes: Any) -> int:
-        """Apply changes of a client whose CID is ``cid``, atomically. It is the first half of a manual push.
+        """Apply changes of a client whose CID is ``cid``, atomically.
 
-        `sync` uses `exchange` instead, which is safer. A manual push fails for as long as others write in
-        between, and after a lost reply the client pushes the same changes twice.
+        It is the first half of a manual push.
+
+        `sync` uses `exchange` instead, which is safer. A manual push fails for as long as others
+        write in between, and after a lost reply the client pushes the same changes twice.
 
         Args:
             cid: The CID of the client.
@@ -111,8 +113,8 @@ class ServerVerbs:
 
         Args:
             request: The client's message, as decoded from JSON.
-            wait: Seconds to wait for a commit if the reply would be empty, 0 to 60. Closing the level ends
-                the wait.
+            wait: Seconds to wait for a commit if the reply would be empty, 0 to 60. Closing the
+                level ends the wait.
 
         Returns:
             The reply, ready to be encoded as JSON.
@@ -126,14 +128,17 @@ class ServerVerbs:
         return wait_for_commit(self._store, lambda: answer(self._store, request), seconds).to_dict()
 
     def exchange_encoded(self, request: Request, *, wait: float = 0) -> Reply:
-        """Answer a client in this process: `exchange` without decoding the changes. See `EncodedExchanger`."""
+        """Answer a client in this process: `exchange` without decoding the changes.
+
+        See `EncodedExchanger`.
+        """
         return wait_for_commit(self._store, lambda: answer(self._store, request), check_wait(wait))
 
     def watch(self, *, since: int | None = None) -> Iterator[Change]:
-        """Iterate over changes as they happen: first those after ``since``, then new ones, without a gap.
+        """Iterate over changes as they happen: those after ``since``, then new ones, without a gap.
 
-        The iterator waits for the next change without a timeout, and ends when the level is closed. Each
-        `Change` has its ``cid``. Changes that `compact_log` has dropped do not appear.
+        The iterator waits for the next change without a timeout, and ends when the level is closed.
+        Each `Change` has its ``cid``. Changes that `compact_log` has dropped do not appear.
 
         Args:
             since: The CID after which to start; ``None`` for the current one.
@@ -164,12 +169,12 @@ class ServerVerbs:
         """Drop superseded changes from the log: those with a later change of the same key.
 
         Clients may synchronise meanwhile. CIDs keep their numbers, and the newest change stays. The
-        compaction runs in small batches and may be interrupted. Memory grows with the number of distinct
-        keys in the log.
+        compaction runs in small batches and may be interrupted. Memory grows with the number of
+        distinct keys in the log.
 
         Args:
-            drop_deletes_before: Drop also the deletes with a CID below this one. Clients that have not
-                pulled them yet reset at their next `sync`.
+            drop_deletes_before: Drop also the deletes with a CID below this one. Clients that have
+                not pulled them yet reset at their next `sync`.
 
         Returns:
             The number of changes dropped.

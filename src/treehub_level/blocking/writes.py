@@ -39,20 +39,18 @@ class WriteVerbs:
     """The verbs that write.
 
     Concurrent writers wait for each other instead of failing, and writers that wait together share
-    one commit. After a write has returned, every later read sees it. With ``durable=True`` it returns
-    only once the bytes are on disk (fsync); ``durable=None`` stands for the level's own setting. In
-    SERVER mode each write gets the next change id. In CLIENT mode each changed key becomes dirty.
+    one commit. After a write has returned, every later read sees it. With ``durable=True`` it
+    returns only once the bytes are on disk (fsync); ``durable=None`` stands for the level's own
+    setting. In SERVER mode each write gets the next change id. In CLIENT mode each changed key
+    becomes dirty.
 
-    All verbs raise, with nothing written:
-        NotOpenError: The level is not open.
-        TypeError: An argument is of a wrong type.
-        InvalidKeyError: The mode cannot hold the key. In every mode this is a lone surrogate; in CLIENT
-            and SERVER mode also an empty key, a key over 1024 bytes of UTF-8, and a key that sorts before
-            the successor of the prefix.
-        InvalidValueError: JSON cannot round-trip the value, or in CLIENT and SERVER mode it has more
-            than 4 MiB of JSON.
+    All verbs raise, with nothing written: NotOpenError: The level is not open. TypeError: An
+        argument is of a wrong type. InvalidKeyError: The mode cannot hold the key. In every mode
+        this is a lone surrogate; in CLIENT and SERVER mode also an empty key, a key over 1024 bytes
+        of UTF-8, and a key that sorts before the successor of the prefix. InvalidValueError: JSON
+        cannot round-trip the value, or in CLIENT and SERVER mode it has more than 4 MiB of JSON.
         StorageError: The backend could not write. The level refuses writes until it is closed and
-            opened again.
+        opened again.
     """
 
     _store: Store
@@ -64,8 +62,8 @@ class WriteVerbs:
 
         Args:
             key: The key.
-            value: ``None``, ``bool``, ``int`` (64 bits), finite ``float``, ``str``, ``list``, or ``dict``
-                with ``str`` keys, nested at most 64 deep. Tuples are stored as lists.
+            value: ``None``, ``bool``, ``int`` (64 bits), finite ``float``, ``str``, ``list``, or
+                ``dict`` with ``str`` keys, nested at most 64 deep. Tuples are stored as lists.
             durable: True to wait for the fsync; ``None`` for the level's setting.
         """
         if not self._store.guard.is_open:
@@ -91,9 +89,10 @@ class WriteVerbs:
         """Write several operations atomically, in order. An empty batch has no effect.
 
         Args:
-            ops: The operations: ``Put(key, value)``, ``Delete(key)``, or the form of `@treehub/level`,
-                ``{"type": "put", "key": …, "value": …}`` and ``{"type": "del", "key": …}``. They are
-                neither changed nor kept. Their values must not change until the call returns.
+            ops: The operations: ``Put(key, value)``, ``Delete(key)``, or the form of
+                `@treehub/level`, ``{"type": "put", "key": …, "value": …}`` and ``{"type": "del",
+                "key": …}``. They are neither changed nor kept. Their values must not change until
+                the call returns.
             durable: True to wait for the fsync; ``None`` for the level's setting.
 
         Raises:
@@ -144,7 +143,9 @@ class WriteVerbs:
         return done
 
     def clear(self, **bounds: Unpack[KeyRange]) -> int:
-        """Delete the keys of a range, in batches. In CLIENT and SERVER mode each key gets a delete of its own.
+        """Delete the keys of a range, in batches.
+
+        In CLIENT and SERVER mode each key gets a delete of its own.
 
         Keys that are written during the call stay.
 
@@ -184,7 +185,9 @@ class Operations:
         self._entries: list[Entry] = []
 
     def put(self, key: str, value: JSON) -> None:
-        """Add a put. The value is encoded at once, so that later changes of the object have no effect.
+        """Add a put.
+
+        The value is encoded at once, so that later changes of the object have no effect.
 
         Raises:
             InvalidKeyError, InvalidValueError: See `WriteVerbs`. Nothing was added.
@@ -213,7 +216,10 @@ class Operations:
 
 
 class WriteBatch(Operations):
-    """A batch that is written at the end of its ``with`` block. Made by `WriteVerbs.write_batch`."""
+    """A batch that is written at the end of its ``with`` block.
+
+    Made by `WriteVerbs.write_batch`.
+    """
 
     def __init__(self, target: WriteVerbs, durable: bool | None) -> None:
         super().__init__(target._codec)

@@ -1,1 +1,1 @@
-"""The engine: one open store, its mode, its change log and who may use it. Both façades stand on it."""
+"""The engine below both façades: open stores, their modes, change log, codec and access rights."""

@@ -1,4 +1,4 @@
-"""`Codec`: converts between the keys and values of users and the stored bytes, for one level or sublevel."""
+"""`Codec`: converts between the keys and values of users and the stored bytes."""
 
 from __future__ import annotations
 
@@ -88,7 +88,10 @@ class Codec:
         )
 
     def stored_key(self, key: object) -> bytes:
-        """Return the stored key to read for ``key``. Metadata keys have the form of `@treehub/level`."""
+        """Return the stored key to read for ``key``.
+
+        Metadata keys have the form of `@treehub/level`.
+        """
         if self._metadata and isinstance(key, str) and key.startswith(self._metadata):
             return self._metadata_key(key)
         return self.encoder.key(key)
@@ -102,7 +105,7 @@ class Codec:
     def bounds(
         self, gt: object, gte: object, lt: object, lte: object, prefix: object
     ) -> tuple[bytes | None, bytes | None]:
-        """Return the range of stored keys for a range of user keys: start inclusive, stop exclusive.
+        """Return the stored keys of a range of user keys: start inclusive, stop exclusive.
 
         Raises:
             TypeError: A bound is not a key.
@@ -122,7 +125,7 @@ class Codec:
 
 
 def unpadded_cid(name: bytes) -> int | None:
-    """Parse a change id as `@treehub/level` writes it, in bare decimal digits; ``None`` for other bytes."""
+    """Parse a CID in bare decimal digits, as `@treehub/level` writes it; ``None`` for other bytes."""
     if name.isdigit() and name[:1] != b"0" and len(name) <= len(str(_core.MAX_CID)) and int(name) <= _core.MAX_CID:
         return int(name)
     return None

@@ -34,7 +34,7 @@ Shape = Literal["empty", "plain", "server", "client", "either"]
 
 
 def identify(backend: Backend, mode: Mode, space: _core.KeySpace) -> AnyMode:
-    """Check that the store is in ``mode``, or record that if the store is empty; return the strategy.
+    """Check or record the mode of a store, and return the strategy of the mode.
 
     Raises:
         ModeMismatchError: The store was made in another mode, or holds data without a mode.
@@ -151,7 +151,7 @@ def birth_records(space: _core.KeySpace, mode: Mode, store_id: str) -> list[Entr
 
 
 def adopting_record(reader: Reader, space: _core.KeySpace) -> dict[str, Any] | None:
-    """Return the progress record of an interrupted adoption; ``None`` if there is none."""
+    """Return the progress record of an interrupted adoption, or ``None``."""
     return _record_with(reader, space.own_key("adopting"), {"id", "mode", "after", "done"})
 
 
@@ -210,7 +210,7 @@ def _check_log(reader: Reader, space: _core.KeySpace, name: str) -> None:
 
 
 def shape_of(reader: Reader, space: _core.KeySpace) -> Shape:
-    """Return the kind of a store without an identity record, by a sample of its metadata from both ends.
+    """Return the kind of a store without an identity record, by a sample of its metadata.
 
     On a client each record under ``P + key`` names the same key; on a server each lies under a
     number. A store in which both hold for all records (a key "1" in change 1) is ``"either"``.
@@ -238,12 +238,12 @@ def shape_of(reader: Reader, space: _core.KeySpace) -> Shape:
 
 
 def mode_by_shape(reader: Reader, space: _core.KeySpace) -> Mode:
-    """Return the mode of a store without an identity record; NORMAL if its metadata does not tell."""
+    """Return the mode of a store without an identity record; NORMAL in case of doubt."""
     return {"server": Mode.SERVER, "client": Mode.CLIENT}.get(shape_of(reader, space), Mode.NORMAL)
 
 
 def has_unpadded_ids(reader: Reader, space: _core.KeySpace) -> bool:
-    """Return True if the log holds CIDs of more than one digit without their length in front.
+    """Return True if the log holds CIDs of two or more digits without a length in front.
 
     `@treehub/level` writes them so. Their byte order is not their numeric order.
     """

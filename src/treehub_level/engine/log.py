@@ -39,8 +39,8 @@ def read_log(reader: Reader, space: _core.KeySpace, after: int, limit: int, max_
         space: The key space of the store.
         after: The CID below the first one to read.
         limit: The largest number of records.
-        max_bytes: The largest total size of the records in bytes. One record is returned whatever
-            its size.
+        max_bytes: The largest total size of the records in bytes. One record is
+            returned even if it is larger.
 
     Raises:
         CorruptionError: A key in the range of the log is not a log key.
@@ -57,8 +57,8 @@ def read_rows(cursor: Cursor, limit: int, max_bytes: int) -> list[Row]:
     Args:
         cursor: The cursor.
         limit: The largest number of rows.
-        max_bytes: The largest total size of the values in bytes. One row is returned whatever its
-            size.
+        max_bytes: The largest total size of the values in bytes. One row is returned even if it
+            is larger.
     """
     page: list[Row] = []
     size, count = 0, _FETCH_FIRST
@@ -157,7 +157,10 @@ class Compaction:
         self._deletes: list[tuple[int, Entry]] = []
 
     def step(self, transaction: Transaction, cid: int) -> Plan[bool]:
-        """Process the next records, or the next deletes. The result is True if there may be more."""
+        """Process the next records, or the next deletes.
+
+        The result is True if there may be more.
+        """
         if transaction.connection_epoch != self._connection_epoch:
             # The store may have been replaced, and this log may lack the records seen so far.
             self._connection_epoch = transaction.connection_epoch

@@ -47,7 +47,7 @@ Step = Callable[[Transaction, int], Plan[T]]
 
 
 class Epoch(NamedTuple):
-    """One opening of a server that wrote something: a random id, and the CID before its first write."""
+    """One opening of a server that wrote: a random id, and the CID before the first write."""
 
     id: str
     start: int
@@ -104,7 +104,7 @@ class Client:
     def plan_write(
         self, transaction: Transaction, cid: int, entries: Sequence[Entry], also: Sequence[Entry] = ()
     ) -> Plan[None]:
-        """Plan a batch of the entries, the dirty change of each, and the entries in ``also`` as they are."""
+        """Plan a batch of the entries with their dirty changes, and of the entries in ``also``."""
         batch = _core.client_batch(self.space, entries)
         for entry in also:
             batch.append(entry)
@@ -145,7 +145,7 @@ class Server:
         return self.plan_write_in(None if in_epoch else self.epoch_start(transaction, cid), cid, entries)
 
     def epoch_start(self, transaction: Transaction, cid: int, epochs: list[Epoch] | None = None) -> EpochStart | None:
-        """Return the epoch that a write in this transaction would start; ``None`` if one has started.
+        """Return the epoch that a write would start; ``None`` if it continues the current one.
 
         Args:
             transaction: The transaction of the write.

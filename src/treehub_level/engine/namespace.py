@@ -42,7 +42,7 @@ class Namespace:
         durable: bool = False,
         **backend_options: Any,
     ) -> Namespace:
-        """Check the arguments of a ``Level``, and return the namespace of its whole store, still closed."""
+        """Return the namespace of a ``Level``'s whole store, after a check of its arguments."""
         if not isinstance(mode, Mode):
             raise ValueError(f"mode is Level.NORMAL, Level.SERVER or Level.CLIENT, not {mode!r:.80}")
         name = os.fspath(name)

@@ -1,4 +1,4 @@
-"""Iteration over a range of stored keys: in chunks, in bounded memory, with the cursor closed at the end."""
+"""Iteration over a range of stored keys, in chunks and in bounded memory."""
 
 from __future__ import annotations
 

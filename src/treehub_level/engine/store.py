@@ -136,7 +136,7 @@ class Store:
         #: is the backend's own method.
         self.get: Callable[[bytes], bytes | None] = self._guarded_get
 
-    # ------------------------------------------------------------------------------------------ life cycle
+    # ----------------------------------------------------------------------------------- life cycle
 
     @property
     def is_open(self) -> bool:
@@ -170,7 +170,7 @@ class Store:
             self.get = self.backend.get
 
     def close(self) -> None:
-        """Refuse new calls, wait for those in flight, release cursors and snapshots, close the backend."""
+        """Refuse new calls, wait for those in flight, and close cursors, snapshots and backend."""
         self.guard.raise_if_inside()
         self._change_state("open", "closing", "close")
         try:
@@ -207,7 +207,7 @@ class Store:
                 raise StateError(f"cannot {verb} the level {self.backend.name!r}: it is {self._state} already")
             self._state = following
 
-    # ----------------------------------------------------------------------------------------------- state
+    # ---------------------------------------------------------------------------------------- state
 
     def require_open(self) -> None:
         """Raise NotOpenError unless the store accepts calls."""
@@ -267,12 +267,12 @@ class Store:
             return self.cid_in(self.backend)
 
     def cid_in(self, reader: Reader) -> int:
-        """Return the CID: from memory if this process is the only writer, else read from ``reader``."""
+        """Return the CID: from memory in an embedded store, else as ``reader`` reads it."""
         if self._cid is not None:
             return self._cid
         return 0 if self.mode is Mode.NORMAL else read_cid(reader, self.space)
 
-    # --------------------------------------------------------------------------------------------- reading
+    # -------------------------------------------------------------------------------------- reading
 
     def _guarded_get(self, key: bytes) -> bytes | None:
         with self.guard:
@@ -297,7 +297,7 @@ class Store:
         """Forget a handle that was released. Called inside the guard."""
         self._handles.pop(id(handle), None)
 
-    # --------------------------------------------------------------------------------------------- writing
+    # -------------------------------------------------------------------------------------- writing
 
     def step(self, step: Step[T]) -> T:
         """Run a step while every other writer waits, commit its plan, and return its result."""
@@ -332,7 +332,7 @@ class Store:
             raise write.error
 
     def commit_at_once(self, entries: Sequence[Entry]) -> bool:
-        """Commit a small write if that takes microseconds; else return ``False``, with nothing written.
+        """Commit a small write if that takes microseconds; else return ``False`` and write nothing.
 
         It takes longer if the write is large, if other writes run or wait, or if the backend says
         so (`Backend.writes_at_once`).
@@ -440,7 +440,7 @@ class Store:
                 raise
         return plan
 
-    # ------------------------------------------------------------------------------------------- listeners
+    # ------------------------------------------------------------------------------------ listeners
 
     def add_listener(self, listener: Callable[[], None]) -> None:
         """Call ``listener`` after each commit, and when the store closes.
@@ -536,7 +536,10 @@ class StoreSnapshot:
             return self.reader.get(key)
 
     def close(self) -> None:
-        """Release the snapshot once the reads in flight have ended. Closing it again is harmless."""
+        """Release the snapshot once the reads in flight have ended.
+
+        Closing it again is harmless.
+        """
         self.guard.raise_if_inside()
         self.guard.shut()
         try:

@@ -56,8 +56,8 @@ def exchange_of(server: object) -> Callable[..., Any]:
     """Return a function that sends a `Request` to a server and returns its reply.
 
     The reply is one that `wire.read_answer` accepts. An `EncodedExchanger` is called by its
-    ``exchange_encoded``, unless a subclass or the object itself overrides ``exchange`` alone: then that
-    override is called.
+    ``exchange_encoded``, unless a subclass or the object itself overrides ``exchange`` alone: then
+    that override is called.
 
     Raises:
         TypeError: ``server`` has no ``exchange`` method.
@@ -87,7 +87,7 @@ def _overrides_exchange(server: object) -> bool:
 
 @contextmanager
 def transport_errors() -> Iterator[None]:
-    """Raise a network error of any server object as a TransportError, with the error as its cause."""
+    """Convert a network error of any server object to a TransportError with that cause."""
     try:
         yield
     except LevelError:
@@ -112,7 +112,8 @@ def advance(session: Generator[Y, Any, R], reply: object = None) -> Y | Finished
 
     Args:
         session: The session.
-        reply: The reply; an exception is thrown into the session instead. ``None`` starts the session.
+        reply: The reply; an exception is thrown into the session instead. ``None`` starts the
+            session.
     """
     try:
         return session.throw(reply) if isinstance(reply, Exception) else session.send(reply)

@@ -1,7 +1,7 @@
 """The server's calls: what both façades and the HTTP server ask of a store in SERVER mode.
 
-No call here waits for a commit. A caller that wants to wait calls again after each commit, while the
-second item of the result says that there is nothing to report.
+No call here waits for a commit. A caller that wants to wait calls again after each commit, while
+the second item of the result says that there is nothing to report.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def watch_start(store: Store, since: int | None) -> int:
 
 
 def watch_page(store: Store, since: int) -> list[Change]:
-    """Return the next changes after the CID ``since``, each with its ``cid``; none if there are none yet.
+    """Return the next changes after the CID ``since``, each with its ``cid``.
 
     Raises:
         NotOpenError: The store was closed.

@@ -1,4 +1,7 @@
-"""The part of a live session that both façades share. The decisions are those of `schedule.LiveSchedule`."""
+"""The part of a live session that both façades share.
+
+The decisions are those of `schedule.LiveSchedule`.
+"""
 
 from __future__ import annotations
 
@@ -64,10 +67,10 @@ class LiveSessionBase:
 
     @property
     def state(self) -> State:
-        """The state: ``connecting``, ``busy``, ``idle``, ``offline``, ``needs_auth`` or ``stopped``.
+        """One of ``connecting``, ``busy``, ``idle``, ``offline``, ``needs_auth`` and ``stopped``.
 
-        ``offline`` retries by itself. ``needs_auth`` waits for `resume`, since the server refuses the
-        token. ``stopped`` is paused or over.
+        ``offline`` retries after a pause. ``needs_auth`` waits for `resume`, since the server
+        refuses the token. ``stopped`` is paused or over.
         """
         return self._schedule.state
 
@@ -78,7 +81,7 @@ class LiveSessionBase:
 
     @property
     def pending_push(self) -> int:
-        """The number of local changes that the server has not acknowledged, counted as by ``pending()``."""
+        """The number of local changes that the server has not acknowledged: see ``pending()``."""
         return count_dirty(self._store, "pending")
 
     def _sync_session(self, *, look_ahead: bool) -> Generator[Any, Any, SyncReport]:
