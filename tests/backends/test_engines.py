@@ -66,7 +66,7 @@ def test_a_url_makes_no_directory_and_is_not_repeated(
     make: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(StorageError, match="this is a URL: say which backend") as caught:
+    with pytest.raises(StorageError, match="not a URL: pass the backend") as caught:
         make("postgresql://alice:s3cret@example.org/db")
     assert "s3cret" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
@@ -250,7 +250,7 @@ def test_its_size_on_disk_is_that_of_its_files(opened: Opened, path: Path) -> No
 
 
 def test_the_size_of_a_store_that_is_gone_is_a_storage_error(make: Engine, tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="cannot read the LevelDB store's directory"):
+    with pytest.raises(StorageError, match="cannot read the directory of the LevelDB store"):
         make(tmp_path / "absent").size_on_disk()
 
 

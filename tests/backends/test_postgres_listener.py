@@ -52,7 +52,7 @@ class Ear:
 @pytest.fixture(params=[True, False], ids=["told", "asked"])
 def notify(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Whether the server tells of commits, or is asked."""
-    monkeypatch.setattr(_listening, "_POLL", 0.05)
+    monkeypatch.setattr(_listening, "_POLL_SECONDS", 0.05)
     return request.param
 
 
@@ -77,7 +77,7 @@ def test_the_commits_of_another_store_are_not_heard(table: Table, notify: bool) 
 
 
 def test_a_commit_that_nobody_told_of_is_found(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_listening, "_POLL_TOLD", 0.05)
+    monkeypatch.setattr(_listening, "_POLL_SECONDS_LISTENING", 0.05)
     here, silent = table.open(), table.open(notify=False)
     ear = Ear(here)
     assert ear.hears_more_than(0)

@@ -76,17 +76,17 @@ def test_nothing_is_left_on_a_connection(table: Table) -> None:
     backend = table.open(connections=4)
     backend.listen(lambda: None)
     use_everything(backend)
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(backend.get, [b"k"] * 50))
-    connections = backend._shared.connections
-    taken = [connections.begin("SELECT 1")[0] for _ in range(4)]
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(backend.get, [b"k"] * 50))
+    pool = backend._table.pool
+    taken = [pool.begin("SELECT 1")[0] for _ in range(4)]
     with psycopg.connect(table.url, autocommit=True) as fresh:
         for question in LEFT:
             expected = fresh.execute(question).fetchall()
             for connection in taken:
                 assert connection.execute(question).fetchall() == expected, question
     for connection in taken:
-        connections.give(connection)
+        pool.release(connection)
 
 
 @pytest.fixture
@@ -131,10 +131,10 @@ def test_behind_pgbouncer_everything_works(table: Table, pooler: int) -> None:
 def test_behind_pgbouncer_commits_are_asked_for_and_heard(
     table: Table, pooler: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_listening, "_POLL", 0.05)
+    monkeypatch.setattr(_listening, "_POLL_SECONDS", 0.05)
     here, there = table.open(url=table.url_for(port=pooler)), table.open()
-    assert not here._shared.abilities.listens
-    assert there._shared.abilities.listens, "the control: without a pooler it is told"
+    assert not here._table.features.can_listen
+    assert there._table.features.can_listen, "the control: without a pooler it is told"
     heard = threading.Semaphore(0)
     here.listen(heard.release)
     assert heard.acquire(timeout=PATIENCE)

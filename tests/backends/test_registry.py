@@ -13,7 +13,7 @@ import pytest
 from stores import NATIVE
 
 import treehub_level
-from treehub_level import Backend, BackendNotFoundError, MemoryBackend, blocking
+from treehub_level import Backend, BackendNotFoundError, MemoryBackend, blocking, extras
 from treehub_level.backends import create, register
 from treehub_level.backends.leveldb.plyvel import PlyvelBackend
 
@@ -135,7 +135,7 @@ def test_a_missing_library_says_what_to_install(name: str, missing: list[str]) -
         create(name, "label", {})
     assert f"backend {name!r}" in str(caught.value)
     assert [module for module in missing if module not in str(caught.value)] == []
-    assert 'pip install "treehub-level[plyvel]"' in str(caught.value)
+    assert extras.install_command("plyvel") in str(caught.value)
     assert str(caught.value).endswith(f"installed: {', '.join(_installed_without_leveldb())}")
     assert isinstance(caught.value.__cause__, ImportError)
 
@@ -264,5 +264,5 @@ def test_an_entry_point_that_cannot_be_imported_is_reported_with_its_cause(
 
 def test_an_entry_point_that_cannot_be_called_is_reported(install: Callable[..., None]) -> None:
     install("plugin_data", "factory = 'not callable'")
-    with pytest.raises(BackendNotFoundError, match="which is no Backend subclass nor a callable"):
+    with pytest.raises(BackendNotFoundError, match="which is neither a Backend subclass nor a callable"):
         create("test-plugin", "label", {})

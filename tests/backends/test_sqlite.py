@@ -139,13 +139,13 @@ def test_a_directory_is_refused(tmp_path: Path) -> None:
 def test_what_is_no_path_is_refused(name: str) -> None:
     backend = SQLiteBackend(name)
     assert not backend.exists()
-    with pytest.raises(StorageError, match="no path"):
+    with pytest.raises(StorageError, match="not a path"):
         backend.open()
 
 
 def test_a_url_is_no_path_and_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(StorageError, match="this is a URL: say which backend") as caught:
+    with pytest.raises(StorageError, match="not a URL: pass the backend") as caught:
         SQLiteBackend("postgresql://alice:s3cret@example.org/db")
     assert "s3cret" not in str(caught.value)
     with blocking.Level("postgresql:", backend="sqlite"):

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from typing import Any, NamedTuple, Protocol
 
 from .. import _core
-from ..backends.base import Cursor, Reader, fetches
+from ..backends.base import Cursor, Reader, row_fetcher
 from ..engine.codec import Codec
 from ..engine.store import Store
 from ..types import JSON
@@ -147,7 +147,7 @@ class ReadVerbs:
         walk = self._range(gt, gte, lt, lte, prefix, reverse, limit)
         keep = _applied(filter)
         with self._view() as reader, _walking(reader, walk) as cursor:
-            return _core.collect(fetches(cursor), self._codec.decoder.items, keep, walk.limit, CHUNK)
+            return _core.collect(row_fetcher(cursor), self._codec.decoder.items, keep, walk.limit, CHUNK)
 
     def keys(
         self,
@@ -186,7 +186,7 @@ class ReadVerbs:
         walk = self._range(gt, gte, lt, lte, prefix, reverse, limit)
         _check_filter(filter)
         with self._view() as reader, _walking(reader, walk) as cursor:
-            return _core.collect(fetches(cursor), self._codec.decoder.values, filter, walk.limit, CHUNK)
+            return _core.collect(row_fetcher(cursor), self._codec.decoder.values, filter, walk.limit, CHUNK)
 
     def count(
         self,

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Final, Protocol, TypeVar
 
 from .. import _core
-from ..backends.base import Backend, Cursor, Entry, Reader, Rows, Snapshot, Transaction, fetches
+from ..backends.base import Backend, Cursor, Entry, Reader, Rows, Snapshot, Transaction, row_fetcher
 from ..errors import CorruptionError, LevelError, NotOpenError, StateError, StorageError, UnavailableError
 from ..types import Mode
 from . import forking as _forking
@@ -415,7 +415,7 @@ class Handle:
     def fetch_rows(self, limit: int) -> Rows:
         """The same, in one piece where the engine can do so."""
         with self._store.guard, self._lock:
-            return fetches(self._live())(limit)
+            return row_fetcher(self._live())(limit)
 
     def fetch_keys(self, limit: int) -> list[bytes]:
         """See `Cursor.fetch_keys`."""
