@@ -107,7 +107,7 @@ def test_a_client_and_a_server_over_it_synchronise(make: Any, tmp_path: Path) ->
 @pytest.mark.parametrize("mode", Mode, ids="mode={.value}".format)
 def test_a_key_over_its_limit_is_refused_and_the_store_goes_on(make: Any, path: str, mode: Mode) -> None:
     with blocking.Level(path, backend=make, mode=mode) as level:
-        with pytest.raises(InvalidKeyError, match="LMDB takes keys of 510 bytes"):
+        with pytest.raises(InvalidKeyError, match="LMDB at most 510"):
             level.put("k" * 511, 1)
         with pytest.raises(InvalidKeyError), level.write_batch() as batch:
             batch.put("a", 1)
@@ -146,7 +146,7 @@ def test_a_file_that_is_not_lmdbs_is_a_corruption_error(make: Any, path: str) ->
     with blocking.Level(path, backend=make) as level:
         level.put("a", 1)
     (Path(path) / "data.mdb").write_bytes(b"nonsense" * 1024)
-    with pytest.raises(CorruptionError, match="cannot be trusted"):
+    with pytest.raises(CorruptionError, match="is damaged"):
         blocking.Level(path, backend=make).open()
 
 
