@@ -1,4 +1,4 @@
-"""A TCP relay in front of PostgreSQL, which loses connections at the moments that matter."""
+"""A TCP relay in front of PostgreSQL, which can drop a connection at a COMMIT."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import threading
 from contextlib import suppress
 from typing import Final
 
-#: What the message that ends a transaction ends with.
+#: The end of the message that commits a transaction.
 _COMMIT: Final = b"COMMIT\0"
 
 
 class Relay:
-    """The relay. It is closed at the end of a ``with`` block.
+    """A relay, which is closed at the end of its ``with`` block.
 
     Args:
-        port: The port, on loopback, of the server.
+        port: The port of the server, on loopback.
 
     Attributes:
-        port: The port that it listens on.
-        lose: What becomes of the next COMMIT: ``"answer"``, it arrives and its answer does not; ``"commit"``, it does
-            not arrive; ``None``, nothing.
+        port: The port of the relay.
+        lose: The part of the next COMMIT to drop: ``"answer"``, the reply of the server;
+            ``"commit"``, the COMMIT itself; ``None`` for neither.
     """
 
     def __init__(self, port: int) -> None:
@@ -45,7 +45,7 @@ class Relay:
             one.close()
 
     def cut(self) -> None:
-        """End every connection, as if the network did."""
+        """Break all connections."""
         for one in [*self._sockets]:
             with suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
@@ -68,7 +68,7 @@ class Relay:
                 client.close()
 
     def _pump(self, source: socket.socket, sink: socket.socket) -> None:
-        """One direction of a connection, until either end of it is gone."""
+        """Forward one direction of a connection until one end closes it."""
         with suppress(OSError):
             while data := source.recv(65_536):
                 lose = None
@@ -77,7 +77,7 @@ class Relay:
                 if lose == "commit":
                     break
                 if lose == "answer":
-                    # From here on nothing goes back; the server's end stays open until it has answered.
+                    # Forward nothing back from now on. The server's end stays open for the reply.
                     source.shutdown(socket.SHUT_WR)
                 sink.sendall(data)
         for end in (source, sink):

@@ -1,4 +1,4 @@
-"""Memory that several backends share, as processes share a database: it runs the part of the suite for those."""
+"""A memory backend that declares itself shared, for the conformance tests of shared stores."""
 
 from __future__ import annotations
 
@@ -9,20 +9,25 @@ from treehub_level.backends.base import Batch, Supports
 
 
 class SharedMemory(MemoryBackend):
-    """A backend over the data of another one, if it is given one."""
+    """A memory backend that uses the data of another one.
+
+    Args:
+        name: The label.
+        first: The backend whose data to use; ``None`` for new data.
+    """
 
     supports = Supports(persistent=True, inline_reads=True, shared=True)
 
     def __init__(self, name: str, first: SharedMemory | None) -> None:
         super().__init__(name)
-        self._ears: list[Callable[[], None]] = []
+        self._callbacks: list[Callable[[], None]] = []
         if first is not None:
-            self._data, self._exclusive, self._ears = first._data, first._exclusive, first._ears
+            self._data, self._exclusive, self._callbacks = first._data, first._exclusive, first._callbacks
 
     def write(self, batch: Batch, *, durable: bool = False) -> None:
         super().write(batch, durable=durable)
-        for heard in self._ears:
-            heard()
+        for callback in self._callbacks:
+            callback()
 
-    def listen(self, heard: Callable[[], None]) -> None:
-        self._ears.append(heard)
+    def listen(self, callback: Callable[[], None]) -> None:
+        self._callbacks.append(callback)

@@ -121,9 +121,9 @@ class PostgresTransaction:
         elif len(keys) < _MIN_BULK_KEYS:
             self._put_rows(self._statements.put, keys, puts)
         else:
-            # No other writer can add a key in between. A plain INSERT of the new keys takes less
-            # time than ON CONFLICT DO UPDATE for all keys, even with the query for the keys that
-            # exist.
+            # No other writer can add a key in between. A query for the keys that exist, and a plain
+            # INSERT of the others, take less time than ON CONFLICT DO UPDATE for all keys: the
+            # benchmark "fillbatch into PostgreSQL" runs 1.2 times as fast.
             existing = {key for (key,) in self._run(self._statements.select_keys, (ByteaArray(keys),))}
             self._put_rows(self._statements.insert, [key for key in keys if key not in existing], puts)
             self._put_rows(self._statements.put, [key for key in keys if key in existing], puts)
