@@ -347,8 +347,8 @@ class TestHearsNothing(BrokenShared):
     """test_whoever_listens_hears_of_the_other_backends_commits"""
 
     class Faulty(SharedMemory):
-        def listen(self, heard: Callable[[], None]) -> None:
-            heard()
+        def listen(self, callback: Callable[[], None]) -> None:
+            callback()
 
 
 class TestVendorsError(Broken):

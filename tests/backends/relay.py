@@ -19,13 +19,13 @@ class Relay:
 
     Attributes:
         port: The port of the relay.
-        lose: The part of the next COMMIT to drop: ``"answer"``, the reply of the server;
+        drop: The part of the next COMMIT to drop: ``"reply"``, the reply of the server;
             ``"commit"``, the COMMIT itself; ``None`` for neither.
     """
 
     def __init__(self, port: int) -> None:
         self._target = port
-        self.lose: str | None = None
+        self.drop: str | None = None
         self._sockets: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -71,12 +71,12 @@ class Relay:
         """Forward one direction of a connection until one end closes it."""
         with suppress(OSError):
             while data := source.recv(65_536):
-                lose = None
+                drop = None
                 if data.endswith(_COMMIT):
-                    lose, self.lose = self.lose, None
-                if lose == "commit":
+                    drop, self.drop = self.drop, None
+                if drop == "commit":
                     break
-                if lose == "answer":
+                if drop == "reply":
                     # Forward nothing back from now on. The server's end stays open for the reply.
                     source.shutdown(socket.SHUT_WR)
                 sink.sendall(data)

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.once
 
 Damage = Callable[[Path], object]
 
-# ----------------------------------------------------------------------------------- no store there
+# ---------------------------------------------------------------------- directories without a store
 
 
 @pytest.mark.parametrize("verb", ["open", "repair", "destroy"])
@@ -82,13 +82,13 @@ def test_an_interrupted_creation_is_resumed(opened: Opened, path: Path) -> None:
         "CURRENT-empty",
         "CURRENT-rubbish",
         "CURRENT-of-no-manifest",
-        "CURRENT-gone",
+        "no-CURRENT",
         "MANIFEST-empty",
         "MANIFEST-truncated",
         "MANIFEST-flipped",
-        "MANIFEST-gone",
-        "table-gone",
-        "all-but-tables-gone",
+        "no-MANIFEST",
+        "no-table",
+        "only-tables",
     ],
 )
 def test_a_damaged_store_is_refused_and_unchanged_until_it_is_repaired(
@@ -184,7 +184,7 @@ def leveldb_reads(path: Path, *, paranoid: bool) -> int:
     return rows
 
 
-def spoil(file: Path, offset: int, data: bytes) -> None:
+def overwrite(file: Path, offset: int, data: bytes) -> None:
     """Overwrite bytes of a file."""
     with file.open("r+b") as opened:
         opened.seek(offset)
@@ -232,7 +232,7 @@ def test_a_log_with_a_flipped_bit_in_the_middle_is_refused(engine: str, path: Pa
 
 def test_zeros_in_the_middle_of_a_log_are_refused(engine: str, path: Path) -> None:
     level = logged(engine, path)
-    spoil(only(path, "*.log"), 32768, bytes(32768))
+    overwrite(only(path, "*.log"), 32768, bytes(32768))
     assert 0 < leveldb_reads(path, paranoid=False) < 299
     with pytest.raises(CorruptionError, match="are missing"):
         level.open()
@@ -334,9 +334,9 @@ def test_a_compaction_does_not_copy_damage_into_another_table(engine: str, path:
 
 def test_repairing_an_undamaged_server_changes_nothing(engine: str, make: Engine, path: Path) -> None:
     server = blocking.Level(path, backend=engine, mode=Level.SERVER, write_buffer_size=64 * KIB)
-    for turn in range(3):
+    for version in range(3):
         with server:
-            server.load((f"k{number:03}", [turn, "x" * 500]) for number in range(300))
+            server.load((f"k{number:03}", [version, "x" * 500]) for number in range(300))
             before = server.query(), server.changes(0, limit=1000), server.info()["store"]
     make.repair(path)
     with server:
@@ -346,9 +346,9 @@ def test_repairing_an_undamaged_server_changes_nothing(engine: str, make: Engine
 
 def test_a_repaired_server_that_lost_a_table_has_gaps_in_its_log(engine: str, make: Engine, path: Path) -> None:
     server = blocking.Level(path, backend=engine, mode=Level.SERVER, write_buffer_size=64 * KIB)
-    for turn in range(3):
+    for version in range(3):
         with server:
-            server.load((f"k{number:03}", [turn, "x" * 500]) for number in range(300))
+            server.load((f"k{number:03}", [version, "x" * 500]) for number in range(300))
     tables(path)[1].unlink()
     make.repair(path)
     with server:

@@ -161,10 +161,10 @@ def _use_in_another_process(engine: str, path: Path) -> list[str]:
 def test_a_store_that_another_process_has_open_is_locked(engine: str, opened: Opened, path: Path) -> None:
     backend = opened(path)
     backend.write([(b"k", b"v")])
-    for said in _use_in_another_process(engine, path):
-        assert said.startswith("LockedError")
-        assert repr(str(path)) in said
-        assert "sync a store of your own with it" in said
+    for outcome in _use_in_another_process(engine, path):
+        assert outcome.startswith("LockedError")
+        assert repr(str(path)) in outcome
+        assert "sync a store of your own with it" in outcome
     assert backend.get(b"k") == b"v"
     backend.close()
     assert _use_in_another_process(engine, path) == ["done"] * 3
@@ -178,7 +178,7 @@ def test_an_open_store_is_locked_here_and_in_other_processes(
     backend.write([(b"k", b"v")])
     with pytest.raises(LockedError):
         (opened if verb == "open" else getattr(make, verb))(path)
-    assert [said.partition(" ")[0] for said in _use_in_another_process(engine, path)] == ["LockedError"] * 3
+    assert [outcome.partition(" ")[0] for outcome in _use_in_another_process(engine, path)] == ["LockedError"] * 3
     assert backend.get(b"k") == b"v"
 
 
@@ -194,11 +194,11 @@ def test_the_lock_does_not_depend_on_the_spelling_of_the_path(opened: Opened, tm
 
 
 def test_a_backend_that_is_garbage_collected_releases_its_lock(opened: Opened, make: Engine, path: Path) -> None:
-    forgotten = make(path)
-    forgotten.open()
-    forgotten.write([(b"k", b"v")])
-    snapshot, cursor = forgotten.snapshot(), forgotten.scan(None, None)
-    del forgotten, snapshot, cursor
+    abandoned = make(path)
+    abandoned.open()
+    abandoned.write([(b"k", b"v")])
+    snapshot, cursor = abandoned.snapshot(), abandoned.scan(None, None)
+    del abandoned, snapshot, cursor
     assert opened(path).get(b"k") == b"v"
 
 

@@ -21,7 +21,7 @@ import os, sys
 from treehub_level import Level, StorageError, blocking
 engine, path, kind = sys.argv[1:]
 folder = os.path.dirname(path)
-ballast = os.path.join(folder, "ballast")
+filler = os.path.join(folder, "filler")
 
 def fill_the_disk(size):
     if kind == "file":
@@ -29,7 +29,7 @@ def fill_the_disk(size):
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
     else:
         disk = os.statvfs(folder)
-        with open(ballast, "wb") as file:
+        with open(filler, "wb") as file:
             file.write(bytes(disk.f_bavail * disk.f_frsize - size))
 
 def free_the_disk():
@@ -37,7 +37,7 @@ def free_the_disk():
         import resource
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.getrlimit(resource.RLIMIT_FSIZE)[1],) * 2)
     else:
-        os.unlink(ballast)
+        os.unlink(filler)
 
 def fails(call, *arguments):
     try:
@@ -128,7 +128,7 @@ def test_a_full_disk_is_a_storage_error_and_loses_nothing(engine: str, tmp_path:
 def on_a_full_disk(engine: str, tmp_path: Path, script: str) -> None:
     inside = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o size=3m tmpfs "$0" && exec "$@"', str(tmp_path)]
     if not shutil.which("unshare") or subprocess.run([*inside, "true"], capture_output=True, check=False).returncode:
-        pytest.skip("only root may mount a small disk; test_a_file_that_may_not_grow stands in for it")
+        pytest.skip("only root may mount a small disk; the tests with a file size limit run instead")
     run = subprocess.run(
         [*inside, sys.executable, "-c", DISK + script, engine, str(tmp_path / "store"), "disk"],
         capture_output=True,

@@ -24,7 +24,7 @@ from treehub_level import (
     StorageError,
 )
 
-pytest.importorskip("treehub_level._store_c", reason="LevelDB was not there when the package was built")
+pytest.importorskip("treehub_level._store_c", reason="the package was built without LevelDB")
 
 from treehub_level._store_c import DB
 from treehub_level.backends.leveldb import LevelDBBackend
@@ -38,21 +38,21 @@ def engine() -> str:
     return "leveldb"
 
 
-# ------------------------------------------------------------------------------------ beside plyvel
+# ----------------------------------------------------------------------------- together with plyvel
 
 
 def test_each_backend_reads_a_store_of_the_other(path: Path) -> None:
-    chance = random.Random(5)
+    rng = random.Random(5)
     written: dict[bytes, bytes] = {}
     engines: list[Engine] = [LevelDBBackend, PlyvelBackend]
-    for turn in range(6):
-        backend = engines[turn % 2](path)
+    for round_number in range(6):
+        backend = engines[round_number % 2](path)
         backend.open()
         assert dict(backend.scan(None, None).fetch(10_000)) == written
-        batch = {chance.randbytes(chance.randrange(20)): chance.randbytes(chance.randrange(300)) for _ in range(500)}
+        batch = {rng.randbytes(rng.randrange(20)): rng.randbytes(rng.randrange(300)) for _ in range(500)}
         backend.write(list(batch.items()))
         written |= batch
-        if turn > 2:
+        if round_number > 2:
             backend.compact()
         backend.close()
     with plyvel().DB(str(path)) as bare:
@@ -127,7 +127,7 @@ def test_closing_while_eight_threads_use_it_raises_in_them_and_crashes_nothing(t
         "    try:\n"
         "        while True: uses[number](store)\n"
         "    except NotOpenError: refused.append(number)\n"
-        "for turn in range(20):\n"
+        "for round_number in range(20):\n"
         "    store, refused = LevelDBBackend(sys.argv[1], write_buffer_size=1 << 20), []\n"
         "    store.open()\n"
         "    store.write(rows)\n"
@@ -238,7 +238,7 @@ def test_long_rows_come_in_several_fetches(opened: Opened, path: Path) -> None:
     assert {len(fetched) for fetched in fetches} <= {2, 3}
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="this system does not tell how much memory is in use")
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="this system has no /proc/self/statm")
 @pytest.mark.skipif(WATCHED, reason="AddressSanitizer keeps what was freed")
 def test_a_hundred_thousand_calls_leak_nothing(path: Path) -> None:
     # In a process of its own: in one that has freed much, what leaks would take that memory and not

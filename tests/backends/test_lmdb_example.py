@@ -154,9 +154,9 @@ def test_a_store_is_copied_to_it_and_back(make: Any, tmp_path: Path) -> None:
     first, second, third = (str(tmp_path / name) for name in ("first", "second", "third"))
     with blocking.Level(first, mode=Mode.SERVER) as level:
         level.load((f"key {number:04}", number) for number in range(1500))
-    there = blocking.copy(first, second, to_backend=make)
-    back = blocking.copy(second, third, from_backend=make)
-    assert there == back
+    copied = blocking.copy(first, second, to_backend=make)
+    copied_back = blocking.copy(second, third, from_backend=make)
+    assert copied == copied_back
     with blocking.Level(second, backend=make, mode=Mode.SERVER) as level:
         assert level.cid == 1500
 

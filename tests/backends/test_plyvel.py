@@ -101,7 +101,7 @@ class _Failing:
     ids=["get", "get_many", "scan", "snapshot", "put", "delete", "write", "compact", "size", "stats"],
 )
 @pytest.mark.parametrize(
-    ("error", "ours"),
+    ("error", "translation"),
     [
         (vendor.Error(b"Not implemented: this"), StorageError),
         (vendor.Error(), StorageError),
@@ -117,11 +117,11 @@ def test_every_error_of_plyvel_is_translated(
     monkeypatch: pytest.MonkeyPatch,
     verb: Callable[[DirectoryBackend], object],
     error: Exception,
-    ours: type[Exception],
+    translation: type[Exception],
 ) -> None:
     monkeypatch.setattr(vendor, "DB", lambda name, **options: _Failing(error))
     backend = opened(path)
-    with pytest.raises(ours) as caught:
+    with pytest.raises(translation) as caught:
         verb(backend)
     assert caught.value.__cause__ is error
     assert repr(str(path)) in str(caught.value)

@@ -178,7 +178,7 @@ def test_an_absent_server_is_named(table: Table) -> None:
         backend.exists()
 
 
-@pytest.mark.skipif(ELSEWHERE is not None, reason="who is asked for a password there is not known")
+@pytest.mark.skipif(ELSEWHERE is not None, reason="the access rules of that server are not known")
 @pytest.mark.parametrize("given", ["wr0ng%20w0rd", ""], ids=["wrong", "none"])
 def test_a_wrong_password_is_named_and_not_repeated(table: Table, given: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
@@ -290,8 +290,8 @@ def test_a_key_that_is_too_long_for_the_index_is_named(table: Table) -> None:
 
 def test_keys_of_the_greatest_length_fit_with_any_contents(table: Table) -> None:
     backend = table.open(store="a" * 64)
-    chance = random.Random(1)
-    keys = sorted(chance.randbytes(2500) for _ in range(200))
+    rng = random.Random(1)
+    keys = sorted(rng.randbytes(2500) for _ in range(200))
     backend.write([(key, b"v") for key in keys])
     assert backend.get_many(keys) == [b"v"] * 200
 

@@ -35,8 +35,8 @@ def backend(table: Table, relay: Relay) -> Iterator[PostgresBackend]:
 
 def leave_idle(backend: PostgresBackend, count: int) -> None:
     """Leave ``count`` idle connections in the pool."""
-    held = [backend.snapshot() for _ in range(count)]
-    for snapshot in held:
+    snapshots = [backend.snapshot() for _ in range(count)]
+    for snapshot in snapshots:
         snapshot.close()
 
 
@@ -50,7 +50,7 @@ def connection_epoch(backend: PostgresBackend) -> object:
 
 def test_a_commit_with_a_lost_reply_is_unknown_and_was_written(backend: PostgresBackend, relay: Relay) -> None:
     backend.write([(b"k", b"old")])
-    relay.lose = "answer"
+    relay.drop = "reply"
     with pytest.raises(CommitUnknownError, match=r"to COMMIT was lost: .*read the data to find out which"):
         backend.write([(b"k", b"new")])
     with backend.exclusive() as transaction:  # waits for the lock, if the commit is still running
@@ -59,7 +59,7 @@ def test_a_commit_with_a_lost_reply_is_unknown_and_was_written(backend: Postgres
 
 def test_a_lost_commit_is_unknown_and_was_not_written(backend: PostgresBackend, relay: Relay) -> None:
     backend.write([(b"k", b"old")])
-    relay.lose = "commit"
+    relay.drop = "commit"
     with pytest.raises(CommitUnknownError, match="to COMMIT was lost"):
         backend.write([(b"k", b"new")])
     with backend.exclusive() as transaction:

@@ -11,7 +11,7 @@ from backends.tables import Table
 from databases import ELSEWHERE, Database
 
 from treehub_level.backends.postgres import PostgresBackend
-from treehub_level.backends.postgres import listener as _listening
+from treehub_level.backends.postgres import listener as listener_module
 
 pytestmark = pytest.mark.once
 
@@ -53,74 +53,74 @@ class CallCounter:
 @pytest.fixture(params=[True, False], ids=["listen", "poll"])
 def notify(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The option ``notify``: True to use LISTEN, False to poll."""
-    monkeypatch.setattr(_listening, "_POLL_SECONDS", 0.05)
+    monkeypatch.setattr(listener_module, "_POLL_SECONDS", 0.05)
     return request.param
 
 
 def test_each_commit_of_another_backend_is_signalled(table: Table, notify: bool) -> None:
-    here, there = table.open(notify=notify), table.open(notify=notify, connections=5)
-    ear = CallCounter(here)
-    assert ear.exceeds(0), "once at first: there may have been a commit before"
-    before = ear.settled_count()
+    listening, writing = table.open(notify=notify), table.open(notify=notify, connections=5)
+    counter = CallCounter(listening)
+    assert counter.exceeds(0), "one call after listen(), since a commit may have happened before"
+    before = counter.settled_count()
     for number in range(3):
-        there.write([(b"k", b"%d" % number)])
-        assert ear.exceeds(before)
-        before = ear.settled_count()
+        writing.write([(b"k", b"%d" % number)])
+        assert counter.exceeds(before)
+        before = counter.settled_count()
 
 
 def test_the_commits_of_another_store_are_not_signalled(table: Table, notify: bool) -> None:
-    here, there = table.open(notify=notify), table.open(notify=notify, store="other")
-    ear = CallCounter(here)
-    assert ear.exceeds(0)
-    before = ear.settled_count()
-    there.write([(b"k", b"v")])
-    assert ear.settled_count() == before
+    listening, writing = table.open(notify=notify), table.open(notify=notify, store="other")
+    counter = CallCounter(listening)
+    assert counter.exceeds(0)
+    before = counter.settled_count()
+    writing.write([(b"k", b"v")])
+    assert counter.settled_count() == before
 
 
 def test_a_commit_without_a_notification_is_found_by_polling(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_listening, "_POLL_SECONDS_LISTENING", 0.05)
-    here, silent = table.open(), table.open(notify=False)
-    ear = CallCounter(here)
-    assert ear.exceeds(0)
-    before = ear.settled_count()
+    monkeypatch.setattr(listener_module, "_POLL_SECONDS_LISTENING", 0.05)
+    listening, silent = table.open(), table.open(notify=False)
+    counter = CallCounter(listening)
+    assert counter.exceeds(0)
+    before = counter.settled_count()
     silent.write([(b"k", b"v")])
-    assert ear.exceeds(before)
+    assert counter.exceeds(before)
 
 
 def test_a_rolled_back_transaction_is_not_signalled(table: Table) -> None:
-    here, there = table.open(), table.open(connections=5)
-    ear = CallCounter(here)
-    assert ear.exceeds(0)
-    before = ear.settled_count()
-    with pytest.raises(ArithmeticError), there.exclusive() as transaction:
+    listening, writing = table.open(), table.open(connections=5)
+    counter = CallCounter(listening)
+    assert counter.exceeds(0)
+    before = counter.settled_count()
+    with pytest.raises(ArithmeticError), writing.exclusive() as transaction:
         transaction.write([(b"k", b"v")])
         raise ArithmeticError
-    assert ear.settled_count() == before
+    assert counter.settled_count() == before
 
 
-@pytest.mark.skipif(ELSEWHERE is not None, reason="the server is not ours to stand in front of")
+@pytest.mark.skipif(ELSEWHERE is not None, reason="the relay needs an embedded server")
 def test_a_listener_that_lost_its_connection_signals_the_commits_it_missed(table: Table, postgres: Database) -> None:
     with Relay(postgres.port) as relay:
-        here, there = table.open(url=table.url_for(port=relay.port)), table.open()
-        ear = CallCounter(here)
-        assert ear.exceeds(0)
-        before = ear.settled_count()
+        listening, writing = table.open(url=table.url_for(port=relay.port)), table.open()
+        counter = CallCounter(listening)
+        assert counter.exceeds(0)
+        before = counter.settled_count()
         relay.cut()
-        assert ear.exceeds(before), "once after each new connection"
-        before = ear.settled_count()
-        there.write([(b"k", b"v")])
-        assert ear.exceeds(before)
-        here.close()
+        assert counter.exceeds(before), "one call after each new connection"
+        before = counter.settled_count()
+        writing.write([(b"k", b"v")])
+        assert counter.exceeds(before)
+        listening.close()
 
 
 def test_stores_of_a_process_share_a_listener_and_each_can_be_closed_alone(table: Table) -> None:
     first, second, writer = table.open(), table.open(store="second"), table.open(connections=5, store="second")
-    ears = [CallCounter(first), CallCounter(second)]
+    counters = [CallCounter(first), CallCounter(second)]
     threads = [thread.name for thread in threading.enumerate()]
     assert threads.count("treehub-level-listener") == 1
     first.close()
-    before = ears[1].settled_count()
+    before = counters[1].settled_count()
     writer.write([(b"k", b"v")])
-    assert ears[1].exceeds(before)
+    assert counters[1].exceeds(before)
     second.close()
     assert "treehub-level-listener" not in [thread.name for thread in threading.enumerate()]

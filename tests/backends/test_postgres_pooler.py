@@ -18,7 +18,7 @@ from databases import ELSEWHERE, PATIENCE, Database, free_port, open_folder, wai
 
 from treehub_level import UnavailableError
 from treehub_level.backends.postgres import PostgresBackend
-from treehub_level.backends.postgres import listener as _listening
+from treehub_level.backends.postgres import listener as listener_module
 
 pytestmark = pytest.mark.once
 
@@ -92,7 +92,7 @@ def test_no_state_is_left_on_a_connection(table: Table) -> None:
 def pooler(postgres: Database) -> Iterator[int]:
     """The port of a pgbouncer in front of the server; it replaces its connections every second."""
     if shutil.which("pgbouncer") is None:
-        pytest.skip("pgbouncer is not installed here")
+        pytest.skip("pgbouncer is not installed")
     port = free_port()
     # pgbouncer refuses to run as root.
     user = ["-u", "nobody"] if os.geteuid() == 0 else []
@@ -128,14 +128,14 @@ def test_behind_pgbouncer_everything_works(table: Table, pooler: int) -> None:
 
 @needs_a_server_of_ours
 def test_behind_pgbouncer_commits_are_polled_for(table: Table, pooler: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_listening, "_POLL_SECONDS", 0.05)
-    here, there = table.open(url=table.url_for(port=pooler)), table.open()
-    assert not here._table.features.can_listen
-    assert there._table.features.can_listen, "the control: without a pooler LISTEN works"
+    monkeypatch.setattr(listener_module, "_POLL_SECONDS", 0.05)
+    pooled, direct = table.open(url=table.url_for(port=pooler)), table.open()
+    assert not pooled._table.features.can_listen
+    assert direct._table.features.can_listen, "the control: without a pooler LISTEN works"
     signalled = threading.Semaphore(0)
-    here.listen(signalled.release)
+    pooled.listen(signalled.release)
     assert signalled.acquire(timeout=PATIENCE)
-    there.write([(b"k", b"v")])
+    direct.write([(b"k", b"v")])
     assert signalled.acquire(timeout=PATIENCE)
 
 

@@ -24,12 +24,12 @@ pytestmark = pytest.mark.once
 COUNT = """
 import sys
 from treehub_level.backends.postgres import PostgresBackend
-url, table, turns = sys.argv[1:]
+url, table, increments = sys.argv[1:]
 backend = PostgresBackend(url, table=table, store="places")
 backend.open()
 print("open", flush=True)
 sys.stdin.readline()
-for _ in range(int(turns)):
+for _ in range(int(increments)):
     with backend.exclusive() as transaction:
         count = int(transaction.get(b"count") or b"0") + 1
         transaction.write([(b"count", b"%d" % count), (b"log/%06d" % count, b"")])
@@ -255,12 +255,12 @@ def test_another_failure_is_a_storage_error_and_writes_nothing(table: Table, fai
 def test_large_batches_mix_new_and_old_keys_and_deletes(table: Table) -> None:
     backend = table.open()
     model: dict[bytes, bytes] = {}
-    for turn in range(4):
-        batch = [(b"%05d" % number, b"%d" % turn) for number in range(turn * 300, turn * 300 + 600)]
-        gone = [(b"%05d" % number, None) for number in range(turn * 100, turn * 100 + 150)]
-        backend.write([*batch, *gone])
+    for step in range(4):
+        batch = [(b"%05d" % number, b"%d" % step) for number in range(step * 300, step * 300 + 600)]
+        deletes = [(b"%05d" % number, None) for number in range(step * 100, step * 100 + 150)]
+        backend.write([*batch, *deletes])
         model.update(batch)
-        for key, _ in gone:
+        for key, _ in deletes:
             model.pop(key, None)
         assert {key: value for _, key, value in table.rows()} == model
 
@@ -269,11 +269,11 @@ def test_batches_of_new_and_existing_keys_are_written_correctly(table: Table) ->
     rng = random.Random(5)
     backend = table.open()
     rows: dict[bytes, bytes] = {}
-    for turn in range(60):
-        new = [b"%06d" % (turn * 1000 + number) for number in range(150)]
+    for step in range(60):
+        new = [b"%06d" % (step * 1000 + number) for number in range(150)]
         if rng.random() < 0.3:
             new += rng.sample(sorted(rows), min(len(rows), rng.choice([1, 30])))
-        batch = {b"count": b"%d" % turn} | dict.fromkeys(new, b"%d" % turn)
+        batch = {b"count": b"%d" % step} | dict.fromkeys(new, b"%d" % step)
         backend.write([*batch.items()])
         rows |= batch
     assert dict(backend.scan(None, None).fetch(100_000)) == rows
@@ -294,10 +294,10 @@ def test_a_batch_of_several_chunks_is_atomic(table: Table, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(
-    ("server", "asked", "used"), [("off", True, "on"), ("off", False, "off"), ("local", True, "local")]
+    ("server", "durable", "used"), [("off", True, "on"), ("off", False, "off"), ("local", True, "local")]
 )
 def test_a_durable_commit_raises_synchronous_commit_only_if_it_is_off(
-    table: Table, server: str, asked: bool, used: str
+    table: Table, server: str, durable: bool, used: str
 ) -> None:
     table.open().close()
     # A deferred trigger records the setting at the end of the transaction.
@@ -309,6 +309,6 @@ def test_a_durable_commit_raises_synchronous_commit_only_if_it_is_off(
         " FOR EACH ROW WHEN (NEW.store <> '') EXECUTE FUNCTION {0}_see()"
     )
     backend = table.open(url=f"{table.url}?options=-c%20synchronous_commit%3D{server}")
-    backend.write([(b"k", b"v")], durable=asked)
+    backend.write([(b"k", b"v")], durable=durable)
     assert table.query("SELECT setting FROM {}_seen") == [(used,)]
     table.query("DROP TABLE {0}_seen; DROP FUNCTION {0}_see CASCADE")

@@ -50,7 +50,9 @@ def test_leveldb_is_the_native_backend_if_it_was_built(tmp_path: Path) -> None:
         assert level.info()["backend"] == "LevelDBBackend"
 
 
-@pytest.mark.skipif(not os.environ.get("TREEHUB_LEVEL_REQUIRE_EXTENSIONS"), reason="extensions are not required here")
+@pytest.mark.skipif(
+    not os.environ.get("TREEHUB_LEVEL_REQUIRE_EXTENSIONS"), reason="TREEHUB_LEVEL_REQUIRE_EXTENSIONS is not set"
+)
 def test_the_native_engine_was_built_where_extensions_are_required_and_leveldb_is_installed() -> None:
     compiler = os.environ.get("CC", "cc")
     try:
@@ -58,7 +60,7 @@ def test_the_native_engine_was_built_where_extensions_are_required_and_leveldb_i
             [compiler, "-E", "-"], input=b"#include <leveldb/c.h>", capture_output=True, check=False
         )
     except OSError:
-        pytest.skip(f"there is no {compiler} to ask for LevelDB's headers")
+        pytest.skip(f"{compiler} is not installed")
     assert NATIVE or headers.returncode != 0
 
 

@@ -181,19 +181,19 @@ def test_another_programs_database_is_refused_and_left_alone(path: Path, script:
 
 
 @pytest.mark.parametrize(
-    ("script", "said"),
+    ("script", "message"),
     [
         ("PRAGMA user_version = 2", "format is 2"),
         ("ALTER TABLE entries ADD COLUMN more", "table `entries`"),
         ("DROP TABLE entries", "table `entries`"),
     ],
 )
-def test_a_store_with_an_unknown_format_is_refused(path: Path, script: str, said: str) -> None:
+def test_a_store_with_an_unknown_format_is_refused(path: Path, script: str, message: str) -> None:
     with SQLite(path), bare(path) as connection:
         connection.executescript(script)
     error = refusal(path)
     assert isinstance(error, StorageError)
-    assert said in str(error)
+    assert message in str(error)
 
 
 class SQLite:

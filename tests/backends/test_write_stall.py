@@ -118,8 +118,8 @@ def test_no_budget_for_a_write_buffer_that_a_few_writes_fill(tmp_path: Path, dat
 
 @pytest.mark.parametrize("longest", [1, 30, 300, 900, 1500, 20_000])
 def test_buffered_is_an_upper_bound_of_the_memory_that_leveldb_uses(longest: int, tmp_path: Path) -> None:
-    store_c = pytest.importorskip("treehub_level._store_c", reason="LevelDB was not there at build time")
-    chance = random.Random(longest)
+    store_c = pytest.importorskip("treehub_level._store_c", reason="the package was built without LevelDB")
+    rng = random.Random(longest)
     database = store_c.DB(str(tmp_path / "store"), create_if_missing=True, write_buffer_size=64 * MIB)
     try:
         empty = int(database.property_value("leveldb.approximate-memory-usage"))
@@ -127,8 +127,8 @@ def test_buffered_is_an_upper_bound_of_the_memory_that_leveldb_uses(longest: int
             database.write(
                 [
                     (
-                        chance.randbytes(chance.randint(0, longest)),
-                        chance.choice([None, bytes(chance.randint(0, longest))]),
+                        rng.randbytes(rng.randint(0, longest)),
+                        rng.choice([None, bytes(rng.randint(0, longest))]),
                     )
                     for _ in range(50)
                 ]
