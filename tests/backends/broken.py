@@ -1,4 +1,6 @@
-"""Backends with one fault each, under the shipped suite. The docstring of each names the test that must fail.
+"""Backends with one fault each, and the conformance suite over each of them.
+
+The docstring of each suite is the name of the test that must fail.
 
 ``test_controls.py`` runs this file; nothing else collects it.
 """
@@ -345,8 +347,8 @@ class TestHearsNothing(BrokenShared):
     """test_whoever_listens_hears_of_the_other_backends_commits"""
 
     class Faulty(SharedMemory):
-        def listen(self, heard: Callable[[], None]) -> None:
-            heard()
+        def listen(self, callback: Callable[[], None]) -> None:
+            callback()
 
 
 class TestVendorsError(Broken):

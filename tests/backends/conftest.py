@@ -1,4 +1,4 @@
-"""Stores for the tests of backends: directories of LevelDB, on each engine in turn, and tables of PostgreSQL."""
+"""Fixtures: LevelDB directories for each LevelDB backend, and PostgreSQL tables."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def make(engine: str) -> Engine:
-    """The class of the engine."""
+    """The class of the LevelDB backend under test."""
     return class_of(engine)
 
 
 @pytest.fixture
 def opened(make: Engine) -> Iterator[Opened]:
-    """Opens backends, and closes them at the end."""
+    """A function that opens a backend. All of them are closed at the end of the test."""
     made: list[DirectoryBackend] = []
 
     def open_(path: str | Path, **options: Any) -> DirectoryBackend:
@@ -48,7 +48,7 @@ _NUMBERS: Final = itertools.count()
 
 @pytest.fixture
 def table(postgres_url: str) -> Iterator[Table]:
-    """A table of the test's own, which is not there yet."""
+    """A table name for this test only. The table does not exist yet."""
     table = Table(postgres_url, f"test_{os.getpid()}_{next(_NUMBERS)}")
     yield table
     table.drop()
@@ -56,7 +56,7 @@ def table(postgres_url: str) -> Iterator[Table]:
 
 @pytest.fixture
 def shared_folder() -> Iterator[Path]:
-    """A folder that others may enter, as pytest's own may not be."""
+    """A folder that other users can enter, unlike pytest's ``tmp_path``."""
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o755)
         yield Path(folder)

@@ -1,4 +1,4 @@
-"""Directories of LevelDB's for tests: filled, damaged, looked at."""
+"""Helpers that fill, damage and inspect LevelDB directories."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from treehub_level.backends.leveldb.directory import DirectoryBackend
 
 KIB = 1024
 
-#: The class of an engine.
+#: The class of a LevelDB backend.
 Engine = type[DirectoryBackend]
-#: What the fixture ``opened`` is.
+#: The type of the fixture ``opened``.
 Opened = Callable[..., DirectoryBackend]
 
 
 def class_of(engine: str) -> Engine:
-    """The class that stands behind an engine's name."""
+    """Return the class of a LevelDB backend, ``"leveldb"`` or ``"plyvel"``."""
     backend = create(engine, "", {})
     assert isinstance(backend, DirectoryBackend)
     return type(backend)
 
 
 def fill(make: Engine, path: Path) -> dict[bytes, bytes]:
-    """Make a store of several tables, close it, and return what is in it."""
+    """Create a store with several tables, close it, and return its rows."""
     rows = {b"%05d" % number: os.urandom(500) for number in range(6000)}
     backend = make(path, write_buffer_size=64 * KIB, max_file_size=1)
     backend.open()
@@ -42,30 +42,30 @@ def fill(make: Engine, path: Path) -> dict[bytes, bytes]:
 
 
 def tables(path: Path) -> list[Path]:
-    """The tables of a store, in the order in which they were made: after a compaction, that of their keys."""
+    """Return the tables of a store, oldest first: in key order after a compaction."""
     return sorted(path.glob("*.ldb"))
 
 
 def contents(path: Path) -> dict[str, bytes]:
-    """The files of a store, but for the lock and what LevelDB notes about its work."""
+    """Return the files of a store, without LevelDB's lock file and message log."""
     return {file.name: file.read_bytes() for file in path.iterdir() if file.name not in ("LOCK", "LOG", "LOG.old")}
 
 
 def only(path: Path, pattern: str) -> Path:
-    """The one file of this pattern."""
+    """Return the only file that matches the pattern."""
     (found,) = path.glob(pattern)
     return found
 
 
 def flip(file: Path, offset: int) -> None:
-    """Damage one byte."""
+    """Invert one byte of a file."""
     data = bytearray(file.read_bytes())
     data[offset] ^= 0xFF
     file.write_bytes(data)
 
 
 def run_python(script: str, *arguments: object) -> str:
-    """What a Python process of its own prints. One that crashes fails the test."""
+    """Run a script in a new Python process, and return its output. Its failure fails the test."""
     run = subprocess.run(
         [sys.executable, "-c", script, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=120
     )
@@ -73,14 +73,14 @@ def run_python(script: str, *arguments: object) -> str:
     return run.stdout.strip()
 
 
-#: A user without any rights.
+#: The id of a user without privileges.
 NOBODY = 65534
 
-needs_users = pytest.mark.skipif(not hasattr(os, "geteuid"), reason="this system has no users to deny anything to")
+needs_users = pytest.mark.skipif(not hasattr(os, "geteuid"), reason="this system has no user ids")
 
 
 class AsNobody:
-    """Root is denied nothing, so it does not stay root; others stay who they are."""
+    """Run the block as an unprivileged user if the tests run as root, whom no permission stops."""
 
     def __enter__(self) -> None:
         self._user = os.geteuid()

@@ -1,4 +1,4 @@
-"""A TCP relay in front of PostgreSQL, which loses connections at the moments that matter."""
+"""A TCP relay in front of PostgreSQL, which can drop a connection at a COMMIT."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ import threading
 from contextlib import suppress
 from typing import Final
 
-#: What the message that ends a transaction ends with.
+#: The end of the message that commits a transaction.
 _COMMIT: Final = b"COMMIT\0"
 
 
 class Relay:
-    """The relay. It is closed at the end of a ``with`` block.
+    """A relay, which is closed at the end of its ``with`` block.
 
     Args:
-        port: The port, on loopback, of the server.
+        port: The port of the server, on loopback.
 
     Attributes:
-        port: The port that it listens on.
-        lose: What becomes of the next COMMIT: ``"answer"``, it arrives and its answer does not; ``"commit"``, it does
-            not arrive; ``None``, nothing.
+        port: The port of the relay.
+        drop: The part of the next COMMIT to drop: ``"reply"``, the reply of the server;
+            ``"commit"``, the COMMIT itself; ``None`` for neither.
     """
 
     def __init__(self, port: int) -> None:
         self._target = port
-        self.lose: str | None = None
+        self.drop: str | None = None
         self._sockets: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -45,7 +45,7 @@ class Relay:
             one.close()
 
     def cut(self) -> None:
-        """End every connection, as if the network did."""
+        """Break all connections."""
         for one in [*self._sockets]:
             with suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
@@ -68,16 +68,16 @@ class Relay:
                 client.close()
 
     def _pump(self, source: socket.socket, sink: socket.socket) -> None:
-        """One direction of a connection, until either end of it is gone."""
+        """Forward one direction of a connection until one end closes it."""
         with suppress(OSError):
             while data := source.recv(65_536):
-                lose = None
+                drop = None
                 if data.endswith(_COMMIT):
-                    lose, self.lose = self.lose, None
-                if lose == "commit":
+                    drop, self.drop = self.drop, None
+                if drop == "commit":
                     break
-                if lose == "answer":
-                    # From here on nothing goes back; the server's end stays open until it has answered.
+                if drop == "reply":
+                    # Forward nothing back from now on. The server's end stays open for the reply.
                     source.shutdown(socket.SHUT_WR)
                 sink.sendall(data)
         for end in (source, sink):

@@ -15,14 +15,14 @@ class SharedMemory(MemoryBackend):
 
     def __init__(self, name: str, first: SharedMemory | None) -> None:
         super().__init__(name)
-        self._ears: list[Callable[[], None]] = []
+        self._callbacks: list[Callable[[], None]] = []
         if first is not None:
-            self._data, self.write_lock, self._ears = first._data, first.write_lock, first._ears
+            self._data, self.write_lock, self._callbacks = first._data, first.write_lock, first._callbacks
 
     def write(self, batch: Batch, *, durable: bool = False) -> None:
         super().write(batch, durable=durable)
-        for heard in self._ears:
+        for heard in self._callbacks:
             heard()
 
     def listen(self, heard: Callable[[], None]) -> None:
-        self._ears.append(heard)
+        self._callbacks.append(heard)

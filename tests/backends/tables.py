@@ -1,4 +1,4 @@
-"""Tables of PostgreSQL for the tests of its backend."""
+"""PostgreSQL tables for the tests of the backend."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from treehub_level.backends.postgres import PostgresBackend
 
 
 class Table:
-    """A table of a test's own.
+    """A table of one test.
 
     Args:
         url: The database.
@@ -24,35 +24,35 @@ class Table:
         self._made: list[PostgresBackend] = []
 
     def backend(self, **options: Any) -> PostgresBackend:
-        """A backend of a store in it, which is not open. It is closed at the end of the test."""
+        """Return a new backend for a store in the table, not open. `drop` closes it."""
         made = PostgresBackend(options.pop("url", self.url), **{"table": self.name, "store": "places", **options})
         self._made.append(made)
         return made
 
     def open(self, **options: Any) -> PostgresBackend:
-        """An open backend."""
+        """Return a new, open backend."""
         backend = self.backend(**options)
         backend.open()
         return backend
 
     def query(self, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
-        """What a statement gives, run without treehub-level; ``{}`` in it is the table."""
+        """Run a statement with psycopg, and return its rows; ``{}`` stands for the table."""
         with psycopg.connect(self.url, autocommit=True) as connection:
             cursor = connection.execute(statement.format(self.name), parameters or None)
             return cursor.fetchall() if cursor.description else []
 
     def rows(self) -> list[tuple[Any, ...]]:
-        """All that it holds of stores."""
+        """Return the rows of all stores in the table."""
         return self.query("SELECT store, key, value FROM {} WHERE store <> '' ORDER BY store, key")
 
     def url_for(self, **changes: Any) -> str:
-        """The URL of its database with another user, another port, ..."""
+        """Return the URL of the database with some parameters changed, such as ``port``."""
         given = {**conninfo_to_dict(self.url), **changes}
         password = f":{given['password']}" if "password" in given else ""
         return f"postgresql://{given.get('user', '')}{password}@{given['host']}:{given['port']}/{given['dbname']}"
 
     def drop(self) -> None:
-        """Remove it, and close what was left open."""
+        """Close all backends, and drop the table."""
         for backend in self._made:
             backend.close()
         self.query("DROP TABLE IF EXISTS {}")

@@ -1,4 +1,4 @@
-"""The suite that ships, on the backends that ship."""
+"""The conformance suite on the built-in embedded backends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The shipped suite can fail: each backend of ``broken.py`` is caught, by the test that is there for its fault."""
+"""The conformance suite detects each backend of ``broken.py``, by the test for its fault."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FAULTS = [suite for name, suite in vars(broken).items() if name.startswith("Test
 
 @pytest.fixture(scope="module")
 def caught(tmp_path_factory: pytest.TempPathFactory) -> set[tuple[str, str]]:
-    """Of the tests that must fail, those that do, in a pytest of its own."""
+    """The tests that fail, of those that must fail; they run in a separate pytest process."""
     report = tmp_path_factory.mktemp("report") / "report.xml"
     chosen = [f"{broken.__file__}::{suite.__name__}::{suite.__doc__}" for suite in FAULTS]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", *chosen]
@@ -31,5 +31,5 @@ def caught(tmp_path_factory: pytest.TempPathFactory) -> set[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("suite", FAULTS, ids=lambda suite: suite.__name__)
-def test_the_suite_catches(caught: set[tuple[str, str]], suite: type[broken.Broken]) -> None:
+def test_the_suite_detects(caught: set[tuple[str, str]], suite: type[broken.Broken]) -> None:
     assert (suite.__name__, suite.__doc__) in caught

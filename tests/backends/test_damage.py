@@ -1,4 +1,4 @@
-"""Bad input for LevelDB: refused or reported, with the path and what to do; never read as if nothing was missing."""
+"""A damaged LevelDB directory is refused or reported, with its path and a remedy."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from backends.directories import KIB, Engine, Opened, contents, fill, flip, only
 from stores import plyvel
 
 from treehub_level import CorruptionError, Level, Mode, StorageError, blocking
-from treehub_level.backends.leveldb.history import _checksum
+from treehub_level.backends.leveldb.log_scan import masked_crc32c
 from treehub_level.blocking import stored_mode
 
 pytestmark = pytest.mark.once
 
 Damage = Callable[[Path], object]
 
-# ------------------------------------------------------------------------------------------------------ no store there
+# ---------------------------------------------------------------------- directories without a store
 
 
 @pytest.mark.parametrize("verb", ["open", "repair", "destroy"])
 @pytest.mark.parametrize("name", ["report.txt", "2024.log"])
-def test_a_directory_of_other_files_is_refused_and_left_as_it_is(
+def test_a_directory_of_other_files_is_refused_and_unchanged(
     opened: Opened, make: Engine, path: Path, verb: str, name: str
 ) -> None:
     path.mkdir()
@@ -41,7 +41,7 @@ def test_a_directory_of_other_files_is_refused_and_left_as_it_is(
 
 def test_a_level_is_not_opened_in_a_directory_of_other_files(engine: str, tmp_path: Path) -> None:
     (tmp_path / "report.txt").write_text("precious")
-    with pytest.raises(StorageError, match="holds other files, and no store: name a new or an empty one"):
+    with pytest.raises(StorageError, match="holds other files, and no store: choose a new or an empty directory"):
         blocking.Level(tmp_path, backend=engine).open()
     assert [file.name for file in tmp_path.iterdir()] == ["report.txt"]
 
@@ -53,7 +53,7 @@ def test_an_empty_directory_and_one_with_hidden_files_or_folders_become_a_store(
     assert (path / "CURRENT").exists()
 
 
-def test_an_interrupted_creation_is_taken_up_again(opened: Opened, path: Path) -> None:
+def test_an_interrupted_creation_is_resumed(opened: Opened, path: Path) -> None:
     opened(path).close()
     for file in path.iterdir():
         if not file.name.startswith("MANIFEST"):
@@ -61,7 +61,7 @@ def test_an_interrupted_creation_is_taken_up_again(opened: Opened, path: Path) -
     assert opened(path).scan(None, None).fetch(1) == []
 
 
-# ----------------------------------------------------------------------------------------------------- damaged stores
+# ----------------------------------------------------------------------------------- damaged stores
 
 
 @pytest.mark.parametrize(
@@ -82,16 +82,16 @@ def test_an_interrupted_creation_is_taken_up_again(opened: Opened, path: Path) -
         "CURRENT-empty",
         "CURRENT-rubbish",
         "CURRENT-of-no-manifest",
-        "CURRENT-gone",
+        "no-CURRENT",
         "MANIFEST-empty",
         "MANIFEST-truncated",
         "MANIFEST-flipped",
-        "MANIFEST-gone",
-        "table-gone",
-        "all-but-tables-gone",
+        "no-MANIFEST",
+        "no-table",
+        "only-tables",
     ],
 )
-def test_a_damaged_store_is_refused_and_left_as_it_is_until_it_is_repaired(
+def test_a_damaged_store_is_refused_and_unchanged_until_it_is_repaired(
     engine: str, make: Engine, path: Path, damage: Damage
 ) -> None:
     rows = fill(make, path)
@@ -148,9 +148,7 @@ def test_a_get_from_a_damaged_table_raises(opened: Opened, make: Engine, path: P
     snapshot.close()
 
 
-def test_a_table_that_vanishes_while_the_level_is_open_is_missed_by_what_scans(
-    engine: str, make: Engine, path: Path
-) -> None:
+def test_a_scan_raises_if_a_table_is_deleted_while_the_level_is_open(engine: str, make: Engine, path: Path) -> None:
     fill(make, path)
     with blocking.Level(path, backend=engine, value_encoding="bytes") as level:
         tables(path)[1].unlink()
@@ -161,14 +159,14 @@ def test_a_table_that_vanishes_while_the_level_is_open_is_missed_by_what_scans(
         assert level.get("00000") is not None
 
 
-# ------------------------------------------------------------------------------------------------------ damaged logs
+# ------------------------------------------------------------------------------------- damaged logs
 
 
 MODES = pytest.mark.parametrize("mode", list(Level.NORMAL.__class__), ids=lambda mode: mode.value)
 
 
 def logged(engine: str, path: Path, mode: Mode = Level.NORMAL) -> blocking.Level:
-    """A store, not open, of 300 records that are in LevelDB's log, some blocks of it, and in no table."""
+    """A closed store of 300 records, all of them in LevelDB's log, in several blocks."""
     level = blocking.Level(path, backend=engine, mode=mode)
     with level:
         for number in range(300):
@@ -177,7 +175,7 @@ def logged(engine: str, path: Path, mode: Mode = Level.NORMAL) -> blocking.Level
 
 
 def leveldb_reads(path: Path, *, paranoid: bool) -> int:
-    """How many rows LevelDB itself finds in a copy of a store."""
+    """Return the number of rows that LevelDB itself finds in a copy of a store."""
     copy = path.with_name("copy")
     shutil.copytree(path, copy)
     with plyvel().DB(str(copy), paranoid_checks=paranoid) as db:
@@ -186,15 +184,15 @@ def leveldb_reads(path: Path, *, paranoid: bool) -> int:
     return rows
 
 
-def spoil(file: Path, offset: int, data: bytes) -> None:
-    """Put other bytes in a file."""
+def overwrite(file: Path, offset: int, data: bytes) -> None:
+    """Overwrite bytes of a file."""
     with file.open("r+b") as opened:
         opened.seek(offset)
         opened.write(data)
 
 
 @MODES
-def test_a_log_that_ends_in_rubbish_is_cut_off_there(
+def test_a_log_that_ends_in_garbage_is_cut_off_there(
     engine: str, path: Path, mode: Mode, caplog: pytest.LogCaptureFixture
 ) -> None:
     level = logged(engine, path, mode)
@@ -211,7 +209,7 @@ def test_a_log_that_ends_in_rubbish_is_cut_off_there(
             assert level.query() == before
     (warning,) = caplog.messages
     assert repr(str(path)) in warning
-    assert "the end of its log could not be read" in warning
+    assert "the end of the log could not be read" in warning
     assert (path / "lost" / log.name).read_bytes() == damaged
     with level:
         level.put("next", 1, durable=True)
@@ -226,21 +224,21 @@ def test_a_log_with_a_flipped_bit_in_the_middle_is_refused(engine: str, path: Pa
     left = contents(path)
     with pytest.raises(CorruptionError, match="treehub-level repair"):
         level.open()
-    # LevelDB makes tables as it reads; they lie there unused.
+    # LevelDB has written tables during recovery, which nothing refers to.
     assert left.items() <= contents(path).items()
     if mode is Level.NORMAL:
-        assert 0 < leveldb_reads(path, paranoid=False) < 299  # it would have opened it with a hole
+        assert 0 < leveldb_reads(path, paranoid=False) < 299  # LevelDB alone would have opened it with a gap
 
 
 def test_zeros_in_the_middle_of_a_log_are_refused(engine: str, path: Path) -> None:
     level = logged(engine, path)
-    spoil(only(path, "*.log"), 32768, bytes(32768))
+    overwrite(only(path, "*.log"), 32768, bytes(32768))
     assert 0 < leveldb_reads(path, paranoid=False) < 299
     with pytest.raises(CorruptionError, match="are missing"):
         level.open()
 
 
-def test_zeros_at_the_end_of_a_log_are_what_a_crash_leaves(engine: str, path: Path) -> None:
+def test_zeros_at_the_end_of_a_log_are_accepted_as_left_by_a_crash(engine: str, path: Path) -> None:
     level = logged(engine, path)
     with only(path, "*.log").open("ab") as log:
         log.write(bytes(100_000))
@@ -249,7 +247,7 @@ def test_zeros_at_the_end_of_a_log_are_what_a_crash_leaves(engine: str, path: Pa
     assert not (path / "lost").exists()
 
 
-def test_a_log_that_was_cut_short_before_another_is_refused(engine: str, path: Path) -> None:
+def test_a_truncated_log_before_another_log_is_refused(engine: str, path: Path) -> None:
     level = logged(engine, path)
     log = only(path, "*.log")
     later = log.with_name(f"{int(log.stem) + 10:06}.log")
@@ -257,7 +255,7 @@ def test_a_log_that_was_cut_short_before_another_is_refused(engine: str, path: P
     copy = path.with_name("whole")
     shutil.copytree(path, copy)
     with blocking.Level(copy, backend=engine) as whole:
-        assert whole.count() == 301  # the control: what LevelDB would write is taken for that
+        assert whole.count() == 301  # the control: without the gap, the same log is accepted
     os.truncate(log, 50_000)
     assert leveldb_reads(path, paranoid=True) > 1
     with pytest.raises(CorruptionError, match=r"the writes before number 301, from \d+ on, are missing"):
@@ -265,9 +263,9 @@ def test_a_log_that_was_cut_short_before_another_is_refused(engine: str, path: P
 
 
 def log_record(sequence: int, key: bytes) -> bytes:
-    """A log of LevelDB's that holds one record: one put."""
+    """Return the contents of a LevelDB log with one record: one put."""
     batch = sequence.to_bytes(8, "little") + b"\x01\0\0\0" + b"\x01" + bytes([len(key)]) + key + b"\x011"
-    return _checksum(b"\x01" + batch).to_bytes(4, "little") + len(batch).to_bytes(2, "little") + b"\x01" + batch
+    return masked_crc32c(b"\x01" + batch).to_bytes(4, "little") + len(batch).to_bytes(2, "little") + b"\x01" + batch
 
 
 def test_a_manifest_that_has_lost_its_end_is_refused_and_the_tables_stay(engine: str, make: Engine, path: Path) -> None:
@@ -282,13 +280,13 @@ def test_a_manifest_that_has_lost_its_end_is_refused_and_the_tables_stay(engine:
     records, left = manifest.read_bytes(), {file.name for file in tables(path)}
     for end in range(known, len(records), 10):
         os.truncate(manifest, end)
-        with pytest.raises(CorruptionError, match=r"the MANIFEST does not know of|missing files"):
+        with pytest.raises(CorruptionError, match=r"the MANIFEST does not list|missing files"):
             backend.open()
         assert {file.name for file in tables(path)} == left
         manifest.write_bytes(records)
 
 
-def test_a_manifest_that_ends_in_rubbish_is_cut_off_there_and_nothing_is_lost(
+def test_a_manifest_that_ends_in_garbage_is_cut_off_there_and_nothing_is_lost(
     engine: str, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     level = logged(engine, path)
@@ -297,7 +295,7 @@ def test_a_manifest_that_ends_in_rubbish_is_cut_off_there_and_nothing_is_lost(
         opened.write(b"rubb\x05\x00\x01ish!!")
     damaged = manifest.read_bytes()
     found = blocking.verify(path, backend=engine)
-    assert [fault.partition(",")[0] for fault in found.faults] == ["the end of its MANIFEST could not be read"]
+    assert [fault.partition(",")[0] for fault in found.faults] == ["the end of the MANIFEST could not be read"]
     assert manifest.read_bytes() == damaged
     with level:
         assert level.count() == 300
@@ -315,7 +313,7 @@ def test_an_empty_table_that_a_repair_left_behind_is_no_damage(engine: str, path
         assert level.count() == 300
 
 
-def test_damage_in_a_table_is_not_carried_into_another_by_a_compaction(engine: str, path: Path) -> None:
+def test_a_compaction_does_not_copy_damage_into_another_table(engine: str, path: Path) -> None:
     level = blocking.Level(path, backend=engine, compression=None, value_encoding="bytes")
     with level:
         level.put("k", b"x" * 1000)
@@ -331,14 +329,14 @@ def test_damage_in_a_table_is_not_carried_into_another_by_a_compaction(engine: s
             level.get("k")
 
 
-# ------------------------------------------------------------------------------------------------------------- repair
+# ------------------------------------------------------------------------------------------- repair
 
 
-def test_repairing_a_server_that_is_whole_changes_nothing(engine: str, make: Engine, path: Path) -> None:
+def test_repairing_an_undamaged_server_changes_nothing(engine: str, make: Engine, path: Path) -> None:
     server = blocking.Level(path, backend=engine, mode=Level.SERVER, write_buffer_size=64 * KIB)
-    for turn in range(3):
+    for version in range(3):
         with server:
-            server.load((f"k{number:03}", [turn, "x" * 500]) for number in range(300))
+            server.load((f"k{number:03}", [version, "x" * 500]) for number in range(300))
             before = server.query(), server.changes(0, limit=1000), server.info()["store"]
     make.repair(path)
     with server:
@@ -346,11 +344,11 @@ def test_repairing_a_server_that_is_whole_changes_nothing(engine: str, make: Eng
         assert server.cid == 900
 
 
-def test_a_repaired_server_that_had_lost_a_table_has_holes_in_its_log(engine: str, make: Engine, path: Path) -> None:
+def test_a_repaired_server_that_lost_a_table_has_gaps_in_its_log(engine: str, make: Engine, path: Path) -> None:
     server = blocking.Level(path, backend=engine, mode=Level.SERVER, write_buffer_size=64 * KIB)
-    for turn in range(3):
+    for version in range(3):
         with server:
-            server.load((f"k{number:03}", [turn, "x" * 500]) for number in range(300))
+            server.load((f"k{number:03}", [version, "x" * 500]) for number in range(300))
     tables(path)[1].unlink()
     make.repair(path)
     with server:

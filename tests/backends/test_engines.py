@@ -1,4 +1,4 @@
-"""What holds for a LevelDB store whichever engine opens it; its contract is tested by the conformance suite."""
+"""Both LevelDB backends, beyond the contract that the conformance suite tests."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from treehub_level import LockedError, NotOpenError, StorageError
 
 pytestmark = pytest.mark.once
 
-# ------------------------------------------------------------------------------------------------------------- paths
+# -------------------------------------------------------------------------------------------- paths
 
 
-def test_parents_of_the_directory_are_made(opened: Opened, path: Path) -> None:
+def test_parents_of_the_directory_are_created(opened: Opened, path: Path) -> None:
     opened(path / "with" / "parents").write([(b"k", b"v")])
     assert (path / "with" / "parents" / "CURRENT").exists()
 
 
-def test_a_path_may_be_of_text_or_a_path_object(opened: Opened, path: Path) -> None:
+def test_a_path_may_be_a_str_or_a_path_object(opened: Opened, path: Path) -> None:
     opened(str(path)).close()
     assert opened(path).name == str(path)
 
 
-def test_a_relative_path_stays_what_it_was_when_the_working_directory_changes(
+def test_a_relative_path_is_resolved_before_the_working_directory_changes(
     opened: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "elsewhere").mkdir()
@@ -52,7 +52,7 @@ def test_a_file_where_the_directory_should_be_is_a_storage_error(opened: Opened,
 
 
 @pytest.mark.parametrize("name", ["", "a\0b", "lone \ud800 surrogate", "x" * 300], ids=["empty", "nul", "text", "long"])
-def test_a_name_that_is_no_path_is_a_storage_error(
+def test_an_invalid_path_is_a_storage_error(
     make: Engine, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -62,11 +62,11 @@ def test_a_name_that_is_no_path_is_a_storage_error(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_url_makes_no_directory_and_is_not_repeated(
+def test_a_url_creates_no_directory_and_is_not_repeated(
     make: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(StorageError, match="this is a URL: say which backend") as caught:
+    with pytest.raises(StorageError, match="not a URL: pass the backend") as caught:
         make("postgresql://alice:s3cret@example.org/db")
     assert "s3cret" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
@@ -78,10 +78,10 @@ def test_a_name_of_another_type_is_a_type_error(make: Engine, name: Any) -> None
         make(name)
 
 
-# ----------------------------------------------------------------------------------------------------------- options
+# ------------------------------------------------------------------------------------------ options
 
 
-def test_a_small_write_buffer_makes_tables_early(opened: Opened, tmp_path: Path) -> None:
+def test_a_small_write_buffer_writes_tables_early(opened: Opened, tmp_path: Path) -> None:
     for name, size in [("small", 64 * KIB), ("large", 64 * KIB * KIB)]:
         backend = opened(tmp_path / name, write_buffer_size=size)
         for number in range(30):
@@ -139,11 +139,11 @@ def test_an_option_out_of_range_is_a_value_error_that_names_it(
         make(path, **{option: value})
 
 
-# ------------------------------------------------------------------------------------------------------------- locks
+# -------------------------------------------------------------------------------------------- locks
 
 
-def _use_elsewhere(engine: str, path: Path) -> list[str]:
-    """What another process gets that opens, repairs and destroys the store: "done", or the error."""
+def _use_in_another_process(engine: str, path: Path) -> list[str]:
+    """Open, repair and destroy the store in another process; return the outcome of each."""
     script = (
         "import sys\n"
         "from treehub_level import LevelError\n"
@@ -161,29 +161,29 @@ def _use_elsewhere(engine: str, path: Path) -> list[str]:
 def test_a_store_that_another_process_has_open_is_locked(engine: str, opened: Opened, path: Path) -> None:
     backend = opened(path)
     backend.write([(b"k", b"v")])
-    for said in _use_elsewhere(engine, path):
-        assert said.startswith("LockedError")
-        assert repr(str(path)) in said
-        assert "sync a store of your own with it" in said
+    for outcome in _use_in_another_process(engine, path):
+        assert outcome.startswith("LockedError")
+        assert repr(str(path)) in outcome
+        assert "sync a store of your own with it" in outcome
     assert backend.get(b"k") == b"v"
     backend.close()
-    assert _use_elsewhere(engine, path) == ["done"] * 3
+    assert _use_in_another_process(engine, path) == ["done"] * 3
 
 
 @pytest.mark.parametrize("verb", ["open", "repair", "destroy"])
-def test_what_is_open_here_is_locked_and_no_other_process_gets_in(
+def test_an_open_store_is_locked_here_and_in_other_processes(
     engine: str, opened: Opened, make: Engine, path: Path, verb: str
 ) -> None:
     backend = opened(path)
     backend.write([(b"k", b"v")])
     with pytest.raises(LockedError):
         (opened if verb == "open" else getattr(make, verb))(path)
-    assert [said.partition(" ")[0] for said in _use_elsewhere(engine, path)] == ["LockedError"] * 3
+    assert [outcome.partition(" ")[0] for outcome in _use_in_another_process(engine, path)] == ["LockedError"] * 3
     assert backend.get(b"k") == b"v"
 
 
 @pytest.mark.parametrize("spelling", ["{}/store", "{}/./store", "{}//store/", "{}/alias", "{}/up/../store"])
-def test_a_directory_is_the_same_however_it_is_spelt(opened: Opened, tmp_path: Path, spelling: str) -> None:
+def test_the_lock_does_not_depend_on_the_spelling_of_the_path(opened: Opened, tmp_path: Path, spelling: str) -> None:
     (tmp_path / "up").mkdir()
     (tmp_path / "alias").symlink_to("store")
     backend = opened(tmp_path / "store")
@@ -193,12 +193,12 @@ def test_a_directory_is_the_same_however_it_is_spelt(opened: Opened, tmp_path: P
     opened(spelling.format(tmp_path))
 
 
-def test_a_backend_that_was_forgotten_open_locks_nobody_out(opened: Opened, make: Engine, path: Path) -> None:
-    forgotten = make(path)
-    forgotten.open()
-    forgotten.write([(b"k", b"v")])
-    snapshot, cursor = forgotten.snapshot(), forgotten.scan(None, None)
-    del forgotten, snapshot, cursor
+def test_a_backend_that_is_garbage_collected_releases_its_lock(opened: Opened, make: Engine, path: Path) -> None:
+    abandoned = make(path)
+    abandoned.open()
+    abandoned.write([(b"k", b"v")])
+    snapshot, cursor = abandoned.snapshot(), abandoned.scan(None, None)
+    del abandoned, snapshot, cursor
     assert opened(path).get(b"k") == b"v"
 
 
@@ -211,10 +211,10 @@ def test_closing_a_backend_again_does_not_unlock_the_store_for_others(opened: Op
         first.open()
 
 
-# ----------------------------------------------------------------------------------------------------------- closing
+# ------------------------------------------------------------------------------------------ closing
 
 
-def test_what_was_open_when_the_store_closed_raises_and_does_not_crash(opened: Opened, path: Path) -> None:
+def test_cursors_and_snapshots_of_a_closed_store_raise_and_do_not_crash(opened: Opened, path: Path) -> None:
     backend = opened(path)
     backend.write([(b"a", b"1"), (b"b", b"1")])
     snapshot = backend.snapshot()
@@ -232,10 +232,10 @@ def test_what_was_open_when_the_store_closed_raises_and_does_not_crash(opened: O
     snapshot.close()
 
 
-# ------------------------------------------------------------------------------------------------------------ upkeep
+# -------------------------------------------------------------------------------------- maintenance
 
 
-def test_what_it_writes_bare_plyvel_reads(opened: Opened, path: Path) -> None:
+def test_bare_plyvel_reads_a_store(opened: Opened, path: Path) -> None:
     backend = opened(path)
     backend.write([(b"k", b"1"), (b"", b""), (b"gone", b"x"), (b"gone", None)], durable=True)
     backend.close()
@@ -243,18 +243,18 @@ def test_what_it_writes_bare_plyvel_reads(opened: Opened, path: Path) -> None:
         assert dict(bare) == {b"k": b"1", b"": b""}
 
 
-def test_its_size_on_disk_is_that_of_its_files(opened: Opened, path: Path) -> None:
+def test_the_size_on_disk_is_the_size_of_the_files(opened: Opened, path: Path) -> None:
     backend = opened(path)
     backend.write([(b"k", os.urandom(100_000))])
     assert backend.size_on_disk() == sum(file.stat().st_size for file in path.iterdir())
 
 
-def test_the_size_of_a_store_that_is_gone_is_a_storage_error(make: Engine, tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="cannot read the LevelDB store's directory"):
+def test_the_size_of_a_deleted_store_is_a_storage_error(make: Engine, tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="cannot read the directory of the LevelDB store"):
         make(tmp_path / "absent").size_on_disk()
 
 
-def test_compacting_gives_the_space_of_what_was_deleted_back(opened: Opened, path: Path) -> None:
+def test_compacting_reclaims_the_space_of_deleted_rows(opened: Opened, path: Path) -> None:
     backend = opened(path)
     keys = [b"%04d" % number for number in range(1000)]
     backend.write([(key, os.urandom(1000)) for key in keys])
@@ -280,7 +280,7 @@ def test_sizes_stats_and_compaction_of_a_range(opened: Opened, path: Path) -> No
     assert "Compactions" in backend.stats()
 
 
-def test_upkeep_of_a_store_that_is_not_open_is_refused(make: Engine, path: Path) -> None:
+def test_maintenance_of_a_closed_store_is_refused(make: Engine, path: Path) -> None:
     backend = make(path)
     for use in (backend.compact, backend.stats, lambda: backend.approximate_size(b"", b"~")):
         with pytest.raises(NotOpenError):

@@ -1,4 +1,4 @@
-"""A disk that is full, or may not be written: an error, no more writes, and nothing lost."""
+"""A full or read-only disk raises an error, stops further writes, and loses nothing."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from treehub_level import StorageError, blocking
 
 pytestmark = pytest.mark.once
 
-#: How a disk is full: files may not grow beyond a limit (EFBIG; anybody can set it), or ballast fills it (ENOSPC).
+#: Two ways to simulate a full disk: a limit on the file size, which needs no privileges (EFBIG); or
+#: a file that fills a small file system (ENOSPC).
 DISK = """
 import os, sys
 from treehub_level import Level, StorageError, blocking
 engine, path, kind = sys.argv[1:]
 folder = os.path.dirname(path)
-ballast = os.path.join(folder, "ballast")
+filler = os.path.join(folder, "filler")
 
 def fill_the_disk(size):
     if kind == "file":
@@ -28,15 +29,15 @@ def fill_the_disk(size):
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
     else:
         disk = os.statvfs(folder)
-        with open(ballast, "wb") as file:
+        with open(filler, "wb") as file:
             file.write(bytes(disk.f_bavail * disk.f_frsize - size))
 
-def mend():
+def free_the_disk():
     if kind == "file":
         import resource
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.getrlimit(resource.RLIMIT_FSIZE)[1],) * 2)
     else:
-        os.unlink(ballast)
+        os.unlink(filler)
 
 def fails(call, *arguments):
     try:
@@ -65,7 +66,7 @@ with level:
     fails(fill)
     assert 0 < written < 1000
     assert intact()
-    mend()"""
+    free_the_disk()"""
 
 WRITING = (
     FILLING
@@ -89,7 +90,7 @@ with level:
 fill_the_disk(50_000)
 for _ in range(3):
     fails(level.open)
-mend()
+free_the_disk()
 with level:
     assert intact()
     level.put("k", 1)
@@ -98,8 +99,8 @@ with level:
 print("nothing lost")
 """
 
-#: An engine that undoes what failed can go on.
-GOING_ON = (
+#: A backend that rolls a failed write back accepts further writes.
+CONTINUING = (
     FILLING
     + """
     level.put("k", 1)
@@ -115,7 +116,7 @@ SCRIPTS = pytest.mark.parametrize("script", [WRITING, OPENING], ids=["writing", 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on the size of files")
 @SCRIPTS
-def test_a_file_that_may_not_grow_is_a_storage_error_and_loses_nothing(engine: str, path: Path, script: str) -> None:
+def test_a_file_size_limit_is_a_storage_error_and_loses_nothing(engine: str, path: Path, script: str) -> None:
     assert run_python(DISK + script, engine, path, "file") == "nothing lost"
 
 
@@ -127,7 +128,7 @@ def test_a_full_disk_is_a_storage_error_and_loses_nothing(engine: str, tmp_path:
 def on_a_full_disk(engine: str, tmp_path: Path, script: str) -> None:
     inside = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o size=3m tmpfs "$0" && exec "$@"', str(tmp_path)]
     if not shutil.which("unshare") or subprocess.run([*inside, "true"], capture_output=True, check=False).returncode:
-        pytest.skip("only root may mount a small disk; test_a_file_that_may_not_grow stands in for it")
+        pytest.skip("only root may mount a small disk; the tests with a file size limit run instead")
     run = subprocess.run(
         [*inside, sys.executable, "-c", DISK + script, engine, str(tmp_path / "store"), "disk"],
         capture_output=True,
@@ -138,9 +139,7 @@ def on_a_full_disk(engine: str, tmp_path: Path, script: str) -> None:
 
 
 @needs_users
-def test_a_store_that_may_not_be_written_is_a_storage_error_and_stays_as_it_is(
-    engine: str, shared_folder: Path
-) -> None:
+def test_a_read_only_store_is_a_storage_error_and_unchanged(engine: str, shared_folder: Path) -> None:
     store = shared_folder / "store"
     level = blocking.Level(store, backend=engine)
     with level:
@@ -155,7 +154,7 @@ def test_a_store_that_may_not_be_written_is_a_storage_error_and_stays_as_it_is(
 
 
 @needs_users
-def test_a_store_that_may_not_be_made_is_a_storage_error(engine: str, shared_folder: Path) -> None:
+def test_a_store_in_a_read_only_folder_is_a_storage_error(engine: str, shared_folder: Path) -> None:
     shared_folder.chmod(0o555)
     with AsNobody(), pytest.raises(StorageError, match=r"Permission denied.*must be able to write") as caught:
         blocking.Level(shared_folder / "store", backend=engine).open()
@@ -164,9 +163,9 @@ def test_a_store_that_may_not_be_made_is_a_storage_error(engine: str, shared_fol
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on the size of files")
-def test_sqlite_goes_on_when_its_file_may_grow_again(tmp_path: Path) -> None:
-    assert run_python(DISK + GOING_ON, "sqlite", tmp_path / "store", "file") == "nothing lost"
+def test_sqlite_writes_again_after_the_file_size_limit_is_lifted(tmp_path: Path) -> None:
+    assert run_python(DISK + CONTINUING, "sqlite", tmp_path / "store", "file") == "nothing lost"
 
 
-def test_sqlite_goes_on_when_the_disk_has_room_again(tmp_path: Path) -> None:
-    on_a_full_disk("sqlite", tmp_path, GOING_ON)
+def test_sqlite_writes_again_after_the_disk_has_space(tmp_path: Path) -> None:
+    on_a_full_disk("sqlite", tmp_path, CONTINUING)

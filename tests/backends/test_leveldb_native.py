@@ -1,4 +1,4 @@
-"""What is particular to LevelDB linked directly."""
+"""The LevelDB backend that is linked against LevelDB."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from treehub_level import (
     StorageError,
 )
 
-pytest.importorskip("treehub_level._store_c", reason="LevelDB was not there when the package was built")
+pytest.importorskip("treehub_level._store_c", reason="the package was built without LevelDB")
 
 from treehub_level._store_c import DB
 from treehub_level.backends.leveldb import LevelDBBackend
@@ -38,28 +38,28 @@ def engine() -> str:
     return "leveldb"
 
 
-# ------------------------------------------------------------------------------------------------ beside plyvel
+# ----------------------------------------------------------------------------- together with plyvel
 
 
-def test_each_engine_reads_what_the_other_wrote(path: Path) -> None:
-    chance = random.Random(5)
+def test_each_backend_reads_a_store_of_the_other(path: Path) -> None:
+    rng = random.Random(5)
     written: dict[bytes, bytes] = {}
     engines: list[Engine] = [LevelDBBackend, PlyvelBackend]
-    for turn in range(6):
-        backend = engines[turn % 2](path)
+    for round_number in range(6):
+        backend = engines[round_number % 2](path)
         backend.open()
         assert dict(backend.scan(None, None).fetch(10_000)) == written
-        batch = {chance.randbytes(chance.randrange(20)): chance.randbytes(chance.randrange(300)) for _ in range(500)}
+        batch = {rng.randbytes(rng.randrange(20)): rng.randbytes(rng.randrange(300)) for _ in range(500)}
         backend.write(list(batch.items()))
         written |= batch
-        if turn > 2:
+        if round_number > 2:
             backend.compact()
         backend.close()
     with plyvel().DB(str(path)) as bare:
         assert dict(bare) == written
 
 
-def test_both_engines_work_in_one_process_at_once(tmp_path: Path) -> None:
+def test_both_backends_work_in_one_process_at_once(tmp_path: Path) -> None:
     script = (
         "import sys, threading\n"
         "from treehub_level.backends.leveldb import LevelDBBackend\n"
@@ -87,7 +87,7 @@ def test_both_engines_work_in_one_process_at_once(tmp_path: Path) -> None:
     assert run_python(script, tmp_path) == str([True] * 4)
 
 
-def test_neither_engine_opens_a_store_that_the_other_has_open_here(opened: Opened, path: Path) -> None:
+def test_neither_backend_opens_a_store_that_the_other_has_open(opened: Opened, path: Path) -> None:
     backend = opened(path)
     other = PlyvelBackend(path)
     with pytest.raises(LockedError, match="only one can have it open"):
@@ -99,7 +99,7 @@ def test_neither_engine_opens_a_store_that_the_other_has_open_here(opened: Opene
     other.close()
 
 
-# ------------------------------------------------------------------------------------------------- closing
+# ------------------------------------------------------------------------------------------ closing
 
 
 def test_closing_while_eight_threads_use_it_raises_in_them_and_crashes_nothing(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_closing_while_eight_threads_use_it_raises_in_them_and_crashes_nothing(t
         "    try:\n"
         "        while True: uses[number](store)\n"
         "    except NotOpenError: refused.append(number)\n"
-        "for turn in range(20):\n"
+        "for round_number in range(20):\n"
         "    store, refused = LevelDBBackend(sys.argv[1], write_buffer_size=1 << 20), []\n"
         "    store.open()\n"
         "    store.write(rows)\n"
@@ -157,7 +157,7 @@ def test_a_cursor_outlives_its_snapshot(opened: Opened, path: Path) -> None:
     assert cursor.fetch(9) == [(b"a", b"1"), (b"b", b"1")]
 
 
-def test_a_closed_cursor_or_snapshot_says_so(opened: Opened, path: Path) -> None:
+def test_a_closed_cursor_or_snapshot_raises_not_open(opened: Opened, path: Path) -> None:
     backend = opened(path)
     backend.write([(b"a", b"1")])
     cursor, snapshot = backend.scan(None, None), backend.snapshot()
@@ -168,7 +168,7 @@ def test_a_closed_cursor_or_snapshot_says_so(opened: Opened, path: Path) -> None
             use()
 
 
-def test_two_threads_in_one_cursor_are_told_and_get_no_row_twice(opened: Opened, path: Path) -> None:
+def test_two_threads_in_one_cursor_raise_and_get_no_row_twice(opened: Opened, path: Path) -> None:
     backend = opened(path)
     rows = [(b"%06d" % number, b"v" * 50) for number in range(100_000)]
     backend.write(rows)
@@ -194,7 +194,7 @@ def test_two_threads_in_one_cursor_are_told_and_get_no_row_twice(opened: Opened,
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-def test_a_forked_child_can_neither_use_nor_harm_what_its_parent_has_open(path: Path) -> None:
+def test_a_forked_child_can_neither_use_nor_damage_an_open_store(path: Path) -> None:
     script = (
         "import os, sys\n"
         "from treehub_level import NotOpenError\n"
@@ -224,7 +224,7 @@ def test_a_forked_child_can_neither_use_nor_harm_what_its_parent_has_open(path: 
     assert run_python(script, path) == "b'1'"
 
 
-# ----------------------------------------------------------------------------------------------------- upkeep
+# ---------------------------------------------------------------------------------------- resources
 
 
 def test_long_rows_come_in_several_fetches(opened: Opened, path: Path) -> None:
@@ -238,10 +238,11 @@ def test_long_rows_come_in_several_fetches(opened: Opened, path: Path) -> None:
     assert {len(fetched) for fetched in fetches} <= {2, 3}
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="this system does not tell how much memory is in use")
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="this system has no /proc/self/statm")
 @pytest.mark.skipif(WATCHED, reason="AddressSanitizer keeps what was freed")
-def test_nothing_is_left_over_after_a_hundred_thousand_calls(path: Path) -> None:
-    # In a process of its own: in one that has freed much, what leaks would take that memory and not show.
+def test_a_hundred_thousand_calls_leak_nothing(path: Path) -> None:
+    # In a process of its own: in one that has freed much, what leaks would take that memory and not
+    # show.
     script = (
         "import os, pathlib, sys\n"
         "from treehub_level.backends.leveldb import LevelDBBackend\n"
@@ -285,10 +286,10 @@ def test_nothing_is_left_over_after_a_hundred_thousand_calls(path: Path) -> None
     assert memory < 4 * KIB * KIB
 
 
-# -------------------------------------------------------------------------------------------------- bad input
+# ---------------------------------------------------------------------------------------- bad input
 
 
-def test_a_cursor_that_met_damage_is_closed(opened: Opened, make: Engine, path: Path) -> None:
+def test_a_cursor_that_reached_damage_is_closed(opened: Opened, make: Engine, path: Path) -> None:
     fill(make, path)
     flip(tables(path)[0], 100)
     cursor = opened(path).scan(None, None)
@@ -299,7 +300,7 @@ def test_a_cursor_that_met_damage_is_closed(opened: Opened, make: Engine, path: 
 
 
 @pytest.mark.parametrize("bad", ["text", 7, None, bytearray(b"k")], ids=repr)
-def test_what_is_not_bytes_is_refused_and_nothing_is_written(opened: Opened, path: Path, bad: Any) -> None:
+def test_values_that_are_not_bytes_are_refused_and_nothing_is_written(opened: Opened, path: Path, bad: Any) -> None:
     backend = opened(path)
     no_value: Any = bad or 7
     for use in (
@@ -315,9 +316,9 @@ def test_what_is_not_bytes_is_refused_and_nothing_is_written(opened: Opened, pat
     assert backend.scan(None, None).fetch(9) == []
 
 
-def test_what_is_too_long_for_leveldb_is_refused(opened: Opened, path: Path) -> None:
+def test_keys_and_values_too_long_for_leveldb_are_refused(opened: Opened, path: Path) -> None:
     backend = opened(path)
-    # Four gigabytes of zeros that are never touched take no memory.
+    # Four gigabytes of untouched zeros take no physical memory.
     long = bytes(2**32)
     with pytest.raises(InvalidKeyError, match="4 GiB"):
         backend.write([(b"k", b"v"), (long, b"")])
@@ -326,7 +327,7 @@ def test_what_is_too_long_for_leveldb_is_refused(opened: Opened, path: Path) -> 
     assert backend.get(b"k") is None
 
 
-def test_options_that_leveldb_has_and_the_backend_does_not_offer(path: Path) -> None:
+def test_leveldb_options_that_the_backend_does_not_offer(path: Path) -> None:
     with pytest.raises(StorageError, match="does not exist"):
         DB(str(path))
     DB(str(path), create_if_missing=True).close()

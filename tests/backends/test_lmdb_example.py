@@ -1,4 +1,4 @@
-"""``examples/lmdb_backend.py``: a backend as somebody else writes it passes the suite, and everything works over it."""
+"""The example ``lmdb_backend.py`` passes the conformance suite, and works in levels."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 @pytest.fixture
 def guide() -> str:
-    """What authors of backends read."""
+    """The guide for authors of backends."""
     return (EXAMPLES.parent / "docs" / "backends.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture
 def make(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The backend's class, sparing the disk: no machine crashes here."""
+    """The class of the backend, without fsync, to spare the disk."""
     monkeypatch.syspath_prepend(str(EXAMPLES))
     monkeypatch.setattr("lmdb.open", partial(lmdb.open, sync=False))
     return import_module("lmdb_backend").LMDBBackend
@@ -54,7 +54,7 @@ class TestLMDB(BackendConformance):
         return backend
 
 
-def test_it_is_found_by_the_name_that_the_guide_gives_it(
+def test_it_is_found_by_the_name_in_the_guide(
     make: Any, guide: str, tmp_path: Path, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     [(group, name, target)] = re.findall(r'\[project\.entry-points\."(.+)"\]\n(\w+) = "(.+)"', guide)
@@ -69,7 +69,7 @@ def test_it_is_found_by_the_name_that_the_guide_gives_it(
         assert level.info()["backend"] == "LMDBBackend"
 
 
-def test_the_test_file_that_the_guide_shows_runs(guide: str, tmp_path: Path) -> None:
+def test_the_test_file_in_the_guide_runs(guide: str, tmp_path: Path) -> None:
     [code] = re.findall(r"```python\n(.+?)```", guide, flags=re.DOTALL)
     (tmp_path / "test_lmdb.py").write_text(code)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "open", "test_lmdb.py"]
@@ -105,9 +105,9 @@ def test_a_client_and_a_server_over_it_synchronise(make: Any, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("mode", Mode, ids="mode={.value}".format)
-def test_a_key_over_its_limit_is_refused_and_the_store_goes_on(make: Any, path: str, mode: Mode) -> None:
+def test_a_key_over_the_limit_is_refused_and_the_store_stays_usable(make: Any, path: str, mode: Mode) -> None:
     with blocking.Level(path, backend=make, mode=mode) as level:
-        with pytest.raises(InvalidKeyError, match="LMDB takes keys of 510 bytes"):
+        with pytest.raises(InvalidKeyError, match="LMDB at most 510"):
             level.put("k" * 511, 1)
         with pytest.raises(InvalidKeyError), level.write_batch() as batch:
             batch.put("a", 1)
@@ -117,7 +117,7 @@ def test_a_key_over_its_limit_is_refused_and_the_store_goes_on(make: Any, path: 
         assert level.get("k" * 1024) is None
 
 
-def test_a_full_map_is_a_storage_error_that_says_what_to_do_and_a_larger_one_goes_on(make: Any, path: str) -> None:
+def test_a_full_map_is_a_storage_error_with_a_remedy_and_a_larger_map_works(make: Any, path: str) -> None:
     with blocking.Level(path, backend=make, map_size=1 << 18) as level:
         level.put("kept", 1)
         with pytest.raises(StorageError, match="larger map_size"):
@@ -128,7 +128,7 @@ def test_a_full_map_is_a_storage_error_that_says_what_to_do_and_a_larger_one_goe
         assert level.keys() == ["kept", "large"]
 
 
-def test_another_process_is_kept_out(make: Any, path: str) -> None:
+def test_another_process_cannot_open_it(make: Any, path: str) -> None:
     script = "import sys, lmdb_backend; lmdb_backend.LMDBBackend(sys.argv[1]).open()"
     with blocking.Level(path, backend=make):
         other = subprocess.run(
@@ -146,7 +146,7 @@ def test_a_file_that_is_not_lmdbs_is_a_corruption_error(make: Any, path: str) ->
     with blocking.Level(path, backend=make) as level:
         level.put("a", 1)
     (Path(path) / "data.mdb").write_bytes(b"nonsense" * 1024)
-    with pytest.raises(CorruptionError, match="cannot be trusted"):
+    with pytest.raises(CorruptionError, match="is damaged"):
         blocking.Level(path, backend=make).open()
 
 
@@ -154,9 +154,9 @@ def test_a_store_is_copied_to_it_and_back(make: Any, tmp_path: Path) -> None:
     first, second, third = (str(tmp_path / name) for name in ("first", "second", "third"))
     with blocking.Level(first, mode=Mode.SERVER) as level:
         level.load((f"key {number:04}", number) for number in range(1500))
-    there = blocking.copy(first, second, to_backend=make)
-    back = blocking.copy(second, third, from_backend=make)
-    assert there == back
+    copied = blocking.copy(first, second, to_backend=make)
+    copied_back = blocking.copy(second, third, from_backend=make)
+    assert copied == copied_back
     with blocking.Level(second, backend=make, mode=Mode.SERVER) as level:
         assert level.cid == 1500
 

@@ -1,4 +1,4 @@
-"""What is particular to the store in memory; its contract is tested by the conformance suite."""
+"""The memory backend, beyond the contract that the conformance suite tests."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def test_it_has_no_size_on_disk(memory: MemoryBackend) -> None:
     assert memory.size_on_disk() is None
 
 
-def test_opening_it_twice_says_which_store_and_what_to_do(memory: MemoryBackend) -> None:
+def test_opening_it_twice_names_the_store_and_the_remedy(memory: MemoryBackend) -> None:
     with pytest.raises(Exception, match="memory store 'label' is open already: close the level"):
         memory.open()
 
 
-def test_keys_that_come_and_go_between_two_walks_leave_no_trace(memory: MemoryBackend) -> None:
+def test_keys_added_and_removed_between_two_scans_leave_no_trace(memory: MemoryBackend) -> None:
     memory.write([(b"stays", b"1")])
     memory.write([(b"passes", b"1")])
     memory.write([(b"passes", None)])
@@ -52,7 +52,7 @@ def test_keys_that_come_and_go_between_two_walks_leave_no_trace(memory: MemoryBa
     assert memory.scan(None, None, reverse=True).fetch(10) == [(b"stays", b"2")]
 
 
-def test_a_cursor_that_was_forgotten_costs_later_writes_nothing(memory: MemoryBackend) -> None:
+def test_a_garbage_collected_cursor_costs_later_writes_nothing(memory: MemoryBackend) -> None:
     cursor, snapshot = memory.scan(None, None), memory.snapshot()
     memory.write([(b"k", b"v")])
     assert len(memory._data._versions) == 2
@@ -61,13 +61,13 @@ def test_a_cursor_that_was_forgotten_costs_later_writes_nothing(memory: MemoryBa
     assert len(memory._data._versions) == 0
 
 
-def test_a_cursor_at_its_end_costs_later_writes_nothing(memory: MemoryBackend) -> None:
+def test_an_exhausted_cursor_costs_later_writes_nothing(memory: MemoryBackend) -> None:
     cursor = memory.scan(None, None)
     assert cursor.fetch(1) == []
     assert len(memory._data._versions) == 0
 
 
-def test_a_snapshot_that_was_closed_refuses_to_read(memory: MemoryBackend) -> None:
+def test_a_closed_snapshot_refuses_to_read(memory: MemoryBackend) -> None:
     snapshot = memory.snapshot()
     snapshot.close()
     with pytest.raises(Exception, match="the snapshot is closed"):
@@ -84,18 +84,18 @@ def test_a_cursor_outlives_the_snapshot_that_it_came_from(memory: MemoryBackend)
 
 
 @pytest.mark.parametrize("since", ["overwritten", "renamed"])
-def test_a_scan_of_the_past_is_not_slowed_down_by_how_much_has_changed_since(memory: MemoryBackend, since: str) -> None:
+def test_a_scan_of_an_old_version_is_not_slowed_down_by_later_changes(memory: MemoryBackend, since: str) -> None:
     keys = [b"%06d" % number for number in range(20_000)]
     memory.write([(key, b"1") for key in keys])
     memory.scan(None, None).fetch(1)  # sorts
-    present, past = memory.scan(None, None), memory.scan(None, None)
-    seconds = _walk(present, keys)
+    current, old = memory.scan(None, None), memory.scan(None, None)
+    seconds = _scan_all(current, keys)
     memory.write([(key, b"2" if since == "overwritten" else None) for key in keys])
     memory.write([(key + b"-new", b"2") for key in keys])
-    assert _walk(past, keys) < 50 * seconds  # if each fetch looked at everything, it would be 1000 times
+    assert _scan_all(old, keys) < 50 * seconds  # a factor of 1000 if each fetch read everything
 
 
-def _walk(cursor: Any, keys: list[bytes]) -> float:
+def _scan_all(cursor: Any, keys: list[bytes]) -> float:
     start = perf_counter()
     for first in range(0, len(keys), 10):
         assert cursor.fetch_keys(10) == keys[first : first + 10]

@@ -1,4 +1,4 @@
-"""What is particular to LevelDB through plyvel."""
+"""The LevelDB backend on top of plyvel."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_store_that_bare_plyvel_has_open_is_locked(opened: Opened, path: Path)
 
 
 class _Failing:
-    """A database whose every method raises ``error``."""
+    """A database in which every method raises ``error``."""
 
     def __init__(self, error: Exception) -> None:
         self._error = error
@@ -101,7 +101,7 @@ class _Failing:
     ids=["get", "get_many", "scan", "snapshot", "put", "delete", "write", "compact", "size", "stats"],
 )
 @pytest.mark.parametrize(
-    ("error", "ours"),
+    ("error", "translation"),
     [
         (vendor.Error(b"Not implemented: this"), StorageError),
         (vendor.Error(), StorageError),
@@ -111,23 +111,23 @@ class _Failing:
     ],
     ids=["Error", "Error-without-text", "IOError", "CorruptionError", "RuntimeError"],
 )
-def test_no_error_of_plyvels_escapes(
+def test_every_error_of_plyvel_is_translated(
     opened: Opened,
     path: Path,
     monkeypatch: pytest.MonkeyPatch,
     verb: Callable[[DirectoryBackend], object],
     error: Exception,
-    ours: type[Exception],
+    translation: type[Exception],
 ) -> None:
     monkeypatch.setattr(vendor, "DB", lambda name, **options: _Failing(error))
     backend = opened(path)
-    with pytest.raises(ours) as caught:
+    with pytest.raises(translation) as caught:
         verb(backend)
     assert caught.value.__cause__ is error
     assert repr(str(path)) in str(caught.value)
 
 
-def test_other_errors_pass_as_they_are(opened: Opened, path: Path) -> None:
+def test_other_errors_are_not_translated(opened: Opened, path: Path) -> None:
     backend = opened(path)
     with pytest.raises(TypeError):
         backend.get("text")  # type: ignore[arg-type]  # the point of the test

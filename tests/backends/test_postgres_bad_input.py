@@ -1,4 +1,4 @@
-"""What PostgreSQL, its table or its user cannot do is said by name, and no password is ever said."""
+"""Errors of PostgreSQL name the problem and the remedy, and never contain a password."""
 
 from __future__ import annotations
 
@@ -11,7 +11,15 @@ import pytest
 from backends.tables import Table
 from databases import ELSEWHERE
 
-from treehub_level import BackendNotFoundError, InvalidKeyError, LockedError, StorageError, UnavailableError, blocking
+from treehub_level import (
+    BackendNotFoundError,
+    InvalidKeyError,
+    LockedError,
+    StorageError,
+    UnavailableError,
+    blocking,
+    extras,
+)
 from treehub_level.backends import create
 from treehub_level.backends.postgres import PostgresBackend, stored_names
 
@@ -25,7 +33,7 @@ Role = Callable[[str], str]
 
 @pytest.fixture
 def role(table: Table) -> Iterator[Role]:
-    """Makes a role which may log in and no more, and gives the URL of the table's database for it."""
+    """A function that creates a role without privileges other than login, and returns its name."""
     made: list[str] = []
 
     def make(options: str = "") -> str:
@@ -40,8 +48,8 @@ def role(table: Table) -> Iterator[Role]:
         table.query(f"DROP ROLE {name}")
 
 
-def said(caught: pytest.ExceptionInfo[BaseException]) -> str:
-    """Everything that an error says, with all that led to it."""
+def all_messages(caught: pytest.ExceptionInfo[BaseException]) -> str:
+    """Return the messages of an error and of all errors in its chain."""
     chain = []
     error: BaseException | None = caught.value
     while error is not None:
@@ -50,7 +58,7 @@ def said(caught: pytest.ExceptionInfo[BaseException]) -> str:
     return "\n".join(chain)
 
 
-# ----------------------------------------------------------------------------------------------------- names
+# -------------------------------------------------------------------------------------------- names
 
 
 @pytest.mark.parametrize(
@@ -70,22 +78,22 @@ def said(caught: pytest.ExceptionInfo[BaseException]) -> str:
         f"postgresql://alice:{SECRET}",
     ],
 )
-def test_what_is_no_url_is_refused_and_not_repeated(url: str) -> None:
+def test_an_invalid_url_is_refused_and_not_repeated(url: str) -> None:
     with pytest.raises(StorageError, match="postgresql://user:password@host:port/database") as caught:
         PostgresBackend(url)
-    assert "s3cret" not in said(caught)
+    assert "s3cret" not in all_messages(caught)
     assert "example.org" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["", "Places", "-places", "p'; DROP", "pläne", "a" * 65, "a/b", "a\0", "a.b"])
-def test_a_store_that_cannot_be_called_so_is_refused(name: str) -> None:
-    with pytest.raises(StorageError, match="cannot name a store"):
+def test_an_invalid_name_of_a_store_is_refused(name: str) -> None:
+    with pytest.raises(StorageError, match="not a valid name for a store"):
         PostgresBackend("postgresql://example.org/db", store=name)
 
 
 @pytest.mark.parametrize("name", ["", "Table", "a b", "a;b", 'a"b', "a.b.c", "1a", "a" * 64, "a%sb"])
-def test_a_table_that_cannot_be_called_so_is_refused(name: str) -> None:
-    with pytest.raises(StorageError, match="cannot name a table"):
+def test_an_invalid_name_of_a_table_is_refused(name: str) -> None:
+    with pytest.raises(StorageError, match="not a valid name for a table"):
         PostgresBackend("postgresql://example.org/db", table=name)
 
 
@@ -107,7 +115,7 @@ def test_a_table_that_cannot_be_called_so_is_refused(name: str) -> None:
     ],
     ids=repr,
 )
-def test_an_option_that_cannot_be_is_refused_by_name(options: dict[str, Any], error: type[Exception]) -> None:
+def test_an_invalid_option_is_refused_by_name(options: dict[str, Any], error: type[Exception]) -> None:
     (name,) = options
     with pytest.raises(error, match=name):
         PostgresBackend("postgresql://example.org/db", **options)
@@ -116,7 +124,7 @@ def test_an_option_that_cannot_be_is_refused_by_name(options: dict[str, Any], er
 def test_a_url_that_is_no_str_is_a_type_error_that_does_not_repeat_it() -> None:
     with pytest.raises(TypeError, match="a str, not a bytes") as caught:
         PostgresBackend(b"postgresql://alice:s3cret@example.org/db")  # type: ignore[arg-type]
-    assert "s3cret" not in said(caught)
+    assert "s3cret" not in all_messages(caught)
 
 
 @pytest.mark.parametrize(
@@ -131,14 +139,14 @@ def test_a_url_that_is_no_str_is_a_type_error_that_does_not_repeat_it() -> None:
         (f"postgresql://a:{SECRET}?@h:/db", "postgresql://a@h/db?store=x"),
     ],
 )
-def test_its_name_is_the_url_without_what_is_secret_and_the_store(url: str, name: str) -> None:
+def test_its_name_is_the_url_without_secrets_and_with_the_store(url: str, name: str) -> None:
     backend = PostgresBackend(url, store="x")
     assert backend.name == name
     assert CLEAR not in repr(backend) + repr(backend.settings) + repr(blocking.Level(url, backend="postgres"))
 
 
 @pytest.mark.parametrize("parameters", ["store=x", "connect_timeout=7&store=x", "store=%78&connect_timeout=7"])
-def test_a_url_may_name_the_store_as_its_name_shows_it(parameters: str) -> None:
+def test_a_url_may_name_the_store_like_the_name_of_the_backend(parameters: str) -> None:
     backend = PostgresBackend(f"postgresql://a@h/db?{parameters}")
     assert backend.name == "postgresql://a@h/db?store=x"
     assert ("connect_timeout=7" in backend.settings.conninfo) == ("connect_timeout" in parameters)
@@ -146,31 +154,31 @@ def test_a_url_may_name_the_store_as_its_name_shows_it(parameters: str) -> None:
 
 
 def test_a_store_that_is_named_twice_is_refused() -> None:
-    with pytest.raises(StorageError, match="names the store 'x' already"):
+    with pytest.raises(StorageError, match="the store is named twice, in the URL as 'x'"):
         PostgresBackend("postgresql://h/db?store=x", store="y")
 
 
 @pytest.mark.parametrize("parameter", ["sslmode=never", "connect_timeout=soon", "port=99999"])
-def test_a_parameter_that_cannot_be_is_not_to_be_tried_again(parameter: str) -> None:
+def test_an_invalid_parameter_is_not_worth_a_retry(parameter: str) -> None:
     backend = PostgresBackend(f"postgresql://127.0.0.1:1/db?{parameter}")
     with pytest.raises(StorageError, match="Check the URL") as caught:
         backend.open()
     assert type(caught.value) is StorageError
 
 
-# ------------------------------------------------------------------------------------------ not to be reached
+# -------------------------------------------------------------------------------- not to be reached
 
 
-def test_a_server_that_is_not_there_is_named(table: Table) -> None:
+def test_an_absent_server_is_named(table: Table) -> None:
     backend = PostgresBackend(f"postgresql://alice:{SECRET}@127.0.0.1:1/nowhere", store="places")
     with pytest.raises(UnavailableError, match=r"postgresql://alice@127.0.0.1:1/nowhere.*refused") as caught:
         backend.open()
-    assert CLEAR not in said(caught)
+    assert CLEAR not in all_messages(caught)
     with pytest.raises(UnavailableError, match="refused"):
         backend.exists()
 
 
-@pytest.mark.skipif(ELSEWHERE is not None, reason="who is asked for a password there is not known")
+@pytest.mark.skipif(ELSEWHERE is not None, reason="the access rules of that server are not known")
 @pytest.mark.parametrize("given", ["wr0ng%20w0rd", ""], ids=["wrong", "none"])
 def test_a_wrong_password_is_named_and_not_repeated(table: Table, given: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
@@ -179,7 +187,7 @@ def test_a_wrong_password_is_named_and_not_repeated(table: Table, given: str, ca
     try:
         with pytest.raises(StorageError, match=f"refuses .*{name}.*password") as caught:
             table.open(url=table.url_for(user=name, password=given))
-        assert "wr0ng" not in said(caught) + caplog.text
+        assert "wr0ng" not in all_messages(caught) + caplog.text
         assert type(caught.value) is StorageError, "trying again would not help"
         table.query(f"GRANT CREATE ON SCHEMA public TO {name}")
         with_password = table.open(url=table.url_for(user=name, password=SECRET))
@@ -191,19 +199,19 @@ def test_a_wrong_password_is_named_and_not_repeated(table: Table, given: str, ca
         table.query(f"DROP ROLE {name}")
 
 
-def test_a_database_that_is_not_there_is_named(table: Table) -> None:
+def test_an_absent_database_is_named(table: Table) -> None:
     with pytest.raises(StorageError, match='database "nowhere" does not exist') as caught:
         table.open(url=table.url_for(dbname="nowhere"))
     assert type(caught.value) is StorageError
 
 
-# ----------------------------------------------------------------------------------------------------- rights
+# ------------------------------------------------------------------------------------------- rights
 
 
-def test_a_user_who_may_not_make_the_table_is_told_so(table: Table, role: Role) -> None:
-    with pytest.raises(StorageError, match=f"lacks the right to CREATE the table {table.name}"):
+def test_a_missing_privilege_to_create_the_table_is_named(table: Table, role: Role) -> None:
+    with pytest.raises(StorageError, match=f"lacks the privilege CREATE for the table {table.name}"):
         table.open(url=table.url_for(user=role("")))
-    with pytest.raises(StorageError, match="Make the schema first"):
+    with pytest.raises(StorageError, match="Create the schema first"):
         table.open(table="no_such_schema.table")
 
 
@@ -215,19 +223,17 @@ def test_a_user_who_may_not_make_the_table_is_told_so(table: Table, role: Role) 
         ("SELECT, INSERT, UPDATE", "DELETE"),
     ],
 )
-def test_a_user_who_may_not_read_or_write_is_told_which_right_is_missing(
-    table: Table, role: Role, granted: str, missing: str
-) -> None:
+def test_a_missing_privilege_on_the_table_is_named(table: Table, role: Role, granted: str, missing: str) -> None:
     table.open().close()
     user = role("")
     table.query(f"GRANT {granted} ON {{}} TO {user}")
     backend = table.backend(url=table.url_for(user=user))
-    for ask in (backend.open, backend.exists):  # a server asks at its start whether there are stores
-        with pytest.raises(StorageError, match=f"{user}.* lacks the right to {missing} the table {table.name}"):
+    for ask in (backend.open, backend.exists):  # an HTTP server calls exists() when it starts
+        with pytest.raises(StorageError, match=f"{user}.* lacks the privilege {missing} for the table {table.name}"):
             ask()
 
 
-def test_the_four_rights_are_enough(table: Table, role: Role) -> None:
+def test_the_four_privileges_are_enough(table: Table, role: Role) -> None:
     table.open().close()
     user = role("")
     table.query(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {{}} TO {user}")
@@ -236,7 +242,7 @@ def test_the_four_rights_are_enough(table: Table, role: Role) -> None:
     assert backend.get(b"k") == b"v"
 
 
-def test_a_database_that_takes_no_writes_says_where_to_go(table: Table, role: Role) -> None:
+def test_a_read_only_database_raises_an_error_that_names_the_remedy(table: Table, role: Role) -> None:
     table.open().close()
     user = role("")
     table.query(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {{}} TO {user}")
@@ -247,7 +253,7 @@ def test_a_database_that_takes_no_writes_says_where_to_go(table: Table, role: Ro
         backend.write([(b"k", b"v")])
 
 
-# ------------------------------------------------------------------------------------------ the table, the keys
+# ------------------------------------------------------------------------------ the table, the keys
 
 
 @pytest.mark.parametrize(
@@ -266,7 +272,7 @@ def test_the_table_of_another_program_is_refused_and_left_alone(table: Table, co
     assert table.query("SELECT * FROM {}") == []
 
 
-def test_a_table_that_goes_away_while_it_is_used_is_named(table: Table) -> None:
+def test_a_table_that_is_dropped_while_in_use_is_named(table: Table) -> None:
     backend = table.open()
     table.query("DROP TABLE {}")
     with pytest.raises(StorageError, match="open it again"):
@@ -282,10 +288,10 @@ def test_a_key_that_is_too_long_for_the_index_is_named(table: Table) -> None:
         backend.write([(b"k" * 2501, b"v")])
 
 
-def test_keys_of_the_greatest_length_fit_whatever_is_in_them(table: Table) -> None:
+def test_keys_of_the_greatest_length_fit_with_any_contents(table: Table) -> None:
     backend = table.open(store="a" * 64)
-    chance = random.Random(1)
-    keys = sorted(chance.randbytes(2500) for _ in range(200))
+    rng = random.Random(1)
+    keys = sorted(rng.randbytes(2500) for _ in range(200))
     backend.write([(key, b"v") for key in keys])
     assert backend.get_many(keys) == [b"v"] * 200
 
@@ -296,7 +302,7 @@ def test_opening_it_twice_names_it(table: Table) -> None:
         backend.open()
 
 
-# ---------------------------------------------------------------------------------------------------- the rest
+# ----------------------------------------------------------------------------------------- the rest
 
 
 def test_a_store_exists_once_it_was_written_to(table: Table) -> None:
@@ -319,6 +325,10 @@ def test_the_names_of_stores_are_listed(table: Table) -> None:
 
 
 @pytest.mark.usefixtures("without_psycopg")
-def test_a_missing_psycopg_is_one_sentence_that_says_what_to_install() -> None:
-    with pytest.raises(BackendNotFoundError, match=r'psycopg.*: pip install "treehub-level\[postgres\]"; installed'):
+def test_a_missing_psycopg_is_named_with_the_command_to_install_it() -> None:
+    with pytest.raises(BackendNotFoundError) as caught:
         create("postgres", "postgresql://example.org/db", {})
+    message = str(caught.value)
+    assert message.startswith(extras.missing("the backend 'postgres'", "psycopg", "postgres"))
+    assert "psycopg" in message.partition("(")[2]
+    assert "; installed: " in message

@@ -1,4 +1,4 @@
-"""The suite that ships, on PostgreSQL."""
+"""The conformance suite on the PostgreSQL backend."""
 
 from __future__ import annotations
 

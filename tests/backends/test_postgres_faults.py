@@ -1,4 +1,4 @@
-"""Connections that are lost, a server that goes away and comes back: what was written is told from what was not."""
+"""Lost connections and server restarts: each error tells correctly if the data was written."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from treehub_level.backends.postgres import PostgresBackend
 
 pytestmark = [
     pytest.mark.once,
-    pytest.mark.skipif(ELSEWHERE is not None, reason="the server is not ours to stop, nor to stand in front of"),
+    pytest.mark.skipif(ELSEWHERE is not None, reason="these tests stop the server, and this one belongs to others"),
 ]
 
 
@@ -34,9 +34,9 @@ def backend(table: Table, relay: Relay) -> Iterator[PostgresBackend]:
 
 
 def leave_idle(backend: PostgresBackend, count: int) -> None:
-    """Have so many connections in the pool, which nobody uses."""
-    held = [backend.snapshot() for _ in range(count)]
-    for snapshot in held:
+    """Leave ``count`` idle connections in the pool."""
+    snapshots = [backend.snapshot() for _ in range(count)]
+    for snapshot in snapshots:
         snapshot.close()
 
 
@@ -45,22 +45,22 @@ def connection_epoch(backend: PostgresBackend) -> object:
         return transaction.connection_epoch
 
 
-# ------------------------------------------------------------------------------------------------- at a COMMIT
+# -------------------------------------------------------------------------------------- at a COMMIT
 
 
-def test_a_commit_whose_answer_is_lost_is_unknown_and_was_made(backend: PostgresBackend, relay: Relay) -> None:
+def test_a_commit_with_a_lost_reply_is_unknown_and_was_written(backend: PostgresBackend, relay: Relay) -> None:
     backend.write([(b"k", b"old")])
-    relay.lose = "answer"
-    with pytest.raises(CommitUnknownError, match=r"to a COMMIT was lost: .*read to find out which"):
+    relay.drop = "reply"
+    with pytest.raises(CommitUnknownError, match=r"to COMMIT was lost: .*read the data to find out which"):
         backend.write([(b"k", b"new")])
-    with backend.exclusive() as transaction:  # behind the other, should it still be on its way
+    with backend.exclusive() as transaction:  # waits for the lock, if the commit is still running
         assert transaction.get(b"k") == b"new"
 
 
-def test_a_commit_that_is_lost_itself_is_unknown_and_was_not_made(backend: PostgresBackend, relay: Relay) -> None:
+def test_a_lost_commit_is_unknown_and_was_not_written(backend: PostgresBackend, relay: Relay) -> None:
     backend.write([(b"k", b"old")])
-    relay.lose = "commit"
-    with pytest.raises(CommitUnknownError, match="to a COMMIT was lost"):
+    relay.drop = "commit"
+    with pytest.raises(CommitUnknownError, match="to COMMIT was lost"):
         backend.write([(b"k", b"new")])
     with backend.exclusive() as transaction:
         assert transaction.get(b"k") == b"old"
@@ -80,7 +80,7 @@ def test_a_connection_that_is_lost_before_the_commit_was_sent_has_written_nothin
     assert backend.get(b"k") == b"v"
 
 
-def test_a_block_that_writes_nothing_ends_well_whatever_becomes_of_its_connection(
+def test_a_block_that_writes_nothing_succeeds_even_if_its_connection_is_lost(
     backend: PostgresBackend, relay: Relay
 ) -> None:
     with backend.exclusive():
@@ -92,12 +92,10 @@ def test_a_block_that_writes_nothing_ends_well_whatever_becomes_of_its_connectio
     assert backend.get(b"k") is None
 
 
-# ---------------------------------------------------------------------------------------------------- at other times
+# ----------------------------------------------------------------------------------- at other times
 
 
-def test_connections_that_were_lost_while_they_lay_idle_are_replaced_unnoticed(
-    backend: PostgresBackend, relay: Relay
-) -> None:
+def test_connections_lost_while_idle_are_replaced_without_an_error(backend: PostgresBackend, relay: Relay) -> None:
     backend.write([(b"k", b"1")])
     leave_idle(backend, 3)
     relay.cut()
@@ -108,7 +106,7 @@ def test_connections_that_were_lost_while_they_lay_idle_are_replaced_unnoticed(
     assert backend.scan(None, None).fetch(9) == [(b"k", b"2")]
 
 
-def test_connections_that_come_into_the_pool_lost_after_it_was_checked_are_replaced_unnoticed(
+def test_connections_lost_right_after_the_check_of_the_pool_are_replaced_without_an_error(
     backend: PostgresBackend, relay: Relay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backend.write([(b"k", b"1")])
@@ -118,9 +116,7 @@ def test_connections_that_come_into_the_pool_lost_after_it_was_checked_are_repla
     assert backend.get(b"k") == b"1"
 
 
-def test_a_scan_that_lost_its_connection_says_so_and_another_can_be_made(
-    backend: PostgresBackend, relay: Relay
-) -> None:
+def test_a_scan_that_lost_its_connection_raises_and_a_new_scan_works(backend: PostgresBackend, relay: Relay) -> None:
     backend.write([(b"%d" % number, b"v") for number in range(9)])
     cursor, snapshot = backend.scan(None, None), backend.snapshot()
     assert len(cursor.fetch(4)) == 4
@@ -134,7 +130,7 @@ def test_a_scan_that_lost_its_connection_says_so_and_another_can_be_made(
     assert len(backend.scan(None, None).fetch(99)) == 9
 
 
-def test_the_incarnation_stays_until_a_connection_is_lost(backend: PostgresBackend, relay: Relay) -> None:
+def test_the_connection_epoch_is_constant_until_a_connection_is_lost(backend: PostgresBackend, relay: Relay) -> None:
     first = connection_epoch(backend)
     backend.write([(b"k", b"v")])
     assert connection_epoch(backend) == first
@@ -144,14 +140,14 @@ def test_the_incarnation_stays_until_a_connection_is_lost(backend: PostgresBacke
     assert connection_epoch(backend) == second
 
 
-def test_a_server_that_began_anew_has_another_incarnation_though_no_connection_was_lost(
+def test_a_server_restart_changes_the_connection_epoch_even_without_a_lost_connection(
     table: Table, postgres: Database
 ) -> None:
     backend = table.open()
     first = connection_epoch(backend)
     backend.close()
     backend.open()
-    assert connection_epoch(backend) == first, "the control: it did not begin anew"
+    assert connection_epoch(backend) == first, "the control: there was no restart"
     backend.close()
     postgres.stop()
     postgres.start()
@@ -159,7 +155,7 @@ def test_a_server_that_began_anew_has_another_incarnation_though_no_connection_w
     assert connection_epoch(backend) != first
 
 
-def test_a_server_that_is_away_is_unavailable_and_works_when_it_is_back(table: Table, postgres: Database) -> None:
+def test_a_stopped_server_is_unavailable_and_works_after_a_restart(table: Table, postgres: Database) -> None:
     backend = table.open()
     backend.write([(b"k", b"acknowledged")])
     postgres.stop()

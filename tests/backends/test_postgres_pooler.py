@@ -1,4 +1,4 @@
-"""A pooler in transaction mode gives each transaction another connection: nothing may be left on one."""
+"""The backend works behind a pooler in transaction mode, and leaves no state on a connection."""
 
 from __future__ import annotations
 
@@ -18,16 +18,14 @@ from databases import ELSEWHERE, PATIENCE, Database, free_port, open_folder, wai
 
 from treehub_level import UnavailableError
 from treehub_level.backends.postgres import PostgresBackend
-from treehub_level.backends.postgres import listener as _listening
+from treehub_level.backends.postgres import listener as listener_module
 
 pytestmark = pytest.mark.once
 
-needs_a_server_of_ours = pytest.mark.skipif(
-    ELSEWHERE is not None, reason="it is not known how a pooler would reach that server"
-)
+needs_a_server_of_ours = pytest.mark.skipif(ELSEWHERE is not None, reason="no pooler is set up for that server")
 
-#: Everything that can be left on a connection.
-LEFT: Final = [
+#: Queries for all session state that a connection can have.
+SESSION_STATE: Final = [
     "SELECT name, setting FROM pg_settings WHERE source = 'session' ORDER BY name",
     "SELECT name FROM pg_prepared_statements",
     "SELECT name FROM pg_cursors",
@@ -37,7 +35,8 @@ LEFT: Final = [
     "SELECT current_user, current_schema, inet_server_port()",
 ]
 
-#: Fewer connections than its clients have, and enough for three that hold one for a snapshot and ask for another.
+#: The pool is smaller than the number of client connections, and large enough for three clients
+#: that hold one connection for a snapshot and request another.
 CONFIGURATION: Final = """
 [databases]
 postgres = host=127.0.0.1 port={server} dbname=postgres user=postgres
@@ -54,7 +53,7 @@ server_login_retry = 1
 
 
 def use_everything(backend: PostgresBackend) -> None:
-    """Call each verb that leaves something behind, if one does."""
+    """Call every method that could leave state on a connection."""
     backend.write([(b"%03d" % number, b"v") for number in range(300)], durable=True)
     backend.write([(b"%03d" % number, None) for number in range(0, 300, 2)])
     assert backend.get(b"001") == b"v"
@@ -72,30 +71,30 @@ def use_everything(backend: PostgresBackend) -> None:
     backend.compact()
 
 
-def test_nothing_is_left_on_a_connection(table: Table) -> None:
+def test_no_state_is_left_on_a_connection(table: Table) -> None:
     backend = table.open(connections=4)
     backend.listen(lambda: None)
     use_everything(backend)
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(backend.get, [b"k"] * 50))
-    connections = backend._shared.connections
-    taken = [connections.begin("SELECT 1")[0] for _ in range(4)]
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(backend.get, [b"k"] * 50))
+    pool = backend._table.pool
+    taken = [pool.begin("SELECT 1")[0] for _ in range(4)]
     with psycopg.connect(table.url, autocommit=True) as fresh:
-        for question in LEFT:
+        for question in SESSION_STATE:
             expected = fresh.execute(question).fetchall()
             for connection in taken:
                 assert connection.execute(question).fetchall() == expected, question
     for connection in taken:
-        connections.give(connection)
+        pool.release(connection)
 
 
 @pytest.fixture
 def pooler(postgres: Database) -> Iterator[int]:
-    """The port of a pgbouncer in front of the server, which changes its connections every second besides."""
+    """The port of a pgbouncer in front of the server; it replaces its connections every second."""
     if shutil.which("pgbouncer") is None:
-        pytest.skip("pgbouncer is not installed here")
+        pytest.skip("pgbouncer is not installed")
     port = free_port()
-    # It will not run as root.
+    # pgbouncer refuses to run as root.
     user = ["-u", "nobody"] if os.geteuid() == 0 else []
     with open_folder() as folder:
         ini = folder / "ini"
@@ -128,22 +127,20 @@ def test_behind_pgbouncer_everything_works(table: Table, pooler: int) -> None:
 
 
 @needs_a_server_of_ours
-def test_behind_pgbouncer_commits_are_asked_for_and_heard(
-    table: Table, pooler: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(_listening, "_POLL", 0.05)
-    here, there = table.open(url=table.url_for(port=pooler)), table.open()
-    assert not here._shared.abilities.listens
-    assert there._shared.abilities.listens, "the control: without a pooler it is told"
-    heard = threading.Semaphore(0)
-    here.listen(heard.release)
-    assert heard.acquire(timeout=PATIENCE)
-    there.write([(b"k", b"v")])
-    assert heard.acquire(timeout=PATIENCE)
+def test_behind_pgbouncer_commits_are_polled_for(table: Table, pooler: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener_module, "_POLL_SECONDS", 0.05)
+    pooled, direct = table.open(url=table.url_for(port=pooler)), table.open()
+    assert not pooled._table.features.can_listen
+    assert direct._table.features.can_listen, "the control: without a pooler LISTEN works"
+    signalled = threading.Semaphore(0)
+    pooled.listen(signalled.release)
+    assert signalled.acquire(timeout=PATIENCE)
+    direct.write([(b"k", b"v")])
+    assert signalled.acquire(timeout=PATIENCE)
 
 
 @needs_a_server_of_ours
-def test_behind_pgbouncer_a_server_that_began_anew_is_noticed(table: Table, pooler: int, postgres: Database) -> None:
+def test_behind_pgbouncer_a_server_restart_is_noticed(table: Table, pooler: int, postgres: Database) -> None:
     backend = table.open(url=table.url_for(port=pooler))
     with backend.exclusive() as transaction:
         before = transaction.connection_epoch
@@ -155,6 +152,6 @@ def test_behind_pgbouncer_a_server_that_began_anew_is_noticed(table: Table, pool
             with backend.exclusive() as transaction:
                 assert transaction.connection_epoch != before
                 return
-        except UnavailableError:  # the pooler tries again after a while
+        except UnavailableError:  # the pooler reconnects after a while
             assert time.monotonic() < deadline
             time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""Writers of several processes take turns, wait no longer than they should, and are taken again when undone."""
+"""Write transactions: mutual exclusion, timeouts, retries after a rollback, and large batches."""
 
 from __future__ import annotations
 
@@ -15,28 +15,29 @@ import pytest
 from backends.tables import Table
 
 from treehub_level import CommitUnknownError, Level, StorageError, UnavailableError, blocking
-from treehub_level.backends.postgres.expectation import Expectation
 from treehub_level.engine import store as _store
 
 pytestmark = pytest.mark.once
 
-#: A process: opens the store, waits for a line, then counts up again and again.
+#: A process that opens the store, waits for a line on stdin, and then increments a counter
+#: repeatedly.
 COUNT = """
 import sys
 from treehub_level.backends.postgres import PostgresBackend
-url, table, turns = sys.argv[1:]
+url, table, increments = sys.argv[1:]
 backend = PostgresBackend(url, table=table, store="places")
 backend.open()
 print("open", flush=True)
 sys.stdin.readline()
-for _ in range(int(turns)):
+for _ in range(int(increments)):
     with backend.exclusive() as transaction:
         count = int(transaction.get(b"count") or b"0") + 1
         transaction.write([(b"count", b"%d" % count), (b"log/%06d" % count, b"")])
 backend.close()
 """
 
-#: Makes the first so many of some statements fail, as the database itself might. A sequence is not rolled back.
+#: A trigger that makes the first writes of a key fail. A sequence counts them, since a rollback
+#: does not reset it.
 FAIL = """
 CREATE SEQUENCE {0}_failed;
 CREATE FUNCTION {0}_fail() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -53,7 +54,7 @@ Fail = Callable[..., None]
 
 @pytest.fixture
 def fail(table: Table) -> Any:
-    """Makes writes of the key ``k`` fail with an error code, so many times, at once or at their COMMIT."""
+    """A function that makes the next writes of the key ``k`` fail with an SQLSTATE."""
 
     def provoke(code: str, times: int, *, at_commit: bool) -> None:
         table.open().close()
@@ -71,10 +72,10 @@ def level(table: Table, **options: Any) -> blocking.Level:
     return blocking.Level(table.url, backend="postgres", table=table.name, store="places", **options)
 
 
-# --------------------------------------------------------------------------------------------- several processes
+# -------------------------------------------------------------------------------- several processes
 
 
-def test_processes_that_make_the_table_and_write_at_the_same_time_take_turns(table: Table) -> None:
+def test_processes_that_create_the_table_and_write_concurrently_lock_each_other_out(table: Table) -> None:
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", COUNT, table.url, table.name, "40"],
@@ -96,9 +97,9 @@ def test_processes_that_make_the_table_and_write_at_the_same_time_take_turns(tab
     assert numbers == [b"log/%06d" % number for number in range(1, 121)]
 
 
-def test_the_table_is_made_by_any_number_at_the_same_time(table: Table) -> None:
+def test_the_table_is_created_by_several_backends_concurrently(table: Table) -> None:
     for _ in range(5):
-        # Each has its own connections, since each has its own options.
+        # Different options, so that each backend has its own connections.
         backends = [table.backend(lock_timeout=9 + number / 100) for number in range(6)]
         with ThreadPoolExecutor(6) as pool:
             for opening in [pool.submit(backend.open) for backend in backends]:
@@ -108,10 +109,10 @@ def test_the_table_is_made_by_any_number_at_the_same_time(table: Table) -> None:
         table.query("DROP TABLE {}")
 
 
-# ------------------------------------------------------------------------------------------------------ waiting
+# ------------------------------------------------------------------------------------------ waiting
 
 
-def test_a_writer_that_waits_too_long_for_another_is_told_so_and_may_try_again(table: Table) -> None:
+def test_a_writer_that_waits_too_long_for_another_raises_and_may_try_again(table: Table) -> None:
     backend = table.open(lock_timeout=0.1)
     with backend.exclusive() as transaction:
         with pytest.raises(UnavailableError, match="too busy: canceling statement due to lock timeout"):
@@ -129,17 +130,17 @@ def test_a_writer_waits_for_no_writer_of_another_store(table: Table) -> None:
     assert other.get(b"k") == b"v"
 
 
-def test_a_writer_that_does_nothing_for_too_long_is_put_out_and_the_next_is_let_in(table: Table) -> None:
+def test_an_idle_write_transaction_is_ended_and_the_next_one_begins(table: Table) -> None:
     backend = table.open(statement_timeout=0.2)
-    put_out = "was lost: terminating connection due to idle-in-transaction timeout"
-    with pytest.raises(UnavailableError, match=put_out), backend.exclusive() as transaction:
+    ended = "was lost: terminating connection due to idle-in-transaction timeout"
+    with pytest.raises(UnavailableError, match=ended), backend.exclusive() as transaction:
         time.sleep(0.6)
         transaction.write([(b"k", b"late")])
     backend.write([(b"k", b"next")])
     assert backend.get(b"k") == b"next"
 
 
-def test_a_writer_that_hangs_is_put_out_before_others_have_waited_too_long(table: Table) -> None:
+def test_the_idle_timeout_is_shorter_than_the_wait_for_the_lock(table: Table) -> None:
     for options, allowed in (
         ({}, "5s"),
         ({"lock_timeout": 0.5}, "5s"),
@@ -153,7 +154,7 @@ def test_a_writer_that_hangs_is_put_out_before_others_have_waited_too_long(table
         backend.close()
 
 
-def test_a_statement_that_takes_too_long_is_ended(table: Table) -> None:
+def test_a_statement_over_the_timeout_is_cancelled(table: Table) -> None:
     backend = table.open(statement_timeout=0.2)
     backend.write([(b"k", b"old")])
     with psycopg.connect(table.url) as other:
@@ -178,29 +179,29 @@ def test_scans_leave_connections_to_writers_and_readers(table: Table) -> None:
     held.pop().close()
 
 
-def test_writers_and_readers_that_are_too_many_are_told_so(table: Table) -> None:
+def test_too_many_writers_or_readers_raise_unavailable(table: Table) -> None:
     backend = table.open(connections=4, lock_timeout=0.2)
     others = [table.open(connections=4, lock_timeout=0.2, store=name) for name in "abc"]
     with backend.exclusive(), pytest.raises(UnavailableError, match="1 writes are open"), others[0].exclusive():
         pass
-    moments = [backend.snapshot(), backend.snapshot()]
+    snapshots = [backend.snapshot(), backend.snapshot()]
     with backend.exclusive():
-        connections = others[0]._shared.connections
-        reader, _ = connections.begin("SELECT 1")
+        pool = others[0]._table.pool
+        reader, _ = pool.begin("SELECT 1")
         with pytest.raises(UnavailableError, match=r"all 4 connections to .* are in use"):
             backend.get(b"k")
-        connections.give(reader)
+        pool.release(reader)
         assert backend.get(b"k") is None
-    for moment in moments:
-        moment.close()
+    for snapshot in snapshots:
+        snapshot.close()
 
 
-# --------------------------------------------------------------------------------- undone by the database
+# ---------------------------------------------------------------------- rolled back by the database
 
 
 @pytest.mark.parametrize("at_commit", [False, True], ids=["at-once", "at-commit"])
 @pytest.mark.parametrize("code", ["40001", "40P01"], ids=["serialization", "deadlock"])
-def test_a_step_that_the_database_undid_is_taken_again(table: Table, fail: Fail, code: str, at_commit: bool) -> None:
+def test_a_rolled_back_step_is_retried(table: Table, fail: Fail, code: str, at_commit: bool) -> None:
     fail(code, 3, at_commit=at_commit)
     with level(table, mode=Level.SERVER) as server:
         server.put("before", 1)
@@ -210,31 +211,31 @@ def test_a_step_that_the_database_undid_is_taken_again(table: Table, fail: Fail,
     assert table.query("SELECT last_value FROM {}_failed") == [(4,)], "three times it failed, then it went well"
 
 
-def test_a_step_that_is_undone_again_and_again_is_given_up(
+def test_a_step_that_is_always_rolled_back_is_given_up(
     table: Table, fail: Fail, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_store, "_FIRST_PAUSE", 0.0)
     fail("40001", 1000, at_commit=True)
     with level(table) as store:
-        with pytest.raises(UnavailableError, match="undid a transaction that got in another one's way"):
+        with pytest.raises(UnavailableError, match="rolled the transaction back"):
             store.put("k", "v")
         assert store.get("k", None) is None
         store.put("other", "v")
         assert store.get("other") == "v"
 
 
-def test_the_backend_itself_does_not_repeat_what_it_cannot(table: Table, fail: Fail) -> None:
+def test_the_backend_itself_does_not_retry(table: Table, fail: Fail) -> None:
     fail("40001", 1, at_commit=False)
     backend = table.open()
-    with pytest.raises(UnavailableError, match="undid") as caught:
+    with pytest.raises(UnavailableError, match="rolled the transaction back") as caught:
         backend.write([(b"k", b"v")])
     assert caught.value.retryable
     assert table.rows() == []
 
 
-def test_a_commit_of_which_a_cluster_does_not_know_is_unknown(table: Table, fail: Fail) -> None:
+def test_statement_completion_unknown_is_commit_unknown(table: Table, fail: Fail) -> None:
     fail("40003", 1, at_commit=True)
-    with pytest.raises(CommitUnknownError, match="read to find out"):
+    with pytest.raises(CommitUnknownError, match="read the data to find out"):
         table.open().write([(b"k", b"v")])
 
 
@@ -248,64 +249,39 @@ def test_another_failure_is_a_storage_error_and_writes_nothing(table: Table, fai
     assert table.rows() == []
 
 
-# ------------------------------------------------------------------------------------------------- large batches
+# ------------------------------------------------------------------------------------ large batches
 
 
 def test_large_batches_mix_new_and_old_keys_and_deletes(table: Table) -> None:
     backend = table.open()
     model: dict[bytes, bytes] = {}
-    for turn in range(4):
-        batch = [(b"%05d" % number, b"%d" % turn) for number in range(turn * 300, turn * 300 + 600)]
-        gone = [(b"%05d" % number, None) for number in range(turn * 100, turn * 100 + 150)]
-        backend.write([*batch, *gone])
+    for step in range(4):
+        batch = [(b"%05d" % number, b"%d" % step) for number in range(step * 300, step * 300 + 600)]
+        deletes = [(b"%05d" % number, None) for number in range(step * 100, step * 100 + 150)]
+        backend.write([*batch, *deletes])
         model.update(batch)
-        for key, _ in gone:
+        for key, _ in deletes:
             model.pop(key, None)
         assert {key: value for _, key, value in table.rows()} == model
 
 
-def test_many_batches_of_which_some_are_all_new_are_written_as_they_are(table: Table) -> None:
+def test_batches_of_new_and_existing_keys_are_written_correctly(table: Table) -> None:
     rng = random.Random(5)
     backend = table.open()
     rows: dict[bytes, bytes] = {}
-    for turn in range(60):
-        new = [b"%06d" % (turn * 1000 + number) for number in range(150)]
+    for step in range(60):
+        new = [b"%06d" % (step * 1000 + number) for number in range(150)]
         if rng.random() < 0.3:
             new += rng.sample(sorted(rows), min(len(rows), rng.choice([1, 30])))
-        batch = {b"count": b"%d" % turn} | dict.fromkeys(new, b"%d" % turn)
+        batch = {b"count": b"%d" % step} | dict.fromkeys(new, b"%d" % step)
         backend.write([*batch.items()])
         rows |= batch
     assert dict(backend.scan(None, None).fetch(100_000)) == rows
 
 
-def test_a_batch_that_is_all_new_again_is_inserted_without_looking_and_one_that_is_not_soon_no_more() -> None:
-    def looks(batches: list[set[bytes]]) -> str:
-        """For each batch: inserted (i), looked up first (l), or inserted in vain and then looked up (x)."""
-        expected = Expectation()
-        there: set[bytes] = set()
-        seen = ""
-        for batch in batches:
-            how = "l"
-            if expected.is_all_new:
-                how = "x" if batch & there - expected.overwritten else "i"
-                expected.fail() if how == "x" else expected.succeed()
-            if how != "i":
-                expected.learn(batch & there)
-            there |= batch
-            seen += how
-        return seen
-
-    appended = [{b"count", b"%d" % number} for number in range(8)]
-    assert looks(appended) == "lxiiiiii"
-    surprising = [{b"%d" % number, b"%d" % (number - 1)} for number in range(200)]
-    assert looks(surprising).count("x") <= 8
-    overwritten = [{b"%d" % number for number in range(100)}] * 50
-    assert looks(overwritten) == "lx" + 48 * "l"
-
-
-def test_a_batch_of_any_size_is_written_at_once_or_not_at_all(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("treehub_level.backends.postgres.transaction._PIECE_KEYS", 70)
-    monkeypatch.setattr("treehub_level.backends.postgres.transaction._PIECE_BYTES", 5000)
+def test_a_batch_of_several_chunks_is_atomic(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("treehub_level.backends.postgres.transaction._CHUNK_KEYS", 70)
+    monkeypatch.setattr("treehub_level.backends.postgres.transaction._CHUNK_BYTES", 5000)
     backend = table.open()
     rows = [(b"%05d" % number, b"v" * (number % 90)) for number in range(1000)]
     backend.write([*rows, (b"large", b"v" * 20_000)])
@@ -318,13 +294,13 @@ def test_a_batch_of_any_size_is_written_at_once_or_not_at_all(table: Table, monk
 
 
 @pytest.mark.parametrize(
-    ("server", "asked", "used"), [("off", True, "on"), ("off", False, "off"), ("local", True, "local")]
+    ("server", "durable", "used"), [("off", True, "on"), ("off", False, "off"), ("local", True, "local")]
 )
-def test_a_durable_commit_is_on_disk_and_no_commit_is_less_than_the_database_wants(
-    table: Table, server: str, asked: bool, used: str
+def test_a_durable_commit_raises_synchronous_commit_only_if_it_is_off(
+    table: Table, server: str, durable: bool, used: str
 ) -> None:
     table.open().close()
-    # What the setting is when a transaction ends is seen from inside it.
+    # A deferred trigger records the setting at the end of the transaction.
     table.query(
         "CREATE TABLE {0}_seen (setting text);"
         "CREATE FUNCTION {0}_see() RETURNS trigger LANGUAGE plpgsql AS $$"
@@ -333,6 +309,6 @@ def test_a_durable_commit_is_on_disk_and_no_commit_is_less_than_the_database_wan
         " FOR EACH ROW WHEN (NEW.store <> '') EXECUTE FUNCTION {0}_see()"
     )
     backend = table.open(url=f"{table.url}?options=-c%20synchronous_commit%3D{server}")
-    backend.write([(b"k", b"v")], durable=asked)
+    backend.write([(b"k", b"v")], durable=durable)
     assert table.query("SELECT setting FROM {}_seen") == [(used,)]
     table.query("DROP TABLE {0}_seen; DROP FUNCTION {0}_see CASCADE")

@@ -1,7 +1,8 @@
-"""Names of backends, and who stands behind them."""
+"""The registry: from the name of a backend to its class."""
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -13,8 +14,8 @@ import pytest
 from stores import NATIVE
 
 import treehub_level
-from treehub_level import Backend, BackendNotFoundError, MemoryBackend, blocking
-from treehub_level.backends import create, register
+from treehub_level import Backend, BackendNotFoundError, MemoryBackend, blocking, extras
+from treehub_level.backends import create, leveldb, register
 from treehub_level.backends.leveldb.plyvel import PlyvelBackend
 
 pytestmark = pytest.mark.once
@@ -28,7 +29,7 @@ class Optional(MemoryBackend):
 
 @pytest.fixture
 def without_native(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As where the package was built without LevelDB."""
+    """Simulate a package that was built without LevelDB."""
     monkeypatch.setitem(sys.modules, "treehub_level._store_c", None)
     monkeypatch.delattr(treehub_level, "_store_c", raising=False)
     monkeypatch.delitem(sys.modules, "treehub_level.backends.leveldb.native", raising=False)
@@ -36,20 +37,22 @@ def without_native(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def without_plyvel(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As where neither plyvel nor plyvel-next is installed."""
+    """Simulate that neither plyvel nor plyvel-next is installed."""
     for module in ("plyvel", "plyvel_next"):
         monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.delitem(sys.modules, "treehub_level.backends.leveldb.plyvel")
 
 
 @pytest.mark.skipif(not NATIVE, reason="the package was built without LevelDB")
-def test_leveldb_is_the_native_engine_where_it_was_built(tmp_path: Path) -> None:
+def test_leveldb_is_the_native_backend_if_it_was_built(tmp_path: Path) -> None:
     assert type(create("leveldb", str(tmp_path), {})).__name__ == "LevelDBBackend"
     with blocking.Level(tmp_path / "store") as level:
         assert level.info()["backend"] == "LevelDBBackend"
 
 
-@pytest.mark.skipif(not os.environ.get("TREEHUB_LEVEL_REQUIRE_EXTENSIONS"), reason="extensions are not required here")
+@pytest.mark.skipif(
+    not os.environ.get("TREEHUB_LEVEL_REQUIRE_EXTENSIONS"), reason="TREEHUB_LEVEL_REQUIRE_EXTENSIONS is not set"
+)
 def test_the_native_engine_was_built_where_extensions_are_required_and_leveldb_is_installed() -> None:
     compiler = os.environ.get("CC", "cc")
     try:
@@ -57,20 +60,39 @@ def test_the_native_engine_was_built_where_extensions_are_required_and_leveldb_i
             [compiler, "-E", "-"], input=b"#include <leveldb/c.h>", capture_output=True, check=False
         )
     except OSError:
-        pytest.skip(f"there is no {compiler} to ask for LevelDB's headers")
+        pytest.skip(f"{compiler} is not installed")
     assert NATIVE or headers.returncode != 0
 
 
 @pytest.mark.usefixtures("without_native")
-def test_leveldb_is_plyvel_where_the_native_engine_was_not_built(tmp_path: Path) -> None:
+def test_leveldb_is_plyvel_if_the_native_backend_was_not_built(tmp_path: Path) -> None:
     assert type(create("leveldb", str(tmp_path), {})) is PlyvelBackend
+
+
+@pytest.mark.usefixtures("without_native", "without_plyvel")
+@pytest.mark.parametrize(
+    ("name", "library"), [("LevelDBBackend", "treehub_level._store_c"), ("PlyvelBackend", "plyvel")]
+)
+def test_the_leveldb_package_imports_without_either_library_and_its_backends_do_not(name: str, library: str) -> None:
+    package = importlib.reload(leveldb)
+    assert name in package.__all__
+    with pytest.raises(ImportError, match=library):
+        getattr(package, name)
+
+
+def test_the_leveldb_package_has_the_backends_and_no_other_names() -> None:
+    assert leveldb.PlyvelBackend is PlyvelBackend
+    if NATIVE:
+        assert leveldb.LevelDBBackend is importlib.import_module("treehub_level.backends.leveldb.native").LevelDBBackend
+    with pytest.raises(AttributeError, match=r"'treehub_level\.backends\.leveldb' has no attribute 'LevelDB'"):
+        _ = leveldb.LevelDB
 
 
 def test_plyvel_is_a_name(tmp_path: Path) -> None:
     assert type(create("plyvel", str(tmp_path), {})) is PlyvelBackend
 
 
-def test_no_engine_is_imported_before_it_is_asked_for() -> None:
+def test_no_vendor_library_is_imported_before_its_name_is_used() -> None:
     script = (
         "import sys, treehub_level\n"
         "treehub_level.blocking.Level('x', backend='memory')\n"
@@ -96,7 +118,7 @@ def test_a_callable_is_called_with_the_name() -> None:
     assert create(lambda name: instances[name], "label", {}) is instances["label"]
 
 
-def test_a_level_is_opened_over_what_was_registered() -> None:
+def test_a_level_uses_a_registered_backend() -> None:
     instance = MemoryBackend("registered")
     register("test-registered", lambda name: instance)
     with blocking.Level("label", backend="test-registered") as level:
@@ -105,7 +127,7 @@ def test_a_level_is_opened_over_what_was_registered() -> None:
     assert instance.get(b"k") == b"1"
 
 
-def test_what_is_registered_last_wins() -> None:
+def test_the_last_registration_of_a_name_wins() -> None:
     register("test-twice", lambda name: MemoryBackend("first"))
     register("test-twice", lambda name: MemoryBackend("second"))
     assert create("test-twice", "label", {}).name == "second"
@@ -117,10 +139,10 @@ def test_registering_something_else_is_a_type_error(name: Any, factory: Any) -> 
         register(name, factory)
 
 
-# ---------------------------------------------------------------------------------------------------- what is wrong
+# ------------------------------------------------------------------------------------------- errors
 
 
-def test_an_unknown_name_says_what_is_installed() -> None:
+def test_an_unknown_name_is_an_error_that_lists_the_installed_ones() -> None:
     register("test-known", MemoryBackend)
     with pytest.raises(BackendNotFoundError, match=r"'leveldbb'; installed: .*leveldb, memory, plyvel.*test-known"):
         create("leveldbb", "label", {})
@@ -130,12 +152,12 @@ def test_an_unknown_name_says_what_is_installed() -> None:
 @pytest.mark.parametrize(
     ("name", "missing"), [("leveldb", ["treehub_level._store_c", "plyvel"]), ("plyvel", ["plyvel"])]
 )
-def test_a_missing_library_says_what_to_install(name: str, missing: list[str]) -> None:
+def test_a_missing_library_is_an_error_with_the_command_to_install_it(name: str, missing: list[str]) -> None:
     with pytest.raises(BackendNotFoundError) as caught:
         create(name, "label", {})
     assert f"backend {name!r}" in str(caught.value)
     assert [module for module in missing if module not in str(caught.value)] == []
-    assert 'pip install "treehub-level[plyvel]"' in str(caught.value)
+    assert extras.install_command("plyvel") in str(caught.value)
     assert str(caught.value).endswith(f"installed: {', '.join(_installed_without_leveldb())}")
     assert isinstance(caught.value.__cause__, ImportError)
 
@@ -175,7 +197,7 @@ def test_an_option_need_not_be_keyword_only() -> None:
     assert create(lambda name, suffix: MemoryBackend(name + suffix), "label", {"suffix": "!"}).name == "label!"
 
 
-def test_a_callable_that_tells_nothing_of_its_options_is_called_with_them() -> None:
+def test_a_callable_without_a_signature_is_called_with_the_options() -> None:
     with pytest.raises(TypeError, match="must return a treehub_level Backend, not 10"):
         create(int, "1010", {"base": 2})  # type: ignore[arg-type]  # the point of the test
 
@@ -203,17 +225,17 @@ def test_a_backend_of_another_type_is_a_type_error(backend: Any) -> None:
         create(backend, "label", {})
 
 
-def test_an_instance_is_a_type_error_that_says_how_to_pass_it() -> None:
+def test_an_instance_is_a_type_error_with_a_remedy() -> None:
     with pytest.raises(TypeError, match="pass lambda name: instance"):
         create(MemoryBackend("label"), "label", {})  # type: ignore[arg-type]  # the point of the test
 
 
-# ------------------------------------------------------------------------------------------------------ entry points
+# ------------------------------------------------------------------------------------- entry points
 
 
 @pytest.fixture
 def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
-    """Installs a distribution: a module of some source, and an entry point on its ``factory``."""
+    """A function that installs a module with an entry point to its ``factory``."""
 
     def install(module: str, source: str, *, name: str = "test-plugin") -> None:
         (tmp_path / f"{module}.py").write_text(source)
@@ -235,13 +257,13 @@ def test_an_entry_point_offers_a_backend(install: Callable[..., None]) -> None:
     assert isinstance(backend, MemoryBackend)
 
 
-def test_an_entry_point_is_listed_and_not_imported_before_it_is_asked_for(install: Callable[..., None]) -> None:
+def test_an_entry_point_is_listed_without_being_imported(install: Callable[..., None]) -> None:
     install("plugin_lazy", "raise SystemExit('imported')")
     with pytest.raises(BackendNotFoundError, match="test-plugin"):
         create("no such name", "label", {})
 
 
-def test_what_the_program_registered_goes_before_an_entry_point(install: Callable[..., None]) -> None:
+def test_a_registered_name_takes_precedence_over_an_entry_point(install: Callable[..., None]) -> None:
     install("plugin_shadowed", "factory = None", name="test-shadowed")
     register("test-shadowed", MemoryBackend)
     assert isinstance(create("test-shadowed", "label", {}), MemoryBackend)
@@ -264,5 +286,5 @@ def test_an_entry_point_that_cannot_be_imported_is_reported_with_its_cause(
 
 def test_an_entry_point_that_cannot_be_called_is_reported(install: Callable[..., None]) -> None:
     install("plugin_data", "factory = 'not callable'")
-    with pytest.raises(BackendNotFoundError, match="which is no Backend subclass nor a callable"):
+    with pytest.raises(BackendNotFoundError, match="which is neither a Backend subclass nor a callable"):
         create("test-plugin", "label", {})

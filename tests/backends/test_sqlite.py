@@ -1,4 +1,4 @@
-"""What is SQLite's own about a store in a file: whose file it is, what is in the way, and who waits for whom."""
+"""The SQLite backend: its file, its errors, its locks, its listener."""
 
 from __future__ import annotations
 
@@ -45,16 +45,16 @@ def make() -> type[SQLiteBackend]:
 
 @pytest.fixture
 def opened(opened: Callable[..., SQLiteBackend], path: Path) -> Callable[..., SQLiteBackend]:
-    """Opens backends over the one file, and closes them at the end."""
+    """A function that opens a backend on the file. The fixture closes all of them."""
     return partial(opened, path)
 
 
 def bare(path: Path) -> closing[sqlite3.Connection]:
-    """The file as any program sees it."""
+    """A plain ``sqlite3`` connection to the file."""
     return closing(sqlite3.connect(path, isolation_level=None))
 
 
-# ------------------------------------------------------------------------------------------------------- the file
+# ----------------------------------------------------------------------------------------- the file
 
 
 def test_a_store_is_one_table_of_keys_and_values(path: Path) -> None:
@@ -86,7 +86,7 @@ def test_any_name_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nam
     assert os.listdir(tmp_path) == [name]
 
 
-def test_a_store_that_is_not_there_does_not_exist_and_an_empty_file_is_none(path: Path) -> None:
+def test_neither_an_absent_nor_an_empty_file_exists_as_a_store(path: Path) -> None:
     assert not SQLiteBackend(path).exists()
     path.touch()
     assert not SQLiteBackend(path).exists()
@@ -98,7 +98,7 @@ def test_a_store_that_is_not_there_does_not_exist_and_an_empty_file_is_none(path
 
 
 @pytest.mark.parametrize(("timeout", "error"), [("1", TypeError), (True, TypeError), (-1, ValueError)])
-def test_a_timeout_that_is_none_is_refused(path: Path, timeout: Any, error: Any) -> None:
+def test_an_invalid_timeout_is_refused(path: Path, timeout: Any, error: Any) -> None:
     with pytest.raises(error):
         SQLiteBackend(path, timeout=timeout)
 
@@ -108,11 +108,11 @@ def test_a_path_of_bytes_is_refused() -> None:
         SQLiteBackend(b"places")  # type: ignore[arg-type]
 
 
-# ------------------------------------------------------------------------------------------------ what is in the way
+# --------------------------------------------------------------------------------- errors of open()
 
 
 def refusal(path: Path | str) -> LevelError:
-    """How opening it fails. It stays closed, and no connection is left open."""
+    """Open a store that must fail, and return the error. No connection may be left open."""
     backend = SQLiteBackend(path)
     with pytest.raises(LevelError) as caught:
         backend.open()
@@ -132,20 +132,20 @@ def test_a_directory_is_refused(tmp_path: Path) -> None:
     error = refusal(tmp_path)
     assert isinstance(error, StorageError)
     assert "is a directory" in str(error)
-    assert SQLiteBackend(tmp_path).exists()  # so that a command says what is wrong with it
+    assert SQLiteBackend(tmp_path).exists()  # so that a command reports the error of open()
 
 
 @pytest.mark.parametrize("name", ["", "a\0b"], ids=repr)
-def test_what_is_no_path_is_refused(name: str) -> None:
+def test_an_invalid_path_is_refused(name: str) -> None:
     backend = SQLiteBackend(name)
     assert not backend.exists()
-    with pytest.raises(StorageError, match="no path"):
+    with pytest.raises(StorageError, match="not a path"):
         backend.open()
 
 
-def test_a_url_is_no_path_and_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_url_is_refused_and_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(StorageError, match="this is a URL: say which backend") as caught:
+    with pytest.raises(StorageError, match="not a URL: pass the backend") as caught:
         SQLiteBackend("postgresql://alice:s3cret@example.org/db")
     assert "s3cret" not in str(caught.value)
     with blocking.Level("postgresql:", backend="sqlite"):
@@ -181,23 +181,23 @@ def test_another_programs_database_is_refused_and_left_alone(path: Path, script:
 
 
 @pytest.mark.parametrize(
-    ("script", "said"),
+    ("script", "message"),
     [
         ("PRAGMA user_version = 2", "format is 2"),
         ("ALTER TABLE entries ADD COLUMN more", "table `entries`"),
         ("DROP TABLE entries", "table `entries`"),
     ],
 )
-def test_a_store_of_ours_that_is_not_as_we_make_it_is_refused(path: Path, script: str, said: str) -> None:
+def test_a_store_with_an_unknown_format_is_refused(path: Path, script: str, message: str) -> None:
     with SQLite(path), bare(path) as connection:
         connection.executescript(script)
     error = refusal(path)
     assert isinstance(error, StorageError)
-    assert said in str(error)
+    assert message in str(error)
 
 
 class SQLite:
-    """A backend that is open in a block."""
+    """A context manager for an open backend."""
 
     def __init__(self, path: Path) -> None:
         self._backend = SQLiteBackend(path)
@@ -226,7 +226,7 @@ def test_a_damaged_page_is_a_corruption_error(path: Path, opened: Callable[..., 
 
 @needs_users
 @pytest.mark.parametrize("mode", list(Mode), ids=str)
-def test_a_file_that_may_not_be_written_is_refused_in_every_mode(shared_folder: Path, mode: Mode) -> None:
+def test_a_read_only_file_is_refused_in_every_mode(shared_folder: Path, mode: Mode) -> None:
     level = blocking.Level(shared_folder / "store", backend="sqlite", mode=mode)
     with level:
         level.put("k", 1)
@@ -238,7 +238,7 @@ def test_a_file_that_may_not_be_written_is_refused_in_every_mode(shared_folder: 
 
 
 @needs_users
-def test_a_file_that_may_not_be_made_is_refused(shared_folder: Path) -> None:
+def test_a_file_in_a_read_only_folder_is_refused(shared_folder: Path) -> None:
     shared_folder.chmod(0o555)
     with AsNobody(), pytest.raises(StorageError, match=r"unable to open.*must be able to write") as caught:
         blocking.Level(shared_folder / "store", backend="sqlite").open()
@@ -246,8 +246,8 @@ def test_a_file_that_may_not_be_made_is_refused(shared_folder: Path) -> None:
     assert list(shared_folder.iterdir()) == []
 
 
-def test_where_processes_cannot_share_memory_the_file_is_refused(path: Path) -> None:
-    """As on a network file system that says so: SQLite stays with the journal that it has."""
+def test_a_file_system_without_shared_memory_is_refused(path: Path) -> None:
+    """On some network file systems SQLite does not switch to WAL mode."""
     connect = sqlite3.connect
 
     class Elsewhere(sqlite3.Connection):
@@ -272,15 +272,13 @@ def test_a_row_over_sqlites_limit_is_a_storage_error(opened: Callable[..., SQLit
     assert backend.get(b"k") == b"v"
 
 
-# ------------------------------------------------------------------------------------------- a file that is replaced
+# -------------------------------------------------------------------------- a file that is replaced
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows does not let go of a file that is open")
 @pytest.mark.parametrize("replaced", [True, False], ids=["replaced", "removed"])
-def test_a_file_that_was_replaced_is_not_written_any_more(
-    path: Path, opened: Callable[..., SQLiteBackend], replaced: bool
-) -> None:
-    """What SQLite would write then goes into a file that nobody finds again."""
+def test_a_replaced_file_is_not_written(path: Path, opened: Callable[..., SQLiteBackend], replaced: bool) -> None:
+    """SQLite would write to the old, unlinked file."""
     backend = opened()
     write(backend, [(b"k", b"1")])
     path.unlink()
@@ -292,10 +290,10 @@ def test_a_file_that_was_replaced_is_not_written_any_more(
         write(backend, [(b"k", b"2")])
 
 
-# ------------------------------------------------------------------------------------------- who waits for whom
+# ------------------------------------------------------------------------------------------ waiting
 
 
-def test_a_writer_that_waited_long_enough_is_told_to_try_again(opened: Callable[..., SQLiteBackend]) -> None:
+def test_a_writer_that_waits_too_long_raises_unavailable(opened: Callable[..., SQLiteBackend]) -> None:
     first, second = opened(), opened(timeout=0.05)
     with first.exclusive(), pytest.raises(UnavailableError, match="Try again"):
         write(second, [(b"k", b"2")])
@@ -303,7 +301,7 @@ def test_a_writer_that_waited_long_enough_is_told_to_try_again(opened: Callable[
     assert first.get(b"k") == b"3"
 
 
-def test_an_open_that_waited_long_enough_is_told_to_try_again(opened: Callable[..., SQLiteBackend]) -> None:
+def test_an_open_that_waits_too_long_raises_unavailable(opened: Callable[..., SQLiteBackend]) -> None:
     first = opened()
     with first.exclusive(), pytest.raises(UnavailableError, match="cannot open"):
         opened(timeout=0.05)
@@ -319,7 +317,7 @@ def test_a_writer_waits_for_one_in_another_backend(opened: Callable[..., SQLiteB
     assert first.get(b"k") == b"2"
 
 
-def test_whoever_reads_an_old_moment_keeps_no_writer_waiting(opened: Callable[..., SQLiteBackend]) -> None:
+def test_an_open_snapshot_blocks_no_writer(opened: Callable[..., SQLiteBackend]) -> None:
     first, second = opened(timeout=0), opened(timeout=0)
     write(first, [(b"%05d" % number, b"1") for number in range(3000)])
     with closing(second.snapshot()) as snapshot, closing(first.scan(None, None)) as cursor:
@@ -331,7 +329,7 @@ def test_whoever_reads_an_old_moment_keeps_no_writer_waiting(opened: Callable[..
     assert {value for _, value in rows(second)} == {b"2"}
 
 
-def test_a_cursor_left_open_in_a_transaction_does_not_end_the_writing(opened: Callable[..., SQLiteBackend]) -> None:
+def test_a_cursor_left_open_in_a_transaction_does_not_block_later_writes(opened: Callable[..., SQLiteBackend]) -> None:
     first, second = opened(), opened()
     write(first, [(b"a", b"1"), (b"b", b"1")])
     with first.exclusive() as transaction:
@@ -344,7 +342,7 @@ def test_a_cursor_left_open_in_a_transaction_does_not_end_the_writing(opened: Ca
     assert second.get(b"a") == b"4"
 
 
-def test_a_block_that_raises_after_it_wrote_has_written_nothing(opened: Callable[..., SQLiteBackend]) -> None:
+def test_a_block_that_raises_after_its_write_is_rolled_back(opened: Callable[..., SQLiteBackend]) -> None:
     backend = opened()
     with pytest.raises(ArithmeticError), backend.exclusive() as transaction:
         transaction.write([(b"k", b"1")], durable=True)
@@ -361,7 +359,7 @@ def test_a_durable_write_syncs_the_log(path: Path, opened: Callable[..., SQLiteB
     assert sync.call_args.args[0] == f"{path}-wal"
 
 
-def test_a_disk_that_does_not_confirm_a_durable_write_leaves_it_open(opened: Callable[..., SQLiteBackend]) -> None:
+def test_a_failed_fsync_of_a_durable_write_is_commit_unknown(opened: Callable[..., SQLiteBackend]) -> None:
     backend = opened()
     failing = mock.patch.object(sqlite, "_sync", side_effect=OSError("no answer"))
     with failing, pytest.raises(CommitUnknownError, match="power cut"):
@@ -369,10 +367,10 @@ def test_a_disk_that_does_not_confirm_a_durable_write_leaves_it_open(opened: Cal
     assert backend.get(b"k") == b"1"
 
 
-# ----------------------------------------------------------------------------------------------------------- upkeep
+# ------------------------------------------------------------------------------------------- upkeep
 
 
-def test_compacting_gives_disk_space_back_beside_a_reader(path: Path, opened: Callable[..., SQLiteBackend]) -> None:
+def test_compacting_frees_disk_space_while_a_reader_is_open(path: Path, opened: Callable[..., SQLiteBackend]) -> None:
     backend, other = opened(), opened()
     names = [b"%05d" % number for number in range(5000)]
     write(backend, [(name, os.urandom(500)) for name in names])
@@ -388,7 +386,7 @@ def test_compacting_gives_disk_space_back_beside_a_reader(path: Path, opened: Ca
     assert len(rows(other)) == 10
 
 
-def test_a_thread_listens_only_where_somebody_does(opened: Callable[..., SQLiteBackend]) -> None:
+def test_a_thread_polls_only_after_listen(opened: Callable[..., SQLiteBackend]) -> None:
     def listening() -> bool:
         return any("sqlite-listen" in thread.name for thread in threading.enumerate())
 
@@ -402,7 +400,7 @@ def test_a_thread_listens_only_where_somebody_does(opened: Callable[..., SQLiteB
 
 def test_a_listener_outlives_an_error(opened: Callable[..., SQLiteBackend]) -> None:
     first, second = opened(), opened()
-    heard, connect, failures = threading.Event(), first._connect, [sqlite3.OperationalError("database is locked")]
+    signalled, connect, failures = threading.Event(), first._connect, [sqlite3.OperationalError("database is locked")]
 
     def connect_at_last(*arguments: Any, **options: Any) -> sqlite3.Connection:
         if failures:
@@ -410,8 +408,8 @@ def test_a_listener_outlives_an_error(opened: Callable[..., SQLiteBackend]) -> N
         return connect(*arguments, **options)
 
     with mock.patch.object(first, "_connect", connect_at_last):
-        first.listen(heard.set)
-        assert heard.wait(20)  # it says so once it listens
-    heard.clear()
+        first.listen(signalled.set)
+        assert signalled.wait(20)  # the first poll always calls it
+    signalled.clear()
     write(second, [(b"k", b"v")])
-    assert heard.wait(20)
+    assert signalled.wait(20)

@@ -1,4 +1,4 @@
-"""When a writer finds room in LevelDB's write buffer: never when LevelDB could make it wait."""
+"""`WriteStallGuard` allows a write on the event loop only if LevelDB cannot stall it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MIB = 1024 * 1024
 
 
 class Database:
-    """What a `WriteStallGuard` asks a database."""
+    """A stand-in for the database of a `WriteStallGuard`."""
 
     def __init__(self) -> None:
         self.buffered = 0
@@ -29,99 +29,97 @@ def database() -> Database:
 
 
 @pytest.fixture
-def room(tmp_path: Path, database: Database) -> WriteStallGuard:
-    """That of a database at rest, with a write buffer of 4 MiB."""
+def guard(tmp_path: Path, database: Database) -> WriteStallGuard:
+    """The guard of an idle database with a write buffer of 4 MiB."""
     (tmp_path / "000003.log").touch()
     (tmp_path / "000005.ldb").touch()
-    room = WriteStallGuard(str(tmp_path), 4 * MIB)
-    room.begin(database)
-    return room
+    guard = WriteStallGuard(str(tmp_path), 4 * MIB)
+    guard.attach(database)
+    return guard
 
 
-def test_a_database_at_rest_has_room_for_less_than_a_write_buffer(room: WriteStallGuard, database: Database) -> None:
-    assert room.is_left()
+def test_the_budget_of_an_idle_database_is_less_than_a_write_buffer(guard: WriteStallGuard, database: Database) -> None:
+    assert guard.may_write()
     database.buffered = 2 * MIB
-    assert room.is_left()
+    assert guard.may_write()
     database.buffered = 3 * MIB
-    assert not room.is_left()
+    assert not guard.may_write()
 
 
-def test_room_is_found_again_only_when_it_is_looked_for(room: WriteStallGuard, database: Database) -> None:
+def test_a_used_up_budget_is_granted_again_by_a_refresh_only(guard: WriteStallGuard, database: Database) -> None:
     database.buffered = 4 * MIB
-    assert not room.wanted
-    assert not room.is_left()
-    assert room.wanted
-    assert not room.is_left()
-    room.look()
-    assert not room.wanted
-    assert room.is_left()
+    assert not guard.refresh_wanted
+    assert not guard.may_write()
+    assert guard.refresh_wanted
+    assert not guard.may_write()
+    guard.refresh()
+    assert not guard.refresh_wanted
+    assert guard.may_write()
 
 
-def test_there_is_none_while_a_full_buffer_is_made_a_table(
-    room: WriteStallGuard, database: Database, tmp_path: Path
+def test_no_budget_while_a_full_buffer_is_written_to_a_table(
+    guard: WriteStallGuard, database: Database, tmp_path: Path
 ) -> None:
     database.buffered = 4 * MIB
     (tmp_path / "000010.log").touch()
     for _ in range(2):
-        room.look()
-        assert not room.is_left()
+        guard.refresh()
+        assert not guard.may_write()
     (tmp_path / "000003.log").unlink()
-    room.look()
-    assert room.is_left()
+    guard.refresh()
+    assert guard.may_write()
 
 
-def test_logs_are_told_apart_by_number_not_by_name(room: WriteStallGuard, database: Database, tmp_path: Path) -> None:
+def test_logs_are_ordered_by_number_not_by_name(guard: WriteStallGuard, database: Database, tmp_path: Path) -> None:
     database.buffered = 4 * MIB
     (tmp_path / "000003.log").rename(tmp_path / "999999.log")
     (tmp_path / "1000000.log").touch()
-    room.look()
+    guard.refresh()
     (tmp_path / "999999.log").unlink()
-    room.look()
-    assert room.is_left()
+    guard.refresh()
+    assert guard.may_write()
 
 
-@pytest.mark.parametrize(("tables", "left"), [(6, True), (7, False), (12, False)])
-def test_there_is_none_once_one_more_table_in_level_0_would_slow_writers(
-    room: WriteStallGuard, database: Database, tables: int, left: bool
+@pytest.mark.parametrize(("tables", "allowed"), [(6, True), (7, False), (12, False)])
+def test_no_budget_if_one_more_table_in_level_0_would_slow_writers(
+    guard: WriteStallGuard, database: Database, tables: int, allowed: bool
 ) -> None:
     database.buffered = 4 * MIB
     database.tables = tables
-    room.look()
-    assert room.is_left() is left
+    guard.refresh()
+    assert guard.may_write() is allowed
 
 
-def test_there_is_none_while_a_range_is_compacted(room: WriteStallGuard) -> None:
-    room.close()
-    room.close()
-    room.reopen()
-    room.look()
-    assert not room.is_left()
-    room.reopen()
-    assert not room.is_left()
-    room.look()
-    assert room.is_left()
+def test_no_budget_while_a_range_is_compacted(guard: WriteStallGuard) -> None:
+    guard.begin_compaction()
+    guard.begin_compaction()
+    guard.end_compaction()
+    guard.refresh()
+    assert not guard.may_write()
+    guard.end_compaction()
+    assert not guard.may_write()
+    guard.refresh()
+    assert guard.may_write()
 
 
-def test_there_is_none_in_a_directory_that_cannot_be_read(
-    room: WriteStallGuard, database: Database, tmp_path: Path
-) -> None:
+def test_no_budget_if_the_directory_cannot_be_read(guard: WriteStallGuard, database: Database, tmp_path: Path) -> None:
     database.buffered = 4 * MIB
     tmp_path.rename(tmp_path.with_name("elsewhere"))
-    room.look()
-    assert not room.is_left()
+    guard.refresh()
+    assert not guard.may_write()
 
 
-def test_there_is_none_in_a_buffer_that_a_few_writes_fill(tmp_path: Path, database: Database) -> None:
+def test_no_budget_for_a_write_buffer_that_a_few_writes_fill(tmp_path: Path, database: Database) -> None:
     (tmp_path / "000003.log").touch()
-    room = WriteStallGuard(str(tmp_path), 64 * 1024)
-    room.begin(database)
-    assert not room.is_left()
+    guard = WriteStallGuard(str(tmp_path), 64 * 1024)
+    guard.attach(database)
+    assert not guard.may_write()
 
 
 @pytest.mark.parametrize("longest", [1, 30, 300, 900, 1500, 20_000])
-def test_what_is_counted_as_buffered_is_never_less_than_what_leveldb_takes(longest: int, tmp_path: Path) -> None:
-    store_c = pytest.importorskip("treehub_level._store_c", reason="LevelDB was not there at build time")
-    chance = random.Random(longest)
+def test_buffered_is_an_upper_bound_of_the_memory_that_leveldb_uses(longest: int, tmp_path: Path) -> None:
+    store_c = pytest.importorskip("treehub_level._store_c", reason="the package was built without LevelDB")
+    rng = random.Random(longest)
     database = store_c.DB(str(tmp_path / "store"), create_if_missing=True, write_buffer_size=64 * MIB)
     try:
         empty = int(database.property_value("leveldb.approximate-memory-usage"))
@@ -129,8 +127,8 @@ def test_what_is_counted_as_buffered_is_never_less_than_what_leveldb_takes(longe
             database.write(
                 [
                     (
-                        chance.randbytes(chance.randint(0, longest)),
-                        chance.choice([None, bytes(chance.randint(0, longest))]),
+                        rng.randbytes(rng.randint(0, longest)),
+                        rng.choice([None, bytes(rng.randint(0, longest))]),
                     )
                     for _ in range(50)
                 ]

@@ -97,7 +97,7 @@ def test_a_password_in_the_url_of_a_store_that_is_not_there_is_not_shown(
 def test_a_url_without_its_backend_is_no_directory(cli: Cli, server: str, url: str, tmp_path: Path) -> None:
     for command in (("put", url, "a", "1"), ("copy", server, url), ("serve", url), ("serve", url, "--create", "notes")):
         run = cli(*command, code=1)
-        assert "this is a URL: say which backend" in run.err
+        assert "not a URL: pass the backend" in run.err
         assert "s3cr3t" not in run.err
     assert [path.name for path in tmp_path.iterdir()] == [server]
 

@@ -13,7 +13,7 @@ import pytest
 
 from treehub_level import Delete, Level, MemoryBackend, Put, StorageError
 
-native = pytest.importorskip("treehub_level.backends.leveldb", reason="LevelDB was not there at build time")
+native = pytest.importorskip("treehub_level.backends.leveldb.native", reason="LevelDB was not there at build time")
 
 MIB = 1024 * 1024
 

@@ -259,7 +259,7 @@ def test_a_log_that_ends_in_rubbish_is_a_fault_and_stays_as_it_is(engine: str, t
     found = blocking.verify(path, backend=engine)
     assert found.found == ["1 record, each of which can be read"]
     assert found.faults == [
-        "the end of its log could not be read: what was written last is lost, and all that was written before is "
-        f"there; what could not be read is in {path / 'lost'}"
+        "the end of the log could not be read: the last writes are lost, all earlier ones are kept; "
+        f"opening copies the damaged files to {path / 'lost'}"
     ]
     assert contents(path) == before

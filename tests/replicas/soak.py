@@ -186,7 +186,7 @@ class Soak:
     def _read_aside(self) -> set[tuple[str, Content]]:
         """What stands in the log while nobody serves it."""
         with (
-            self._database.aside() as url,
+            self._database.on_another_port() as url,
             blocking.Level(url, backend="postgres", store="notes", mode=Level.SERVER) as level,
         ):
             return _contents(level.changes(0, limit=None).changes)

@@ -1,4 +1,4 @@
-"""Two processes that open one client store: if both write, the first is told."""
+"""Two processes open one client store: once the second writes, the first gets an error."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ with blocking.Level(sys.argv[1], backend="sqlite", mode=Level.CLIENT) as client:
 """
 
 
-def test_of_two_processes_with_one_client_store_the_first_is_told_and_the_second_goes_on(tmp_path: Path) -> None:
+def test_of_two_processes_with_one_client_store_the_first_gets_an_error_and_the_second_works(tmp_path: Path) -> None:
     path = str(tmp_path / "client")
     pipe = subprocess.PIPE
     with subprocess.Popen([sys.executable, "-c", FIRST, path], stdin=pipe, stdout=pipe, text=True) as first:
@@ -50,7 +50,7 @@ def test_of_two_processes_with_one_client_store_the_first_is_told_and_the_second
     assert read == "2"
 
 
-def test_commands_that_only_read_take_a_client_store_from_nobody(tmp_path: Path) -> None:
+def test_commands_that_only_read_do_not_take_over_a_client_store(tmp_path: Path) -> None:
     path = str(tmp_path / "client")
     with blocking.Level(path, backend="sqlite", mode=Level.CLIENT) as client:
         client.put("a", 1)

@@ -1,4 +1,4 @@
-"""The short share of `writers`, and its controls."""
+"""A short run of `writers`, and its controls."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ def test_nothing_acknowledged_is_lost_when_writers_are_killed(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("fault", "found"), [("memory", "CID|log and data|writes nothing"), ("early", "was told of batch")]
+    ("fault", "found"),
+    [("memory", "CID|log and data|writes nothing"), ("early", "was acknowledged, but the store ends")],
 )
-def test_it_finds(tmp_path: Path, fault: str, found: str) -> None:
+def test_a_faulty_writer_is_detected(tmp_path: Path, fault: str, found: str) -> None:
     with pytest.raises(AssertionError, match=found):
         run(str(tmp_path / "store"), cycles=8, seed=1, fault=fault)

@@ -3,9 +3,10 @@
     python -m tests.sharing.writers --cycles 1000 --seed 1
     python -m tests.sharing.writers --cycles 20 --fault memory
 
-Each process numbers its batches, and says so outside of the store once one was acknowledged. In each cycle one of them
-is killed by SIGKILL at a random moment, and another takes its place. At the end the store must hold every batch that
-was acknowledged, whole; its CIDs must be contiguous, and its log must be its data.
+Each process numbers its batches, and prints the number of each acknowledged batch. In each cycle a
+random process is killed by SIGKILL at a random time, and a new one is started. At the end the store
+must contain every acknowledged batch completely, the CIDs must be contiguous, and the change log
+must agree with the data.
 """
 
 from __future__ import annotations
@@ -30,37 +31,38 @@ from treehub_level.errors import CorruptionError
 from treehub_level.types import Mode
 
 WRITERS: Final = 4
-#: Seconds in which a process has written its first batch.
+#: Seconds to wait for the first batch of a process.
 PATIENCE: Final = 60.0
 
 
-class _Forgetful(SQLiteBackend):
-    """It does not know that it is shared, so each process counts CIDs for itself."""
+class _NotShared(SQLiteBackend):
+    """Faulty: declares itself not shared, so the engine caches the CID in each process."""
 
     supports = Supports(persistent=True, inline_reads=True)
 
 
-def _early(level: blocking.Level, ops: list[dict[str, Any]], acknowledge: Callable[[], None]) -> None:
+def _acknowledge_early(level: blocking.Level, ops: list[dict[str, Any]], acknowledge: Callable[[], None]) -> None:
     acknowledge()
     time.sleep(0.005)
     level.batch(ops)
 
 
-def _properly(level: blocking.Level, ops: list[dict[str, Any]], acknowledge: Callable[[], None]) -> None:
+def _acknowledge_late(level: blocking.Level, ops: list[dict[str, Any]], acknowledge: Callable[[], None]) -> None:
     level.batch(ops)
     acknowledge()
 
 
-#: What can be wrong with the writers, so that `verify` must find it: their backend, and how they acknowledge.
+#: The faults of writers that `verify` must detect: the backend, and the order of write and
+#: acknowledgement. "none" is correct.
 FAULTS: Final[dict[str, tuple[type[Backend], Callable[..., None]]]] = {
-    "none": (SQLiteBackend, _properly),
-    "memory": (_Forgetful, _properly),
-    "early": (SQLiteBackend, _early),
+    "none": (SQLiteBackend, _acknowledge_late),
+    "memory": (_NotShared, _acknowledge_late),
+    "early": (SQLiteBackend, _acknowledge_early),
 }
 
 
 def write_forever(path: str, writer: str, fault: str) -> None:
-    """What a process does: each batch has some keys of its own, and one that says how far the writer is."""
+    """Write batches until killed: up to two new keys, and the number of the batch."""
     backend, write = FAULTS[fault]
     with blocking.Level(path, backend=backend, mode=Mode.SERVER) as level:
         number = 0
@@ -70,16 +72,16 @@ def write_forever(path: str, writer: str, fault: str) -> None:
             write(
                 level,
                 [*ops, {"type": "put", "key": f"last/{writer}", "value": number}],
-                lambda: os.write(1, b"%d\n" % number) and None,  # noqa: B023  # it is called in this round
+                lambda: os.write(1, b"%d\n" % number) and None,  # noqa: B023  # called before the next iteration
             )
 
 
 class Writer:
-    """A process that writes, and what it has said.
+    """A process that writes batches.
 
     Attributes:
-        name: As its keys begin.
-        acknowledged: The number of its last batch that was acknowledged.
+        name: The prefix of its keys.
+        acknowledged: The number of its last acknowledged batch.
     """
 
     def __init__(self, path: str, name: str, fault: str) -> None:
@@ -90,9 +92,9 @@ class Writer:
             command,
             cwd=Path(__file__).parents[2],
             stdout=subprocess.PIPE,
-            stderr=None if fault == "none" else subprocess.DEVNULL,  # what it says then is expected
+            stderr=None if fault == "none" else subprocess.DEVNULL,  # its errors are expected
         )
-        self._begun = threading.Event()
+        self._has_written = threading.Event()
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
 
@@ -102,31 +104,31 @@ class Writer:
             for line in lines:
                 if line.endswith(b"\n"):
                     self.acknowledged = int(line)
-                    self._begun.set()
-        self._begun.set()
+                    self._has_written.set()
+        self._has_written.set()
 
-    def wait_for_the_first(self) -> None:
-        """Return once it writes."""
-        self._begun.wait(PATIENCE)
+    def wait_for_first_batch(self) -> None:
+        """Wait until the first batch is acknowledged."""
+        self._has_written.wait(PATIENCE)
         assert self.acknowledged, f"{self.name} writes nothing"
 
     def kill(self) -> None:
-        """End it as nothing can be caught; what it has said is read to the end."""
+        """Kill the process with SIGKILL, and read its output to the end."""
         self._process.kill()
         self._process.wait()
         self._reader.join()
 
 
 def run(path: str, cycles: int, seed: int, fault: str = "none") -> dict[str, int]:
-    """Let processes write to the store at ``path``, kill one in each cycle, and verify what is left.
+    """Let processes write to the store at ``path``, kill one in each cycle, and verify the store.
 
     Returns:
-        Figures of what was done.
+        Statistics of the run; see `verify`.
 
     Raises:
-        AssertionError: The store does not hold what it must.
+        AssertionError: The store does not contain the acknowledged batches.
     """
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     ended: list[Writer] = []
     with ExitStack() as stack:
 
@@ -140,9 +142,9 @@ def run(path: str, cycles: int, seed: int, fault: str = "none") -> dict[str, int
             running.append(start())
         for _ in range(cycles):
             for writer in running:
-                writer.wait_for_the_first()
-            time.sleep(chance.uniform(0, 0.05))
-            victim = running.pop(chance.randrange(WRITERS))
+                writer.wait_for_first_batch()
+            time.sleep(rng.uniform(0, 0.05))
+            victim = running.pop(rng.randrange(WRITERS))
             victim.kill()
             ended.append(victim)
             running.append(start())
@@ -150,14 +152,14 @@ def run(path: str, cycles: int, seed: int, fault: str = "none") -> dict[str, int
 
 
 def verify(path: str, acknowledged: dict[str, int]) -> dict[str, int]:
-    """Compare a store with what its writers were told.
+    """Compare a store with the acknowledged batches.
 
     Returns:
-        How many batches were acknowledged, how many changes the log has, and how many batches are in the store that
-        nobody was told of any more.
+        The number of acknowledged batches, the number of changes in the log, and the number of
+        batches in the store that were not acknowledged.
 
     Raises:
-        AssertionError: They differ.
+        AssertionError: The store and the acknowledged batches differ.
     """
     try:
         with blocking.Level(path, backend="sqlite", mode=Mode.SERVER) as level:
@@ -168,26 +170,32 @@ def verify(path: str, acknowledged: dict[str, int]) -> dict[str, int]:
     assert [change.cid for change in log.changes] == list(range(1, log.cid + 1)), "CIDs are not contiguous"
     replayed = {change.key: change.value for change in log.changes}
     assert replayed == data, f"log and data differ in {len(replayed.items() ^ data.items())} rows"
-    unknown = 0
+    unacknowledged = 0
     for name, last in acknowledged.items():
         reached = data.get(f"last/{name}", 0)
-        assert reached >= last, f"{name} was told of batch {last}, and the store has {reached} only"
-        assert reached <= last + 1, f"{name} was told of batch {last}, and the store has {reached} already"
-        unknown += reached - last
+        assert reached >= last, f"batch {last} of {name} was acknowledged, but the store ends at {reached}"
+        assert reached <= last + 1, (
+            f"the last acknowledged batch of {name} is {last}, but the store has batch {reached}"
+        )
+        unacknowledged += reached - last
         for number in range(1, reached + 1):
             parts = [f"{name}/{number}/{part}" in data for part in range(number % 3)]
             assert all(parts), f"batch {number} of {name} is lost, or not whole"
-    return {"acknowledged": sum(acknowledged.values()), "changes": log.cid, "written untold": unknown}
+    return {
+        "acknowledged": sum(acknowledged.values()),
+        "changes": log.cid,
+        "written but not acknowledged": unacknowledged,
+    }
 
 
 def main() -> None:
-    """Run as the command line says."""
+    """Run the test from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cycles", type=int, default=40, help="how many processes are killed")
-    parser.add_argument("--seed", type=int, default=1, help="decides who is killed, and when")
-    parser.add_argument("--fault", choices=FAULTS, default="none", help="what is wrong with the writers")
-    parser.add_argument("--write", metavar="PATH", help="be one of the writers")
-    parser.add_argument("--name", help="the name of that writer")
+    parser.add_argument("--cycles", type=int, default=40, help="number of processes to kill")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the random choices")
+    parser.add_argument("--fault", choices=FAULTS, default="none", help="fault of the writers")
+    parser.add_argument("--write", metavar="PATH", help="run as a writer on this store")
+    parser.add_argument("--name", help="name of the writer")
     arguments = parser.parse_args()
     if arguments.write:
         write_forever(arguments.write, arguments.name, arguments.fault)

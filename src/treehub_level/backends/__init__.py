@@ -1,6 +1,7 @@
-"""Stores of bytes: the contract (`base`), those that come with the package, and the registry of all.
+"""Backends: the contract (`base`), the built-in backends, and the registry of backend names.
 
-Nothing here imports a vendor's library: `registry` does so when a backend is asked for by name.
+Importing this package imports no vendor's library; the registry does so when a backend is
+requested.
 """
 
 from __future__ import annotations

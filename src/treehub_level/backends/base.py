@@ -1,16 +1,20 @@
-"""The contract between the engine and a store of bytes.
+"""The contract between the engine and a backend, which is an ordered store of bytes.
 
-A backend orders keys bytewise, writes batches atomically, and reads from snapshots. It knows nothing of
-JSON, modes or change ids. ``treehub_level.testing.conformance`` holds every backend to what is written here.
+A backend keeps keys in bytewise order, writes batches atomically, and reads from snapshots. It
+knows nothing of JSON, modes or change ids. ``treehub_level.testing`` tests a backend against this
+contract.
 
-Threads: after ``open()`` any method may be called from any thread at the same time. The engine promises that
-``close()`` is called once, alone: no call is running, and every cursor and snapshot was closed before.
+Threads: after ``open()`` any method may be called from any thread, several at a time. The engine
+calls ``close()`` once, after all other calls have returned and all cursors and snapshots are
+closed.
 
-States: a backend can be opened again after it was closed. Opening an open one raises ``LockedError``, closing one that
-is not open does nothing, and every method that reads or writes raises ``NotOpenError`` unless it is open.
+States: a closed backend can be opened again. ``open()`` raises ``LockedError`` if the backend is
+open. ``close()`` does nothing if it is closed. A method that reads or writes raises
+``NotOpenError`` unless the backend is open.
 
-Errors: a vendor's exceptions are translated in that vendor's file, cause chained, to ``StorageError``,
-``CorruptionError``, ``LockedError`` or ``InvalidKeyError``; none escapes as itself.
+Errors: the module that imports a vendor's library translates the exceptions of that library, with
+the cause chained, to ``StorageError``, ``CorruptionError``, ``LockedError`` or ``InvalidKeyError``
+(``errors.py`` has the full tree).
 """
 
 from __future__ import annotations
@@ -23,16 +27,19 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import ClassVar, Protocol
 
-#: One step of a batch: a key and the value to store, or ``None`` to delete the key (absent is fine).
+#: One operation of a batch: a key and its new value, or ``None`` to delete the key. Deleting an
+#: absent key is allowed and has no effect.
 Entry = tuple[bytes, bytes | None]
+#: A key and its value.
 Row = tuple[bytes, bytes]
 
 
 class Entries(Protocol):
-    """A batch that can still grow: a list, or what the compiled core builds in one piece for the native engine.
+    """A batch that supports ``append``: a list, or the packed batch of the compiled core.
 
-    That has the attributes ``rows``, its entries in that piece (``src/_core/packed.pyx``), and ``more``, a list of
-    those that were appended.
+    A packed batch has two more attributes, which the native LevelDB backend reads: ``rows``, the
+    entries in one ``bytes`` (the format is in ``src/_core/packed.pyx``), and ``more``, a list of
+    the entries that were appended later.
     """
 
     def append(self, entry: Entry, /) -> None:
@@ -43,25 +50,27 @@ class Entries(Protocol):
     def __getitem__(self, index: int, /) -> Entry: ...
 
 
-#: What is written at once. Later entries of a key win over earlier ones.
+#: Entries to write atomically. If a key occurs more than once, its last entry takes effect.
 Batch = Sequence[Entry] | Entries
-#: Rows one by one, or in one piece (``src/_core/packed.pyx``), as the native engine hands them to the compiled core.
+#: Rows as a sequence, or packed into one ``bytes`` (``src/_core/packed.pyx``).
 Rows = Sequence[Row] | bytes
 
 
 @dataclass(frozen=True)
 class Supports:
-    """What a backend can do; the engine and the conformance suite read it.
+    """The capabilities of a backend, read by the engine and by the conformance suite.
 
     Attributes:
         persistent: The data outlives ``close()`` and the process.
-        inline_reads: ``get``, ``get_many`` and small scans are cheap enough (microseconds) to run on an event loop.
-        shared: Several processes may open the same store, so nothing may be decided from memory: the CID is
-            read inside ``exclusive()``.
-        guarded_get: ``get`` may run while ``close()`` does: it returns what it was asked for, or raises
-            ``NotOpenError``. The engine then spares it the care that it takes of all other calls.
-        max_key_bytes: The longest key that can be written, metadata included; ``None`` if there is no such limit. A
-            batch with a longer one raises ``InvalidKeyError`` and writes nothing; to a reader it is an absent key.
+        inline_reads: ``get``, ``get_many`` and scans of a few rows take microseconds. The asyncio
+            API then calls them on the event loop instead of in a worker thread.
+        shared: Several processes may open the same store. The engine then caches nothing between
+            transactions; it reads the CID anew in each ``exclusive()`` block.
+        guarded_get: ``get`` may run concurrently with ``close()``: it then returns the value or
+            raises ``NotOpenError``. The engine calls such a ``get`` without its call guard.
+        max_key_bytes: The length in bytes of the longest key that can be written, metadata keys
+            included; ``None`` for no limit. A batch with a longer key raises ``InvalidKeyError``
+            and writes nothing. Reads treat a longer key as absent.
     """
 
     persistent: bool
@@ -72,87 +81,98 @@ class Supports:
 
 
 class Cursor(Protocol):
-    """A walk over a key range, at the moment it was made, whatever is written meanwhile."""
+    """An iteration over a key range of one snapshot: later writes do not change its rows."""
 
     def fetch(self, limit: int) -> list[Row]:
-        """Return the next rows, at most ``limit`` of them; an empty list at the end, and ever after."""
+        """Return the next rows, at most ``limit``; an empty list once the range is exhausted."""
 
     def fetch_keys(self, limit: int) -> list[bytes]:
-        """The same, keys only. A cursor is used with one of the two methods throughout."""
+        """Return the keys of the next rows, at most ``limit``.
+
+        A caller uses either `fetch` or this method for the whole life of a cursor, never both.
+        """
         return [key for key, _ in self.fetch(limit)]
 
     def close(self) -> None:
-        """Give back what it holds. Closing twice is harmless; fetching afterwards is the caller's fault."""
+        """Release the resources of the cursor. Closing twice is harmless.
+
+        The engine does not fetch from a closed cursor.
+        """
 
 
-def fetches(cursor: Cursor) -> Callable[[int], Rows]:
-    """`Cursor.fetch`, or what takes its place where the engine can hand out rows in one piece: ``fetch_packed``."""
+def row_fetcher(cursor: Cursor) -> Callable[[int], Rows]:
+    """Return the fastest fetch method of a cursor: ``fetch_packed`` if it exists, or ``fetch``."""
     fetch: Callable[[int], Rows] = getattr(cursor, "fetch_packed", cursor.fetch)
     return fetch
 
 
 class Reader(Protocol):
-    """What can be read from: a backend (now), a snapshot (at one moment), a transaction (inside ``exclusive()``)."""
+    """A source of reads: a backend (latest data), a snapshot, or a transaction."""
 
     def get(self, key: bytes) -> bytes | None:
-        """Return the value of ``key``, or ``None`` if there is none."""
+        """Return the value of ``key``, or ``None`` if the key is absent."""
         return self.get_many([key])[0]
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """Return one value or ``None`` for each key, in the order asked, all of one moment."""
+        """Return a value or ``None`` for each key, in order, all of one snapshot."""
 
     def scan(self, start: bytes | None, stop: bytes | None, *, reverse: bool = False, values: bool = True) -> Cursor:
-        """Walk ``start <= key < stop``.
+        """Return a cursor over the keys with ``start <= key < stop``.
 
         Args:
-            start: The first key, inclusive; ``None`` for the first there is.
-            stop: The end, exclusive; ``None`` for no end. ``start >= stop`` is an empty walk.
-            reverse: From the last key down to the first.
-            values: Whether ``fetch`` will be called; with ``False`` only ``fetch_keys`` will.
+            start: The lower bound, inclusive; ``None`` for no lower bound.
+            stop: The upper bound, exclusive; ``None`` for no upper bound. The range is empty if
+                ``start >= stop``.
+            reverse: Iterate in descending order, from the last key of the range to the first.
+            values: True if the caller will use ``fetch``, false if it will use ``fetch_keys``.
         """
 
 
 class Snapshot(Reader, Protocol):
-    """A Reader that stays at the moment it was made."""
+    """A reader of the store as it was when the snapshot was taken."""
 
     def close(self) -> None:
-        """Let the moment go. Closing twice is harmless."""
+        """Release the snapshot. Closing twice is harmless."""
 
 
 class Transaction(Reader, Protocol):
-    """A Reader and one writer, with every other writer kept out.
+    """A reader and single writer of a store, from which all other writers are locked out.
 
     Attributes:
-        incarnation: Differs from that of an earlier transaction if the store may have become another one meanwhile,
-            restored from a copy for instance: the connection was lost, or its server began anew.
+        connection_epoch: A value that changes if the store may have been replaced since the
+            previous transaction, for example restored from a backup: the database connection was
+            lost, or the database server restarted. Constant for embedded stores.
     """
 
     @property
     def connection_epoch(self) -> Hashable:
-        """See above."""
+        """The identity of the connection; see the class."""
 
     def write(self, batch: Batch, *, durable: bool = False) -> None:
-        """Apply every entry, in order, or none. Called at most once in a transaction, as its last act.
+        """Apply all entries in order, or none. Called at most once, as the last call of the block.
 
         Args:
-            batch: What to write.
-            durable: Return only once the bytes are on disk (fsync, or the engine's like).
+            batch: The entries to apply.
+            durable: True if the batch must be on disk (fsync) before the commit returns.
         """
 
 
 class Backend(ABC):
-    """An ordered store of bytes. Subclass it, name it in the entry-point group ``treehub_level.backends``.
+    """An ordered store of bytes, the base class of all backends.
+
+    To add a backend, subclass this class and name it in the entry-point group
+    ``treehub_level.backends``; ``docs/backends.md`` is the guide.
 
     Args:
-        name: What ``Level(name)`` was given: a path, a label, a URL.
-        **options: Whatever else the constructor of ``Level`` was given and did not know.
+        name: The first argument of ``Level(name)``: a path, a label or a URL.
+        **options: The keyword arguments of ``Level`` that are not its own.
     """
 
-    #: What this backend can do.
+    #: The capabilities of this backend.
     supports: ClassVar[Supports]
-    #: See `Transaction.connection_epoch`: an embedded store stays the same while it is open.
+    #: The same as `Transaction.connection_epoch`, for a backend that is its own transaction.
     connection_epoch: Hashable = None
-    #: What the last opening found amiss, and mended, a sentence each.
+    #: The damage that the last ``open()`` found and repaired, one sentence for each.
     recovery_notes: Sequence[str] = ()
 
     def __init__(self, name: str) -> None:
@@ -161,33 +181,33 @@ class Backend(ABC):
 
     @abstractmethod
     def open(self) -> None:
-        """Open, creating the store where there is none.
+        """Open the store; create it if it does not exist.
 
         Raises:
-            LockedError: Somebody else has it open.
-            StorageError: It cannot be reached, made or read.
-            CorruptionError: What is there cannot be trusted.
+            LockedError: The store is open, in this process or another.
+            StorageError: The store cannot be reached, created or read.
+            CorruptionError: The store is damaged.
         """
 
     @abstractmethod
     def close(self) -> None:
-        """Close. The engine has seen to it that nothing is in use."""
+        """Close the store. The engine calls it when no other call, cursor or snapshot is left."""
 
     @abstractmethod
     def snapshot(self) -> Snapshot:
-        """Hold this moment for reading."""
+        """Take a snapshot of the store."""
 
     def get(self, key: bytes) -> bytes | None:
-        """See `Reader.get`. Asks a snapshot, as the next two do, unless the engine has a shorter way."""
+        """See `Reader.get`. Override the three read methods if the vendor has a faster way."""
         return self.get_many([key])[0]
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """See `Reader.get_many`."""
+        """See `Reader.get_many`. Reads from a snapshot of its own."""
         with closing(self.snapshot()) as snapshot:
             return snapshot.get_many(keys)
 
     def scan(self, start: bytes | None, stop: bytes | None, *, reverse: bool = False, values: bool = True) -> Cursor:
-        """See `Reader.scan`."""
+        """See `Reader.scan`. Reads from a snapshot of its own, closed together with the cursor."""
         snapshot = self.snapshot()
         try:
             return SnapshotCursor(snapshot, snapshot.scan(start, stop, reverse=reverse, values=values))
@@ -197,38 +217,40 @@ class Backend(ABC):
 
     @abstractmethod
     def write(self, batch: Batch, *, durable: bool = False) -> None:
-        """See `Transaction.write`. The engine calls it inside `exclusive` only."""
+        """See `Transaction.write`. The engine calls it inside an ``exclusive()`` block only."""
 
     def exclusive(self) -> AbstractContextManager[Transaction]:
-        """Keep every other writer out while the block decides and writes.
+        """Return a context manager that locks out all other writers and yields a transaction.
 
-        An embedded store needs no more than this lock. A shared one begins a transaction here, locks the row
-        of the CID first, commits what ``write`` was given at the end, and rolls back when the block raises. The engine
-        begins anew when that raises an ``UnavailableError`` which says that the transaction was ``retryable``.
+        An embedded store needs only the lock of this default. A shared store begins a database
+        transaction, locks first the row that holds the CID, commits the batch that ``write``
+        received at the end of the block, and rolls back if the block raises. If the block raises an
+        `UnavailableError` with ``retryable`` set, the engine runs the whole transaction again.
         """
         return ExclusiveAccess(self)
 
-    def listen(self, heard: Callable[[], None]) -> None:  # noqa: B027  # embedded stores hear of themselves
-        """Call ``heard`` soon after each commit of another process, from any thread, until ``close()``.
+    def listen(self, callback: Callable[[], None]) -> None:  # noqa: B027  # the engine notifies of its own commits
+        """Call ``callback`` soon after each commit of another process, until ``close()``.
 
-        The engine calls this at most once in an opening, when somebody first waits for news. It may be called once too
-        often, and must be called at least once after the last commit. Nothing to do unless the store is shared.
+        Only shared stores need to override this method. The engine calls it at most once for each
+        ``open()``, when the first listener is added. The callback may be called from any thread.
+        Extra calls are harmless, but at least one call must follow the last commit.
         """
 
     def writes_at_once(self) -> bool:
-        """Whether a small write, of some tens of KiB and not durable, would take microseconds now.
+        """Return True if a non-durable write of some tens of KiB would take microseconds now.
 
-        The engine asks with every other writer kept out, and writes on the event loop if so. It must not wait for
-        anything to find out.
+        The engine calls this method with all other writers locked out, and on True it writes on the
+        event loop. The method itself must not block.
         """
         return False
 
     @contextmanager
     def open_read_only(self) -> Iterator[Backend]:
-        """Open the store for a block that reads only, so that nothing on disk changes. Called while closed.
+        """Open the store for reading, so that nothing on disk changes. Called while it is closed.
 
         Yields:
-            This backend, or another one of the same contents.
+            This backend, or another backend with the same contents.
         """
         self.open()
         try:
@@ -237,19 +259,19 @@ class Backend(ABC):
             self.close()
 
     def exists(self) -> bool:
-        """Whether ``open()`` would find a store, rather than make one. Called while closed."""
+        """Return True if ``open()`` would not create a new store. Called while it is closed."""
         return True
 
     def size_on_disk(self) -> int | None:
-        """Bytes that the store takes on disk, or ``None`` where that has no meaning."""
+        """Return the size of the store on disk in bytes; ``None`` if it is not on disk."""
         return None
 
-    def compact(self) -> None:  # noqa: B027  # nothing to do is a good default, not a forgotten method
-        """Ask the engine to drop what was overwritten. Nothing to do by default."""
+    def compact(self) -> None:  # noqa: B027  # an engine without compaction needs no override
+        """Reclaim the space of overwritten and deleted rows."""
 
 
 class SnapshotCursor(Cursor):
-    """A cursor that closes its snapshot with itself."""
+    """A cursor that owns its snapshot: closing the cursor closes the snapshot too."""
 
     def __init__(self, snapshot: Snapshot, cursor: Cursor) -> None:
         self._snapshot = snapshot
@@ -267,7 +289,10 @@ class SnapshotCursor(Cursor):
 
 
 class ExclusiveAccess:
-    """An embedded store with every other writer kept out. Leaner than a generator: each write passes here."""
+    """The ``exclusive()`` block of an embedded store: it holds the backend's lock.
+
+    A class instead of a ``@contextmanager`` generator, which would be slower on each write.
+    """
 
     __slots__ = ("_backend",)
 

@@ -1,8 +1,9 @@
-"""A store in memory: sorted, atomic, with snapshots. For tests, for caches, for a client that needs no disk.
+"""A store in memory, for tests, caches and clients without a disk.
 
-A write is a dict update; new keys are sorted in only when a walk next needs them, so a bulk load is one sort.
-Every snapshot and cursor looks at a `Version`, in which each write records what it is about to overwrite. So a
-moment costs as much as was written since it was made, and nothing is ever copied whole.
+A write updates a dict. New keys are sorted only when an iteration next needs the order, so a bulk
+load sorts once. Each snapshot and cursor reads a `Version`; a write saves in every live version the
+values that it is about to overwrite. The cost of a snapshot is thus proportional to the keys
+written since it was taken, and no data is copied when it is taken.
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ from .base import Backend, Batch, Row, Supports
 
 
 class MemoryBackend(Backend):
-    """A store that lives as long as this object: its data survives ``close()`` and ``open()``.
+    """A store in memory. The data lives as long as this object, across ``close()`` and ``open()``.
 
     Args:
-        name: A label, for messages only. Two objects of the same name are two stores; to share one between levels
-            that are open one after the other, hand them the same object: ``backend=lambda name: instance``.
+        name: A label for error messages. Two objects of the same name are two stores. To open one
+            store in several levels, one after the other, pass the same object to each:
+            ``backend=lambda name: instance``.
     """
 
     supports = Supports(persistent=False, inline_reads=True, guarded_get=True)
@@ -35,10 +37,10 @@ class MemoryBackend(Backend):
         self._is_open = False
 
     def open(self) -> None:
-        """Let the data be used.
+        """See `Backend.open`.
 
         Raises:
-            LockedError: It is open already.
+            LockedError: The store is open already.
         """
         with self._data.lock:
             if self._is_open:
@@ -48,7 +50,7 @@ class MemoryBackend(Backend):
             self._is_open = True
 
     def close(self) -> None:
-        """Keep the data, and let nobody use it until the next ``open()``."""
+        """Close the store. The data is kept until the next ``open()``."""
         with self._data.lock:
             self._is_open = False
 
@@ -68,24 +70,24 @@ class MemoryBackend(Backend):
         self, start: bytes | None, stop: bytes | None, *, reverse: bool = False, values: bool = True
     ) -> MemoryCursor:
         """See `Reader.scan`."""
-        return MemoryCursor(self._data, self._version(), start, stop, reverse)
+        return MemoryCursor(self._data, self._new_version(), start, stop, reverse)
 
     def snapshot(self) -> MemorySnapshot:
-        """Hold this moment for reading."""
-        return MemorySnapshot(self._data, self._version())
+        """See `Backend.snapshot`."""
+        return MemorySnapshot(self._data, self._new_version())
 
     def write(self, batch: Batch, *, durable: bool = False) -> None:
-        """See `Transaction.write`. There is no disk to be durable on."""
+        """See `Transaction.write`. ``durable`` has no effect in memory."""
         changes = dict(batch)
         with self._data.lock:
             self._check_open()
             self._data.write(changes)
 
     def writes_at_once(self) -> bool:
-        """See `Backend.writes_at_once`: unless a thread is walking, or sorting keys in."""
+        """Return True unless a thread holds the lock, as it does to sort keys or to read rows."""
         return not self._data.lock.locked()
 
-    def _version(self) -> Version:
+    def _new_version(self) -> Version:
         with self._data.lock:
             self._check_open()
             return self._data.version()
@@ -95,51 +97,54 @@ class MemoryBackend(Backend):
             raise NotOpenError(f"the memory store {self.name!r} is not open")
 
 
-class KeyOrder:
-    """Keys in order. New ones wait in a set until the keys are next walked over."""
+class SortedKeys:
+    """A sorted set of keys. Added keys are sorted in by the next iteration, all at once."""
 
     def __init__(self) -> None:
         self._sorted = SortedList()
-        self._new: set[bytes] = set()
+        self._unsorted: set[bytes] = set()
 
     def add(self, keys: Iterable[bytes]) -> None:
-        """Take in keys that are not there yet."""
-        self._new.update(keys)
+        """Add keys, none of which is in the set."""
+        self._unsorted.update(keys)
 
     def remove(self, key: bytes) -> None:
-        """Drop a key that is there."""
-        if key in self._new:
-            self._new.remove(key)
+        """Remove a key that is in the set."""
+        if key in self._unsorted:
+            self._unsorted.remove(key)
         else:
             self._sorted.remove(key)
 
-    def walk(self, start: bytes | None, stop: bytes | None, reverse: bool) -> Iterator[bytes]:
-        """The keys from ``start`` to before ``stop``."""
-        if self._new:
-            self._sorted.update(self._new)
-            self._new.clear()
+    def iterate(self, start: bytes | None, stop: bytes | None, reverse: bool) -> Iterator[bytes]:
+        """Return an iterator over the keys with ``start <= key < stop``."""
+        if self._unsorted:
+            self._sorted.update(self._unsorted)
+            self._unsorted.clear()
         keys: Iterator[bytes] = self._sorted.irange(start, stop, inclusive=(True, False), reverse=reverse)
         return keys
 
 
 class VersionedData:
-    """What the store holds now, and the moments that still need what it held before. Used with ``lock`` held."""
+    """The current rows, and the versions that older snapshots and cursors read.
+
+    Every method must be called with ``lock`` held.
+    """
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.values: dict[bytes, bytes] = {}
-        self.order = KeyOrder()
-        # Weak, so that recording for a moment ends with the last cursor or snapshot that looks at it.
+        self.order = SortedKeys()
+        # Weak, so that a version goes away together with the last snapshot or cursor that reads it.
         self._versions: weakref.WeakSet[Version] = weakref.WeakSet()
 
     def version(self) -> Version:
-        """Begin to record what is overwritten from now on."""
+        """Return a new version, which keeps the current rows readable."""
         version = Version(self)
         self._versions.add(version)
         return version
 
     def write(self, changes: dict[bytes, bytes | None]) -> None:
-        """Store every value, and drop every key whose value is ``None``."""
+        """Store the value of each key, and delete the keys whose value is ``None``."""
         values = self.values
         puts = {key: value for key, value in changes.items() if value is not None}
         created = [key for key in puts if key not in values]
@@ -154,43 +159,50 @@ class VersionedData:
 
 
 class Version:
-    """The store as it was when this was made: what was overwritten since, laid over what is there now.
+    """The rows as they were when the version was made.
 
-    Used with the lock of the data held.
+    It keeps the old values of changed keys, and reads the rest from the current rows. Every method
+    must be called with the lock of the data held.
     """
 
     def __init__(self, data: VersionedData) -> None:
         self._data = data
-        #: What every key that was written since held then; ``None`` if it was not there.
-        self._past: dict[bytes, bytes | None] = {}
-        #: The keys that were there then and are not now.
-        self._gone = KeyOrder()
+        #: The old value of each key written since; ``None`` if the key was absent.
+        self._old_values: dict[bytes, bytes | None] = {}
+        #: The keys that this version has and the current rows lack.
+        self._deleted = SortedKeys()
 
     def record(self, changes: Iterable[bytes], created: Iterable[bytes], deleted: Iterable[bytes]) -> None:
-        """Keep the values of the keys that are about to change, be created, be deleted."""
-        past = self._past
-        past.update({key: self._data.values.get(key) for key in changes if key not in past})
-        self._gone.add([key for key in deleted if past[key] is not None])
+        """Save the values of the keys in ``changes`` before a write.
+
+        Args:
+            changes: All keys of the write.
+            created: The keys that are absent now and present after the write.
+            deleted: The keys that are present now and absent after the write.
+        """
+        old = self._old_values
+        old.update({key: self._data.values.get(key) for key in changes if key not in old})
+        self._deleted.add([key for key in deleted if old[key] is not None])
         for key in created:
-            if past[key] is not None:
-                self._gone.remove(key)
+            if old[key] is not None:
+                self._deleted.remove(key)
 
     def get(self, key: bytes) -> bytes | None:
-        return self._past[key] if key in self._past else self._data.values.get(key)
+        return self._old_values[key] if key in self._old_values else self._data.values.get(key)
 
-    def walk(self, start: bytes | None, stop: bytes | None, reverse: bool) -> Iterator[bytes]:
-        """The keys that were there, from ``start`` to before ``stop``."""
-        keys = self._data.order.walk(start, stop, reverse)
-        if not self._past:
+    def iterate(self, start: bytes | None, stop: bytes | None, reverse: bool) -> Iterator[bytes]:
+        """Return an iterator over the keys of this version with ``start <= key < stop``."""
+        keys = self._data.order.iterate(start, stop, reverse)
+        if not self._old_values:
             return keys
-        # First merge, then leave out what was created since: the other way round, looking ahead for one old key could
-        # walk over any number of new ones, chunk after chunk.
-        merged = heapq.merge(keys, self._gone.walk(start, stop, reverse), reverse=reverse)
-        return (key for key in merged if self._past.get(key, b"") is not None)
+        # Merge first, then drop the keys created since. In the other order, the merge's look-ahead
+        # for one old key could skip any number of new keys, again in each chunk.
+        merged = heapq.merge(keys, self._deleted.iterate(start, stop, reverse), reverse=reverse)
+        return (key for key in merged if self._old_values.get(key, b"") is not None)
 
     def rows(self, keys: Iterable[bytes]) -> list[Row]:
-        """Those of ``keys`` that were there, with their values."""
-        get = self.get if self._past else self._data.values.get
+        """Return the rows of the given keys; absent keys are left out."""
+        get = self.get if self._old_values else self._data.values.get
         return [(key, value) for key in keys if (value := get(key)) is not None]
 
 
@@ -209,15 +221,15 @@ class MemoryCursor:
     def fetch(self, limit: int) -> list[Row]:
         version = self._version
         with self._data.lock:
-            return version.rows(self._advance(version, limit)) if version else []
+            return version.rows(self._next_keys(version, limit)) if version else []
 
     def fetch_keys(self, limit: int) -> list[bytes]:
         version = self._version
         with self._data.lock:
-            return self._advance(version, limit) if version else []
+            return self._next_keys(version, limit) if version else []
 
-    def _advance(self, version: Version, limit: int) -> list[bytes]:
-        keys = [*islice(version.walk(self._start, self._stop, self._reverse), limit)]
+    def _next_keys(self, version: Version, limit: int) -> list[bytes]:
+        keys = [*islice(version.iterate(self._start, self._stop, self._reverse), limit)]
         if len(keys) < limit:
             self._version = None
         elif keys and self._reverse:
@@ -235,13 +247,13 @@ class MemorySnapshot:
 
     def __init__(self, data: VersionedData, version: Version) -> None:
         self._data = data
-        self._held: Version | None = version
+        self._open_version: Version | None = version
 
     @property
     def _version(self) -> Version:
-        if self._held is None:
+        if self._open_version is None:
             raise NotOpenError("the snapshot is closed")
-        return self._held
+        return self._open_version
 
     def get(self, key: bytes) -> bytes | None:
         with self._data.lock:
@@ -257,4 +269,4 @@ class MemorySnapshot:
         return MemoryCursor(self._data, self._version, start, stop, reverse)
 
     def close(self) -> None:
-        self._held = None
+        self._open_version = None

@@ -1,4 +1,4 @@
-"""The names of stores that are paths."""
+"""The check of store names that are file-system paths."""
 
 from __future__ import annotations
 
@@ -8,28 +8,30 @@ from typing import Final
 
 from ..errors import StorageError
 
-#: How a URL begins. (A drive of Windows has one letter.)
+#: A URL scheme. It has at least two letters, so that a Windows drive such as ``C:`` is no URL.
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
 def checked_path(name: str | os.PathLike[str], engine: str) -> str:
-    """The path that a store was named by.
+    """Return the path that ``name`` stands for.
 
-    A URL could be one, but was meant for another backend, and may hold a password, which would be a directory's name.
+    A URL is rejected, although it is a valid path: it was meant for another backend, and it may
+    contain a password, which would become part of a directory name.
 
     Args:
-        name: What the backend was given.
-        engine: Whose store it is, for messages.
+        name: The name that the backend was given.
+        engine: The kind of store with its article, for error messages: ``"a LevelDB"``.
 
     Raises:
-        TypeError: It is no path.
-        StorageError: It is a URL. Nothing of it is repeated.
+        TypeError: ``name`` is not a path.
+        StorageError: ``name`` is a URL. The message does not repeat it.
     """
     path = os.fspath(name)
     if not isinstance(path, str):
         raise TypeError(f"the path of {engine} store must be a str or an os.PathLike of str, not {name!r:.80}")
     if _URL.match(path):
         raise StorageError(
-            f"{engine} store is named by a path, and this is a URL: say which backend it is for, such as postgres"
+            f"the name of {engine} store must be a path, not a URL: pass the backend that the URL is for, such as "
+            'backend="postgres"'
         )
     return path

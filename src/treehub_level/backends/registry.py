@@ -1,7 +1,8 @@
-"""From what ``Level(backend=...)`` was given to a `Backend`: the names, and who stands behind them.
+"""The registry of backend names, and the factory for the ``backend`` argument of ``Level``.
 
-A name is looked for among those that the program registered, then those that come with this package, then the entry
-points of the group ``treehub_level.backends``. Nothing is imported before it is asked for.
+A name is looked up in three places, in this order: the names registered by the program, the
+built-in names, the entry points of the group ``treehub_level.backends``. A backend's module is
+imported when its name is first looked up.
 """
 
 from __future__ import annotations
@@ -13,15 +14,16 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Final
 
+from .. import extras
 from ..errors import BackendNotFoundError
 from .base import Backend
 
-#: Makes a backend, from its name and the options that it takes as keywords.
+#: Returns a backend for the name of a level and the options of the backend, given as keywords.
 Factory = Callable[..., Backend]
 
 GROUP: Final = "treehub_level.backends"
 
-#: Ours, as (module, class), the best first: which of them can be imported depends on what is installed.
+#: The built-in backends as (module, class). The first whose vendor's library is installed is used.
 _BUILT_IN: Final = {
     "leveldb": [(".leveldb.native", "LevelDBBackend"), (".leveldb.plyvel", "PlyvelBackend")],
     "memory": [(".memory", "MemoryBackend")],
@@ -29,22 +31,28 @@ _BUILT_IN: Final = {
     "postgres": [(".postgres", "PostgresBackend")],
     "sqlite": [(".sqlite", "SQLiteBackend")],
 }
-#: The extras that install a library for those of ours that need one.
-_EXTRAS: Final = {"leveldb": "plyvel", "plyvel": "plyvel", "postgres": "postgres"}
+#: The library of a built-in backend, and the extra that installs it.
+_LIBRARIES: Final = {
+    "leveldb": ("plyvel", "plyvel"),
+    "plyvel": ("plyvel", "plyvel"),
+    "postgres": ("psycopg", "postgres"),
+}
 
 _registered: Final[dict[str, Factory]] = {}
 
 
 def register(name: str, factory: Factory) -> None:
-    """Make ``Level(..., backend=name)`` use ``factory``, in this process. It may take over a name that is in use.
+    """Register a backend for this process: ``Level(..., backend=name)`` then uses ``factory``.
+
+    A registered name takes precedence over a built-in name and over an entry point.
 
     Args:
-        name: The name to register.
-        factory: A `Backend` subclass, or a callable that takes the name of the level, and options as keywords, and
-            returns a `Backend`.
+        name: The name to register. Registering a name again replaces its factory.
+        factory: A `Backend` subclass, or a callable that takes the name of the level and options as
+            keywords, and returns a `Backend`.
 
     Raises:
-        TypeError: ``name`` is not a str, or ``factory`` cannot be called.
+        TypeError: ``name`` is not a str, or ``factory`` is not callable.
     """
     if not isinstance(name, str):
         raise TypeError(f"a backend's name must be a str, not {name!r:.80}")
@@ -54,16 +62,19 @@ def register(name: str, factory: Factory) -> None:
 
 
 def create(backend: str | Factory, name: str, options: Mapping[str, object]) -> Backend:
-    """Make the backend of one level, not yet open.
+    """Return a new backend, not yet open.
 
     Args:
-        backend: A name, a `Backend` subclass, or a callable that takes ``name`` and returns a `Backend`.
-        name: The path, label or URL that the level was given.
-        options: What the level was given beside its own options.
+        backend: A name, a `Backend` subclass, or a callable that takes ``name`` and returns a
+            `Backend`.
+        name: The path, label or URL of the level.
+        options: The options of the backend.
 
     Raises:
-        BackendNotFoundError: Nothing of that name is installed, or it cannot be imported.
-        TypeError: ``backend`` is none of the three, or what it returned is no `Backend`, or an option is unknown to it.
+        BackendNotFoundError: No backend of that name is installed, or its module cannot be
+            imported.
+        TypeError: ``backend`` is none of the three; it returned an object that is not a `Backend`;
+            or it does not take one of the options.
     """
     if isinstance(backend, str):
         label, factory = repr(backend), _find(backend)
@@ -100,11 +111,11 @@ def _import_built_in(name: str) -> Factory:
             missing.append(error)
         else:
             return factory
-    remedy = f'pip install "treehub-level[{_EXTRAS[name]}]"; ' if name in _EXTRAS else ""
-    raise BackendNotFoundError(
-        f"the library that the backend {name!r} needs is not installed ({'; '.join(map(str, missing))}): "
-        f"{remedy}installed: {', '.join(_installed())}"
-    ) from missing[-1]
+    feature = f"the backend {name!r}"
+    library = _LIBRARIES.get(name)
+    problem = f"{feature} cannot be imported" if library is None else extras.missing(feature, *library)
+    reasons = "; ".join(map(str, missing))
+    raise BackendNotFoundError(f"{problem} ({reasons}); installed: {', '.join(_installed())}") from missing[-1]
 
 
 def _load(entry_point: EntryPoint) -> Factory:
@@ -117,17 +128,17 @@ def _load(entry_point: EntryPoint) -> Factory:
         ) from error
     if not callable(factory):
         raise BackendNotFoundError(
-            f"the backend {entry_point.name!r} is installed as {entry_point.value}, which is no Backend subclass nor a "
-            f"callable that returns a Backend, but {factory!r:.80}"
+            f"the backend {entry_point.name!r} is installed as {entry_point.value}, which is neither a "
+            f"Backend subclass nor a callable that returns a Backend, but {factory!r:.80}"
         )
     found: Factory = factory
     return found
 
 
 def _installed() -> list[str]:
-    """Every name that could be asked for here and now."""
-    ours = {name for name in _BUILT_IN if _importable(name)}
-    return sorted(ours | _registered.keys() | {entry_point.name for entry_point in entry_points(group=GROUP)})
+    """Return every name that can be looked up in this process, in alphabetical order."""
+    built_in = {name for name in _BUILT_IN if _importable(name)}
+    return sorted(built_in | _registered.keys() | {entry_point.name for entry_point in entry_points(group=GROUP)})
 
 
 def _importable(name: str) -> bool:
@@ -139,10 +150,10 @@ def _importable(name: str) -> bool:
 
 
 def _check_options(label: str, factory: Factory, options: Mapping[str, object]) -> None:
-    """Name the option that is unknown, rather than let the call fail with the factory's own words."""
+    """Raise TypeError if the factory does not take an option; the message lists those it takes."""
     try:
         _, *parameters = inspect.signature(factory).parameters.values()
-    except ValueError:  # written in C, and silent about what it takes; or it takes nothing, not even the name
+    except ValueError:  # a C function without a signature, or a function without parameters
         return
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .. import _core
-from ..backends.base import Cursor, Reader, fetches
+from ..backends.base import Cursor, Reader, row_fetcher
 from ..engine.codec import Codec
 from ..engine.namespace import Namespace
 from ..engine.ranges import Range, parse_range
@@ -113,7 +113,7 @@ class ReadVerbs:
         span = parse_range(self._codec, "query", options)
         keep = _pair_filter(filter)
         with self._reader() as reader, _cursor(reader, span) as cursor:
-            return _core.collect(fetches(cursor), self._codec.decoder.items, keep, span.limit, CHUNK)
+            return _core.collect(row_fetcher(cursor), self._codec.decoder.items, keep, span.limit, CHUNK)
 
     def keys(self, *, filter: Callable[[str], object] | None = None, **options: Unpack[RangeOptions]) -> list[str]:
         """Return the keys of a range, in order.
@@ -137,7 +137,7 @@ class ReadVerbs:
         span = parse_range(self._codec, "values", options)
         _check_filter(filter)
         with self._reader() as reader, _cursor(reader, span) as cursor:
-            return _core.collect(fetches(cursor), self._codec.decoder.values, filter, span.limit, CHUNK)
+            return _core.collect(row_fetcher(cursor), self._codec.decoder.values, filter, span.limit, CHUNK)
 
     def count(self, *, filter: Callable[[str, JSON], object] | None = None, **options: Unpack[RangeOptions]) -> int:
         """Return the number of pairs that `query` would return, in bounded memory.

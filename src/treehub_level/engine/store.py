@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Final, Protocol, TypeVar
 
 from .. import _core
-from ..backends.base import Backend, Cursor, Entry, Reader, Rows, Snapshot, Transaction, fetches
+from ..backends.base import Backend, Cursor, Entry, Reader, Rows, Snapshot, Transaction, row_fetcher
 from ..errors import (
     CorruptionError,
     LevelError,
@@ -484,7 +484,7 @@ class StoreCursor:
     def fetch_rows(self, limit: int) -> Rows:
         """Fetch rows, packed into one block of bytes if the backend can do so."""
         with self._store.guard, self._lock:
-            return fetches(self._open_cursor())(limit)
+            return row_fetcher(self._open_cursor())(limit)
 
     def fetch_keys(self, limit: int) -> list[bytes]:
         """Fetch keys as `Cursor.fetch_keys` does."""

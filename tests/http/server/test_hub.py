@@ -197,7 +197,7 @@ def test_a_url_that_no_backend_was_named_for_is_refused_and_neither_made_nor_rep
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(StorageError, match="this is a URL: say which backend") as caught:
+    with pytest.raises(StorageError, match="not a URL: pass the backend") as caught:
         Hub("postgresql://alice:s3cret@example.org/db", create=["notes"], backend=backend)
     assert "s3cret" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []

@@ -1,15 +1,18 @@
-"""A directory of LevelDB's, whichever library opens it: what LevelDB leaves to its user is done here.
+"""The base class of the LevelDB backends, with workarounds for faults of LevelDB.
 
-Each was observed with LevelDB 1.22 and 1.23:
+Observed with LevelDB 1.22 and 1.23:
 
-- A directory without its ``CURRENT`` file is taken for a new store, and the tables in it are deleted.
-- Repairing and destroying take any directory for a store, and files of others for LevelDB's.
-- A store whose log is damaged opens with a hole in it; see `_history`. With "paranoid" checks it does not, but neither
-  does one whose log has rubbish at its end only, as a power cut may leave it.
-- A compaction copies damaged blocks under new checksums, unless checks are "paranoid".
-- A durable write leaves the log before the current one as it is, so a power cut may take what came first, and leave
-  what came last.
-- A table that somebody deletes while the store is open is missed by scans, but ``get`` takes its keys for absent.
+- LevelDB takes a directory without a ``CURRENT`` file for a new store, and deletes the tables in
+it.
+- Its repair and destroy functions accept any directory, and may delete files of other programs.
+- A store with a damaged log opens with writes missing from the middle of its history; see
+  `log_scan`. With "paranoid" checks such a store does not open, but neither does a store whose log
+  merely has garbage at its end, as a power cut can leave it.
+- A compaction copies damaged blocks and gives them new checksums, unless checks are "paranoid".
+- A durable write syncs the current log, but not the log before it. A power cut can thus lose an
+  earlier write and keep a later, durable one.
+- If a table file is deleted while the store is open, scans fail, but ``get`` reports its keys as
+  absent.
 """
 
 from __future__ import annotations
@@ -29,8 +32,8 @@ from typing import Any, Final, NoReturn
 from ...errors import CorruptionError, LevelError, NotOpenError, StorageError
 from ..base import Backend, Supports
 from ..paths import checked_path
-from .history import History, log_files, read_history
-from .lock import DirectoryLock, cannot, locked, other_processes_kept_out
+from .lock import DirectoryLock, directory_error, hold_lock_file, locked_error
+from .log_scan import LogScan, log_files, scan_logs
 
 logger = logging.getLogger("treehub_level")
 
@@ -38,17 +41,18 @@ _MIB: Final = 1024 * 1024
 _MAX_SIZE: Final = 2**40
 _MAX_COUNT: Final = 2**31 - 1
 
-#: A file that is there while a store is being repaired.
+#: A marker file that exists while a store is being repaired.
 _REPAIRING: Final = "REPAIRING"
-#: Files that hold data: logs, and tables under their new and their old suffix.
+#: The files that hold data: logs, and tables with the current or the older suffix.
 _DATA_FILE: Final = re.compile(r"[0-9]+\.(log|ldb|sst)")
-#: Files that nobody but LevelDB makes. (A lone log might be anybody's, unless LevelDB's lock lies beside it.)
-_ITS_OWN_FILE: Final = re.compile(r"CURRENT|MANIFEST-[0-9]+|[0-9]+\.ldb")
-#: What makes up a store.
-_COPIED: Final = re.compile(rf"CURRENT|MANIFEST-[0-9]+|{_DATA_FILE.pattern}|{_REPAIRING}")
-#: How LevelDB says that a table is gone.
+#: The files that only LevelDB makes. A log alone proves nothing: other programs use ``.log`` too.
+_LEVELDB_FILE: Final = re.compile(r"CURRENT|MANIFEST-[0-9]+|[0-9]+\.ldb")
+#: The files to copy for a complete copy of a store.
+_STORE_FILE: Final = re.compile(rf"CURRENT|MANIFEST-[0-9]+|{_DATA_FILE.pattern}|{_REPAIRING}")
+#: LevelDB's status message for a missing table.
 _TABLE_GONE: Final = re.compile(r"NotFound: .*[0-9]+\.(ldb|sst): ", re.DOTALL)
-#: How LevelDB says that the lock is taken: within this process; by another (either of two error numbers); on Windows.
+#: LevelDB's status messages for a lock that is held: by this process, by another process (one of
+#: two error numbers), and on Windows.
 _LOCK_TAKEN: Final = re.compile(
     f"^IO error: lock .*: (already held by process|{os.strerror(errno.EAGAIN)}|{os.strerror(errno.EACCES)})$"
     "|being used by another process"
@@ -56,24 +60,28 @@ _LOCK_TAKEN: Final = re.compile(
 
 
 class DirectoryBackend(Backend):
-    """A LevelDB directory. LevelDB itself clips sizes that it cannot use.
+    """A store in a LevelDB directory.
 
-    Files of other programs are left alone: a directory that holds some, and no store, is refused.
+    ``open()`` refuses a directory that contains files of other programs and no store. LevelDB clips
+    sizes outside its own limits.
 
     Args:
-        name: The path of the directory; it is made, with its parents, where there is none.
-        write_buffer_size: Bytes gathered in memory before they become a table. 64 MiB instead of LevelDB's 4 MiB make
-            bulk loading about three times faster; the price is up to half a second for reading the log when opening.
-        bloom_filter_bits: Bits per key of the filter that spares most reads for absent keys; 0 for no filter.
-        block_cache_size: Bytes of uncompressed blocks kept in memory. 32 MiB, four times LevelDB's own default, hold
-            some 250,000 rows of JSON; a read from there takes a quarter of the time of one that has to uncompress.
-        block_size: Bytes of a block, the unit of reading and compressing.
-        max_open_files: Tables kept open.
-        max_file_size: Bytes of a table, after which the next is begun.
+        name: The path of the directory. ``open()`` creates it, with its parents.
+        write_buffer_size: Bytes collected in memory before LevelDB writes a table. The default of
+            64 MiB, instead of LevelDB's 4 MiB, makes bulk loads about three times faster. The price
+            is up to half a second more to open, since the log is as long as the buffer.
+        bloom_filter_bits: Bits per key of the Bloom filter, which avoids most disk reads for absent
+            keys; 0 for no filter.
+        block_cache_size: Bytes of the cache for uncompressed blocks. The default of 32 MiB, four
+            times LevelDB's, holds about 250,000 rows of JSON. A read from the cache takes a quarter
+            of the time of a read that decompresses a block.
+        block_size: Bytes of a block, the unit of reads and of compression.
+        max_open_files: The maximum number of table files kept open.
+        max_file_size: The maximum size of a table file in bytes.
         compression: ``"snappy"`` or ``None``.
 
     Raises:
-        TypeError: The path or an option is of a wrong type.
+        TypeError: The path or an option has the wrong type.
         ValueError: An option is out of range.
         StorageError: The path is a URL.
     """
@@ -107,55 +115,66 @@ class DirectoryBackend(Backend):
             "max_file_size": _checked("max_file_size", max_file_size, 1, _MAX_SIZE),
             "compression": compression,
         }
-        # Absolute, since LevelDB keeps using the path while the working directory may change; but "" is no path at all.
+        # Absolute, since LevelDB uses the path later, when the working directory may have changed.
+        # An empty path stays empty: `open` rejects it.
         self._path = os.path.abspath(path) if path else path
-        #: Where a repair puts the files that it replaces, and an opening what it found damaged.
+        #: The directory to which a repair moves replaced files, and `open` copies damaged ones.
         self.lost = os.path.join(self._path, "lost")
         self._closed = ClosedDatabase(self._path)
-        # Before the claim, so that a backend that is forgotten open closes its database before it gives up the claim.
+        # Set before `_lock`: attributes are freed in this order, so a backend that is
+        # garbage-collected while open closes its database before it releases the lock.
         self._db: Any = self._closed
         self._lock: DirectoryLock | None = None
-        #: Whether the last write need not be on disk. Each engine keeps it up to date in ``write``, the hottest path.
+        #: True if the last write was not durable. Each subclass sets it in ``write``.
         self._unsynced = True
 
     @abstractmethod
     def _connect(self, *, paranoid: bool) -> Any:
-        """Open the database at ``_path``, creating it where there is none. It must have a method ``close``.
+        """Open the database at ``_path``, and create it if it does not exist.
 
         Args:
-            paranoid: Whether LevelDB refuses what it would otherwise leave out.
+            paranoid: LevelDB's option ``paranoid_checks``: fail on damaged data instead of skipping
+                it.
+
+        Returns:
+            The database, an object with a method ``close``.
         """
 
     @abstractmethod
     def _repair(self) -> None:
-        """Have LevelDB repair the directory, which nobody uses."""
+        """Run LevelDB's repair on the directory. The caller holds both locks."""
 
     @abstractmethod
     def _destroy(self) -> None:
-        """Have LevelDB delete its files, which nobody in this process uses."""
+        """Run LevelDB's destroy function on the directory. The caller holds the `DirectoryLock`."""
 
     def open(self) -> None:
-        """See `Backend.open`. The directory is made, with its parents."""
+        """See `Backend.open`. Creates the directory with its parents."""
         self._open()
 
     def _open(self, *, repaired: bool = False) -> None:
         try:
             os.makedirs(self._path, exist_ok=True)
         except (OSError, ValueError) as error:
-            raise cannot("open", self._path, error) from error
-        claim = DirectoryLock("open", self._path)
+            raise directory_error("open", self._path, error) from error
+        lock = DirectoryLock("open", self._path)
         self.recovery_notes = ()
         try:
             _check_files(self._path, repaired=repaired)
             self._db = self._connect_verified()
         except BaseException:
-            claim.release()
+            lock.release()
             raise
-        self._lock = claim
+        self._lock = lock
 
     def _connect_verified(self) -> Any:
-        """Open what is whole. Open what lacks its end, once that is cut off. Refuse what lacks anything else."""
-        gap = self._read_history(checked=False).gap if os.path.exists(os.path.join(self._path, "CURRENT")) else None
+        """Open the database after a check of its logs.
+
+        A store with damage only at the end of a log or of the MANIFEST is opened without that end,
+        as after a crash. A store with any other damage is refused.
+        """
+        has_current = os.path.exists(os.path.join(self._path, "CURRENT"))
+        gap = self._scan_logs(verify_checksums=False).gap if has_current else None
         if gap is None:
             try:
                 return self._connect(paranoid=True)
@@ -163,102 +182,108 @@ class DirectoryBackend(Backend):
                 damage = error
         else:
             damage = CorruptionError(f"the LevelDB store at {self._path!r} is damaged: {gap}. {_remedy(self._path)}")
-        history = self._read_history(checked=True)
-        if history.gap is not None or not history.damaged:
+        scan = self._scan_logs(verify_checksums=True)
+        if scan.gap is not None or not scan.damaged_files:
             raise damage
-        self._set_aside(history)
-        # Now LevelDB reads what it can, makes a table of that, and begins a new log and a new MANIFEST.
+        self._cut_damage(scan)
+        # Without paranoid checks LevelDB moves the readable part of the logs to a table, and begins
+        # a new log and a new MANIFEST. The store then opens with paranoid checks.
         self._connect(paranoid=False).close()
         db = self._connect(paranoid=True)
-        self.recovery_notes = [*self._described(history)]
+        self.recovery_notes = [*self._describe_damage(scan)]
         logger.warning("the LevelDB store at %r was damaged: %s", self._path, "; ".join(self.recovery_notes))
         return db
 
-    def _described(self, history: History) -> Iterator[str]:
-        """What was cut off, in words."""
-        where = f"what could not be read is in {self.lost}"
-        if history.manifest is not None:
-            yield f"the end of its MANIFEST could not be read, and was not needed; {where}"
-        if len(history.damaged) > (history.manifest is not None):
-            yield (
-                "the end of its log could not be read: what was written last is lost, and all that was written before "
-                f"is there; {where}"
-            )
+    def _describe_damage(self, scan: LogScan) -> Iterator[str]:
+        """Yield a sentence for each kind of damage that was cut off."""
+        copies = f"opening copies the damaged files to {self.lost}"
+        if scan.manifest_cut is not None:
+            yield f"the end of the MANIFEST could not be read, and was not needed; {copies}"
+        if len(scan.damaged_files) > (scan.manifest_cut is not None):
+            yield f"the end of the log could not be read: the last writes are lost, all earlier ones are kept; {copies}"
 
-    def _read_history(self, *, checked: bool) -> History:
-        with other_processes_kept_out("open", self._path):
+    def _scan_logs(self, *, verify_checksums: bool) -> LogScan:
+        with hold_lock_file("open", self._path):
             try:
-                return read_history(self._path, checked=checked)
+                return scan_logs(self._path, verify_checksums=verify_checksums)
             except OSError as error:
-                raise cannot("open", self._path, error) from error
+                raise directory_error("open", self._path, error) from error
 
-    def _set_aside(self, history: History) -> None:
-        """Copy what is damaged to where LevelDB's repair puts what it replaces; cut the MANIFEST if it is damaged."""
+    def _cut_damage(self, scan: LogScan) -> None:
+        """Copy the damaged files to `lost`, and cut off the damaged end of the MANIFEST."""
         try:
             os.makedirs(self.lost, exist_ok=True)
-            for name in history.damaged:
+            for name in scan.damaged_files:
                 shutil.copy2(os.path.join(self._path, name), self.lost)
-            if history.manifest is not None:
-                name, size = history.manifest
-                whole = os.path.join(self._path, name)
-                shutil.copy2(whole, whole + ".cut")  # a link may name the same file: it is not changed but replaced
-                os.truncate(whole + ".cut", size)
-                os.replace(whole + ".cut", whole)
+            if scan.manifest_cut is not None:
+                name, size = scan.manifest_cut
+                manifest = os.path.join(self._path, name)
+                # Replace the file instead of changing it: it may be a hard link (see
+                # `open_read_only`).
+                shutil.copy2(manifest, manifest + ".cut")
+                os.truncate(manifest + ".cut", size)
+                os.replace(manifest + ".cut", manifest)
         except OSError as error:
-            raise cannot("open", self._path, error) from error
+            raise directory_error("open", self._path, error) from error
 
     def close(self) -> None:
-        """Close, and let the directory be opened again."""
+        """See `Backend.close`."""
         db, self._db = self._db, self._closed
-        claim, self._lock = self._lock, None
+        lock, self._lock = self._lock, None
         try:
             db.close()
         finally:
-            if claim is not None:
-                claim.release()
+            if lock is not None:
+                lock.release()
 
     def _sync_older_logs(self) -> None:
-        """Sync the logs before that of the durable write which comes now, so that no power cut takes those alone."""
+        """Sync all logs but the current one, before a durable write.
+
+        Otherwise a power cut could lose writes in an older log and keep the durable write.
+        """
         if sys.platform == "win32":
-            return  # there, LevelDB opens its files for itself alone
-        self._write_nothing()  # if a new log is due, LevelDB begins it now
+            return  # LevelDB opens its files without sharing, so no other handle can be opened
+        self._write_empty_batch()  # if the write buffer is full, LevelDB switches to a new log now
         try:
             for name in log_files(self._path)[:-1]:
                 with suppress(FileNotFoundError), open(os.path.join(self._path, name), "rb") as file:
-                    os.fsync(file.fileno())  # one that is not found is in a table by now, which LevelDB has synced
+                    os.fsync(file.fileno())  # FileNotFoundError: its rows are in a table by now, and synced
         except OSError as error:
             raise StorageError(f"cannot sync a log of the LevelDB store at {self._path!r}: {error}") from error
 
     @contextmanager
     def open_read_only(self) -> Iterator[DirectoryBackend]:
-        """See `Backend.open_read_only`: opening a directory changes its files, so this opens a copy of it.
+        """See `Backend.open_read_only`. Opening changes a directory, so this opens a copy.
 
-        LevelDB never changes a file that another of its files names. So the copy is made of links, where that can be,
-        and takes no time and no room.
+        LevelDB never changes an existing table, log or MANIFEST in place. The copy therefore
+        consists of hard links where the file system has them, which take neither time nor space.
         """
         folder, name = os.path.split(self._path)
-        with _locked("look at", self._path), other_processes_kept_out("look at", self._path):
+        with _lock_store("read", self._path), hold_lock_file("read", self._path):
             if not os.access(folder, os.W_OK):
                 folder = tempfile.gettempdir()
             with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=folder) as copy:
                 try:
                     for file in os.listdir(self._path):
-                        if _COPIED.fullmatch(file):
+                        if _STORE_FILE.fullmatch(file):
                             _link(os.path.join(self._path, file), os.path.join(copy, file))
                 except OSError as error:
-                    raise cannot("look at", self._path, error) from error
-                other = type(self)(copy, **self._options)
+                    raise directory_error("read", self._path, error) from error
+                backend = type(self)(copy, **self._options)
                 try:
-                    other.open()
-                    other.recovery_notes = [sentence.replace(copy, self._path) for sentence in other.recovery_notes]
-                    yield other
+                    backend.open()
+                    backend.recovery_notes = [note.replace(copy, self._path) for note in backend.recovery_notes]
+                    yield backend
                 except (StorageError, CorruptionError) as error:
                     raise type(error)(str(error).replace(copy, self._path)) from error
                 finally:
-                    other.close()
+                    backend.close()
 
     def exists(self) -> bool:
-        """See `Backend.exists`. Whatever is in the way counts: ``open()`` says what is wrong with it."""
+        """Return True unless the directory is absent or empty.
+
+        Also True if the directory cannot be read: `open` raises the error then.
+        """
         try:
             return bool(os.listdir(self._path))
         except FileNotFoundError:
@@ -267,35 +292,35 @@ class DirectoryBackend(Backend):
             return True
 
     def size_on_disk(self) -> int:
-        """Sum up the files in the directory."""
+        """Return the total size of the files in the directory, in bytes."""
         size = 0
         try:
             with os.scandir(self._path) as files:
                 for file in files:
-                    with suppress(FileNotFoundError):  # LevelDB deletes files at any moment
+                    with suppress(FileNotFoundError):  # LevelDB may delete a file meanwhile
                         size += file.stat().st_size
         except OSError as error:
-            raise StorageError(f"cannot read the LevelDB store's directory {self._path!r}: {error}") from error
+            raise StorageError(f"cannot read the directory of the LevelDB store at {self._path!r}: {error}") from error
         return size
 
     def compact(self) -> None:
-        """Compact the whole range of keys. It takes as long as rewriting all of the store."""
+        """Compact all keys. Takes about as long as writing the whole store again."""
         self.compact_range(None, None)
 
     def compact_range(self, start: bytes | None, stop: bytes | None) -> None:
-        """Drop what was overwritten or deleted in a range of keys, and pack the rest.
+        """Reclaim the space of overwritten and deleted rows in a range of keys.
 
         Args:
-            start: Where the range begins; ``None`` for the first key.
-            stop: Where it ends; ``None`` for the last.
+            start: The lower bound; ``None`` for no lower bound.
+            stop: The upper bound; ``None`` for no upper bound.
         """
         with self.exclusive():
-            self._write_nothing()  # LevelDB begins a new log now, and no log but the last is empty: see `_history`
+            self._write_empty_batch()  # so that the log that the compaction ends has a record: see `_follow_logs`
         self._compact_range(start, stop)
 
     @abstractmethod
-    def _write_nothing(self) -> None:
-        """Write an empty batch, past ``write``: LevelDB does then what it does before any write."""
+    def _write_empty_batch(self) -> None:
+        """Write an empty batch. Before it, LevelDB begins a new log if the write buffer is full."""
 
     @abstractmethod
     def _compact_range(self, start: bytes | None, stop: bytes | None) -> None:
@@ -303,74 +328,79 @@ class DirectoryBackend(Backend):
 
     @abstractmethod
     def approximate_size(self, start: bytes, stop: bytes) -> int:
-        """About how many bytes a range of keys takes in tables on disk. What is still in memory does not count.
+        """Return the approximate size of a range of keys in tables on disk, in bytes.
+
+        Rows that are still in the write buffer are not counted.
 
         Args:
-            start: Where the range begins.
-            stop: Where it ends, exclusive.
+            start: The lower bound.
+            stop: The upper bound, exclusive.
         """
 
     @abstractmethod
     def stats(self) -> str:
-        """What LevelDB tells of itself, as text: for each level its tables, their size, the work of its compactions."""
+        """Return LevelDB's statistics of each level as text: tables, sizes, compactions."""
 
     @classmethod
     def repair(
-        cls, path: str | os.PathLike[str], mend: Callable[[DirectoryBackend], object] = lambda backend: None
+        cls, path: str | os.PathLike[str], after_repair: Callable[[DirectoryBackend], object] = lambda backend: None
     ) -> None:
-        """Make a damaged store one that LevelDB opens, with what can still be read. Copy the directory first.
+        """Rebuild a damaged store from its readable data. Copy the directory first.
 
-        LevelDB does not say what it could not save, and takes its log as it is: keys may be missing, older values may
-        be back, and damaged ones may be kept. What was replaced lies in ``lost``. What that means for a server's log,
-        or a client's dirty changes, LevelDB cannot know: `treehub_level.blocking.repair` mends that too.
+        LevelDB's repair does not report the data that it could not save, and does not check the
+        log. Afterwards keys may be missing, old values may have reappeared, and damaged values may
+        remain. The replaced files are in `lost`. Use `treehub_level.blocking.repair` for a level:
+        it calls this method, and then makes the change log of a server, or the dirty changes of a
+        client, consistent again.
 
         Args:
-            path: The directory. It must not be open.
-            mend: Called with the store, open, once LevelDB has repaired it. Until it returns, nobody else can open the
-                store: if this is interrupted, it must be done again.
+            path: The directory. The store must be closed.
+            after_repair: Called with the store, open, after LevelDB's repair. Until it returns, the
+                store counts as half repaired: after an interruption only another repair can open
+                it.
 
         Raises:
-            LockedError: It is open, in this process or another.
-            StorageError: There is no LevelDB store in it, or it cannot be read or written.
+            LockedError: The store is open, in this process or another.
+            StorageError: The directory contains no LevelDB store, or cannot be read or written.
         """
         backend = cls(path)
         repairing = os.path.join(backend._path, _REPAIRING)
-        with _locked("repair", backend._path), other_processes_kept_out("repair", backend._path):
+        with _lock_store("repair", backend._path), hold_lock_file("repair", backend._path):
             try:
                 open(repairing, "w").close()
             except OSError as error:
-                raise cannot("repair", backend._path, error) from error
+                raise directory_error("repair", backend._path, error) from error
             backend._repair()
         backend._open(repaired=True)
         try:
-            mend(backend)
+            after_repair(backend)
         finally:
             backend.close()
         os.unlink(repairing)
 
     @classmethod
     def destroy(cls, path: str | os.PathLike[str]) -> None:
-        """Delete a store: LevelDB's files, and the directory if nothing else is in it.
+        """Delete a store: LevelDB's files, and the directory if it is empty then.
 
         Args:
-            path: The directory. It must not be open.
+            path: The directory. The store must be closed.
 
         Raises:
-            LockedError: It is open, in this process or another.
-            StorageError: There is no LevelDB store in it, or it cannot be deleted.
+            LockedError: The store is open, in this process or another.
+            StorageError: The directory contains no LevelDB store, or cannot be deleted.
         """
         backend = cls(path)
-        with _locked("destroy", backend._path):
+        with _lock_store("destroy", backend._path):
             with suppress(FileNotFoundError):
                 os.unlink(os.path.join(backend._path, _REPAIRING))
             backend._destroy()
 
 
 class ClosedDatabase:
-    """Stands where the database does while there is none, so that no call has to ask.
+    """The null object for the database of a closed backend: every method raises NotOpenError.
 
     Args:
-        path: The directory of the store.
+        path: The directory of the store, for error messages.
     """
 
     def __init__(self, path: str) -> None:
@@ -380,23 +410,23 @@ class ClosedDatabase:
         raise NotOpenError(f"the LevelDB store at {self._path!r} is not open")
 
     def close(self) -> None:
-        """Nothing is to be closed."""
+        """Do nothing."""
 
 
 @contextmanager
-def _locked(verb: str, path: str) -> Iterator[None]:
-    """Claim a directory with a store in it, be it a damaged one."""
-    claim = DirectoryLock(verb, path)
+def _lock_store(verb: str, path: str) -> Iterator[None]:
+    """Hold the `DirectoryLock` of a directory, which must contain a store, damaged or not."""
+    lock = DirectoryLock(verb, path)
     try:
         if not holds_store(path):
             raise StorageError(f"cannot {verb} a LevelDB store at {path!r}: there is none in that directory")
         yield
     finally:
-        claim.release()
+        lock.release()
 
 
 def _check_files(path: str, *, repaired: bool) -> None:
-    """Refuse a directory in which LevelDB would make a new store, or be out of place, or that is half repaired."""
+    """Raise an error for a directory in which LevelDB must not open or create a store."""
     names = os.listdir(path)
     if _REPAIRING in names and not repaired:
         raise CorruptionError(
@@ -406,30 +436,30 @@ def _check_files(path: str, *, repaired: bool) -> None:
         if _holds_other_files(path):
             raise StorageError(
                 f"cannot open a LevelDB store at {path!r}: that directory holds other files, and no store: "
-                "name a new or an empty one"
+                "choose a new or an empty directory"
             )
     elif "CURRENT" not in names and any(map(_DATA_FILE.fullmatch, names)):
         raise CorruptionError(
-            f"the LevelDB store at {path!r} has lost its CURRENT file, and LevelDB would delete the rest. "
+            f"the LevelDB store at {path!r} has lost its CURRENT file, and LevelDB would delete the other files. "
             f"{_remedy(path)}"
         )
 
 
 def holds_store(path: str) -> bool:
-    """Whether a directory holds the files of a store, be it a damaged one."""
+    """Return True if a directory contains the files of a store, damaged or not."""
     names = os.listdir(path)
-    return any(map(_ITS_OWN_FILE.fullmatch, names)) or ("LOCK" in names and any(map(_DATA_FILE.fullmatch, names)))
+    return any(map(_LEVELDB_FILE.fullmatch, names)) or ("LOCK" in names and any(map(_DATA_FILE.fullmatch, names)))
 
 
 def _link(source: str, target: str) -> None:
     try:
         os.link(source, target)
-    except OSError:  # another file system, or one that has no links
+    except OSError:  # another file system, or one without hard links
         shutil.copy2(source, target)
 
 
 def _holds_other_files(path: str) -> bool:
-    """Whether a directory that holds no store holds files, beside those that opening one makes first."""
+    """Return True if a directory has files that are neither hidden nor LevelDB's LOCK or LOG."""
     with os.scandir(path) as entries:
         names = [entry.name for entry in entries if entry.is_file() and not entry.name.startswith(".")]
     return bool(names) and not {"LOCK", "LOG", "LOG.old"}.issuperset(names)
@@ -437,24 +467,25 @@ def _holds_other_files(path: str) -> bool:
 
 def _remedy(path: str) -> str:
     return (
-        "Restore it from a backup, sync a new one, or copy it and save what can still be read: "
+        "Restore the store from a backup, sync a new one, or copy the directory and save the readable data: "
         f"run `treehub-level repair {path}`"
     )
 
 
 def status_error(path: str, status: str) -> LevelError:
-    """The exception for what LevelDB calls a status: "IO error: …", "Corruption: …".
+    """Return the exception for a LevelDB status.
 
     Args:
         path: The directory of the store.
-        status: LevelDB's words.
+        status: The message of the status: "IO error: …", "Corruption: …".
     """
-    # LevelDB maps tables into memory, and calls a read beyond the end of one an invalid argument: it was cut short.
-    cut_short = status.endswith(os.strerror(errno.EINVAL))
-    if status.startswith("Corruption: ") or cut_short or _TABLE_GONE.match(status):
+    # LevelDB maps tables into memory. For a read beyond the end of a table, which means that the
+    # file was truncated, its status is "Invalid argument".
+    truncated = status.endswith(os.strerror(errno.EINVAL))
+    if status.startswith("Corruption: ") or truncated or _TABLE_GONE.match(status):
         return CorruptionError(f"the LevelDB store at {path!r} is damaged: {status}. {_remedy(path)}")
     if _LOCK_TAKEN.search(status):
-        return locked(path)
+        return locked_error(path)
     return StorageError(f"LevelDB could not read or write {path!r}: {status}")
 
 

@@ -1,9 +1,11 @@
-"""Whose a directory is: one user's in this process, and one process's.
+"""Locks on a LevelDB directory: one user within this process, and one process.
 
-LevelDB guards a directory badly against its own process (observed with LevelDB 1.22 and 1.23). A second open under
-another spelling of the path succeeds, and so does one by another copy of the library; one under the same spelling
-fails, but drops the lock, so that another process gets in. A `DirectoryLock`
-comes first. Its repair asks for no lock at all.
+LevelDB's own lock does not protect a directory against a second user in the same process (observed
+with LevelDB 1.22 and 1.23). A second open succeeds if the path is spelled differently, or if
+another copy of the library makes it. With the same spelling the second open fails, but it also
+drops the file lock, so that another process can open the directory. Therefore every user takes a
+`DirectoryLock` first. LevelDB's repair takes no file lock at all; `hold_lock_file` takes it
+instead.
 """
 
 from __future__ import annotations
@@ -24,15 +26,17 @@ if sys.platform != "win32":
 
 
 class DirectoryLock:
-    """The right of one user in this process to a directory, until it is released or forgotten.
+    """An exclusive lock on a directory within this process.
+
+    The lock ends with ``release()`` or when the object is garbage-collected.
 
     Args:
-        verb: What is to be done with the directory, for messages.
-        path: The directory. It is known by its device and inode, however it is spelt.
+        verb: The operation on the directory, for error messages: ``"open"``.
+        path: The directory. It is identified by device and inode, so the spelling does not matter.
 
     Raises:
-        LockedError: Somebody in this process has it.
-        StorageError: It is not there, or is no directory.
+        LockedError: The directory is locked in this process.
+        StorageError: The directory does not exist, or the path is not a directory.
     """
 
     _held: Final[WeakValueDictionary[tuple[int, int], DirectoryLock]] = WeakValueDictionary()
@@ -42,46 +46,50 @@ class DirectoryLock:
         try:
             with os.scandir(path):
                 status = os.stat(path)
-        except (OSError, ValueError) as error:  # ValueError: no path at all, such as one with a NUL in it
-            raise cannot(verb, path, error) from error
+        except (OSError, ValueError) as error:  # ValueError: the path contains a NUL
+            raise directory_error(verb, path, error) from error
         self._directory = status.st_dev, status.st_ino
         with self._lock:
             if self._directory in self._held:
-                raise locked(path)
+                raise locked_error(path)
             self._held[self._directory] = self
 
     def release(self) -> None:
-        """Let others claim the directory. Releasing twice is harmless."""
+        """Release the lock. Releasing twice is harmless."""
         with self._lock:
             if self._held.get(self._directory) is self:
                 del self._held[self._directory]
 
 
 @contextmanager
-def other_processes_kept_out(verb: str, path: str) -> Iterator[None]:
-    """Hold LevelDB's lock on a directory that this process has claimed.
+def hold_lock_file(verb: str, path: str) -> Iterator[None]:
+    """Hold LevelDB's file lock on a directory, for which this process has the `DirectoryLock`.
+
+    Args:
+        verb: The operation on the directory, for error messages.
+        path: The directory.
 
     Raises:
-        LockedError: Another process has it.
-        StorageError: The lock cannot be made.
+        LockedError: Another process holds the lock.
+        StorageError: The lock file cannot be created.
     """
     try:
-        file = open(os.path.join(path, "LOCK"), "a")  # noqa: SIM115  # it is closed below
+        file = open(os.path.join(path, "LOCK"), "a")  # noqa: SIM115  # the with statement below closes it
     except OSError as error:
         if sys.platform == "win32" and isinstance(error, PermissionError):
-            raise locked(path) from error  # there, LevelDB keeps others from opening the file
-        raise cannot(verb, path, error) from error
+            raise locked_error(path) from error  # on Windows, LevelDB opens the file without sharing
+        raise directory_error(verb, path, error) from error
     with file:
         if sys.platform != "win32":
             try:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
-                raise locked(path) from error
+                raise locked_error(path) from error
         yield
 
 
-def cannot(verb: str, path: str, error: Exception) -> StorageError:
-    """What to raise for an error of the operating system's. Each of its calls words a file in the way differently."""
+def directory_error(verb: str, path: str, error: Exception) -> StorageError:
+    """Return the exception for a failed system call on a directory."""
     reason: object = error
     if isinstance(error, FileExistsError | NotADirectoryError) and os.path.isfile(path):
         reason = "that is a file, and a store is a directory"
@@ -90,9 +98,9 @@ def cannot(verb: str, path: str, error: Exception) -> StorageError:
     return StorageError(f"cannot {verb} a LevelDB store at {path!r}: {reason}")
 
 
-def locked(path: str) -> LockedError:
-    """What to raise for a directory that somebody else has."""
+def locked_error(path: str) -> LockedError:
+    """Return the exception for a directory that is open already."""
     return LockedError(
         f"the LevelDB store at {path!r} is open already, in this process or another, and only one can have it open: "
-        "close it there, or let that one own it, serve it over HTTP, and sync a store of your own with it"
+        "close it there; or serve it over HTTP from the process that has it open, and sync a store of your own with it"
     )

@@ -1,10 +1,11 @@
-"""LevelDB through plyvel, or its fork plyvel-next: the one file that names either.
+"""The LevelDB backend on top of plyvel, or of its fork plyvel-next. No other module imports either.
 
-What plyvel leaves to its user is done here, and what LevelDB does in `_directory`. Each was observed with plyvel 1.5.1
-and plyvel-next 2.1.2:
+This module works around faults of plyvel, `directory` around those of LevelDB. Observed with plyvel
+1.5.1 and plyvel-next 2.1.2:
 
-- A forward iterator that meets an unreadable table at its very end stops as if it had read everything.
-- A reverse iterator returns nothing if the first key of its range is the only one in it.
+- A forward iterator that reaches an unreadable table at the end of its range stops without an
+error.
+- A reverse iterator returns no row if the first key of its range is the only key in it.
 - ``compact_range()`` without bounds compacts nothing.
 """
 
@@ -25,7 +26,7 @@ from .directory import DirectoryBackend, status_error
 
 
 def _import_vendor() -> Any:
-    """The fork first: plyvel 1.5.1 carries a snappy that was built without optimisation."""
+    """Import plyvel-next or else plyvel, which bundles an unoptimised build of snappy (1.5.1)."""
     try:
         return import_module("plyvel_next")
     except ImportError:
@@ -34,12 +35,15 @@ def _import_vendor() -> Any:
 
 _vendor: Final = _import_vendor()
 
-#: Where a compaction ends: above every key that anybody has.
+#: The upper bound of a compaction without one: greater than any key of a level.
 _LAST_KEY: Final = b"\xff" * 64
 
 
 class PlyvelBackend(DirectoryBackend):
-    """A LevelDB directory, opened by plyvel. The options are those of `DirectoryBackend`."""
+    """A LevelDB directory, opened by plyvel.
+
+    The options are those of `DirectoryBackend`.
+    """
 
     @cached_property
     def _translator(self) -> ErrorTranslator:
@@ -64,13 +68,13 @@ class PlyvelBackend(DirectoryBackend):
         return options
 
     def close(self) -> None:
-        """Close, and let the directory be opened again."""
+        """See `Backend.close`."""
         with self._translator:
             super().close()
 
     def get(self, key: bytes) -> bytes | None:
         """See `Reader.get`."""
-        # Not "with self._door", which would add a tenth to the hottest path.
+        # A try statement instead of "with self._translator", which would make a get a tenth slower.
         try:
             value: bytes | None = self._db.get(key, verify_checksums=True)
         except Exception as error:
@@ -79,7 +83,7 @@ class PlyvelBackend(DirectoryBackend):
         return value
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """See `Reader.get_many`. One snapshot serves all keys."""
+        """See `Reader.get_many`."""
         snapshot = self.snapshot()
         try:
             return snapshot.get_many(keys)
@@ -93,12 +97,12 @@ class PlyvelBackend(DirectoryBackend):
         return PlyvelCursor(self._translator, self._db, start, stop, reverse, values)
 
     def snapshot(self) -> PlyvelSnapshot:
-        """Hold this moment for reading."""
+        """See `Backend.snapshot`."""
         with self._translator:
             return PlyvelSnapshot(self._translator, self._db.snapshot())
 
     def write(self, batch: Batch, *, durable: bool = False) -> None:
-        """See `Transaction.write`. ``durable`` is LevelDB's ``sync``: an fsync of its log, once those before it are."""
+        """See `Transaction.write`. A durable write syncs all logs, the older ones first."""
         if durable and self._unsynced:
             self._sync_older_logs()
         with self._translator:
@@ -112,7 +116,7 @@ class PlyvelBackend(DirectoryBackend):
             changes.write()
         self._unsynced = not durable
 
-    def _write_nothing(self) -> None:
+    def _write_empty_batch(self) -> None:
         with self._translator:
             self._db.write_batch().write()
 
@@ -137,9 +141,15 @@ class PlyvelCursor:
     """See `base.Cursor`."""
 
     def __init__(
-        self, door: ErrorTranslator, source: Any, start: bytes | None, stop: bytes | None, reverse: bool, values: bool
+        self,
+        translator: ErrorTranslator,
+        source: Any,
+        start: bytes | None,
+        stop: bytes | None,
+        reverse: bool,
+        values: bool,
     ) -> None:
-        self._translator = door
+        self._translator = translator
         self._source = source
         self._start = start
         self._stop = stop
@@ -147,10 +157,10 @@ class PlyvelCursor:
         self._last: bytes | None = None
         self._ended = False
         if reverse and start:
-            start = _below(start)
-        with door:
+            start = _predecessor_bound(start)
+        with translator:
             self._rows = source.iterator(
-                start=start or None,  # b"" confuses a reverse iterator just as well
+                start=start or None,  # with b"" a reverse iterator has the fault above too
                 stop=stop,
                 reverse=reverse,
                 include_value=values,
@@ -181,7 +191,10 @@ class PlyvelCursor:
         return taken
 
     def _check_end(self) -> None:
-        """Raise what ended the walk, unless it was the end: plyvel's iterator hides that, its raw iterator does not."""
+        """Raise the error that ended the iteration, if any.
+
+        plyvel's iterator hides such an error; its raw iterator raises it.
+        """
         raw = self._source.raw_iterator(verify_checksums=True)
         try:
             raw.seek(self._last or self._start or b"")
@@ -198,8 +211,8 @@ class PlyvelCursor:
 class PlyvelSnapshot:
     """See `base.Snapshot`."""
 
-    def __init__(self, door: ErrorTranslator, snapshot: Any) -> None:
-        self._translator = door
+    def __init__(self, translator: ErrorTranslator, snapshot: Any) -> None:
+        self._translator = translator
         self._snapshot = snapshot
 
     def get(self, key: bytes) -> bytes | None:
@@ -222,7 +235,11 @@ class PlyvelSnapshot:
 
 
 class ErrorTranslator:
-    """Where plyvel's errors become ours: ``with door:`` around what calls it."""
+    """A context manager that translates the exceptions of plyvel in its block.
+
+    Args:
+        path: The directory of the store, for error messages.
+    """
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -237,22 +254,25 @@ class ErrorTranslator:
             self.translate(error)
 
     def translate(self, error: BaseException) -> None:
-        """Raise our error for one of plyvel's; leave any other alone."""
+        """Raise the translation of an exception of plyvel; return if it is another exception."""
         if type(error) is RuntimeError:
             raise NotOpenError(f"the LevelDB store at {self._path!r}, or what was read from, is closed") from error
         if not isinstance(error, _vendor.Error):
             return
-        raise status_error(self._path, _text(error)) from error
+        raise status_error(self._path, _status_of(error)) from error
 
 
-def _text(error: Exception) -> str:
-    """What LevelDB said, which plyvel hands on as bytes."""
-    said = error.args[0] if error.args else ""
-    return os.fsdecode(said) if isinstance(said, bytes) else str(said)
+def _status_of(error: Exception) -> str:
+    """Return LevelDB's status message, which plyvel passes on as bytes."""
+    status = error.args[0] if error.args else ""
+    return os.fsdecode(status) if isinstance(status, bytes) else str(status)
 
 
-def _below(key: bytes) -> bytes:
-    """A key below ``key``, which is not empty, with nothing in between but keys that go on with the byte 0xFF."""
+def _predecessor_bound(key: bytes) -> bytes:
+    """Return a key below a non-empty ``key``.
+
+    Only keys that begin with the returned key lie in between.
+    """
     if key[-1] == 0:
         return key[:-1]
     return key[:-1] + bytes([key[-1] - 1]) + b"\xff"

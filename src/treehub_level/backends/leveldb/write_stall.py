@@ -1,11 +1,12 @@
-"""How much can be written to LevelDB before it could make a writer wait.
+"""The write budget of a database: the bytes that LevelDB accepts before it could stall a writer.
 
-LevelDB makes a writer wait in two cases (``DBImpl::MakeRoomForWrite``): level 0 holds eight tables or more, or the
-write buffer is full while the one before it is still being turned into a table. So if at some moment no table is being
-made and level 0 holds at most six, the next write buffer's worth of bytes goes in without a wait: in that time one
-buffer at most becomes full, with none before it, and adds one table.
+LevelDB stalls a writer in two cases (``DBImpl::MakeRoomForWrite``): level 0 has eight tables or
+more, or the write buffer is full while the previous one is still being written to a table. So if no
+table is being written and level 0 has at most six, one more write buffer of data fits without a
+stall: in that time at most one buffer fills up, none is pending before it, and it adds one table.
 
-A table is being made from a full buffer for as long as that buffer's log file exists beside the current one.
+LevelDB keeps the log file of a full buffer until its table is complete. Two log files in the
+directory therefore mean that a table is being written.
 """
 
 from __future__ import annotations
@@ -14,71 +15,80 @@ import os
 from contextlib import suppress
 from typing import Final, Protocol
 
-from .history import log_files
+from .log_scan import log_files
 
 _MAX_LEVEL_0_TABLES: Final = 6
 #: LevelDB clips the size of its write buffer to this range.
 _MIN_BUFFER: Final = 64 * 1024
 _MAX_BUFFER: Final = 1024 * 1024 * 1024
-#: More than any small write takes, so that the last one that is let in still fits.
+#: Bytes held back from the budget, more than a small write takes: `may_write` is called before the
+#: write.
 _RESERVE: Final = 1024 * 1024
 
 
-class _Database(Protocol):
+class WriteStatistics(Protocol):
+    """The part of ``_store_c.DB`` that `WriteStallGuard` reads."""
+
     @property
-    def buffered(self) -> int: ...
-    def property_value(self, name: str) -> str | None: ...
+    def buffered(self) -> int:
+        """An upper bound of the bytes written to write buffers since opening."""
+
+    def property_value(self, name: str) -> str | None:
+        """Return a property of LevelDB."""
 
 
 class WriteStallGuard:
-    """What is left of the bytes that can be written without a wait. Used with every other writer kept out.
+    """The write budget of one database. Every method must be called with other writers locked out.
 
     Args:
-        directory: That of the database.
-        write_buffer_size: As the database was given it, in bytes.
+        directory: The directory of the database.
+        write_buffer_size: The option that the database was opened with, in bytes.
     """
 
     def __init__(self, directory: str, write_buffer_size: int) -> None:
         self._directory = directory
-        self._length = min(max(write_buffer_size, _MIN_BUFFER), _MAX_BUFFER) - _RESERVE
-        self._end = 0
-        self._full_buffer = ""
+        self._budget = min(max(write_buffer_size, _MIN_BUFFER), _MAX_BUFFER) - _RESERVE
+        #: The value of ``database.buffered`` at which the budget is used up.
+        self._limit = 0
+        #: The log file of the buffer that is being written to a table; empty if there is none.
+        self._pending_log = ""
         self._compactions = 0
-        #: Whether somebody asked for room and there was none: `look` for it, where waiting is allowed.
-        self.wanted = False
+        #: True if `may_write` returned False since the last `refresh`.
+        self.refresh_wanted = False
 
-    def begin(self, database: _Database) -> None:
-        """The database was opened."""
+    def attach(self, database: WriteStatistics) -> None:
+        """Start with a newly opened database."""
         self._database = database
-        self._end = 0
-        self._full_buffer = ""
-        self.look()
+        self._limit = 0
+        self._pending_log = ""
+        self.refresh()
 
-    def is_left(self) -> bool:
-        """Whether a small write would not wait."""
-        if self._database.buffered < self._end:
+    def may_write(self) -> bool:
+        """Return True if a small write would not stall."""
+        if self._database.buffered < self._limit:
             return True
-        self.wanted = True
+        self.refresh_wanted = True
         return False
 
-    def look(self) -> None:
-        """See whether LevelDB is at rest; if so, there is room from here on. It reads the directory."""
-        self.wanted = False
-        if self._compactions or (self._full_buffer and os.path.exists(self._full_buffer)):
+    def refresh(self) -> None:
+        """Grant a new budget if LevelDB is idle. Reads the directory: not for the event loop."""
+        self.refresh_wanted = False
+        if self._compactions or (self._pending_log and os.path.exists(self._pending_log)):
             return
-        with suppress(OSError):  # no room, then: writers go where they can wait
+        with suppress(OSError):  # no budget then: writers go through a worker thread
             logs = log_files(self._directory)
-            self._full_buffer = os.path.join(self._directory, logs[0]) if len(logs) > 1 else ""
-            # Asked after the logs: while no table is being made, level 0 cannot grow.
+            self._pending_log = os.path.join(self._directory, logs[0]) if len(logs) > 1 else ""
+            # Query this after listing the logs: while no table is being written, level 0 cannot
+            # grow.
             tables = int(self._database.property_value("leveldb.num-files-at-level0") or 0)
             if len(logs) == 1 and tables <= _MAX_LEVEL_0_TABLES:
-                self._end = self._database.buffered + self._length
+                self._limit = self._database.buffered + self._budget
 
-    def close(self) -> None:
-        """A compaction of a range begins: it empties the write buffer, and writers wait for it."""
+    def begin_compaction(self) -> None:
+        """Revoke the budget: the compaction flushes the write buffer, and writers wait for that."""
         self._compactions += 1
-        self._end = 0
+        self._limit = 0
 
-    def reopen(self) -> None:
-        """That compaction has ended."""
+    def end_compaction(self) -> None:
+        """Allow `refresh` to grant a budget again."""
         self._compactions -= 1

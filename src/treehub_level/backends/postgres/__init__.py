@@ -1,9 +1,11 @@
-"""Stores in a table of PostgreSQL, or of what speaks its protocol and its SQL: CockroachDB, YugabyteDB.
+"""The PostgreSQL backend: stores in a table of PostgreSQL, CockroachDB or YugabyteDB.
 
-One table holds any number of stores, so this is the road to a database that shards and replicates. What it costs is
-a journey over the network for each read, and three for each write.
+One table holds any number of stores. Any number of processes can open the same store, and the
+database can shard and replicate the table. The price is one network round trip for each read, and
+three for each write.
 
-Only SQL that all three take is used, and nothing that outlives a transaction, so that a pooler may stand between.
+The backend uses only SQL that all three databases accept, and keeps no session state beyond a
+transaction, so a connection pooler such as PgBouncer can stand in between.
 """
 
 from .backend import PostgresBackend, stored_names

@@ -1,4 +1,4 @@
-"""The backend."""
+"""`PostgresBackend`, and the listing of the stores in a table."""
 
 from __future__ import annotations
 
@@ -7,44 +7,46 @@ from typing import Any
 
 from ...errors import LockedError, NotOpenError, StorageError
 from ..base import Backend, Batch, Supports
-from .connections import connect, execute
-from .expectation import Expectation
+from .open_tables import OpenTable, acquire_table, release_table
+from .pool import connect, execute
 from .reading import PostgresCursor, PostgresSnapshot, ReadTransaction, get, get_many
-from .schema import is_there
 from .settings import checked_settings, checked_store, split_url
-from .sharing import SharedTable, acquire, release
-from .statements import Statements, all_locks
+from .statements import Statements, select_all_locks
+from .table import table_exists
 from .transaction import MAX_KEY_BYTES, PostgresTransaction
 
 
 class PostgresBackend(Backend):
-    """A store in a table of PostgreSQL, of CockroachDB or YugabyteDB. Any number of processes may open it.
+    """A store in a table of PostgreSQL, CockroachDB or YugabyteDB, shared between processes.
 
-    The table is made where there is none. Stores that a process has open in one table share their connections if all
-    that they were opened with is the same.
+    ``open()`` creates the table if it does not exist. The stores that one process has open in one
+    table share their connections if they were opened with the same options.
 
-    A commit is acknowledged when the database does so: as its ``synchronous_commit`` says, and ``durable`` writes at
-    least when they are on its disk.
+    The durability of a commit is the database's ``synchronous_commit`` setting; a ``durable`` write
+    is at least on the disk of the database server.
 
     Args:
-        name: The database, as ``postgresql://user:password@host:port/database``. libpq's environment variables, and
-            its file of passwords, stand for what is missing. ``?store=NAME`` behind it names the store. Attributes and
-            messages show it so, without the password.
-        store: The name of the store, a lower-case one as databases have over HTTP, unless the URL has it; otherwise
-            it is ``"default"``.
-        table: The name of the table, with or without a schema before it.
-        connections: How many of them to have at once, at most, and one more to hear of commits. Half of them serve
-            scans and snapshots, each of which holds one until it is closed or at its end; a quarter serve writers.
-        lock_timeout: Seconds to wait for another writer, or for a connection. A writer that keeps others out, and sends
-            nothing for half of that, or for 5 seconds if that is longer, is put out: its process hangs, most likely.
-        statement_timeout: Seconds for which one statement of a writer or a scan may run.
-        notify: Hear of commits by LISTEN, and tell of them by NOTIFY, where that works. With ``False``, or where it
-            does not, the table is asked twice a second while somebody waits for news.
+        name: The database as ``postgresql://user:password@host:port/database``. Missing parts are
+            taken from libpq's environment variables and password file. A parameter ``?store=NAME``
+            names the store. The attribute ``name`` and all messages omit the password.
+        store: The name of the store, unless the URL has it: lower-case letters, digits, ``-`` and
+            ``_``. The default is ``"default"``.
+        table: The name of the table, optionally with its schema.
+        connections: The maximum number of connections, not counting the one that listens for
+            commits. At most half of them serve scans and snapshots, each of which holds a
+            connection until it is closed or exhausted. At most a quarter serve writers.
+        lock_timeout: Seconds to wait for another writer, or for a connection from the pool. The
+            database ends the transaction of a writer that sends nothing for half of this time, or
+            for 5 seconds if that is longer: the writer's process most likely hangs.
+        statement_timeout: The maximum run time, in seconds, of one statement of a writer or a scan.
+        notify: Use NOTIFY and LISTEN to signal commits to other processes, where the server
+            supports them. Otherwise, and with ``False``, the backend polls the table twice a second
+            while a listener is registered.
 
     Raises:
-        TypeError: Something is of a wrong type.
+        TypeError: An argument has the wrong type.
         ValueError: A number is out of range.
-        StorageError: The URL, or the name of the store or the table, cannot be used.
+        StorageError: The URL, the name of the store or the name of the table is invalid.
     """
 
     supports = Supports(persistent=True, inline_reads=False, shared=True, max_key_bytes=MAX_KEY_BYTES)
@@ -60,11 +62,14 @@ class PostgresBackend(Backend):
         statement_timeout: float = 60.0,
         notify: bool = True,
     ) -> None:
-        url, named = split_url(name)
+        url, store_in_url = split_url(name)
         if store is None:
-            store = "default" if named is None else named
-        elif named is not None:
-            raise StorageError(f"the URL names the store {named!r:.80} already: leave that out, or {store!r:.80}")
+            store = "default" if store_in_url is None else store_in_url
+        elif store_in_url is not None:
+            raise StorageError(
+                f"the store is named twice, in the URL as {store_in_url!r:.80} and by store={store!r:.80}: "
+                "leave one of them out"
+            )
         self.settings = checked_settings(
             url,
             table,
@@ -75,99 +80,100 @@ class PostgresBackend(Backend):
         )
         self._store = checked_store(store)
         super().__init__(f"{self.settings.label}?store={self._store}")
-        self._opened: SharedTable | None = None
-        self._heard: Callable[[], None] | None = None
+        self._open_table: OpenTable | None = None
+        self._callback: Callable[[], None] | None = None
 
     def open(self) -> None:
         """See `Backend.open`."""
-        if self._opened is not None:
+        if self._open_table is not None:
             raise LockedError(f"the store {self.name!r} is open already: close the level that has it open first")
         try:
-            shared = acquire(self.settings)
+            table = acquire_table(self.settings)
         except StorageError as error:
             raise type(error)(f"cannot open the store {self.name!r}: {error}") from error
         self._statements = Statements(
             self.settings,
             self._store,
-            tells_age=shared.abilities.tells_age,
-            tells_commits=shared.abilities.tells_commits,
+            reports_start_time=table.features.reports_start_time,
+            can_notify=table.features.can_notify,
         )
-        self._expected = Expectation()
-        self._opened = shared
+        self._open_table = table
 
     def close(self) -> None:
-        """Close. The connections stay open while another store uses them."""
-        shared, self._opened = self._opened, None
-        heard, self._heard = self._heard, None
-        if shared is not None:
-            if heard is not None:
-                shared.listener.remove(self._store, heard)
-            release(shared)
+        """See `Backend.close`. The connections stay open while another store uses them."""
+        table, self._open_table = self._open_table, None
+        callback, self._callback = self._callback, None
+        if table is not None:
+            if callback is not None:
+                table.listener.remove(self._store, callback)
+            release_table(table)
 
     def get(self, key: bytes) -> bytes | None:
         """See `Reader.get`."""
-        return get(self._shared.connections.run, self._statements, key)
+        return get(self._table.pool.run, self._statements, key)
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """See `Reader.get_many`."""
-        return get_many(self._shared.connections.run, self._statements, keys)
+        return get_many(self._table.pool.run, self._statements, keys)
 
     def scan(
         self, start: bytes | None, stop: bytes | None, *, reverse: bool = False, values: bool = True
     ) -> PostgresCursor:
         """See `Reader.scan`."""
-        transaction = ReadTransaction(self._shared.connections, self._statements)
+        transaction = ReadTransaction(self._table.pool, self._statements)
         return PostgresCursor(transaction.run, self._statements, start, stop, reverse, transaction)
 
     def snapshot(self) -> PostgresSnapshot:
-        """Hold this moment for reading."""
-        return PostgresSnapshot(ReadTransaction(self._shared.connections, self._statements), self._statements)
+        """See `Backend.snapshot`."""
+        return PostgresSnapshot(ReadTransaction(self._table.pool, self._statements), self._statements)
 
     def exclusive(self) -> PostgresTransaction:
         """See `Backend.exclusive`."""
-        return PostgresTransaction(self._shared.connections, self._statements, self._expected)
+        return PostgresTransaction(self._table.pool, self._statements)
 
     def write(self, batch: Batch, *, durable: bool = False) -> None:
-        """See `PostgresTransaction.write`, of which this is a whole one."""
+        """Write the batch in a transaction of its own."""
         with self.exclusive() as transaction:
             transaction.write(batch, durable=durable)
 
-    def listen(self, heard: Callable[[], None]) -> None:
+    def listen(self, callback: Callable[[], None]) -> None:
         """See `Backend.listen`."""
-        self._shared.listener.add(self._store, heard)
-        self._heard = heard
+        self._table.listener.add(self._store, callback)
+        self._callback = callback
 
     def exists(self) -> bool:
         """See `Backend.exists`."""
-        statements = Statements(self.settings, self._store, tells_age=False, tells_commits=False)
+        statements = Statements(self.settings, self._store, reports_start_time=False, can_notify=False)
         with connect(self.settings) as connection:
-            return is_there(connection, self.settings) and bool(execute(connection, statements.any))
+            return table_exists(connection, self.settings) and bool(execute(connection, statements.select_any))
 
     def size_on_disk(self) -> int:
-        """The bytes of all keys and values; not what the database adds for its index, or saves by compression."""
-        ((size,),) = self._shared.connections.run(self._statements.size)
+        """Return the bytes of all keys and values, uncompressed and without the index."""
+        ((size,),) = self._table.pool.run(self._statements.size)
         return int(size or 0)
 
     @property
-    def _shared(self) -> SharedTable:
-        if self._opened is None:
+    def _table(self) -> OpenTable:
+        if self._open_table is None:
             raise NotOpenError(f"the store {self.name!r} is not open")
-        return self._opened
+        return self._open_table
 
 
 def stored_names(name: str, **options: Any) -> list[str]:
-    """The names of the stores in a table, in order; none if there is no table.
+    """Return the names of the stores in a table, in alphabetical order.
+
+    The list is empty if the table does not exist.
 
     Args:
-        name: See `PostgresBackend`.
-        **options: Its options, except ``store``.
+        name: The database URL; see `PostgresBackend`.
+        **options: The options of `PostgresBackend`, except ``store``.
 
     Raises:
         UnavailableError: The server cannot be reached at the moment.
-        StorageError: It will not have us, or the table is another program's.
+        StorageError: The server refuses the connection, or the table belongs to another program.
     """
     settings = PostgresBackend(name, **options).settings
     with connect(settings) as connection:
-        if not is_there(connection, settings):
+        if not table_exists(connection, settings):
             return []
-        return sorted(key.decode() for (key,) in execute(connection, all_locks(settings)))
+        return sorted(key.decode() for (key,) in execute(connection, select_all_locks(settings)))

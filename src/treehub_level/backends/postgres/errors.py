@@ -1,4 +1,7 @@
-"""From psycopg's exceptions to ours. What they say names hosts, users and tables, and never a password."""
+"""The translation of psycopg's exceptions.
+
+Their messages may name hosts, users and tables, but never a password.
+"""
 
 from __future__ import annotations
 
@@ -11,78 +14,85 @@ import psycopg
 
 from ...errors import CommitUnknownError, LevelError, StorageError, UnavailableError
 
-#: SQLSTATE: the transaction was undone since it got in another one's way. Trying again helps.
-_UNDONE: Final = frozenset({"40001", "40P01"})
-#: SQLSTATE: a distributed database does not know whether it committed.
-_UNKNOWN: Final = "40003"
-#: SQLSTATE, classes and single ones: the connection is gone or is being ended, or cannot be had now.
-_LOST: Final = ("08", "57P", "25P03", "25P04", "53300")
-#: SQLSTATE: waited too long for a lock; worked too long.
-_TOO_SLOW: Final = frozenset({"55P03", "57014"})
-#: SQLSTATE, with what to do about it.
+#: SQLSTATE serialization_failure and deadlock_detected: the transaction was rolled back and can be
+#: retried.
+_ROLLED_BACK: Final = frozenset({"40001", "40P01"})
+#: SQLSTATE statement_completion_unknown: a distributed database cannot tell if the commit
+#: succeeded.
+_COMMIT_UNKNOWN: Final = "40003"
+#: SQLSTATE classes and codes of a connection that was lost, is being closed, or cannot be made now.
+_CONNECTION_LOST: Final = ("08", "57P", "25P03", "25P04", "53300")
+#: SQLSTATE lock_not_available and query_canceled: lock_timeout or statement_timeout expired.
+_TIMED_OUT: Final = frozenset({"55P03", "57014"})
+#: The remedy for some SQLSTATE codes.
 _HINTS: Final = {
     "25P03": ". Write smaller batches, or open the store with a longer lock_timeout",
     "25006": ". Writes need the primary: add target_session_attrs=read-write to the URL, and name all hosts in it",
-    "42501": ". Have that right granted to the user in the URL",
-    "42P01": ". It was there when the store was opened: close the store and open it again",
+    "42501": ". Grant that privilege to the user in the URL",
+    "42P01": ". The table existed when the store was opened: close the store and open it again",
 }
 
-#: What a server, a pooler, or libpq itself, says to somebody whom it will refuse again. (These are words alone.)
+#: Messages of the server, a pooler or libpq about a connection that a retry cannot fix. There is no
+#: code.
 _REFUSED: Final = re.compile(
     "authentication|password|does not exist|no such|pg_hba|permission denied|not permitted|unsupported|certificate|SSL|"
     "invalid [a-z_ ]*(value|number)|bad value"
 )
 
 
-def words(error: psycopg.Error) -> str:
-    """What went wrong, in one line, without libpq's questions."""
+def message_of(error: psycopg.Error) -> str:
+    """Return the message of an error as one line, without the questions that libpq appends."""
     lines = (error.diag.message_primary or str(error) or type(error).__name__).splitlines()
     return " ".join(" ".join(line for line in lines if not line.endswith("?")).split())
 
 
-def is_lost(error: psycopg.Error, connection: psycopg.Connection[Any]) -> bool:
-    """Whether the connection went away, rather than that a statement failed on it."""
-    return connection.broken or connection.closed or (error.sqlstate or "").startswith(_LOST)
+def is_connection_lost(error: psycopg.Error, connection: psycopg.Connection[Any]) -> bool:
+    """Return True if the connection broke, False if a statement failed on it."""
+    return connection.broken or connection.closed or (error.sqlstate or "").startswith(_CONNECTION_LOST)
 
 
-def not_connected(label: str, error: psycopg.Error) -> StorageError:
-    """The exception for a connection that could not be made."""
-    said = words(error)
-    if _REFUSED.search(said):
-        return StorageError(f"the server refuses {label}: {said}. Check the URL, and what the user in it may do")
-    return UnavailableError(f"cannot reach {label}: {said}. Try again later")
+def connection_error(label: str, error: psycopg.Error) -> StorageError:
+    """Return the exception for a failed connection attempt."""
+    message = message_of(error)
+    if _REFUSED.search(message):
+        return StorageError(
+            f"the server refuses {label}: {message}. Check the URL, and the privileges of the user in it"
+        )
+    return UnavailableError(f"cannot reach {label}: {message}. Try again later")
 
 
-def failed(label: str, error: psycopg.Error, connection: psycopg.Connection[Any]) -> LevelError:
-    """The exception for a statement that failed before a COMMIT was sent: nothing was written."""
-    said, state = words(error), error.sqlstate or ""
-    if state in _UNDONE:
-        retryable = UnavailableError(f"{label} undid a transaction that got in another one's way: {said}. Try again")
-        retryable.retryable = True
-        return retryable
-    if state in _TOO_SLOW:
-        return UnavailableError(f"{label} is too busy: {said}. Nothing was written: try again later")
-    if is_lost(error, connection):
+def statement_error(label: str, error: psycopg.Error, connection: psycopg.Connection[Any]) -> LevelError:
+    """Return the exception for a statement that failed before COMMIT: nothing was written."""
+    message, state = message_of(error), error.sqlstate or ""
+    if state in _ROLLED_BACK:
+        rolled_back = UnavailableError(
+            f"{label} rolled the transaction back (serialization failure or deadlock): {message}. Try again"
+        )
+        rolled_back.retryable = True
+        return rolled_back
+    if state in _TIMED_OUT:
+        return UnavailableError(f"{label} is too busy: {message}. Nothing was written: try again later")
+    if is_connection_lost(error, connection):
         return UnavailableError(
-            f"the connection to {label} was lost: {said}. Nothing was written: try again{_HINTS.get(state, '')}"
+            f"the connection to {label} was lost: {message}. Nothing was written: try again{_HINTS.get(state, '')}"
         )
-    return StorageError(f"{label} failed: {said}{_HINTS.get(state, '')}")
+    return StorageError(f"{label} failed: {message}{_HINTS.get(state, '')}")
 
 
-def commit_failed(label: str, error: psycopg.Error, connection: psycopg.Connection[Any]) -> LevelError:
-    """The exception for a COMMIT, or what was sent with it, that failed."""
-    if error.sqlstate == _UNKNOWN or is_lost(error, connection):
+def commit_error(label: str, error: psycopg.Error, connection: psycopg.Connection[Any]) -> LevelError:
+    """Return the exception for a COMMIT, or a statement sent together with it, that failed."""
+    if error.sqlstate == _COMMIT_UNKNOWN or is_connection_lost(error, connection):
         return CommitUnknownError(
-            f"the answer of {label} to a COMMIT was lost: {words(error)}. All of it was written, or nothing: "
-            "read to find out which"
+            f"the reply of {label} to COMMIT was lost: {message_of(error)}. The whole transaction was written, or "
+            "nothing: read the data to find out which"
         )
-    return failed(label, error, connection)
+    return statement_error(label, error, connection)
 
 
 @contextmanager
-def translated(label: str, connection: psycopg.Connection[Any]) -> Iterator[None]:
-    """Have what psycopg raises in the block leave it as `failed` says."""
+def translate_errors(label: str, connection: psycopg.Connection[Any]) -> Iterator[None]:
+    """Translate psycopg's exceptions in the block with `statement_error`."""
     try:
         yield
     except psycopg.Error as error:
-        raise failed(label, error, connection) from error
+        raise statement_error(label, error, connection) from error

@@ -1,4 +1,4 @@
-"""Hearing of what other processes commit."""
+"""The listener for commits of other processes."""
 
 from __future__ import annotations
 
@@ -11,118 +11,119 @@ from typing import Final
 import psycopg
 
 from ...errors import StorageError
-from .connections import Connection, connect, execute
+from .pool import Connection, connect, execute
 from .settings import Settings
-from .statements import ByteaArray, some_locks
+from .statements import ByteaArray, select_locks
 
-#: Seconds between two looks at the locks: where nobody tells of commits, and where somebody does, in case that
-#: another process was told not to.
-_POLL: Final = 0.5
-_POLL_TOLD: Final = 10.0
-#: Seconds to wait after the connection was lost: the first time, and at most.
-_RETRY: Final = (0.1, 5.0)
+#: Seconds between two polls of the lock rows, without LISTEN and with it. With LISTEN polling is
+#: still needed, since another process may have been opened with ``notify=False``.
+_POLL_SECONDS: Final = 0.5
+_POLL_SECONDS_LISTENING: Final = 10.0
+#: Seconds to wait before reconnecting: the first delay and the longest; the delay doubles each
+#: time.
+_BACKOFF: Final = (0.1, 5.0)
 
-Heard = Callable[[], None]
+Callback = Callable[[], None]
 
 
 class PostgresListener:
-    """A thread with a connection of its own, which calls those who want to hear of a store's commits.
+    """A thread with a connection of its own, which calls the registered callbacks after commits.
 
     Args:
-        settings: Where the table is.
-        listens: Whether the server tells of commits: otherwise it is asked.
+        settings: The settings of the table.
+        can_listen: True to use LISTEN; false to poll the lock rows only.
     """
 
-    def __init__(self, settings: Settings, *, listens: bool) -> None:
+    def __init__(self, settings: Settings, *, can_listen: bool) -> None:
         self._settings = settings
-        self._listens = listens
+        self._can_listen = can_listen
         self._lock = threading.Lock()
-        self._heard: dict[str, list[Heard]] = {}
+        self._callbacks: dict[str, list[Callback]] = {}
         self._thread: threading.Thread | None = None
         self._stopping = False
-        #: The stores of whose commits nobody was told yet.
-        self._told: set[str] = set()
+        #: The stores with a commit for which no callback was called yet.
+        self._pending: set[str] = set()
 
-    def add(self, store: str, heard: Heard) -> None:
-        """Call ``heard`` after each commit to a store."""
+    def add(self, store: str, callback: Callback) -> None:
+        """Register a callback for the commits to a store. The first call starts the thread."""
         with self._lock:
-            self._heard.setdefault(store, []).append(heard)
+            self._callbacks.setdefault(store, []).append(callback)
             if self._thread is None:
-                self._asleep, self._waker = socket.socketpair()
-                self._thread = threading.Thread(target=self._listen, name="treehub-level-listener", daemon=True)
+                self._wakeup_receiver, self._wakeup_sender = socket.socketpair()
+                self._thread = threading.Thread(target=self._run, name="treehub-level-listener", daemon=True)
                 self._thread.start()
 
-    def remove(self, store: str, heard: Heard) -> None:
-        """Do not call it any more."""
+    def remove(self, store: str, callback: Callback) -> None:
+        """Undo one ``add`` of the same arguments."""
         with self._lock:
-            self._heard[store].remove(heard)
-            if not self._heard[store]:
-                del self._heard[store]
+            self._callbacks[store].remove(callback)
+            if not self._callbacks[store]:
+                del self._callbacks[store]
 
     def close(self) -> None:
-        """End the thread."""
+        """Stop the thread and wait for it."""
         thread = self._thread
         if thread is not None:
             self._stopping = True
-            self._waker.send(b"\0")
+            self._wakeup_sender.send(b"\0")
             thread.join()
-            self._waker.close()
-            self._asleep.close()
+            self._wakeup_sender.close()
+            self._wakeup_receiver.close()
 
-    def _listen(self) -> None:
-        first, most = _RETRY
-        pause = first
+    def _run(self) -> None:
+        first_delay, longest_delay = _BACKOFF
+        delay = first_delay
         while not self._stopping:
             try:
                 with connect(self._settings) as connection:
-                    self._told.clear()
-                    connection.add_notify_handler(lambda notify: self._told.add(notify.payload))
-                    if self._listens:
+                    self._pending.clear()
+                    connection.add_notify_handler(lambda notify: self._pending.add(notify.payload))
+                    if self._can_listen:
                         connection.execute(f"LISTEN {self._settings.channel}")
-                    self._hear(connection)
+                    self._listen_on(connection)
             except (StorageError, psycopg.Error):
-                self._wait(pause)
-                pause = min(2 * pause, most)
+                self._wait(delay)
+                delay = min(2 * delay, longest_delay)
             else:
-                pause = first
+                delay = first_delay
 
-    def _hear(self, connection: Connection) -> None:
-        """Pass on what comes over a connection, for as long as it lasts."""
-        counts = self._counts(connection)
-        self._told.update(self._stores())  # something may have been committed before there was this connection
+    def _listen_on(self, connection: Connection) -> None:
+        """Call the callbacks until this listener is closed or the connection is lost."""
+        counters = self._commit_counters(connection)
+        self._pending.update(self._stores())  # commits may have happened before this connection was made
         while not self._stopping:
-            told, self._told = self._told, set()
-            for store in told:
-                self._notify(store)
-            self._wait(_POLL_TOLD if self._listens else _POLL, connection)
-            if not self._told:
-                before, counts = counts, self._counts(connection)
-                self._told.update(store for store, count in counts.items() if count != before.get(store))
+            pending, self._pending = self._pending, set()
+            for store in pending:
+                self._call(store)
+            self._wait(_POLL_SECONDS_LISTENING if self._can_listen else _POLL_SECONDS, connection)
+            if not self._pending:
+                before, counters = counters, self._commit_counters(connection)
+                self._pending.update(store for store, counter in counters.items() if counter != before.get(store))
 
     def _wait(self, seconds: float, connection: Connection | None = None) -> None:
-        """Wait until something was told over a connection, or the time is over, or the end has come."""
+        """Wait for a notification or for ``close()``, at most ``seconds``."""
         with selectors.DefaultSelector() as selector:
-            selector.register(self._asleep, selectors.EVENT_READ)
+            selector.register(self._wakeup_receiver, selectors.EVENT_READ)
             if connection is not None:
                 selector.register(connection, selectors.EVENT_READ)
             selector.select(seconds)
         if connection is not None:
             connection.pgconn.consume_input()
-            while told := connection.pgconn.notifies():
-                self._told.add(told.extra.decode())
+            while notification := connection.pgconn.notifies():
+                self._pending.add(notification.extra.decode())
 
-    def _counts(self, connection: Connection) -> dict[str, bytes]:
-        """What is in the lock of each store now: it is another after each commit."""
+    def _commit_counters(self, connection: Connection) -> dict[str, bytes]:
+        """Return the value of each store's lock row, which changes with each commit."""
         locks = ByteaArray([store.encode() for store in self._stores()])
-        rows = execute(connection, some_locks(self._settings), (locks,))
-        return {key.decode(): count for key, count in rows}
+        rows = execute(connection, select_locks(self._settings), (locks,))
+        return {key.decode(): counter for key, counter in rows}
 
     def _stores(self) -> list[str]:
         with self._lock:
-            return [*self._heard]
+            return [*self._callbacks]
 
-    def _notify(self, store: str) -> None:
+    def _call(self, store: str) -> None:
         with self._lock:
-            wanted = [*self._heard.get(store, ())]
-        for heard in wanted:
-            heard()
+            callbacks = [*self._callbacks.get(store, ())]
+        for callback in callbacks:
+            callback()

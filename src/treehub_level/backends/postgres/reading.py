@@ -1,4 +1,4 @@
-"""Reading: what the store, one moment of it and a transaction have in common, and the walk over a range."""
+"""Reads of stores, snapshots and transactions: single keys and ranges."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any, TypeAlias
 
 from ...errors import NotOpenError
 from ..base import Row
-from .connections import Connections, Result, execute
-from .errors import translated
+from .errors import translate_errors
+from .pool import LimitedPool, Result, execute
 from .statements import ByteaArray, Statements
 
-#: Runs a statement with its parameters.
+#: Runs a statement with its parameters, and returns the rows.
 Run: TypeAlias = Callable[[str, Sequence[object]], Result]
 
 
@@ -23,54 +23,54 @@ def get(run: Run, statements: Statements, key: bytes) -> bytes | None:
 
 
 def get_many(run: Run, statements: Statements, keys: Sequence[bytes]) -> list[bytes | None]:
-    """See `Reader.get_many`. It is one statement, so it sees one moment."""
+    """See `Reader.get_many`. One statement reads all keys, so they are of one snapshot."""
     found: dict[Any, Any] = dict(run(statements.get_many, (ByteaArray(keys),)))
     return [found.get(key) for key in keys]
 
 
 class ReadTransaction:
-    """A transaction that sees the store as it was when this was made. It holds a connection until it is closed.
+    """A REPEATABLE READ transaction, which holds a connection of the pool until it is closed.
 
     Args:
-        connections: Where to take one from.
-        statements: Those of the store.
+        pool: The pool to take a connection from.
+        statements: The statements of the store.
     """
 
-    def __init__(self, connections: Connections, statements: Statements) -> None:
-        self._connections = connections
+    def __init__(self, pool: LimitedPool, statements: Statements) -> None:
+        self._pool = pool
         self._lock = threading.Lock()
-        connections.read_transactions.take()
+        pool.scan_limit.acquire()
         try:
-            connection, _ = connections.begin(statements.hold)
+            connection, _ = pool.begin(statements.begin_read)
         except BaseException:
-            connections.read_transactions.give()
+            pool.scan_limit.release()
             raise
         self._connection = connection
         self._is_open = True
 
     def run(self, query: str, parameters: Sequence[object]) -> Result:
-        """What a statement gives at that moment."""
+        """Run a statement in the transaction, and return its rows."""
         with self._lock:
             if not self._is_open:
                 raise NotOpenError("the snapshot is closed")
-            with translated(self._connections.settings.label, self._connection):
+            with translate_errors(self._pool.settings.label, self._connection):
                 return execute(self._connection, query, parameters)
 
     def close(self) -> None:
-        """Let the moment go."""
+        """End the transaction, and return the connection to the pool."""
         with self._lock:
             if self._is_open:
                 self._is_open = False
-                self._connections.give(self._connection)
-                self._connections.read_transactions.give()
+                self._pool.release(self._connection)
+                self._pool.scan_limit.release()
 
 
 class PostgresSnapshot:
     """See `base.Snapshot`.
 
     Args:
-        moment: What it looks at. It is closed with it.
-        statements: Those of the store.
+        transaction: The transaction to read in. Closing the snapshot closes it.
+        statements: The statements of the store.
     """
 
     def __init__(self, transaction: ReadTransaction, statements: Statements) -> None:
@@ -100,12 +100,13 @@ class PostgresCursor:
     """See `base.Cursor`. Each fetch is a query of its own, so the server keeps no cursor open.
 
     Args:
-        run: Runs its statements, all at one moment.
-        statements: Those of the store.
+        run: Runs the statements, all of them in one snapshot.
+        statements: The statements of the store.
         start: See `Reader.scan`.
         stop: See `Reader.scan`.
         reverse: See `Reader.scan`.
-        moment: What is closed at its end, if the moment is its own.
+        transaction: The transaction to close with the cursor; ``None`` if the cursor does not own
+            it.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Where a store is, how it is to be reached, and what may be said of that."""
+"""The connection settings of a table: parsing, validation, and a label without secrets."""
 
 from __future__ import annotations
 
@@ -12,19 +12,21 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from ...errors import StorageError
 
-#: What a store may be called: what a database may be called over HTTP.
+#: The name of a store. It is also a valid database name in the HTTP API.
 STORE_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
-#: What a table may be called, with a schema before it or without. Nothing that SQL or psycopg would want to be quoted.
+#: The name of a table, optionally with a schema. All matching names are safe in SQL without quotes.
 _TABLE_NAME: Final = re.compile(r"([a-z_][a-z0-9_]{0,62}\.)?[a-z_][a-z0-9_]{0,62}")
 
-#: A URL up to its parameters, and these. A second "@" was meant to be a part of the password: libpq would take what is
-#: between them for a host, and messages would show it.
+#: A URL, split before its parameters. More than one "@" is rejected: the first is most likely part
+#: of a password that was not escaped, and libpq would take the rest of the password for the host,
+#: which error messages show.
 _URL: Final = re.compile(r"(postgres(?:ql)?://(?:[^@/]*@|(?![^@/]*@))[^@?\0]*)(?:\?([^\0]*))?")
-#: The ports of several hosts; each may be left out.
+#: The ports of one or more hosts; a port may be empty.
 _PORTS: Final = re.compile("[0-9]{0,5}(,[0-9]{0,5})*")
 
-#: Seconds after which a connection that is silent is asked whether it lives, then again and again, and given up.
-_ALIVE: Final[dict[str, str | int]] = {
+#: libpq's defaults in this package. An idle connection is probed after 15 seconds and given up 15
+#: seconds later. Parameters of the URL override them.
+_CONNECTION_DEFAULTS: Final[dict[str, str | int]] = {
     "connect_timeout": 10,
     "keepalives_idle": 15,
     "keepalives_interval": 5,
@@ -33,45 +35,51 @@ _ALIVE: Final[dict[str, str | int]] = {
     "fallback_application_name": "treehub-level",
 }
 
-#: The fewest connections that leave one each for a writer, a reader and a scan.
-_FEWEST: Final = 4
-_MOST: Final = 10_000
-_LONGEST: Final = 86_400.0
-#: The least seconds for which a writer may be silent: less would put out those that are busy with a large batch.
-_SILENCE: Final = 5.0
+#: With fewer connections, a writer (a quarter of them) or a scan (half of them) would get none.
+_MIN_CONNECTIONS: Final = 4
+_MAX_CONNECTIONS: Final = 10_000
+#: The longest timeout, in seconds: a day.
+_MAX_SECONDS: Final = 86_400.0
+#: The shortest idle timeout of a write transaction, in seconds. A writer sends nothing while it
+#: prepares a large batch, which takes seconds.
+_MIN_IDLE_SECONDS: Final = 5.0
 
 
 def split_url(url: object) -> tuple[str, str | None]:
-    """Part a URL, as the name of a store has it, from the store that it may name: ``?store=NAME``.
+    """Split the parameter ``store=NAME`` off a database URL.
+
+    Returns:
+        The URL without that parameter, and the name of the store; ``None`` if the URL has no such
+        parameter.
 
     Raises:
-        TypeError: It is no str.
-        StorageError: It is no URL.
+        TypeError: ``url`` is not a str.
+        StorageError: ``url`` is not a PostgreSQL URL.
     """
     if not isinstance(url, str):
         raise TypeError(f"the name of a PostgreSQL store must be a URL, a str, not a {type(url).__name__}")
     found = _URL.fullmatch(url)
     if found is None:
-        raise _no_url()
-    place, parameters = found[1], (found[2] or "").split("&")
+        raise _invalid_url()
+    base, parameters = found[1], (found[2] or "").split("&")
     stores = [parameter for parameter in parameters if parameter.startswith("store=")]
     others = "&".join(parameter for parameter in parameters if parameter and parameter not in stores)
     store = unquote(stores[-1].removeprefix("store=")) if stores else None
-    return f"{place}?{others}" if others else place, store
+    return f"{base}?{others}" if others else base, store
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What is shared by the stores that are in one table and are reached in one way.
+    """The settings that stores must have in common to share a connection pool.
 
     Attributes:
-        conninfo: What libpq is given. It may hold a password, and is shown to nobody.
-        label: The same, without what is secret, as a URL.
-        table: The name of the table, ready for SQL.
-        connections: How many there may be at once, that of the listener aside.
+        conninfo: libpq's connection string. It may contain a password; never log it.
+        label: The same database as a URL without secrets, for messages.
+        table: The name of the table, safe in SQL without quotes.
+        connections: The maximum number of connections, not counting the listener's.
         lock_timeout: Seconds to wait for another writer, or for a connection.
-        statement_timeout: Seconds that the server may work on one statement of a writer or a scan.
-        notify: Whether the server tells of commits, if it can; otherwise it is asked.
+        statement_timeout: The maximum run time, in seconds, of a statement of a writer or a scan.
+        notify: True to use NOTIFY and LISTEN if the server supports them; false to poll only.
     """
 
     conninfo: str = field(repr=False)
@@ -83,35 +91,36 @@ class Settings:
     notify: bool
 
     @property
-    def silence_timeout(self) -> float:
-        """Seconds for which a writer may send nothing while it keeps others out: less than they wait for it.
+    def idle_in_transaction_timeout(self) -> float:
+        """The seconds for which a write transaction may be idle before the server ends it.
 
-        So if its process hangs, the others, on other machines, have to wait, but do not fail.
+        Shorter than ``lock_timeout``, unless that is very short: if a writer's process hangs, the
+        other writers wait until the server ends its transaction, and do not fail.
         """
-        return min(self.statement_timeout, max(_SILENCE, self.lock_timeout / 2))
+        return min(self.statement_timeout, max(_MIN_IDLE_SECONDS, self.lock_timeout / 2))
 
     @property
     def channel(self) -> str:
-        """What commits are told on."""
+        """The channel for NOTIFY and LISTEN: the name of the table without its schema."""
         return self.table.rpartition(".")[2]
 
 
 def checked_settings(
     url: str, table: str, *, connections: int, lock_timeout: float, statement_timeout: float, notify: bool
 ) -> Settings:
-    """Check what a backend was given, and split what is secret from what is not.
+    """Validate the options of a backend, and return them as settings.
 
     Raises:
-        TypeError: Something is of a wrong type.
+        TypeError: An option has the wrong type.
         ValueError: A number is out of range.
-        StorageError: The URL is none, or the table has no name that can be used.
+        StorageError: The URL or the name of the table is invalid.
     """
     conninfo, label = _parse(url)
     _check_name("table", table, _TABLE_NAME)
     if type(connections) is not int:
         raise TypeError(f"connections must be an int, not {connections!r:.80}")
-    if not _FEWEST <= connections <= _MOST:
-        raise ValueError(f"connections must be from {_FEWEST} to {_MOST}, not {connections}")
+    if not _MIN_CONNECTIONS <= connections <= _MAX_CONNECTIONS:
+        raise ValueError(f"connections must be from {_MIN_CONNECTIONS} to {_MAX_CONNECTIONS}, not {connections}")
     if not isinstance(notify, bool):
         raise TypeError(f"notify must be a bool, not {notify!r:.80}")
     return Settings(
@@ -126,28 +135,30 @@ def checked_settings(
 
 
 def checked_store(name: str) -> str:
-    """The name of a store.
+    """Return the name of a store after validation.
 
     Raises:
-        TypeError: It is no str.
-        StorageError: It is not one that a store can have.
+        TypeError: ``name`` is not a str.
+        StorageError: ``name`` is not a valid name for a store.
     """
     return _check_name("store", name, STORE_NAME)
 
 
-def _check_name(what: str, name: object, pattern: re.Pattern[str]) -> str:
+def _check_name(kind: str, name: object, pattern: re.Pattern[str]) -> str:
     if not isinstance(name, str):
-        raise TypeError(f"the name of a {what} must be a str, not {name!r:.80}")
+        raise TypeError(f"the name of a {kind} must be a str, not {name!r:.80}")
     if not pattern.fullmatch(name):
-        raise StorageError(f"{name!r:.80} cannot name a {what} in PostgreSQL: it must match {pattern.pattern}")
+        raise StorageError(
+            f"{name!r:.80} is not a valid name for a {kind} in PostgreSQL: it must match {pattern.pattern}"
+        )
     return name
 
 
 def _seconds(option: str, value: object) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise TypeError(f"{option} must be a number of seconds, not {value!r:.80}")
-    if not 0 < value <= _LONGEST:
-        raise ValueError(f"{option} must be above 0 and at most {_LONGEST:.0f} seconds, not {value}")
+    if not 0 < value <= _MAX_SECONDS:
+        raise ValueError(f"{option} must be above 0 and at most {_MAX_SECONDS:.0f} seconds, not {value}")
     return float(value)
 
 
@@ -157,19 +168,19 @@ def _parse(url: str) -> tuple[str, str]:
     except psycopg.Error:
         given = None
     if given is None or not _PORTS.fullmatch(given.get("port", "")):
-        raise _no_url()  # outside the block above, since what psycopg said may repeat a password
+        raise _invalid_url()  # outside the except block, which would chain psycopg's error, password included
     label = "postgresql://"
     if user := given.get("user"):
         label += f"{quote(user, safe='')}@"
     label += quote(given.get("host") or given.get("hostaddr") or "", safe=",:[]")
     if port := given.get("port"):
         label += f":{port}"
-    return make_conninfo("", **(_ALIVE | given)), f"{label}/{quote(given.get('dbname') or '')}"
+    return make_conninfo("", **(_CONNECTION_DEFAULTS | given)), f"{label}/{quote(given.get('dbname') or '')}"
 
 
-def _no_url() -> StorageError:
-    """The exception for what is no URL. Nothing of it is repeated: there may be a password in it."""
+def _invalid_url() -> StorageError:
+    """Return the exception for an invalid URL; its message omits the URL, and so any password."""
     return StorageError(
-        "this is no URL of a PostgreSQL database: write postgresql://user:password@host:port/database, "
-        "with %-escapes for special characters"
+        "the name of the store is not a URL of a PostgreSQL database: "
+        "write postgresql://user:password@host:port/database, with %-escapes for special characters"
     )

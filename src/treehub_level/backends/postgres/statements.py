@@ -1,9 +1,11 @@
-"""The statements about one store in a table, and how many keys or values are sent with one.
+"""The SQL statements for one store in a table, and the binary format of array parameters.
 
-The rows under the empty name are no store's: each is the lock of the store that its key names. Whoever writes locks
-it first, and counts it up, so that others can see that something was written.
+The table has the columns ``store``, ``key`` and ``value``. The rows with an empty ``store`` are
+lock rows: the key of a lock row is the name of a store. A write transaction locks the lock row of
+its store first, and increments the counter in its value, so that other processes can detect the
+commit.
 
-Every statement is one that CockroachDB and YugabyteDB take too.
+CockroachDB and YugabyteDB accept all of these statements too.
 """
 
 from __future__ import annotations
@@ -19,27 +21,29 @@ from psycopg.pq import Format
 
 from .settings import Settings
 
-#: The object ids of types.
+#: The object ids (OIDs) of PostgreSQL types.
 BYTEA: Final = 17
 _BYTEA_ARRAY: Final = 1001
 
 _LENGTH: Final = Struct("!i").pack
-_ARRAY_HEAD: Final = Struct("!iiiii").pack
-_COUNT: Final = Struct("!Q").pack
+_ARRAY_HEADER: Final = Struct("!iiiii").pack
+_COUNTER: Final = Struct("!Q").pack
 
 
 class ByteaArray:
-    """Many bytes in one parameter. Packing them so costs a fifth of what psycopg's own way with lists does.
+    """A ``bytea[]`` parameter in binary format.
+
+    Encoding it takes a fifth of the time that psycopg takes to encode a list.
 
     Args:
-        items: The bytes.
+        items: The elements.
     """
 
     __slots__ = ("packed",)
 
     def __init__(self, items: Sequence[bytes]) -> None:
         pairs = zip(map(_LENGTH, map(len, items)), items, strict=True)
-        self.packed = b"".join([_ARRAY_HEAD(1, 0, BYTEA, len(items), 1), *chain.from_iterable(pairs)])
+        self.packed = b"".join([_ARRAY_HEADER(1, 0, BYTEA, len(items), 1), *chain.from_iterable(pairs)])
 
 
 class _ByteaArrayDumper(Dumper):
@@ -50,56 +54,57 @@ class _ByteaArrayDumper(Dumper):
         return obj.packed
 
 
-#: What connections can send and read.
+#: The adapters of a connection: psycopg's, and the one for `ByteaArray`.
 ADAPTERS: Final = AdaptersMap(psycopg.adapters)
 ADAPTERS.register_dumper(ByteaArray, _ByteaArrayDumper)
 
 
 class Statements:
-    """The statements about one store. The names in them were checked, and need no quotes.
+    """The SQL statements for one store. The names in them were validated, and need no quotes.
 
-    Several in one string are sent in one journey, and take no parameters.
+    A string with several statements is sent in one round trip, and takes no parameters.
 
     Args:
-        settings: Where the table is.
+        settings: The settings of the table.
         store: The name of the store.
-        tells_age: Whether the server can say since when it runs.
-        tells_commits: Whether the server passes on that something was committed.
+        reports_start_time: See `ServerFeatures`.
+        can_notify: See `ServerFeatures`.
     """
 
-    def __init__(self, settings: Settings, store: str, *, tells_age: bool, tells_commits: bool) -> None:
+    def __init__(self, settings: Settings, store: str, *, reports_start_time: bool, can_notify: bool) -> None:
         table, row = settings.table, f"'', {_literal(store.encode())}"
         self._of_store = f"FROM {table} WHERE store = '{store}'"
         self._row = f"(store, key) = ({row})"
-        self._notify = f"SELECT pg_notify('{settings.channel}', '{store}'); " if tells_commits else ""
+        self._notify = f"SELECT pg_notify('{settings.channel}', '{store}'); " if can_notify else ""
         self._table = table
         timeout = f"SET LOCAL statement_timeout = {_milliseconds(settings.statement_timeout)}"
-        #: The two together lock the store, after making its lock where there is none. They give what is in the lock,
-        #: and since when the server runs.
+        #: Lock the store; returns the counter in the lock row, and the start time of the server. If
+        #: it returns no row, run `create_lock` and then this statement again.
         self.lock = (
-            f"SELECT value, {'pg_postmaster_start_time()::text' if tells_age else 'NULL'} FROM {table} "
+            f"SELECT value, {'pg_postmaster_start_time()::text' if reports_start_time else 'NULL'} FROM {table} "
             f"WHERE {self._row} FOR UPDATE"
         )
-        self.make_lock = (
-            f"INSERT INTO {table} (store, key, value) VALUES ({row}, {_literal(_COUNT(0))}) "
+        self.create_lock = (
+            f"INSERT INTO {table} (store, key, value) VALUES ({row}, {_literal(_COUNTER(0))}) "
             "ON CONFLICT (store, key) DO NOTHING"
         )
-        #: A transaction that writes. It is begun with the lock, so whatever it reads is what was committed last.
-        self.begin = (
+        #: Begin a write transaction with the lock, so that all its reads see the last commit.
+        self.begin_write = (
             f"BEGIN ISOLATION LEVEL READ COMMITTED; {timeout}; "
-            f"SET LOCAL idle_in_transaction_session_timeout = {_milliseconds(settings.silence_timeout)}; "
+            f"SET LOCAL idle_in_transaction_session_timeout = {_milliseconds(settings.idle_in_transaction_timeout)}; "
             f"SET LOCAL lock_timeout = {_milliseconds(settings.lock_timeout)}; {self.lock}"
         )
-        #: A transaction that reads. The moment that it sees is that of its first statement, so there is one.
-        self.hold = (
+        #: Begin a read transaction. PostgreSQL takes its snapshot at the first query, so one is
+        #: included.
+        self.begin_read = (
             f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {timeout}; SELECT value FROM {table} WHERE {self._row}"
         )
         self.get = f"SELECT value {self._of_store} AND key = %b"
         self.get_many = f"SELECT key, value {self._of_store} AND key = ANY(%b)"
-        self.any = f"SELECT 1 {self._of_store} LIMIT 1"
+        self.select_any = f"SELECT 1 {self._of_store} LIMIT 1"
         self.size = f"SELECT sum(length(key) + length(value)) {self._of_store}"
         self.delete = f"DELETE {self._of_store} AND key = ANY(%b)"
-        self.find = f"SELECT key {self._of_store} AND key = ANY(%b)"
+        self.select_keys = f"SELECT key {self._of_store} AND key = ANY(%b)"
         self.insert = (
             f"INSERT INTO {table} (store, key, value) SELECT '{store}', new.key, new.value "
             "FROM unnest(%b, %b) AS new (key, value)"
@@ -107,7 +112,15 @@ class Statements:
         self.put = f"{self.insert} ON CONFLICT (store, key) DO UPDATE SET value = excluded.value"
 
     def scan(self, *, start: bool, stop: bool, reverse: bool, values: bool) -> str:
-        """The statement for some rows of a range. Its parameters are the bounds that there are, and how many rows."""
+        """Return the statement for rows of a range.
+
+        Args:
+            start: True if the range has a lower bound, the first parameter of the statement.
+            stop: True if the range has an upper bound, the next parameter. The last is the row
+                limit.
+            reverse: True for descending order.
+            values: False to select the keys only.
+        """
         return (
             f"SELECT {'key, value' if values else 'key'} {self._of_store}"
             f"{' AND key >= %b' if start else ''}{' AND key < %b' if stop else ''} "
@@ -115,32 +128,32 @@ class Statements:
         )
 
     def commit(self, lock: bytes, *, durable: bool) -> str:
-        """The statements that end a transaction which has written.
+        """Return the statements that end a write transaction.
 
-        A commit is as durable as the database is set up to make it, which may be more than on disk, and at least on
-        disk if that was asked for.
+        The setting ``synchronous_commit`` of the database decides when COMMIT returns. A durable
+        commit raises the setting from ``off`` to ``on``, and keeps any other value.
 
         Args:
-            lock: What was in the lock.
+            lock: The counter in the lock row at the begin of the transaction.
             durable: See `PostgresTransaction.write`.
         """
-        counted = _literal(_COUNT((int.from_bytes(lock, "big") + 1) % 2**64))
-        on_disk = (
+        incremented = _literal(_COUNTER((int.from_bytes(lock, "big") + 1) % 2**64))
+        raise_durability = (
             "SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'; "
         )
         return (
-            f"UPDATE {self._table} SET value = {counted} WHERE {self._row}; "
-            f"{self._notify}{on_disk if durable else ''}COMMIT"
+            f"UPDATE {self._table} SET value = {incremented} WHERE {self._row}; "
+            f"{self._notify}{raise_durability if durable else ''}COMMIT"
         )
 
 
-def all_locks(settings: Settings) -> str:
-    """The statement for the names of all stores that were ever written to."""
+def select_all_locks(settings: Settings) -> str:
+    """Return the statement for the names of all stores that were ever written to."""
     return f"SELECT key FROM {settings.table} WHERE store = ''"
 
 
-def some_locks(settings: Settings) -> str:
-    """The statement for what is in the locks of some stores; its parameter is their names."""
+def select_locks(settings: Settings) -> str:
+    """Return the statement for the lock rows of some stores; the parameter is an array of names."""
     return f"SELECT key, value FROM {settings.table} WHERE store = '' AND key = ANY(%b)"
 
 

@@ -1,4 +1,4 @@
-"""Stores in one file of SQLite."""
+"""The SQLite backend: a store in one file."""
 
 from .backend import SQLiteBackend
 

@@ -1,7 +1,8 @@
-"""One file of SQLite's, by the standard library's ``sqlite3``, which several processes may have open.
+"""`SQLiteBackend`, on top of the standard library's ``sqlite3``.
 
-Writers lock the file by ``BEGIN IMMEDIATE`` and wait for each other; readers wait for nobody, and nobody for them: in
-SQLite's WAL mode each reads the moment at which it began (https://www.sqlite.org/wal.html).
+Several processes may open one file. A writer locks the file with ``BEGIN IMMEDIATE``, and other
+writers wait for it. SQLite runs in WAL mode, in which readers and writers do not block each other:
+a read transaction keeps the snapshot that it began with (https://www.sqlite.org/wal.html).
 """
 
 from __future__ import annotations
@@ -18,51 +19,58 @@ from typing import Final
 from ...errors import CommitUnknownError, LevelError, LockedError, NotOpenError, StorageError, UnavailableError
 from ..base import Backend, Batch, Supports
 from ..paths import checked_path
-from .reading import ConnectionReader, SQLiteCursor, translated, value_of
+from .reading import SQLiteCursor, SQLiteSnapshot, select_value, translated_error
 
-#: What the header of our files says: "THLV", and the version of what is in them.
+#: The application id ("THLV") and the format version in the header of the file.
 APPLICATION_ID: Final = 0x54484C56
 FORMAT: Final = 1
 _TABLE: Final = "CREATE TABLE entries(key BLOB PRIMARY KEY, value BLOB) WITHOUT ROWID"
 
-#: Without a trigger or another index this overwrites in place, and looks for the key once.
+#: The table has no trigger and no other index, so SQLite overwrites a row in place, with one
+#: lookup.
 _PUT: Final = "INSERT OR REPLACE INTO entries VALUES (?, ?)"
 _DELETE: Final = "DELETE FROM entries WHERE key = ?"
 
 _MIB: Final = 1024 * 1024
-#: Bytes of pages that the connection that writes keeps in memory, and each that reads.
+#: The page cache of the writing connection and of each reading connection, in bytes.
 _WRITER_CACHE: Final = 64 * _MIB
 _READER_CACHE: Final = 8 * _MIB
-#: Pages of the log, of 4 KiB, after which they are copied to where they belong: 64 MiB, so that a page that is written
-#: again and again is copied once. And bytes of the log that are kept on disk then.
+#: Pages of 4 KiB in the write-ahead log after which a commit starts a checkpoint: 64 MiB, so that a
+#: page that is written many times is copied to the database once.
 _CHECKPOINT_PAGES: Final = 16_000
-_LOG_KEPT: Final = 64 * _MIB
-#: Pages that a compaction gives back at a time: other writers have their turns between.
+#: The size in bytes to which a checkpoint truncates the file of the write-ahead log.
+_LOG_SIZE_LIMIT: Final = 64 * _MIB
+#: Pages that a compaction frees in one transaction. Other writers can run between two transactions.
 _VACUUM_PAGES: Final = 500
-#: Connections that are kept for readers to come.
-_IDLE: Final = 8
-#: Seconds between two looks for commits of others.
-_POLL: Final = 0.03
+#: The maximum number of idle connections kept for later reads.
+_MAX_IDLE: Final = 8
+#: Seconds between two polls for commits of other processes.
+_POLL_SECONDS: Final = 0.03
 
 
 class SQLiteBackend(Backend):
-    """A store in one file, beside which SQLite keeps a log, ``NAME-wal``, and ``NAME-shm`` while it is open.
+    """A store in one SQLite file, which several processes of one machine may open.
 
-    Several processes of one machine may open it at once. Never on a network file system: SQLite's processes share
-    memory there that machines cannot share, and its locks are not to be relied on; serve the store over HTTP instead.
-    To restore a file, close it in every process first: one that is replaced under an open level has a log that does
-    not fit it, and is not written any more. A copy is made by ``sqlite3 NAME ".backup COPY"``, or of the file while
-    nobody has it open.
+    While the store is open, SQLite keeps two more files in the same folder: ``NAME-wal``, the
+    write-ahead log, and ``NAME-shm``, memory shared by the processes.
 
-    A snapshot, or a scan, that is held for long keeps the log from being emptied: it grows by what is written.
+    Do not put the file on a network file system: processes on different machines cannot share that
+    memory, and file locks are unreliable there. Serve the store over HTTP instead.
+
+    To back up a store, run ``sqlite3 NAME ".backup COPY"``, or copy the file while no process has
+    the store open. To restore a store, close it in every process first. If the file is replaced
+    while it is open, its write-ahead log no longer fits, and all writes raise `StorageError`.
+
+    While a snapshot or a scan is open, SQLite cannot reset the write-ahead log, which grows with
+    each write.
 
     Args:
-        name: The path of the file. Its folder must be there.
-        timeout: Seconds that a writer waits for others before it raises `UnavailableError`.
+        name: The path of the file. Its folder must exist.
+        timeout: Seconds that a writer waits for other writers before it raises `UnavailableError`.
 
     Raises:
-        TypeError: The path or an option is of a wrong type.
-        ValueError: A negative timeout.
+        TypeError: The path or an option has the wrong type.
+        ValueError: The timeout is negative.
         StorageError: The path is a URL.
     """
 
@@ -75,7 +83,7 @@ class SQLiteBackend(Backend):
         if not 0 <= timeout <= 1e6:
             raise ValueError(f"timeout must be 0 or more seconds, not {timeout!r:.80}")
         super().__init__(path)
-        # Absolute, since the working directory may change; and so no name is one that SQLite takes for memory.
+        # Absolute, since the working directory may change; and ":memory:" must not be special.
         self._path = os.path.abspath(path) if path else path
         self._timeout = timeout
         self._writer: sqlite3.Connection | None = None
@@ -83,49 +91,49 @@ class SQLiteBackend(Backend):
         self._file: tuple[int, int] | None = None
         self._listener: SQLiteListener | None = None
 
-    # ------------------------------------------------------------------------------------------ life cycle
+    # ----------------------------------------------------------------------------------- life cycle
 
     def open(self) -> None:
         """See `Backend.open`.
 
         Raises:
-            StorageError: Also if the file is a database of another program's, or may not be written.
-            CorruptionError: Also if it is no database.
+            StorageError: The file cannot be opened or written, or belongs to another program.
+            CorruptionError: The file is damaged, or is not an SQLite database.
         """
         with self.write_lock:
             if self._writer is not None:
                 raise LockedError(f"the SQLite store {self._path!r} is open already: close the level that has it open")
             _check_path(self._path)
-            with self._failing("open"), _closed_if_it_fails(self._connect("rwc", _WRITER_CACHE)) as writer:
+            with self._translating_errors("open"), _close_on_error(self._connect("rwc", _WRITER_CACHE)) as writer:
                 writer.execute("PRAGMA synchronous = NORMAL")
                 writer.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
-                writer.execute(f"PRAGMA journal_size_limit = {_LOG_KEPT}")
-                self._make(writer)
-                if os.name == "posix":  # the names of the file and its log; Windows sees to that itself
+                writer.execute(f"PRAGMA journal_size_limit = {_LOG_SIZE_LIMIT}")
+                self._create_table(writer)
+                if os.name == "posix":  # sync the directory entries of the file and its log
                     _sync(os.path.dirname(self._path), os.O_RDONLY)
                 self._file = self._stat()
                 self._writer = writer
 
-    def _make(self, writer: sqlite3.Connection) -> None:
-        """Make the table, unless it is there."""
-        # Another program's database is left as it is: WAL mode would stay with it.
+    def _create_table(self, writer: sqlite3.Connection) -> None:
+        """Create the table, unless it exists."""
+        # Check first: WAL mode is persistent, and must not be set on a database of another program.
         with _transaction(writer, "DEFERRED"):
-            found = self._is_ours(writer)
-        if not found:
+            exists = self._has_table(writer)
+        if not exists:
             writer.execute("PRAGMA auto_vacuum = INCREMENTAL")
         self._use_wal(writer)
         with _transaction(writer, "IMMEDIATE"):
-            if not self._is_ours(writer):  # two processes may make one store at the same moment
+            if not self._has_table(writer):  # another process may have created it meanwhile
                 writer.execute(_TABLE)
                 writer.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            writer.execute(f"PRAGMA user_version = {FORMAT}")  # always: a file that may not be written says so here
+            writer.execute(f"PRAGMA user_version = {FORMAT}")  # always, so that open() fails if the file is read-only
             writer.execute("COMMIT")
 
-    def _is_ours(self, connection: sqlite3.Connection) -> bool:
-        """Whether the database is one of ours; ``False`` if there is nothing in it yet.
+    def _has_table(self, connection: sqlite3.Connection) -> bool:
+        """Return True if the database has the table, and False if the database is empty.
 
         Raises:
-            StorageError: It is another program's, or of a later version of this one.
+            StorageError: The database belongs to another program, or has an unknown format version.
         """
         (application,) = connection.execute("PRAGMA application_id").fetchone()
         (version,) = connection.execute("PRAGMA user_version").fetchone()
@@ -144,8 +152,8 @@ class SQLiteBackend(Backend):
             )
         if tables.get("entries") != _TABLE:
             raise StorageError(
-                f"cannot open {self._path!r}: its table `entries` is not as treehub-level makes it, but "
-                f"{tables.get('entries')!r:.200}"
+                f"cannot open {self._path!r}: its table `entries` was not created by treehub-level, but by "
+                f"{tables.get('entries')!r:.200}. Choose another file"
             )
         return True
 
@@ -155,21 +163,21 @@ class SQLiteBackend(Backend):
             try:
                 (mode,) = writer.execute("PRAGMA journal_mode = WAL").fetchone()
             except sqlite3.OperationalError as error:
-                # SQLite does not wait here for another process that does the same.
-                refused = translated("open", self._path, error)
-                if not isinstance(refused, UnavailableError) or time.monotonic() > deadline:
+                # SQLite's busy timeout does not apply if another process changes the mode too.
+                translated = translated_error("open", self._path, error)
+                if not isinstance(translated, UnavailableError) or time.monotonic() > deadline:
                     raise
                 time.sleep(0.005)
             else:
                 break
         if mode != "wal":
             raise StorageError(
-                f"cannot open {self._path!r}: SQLite cannot share it between processes where it lies (its journal mode "
-                f"stays {mode!r}). A network file system? Keep it on a local disk"
+                f"cannot open {self._path!r}: SQLite cannot use WAL mode there (the journal mode stays {mode!r}), most "
+                "likely because it is on a network file system: keep the file on a local disk"
             )
 
     def close(self) -> None:
-        """See `Backend.close`. The last process that closes the file empties its log."""
+        """See `Backend.close`. The last process to close the file removes its log."""
         listener, self._listener = self._listener, None
         if listener is not None:
             listener.stop()
@@ -181,22 +189,22 @@ class SQLiteBackend(Backend):
                 writer.close()
 
     def exists(self) -> bool:
-        """See `Backend.exists`. Whatever is in the way counts: ``open()`` says what is wrong with it."""
+        """Return True if the path exists and is not an empty file."""
         return os.path.exists(self._path) and os.path.getsize(self._path) > 0
 
-    # --------------------------------------------------------------------------------------------- reading
+    # -------------------------------------------------------------------------------------- reading
 
     def get(self, key: bytes) -> bytes | None:
         """See `Reader.get`."""
-        connection = self._borrow()
+        connection = self._acquire_reader()
         try:
-            value = value_of(connection, key)
+            value = select_value(connection, key)
         except BaseException as error:
             connection.close()
             if isinstance(error, sqlite3.Error):
-                raise translated("read", self._path, error) from error
+                raise translated_error("read", self._path, error) from error
             raise
-        self._give_back(connection)
+        self._release_reader(connection)
         return value
 
     def scan(
@@ -206,35 +214,37 @@ class SQLiteBackend(Backend):
         with closing(self.snapshot()) as snapshot:
             return snapshot.scan(start, stop, reverse=reverse, values=values)
 
-    def snapshot(self) -> ConnectionReader:
+    def snapshot(self) -> SQLiteSnapshot:
         """See `Backend.snapshot`."""
-        connection = self._borrow()
-        with self._failing("read"), _closed_if_it_fails(connection):
+        connection = self._acquire_reader()
+        with self._translating_errors("read"), _close_on_error(connection):
             connection.execute("BEGIN")
-            connection.execute("SELECT 1 FROM entries LIMIT 1").fetchall()  # the moment is that of the first read
-        return ConnectionReader(connection, self._path, self._end_snapshot)
+            connection.execute(
+                "SELECT 1 FROM entries LIMIT 1"
+            ).fetchall()  # SQLite takes the snapshot at the first read
+        return SQLiteSnapshot(connection, self._path, self._end_snapshot)
 
     def _end_snapshot(self, connection: sqlite3.Connection) -> None:
-        with self._failing("read"), _closed_if_it_fails(connection):
+        with self._translating_errors("read"), _close_on_error(connection):
             connection.execute("ROLLBACK")
-        self._give_back(connection)
+        self._release_reader(connection)
 
-    def _borrow(self) -> sqlite3.Connection:
-        """A connection that nobody else uses."""
+    def _acquire_reader(self) -> sqlite3.Connection:
+        """Return an idle connection, or else a new one."""
         if self._writer is None:
             raise NotOpenError(f"the SQLite store {self._path!r} is not open")
         with suppress(IndexError):
             return self._idle.pop()
-        with self._failing("read"):
+        with self._translating_errors("read"):
             return self._connect("rw", _READER_CACHE)
 
-    def _give_back(self, connection: sqlite3.Connection) -> None:
-        if len(self._idle) < _IDLE and self._writer is not None:
+    def _release_reader(self, connection: sqlite3.Connection) -> None:
+        if len(self._idle) < _MAX_IDLE and self._writer is not None:
             self._idle.append(connection)
         else:
             connection.close()
 
-    # --------------------------------------------------------------------------------------------- writing
+    # -------------------------------------------------------------------------------------- writing
 
     @contextmanager
     def exclusive(self) -> Iterator[SQLiteTransaction]:
@@ -244,13 +254,13 @@ class SQLiteBackend(Backend):
             if writer is None:
                 raise NotOpenError(f"the SQLite store {self._path!r} is not open")
             try:
-                with self._failing("write to"):
+                with self._translating_errors("write to"):
                     writer.execute("BEGIN IMMEDIATE")
                 self._check_file()
                 with closing(SQLiteTransaction(writer, self)) as transaction:
                     yield transaction
                 if transaction.has_written:
-                    with self._failing("write to"):
+                    with self._translating_errors("write to"):
                         writer.execute("COMMIT")
             finally:
                 _roll_back(writer)
@@ -263,77 +273,79 @@ class SQLiteBackend(Backend):
             transaction.write(batch, durable=durable)
 
     def _sync_log(self) -> None:
-        """Bring to the disk what was committed: what ``PRAGMA synchronous = FULL`` does at the end of a commit.
+        """Sync the write-ahead log, as ``PRAGMA synchronous = FULL`` does after each commit.
 
-        That cannot be said within a transaction, and not before it either: that this one is to be durable turns out in
-        it. What has left the log meanwhile is on the disk already, as ``synchronous = NORMAL`` promises.
+        The pragma itself cannot be set inside a transaction, and only ``write``, inside it, says
+        that the transaction is durable. Pages that a checkpoint has moved out of the log are synced
+        already, due to ``synchronous = NORMAL``.
         """
         try:
             _sync(self._path + "-wal", os.O_RDWR)
         except OSError as error:
             raise CommitUnknownError(
-                f"{self._path!r} was written, and the disk did not confirm it: a power cut may undo that ({error})"
+                f"the transaction was written to {self._path!r}, but fsync failed: a power cut may lose it ({error})"
             ) from error
 
     def _check_file(self) -> None:
         if self._stat() != self._file:
             raise StorageError(
-                f"cannot write to {self._path!r}: the file was replaced while it was open: its log does not fit. "
-                f"Close it everywhere, remove {os.path.basename(self._path) + '-wal'!r}, and put the file there again"
+                f"cannot write to {self._path!r}: the file was replaced while it was open, so its write-ahead log does "
+                f"not fit. Close the store in all processes, remove {os.path.basename(self._path) + '-wal'!r}, and "
+                "restore the file again"
             )
 
     def _stat(self) -> tuple[int, int]:
-        with self._failing("write to"):
+        with self._translating_errors("write to"):
             found = os.stat(self._path)
         return found.st_dev, found.st_ino
 
-    # ---------------------------------------------------------------------------------------------- upkeep
+    # ---------------------------------------------------------------------------------- maintenance
 
-    def listen(self, heard: Callable[[], None]) -> None:
-        """See `Backend.listen`. A thread looks for commits, all of them, thirty times a second."""
-        self._listener = SQLiteListener(heard, lambda: self._connect("rw", 0))
+    def listen(self, callback: Callable[[], None]) -> None:
+        """See `Backend.listen`. A thread polls for commits, including our own, every 30 ms."""
+        self._listener = SQLiteListener(callback, lambda: self._connect("rw", 0))
 
     def size_on_disk(self) -> int:
-        """Bytes of the file and its log."""
+        """Return the size of the file and its write-ahead log, in bytes."""
         sizes = [Path(self._path + suffix) for suffix in ("", "-wal")]
-        with self._failing("read"):
+        with self._translating_errors("read"):
             return sum(path.stat().st_size for path in sizes if path.exists())
 
     def compact(self) -> None:
-        """Give free pages back, some at a time, and empty the log if nobody reads an older moment.
+        """Return free pages to the file system, and truncate the log if no older snapshot is open.
 
-        Not by VACUUM, which writes the whole file anew, and keeps every writer out meanwhile.
+        VACUUM is not used, since it rewrites the whole file and blocks all writers meanwhile.
         """
         more = True
         while more:
             with self.exclusive() as transaction:
-                more = transaction.give_pages_back(_VACUUM_PAGES)
-        with self._failing("write to"), closing(self._connect("rw", 0, timeout=0)) as connection:
+                more = transaction.release_free_pages(_VACUUM_PAGES)
+        with self._translating_errors("write to"), closing(self._connect("rw", 0, timeout=0)) as connection:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _connect(self, mode: str, cache: int, timeout: float | None = None) -> sqlite3.Connection:
         connection = sqlite3.connect(
-            f"{Path(self._path).as_uri()}?mode={mode}",  # "rw": a file that is gone is not made again, empty
+            f"{Path(self._path).as_uri()}?mode={mode}",  # "rw" does not create the file
             uri=True,
             timeout=self._timeout if timeout is None else timeout,
             isolation_level=None,
             check_same_thread=False,
         )
-        with _closed_if_it_fails(connection):
+        with _close_on_error(connection):
             connection.execute(f"PRAGMA cache_size = {-(cache // 1024)}")
         return connection
 
     @contextmanager
-    def _failing(self, doing: str) -> Iterator[None]:
+    def _translating_errors(self, verb: str) -> Iterator[None]:
         try:
             yield
         except LevelError:
             raise
         except (sqlite3.Error, OSError, OverflowError) as error:
-            raise translated(doing, self._path, error) from error
+            raise translated_error(verb, self._path, error) from error
 
 
-class SQLiteTransaction(ConnectionReader):
+class SQLiteTransaction(SQLiteSnapshot):
     """See `base.Transaction`."""
 
     connection_epoch = None
@@ -349,17 +361,17 @@ class SQLiteTransaction(ConnectionReader):
         deletes = [key for key, value in puts.items() if value is None]
         for key in deletes:
             del puts[key]
-        # In order of the keys, so that those which share a page lie side by side. As bytearrays, since sqlite3 looks
-        # for an adapter for each bytes, which takes longer than a copy.
+        # In order of the keys, so that those which share a page lie side by side. As bytearrays,
+        # since sqlite3 looks for an adapter for each bytes, which takes longer than a copy.
         rows = ((bytearray(key), bytearray(puts[key] or b"")) for key in sorted(puts))
-        with self._backend._failing("write to"):
+        with self._backend._translating_errors("write to"):
             self._connection.executemany(_PUT, rows)
             self._connection.executemany(_DELETE, ((key,) for key in deletes))
         self.has_written, self.durable = True, durable
 
-    def give_pages_back(self, count: int) -> bool:
-        """Cut so many free pages off the file, and tell whether there are more."""
-        with self._backend._failing("compact"):
+    def release_free_pages(self, count: int) -> bool:
+        """Truncate the file by up to ``count`` free pages. Return True if more are left."""
+        with self._backend._translating_errors("compact"):
             before = self._free_pages()
             self._connection.execute(f"PRAGMA incremental_vacuum({count})").fetchall()
             after = self._free_pages()
@@ -371,38 +383,43 @@ class SQLiteTransaction(ConnectionReader):
         return int(count)
 
     def close(self) -> None:
-        """Close what was left open: an open statement would keep the next transaction from seeing what is new."""
+        """Close all cursors, since an open statement would hold the old snapshot."""
         for cursor in tuple(self._cursors):
             cursor.close()
         super().close()
 
 
 class SQLiteListener:
-    """A thread that tells of commits."""
+    """A thread that polls for commits and calls a callback after them.
 
-    def __init__(self, heard: Callable[[], None], connect: Callable[[], sqlite3.Connection]) -> None:
-        self._heard = heard
+    Args:
+        callback: Called after each commit.
+        connect: Returns a new connection, which the thread uses alone.
+    """
+
+    def __init__(self, callback: Callable[[], None], connect: Callable[[], sqlite3.Connection]) -> None:
+        self._callback = callback
         self._connect = connect
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="treehub-level-sqlite-listen", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """End it, and wait for its end."""
+        """Stop the thread and wait for it."""
         self._stopped.set()
         self._thread.join()
 
     def _run(self) -> None:
         connection: sqlite3.Connection | None = None
-        seen = None
+        last_version = None
         while not self._stopped.is_set():
-            with suppress(sqlite3.Error):  # locked for a moment, or no descriptor left: the next look will tell
+            with suppress(sqlite3.Error):  # locked, or out of file descriptors: try again at the next poll
                 connection = connection or self._connect()
                 version = connection.execute("PRAGMA data_version").fetchone()
-                if version != seen:
-                    seen = version
-                    self._heard()
-            self._stopped.wait(_POLL)
+                if version != last_version:
+                    last_version = version
+                    self._callback()
+            self._stopped.wait(_POLL_SECONDS)
         if connection is not None:
             connection.close()
 
@@ -410,11 +427,11 @@ class SQLiteListener:
 def _check_path(path: str) -> None:
     folder = os.path.dirname(path)
     if not path or "\0" in path:
-        raise StorageError(f"cannot open {path!r}: that is no path")
+        raise StorageError(f"cannot open {path!r}: that is not a path")
     if os.path.isdir(path):
         raise StorageError(f"cannot open {path!r}: it is a directory, and an SQLite store is a file")
     if not os.path.isdir(folder):
-        raise StorageError(f"cannot open {path!r}: there is no folder {folder!r}; make it first")
+        raise StorageError(f"cannot open {path!r}: there is no folder {folder!r}; create it first")
 
 
 def _sync(path: str, flags: int) -> None:
@@ -427,13 +444,13 @@ def _sync(path: str, flags: int) -> None:
 
 def _roll_back(connection: sqlite3.Connection) -> None:
     if connection.in_transaction:
-        with suppress(sqlite3.Error):  # it says so where SQLite has rolled back itself
+        with suppress(sqlite3.Error):  # SQLite may have rolled back on its own
             connection.execute("ROLLBACK")
 
 
 @contextmanager
 def _transaction(connection: sqlite3.Connection, kind: str) -> Iterator[None]:
-    """Begin one, and roll it back unless it is committed."""
+    """Begin a transaction, and roll it back at the end of the block unless it was committed."""
     try:
         connection.execute(f"BEGIN {kind}")
         yield
@@ -442,7 +459,7 @@ def _transaction(connection: sqlite3.Connection, kind: str) -> Iterator[None]:
 
 
 @contextmanager
-def _closed_if_it_fails(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+def _close_on_error(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
     try:
         yield connection
     except BaseException:

@@ -1,4 +1,4 @@
-"""Reading by ``sqlite3``: single keys, and cursors. What a connection reads is one moment while a statement is open."""
+"""Reads with ``sqlite3``: single keys, ranges, and the snapshot that both read from."""
 
 from __future__ import annotations
 
@@ -15,37 +15,44 @@ T = TypeVar("T")
 
 _GET: Final = "SELECT value FROM entries WHERE key = ?"
 
-#: How SQLite says what went wrong: before Python 3.11 an exception has no code. (``sqlite3_errstr`` is frozen.)
+#: SQLite's error messages. Python's exceptions have error codes only from 3.11 on, and the texts of
+#: ``sqlite3_errstr`` do not change.
 _BUSY: Final = re.compile(r"is locked|locking protocol")
-_DAMAGED: Final = re.compile(r"malformed|not a database|does not contain a|file is encrypted")
-_FORBIDDEN: Final = re.compile(r"readonly|unable to open")
+_CORRUPT: Final = re.compile(r"malformed|not a database|does not contain a|file is encrypted")
+_READ_ONLY: Final = re.compile(r"readonly|unable to open")
 
 
-def translated(doing: str, path: str, error: Exception) -> LevelError:
-    """What is raised for an error of ``sqlite3``, or of the system."""
+def translated_error(verb: str, path: str, error: Exception) -> LevelError:
+    """Return the exception for an error of ``sqlite3`` or of a system call.
+
+    Args:
+        verb: The operation on the file, for the message: ``"open"``.
+        path: The file.
+        error: The error; a `LevelError` is returned as it is.
+    """
     if isinstance(error, LevelError):
         return error
     if _BUSY.search(str(error)):
-        return UnavailableError(f"cannot {doing} {path!r} now: another writer keeps it locked. Try again ({error})")
-    if _DAMAGED.search(str(error)):
-        return CorruptionError(f"cannot {doing} {path!r}: it is damaged, or no SQLite database ({error})")
-    # Whoever only reads writes, too: into the memory that readers and writers share, a file beside it.
-    hint = ". This user must be able to write to the file and its folder" if _FORBIDDEN.search(str(error)) else ""
-    return StorageError(f"cannot {doing} {path!r}: {error}{hint}")
+        return UnavailableError(f"cannot {verb} {path!r} now: another writer keeps it locked. Try again ({error})")
+    if _CORRUPT.search(str(error)):
+        return CorruptionError(f"cannot {verb} {path!r}: it is damaged, or it is not an SQLite database ({error})")
+    # Readers need write access too: the shared memory of WAL mode is a file in the same folder.
+    hint = ". This user must be able to write to the file and its folder" if _READ_ONLY.search(str(error)) else ""
+    return StorageError(f"cannot {verb} {path!r}: {error}{hint}")
 
 
-def value_of(connection: sqlite3.Connection, key: bytes) -> bytes | None:
+def select_value(connection: sqlite3.Connection, key: bytes) -> bytes | None:
     """See `Reader.get`."""
     row = connection.execute(_GET, (key,)).fetchone()
     return row[0] if row else None
 
 
-def values_of(connection: sqlite3.Connection, keys: Sequence[bytes]) -> list[bytes | None]:
-    """See `Reader.get_many`. Of one moment only inside a transaction."""
-    return [value_of(connection, key) for key in keys]
+def select_values(connection: sqlite3.Connection, keys: Sequence[bytes]) -> list[bytes | None]:
+    """See `Reader.get_many`. The values are of one snapshot only inside a transaction."""
+    return [select_value(connection, key) for key in keys]
 
 
-def _select(
+def _select_range(
     connection: sqlite3.Connection, start: bytes | None, stop: bytes | None, reverse: bool, values: bool
 ) -> sqlite3.Cursor:
     bounds = [(part, bound) for part, bound in (("key >= ?", start), ("key < ?", stop)) if bound is not None]
@@ -57,98 +64,103 @@ def _select(
     )
 
 
-class ConnectionReader:
-    """What one connection reads, which several threads may ask at the same time. A Reader.
+class SQLiteSnapshot:
+    """See `base.Snapshot`. A read transaction on a connection, which any thread may use.
 
     Args:
-        connection: The connection, in a transaction, so that all is of one moment.
-        path: The file, for messages.
-        done: Called once nothing is read from the connection any more: this and all its cursors are closed.
+        connection: The connection, inside a transaction.
+        path: The file, for error messages.
+        on_closed: Called with the connection after the snapshot and all its cursors were closed.
     """
 
-    def __init__(self, connection: sqlite3.Connection, path: str, done: Callable[[sqlite3.Connection], None]) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, path: str, on_closed: Callable[[sqlite3.Connection], None]
+    ) -> None:
         self._connection = connection
         self._path = path
-        self._done = done
+        self._on_closed = on_closed
         self._lock = threading.RLock()
         self._cursors: set[SQLiteCursor] = set()
         self._is_open = True
 
     def get(self, key: bytes) -> bytes | None:
         """See `Reader.get`."""
-        return self._ask(lambda connection: value_of(connection, key))
+        return self._query(lambda connection: select_value(connection, key))
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """See `Reader.get_many`."""
-        return self._ask(lambda connection: values_of(connection, keys))
+        return self._query(lambda connection: select_values(connection, keys))
 
     def scan(
         self, start: bytes | None, stop: bytes | None, *, reverse: bool = False, values: bool = True
     ) -> SQLiteCursor:
         """See `Reader.scan`."""
-        statement = self._ask(lambda connection: _select(connection, start, stop, reverse, values))
+        statement = self._query(lambda connection: _select_range(connection, start, stop, reverse, values))
         cursor = SQLiteCursor(self, statement)
         with self._lock:
             self._cursors.add(cursor)
         return cursor
 
-    def _ask(self, ask: Callable[[sqlite3.Connection], T]) -> T:
+    def _query(self, query: Callable[[sqlite3.Connection], T]) -> T:
         with self._lock:
             if not self._is_open:
                 raise NotOpenError("the snapshot is closed")
             try:
-                return ask(self._connection)
+                return query(self._connection)
             except sqlite3.Error as error:
-                raise translated("read", self._path, error) from error
+                raise translated_error("read", self._path, error) from error
 
     def fetch(self, cursor: SQLiteCursor, statement: sqlite3.Cursor, limit: int) -> list[Any]:
-        """The next rows of a cursor, which is closed at its end: it would keep the log from being emptied."""
+        """Return the next rows of a cursor, and close the cursor at its end.
+
+        An open statement keeps SQLite from resetting the write-ahead log.
+        """
         with self._lock:
             if cursor not in self._cursors:
                 return []
             try:
                 rows = statement.fetchmany(limit)
             except sqlite3.Error as error:
-                raise translated("read", self._path, error) from error
+                raise translated_error("read", self._path, error) from error
             if len(rows) < limit:
-                self.forget(cursor, statement)
+                self.close_cursor(cursor, statement)
             return rows
 
-    def forget(self, cursor: SQLiteCursor, statement: sqlite3.Cursor) -> None:
-        """Close a cursor, unless it is."""
+    def close_cursor(self, cursor: SQLiteCursor, statement: sqlite3.Cursor) -> None:
+        """Close a cursor. Closing twice is harmless."""
         with self._lock:
             if cursor in self._cursors:
                 self._cursors.remove(cursor)
                 statement.close()
-                self._end()
+                self._end_if_unused()
 
     def close(self) -> None:
-        """Let the moment go, once its cursors are closed."""
+        """Close the snapshot. The transaction ends when its last cursor is closed, too."""
         with self._lock:
             if self._is_open:
                 self._is_open = False
-                self._end()
+                self._end_if_unused()
 
-    def _end(self) -> None:
+    def _end_if_unused(self) -> None:
         if not self._is_open and not self._cursors:
-            self._done(self._connection)
+            self._on_closed(self._connection)
 
 
 class SQLiteCursor:
     """See `base.Cursor`."""
 
-    def __init__(self, view: ConnectionReader, statement: sqlite3.Cursor) -> None:
-        self._view = view
+    def __init__(self, snapshot: SQLiteSnapshot, statement: sqlite3.Cursor) -> None:
+        self._snapshot = snapshot
         self._statement = statement
 
     def fetch(self, limit: int) -> list[Row]:
         """See `base.Cursor.fetch`."""
-        return self._view.fetch(self, self._statement, limit)
+        return self._snapshot.fetch(self, self._statement, limit)
 
     def fetch_keys(self, limit: int) -> list[bytes]:
         """See `base.Cursor.fetch_keys`."""
-        return [row[0] for row in self._view.fetch(self, self._statement, limit)]
+        return [row[0] for row in self._snapshot.fetch(self, self._statement, limit)]
 
     def close(self) -> None:
         """See `base.Cursor.close`."""
-        self._view.forget(self, self._statement)
+        self._snapshot.close_cursor(self, self._statement)
