@@ -19,7 +19,7 @@ from ..replication.limits import PushLimits
 from ..replication.manual import apply_step, check_cid, clean_step, decode_record, read_dirty
 from ..replication.messages import Request
 from ..replication.schedule import PollResult
-from ..replication.session import follow, rebind_session, sync_session
+from ..replication.session import poll_session, rebind_session, sync_session
 from ..types import Change, Changes, Conflict, SyncReport
 from .reads import CHUNK, check_limit
 
@@ -204,7 +204,7 @@ class ClientVerbs:
 
     def _follow(self, on_reset: str, limits: PushLimits) -> Generator[Request, Any, PollResult]:
         mode = self._client("live")
-        return follow(self._store.step, mode, on_reset=on_reset, report=SyncReport(), limits=limits)
+        return poll_session(self._store.step, mode, on_reset=on_reset, report=SyncReport(), limits=limits)
 
     def _has_to_push(self, limits: PushLimits) -> bool:
         """Whether there are changes that the server may take."""

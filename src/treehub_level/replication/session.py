@@ -151,7 +151,7 @@ def _next_pull(request: Request, page: Page | None) -> Request | None:
     )
 
 
-def follow(
+def poll_session(
     run: Callable[[Step[Any]], Any], mode: Client, *, on_reset: str, report: SyncReport, limits: PushLimits
 ) -> Generator[Request, object, PollResult]:
     """Ask once for what is new, with nothing to push, and take what comes.
