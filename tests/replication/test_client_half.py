@@ -116,7 +116,7 @@ def test_a_dirty_change_that_cannot_be_sent_is_named() -> None:
 def test_a_client_without_its_own_record_is_corrupt() -> None:
     client = a_client()
     client.memory.write([(b"!!id", None)])
-    with pytest.raises(CorruptionError, match="own records"):
+    with pytest.raises(CorruptionError, match="replication state of this client"):
         client.sync(a_server())
 
 
@@ -306,7 +306,7 @@ def test_eight_replies_to_something_else_are_too_many() -> None:
     server, client = a_server(a=1), a_client()
     wire = Wire(server)
     wire.on_reply = lambda reply: {**reply, "base": 0, "nonce": "f" * 32}
-    with pytest.raises(ProtocolError, match="8 replies in a row"):
+    with pytest.raises(ProtocolError, match="8 successive replies did not answer"):
         client.sync(wire)
     assert len(wire.requests) == 8
 

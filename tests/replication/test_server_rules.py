@@ -48,7 +48,7 @@ def test_a_client_id_belongs_to_the_first_principal_that_used_it() -> None:
     server = a_server()
     exchange_as(server, "alice", changes=[["a", 1]])
     for principal in ("mallory", None):
-        with unchanged(server), pytest.raises(ForbiddenError, match="belongs to somebody else"):
+        with unchanged(server), pytest.raises(ForbiddenError, match="belongs to another principal"):
             exchange_as(server, principal, cid=1, seq=2, changes=[["a", 2]])
     assert exchange_as(server, "alice", cid=1, seq=2, nonce="1" * 32, changes=[["a", 2]])["ack"][:2] == [1, 2]
 
@@ -57,7 +57,7 @@ def test_a_client_id_used_in_process_belongs_to_the_first_principal_that_comes_w
     server = a_server()
     exchange_as(server, None, changes=[["a", 1]])
     exchange_as(server, "alice", cid=1, seq=2, changes=[["a", 2]])
-    with pytest.raises(ForbiddenError, match="belongs to somebody else"):
+    with pytest.raises(ForbiddenError, match="belongs to another principal"):
         exchange_as(server, "mallory", cid=2, seq=3, changes=[["a", 3]])
 
 
@@ -409,7 +409,7 @@ def test_a_long_log_is_read_in_parts_when_it_judges_a_push(monkeypatch: pytest.M
 def test_a_damaged_decision_is_named() -> None:
     server = a_server(a=1)
     server.memory.write([(b"!!client/" + CLIENT.encode(), b"[1,2]")])
-    with unchanged(server), pytest.raises(CorruptionError, match=f"the decision on the client {CLIENT}"):
+    with unchanged(server), pytest.raises(CorruptionError, match=f"the record of the last push of the client {CLIENT}"):
         server.exchange(ask())
 
 

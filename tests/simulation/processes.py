@@ -25,8 +25,8 @@ from treehub_level.errors import (
 )
 from treehub_level.replication import client as client_half
 from treehub_level.replication.messages import Reply, Request
-from treehub_level.replication.session import Ahead, rebind_session, sync_session
-from treehub_level.replication.state import State
+from treehub_level.replication.session import LookAhead, rebind_session, sync_session
+from treehub_level.replication.state import ClientState
 from treehub_level.replication.wire import Received, reply_pieces
 from treehub_level.testing import CrashError
 from treehub_level.types import Change, Changes, Conflict, Mode, SyncReport
@@ -266,7 +266,7 @@ class Server(_Process):
     def epoch(self, cid: int) -> Hashable:
         mode = self.level._store.mode
         assert isinstance(mode, ServerMode)
-        return client_half._epoch_of(mode.epochs(self._backend), cid)
+        return client_half.epoch_at(mode.epochs(self._backend), cid)
 
 
 class Client(_Process):
@@ -289,8 +289,8 @@ class Client(_Process):
         return self.level.cid
 
     @property
-    def _state(self) -> State:
-        return State.read(self._backend, self.level._store.space)
+    def _state(self) -> ClientState:
+        return ClientState.read(self._backend, self.level._store.space)
 
     @property
     def resetting(self) -> bool:
@@ -363,7 +363,7 @@ class Client(_Process):
         def go_on() -> Any:
             try:
                 request = act(talk)
-                return next(talk) if isinstance(request, Ahead) else request
+                return next(talk) if isinstance(request, LookAhead) else request
             except StopIteration:
                 self._is_refused = False
             except StoreMismatchError:

@@ -20,8 +20,7 @@ from functools import partial
 from unittest import mock
 
 from treehub_level.engine import log
-from treehub_level.replication import client, server, session
-from treehub_level.replication import limits as limits
+from treehub_level.replication import client, limits, push, server, session
 
 from .configuration import Configuration
 from .engines import DISKS, MakeDisk, crashing_disk
@@ -39,12 +38,12 @@ def world(
     """A server and its clients, all sizes patched down, faults put in."""
     patches = [
         (client, "PAGE_CHANGES", configuration.limit),
-        (client, "PUSH_CHANGES", configuration.push),
+        (push, "PUSH_CHANGES", configuration.push),
         (client, "SWEEP_KEYS", configuration.sweep),
         (client, "MAX_EPOCHS", 2),
         (session, "MAX_EPOCHS", 2),
         (limits, "_FETCH", 2),
-        (session, "PATIENCE", 1000),  # messages are repeated at will here
+        (session, "MAX_STALE_REPLIES", 1000),  # schedules duplicate many messages
         (server, "MAX_BYTES", UNIT * configuration.page_weight),
         (server, "_READ", 2),
         (log, "COMPACTION_STEP", 3),

@@ -15,7 +15,7 @@ from ..blocking.server import carries_bytes, check_wait
 from ..errors import ForbiddenError, NotOpenError, TransportError
 from ..replication.driver import Finished, advance, exchange_of, transport_errors
 from ..replication.messages import Reply, Request
-from ..replication.session import Ahead
+from ..replication.session import LookAhead
 from ..types import JSON, Change, Changes, Conflict, Mode, SyncReport
 from .live import LiveSession
 from .reads_writes import AsyncReadVerbs, AsyncWriteVerbs, Snapshot, documented_by
@@ -272,7 +272,7 @@ class Level(AsyncReadWriteVerbs):
                 except (TransportError, ForbiddenError) as error:
                     reply = error
                 request = await self._worker.write(advance, session, reply)
-                if isinstance(request, Ahead):
+                if isinstance(request, LookAhead):
                     early = request.request, asyncio.create_task(carry(request.request))
                     request = await self._worker.write(advance, session)
                 on_progress()

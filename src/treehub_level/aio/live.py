@@ -13,7 +13,7 @@ from ..replication.driver import Finished, advance, transport_errors
 from ..replication.limits import PushLimits
 from ..replication.live import WAIT, check_options, not_in_sync, session_is_over, takes_wait
 from ..replication.messages import Request
-from ..replication.schedule import LiveSchedule, PollResult, State, Task
+from ..replication.schedule import LiveSchedule, LiveState, PollResult, Task
 from .reads_writes import documented_by
 from .wait import set_within
 
@@ -51,7 +51,7 @@ class LiveSession:
     # ------------------------------------------------------------------------------------------ the session
 
     @property
-    def state(self) -> State:
+    def state(self) -> LiveState:
         return self._schedule.state
 
     @property
@@ -76,7 +76,7 @@ class LiveSession:
         if self._schedule.is_over:
             raise session_is_over(self._schedule)
         waiter = asyncio.get_running_loop().create_future()
-        self._waiters[waiter] = self._schedule.ask()
+        self._waiters[waiter] = self._schedule.take_ticket()
         self._stirred.set()
         try:
             await asyncio.wait_for(waiter, within)
@@ -122,7 +122,7 @@ class LiveSession:
         for waiter, ticket in self._waiters.items():
             if waiter.done():
                 continue
-            if self._schedule.is_served(ticket):
+            if self._schedule.has_synced(ticket):
                 waiter.set_result(None)
             elif self._schedule.is_over:
                 waiter.set_exception(session_is_over(self._schedule))
@@ -148,7 +148,7 @@ class LiveSession:
         self._stirred.clear()
         if self._schedule.state == "idle":
             await self._attempt(self._look())
-        task = self._schedule.next(self._loop.time())
+        task = self._schedule.next_task(self._loop.time())
         if task is Task.SYNC:
             await self._attempt(self._sync())
         elif task is Task.POLL and self._poll is None:
@@ -166,7 +166,7 @@ class LiveSession:
 
     async def _look(self) -> None:
         if await self._level._worker.read(self._blocking._has_to_push, self._limits):
-            self._schedule.want()
+            self._schedule.request_sync()
         if self._poll is not None and self._poll.reply.done():
             await self._take_news()
 
@@ -184,7 +184,7 @@ class LiveSession:
                 raise error
             if not self._blocking.is_open:
                 self._schedule.end()
-            self._schedule.failed(error, self._loop.time())
+            self._schedule.on_failure(error, self._loop.time())
         self._settle()
 
     async def _sync(self) -> None:
@@ -195,19 +195,19 @@ class LiveSession:
         remaining: TransportError | ForbiddenError | None = None
         try:
             async with self._level._sync_lock:
-                await self._level._drive(session, self._exchange, self._schedule.replied)
+                await self._level._drive(session, self._exchange, self._schedule.on_reply)
         except (TransportError, ForbiddenError) as error:
             if not error.keys:
                 raise
             remaining = error
-        self._schedule.synced(self._loop.time(), remaining)
+        self._schedule.on_synced(self._loop.time(), remaining)
 
     async def _ask(self) -> None:
         assert self._loop is not None
         session = self._blocking._follow(self._on_reset, self._limits)
         request = await self._level._worker.write(advance, session)
         if isinstance(request, Finished):
-            self._schedule.want()
+            self._schedule.request_sync()
             return
         reply = asyncio.create_task(_awaited(self._exchange(request, wait=self._wait)))
         reply.add_done_callback(lambda _: self._stirred.set())
@@ -227,7 +227,7 @@ class LiveSession:
                 session.close()
         assert isinstance(news, Finished)
         now = self._loop.time()
-        self._schedule.polled(news.result, now, elapsed=now - started, wait=self._wait)
+        self._schedule.on_polled(news.result, now, elapsed=now - started, wait=self._wait)
 
     async def _drop_poll(self) -> None:
         if self._poll is not None:

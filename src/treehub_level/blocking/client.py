@@ -210,7 +210,7 @@ class ClientVerbs:
         """Whether there are changes that the server may take."""
         mode = self._client("live")
         with self._store.current_reader as reader:
-            return limits.is_used(reader, mode.space)
+            return limits.has_pushable(reader, mode.space)
 
     def rebind(self, server: Exchanger) -> None:
         """Take another server from now on: the next ``sync`` pulls everything from it, and pushes what is dirty here.

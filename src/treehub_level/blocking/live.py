@@ -13,7 +13,7 @@ from ..replication.driver import Finished, advance, drive, transport_errors
 from ..replication.limits import PushLimits
 from ..replication.live import WAIT, check_options, not_in_sync, session_is_over, takes_wait
 from ..replication.messages import Request
-from ..replication.schedule import LiveSchedule, PollResult, State, Task
+from ..replication.schedule import LiveSchedule, LiveState, PollResult, Task
 from .client import ClientVerbs, blocking_exchange_of
 
 
@@ -49,7 +49,7 @@ class LiveSession:
     # ------------------------------------------------------------------------------------------ the session
 
     @property
-    def state(self) -> State:
+    def state(self) -> LiveState:
         """What it is doing: ``connecting``, ``busy``, ``idle``, ``offline``, ``needs_auth`` or ``stopped``.
 
         ``offline`` tries again by itself; ``needs_auth`` waits for `resume`, since the server refuses the token;
@@ -98,10 +98,10 @@ class LiveSession:
             TransportError: It took longer.
         """
         with self._condition:
-            ticket = self._schedule.ask()
+            ticket = self._schedule.take_ticket()
             self._stir()
-            done = self._condition.wait_for(lambda: self._schedule.is_over or self._schedule.is_served(ticket), within)
-            if not self._schedule.is_served(ticket):
+            done = self._condition.wait_for(lambda: self._schedule.is_over or self._schedule.has_synced(ticket), within)
+            if not self._schedule.has_synced(ticket):
                 self._refuse_if_over()
             if not done:
                 raise not_in_sync(within, self._schedule)
@@ -161,7 +161,7 @@ class LiveSession:
         if self._schedule.state == "idle":
             self._attempt(self._look)
         with self._condition:
-            task = self._schedule.next(time.monotonic())
+            task = self._schedule.next_task(time.monotonic())
         if task is Task.SYNC:
             self._attempt(self._sync)
         elif task is Task.POLL and self._poll is None:
@@ -180,7 +180,7 @@ class LiveSession:
     def _look(self) -> None:
         """Whether there is something to push, or the server has answered the question for news."""
         if self._level._has_to_push(self._limits):
-            self._schedule.want()
+            self._schedule.request_sync()
         if self._poll is not None and self._poll.reply.done():
             self._take_news()
 
@@ -194,7 +194,7 @@ class LiveSession:
             with self._condition:
                 if not self._store.is_open:
                     self._schedule.end()
-                self._schedule.failed(error, time.monotonic())
+                self._schedule.on_failure(error, time.monotonic())
         with self._condition:
             self._condition.notify_all()
 
@@ -211,11 +211,11 @@ class LiveSession:
                 raise
             remaining = error
         with self._condition:
-            self._schedule.synced(time.monotonic(), remaining)
+            self._schedule.on_synced(time.monotonic(), remaining)
 
     def _replied(self) -> None:
         with self._condition:
-            self._schedule.replied()
+            self._schedule.on_reply()
 
     def _carry(self, request: Request) -> Any:
         """Carry a message to the server and back, unless the session is paused or ended meanwhile."""
@@ -249,7 +249,7 @@ class LiveSession:
         session = self._level._follow(self._on_reset, self._limits)
         request = advance(session)
         if isinstance(request, Finished):
-            self._schedule.want()
+            self._schedule.request_sync()
             return
         self._poll = _Poll(session, self._call(lambda: self._exchange(request, wait=self._wait)), time.monotonic())
 
@@ -266,7 +266,7 @@ class LiveSession:
         assert isinstance(news, Finished)
         now = time.monotonic()
         with self._condition:
-            self._schedule.polled(news.result, now, elapsed=now - started, wait=self._wait)
+            self._schedule.on_polled(news.result, now, elapsed=now - started, wait=self._wait)
 
     def _drop_poll(self) -> None:
         if self._poll is not None:

@@ -61,7 +61,7 @@ def carries_bytes(carrier: str) -> Callable[[F], F]:
     A verb that overrides this one says nothing of the kind, and so is called.
 
     Args:
-        carrier: The name of that verb. It takes a `Request`, and returns what `read_answer` takes.
+        carrier: The name of that verb. It takes a `Request`, and returns what `decode_reply` takes.
     """
 
     def mark(exchange: F) -> F:

@@ -27,7 +27,7 @@ from ..backends.registry import create
 from ..engine.identity import birth_records, shape_of, stored_identity
 from ..engine.modes import Epoch, read_record
 from ..errors import CorruptionError, StateError
-from ..replication.state import Resetting, State
+from ..replication.state import ClientState, ResetProgress
 from ..types import Mode
 from .survey import ClientSurvey, ClientSurveyor, ServerSurvey, ServerSurveyor, Survey
 from .verify import Verification, count, examine
@@ -182,9 +182,9 @@ class Repairer:
         self._write_all(restored)
         if restored:
             self._say(f"put back as its dirty change has it: {count(len(restored), 'key')}")
-        state = State(uuid.uuid4().hex, 0, self._server_of_client(), reset=Resetting(0, "A", ""))
+        state = ClientState(uuid.uuid4().hex, 0, self._server_of_client(), reset=ResetProgress(0, "A", ""))
         forgotten: list[Entry] = [(self._space.own_key(name), None) for name in ("server", "push", "own")]
-        self._write([*forgotten, *state.replacing(State("", 0), self._space), (self._space.prefix, b"0")])
+        self._write([*forgotten, *state.replacing(ClientState("", 0), self._space), (self._space.prefix, b"0")])
         self._say(
             f"its next sync pulls everything anew. Of its {count(survey.dirty, 'dirty change')}, those of keys that "
             "the server has otherwise lose, and go to the journal of conflicts"

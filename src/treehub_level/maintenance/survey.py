@@ -20,7 +20,7 @@ from ..errors import CorruptionError, DecodeError
 from ..replication.journal import parse_conflict
 from ..replication.manual import canonical
 from ..replication.server import read_decision
-from ..replication.state import State
+from ..replication.state import ClientState
 
 _FETCH = 1000
 
@@ -85,7 +85,7 @@ class ClientSurvey(Survey):
     dirty: int = 0
     other: list[bytes] = field(default_factory=list)
     conflicts: int = 0
-    state: State | None = None
+    state: ClientState | None = None
 
 
 def rows_of(reader: Reader) -> Iterator[Row]:
@@ -234,7 +234,7 @@ class ClientSurveyor(_Surveyor):
         super().__init__(reader, space, self.survey)
         self._conflict = space.own_key("conflict/")
         try:
-            self.survey.state = State.read(reader, space)
+            self.survey.state = ClientState.read(reader, space)
         except CorruptionError as error:
             self._damaged(space.own_key("id"), error)
 
