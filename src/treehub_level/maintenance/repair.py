@@ -206,7 +206,8 @@ class Repairer:
         self._write([*forgotten, *state.replacing(ClientState("", 0), self._space), (self._space.prefix, b"0")])
         self._report(
             "the next sync resets this client and pulls everything again; it has "
-            f"{count(survey.dirty, 'dirty change')}, and those that conflict with the server's data lose and are kept in the conflict journal"
+            f"{count(survey.dirty, 'dirty change')}, and those that conflict with the server's data lose and are kept "
+            "in the conflict journal"
         )
 
     def _dirty_value(self, key: bytes) -> bytes | None:
