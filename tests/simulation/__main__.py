@@ -13,13 +13,13 @@ from collections import Counter
 from . import live, product
 from .faults import FAILURES
 from .runner import main
-from .schedule import Say
+from .schedule import Trace
 
 
-def run(seed: int, without: str | None = None, focus: str | None = None, say: Say | None = None) -> Counter[str]:
+def run(seed: int, without: str | None = None, focus: str | None = None, trace: Trace | None = None) -> Counter[str]:
     """Run the schedule of one seed, and the play of it."""
-    counts = product.run(seed, without, focus, say)
-    return counts + live.run(seed, without, focus, say)
+    counts = product.run(seed, without, focus, trace)
+    return counts + live.run(seed, without, focus, trace)
 
 
 if __name__ == "__main__":

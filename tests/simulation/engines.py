@@ -64,20 +64,20 @@ class EngineDisk:
         self.honest = True
         self._make = make
         self._rng = random.Random(seed)
-        self._stores: dict[str, _Stored] = {}
-        self._fuse = 0
+        self._stores: dict[str, _StoreState] = {}
+        self._writes_left = 0
         self._before = self._power = False
 
     def __call__(self, name: str) -> Backend:
-        return Mortal(self._make(name), self, self._stores.setdefault(name, _Stored()))
+        return CrashableBackend(self._make(name), self, self._stores.setdefault(name, _StoreState()))
 
     def crash(self, *, power: bool = False) -> None:
-        self._fuse = 0
+        self._writes_left = 0
         for name, store in self._stores.items():
-            self._kill(name, self._rng.randint(0, len(store.at_risk)) if power else len(store.at_risk))
+            self._end_process(name, self._rng.randint(0, len(store.at_risk)) if power else len(store.at_risk))
 
     def crash_at(self, write: int, *, before: bool = False, power: bool = False) -> None:
-        self._fuse, self._before, self._power = write, before, power
+        self._writes_left, self._before, self._power = write, before, power
 
     def flush(self) -> None:
         for store in self._stores.values():
@@ -92,23 +92,23 @@ class EngineDisk:
         return rows
 
     def restore(self, name: str, backup: dict[bytes, bytes]) -> None:
-        store = self._stores.setdefault(name, _Stored())
-        self._kill(name, len(store.at_risk))
+        store = self._stores.setdefault(name, _StoreState())
+        self._end_process(name, len(store.at_risk))
         self._write_bare(name, [*((key, None) for key in self.backup(name)), *backup.items()])
         store.commits += 1
         store.at_risk.clear()
 
-    def burn(self) -> str:
+    def count_write(self) -> str:
         """Count a write down: whether it is now that the process dies, "before" it or "after" it; "" if it is not."""
-        self._fuse -= 1
-        return "" if self._fuse else "before" if self._before else "after"
+        self._writes_left -= 1
+        return "" if self._writes_left else "before" if self._before else "after"
 
-    def die(self) -> None:
+    def crash_now(self) -> None:
         """What was armed comes to pass."""
         self.crash(power=self._power)
         raise CrashError
 
-    def _kill(self, name: str, survivors: int) -> None:
+    def _end_process(self, name: str, survivors: int) -> None:
         store = self._stores[name]
         if store.user is not None:
             store.user.is_dead = True
@@ -128,21 +128,21 @@ class EngineDisk:
             backend.close()
 
 
-class _Stored:
+class _StoreState:
     """What a power cut would undo of a store, and who has it open."""
 
     def __init__(self) -> None:
         self.at_risk: list[dict[bytes, bytes | None]] = []
         self.commits = 0
-        self.user: Mortal | None = None
+        self.user: CrashableBackend | None = None
 
 
-class Mortal(Backend):
+class CrashableBackend(Backend):
     """A backend that dies when its disk says so."""
 
     supports = Supports(persistent=True, inline_reads=False, shared=True)
 
-    def __init__(self, inner: Backend, disk: EngineDisk, stored: _Stored) -> None:
+    def __init__(self, inner: Backend, disk: EngineDisk, stored: _StoreState) -> None:
         super().__init__(inner.name)
         self.inner = inner
         self.disk = disk
@@ -171,7 +171,7 @@ class Mortal(Backend):
         return self.alive.snapshot()
 
     def exclusive(self) -> Any:
-        return _Mortally(self, self.alive)
+        return _CrashableTransaction(self, self.alive)
 
     def write(self, batch: Batch, *, durable: bool = False) -> None:
         with self.exclusive() as transaction:
@@ -187,17 +187,17 @@ class Mortal(Backend):
         return self.inner
 
 
-class _Mortally:
+class _CrashableTransaction:
     """A transaction, over which the process may die."""
 
-    def __init__(self, mortal: Mortal, inner: Backend) -> None:
-        self._mortal = mortal
+    def __init__(self, backend: CrashableBackend, inner: Backend) -> None:
+        self._backend = backend
         self._context = inner.exclusive()
         self._overwritten: dict[bytes, bytes | None] | None = None
         self._is_on_disk = False
-        self._dies = ""
+        self._crashes = ""
 
-    def __enter__(self) -> _Mortally:
+    def __enter__(self) -> _CrashableTransaction:
         self._inner = self._context.__enter__()
         self.get, self.get_many, self.scan = self._inner.get, self._inner.get_many, self._inner.scan
         return self
@@ -210,26 +210,26 @@ class _Mortally:
         if [key for key, _ in batch] == [HOLDER]:  # an opening, which schedules do not see
             self._inner.write(batch, durable=durable)
             return
-        self._dies = self._mortal.disk.burn()
-        if self._dies == "before":
+        self._crashes = self._backend.disk.count_write()
+        if self._crashes == "before":
             raise CrashError
         keys = [key for key, _ in batch]
         self._overwritten = dict(zip(keys, self._inner.get_many(keys), strict=True))
-        self._is_on_disk = durable and self._mortal.disk.honest
+        self._is_on_disk = durable and self._backend.disk.honest
         self._inner.write(batch, durable=durable)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._context.__exit__(kind, error, traceback)
-        stored = self._mortal.stored
+        stored = self._backend.stored
         if error is None and self._overwritten is not None:
             stored.at_risk.append(self._overwritten)
             stored.commits += 1
             if self._is_on_disk:
                 stored.at_risk.clear()
-        if self._dies:
-            self._mortal.disk.die()
+        if self._crashes:
+            self._backend.disk.crash_now()
 
 
 @contextmanager

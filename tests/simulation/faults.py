@@ -50,21 +50,21 @@ def _decision_without_withdrawals(exchange: Any, ack: Any) -> Any:
 
 #: The patches that remove each mechanism from the product. (`processes` removes the other ones.)
 REMOVALS: Final[dict[str, list[Patch]]] = {
-    "casclean": [(client, "is_as_frozen", lambda *_: True)],
-    "dedupe": [(server, "read_decision", lambda *_: None)],
-    "echo": [(client._ReplyHandler, "_withheld_records", lambda _: {})],
-    "skip": [(client._ReplyHandler, "_is_own_change", lambda *_: False)],
-    "respcas": [(session, "is_reply_to", lambda *_: True)],
-    "epoch": [(server, "last_common_cid", lambda request, *_: request.max_head)],
-    "drain": [
+    "compare_and_clean": [(client, "is_as_frozen", lambda *_: True)],
+    "decision_record": [(server, "read_decision", lambda *_: None)],
+    "withheld_echo": [(client._ReplyHandler, "_withheld_records", lambda _: {})],
+    "own_range": [(client._ReplyHandler, "_is_own_change", lambda *_: False)],
+    "stale_replies": [(session, "is_reply_to", lambda *_: True)],
+    "epochs": [(server, "last_common_cid", lambda request, *_: request.max_head)],
+    "drained_own_range": [
         (ClientState, "may_freeze", property(lambda state: not (state.push or state.withheld_push or state.reset)))
     ],
     "floor": [(server, "read_floor", lambda *_: (0, 0))],
     "sweep": [(client._ReplyHandler, "apply_keys", _keys_without_sweep)],
-    "rejected": [(server._Exchange, "_unconfirmed", lambda *_: [])],
-    "distance": [(server._Exchange, "_is_too_far_behind", _distance_in_records)],
-    "withdraw": [(server._Exchange, "_decision_entry", _decision_without_withdrawals)],
-    "whole": [(server._Exchange, "_log_between", lambda *_: iter(()))],
+    "rejected_in_repeats": [(server._Exchange, "_unconfirmed", lambda *_: [])],
+    "cid_distance": [(server._Exchange, "_is_too_far_behind", _distance_in_records)],
+    "withdrawal_record": [(server._Exchange, "_decision_entry", _decision_without_withdrawals)],
+    "whole_log": [(server._Exchange, "_log_between", lambda *_: iter(()))],
 }
 
 
@@ -139,13 +139,13 @@ FAILURES: Final[dict[str, list[Patch]]] = {
         (client, "is_as_frozen", lambda *_: True),
         (manual, "same_record", lambda *_: True),
     ],
-    "a lost reply then a local edit": REMOVALS["skip"] + REMOVALS["dedupe"],
+    "a lost reply then a local edit": REMOVALS["own_range"] + REMOVALS["decision_record"],
     "a late apply": [(manual, "_check_not_older", lambda *_: None)],
     "starvation while others write": [
         (server._Exchange, "_is_too_far_behind", lambda exchange: exchange._request.cid != exchange._head)
     ],
-    "a restored server": REMOVALS["epoch"],
-    "another server": REMOVALS["epoch"],
+    "a restored server": REMOVALS["epochs"],
+    "another server": REMOVALS["epochs"],
     "keys above U+FFFF": [
         (limits, "is_dirty", _dirty_up_to_u_ffff),
         (limits.PushLimits, "pushable_rows", _rows_up_to_u_ffff),

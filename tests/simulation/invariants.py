@@ -9,7 +9,7 @@ from typing import Any
 from .sides import SWEPT, ClientUnderTest, Content, InvariantError, Loss, ServerUnderTest
 
 
-class Ghost:
+class ExpectedClient:
     """What is remembered of a client beside it: its last write of each key, at each commit it could fall back to.
 
     Attributes:
@@ -26,13 +26,13 @@ class Ghost:
         self.count = 0
         self.cid = 0
         self.saved: tuple[Any, dict[str, Content], list[tuple[int, dict[str, Content]]]] | None = None
-        self.is_a_stranger_to_itself = False
+        self.may_conflict_with_itself = False
         self._past: list[tuple[int, dict[str, Content]]] = [(0, {})]
 
-    def wrote(self, client: ClientUnderTest, key: str, content: Content) -> None:
+    def record_write(self, client: ClientUnderTest, key: str, content: Content) -> None:
         self._remember(client, {**self.latest, key: content})
 
-    def dismissed(self, client: ClientUnderTest, loss: Loss) -> None:
+    def record_dismissal(self, client: ClientUnderTest, loss: Loss) -> None:
         kept = self.latest.items() - {(loss.key, loss.local)}
         self._remember(client, dict(kept))
 
@@ -40,22 +40,22 @@ class Ghost:
         self.latest = latest
         self._past.append((client.commits, latest))
 
-    def fell_back(self, client: ClientUnderTest) -> None:
+    def drop_lost_commits(self, client: ClientUnderTest) -> None:
         while self._past[-1][0] > client.commits:
             self._past.pop()
         self.latest = self._past[-1][1]
 
-    def save(self, client: ClientUnderTest) -> None:
+    def save_copy(self, client: ClientUnderTest) -> None:
         self.saved = client.backup(), self.latest, list(self._past)
 
-    def rolled_back_to_saved(self, client: ClientUnderTest) -> None:
+    def restore_copy(self, client: ClientUnderTest) -> None:
         assert self.saved is not None
         backup, latest, past = self.saved
         client.restore(backup)
         self._past = list(past)
         self._remember(client, latest)
         self.cid = client.cid
-        self.is_a_stranger_to_itself = True
+        self.may_conflict_with_itself = True
 
 
 class Oracle:
@@ -69,25 +69,25 @@ class Oracle:
     def __init__(self, server: ServerUnderTest, clients: Mapping[str, ClientUnderTest]) -> None:
         self._server = server
         self._clients = clients
-        self.ghosts = {name: Ghost() for name in clients}
+        self.expected = {name: ExpectedClient() for name in clients}
         self.history: dict[int, tuple[str, str]] = {}
         self._logged: set[tuple[str, Content]] = set()  # whatever stood in a log, abandoned histories included
         self._history_was_lost = False
 
-    def note_log(self, author: str | None) -> None:
+    def record_log(self, author: str | None) -> None:
         """Whatever is new in the log was written by ``author``, or where that is ``None`` by whom its content names."""
         for cid, change in self._server.log(max(self.history, default=0)).items():
             key, content = change
             self.history[cid] = author or (content[0] if content else "somebody"), key
             self._logged.add(change)
 
-    def server_fell_back(self) -> None:
+    def drop_lost_changes(self) -> None:
         """The server may have lost its last changes."""
         for cid in [cid for cid in self.history if cid > self._server.head]:
             del self.history[cid]
             self._history_was_lost = True
 
-    def server_became_another(self, history: Mapping[int, tuple[str, str]]) -> None:
+    def replace_history(self, history: Mapping[int, tuple[str, str]]) -> None:
         """The server was replaced by one of this history."""
         self.history = dict(history)
         self._history_was_lost = True
@@ -103,19 +103,19 @@ class Oracle:
 
     def check(self, name: str) -> None:
         """What must hold of a client after whatever it did."""
-        client, ghost = self._clients[name], self.ghosts[name]
-        if client.cid < ghost.cid and not client.resetting:
+        client, expected = self._clients[name], self.expected[name]
+        if client.cid < expected.cid and not client.resetting:
             raise InvariantError(
-                f"time ran backwards: {name} went from CID {ghost.cid} to {client.cid} without a reset"
+                f"time ran backwards: {name} went from CID {expected.cid} to {client.cid} without a reset"
             )
-        ghost.cid = client.cid
+        expected.cid = client.cid
         dirty, journal = client.dirty(), client.journal()
         kept = {(loss.key, loss.local) for loss in journal}
-        for key, content in ghost.latest.items():
+        for key, content in expected.latest.items():
             pushed = (key, content) in self._logged
             if not pushed and (key, content) not in kept and dirty.get(key, SWEPT) != content:
                 raise InvariantError(f"lost: {name} wrote {content} to {key}, and it is nowhere")
-        if not self._history_was_lost and not ghost.is_a_stranger_to_itself:
+        if not self._history_was_lost and not expected.may_conflict_with_itself:
             self._check_journal(name, journal)
 
     def _check_journal(self, name: str, journal: list[Loss]) -> None:

@@ -12,7 +12,7 @@ import orjson
 
 from treehub_level import blocking
 from treehub_level.backends.base import Backend
-from treehub_level.engine import log as log_half
+from treehub_level.engine import log as change_log
 from treehub_level.engine.modes import Server as ServerMode
 from treehub_level.errors import (
     CIDMismatchError,
@@ -23,7 +23,7 @@ from treehub_level.errors import (
     StoreMismatchError,
     TransportError,
 )
-from treehub_level.replication import client as client_half
+from treehub_level.replication import client as client_module
 from treehub_level.replication.messages import Reply, Request
 from treehub_level.replication.session import LookAhead, rebind_session, sync_session
 from treehub_level.replication.state import ClientState
@@ -55,17 +55,17 @@ def _loss(conflict: Conflict) -> Loss:
     )
 
 
-class Refused(NamedTuple):
+class MismatchReply(NamedTuple):
     """The reply of a server to the request of a client of another."""
 
     nonce: str
 
 
-NO_CIDS: Final = ("x", "1", True, 1.5, -1)
-NO_CHANGES: Final = ([["!", 99]], [["!1", 99]], "xy", [["k", 1], 2], None)
+INVALID_CIDS: Final = ("x", "1", True, 1.5, -1)
+INVALID_CHANGES: Final = ([["!", 99]], [["!1", 99]], "xy", [["k", 1], 2], None)
 
 
-class Trick(NamedTuple):
+class InvalidCall(NamedTuple):
     """Something that the original let strangers do, and that must be refused.
 
     Attributes:
@@ -78,19 +78,19 @@ class Trick(NamedTuple):
     cid: Any
     changes: tuple[Any, ...] = ()
 
-    def play(self, level: blocking.Level) -> None:
+    def make(self, level: blocking.Level) -> None:
         right = level.cid + (self.verb == "apply")
         getattr(level, self.verb)(right if self.cid is None else self.cid, *self.changes)
 
 
-SERVER_TRICKS: Final = [
-    *(Trick("changes", cid) for cid in NO_CIDS),
-    *(Trick("change", cid, ([["k", 1]],)) for cid in NO_CIDS),
-    *(Trick("change", None, (changes,)) for changes in NO_CHANGES),
+SERVER_INVALID_CALLS: Final = [
+    *(InvalidCall("changes", cid) for cid in INVALID_CIDS),
+    *(InvalidCall("change", cid, ([["k", 1]],)) for cid in INVALID_CIDS),
+    *(InvalidCall("change", None, (changes,)) for changes in INVALID_CHANGES),
 ]
-CLIENT_TRICKS: Final = [
-    *(Trick("apply", cid, ([["k", 1]],)) for cid in NO_CIDS),
-    *(Trick("apply", None, (changes,)) for changes in NO_CHANGES),
+CLIENT_INVALID_CALLS: Final = [
+    *(InvalidCall("apply", cid, ([["k", 1]],)) for cid in INVALID_CIDS),
+    *(InvalidCall("apply", None, (changes,)) for changes in INVALID_CHANGES),
 ]
 
 
@@ -98,14 +98,14 @@ class _Process:
     """A store, and the process that has it open."""
 
     mode: Mode
-    tricks: list[Trick]
+    invalid_calls: list[InvalidCall]
 
     disk: Disk
 
     def __init__(self, name: str, rng: random.Random, configuration: Configuration, make_disk: MakeDisk) -> None:
         self._rng = rng
-        self._on = configuration
-        self._calm = False
+        self._options = configuration
+        self._faults_stopped = False
         self._name = name
         self.disk = make_disk(rng.getrandbits(32))
         self.level = self._open()
@@ -115,12 +115,12 @@ class _Process:
         level.open()
         return level
 
-    def _boot(self) -> None:
+    def _restart(self) -> None:
         """Start over what the dead process has left."""
         self.level.close()
-        self._start_anew()
+        self._reopen()
 
-    def _start_anew(self) -> None:
+    def _reopen(self) -> None:
         self.level = self._open()
 
     @property
@@ -129,34 +129,34 @@ class _Process:
 
     def _crash(self, *, power: bool) -> None:
         self.disk.crash(power=power)
-        self._boot()
+        self._restart()
 
-    def _mortal(self, act: Callable[[], Any]) -> Any:
+    def _maybe_crash(self, act: Callable[[], Any]) -> Any:
         """Do something, and perhaps die over it; ``None`` then."""
-        if not self._calm and self._rng.random() < 0.04:
+        if not self._faults_stopped and self._rng.random() < 0.04:
             self.disk.crash_at(self._rng.randint(1, 2), before=self._rng.random() < 0.5)
         try:
             return act()
         except CrashError:
-            self._boot()
+            self._restart()
             return None
         except LevelError as error:
             raise InvariantError(f"client and server do not understand each other: {error}") from error
         finally:
             self.disk.crash_at(0)
 
-    def intrude(self) -> None:
-        trick = self._rng.choice([*self.tricks, None])
+    def send_invalid_input(self) -> None:
+        call = self._rng.choice([*self.invalid_calls, None])
         before = self.backup()
         try:
-            if trick is None:
+            if call is None:
                 self._open_as_another()
             else:
-                trick.play(self.level)
+                call.make(self.level)
         except (LevelError, TypeError, ValueError):
             pass
         else:
-            raise InvariantError(f"{self._name} let a stranger in: {trick or 'it was opened in another mode'}")
+            raise InvariantError(f"{self._name} let a stranger in: {call or 'it was opened in another mode'}")
         if self.backup() != before:
             raise InvariantError(f"a stranger was refused by {self._name}, and has left something behind")
 
@@ -167,10 +167,10 @@ class _Process:
             with blocking.Level(self._name, backend=self.disk, mode=other):
                 pass
         finally:
-            self._start_anew()
+            self._reopen()
 
-    def calm(self) -> None:
-        self._calm = True
+    def stop_faults(self) -> None:
+        self._faults_stopped = True
 
     def write(self, key: str, content: Content) -> None:
         if self._rng.random() < 0.3:
@@ -198,42 +198,42 @@ class _Process:
 
     def restore(self, backup: Any) -> None:
         self.disk.restore(self._name, backup)
-        self._boot()
+        self._restart()
 
 
 class Server(_Process):
     mode = Mode.SERVER
-    tricks = SERVER_TRICKS
+    invalid_calls = SERVER_INVALID_CALLS
 
     def __init__(self, name: str, rng: random.Random, configuration: Configuration, make_disk: MakeDisk) -> None:
         super().__init__(name, rng, configuration, make_disk)
         # Some mechanisms are removed from the messages, as JSON.
-        as_json = configuration.without & {"hi", "keys_hi", "another server"}
-        self._road = "JSON" if as_json else rng.choice(["JSON", "NDJSON", "process"])
+        as_json = configuration.without & {"max_head", "keys_max_head", "another server"}
+        self._transport = "JSON" if as_json else rng.choice(["JSON", "NDJSON", "process"])
 
     @property
     def head(self) -> int:
         return self.level.cid
 
     def exchange(self, asked: Request) -> Any:
-        if self._road != "JSON":
+        if self._transport != "JSON":
             answer = self._answered(asked, lambda: self.level._answer(asked)[0])
-            if not isinstance(answer, Reply) or self._road == "process":
+            if not isinstance(answer, Reply) or self._transport == "process":
                 return answer
             return Received(b"".join(reply_pieces(answer, in_lines=True)), in_lines=True)
         request = asked.to_dict()
-        if "hi" in self._on.without:
+        if "max_head" in self._options.without:
             request["hi"] = request["cid"]
-        if "another server" in self._on.without:
+        if "another server" in self._options.without:
             request["server"] = None
         reply = self._answered(asked, lambda: self.level.exchange(orjson.loads(orjson.dumps(request))))
         if not isinstance(reply, dict):
             return reply
-        if "hi" in self._on.without and reply["kind"] == "page":
+        if "max_head" in self._options.without and reply["kind"] == "page":
             reply["epochs"] = [epoch for epoch in reply["epochs"] if epoch[1] < reply["cid"]]
-        if "keys_hi" in self._on.without and reply["kind"] == "keys":
+        if "keys_max_head" in self._options.without and reply["kind"] == "keys":
             reply.update(head=reply["base"], epochs=[])
-        if "another server" in self._on.without:
+        if "another server" in self._options.without:
             reply["server"] = asked.server or reply["server"]
         return orjson.loads(orjson.dumps(reply))
 
@@ -242,15 +242,15 @@ class Server(_Process):
             try:
                 return act()
             except StoreMismatchError:
-                return Refused(asked.nonce)
+                return MismatchReply(asked.nonce)
 
-        return self._mortal(answer)
+        return self._maybe_crash(answer)
 
     def compact(self) -> None:
-        self._mortal(self.level.compact_log)
+        self._maybe_crash(self.level.compact_log)
 
     def forget_deletes(self, before: int) -> None:
-        self._mortal(lambda: self.level.compact_log(drop_deletes_before=before))
+        self._maybe_crash(lambda: self.level.compact_log(drop_deletes_before=before))
 
     def restart(self, *, power: bool) -> None:
         self._crash(power=power)
@@ -259,23 +259,23 @@ class Server(_Process):
         self.restore({})
 
     def log(self, after: int) -> dict[int, tuple[str, Content]]:
-        records = log_half.read_log(self._backend, self.level._store.space, after, 1000, 1 << 30)
+        records = change_log.read_log(self._backend, self.level._store.space, after, 1000, 1 << 30)
         changes = [(cid, orjson.loads(record)) for cid, record in records]
         return {cid: (change[0], _content(change)) for cid, change in changes}
 
     def epoch(self, cid: int) -> Hashable:
         mode = self.level._store.mode
         assert isinstance(mode, ServerMode)
-        return client_half.epoch_at(mode.epochs(self._backend), cid)
+        return client_module.epoch_at(mode.epochs(self._backend), cid)
 
 
 class Client(_Process):
     mode = Mode.CLIENT
-    tricks = CLIENT_TRICKS
+    invalid_calls = CLIENT_INVALID_CALLS
 
     def __init__(self, name: str, rng: random.Random, configuration: Configuration, make_disk: MakeDisk) -> None:
         super().__init__(name, rng, configuration, make_disk)
-        self._talk: Generator[Any, Any, Any] | None = None
+        self._session: Generator[Any, Any, Any] | None = None
         self._nonce = ""
         self._rebinds = self._is_refused = False
         self.disk.honest = "durable_freeze" not in configuration.without
@@ -317,11 +317,11 @@ class Client(_Process):
     def start(self) -> Any:
         if self._is_refused:
             return self.rebind()
-        if "inflight" in self._on.without:
+        if "frozen_push" in self._options.without:
             self._backend.write([(self.level._store.space.own_key("push"), None)])
         self._rebinds = False
-        one_way = 0.5 if self._calm else self._rng.random()
-        self._talk = sync_session(
+        one_way = 0.5 if self._faults_stopped else self._rng.random()
+        self._session = sync_session(
             self.level._store.step,
             self.level._client("sync"),
             pull=one_way > 0.1,
@@ -329,41 +329,41 @@ class Client(_Process):
             report=SyncReport(),
             look_ahead=self._rng.random() < 0.5,
         )
-        return self._carry(self._go_on(lambda talk: next(talk)))
+        return self._send(self._advance(lambda session: next(session)))
 
     def rebind(self) -> Any:
         self._rebinds = True
-        self._talk = rebind_session(self.level._store.step, self.level._client("rebind"))
-        return self._go_on(lambda talk: next(talk))
+        self._session = rebind_session(self.level._store.step, self.level._client("rebind"))
+        return self._advance(lambda session: next(session))
 
     def receive(self, reply: Any) -> Any:
-        if isinstance(reply, Refused):
+        if isinstance(reply, MismatchReply):
             if reply.nonce != self._nonce:
                 return None  # it is late, and who carries messages does not mistake one error for another
-            return self._go_on(lambda talk: talk.throw(StoreMismatchError("another server")))
-        return self._carry(self._go_on(lambda talk: talk.send(reply)))
+            return self._advance(lambda session: session.throw(StoreMismatchError("another server")))
+        return self._send(self._advance(lambda session: session.send(reply)))
 
-    def _carry(self, request: Any) -> Any:
+    def _send(self, request: Any) -> Any:
         """A request on its way, unless its push is too large for it now, or forbidden."""
-        if not request or not request.keys or self._calm:
+        if not request or not request.keys or self._faults_stopped:
             return request
-        if self._rng.random() < self._on.forbidden:
-            request = self._go_on(lambda talk: talk.throw(ForbiddenError("read only")))
-            if "aside" in self._on.without:
+        if self._rng.random() < self._options.forbidden:
+            request = self._advance(lambda session: session.throw(ForbiddenError("read only")))
+            if "withheld_push" in self._options.without:
                 self._backend.write([(self.level._store.space.own_key("aside"), None)])
-        elif request.changes and self._rng.random() < self._on.withdraw:
-            request = self._go_on(lambda talk: talk.throw(TransportError("too large", status=413)))
+        elif request.changes and self._rng.random() < self._options.withdraw:
+            request = self._advance(lambda session: session.throw(TransportError("too large", status=413)))
         return request
 
-    def _go_on(self, act: Callable[[Generator[Any, Any, Any]], Any]) -> Any:
-        talk = self._talk
-        if talk is None:
+    def _advance(self, act: Callable[[Generator[Any, Any, Any]], Any]) -> Any:
+        session = self._session
+        if session is None:
             return None
 
-        def go_on() -> Any:
+        def advance() -> Any:
             try:
-                request = act(talk)
-                return next(talk) if isinstance(request, LookAhead) else request
+                request = act(session)
+                return next(session) if isinstance(request, LookAhead) else request
             except StopIteration:
                 self._is_refused = False
             except StoreMismatchError:
@@ -375,10 +375,10 @@ class Client(_Process):
                     raise
                 # It asks once, and got a late reply to something else.
 
-        request = self._mortal(go_on)
+        request = self._maybe_crash(advance)
         self._nonce = request.nonce if request else ""
         if request is None:
-            self._talk = None
+            self._session = None
         return request
 
     # ---------------------------------------------------------------------------------------- the seed's verbs
@@ -388,28 +388,28 @@ class Client(_Process):
         state = self._state
         return not (state.push or state.withheld_push or state.own_range or state.reset)
 
-    def pull_by_seed_verbs(self, server: Server) -> None:
+    def pull_all_manually(self, server: Server) -> None:
         # A client that has no history to show must be taken at its word: its server loses nothing of what it saw.
         server.disk.flush()
         self.level.apply(server.level.changes(0, limit=None))
 
-    def pull_by_hand(self, server: Server) -> Changes | None:
+    def pull_manually(self, server: Server) -> Changes | None:
         try:
-            return server.level.changes(self.cid, limit=self._on.limit)
+            return server.level.changes(self.cid, limit=self._options.limit)
         except CIDMismatchError:
             return None
 
-    def apply_by_hand(self, page: Changes) -> None:
+    def apply_manually(self, page: Changes) -> None:
         with suppress(CIDMismatchError, StateError):
             self.level.apply(page)
 
-    def push_by_hand(self, server: Server) -> tuple[int, list[Change]] | None:
-        changes = self.level.dirty(limit=self._on.push)
+    def push_manually(self, server: Server) -> tuple[int, list[Change]] | None:
+        changes = self.level.dirty(limit=self._options.push)
         if not changes or not self._is_idle or self.cid != server.head:
             return None
         return server.level.change(self.cid, changes), changes
 
-    def clean_by_hand(self, pushed: tuple[int, list[Change]]) -> None:
+    def clean_manually(self, pushed: tuple[int, list[Change]]) -> None:
         self.level.clean(*pushed)
 
     # ------------------------------------------------------------------------------------------ what happens
@@ -423,9 +423,9 @@ class Client(_Process):
     def _conflict(self, loss: Loss) -> Conflict:
         return next(conflict for conflict in self.level.conflicts() if _loss(conflict) == loss)
 
-    def _start_anew(self) -> None:
-        super()._start_anew()
-        self._talk, self._is_refused = None, False
+    def _reopen(self) -> None:
+        super()._reopen()
+        self._session, self._is_refused = None, False
 
     def crash(self, *, power: bool) -> None:
         self._crash(power=power)

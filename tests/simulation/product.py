@@ -27,12 +27,12 @@ from .engines import DISKS, MakeDisk, crashing_disk
 from .faults import FAILURES, FAULTS
 from .processes import UNIT, Client, Server
 from .runner import Run, main, run_seed
-from .schedule import Say
+from .schedule import Trace
 from .sides import ClientUnderTest, ServerUnderTest
 
 
 @contextmanager
-def world(
+def set_up(
     rng: random.Random, configuration: Configuration, make_disk: MakeDisk = crashing_disk
 ) -> Iterator[tuple[ServerUnderTest, Mapping[str, ClientUnderTest]]]:
     """A server and its clients, all sizes patched down, faults put in."""
@@ -65,16 +65,18 @@ def world(
                 process.level.close()
 
 
-def run(seed: int, without: str | None = None, focus: str | None = None, say: Say | None = None) -> Counter[str]:
+def run(seed: int, without: str | None = None, focus: str | None = None, trace: Trace | None = None) -> Counter[str]:
     """See `run_seed`."""
-    return run_seed(seed, world, without, focus, say)
+    return run_seed(seed, set_up, without, focus, trace)
 
 
 def run_over(make_disk: MakeDisk) -> Run:
     """Runs schedules over disks of one kind."""
 
-    def run(seed: int, without: str | None = None, focus: str | None = None, say: Say | None = None) -> Counter[str]:
-        return run_seed(seed, partial(world, make_disk=make_disk), without, focus, say)
+    def run(
+        seed: int, without: str | None = None, focus: str | None = None, trace: Trace | None = None
+    ) -> Counter[str]:
+        return run_seed(seed, partial(set_up, make_disk=make_disk), without, focus, trace)
 
     return run
 

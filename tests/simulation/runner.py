@@ -12,19 +12,19 @@ from dataclasses import replace
 from typing import NoReturn
 
 from .configuration import FOCUS, MECHANISMS, Configuration, random_configuration
-from .schedule import Say, Schedule
+from .schedule import Schedule, Trace
 from .sides import ClientUnderTest, InvariantError, ServerUnderTest
 
 #: Runs the schedule of a seed, with one mechanism removed, with one stressed, telling somebody what happens.
-Run = Callable[[int, "str | None", "str | None", "Say | None"], "Counter[str]"]
+Run = Callable[[int, "str | None", "str | None", "Trace | None"], "Counter[str]"]
 #: Makes a server and its clients, for the length of one schedule.
-World = Callable[
+SetUp = Callable[
     [random.Random, Configuration], AbstractContextManager[tuple[ServerUnderTest, Mapping[str, ClientUnderTest]]]
 ]
 
 
 def run_seed(
-    seed: int, world: World, without: str | None = None, focus: str | None = None, say: Say | None = None
+    seed: int, set_up: SetUp, without: str | None = None, focus: str | None = None, trace: Trace | None = None
 ) -> Counter[str]:
     """Run the schedule of one seed.
 
@@ -41,8 +41,8 @@ def run_seed(
     configuration = FOCUS.get(focus or "") or random_configuration(random.Random(f"configuration {seed}"))
     configuration = replace(configuration, without=frozenset({without} if without else ()))
     rng = random.Random(seed)
-    with world(rng, configuration) as (server, clients):
-        return Schedule(rng, configuration, server, clients, say).run()
+    with set_up(rng, configuration) as (server, clients):
+        return Schedule(rng, configuration, server, clients, trace).run()
 
 
 def first_violation(

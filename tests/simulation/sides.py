@@ -29,12 +29,12 @@ class Loss(NamedTuple):
     cid: int
 
 
-class Calmable(Protocol):
-    def calm(self) -> None:
+class FaultyProcess(Protocol):
+    def stop_faults(self) -> None:
         """Nothing of its own happens any more: it does not die over a step, and synchronises both ways."""
 
 
-class ServerUnderTest(Calmable, Protocol):
+class ServerUnderTest(FaultyProcess, Protocol):
     """What a schedule does to a server, and sees of it."""
 
     @property
@@ -51,7 +51,7 @@ class ServerUnderTest(Calmable, Protocol):
     def replace(self) -> None:
         """Become another server, an empty one."""
 
-    def intrude(self) -> None:
+    def send_invalid_input(self) -> None:
         """Somebody asks what must be refused, and must leave everything as it was."""
 
     def live(self) -> dict[str, Content]: ...
@@ -59,7 +59,7 @@ class ServerUnderTest(Calmable, Protocol):
     def epoch(self, cid: int) -> Hashable: ...
 
 
-class ClientUnderTest(Calmable, Protocol):
+class ClientUnderTest(FaultyProcess, Protocol):
     """What a schedule does to a client, and sees of it."""
 
     @property
@@ -73,7 +73,7 @@ class ClientUnderTest(Calmable, Protocol):
     @property
     def drained(self) -> bool: ...
     def write(self, key: str, content: Content) -> None: ...
-    def pull_by_seed_verbs(self, server: Any) -> None: ...
+    def pull_all_manually(self, server: Any) -> None: ...
     def start(self) -> Any:
         """Give up the outstanding request, if any, and make a new one; ``None`` if it comes to nothing."""
 
@@ -85,19 +85,19 @@ class ClientUnderTest(Calmable, Protocol):
 
     def restore_loss(self, loss: Loss) -> None: ...
     def dismiss_loss(self, loss: Loss) -> None: ...
-    def pull_by_hand(self, server: Any) -> Any:
+    def pull_manually(self, server: Any) -> Any:
         """The first half of the seed's pull: a page. ``None`` where that cannot be."""
 
-    def apply_by_hand(self, page: Any) -> None:
+    def apply_manually(self, page: Any) -> None:
         """The second half, unless the page has come too late, or `start` has begun what must be ended first."""
 
-    def push_by_hand(self, server: Any) -> Any:
+    def push_manually(self, server: Any) -> Any:
         """The first half of the seed's push: what was pushed. ``None`` where nothing is, or can be."""
 
-    def clean_by_hand(self, pushed: Any) -> None:
+    def clean_manually(self, pushed: Any) -> None:
         """The second half."""
 
-    def intrude(self) -> None:
+    def send_invalid_input(self) -> None:
         """See `ServerUnderTest.intrude`."""
 
     def crash(self, *, power: bool) -> None: ...

@@ -24,7 +24,17 @@ def test_live_sessions_end_up_equal_whatever_happens() -> None:
 
 @pytest.mark.once
 @pytest.mark.parametrize(
-    "fault", ["casclean", "dedupe", "skip", "epoch", "sweep", "rejected", "order after CID 9", "keys above U+FFFF"]
+    "fault",
+    [
+        "compare_and_clean",
+        "decision_record",
+        "own_range",
+        "epochs",
+        "sweep",
+        "rejected_in_repeats",
+        "order after CID 9",
+        "keys above U+FFFF",
+    ],
 )
 def test_they_do_not_with(fault: str) -> None:
     assert first_violation(range(1000), live.run, without=fault) is not None

@@ -70,7 +70,7 @@ def test_the_product_does_over_shared_backends_what_it_does_in_memory(shared: tu
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("mechanism", ["casclean", "epoch", "order after CID 9"])
+@pytest.mark.parametrize("mechanism", ["compare_and_clean", "epochs", "order after CID 9"])
 def test_over_shared_backends_it_breaks_without(mechanism: str, shared: tuple[Run, int]) -> None:
     run, _ = shared
     focus = mechanism if mechanism in FOCUS else None
@@ -80,6 +80,6 @@ def test_over_shared_backends_it_breaks_without(mechanism: str, shared: tuple[Ru
 def test_a_seed_replays_the_same_schedule() -> None:
     first: list[str] = []
     again: list[str] = []
-    assert product.run(11, say=first.append) == product.run(11, say=again.append)
+    assert product.run(11, trace=first.append) == product.run(11, trace=again.append)
     assert first == again
     assert len(first) > 100
