@@ -1,9 +1,11 @@
-"""The product under schedules, both kinds (T2): on each message (``product.py``), and of whole programs (``live.py``).
+"""The product under both kinds of schedules (T2).
+
+``product.py`` decides on each message, ``live.py`` runs whole programs.
 
     python -m tests.simulation --schedules 5000
     python -m tests.simulation --seed 42
 
-One seed decides everything: what it printed once, it prints again.
+One seed decides everything: the same seed prints the same trace.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from .schedule import Trace
 
 
 def run(seed: int, without: str | None = None, focus: str | None = None, trace: Trace | None = None) -> Counter[str]:
-    """Run the schedule of one seed, and the play of it."""
+    """Run both kinds of schedule for one seed."""
     counts = product.run(seed, without, focus, trace)
     return counts + live.run(seed, without, focus, trace)
 

@@ -1,8 +1,8 @@
-"""A disk for schedules whose stores are SQLite's or PostgreSQL's, with the manners of a `CrashingDisk`.
+"""A disk for schedules over SQLite and PostgreSQL, with the interface of a `CrashingDisk`.
 
-The engine commits what it is given. What a power cut would have taken is undone afterwards, batch by batch from the
-end, as the engine's own log would have lost it. That the engines keep what they acknowledged is not for simulations to
-show: `tests.sharing` and `tests.replicas` kill processes and stop databases for that.
+The engine commits every batch. A power cut is simulated by undoing batches from the end, as the
+engine's write-ahead log would lose them. Other tests show that the engines keep acknowledged
+commits: `tests.sharing` and `tests.replicas` kill processes and stop databases.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from treehub_level.backends import create
 from treehub_level.backends.base import Backend, Batch, Cursor, Snapshot, Supports
 from treehub_level.testing import CrashError, CrashingDisk
 
-#: Makes the bare backend of a store.
+#: Creates the backend of a store.
 Make = Callable[[str], Backend]
 
 
 class Disk(Protocol):
-    """What schedules need of a `CrashingDisk`."""
+    """The methods of a `CrashingDisk` that schedules call."""
 
     honest: bool
 
@@ -43,21 +43,21 @@ class Disk(Protocol):
     def restore(self, name: str, backup: dict[bytes, bytes]) -> None: ...
 
 
-#: Makes disks, each from a seed.
+#: Creates a disk from a seed.
 MakeDisk = Callable[[int], Disk]
 
 
 def crashing_disk(seed: int) -> Disk:
-    """A disk in memory."""
+    """Return a disk in memory."""
     return CrashingDisk(seed=seed)
 
 
 class EngineDisk:
-    """See the module, and `CrashingDisk` for the verbs.
+    """A disk over a real engine: see the module, and `CrashingDisk` for its methods.
 
     Args:
-        make: Makes the bare backend of a store.
-        seed: Decides how much of what is not on disk outlives a power cut.
+        make: Creates the backend of a store.
+        seed: Decides how many of the batches that are not durable survive a power cut.
     """
 
     def __init__(self, make: Make, seed: int) -> None:
@@ -99,12 +99,17 @@ class EngineDisk:
         store.at_risk.clear()
 
     def count_write(self) -> str:
-        """Count a write down: whether it is now that the process dies, "before" it or "after" it; "" if it is not."""
+        """Count a write.
+
+        Returns:
+            ``"before"`` or ``"after"`` if the process crashes before or after this write, else
+            ``""``.
+        """
         self._writes_left -= 1
         return "" if self._writes_left else "before" if self._before else "after"
 
     def crash_now(self) -> None:
-        """What was armed comes to pass."""
+        """Crash as `crash_at` has arranged."""
         self.crash(power=self._power)
         raise CrashError
 
@@ -129,7 +134,7 @@ class EngineDisk:
 
 
 class _StoreState:
-    """What a power cut would undo of a store, and who has it open."""
+    """The batches of a store that a power cut may undo, and the backend that has the store open."""
 
     def __init__(self) -> None:
         self.at_risk: list[dict[bytes, bytes | None]] = []
@@ -138,7 +143,7 @@ class _StoreState:
 
 
 class CrashableBackend(Backend):
-    """A backend that dies when its disk says so."""
+    """A backend that crashes when its disk says so."""
 
     supports = Supports(persistent=True, inline_reads=False, shared=True)
 
@@ -188,7 +193,7 @@ class CrashableBackend(Backend):
 
 
 class _CrashableTransaction:
-    """A transaction, over which the process may die."""
+    """A transaction in which the process may crash."""
 
     def __init__(self, backend: CrashableBackend, inner: Backend) -> None:
         self._backend = backend
@@ -207,7 +212,7 @@ class _CrashableTransaction:
         return self._inner.connection_epoch
 
     def write(self, batch: Batch, *, durable: bool = False) -> None:
-        if [key for key, _ in batch] == [HOLDER]:  # an opening, which schedules do not see
+        if [key for key, _ in batch] == [HOLDER]:  # the holder record of an opening, which schedules do not count
             self._inner.write(batch, durable=durable)
             return
         self._crashes = self._backend.disk.count_write()
@@ -234,13 +239,13 @@ class _CrashableTransaction:
 
 @contextmanager
 def sqlite_disks() -> Iterator[MakeDisk]:
-    """Disks full of files of SQLite's."""
+    """Provide disks that are folders of SQLite files."""
     with TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as folder:
 
         def make_disk(seed: int) -> Disk:
             place = mkdtemp(dir=folder)
             disk = EngineDisk(lambda name: create("sqlite", os.path.join(place, name), {}), seed)
-            weakref.finalize(disk, shutil.rmtree, place, ignore_errors=True)  # long runs would fill the memory
+            weakref.finalize(disk, shutil.rmtree, place, ignore_errors=True)  # a long run would fill /dev/shm
             return disk
 
         yield make_disk
@@ -248,13 +253,13 @@ def sqlite_disks() -> Iterator[MakeDisk]:
 
 @contextmanager
 def postgres_disks() -> Iterator[MakeDisk]:
-    """Disks that are a table of PostgreSQL's."""
+    """Provide disks that are tables of a PostgreSQL database."""
     with database_url() as url:
         yield postgres_disks_at(url)
 
 
 def postgres_disks_at(url: str) -> MakeDisk:
-    """Makes disks that are a table of PostgreSQL's in a database."""
+    """Return a function that creates disks in the database at ``url``."""
 
     def make_disk(seed: int) -> Disk:
         prefix = f"{uuid4().hex}-"
@@ -263,5 +268,5 @@ def postgres_disks_at(url: str) -> MakeDisk:
     return make_disk
 
 
-#: What a schedule can be run over, by name.
+#: The backends that ``--over`` offers, by name.
 DISKS: Final = {"sqlite": sqlite_disks, "postgres": postgres_disks}

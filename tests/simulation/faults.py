@@ -79,7 +79,7 @@ class _PageThatClaimsToBeAll(LogPage):
 
 
 def _reaches(space: Any, key: bytes) -> bool:
-    """Return True if a dirty change lies in the range of ``@treehub/level``, which ends at U+FFFF."""
+    """Return True if a dirty change is in the range of ``@treehub/level``: it ends at U+FFFF."""
     return bool(key < space.prefix + "\uffff".encode())
 
 

@@ -1,11 +1,12 @@
-"""A model of the protocol: ``docs/protocol.md`` in a few plain objects, run under random schedules (T1).
+"""A model of the protocol (``docs/protocol.md``) in plain objects, run under random schedules (T1).
 
     python -m tests.simulation.model --schedules 20000
     python -m tests.simulation.model --schedules 2000 --without compare_and_clean
     python -m tests.simulation.model --seed 5000042
 
-The model says what `treehub_level.replication` must do, without bytes, stores or errors. This module is
-the server's half, ``model_client.py`` the client's. Every change to the protocol is made here first.
+The model says what `treehub_level.replication` must do, without bytes, stores or errors. This
+module is the server's half, ``model_client.py`` the client's. Every change to the protocol is made
+here first.
 """
 
 from __future__ import annotations
@@ -157,13 +158,14 @@ class Server:
         return page
 
     def _decide(self, request: Request, log: list[LogRecord]) -> tuple[Ack, frozenset[str]]:
-        """Accept the changes of keys that do not occur in the log since the client's CID. Reject the others."""
+        """Accept the changes of keys that the log after the client's CID does not contain."""
         state = self._state
         changed = {key for _, key, _ in log}
         accepted = [change for change in request.changes if change[0] not in changed]
         rejected = frozenset(key for key, _ in request.changes if key in changed)
         if not accepted:
-            # No record is needed: those keys stay changed since this base, so a repeat is rejected too.
+            # No record is needed: those keys stay changed since this base, so a repeat is rejected
+            # too.
             return Ack(state.cid, state.cid, None), rejected
         before = state.cid
         for key, content in accepted:
@@ -182,8 +184,8 @@ class Server:
     def _unconfirmed(self, ack: Ack, keys: tuple[str, ...]) -> frozenset[str]:
         """Return the keys of a push decided earlier that the log does not show as accepted.
 
-        Their changes were rejected, or they were accepted, then superseded and compacted away. In either
-        case the key has a later change after the client's CID.
+        Their changes were rejected, or they were accepted, then superseded and compacted away. In
+        either case the key has a later change after the client's CID.
         """
         if ack.after - ack.before == len(keys) or not self._has("rejected_in_repeats"):
             return frozenset()

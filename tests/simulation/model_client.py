@@ -61,7 +61,7 @@ class ClientState:
 
 
 class Client:
-    """A client of the model. `start` and `receive` are the protocol; the rest serves the schedules."""
+    """A client of the model. `start` and `receive` are the protocol; schedules call the rest."""
 
     def __init__(self, rng: random.Random, configuration: Configuration) -> None:
         self._rng = rng
@@ -175,7 +175,7 @@ class Client:
         return self._outstanding
 
     def _apply_rebind(self, request: Request, reply: Reply) -> None:
-        """Follow the server that has replied: pull everything from it, and push the dirty changes."""
+        """Follow the server that has replied: pull all its data, and push the dirty changes."""
         if reply.nonce != request.nonce:
             return
         self._outstanding, self._has_wrong_server, state = None, False, self._state
@@ -187,15 +187,15 @@ class Client:
         self._commit(durable=True)
 
     def _apply_ack(self, request: Request, ack: Ack | None, rejected: frozenset[str]) -> None:
-        """Drop the accepted changes from the dirty set, unless they were rewritten after the freeze."""
+        """Drop the dirty changes that were accepted and are still the frozen ones."""
         if ack is None:
             return
         dirty = self._state.dirty
         frozen = self._state.push.changes if self._state.push else request.changes
         for key, content in frozen:
-            if key in dirty and key not in rejected:
-                if dirty[key] == content or not self._has("compare_and_clean"):
-                    del dirty[key]
+            is_unchanged = dirty.get(key, SWEPT) == content or not self._has("compare_and_clean")
+            if key in dirty and key not in rejected and is_unchanged:
+                del dirty[key]
         if ack.after > ack.before:
             self._state.own_range = ack
 
@@ -230,7 +230,8 @@ class Client:
     def _is_withheld(self, key: str, content: Content) -> bool:
         """Return True if a pulled change equals one of the withheld push.
 
-        It may be the client's own change, accepted from an earlier copy. The dirty change is newer then.
+        It may be the client's own change, accepted from an earlier copy. The dirty change is newer
+        then.
         """
         withheld_push = self._state.withheld_push
         return withheld_push is not None and (key, content) in withheld_push.changes and self._has("withheld_echo")
@@ -242,7 +243,7 @@ class Client:
         state.max_head = max(state.max_head, reply.head)
 
     def _sweep(self, reset: ResetProgress, reply: Keys) -> None:
-        """Delete local keys that are neither dirty nor live on the server, up to the last key of the reply."""
+        """Delete local keys, up to the last key of the reply, that are neither dirty nor live."""
         state = self._state
         last = reply.keys[-1] if reply.keys else reply.after
         for key in sorted(state.data):

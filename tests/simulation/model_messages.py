@@ -50,8 +50,8 @@ class Push(NamedTuple):
 class Request:
     """A request.
 
-    ``keys_after`` is given in phase B of a reset only. ``withdraw`` replaces ``changes`` in a request that
-    withdraws the push.
+    ``keys_after`` is given in phase B of a reset only. ``withdraw`` replaces ``changes`` in a
+    request that withdraws the push.
     """
 
     client: int

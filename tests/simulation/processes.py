@@ -1,4 +1,4 @@
-"""The product's server and clients, each a store on a disk that crashes, as schedules see them."""
+"""The server and the clients of the product, each a store on a disk that crashes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from .configuration import Configuration
 from .engines import Disk, MakeDisk
 from .sides import SWEPT, Content, InvariantError, Loss, weigh
 
-#: Bytes of a unit of weight.
+#: The number of bytes in a unit of weight.
 UNIT = 100
 
 
@@ -56,7 +56,7 @@ def _loss(conflict: Conflict) -> Loss:
 
 
 class MismatchReply(NamedTuple):
-    """The reply of a server to the request of a client of another."""
+    """The refusal of a request that is for another server."""
 
     nonce: str
 
@@ -66,12 +66,12 @@ INVALID_CHANGES: Final = ([["!", 99]], [["!1", 99]], "xy", [["k", 1], 2], None)
 
 
 class InvalidCall(NamedTuple):
-    """Something that the original let strangers do, and that must be refused.
+    """A call with invalid input that ``@treehub/level`` accepts, and that must be refused here.
 
     Attributes:
-        verb: The verb that it is tried on.
-        cid: The CID that is given; ``None`` for the right one.
-        changes: The changes that are given with it, if the verb takes some.
+        verb: The name of the method.
+        cid: The CID to pass; ``None`` for the right one.
+        changes: The changes to pass, if the method takes some.
     """
 
     verb: str
@@ -116,7 +116,7 @@ class _Process:
         return level
 
     def _restart(self) -> None:
-        """Start over what the dead process has left."""
+        """Start a new process over the stored data."""
         self.level.close()
         self._reopen()
 
@@ -132,7 +132,7 @@ class _Process:
         self._restart()
 
     def _maybe_crash(self, act: Callable[[], Any]) -> Any:
-        """Do something, and perhaps die over it; ``None`` then."""
+        """Run ``act``, with a random crash. Return its result; ``None`` after a crash."""
         if not self._faults_stopped and self._rng.random() < 0.04:
             self.disk.crash_at(self._rng.randint(1, 2), before=self._rng.random() < 0.5)
         try:
@@ -141,7 +141,7 @@ class _Process:
             self._restart()
             return None
         except LevelError as error:
-            raise InvariantError(f"client and server do not understand each other: {error}") from error
+            raise InvariantError(f"the client or the server raised an error: {error}") from error
         finally:
             self.disk.crash_at(0)
 
@@ -150,17 +150,17 @@ class _Process:
         before = self.backup()
         try:
             if call is None:
-                self._open_as_another()
+                self._open_in_other_mode()
             else:
                 call.make(self.level)
         except (LevelError, TypeError, ValueError):
             pass
         else:
-            raise InvariantError(f"{self._name} let a stranger in: {call or 'it was opened in another mode'}")
+            raise InvariantError(f"{self._name} accepted invalid input: {call or 'it opened in another mode'}")
         if self.backup() != before:
-            raise InvariantError(f"a stranger was refused by {self._name}, and has left something behind")
+            raise InvariantError(f"{self._name} refused invalid input, but its store has changed")
 
-    def _open_as_another(self) -> None:
+    def _open_in_other_mode(self) -> None:
         self.level.close()
         other = Mode.CLIENT if self.mode is Mode.SERVER else Mode.SERVER
         try:
@@ -188,7 +188,7 @@ class _Process:
         before = deepcopy(ops)
         self.level.batch(ops)
         if ops != before:
-            raise InvariantError(f"the caller's operations {before} were made {ops}")
+            raise InvariantError(f"batch() changed the caller's operations {before} to {ops}")
 
     def live(self) -> dict[str, Content]:
         return {key: (value[0], value[1]) for key, value in self.level.query()}
@@ -207,7 +207,7 @@ class Server(_Process):
 
     def __init__(self, name: str, rng: random.Random, configuration: Configuration, make_disk: MakeDisk) -> None:
         super().__init__(name, rng, configuration, make_disk)
-        # Some mechanisms are removed from the messages, as JSON.
+        # Some mechanisms are removed by changing the messages as JSON.
         as_json = configuration.without & {"max_head", "keys_max_head", "another server"}
         self._transport = "JSON" if as_json else rng.choice(["JSON", "NDJSON", "process"])
 
@@ -277,7 +277,7 @@ class Client(_Process):
         super().__init__(name, rng, configuration, make_disk)
         self._session: Generator[Any, Any, Any] | None = None
         self._nonce = ""
-        self._rebinds = self._is_refused = False
+        self._rebinds = self._has_wrong_server = False
         self.disk.honest = "durable_freeze" not in configuration.without
 
     @property
@@ -299,7 +299,7 @@ class Client(_Process):
     @property
     def drained(self) -> bool:
         state = self._state
-        return not (self.dirty() or state.push or state.withheld_push or state.reset or self._is_refused)
+        return not (self.dirty() or state.push or state.withheld_push or state.reset or self._has_wrong_server)
 
     def epoch(self) -> Hashable:
         epochs = self._state.epochs
@@ -315,7 +315,7 @@ class Client(_Process):
         return [_loss(conflict) for conflict in self.level.conflicts()]
 
     def start(self) -> Any:
-        if self._is_refused:
+        if self._has_wrong_server:
             return self.rebind()
         if "frozen_push" in self._options.without:
             self._backend.write([(self.level._store.space.own_key("push"), None)])
@@ -339,12 +339,12 @@ class Client(_Process):
     def receive(self, reply: Any) -> Any:
         if isinstance(reply, MismatchReply):
             if reply.nonce != self._nonce:
-                return None  # it is late, and who carries messages does not mistake one error for another
+                return None  # the refusal answers an earlier request
             return self._advance(lambda session: session.throw(StoreMismatchError("another server")))
         return self._send(self._advance(lambda session: session.send(reply)))
 
     def _send(self, request: Any) -> Any:
-        """A request on its way, unless its push is too large for it now, or forbidden."""
+        """Return the request that is sent: another one if its push is too large or forbidden."""
         if not request or not request.keys or self._faults_stopped:
             return request
         if self._rng.random() < self._options.forbidden:
@@ -365,15 +365,15 @@ class Client(_Process):
                 request = act(session)
                 return next(session) if isinstance(request, LookAhead) else request
             except StopIteration:
-                self._is_refused = False
+                self._has_wrong_server = False
             except StoreMismatchError:
-                self._is_refused = True
+                self._has_wrong_server = True
             except (TransportError, ForbiddenError):
-                pass  # all that is left is too large, or forbidden
+                pass  # the remaining changes are too large, or forbidden
             except ProtocolError:
                 if not self._rebinds:
                     raise
-                # It asks once, and got a late reply to something else.
+                # A rebind sends one request, and has received a stale reply.
 
         request = self._maybe_crash(advance)
         self._nonce = request.nonce if request else ""
@@ -381,7 +381,7 @@ class Client(_Process):
             self._session = None
         return request
 
-    # ---------------------------------------------------------------------------------------- the seed's verbs
+    # ------------------------------------------------------------------------------- manual sync
 
     @property
     def _is_idle(self) -> bool:
@@ -389,7 +389,8 @@ class Client(_Process):
         return not (state.push or state.withheld_push or state.own_range or state.reset)
 
     def pull_all_manually(self, server: Server) -> None:
-        # A client that has no history to show must be taken at its word: its server loses nothing of what it saw.
+        # A client without a history to show is accepted as it is, so its server must not lose these
+        # changes.
         server.disk.flush()
         self.level.apply(server.level.changes(0, limit=None))
 
@@ -412,7 +413,7 @@ class Client(_Process):
     def clean_manually(self, pushed: tuple[int, list[Change]]) -> None:
         self.level.clean(*pushed)
 
-    # ------------------------------------------------------------------------------------------ what happens
+    # ------------------------------------------------------------------------------------ events
 
     def restore_loss(self, loss: Loss) -> None:
         self.level.restore(self._conflict(loss))
@@ -425,7 +426,7 @@ class Client(_Process):
 
     def _reopen(self) -> None:
         super()._reopen()
-        self._session, self._is_refused = None, False
+        self._session, self._has_wrong_server = None, False
 
     def crash(self, *, power: bool) -> None:
         self._crash(power=power)

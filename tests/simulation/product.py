@@ -1,13 +1,14 @@
 """The product under schedules: the real client and server code, over stores that crash (T2).
 
     python -m tests.simulation.product --schedules 5000
-    python -m tests.simulation.product --schedules 1000 --without casclean
+    python -m tests.simulation.product --schedules 1000 --without compare_and_clean
     python -m tests.simulation.product --schedules 1000 --without "order after CID 9"
     python -m tests.simulation.product --schedules 1000 --over sqlite
     python -m tests.simulation.product --seed 42
 
-Sizes are patched down, so that pages, pushes, sweeps and compactions end early. Messages cross as JSON in some
-worlds, as NDJSON in others, and as they are within a process in the rest.
+Sizes are patched to small values, so that schedules meet the limits of pages, pushes, sweeps and
+compactions. A seed decides whether messages are sent as JSON, as NDJSON, or as objects in one
+process.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from .sides import ClientUnderTest, ServerUnderTest
 def set_up(
     rng: random.Random, configuration: Configuration, make_disk: MakeDisk = crashing_disk
 ) -> Iterator[tuple[ServerUnderTest, Mapping[str, ClientUnderTest]]]:
-    """A server and its clients, all sizes patched down, faults put in."""
+    """Create a server and its clients, with small sizes and the faults of the configuration."""
     patches = [
         (client, "PAGE_CHANGES", configuration.limit),
         (push, "PUSH_CHANGES", configuration.push),
@@ -66,12 +67,12 @@ def set_up(
 
 
 def run(seed: int, without: str | None = None, focus: str | None = None, trace: Trace | None = None) -> Counter[str]:
-    """See `run_seed`."""
+    """Run the schedule of a seed on the product: see `run_seed`."""
     return run_seed(seed, set_up, without, focus, trace)
 
 
 def run_over(make_disk: MakeDisk) -> Run:
-    """Runs schedules over disks of one kind."""
+    """Return a function that runs schedules over disks of one kind."""
 
     def run(
         seed: int, without: str | None = None, focus: str | None = None, trace: Trace | None = None

@@ -1,8 +1,9 @@
-"""Schedules: one seed decides everything that happens to a server, its clients and the messages between them.
+"""Schedules: random events on a server, its clients and the messages between them.
 
-The same schedules run the model (`model.py`: the protocol in a few plain objects) and the product (`product.py`: the
-real client and server over stores that crash). What must hold is checked after each step and at the end
-(`invariants.py`), from what both show of themselves: data, dirty changes, log, journal.
+A random seed decides all events. The same schedules run the model (`model.py`) and the product
+(`product.py`: the real client and server over stores that crash). The invariants are checked after
+each step and at the end (`invariants.py`). They use visible state only: data, dirty changes, log
+and journal.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from .configuration import Configuration
 from .invariants import ExpectedClient, Oracle
 from .sides import SWEPT, ClientUnderTest, Content, InvariantError, Loss, ServerUnderTest
 
-#: Takes each thing that happens, as a line.
+#: Called with a line for each event.
 Trace = Callable[[str], object]
-#: The name of a key that needs two code units in UTF-16, where the original lost such keys.
+#: A key beyond U+FFFF: ``@treehub/level`` loses dirty changes of such keys.
 BEYOND_FFFF = "😀"
 
 
@@ -26,11 +27,11 @@ class Schedule:
     """One run.
 
     Args:
-        rng: Decides everything.
-        configuration: What may happen.
-        server: The server that it happens to.
+        rng: Makes all random decisions.
+        configuration: The frequencies of the events.
+        server: The server.
         clients: The clients, by name.
-        say: Is told what happens; ``None`` if nobody listens.
+        trace: Called with a line for each event; ``None`` for no trace.
     """
 
     def __init__(
@@ -70,29 +71,29 @@ class Schedule:
         for name, client in self._clients.items():
             if self.rng.random() < 0.7:
                 client.pull_all_manually(self._server)
-                self._trace("{} pulls all by the seed's verbs, to CID {}", name, client.cid)
+                self._trace("{} pulls everything by manual sync, to CID {}", name, client.cid)
         for _ in range(self.rng.randint(0, 3)):
             self._write_on_server()
 
-    # ------------------------------------------------------------------------------------------- what happens
+    # ------------------------------------------------------------------------------------ events
 
     def run(self) -> Counter[str]:
-        """Let everything happen, then let everybody converge, then compare.
+        """Run random events, let all clients converge, then compare.
 
         Raises:
-            InvariantError: Something that must hold did not.
+            InvariantError: An invariant was violated.
         """
         actions, weights = self._actions()
         for _ in range(self.configuration.steps):
             self.rng.choices(actions, cum_weights=weights)[0]()
-        self._trace("--- the network is repaired; late duplicates arrive")
+        self._trace("--- all faults have stopped; late duplicates arrive")
         self._late_duplicates()
         self._converge()
         self._oracle.compare()
         self._trace(
             "--- all are equal at CID {}; one client pushes while the server goes on writing", self._server.head
         )
-        self._push_among_writers()
+        self._push_during_writes()
         self._converge()
         self._oracle.compare()
         return self.counts
@@ -259,7 +260,7 @@ class Schedule:
 
     def _rebind(self) -> None:
         name, client, expected = self._any_client()
-        self._trace("{} is told to follow whoever is the server", name)
+        self._trace("{} is told to follow the current server", name)
         expected.may_conflict_with_itself = True
         self._send(name, client.rebind())
         self.counts["rebound"] += 1
@@ -272,12 +273,12 @@ class Schedule:
         loss = self.rng.choice(losses)
         if self.rng.random() < 0.5:
             client.restore_loss(loss)
-            self._trace("{} writes what it had lost on {} again: {}", name, loss.key, loss.local)
+            self._trace("{} restores the conflict over {}: it writes {} again", name, loss.key, loss.local)
             expected.record_write(client, loss.key, loss.local)
             self.counts["restored losses"] += 1
         else:
             client.dismiss_loss(loss)
-            self._trace("{} dismisses what it had lost on {}: {}", name, loss.key, loss.local)
+            self._trace("{} dismisses the conflict over {}: it had lost {}", name, loss.key, loss.local)
             expected.record_dismissal(client, loss)
             self.counts["dismissed losses"] += 1
         self._check(name)
@@ -286,30 +287,30 @@ class Schedule:
         name, client, _ = self._any_client()
         page = client.pull_manually(self._server)
         if page is not None:
-            self._trace("{} asks for changes by the seed's verb, from CID {}", name, client.cid)
+            self._trace("{} requests changes by manual sync, from CID {}", name, client.cid)
             self._network.append(("page", name, page))
-            self.counts["pulled by hand"] += 1
+            self.counts["pulled manually"] += 1
 
     def _push_manually(self) -> None:
         name, client, _ = self._any_client()
         pushed = client.push_manually(self._server)
         if pushed is None:
             return
-        self._trace("{} pushes by the seed's verb, to CID {}", name, self._server.head)
+        self._trace("{} pushes by manual sync, to CID {}", name, self._server.head)
         self._oracle.record_log(name)
         if self.rng.random() < 0.5:
             self._write(name)  # between dirty() and clean()
         client.clean_manually(pushed)
         self._trace_cid(name, "answer", client.cid)
         self._check(name)
-        self.counts["pushed by hand"] += 1
+        self.counts["pushed manually"] += 1
 
     def _send_invalid_input(self) -> None:
         self._server.send_invalid_input()
         self._any_client()[1].send_invalid_input()
-        self._trace("strangers send what is refused")
+        self._trace("invalid input is refused")
 
-    # --------------------------------------------------------------------------------------------- the end
+    # ------------------------------------------------------------------------------- convergence
 
     def _late_duplicates(self) -> None:
         for kind, name, message in self._network:
@@ -328,13 +329,13 @@ class Schedule:
                         break
                     request = self._round_trip(name, request)
                 else:
-                    raise InvariantError(f"{name} goes on for ever")
+                    raise InvariantError(f"{name} does not drain in 200 exchanges")
             if all(client.drained and client.cid == self._server.head for client in self._clients.values()):
                 return
         raise InvariantError("no convergence in 200 rounds")
 
     def _round_trip(self, name: str, request: Any) -> Any:
-        """Carry a request there and its reply back; what the client says to that, if anything."""
+        """Deliver a request and its reply. Return the client's next request, if it sends one."""
         client = self._clients[name]
         before = client.cid
         reply = self._exchange(name, request)
@@ -343,18 +344,18 @@ class Schedule:
         self._check(name)
         return request
 
-    def _push_among_writers(self) -> None:
-        """Whoever has caught up gets a push through in two tries, however many others write."""
+    def _push_during_writes(self) -> None:
+        """Check that two attempts suffice for a push of a client that has caught up."""
         name, client, expected = self._any_client()
         if expected.may_conflict_with_itself:
-            return  # its first push may find that it is forked, and has its turn once it has another id
+            return  # its first push may be answered with "forked", and needs another attempt
         key, content = self._write(name)
         request = client.start()
         for _ in range(2):
             self._write_on_server()
             request = self._round_trip(name, request or client.start())
         if client.dirty().get(key, SWEPT) == content:
-            raise InvariantError(f"starvation: {name} has pushed {content} to {key} twice, in vain")
+            raise InvariantError(f"starvation: {name} has pushed {content} to {key} twice without success")
 
     def _check(self, name: str) -> None:
         self._oracle.check(name)

@@ -1,27 +1,27 @@
-"""The two sides of a schedule, as it sees them: a server and clients, be they the model's or the product's."""
+"""The server and the clients as a schedule sees them, in the model or in the product."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable
 from typing import Any, Final, NamedTuple, Protocol
 
-#: What was written: by whom, and the how-manyth of its writes; ``None`` for a delete.
+#: The content of a write: its author, and the number of the write; ``None`` for a delete.
 Content = tuple[str, int] | None
-#: The other side of a journaled change that a reset removed: nothing won over it, its key was gone.
+#: The remote side of a conflict if a reset removed the key.
 SWEPT: Final = "swept"
 
 
 def weigh(content: Content) -> int:
-    """A weight for each content: the same in the model and, in units of padding, in the product."""
+    """Return the weight of a content. The product pads its values with as many units."""
     return 1 if content is None else 1 + content[1] % 3
 
 
 class InvariantError(AssertionError):
-    """Something that must hold did not."""
+    """An invariant was violated."""
 
 
 class Loss(NamedTuple):
-    """One record of a client's conflict journal."""
+    """A record of a client's conflict journal."""
 
     key: str
     local: Content
@@ -31,17 +31,17 @@ class Loss(NamedTuple):
 
 class FaultyProcess(Protocol):
     def stop_faults(self) -> None:
-        """Nothing of its own happens any more: it does not die over a step, and synchronises both ways."""
+        """Stop random crashes and one-way syncs, so that everything can converge."""
 
 
 class ServerUnderTest(FaultyProcess, Protocol):
-    """What a schedule does to a server, and sees of it."""
+    """A server, as a schedule uses it."""
 
     @property
     def head(self) -> int: ...
     def write(self, key: str, content: Content) -> None: ...
     def exchange(self, request: Any) -> Any:
-        """Answer; ``None`` if the server dies over it."""
+        """Return the reply; ``None`` if the server crashes."""
 
     def compact(self) -> None: ...
     def forget_deletes(self, before: int) -> None: ...
@@ -49,10 +49,10 @@ class ServerUnderTest(FaultyProcess, Protocol):
     def backup(self) -> Any: ...
     def restore(self, backup: Any) -> None: ...
     def replace(self) -> None:
-        """Become another server, an empty one."""
+        """Replace this server by an empty one with another id."""
 
     def send_invalid_input(self) -> None:
-        """Somebody asks what must be refused, and must leave everything as it was."""
+        """Call with invalid input. It must be refused, and must change nothing."""
 
     def live(self) -> dict[str, Content]: ...
     def log(self, after: int) -> dict[int, tuple[str, Content]]: ...
@@ -60,11 +60,11 @@ class ServerUnderTest(FaultyProcess, Protocol):
 
 
 class ClientUnderTest(FaultyProcess, Protocol):
-    """What a schedule does to a client, and sees of it."""
+    """A client, as a schedule uses it."""
 
     @property
     def commits(self) -> int:
-        """How many batches it has committed; lower after a power cut that took some of them."""
+        """The number of committed batches; lower after a power cut that lost some."""
 
     @property
     def cid(self) -> int: ...
@@ -75,30 +75,30 @@ class ClientUnderTest(FaultyProcess, Protocol):
     def write(self, key: str, content: Content) -> None: ...
     def pull_all_manually(self, server: Any) -> None: ...
     def start(self) -> Any:
-        """Give up the outstanding request, if any, and make a new one; ``None`` if it comes to nothing."""
+        """Abandon the outstanding request. Return a new one; ``None`` if there is none to send."""
 
     def receive(self, reply: Any) -> Any:
-        """Take a reply. Returns the next request if the client sends one at once, else ``None``."""
+        """Apply a reply. Return the next request if the client sends one at once, else ``None``."""
 
     def rebind(self) -> Any:
-        """Ask whoever is the server to be its client from now on: a request, see `start`."""
+        """Return a request that makes this client follow the current server: see `start`."""
 
     def restore_loss(self, loss: Loss) -> None: ...
     def dismiss_loss(self, loss: Loss) -> None: ...
     def pull_manually(self, server: Any) -> Any:
-        """The first half of the seed's pull: a page. ``None`` where that cannot be."""
+        """Return a page of a manual pull; ``None`` if the server refuses."""
 
     def apply_manually(self, page: Any) -> None:
-        """The second half, unless the page has come too late, or `start` has begun what must be ended first."""
+        """Apply the page, unless it is out of date or an exchange is in progress."""
 
     def push_manually(self, server: Any) -> Any:
-        """The first half of the seed's push: what was pushed. ``None`` where nothing is, or can be."""
+        """Push dirty changes manually, and return them; ``None`` if that is not possible."""
 
     def clean_manually(self, pushed: Any) -> None:
-        """The second half."""
+        """Drop the pushed changes from the dirty set."""
 
     def send_invalid_input(self) -> None:
-        """See `ServerUnderTest.intrude`."""
+        """See `ServerUnderTest.send_invalid_input`."""
 
     def crash(self, *, power: bool) -> None: ...
     def backup(self) -> Any: ...
@@ -107,4 +107,4 @@ class ClientUnderTest(FaultyProcess, Protocol):
     def dirty(self) -> dict[str, Content]: ...
     def journal(self) -> list[Loss]: ...
     def epoch(self) -> Hashable:
-        """The last epoch that it knows of; ``None`` if it knows of none."""
+        """The last epoch that the client has seen; ``None`` if it has seen none."""
