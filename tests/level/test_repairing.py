@@ -224,7 +224,7 @@ def test_a_flipped_bit_in_the_middle_of_a_log_is_mended(engine: str, tmp_path: P
     assert done.verification.ok, done.verification.faults
 
 
-# -------------------------------------------------------------------------------------- rows lost, or from before
+# ---------------------------------------------------------------------- rows lost, or from before
 
 
 class Universe:

@@ -22,7 +22,7 @@ def talk(client: Store, **options: Any) -> Any:
     return sync_session(client._store.step, client._client("sync"), report=report, **options)
 
 
-# ----------------------------------------------------------------------------------------------------- frozen pushes
+# ---------------------------------------------------------------------------------- frozen pushes
 
 
 def test_a_push_is_frozen_on_disk_before_it_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,7 +120,7 @@ def test_a_client_without_its_own_record_is_corrupt() -> None:
         client.sync(a_server())
 
 
-# ------------------------------------------------------------------------------------------------------------- pages
+# ------------------------------------------------------------------------------------------ pages
 
 
 def test_a_caught_up_client_remembers_the_servers_history() -> None:
@@ -235,7 +235,7 @@ def test_epochs_of_changes_to_come_are_kept_however_many_they_are(monkeypatch: p
     assert own_record(client, "server")["epochs"] == own_record(server, "epochs")[5:]
 
 
-# ------------------------------------------------------------------------------------------------------- what to drain
+# ---------------------------------------------------------------------------------- what to drain
 
 
 def test_a_sync_that_does_not_push_settles_a_push_that_is_under_way_all_the_same() -> None:
@@ -291,7 +291,7 @@ def test_many_overwrites_of_a_few_keys_are_pulled_in_one_page_once_compacted() -
     assert (report.pulled, report.rounds) == (10, 1)
 
 
-# ------------------------------------------------------------------------------------------------------ stray replies
+# ---------------------------------------------------------------------------------- stray replies
 
 
 def test_a_reply_to_something_else_is_ignored_and_the_request_made_anew() -> None:
@@ -334,7 +334,7 @@ def test_a_page_pulled_beside_a_push_does_not_move_the_client_past_it() -> None:
         assert first.send(reply).nonce == push.nonce
 
 
-# ------------------------------------------------------------------------------------------------------------- forks
+# ------------------------------------------------------------------------------------------ forks
 
 
 def test_two_stores_of_one_id_are_told_apart_and_both_keep_their_changes() -> None:

@@ -182,7 +182,7 @@ def test_a_request_survives_the_wire() -> None:
     assert Request.from_dict(request).to_dict() == request
 
 
-# ------------------------------------------------------------------------------------------------- replies, refused
+# ------------------------------------------------------------------------------- replies, refused
 
 
 #: Pages of a server at CID 2 for a client at CID 0, each wrong in one way.

@@ -110,7 +110,7 @@ def test_a_write_during_a_synchronisation_is_pushed_after_it() -> None:
     assert schedule.next_task(1.0) is Task.SYNC
 
 
-# ------------------------------------------------------------------------------------------------------------ failures
+# --------------------------------------------------------------------------------------- failures
 
 
 def test_after_a_failure_it_rests_and_then_begins_with_a_synchronisation() -> None:
@@ -207,7 +207,7 @@ def test_a_refused_token_waits_for_whoever_can_get_another() -> None:
     assert schedule.next_task(1e9) is Task.SYNC
 
 
-# -------------------------------------------------------------------------------------------------- pause, resume, end
+# ----------------------------------------------------------------------------- pause, resume, end
 
 
 def test_paused_it_does_nothing() -> None:
@@ -256,7 +256,7 @@ def test_ended_it_is_over() -> None:
     assert (schedule.state, schedule.next_task(0.0)) == ("stopped", Task.END)
 
 
-# ---------------------------------------------------------------------------------------------------------- in sync
+# ---------------------------------------------------------------------------------------- in sync
 
 
 def test_a_ticket_is_served_by_a_synchronisation_that_begins_after_it() -> None:

@@ -67,7 +67,7 @@ def outcome(message: object) -> Any:
         return None
 
 
-# ------------------------------------------------------------------------------------------------------- what is sent
+# ----------------------------------------------------------------------------------- what is sent
 
 
 def test_a_request_says_in_bytes_what_it_says_as_an_object() -> None:
@@ -102,7 +102,7 @@ def test_the_bytes_on_the_wire_are_the_golden_ones(name: str, written: bytes) ->
     assert written == (GOLDEN / name).read_bytes()
 
 
-# ------------------------------------------------------------------------------------------------------- what is read
+# ----------------------------------------------------------------------------------- what is read
 
 
 @pytest.mark.parametrize("reply", REPLIES.values(), ids=REPLIES)

@@ -1,4 +1,4 @@
-"""A state machine that calls the methods of a store in any order, and compares it with a model (T3)."""
+"""A state machine that calls the methods of a store in any order, against a model (T3)."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @property
     def can_open_more(self) -> bool:
-        """True if one more snapshot or iterator may be open: each may take one of ten connections."""
+        """True if one more snapshot or iterator may be open: each takes one of ten connections."""
         return len(self.snapshots) + len(self.iterators) < 8
 
     def view(self, sublevel: bool) -> Any:

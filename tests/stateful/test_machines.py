@@ -1,4 +1,4 @@
-"""Both cores, all backends and both APIs against a model (T3). See ``__main__.py`` for longer runs."""
+"""Both cores, all backends and both APIs against a model (T3). See ``__main__.py``."""
 
 from __future__ import annotations
 
