@@ -138,7 +138,9 @@ def test_repair_makes_a_damaged_store_open_and_says_what_it_did_and_what_is_left
     assert "run `treehub-level repair " in cli("get", "store", "a", code=1).err
     said = cli("repair", "store").out.splitlines()
     assert said[0] == "store opens again; records may be lost, and older values be back"
-    assert said[1].startswith("  LevelDB made tables of what it could read; what it replaced is in ")
+    assert said[1].startswith(
+        "  LevelDB rebuilt its tables from the data that it could read; the files that it replaced are in "
+    )
     assert f"store is a {mode} store" in said
     assert said[-1] == "nothing is wrong"
     assert cli("get", "store", "a").json == 1
@@ -176,8 +178,8 @@ def test_verify_says_what_is_wrong_and_fails(cli: Cli) -> None:
     said = cli("verify", "store", code=1)
     assert said.out.splitlines()[3:] == [
         "2 faults:",
-        "  the value of 'a' is not what change 1, its last, says",
-        "  'b' has a value that is not in the log",
+        "  the value of 'a' differs from its last change in the log, CID 1",
+        "  'b' has a value, but the log has no change of that key",
     ]
     assert said.err == ""
     assert cli("verify", "store", "--json", code=1).json["ok"] is False

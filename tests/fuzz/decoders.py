@@ -77,7 +77,7 @@ def replies(data: bytes) -> None:
     """A server's reply, as a client reads it: as a document, and as lines."""
     for in_lines in (False, True):
         with refused_by(ProtocolError):
-            wire.read_answer(wire.Received(data, in_lines), _ENCODER)
+            wire.decode_reply(wire.Received(data, in_lines), _ENCODER)
 
 
 def answers(data: bytes) -> None:
@@ -94,7 +94,7 @@ def answers(data: bytes) -> None:
         retry_after = read_retry_after(headers)
         assert retry_after is None or 0 <= retry_after <= 3600
         read_changes(read_answer(response, "http://localhost/v1/notes", "secret"))
-        wire.read_answer(read_lines(response), _ENCODER)
+        wire.decode_reply(read_lines(response), _ENCODER)
     with refused_by(ProtocolError):
         EventReader().feed(body)
 

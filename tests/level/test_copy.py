@@ -101,7 +101,7 @@ def half_made(stage: Stage, source: str, target: str) -> None:
         stage.copy(source, target, progress=stop_at(1000))
 
 
-# ------------------------------------------------------------------------------------------------- whole copies
+# ----------------------------------------------------------------------------------- whole copies
 
 
 @pytest.mark.parametrize("prefix", ["!", "#", "!!", "+-"])
@@ -171,7 +171,7 @@ def test_progress_tells_the_rows_of_both_steps(stage: Stage) -> None:
     assert report.rows == 2499
 
 
-# --------------------------------------------------------------------------------------------- who the copy is
+# -------------------------------------------------------------------------------- who the copy is
 
 
 def test_clients_of_a_server_go_on_with_its_copy(stage: Stage) -> None:
@@ -219,7 +219,7 @@ def test_of_a_client_and_its_copy_the_second_to_push_is_found_to_be_a_fork_and_l
             assert client.query() == copy.query() == server.query()
 
 
-# --------------------------------------------------------------------------------------------- interrupted copies
+# ----------------------------------------------------------------------------- interrupted copies
 
 
 def test_an_interrupted_copy_goes_on_where_it_was(stage: Stage, mode: Mode) -> None:
@@ -315,7 +315,7 @@ def test_a_copy_that_another_one_has_overtaken_stops(stage: Stage) -> None:
     assert dump(target).keys() == {RECORD, *list(stage.rows("source"))[:1000]}
 
 
-# ---------------------------------------------------------------------------------------- what can be in the way
+# ------------------------------------------------------------------------- what can be in the way
 
 
 @pytest.mark.parametrize("mode", Mode, ids="mode={.value}".format)
@@ -356,7 +356,7 @@ def test_a_target_that_cannot_be_made_is_a_storage_error(stage: Stage, tmp_path:
         stage.copy("source", "file/target", ("memory", ENGINES[0]))
 
 
-# ------------------------------------------------------------------------------------------------- the comparison
+# --------------------------------------------------------------------------------- the comparison
 
 
 class Forgetful(MemoryBackend):
@@ -413,7 +413,7 @@ def test_a_value_that_is_flipped_between_copying_and_comparing_is_found(stage: S
         stage.copy("source", "target", to_backend=lambda _: target, progress=flip)
 
 
-# ------------------------------------------------------------------------------------------------------- kill -9
+# ---------------------------------------------------------------------------------------- kill -9
 
 #: Copies in a process of its own, which kills itself after a number of writes to the target.
 KILLED = """

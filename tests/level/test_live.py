@@ -215,7 +215,7 @@ async def test_another_server_ends_it(client: Any, server: Any, stores: Stores) 
     async with client.live(other) as session:
         await until(lambda: session.state == "stopped")
         assert isinstance(session.last_error, StoreMismatchError)
-        with pytest.raises(StateError, match="has synchronised with"):
+        with pytest.raises(StateError, match="client follows the server"):
             await session.in_sync(within=PATIENCE)
         with pytest.raises(StateError):
             session.resume()

@@ -65,18 +65,18 @@ def mend(engine: str, path: Path) -> Callable[[], list[str]]:
     return repair
 
 
-STARTED_OVER = "the CID is 7 now, in a new epoch, and clients below it start over with their next sync"
+CLIENTS_RESET = "the CID is now 7, in a new epoch: clients reset at their next sync"
 
 
 def test_a_server_whose_log_is_whole_is_left_as_it_is(server: blocking.Level, path: Path, mend: Any) -> None:
     before = rows_in(path)
-    assert mend() == ["the log goes on from change 1 to the last, and each key has the value logged last"]
+    assert mend() == ["the log is complete and agrees with the data: nothing else to repair"]
     assert rows_in(path) == before
 
 
 def test_what_the_log_says_last_comes_back(server: blocking.Level, path: Path, mend: Any) -> None:
     tamper(path, {b"a": b"1", b"b": b"1", b"c": None})
-    assert mend() == ["put back as the log has it last: 3 keys", STARTED_OVER]
+    assert mend() == ["restored from the log: 3 keys", CLIENTS_RESET]
     with server:
         assert server.query() == [("a", 3), ("c", 1), ("d", 1)]
 
@@ -85,9 +85,9 @@ def test_behind_a_gap_in_the_log_values_stay_and_are_logged_anew(server: blockin
     tamper(path, {b"!4": None, b"b": b"1"})
     assert mend() == [
         "the log lacks 1 change",
-        "put back as the log has it last: 1 key",  # nothing is missing behind the delete of b
-        "logged anew: 1 value of which the log does not tell, or not surely",
-        STARTED_OVER,
+        "restored from the log: 1 key",  # nothing is missing behind the delete of b
+        "appended to the log: 1 value whose last change the log may lack",
+        CLIENTS_RESET,
     ]
     with server:
         assert server.query() == [("a", 3), ("c", 1), ("d", 1)]
@@ -96,13 +96,13 @@ def test_behind_a_gap_in_the_log_values_stay_and_are_logged_anew(server: blockin
 
 def test_a_value_that_the_log_has_lost_is_logged_anew(server: blocking.Level, path: Path, mend: Any) -> None:
     tamper(path, {b"!5": None})
-    assert mend()[1:] == ["logged anew: 1 value of which the log does not tell, or not surely", STARTED_OVER]
+    assert mend()[1:] == ["appended to the log: 1 value whose last change the log may lack", CLIENTS_RESET]
 
 
 def test_rows_that_nobody_can_read_are_dropped(server: blocking.Level, path: Path, mend: Any) -> None:
     rubbish = {b"\xff": b"1", b"x": b"{", b"!x": b"1", b"!!client/x": b"1", b"!!floor": b"1", b"!!epochs": b"1"}
     tamper(path, rubbish)
-    assert mend() == ["dropped: 6 rows that cannot be read", STARTED_OVER]
+    assert mend() == ["deleted: 6 unreadable rows", CLIENTS_RESET]
     assert rubbish.items().isdisjoint(rows_in(path).items())
 
 
@@ -114,7 +114,7 @@ def test_a_server_that_has_lost_its_id_gets_another_one_and_its_clients_must_reb
         with server:
             client.sync(server)
         tamper(path, {b"!!store": None})
-        assert "clients must rebind() to it" in mend()[0]
+        assert "its clients must call rebind()" in mend()[0]
         client.put("mine", 1)
         with server:
             with pytest.raises(StoreMismatchError):
@@ -127,7 +127,7 @@ def test_a_server_that_has_lost_its_id_gets_another_one_and_its_clients_must_reb
 def test_a_server_without_records_is_repaired_too(server: blocking.Level, path: Path, mend: Any) -> None:
     tamper(path, dict.fromkeys(rows_in(path).keys() - {b"!!store", b"!!epochs"}))
     tamper(path, {b"!3": b"["})
-    assert mend()[-1] == "the CID is 1 now, in a new epoch, and clients below it start over with their next sync"
+    assert mend()[-1] == "the CID is now 1, in a new epoch: clients reset at their next sync"
     with server:
         assert server.query() == []
 
@@ -145,10 +145,10 @@ def test_a_client_starts_over_and_takes_its_dirty_changes_along(engine: str, tmp
     done = blocking.repair(path, backend=engine)
     assert done.verification.ok, done.verification.faults
     assert done.done[1:] == [
-        "dropped: 1 row that cannot be read",
-        "put back as its dirty change has it: 1 key",
-        "its next sync pulls everything anew. Of its 3 dirty changes, those of keys that the server has otherwise "
-        "lose, and go to the journal of conflicts",
+        "deleted: 1 unreadable row",
+        "restored from dirty changes: 1 key",
+        "the next sync resets this client and pulls everything again; it has 3 dirty changes, "
+        "and those that conflict with the server's data lose and are kept in the conflict journal",
     ]
     with client, server:
         client.sync(server)
@@ -176,7 +176,7 @@ def test_an_interrupted_repair_has_to_be_done_again(
 
     tamper(path, {b"c": None})
     with monkeypatch.context() as patched:
-        patched.setattr("treehub_level.maintenance.repair.Repairer.mend", interrupt)
+        patched.setattr("treehub_level.maintenance.repair.Repairer.repair", interrupt)
         with pytest.raises(KeyboardInterrupt):
             blocking.repair(path, backend=engine)
     with pytest.raises(CorruptionError, match=f"was interrupted: run `treehub-level repair {path}` again"):
@@ -224,7 +224,7 @@ def test_a_flipped_bit_in_the_middle_of_a_log_is_mended(engine: str, tmp_path: P
     assert done.verification.ok, done.verification.faults
 
 
-# -------------------------------------------------------------------------------------- rows lost, or from before
+# ---------------------------------------------------------------------- rows lost, or from before
 
 
 class Universe:
@@ -300,7 +300,7 @@ def test_clients_of_a_repaired_server_agree_with_it_whatever_it_has_lost(
 def test_without_the_floor_clients_keep_what_a_repaired_server_has_lost(
     tmp_path: Path, engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("treehub_level.maintenance.repair.Repairer._server", lambda *_: None)
+    monkeypatch.setattr("treehub_level.maintenance.repair.Repairer._repair_server", lambda *_: None)
     for seed in range(40):
         folder = tmp_path / str(seed)
         try:

@@ -88,7 +88,7 @@ def test_a_compacted_log_has_gaps_and_nothing_is_wrong_with_it(server: Kept) -> 
     found = server.verify()
     assert found.found[1:] == [
         "2 changes in the log, compacted up to CID 6",
-        "clients below CID 5 start over when they sync",
+        "clients below CID 5 reset at their next sync",
     ]
     assert found.ok
 
@@ -106,8 +106,8 @@ def test_a_normal_store_may_hold_anything_that_can_be_read(kept: Kept) -> None:
     found = kept.verify()
     assert found.mode is Mode.NORMAL
     assert found.found == [
-        "2 records, each of which can be read",
-        '1 value of a kind that is no JSON: value_encoding="bytes" writes those',
+        "2 records, all readable",
+        '1 value not in JSON: value_encoding="bytes" reads and writes such values',
     ]
     assert found.ok
 
@@ -115,26 +115,29 @@ def test_a_normal_store_may_hold_anything_that_can_be_read(kept: Kept) -> None:
 @pytest.mark.parametrize(
     ("rows", "fault"),
     [
-        ([(b"a", b"1")], "the value of 'a' is not what change 4, its last, says"),
-        ([(b"b", b"2")], "the value of 'b' is not what change 5, its last, says"),
-        ([(b"c", None)], "'c' is missing, and change 3, its last, gives it a value"),
-        ([(b"d", b"1")], "'d' has a value that is not in the log"),
-        ([(b"a", b"{")], "what lies under b'a' is damaged: "),
-        ([(b"\xff", b"1")], "what lies under b'\\xff' is damaged: "),
-        ([(b"!2", None)], "the log lacks 1 change, from 2 on"),
-        ([(b"!1", None), (b"!2", None)], "the log lacks 2 changes, from 1 on"),
-        ([(b"!4", b'["b"')], "what lies under b'!4' is damaged: "),
-        ([(b"!4", b'["!"]')], "what lies under b'!4' is damaged: "),
-        ([(b"!05", b'["b"]')], "what lies under b'!05' is damaged: "),
-        ([(b"!x", b"1")], "what lies under b'!x' is damaged: "),
-        ([(b"!", b"4")], "the store says that its CID is 4, but its log ends at 5"),
-        ([(b"!", b"x")], "what lies under b'!' is damaged: "),
-        ([(b"!!floor", b"[3,4]")], "the floor is 4 and the log compacted up to 3: that cannot be"),
-        ([(b"!!floor", b"x")], "what lies under b'!!floor' is damaged: "),
-        ([(b"!!epochs", b'[["a",9]]')], "the epochs do not follow on each other up to the CID"),
-        ([(b"!!epochs", b"[1]")], "what lies under b'!!epochs' is damaged: "),
-        ([(b"!!client/x", b"[1]")], "what lies under b'!!client/x' is damaged: "),
-        ([(b"!!client/x", b'[1,"n",5,9,"e",null]')], "a client's push was given the CID 9, which the store has not"),
+        ([(b"a", b"1")], "the value of 'a' differs from its last change in the log, CID 4"),
+        ([(b"b", b"2")], "the value of 'b' differs from its last change in the log, CID 5"),
+        ([(b"c", None)], "'c' has no value, but its last change in the log, CID 3, stores one"),
+        ([(b"d", b"1")], "'d' has a value, but the log has no change of that key"),
+        ([(b"a", b"{")], "the row under the key b'a' is damaged: "),
+        ([(b"\xff", b"1")], "the row under the key b'\\xff' is damaged: "),
+        ([(b"!2", None)], "the log lacks 1 change: CID 2"),
+        ([(b"!1", None), (b"!2", None)], "the log lacks 2 changes: CIDs 1 to 2"),
+        ([(b"!4", b'["b"')], "the row under the key b'!4' is damaged: "),
+        ([(b"!4", b'["!"]')], "the row under the key b'!4' is damaged: "),
+        ([(b"!05", b'["b"]')], "the row under the key b'!05' is damaged: "),
+        ([(b"!x", b"1")], "the row under the key b'!x' is damaged: "),
+        ([(b"!", b"4")], "the store's CID is 4, but its log ends at CID 5"),
+        ([(b"!", b"x")], "the row under the key b'!' is damaged: "),
+        ([(b"!!floor", b"[3,4]")], "the floor record is wrong: the floor is 4 and the log is compacted up to 3, but"),
+        ([(b"!!floor", b"x")], "the row under the key b'!!floor' is damaged: "),
+        ([(b"!!epochs", b'[["a",9]]')], "the epochs record is wrong: the epochs must start at rising CIDs from 0 to 5"),
+        ([(b"!!epochs", b"[1]")], "the row under the key b'!!epochs' is damaged: "),
+        ([(b"!!client/x", b"[1]")], "the row under the key b'!!client/x' is damaged: "),
+        (
+            [(b"!!client/x", b'[1,"n",5,9,"e",null]')],
+            "the record of a client's push names CID 9, but the store's CID is 5",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_server_is_said(server: Kept, rows: list[Any], fault: str) -> None:
@@ -144,13 +147,16 @@ def test_what_is_wrong_with_a_server_is_said(server: Kept, rows: list[Any], faul
 @pytest.mark.parametrize(
     ("rows", "fault"),
     [
-        ([(b"a", b"1")], "the value of 'a' is not that of its dirty change"),
-        ([(b"a", None)], "the value of 'a' is not that of its dirty change"),
-        ([(b"b", b"1")], "the value of 'b' is not that of its dirty change"),
-        ([(b"!a", b'["a",4')], "what lies under b'!a' is damaged: "),
-        ([(b"!a", b'["b",4]')], "what lies under b'!a' is damaged: the dirty change under b'!a' is one of another key"),
-        ([(b"!!id", None)], "what lies under b'!!id' is damaged: "),
-        ([(b"!!conflict/1", b"{}")], "what lies under b'!!conflict/1' is damaged: "),
+        ([(b"a", b"1")], "the value of 'a' differs from its dirty change"),
+        ([(b"a", None)], "the value of 'a' differs from its dirty change"),
+        ([(b"b", b"1")], "the value of 'b' differs from its dirty change"),
+        ([(b"!a", b'["a",4')], "the row under the key b'!a' is damaged: "),
+        (
+            [(b"!a", b'["b",4]')],
+            "the row under the key b'!a' is damaged: the dirty change under b'!a' is a change of another key",
+        ),
+        ([(b"!!id", None)], "the row under the key b'!!id' is damaged: "),
+        ([(b"!!conflict/1", b"{}")], "the row under the key b'!!conflict/1' is damaged: "),
     ],
 )
 def test_what_is_wrong_with_a_client_is_said(client: Kept, rows: list[Any], fault: str) -> None:
@@ -161,7 +167,7 @@ def test_of_many_faults_of_a_kind_some_are_named_and_all_are_counted(server: Kep
     server.write(*((b"stray %03d" % number, b"1") for number in range(1000)))
     faults = server.verify().faults
     assert len(faults) == 6
-    assert faults[-1] == "and so on: 1,000 values are not in the log"
+    assert faults[-1] == "1,000 values that are not in the log, in all"
 
 
 ORIGINAL_SERVER: list[Row] = [
@@ -178,7 +184,7 @@ def test_stores_of_the_original_are_looked_at_by_their_shape(kept: Kept) -> None
     found = kept.verify()
     assert (found.mode, found.faults) == (Mode.SERVER, [])
     kept.write((b"b", b'"e"'))
-    assert kept.verify().faults == ["the value of 'b' is not what change 2, its last, says"]
+    assert kept.verify().faults == ["the value of 'b' differs from its last change in the log, CID 2"]
 
 
 def test_a_client_of_the_original_has_no_records_of_its_own(kept: Kept) -> None:
@@ -195,7 +201,7 @@ def test_a_log_of_the_original_in_wrong_order_asks_for_its_upgrade(kept: Kept) -
 
 def test_a_store_that_is_half_way_to_another_mode_is_said_to_be(kept: Kept) -> None:
     kept.write((b"a", b"1"), (b"!!adopting", b'{"id":"00","mode":"server","after":null,"done":0}'))
-    assert "it is half-way to a server" in kept.verify().faults[0]
+    assert "adopt() to the mode server was interrupted: call it again" in kept.verify().faults[0]
 
 
 def test_a_store_of_a_later_format_is_not_judged(server: Kept) -> None:
@@ -257,7 +263,7 @@ def test_a_log_that_ends_in_rubbish_is_a_fault_and_stays_as_it_is(engine: str, t
         log.write(b"rubb\x05\x00\x01ish!!")  # what could be a record of five bytes, but for its checksum
     before = contents(path)
     found = blocking.verify(path, backend=engine)
-    assert found.found == ["1 record, each of which can be read"]
+    assert found.found == ["1 record, all readable"]
     assert found.faults == [
         "the end of the log could not be read: the last writes are lost, all earlier ones are kept; "
         f"opening copies the damaged files to {path / 'lost'}"

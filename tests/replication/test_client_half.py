@@ -22,7 +22,7 @@ def talk(client: Store, **options: Any) -> Any:
     return sync_session(client._store.step, client._store.client("sync"), report=report, **options)
 
 
-# ----------------------------------------------------------------------------------------------------- frozen pushes
+# ---------------------------------------------------------------------------------- frozen pushes
 
 
 def test_a_push_is_frozen_on_disk_before_it_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,11 +116,11 @@ def test_a_dirty_change_that_cannot_be_sent_is_named() -> None:
 def test_a_client_without_its_own_record_is_corrupt() -> None:
     client = a_client()
     client.memory.write([(b"!!id", None)])
-    with pytest.raises(CorruptionError, match="own records"):
+    with pytest.raises(CorruptionError, match="replication state of this client"):
         client.sync(a_server())
 
 
-# ------------------------------------------------------------------------------------------------------------- pages
+# ------------------------------------------------------------------------------------------ pages
 
 
 def test_a_caught_up_client_remembers_the_servers_history() -> None:
@@ -235,7 +235,7 @@ def test_epochs_of_changes_to_come_are_kept_however_many_they_are(monkeypatch: p
     assert own_record(client, "server")["epochs"] == own_record(server, "epochs")[5:]
 
 
-# ------------------------------------------------------------------------------------------------------- what to drain
+# ---------------------------------------------------------------------------------- what to drain
 
 
 def test_a_sync_that_does_not_push_settles_a_push_that_is_under_way_all_the_same() -> None:
@@ -291,7 +291,7 @@ def test_many_overwrites_of_a_few_keys_are_pulled_in_one_page_once_compacted() -
     assert (report.pulled, report.rounds) == (10, 1)
 
 
-# ------------------------------------------------------------------------------------------------------ stray replies
+# ---------------------------------------------------------------------------------- stray replies
 
 
 def test_a_reply_to_something_else_is_ignored_and_the_request_made_anew() -> None:
@@ -306,7 +306,7 @@ def test_eight_replies_to_something_else_are_too_many() -> None:
     server, client = a_server(a=1), a_client()
     wire = Wire(server)
     wire.on_reply = lambda reply: {**reply, "base": 0, "nonce": "f" * 32}
-    with pytest.raises(ProtocolError, match="8 replies in a row"):
+    with pytest.raises(ProtocolError, match="8 successive replies did not answer"):
         client.sync(wire)
     assert len(wire.requests) == 8
 
@@ -334,7 +334,7 @@ def test_a_page_pulled_beside_a_push_does_not_move_the_client_past_it() -> None:
         assert first.send(reply).nonce == push.nonce
 
 
-# ------------------------------------------------------------------------------------------------------------- forks
+# ------------------------------------------------------------------------------------------ forks
 
 
 def test_two_stores_of_one_id_are_told_apart_and_both_keep_their_changes() -> None:

@@ -31,7 +31,7 @@ def test_a_client_that_may_not_push_pulls_and_says_what_stays_here() -> None:
     client, server = a_client(mine=1, shared=1), a_server(theirs=1, shared=2)
     with (
         unchanged(server),
-        pytest.raises(ForbiddenError, match=r"may read and not write.*stays here.*'mine'") as raised,
+        pytest.raises(ForbiddenError, match=r"may read and not write.*stay dirty.*'mine'") as raised,
     ):
         client.sync(forbidden_wire(server))
     assert raised.value.keys == ["mine"]

@@ -10,7 +10,7 @@ import pytest
 
 from treehub_level import Level, SyncReport, TransportError, blocking
 from treehub_level.replication.messages import Request
-from treehub_level.replication.session import Ahead, sync_session
+from treehub_level.replication.session import LookAhead, sync_session
 from treehub_level.replication.wire import Received, reply_pieces
 from treehub_level.testing import CrashingDisk
 
@@ -38,7 +38,7 @@ def test_the_next_request_is_known_before_a_page_is_taken(in_lines: bool) -> Non
             answer = Received(b"".join(reply_pieces(answer, in_lines=True)), in_lines=True)
         try:
             said = talk.send(answer)
-            if isinstance(said, Ahead):
+            if isinstance(said, LookAhead):
                 early.append((said.request.cid, client.cid))
                 following = next(talk)
                 assert following is said.request
@@ -55,14 +55,14 @@ def test_what_is_written_meanwhile_is_pushed_in_the_end() -> None:
     client, server = a_client(), far_ahead()
     talk = talk_of(client)
     ahead = talk.send(server.exchange_encoded(next(talk)))
-    assert isinstance(ahead, Ahead)
+    assert isinstance(ahead, LookAhead)
     client.put("k00000", "mine")
     client.put("mine", 1)
     request = next(talk)
     with pytest.raises(StopIteration) as end:
         while True:
             said = talk.send(server.exchange_encoded(request))
-            request = next(talk) if isinstance(said, Ahead) else said
+            request = next(talk) if isinstance(said, LookAhead) else said
     assert (end.value.value.pushed, server.get("mine")) == (1, 1)
     assert [lost.key for lost in end.value.value.conflicts] == ["k00000"]
     assert client.query() == server.query()
@@ -90,7 +90,7 @@ def test_a_client_asks_ahead_however_often_its_server_was_opened() -> None:
         said, ahead = next(talk), 0
         with pytest.raises(StopIteration):
             while True:
-                if isinstance(said, Ahead):
+                if isinstance(said, LookAhead):
                     ahead += 1
                     said = next(talk)
                 starts = [epoch.start for epoch in said.epochs]

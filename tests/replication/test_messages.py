@@ -87,12 +87,12 @@ def test_a_missing_field_is_refused_and_named(server: Store, name: str) -> None:
 
 @pytest.mark.parametrize("request_", [None, 1, "{}", [], [["protocol", 1]], b"{}"])
 def test_what_is_no_object_is_refused(server: Store, request_: Any) -> None:
-    with unchanged(server), pytest.raises(ProtocolError, match="must be an object"):
+    with unchanged(server), pytest.raises(ProtocolError, match="must be a JSON object"):
         server.exchange(request_)
 
 
 def test_another_version_is_told_which_one_is_spoken(server: Store) -> None:
-    with pytest.raises(ProtocolError, match="version 2 is not spoken here, only version 1"):
+    with pytest.raises(ProtocolError, match="version 2 is not supported, only version 1"):
         server.exchange(ask(protocol=2))
 
 
@@ -143,7 +143,7 @@ def test_a_value_nested_too_deep_is_refused(server: Store) -> None:
 
 
 def test_a_key_twice_in_a_push_is_refused(server: Store) -> None:
-    with unchanged(server), pytest.raises(ProtocolError, match="stands twice"):
+    with unchanged(server), pytest.raises(ProtocolError, match="occurs twice"):
         server.exchange(ask(cid=1, changes=[["k", 1], ["j", 1], ["k"]]))
 
 
@@ -155,7 +155,7 @@ def test_a_push_of_more_than_8_mib_is_refused(server: Store) -> None:
 
 @pytest.mark.parametrize("fields", [{"reset": True}, {"keys_after": ""}])
 def test_a_push_during_a_reset_is_refused(server: Store, fields: Message) -> None:
-    with unchanged(server), pytest.raises(ProtocolError, match="during a reset nothing is pushed"):
+    with unchanged(server), pytest.raises(ProtocolError, match="nothing can be pushed during a reset"):
         server.exchange(ask(changes=[["b", 1]], **fields))
 
 
@@ -182,7 +182,7 @@ def test_a_request_survives_the_wire() -> None:
     assert Request.from_dict(request).to_dict() == request
 
 
-# ------------------------------------------------------------------------------------------------- replies, refused
+# ------------------------------------------------------------------------------- replies, refused
 
 
 #: Pages of a server at CID 2 for a client at CID 0, each wrong in one way.
@@ -309,7 +309,7 @@ def test_a_page_larger_than_was_asked_for_is_refused(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("treehub_level.replication.client.PAGE_CHANGES", 1)
     real = wire.exchange
     monkeypatch.setattr(wire, "exchange", lambda request: real(dict(request)))
-    with unchanged(client), pytest.raises(ProtocolError, match="not asked for"):
+    with unchanged(client), pytest.raises(ProtocolError, match="changes that were not requested"):
         client.sync(wire)
 
 

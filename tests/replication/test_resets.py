@@ -180,7 +180,7 @@ def test_a_reset_settles_a_push_that_the_server_had_taken() -> None:
     assert client.query() == server.query()
 
 
-# ----------------------------------------------------------------------------------------------------- other servers
+# ---------------------------------------------------------------------------------- other servers
 
 
 def test_a_reply_of_another_server_touches_nothing() -> None:

@@ -29,7 +29,7 @@ def exchange_as(server: Store, principal: str | None, **fields: Any) -> Message:
     return server._store.step(exchange_step(Request.from_dict(ask(**fields)), mode, Access(principal))).to_dict()
 
 
-# ------------------------------------------------------------------------------------------ 1: who is asked, by whom
+# ----------------------------------------------------------------------- 1: who is asked, by whom
 
 
 def test_a_request_for_another_server_is_refused() -> None:
@@ -48,7 +48,7 @@ def test_a_client_id_belongs_to_the_first_principal_that_used_it() -> None:
     server = a_server()
     exchange_as(server, "alice", changes=[["a", 1]])
     for principal in ("mallory", None):
-        with unchanged(server), pytest.raises(ForbiddenError, match="belongs to somebody else"):
+        with unchanged(server), pytest.raises(ForbiddenError, match="belongs to another principal"):
             exchange_as(server, principal, cid=1, seq=2, changes=[["a", 2]])
     assert exchange_as(server, "alice", cid=1, seq=2, nonce="1" * 32, changes=[["a", 2]])["ack"][:2] == [1, 2]
 
@@ -57,11 +57,11 @@ def test_a_client_id_used_in_process_belongs_to_the_first_principal_that_comes_w
     server = a_server()
     exchange_as(server, None, changes=[["a", 1]])
     exchange_as(server, "alice", cid=1, seq=2, changes=[["a", 2]])
-    with pytest.raises(ForbiddenError, match="belongs to somebody else"):
+    with pytest.raises(ForbiddenError, match="belongs to another principal"):
         exchange_as(server, "mallory", cid=2, seq=3, changes=[["a", 3]])
 
 
-# -------------------------------------------------------------------------------------------------- 2: repeats, forks
+# ------------------------------------------------------------------------------ 2: repeats, forks
 
 
 def test_a_repeated_push_is_answered_by_its_record_and_not_applied_again() -> None:
@@ -129,7 +129,7 @@ def test_a_request_without_changes_is_never_forked() -> None:
     assert server.exchange(ask(cid=1, seq=0))["kind"] == "page"
 
 
-# -------------------------------------------------------------------------------------------------------- 3: resets
+# -------------------------------------------------------------------------------------- 3: resets
 
 
 def with_history(server: Store, **fields: Any) -> Message:
@@ -248,7 +248,7 @@ def test_a_reset_says_what_became_of_a_push_decided_before() -> None:
     assert (reply["kind"], reply["ack"], reply["rejected"]) == ("reset", ack, ["a"])
 
 
-# ---------------------------------------------------------------------------------------------------------- 4: keys
+# ---------------------------------------------------------------------------------------- 4: keys
 
 
 def test_keys_come_in_pages_in_order_with_an_end() -> None:
@@ -271,7 +271,7 @@ def test_an_empty_server_has_no_keys() -> None:
     assert (reply["keys"], reply["end"]) == ([], True)
 
 
-# ----------------------------------------------------------------------------------------------- 5: pages, distance
+# ----------------------------------------------------------------------------- 5: pages, distance
 
 
 def test_a_client_more_than_a_page_behind_gets_a_page_and_its_push_is_not_taken() -> None:
@@ -323,7 +323,7 @@ def test_a_push_is_judged_by_the_whole_log_behind_its_base_even_if_the_page_is_c
     assert server.get("c") == PADDING
 
 
-# ----------------------------------------------------------------------------------------------------- 6: decisions
+# ----------------------------------------------------------------------------------- 6: decisions
 
 
 def test_keys_that_others_have_changed_are_refused_and_the_rest_is_taken() -> None:
@@ -375,7 +375,7 @@ def test_the_decisions_on_two_clients_do_not_mix() -> None:
     assert (reply["kind"], reply["ack"][:2]) == ("page", [1, 2])
 
 
-# ---------------------------------------------------------------------------------------------------------- 7: reply
+# --------------------------------------------------------------------------------------- 7: reply
 
 
 def test_a_reply_has_the_fields_of_the_protocol() -> None:
@@ -409,7 +409,7 @@ def test_a_long_log_is_read_in_parts_when_it_judges_a_push(monkeypatch: pytest.M
 def test_a_damaged_decision_is_named() -> None:
     server = a_server(a=1)
     server.memory.write([(b"!!client/" + CLIENT.encode(), b"[1,2]")])
-    with unchanged(server), pytest.raises(CorruptionError, match=f"the decision on the client {CLIENT}"):
+    with unchanged(server), pytest.raises(CorruptionError, match=f"the record of the last push of the client {CLIENT}"):
         server.exchange(ask())
 
 

@@ -25,7 +25,7 @@ def narrow(size: int) -> Any:
     return carry
 
 
-# ------------------------------------------------------------------------------------------------- the server's half
+# ------------------------------------------------------------------------------ the server's half
 
 
 def test_a_push_that_was_taken_back_is_refused_for_ever() -> None:
@@ -96,7 +96,7 @@ def test_taking_back_what_cannot_be_a_push_is_refused(fields: Message) -> None:
     assert CLIENT.encode() not in b"".join(server.raw())
 
 
-# ------------------------------------------------------------------------------------------------- the client's half
+# ------------------------------------------------------------------------------ the client's half
 
 
 def test_a_push_that_is_too_large_is_halved_until_it_fits() -> None:
@@ -203,7 +203,7 @@ def test_taking_back_keys_that_are_too_large_themselves_is_an_error_and_loses_no
     assert client.sync(wire).pushed == 9
 
 
-# ------------------------------------------------------------------------------------- what hangs up without a word
+# ------------------------------------------------------------------- what hangs up without a word
 
 
 def hang_up_beyond(size: int) -> Any:

@@ -18,7 +18,7 @@ from treehub_level.errors import ProtocolError
 from treehub_level.replication.fields import Ack
 from treehub_level.replication.manual import Part
 from treehub_level.replication.messages import Forked, Keys, LogPage, Reply, Request, Reset
-from treehub_level.replication.wire import Received, part_pieces, read_answer, reply_pieces, request_to_json
+from treehub_level.replication.wire import Received, decode_reply, part_pieces, reply_pieces, request_to_json
 
 from .helpers import CLIENT, NONCE, a_client, a_server
 
@@ -62,12 +62,12 @@ def to_lines(message: dict[str, Any], dumps: Any = orjson.dumps) -> bytes:
 def outcome(message: object) -> Any:
     """What a client reads; ``None`` if it refuses."""
     try:
-        return read_answer(message, encoder())
+        return decode_reply(message, encoder())
     except ProtocolError:
         return None
 
 
-# ------------------------------------------------------------------------------------------------------- what is sent
+# ----------------------------------------------------------------------------------- what is sent
 
 
 def test_a_request_says_in_bytes_what_it_says_as_an_object() -> None:
@@ -102,12 +102,12 @@ def test_the_bytes_on_the_wire_are_the_golden_ones(name: str, written: bytes) ->
     assert written == (GOLDEN / name).read_bytes()
 
 
-# ------------------------------------------------------------------------------------------------------- what is read
+# ----------------------------------------------------------------------------------- what is read
 
 
 @pytest.mark.parametrize("reply", REPLIES.values(), ids=REPLIES)
 def test_a_reply_is_read_alike_however_it_came(reply: Reply) -> None:
-    expected = read_answer(reply.to_dict(), encoder())
+    expected = decode_reply(reply.to_dict(), encoder())
     for message in (
         reply,
         Received(reply_to_json(reply), in_lines=False),
@@ -115,7 +115,7 @@ def test_a_reply_is_read_alike_however_it_came(reply: Reply) -> None:
         Received(to_lines(reply.to_dict(), lambda document: json.dumps(document).encode()), in_lines=True),
         Received(reply_to_ndjson(reply).removesuffix(b"\n"), in_lines=True),
     ):
-        answer = read_answer(message, encoder())
+        answer = decode_reply(message, encoder())
         assert (type(answer), fields_of(answer)) == (type(expected), fields_of(expected))
 
 

@@ -1,6 +1,6 @@
-"""T1 and T2: the protocol as a model, and the product, under schedules that one seed decides. See ``product.py``."""
+"""The protocol as a model (T1) and the product (T2), under schedules decided by a seed."""
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # where `stores` and `databases` lie, however this is run
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the folder of `stores` and `databases`

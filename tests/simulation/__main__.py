@@ -1,9 +1,11 @@
-"""The product under schedules, both kinds (T2): on each message (``product.py``), and of whole programs (``live.py``).
+"""The product under both kinds of schedules (T2).
+
+``product.py`` decides on each message, ``live.py`` runs whole programs.
 
     python -m tests.simulation --schedules 5000
     python -m tests.simulation --seed 42
 
-One seed decides everything: what it printed once, it prints again.
+One seed decides everything: the same seed prints the same trace.
 """
 
 from __future__ import annotations
@@ -13,13 +15,13 @@ from collections import Counter
 from . import live, product
 from .faults import FAILURES
 from .runner import main
-from .schedule import Say
+from .schedule import Trace
 
 
-def run(seed: int, without: str | None = None, focus: str | None = None, say: Say | None = None) -> Counter[str]:
-    """Run the schedule of one seed, and the play of it."""
-    counts = product.run(seed, without, focus, say)
-    return counts + live.run(seed, without, focus, say)
+def run(seed: int, without: str | None = None, focus: str | None = None, trace: Trace | None = None) -> Counter[str]:
+    """Run both kinds of schedule for one seed."""
+    counts = product.run(seed, without, focus, trace)
+    return counts + live.run(seed, without, focus, trace)
 
 
 if __name__ == "__main__":

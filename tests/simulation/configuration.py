@@ -1,4 +1,4 @@
-"""What a schedule may do, and how often; the mechanisms of the protocol, and where each is stressed most."""
+"""The options of a schedule, and the mechanisms of the protocol that it can remove."""
 
 from __future__ import annotations
 
@@ -9,67 +9,72 @@ from typing import Any, Final
 
 @dataclass(frozen=True)
 class Configuration:
-    """What a schedule may do, and how often. Sizes are tiny, so that edges are met often."""
+    """The options of a schedule: sizes, and the frequencies of events.
+
+    The sizes are tiny, so that schedules meet their limits often.
+    """
 
     clients: int = 3
     keys: int = 3
     steps: int = 120
-    limit: int = 6  # changes, and keys, in a page
+    limit: int = 6  # changes, or keys, in a page
     push: int = 2  # changes in a push
-    sweep: int = 3  # local keys that one batch of a sweep looks at; the model looks at all
-    page_weight: int = 1000  # what a page may weigh: stands for its limit in bytes
+    sweep: int = 3  # local keys that one batch of phase B compares; the model compares all
+    page_weight: int = 1000  # the maximum weight of a page: stands for its limit in bytes
     drop: float = 0.15
     duplicate: float = 0.15
     reorder: bool = True
     power: bool = True
-    compact: float = 2  # how often, as are the next nine: a local write weighs 22
+    compact: float = 2  # a frequency, like the next nine; a local write has the frequency 22
     forget_deletes: float = 1.5
     backup: float = 1.5
     restore: float = 0.7
     rollback: float = 0
     replace: float = 0
     rebind: float = 0
-    settle: float = 0  # what was lost is restored, or dismissed
-    by_hand: float = 0  # clients synchronise by the seed's verbs too; needs a server that loses no history
-    intrude: float = 0
-    withdraw: float = 0.05  # the share of pushes that are too large for what carries them, and are taken back
-    forbidden: float = 0.05  # the share of requests whose push is forbidden, so that they go without it
-    seed_verbs: bool = False  # server and clients have synchronised by the seed's verbs before
-    without: frozenset[str] = frozenset()  # mechanisms removed, see MECHANISMS
+    settle_conflicts: float = 0  # a conflict is restored or dismissed
+    manual_sync: float = 0  # clients also use manual sync; needs a server that loses no history
+    send_invalid_input: float = 0
+    withdraw: float = 0.05  # the share of pushes that are too large, and are withdrawn
+    forbidden: float = 0.05  # the share of requests whose push is forbidden
+    manual_before: bool = False  # server and clients have used manual sync before
+    without: frozenset[str] = frozenset()  # mechanisms to remove, see MECHANISMS
 
 
 BASE: Final = Configuration()
 
-#: What can be removed. Each removal must lead to violations, or the mechanism (or the oracle) is idle.
+#: The mechanisms that a run can remove. Each removal must lead to violations: otherwise the
+#: mechanism is not needed, or the oracle is blind to it.
 MECHANISMS: Final = {
-    "casclean": "an acknowledged change is cleaned only if it still equals what was sent",
-    "inflight": "a push is frozen, and resent as it was until it is decided",
-    "dedupe": "the server records its decision on each client's last push",
-    "skip": "a client recognises its own range of the log",
-    "respcas": "a reply counts only for the outstanding request, at the CID it was made for",
-    "durable_freeze": "a push is on disk before it is sent",
-    "epoch": "histories are compared by epochs",
-    "drain": "nothing is frozen while the own range is open",
+    "compare_and_clean": "an accepted change is dropped from the dirty set only if it is still the frozen one",
+    "frozen_push": "a push is frozen, and resent unchanged until it is decided",
+    "decision_record": "the server records its decision on each client's last push",
+    "own_range": "a client recognises its own changes in the log",
+    "stale_replies": "a reply counts only for the outstanding request, at the CID of that request",
+    "durable_freeze": "a push is durable before it is sent",
+    "epochs": "histories are compared by their epochs",
+    "drained_own_range": "nothing is frozen while the own range is open",
     "floor": "a client below the floor resets",
-    "sweep": "phase B of a reset deletes what the server no longer has",
-    "hi": "histories are compared up to the highest CID that a page was read at",
-    "keys_hi": "and up to the highest CID that a list of keys was read at",
-    "rejected": "the server says which changes of a push it cannot prove to have taken, in repeats and resets too",
-    "distance": "a push is refused by distance in CIDs, which compaction cannot shrink",
-    "withdraw": "the server records that a push was taken back, and refuses a late copy of it",
-    "aside": "a push that is forbidden is set aside, and taken back before anything else is frozen",
-    "echo": "a change that says the same as the push set aside does not beat what was written since",
-    "whole": "a push is judged by all of the log behind its base, even if the page is cut before its end",
+    "sweep": "phase B of a reset deletes the keys that the server does not have",
+    "max_head": "histories are compared up to the highest CID at which a page was read",
+    "keys_max_head": "and up to the highest CID at which a list of keys was read",
+    "rejected_in_repeats": "repeats and resets list the changes that the log does not show as accepted",
+    "cid_distance": "a push is refused by the distance in CIDs, which compaction cannot shrink",
+    "withdrawal_record": "the server records that a push was withdrawn, and rejects a late copy of it",
+    "withheld_push": "a forbidden push is withheld, and withdrawn before another one is frozen",
+    "withheld_echo": "a pulled change that equals the withheld one does not beat a newer dirty change",
+    "whole_log": "the whole log after its base decides on a push, even if the page is cut",
 }
 
 
-#: Configurations that stress one mechanism, where random ones would need too many schedules to miss it.
+#: Configurations that stress one mechanism, if random ones would need too many schedules to show
+#: its absence.
 FOCUS: Final = {
-    "distance": replace(
+    "cid_distance": replace(
         BASE, limit=2, keys=4, clients=2, drop=0, duplicate=0.4, compact=20, restore=0, forget_deletes=0, steps=200
     ),
-    "drain": replace(BASE, limit=1, keys=2, restore=0),
-    "hi": replace(
+    "drained_own_range": replace(BASE, limit=1, keys=2, restore=0),
+    "max_head": replace(
         BASE,
         limit=1,
         push=5,
@@ -82,7 +87,7 @@ FOCUS: Final = {
         forget_deletes=0,
         steps=200,
     ),
-    "keys_hi": replace(
+    "keys_max_head": replace(
         BASE,
         limit=50,
         push=5,
@@ -98,20 +103,20 @@ FOCUS: Final = {
         restore=10,
         steps=250,
     ),
-    "withdraw": replace(BASE, withdraw=0.4, drop=0.1, duplicate=0.3, restore=0),
-    "aside": replace(BASE, forbidden=0.4, drop=0.1, duplicate=0.3, restore=0),
-    "echo": replace(BASE, forbidden=0.4, drop=0.3, restore=0),
+    "withdrawal_record": replace(BASE, withdraw=0.4, drop=0.1, duplicate=0.3, restore=0),
+    "withheld_push": replace(BASE, forbidden=0.4, drop=0.1, duplicate=0.3, restore=0),
+    "withheld_echo": replace(BASE, forbidden=0.4, drop=0.3, restore=0),
     "sweep": replace(BASE, keys=8, drop=0.1, duplicate=0.1, compact=5, restore=5, forget_deletes=5, steps=200),
 }
 
 
-#: The seed's verbs lack the exchange's guarantees: a client that moves by them has no history to show, and is taken at
-#: its word. So the server keeps its own.
-BY_HAND: Final[dict[str, Any]] = {"by_hand": 5, "power": False, "restore": 0, "rollback": 0, "replace": 0}
+#: Manual sync lacks the guarantees of the exchange: its client has no history to show, and its CID
+#: is accepted as it is. So the server must not lose history.
+MANUAL_SYNC: Final[dict[str, Any]] = {"manual_sync": 5, "power": False, "restore": 0, "rollback": 0, "replace": 0}
 
 
 def random_configuration(rng: random.Random) -> Configuration:
-    """A point anywhere in the space of configurations."""
+    """Draw a configuration."""
     drawn = replace(
         BASE,
         clients=rng.choice([2, 3, 4, 6]),
@@ -129,14 +134,14 @@ def random_configuration(rng: random.Random) -> Configuration:
         forget_deletes=rng.choice([0, 0, 2, 6]),
         restore=rng.choice([0, 0, 0.7, 3, 10]),
         rollback=rng.choice([0, 0, 0, 2]),
-        seed_verbs=rng.random() < 0.3,
+        manual_before=rng.random() < 0.3,
         withdraw=rng.choice([0, 0.05, 0.3]),
         forbidden=rng.choice([0, 0.05, 0.3]),
         replace=rng.choice([0, 0, 0, 0.7]),
         rebind=rng.choice([0, 0, 1]),
-        settle=rng.choice([0, 2, 6]),
-        intrude=rng.choice([0, 0.5]),
+        settle_conflicts=rng.choice([0, 2, 6]),
+        send_invalid_input=rng.choice([0, 0.5]),
     )
-    if drawn.seed_verbs:
+    if drawn.manual_before:
         drawn = replace(drawn, replace=0)
-    return replace(drawn, **BY_HAND) if rng.random() < 0.2 else drawn
+    return replace(drawn, **MANUAL_SYNC) if rng.random() < 0.2 else drawn

@@ -1,8 +1,8 @@
-"""A disk for schedules whose stores are SQLite's or PostgreSQL's, with the manners of a `CrashingDisk`.
+"""A disk for schedules over SQLite and PostgreSQL, with the interface of a `CrashingDisk`.
 
-The engine commits what it is given. What a power cut would have taken is undone afterwards, batch by batch from the
-end, as the engine's own log would have lost it. That the engines keep what they acknowledged is not for simulations to
-show: `tests.sharing` and `tests.replicas` kill processes and stop databases for that.
+The engine commits every batch. A power cut is simulated by undoing batches from the end, as the
+engine's write-ahead log would lose them. Other tests show that the engines keep acknowledged
+commits: `tests.sharing` and `tests.replicas` kill processes and stop databases.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from treehub_level.backends import create
 from treehub_level.backends.base import Backend, Batch, Cursor, Snapshot, Supports
 from treehub_level.testing import CrashError, CrashingDisk
 
-#: Makes the bare backend of a store.
+#: Creates the backend of a store.
 Make = Callable[[str], Backend]
 
 
 class Disk(Protocol):
-    """What schedules need of a `CrashingDisk`."""
+    """The methods of a `CrashingDisk` that schedules call."""
 
     honest: bool
 
@@ -43,41 +43,41 @@ class Disk(Protocol):
     def restore(self, name: str, backup: dict[bytes, bytes]) -> None: ...
 
 
-#: Makes disks, each from a seed.
+#: Creates a disk from a seed.
 MakeDisk = Callable[[int], Disk]
 
 
 def crashing_disk(seed: int) -> Disk:
-    """A disk in memory."""
+    """Return a disk in memory."""
     return CrashingDisk(seed=seed)
 
 
 class EngineDisk:
-    """See the module, and `CrashingDisk` for the verbs.
+    """A disk over a real engine: see the module, and `CrashingDisk` for its methods.
 
     Args:
-        make: Makes the bare backend of a store.
-        seed: Decides how much of what is not on disk outlives a power cut.
+        make: Creates the backend of a store.
+        seed: Decides how many of the batches that are not durable survive a power cut.
     """
 
     def __init__(self, make: Make, seed: int) -> None:
         self.honest = True
         self._make = make
         self._rng = random.Random(seed)
-        self._stores: dict[str, _Stored] = {}
-        self._fuse = 0
+        self._stores: dict[str, _StoreState] = {}
+        self._writes_left = 0
         self._before = self._power = False
 
     def __call__(self, name: str) -> Backend:
-        return Mortal(self._make(name), self, self._stores.setdefault(name, _Stored()))
+        return CrashableBackend(self._make(name), self, self._stores.setdefault(name, _StoreState()))
 
     def crash(self, *, power: bool = False) -> None:
-        self._fuse = 0
+        self._writes_left = 0
         for name, store in self._stores.items():
-            self._kill(name, self._rng.randint(0, len(store.at_risk)) if power else len(store.at_risk))
+            self._end_process(name, self._rng.randint(0, len(store.at_risk)) if power else len(store.at_risk))
 
     def crash_at(self, write: int, *, before: bool = False, power: bool = False) -> None:
-        self._fuse, self._before, self._power = write, before, power
+        self._writes_left, self._before, self._power = write, before, power
 
     def flush(self) -> None:
         for store in self._stores.values():
@@ -92,23 +92,28 @@ class EngineDisk:
         return rows
 
     def restore(self, name: str, backup: dict[bytes, bytes]) -> None:
-        store = self._stores.setdefault(name, _Stored())
-        self._kill(name, len(store.at_risk))
+        store = self._stores.setdefault(name, _StoreState())
+        self._end_process(name, len(store.at_risk))
         self._write_bare(name, [*((key, None) for key in self.backup(name)), *backup.items()])
         store.commits += 1
         store.at_risk.clear()
 
-    def burn(self) -> str:
-        """Count a write down: whether it is now that the process dies, "before" it or "after" it; "" if it is not."""
-        self._fuse -= 1
-        return "" if self._fuse else "before" if self._before else "after"
+    def count_write(self) -> str:
+        """Count a write.
 
-    def die(self) -> None:
-        """What was armed comes to pass."""
+        Returns:
+            ``"before"`` or ``"after"`` if the process crashes before or after this write, else
+            ``""``.
+        """
+        self._writes_left -= 1
+        return "" if self._writes_left else "before" if self._before else "after"
+
+    def crash_now(self) -> None:
+        """Crash as `crash_at` has arranged."""
         self.crash(power=self._power)
         raise CrashError
 
-    def _kill(self, name: str, survivors: int) -> None:
+    def _end_process(self, name: str, survivors: int) -> None:
         store = self._stores[name]
         if store.user is not None:
             store.user.is_dead = True
@@ -128,21 +133,21 @@ class EngineDisk:
             backend.close()
 
 
-class _Stored:
-    """What a power cut would undo of a store, and who has it open."""
+class _StoreState:
+    """The batches of a store that a power cut may undo, and the backend that has the store open."""
 
     def __init__(self) -> None:
         self.at_risk: list[dict[bytes, bytes | None]] = []
         self.commits = 0
-        self.user: Mortal | None = None
+        self.user: CrashableBackend | None = None
 
 
-class Mortal(Backend):
-    """A backend that dies when its disk says so."""
+class CrashableBackend(Backend):
+    """A backend that crashes when its disk says so."""
 
     supports = Supports(persistent=True, inline_reads=False, shared=True)
 
-    def __init__(self, inner: Backend, disk: EngineDisk, stored: _Stored) -> None:
+    def __init__(self, inner: Backend, disk: EngineDisk, stored: _StoreState) -> None:
         super().__init__(inner.name)
         self.inner = inner
         self.disk = disk
@@ -171,7 +176,7 @@ class Mortal(Backend):
         return self.alive.snapshot()
 
     def exclusive(self) -> Any:
-        return _Mortally(self, self.alive)
+        return _CrashableTransaction(self, self.alive)
 
     def write(self, batch: Batch, *, durable: bool = False) -> None:
         with self.exclusive() as transaction:
@@ -187,17 +192,17 @@ class Mortal(Backend):
         return self.inner
 
 
-class _Mortally:
-    """A transaction, over which the process may die."""
+class _CrashableTransaction:
+    """A transaction in which the process may crash."""
 
-    def __init__(self, mortal: Mortal, inner: Backend) -> None:
-        self._mortal = mortal
+    def __init__(self, backend: CrashableBackend, inner: Backend) -> None:
+        self._backend = backend
         self._context = inner.exclusive()
         self._overwritten: dict[bytes, bytes | None] | None = None
         self._is_on_disk = False
-        self._dies = ""
+        self._crashes = ""
 
-    def __enter__(self) -> _Mortally:
+    def __enter__(self) -> _CrashableTransaction:
         self._inner = self._context.__enter__()
         self.get, self.get_many, self.scan = self._inner.get, self._inner.get_many, self._inner.scan
         return self
@@ -207,40 +212,40 @@ class _Mortally:
         return self._inner.connection_epoch
 
     def write(self, batch: Batch, *, durable: bool = False) -> None:
-        if [key for key, _ in batch] == [HOLDER]:  # an opening, which schedules do not see
+        if [key for key, _ in batch] == [HOLDER]:  # the holder record of an opening, which schedules do not count
             self._inner.write(batch, durable=durable)
             return
-        self._dies = self._mortal.disk.burn()
-        if self._dies == "before":
+        self._crashes = self._backend.disk.count_write()
+        if self._crashes == "before":
             raise CrashError
         keys = [key for key, _ in batch]
         self._overwritten = dict(zip(keys, self._inner.get_many(keys), strict=True))
-        self._is_on_disk = durable and self._mortal.disk.honest
+        self._is_on_disk = durable and self._backend.disk.honest
         self._inner.write(batch, durable=durable)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._context.__exit__(kind, error, traceback)
-        stored = self._mortal.stored
+        stored = self._backend.stored
         if error is None and self._overwritten is not None:
             stored.at_risk.append(self._overwritten)
             stored.commits += 1
             if self._is_on_disk:
                 stored.at_risk.clear()
-        if self._dies:
-            self._mortal.disk.die()
+        if self._crashes:
+            self._backend.disk.crash_now()
 
 
 @contextmanager
 def sqlite_disks() -> Iterator[MakeDisk]:
-    """Disks full of files of SQLite's."""
+    """Provide disks that are folders of SQLite files."""
     with TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as folder:
 
         def make_disk(seed: int) -> Disk:
             place = mkdtemp(dir=folder)
             disk = EngineDisk(lambda name: create("sqlite", os.path.join(place, name), {}), seed)
-            weakref.finalize(disk, shutil.rmtree, place, ignore_errors=True)  # long runs would fill the memory
+            weakref.finalize(disk, shutil.rmtree, place, ignore_errors=True)  # a long run would fill /dev/shm
             return disk
 
         yield make_disk
@@ -248,13 +253,13 @@ def sqlite_disks() -> Iterator[MakeDisk]:
 
 @contextmanager
 def postgres_disks() -> Iterator[MakeDisk]:
-    """Disks that are a table of PostgreSQL's."""
+    """Provide disks that are tables of a PostgreSQL database."""
     with database_url() as url:
         yield postgres_disks_at(url)
 
 
 def postgres_disks_at(url: str) -> MakeDisk:
-    """Makes disks that are a table of PostgreSQL's in a database."""
+    """Return a function that creates disks in the database at ``url``."""
 
     def make_disk(seed: int) -> Disk:
         prefix = f"{uuid4().hex}-"
@@ -263,5 +268,5 @@ def postgres_disks_at(url: str) -> MakeDisk:
     return make_disk
 
 
-#: What a schedule can be run over, by name.
+#: The backends that ``--over`` offers, by name.
 DISKS: Final = {"sqlite": sqlite_disks, "postgres": postgres_disks}

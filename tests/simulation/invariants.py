@@ -1,4 +1,4 @@
-"""What must hold of a server and its clients, and what is remembered beside them to tell."""
+"""The invariants of a server and its clients, and the state that is expected of them."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ from typing import Any
 from .sides import SWEPT, ClientUnderTest, Content, InvariantError, Loss, ServerUnderTest
 
 
-class Ghost:
-    """What is remembered of a client beside it: its last write of each key, at each commit it could fall back to.
+class ExpectedClient:
+    """The expected state of a client: its last write of each key, after each of its commits.
+
+    A crash may roll the client back to an earlier commit.
 
     Attributes:
-        latest: Its last write of each key, but for those that lost and were dismissed.
-        count: How often it wrote.
-        cid: The CID at which it was seen last.
-        saved: A copy of the client, and of what was remembered of it.
-        is_a_stranger_to_itself: Whether it may meet its own writes as somebody else's: it was rolled back to a copy, or
-            told to forget what it knows of its server.
+        latest: The last write of each key, except writes that lost and were dismissed.
+        count: The number of writes.
+        cid: The CID at the last check.
+        saved: A copy of the client, and of the expectations at that time.
+        may_conflict_with_itself: True if the client may pull its own writes as those of another
+            client: it was rolled back to a copy, or has been told to rebind.
     """
 
     def __init__(self) -> None:
@@ -26,13 +28,13 @@ class Ghost:
         self.count = 0
         self.cid = 0
         self.saved: tuple[Any, dict[str, Content], list[tuple[int, dict[str, Content]]]] | None = None
-        self.is_a_stranger_to_itself = False
+        self.may_conflict_with_itself = False
         self._past: list[tuple[int, dict[str, Content]]] = [(0, {})]
 
-    def wrote(self, client: ClientUnderTest, key: str, content: Content) -> None:
+    def record_write(self, client: ClientUnderTest, key: str, content: Content) -> None:
         self._remember(client, {**self.latest, key: content})
 
-    def dismissed(self, client: ClientUnderTest, loss: Loss) -> None:
+    def record_dismissal(self, client: ClientUnderTest, loss: Loss) -> None:
         kept = self.latest.items() - {(loss.key, loss.local)}
         self._remember(client, dict(kept))
 
@@ -40,60 +42,70 @@ class Ghost:
         self.latest = latest
         self._past.append((client.commits, latest))
 
-    def fell_back(self, client: ClientUnderTest) -> None:
+    def drop_lost_commits(self, client: ClientUnderTest) -> None:
         while self._past[-1][0] > client.commits:
             self._past.pop()
         self.latest = self._past[-1][1]
 
-    def save(self, client: ClientUnderTest) -> None:
+    def save_copy(self, client: ClientUnderTest) -> None:
         self.saved = client.backup(), self.latest, list(self._past)
 
-    def rolled_back_to_saved(self, client: ClientUnderTest) -> None:
+    def restore_copy(self, client: ClientUnderTest) -> None:
         assert self.saved is not None
         backup, latest, past = self.saved
         client.restore(backup)
         self._past = list(past)
         self._remember(client, latest)
         self.cid = client.cid
-        self.is_a_stranger_to_itself = True
+        self.may_conflict_with_itself = True
 
 
 class Oracle:
-    """Knows what happened, and says whether what is to be seen agrees with it.
+    """Compares the visible state of the server and the clients with the recorded events.
 
     Attributes:
-        ghosts: What is remembered of each client.
-        history: Author and key of each CID, compacted ones too.
+        expected: The expected state of each client.
+        history: The author and the key of each CID, including compacted ones.
     """
 
     def __init__(self, server: ServerUnderTest, clients: Mapping[str, ClientUnderTest]) -> None:
         self._server = server
         self._clients = clients
-        self.ghosts = {name: Ghost() for name in clients}
+        self.expected = {name: ExpectedClient() for name in clients}
         self.history: dict[int, tuple[str, str]] = {}
-        self._logged: set[tuple[str, Content]] = set()  # whatever stood in a log, abandoned histories included
+        self._logged: set[tuple[str, Content]] = set()  # all changes that any log ever held
         self._history_was_lost = False
 
-    def note_log(self, author: str | None) -> None:
-        """Whatever is new in the log was written by ``author``, or where that is ``None`` by whom its content names."""
+    def record_log(self, author: str | None) -> None:
+        """Record the new changes in the log.
+
+        Args:
+            author: The author of the changes; ``None`` if their contents name it.
+        """
         for cid, change in self._server.log(max(self.history, default=0)).items():
             key, content = change
-            self.history[cid] = author or (content[0] if content else "somebody"), key
+            self.history[cid] = author or (content[0] if content else "unknown"), key
             self._logged.add(change)
 
-    def server_fell_back(self) -> None:
-        """The server may have lost its last changes."""
+    def drop_lost_changes(self) -> None:
+        """Forget the changes that the server has lost in a crash."""
         for cid in [cid for cid in self.history if cid > self._server.head]:
             del self.history[cid]
             self._history_was_lost = True
 
-    def server_became_another(self, history: Mapping[int, tuple[str, str]]) -> None:
-        """The server was replaced by one of this history."""
+    def replace_history(self, history: Mapping[int, tuple[str, str]]) -> None:
+        """Replace the history: the server was restored or replaced."""
         self.history = dict(history)
         self._history_was_lost = True
 
     def check_server_wins(self, name: str, base: int, before: int) -> None:
-        """What a client at CID ``base`` has just added behind ``before`` overwrites nothing that it had not seen."""
+        """Check that a push has overwritten no change that its client had not pulled.
+
+        Args:
+            name: The client.
+            base: The CID of its request.
+            before: The server's CID before the request.
+        """
         unseen = {self.history[cid][1] for cid in range(base + 1, before + 1)}
         for cid in range(before + 1, self._server.head + 1):
             if self.history[cid][1] in unseen:
@@ -102,37 +114,41 @@ class Oracle:
                 )
 
     def check(self, name: str) -> None:
-        """What must hold of a client after whatever it did."""
-        client, ghost = self._clients[name], self.ghosts[name]
-        if client.cid < ghost.cid and not client.resetting:
+        """Check the invariants of a client."""
+        client, expected = self._clients[name], self.expected[name]
+        if client.cid < expected.cid and not client.resetting:
             raise InvariantError(
-                f"time ran backwards: {name} went from CID {ghost.cid} to {client.cid} without a reset"
+                f"time ran backwards: {name} went from CID {expected.cid} to {client.cid} without a reset"
             )
-        ghost.cid = client.cid
+        expected.cid = client.cid
         dirty, journal = client.dirty(), client.journal()
         kept = {(loss.key, loss.local) for loss in journal}
-        for key, content in ghost.latest.items():
+        for key, content in expected.latest.items():
             pushed = (key, content) in self._logged
             if not pushed and (key, content) not in kept and dirty.get(key, SWEPT) != content:
-                raise InvariantError(f"lost: {name} wrote {content} to {key}, and it is nowhere")
-        if not self._history_was_lost and not ghost.is_a_stranger_to_itself:
+                raise InvariantError(
+                    f"lost: {name} wrote {content} to {key}, and it is not in the dirty set, the log or the journal"
+                )
+        if not self._history_was_lost and not expected.may_conflict_with_itself:
             self._check_journal(name, journal)
 
     def _check_journal(self, name: str, journal: list[Loss]) -> None:
-        told = Counter((loss.key, loss.local) for loss in journal if loss.remote != SWEPT and loss.local is not None)
-        twice = [change for change, times in told.items() if times > 1]
+        reported = Counter(
+            (loss.key, loss.local) for loss in journal if loss.remote != SWEPT and loss.local is not None
+        )
+        twice = [change for change, times in reported.items() if times > 1]
         if twice:
-            raise InvariantError(f"told twice: {name} journaled {twice}")
+            raise InvariantError(f"reported twice: {name} journaled {twice}")
         for loss in journal:
             if loss.remote != SWEPT and loss.local != loss.remote and self.history.get(loss.cid, ("", ""))[0] == name:
                 raise InvariantError(f"self-conflict: {name} lost {loss.local} on {loss.key} to its own {loss.remote}")
 
     def compare(self) -> None:
-        """Once all have converged: everybody holds the same."""
+        """Check that all data is equal after convergence."""
         expected = self._server.live()
         for name, client in self._clients.items():
             if client.live() != expected:
                 raise InvariantError(f"divergence: {name} has {client.live()}, the server {expected}")
             epoch = client.epoch()
             if epoch is not None and epoch != self._server.epoch(self._server.head):
-                raise InvariantError(f"epoch: {name} takes the server's last epoch to be {epoch}")
+                raise InvariantError(f"epoch: {name} has {epoch} as the server's last epoch")

@@ -1,10 +1,11 @@
-"""The exchange as a model: the protocol in a few plain objects, run under random schedules (T1).
+"""A model of the protocol (``docs/protocol.md``) in plain objects, run under random schedules (T1).
 
     python -m tests.simulation.model --schedules 20000
-    python -m tests.simulation.model --schedules 2000 --without casclean
+    python -m tests.simulation.model --schedules 2000 --without compare_and_clean
     python -m tests.simulation.model --seed 5000042
 
-It states what `treehub_level.replication` must do, without bytes, stores or errors. A change to the protocol is made
+The model says what `treehub_level.replication` must do, without bytes, stores or errors. This
+module is the server's half, ``model_client.py`` the client's. Every change to the protocol is made
 here first.
 """
 
@@ -25,23 +26,28 @@ from .model_messages import (
     Epoch,
     Forked,
     Keys,
+    ManualPage,
     Page,
     Reply,
     Request,
     Reset,
-    SeedPage,
-    Stranger,
-    ends_of,
-    epoch_of,
-    store,
+    WrongServer,
+    epoch_at,
+    epoch_ends,
+    set_or_delete,
 )
 from .runner import main, run_seed
-from .schedule import Say
+from .schedule import Trace
 from .sides import ClientUnderTest, Content, ServerUnderTest, weigh
+
+#: A change in the log, with its CID.
+LogRecord = tuple[int, str, Content]
 
 
 @dataclass
 class ServerState:
+    """The stored state of a server."""
+
     id: int
     data: dict[str, Content] = field(default_factory=dict)
     log: dict[int, Change] = field(default_factory=dict)
@@ -57,88 +63,109 @@ class ServerState:
 
 
 class Server:
-    """The server's half. `exchange` is the protocol; the rest is what happens to servers."""
+    """A server of the model. `exchange` is the protocol; the rest serves the schedules."""
 
     def __init__(self, rng: random.Random, configuration: Configuration) -> None:
         self._rng = rng
-        self._on = configuration
+        self._options = configuration
         self._epoch_begun = False
         self.replace()
 
-    # ---------------------------------------------------------------------------------------------- protocol
+    def _has(self, mechanism: str) -> bool:
+        """Return True unless this run removes the mechanism."""
+        return mechanism not in self._options.without
+
+    # --------------------------------------------------------------------------------- protocol
 
     def exchange(self, request: Request) -> Reply:
-        """Answer one request, under the write lock. The first rule that matches decides."""
-        state, without = self._state, self._on.without
-        address = state.id, request.nonce, request.cid
+        """Reply to a request, under the write lock. The first rule that matches decides."""
+        state = self._state
+        reply_to = state.id, request.nonce, request.cid
+
+        # Rule 1: the request is for another server.
         if request.server not in (None, state.id):
-            return Stranger(*address)
+            return WrongServer(*reply_to)
+
+        # Rule 2: the push is a repeat.
         decision = state.decisions.get(request.client)
         ack, rejected = None, frozenset[str]()
-        if request.keys and decision is not None and "dedupe" not in without:
+        if request.keys and decision is not None and self._has("decision_record"):
             if (request.seq, request.nonce) == (decision.seq, decision.nonce):
-                ack, rejected = decision.ack, self._unproven(decision.ack, request.keys)
+                ack, rejected = decision.ack, self._unconfirmed(decision.ack, request.keys)
             elif request.seq <= decision.seq:
-                return Forked(*address)
+                return Forked(*reply_to)
 
-        agreed = self._agreed(request)
-        below_floor = request.cid < state.floor and not request.reset and "floor" not in without
-        if agreed != self._hi(request) or request.cid > state.cid or below_floor:
-            return Reset(*address, min(agreed, request.cid, state.cid), ack, rejected)
+        # Rule 3: the histories differ, or the client is below the floor.
+        common = self._last_common_cid(request)
+        below_floor = request.cid < state.floor and not request.reset and self._has("floor")
+        if common != self._max_head(request) or request.cid > state.cid or below_floor:
+            return Reset(*reply_to, min(common, request.cid, state.cid), ack, rejected)
 
+        # Rule 4: phase B of a reset.
         if request.keys_after is not None:
-            keys = sorted(key for key in state.data if key > request.keys_after)
-            limit = self._on.limit
-            return Keys(
-                *address,
-                head=state.cid,
-                epochs=self._epochs_for(request, state.cid),
-                after=request.keys_after,
-                keys=tuple(keys[:limit]),
-                end=len(keys) <= limit,
-            )
+            return self._list_keys(request, request.keys_after)
 
-        behind = [(cid, *state.log[cid]) for cid in sorted(state.log) if cid > request.cid]
-        page = self._cut(behind)
-        refused = False
+        # Rule 5: a page of the log.
+        log = [(cid, *state.log[cid]) for cid in sorted(state.log) if cid > request.cid]
+        page = self._cut(log)
+        is_cut = len(page) < len(log)
+
+        # Rule 6: the decision on the push.
+        is_too_far_behind = False
         if request.keys and ack is None:
-            distance = len(behind) if "distance" in without else state.cid - request.cid
-            refused = distance > self._on.limit
-            if request.withdraw and not refused:
-                ack, rejected = self._refuse(request)
-            elif not refused:
-                ack, rejected = self._decide(request, page if "whole" in without else behind)
-        cut = len(page) < len(behind)
-        to = page[-1][0] if cut else state.cid
+            distance = state.cid - request.cid if self._has("cid_distance") else len(log)
+            is_too_far_behind = distance > self._options.limit
+            if request.withdraw and not is_too_far_behind:
+                ack, rejected = self._reject_all(request)
+            elif not is_too_far_behind:
+                ack, rejected = self._decide(request, log if self._has("whole_log") else page)
+
+        to = page[-1][0] if is_cut else state.cid
         return Page(
-            *address,
+            *reply_to,
             to,
             state.cid,
-            more=cut or refused,
-            epochs=self._epochs_for(request, to if "hi" in self._on.without else state.cid),
+            more=is_cut or is_too_far_behind,
+            epochs=self._unseen_epochs(request, state.cid if self._has("max_head") else to),
             ack=ack,
             rejected=rejected,
             changes=tuple(page),
         )
 
-    def _cut(self, behind: list[tuple[int, str, Content]]) -> list[tuple[int, str, Content]]:
-        page: list[tuple[int, str, Content]] = []
+    def _list_keys(self, request: Request, after: str) -> Keys:
+        state, limit = self._state, self._options.limit
+        keys = sorted(key for key in state.data if key > after)
+        return Keys(
+            state.id,
+            request.nonce,
+            request.cid,
+            head=state.cid,
+            epochs=self._unseen_epochs(request, state.cid),
+            after=after,
+            keys=tuple(keys[:limit]),
+            end=len(keys) <= limit,
+        )
+
+    def _cut(self, log: list[LogRecord]) -> list[LogRecord]:
+        """Return the beginning of the log that fits into a page."""
+        page: list[LogRecord] = []
         weight = 0
-        for change in behind[: self._on.limit]:
-            weight += weigh(change[2])
-            if weight > self._on.page_weight and page:
+        for record in log[: self._options.limit]:
+            weight += weigh(record[2])
+            if weight > self._options.page_weight and page:
                 break
-            page.append(change)
+            page.append(record)
         return page
 
-    def _decide(self, request: Request, judges: list[tuple[int, str, Content]]) -> tuple[Ack, frozenset[str]]:
-        """Take what nobody else has changed since the client's CID. The server wins the rest."""
+    def _decide(self, request: Request, log: list[LogRecord]) -> tuple[Ack, frozenset[str]]:
+        """Accept the changes of keys that the log after the client's CID does not contain."""
         state = self._state
-        foreign = {key for _, key, _ in judges}
-        accepted = [change for change in request.changes if change[0] not in foreign]
-        rejected = frozenset(key for key, _ in request.changes if key in foreign)
+        changed = {key for _, key, _ in log}
+        accepted = [change for change in request.changes if change[0] not in changed]
+        rejected = frozenset(key for key, _ in request.changes if key in changed)
         if not accepted:
-            # Needs no record: the changes that judged stay behind this base, so the same request is refused for ever.
+            # No record is needed: those keys stay changed since this base, so a repeat is rejected
+            # too.
             return Ack(state.cid, state.cid, None), rejected
         before = state.cid
         for key, content in accepted:
@@ -147,45 +174,45 @@ class Server:
         state.decisions[request.client] = Decision(request.seq, request.nonce, ack)
         return ack, rejected
 
-    def _refuse(self, request: Request) -> tuple[Ack, frozenset[str]]:
-        """Refuse a push that is taken back, for ever: a copy of it may still be on its way."""
+    def _reject_all(self, request: Request) -> tuple[Ack, frozenset[str]]:
+        """Reject a withdrawn push, and record it: a delayed copy of the push may still arrive."""
         ack = Ack(self._state.cid, self._state.cid, None)
-        if "withdraw" not in self._on.without:
+        if self._has("withdrawal_record"):
             self._state.decisions[request.client] = Decision(request.seq, request.nonce, ack)
         return ack, frozenset(request.withdraw)
 
-    def _unproven(self, ack: Ack, keys: tuple[str, ...]) -> frozenset[str]:
-        """Which changes of a push decided earlier the log does not prove to have been taken.
+    def _unconfirmed(self, ack: Ack, keys: tuple[str, ...]) -> frozenset[str]:
+        """Return the keys of a push decided earlier that the log does not show as accepted.
 
-        They were refused, or superseded and compacted away since. Either way their last change is behind the client's
-        CID.
+        Their changes were rejected, or they were accepted, then superseded and compacted away. In
+        either case the key has a later change after the client's CID.
         """
-        if ack.after - ack.before == len(keys) or "rejected" in self._on.without:
+        if ack.after - ack.before == len(keys) or not self._has("rejected_in_repeats"):
             return frozenset()
-        taken = {self._state.log[cid][0] for cid in range(ack.before + 1, ack.after + 1) if cid in self._state.log}
-        return frozenset(key for key in keys if key not in taken)
+        logged = {self._state.log[cid][0] for cid in range(ack.before + 1, ack.after + 1) if cid in self._state.log}
+        return frozenset(key for key in keys if key not in logged)
 
-    def _hi(self, request: Request) -> int:
-        return request.cid if "hi" in self._on.without else request.hi
+    def _max_head(self, request: Request) -> int:
+        return request.max_head if self._has("max_head") else request.cid
 
-    def _agreed(self, request: Request) -> int:
-        """The last CID, at most ``hi``, up to which the client's history and this one are the same."""
-        hi = self._hi(request)
-        if hi == 0 or "epoch" in self._on.without:
-            return hi
-        if not request.epochs:  # it has synchronised by the seed's verbs only: taken at its word
-            return hi if hi <= self._state.cid else 0
-        here, there = ends_of(self._state.epochs, self._state.cid), ends_of(request.epochs, hi)
+    def _last_common_cid(self, request: Request) -> int:
+        """Return the last CID that both histories have in common, at most ``max_head``."""
+        max_head = self._max_head(request)
+        if max_head == 0 or not self._has("epochs"):
+            return max_head
+        if not request.epochs:  # a client that has only used manual sync: its CID is accepted as it is
+            return max_head if max_head <= self._state.cid else 0
+        here, there = epoch_ends(self._state.epochs, self._state.cid), epoch_ends(request.epochs, max_head)
         return max((min(end, here[epoch]) for epoch, end in there.items() if epoch in here), default=0)
 
-    def _epochs_for(self, request: Request, stop: int) -> tuple[Epoch, ...]:
-        """Those that begin behind the client's CID and before ``stop``; all, for a client that has shown none."""
-        known = request.cid if request.epochs else 0
-        return tuple(epoch for epoch in self._state.epochs if known <= epoch.start < stop)
+    def _unseen_epochs(self, request: Request, stop: int) -> tuple[Epoch, ...]:
+        """Return the epochs from the client's CID to ``stop``; all if the request lists none."""
+        first = request.cid if request.epochs else 0
+        return tuple(epoch for epoch in self._state.epochs if first <= epoch.start < stop)
 
-    # ------------------------------------------------------------------------------------------ what happens
+    # -------------------------------------------------------------------------------- schedules
 
-    def calm(self) -> None:
+    def stop_faults(self) -> None:
         pass
 
     @property
@@ -199,7 +226,7 @@ class Server:
             self._epoch_begun = True
         state.cid += 1
         state.log[state.cid] = (key, content)
-        store(state.data, key, content)
+        set_or_delete(state.data, key, content)
 
     def compact(self) -> None:
         last = {key: cid for cid, (key, _) in sorted(self._state.log.items())}
@@ -227,16 +254,16 @@ class Server:
         self._state = ServerState(self._rng.getrandbits(62))
         self._epoch_begun = False
 
-    def intrude(self) -> None:
-        pass  # messages are well-formed here
+    def send_invalid_input(self) -> None:
+        pass  # messages of the model are always well-formed
 
-    def changes(self, cid: int) -> SeedPage | None:
-        """The seed's pull, first half; ``None`` if it must be refused."""
+    def changes(self, cid: int) -> ManualPage | None:
+        """Return a page for a manual sync; ``None`` if the server must refuse."""
         state = self._state
         if not state.floor <= cid <= state.cid:
             return None
-        page = [(at, *state.log[at]) for at in sorted(state.log) if at > cid][: self._on.limit]
-        return SeedPage(page[-1][0] if page else cid, tuple(page))
+        page = [(at, *state.log[at]) for at in sorted(state.log) if at > cid][: self._options.limit]
+        return ManualPage(page[-1][0] if page else cid, tuple(page))
 
     def live(self) -> dict[str, Content]:
         return dict(self._state.data)
@@ -245,21 +272,21 @@ class Server:
         return {cid: change for cid, change in self._state.log.items() if cid > after}
 
     def epoch(self, cid: int) -> Hashable:
-        return epoch_of(cid, self._state.epochs)
+        return epoch_at(cid, self._state.epochs)
 
 
 @contextmanager
-def world(
+def set_up(
     rng: random.Random, configuration: Configuration
 ) -> Iterator[tuple[ServerUnderTest, Mapping[str, ClientUnderTest]]]:
-    """A server and its clients."""
+    """Create a server and its clients."""
     clients = {f"c{i}": Client(rng, configuration) for i in range(configuration.clients)}
     yield Server(rng, configuration), clients
 
 
-def run(seed: int, without: str | None = None, focus: str | None = None, say: Say | None = None) -> Counter[str]:
-    """See `run_seed`."""
-    return run_seed(seed, world, without, focus, say)
+def run(seed: int, without: str | None = None, focus: str | None = None, trace: Trace | None = None) -> Counter[str]:
+    """Run the schedule of a seed on the model: see `run_seed`."""
+    return run_seed(seed, set_up, without, focus, trace)
 
 
 if __name__ == "__main__":

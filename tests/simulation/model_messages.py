@@ -1,4 +1,4 @@
-"""What the model's clients and servers say to each other and remember of each other."""
+"""The messages of the model, and the records that its clients and servers keep of each other."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ Change = tuple[str, Content]
 
 
 class Epoch(NamedTuple):
-    """An opening of the server that wrote, and the CID after which it began to write."""
+    """An opening of the server in which it wrote, and the CID before its first write."""
 
     id: int
     start: int
 
 
 class Ack(NamedTuple):
-    """A decision: the accepted changes of a push have the CIDs from ``before`` (exclusive) to ``after`` (inclusive)."""
+    """A decision on a push: its accepted changes have the CIDs ``before + 1`` to ``after``."""
 
     before: int
     after: int
     epoch: int | None
 
     def covers(self, cid: int, epochs: Iterable[Epoch]) -> bool:
-        """Whether the change ``cid``, in a history of these epochs, is one of them."""
-        return self.before < cid <= self.after and epoch_of(cid, epochs) == self.epoch
+        """Return True if the change ``cid``, in a history with these epochs, is an accepted one."""
+        return self.before < cid <= self.after and epoch_at(cid, epochs) == self.epoch
 
 
 class Decision(NamedTuple):
-    """What the server keeps of each client's last decided push."""
+    """The server's record of a client's last push that was decided."""
 
     seq: int
     nonce: int
@@ -48,11 +48,15 @@ class Push(NamedTuple):
 
 @dataclass(frozen=True)
 class Request:
-    """``keys_after`` is given in phase B of a reset only; ``withdraw``, instead of ``changes``, takes a push back."""
+    """A request.
+
+    ``keys_after`` is given in phase B of a reset only. ``withdraw`` replaces ``changes`` in a
+    request that withdraws the push.
+    """
 
     client: int
     cid: int
-    hi: int
+    max_head: int
     epochs: tuple[Epoch, ...]
     seq: int
     nonce: int
@@ -64,13 +68,13 @@ class Request:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """The keys of the push, be it sent or taken back."""
+        """The keys of the push, whether it is sent or withdrawn."""
         return self.withdraw or tuple(key for key, _ in self.changes)
 
 
 @dataclass(frozen=True)
 class Reply:
-    """The fields that every kind has."""
+    """The fields that every reply has."""
 
     server: int
     nonce: int
@@ -79,7 +83,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class Page(Reply):
-    """A part of the log, and what became of the push."""
+    """A part of the log, and the decision on the push."""
 
     cid: int
     head: int
@@ -103,7 +107,7 @@ class Keys(Reply):
 
 @dataclass(frozen=True)
 class Reset(Reply):
-    """The histories agree up to ``common`` only, or the log has forgotten deletes."""
+    """The histories agree only up to ``common``, or the log lacks deletes that the client needs."""
 
     common: int
     ack: Ack | None
@@ -111,8 +115,8 @@ class Reset(Reply):
 
 
 @dataclass(frozen=True)
-class Stranger(Reply):
-    """The request is for another server than this one."""
+class WrongServer(Reply):
+    """The request is for another server."""
 
 
 @dataclass(frozen=True)
@@ -120,15 +124,15 @@ class Forked(Reply):
     """Two stores share one client id."""
 
 
-class SeedPage(NamedTuple):
-    """What the seed's pull brings: changes, and the CID where they end."""
+class ManualPage(NamedTuple):
+    """A page of a manual sync: changes, and the CID at which they end."""
 
     cid: int
     changes: tuple[tuple[int, str, Content], ...]
 
 
-def epoch_of(cid: int, epochs: Iterable[Epoch]) -> int | None:
-    """The epoch in which the change ``cid`` was written."""
+def epoch_at(cid: int, epochs: Iterable[Epoch]) -> int | None:
+    """Return the id of the epoch in which the change ``cid`` was written."""
     found = None
     for epoch in epochs:
         if epoch.start < cid:
@@ -136,14 +140,15 @@ def epoch_of(cid: int, epochs: Iterable[Epoch]) -> int | None:
     return found
 
 
-def ends_of(epochs: Iterable[Epoch], last: int) -> dict[int, int]:
-    """The CID at which each epoch ended, in order; the last one goes on to ``last``."""
+def epoch_ends(epochs: Iterable[Epoch], last: int) -> dict[int, int]:
+    """Return the last CID of each epoch, in order; the last epoch ends at ``last``."""
     epochs = tuple(epochs)
     starts = [epoch.start for epoch in epochs[1:]]
     return {epoch.id: end for epoch, end in zip(epochs, [*starts, last], strict=False)}
 
 
-def store(data: dict[str, Content], key: str, content: Content) -> None:
+def set_or_delete(data: dict[str, Content], key: str, content: Content) -> None:
+    """Apply a change to the data: ``None`` deletes the key."""
     if content is None:
         data.pop(key, None)
     else:

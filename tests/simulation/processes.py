@@ -1,4 +1,4 @@
-"""The product's server and clients, each a store on a disk that crashes, as schedules see them."""
+"""The server and the clients of the product, each a store on a disk that crashes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import orjson
 
 from treehub_level import blocking
 from treehub_level.backends.base import Backend
-from treehub_level.engine import log as log_half
+from treehub_level.engine import log as change_log
 from treehub_level.engine.modes import Server as ServerMode
 from treehub_level.errors import (
     CIDMismatchError,
@@ -23,10 +23,10 @@ from treehub_level.errors import (
     StoreMismatchError,
     TransportError,
 )
-from treehub_level.replication import client as client_half
+from treehub_level.replication import client as client_module
 from treehub_level.replication.messages import Reply, Request
-from treehub_level.replication.session import Ahead, rebind_session, sync_session
-from treehub_level.replication.state import State
+from treehub_level.replication.session import LookAhead, rebind_session, sync_session
+from treehub_level.replication.state import ClientState
 from treehub_level.replication.wire import Received, reply_pieces
 from treehub_level.testing import CrashError
 from treehub_level.types import Change, Changes, Conflict, Mode, SyncReport
@@ -35,7 +35,7 @@ from .configuration import Configuration
 from .engines import Disk, MakeDisk
 from .sides import SWEPT, Content, InvariantError, Loss, weigh
 
-#: Bytes of a unit of weight.
+#: The number of bytes in a unit of weight.
 UNIT = 100
 
 
@@ -55,42 +55,42 @@ def _loss(conflict: Conflict) -> Loss:
     )
 
 
-class Refused(NamedTuple):
-    """The reply of a server to the request of a client of another."""
+class MismatchReply(NamedTuple):
+    """The refusal of a request that is for another server."""
 
     nonce: str
 
 
-NO_CIDS: Final = ("x", "1", True, 1.5, -1)
-NO_CHANGES: Final = ([["!", 99]], [["!1", 99]], "xy", [["k", 1], 2], None)
+INVALID_CIDS: Final = ("x", "1", True, 1.5, -1)
+INVALID_CHANGES: Final = ([["!", 99]], [["!1", 99]], "xy", [["k", 1], 2], None)
 
 
-class Trick(NamedTuple):
-    """Something that the original let strangers do, and that must be refused.
+class InvalidCall(NamedTuple):
+    """A call with invalid input that ``@treehub/level`` accepts, and that must be refused here.
 
     Attributes:
-        verb: The verb that it is tried on.
-        cid: The CID that is given; ``None`` for the right one.
-        changes: The changes that are given with it, if the verb takes some.
+        verb: The name of the method.
+        cid: The CID to pass; ``None`` for the right one.
+        changes: The changes to pass, if the method takes some.
     """
 
     verb: str
     cid: Any
     changes: tuple[Any, ...] = ()
 
-    def play(self, level: blocking.Level) -> None:
+    def make(self, level: blocking.Level) -> None:
         right = level.cid + (self.verb == "apply")
         getattr(level, self.verb)(right if self.cid is None else self.cid, *self.changes)
 
 
-SERVER_TRICKS: Final = [
-    *(Trick("changes", cid) for cid in NO_CIDS),
-    *(Trick("change", cid, ([["k", 1]],)) for cid in NO_CIDS),
-    *(Trick("change", None, (changes,)) for changes in NO_CHANGES),
+SERVER_INVALID_CALLS: Final = [
+    *(InvalidCall("changes", cid) for cid in INVALID_CIDS),
+    *(InvalidCall("change", cid, ([["k", 1]],)) for cid in INVALID_CIDS),
+    *(InvalidCall("change", None, (changes,)) for changes in INVALID_CHANGES),
 ]
-CLIENT_TRICKS: Final = [
-    *(Trick("apply", cid, ([["k", 1]],)) for cid in NO_CIDS),
-    *(Trick("apply", None, (changes,)) for changes in NO_CHANGES),
+CLIENT_INVALID_CALLS: Final = [
+    *(InvalidCall("apply", cid, ([["k", 1]],)) for cid in INVALID_CIDS),
+    *(InvalidCall("apply", None, (changes,)) for changes in INVALID_CHANGES),
 ]
 
 
@@ -98,14 +98,14 @@ class _Process:
     """A store, and the process that has it open."""
 
     mode: Mode
-    tricks: list[Trick]
+    invalid_calls: list[InvalidCall]
 
     disk: Disk
 
     def __init__(self, name: str, rng: random.Random, configuration: Configuration, make_disk: MakeDisk) -> None:
         self._rng = rng
-        self._on = configuration
-        self._calm = False
+        self._options = configuration
+        self._faults_stopped = False
         self._name = name
         self.disk = make_disk(rng.getrandbits(32))
         self.level = self._open()
@@ -115,12 +115,12 @@ class _Process:
         level.open()
         return level
 
-    def _boot(self) -> None:
-        """Start over what the dead process has left."""
+    def _restart(self) -> None:
+        """Start a new process over the stored data."""
         self.level.close()
-        self._start_anew()
+        self._reopen()
 
-    def _start_anew(self) -> None:
+    def _reopen(self) -> None:
         self.level = self._open()
 
     @property
@@ -129,48 +129,48 @@ class _Process:
 
     def _crash(self, *, power: bool) -> None:
         self.disk.crash(power=power)
-        self._boot()
+        self._restart()
 
-    def _mortal(self, act: Callable[[], Any]) -> Any:
-        """Do something, and perhaps die over it; ``None`` then."""
-        if not self._calm and self._rng.random() < 0.04:
+    def _maybe_crash(self, act: Callable[[], Any]) -> Any:
+        """Run ``act``, with a random crash. Return its result; ``None`` after a crash."""
+        if not self._faults_stopped and self._rng.random() < 0.04:
             self.disk.crash_at(self._rng.randint(1, 2), before=self._rng.random() < 0.5)
         try:
             return act()
         except CrashError:
-            self._boot()
+            self._restart()
             return None
         except LevelError as error:
-            raise InvariantError(f"client and server do not understand each other: {error}") from error
+            raise InvariantError(f"the client or the server raised an error: {error}") from error
         finally:
             self.disk.crash_at(0)
 
-    def intrude(self) -> None:
-        trick = self._rng.choice([*self.tricks, None])
+    def send_invalid_input(self) -> None:
+        call = self._rng.choice([*self.invalid_calls, None])
         before = self.backup()
         try:
-            if trick is None:
-                self._open_as_another()
+            if call is None:
+                self._open_in_other_mode()
             else:
-                trick.play(self.level)
+                call.make(self.level)
         except (LevelError, TypeError, ValueError):
             pass
         else:
-            raise InvariantError(f"{self._name} let a stranger in: {trick or 'it was opened in another mode'}")
+            raise InvariantError(f"{self._name} accepted invalid input: {call or 'it opened in another mode'}")
         if self.backup() != before:
-            raise InvariantError(f"a stranger was refused by {self._name}, and has left something behind")
+            raise InvariantError(f"{self._name} refused invalid input, but its store has changed")
 
-    def _open_as_another(self) -> None:
+    def _open_in_other_mode(self) -> None:
         self.level.close()
         other = Mode.CLIENT if self.mode is Mode.SERVER else Mode.SERVER
         try:
             with blocking.Level(self._name, backend=self.disk, mode=other):
                 pass
         finally:
-            self._start_anew()
+            self._reopen()
 
-    def calm(self) -> None:
-        self._calm = True
+    def stop_faults(self) -> None:
+        self._faults_stopped = True
 
     def write(self, key: str, content: Content) -> None:
         if self._rng.random() < 0.3:
@@ -188,7 +188,7 @@ class _Process:
         before = deepcopy(ops)
         self.level.batch(ops)
         if ops != before:
-            raise InvariantError(f"the caller's operations {before} were made {ops}")
+            raise InvariantError(f"batch() changed the caller's operations {before} to {ops}")
 
     def live(self) -> dict[str, Content]:
         return {key: (value[0], value[1]) for key, value in self.level.query()}
@@ -198,42 +198,42 @@ class _Process:
 
     def restore(self, backup: Any) -> None:
         self.disk.restore(self._name, backup)
-        self._boot()
+        self._restart()
 
 
 class Server(_Process):
     mode = Mode.SERVER
-    tricks = SERVER_TRICKS
+    invalid_calls = SERVER_INVALID_CALLS
 
     def __init__(self, name: str, rng: random.Random, configuration: Configuration, make_disk: MakeDisk) -> None:
         super().__init__(name, rng, configuration, make_disk)
-        # Some mechanisms are removed from the messages, as JSON.
-        as_json = configuration.without & {"hi", "keys_hi", "another server"}
-        self._road = "JSON" if as_json else rng.choice(["JSON", "NDJSON", "process"])
+        # Some mechanisms are removed by changing the messages as JSON.
+        as_json = configuration.without & {"max_head", "keys_max_head", "another server"}
+        self._transport = "JSON" if as_json else rng.choice(["JSON", "NDJSON", "process"])
 
     @property
     def head(self) -> int:
         return self.level.cid
 
     def exchange(self, asked: Request) -> Any:
-        if self._road != "JSON":
+        if self._transport != "JSON":
             answer = self._answered(asked, lambda: self.level.exchange_encoded(asked))
-            if not isinstance(answer, Reply) or self._road == "process":
+            if not isinstance(answer, Reply) or self._transport == "process":
                 return answer
             return Received(b"".join(reply_pieces(answer, in_lines=True)), in_lines=True)
         request = asked.to_dict()
-        if "hi" in self._on.without:
+        if "max_head" in self._options.without:
             request["hi"] = request["cid"]
-        if "another server" in self._on.without:
+        if "another server" in self._options.without:
             request["server"] = None
         reply = self._answered(asked, lambda: self.level.exchange(orjson.loads(orjson.dumps(request))))
         if not isinstance(reply, dict):
             return reply
-        if "hi" in self._on.without and reply["kind"] == "page":
+        if "max_head" in self._options.without and reply["kind"] == "page":
             reply["epochs"] = [epoch for epoch in reply["epochs"] if epoch[1] < reply["cid"]]
-        if "keys_hi" in self._on.without and reply["kind"] == "keys":
+        if "keys_max_head" in self._options.without and reply["kind"] == "keys":
             reply.update(head=reply["base"], epochs=[])
-        if "another server" in self._on.without:
+        if "another server" in self._options.without:
             reply["server"] = asked.server or reply["server"]
         return orjson.loads(orjson.dumps(reply))
 
@@ -242,15 +242,15 @@ class Server(_Process):
             try:
                 return act()
             except StoreMismatchError:
-                return Refused(asked.nonce)
+                return MismatchReply(asked.nonce)
 
-        return self._mortal(answer)
+        return self._maybe_crash(answer)
 
     def compact(self) -> None:
-        self._mortal(self.level.compact_log)
+        self._maybe_crash(self.level.compact_log)
 
     def forget_deletes(self, before: int) -> None:
-        self._mortal(lambda: self.level.compact_log(drop_deletes_before=before))
+        self._maybe_crash(lambda: self.level.compact_log(drop_deletes_before=before))
 
     def restart(self, *, power: bool) -> None:
         self._crash(power=power)
@@ -259,25 +259,25 @@ class Server(_Process):
         self.restore({})
 
     def log(self, after: int) -> dict[int, tuple[str, Content]]:
-        records = log_half.read_log(self._backend, self.level._store.space, after, 1000, 1 << 30)
+        records = change_log.read_log(self._backend, self.level._store.space, after, 1000, 1 << 30)
         changes = [(cid, orjson.loads(record)) for cid, record in records]
         return {cid: (change[0], _content(change)) for cid, change in changes}
 
     def epoch(self, cid: int) -> Hashable:
         mode = self.level._store.strategy
         assert isinstance(mode, ServerMode)
-        return client_half._epoch_of(mode.epochs(self._backend), cid)
+        return client_module.epoch_at(mode.epochs(self._backend), cid)
 
 
 class Client(_Process):
     mode = Mode.CLIENT
-    tricks = CLIENT_TRICKS
+    invalid_calls = CLIENT_INVALID_CALLS
 
     def __init__(self, name: str, rng: random.Random, configuration: Configuration, make_disk: MakeDisk) -> None:
         super().__init__(name, rng, configuration, make_disk)
-        self._talk: Generator[Any, Any, Any] | None = None
+        self._session: Generator[Any, Any, Any] | None = None
         self._nonce = ""
-        self._rebinds = self._is_refused = False
+        self._rebinds = self._has_wrong_server = False
         self.disk.honest = "durable_freeze" not in configuration.without
 
     @property
@@ -289,8 +289,8 @@ class Client(_Process):
         return self.level.cid
 
     @property
-    def _state(self) -> State:
-        return State.read(self._backend, self.level._store.space)
+    def _state(self) -> ClientState:
+        return ClientState.read(self._backend, self.level._store.space)
 
     @property
     def resetting(self) -> bool:
@@ -299,7 +299,7 @@ class Client(_Process):
     @property
     def drained(self) -> bool:
         state = self._state
-        return not (self.dirty() or state.push or state.withheld_push or state.reset or self._is_refused)
+        return not (self.dirty() or state.push or state.withheld_push or state.reset or self._has_wrong_server)
 
     def epoch(self) -> Hashable:
         epochs = self._state.epochs
@@ -315,13 +315,13 @@ class Client(_Process):
         return [_loss(conflict) for conflict in self.level.conflicts()]
 
     def start(self) -> Any:
-        if self._is_refused:
+        if self._has_wrong_server:
             return self.rebind()
-        if "inflight" in self._on.without:
+        if "frozen_push" in self._options.without:
             self._backend.write([(self.level._store.space.own_key("push"), None)])
         self._rebinds = False
-        one_way = 0.5 if self._calm else self._rng.random()
-        self._talk = sync_session(
+        one_way = 0.5 if self._faults_stopped else self._rng.random()
+        self._session = sync_session(
             self.level._store.step,
             self.level._store.client("sync"),
             pull=one_way > 0.1,
@@ -329,90 +329,91 @@ class Client(_Process):
             report=SyncReport(),
             look_ahead=self._rng.random() < 0.5,
         )
-        return self._carry(self._go_on(lambda talk: next(talk)))
+        return self._send(self._advance(lambda session: next(session)))
 
     def rebind(self) -> Any:
         self._rebinds = True
-        self._talk = rebind_session(self.level._store.step, self.level._store.client("rebind"))
-        return self._go_on(lambda talk: next(talk))
+        self._session = rebind_session(self.level._store.step, self.level._store.client("rebind"))
+        return self._advance(lambda session: next(session))
 
     def receive(self, reply: Any) -> Any:
-        if isinstance(reply, Refused):
+        if isinstance(reply, MismatchReply):
             if reply.nonce != self._nonce:
-                return None  # it is late, and who carries messages does not mistake one error for another
-            return self._go_on(lambda talk: talk.throw(StoreMismatchError("another server")))
-        return self._carry(self._go_on(lambda talk: talk.send(reply)))
+                return None  # the refusal answers an earlier request
+            return self._advance(lambda session: session.throw(StoreMismatchError("another server")))
+        return self._send(self._advance(lambda session: session.send(reply)))
 
-    def _carry(self, request: Any) -> Any:
-        """A request on its way, unless its push is too large for it now, or forbidden."""
-        if not request or not request.keys or self._calm:
+    def _send(self, request: Any) -> Any:
+        """Return the request that is sent: another one if its push is too large or forbidden."""
+        if not request or not request.keys or self._faults_stopped:
             return request
-        if self._rng.random() < self._on.forbidden:
-            request = self._go_on(lambda talk: talk.throw(ForbiddenError("read only")))
-            if "aside" in self._on.without:
+        if self._rng.random() < self._options.forbidden:
+            request = self._advance(lambda session: session.throw(ForbiddenError("read only")))
+            if "withheld_push" in self._options.without:
                 self._backend.write([(self.level._store.space.own_key("aside"), None)])
-        elif request.changes and self._rng.random() < self._on.withdraw:
-            request = self._go_on(lambda talk: talk.throw(TransportError("too large", status=413)))
+        elif request.changes and self._rng.random() < self._options.withdraw:
+            request = self._advance(lambda session: session.throw(TransportError("too large", status=413)))
         return request
 
-    def _go_on(self, act: Callable[[Generator[Any, Any, Any]], Any]) -> Any:
-        talk = self._talk
-        if talk is None:
+    def _advance(self, act: Callable[[Generator[Any, Any, Any]], Any]) -> Any:
+        session = self._session
+        if session is None:
             return None
 
-        def go_on() -> Any:
+        def advance() -> Any:
             try:
-                request = act(talk)
-                return next(talk) if isinstance(request, Ahead) else request
+                request = act(session)
+                return next(session) if isinstance(request, LookAhead) else request
             except StopIteration:
-                self._is_refused = False
+                self._has_wrong_server = False
             except StoreMismatchError:
-                self._is_refused = True
+                self._has_wrong_server = True
             except (TransportError, ForbiddenError):
-                pass  # all that is left is too large, or forbidden
+                pass  # the remaining changes are too large, or forbidden
             except ProtocolError:
                 if not self._rebinds:
                     raise
-                # It asks once, and got a late reply to something else.
+                # A rebind sends one request, and has received a stale reply.
 
-        request = self._mortal(go_on)
+        request = self._maybe_crash(advance)
         self._nonce = request.nonce if request else ""
         if request is None:
-            self._talk = None
+            self._session = None
         return request
 
-    # ---------------------------------------------------------------------------------------- the seed's verbs
+    # ------------------------------------------------------------------------------- manual sync
 
     @property
     def _is_idle(self) -> bool:
         state = self._state
         return not (state.push or state.withheld_push or state.own_range or state.reset)
 
-    def pull_by_seed_verbs(self, server: Server) -> None:
-        # A client that has no history to show must be taken at its word: its server loses nothing of what it saw.
+    def pull_all_manually(self, server: Server) -> None:
+        # A client without a history to show is accepted as it is, so its server must not lose these
+        # changes.
         server.disk.flush()
         self.level.apply(server.level.changes(0, limit=None))
 
-    def pull_by_hand(self, server: Server) -> Changes | None:
+    def pull_manually(self, server: Server) -> Changes | None:
         try:
-            return server.level.changes(self.cid, limit=self._on.limit)
+            return server.level.changes(self.cid, limit=self._options.limit)
         except CIDMismatchError:
             return None
 
-    def apply_by_hand(self, page: Changes) -> None:
+    def apply_manually(self, page: Changes) -> None:
         with suppress(CIDMismatchError, StateError):
             self.level.apply(page)
 
-    def push_by_hand(self, server: Server) -> tuple[int, list[Change]] | None:
-        changes = self.level.dirty(limit=self._on.push)
+    def push_manually(self, server: Server) -> tuple[int, list[Change]] | None:
+        changes = self.level.dirty(limit=self._options.push)
         if not changes or not self._is_idle or self.cid != server.head:
             return None
         return server.level.change(self.cid, changes), changes
 
-    def clean_by_hand(self, pushed: tuple[int, list[Change]]) -> None:
+    def clean_manually(self, pushed: tuple[int, list[Change]]) -> None:
         self.level.clean(*pushed)
 
-    # ------------------------------------------------------------------------------------------ what happens
+    # ------------------------------------------------------------------------------------ events
 
     def restore_loss(self, loss: Loss) -> None:
         self.level.restore(self._conflict(loss))
@@ -423,9 +424,9 @@ class Client(_Process):
     def _conflict(self, loss: Loss) -> Conflict:
         return next(conflict for conflict in self.level.conflicts() if _loss(conflict) == loss)
 
-    def _start_anew(self) -> None:
-        super()._start_anew()
-        self._talk, self._is_refused = None, False
+    def _reopen(self) -> None:
+        super()._reopen()
+        self._session, self._has_wrong_server = None, False
 
     def crash(self, *, power: bool) -> None:
         self._crash(power=power)

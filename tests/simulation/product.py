@@ -1,13 +1,14 @@
 """The product under schedules: the real client and server code, over stores that crash (T2).
 
     python -m tests.simulation.product --schedules 5000
-    python -m tests.simulation.product --schedules 1000 --without casclean
+    python -m tests.simulation.product --schedules 1000 --without compare_and_clean
     python -m tests.simulation.product --schedules 1000 --without "order after CID 9"
     python -m tests.simulation.product --schedules 1000 --over sqlite
     python -m tests.simulation.product --seed 42
 
-Sizes are patched down, so that pages, pushes, sweeps and compactions end early. Messages cross as JSON in some
-worlds, as NDJSON in others, and as they are within a process in the rest.
+Sizes are patched to small values, so that schedules meet the limits of pages, pushes, sweeps and
+compactions. A seed decides whether messages are sent as JSON, as NDJSON, or as objects in one
+process.
 """
 
 from __future__ import annotations
@@ -20,31 +21,30 @@ from functools import partial
 from unittest import mock
 
 from treehub_level.engine import log
-from treehub_level.replication import client, server, session
-from treehub_level.replication import limits as limits
+from treehub_level.replication import client, limits, push, server, session
 
 from .configuration import Configuration
 from .engines import DISKS, MakeDisk, crashing_disk
 from .faults import FAILURES, FAULTS
 from .processes import UNIT, Client, Server
 from .runner import Run, main, run_seed
-from .schedule import Say
+from .schedule import Trace
 from .sides import ClientUnderTest, ServerUnderTest
 
 
 @contextmanager
-def world(
+def set_up(
     rng: random.Random, configuration: Configuration, make_disk: MakeDisk = crashing_disk
 ) -> Iterator[tuple[ServerUnderTest, Mapping[str, ClientUnderTest]]]:
-    """A server and its clients, all sizes patched down, faults put in."""
+    """Create a server and its clients, with small sizes and the faults of the configuration."""
     patches = [
         (client, "PAGE_CHANGES", configuration.limit),
-        (client, "PUSH_CHANGES", configuration.push),
+        (push, "PUSH_CHANGES", configuration.push),
         (client, "SWEEP_KEYS", configuration.sweep),
         (client, "MAX_EPOCHS", 2),
         (session, "MAX_EPOCHS", 2),
         (limits, "_FETCH", 2),
-        (session, "PATIENCE", 1000),  # messages are repeated at will here
+        (session, "MAX_STALE_REPLIES", 1000),  # schedules duplicate many messages
         (server, "MAX_BYTES", UNIT * configuration.page_weight),
         (server, "_READ", 2),
         (log, "COMPACTION_STEP", 3),
@@ -66,16 +66,18 @@ def world(
                 process.level.close()
 
 
-def run(seed: int, without: str | None = None, focus: str | None = None, say: Say | None = None) -> Counter[str]:
-    """See `run_seed`."""
-    return run_seed(seed, world, without, focus, say)
+def run(seed: int, without: str | None = None, focus: str | None = None, trace: Trace | None = None) -> Counter[str]:
+    """Run the schedule of a seed on the product: see `run_seed`."""
+    return run_seed(seed, set_up, without, focus, trace)
 
 
 def run_over(make_disk: MakeDisk) -> Run:
-    """Runs schedules over disks of one kind."""
+    """Return a function that runs schedules over disks of one kind."""
 
-    def run(seed: int, without: str | None = None, focus: str | None = None, say: Say | None = None) -> Counter[str]:
-        return run_seed(seed, partial(world, make_disk=make_disk), without, focus, say)
+    def run(
+        seed: int, without: str | None = None, focus: str | None = None, trace: Trace | None = None
+    ) -> Counter[str]:
+        return run_seed(seed, partial(set_up, make_disk=make_disk), without, focus, trace)
 
     return run
 

@@ -1,8 +1,9 @@
-"""Schedules: one seed decides everything that happens to a server, its clients and the messages between them.
+"""Schedules: random events on a server, its clients and the messages between them.
 
-The same schedules run the model (`model.py`: the protocol in a few plain objects) and the product (`product.py`: the
-real client and server over stores that crash). What must hold is checked after each step and at the end
-(`invariants.py`), from what both show of themselves: data, dirty changes, log, journal.
+A random seed decides all events. The same schedules run the model (`model.py`) and the product
+(`product.py`: the real client and server over stores that crash). The invariants are checked after
+each step and at the end (`invariants.py`). They use visible state only: data, dirty changes, log
+and journal.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .configuration import Configuration
-from .invariants import Ghost, Oracle
+from .invariants import ExpectedClient, Oracle
 from .sides import SWEPT, ClientUnderTest, Content, InvariantError, Loss, ServerUnderTest
 
-#: Takes each thing that happens, as a line.
-Say = Callable[[str], object]
-#: The name of a key that needs two code units in UTF-16, where the original lost such keys.
+#: Called with a line for each event.
+Trace = Callable[[str], object]
+#: A key beyond U+FFFF: ``@treehub/level`` loses dirty changes of such keys.
 BEYOND_FFFF = "😀"
 
 
@@ -26,11 +27,11 @@ class Schedule:
     """One run.
 
     Args:
-        rng: Decides everything.
-        configuration: What may happen.
-        server: The server that it happens to.
+        rng: Makes all random decisions.
+        configuration: The frequencies of the events.
+        server: The server.
         clients: The clients, by name.
-        say: Is told what happens; ``None`` if nobody listens.
+        trace: Called with a line for each event; ``None`` for no trace.
     """
 
     def __init__(
@@ -39,82 +40,84 @@ class Schedule:
         configuration: Configuration,
         server: ServerUnderTest,
         clients: Mapping[str, ClientUnderTest],
-        say: Say | None = None,
+        trace: Trace | None = None,
     ) -> None:
         self.rng = rng
         self.configuration = configuration
         self.counts: Counter[str] = Counter()
         self._server = server
         self._clients = clients
-        self._tell = say
+        self._trace_line = trace
         self._keys = [BEYOND_FFFF, *(f"k{i}" for i in range(1, configuration.keys))]
         self._oracle = Oracle(server, clients)
         self._network: list[tuple[str, str, Any]] = []  # ("request" | "reply" | "page", client, message)
         self._backups: list[tuple[Any, dict[int, tuple[str, str]]]] = []
         self._server_writes = 0
-        if configuration.seed_verbs:
-            self._synchronise_by_seed_verbs()
+        if configuration.manual_before:
+            self._sync_manually_before()
 
-    def _say(self, what: str, *about: object) -> None:
-        if self._tell is not None:
-            self._tell(what.format(*map(_shown, about)))
+    def _trace(self, what: str, *about: object) -> None:
+        if self._trace_line is not None:
+            self._trace_line(what.format(*map(_shown, about)))
 
-    def _say_moved(self, name: str, by: str, before: int) -> None:
-        if self._tell is not None:
+    def _trace_cid(self, name: str, by: str, before: int) -> None:
+        if self._trace_line is not None:
             client = self._clients[name]
-            self._say("{} takes a {}: from CID {} to {}, dirty {}", name, by, before, client.cid, [*client.dirty()])
+            self._trace("{} takes a {}: from CID {} to {}, dirty {}", name, by, before, client.cid, [*client.dirty()])
 
-    def _synchronise_by_seed_verbs(self) -> None:
+    def _sync_manually_before(self) -> None:
         for _ in range(self.rng.randint(1, 8)):
             self._write_on_server()
         for name, client in self._clients.items():
             if self.rng.random() < 0.7:
-                client.pull_by_seed_verbs(self._server)
-                self._say("{} pulls all by the seed's verbs, to CID {}", name, client.cid)
+                client.pull_all_manually(self._server)
+                self._trace("{} pulls everything by manual sync, to CID {}", name, client.cid)
         for _ in range(self.rng.randint(0, 3)):
             self._write_on_server()
 
-    # ------------------------------------------------------------------------------------------- what happens
+    # ------------------------------------------------------------------------------------ events
 
     def run(self) -> Counter[str]:
-        """Let everything happen, then let everybody converge, then compare.
+        """Run random events, let all clients converge, then compare.
 
         Raises:
-            InvariantError: Something that must hold did not.
+            InvariantError: An invariant was violated.
         """
         actions, weights = self._actions()
         for _ in range(self.configuration.steps):
             self.rng.choices(actions, cum_weights=weights)[0]()
-        self._say("--- the network is repaired; late duplicates arrive")
+        self._trace("--- all faults have stopped; late duplicates arrive")
         self._late_duplicates()
         self._converge()
         self._oracle.compare()
-        self._say("--- all are equal at CID {}; one client pushes while the server goes on writing", self._server.head)
-        self._push_among_writers()
+        self._trace(
+            "--- all are equal at CID {}; one client pushes while the server goes on writing", self._server.head
+        )
+        self._push_during_writes()
         self._converge()
         self._oracle.compare()
         return self.counts
 
     def _actions(self) -> tuple[list[Callable[[], None]], list[float]]:
-        on = self.configuration
+        options = self.configuration
         actions: list[tuple[Callable[[], None], float]] = [
             (self._write_on_client, 22),
             (self._write_on_server, 4),
             (self._start, 18),
             (self._deliver, 44),
             (self._crash_client, 3),
-            (self._compact, on.compact),
-            (self._forget_deletes, on.forget_deletes),
+            (self._compact, options.compact),
+            (self._forget_deletes, options.forget_deletes),
             (self._restart_server, 1.5),
-            (self._back_up_server, on.backup),
-            (self._restore_server, on.restore),
-            (self._replace_server, on.replace),
-            (self._roll_client_back, on.rollback),
-            (self._rebind, on.rebind),
-            (self._settle_a_loss, on.settle),
-            (self._pull_by_hand, on.by_hand),
-            (self._push_by_hand, on.by_hand),
-            (self._intrude, on.intrude),
+            (self._back_up_server, options.backup),
+            (self._restore_server, options.restore),
+            (self._replace_server, options.replace),
+            (self._roll_client_back, options.rollback),
+            (self._rebind, options.rebind),
+            (self._settle_conflict, options.settle_conflicts),
+            (self._pull_manually, options.manual_sync),
+            (self._push_manually, options.manual_sync),
+            (self._send_invalid_input, options.send_invalid_input),
         ]
         total, weights = 0.0, []
         for _, weight in actions:
@@ -122,20 +125,20 @@ class Schedule:
             weights.append(total)
         return [action for action, _ in actions], weights
 
-    def _any_client(self) -> tuple[str, ClientUnderTest, Ghost]:
+    def _any_client(self) -> tuple[str, ClientUnderTest, ExpectedClient]:
         name = self.rng.choice(list(self._clients))
-        return name, self._clients[name], self._oracle.ghosts[name]
+        return name, self._clients[name], self._oracle.expected[name]
 
     def _write_on_client(self) -> None:
         self._write(self.rng.choice(list(self._clients)))
 
     def _write(self, name: str) -> tuple[str, Content]:
-        client, ghost = self._clients[name], self._oracle.ghosts[name]
-        ghost.count += 1
-        key, content = self.rng.choice(self._keys), None if self.rng.random() < 0.25 else (name, ghost.count)
+        client, expected = self._clients[name], self._oracle.expected[name]
+        expected.count += 1
+        key, content = self.rng.choice(self._keys), None if self.rng.random() < 0.25 else (name, expected.count)
         client.write(key, content)
-        self._say("{} writes {} to {}", name, content, key)
-        ghost.wrote(client, key, content)
+        self._trace("{} writes {} to {}", name, content, key)
+        expected.record_write(client, key, content)
         self._check(name)
         return key, content
 
@@ -144,8 +147,8 @@ class Schedule:
         key = self.rng.choice(self._keys)
         content = None if self.rng.random() < 0.25 else ("server", self._server_writes)
         self._server.write(key, content)
-        self._say("the server writes {} to {}, CID {}", content, key, self._server.head)
-        self._oracle.note_log("server")
+        self._trace("the server writes {} to {}, CID {}", content, key, self._server.head)
+        self._oracle.record_log("server")
 
     def _start(self) -> None:
         name, client, _ = self._any_client()
@@ -155,16 +158,16 @@ class Schedule:
     def _deliver(self) -> None:
         if not self._network:
             return
-        on = self.configuration
-        index = self.rng.randrange(len(self._network)) if on.reorder else 0
+        options = self.configuration
+        index = self.rng.randrange(len(self._network)) if options.reorder else 0
         kind, name, message = self._network[index]
         fate = self.rng.random()
-        if fate < on.drop:
+        if fate < options.drop:
             del self._network[index]
             self.counts["dropped"] += 1
-            self._say("a {} of {} is lost", kind, name)
+            self._trace("a {} of {} is lost", kind, name)
             return
-        if fate > 1 - on.duplicate:
+        if fate > 1 - options.duplicate:
             self.counts["duplicated"] += 1
         else:
             del self._network[index]
@@ -179,135 +182,135 @@ class Schedule:
             if kind == "reply":
                 request = client.receive(message)
             else:
-                client.apply_by_hand(message)
-            self._say_moved(name, kind, before)
+                client.apply_manually(message)
+            self._trace_cid(name, kind, before)
             self._send(name, request)
             self._check(name)
 
     def _send(self, name: str, request: Any) -> None:
         if request is not None:
-            self._say("{} sends a request from CID {}, with {}", name, request.cid, request.keys)
+            self._trace("{} sends a request from CID {}, with {}", name, request.cid, request.keys)
             self._network.append(("request", name, request))
 
     def _exchange(self, name: str, request: Any) -> Any:
         before = self._server.head
         reply = self._server.exchange(request)
-        self._say(
+        self._trace(
             "a request of {} from CID {} arrives: from CID {} to {}", name, request.cid, before, self._server.head
         )
-        self._oracle.note_log(name)
+        self._oracle.record_log(name)
         self._oracle.check_server_wins(name, request.cid, before)
         self.counts["exchanged"] += 1
         return reply
 
     def _crash_client(self) -> None:
-        name, client, ghost = self._any_client()
+        name, client, expected = self._any_client()
         power = self.configuration.power and self.rng.random() < 0.5
         client.crash(power=power)
-        self._say("{} crashes{}", name, " with the power" if power else "")
-        ghost.fell_back(client)
-        ghost.cid = client.cid
+        self._trace("{} crashes{}", name, " with the power" if power else "")
+        expected.drop_lost_commits(client)
+        expected.cid = client.cid
         self._check(name)
         self.counts["crashed"] += 1
 
     def _compact(self) -> None:
         self._server.compact()
-        self._say("the server compacts its log")
+        self._trace("the server compacts its log")
 
     def _forget_deletes(self) -> None:
         deletes = [cid for cid, (_, content) in self._server.log(0).items() if content is None]
         if deletes:
             before = self.rng.choice(deletes) + 1
             self._server.forget_deletes(before)
-            self._say("the server forgets deletes before CID {}", before)
+            self._trace("the server forgets deletes before CID {}", before)
             self.counts["deletes forgotten"] += 1
 
     def _restart_server(self) -> None:
         power = self.configuration.power and self.rng.random() < 0.5
         self._server.restart(power=power)
-        self._say("the server crashes{}, and starts at CID {}", " with the power" if power else "", self._server.head)
-        self._oracle.server_fell_back()
+        self._trace("the server crashes{}, and starts at CID {}", " with the power" if power else "", self._server.head)
+        self._oracle.drop_lost_changes()
 
     def _back_up_server(self) -> None:
         self._backups.append((self._server.backup(), dict(self._oracle.history)))
-        self._say("the server is backed up at CID {}", self._server.head)
+        self._trace("the server is backed up at CID {}", self._server.head)
 
     def _restore_server(self) -> None:
         if self._backups:
             backup, history = self.rng.choice([self._backups[-1], self.rng.choice(self._backups)])
             self._server.restore(backup)
-            self._oracle.server_became_another(history)
-            self._say("the server is restored from a backup, to CID {}", self._server.head)
+            self._oracle.replace_history(history)
+            self._trace("the server is restored from a backup, to CID {}", self._server.head)
             self.counts["restored"] += 1
 
     def _replace_server(self) -> None:
         self._server.replace()
-        self._oracle.server_became_another({})
-        self._say("another server, an empty one, takes the server's place")
+        self._oracle.replace_history({})
+        self._trace("another server, an empty one, takes the server's place")
         self.counts["replaced"] += 1
 
     def _roll_client_back(self) -> None:
-        name, client, ghost = self._any_client()
-        if ghost.saved is None or self.rng.random() < 0.5:
-            ghost.save(client)
+        name, client, expected = self._any_client()
+        if expected.saved is None or self.rng.random() < 0.5:
+            expected.save_copy(client)
             return
-        ghost.rolled_back_to_saved(client)
-        self._say("{} is rolled back to a copy, to CID {}", name, client.cid)
+        expected.restore_copy(client)
+        self._trace("{} is rolled back to a copy, to CID {}", name, client.cid)
         self.counts["rolled back"] += 1
 
     def _rebind(self) -> None:
-        name, client, ghost = self._any_client()
-        self._say("{} is told to follow whoever is the server", name)
-        ghost.is_a_stranger_to_itself = True
+        name, client, expected = self._any_client()
+        self._trace("{} is told to follow the current server", name)
+        expected.may_conflict_with_itself = True
         self._send(name, client.rebind())
         self.counts["rebound"] += 1
 
-    def _settle_a_loss(self) -> None:
-        name, client, ghost = self._any_client()
+    def _settle_conflict(self) -> None:
+        name, client, expected = self._any_client()
         losses: list[Loss] = client.journal()
         if not losses:
             return
         loss = self.rng.choice(losses)
         if self.rng.random() < 0.5:
             client.restore_loss(loss)
-            self._say("{} writes what it had lost on {} again: {}", name, loss.key, loss.local)
-            ghost.wrote(client, loss.key, loss.local)
+            self._trace("{} restores the conflict over {}: it writes {} again", name, loss.key, loss.local)
+            expected.record_write(client, loss.key, loss.local)
             self.counts["restored losses"] += 1
         else:
             client.dismiss_loss(loss)
-            self._say("{} dismisses what it had lost on {}: {}", name, loss.key, loss.local)
-            ghost.dismissed(client, loss)
+            self._trace("{} dismisses the conflict over {}: it had lost {}", name, loss.key, loss.local)
+            expected.record_dismissal(client, loss)
             self.counts["dismissed losses"] += 1
         self._check(name)
 
-    def _pull_by_hand(self) -> None:
+    def _pull_manually(self) -> None:
         name, client, _ = self._any_client()
-        page = client.pull_by_hand(self._server)
+        page = client.pull_manually(self._server)
         if page is not None:
-            self._say("{} asks for changes by the seed's verb, from CID {}", name, client.cid)
+            self._trace("{} requests changes by manual sync, from CID {}", name, client.cid)
             self._network.append(("page", name, page))
-            self.counts["pulled by hand"] += 1
+            self.counts["pulled manually"] += 1
 
-    def _push_by_hand(self) -> None:
+    def _push_manually(self) -> None:
         name, client, _ = self._any_client()
-        pushed = client.push_by_hand(self._server)
+        pushed = client.push_manually(self._server)
         if pushed is None:
             return
-        self._say("{} pushes by the seed's verb, to CID {}", name, self._server.head)
-        self._oracle.note_log(name)
+        self._trace("{} pushes by manual sync, to CID {}", name, self._server.head)
+        self._oracle.record_log(name)
         if self.rng.random() < 0.5:
             self._write(name)  # between dirty() and clean()
-        client.clean_by_hand(pushed)
-        self._say_moved(name, "answer", client.cid)
+        client.clean_manually(pushed)
+        self._trace_cid(name, "answer", client.cid)
         self._check(name)
-        self.counts["pushed by hand"] += 1
+        self.counts["pushed manually"] += 1
 
-    def _intrude(self) -> None:
-        self._server.intrude()
-        self._any_client()[1].intrude()
-        self._say("strangers send what is refused")
+    def _send_invalid_input(self) -> None:
+        self._server.send_invalid_input()
+        self._any_client()[1].send_invalid_input()
+        self._trace("invalid input is refused")
 
-    # --------------------------------------------------------------------------------------------- the end
+    # ------------------------------------------------------------------------------- convergence
 
     def _late_duplicates(self) -> None:
         for kind, name, message in self._network:
@@ -317,7 +320,7 @@ class Schedule:
 
     def _converge(self) -> None:
         for process in (self._server, *self._clients.values()):
-            process.calm()
+            process.stop_faults()
         for _ in range(200):
             for name, client in self._clients.items():
                 request = client.start()
@@ -326,33 +329,33 @@ class Schedule:
                         break
                     request = self._round_trip(name, request)
                 else:
-                    raise InvariantError(f"{name} goes on for ever")
+                    raise InvariantError(f"{name} does not drain in 200 exchanges")
             if all(client.drained and client.cid == self._server.head for client in self._clients.values()):
                 return
         raise InvariantError("no convergence in 200 rounds")
 
     def _round_trip(self, name: str, request: Any) -> Any:
-        """Carry a request there and its reply back; what the client says to that, if anything."""
+        """Deliver a request and its reply. Return the client's next request, if it sends one."""
         client = self._clients[name]
         before = client.cid
         reply = self._exchange(name, request)
         request = None if reply is None else client.receive(reply)
-        self._say_moved(name, "reply", before)
+        self._trace_cid(name, "reply", before)
         self._check(name)
         return request
 
-    def _push_among_writers(self) -> None:
-        """Whoever has caught up gets a push through in two tries, however many others write."""
-        name, client, ghost = self._any_client()
-        if ghost.is_a_stranger_to_itself:
-            return  # its first push may find that it is forked, and has its turn once it has another id
+    def _push_during_writes(self) -> None:
+        """Check that two attempts suffice for a push of a client that has caught up."""
+        name, client, expected = self._any_client()
+        if expected.may_conflict_with_itself:
+            return  # its first push may be answered with "forked", and needs another attempt
         key, content = self._write(name)
         request = client.start()
         for _ in range(2):
             self._write_on_server()
             request = self._round_trip(name, request or client.start())
         if client.dirty().get(key, SWEPT) == content:
-            raise InvariantError(f"starvation: {name} has pushed {content} to {key} twice, in vain")
+            raise InvariantError(f"starvation: {name} has pushed {content} to {key} twice without success")
 
     def _check(self, name: str) -> None:
         self._oracle.check(name)

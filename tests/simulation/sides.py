@@ -1,27 +1,27 @@
-"""The two sides of a schedule, as it sees them: a server and clients, be they the model's or the product's."""
+"""The server and the clients as a schedule sees them, in the model or in the product."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable
 from typing import Any, Final, NamedTuple, Protocol
 
-#: What was written: by whom, and the how-manyth of its writes; ``None`` for a delete.
+#: The content of a write: its author, and the number of the write; ``None`` for a delete.
 Content = tuple[str, int] | None
-#: The other side of a journaled change that a reset removed: nothing won over it, its key was gone.
+#: The remote side of a conflict if a reset removed the key.
 SWEPT: Final = "swept"
 
 
 def weigh(content: Content) -> int:
-    """A weight for each content: the same in the model and, in units of padding, in the product."""
+    """Return the weight of a content. The product pads its values with as many units."""
     return 1 if content is None else 1 + content[1] % 3
 
 
 class InvariantError(AssertionError):
-    """Something that must hold did not."""
+    """An invariant was violated."""
 
 
 class Loss(NamedTuple):
-    """One record of a client's conflict journal."""
+    """A record of a client's conflict journal."""
 
     key: str
     local: Content
@@ -29,19 +29,19 @@ class Loss(NamedTuple):
     cid: int
 
 
-class Calmable(Protocol):
-    def calm(self) -> None:
-        """Nothing of its own happens any more: it does not die over a step, and synchronises both ways."""
+class FaultyProcess(Protocol):
+    def stop_faults(self) -> None:
+        """Stop random crashes and one-way syncs, so that everything can converge."""
 
 
-class ServerUnderTest(Calmable, Protocol):
-    """What a schedule does to a server, and sees of it."""
+class ServerUnderTest(FaultyProcess, Protocol):
+    """A server, as a schedule uses it."""
 
     @property
     def head(self) -> int: ...
     def write(self, key: str, content: Content) -> None: ...
     def exchange(self, request: Any) -> Any:
-        """Answer; ``None`` if the server dies over it."""
+        """Return the reply; ``None`` if the server crashes."""
 
     def compact(self) -> None: ...
     def forget_deletes(self, before: int) -> None: ...
@@ -49,22 +49,22 @@ class ServerUnderTest(Calmable, Protocol):
     def backup(self) -> Any: ...
     def restore(self, backup: Any) -> None: ...
     def replace(self) -> None:
-        """Become another server, an empty one."""
+        """Replace this server by an empty one with another id."""
 
-    def intrude(self) -> None:
-        """Somebody asks what must be refused, and must leave everything as it was."""
+    def send_invalid_input(self) -> None:
+        """Call with invalid input. It must be refused, and must change nothing."""
 
     def live(self) -> dict[str, Content]: ...
     def log(self, after: int) -> dict[int, tuple[str, Content]]: ...
     def epoch(self, cid: int) -> Hashable: ...
 
 
-class ClientUnderTest(Calmable, Protocol):
-    """What a schedule does to a client, and sees of it."""
+class ClientUnderTest(FaultyProcess, Protocol):
+    """A client, as a schedule uses it."""
 
     @property
     def commits(self) -> int:
-        """How many batches it has committed; lower after a power cut that took some of them."""
+        """The number of committed batches; lower after a power cut that lost some."""
 
     @property
     def cid(self) -> int: ...
@@ -73,32 +73,32 @@ class ClientUnderTest(Calmable, Protocol):
     @property
     def drained(self) -> bool: ...
     def write(self, key: str, content: Content) -> None: ...
-    def pull_by_seed_verbs(self, server: Any) -> None: ...
+    def pull_all_manually(self, server: Any) -> None: ...
     def start(self) -> Any:
-        """Give up the outstanding request, if any, and make a new one; ``None`` if it comes to nothing."""
+        """Abandon the outstanding request. Return a new one; ``None`` if there is none to send."""
 
     def receive(self, reply: Any) -> Any:
-        """Take a reply. Returns the next request if the client sends one at once, else ``None``."""
+        """Apply a reply. Return the next request if the client sends one at once, else ``None``."""
 
     def rebind(self) -> Any:
-        """Ask whoever is the server to be its client from now on: a request, see `start`."""
+        """Return a request that makes this client follow the current server: see `start`."""
 
     def restore_loss(self, loss: Loss) -> None: ...
     def dismiss_loss(self, loss: Loss) -> None: ...
-    def pull_by_hand(self, server: Any) -> Any:
-        """The first half of the seed's pull: a page. ``None`` where that cannot be."""
+    def pull_manually(self, server: Any) -> Any:
+        """Return a page of a manual pull; ``None`` if the server refuses."""
 
-    def apply_by_hand(self, page: Any) -> None:
-        """The second half, unless the page has come too late, or `start` has begun what must be ended first."""
+    def apply_manually(self, page: Any) -> None:
+        """Apply the page, unless it is out of date or an exchange is in progress."""
 
-    def push_by_hand(self, server: Any) -> Any:
-        """The first half of the seed's push: what was pushed. ``None`` where nothing is, or can be."""
+    def push_manually(self, server: Any) -> Any:
+        """Push dirty changes manually, and return them; ``None`` if that is not possible."""
 
-    def clean_by_hand(self, pushed: Any) -> None:
-        """The second half."""
+    def clean_manually(self, pushed: Any) -> None:
+        """Drop the pushed changes from the dirty set."""
 
-    def intrude(self) -> None:
-        """See `ServerUnderTest.intrude`."""
+    def send_invalid_input(self) -> None:
+        """See `ServerUnderTest.send_invalid_input`."""
 
     def crash(self, *, power: bool) -> None: ...
     def backup(self) -> Any: ...
@@ -107,4 +107,4 @@ class ClientUnderTest(Calmable, Protocol):
     def dirty(self) -> dict[str, Content]: ...
     def journal(self) -> list[Loss]: ...
     def epoch(self) -> Hashable:
-        """The last epoch that it knows of; ``None`` if it knows of none."""
+        """The last epoch that the client has seen; ``None`` if it has seen none."""

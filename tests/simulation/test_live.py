@@ -1,4 +1,4 @@
-"""T2: whole programs with live sessions, in virtual time. See ``live.py`` for longer runs."""
+"""Whole programs with live sessions, in virtual time (T2). See ``live.py`` for longer runs."""
 
 from __future__ import annotations
 
@@ -15,31 +15,41 @@ from . import live
 from .runner import first_violation
 from .virtual import DeadlockError, virtual_time
 
-PLAYS = int(os.environ.get("TREEHUB_LEVEL_LIVE_PLAYS", "100"))
+RUNS = int(os.environ.get("TREEHUB_LEVEL_LIVE_PLAYS", "100"))
 
 
-def test_live_sessions_end_up_equal_whatever_happens() -> None:
-    assert first_violation(range(PLAYS), live.run) is None
+def test_live_sessions_converge_in_spite_of_all_faults() -> None:
+    assert first_violation(range(RUNS), live.run) is None
 
 
 @pytest.mark.once
 @pytest.mark.parametrize(
-    "fault", ["casclean", "dedupe", "skip", "epoch", "sweep", "rejected", "order after CID 9", "keys above U+FFFF"]
+    "fault",
+    [
+        "compare_and_clean",
+        "decision_record",
+        "own_range",
+        "epochs",
+        "sweep",
+        "rejected_in_repeats",
+        "order after CID 9",
+        "keys above U+FFFF",
+    ],
 )
-def test_they_do_not_with(fault: str) -> None:
+def test_they_do_not_converge_with(fault: str) -> None:
     assert first_violation(range(1000), live.run, without=fault) is not None
 
 
 @pytest.mark.once
-def test_a_seed_plays_the_same_in_every_process() -> None:
+def test_a_seed_gives_the_same_trace_in_every_process() -> None:
     command = [sys.executable, "-m", "tests.simulation", "--seed", "5"]
     root = Path(__file__).parents[2]
-    played = [subprocess.run(command, cwd=root, check=True, capture_output=True, text=True).stdout for _ in range(2)]
-    assert played[0] == played[1]
-    assert len(played[0].splitlines()) > 100
+    traces = [subprocess.run(command, cwd=root, check=True, capture_output=True, text=True).stdout for _ in range(2)]
+    assert traces[0] == traces[1]
+    assert len(traces[0].splitlines()) > 100
 
 
-def test_time_passes_when_nobody_has_anything_to_do() -> None:
+def test_time_advances_when_no_task_can_run() -> None:
     async def sleep_long() -> float:
         await asyncio.sleep(1_000_000)
         return asyncio.get_running_loop().time()
@@ -48,7 +58,7 @@ def test_time_passes_when_nobody_has_anything_to_do() -> None:
         assert loop.run_until_complete(sleep_long()) == pytest.approx(1_000_000)
 
 
-def test_waiting_for_nothing_is_found() -> None:
+def test_a_deadlock_is_detected() -> None:
     async def wait_for_ever() -> None:
         await asyncio.Event().wait()
 

@@ -1,4 +1,4 @@
-"""T1: the protocol, as the model states it, under random schedules. See ``model.py`` for longer runs."""
+"""The model of the protocol under random schedules (T1). See ``model.py`` for longer runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .runner import first_violation
 pytestmark = pytest.mark.once
 
 SCHEDULES = int(os.environ.get("TREEHUB_LEVEL_MODEL_SCHEDULES", "20000"))
-#: Most controls break within a hundred schedules; what guards against rare faults needs more.
+#: Schedules for each control. Most fail within a hundred; mechanisms against rare faults need more.
 CONTROL = 4000
 PARTS = 4
 

@@ -1,4 +1,4 @@
-"""T2: the real client and server under random schedules. See ``product.py`` for longer runs."""
+"""The real client and server under random schedules (T2). See ``product.py`` for longer runs."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .faults import FAILURES
 from .runner import Run, first_violation
 
 SCHEDULES = int(os.environ.get("TREEHUB_LEVEL_PRODUCT_SCHEDULES", "5000"))
-#: Most controls break within a hundred schedules; what guards against rare faults needs more.
+#: Schedules for each control. Most fail within a hundred; mechanisms against rare faults need more.
 CONTROL = 4000
 PARTS = 5
-#: Seeds of faults of the product, with the day on which they were mended.
+#: Seeds that once found a fault of the product, with the day of the fix.
 FOUND = [
-    12983,  # 2026-11-23: a delete was forgotten before the values that it had deleted, and the compaction died between
+    12983,  # 2026-11-23: compaction removed a delete before the values that it superseded, and crashed in between
 ]
 
 
@@ -32,7 +32,7 @@ def test_the_product_holds_in_random_configurations(part: int) -> None:
 
 @pytest.mark.once
 @pytest.mark.parametrize("seed", FOUND)
-def test_what_was_found_once_is_not_found_again(seed: int) -> None:
+def test_a_seed_that_found_a_fault_passes(seed: int) -> None:
     product.run(seed)
 
 
@@ -48,13 +48,13 @@ def test_the_product_breaks_without(mechanism: str) -> None:
 
 @pytest.mark.once
 @pytest.mark.parametrize("failure", sorted(FAILURES))
-def test_each_failure_of_the_original_is_found(failure: str) -> None:
+def test_each_failure_of_the_npm_package_is_found(failure: str) -> None:
     assert first_violation(range(1000), product.run, without=failure) is not None
 
 
 @pytest.fixture(params=[name for name in DISKS if name in SHARED])
 def shared(request: pytest.FixtureRequest) -> Iterator[tuple[Run, int]]:
-    """Runs schedules over a backend that processes share; how many are to be run."""
+    """A function that runs schedules over a shared backend, and the number of schedules."""
     if request.param == "postgres":
         yield product.run_over(postgres_disks_at(request.getfixturevalue("postgres_url"))), 10
     else:
@@ -63,15 +63,15 @@ def shared(request: pytest.FixtureRequest) -> Iterator[tuple[Run, int]]:
 
 
 @pytest.mark.once
-def test_the_product_does_over_shared_backends_what_it_does_in_memory(shared: tuple[Run, int]) -> None:
+def test_shared_backends_give_the_same_results_as_memory(shared: tuple[Run, int]) -> None:
     run, schedules = shared
     for seed in range(schedules):
         assert run(seed, None, None, None) == product.run(seed)
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("mechanism", ["casclean", "epoch", "order after CID 9"])
-def test_over_shared_backends_it_breaks_without(mechanism: str, shared: tuple[Run, int]) -> None:
+@pytest.mark.parametrize("mechanism", ["compare_and_clean", "epochs", "order after CID 9"])
+def test_the_product_breaks_over_shared_backends_without(mechanism: str, shared: tuple[Run, int]) -> None:
     run, _ = shared
     focus = mechanism if mechanism in FOCUS else None
     assert first_violation(range(1000), run, without=mechanism, focus=focus) is not None
@@ -80,6 +80,6 @@ def test_over_shared_backends_it_breaks_without(mechanism: str, shared: tuple[Ru
 def test_a_seed_replays_the_same_schedule() -> None:
     first: list[str] = []
     again: list[str] = []
-    assert product.run(11, say=first.append) == product.run(11, say=again.append)
+    assert product.run(11, trace=first.append) == product.run(11, trace=again.append)
     assert first == again
     assert len(first) > 100

@@ -1,7 +1,8 @@
-"""An event loop without a clock and without threads: time passes when nobody has anything left to do.
+"""An event loop with virtual time and without threads.
 
-What a level of asyncio would run in its threads runs on the loop, some moments later, as a seed decides. So a program
-of many tasks is one sequence of steps, and the same seed gives the same one.
+Time advances to the next timer when no task can run. Calls that an asyncio level would run in its
+worker threads run on the loop, after a random delay. So a program of many tasks is
+one sequence of steps, and the same seed gives the same sequence.
 """
 
 from __future__ import annotations
@@ -17,30 +18,31 @@ from unittest import mock
 
 from treehub_level.aio import worker as _worker
 
-#: The most seconds that a call waits for its thread.
+#: The maximum delay of a call to a worker thread, in seconds.
 _LATENCY = 0.005
-#: Seconds that a turn of the loop takes. Without any, whoever is a rounding error too early would be so for ever.
+#: Seconds that an iteration of the loop takes. Without them, a timer that is early by a rounding
+#: error would never become due.
 _TURN = 1e-6
 
 
 class DeadlockError(AssertionError):
-    """Everybody waits for somebody else, and nothing is due ever."""
+    """All tasks wait, and no timer is set."""
 
 
 class _Selector(selectors.SelectSelector):
-    """Nothing ever arrives from outside: waiting for it is what time is made of."""
+    """A selector without I/O: waiting advances the virtual time."""
 
     now = 0.0
 
     def select(self, timeout: float | None = None) -> list[Any]:
         if timeout is None:
-            raise DeadlockError("everybody waits, and nothing is due")
+            raise DeadlockError("all tasks wait, and no timer is set")
         self.now += max(timeout, 0) + _TURN
         return []
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """See the module."""
+    """An event loop with virtual time."""
 
     def __init__(self) -> None:
         self._clock = _Selector()
@@ -50,11 +52,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return self._clock.now
 
     def _write_to_self(self) -> None:
-        """There is no other thread that would have to wake this one."""
+        """Do nothing: there is no other thread."""
 
 
 class _Threads:
-    """Stands in for the threads of a level: calls run on the loop, one at a time, later."""
+    """A replacement for the thread pool of a level: calls run on the loop, later, one at a time."""
 
     def __init__(self, loop: VirtualLoop, rng: random.Random, workers: int) -> None:
         self._loop = loop
@@ -83,7 +85,7 @@ class _Threads:
 
 
 class _InOrder(dict[Any, None]):
-    """A set that is walked in the order in which things came: that of their addresses is another in each run."""
+    """A set with insertion order: the order of a plain set differs in each run."""
 
     def add(self, item: Any) -> None:
         self[item] = None
@@ -93,15 +95,15 @@ class _InOrder(dict[Any, None]):
 
 
 def in_order(level: Any) -> None:
-    """Let a level call those who listen to it in the order in which they came."""
+    """Make a level call its listeners in the order in which they were added."""
     level._store.listeners = _InOrder()
 
 
 @contextmanager
 def virtual_time(rng: random.Random) -> Iterator[VirtualLoop]:
-    """A loop on which levels of asyncio run without threads, and without chance but for that of ``rng``."""
+    """Provide a loop for asyncio levels, without threads; ``rng`` makes all random decisions."""
     loop = VirtualLoop()
-    # Sessions draw the jitter of their pauses from it.
+    # Live sessions draw the jitter of their backoff from the global generator.
     state = random.getstate()
     random.seed(rng.getrandbits(64))
     with ExitStack() as stack:

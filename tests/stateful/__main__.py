@@ -1,4 +1,4 @@
-"""Longer runs of the machines, over both cores unless TREEHUB_LEVEL_CORE names one.
+"""Longer runs of the state machines, with both cores unless TREEHUB_LEVEL_CORE names one.
 
 python -m tests.stateful --examples 100000 --seed 1
 python -m tests.stateful --examples 1000 --only blocking-memory-client
@@ -14,15 +14,17 @@ import time
 from contextlib import nullcontext
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # where `stores` and `ranges` lie
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the folder of `stores` and `ranges`
 
 
 def main() -> None:
-    """Run examples as the command line says. At a difference Hypothesis prints the shortest way there."""
+    """Run examples as the command line demands. Hypothesis prints a minimal failing example."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--examples", type=int, default=2000, help="how many, of all variants and cores together")
-    parser.add_argument("--seed", type=int, default=0, help="decides what they are")
-    parser.add_argument("--only", help="run this variant alone")
+    parser.add_argument(
+        "--examples", type=int, default=2000, help="the number of examples, of all variants and cores together"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="the random seed of the examples")
+    parser.add_argument("--only", help="run this variant only")
     arguments = parser.parse_args()
     if "TREEHUB_LEVEL_CORE" not in os.environ:
         _run_both_cores(arguments)

@@ -1,4 +1,4 @@
-"""A store under every verb in any order, against the model (T3)."""
+"""A state machine that calls the methods of a store in any order, against a model (T3)."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from ranges import asked, expected, is_even, keys, options
 from stores import ENGINES, SHARED, Stores
 
 from treehub_level import Change, CIDMismatchError, Delete, InvalidKeyError, InvalidValueError, Mode, Put
-from treehub_level.blocking import client as _syncing
-from treehub_level.blocking import reads as _reading
-from treehub_level.blocking import writes as _writing
+from treehub_level.blocking import client as client_module
+from treehub_level.blocking import reads as reads_module
+from treehub_level.blocking import writes as writes_module
 
-from .driven import Driven
+from .loop_adapter import LoopAdapter
 from .model import GONE, PREFIX, SUBLEVEL, Model, change_of, encoded, part
 
-#: Whatever `Stores` makes stores of, and a machine is to be run over.
+#: The backends to run the machine with.
 BACKENDS: Final = ["memory", *ENGINES, *SHARED]
-#: Calls in one example.
+#: The number of calls in one example.
 STEPS: Final = 16
-#: Where stores on disk go: opening one is a dozen fsyncs, and what they cost is no matter here.
+#: The folder of stores on disk. It is in memory if possible: opening a store takes a dozen fsyncs.
 _FOLDER: Final = "/dev/shm" if os.path.isdir("/dev/shm") else None
 
 
 class Variant(NamedTuple):
-    """What a machine is run over. (The core is that of the process.)"""
+    """An API, a backend and a mode. (The core is that of the process.)"""
 
     api: str
     backend: str
@@ -51,23 +51,23 @@ VARIANTS: Final = [
     Variant(api, backend, mode) for api in ("async", "blocking") for backend in BACKENDS for mode in Mode
 ]
 
-#: How many examples are run over each backend for one over PostgreSQL, where opening a store alone takes 10 ms.
+#: The number of examples per backend for one on PostgreSQL, where opening a store takes 10 ms.
 _WEIGHTS: Final = {"memory": 12, "sqlite": 3, "postgres": 1}
 _WEIGHT_ON_LEVELDB: Final = 4
 
 
 def shares(examples: int) -> list[tuple[Variant, int]]:
-    """So many examples shared among the variants: the less an example costs, the more there are."""
+    """Distribute examples over the variants: the cheaper an example, the more of them."""
     weights = [_WEIGHTS.get(variant.backend, _WEIGHT_ON_LEVELDB) for variant in VARIANTS]
     return [(variant, -(-examples * weight // sum(weights))) for variant, weight in zip(VARIANTS, weights, strict=True)]
 
 
-#: Few keys, so that they meet again, and some that were never thought of.
+#: A few keys, so that examples use the assert_same key often. `any_keys` adds arbitrary ones.
 some_keys = st.sampled_from(
     ["a", "aa", "a\x00", "b", "0", '"', "~", "😀", "\uffff", PREFIX + "a", PREFIX, "sub", "sub0"]
 )
 any_keys = some_keys | keys
-#: What only a plain store holds.
+#: Keys that only NORMAL stores allow.
 plain_keys = any_keys | st.sampled_from(["", "!", "!1", "!a", "!!store", " ", "\x00"])
 values = st.integers(-3, 9) | st.sampled_from(
     [None, True, False, 1.5, "", "x", "😀", [], {}, [1, [None]], {"b": 1, "a": {"c": []}}, "y" * 300, 2**63, -(2**63)]
@@ -81,9 +81,9 @@ class StoreMachine(RuleBasedStateMachine):
     """A store, its sublevel, its open snapshots and iterators, and the model of each.
 
     Attributes:
-        variant: What it is run over.
-        stores_of: Makes the stores.
-        url: The database where stores of PostgreSQL go.
+        variant: The variant to run.
+        stores_of: Creates the stores.
+        url: The database for stores on PostgreSQL.
     """
 
     variant: ClassVar[Variant]
@@ -95,11 +95,11 @@ class StoreMachine(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp(prefix="treehub-level-machine-", dir=_FOLDER))
         self.loop = asyncio.new_event_loop()
         self.patches = ExitStack()
-        for module in (_reading, _syncing, _writing):
+        for module in (reads_module, client_module, writes_module):
             self.patches.enter_context(mock.patch.object(module, "CHUNK", 2))
         self.stores = self.stores_of(self.variant.api, self.variant.backend, self.folder, self.url)
         made = self.stores.level("store", mode=self.variant.mode)
-        self.level: Any = Driven(made, self.loop) if self.variant.api == "async" else made.blocking
+        self.level: Any = LoopAdapter(made, self.loop) if self.variant.api == "async" else made.blocking
         self.level.open()
         self.sub = self.level.sublevel(SUBLEVEL)
         self.model = Model(self.variant.mode)
@@ -119,56 +119,58 @@ class StoreMachine(RuleBasedStateMachine):
             self.patches.close()
             shutil.rmtree(self.folder)
 
-    # ------------------------------------------------------------------------------------------ helpers
+    # ------------------------------------------------------------------------------------- helpers
 
     @property
-    def has_room(self) -> bool:
-        """Whether one more may be open: over PostgreSQL each takes a connection, of which there are ten."""
+    def can_open_more(self) -> bool:
+        """True if one more snapshot or iterator may be open: each takes one of ten connections."""
         return len(self.snapshots) + len(self.iterators) < 8
 
     def view(self, sublevel: bool) -> Any:
         return self.sub if sublevel else self.level
 
     def stored(self, key: str, sublevel: bool) -> str | None:
-        """The key as the store names it; ``None`` if this mode cannot hold it."""
+        """Return the stored name of a key; ``None`` if the mode does not allow the key."""
         name = PREFIX + key if sublevel else key
         return name if self.variant.mode is Mode.NORMAL or name >= '"' else None
 
-    def wrote(self, written: list[tuple[str, Any]], sublevel: bool) -> None:
+    def record_writes(self, written: list[tuple[str, Any]], sublevel: bool) -> None:
         for key, value in written:
             self.model.write(PREFIX + key if sublevel else key, value)
 
-    def legal(self, items: list[tuple[str, Any]], sublevel: bool) -> list[tuple[str, Any]]:
+    def allowed(self, items: list[tuple[str, Any]], sublevel: bool) -> list[tuple[str, Any]]:
         return [item for item in items if self.stored(item[0], sublevel) is not None]
 
-    def same(self, found: Any, wanted: Any) -> None:
+    def assert_same(self, found: Any, wanted: Any) -> None:
         assert encoded(found) == encoded(wanted), f"{found!r} is not {wanted!r}"
 
     def check_everything(self) -> None:
-        self.same(self.level.query(), sorted(self.model.data.items()))
+        self.assert_same(self.level.query(), sorted(self.model.data.items()))
         if self.variant.mode is not Mode.NORMAL:
             assert self.level.cid == self.model.cid
         if self.variant.mode is Mode.SERVER:
-            self.same([[change.cid, list(change)] for change in self.level.changes(0, None).changes], self.model.log)
+            self.assert_same(
+                [[change.cid, list(change)] for change in self.level.changes(0, None).changes], self.model.log
+            )
         if self.variant.mode is Mode.CLIENT:
             dirty = [change_of(*item) for item in sorted(self.model.dirty.items(), key=lambda item: item[0])]
-            self.same([list(change) for change in self.level.dirty(None)], dirty)
+            self.assert_same([list(change) for change in self.level.dirty(None)], dirty)
             assert self.level.pending() == len(dirty)
             lost = [(list(conflict.local), list(conflict.remote)) for conflict in self.level.conflicts()]
-            self.same(lost, self.model.lost)
+            self.assert_same(lost, self.model.lost)
 
     def check_reads(self, reader: Any, data: dict[str, Any], query: dict[str, Any]) -> None:
         pairs, even, given = expected(data, query), query.get("even"), asked(query)
         by_pair = given | ({"filter": lambda key, value: is_even(value)} if even else {})
         by_key = given | ({"filter": lambda key: is_even(data[key])} if even else {})
         by_value = given | ({"filter": is_even} if even else {})
-        self.same(reader.query(**by_pair), pairs)
-        self.same([*reader.scan(**by_pair)], pairs)
-        self.same(reader.keys(**by_key), [key for key, _ in pairs])
-        self.same(reader.values(**by_value), [value for _, value in pairs])
+        self.assert_same(reader.query(**by_pair), pairs)
+        self.assert_same([*reader.scan(**by_pair)], pairs)
+        self.assert_same(reader.keys(**by_key), [key for key, _ in pairs])
+        self.assert_same(reader.values(**by_value), [value for _, value in pairs])
         assert reader.count(**by_pair) == len(pairs)
 
-    # ------------------------------------------------------------------------------------------ writing
+    # ------------------------------------------------------------------------------------- writing
 
     @rule(key=plain_keys, value=values, sublevel=st.booleans(), durable=st.sampled_from([None, False, True]))
     def put(self, key: str, value: Any, sublevel: bool, durable: bool | None) -> None:
@@ -177,7 +179,7 @@ class StoreMachine(RuleBasedStateMachine):
                 self.view(sublevel).put(key, value)
         else:
             self.view(sublevel).put(key, value, durable=durable)
-            self.wrote([(key, value)], sublevel)
+            self.record_writes([(key, value)], sublevel)
 
     @rule(key=plain_keys, sublevel=st.booleans())
     def delete(self, key: str, sublevel: bool) -> None:
@@ -186,18 +188,18 @@ class StoreMachine(RuleBasedStateMachine):
                 self.view(sublevel).delete(key)
         else:
             self.view(sublevel).delete(key)
-            self.wrote([(key, GONE)], sublevel)
+            self.record_writes([(key, GONE)], sublevel)
 
     @rule(items=operations, sublevel=st.booleans())
     def batch(self, items: list[tuple[str, Any]], sublevel: bool) -> None:
-        items = self.legal(items, sublevel)
+        items = self.allowed(items, sublevel)
         self.view(sublevel).batch([Delete(key) if value is GONE else Put(key, value) for key, value in items])
-        self.wrote(items, sublevel)
+        self.record_writes(items, sublevel)
 
     @rule(items=operations, sublevel=st.booleans(), value=refused, at=st.integers(0, 8))
     def batch_that_is_refused(self, items: list[tuple[str, Any]], sublevel: bool, value: Any, at: int) -> None:
         ops: list[Any] = [
-            Delete(key) if value is GONE else Put(key, value) for key, value in self.legal(items, sublevel)
+            Delete(key) if value is GONE else Put(key, value) for key, value in self.allowed(items, sublevel)
         ]
         ops.insert(at, Put("k", value))
         with pytest.raises(InvalidValueError):
@@ -205,7 +207,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(items=operations, sublevel=st.booleans(), is_kept=st.booleans())
     def write_batch(self, items: list[tuple[str, Any]], sublevel: bool, is_kept: bool) -> None:
-        items = self.legal(items, sublevel)
+        items = self.allowed(items, sublevel)
 
         def collect() -> None:
             with self.view(sublevel).write_batch() as batch:
@@ -219,39 +221,39 @@ class StoreMachine(RuleBasedStateMachine):
 
         if is_kept:
             collect()
-            self.wrote(items, sublevel)
+            self.record_writes(items, sublevel)
         else:
             with pytest.raises(InterruptedError):
                 collect()
 
     @rule(items=operations, sublevel=st.booleans(), batch_size=st.integers(1, 4))
     def load(self, items: list[tuple[str, Any]], sublevel: bool, batch_size: int) -> None:
-        items = [item for item in self.legal(items, sublevel) if item[1] is not GONE]
+        items = [item for item in self.allowed(items, sublevel) if item[1] is not GONE]
         assert self.view(sublevel).load(items, batch_size=batch_size) == len(items)
-        self.wrote(items, sublevel)
+        self.record_writes(items, sublevel)
 
     @rule(given=bounds, sublevel=st.booleans())
     def clear(self, given: dict[str, Any], sublevel: bool) -> None:
         doomed = [key for key, _ in expected(part(self.model.data, sublevel), given)]
         assert self.view(sublevel).clear(**asked(given)) == len(doomed)
-        self.wrote([(key, GONE) for key in doomed], sublevel)
+        self.record_writes([(key, GONE) for key in doomed], sublevel)
 
-    # ------------------------------------------------------------------------------------------ reading
+    # ------------------------------------------------------------------------------------- reading
 
     @rule(wanted=st.lists(any_keys, max_size=5), sublevel=st.booleans())
     def get(self, wanted: list[str], sublevel: bool) -> None:
         wanted = [key for key in wanted if self.stored(key, sublevel) is not None]
         view, data = self.view(sublevel), part(self.model.data, sublevel)
         for key in wanted:
-            self.same(view.get(key, "default"), data.get(key, "default"))
+            self.assert_same(view.get(key, "default"), data.get(key, "default"))
             assert view.has(key) == (key in data)
-        self.same(view.get_many(wanted, "default"), [data.get(key, "default") for key in wanted])
+        self.assert_same(view.get_many(wanted, "default"), [data.get(key, "default") for key in wanted])
 
     @rule(query=options, sublevel=st.booleans())
     def read(self, query: dict[str, Any], sublevel: bool) -> None:
         self.check_reads(self.view(sublevel), part(self.model.data, sublevel), query)
 
-    @precondition(lambda self: self.has_room)
+    @precondition(lambda self: self.can_open_more)
     @rule(sublevel=st.booleans())
     def open_snapshot(self, sublevel: bool) -> None:
         self.snapshots.append((self.view(sublevel).snapshot(), part(self.model.data, sublevel)))
@@ -265,7 +267,7 @@ class StoreMachine(RuleBasedStateMachine):
             snapshot.close()
             del self.snapshots[which % len(self.snapshots)]
 
-    @precondition(lambda self: self.has_room)
+    @precondition(lambda self: self.can_open_more)
     @rule(query=options, sublevel=st.booleans(), count=st.integers(1, 4))
     def open_iterator(self, query: dict[str, Any], sublevel: bool, count: int) -> None:
         filtered = {"filter": lambda key, value: is_even(value)} if query.get("even") else {}
@@ -277,22 +279,22 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(which=st.integers(0, 9), count=st.integers(1, 4))
     def step_iterator(self, which: int, count: int) -> None:
         iterator, left = self.iterators[which % len(self.iterators)]
-        self.same([*islice(iterator, count)], left[:count])
+        self.assert_same([*islice(iterator, count)], left[:count])
         del left[:count]
 
-    @precondition(lambda self: self.has_room)
+    @precondition(lambda self: self.can_open_more)
     @rule(query=options, items=operations, sublevel=st.booleans(), count=st.integers(1, 4))
-    def write_below_iterator(
+    def write_during_iteration(
         self, query: dict[str, Any], items: list[tuple[str, Any]], sublevel: bool, count: int
     ) -> None:
-        """What is written while an iterator is open is none of its business."""
+        """Check that an open iterator does not see later writes."""
         self.open_iterator(query, sublevel, count)
         self.batch(items, sublevel)
         self.step_iterator(-1, 1000)
 
     @rule()
     def reopen(self) -> None:
-        """Iterators and snapshots end with the opening."""
+        """Close and open the store. This ends its iterators and snapshots."""
         self.level.close()
         self.level.open()
         self.sub = self.level.sublevel(SUBLEVEL)
@@ -306,7 +308,7 @@ class StoreMachine(RuleBasedStateMachine):
 
 
 class ServerMachine(StoreMachine):
-    """And the verbs of a server."""
+    """The machine of a server, with its additional methods."""
 
     @rule(back=st.integers(0, 9), limit=st.none() | st.integers(0, 5))
     def changes(self, back: int, limit: int | None) -> None:
@@ -314,20 +316,20 @@ class ServerMachine(StoreMachine):
         behind = [record for record in self.model.log if record[0] > since]
         page = self.level.changes(since, limit)
         shown = behind[:limit]
-        self.same([[change.cid, list(change)] for change in page.changes], shown)
+        self.assert_same([[change.cid, list(change)] for change in page.changes], shown)
         assert page.cid == (shown[-1][0] if shown else since)
         assert page.has_more == (len(shown) < len(behind))
 
     @rule(items=operations, is_late=st.booleans())
     def change(self, items: list[tuple[str, Any]], is_late: bool) -> None:
-        changes = dict(self.legal(items, False))
+        changes = dict(self.allowed(items, False))
         pushed = [change_of(*item) for item in changes.items()]
         if is_late:
             with pytest.raises(CIDMismatchError):
                 self.level.change(self.model.cid + 1, pushed)
         else:
             assert self.level.change(self.model.cid, pushed) == self.model.cid + len(pushed)
-            self.wrote([*changes.items()], False)
+            self.record_writes([*changes.items()], False)
 
     @rule()
     def compact_log(self) -> None:
@@ -335,11 +337,11 @@ class ServerMachine(StoreMachine):
 
 
 class ClientMachine(StoreMachine):
-    """And the verbs of a client."""
+    """The machine of a client, with its additional methods."""
 
     @rule(items=operations, ahead=st.integers(-1, 3))
     def apply(self, items: list[tuple[str, Any]], ahead: int) -> None:
-        items, cid = self.legal(items, False), self.model.cid + ahead
+        items, cid = self.allowed(items, False), self.model.cid + ahead
         page = [Change.deletion(key) if value is GONE else Change(key, value) for key, value in items]
         if ahead < 0:
             with pytest.raises(CIDMismatchError):
@@ -350,10 +352,10 @@ class ClientMachine(StoreMachine):
 
     @rule(limit=st.integers(0, 4), ahead=st.integers(0, 3), rewritten=st.none() | values)
     def clean(self, limit: int, ahead: int, rewritten: Any) -> None:
-        """The seed's push. What is written between dirty() and clean() stays dirty."""
+        """Run a manual push. A write between dirty() and clean() stays dirty."""
         pushed = self.level.dirty(limit)
         first = sorted(self.model.dirty.items(), key=lambda item: item[0])[:limit]
-        self.same([list(change) for change in pushed], [change_of(*item) for item in first])
+        self.assert_same([list(change) for change in pushed], [change_of(*item) for item in first])
         cleaned = [key for key, _ in first]
         if rewritten is not None and first:
             key, before = first[0]
@@ -382,18 +384,18 @@ def run(
     shrink: bool = True,
     url: str = "",
 ) -> None:
-    """Run examples over one variant.
+    """Run examples of one variant.
 
     Args:
-        variant: What to run them over.
-        examples: How many.
-        with_seed: Decides what they are; ``None`` leaves that to Hypothesis.
-        stores_of: Makes the stores.
-        shrink: Whether to look for the shortest way to a difference.
-        url: The database where stores of PostgreSQL go.
+        variant: The variant to run.
+        examples: The number of examples.
+        with_seed: The random seed of the examples; ``None`` lets Hypothesis choose.
+        stores_of: Creates the stores.
+        shrink: True to search for a minimal failing example.
+        url: The database for stores on PostgreSQL.
 
     Raises:
-        AssertionError: The store and its model differ: Hypothesis has printed the shortest way there.
+        AssertionError: The store and its model differ. Hypothesis has printed a minimal example.
     """
     members = {"variant": variant, "stores_of": staticmethod(stores_of), "url": url}
     machine: Any = type(f"Machine_{variant}".replace("-", "_"), (MACHINES[variant.mode],), members)

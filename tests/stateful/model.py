@@ -1,4 +1,4 @@
-"""What a store is, told by a plain dict, a list and another dict."""
+"""The model of a store: plain dicts and lists."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import orjson
 
 from treehub_level import Mode
 
-#: What a deletion leaves.
+#: The value of a deleted key in the model.
 GONE: Final = object()
-#: The sublevel, and what its keys begin with.
+#: The name of the sublevel, and the prefix of its keys.
 SUBLEVEL: Final = "sub"
 PREFIX: Final = SUBLEVEL + "/"
 
@@ -19,11 +19,11 @@ class Model:
     """A store of one mode.
 
     Attributes:
-        data: What it holds.
-        cid: Its CID.
+        data: The data.
+        cid: The CID.
         log: On a server, the CID and the change of each record.
-        dirty: On a client, the last local change of each key that no server has acknowledged.
-        lost: On a client, each local change that lost, and what won.
+        dirty: On a client, the dirty change of each key: a value, or `GONE`.
+        lost: On a client, each local change that lost, and the change that won.
     """
 
     def __init__(self, mode: Mode) -> None:
@@ -35,7 +35,7 @@ class Model:
         self.lost: list[tuple[list[Any], list[Any]]] = []
 
     def write(self, key: str, value: Any) -> None:
-        """A put, or a deletion if the value is GONE."""
+        """Put a value, or delete the key if the value is `GONE`."""
         self._store(key, value)
         if self.mode is Mode.SERVER:
             self.cid += 1
@@ -44,7 +44,7 @@ class Model:
             self.dirty[key] = value
 
     def apply(self, cid: int, changes: list[tuple[str, Any]]) -> None:
-        """A page of a server's log is pulled."""
+        """Apply a page of a server's log."""
         for key, value in changes:
             if key in self.dirty:
                 local = change_of(key, self.dirty.pop(key))
@@ -54,13 +54,13 @@ class Model:
         self.cid = cid
 
     def clean(self, cid: int, keys: list[str]) -> None:
-        """A server has taken what was dirty."""
+        """Drop the dirty changes of keys that a server has accepted."""
         for key in keys:
             self.dirty.pop(key, None)
         self.cid = cid
 
     def compact(self) -> int:
-        """Superseded changes leave the log. Returns how many."""
+        """Remove superseded changes from the log, and return their number."""
         last = {change[0]: cid for cid, change in self.log}
         before = len(self.log)
         self.log = [(cid, change) for cid, change in self.log if last[change[0]] == cid]
@@ -74,17 +74,17 @@ class Model:
 
 
 def part(data: dict[str, Any], sublevel: bool) -> dict[str, Any]:
-    """All of the data, or what lies in the sublevel, by its names there."""
+    """Return all data, or the data of the sublevel under its names there."""
     if not sublevel:
         return dict(data)
     return {key[len(PREFIX) :]: value for key, value in data.items() if key.startswith(PREFIX)}
 
 
 def change_of(key: str, value: Any) -> list[Any]:
-    """A change as it is logged."""
+    """Return a change as it is logged."""
     return [key] if value is GONE else [key, value]
 
 
 def encoded(thing: Any) -> bytes:
-    """As JSON: to Python ``1``, ``1.0`` and ``True`` are equal."""
+    """Encode as JSON, to compare types too: in Python ``1``, ``1.0`` and ``True`` are equal."""
     return orjson.dumps(thing)

@@ -1,4 +1,4 @@
-"""T3: compiled and pure, every backend, both APIs, against a plain sorted dict. See ``__main__.py`` for longer runs."""
+"""Both cores, all backends and both APIs against a model (T3). See ``__main__.py``."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from treehub_level.backends.memory import MemoryBackend
 
 from .machine import VARIANTS, Variant, run, shares
 
-#: Together 2000, over both cores.
+#: 2000 examples for both cores together.
 EXAMPLES = {"c": 1300, "python": 700}[_core.CORE]
-#: Most controls are found within some tens of examples.
+#: Examples for each control. Most fail within a few dozen.
 CONTROL = 500
 
-#: Backends that are wrong in one place, where the engine does not look.
+#: Backends with one fault that the engine cannot notice.
 FAULTS: list[type[MemoryBackend]] = [
     broken.TestUnsorted.Faulty,
     broken.TestReverseIgnored.Faulty,
@@ -33,14 +33,14 @@ FAULTS: list[type[MemoryBackend]] = [
 
 
 @pytest.mark.parametrize(("variant", "examples"), shares(EXAMPLES), ids=map(str, VARIANTS))
-def test_a_store_does_what_the_model_does(variant: Variant, examples: int, request: pytest.FixtureRequest) -> None:
+def test_a_store_behaves_like_the_model(variant: Variant, examples: int, request: pytest.FixtureRequest) -> None:
     url = request.getfixturevalue("postgres_url") if variant.backend == "postgres" else ""
     run(variant, examples, url=url)
 
 
 @pytest.mark.once
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__qualname__.split(".")[0])
-def test_a_backend_that_is_wrong_in_one_place_is_found(fault: type[MemoryBackend]) -> None:
+def test_a_backend_with_one_fault_is_found(fault: type[MemoryBackend]) -> None:
     class FaultyStores(Stores):
         def _memory(self, name: str) -> MemoryBackend:
             return self._memories.setdefault(name, fault(name))

@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 from ..errors import ForbiddenError, TransportError
 from ..replication.driver import EncodedExchanger, Finished, advance, exchange_of, transport_errors
 from ..replication.messages import Request
-from ..replication.session import Ahead
+from ..replication.session import LookAhead
 from .worker import Worker
 
 R = TypeVar("R")
@@ -44,7 +44,7 @@ async def drive(
     """Run a session to its end, and return its result.
 
     The steps of the session run in the worker's writing thread; requests are awaited on the event
-    loop. A request that the session announces before it takes the last reply (`session.Ahead`) is
+    loop. A request that the session announces before it takes the last reply (`session.LookAhead`) is
     sent at once, so that client and server work at the same time.
 
     Args:
@@ -71,7 +71,7 @@ async def drive(
             except (TransportError, ForbiddenError) as error:
                 reply = error
             request = await worker.write(advance, session, reply)
-            if isinstance(request, Ahead):
+            if isinstance(request, LookAhead):
                 early = request.request, asyncio.create_task(send(request.request))
                 request = await worker.write(advance, session)
             on_progress()

@@ -63,7 +63,7 @@ class LiveSession(LiveSessionBase):
         if self._schedule.is_over:
             raise self._over()
         waiter = asyncio.get_running_loop().create_future()
-        self._waiters[waiter] = self._schedule.ask()
+        self._waiters[waiter] = self._schedule.take_ticket()
         self._woken.set()
         try:
             await asyncio.wait_for(waiter, within)
@@ -109,7 +109,7 @@ class LiveSession(LiveSessionBase):
         for waiter, ticket in self._waiters.items():
             if waiter.done():
                 continue
-            if self._schedule.is_served(ticket):
+            if self._schedule.has_synced(ticket):
                 waiter.set_result(None)
             elif self._schedule.is_over:
                 waiter.set_exception(self._over())
@@ -135,7 +135,7 @@ class LiveSession(LiveSessionBase):
         self._woken.clear()
         if self._schedule.state == "idle":
             await self._attempt(self._check_both_sides())
-        task = self._schedule.next(self._loop.time())
+        task = self._schedule.next_task(self._loop.time())
         if task is Task.SYNC:
             await self._attempt(self._sync())
         elif task is Task.POLL and self._poll is None:
@@ -153,7 +153,7 @@ class LiveSession(LiveSessionBase):
 
     async def _check_both_sides(self) -> None:
         if await self._worker.read(self._has_changes):
-            self._schedule.want()
+            self._schedule.request_sync()
         if self._poll is not None and self._poll.reply.done():
             await self._finish_poll()
 
@@ -171,7 +171,7 @@ class LiveSession(LiveSessionBase):
                 raise error
             if not self._store.is_open:
                 self._schedule.end()
-            self._schedule.failed(error, self._loop.time())
+            self._schedule.on_failure(error, self._loop.time())
         self._resolve_waiters()
 
     async def _sync(self) -> None:
@@ -180,19 +180,19 @@ class LiveSession(LiveSessionBase):
         remaining: TransportError | ForbiddenError | None = None
         try:
             async with self._worker.sync_lock:
-                await drive(self._worker, session, self._exchange, self._schedule.replied)
+                await drive(self._worker, session, self._exchange, self._schedule.on_reply)
         except (TransportError, ForbiddenError) as error:
             if not error.keys:
                 raise
             remaining = error
-        self._schedule.synced(self._loop.time(), remaining)
+        self._schedule.on_synced(self._loop.time(), remaining)
 
     async def _start_poll(self) -> None:
         assert self._loop is not None
         session = self._poll_session()
         request = await self._worker.write(advance, session)
         if isinstance(request, Finished):
-            self._schedule.want()
+            self._schedule.request_sync()
             return
         reply = asyncio.create_task(_awaited(self._exchange(request, wait=self._wait)))
         reply.add_done_callback(lambda _: self._woken.set())
@@ -212,7 +212,7 @@ class LiveSession(LiveSessionBase):
                 session.close()
         assert isinstance(outcome, Finished)
         now = self._loop.time()
-        self._schedule.polled(outcome.result, now, elapsed=now - started, wait=self._wait)
+        self._schedule.on_polled(outcome.result, now, elapsed=now - started, wait=self._wait)
 
     async def _drop_poll(self) -> None:
         if self._poll is not None:

@@ -174,7 +174,7 @@ class ClientVerbs:
             return drive(session, exchange, _nothing if progress is None else lambda: progress(report))
 
     def rebind(self, server: Exchanger) -> None:
-        """Make this client follow another server.
+        """Make this client poll_session another server.
 
         The next ``sync`` pulls everything from the new server, and pushes the dirty changes.
 

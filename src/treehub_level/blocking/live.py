@@ -79,10 +79,10 @@ class LiveSession(LiveSessionBase):
             TransportError: The time is over.
         """
         with self._condition:
-            ticket = self._schedule.ask()
+            ticket = self._schedule.take_ticket()
             self._wake()
-            done = self._condition.wait_for(lambda: self._schedule.is_over or self._schedule.is_served(ticket), within)
-            if not self._schedule.is_served(ticket):
+            done = self._condition.wait_for(lambda: self._schedule.is_over or self._schedule.has_synced(ticket), within)
+            if not self._schedule.has_synced(ticket):
                 self._raise_if_over()
             if not done:
                 raise self._not_in_sync(within)
@@ -142,7 +142,7 @@ class LiveSession(LiveSessionBase):
         if self._schedule.state == "idle":
             self._attempt(self._check_both_sides)
         with self._condition:
-            task = self._schedule.next(time.monotonic())
+            task = self._schedule.next_task(time.monotonic())
         if task is Task.SYNC:
             self._attempt(self._sync)
         elif task is Task.POLL and self._poll is None:
@@ -161,7 +161,7 @@ class LiveSession(LiveSessionBase):
     def _check_both_sides(self) -> None:
         """Request a sync if there are changes to push, and take the reply of a long poll."""
         if self._has_changes():
-            self._schedule.want()
+            self._schedule.request_sync()
         if self._poll is not None and self._poll.reply.done():
             self._finish_poll()
 
@@ -175,7 +175,7 @@ class LiveSession(LiveSessionBase):
             with self._condition:
                 if not self._store.is_open:
                     self._schedule.end()
-                self._schedule.failed(error, time.monotonic())
+                self._schedule.on_failure(error, time.monotonic())
         with self._condition:
             self._condition.notify_all()
 
@@ -190,11 +190,11 @@ class LiveSession(LiveSessionBase):
                 raise
             remaining = error
         with self._condition:
-            self._schedule.synced(time.monotonic(), remaining)
+            self._schedule.on_synced(time.monotonic(), remaining)
 
     def _on_reply(self) -> None:
         with self._condition:
-            self._schedule.replied()
+            self._schedule.on_reply()
 
     def _send(self, request: Request) -> Any:
         """Send a request and return its reply, unless the session is paused or ended meanwhile."""
@@ -228,7 +228,7 @@ class LiveSession(LiveSessionBase):
         session = self._poll_session()
         request = advance(session)
         if isinstance(request, Finished):
-            self._schedule.want()
+            self._schedule.request_sync()
             return
         self._poll = _LongPoll(session, self._call(lambda: self._exchange(request, wait=self._wait)), time.monotonic())
 
@@ -245,7 +245,7 @@ class LiveSession(LiveSessionBase):
         assert isinstance(outcome, Finished)
         now = time.monotonic()
         with self._condition:
-            self._schedule.polled(outcome.result, now, elapsed=now - started, wait=self._wait)
+            self._schedule.on_polled(outcome.result, now, elapsed=now - started, wait=self._wait)
 
     def _drop_poll(self) -> None:
         if self._poll is not None:

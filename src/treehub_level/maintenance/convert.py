@@ -1,4 +1,4 @@
-"""Changing what a store is: NORMAL stores become servers or clients, the original's servers get their log in order."""
+"""Convert stores: a NORMAL store to another mode, a log of ``@treehub/level`` to this format."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ from ..errors import (
 )
 from ..types import Mode
 
+#: Rows to read and write at a time.
 _BATCH = 1000
 
 
@@ -44,15 +45,22 @@ def stored_mode(
     prefix: str = "!",
     **backend_options: Any,
 ) -> Mode | None:
-    """Return the mode in which a store was made, without making one.
+    """Return the mode in which a store was created. No store is created.
 
-    Stores of the original count as what their metadata look like; a store of no mode is NORMAL.
+    The mode of a store of ``@treehub/level`` is inferred from its metadata. A store without
+    metadata is NORMAL.
+
+    Args:
+        name: The store.
+        backend: As for `Level`.
+        prefix: As for `Level`.
+        **backend_options: As for `Level`.
 
     Returns:
         The mode; ``None`` if there is no store.
 
     Raises:
-        LockedError, StorageError, CorruptionError: It cannot be opened.
+        LockedError, StorageError, CorruptionError: The store cannot be opened.
     """
     store, space = create(backend, os.fspath(name), backend_options), _core.KeySpace(prefix)
     if not store.exists():
@@ -65,20 +73,30 @@ def stored_mode(
 
 
 def identity_of(reader: Reader, space: _core.KeySpace) -> tuple[Mode, str | None]:
-    """The mode and the id of a store, whatever it is. The original's stores and those of no mode have no id."""
+    """Return the mode and the id of a store.
+
+    The id is ``None`` for a NORMAL store, and for a store of ``@treehub/level``.
+    """
     identity = stored_identity(reader, space, strict=False)
     if identity is not None:
         return identity
     return {"server": Mode.SERVER, "client": Mode.CLIENT}.get(shape_of(reader, space), Mode.NORMAL), None
 
 
-# --------------------------------------------------------------------------------------------------- adopt
+# ------------------------------------------------------------------------------------------- adopt
 
 
 def adopt(backend: Backend, mode: Mode, space: _core.KeySpace, progress: Callable[[int], object] | None) -> None:
-    """Give every key of a NORMAL store its change record, a batch at a time, and then the store its mode.
+    """Convert a NORMAL store to ``mode``.
 
-    The record ``P P adopting`` holds how far it came, so that a second call goes on where the first was interrupted.
+    A change record is written for each key, in batches, and at the end the store's identity. The
+    record ``P P adopting`` holds the progress, so that a second call continues an interrupted one.
+
+    Args:
+        backend: The store, closed.
+        mode: ``Mode.SERVER`` or ``Mode.CLIENT``.
+        space: The key space of the store.
+        progress: Called after each batch with the number of keys that were converted so far.
     """
     if not backend.exists():
         raise StateError(f"there is no store at {backend.name!r} to adopt")
@@ -103,14 +121,19 @@ def adopt(backend: Backend, mode: Mode, space: _core.KeySpace, progress: Callabl
 
 
 def _begin(backend: Backend, mode: Mode, space: _core.KeySpace) -> tuple[str, bytes | None, int] | None:
-    """Store id, the last key done and the number done; ``None`` if the store is what it shall be already."""
+    """Begin or continue an adoption.
+
+    Returns:
+        The store id, the last converted key, and the number of converted keys; ``None`` if the
+        store has the mode already.
+    """
     refuse_half_made(backend, backend.name)
     identity = stored_identity(backend, space, strict=False)
     if identity is not None:
         if identity[0] is mode:
             return None
         raise ModeMismatchError(
-            f"{backend.name!r} was made in {identity[0].name} mode: only NORMAL stores can be adopted"
+            f"{backend.name!r} was created in {identity[0].name} mode: only NORMAL stores can be adopted"
         )
     record = adopting_record(backend, space)
     if record is None:
@@ -121,20 +144,24 @@ def _begin(backend: Backend, mode: Mode, space: _core.KeySpace) -> tuple[str, by
             transaction.write([(space.own_key("adopting"), _progress(store_id, mode, None, 0))])
         return store_id, None, 0
     if record["mode"] != mode.value:
-        raise ModeMismatchError(f"{backend.name!r} is half-way to a {record['mode']}: adopt it as that first")
+        raise ModeMismatchError(
+            f"{backend.name!r} is partly adopted as a {record['mode']}: finish that with the same mode first"
+        )
     after = record["after"]
     return record["id"], None if after is None else after.encode(), record["done"]
 
 
 def _check_alone(reader: Reader, space: _core.KeySpace, record: bytes | None, name: str) -> None:
-    """Refuse to go on with an adoption that another process goes on with too, which a shared store allows."""
+    """Raise LockedError if another process adopts the same shared store at the same time."""
     found = reader.get(space.own_key("adopting"))
     if found != record or reader.get(space.own_key("store")) is not None:
-        raise LockedError(f"{name!r} is being adopted by another process too: let that one finish")
+        raise LockedError(
+            f"{name!r} is being adopted by another process at the same time: wait until that process has finished"
+        )
 
 
 def _check_all(backend: Backend, mode: Mode, space: _core.KeySpace) -> None:
-    """Raise for the first key or value that the mode cannot hold, before anything is changed."""
+    """Raise an error for the first key or value that the mode does not allow."""
     encoder = _core.Encoder(space)
     for rows in pages(backend, None):
         for stored_key, value in rows:
@@ -149,7 +176,8 @@ def _check_all(backend: Backend, mode: Mode, space: _core.KeySpace) -> None:
                 _core.encode_value(orjson.loads(value), _core.MAX_VALUE_BYTES)
             except (InvalidValueError, orjson.JSONDecodeError) as error:
                 raise InvalidValueError(
-                    f"{backend.name!r} cannot become a {mode.value}: the value of {key!r:.80} is refused: {error}"
+                    f"{backend.name!r} cannot become a {mode.value}: the value of {key!r:.80} is not allowed: {error}. "
+                    "Write another value to that key, or delete it"
                 ) from error
 
 
@@ -169,13 +197,13 @@ def _progress(store_id: str, mode: Mode, after: bytes | None, done: int) -> byte
 
 
 def pages(reader: Reader, start: bytes | None, stop: bytes | None = None) -> Iterator[list[Row]]:
-    """The rows of a range, as many at a time as are written at once."""
+    """Yield the rows of a range, in batches."""
     with closing(reader.scan(start, stop)) as cursor:
         while rows := cursor.fetch(_BATCH):
             yield rows
 
 
-# ------------------------------------------------------------------------------------------------- upgrade
+# ----------------------------------------------------------------------------------------- upgrade
 
 
 def upgrade(
@@ -186,9 +214,10 @@ def upgrade(
     progress: Callable[[int], object] | None = None,
     **backend_options: Any,
 ) -> int:
-    """Rewrite the log of a server store of @treehub/level so that change ids sort in numeric order.
+    """Rewrite the log of a server of ``@treehub/level`` so that change ids sort in numeric order.
 
-    In place, in bounded memory, safe to interrupt and to run again; harmless for any other store.
+    The store is changed in place, in bounded memory. An interrupted upgrade can be run again. Other
+    stores are left unchanged.
 
     Args:
         name: The store.
@@ -201,8 +230,8 @@ def upgrade(
         The number of changes rewritten: 0 if there was nothing to do.
 
     Raises:
-        StateError: There is no store, or it is a copy that was interrupted.
-        LockedError, StorageError, CorruptionError: It cannot be opened, read or written.
+        StateError: There is no store, or it is an interrupted copy.
+        LockedError, StorageError, CorruptionError: The store cannot be opened, read or written.
     """
     store, space = create(backend, os.fspath(name), backend_options), _core.KeySpace(prefix)
     if not store.exists():
@@ -230,8 +259,8 @@ def upgrade(
 def _is_unpadded_server(reader: Reader, space: _core.KeySpace) -> bool:
     shape = shape_of(reader, space)
     if shape == "either":
-        # Each record sampled lies under a number and names that number: a client's dirty keys could look so. A log
-        # ends at its CID.
+        # Each sampled record has a number as its key, and is a change of that same key. A log and a
+        # dirty set can both look like that, but only a log has a record under its CID.
         cid = read_cid(reader, space)
         newest = [space.prefix + b"%d" % cid, *([space.log_key(cid)] if cid else [])]
         if not any(reader.get_many(newest)):
@@ -247,7 +276,7 @@ def _pad(transaction: Transaction, space: _core.KeySpace, rows: list[Row]) -> in
             continue
         cid = unpadded_cid(name)
         if cid is None:
-            raise CorruptionError(f"{stored_key!r} lies in the change log and names no change id")
+            raise CorruptionError(f"the key {stored_key!r} in the change log is not a change id")
         batch += [(space.log_key(cid), record), (stored_key, None)]
     if batch:
         transaction.write(batch)

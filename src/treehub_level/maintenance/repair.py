@@ -1,12 +1,17 @@
-"""``repair``: a damaged store opens again, and what is left of it agrees with itself and with its clients.
+"""Repair a damaged LevelDB store: make it open again, consistent in itself and safe to sync.
 
-LevelDB's own repair saves what it can read, whatever that adds up to: any row may be missing, or be an older one. Here
-the rest is done. Where a server's log and its data disagree, the log decides as long as it has no gap behind the
-change in question; behind a gap nobody can know, and the value that is there stays, and is logged anew. Then the floor
-goes up to a CID that no client has seen, behind the start of a new epoch. So every client starts over with its next
-sync, and neither misses a delete that is no longer in the log nor keeps what the server has lost. A client starts over
-by itself, with a new client id, and takes its dirty changes along. The server knows better what it made of those that
-it had acknowledged: it wins, and they go to the journal.
+LevelDB's own repair keeps the rows that it can read. Afterwards any row may be missing, or have an
+older value. This module makes the rest consistent.
+
+A server: if its log and its data disagree about a key, the log decides, provided that it has no gap
+after the last change of that key. If it has a gap, the key may have changed there. Its value stays,
+and is appended to the log. Then a new epoch begins, and the floor rises to a CID that no client has
+seen. So each client resets at its next sync. It misses no delete that the log has lost, and keeps
+no data that the server has lost.
+
+A client: it gets a new client id, keeps its dirty changes, and resets at its next sync. A dirty
+change may be one that the server had acknowledged. If it conflicts with the server's data, the
+server wins, and the change is kept in the conflict journal.
 """
 
 from __future__ import annotations
@@ -27,23 +32,23 @@ from ..backends.registry import create
 from ..engine.identity import birth_records, shape_of, stored_identity
 from ..engine.modes import Epoch, read_record
 from ..errors import CorruptionError, StateError
-from ..replication.state import Resetting, State
+from ..replication.state import ClientState, ResetProgress
 from ..types import Mode
 from .survey import ClientSurvey, ClientSurveyor, ServerSurvey, ServerSurveyor, Survey
 from .verify import Verification, count, examine
 
-#: Rows that are written at once.
+#: Rows to write at a time.
 _BATCH = 100
 
 
 @dataclass
 class Repair:
-    """What `repair` did.
+    """The result of `repair`.
 
     Attributes:
         mode: The mode of the store.
-        done: What was done, a sentence each.
-        verification: What `verify` finds now.
+        done: The steps that were taken, a sentence each.
+        verification: The result of `verify` after the repair.
     """
 
     mode: Mode = Mode.NORMAL
@@ -57,11 +62,11 @@ def repair(
     backend: str | type[Backend] | Callable[..., Backend] = "leveldb",
     prefix: str = "!",
 ) -> Repair:
-    """Make a damaged LevelDB store one that opens, with what can still be read, and safe to synchronise.
+    """Make a damaged LevelDB store open again, with the data that can still be read.
 
-    It cannot be undone: copy the directory first. Records may be lost, and older values be back. Clients of a repaired
-    server start over with their next sync; a repaired client does, too. If it is interrupted, the store does not open
-    until it is done again.
+    A repair cannot be undone: copy the directory first. Records may be lost, and older values may
+    return. Clients of a repaired server reset at their next sync, and so does a repaired client. An
+    interrupted repair must be run again before the store can be opened.
 
     Args:
         name: The store.
@@ -69,50 +74,57 @@ def repair(
         prefix: As for `Level`.
 
     Returns:
-        What was done, and what `verify` finds now.
+        The steps that were taken, and the result of `verify`.
 
     Raises:
-        StateError: The backend has no stores that could be repaired.
-        LockedError: It is open.
-        StorageError: There is none, or it cannot be read or written.
+        StateError: The backend is not LevelDB.
+        LockedError: The store is open.
+        StorageError: There is no store, or it cannot be read or written.
     """
     store, space = create(backend, os.fspath(name), {}), _core.KeySpace(prefix)
     if not isinstance(store, DirectoryBackend):
-        raise StateError(f"a store of the backend {type(store).__name__} cannot be repaired, only one of LevelDB's")
+        raise StateError(f"a store of the backend {type(store).__name__} cannot be repaired, only a LevelDB store")
     result = Repair()
-    result.done.append(f"LevelDB made tables of what it could read; what it replaced is in {store.lost}")
+    result.done.append(
+        f"LevelDB rebuilt its tables from the data that it could read; the files that it replaced are in {store.lost}"
+    )
 
-    def mend(opened: Backend) -> None:
-        Repairer(opened, space, result).mend()
+    def make_consistent(opened: Backend) -> None:
+        Repairer(opened, space, result).repair()
         with closing(opened.snapshot()) as reader:
             result.verification = examine(reader, space)
 
-    store.repair(name, mend)
+    store.repair(name, make_consistent)
     return result
 
 
 class Repairer:
-    """One store being mended. It may be done again, from any batch on."""
+    """Makes one store consistent after LevelDB's own repair. It can be interrupted and run again.
+
+    Args:
+        backend: The store, open.
+        space: The key space of the store.
+        result: The result, to which each step is added.
+    """
 
     def __init__(self, backend: Backend, space: _core.KeySpace, result: Repair) -> None:
         self._backend = backend
         self._space = space
         self._result = result
 
-    def mend(self) -> None:
-        """Mend what the store's mode needs."""
+    def repair(self) -> None:
+        """Make the store consistent, as its mode requires."""
         self._result.mode = mode = self._mode()
         if mode is Mode.NORMAL:
             return
         if self._identity() is None:
             self._write(birth_records(self._space, mode, uuid.uuid4().hex)[:1])
-            self._say(
-                "it had lost the record that says what store it is, and got a new id: clients must rebind() to it"
-            )
+            clients = ": its clients must call rebind()" if mode is Mode.SERVER else ""
+            self._report(f"the record of the store's identity was lost; the store has a new id{clients}")
         if mode is Mode.SERVER:
-            self._server(ServerSurveyor(self._backend, self._space).walk())
+            self._repair_server(ServerSurveyor(self._backend, self._space).run())
         else:
-            self._client(ClientSurveyor(self._backend, self._space).walk())
+            self._repair_client(ClientSurveyor(self._backend, self._space).run())
 
     def _mode(self) -> Mode:
         identity = self._identity()
@@ -127,35 +139,39 @@ class Repairer:
     def _identity(self) -> tuple[Mode, str] | None:
         return stored_identity(self._backend, self._space, strict=False)
 
-    # ------------------------------------------------------------------------------------------------- server
+    # ------------------------------------------------------------------------------------- server
 
-    def _server(self, survey: ServerSurvey) -> None:
-        self._drop(survey)
-        if _is_beginning(survey):
-            self._say("the log goes on from change 1 to the last, and each key has the value logged last")
+    def _repair_server(self, survey: ServerSurvey) -> None:
+        self._delete_damaged(survey)
+        if _is_earlier_state(survey):
+            self._report("the log is complete and agrees with the data: nothing else to repair")
             return
-        # Nothing that is numbered now may have been numbered before.
+        # A CID that was in use before the damage must not be used again.
         starts = [epoch.start for epoch in survey.epochs]
-        before = max(survey.cid, survey.newest, survey.decided, survey.compacted_to, *starts)
-        believed = survey.newest == before  # behind a gap at the end, nobody can know of any key
-        restored, kept = dict(survey.absent), list(survey.unlogged)
-        for key, cid in survey.other.items():
-            if believed and cid >= survey.solid - 1:
+        last_used = max(survey.cid, survey.last_logged, survey.last_decided, survey.compacted_to, *starts)
+        log_end_is_known = survey.last_logged == last_used  # otherwise any key may have changed after it
+        restored, relogged = dict(survey.missing), list(survey.unlogged)
+        for key, cid in survey.differing.items():
+            if log_end_is_known and cid >= survey.contiguous_from - 1:
                 restored[key] = cid
             else:
-                kept.append(key)
+                relogged.append(key)
         if survey.gaps:
-            self._say(f"the log lacks {count(sum(last - first + 1 for first, last in survey.gaps), 'change')}")
+            self._report(f"the log lacks {count(sum(last - first + 1 for first, last in survey.gaps), 'change')}")
         if restored:
-            self._write_all((key, self._logged(cid)) for key, cid in restored.items())
-            self._say(f"put back as the log has it last: {count(len(restored), 'key')}")
-        if kept:
-            self._say(f"logged anew: {count(len(kept), 'value')} of which the log does not tell, or not surely")
-        cid = self._log_anew(kept or [self._harmless()], before, survey.epochs)
-        self._say(f"the CID is {cid:,} now, in a new epoch, and clients below it start over with their next sync")
+            self._write_all((key, self._logged_value(cid)) for key, cid in restored.items())
+            self._report(f"restored from the log: {count(len(restored), 'key')}")
+        if relogged:
+            self._report(f"appended to the log: {count(len(relogged), 'value')} whose last change the log may lack")
+        cid = self._append_to_log(relogged or [self._any_key()], last_used, survey.epochs)
+        self._report(f"the CID is now {cid:,}, in a new epoch: clients reset at their next sync")
 
-    def _log_anew(self, keys: Sequence[bytes], cid: int, epochs: Sequence[Epoch]) -> int:
-        """Log the values of keys in an epoch of their own, and raise the floor to the last CID, which is returned."""
+    def _append_to_log(self, keys: Sequence[bytes], cid: int, epochs: Sequence[Epoch]) -> int:
+        """Append the values of keys to the log in a new epoch, and raise the floor to the new CID.
+
+        Returns:
+            The new CID.
+        """
         record = orjson.dumps([[*epoch] for epoch in (*epochs, Epoch(uuid.uuid4().hex, cid))])
         self._write([(self._space.own_key("epochs"), record)])
         for start in range(0, len(keys), _BATCH):
@@ -165,49 +181,53 @@ class Repairer:
         self._write([(self._space.own_key("floor"), orjson.dumps([cid, cid]))])
         return cid
 
-    def _logged(self, cid: int) -> bytes | None:
-        """The value that a change gives its key."""
+    def _logged_value(self, cid: int) -> bytes | None:
+        """Return the value that the change ``cid`` stores; ``None`` for a delete."""
         return _core.split_record(self._backend.get(self._space.log_key(cid)) or b"")[1]
 
-    def _harmless(self) -> bytes:
-        """A key to be logged anew only so that the CID moves: one that is there, or else one that never was."""
+    def _any_key(self) -> bytes:
+        """Return a key to append to the log if there is no other: the CID has to rise.
+
+        It is an existing key if there is one; else one that never existed.
+        """
         with closing(self._backend.scan(self._space.user_start, None, values=False)) as cursor:
             return next(iter(cursor.fetch_keys(1)), self._space.user_start)
 
-    # ------------------------------------------------------------------------------------------------- client
+    # ------------------------------------------------------------------------------------- client
 
-    def _client(self, survey: ClientSurvey) -> None:
-        self._drop(survey)
-        restored = [(key, self._dirty(key)) for key in survey.other]
+    def _repair_client(self, survey: ClientSurvey) -> None:
+        self._delete_damaged(survey)
+        restored = [(key, self._dirty_value(key)) for key in survey.differing]
         self._write_all(restored)
         if restored:
-            self._say(f"put back as its dirty change has it: {count(len(restored), 'key')}")
-        state = State(uuid.uuid4().hex, 0, self._server_of_client(), reset=Resetting(0, "A", ""))
+            self._report(f"restored from dirty changes: {count(len(restored), 'key')}")
+        state = ClientState(uuid.uuid4().hex, 0, self._followed_server(), reset=ResetProgress(0, "A", ""))
         forgotten: list[Entry] = [(self._space.own_key(name), None) for name in ("server", "push", "own")]
-        self._write([*forgotten, *state.replacing(State("", 0), self._space), (self._space.prefix, b"0")])
-        self._say(
-            f"its next sync pulls everything anew. Of its {count(survey.dirty, 'dirty change')}, those of keys that "
-            "the server has otherwise lose, and go to the journal of conflicts"
+        self._write([*forgotten, *state.replacing(ClientState("", 0), self._space), (self._space.prefix, b"0")])
+        self._report(
+            "the next sync resets this client and pulls everything again; it has "
+            f"{count(survey.dirty, 'dirty change')}, and those that conflict with the server's data lose and are kept "
+            "in the conflict journal"
         )
 
-    def _dirty(self, key: bytes) -> bytes | None:
-        """The value that a dirty change gives its key."""
+    def _dirty_value(self, key: bytes) -> bytes | None:
+        """Return the value that the dirty change of a key stores; ``None`` for a delete."""
         return _core.split_record(self._backend.get(self._space.dirty_key(key)) or b"")[1]
 
-    def _server_of_client(self) -> str | None:
-        """Whom the client follows, if that can still be read."""
+    def _followed_server(self) -> str | None:
+        """Return the id of the server that the client follows; ``None`` if it cannot be read."""
         try:
             server = read_record(self._backend, self._space.own_key("server"))
             return str(server["id"])
         except (CorruptionError, LookupError, TypeError):
             return None
 
-    # -------------------------------------------------------------------------------------------------- both
+    # --------------------------------------------------------------------------------------- both
 
-    def _drop(self, survey: Survey) -> None:
+    def _delete_damaged(self, survey: Survey) -> None:
         if survey.damaged:
             self._write_all((key, None) for key, _ in survey.damaged)
-            self._say(f"dropped: {count(len(survey.damaged), 'row')} that cannot be read")
+            self._report(f"deleted: {count(len(survey.damaged), 'unreadable row')}")
 
     def _write_all(self, entries: Iterable[Entry]) -> None:
         entries = iter(entries)
@@ -218,11 +238,14 @@ class Repairer:
         with self._backend.exclusive() as transaction:
             transaction.write(batch, durable=True)
 
-    def _say(self, sentence: str) -> None:
+    def _report(self, sentence: str) -> None:
         self._result.done.append(sentence)
 
 
-def _is_beginning(survey: ServerSurvey) -> bool:
-    """Whether this is what a server once was: then a new epoch, which its next opening begins, is all it takes."""
-    whole = survey.solid == 1 and survey.newest == survey.cid and not survey.compacted_to
-    return whole and not (survey.damaged or survey.other or survey.absent or survey.unlogged)
+def _is_earlier_state(survey: ServerSurvey) -> bool:
+    """Return True if the server once had exactly this state.
+
+    Then the new epoch that begins with its next opening is enough for clients to notice.
+    """
+    is_complete = survey.contiguous_from == 1 and survey.last_logged == survey.cid and not survey.compacted_to
+    return is_complete and not (survey.damaged or survey.differing or survey.missing or survey.unlogged)

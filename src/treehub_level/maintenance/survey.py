@@ -1,6 +1,7 @@
-"""Every row of a store, looked at once: what is amiss in it, as facts that `verify` puts in words and `repair` mends.
+"""Read every row of a store once, and collect its inconsistencies.
 
-Memory grows with the number of distinct keys in a server's log, or in a client's dirty set.
+`verify` describes them in words, and `repair` removes them. Memory grows with the number of
+distinct keys in a server's log, or in a client's dirty set.
 """
 
 from __future__ import annotations
@@ -20,19 +21,20 @@ from ..errors import CorruptionError, DecodeError
 from ..replication.journal import parse_conflict
 from ..replication.manual import canonical
 from ..replication.server import read_decision
-from ..replication.state import State
+from ..replication.state import ClientState
 
+#: Rows to read at a time.
 _FETCH = 1000
 
 
 @dataclass
 class Survey:
-    """What holds in any mode.
+    """The findings for a store of any mode.
 
     Attributes:
-        records: Keys with a value.
-        damaged: The stored key of each row that cannot be what stands there, and what is wrong with it.
-        cid: The CID; 0 if it cannot be read.
+        records: The number of keys with a value.
+        damaged: The stored key of each malformed row, and the error.
+        cid: The CID of the store; 0 if it cannot be read.
     """
 
     records: int = 0
@@ -42,66 +44,69 @@ class Survey:
 
 @dataclass
 class ServerSurvey(Survey):
-    """What a server holds.
+    """The findings for a server.
 
     Attributes:
-        logged: Changes in the log.
-        newest: The CID of the newest.
-        solid: The first CID behind which the log has no gap at all, not even one of a compaction.
+        logged: The number of changes in the log.
+        last_logged: The CID of the last change in the log.
+        contiguous_from: The CID from which on the log has no gap, not even one left by a
+            compaction.
         compacted_to: See `read_floor`.
         floor: See `read_floor`.
-        gaps: First and last CID of each stretch that is missing from the log, compactions aside.
-        other: Keys whose value is not the one that the log has last, and the CID of that change.
-        absent: Keys without a value for which the log has one, and the CID of that change.
-        unlogged: Keys with a value that the log knows nothing of.
+        gaps: The first and the last CID of each gap in the log, except gaps left by a compaction.
+        differing: Each key whose value differs from its last change in the log, and the CID of that
+            change.
+        missing: Each key without a value whose last change in the log stores one, and the CID of
+            that change.
+        unlogged: The keys with a value and without a change in the log.
         epochs: See `Server.epochs`.
-        decided: The highest CID that the decision on a client's push names.
+        last_decided: The highest CID in the records of the clients' last pushes.
     """
 
     logged: int = 0
-    newest: int = 0
-    solid: int = 1
+    last_logged: int = 0
+    contiguous_from: int = 1
     compacted_to: int = 0
     floor: int = 0
     gaps: list[tuple[int, int]] = field(default_factory=list)
-    other: dict[bytes, int] = field(default_factory=dict)
-    absent: dict[bytes, int] = field(default_factory=dict)
+    differing: dict[bytes, int] = field(default_factory=dict)
+    missing: dict[bytes, int] = field(default_factory=dict)
     unlogged: list[bytes] = field(default_factory=list)
     epochs: list[Epoch] = field(default_factory=list)
-    decided: int = 0
+    last_decided: int = 0
 
 
 @dataclass
 class ClientSurvey(Survey):
-    """What a client holds.
+    """The findings for a client.
 
     Attributes:
-        dirty: Dirty changes.
-        other: Keys whose value is not that of their dirty change.
-        conflicts: Changes in the journal.
-        state: The client's own records; ``None`` if they cannot be read.
+        dirty: The number of dirty changes.
+        differing: The keys whose value differs from their dirty change.
+        conflicts: The number of conflicts in the journal.
+        state: The client's replication state; ``None`` if it cannot be read.
     """
 
     dirty: int = 0
-    other: list[bytes] = field(default_factory=list)
+    differing: list[bytes] = field(default_factory=list)
     conflicts: int = 0
-    state: State | None = None
+    state: ClientState | None = None
 
 
 def rows_of(reader: Reader) -> Iterator[Row]:
-    """Every row of a store, in the order of keys."""
+    """Yield every row of a store, in key order."""
     with closing(reader.scan(None, None)) as cursor:
         while rows := cursor.fetch(_FETCH):
             yield from rows
 
 
 class _Surveyor(ABC):
-    """What the surveys of a server and of a client share.
+    """The base class of the surveyors of servers and clients.
 
     Args:
-        reader: What to read from.
+        reader: The store to read from.
         space: The key space of the store.
-        survey: Where to note what is there.
+        survey: The findings, to which each row is added.
     """
 
     def __init__(self, reader: Reader, space: _core.KeySpace, survey: Survey) -> None:
@@ -109,10 +114,11 @@ class _Surveyor(ABC):
         self._space = space
         self._survey = survey
         self._own = space.prefix + space.prefix
-        #: The last change of each key in the metadata: what it is of, and the hash of its value, or none for a delete.
+        #: The last change of each key in the metadata: its stored key, and the hash of its value,
+        #: or ``None`` for a delete.
         self._last: dict[bytes, tuple[bytes, int | None]] = {}
 
-    def _walk(self) -> None:
+    def _read_all(self) -> None:
         space = self._space
         try:
             self._survey.cid = read_cid(self._reader, space)
@@ -121,18 +127,18 @@ class _Surveyor(ABC):
         for key, value in rows_of(self._reader):
             try:
                 if key >= space.user_start:
-                    self._record(key, value)
+                    self._add_record(key, value)
                 elif key.startswith(self._own):
-                    self._own_record(key, value)
+                    self._add_own_record(key, value)
                 elif key != space.prefix:
-                    self._metadata(key, value)
+                    self._add_metadata(key, value)
             except (ValueError, DecodeError, CorruptionError) as error:
                 self._damaged(key, error)
 
     def _damaged(self, key: bytes, error: Exception) -> None:
         self._survey.damaged.append((key, str(error)))
 
-    def _record(self, key: bytes, value: bytes) -> None:
+    def _add_record(self, key: bytes, value: bytes) -> None:
         _core.decode_key(key)
         orjson.loads(value)
         self._survey.records += 1
@@ -140,37 +146,37 @@ class _Surveyor(ABC):
 
     @abstractmethod
     def _compare(self, key: bytes, value: bytes) -> None:
-        """Compare the value of a key with its last change."""
+        """Compare the value of a key with the last change of that key."""
 
     @abstractmethod
-    def _own_record(self, key: bytes, value: bytes) -> None:
-        """Look at one of the store's own records."""
+    def _add_own_record(self, key: bytes, value: bytes) -> None:
+        """Check one of the store's own records."""
 
     @abstractmethod
-    def _metadata(self, key: bytes, value: bytes) -> None:
-        """Look at what else lies under the prefix, and below it."""
+    def _add_metadata(self, key: bytes, value: bytes) -> None:
+        """Check another row of metadata: a change in the log or in the dirty set."""
 
-    def _change(self, stored_key: bytes, record: bytes) -> bytes:
-        """Keep a change as the last one of its key, which is returned."""
+    def _add_change(self, stored_key: bytes, record: bytes) -> bytes:
+        """Record a change as the last one of its key, and return the key."""
         key, value = _core.split_record(record)
         if key < self._space.user_start:
-            raise ValueError(f"{record!r:.80} is a change of a key that is the store's own")
+            raise ValueError(f"the record {record!r:.80} changes a key that is reserved for metadata")
         orjson.loads(record)
         self._last[key] = stored_key, None if value is None else hash(value)
         return key
 
     def _is_last(self, key: bytes, value: bytes) -> bool:
-        """Whether a value is that of the key's last change, which there is."""
+        """Return True if a value is that of the key's last change. There must be one."""
         stored_key, hashed = self._last[key]
         if hashed == hash(value):
             return True
-        # The original's records may differ in white space and escapes.
+        # Records of @treehub/level may differ in white space and escapes.
         last = None if hashed is None else _core.split_record(self._reader.get(stored_key) or b"")[1]
         return last is not None and canonical(last) == canonical(value)
 
 
 class ServerSurveyor(_Surveyor):
-    """Looks at every row of a server."""
+    """Reads every row of a server."""
 
     def __init__(self, reader: Reader, space: _core.KeySpace) -> None:
         self.survey = ServerSurvey()
@@ -185,41 +191,41 @@ class ServerSurveyor(_Surveyor):
         except CorruptionError as error:
             self._damaged(space.own_key("epochs"), error)
 
-    def _own_record(self, key: bytes, value: bytes) -> None:
+    def _add_own_record(self, key: bytes, value: bytes) -> None:
         if key.startswith(self._client):
             name = key[len(self._client) :].decode()
             decision = read_decision(self._reader, self._space, name)
             if decision is not None:
-                self.survey.decided = max(self.survey.decided, decision.ack.after)
+                self.survey.last_decided = max(self.survey.last_decided, decision.ack.after)
 
-    def _metadata(self, key: bytes, value: bytes) -> None:
+    def _add_metadata(self, key: bytes, value: bytes) -> None:
         survey = self.survey
         cid = self._space.parse_log_key(key)
-        self._change(key, value)
+        self._add_change(key, value)
         survey.logged += 1
-        if cid != survey.newest + 1:
-            survey.solid = cid
-            first = max(survey.newest, survey.compacted_to) + 1
+        if cid != survey.last_logged + 1:
+            survey.contiguous_from = cid
+            first = max(survey.last_logged, survey.compacted_to) + 1
             if first < cid:
                 survey.gaps.append((first, cid - 1))
-        survey.newest = cid
+        survey.last_logged = cid
 
     def _compare(self, key: bytes, value: bytes) -> None:
         if key not in self._last:
             self.survey.unlogged.append(key)
             return
         if not self._is_last(key, value):
-            self.survey.other[key] = self._cid_of(key)
+            self.survey.differing[key] = self._cid_of(key)
         del self._last[key]
 
-    def walk(self) -> ServerSurvey:
-        """Look at every row.
+    def run(self) -> ServerSurvey:
+        """Read every row, and return the findings.
 
         Raises:
-            CorruptionError: The engine cannot read on.
+            CorruptionError: The backend cannot read the store to its end.
         """
-        self._walk()
-        self.survey.absent = {key: self._cid_of(key) for key, (_, hashed) in self._last.items() if hashed is not None}
+        self._read_all()
+        self.survey.missing = {key: self._cid_of(key) for key, (_, hashed) in self._last.items() if hashed is not None}
         return self.survey
 
     def _cid_of(self, key: bytes) -> int:
@@ -227,40 +233,40 @@ class ServerSurveyor(_Surveyor):
 
 
 class ClientSurveyor(_Surveyor):
-    """Looks at every row of a client."""
+    """Reads every row of a client."""
 
     def __init__(self, reader: Reader, space: _core.KeySpace) -> None:
         self.survey = ClientSurvey()
         super().__init__(reader, space, self.survey)
         self._conflict = space.own_key("conflict/")
         try:
-            self.survey.state = State.read(reader, space)
+            self.survey.state = ClientState.read(reader, space)
         except CorruptionError as error:
             self._damaged(space.own_key("id"), error)
 
-    def _own_record(self, key: bytes, value: bytes) -> None:
+    def _add_own_record(self, key: bytes, value: bytes) -> None:
         if key.startswith(self._conflict):
             parse_conflict(self._space, key, value)
             self.survey.conflicts += 1
 
-    def _metadata(self, key: bytes, value: bytes) -> None:
+    def _add_metadata(self, key: bytes, value: bytes) -> None:
         name = key[len(self._space.prefix) :]
-        if self._change(key, value) != name:
-            raise ValueError(f"the dirty change under {key!r} is one of another key: {value!r:.80}")
+        if self._add_change(key, value) != name:
+            raise ValueError(f"the dirty change under {key!r} is a change of another key: {value!r:.80}")
         self.survey.dirty += 1
 
     def _compare(self, key: bytes, value: bytes) -> None:
         if key in self._last:
             if not self._is_last(key, value):
-                self.survey.other.append(key)
+                self.survey.differing.append(key)
             del self._last[key]
 
-    def walk(self) -> ClientSurvey:
-        """Look at every row.
+    def run(self) -> ClientSurvey:
+        """Read every row, and return the findings.
 
         Raises:
-            CorruptionError: The engine cannot read on.
+            CorruptionError: The backend cannot read the store to its end.
         """
-        self._walk()
-        self.survey.other += [key for key, (_, hashed) in self._last.items() if hashed is not None]
+        self._read_all()
+        self.survey.differing += [key for key, (_, hashed) in self._last.items() if hashed is not None]
         return self.survey

@@ -1,4 +1,4 @@
-"""``verify``: whether everything in a store is as it must be, in words."""
+"""Verify a store: read every row, and describe the faults in words."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from ..errors import CorruptionError, StateError
 from ..types import Mode
 from .survey import ClientSurveyor, ServerSurvey, ServerSurveyor, rows_of
 
-#: So many faults of a kind are named one by one; the rest are counted.
-_NAMED = 5
+#: The maximum number of faults of one kind that are listed; further ones are counted.
+_LISTED = 5
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What `verify` found.
+    """The result of `verify`.
 
     Attributes:
-        mode: The mode in which the store was made; ``None`` if it cannot be opened.
-        found: What was looked at, a sentence each.
-        faults: What is wrong, a sentence each; empty if nothing is.
+        mode: The mode of the store; ``None`` if the store cannot be opened.
+        found: The contents of the store, a sentence each.
+        faults: The faults, a sentence each; empty if there are none.
     """
 
     mode: Mode | None
@@ -39,7 +39,7 @@ class Verification:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong."""
+        """True if there are no faults."""
         return not self.faults
 
 
@@ -50,12 +50,17 @@ def verify(
     prefix: str = "!",
     **backend_options: Any,
 ) -> Verification:
-    """Look at every row of a store, of any mode, and say what is wrong. Nothing on disk is changed.
+    """Read every row of a store of any mode, and report its faults. Nothing on disk is changed.
 
-    Every row can be read and decoded; a server's log goes on from one change id to the next, behind its last
-    compaction, up to the store's own, and each key has the value that was logged last; a client's dirty changes are
-    those of the values that it has; the store's own records can be used. It takes as long as reading everything, and
-    memory for each distinct key in a server's log.
+    A store is free of faults if:
+
+    - every row can be read and decoded;
+    - a server's log has no gaps after its last compaction, and ends at the server's CID;
+    - each key of a server has the value of its last change in the log;
+    - each dirty change of a client agrees with the value of its key;
+    - the store's own records are well-formed.
+
+    The whole store is read. Memory grows with the number of distinct keys in a server's log.
 
     Args:
         name: The store.
@@ -63,10 +68,13 @@ def verify(
         prefix: As for `Level`.
         **backend_options: As for `Level`.
 
+    Returns:
+        The contents and the faults. A damaged store that cannot be opened is a fault, not an error.
+
     Raises:
         StateError: There is no store.
-        LockedError: It is open.
-        StorageError: It cannot be read for another reason than that it is damaged.
+        LockedError: The store is open.
+        StorageError: The store cannot be read, for another reason than damage.
     """
     store, space = create(backend, os.fspath(name), backend_options), _core.KeySpace(prefix)
     if not store.exists():
@@ -81,22 +89,24 @@ def verify(
 
 
 def examine(reader: Reader, space: _core.KeySpace) -> Verification:
-    """Look at every row.
+    """Read every row of an open store, and report its faults.
 
     Raises:
-        CorruptionError: The engine cannot read on.
+        CorruptionError: The backend cannot read the store to its end.
     """
     copied = copying_record(reader)
     if copied is not None:
         return Verification(
             None,
-            faults=[f"it is a half-made copy of {copied['from']!r}: run that copy again, and it will finish"],
+            faults=[f"it is a half-made copy of {copied['from']!r}: run that copy again to complete it"],
         )
-    half_way = adopting_record(reader, space)
-    if half_way is not None:
+    adopting = adopting_record(reader, space)
+    if adopting is not None:
         return Verification(
             Mode.NORMAL,
-            faults=[f"it is half-way to a {half_way['mode']}: call adopt() again with that mode, it will finish"],
+            faults=[
+                f"adopt() to the mode {adopting['mode']} was interrupted: call it again with that mode to complete it"
+            ],
         )
     try:
         identity = stored_identity(reader, space, strict=False)
@@ -110,108 +120,121 @@ def examine(reader: Reader, space: _core.KeySpace) -> Verification:
             return Verification(
                 mode,
                 faults=[
-                    "it is a server store of @treehub/level whose log is in wrong order: run `treehub-level upgrade`"
+                    "it is a server of @treehub/level whose log is not in numeric order: run `treehub-level upgrade`"
                 ],
             )
     if mode is Mode.SERVER:
-        return _server(ServerSurveyor(reader, space).walk())
+        return _verify_server(ServerSurveyor(reader, space).run())
     if mode is Mode.CLIENT:
-        return _client(reader, space, of_the_original=identity is None)
-    return _normal(reader)
+        return _verify_client(reader, space, has_identity=identity is not None)
+    return _verify_normal(reader)
 
 
-def _normal(reader: Reader) -> Verification:
-    records = others = 0
+def _verify_normal(reader: Reader) -> Verification:
+    records = not_json = 0
     for _, value in rows_of(reader):
         records += 1
         try:
             orjson.loads(value)
         except ValueError:
-            others += 1
-    result = Verification(Mode.NORMAL, [f"{count(records, 'record')}, each of which can be read"])
-    if others:
-        result.found.append(f'{count(others, "value")} of a kind that is no JSON: value_encoding="bytes" writes those')
+            not_json += 1
+    result = Verification(Mode.NORMAL, [f"{count(records, 'record')}, all readable"])
+    if not_json:
+        result.found.append(
+            f'{count(not_json, "value")} not in JSON: value_encoding="bytes" reads and writes such values'
+        )
     return result
 
 
-def _server(survey: ServerSurvey) -> Verification:
+def _verify_server(survey: ServerSurvey) -> Verification:
     result = Verification(Mode.SERVER)
     found, faults = result.found, result.faults
     found.append(f"{count(survey.records, 'record')}, CID {survey.cid:,}")
     compacted = f", compacted up to CID {survey.compacted_to:,}" if survey.compacted_to else ""
     found.append(f"{count(survey.logged, 'change')} in the log{compacted}")
     if survey.floor:
-        found.append(f"clients below CID {survey.floor:,} start over when they sync")
-    _damaged(survey.damaged, faults)
-    if survey.cid != survey.newest:
-        faults.append(f"the store says that its CID is {survey.cid:,}, but its log ends at {survey.newest:,}")
-    _name(
+        found.append(f"clients below CID {survey.floor:,} reset at their next sync")
+    _list_damaged(survey.damaged, faults)
+    last_cid = max(survey.cid, survey.last_logged)
+    if survey.cid != survey.last_logged:
+        faults.append(f"the store's CID is {survey.cid:,}, but its log ends at CID {survey.last_logged:,}")
+    _list_faults(
         faults,
         survey.gaps,
-        lambda gap: f"the log lacks {count(gap[1] - gap[0] + 1, 'change')}, from {gap[0]:,} on",
-        "stretches of the log are missing",
+        lambda gap: f"the log lacks {count(gap[1] - gap[0] + 1, 'change')}: {_range(*gap)}",
+        "gaps in the log",
     )
-    _name(
+    _list_faults(
         faults,
-        survey.other.items(),
-        lambda item: f"the value of {_shown(item[0])} is not what change {item[1]:,}, its last, says",
-        "values are not what their last changes say",
+        survey.differing.items(),
+        lambda item: f"the value of {_shown(item[0])} differs from its last change in the log, CID {item[1]:,}",
+        "values that differ from the log",
     )
-    _name(
+    _list_faults(
         faults,
-        survey.absent.items(),
-        lambda item: f"{_shown(item[0])} is missing, and change {item[1]:,}, its last, gives it a value",
-        "keys are missing to which the log gives values",
+        survey.missing.items(),
+        lambda item: f"{_shown(item[0])} has no value, but its last change in the log, CID {item[1]:,}, stores one",
+        "keys without the value that the log stores",
     )
-    _name(
+    _list_faults(
         faults,
         survey.unlogged,
-        lambda key: f"{_shown(key)} has a value that is not in the log",
-        "values are not in the log",
+        lambda key: f"{_shown(key)} has a value, but the log has no change of that key",
+        "values that are not in the log",
     )
-    if not 0 <= survey.floor <= survey.compacted_to <= max(survey.cid, survey.newest):
+    if not 0 <= survey.floor <= survey.compacted_to <= last_cid:
         faults.append(
-            f"the floor is {survey.floor:,} and the log compacted up to {survey.compacted_to:,}: that cannot be"
+            f"the floor record is wrong: the floor is {survey.floor:,} and the log is compacted up to "
+            f"{survey.compacted_to:,}, but 0 <= floor <= compacted <= {last_cid:,} must hold"
         )
     starts = [epoch.start for epoch in survey.epochs]
     if starts != sorted(starts) or not all(0 <= start <= survey.cid for start in starts):
-        faults.append("the epochs do not follow on each other up to the CID")
-    if survey.decided > survey.cid:
-        faults.append(f"a client's push was given the CID {survey.decided:,}, which the store has not reached")
+        faults.append(f"the epochs record is wrong: the epochs must start at rising CIDs from 0 to {survey.cid:,}")
+    if survey.last_decided > survey.cid:
+        faults.append(
+            f"the record of a client's push names CID {survey.last_decided:,}, but the store's CID is {survey.cid:,}"
+        )
     return result
 
 
-def _client(reader: Reader, space: _core.KeySpace, *, of_the_original: bool) -> Verification:
-    survey = ClientSurveyor(reader, space).walk()
+def _verify_client(reader: Reader, space: _core.KeySpace, *, has_identity: bool) -> Verification:
+    survey = ClientSurveyor(reader, space).run()
     result = Verification(Mode.CLIENT)
     found, state = result.found, survey.state
     found.append(f"{count(survey.records, 'record')}, CID {survey.cid:,}")
     found.append(f"{count(survey.dirty, 'dirty change')}, {count(survey.conflicts, 'conflict')} in the journal")
     if state is not None and state.push is not None:
-        found.append(f"a push of {count(len(state.push.changes), 'change')} that the server has not answered yet")
+        found.append(f"a frozen push of {count(len(state.push.changes), 'change')}, not decided by the server yet")
     if state is not None and state.reset is not None:
-        found.append("a reset under way: the next sync goes on with it")
-    if of_the_original:
-        survey.damaged = [row for row in survey.damaged if row[0] != space.own_key("id")]  # the original has none
-    _damaged(survey.damaged, result.faults)
-    _name(
+        found.append("a reset in progress: the next sync continues it")
+    if not has_identity:
+        # A store of @treehub/level has no replication state.
+        survey.damaged = [row for row in survey.damaged if row[0] != space.own_key("id")]
+    _list_damaged(survey.damaged, result.faults)
+    _list_faults(
         result.faults,
-        survey.other,
-        lambda key: f"the value of {_shown(key)} is not that of its dirty change",
-        "values are not those of their dirty changes",
+        survey.differing,
+        lambda key: f"the value of {_shown(key)} differs from its dirty change",
+        "values that differ from their dirty changes",
     )
     return result
 
 
-def _damaged(damaged: Collection[tuple[bytes, str]], faults: list[str]) -> None:
-    _name(faults, damaged, lambda row: f"what lies under {row[0]!r:.80} is damaged: {row[1]}", "rows are damaged")
+def _list_damaged(damaged: Collection[tuple[bytes, str]], faults: list[str]) -> None:
+    _list_faults(
+        faults, damaged, lambda row: f"the row under the key {row[0]!r:.80} is damaged: {row[1]}", "damaged rows"
+    )
 
 
-def _name(faults: list[str], items: Collection[Any], describe: Callable[[Any], str], what: str) -> None:
-    """Say what is wrong with each of the first items, and how many more there are."""
-    faults += map(describe, islice(items, _NAMED))
-    if len(items) > _NAMED:
-        faults.append(f"and so on: {len(items):,} {what}")
+def _list_faults(faults: list[str], items: Collection[Any], describe: Callable[[Any], str], plural: str) -> None:
+    """Add a sentence for each of the first items, and the total if there are more."""
+    faults += map(describe, islice(items, _LISTED))
+    if len(items) > _LISTED:
+        faults.append(f"{len(items):,} {plural}, in all")
+
+
+def _range(first: int, last: int) -> str:
+    return f"CID {first:,}" if first == last else f"CIDs {first:,} to {last:,}"
 
 
 def _shown(key: bytes) -> str:
@@ -219,5 +242,5 @@ def _shown(key: bytes) -> str:
 
 
 def count(number: int, noun: str) -> str:
-    """A number of things, as people write it."""
+    """Return a number with its noun, in the plural unless the number is 1."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

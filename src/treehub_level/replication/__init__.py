@@ -1,1 +1,5 @@
-"""Replication: messages, the two halves of the exchange, the session. No I/O but through a transaction given."""
+"""Replication: the messages, the client's and the server's half of an exchange, and the session.
+
+No module here does I/O, except through a transaction that the caller passes in.
+``docs/protocol.md`` describes the protocol.
+"""

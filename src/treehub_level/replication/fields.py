@@ -1,6 +1,6 @@
-"""Reading a message field by field: what is wrong is refused with a `ProtocolError` that names the field.
+"""Read a message field by field. A malformed field raises `ProtocolError`, which names the field.
 
-Fields that nobody knows are ignored, so that a later version may add some.
+Unknown fields are ignored, so that a later version of the protocol may add some.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from .. import _core
 from ..engine.modes import Epoch
 from ..errors import ProtocolError
 
-#: The version of the protocol that is spoken here.
+#: The version of the protocol.
 PROTOCOL: Final = 1
-#: The most changes, or keys, in a page or a push.
+#: The maximum number of changes, or keys, in a page or a push.
 MAX_CHANGES: Final = 1000
 
 NONCE: Final = re.compile(r"[0-9a-f]{32}")
@@ -25,9 +25,13 @@ ID: Final = re.compile(r"[0-9A-Za-z_-]{1,64}")
 
 
 class Ack(NamedTuple):
-    """What became of a push: its accepted changes have the CIDs from ``before``, exclusive, to ``after``.
+    """The server's decision on a push.
 
-    ``epoch`` is the epoch they are in; ``None`` if none was accepted.
+    Attributes:
+        before: The server's CID before it applied the push.
+        after: The server's CID afterwards: the accepted changes have the CIDs ``before + 1`` to
+            ``after``.
+        epoch: The id of the epoch that these CIDs belong to; ``None`` if no change was accepted.
     """
 
     before: int
@@ -36,31 +40,31 @@ class Ack(NamedTuple):
 
 
 class Fields:
-    """The fields of one message, each checked as it is read.
+    """The fields of one message, each validated when it is read.
 
-    Every method but ``error`` raises:
-        ProtocolError: The field is missing, of a wrong type, or out of bounds.
+    Every method except ``error`` raises:
+        ProtocolError: The field is missing, has the wrong type, or is out of range.
 
     Args:
         message: The message, decoded from JSON.
-        what: What it is called in messages of errors.
+        kind: The name of the message in error messages: ``"request"`` or ``"reply"``.
     """
 
-    def __init__(self, message: object, what: str) -> None:
+    def __init__(self, message: object, kind: str) -> None:
         if not isinstance(message, Mapping):
-            raise ProtocolError(f"the {what} must be an object, not {shown(message)}")
+            raise ProtocolError(f"the {kind} must be a JSON object, not {shown(message)}")
         self._message: Mapping[Any, Any] = message
-        self._what = what
+        self._kind = kind
 
     def __contains__(self, name: str) -> bool:
         return name in self._message
 
     def error(self, name: str, fault: str) -> ProtocolError:
-        """What to raise for a field."""
-        return ProtocolError(f'the field "{name}" of the {self._what}: {fault}')
+        """Return the error for a malformed field."""
+        return ProtocolError(f'the field "{name}" of the {self._kind}: {fault}')
 
     def get(self, name: str) -> Any:
-        """The field, whatever it is."""
+        """Return the field, of any type."""
         try:
             return self._message[name]
         except KeyError:
@@ -70,39 +74,39 @@ class Fields:
         """Check the version of the protocol."""
         version = self.get("protocol")
         if type(version) is not int or version != PROTOCOL:
-            raise self.error("protocol", f"version {shown(version)} is not spoken here, only version {PROTOCOL}")
+            raise self.error("protocol", f"version {shown(version)} is not supported, only version {PROTOCOL}")
 
     def integer(self, name: str, low: int, high: int) -> int:
-        """An int within bounds, both inclusive."""
+        """Return an int from ``low`` to ``high``, both inclusive."""
         value = self.get(name)
         if type(value) is not int or not low <= value <= high:
             raise self.error(name, f"an int from {low} to {high} is needed, not {shown(value)}")
         return value
 
     def cid(self, name: str) -> int:
-        """A CID, or a number that has the bounds of one."""
+        """Return a CID, or another number from 0 to 2^53 - 1."""
         return self.integer(name, 0, _core.MAX_CID)
 
-    def flag(self, name: str) -> bool:
-        """True or false."""
+    def boolean(self, name: str) -> bool:
+        """Return a bool."""
         value = self.get(name)
         if not isinstance(value, bool):
             raise self.error(name, f"true or false is needed, not {shown(value)}")
         return value
 
     def text(self, name: str, pattern: re.Pattern[str]) -> str:
-        """A string of one form."""
+        """Return a string that matches ``pattern`` as a whole."""
         value = self.get(name)
         if not isinstance(value, str) or not pattern.fullmatch(value):
             raise self.error(name, f"a string like {pattern.pattern} is needed, not {shown(value)}")
         return value
 
     def optional_text(self, name: str, pattern: re.Pattern[str]) -> str | None:
-        """A string of one form, or null."""
+        """Return a string that matches ``pattern``, or ``None`` for null."""
         return None if self.get(name) is None else self.text(name, pattern)
 
     def cursor(self, name: str) -> str | None:
-        """A key behind which to go on, "" for the first one, or null."""
+        """Return the key after which to continue; ``""`` for the beginning, ``None`` for null."""
         value = self.get(name)
         if value is None:
             return None
@@ -113,18 +117,21 @@ class Fields:
             pass
         raise self.error(name, f'null, "" or a key is needed, not {shown(value)}')
 
-    def items(self, name: str, most: int | None = None) -> Sequence[Any]:
-        """An array, of at most so many items."""
+    def array(self, name: str, max_items: int | None = None) -> Sequence[Any]:
+        """Return an array of at most ``max_items`` items. The items are not validated."""
         value = self.get(name)
         if not isinstance(value, (list, tuple)):
             raise self.error(name, f"an array is needed, not {shown(value)}")
-        if most is not None and len(value) > most:
-            raise self.error(name, f"{len(value)} items, and at most {most} are allowed")
+        if max_items is not None and len(value) > max_items:
+            raise self.error(name, f"{len(value)} items, and at most {max_items} are allowed")
         return value
 
     def numbered_changes(self, name: str, base: int, to: int) -> tuple[Sequence[int], Sequence[Any]]:
-        """The CIDs and the changes of a page behind CID ``base`` that goes to ``to``; changes are not looked into."""
-        rows = self.items(name, MAX_CHANGES)
+        """Return the CIDs and the changes of a page.
+
+        The CIDs rise, and lie in the range ``base + 1`` to ``to``. The changes are not validated.
+        """
+        rows = self.array(name, MAX_CHANGES)
         if not rows:
             return (), ()
         if not {list, tuple}.issuperset(map(type, rows)) or set(map(len, rows)) != {2}:
@@ -132,21 +139,21 @@ class Fields:
         cids, changes = zip(*rows, strict=True)
         rising = set(map(type, cids)) == {int} and all(map(operator.lt, (base, *cids), cids))
         if not rising or cids[-1] > to:
-            raise self.error(name, f"the CIDs rise from behind {base} to {to}, and these do not: {shown(cids)}")
+            raise self.error(name, f"the CIDs must rise from {base} (exclusive) to {to}; these do not: {shown(cids)}")
         return cids, changes
 
     def keys(self, name: str) -> list[str]:
-        """An array of strings."""
-        keys = self.items(name, MAX_CHANGES)
+        """Return an array of strings."""
+        keys = self.array(name, MAX_CHANGES)
         for key in keys:
             if not isinstance(key, str):
                 raise self.error(name, f"each item is a key, not {shown(key)}")
         return list(keys)
 
-    def epochs(self, name: str, most: int | None = None) -> list[Epoch]:
-        """Epochs in the order of their CIDs."""
+    def epochs(self, name: str, max_items: int | None = None) -> list[Epoch]:
+        """Return an array of epochs whose CIDs rise."""
         epochs: list[Epoch] = []
-        for item in self.items(name, most):
+        for item in self.array(name, max_items):
             match item:
                 case [str(id), int(start)] if ID.fullmatch(id) and type(start) is int:
                     if 0 <= start <= _core.MAX_CID and (not epochs or epochs[-1].start < start):
@@ -156,7 +163,7 @@ class Fields:
         return epochs
 
     def ack(self) -> Ack | None:
-        """What became of a push, or null."""
+        """Return the decision on a push, or ``None`` for null."""
         value = self.get("ack")
         if value is None:
             return None
@@ -168,8 +175,8 @@ class Fields:
 
 
 def shown(value: object) -> str:
-    """A short form of what came, however large or deep it is."""
+    """Return a short representation of a received value of any size and depth."""
     try:
         return reprlib.repr(value)
-    except ValueError:  # an int of thousands of digits
+    except ValueError:  # an int of more than 4300 digits
         return f"a {type(value).__name__}"

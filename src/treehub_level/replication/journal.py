@@ -1,7 +1,10 @@
-"""The conflict journal of a client: each local change that lost, kept until somebody deals with it.
+"""The conflict journal of a client: the local changes that lost to the server's.
 
-A record lies under ``P + P + "conflict/" + cidkey(n)``: ``{"key", "local", "remote", "cid"}``. ``remote`` is ``null``
-where nothing won and a reset removed the key; ``cid`` is then the client's own at that moment.
+A conflict stays in the journal until the application restores or dismisses it.
+
+A record is stored under ``P + P + "conflict/" + cidkey(n)``, and is the JSON object ``{"key",
+"local", "remote", "cid"}``. ``remote`` is ``null`` if a reset removed the key; ``cid`` is then the
+client's CID at that time.
 """
 
 from __future__ import annotations
@@ -18,18 +21,18 @@ from ..engine.modes import Client, Plan, Step
 from ..errors import CorruptionError, StateError
 from ..types import Change, Conflict
 
-#: Records that are read at a time.
+#: Records to read at a time.
 _FETCH = 1000
 
 
 class LostChange(NamedTuple):
-    """A local change that is losing now.
+    """A local change that is about to be overwritten.
 
     Attributes:
         key: The key, encoded.
-        local: The change record that loses.
-        remote: The change record that wins; ``None`` if a reset removes the key.
-        cid: The CID of the winner.
+        local: The record of the local change.
+        remote: The record of the server's change; ``None`` if a reset removes the key.
+        cid: The CID of the server's change.
     """
 
     key: bytes
@@ -38,7 +41,7 @@ class LostChange(NamedTuple):
     cid: int
 
     def record(self) -> bytes:
-        """What the journal holds of it."""
+        """Return the journal record."""
         return b'{"key":%b,"local":%b,"remote":%b,"cid":%d}' % (
             _core.encode_json_key(self.key),
             self.local,
@@ -48,7 +51,7 @@ class LostChange(NamedTuple):
 
 
 def journal_entries(reader: Reader, space: _core.KeySpace, lost: Sequence[LostChange]) -> list[Entry]:
-    """What to write so that the journal holds these too, numbered on from its last record."""
+    """Return entries that append lost changes to the journal, numbered after its last record."""
     if not lost:
         return []
     first = _last_number(reader, space) + 1
@@ -56,10 +59,10 @@ def journal_entries(reader: Reader, space: _core.KeySpace, lost: Sequence[LostCh
 
 
 def read_conflicts(reader: Reader, space: _core.KeySpace) -> list[Conflict]:
-    """Everything in the journal, oldest first.
+    """Return all conflicts in the journal, oldest first.
 
     Raises:
-        CorruptionError: A record cannot be read.
+        CorruptionError: A record is malformed.
     """
     with closing(reader.scan(*_bounds(space))) as cursor:
         pages = iter(lambda: cursor.fetch(_FETCH), [])
@@ -67,10 +70,10 @@ def read_conflicts(reader: Reader, space: _core.KeySpace) -> list[Conflict]:
 
 
 def parse_conflict(space: _core.KeySpace, key: bytes, record: bytes) -> Conflict:
-    """A stored record as the application sees it.
+    """Decode a journal record.
 
     Raises:
-        CorruptionError: It cannot be read.
+        CorruptionError: The record is malformed.
     """
     try:
         fields = orjson.loads(record)
@@ -82,14 +85,15 @@ def parse_conflict(space: _core.KeySpace, key: bytes, record: bytes) -> Conflict
             id=_core.parse_cid_key(key[len(_bounds(space)[0]) :]),
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise CorruptionError(f"{record!r:.80} stands in the conflict journal, under {key!r}, and is none") from error
+        raise CorruptionError(f"the conflict journal holds a malformed record under {key!r}: {record!r:.80}") from error
 
 
 def restore_step(mode: Client, conflict: Conflict) -> Step[None]:
-    """Write the change that lost again, as a new local change, and take it out of the journal.
+    """Write a lost change again, as a new local change, and remove its conflict from the journal.
 
     Raises:
-        TypeError: Not a `Conflict`.
+        TypeError: ``conflict`` is not a `Conflict`.
+        StateError: The conflict is not in the journal (raised by the step).
     """
     _check_type(conflict)
 
@@ -106,10 +110,10 @@ def restore_step(mode: Client, conflict: Conflict) -> Step[None]:
 
 
 def dismiss_step(mode: Client, conflict: Conflict) -> Step[None]:
-    """Take a change that lost out of the journal, if it is still there.
+    """Remove a conflict from the journal, if the journal still holds it.
 
     Raises:
-        TypeError: Not a `Conflict`.
+        TypeError: ``conflict`` is not a `Conflict`.
     """
     _check_type(conflict)
 
@@ -126,7 +130,10 @@ def _check_type(conflict: object) -> None:
 
 
 def _find(reader: Reader, space: _core.KeySpace, conflict: Conflict) -> bytes | None:
-    """Where the journal holds this very conflict. Numbers are given anew as it empties, so contents decide too."""
+    """Return the key of a conflict's record; ``None`` if the journal does not hold the conflict.
+
+    Numbers are reused after the last record is removed, so the contents are compared too.
+    """
     if conflict.id < 1:
         return None
     key = _journal_key(space, conflict.id)
@@ -135,7 +142,7 @@ def _find(reader: Reader, space: _core.KeySpace, conflict: Conflict) -> bytes | 
 
 
 def _bounds(space: _core.KeySpace) -> tuple[bytes, bytes]:
-    return space.own_key("conflict/"), space.own_key("conflict0")  # "0" follows "/"
+    return space.own_key("conflict/"), space.own_key("conflict0")  # "0" follows "/" in ASCII
 
 
 def _journal_key(space: _core.KeySpace, number: int) -> bytes:
@@ -149,7 +156,7 @@ def _last_number(reader: Reader, space: _core.KeySpace) -> int:
     try:
         return _core.parse_cid_key(keys[0][len(start) :]) if keys else 0
     except ValueError as error:
-        raise CorruptionError(f"{keys[0]!r} lies in the conflict journal and is not numbered") from error
+        raise CorruptionError(f"the key {keys[0]!r} in the conflict journal has no number") from error
 
 
 def _change(items: list[Any], cid: int | None) -> Change:

@@ -15,8 +15,8 @@ from ..errors import LevelError, StateError, TransportError
 from ..types import SyncReport
 from .limits import PushLimits
 from .messages import Request
-from .schedule import LiveSchedule, PollResult, State
-from .session import follow, sync_session
+from .schedule import LiveSchedule, LiveState, PollResult
+from .session import poll_session, sync_session
 
 #: Seconds that a long poll asks the server to wait: less than the idle timeout of common proxies.
 LONG_POLL_SECONDS: Final = 25.0
@@ -66,7 +66,7 @@ class LiveSessionBase:
         self._limits = PushLimits()
 
     @property
-    def state(self) -> State:
+    def state(self) -> LiveState:
         """One of ``connecting``, ``busy``, ``idle``, ``offline``, ``needs_auth`` and ``stopped``.
 
         ``offline`` retries after a pause. ``needs_auth`` waits for `resume`, since the server
@@ -99,7 +99,7 @@ class LiveSessionBase:
 
     def _poll_session(self) -> Generator[Request, Any, PollResult]:
         """Return a session of one long poll."""
-        return follow(
+        return poll_session(
             self._store.step,
             self._store.client("live"),
             on_reset=self._on_reset,
@@ -111,7 +111,7 @@ class LiveSessionBase:
         """Return True if there are dirty changes that may be pushed."""
         space = self._store.client("live").space
         with self._store.current_reader as reader:
-            return self._limits.is_used(reader, space)
+            return self._limits.has_pushable(reader, space)
 
     def _over(self) -> StateError:
         """Return the error for a call on a session that is over."""

@@ -1,7 +1,7 @@
-"""The seed's pull and push, one step each: ``changes`` and ``apply``, ``dirty``, ``change`` and ``clean``.
+"""Manual sync, as in ``@treehub/level``: ``changes``, ``change``, ``apply``, ``dirty``, ``clean``.
 
-They are kept as public verbs for those who bring their own transport. They lack the guarantees of the exchange: see
-``protocol.md``, "The seed's steps", for what can go wrong between them.
+Applications with a transport of their own call these methods. They lack the guarantees of `sync`:
+``docs/protocol.md``, "Manual sync", lists the failures that can happen between two calls.
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ from ..errors import CIDMismatchError, CorruptionError, ProtocolError, StateErro
 from ..types import Change, Changes
 from .journal import LostChange, journal_entries
 
-#: Rows that are read at a time.
+#: Rows to read at a time.
 _FETCH: Final = 1000
 
 
 def check_cid(cid: object) -> int:
-    """``cid`` if it can be one.
+    """Return ``cid`` if it is a valid CID.
 
     Raises:
-        TypeError: Not an ``int`` (a ``bool`` is none).
-        ValueError: Negative, or beyond 2^53 - 1.
+        TypeError: ``cid`` is not an ``int``, or is a ``bool``.
+        ValueError: ``cid`` is negative, or greater than 2^53 - 1.
     """
     if type(cid) is not int:
         raise TypeError(f"a CID is an int, not {cid!r:.80}")
     if not 0 <= cid <= _core.MAX_CID:
-        raise ValueError(f"a CID lies between 0 and 2^53 - 1, not at {cid}")
+        raise ValueError(f"a CID lies between 0 and 2^53 - 1; {cid} does not")
     return cid
 
 
 def decode_record(record: bytes, cid: int | None = None) -> Change:
-    """A change record as a `Change`.
+    """Decode a change record.
 
     Raises:
-        CorruptionError: It is no change record.
+        CorruptionError: The record is malformed.
     """
     try:
         change: Change = tuple.__new__(Change, _core.decode_changes([record])[0])
@@ -55,12 +55,13 @@ def decode_record(record: bytes, cid: int | None = None) -> Change:
 
 
 class Part(NamedTuple):
-    """A part of the log, as it is stored.
+    """A part of the change log, as stored.
 
     Attributes:
-        cid: Where it ends: the CID of its last record, seen or not, or the one asked after if there is none.
-        records: The CID of each change that may be seen, and its record.
-        has_more: Whether the log goes on behind it.
+        cid: The CID of the last record that was read, whether the reader may see that record or
+            not; if no record was read, the CID after which the part begins.
+        records: The CID and the record of each change that the reader may see.
+        has_more: True if the log continues after ``cid``.
     """
 
     cid: int
@@ -69,10 +70,17 @@ class Part(NamedTuple):
 
 
 def read_changes(reader: Reader, space: _core.KeySpace, head: int, since: int, limit: int) -> Changes:
-    """The page of the log behind ``since``, for a server whose CID is ``head``.
+    """Return at most ``limit`` changes of the log after the CID ``since``.
+
+    Args:
+        reader: The store to read from.
+        space: The key space of the store.
+        head: The server's CID.
+        since: The CID after which the page begins.
+        limit: The maximum number of changes.
 
     Raises:
-        CIDMismatchError: ``since`` lies beyond the log, or below what the log can still tell.
+        CIDMismatchError: ``since`` is greater than ``head``, or below the floor.
     """
     part = read_part(reader, space, head, since, limit, max_bytes=1 << 62)
     return Changes(part.cid, [decode_record(record, cid) for cid, record in part.records], part.has_more)
@@ -81,37 +89,60 @@ def read_changes(reader: Reader, space: _core.KeySpace, head: int, since: int, l
 def read_part(
     reader: Reader, space: _core.KeySpace, head: int, since: int, limit: int, max_bytes: int, access: Access = FULL
 ) -> Part:
-    """See `read_changes`."""
+    """Return records of the log after the CID ``since``: see `read_changes`.
+
+    Args:
+        reader: The store to read from.
+        space: The key space of the store.
+        head: The server's CID.
+        since: The CID after which the part begins.
+        limit: The maximum number of records.
+        max_bytes: The maximum size of the records. The first record is returned even if it is
+            larger.
+        access: The keys that the reader may see.
+
+    Raises:
+        CIDMismatchError: ``since`` is greater than ``head``, or below the floor.
+    """
     if since > head:
         raise CIDMismatchError(
-            f"changes after CID {since} were asked of a server at CID {head}: it was restored, or is another one",
+            f"there are no changes after CID {since}: this server is at CID {head}. The server was restored from a "
+            "backup, or the client has synchronised with another server",
             expected=head,
             got=since,
         )
     floor = read_floor(reader, space)[1]
     if 0 < since < floor:
         raise CIDMismatchError(
-            f"deletes up to CID {floor} are forgotten, so changes after CID {since} would be incomplete: use sync()",
+            f"deletes up to CID {floor} were compacted away, so the changes after CID {since} would be incomplete: "
+            "use sync()",
             expected=floor,
             got=since,
         )
     records = read_log(reader, space, since, limit, max_bytes)
     reached = records[-1][0] if records else since
-    # The newest change always stays in the log, so there is more unless this was it.
+    # The log always keeps its newest record, so there are more records unless this page ends with
+    # it.
     return Part(reached, permitted_records(records, access), reached < head)
 
 
 def change_step(mode: Server, base: int, entries: Sequence[Entry], access: Access = FULL) -> Step[int]:
-    """The seed's push: take the changes if ``base`` is the CID now, and answer with the new CID.
+    """Append pushed changes to the log, and return the new CID.
+
+    Args:
+        mode: The server.
+        base: The CID that the client has pulled up to.
+        entries: The changes, encoded.
+        access: The keys that the client may write.
 
     Raises:
-        ProtocolError: A key twice.
-        ForbiddenError: A key that may not be written (in the step).
-        CIDMismatchError: Another CID (in the step).
+        ProtocolError: A key occurs twice.
+        ForbiddenError: The client may not write a key (raised by the step).
+        CIDMismatchError: The server's CID is not ``base`` (raised by the step).
     """
     keys = {key for key, _ in entries}
     if len(keys) < len(entries):
-        raise ProtocolError("a push holds a key twice: send the last change of each key only")
+        raise ProtocolError("the push holds a key twice: send only the last change of each key")
 
     def step(transaction: Transaction, cid: int) -> Plan[int]:
         access.check_write(keys)
@@ -126,16 +157,16 @@ def change_step(mode: Server, base: int, entries: Sequence[Entry], access: Acces
 
 
 def apply_step(mode: Client, to: int, entries: Sequence[Entry]) -> Step[int]:
-    """The seed's pull, second half: write a page, drop the dirty changes of its keys, move the CID to ``to``."""
+    """Write a pulled page, drop the dirty changes of its keys, and move the CID to ``to``."""
     space = mode.space
 
     def step(transaction: Transaction, cid: int) -> Plan[int]:
-        _refuse_backwards(cid, to, "page")
+        _check_not_older(cid, to, "page")
         if to == cid:
             if entries and cid == 0:
                 raise ProtocolError("a page with changes ends at CID 1 or later, not at CID 0")
             return Plan(cid)
-        batch = [*_own_records(mode, transaction, to), *_core.apply_batch(space, to, entries)]
+        batch = [*_entries_without_history(mode, transaction, to), *_core.apply_batch(space, to, entries)]
         keys = list(dict.fromkeys(key for key, _ in entries))
         dirty = dict(zip(keys, transaction.get_many([space.dirty_key(key) for key in keys]), strict=True))
         lost = []
@@ -150,33 +181,33 @@ def apply_step(mode: Client, to: int, entries: Sequence[Entry]) -> Step[int]:
 
 
 def read_dirty(reader: Reader, space: _core.KeySpace, limit: int | None) -> list[tuple[bytes, bytes]]:
-    """Keys and records of the dirty changes, in key order, at most ``limit``."""
+    """Return the keys and records of at most ``limit`` dirty changes, in key order."""
     rows: list[tuple[bytes, bytes]] = []
-    strip = len(space.prefix)
+    prefix_length = len(space.prefix)
     with closing(reader.scan(space.dirty_start, space.dirty_stop)) as cursor:
         while limit is None or len(rows) < limit:
             page = cursor.fetch(_FETCH if limit is None else min(_FETCH, limit - len(rows)))
             if not page:
                 break
-            rows.extend((key[strip:], record) for key, record in page)
+            rows.extend((key[prefix_length:], record) for key, record in page)
     return rows
 
 
 def clean_step(mode: Client, to: int, pushed: Sequence[tuple[bytes, bytes | None]]) -> Step[int]:
-    """The seed's push, second half: forget dirty changes that the server took, move the CID to ``to``.
+    """Drop the dirty changes that the server accepted, and move the CID to ``to``.
 
     Args:
         mode: The client.
-        to: The CID that the server answered.
-        pushed: Keys, each with the record that was pushed: one rewritten since stays dirty. ``None`` where only the
-            key is known.
+        to: The CID that ``change()`` returned on the server.
+        pushed: Each key with the record that was pushed. A dirty change that was rewritten since
+            stays dirty. ``None`` instead of the record drops the dirty change in any case.
     """
     space = mode.space
 
     def step(transaction: Transaction, cid: int) -> Plan[int]:
-        _refuse_backwards(cid, to, "answer")
+        _check_not_older(cid, to, "reply")
         dirty_keys = [space.dirty_key(key) for key, _ in pushed]
-        batch: list[Entry] = [] if to == cid else _own_records(mode, transaction, to)
+        batch: list[Entry] = [] if to == cid else _entries_without_history(mode, transaction, to)
         batch.extend(
             (dirty_key, None)
             for dirty_key, record, (_, sent) in zip(dirty_keys, transaction.get_many(dirty_keys), pushed, strict=True)
@@ -189,33 +220,43 @@ def clean_step(mode: Client, to: int, pushed: Sequence[tuple[bytes, bytes | None
 
 
 def same_record(stored: bytes, sent: bytes) -> bool:
-    """Whether two records say the same. The original's may differ in white space and escapes."""
+    """Return True if two records are the same JSON.
+
+    Records that ``@treehub/level`` has written may differ in white space and escapes.
+    """
     return stored == sent or canonical(stored) == canonical(sent)
 
 
 def canonical(record: bytes) -> bytes:
-    """The record as this library would write it; unchanged if it is not JSON."""
+    """Return a record as this library would write it.
+
+    A record that is not JSON is returned unchanged.
+    """
     try:
         return orjson.dumps(orjson.loads(record))
     except (ValueError, TypeError):
         return record
 
 
-def _refuse_backwards(cid: int, to: int, what: str) -> None:
+def _check_not_older(cid: int, to: int, kind: str) -> None:
     if to < cid:
         raise CIDMismatchError(
-            f"this client is at CID {cid}; a {what} that ends at CID {to} is late and was not applied",
+            f"this client is at CID {cid}; a {kind} that ends at CID {to} is out of date and was not applied",
             expected=cid,
             got=to,
         )
 
 
-def _own_records(mode: Client, transaction: Transaction, to: int) -> list[Entry]:
-    """What the client's own records become when the seed's verbs move its CID: it has no history to show any more."""
+def _entries_without_history(mode: Client, transaction: Transaction, to: int) -> list[Entry]:
+    """Return entries that drop the seen epochs: a manual sync does not report new ones.
+
+    Raises:
+        StateError: A push or a reset of `sync` is in progress.
+    """
     space = mode.space
-    for name, what in (("push", "push"), ("aside", "push"), ("own", "push"), ("reset", "reset")):
+    for name, kind in (("push", "push"), ("aside", "push"), ("own", "push"), ("reset", "reset")):
         if transaction.get(space.own_key(name)) is not None:
-            raise StateError(f"a {what} of sync() is under way: let sync() finish before apply() or clean()")
+            raise StateError(f"a {kind} of sync() is in progress: call sync() to finish it before apply() or clean()")
     server = read_record(transaction, space.own_key("server"))
     if server is None:
         return []

@@ -1,9 +1,9 @@
-"""The messages of one exchange: a request, and in reply a page, keys, a reset or a fork (``protocol.md``).
+"""The messages of an exchange (``docs/protocol.md``): a `Request`, and four kinds of `Reply`.
 
-Whatever comes from the other side is read here, field by field. Both sides keep the same limits.
+This module validates received messages, field by field. Both sides apply the same limits.
 
-Inside, changes are bytes: log records as they are stored on the server's side, encoded entries on the client's.
-They become objects in ``to_dict`` only, so a transport that can carry bytes need not decode them.
+Changes are held as bytes: as stored log records on the server's side, as encoded entries on the
+client's. Only ``to_dict`` decodes them, so a transport that sends bytes need not decode them.
 """
 
 from __future__ import annotations
@@ -19,29 +19,31 @@ from ..engine.modes import Epoch
 from ..errors import InvalidKeyError, ProtocolError
 from .fields import ID, MAX_CHANGES, NONCE, PROTOCOL, Ack, Fields, shown
 
-#: The most bytes of keys and values in a page or a push.
+#: The maximum size of a page or a push, in bytes of keys and values.
 MAX_BYTES: Final = 8 << 20
-#: The most epochs that a request shows: the last ones.
+#: The maximum number of epochs in a request. A client sends the last ones.
 MAX_EPOCHS: Final = 32
 
 
 @dataclass(slots=True)
 class Request:
-    """What a client asks. The attributes are the fields of ``protocol.md``; changes are plain objects here.
+    """A client's request: see ``docs/protocol.md`` for its fields. Changes are plain lists.
 
     Attributes:
-        server: The server's id; ``None`` if the client knows none yet.
+        server: The id of the server that the client follows; ``None`` before the first exchange.
         client: The client's id.
-        cid: The client's CID.
-        hi: The highest CID at which a page that it applied was read.
-        epochs: The last epochs of the server that it has seen.
-        seq: The number of its frozen push.
-        nonce: 32 hex digits: those of the push, or fresh ones.
-        changes: The frozen push, or none.
-        limit: The most changes it wants in a page.
-        reset: Whether it is in a reset.
-        keys_after: In phase B of a reset, the key after which it wants live keys; ``""`` for the first ones.
-        withdraw: Instead of ``changes``: the keys of its frozen push, which it takes back.
+        cid: The client's CID: the requested page begins after it.
+        max_head: The highest server CID at which a page was read that the client has applied;
+            ``hi`` in JSON.
+        epochs: The last epochs of the server that the client has seen.
+        seq: The sequence number of the frozen push.
+        nonce: 32 hex digits: the nonce of the push, or random ones if nothing is pushed.
+        changes: The changes of the frozen push; empty if nothing is pushed.
+        limit: The maximum number of changes, or keys, in the reply.
+        reset: True during a reset.
+        keys_after: In phase B of a reset, the key after which live keys are requested; ``""`` for
+            the first.
+        withdraw: The keys of the frozen push, if the push is withdrawn. ``changes`` is empty then.
     """
 
     server: str | None
@@ -59,15 +61,15 @@ class Request:
 
     @property
     def keys(self) -> list[str]:
-        """The keys of the push, be it sent or taken back."""
+        """The keys of the push, whether it is sent or withdrawn."""
         return [change[0] for change in self.changes] or [*self.withdraw]
 
     @classmethod
     def from_dict(cls, message: object) -> Request:
-        """Read a request. Its changes are only counted: what they may be, the server's key space says.
+        """Validate a request. The changes are only counted: their validation needs a key space.
 
         Raises:
-            ProtocolError: A field is missing, of a wrong type, or out of bounds.
+            ProtocolError: A field is missing, has the wrong type, or is out of range.
         """
         fields = Fields(message, "request")
         fields.protocol()
@@ -79,20 +81,20 @@ class Request:
             epochs=fields.epochs("epochs", MAX_EPOCHS),
             seq=fields.cid("seq"),
             nonce=fields.text("nonce", NONCE),
-            changes=fields.items("changes", MAX_CHANGES),
+            changes=fields.array("changes", MAX_CHANGES),
             limit=fields.integer("limit", 1, MAX_CHANGES),
-            reset=fields.flag("reset"),
+            reset=fields.boolean("reset"),
             keys_after=fields.cursor("keys_after"),
             withdraw=fields.keys("withdraw") if "withdraw" in fields else (),
         )
         if request.changes and request.withdraw:
-            raise fields.error("withdraw", "a push is sent or taken back, not both")
+            raise fields.error("withdraw", "a push is either sent or withdrawn, not both")
         if (request.changes or request.withdraw) and (request.reset or request.keys_after is not None):
-            raise fields.error("changes", "during a reset nothing is pushed")
+            raise fields.error("changes", "nothing can be pushed during a reset")
         return request
 
     def to_dict(self) -> dict[str, Any]:
-        """The request, ready to be encoded as JSON."""
+        """Return the request as a dict that can be encoded as JSON."""
         return {
             "protocol": PROTOCOL,
             "server": self.server,
@@ -112,12 +114,12 @@ class Request:
 
 @dataclass(slots=True)
 class Reply:
-    """What every reply says.
+    """The fields that every reply has.
 
     Attributes:
         server: The server's id.
-        nonce: That of the request.
-        base: The CID of the request.
+        nonce: The nonce of the request.
+        base: The client's CID in the request.
     """
 
     kind: ClassVar[str]
@@ -127,7 +129,7 @@ class Reply:
     base: int
 
     def to_dict(self) -> dict[str, Any]:
-        """The reply, ready to be encoded as JSON."""
+        """Return the reply as a dict that can be encoded as JSON."""
         return {
             "protocol": PROTOCOL,
             "kind": self.kind,
@@ -139,19 +141,19 @@ class Reply:
 
 @dataclass(slots=True)
 class Forked(Reply):
-    """Two stores share one client id: the push was not looked at."""
+    """Two stores share one client id. The server has not judged the push."""
 
     kind = "forked"
 
 
 @dataclass(slots=True)
 class Reset(Reply):
-    """The histories differ, or the log has forgotten deletes that the client needs.
+    """The client must reset: the histories differ, or the log lacks deletes that the client needs.
 
     Attributes:
-        common: The last CID at which both agree, at most that of the request.
-        ack: What became of the push, if it was decided earlier.
-        rejected: Keys of the push that the log does not prove to have been taken.
+        common: The last CID that both histories have in common, at most the CID of the request.
+        ack: The decision on the push, if an earlier request had it decided.
+        rejected: The keys of the push that the log does not show as accepted.
         head: The server's CID.
     """
 
@@ -163,7 +165,7 @@ class Reset(Reply):
     head: int
 
     def to_dict(self) -> dict[str, Any]:
-        """The reply, ready to be encoded as JSON."""
+        """Return the reply as a dict that can be encoded as JSON."""
         return {
             **Reply.to_dict(self),
             "common": self.common,
@@ -175,14 +177,14 @@ class Reset(Reply):
 
 @dataclass(slots=True)
 class Keys(Reply):
-    """Live keys of the server, in order.
+    """A part of the server's live keys, in order.
 
     Attributes:
         head: The server's CID.
-        epochs: The server's epochs that the client may not know.
-        after: The key after which they begin.
+        epochs: The epochs of the server that the client may not have seen.
+        after: The key after which this part begins.
         keys: The keys, encoded.
-        end: Whether there are no more behind them.
+        end: True if there are no keys after this part.
     """
 
     kind = "keys"
@@ -194,7 +196,7 @@ class Keys(Reply):
     end: bool
 
     def to_dict(self) -> dict[str, Any]:
-        """The reply, ready to be encoded as JSON."""
+        """Return the reply as a dict that can be encoded as JSON."""
         return {
             **Reply.to_dict(self),
             "head": self.head,
@@ -207,15 +209,17 @@ class Keys(Reply):
 
 @dataclass(slots=True)
 class Page(Reply):
-    """A part of the log, and what became of the push, but for the changes themselves.
+    """A part of the log and the decision on the push, without the changes themselves.
 
     Attributes:
-        cid: The client's CID once it has applied this.
+        cid: The client's CID after applying the page.
         head: The server's CID.
-        more: Whether to ask again: the log goes on behind this page, or the push was not looked at.
-        epochs: The server's epochs that the client may not know.
-        ack: What became of the push; ``None`` if it was not looked at, or if there was none.
-        rejected: Keys of the push that the server refused, or cannot prove to have taken.
+        more: True if the client must send another request: the log continues after this page, or
+            the push was not judged.
+        epochs: The epochs of the server that the client may not have seen.
+        ack: The decision on the push; ``None`` if it was not judged, or if nothing was pushed.
+        rejected: The keys of the push that the server rejected, or that the log does not show as
+            accepted.
     """
 
     kind = "page"
@@ -228,7 +232,11 @@ class Page(Reply):
     rejected: list[str]
 
     def header(self, count: int) -> dict[str, Any]:
-        """The reply but for its changes, of which there are ``count``."""
+        """Return all fields except ``page``, as a dict.
+
+        Args:
+            count: The number of changes in the page.
+        """
         return {
             **Reply.to_dict(self),
             "cid": self.cid,
@@ -243,10 +251,10 @@ class Page(Reply):
 
 @dataclass(slots=True)
 class PulledPage(Page):
-    """A page as a client reads it.
+    """A page as a client receives it.
 
     Attributes:
-        cids: The CID of each change, rising.
+        cids: The CID of each change, in rising order.
         entries: The changes, encoded.
     """
 
@@ -256,27 +264,27 @@ class PulledPage(Page):
 
 @dataclass(slots=True)
 class LogPage(Page):
-    """A page as a server makes it.
+    """A page as a server creates it.
 
     Attributes:
-        records: The CID of each change, and its record as it stands in the log.
+        records: The CID and the stored log record of each change.
     """
 
     records: list[tuple[int, bytes]]
 
     def to_dict(self) -> dict[str, Any]:
-        """The reply, ready to be encoded as JSON."""
+        """Return the reply as a dict that can be encoded as JSON."""
         if not self.records:
             return {**self.header(0), "page": []}
         cids, records = zip(*self.records, strict=True)
         page = [*map(list, zip(cids, _core.decode_changes(records), strict=True))]
         return {**self.header(len(page)), "page": page}
 
-    def pulled(self, encoder: _core.Encoder) -> PulledPage:
-        """The page as a client in this process reads it.
+    def to_pulled(self, encoder: _core.Encoder) -> PulledPage:
+        """Return the page as a client in the same process receives it.
 
         Raises:
-            ProtocolError: A key or a value that the client may not store.
+            ProtocolError: The client's key space or limits do not allow a key or a value.
         """
         return PulledPage(
             self.server,
@@ -293,20 +301,21 @@ class LogPage(Page):
         )
 
 
-#: A reply as a client reads it.
+#: A reply as a client receives it.
 ParsedReply = PulledPage | Keys | Reset | Forked
 
 
-def read_reply(message: object, encoder: _core.Encoder, *, in_records: bool = False) -> ParsedReply:
-    """Read a server's reply, by the rules that a server applies to requests.
+def parse_reply(message: object, encoder: _core.Encoder, *, in_records: bool = False) -> ParsedReply:
+    """Validate a server's reply.
 
     Args:
         message: The reply, decoded from JSON.
-        encoder: What makes entries of changes, for the client's key space.
-        in_records: Whether the changes of a page are records still, in bytes.
+        encoder: The encoder for the client's key space.
+        in_records: True if the changes of a page are encoded records, in bytes.
 
     Raises:
-        ProtocolError: A field is missing, of a wrong type, out of bounds, or at odds with another.
+        ProtocolError: A field is missing, has the wrong type, is out of range, or contradicts
+            another.
     """
     fields = Fields(message, "reply")
     fields.protocol()
@@ -315,9 +324,9 @@ def read_reply(message: object, encoder: _core.Encoder, *, in_records: bool = Fa
     base = fields.cid("base")
     kind = fields.get("kind")
     if kind == "page":
-        return _read_page(fields, server, nonce, base, encoder.records if in_records else encoder.changes)
+        return _parse_page(fields, server, nonce, base, encoder.records if in_records else encoder.changes)
     if kind == "keys":
-        return _read_keys(fields, server, nonce, base, encoder)
+        return _parse_keys(fields, server, nonce, base, encoder)
     if kind == "reset":
         ack = fields.ack()
         return Reset(
@@ -328,54 +337,54 @@ def read_reply(message: object, encoder: _core.Encoder, *, in_records: bool = Fa
     raise fields.error("kind", f'"page", "keys", "reset" or "forked" is needed, not {shown(kind)}')
 
 
-def _read_page(
+def _parse_page(
     fields: Fields, server: str, nonce: str, base: int, encode: Callable[[Sequence[Any]], list[Entry]]
 ) -> PulledPage:
     head = fields.cid("head")
     to = fields.integer("cid", base, head)
-    more = fields.flag("more")
+    more = fields.boolean("more")
     ack = fields.ack()
     cids, changes = fields.numbered_changes("page", base, to)
     fields.integer("count", len(cids), len(cids))
     if more and to == base and ack is None:
-        raise fields.error("more", "it asks to come again, but brings neither changes nor a decision")
+        raise fields.error("more", "it is true, but the page holds neither changes nor a decision")
     if not more and to != head:
-        raise fields.error("more", f"the log goes on to CID {head} behind this page, which ends at CID {to}")
-    entries = _bounded(encode(changes))
+        raise fields.error("more", f"it is false, but the log continues to CID {head} and this page ends at CID {to}")
+    entries = _check_size(encode(changes))
     epochs, rejected = fields.epochs("epochs"), fields.keys("rejected")
     return PulledPage(server, nonce, base, to, head, more, epochs, ack, rejected, cids, entries)
 
 
-def _read_keys(fields: Fields, server: str, nonce: str, base: int, encoder: _core.Encoder) -> Keys:
+def _parse_keys(fields: Fields, server: str, nonce: str, base: int, encoder: _core.Encoder) -> Keys:
     after = fields.cursor("after")
     if after is None:
-        raise fields.error("after", "it is null, and keys come after some key")
-    texts = fields.keys("keys")
+        raise fields.error("after", "it is null; a reply of this kind needs a key, or an empty string")
+    names = fields.keys("keys")
     last = after.encode()
     try:
-        keys = [encoder.key(key) for key in texts]
+        keys = [encoder.key(key) for key in names]
     except InvalidKeyError as error:
         raise fields.error("keys", str(error)) from error
     for key in keys:
         if key <= last:
-            raise fields.error("keys", f"they rise from {shown(after)} on; {shown(key)} does not")
+            raise fields.error("keys", f"they must rise from {shown(after)} (exclusive); {shown(key)} does not")
         last = key
-    end = fields.flag("end")
+    end = fields.boolean("end")
     if not keys and not end:
-        raise fields.error("end", "there are no keys here, and yet it is not the end")
+        raise fields.error("end", "it is false, but the reply holds no keys")
     return Keys(server, nonce, base, fields.cid("head"), fields.epochs("epochs"), after, keys, end)
 
 
 def encode_changes(changes: Sequence[Any], encoder: _core.Encoder) -> list[Entry]:
-    """The entries of a page or a push.
+    """Encode the changes of a page or a push.
 
     Raises:
-        ProtocolError: A change that is none, or more bytes than fit.
+        ProtocolError: A change is malformed, or the changes are larger than `MAX_BYTES`.
     """
-    return _bounded(encoder.changes(changes))
+    return _check_size(encoder.changes(changes))
 
 
-def _bounded(entries: list[Entry]) -> list[Entry]:
+def _check_size(entries: list[Entry]) -> list[Entry]:
     size = sum(map(len, filter(None, chain.from_iterable(entries))))
     if size > MAX_BYTES:
         raise ProtocolError(f"changes: {size} bytes of keys and values, and at most {MAX_BYTES} are allowed")

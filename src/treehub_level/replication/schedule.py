@@ -1,7 +1,7 @@
-"""What a live session does next: a state machine without I/O, threads or clock.
+"""The schedule of a live session: a state machine without I/O, threads or a clock.
 
-The caller asks `LiveSchedule.next` what to do, does it, and reports the outcome. Times are seconds of a monotonic clock
-and are passed in.
+The caller asks `LiveSchedule.next_task` for the next task, runs it, and reports the result. Times
+are seconds of a monotonic clock, and are passed in.
 """
 
 from __future__ import annotations
@@ -13,66 +13,69 @@ from typing import Literal
 
 from ..errors import ForbiddenError, LevelError, NotOpenError, SyncError, TransportError
 
-State = Literal["offline", "connecting", "idle", "busy", "needs_auth", "stopped"]
+#: The state of a live session.
+LiveState = Literal["offline", "connecting", "idle", "busy", "needs_auth", "stopped"]
 
-#: The longest pause between two tries, in seconds, unless the server asks for more.
+#: The maximum backoff between two attempts, in seconds, without jitter and without ``Retry-After``.
 MAX_BACKOFF = 60.0
 _FIRST_BACKOFF = 0.5
 
 
 def backoff(failures: int, retry_after: float | None, rng: Callable[[], float]) -> float:
-    """Seconds to wait after so many failures in a row: exponential, with full jitter, so that clients spread out.
+    """Return the seconds to wait after a failure: exponential backoff with full jitter.
 
     Source: Marc Brooker, "Exponential Backoff And Jitter" (AWS Architecture Blog, 2015).
 
     Args:
-        failures: How many there were, at least one.
-        retry_after: What the server asked for, to which the jitter is added.
-        rng: Draws a number from 0 to 1.
+        failures: The number of successive failures, at least 1.
+        retry_after: The seconds that the server asks for in ``Retry-After``; the jitter is added to
+            them.
+        rng: Returns a random number from 0 to 1.
     """
     ceiling = min(MAX_BACKOFF, _FIRST_BACKOFF * 2.0 ** min(failures - 1, 16))
     return (retry_after or 0) + ceiling * rng()
 
 
 class Task(enum.Enum):
-    """What to do next."""
+    """The next task of a live session."""
 
-    #: Pull and push until both sides are drained. Then `LiveSchedule.synced`, or `LiveSchedule.failed`.
+    #: Run a sync, then call `LiveSchedule.on_synced` or `LiveSchedule.on_failure`.
     SYNC = "sync"
-    #: Long-poll the server for changes. Then `LiveSchedule.polled`, or `LiveSchedule.failed`.
+    #: Long-poll the server, then call `LiveSchedule.on_polled` or `LiveSchedule.on_failure`.
     POLL = "poll"
-    #: Nothing before the time of `LiveSchedule.due`, or before something happens.
-    REST = "rest"
-    #: Leave: the session is over.
+    #: Wait until `LiveSchedule.due`, or until an event.
+    WAIT = "wait"
+    #: Leave: the session has ended.
     END = "end"
 
 
 class PollResult(enum.Enum):
-    """What came of a question for news."""
+    """The result of a long poll."""
 
-    #: Nothing.
-    NONE = "none"
-    #: Something that was taken, or that the client knows already.
-    TAKEN = "taken"
-    #: Something that only a synchronisation can settle.
-    MORE = "more"
+    #: The reply held nothing new.
+    EMPTY = "empty"
+    #: The reply was applied, or the client had its contents already. The client has caught up.
+    APPLIED = "applied"
+    #: A sync is needed: there is more to pull, a push is undecided, or a reset is in progress.
+    INCOMPLETE = "incomplete"
 
 
 class LiveSchedule:
-    """Decides when a live session synchronises, when it asks for news, and how long it rests after a failure.
+    """Decides when a live session syncs, when it polls, and how long it waits after a failure.
 
-    It pulls before it trusts anything: after each failure, pause or start the first thing is a whole synchronisation.
+    The first task after a start, a failure or a pause is a sync.
 
     Args:
-        interval: Seconds between two looks at a server that cannot keep a question waiting.
-        can_wait: Whether this one can.
-        rng: Draws a number from 0 to 1, for jitter.
+        interval: Seconds between two syncs with a server that does not support long polling.
+        can_wait: True if the server supports long polling.
+        rng: Returns a random number from 0 to 1, for the jitter.
 
     Attributes:
-        state: What the session is doing.
-        last_error: What went wrong last; ``None`` once all is well again.
-        due: When to look again if nothing happens before; ``None`` for never.
-        is_over: Whether the session has ended, for good.
+        state: The state of the session.
+        last_error: The last error; ``None`` after a success.
+        due: The time at which to call `next_task` again if there is no event before; ``None`` for
+            never.
+        is_over: True if the session has ended.
     """
 
     def __init__(self, *, interval: float, can_wait: bool, rng: Callable[[], float] = random.random) -> None:
@@ -80,72 +83,74 @@ class LiveSchedule:
         self._can_wait = can_wait
         self._rng = rng
         self._failures = 0
-        self._hasty = 0
+        self._early_replies = 0
         self._connected = False
-        self._wanted = True
-        self._asked = 0
-        self._serving = 0
-        self._served = 0
-        self.state: State = "connecting"
+        self._sync_is_due = True
+        # Tickets are numbered from 1. A sync covers all tickets that were taken before it began.
+        self._last_ticket = 0
+        self._syncing_ticket = 0
+        self._synced_ticket = 0
+        self.state: LiveState = "connecting"
         self.last_error: Exception | None = None
         self.due: float | None = None
         self.is_over = False
 
-    def next(self, now: float) -> Task:
-        """What to do now. `due` is of use after ``REST``."""
+    def next_task(self, now: float) -> Task:
+        """Return the next task. After ``Task.WAIT``, `due` is the time to wait for."""
         if self.is_over:
             return Task.END
         if self.state in ("stopped", "needs_auth"):
             self.due = None
-            return Task.REST
-        if self.due is not None and now < self.due and (self.state == "offline" or not self._wanted):
-            return Task.REST
+            return Task.WAIT
+        if self.due is not None and now < self.due and (self.state == "offline" or not self._sync_is_due):
+            return Task.WAIT
         self.due = None
-        if self._wanted or not self._connected or not self._can_wait:
-            self._wanted = False
-            self._serving = self._asked
+        if self._sync_is_due or not self._connected or not self._can_wait:
+            self._sync_is_due = False
+            self._syncing_ticket = self._last_ticket
             self.state = "busy" if self._connected else "connecting"
             return Task.SYNC
         return Task.POLL
 
-    # ------------------------------------------------------------------------------------- what came of it
+    # --------------------------------------------------------------------------- results of tasks
 
-    def replied(self) -> None:
-        """The server has replied, and the synchronisation goes on."""
+    def on_reply(self) -> None:
+        """The server has replied during a sync."""
         if self.state == "connecting":
             self.state = "busy"
 
-    def synced(self, now: float, error: TransportError | ForbiddenError | None = None) -> None:
-        """Both sides are drained, but for what ``error`` says cannot be sent."""
+    def on_synced(self, now: float, error: TransportError | ForbiddenError | None = None) -> None:
+        """A sync has drained both sides, except for the changes that ``error`` lists."""
         if self.state in ("stopped", "needs_auth"):
             return
         self.state = "idle"
         self.last_error = error
         self._failures = 0
         self._connected = True
-        self._served = self._serving
+        self._synced_ticket = self._syncing_ticket
         if not self._can_wait:
             self.due = now + self._interval
 
-    def polled(self, news: PollResult, now: float, *, elapsed: float, wait: float) -> None:
-        """The server has answered the question for news.
+    def on_polled(self, result: PollResult, now: float, *, elapsed: float, wait: float) -> None:
+        """A long poll has ended.
 
         Args:
-            news: What it has brought.
+            result: The result of the poll.
             now: The time.
-            elapsed: Seconds that the answer took.
-            wait: Seconds that it might have taken.
+            elapsed: Seconds that the reply took.
+            wait: Seconds for which the server was asked to hold the request.
         """
-        self._wanted = self._wanted or news is PollResult.MORE
-        if news is PollResult.NONE and elapsed < wait / 2:
-            # It has nothing to say, and does not wait, or is about to close: asking at once would be a busy loop.
-            self._hasty += 1
-            self.due = now + min(self._interval, backoff(self._hasty, None, lambda: 1.0))
+        self._sync_is_due = self._sync_is_due or result is PollResult.INCOMPLETE
+        if result is PollResult.EMPTY and elapsed < wait / 2:
+            # The server does not hold requests, or is about to close: polling again at once would
+            # be a busy loop.
+            self._early_replies += 1
+            self.due = now + min(self._interval, backoff(self._early_replies, None, lambda: 1.0))
         else:
-            self._hasty = 0
+            self._early_replies = 0
 
-    def failed(self, error: Exception, now: float) -> None:
-        """A synchronisation, or a question for news, failed."""
+    def on_failure(self, error: Exception, now: float) -> None:
+        """A sync or a long poll has failed."""
         if self.state == "stopped":
             return
         self.last_error = error
@@ -153,7 +158,7 @@ class LiveSchedule:
         self._failures += 1
         if isinstance(error, TransportError) and error.status == 401:
             self.state = "needs_auth"
-        elif _may_pass(error):
+        elif _is_retryable(error):
             self.state = "offline"
             retry_after = error.retry_after if isinstance(error, TransportError) else None
             self.due = now + backoff(self._failures, retry_after, self._rng)
@@ -161,43 +166,43 @@ class LiveSchedule:
             self.end()
             self.last_error = error
 
-    # ---------------------------------------------------------------------------------------- what happens
+    # ----------------------------------------------------------------------------------- requests
 
-    def want(self) -> None:
-        """There is something to push."""
-        self._wanted = True
+    def request_sync(self) -> None:
+        """Request a sync."""
+        self._sync_is_due = True
 
-    def ask(self) -> int:
-        """Somebody wants to know when both sides are in sync. Returns a ticket for `is_served`."""
-        self._asked += 1
-        self._wanted = True
-        return self._asked
+    def take_ticket(self) -> int:
+        """Request a sync. Return a ticket for `has_synced`."""
+        self._last_ticket += 1
+        self._sync_is_due = True
+        return self._last_ticket
 
-    def is_served(self, ticket: int) -> bool:
-        """Whether a synchronisation that began after the ticket was drawn has succeeded."""
-        return self._served >= ticket
+    def has_synced(self, ticket: int) -> bool:
+        """Return True if a sync that began after the ticket was taken has succeeded."""
+        return self._synced_ticket >= ticket
 
     def pause(self) -> None:
-        """Do nothing until `resume`."""
+        """Schedule no task until `resume`."""
         self.state = "stopped"
 
     def resume(self) -> None:
-        """Go on at once, after a pause, a refused token, or a failure."""
+        """Sync at once after a pause, a rejected token, or a failure."""
         if not self.is_over and self.state in ("stopped", "needs_auth", "offline"):
             self.state = "connecting"
             self._connected = False
-            self._wanted = True
+            self._sync_is_due = True
             self._failures = 0
             self.due = None
 
     def end(self) -> None:
-        """The session is over."""
+        """End the session."""
         self.is_over = True
         self.state = "stopped"
 
 
-def _may_pass(error: Exception) -> bool:
-    """Whether trying again later may help: for all that concerns the network and the server, but for another server."""
+def _is_retryable(error: Exception) -> bool:
+    """Return True for errors of the network and of the server, except that it is another server."""
     if not isinstance(error, LevelError):
         return False
     return isinstance(error, NotOpenError) or (isinstance(error, SyncError) and error.code != "LEVEL_STORE_MISMATCH")

@@ -1,8 +1,9 @@
-"""The server's half of the exchange: one step, under the write lock (``protocol.md``, "One exchange").
+"""The server's half of an exchange: one step under the write lock (``docs/protocol.md``).
 
-A refusal must be for ever. A message may arrive late, and twice; were it refused first and taken later, the client,
-which has given it up, would meet its own old write as a stranger's. So a push is refused by what cannot shrink: the
-distance in CIDs, the keys changed since its base (a key's last change stays in the log), the floor.
+A rejection must be permanent. A push may arrive late or twice. If the server rejected one copy and
+later accepted another, the client, which has dropped the push, would pull its own old write as a
+foreign change. So the criteria for a rejection never shrink: the distance in CIDs, the keys changed
+since the push's base (compaction keeps the last change of each key), and the floor.
 """
 
 from __future__ import annotations
@@ -22,18 +23,18 @@ from ..errors import CorruptionError, ForbiddenError, ProtocolError, StoreMismat
 from .fields import Ack, shown
 from .messages import MAX_BYTES, Forked, Keys, LogPage, Reply, Request, Reset, encode_changes
 
-#: Records that are read at a time where only their keys matter.
+#: Records to read at a time if only their keys are needed.
 _READ = 1000
 
 
 class Decision(NamedTuple):
-    """What the server remembers of each client: its last push of which something was accepted, or that it took back.
+    """The server's record of a client's last push that was accepted (in part) or withdrawn.
 
     Attributes:
-        seq: The number of the push.
-        nonce: Its nonce.
-        ack: What became of it.
-        principal: Who sent the client's first one; ``None`` if nobody was named yet.
+        seq: The sequence number of the push.
+        nonce: The nonce of the push.
+        ack: The decision.
+        principal: The principal that the client id belongs to; ``None`` without authentication.
     """
 
     seq: int
@@ -43,22 +44,23 @@ class Decision(NamedTuple):
 
 
 def exchange_step(request: Request, mode: Server, access: Access = FULL) -> Step[Reply]:
-    """Answer one request. The first rule that matches decides.
+    """Reply to one request. The first rule of the protocol that matches decides.
 
-    Whoever may see only a part of the keys gets the log and the keys of that part. To them it looks like a log that
-    was compacted: CIDs go on over what is left out.
+    A client that may see only some keys gets the log and the live keys restricted to those. For
+    such a client the log looks compacted: the CIDs of the other changes are missing.
 
     Args:
-        request: What the client asks.
+        request: The request.
         mode: The server.
-        access: Who asks, and what they may see and change.
+        access: The client's principal, and the keys that it may see and write.
 
     Raises:
-        ProtocolError: A malformed change.
-        ForbiddenError: A push of what may not be changed, or a client id of another principal (in the step).
+        ProtocolError: A change is malformed.
+        ForbiddenError: The client may not write a key, or the client id belongs to another
+            principal (raised by the step).
         StoreMismatchError: The request is for another server.
     """
-    push = _checked_push(request, mode)
+    push = _parse_push(request, mode)
 
     def step(transaction: Transaction, head: int) -> Plan[Reply]:
         exchange = _Exchange(request, push, mode, access, transaction, head)
@@ -71,13 +73,22 @@ def exchange_step(request: Request, mode: Server, access: Access = FULL) -> Step
 
 
 def answer_pull(request: Request, mode: Server, access: Access, reader: Reader, head: int) -> Reply:
-    """Answer a request that pushes nothing, which needs no more than a reader: see `exchange_step`."""
+    """Reply to a request without a push, which needs no transaction: see `exchange_step`."""
     assert not request.keys, "a push is decided in a step"
-    return _Exchange(request, _checked_push(request, mode), mode, access, reader, head).answer()
+    return _Exchange(request, _parse_push(request, mode), mode, access, reader, head).answer()
 
 
 class _Exchange:
-    """One request, and the moment at which it is answered."""
+    """One request, and the state of the server in which it is answered.
+
+    Args:
+        request: The request.
+        push: The changes of its push, encoded; for a withdrawn push the keys.
+        mode: The server.
+        access: The client's principal, and the keys that it may see and write.
+        reader: The store to read from.
+        head: The server's CID.
+    """
 
     def __init__(
         self, request: Request, push: list[Entry], mode: Server, access: Access, reader: Reader, head: int
@@ -89,10 +100,10 @@ class _Exchange:
         self._reader = reader
         self._head = head
         self._epochs: list[Epoch] = []
-        self._address = mode.store_id, request.nonce, request.cid
+        self._reply_to = mode.store_id, request.nonce, request.cid
 
     def answer(self) -> Reply:
-        """What there is to say but for a push that is to be decided yet: that is a page without an ``ack``."""
+        """Return the reply. If there is a push to be decided, it is a page without ``ack``."""
         request = self._request
         if self._push:
             self._access.check_write(key for key, _ in self._push)
@@ -102,59 +113,65 @@ class _Exchange:
         decision = read_decision(self._reader, self._mode.space, request.client)
         if decision is not None:
             if decision.principal not in (None, self._access.principal):
-                raise ForbiddenError(f"the client id {request.client} belongs to somebody else: take a new one")
+                raise ForbiddenError(
+                    f"the client id {request.client} belongs to another principal: take a new client id"
+                )
             if self._push and (request.seq, request.nonce) == (decision.seq, decision.nonce):
-                ack, rejected = decision.ack, self._unproven(decision.ack)
+                ack, rejected = decision.ack, self._unconfirmed(decision.ack)
             elif self._push and request.seq <= decision.seq:
-                return Forked(*self._address)
+                return Forked(*self._reply_to)
 
         self._epochs = self._mode.epochs(self._reader)
-        agreed = last_agreed(request, self._epochs, self._head)
+        common = last_common_cid(request, self._epochs, self._head)
         _, floor = read_floor(self._reader, self._mode.space)
-        if agreed < request.max_head or request.cid > self._head or (request.cid < floor and not request.reset):
-            return Reset(*self._address, min(agreed, request.cid), ack, rejected, self._head)
+        if common < request.max_head or request.cid > self._head or (request.cid < floor and not request.reset):
+            return Reset(*self._reply_to, min(common, request.cid), ack, rejected, self._head)
         if request.keys_after is not None:
-            return self._keys(request.keys_after, self._news(self._epochs))
+            return self._list_keys(request.keys_after, self._unseen(self._epochs))
 
         records = read_log(self._reader, self._mode.space, request.cid, request.limit, MAX_BYTES)
         to = records[-1][0] if records else request.cid
         return LogPage(
-            *self._address,
+            *self._reply_to,
             cid=to,
             head=self._head,
             more=to < self._head,
-            epochs=self._news(self._epochs),
+            epochs=self._unseen(self._epochs),
             ack=ack,
             rejected=rejected,
             records=permitted_records(records, self._access),
         )
 
     def decide(self, page: LogPage, transaction: Transaction) -> Plan[Reply]:
-        """What becomes of the push, and the page that says so."""
-        if self._is_far():
+        """Decide on the push, and add the decision to the page."""
+        if self._is_too_far_behind():
             page.more = True
             return Plan(page)
         if self._request.withdraw:
-            return self._refuse(page)
-        return self._take(page, transaction)
+            return self._reject_all(page)
+        return self._accept(page, transaction)
 
-    def _is_far(self) -> bool:
-        """Whether the client is too far behind for its push: in CIDs, since compaction cannot shrink that distance."""
+    def _is_too_far_behind(self) -> bool:
+        """True if the client has to pull before its push is judged.
+
+        The distance counts CIDs, not records: compaction cannot shrink it.
+        """
         return self._head - self._request.cid > self._request.limit
 
-    def _take(self, page: LogPage, transaction: Transaction) -> Plan[Reply]:
-        """Take from the push what nobody has changed since the client's CID; the server wins the rest.
+    def _accept(self, page: LogPage, transaction: Transaction) -> Plan[Reply]:
+        """Accept the changes of keys that have not changed since the client's CID.
 
-        All of the log behind that CID judges, even where the page was cut before its end.
+        All of the log after that CID counts, even if the page ends earlier.
         """
-        foreign = set(keys_of(page.records))
+        changed = set(keys_of(page.records))
         if page.more:
-            foreign.update(keys_of(self._behind(page.cid, self._head)))
-        accepted = [entry for entry in self._push if entry[0] not in foreign]
-        page.rejected = _texts(key for key, _ in self._push if key in foreign)
+            changed.update(keys_of(self._log_between(page.cid, self._head)))
+        accepted = [entry for entry in self._push if entry[0] not in changed]
+        page.rejected = _decode_keys(key for key, _ in self._push if key in changed)
         page.ack = Ack(self._head, self._head, None)
         if not accepted:
-            # No record of it is needed: what judged stays behind this base, so the same request is refused for ever.
+            # No record is needed: those keys stay changed since this base, so a repeat is rejected
+            # too.
             return Plan(page)
         epoch_start = self._mode.epoch_start(transaction, self._head, self._epochs)
         epochs = self._epochs if epoch_start is None else epoch_start.epochs
@@ -162,33 +179,33 @@ class _Exchange:
         page.ack = Ack(self._head, after, epochs[-1].id)
         page.head = after
         page.cid = page.cid if page.more else after
-        page.epochs = self._news(epochs)
-        written = self._mode.plan_write_in(epoch_start, self._head, accepted, [self._decision(page.ack)])
+        page.epochs = self._unseen(epochs)
+        written = self._mode.plan_write_in(epoch_start, self._head, accepted, [self._decision_entry(page.ack)])
         return Plan(page, written.batch, written.cid, durable=True, after_commit=written.after_commit)
 
-    def _refuse(self, page: LogPage) -> Plan[Reply]:
-        """Refuse a push that is taken back, for ever: a copy of it may still be on its way."""
-        page.rejected = _texts(key for key, _ in self._push)
+    def _reject_all(self, page: LogPage) -> Plan[Reply]:
+        """Reject a withdrawn push, and record it: a delayed copy of the push may still arrive."""
+        page.rejected = _decode_keys(key for key, _ in self._push)
         page.ack = Ack(self._head, self._head, None)
-        return Plan(page, [self._decision(page.ack)], durable=True)
+        return Plan(page, [self._decision_entry(page.ack)], durable=True)
 
-    def _decision(self, ack: Ack) -> Entry:
+    def _decision_entry(self, ack: Ack) -> Entry:
         record = orjson.dumps([self._request.seq, self._request.nonce, *ack, self._access.principal])
         return _decision_key(self._mode.space, self._request.client), record
 
-    def _unproven(self, ack: Ack) -> list[str]:
-        """Keys of a push decided earlier that the log does not prove to have been taken.
+    def _unconfirmed(self, ack: Ack) -> list[str]:
+        """Return the keys of a push decided earlier that the log does not show as accepted.
 
-        They were refused, or were superseded and compacted away since. Either way their last change lies behind the
-        client's CID, and settles the matter there.
+        Their changes were rejected, or they were accepted, then superseded and compacted away. In
+        either case the key has a later change after the client's CID, which the client will pull.
         """
         if ack.after - ack.before == len(self._push):
             return []
-        taken = set(keys_of(self._behind(ack.before, ack.after)))
-        return _texts(key for key, _ in self._push if key not in taken)
+        logged = set(keys_of(self._log_between(ack.before, ack.after)))
+        return _decode_keys(key for key, _ in self._push if key not in logged)
 
-    def _behind(self, after: int, to: int) -> Iterator[tuple[int, bytes]]:
-        """The log from ``after``, exclusive, to ``to``, in bounded memory."""
+    def _log_between(self, after: int, to: int) -> Iterator[tuple[int, bytes]]:
+        """Yield the log from ``after`` (exclusive) to ``to`` (inclusive), in bounded memory."""
         while records := read_log(self._reader, self._mode.space, after, _READ, MAX_BYTES):
             for cid, record in records:
                 if cid > to:
@@ -196,50 +213,53 @@ class _Exchange:
                 yield cid, record
             after = records[-1][0]
 
-    def _news(self, epochs: Sequence[Epoch]) -> list[Epoch]:
-        """The epochs that the client may not know: those that begin behind its CID, or all if it has shown none."""
+    def _unseen(self, epochs: Sequence[Epoch]) -> list[Epoch]:
+        """Return the epochs that the client may not have seen.
+
+        Those are the epochs that begin at its CID or later, or all if its request lists none.
+        """
         first = self._request.cid if self._request.epochs else 0
         return [epoch for epoch in epochs if epoch.start >= first]
 
-    def _keys(self, after: str, epochs: list[Epoch]) -> Keys:
+    def _list_keys(self, after: str, epochs: list[Epoch]) -> Keys:
         space, limit = self._mode.space, self._request.limit
         start, stop = self._access.bounds(max(space.user_start, after.encode() + b"\0"), None)
         with closing(self._reader.scan(start, stop, values=False)) as cursor:
             keys = cursor.fetch_keys(limit + 1)
-        return Keys(*self._address, self._head, epochs, after, keys[:limit], end=len(keys) <= limit)
+        return Keys(*self._reply_to, self._head, epochs, after, keys[:limit], end=len(keys) <= limit)
 
 
 def is_idle(reply: Reply) -> bool:
-    """Whether a reply brings the client nothing, so that it may as well wait for one that does."""
+    """Return True if a reply holds nothing new, so that a long poll may go on waiting."""
     return isinstance(reply, LogPage) and not (reply.records or reply.ack or reply.more)
 
 
-def _checked_push(request: Request, mode: Server) -> list[Entry]:
-    """The entries of a push, in which no key may stand twice; of one that is taken back, the keys alone.
+def _parse_push(request: Request, mode: Server) -> list[Entry]:
+    """Validate and encode the changes of a push, or the keys of a withdrawn push.
 
     Raises:
-        ProtocolError: A change that is none, a key twice, or more bytes than fit.
+        ProtocolError: A change is malformed, a key occurs twice, or the push is too large.
         StoreMismatchError: The request is for another server.
     """
     entries = encode_changes(request.changes or [[key] for key in request.withdraw], _core.Encoder(mode.space))
     if request.server not in (None, mode.store_id):
         raise StoreMismatchError(
-            f"this is the server {mode.store_id}, and the client has synchronised with {request.server}: "
-            "call rebind() if it shall follow this one from now on"
+            f"this is the server {mode.store_id}, but the client follows the server {request.server}: "
+            "call rebind() on the client to follow this one instead"
         )
     seen: set[bytes] = set()
     for key, _ in entries:
         if key in seen:
-            raise ProtocolError(f"changes: the key {shown(key)} stands twice; send the last change of each key only")
+            raise ProtocolError(f"changes: the key {shown(key)} occurs twice; send only the last change of each key")
         seen.add(key)
     return entries
 
 
 def read_decision(reader: Reader, space: _core.KeySpace, client: str) -> Decision | None:
-    """The decision on a client's last push; ``None`` if none of its pushes was accepted or taken back yet.
+    """Return the decision on a client's last push; ``None`` if there is no record of one.
 
     Raises:
-        CorruptionError: The record is not what this module writes.
+        CorruptionError: The record is malformed.
     """
     record = read_record(reader, _decision_key(space, client))
     if record is None:
@@ -249,13 +269,18 @@ def read_decision(reader: Reader, space: _core.KeySpace, client: str) -> Decisio
         ack = Ack(int(before), int(after), None if epoch is None else str(epoch))
         return Decision(int(seq), str(nonce), ack, principal)
     except (TypeError, ValueError) as error:
-        raise CorruptionError(f"the decision on the client {client} cannot be read: {record!r:.80}") from error
+        raise CorruptionError(
+            f"the record of the last push of the client {client} cannot be read: {record!r:.80}"
+        ) from error
 
 
-def last_agreed(request: Request, epochs: Sequence[Epoch], head: int) -> int:
-    """The last CID, at most the ``hi`` of the request, up to which its history and that of these epochs are one.
+def last_common_cid(request: Request, epochs: Sequence[Epoch], head: int) -> int:
+    """Return the last CID that a client's history and the server's have in common.
 
-    A client that shows no epochs has synchronised by the seed's verbs only: it is taken at its word.
+    The result is at most ``request.max_head``.
+
+    A client that has only used manual sync lists no epochs: its CID is accepted if it is not beyond
+    the server's.
     """
     if not request.epochs:
         return request.max_head if request.max_head <= head else 0
@@ -265,7 +290,7 @@ def last_agreed(request: Request, epochs: Sequence[Epoch], head: int) -> int:
 
 
 def _ends(epochs: Sequence[Epoch], last: int) -> dict[str, int]:
-    """The CID at which each epoch ended; the last one goes on to ``last``."""
+    """Return the last CID of each epoch; the last epoch ends at ``last``."""
     starts = [epoch.start for epoch in epochs[1:]]
     return {epoch.id: end for epoch, end in zip(epochs, [*starts, last], strict=False)}
 
@@ -274,5 +299,5 @@ def _decision_key(space: _core.KeySpace, client: str) -> bytes:
     return space.own_key(f"client/{client}")
 
 
-def _texts(keys: Iterable[bytes]) -> list[str]:
+def _decode_keys(keys: Iterable[bytes]) -> list[str]:
     return [_core.decode_key(key) for key in keys]

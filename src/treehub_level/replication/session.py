@@ -1,7 +1,8 @@
-"""A whole ``sync()`` as a generator: it yields requests, is sent replies, and ends when both sides are drained.
+"""A whole ``sync()`` as a generator that yields requests and receives replies.
 
-It does no I/O of its own. ``run`` executes a step in the client's engine; whoever drives the generator carries the
-messages. So every interleaving can be tested without a socket, and both APIs drive the same code.
+It ends when both sides are drained. It does no I/O. The caller passes ``run``, which executes a
+step in the client's engine, and sends the messages. So the asyncio and the blocking API drive the
+same code, and tests can try every interleaving without a socket.
 """
 
 from __future__ import annotations
@@ -16,20 +17,24 @@ from ..backends.base import Entry, Transaction
 from ..engine.modes import Client, Plan, Step
 from ..errors import ForbiddenError, ProtocolError, StoreMismatchError, SyncError, TransportError
 from ..types import SyncReport
-from .client import Outcome, Outgoing, answers, rebind_step, receive_step, request_step
+from .client import PreparedRequest, ReplyOutcome, is_reply_to, rebind_step, receive_step, request_step
 from .limits import PushLimits
 from .messages import MAX_EPOCHS, Forked, Page, ParsedReply, PulledPage, Request, Reset
 from .schedule import PollResult
-from .wire import read_answer, read_head
+from .wire import decode_header, decode_reply
 
 T = TypeVar("T")
 
-#: Replies in a row that bring nothing before it is given up.
-PATIENCE = 8
+#: The number of successive stale replies after which a session fails.
+MAX_STALE_REPLIES = 8
 
 
-class Ahead(NamedTuple):
-    """The request that comes next, if nothing goes wrong with the reply at hand: it may be sent while that is taken."""
+class LookAhead(NamedTuple):
+    """An announcement of the next request, which the caller may send at once.
+
+    The server then prepares the next page while the client writes the current one. The request
+    stays the next one unless the current reply turns out to be stale.
+    """
 
     request: Request
 
@@ -44,36 +49,44 @@ def sync_session(
     report: SyncReport,
     limits: PushLimits | None = None,
     look_ahead: bool = False,
-) -> Generator[Request | Ahead, object, SyncReport]:
-    """Exchange until both sides are drained.
+) -> Generator[Request | LookAhead, object, SyncReport]:
+    """Exchange messages until both sides are drained.
 
-    A push that is too large for whoever carries it (a TransportError of status 413, thrown in; or one without a status,
-    where the push is large) is taken back and halved. A single change that is too large is held back; everything else
-    goes on. If pushing is forbidden (a ForbiddenError, thrown in), so does everything but that.
+    The caller sends each reply into the generator, or throws the error that occurred instead:
+
+    - A TransportError with status 413, or one without a status after a large push, may mean that
+      the push was too large. The push is withdrawn, and the next one has half the size. A single
+      change that is too large is held back, and everything else is synchronised.
+    - After a ForbiddenError for a push, everything is synchronised except the local changes.
+    - Any other error ends the session.
 
     Args:
         run: Executes a step in the client's engine, and returns its result.
         mode: The client.
-        pull: Whether to drain the server; ``False`` pulls as much as the push needs.
-        push: Whether to push what is dirty. A push that an earlier session has left undecided is settled in any case.
-        on_reset: ``"reset"``, or ``"raise"`` to stop before a reset.
-        report: Filled in as it goes.
-        limits: What may be pushed at once, learnt by earlier sessions.
-        look_ahead: Whether to say what comes next as soon as it is known.
+        pull: True to drain the server; False to pull only as much as the push needs.
+        push: True to push the dirty changes. A push that an earlier session left undecided is sent
+            in any case.
+        on_reset: ``"reset"``, or ``"raise"`` to raise an error before a reset.
+        report: The report; it is updated after each reply.
+        limits: Limits on pushing that earlier sessions have learnt.
+        look_ahead: True to announce the next request with a `LookAhead` as soon as it is known.
 
     Yields:
-        Requests; the reply to each is to be sent in, as `read_answer` takes it. Before some comes an `Ahead`, to
-        which nothing is to be sent in.
+        A `Request`, whose reply is to be sent in, in a form that `decode_reply` accepts; or a
+        `LookAhead`, to which ``None`` is to be sent.
 
     Returns:
         The report.
 
     Raises:
-        ValueError: Neither pull nor push, or an unknown ``on_reset``.
-        StoreMismatchError: Another server, or a reset with ``on_reset="raise"``. Nothing of the reply was written.
-        ProtocolError: A malformed or impossible reply, or nothing but replies that bring nothing.
-        TransportError: Everything is synchronised but changes that are too large to be sent.
-        ForbiddenError: Everything is synchronised but changes that may not be pushed; or nothing is allowed.
+        ValueError: ``pull`` and ``push`` are both False, or ``on_reset`` is unknown.
+        StoreMismatchError: The reply comes from another server, or demands a reset and ``on_reset``
+            is ``"raise"``. Nothing of the reply was written.
+        ProtocolError: A reply is malformed or contradicts its request, or `MAX_STALE_REPLIES`
+            successive replies were stale.
+        TransportError: Everything is synchronised except changes that are too large.
+        ForbiddenError: Everything is synchronised except changes that this client may not push; or
+            this client may not pull either.
     """
     if not pull and not push:
         raise ValueError("pull=False and push=False leave nothing to do")
@@ -82,62 +95,70 @@ def sync_session(
     encoder = _core.Encoder(mode.space)
     limits = limits or PushLimits()
     caught_up = False
-    doubted: list[Entry] = []
-    fruitless = 0
-    ahead: Request | None = None
+    too_large: list[Entry] = []  # the last push, if it may have been too large
+    stale_replies = 0
+    next_request: Request | None = None
     while True:
-        if ahead is not None:
-            request = ahead
+        if next_request is not None:
+            request = next_request
         else:
-            outgoing: Outgoing = run(request_step(mode, limits, push=push, withdraw=bool(doubted)))
-            request = outgoing.request
+            prepared: PreparedRequest = run(request_step(mode, limits, push=push, withdraw=bool(too_large)))
+            request = prepared.request
             report.cid = request.cid
-            busy = bool(request.keys) or request.reset or (push and outgoing.dirty)
-            if not busy and (caught_up or not pull):
-                complaint = run(_complaint_step(mode, limits)) if push and limits.withholds else None
-                if complaint is not None:
-                    raise complaint
+            must_exchange = bool(request.keys) or request.reset or (push and prepared.has_pushable)
+            if not must_exchange and (caught_up or not pull):
+                error = run(_held_back_step(mode, limits)) if push and limits.may_hold_back else None
+                if error is not None:
+                    raise error
                 return report
         try:
             message = yield request
         except TransportError as error:
-            doubted = encoder.changes(request.changes)
-            if not limits.doubts(doubted, error):
+            too_large = encoder.changes(request.changes)
+            if not limits.may_be_too_large(too_large, error):
                 raise
-            # Whether the server took an earlier copy is not known: only it can say, and refuse those to come.
+            # The server may have accepted an earlier copy of the push. Withdrawing the push tells.
             continue
         except ForbiddenError as error:
             if not request.keys:
                 raise
-            limits.refusal, doubted = error, []
+            limits.forbidden, too_large = error, []
             continue
-        ahead = _next_pull(request, read_head(message, encoder)) if look_ahead else None
-        if ahead is not None:
-            yield Ahead(ahead)
-        reply = read_answer(message, encoder)
+        next_request = _next_pull(request, decode_header(message, encoder)) if look_ahead else None
+        if next_request is not None:
+            yield LookAhead(next_request)
+        reply = decode_reply(message, encoder)
         report.rounds += 1
-        outcome = _take(run, mode, request, reply, on_reset, report)
-        if doubted and outcome is not None and not outcome.pushed:
-            # The server can be reached, and has not seen it: so it was the size.
-            limits.refused(doubted, mode.space)
-        doubted = []
+        outcome = _receive(run, mode, request, reply, on_reset, report)
+        if too_large and outcome is not None and not outcome.pushed:
+            # The server replies, and has not received the push: the size was the reason.
+            limits.shrink(too_large, mode.space)
+        too_large = []
         if outcome is None or isinstance(reply, Forked):
-            fruitless += 1
-            ahead = None
-            if fruitless == PATIENCE:
-                raise ProtocolError(f"{PATIENCE} replies in a row brought nothing: they answer something else")
+            stale_replies += 1
+            next_request = None
+            if stale_replies == MAX_STALE_REPLIES:
+                raise ProtocolError(
+                    f"{MAX_STALE_REPLIES} successive replies did not answer the request that was sent: check that no "
+                    "proxy caches replies, and that no other process uses this client store"
+                )
         else:
-            fruitless = 0
+            stale_replies = 0
             caught_up = outcome.caught_up
 
 
 def _next_pull(request: Request, page: Page | None) -> Request | None:
-    """What to ask once this page is taken, if that is plain: the client is too far behind for a push to be judged."""
+    """Return the request that follows a page; ``None`` if it depends on applying the page.
+
+    A client that is more than ``limit`` CIDs behind pushes nothing, so its next request is known in
+    advance.
+    """
     if page is None or (page.nonce, page.base) != (request.nonce, request.cid):
         return None
     if page.ack is not None or page.head - page.cid <= request.limit:
         return None
-    # The page has those behind its base, the request only the last ones that were known: some may lie between.
+    # The page lists the epochs after its base, the request the last ones that the client had seen:
+    # they may overlap.
     epochs = sorted({*request.epochs, *page.epochs}, key=lambda epoch: epoch.start)
     return replace(
         request,
@@ -151,89 +172,97 @@ def _next_pull(request: Request, page: Page | None) -> Request | None:
     )
 
 
-def follow(
+def poll_session(
     run: Callable[[Step[Any]], Any], mode: Client, *, on_reset: str, report: SyncReport, limits: PushLimits
 ) -> Generator[Request, object, PollResult]:
-    """Ask once for what is new, with nothing to push, and take what comes.
+    """Send one request without a push, and apply the reply.
 
-    The server may keep the question waiting, and other sessions go on meanwhile: what comes too late is left alone.
+    The request is a long poll: the server may hold it, and other sessions of the client run
+    meanwhile. A reply that has become stale is ignored.
 
     Args:
         run: Executes a step in the client's engine, and returns its result.
         mode: The client.
         on_reset: See `sync_session`.
-        report: Filled in.
-        limits: What may be pushed, as far as the last session has learnt it.
+        report: The report; it is updated after the reply.
+        limits: Limits on pushing that the last session has learnt.
 
     Yields:
-        One request; its reply is to be sent in, as `read_answer` takes it.
+        One request, whose reply is to be sent in, in a form that `decode_reply` accepts.
+
+    Returns:
+        The result of the poll.
 
     Raises:
         StoreMismatchError, ProtocolError: See `sync_session`.
     """
-    outgoing: Outgoing = run(request_step(mode, limits, push=False))
-    request = outgoing.request
+    prepared: PreparedRequest = run(request_step(mode, limits, push=False))
+    request = prepared.request
     if request.keys or request.reset:
-        return PollResult.MORE
-    reply = read_answer((yield request), _core.Encoder(mode.space))
+        return PollResult.INCOMPLETE
+    reply = decode_reply((yield request), _core.Encoder(mode.space))
     if isinstance(reply, PulledPage) and reply.cid == request.cid and not (reply.more or reply.entries):
-        return PollResult.NONE
-    outcome = _take(run, mode, request, reply, on_reset, report)
-    return PollResult.TAKEN if outcome is None or outcome.caught_up else PollResult.MORE
+        return PollResult.EMPTY
+    outcome = _receive(run, mode, request, reply, on_reset, report)
+    return PollResult.APPLIED if outcome is None or outcome.caught_up else PollResult.INCOMPLETE
 
 
-def _complaint_step(mode: Client, limits: PushLimits) -> Step[SyncError | None]:
+def _held_back_step(mode: Client, limits: PushLimits) -> Step[SyncError | None]:
     def step(transaction: Transaction, _: int) -> Plan[SyncError | None]:
-        return Plan(limits.complaint(transaction, mode.space))
+        return Plan(limits.held_back_error(transaction, mode.space))
 
     return step
 
 
-def _take(
+def _receive(
     run: Callable[[Step[Any]], Any],
     mode: Client,
     request: Request,
     reply: ParsedReply,
     on_reset: str,
     report: SyncReport,
-) -> Outcome | None:
-    if not answers(request, reply):
+) -> ReplyOutcome | None:
+    """Apply a reply, and update the report. Return ``None`` if the reply is stale."""
+    if not is_reply_to(reply, request):
         return None
-    # A client that has seen nothing has nothing to lose: so it begins with a server that has forgotten deletes.
+    # A new client also gets a reset from a server with a floor. It has pulled nothing, so that is
+    # not an error.
     resets = isinstance(reply, Reset) and (request.cid > 0 or request.max_head > 0)
     if resets and on_reset == "raise":
         raise StoreMismatchError(
-            "the server was restored from a backup, or has forgotten deletes that this client has not pulled: "
-            'sync(on_reset="reset") pulls everything anew and keeps what is dirty here'
+            "the server was restored from a backup, or has compacted away deletes that this client has not pulled: "
+            'sync(on_reset="reset") pulls everything again and keeps the dirty changes'
         )
-    outcome: Outcome | None = run(receive_step(mode, request, reply))
+    outcome: ReplyOutcome | None = run(receive_step(mode, request, reply))
     if outcome is not None:
         report.reset = report.reset or resets
         report.pulled += outcome.pulled
         report.pushed += outcome.pushed
         report.conflicts += outcome.conflicts
-        if outcome.pushed or not request.withdraw:  # else it was the client that took everything back
+        if outcome.pushed or not request.withdraw:  # a withdrawn push is not a rejected one
             report.rejected += outcome.rejected
     return outcome
 
 
 def rebind_session(run: Callable[[Step[Any]], Any], mode: Client) -> Generator[Request, object, None]:
-    """Ask a server who it is, and follow it from now on.
+    """Request a server's id, and make the client follow that server.
 
     Args:
         run: Executes a step in the client's engine, and returns its result.
         mode: The client.
 
     Yields:
-        One request; its reply is to be sent in.
+        One request, whose reply is to be sent in.
 
     Raises:
-        ProtocolError: A malformed reply, or one to something else.
+        ProtocolError: The reply is malformed, or does not answer the request.
     """
     request = Request(
         server=None, client=uuid.uuid4().hex, cid=0, max_head=0, epochs=[], seq=0, nonce=uuid.uuid4().hex, limit=1
     )
-    reply = read_answer((yield request), _core.Encoder(mode.space))
-    if not answers(request, reply):
-        raise ProtocolError("the server's reply is not one to the request that was sent. Nothing was changed")
+    reply = decode_reply((yield request), _core.Encoder(mode.space))
+    if not is_reply_to(reply, request):
+        raise ProtocolError(
+            "the server's reply does not answer the request that was sent. Nothing was changed; try again"
+        )
     run(rebind_step(mode, reply.server))

@@ -1,7 +1,7 @@
-"""The messages of an exchange as bytes: JSON, or NDJSON (``protocol.md``, "As bytes").
+"""The messages of an exchange as bytes: JSON or NDJSON (``docs/protocol.md``, "Encoding").
 
-Records of the log go in as they are stored, and come out of NDJSON as they are: a value is validated once, by the
-client, and never decoded.
+The server copies stored log records into its reply. The client reads NDJSON into the same records:
+it validates each value once and never decodes it.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from .. import _core
 from ..engine.codec import decode_json
 from ..errors import ProtocolError
 from .manual import Part, canonical
-from .messages import Forked, Keys, LogPage, Page, ParsedReply, Reply, Request, Reset, read_reply
+from .messages import Forked, Keys, LogPage, Page, ParsedReply, Reply, Request, Reset, parse_reply
 
-#: Rows that are joined at a time: enough to make the cost of a call vanish.
+#: Rows that are joined into one chunk.
 _JOINED = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A reply as it came, not looked into yet.
+    """A reply as received, not parsed yet.
 
     Attributes:
-        body: Its bytes.
-        in_lines: Whether they are NDJSON; else they are JSON.
+        body: The bytes of the reply.
+        in_lines: True for NDJSON, False for JSON.
     """
 
     body: bytes
@@ -37,25 +37,40 @@ class Received:
 
 
 def request_to_json(request: Request) -> bytes:
-    """A request as JSON."""
+    """Encode a request as JSON."""
     return orjson.dumps(request.to_dict())
 
 
 def reply_pieces(reply: Reply, in_lines: bool) -> Iterator[bytes]:
-    """A reply as JSON; or as NDJSON: a line of all its fields, but for ``page``, whose rows are a line each."""
+    """Yield a reply in chunks of JSON or, if ``in_lines``, of NDJSON.
+
+    The first line of NDJSON holds all fields except ``page``. Each row of ``page`` is a line of its
+    own.
+    """
     if isinstance(reply, LogPage):
         return rows_pieces(reply.header(len(reply.records)), "page", _numbered(reply.records), in_lines)
     return iter([orjson.dumps(reply.to_dict(), option=orjson.OPT_APPEND_NEWLINE if in_lines else None)])
 
 
 def part_pieces(part: Part, in_lines: bool) -> Iterator[bytes]:
-    """A page of the seed's pull, in the same forms. Its changes bear no CIDs in JSON, as the seed has it."""
+    """Yield a page of a manual pull in chunks of JSON or NDJSON.
+
+    In JSON the changes have no CIDs, as in ``@treehub/level``.
+    """
     rows = _numbered(part.records) if in_lines else (record for _, record in part.records)
     return rows_pieces({"cid": part.cid, "has_more": part.has_more}, "changes", rows, in_lines)
 
 
 def rows_pieces(header: dict[str, Any], name: str, rows: Iterable[bytes], in_lines: bool) -> Iterator[bytes]:
-    """A JSON object of some fields, and one more that holds rows of JSON; or a line of the fields, and one a row."""
+    """Yield the chunks of a JSON object, or of NDJSON.
+
+    Args:
+        header: The fields of the object except one.
+        name: The name of the remaining field, an array of rows.
+        rows: The rows, each encoded as JSON.
+        in_lines: True for NDJSON: the header on the first line, without the array, and each row on
+            a line.
+    """
     rows = iter(rows)
     if in_lines:
         yield orjson.dumps(header, option=orjson.OPT_APPEND_NEWLINE)
@@ -78,39 +93,48 @@ def _lines(rows: Sequence[bytes]) -> bytes:
 
 
 def _numbered(records: Iterable[tuple[int, bytes]]) -> Iterator[bytes]:
-    """Records of the log, each with its CID."""
+    """Return each record of the log as the row ``[cid,record]``."""
     return (b"[%d,%b]" % record for record in records)
 
 
 def one_line(row: bytes) -> bytes:
-    """A row of JSON without line breaks. This library writes none, but a log of the original's may have been edited."""
+    """Return a row of JSON without line breaks.
+
+    This library writes no line breaks, but the log of a store of ``@treehub/level`` may have been
+    edited by hand.
+    """
     return canonical(row) if b"\n" in row or b"\r" in row else row
 
 
-def read_answer(message: object, encoder: _core.Encoder) -> ParsedReply:
-    """Read a server's reply, however it came.
+def decode_reply(message: object, encoder: _core.Encoder) -> ParsedReply:
+    """Decode and validate a server's reply.
 
     Args:
-        message: Bytes as they were `Received`; what was decoded from JSON; or a `Reply`, from a server in this process.
-        encoder: What makes entries of changes, for the client's key space.
+        message: A `Received` reply; a dict decoded from JSON; or a `Reply`, from a server in this
+            process.
+        encoder: The encoder for the client's key space.
 
     Raises:
-        ProtocolError: It is none, or impossible.
+        ProtocolError: The message is not a valid reply.
     """
     if isinstance(message, LogPage):
-        return message.pulled(encoder)
+        return message.to_pulled(encoder)
     if isinstance(message, (Keys, Reset, Forked)):
         return message
     if isinstance(message, Received):
-        return _read_lines(message.body, encoder) if message.in_lines else read_reply(_parse(message.body), encoder)
-    return read_reply(message, encoder)
+        return _decode_lines(message.body, encoder) if message.in_lines else parse_reply(_parse(message.body), encoder)
+    return parse_reply(message, encoder)
 
 
-def read_head(message: object, encoder: _core.Encoder) -> Page | None:
-    """What a page says of itself, its changes not looked at; ``None`` if this is none, or came in another form.
+def decode_header(message: object, encoder: _core.Encoder) -> Page | None:
+    """Decode the fields of a page without decoding its changes.
+
+    Returns:
+        The page; ``None`` if the reply is of another kind, or is one JSON document instead of
+        NDJSON.
 
     Raises:
-        ProtocolError: See `read_answer`.
+        ProtocolError: The message is not a valid reply.
     """
     if isinstance(message, LogPage):
         return message
@@ -119,22 +143,22 @@ def read_head(message: object, encoder: _core.Encoder) -> Page | None:
     header = _parse(message.body[: message.body.find(b"\n") + 1])
     if not isinstance(header, dict) or header.get("kind") != "page":
         return None
-    page = read_reply({**header, "count": 0, "page": []}, encoder)
+    page = parse_reply({**header, "count": 0, "page": []}, encoder)
     return page if isinstance(page, Page) else None
 
 
-def _read_lines(body: bytes, encoder: _core.Encoder) -> ParsedReply:
+def _decode_lines(body: bytes, encoder: _core.Encoder) -> ParsedReply:
     first, _, rest = body.partition(b"\n")
     header = _parse(first)
     if not isinstance(header, dict):
-        return read_reply(header, encoder)
+        return parse_reply(header, encoder)
     if rest and header.get("kind") != "page":
-        raise ProtocolError("the reply goes on behind its first line, and is no page")
+        raise ProtocolError("the reply has more than one line, but is not a page")
     texts = rest.removesuffix(b"\n").split(b"\n") if rest else []
     rows = _core.split_rows(texts)
     if rows is not None:
-        return read_reply({**header, "page": rows}, encoder, in_records=True)
-    return read_reply({**header, "page": [*map(_parse, texts)]}, encoder)
+        return parse_reply({**header, "page": rows}, encoder, in_records=True)
+    return parse_reply({**header, "page": [*map(_parse, texts)]}, encoder)
 
 
 def _parse(text: bytes) -> Any:

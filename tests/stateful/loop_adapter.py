@@ -1,4 +1,4 @@
-"""A level of asyncio with the manners of a blocking one: each call runs its event loop until it is done."""
+"""A blocking interface to an asyncio level: each call runs the event loop until it returns."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 
-class Driven:
-    """A level, sublevel, snapshot or write batch of asyncio."""
+class LoopAdapter:
+    """A level, sublevel, snapshot or write batch of asyncio, with blocking methods."""
 
     def __init__(self, inner: Any, loop: asyncio.AbstractEventLoop) -> None:
         self._inner = inner
@@ -26,7 +26,7 @@ class Driven:
                 return self._loop.run_until_complete(result)
             if hasattr(result, "__anext__"):
                 return self._iterate(result)
-            return result if result is None else Driven(result, self._loop)
+            return result if result is None else LoopAdapter(result, self._loop)
 
         return call
 
