@@ -156,7 +156,7 @@ async def apply(load: Load, folder: Path) -> Outcome:
             deadline = monotonic() + load.seconds
             await asyncio.gather(
                 *(misbehave(server, n, outcome, deadline, load.pause) for n in range(load.hostile)),
-                *(write(load, number, *client, outcome, deadline) for number, client in enumerate(clients)),
+                *(write(load, n, *client, outcome, deadline) for n, client in enumerate(clients)),
             )
             outcome.requests = await exchanges(server) - requests
             memory_after = await _idle_memory(server)

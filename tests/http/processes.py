@@ -12,7 +12,7 @@ EXIT_TIMEOUT: Final = 30.0
 
 
 class ServerProcess:
-    """The command ``treehub-level serve`` for a database named ``notes``, on the loopback interface.
+    """The command ``treehub-level serve`` for a database ``notes``, on the loopback interface.
 
     Args:
         folder: The folder of the stores.

@@ -18,7 +18,8 @@ pytestmark = pytest.mark.once
 #: Seconds of faults. ``python -m tests.http.chaos`` runs longer, which finds rarer bugs.
 SECONDS = 8
 
-#: The prelude of a server that forgets its decisions on pushes, and so treats a repeated push as new.
+#: The prelude of a server that forgets its decisions on pushes, and so treats a repeated push as
+#: new.
 FORGETFUL = "from treehub_level.replication import server; server.read_decision = lambda *_: None; "
 
 

@@ -1,4 +1,4 @@
-"""A fake server behind a transport of httpx: it answers correctly, except for the faults injected."""
+"""A fake server behind a transport of httpx. It answers correctly, or with injected faults."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from treehub_level.errors import CIDMismatchError, LevelError, StoreMismatchErro
 
 URL = "http://127.0.0.1:1/v1/notes"
 
-#: A substitute for the response: another response, an exception that httpx raises, or a function that
-#: returns a response or ``None`` (no fault) for a request.
+#: A substitute for the response: another response, an exception that httpx raises, or a function
+#: that returns a response or ``None`` (no fault) for a request.
 Fault = httpx.Response | Exception | Callable[[httpx.Request], "httpx.Response | None"]
 
 

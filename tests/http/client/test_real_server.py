@@ -19,7 +19,7 @@ from ..processes import ServerProcess
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A server that requires tokens. `write` is a read-write token, and `read` is a read-only one."""
+    """A server that requires tokens. `write` is a read-write token, `read` a read-only one."""
     folder = tmp_path_factory.mktemp("served")
     tokens = Tokens(str(folder / "tokens"))
     write, read = tokens.add(databases=["notes"], write=True), tokens.add(databases=["notes"])
