@@ -74,7 +74,7 @@ class Served:
 
     async def until_somebody_waits(self, name: str = "notes") -> None:
         """Wait until a long poll of a database is pending."""
-        while not self.levels[name]._blocking._store.listeners:  # noqa: ASYNC110  # no event reports this
+        while not self.levels[name]._store.listeners:  # noqa: ASYNC110  # no event reports this
             await asyncio.sleep(0)
 
     async def stop(self) -> None:

@@ -4,7 +4,7 @@ Start with `Level` (asyncio) or `blocking.Level`, its twin without ``await``.
 """
 
 from . import blocking
-from .aio.level import Level
+from .aio import Level, LiveSession
 from .backends.base import Backend
 from .backends.memory import MemoryBackend
 from .errors import (
@@ -51,6 +51,7 @@ __all__ = [
     "InvalidValueError",
     "Level",
     "LevelError",
+    "LiveSession",
     "LockedError",
     "MemoryBackend",
     "Mode",

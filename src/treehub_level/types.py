@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypedDict
 
 #: A value that JSON can hold: ``None bool int float str list dict`` with ``str`` keys, nested at most 64 deep.
 #: (A recursive alias would be exact, and unusable: every ``level.get()["name"]`` would need a cast.)
@@ -33,6 +33,39 @@ class _Missing(enum.Enum):
 
 #: Pass it as ``default`` to tell a key that is absent from one that holds ``None``.
 MISSING: Final = _Missing.MISSING
+
+
+class KeyRange(TypedDict, total=False):
+    """Bounds of a range of keys, as keyword arguments; all of them hold.
+
+    ``None`` is the same as an absent bound; an empty string is a bound. A lower bound at or above the
+    upper one makes an empty range.
+
+    Attributes:
+        gt: Only keys above this one. Not together with ``gte``.
+        gte: Only this key and keys above it.
+        lt: Only keys below this one. Not together with ``lte``.
+        lte: Only this key and keys below it.
+        prefix: Only keys that begin with this.
+    """
+
+    gt: str | None
+    gte: str | None
+    lt: str | None
+    lte: str | None
+    prefix: str | None
+
+
+class RangeOptions(KeyRange, total=False):
+    """Keyword arguments of the methods that read a range: its bounds, direction and limit.
+
+    Attributes:
+        reverse: Read from the last key down to the first; ``False`` by default.
+        limit: The largest number of results, counted after ``filter``; ``None``, the default, for all.
+    """
+
+    reverse: bool
+    limit: int | None
 
 
 class Put(NamedTuple):

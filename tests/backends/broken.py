@@ -318,7 +318,7 @@ class TestKeepsOnlyItsOwnWritersOut(BrokenShared):
     class Faulty(SharedMemory):
         def __init__(self, name: str, first: SharedMemory | None) -> None:
             super().__init__(name, first)
-            self._exclusive = threading.RLock()
+            self.write_lock = threading.Lock()
 
 
 class TestKeepsTheOtherOutAfterAnError(BrokenShared):
@@ -327,10 +327,10 @@ class TestKeepsTheOtherOutAfterAnError(BrokenShared):
     class Faulty(SharedMemory):
         @contextmanager
         def exclusive(self) -> Iterator[Transaction]:
-            if not self._exclusive.acquire(timeout=0.1):
+            if not self.write_lock.acquire(timeout=0.1):
                 raise TimeoutError
             yield self
-            self._exclusive.release()
+            self.write_lock.release()
 
 
 class TestMomentOfItsOwnOnly(BrokenShared):

@@ -17,7 +17,7 @@ class SharedMemory(MemoryBackend):
         super().__init__(name)
         self._ears: list[Callable[[], None]] = []
         if first is not None:
-            self._data, self._exclusive, self._ears = first._data, first._exclusive, first._ears
+            self._data, self.write_lock, self._ears = first._data, first.write_lock, first._ears
 
     def write(self, batch: Batch, *, durable: bool = False) -> None:
         super().write(batch, durable=durable)

@@ -170,9 +170,9 @@ class Bench:
 
     async def _settled(self, level: Level, where: str) -> None:
         """Wait until what threads still did for the cancelled task has ended, and so has a closing nobody awaits."""
-        worker, store = level._worker, level._blocking._store
+        worker, store = level._worker, level._store
         ends = asyncio.get_running_loop().time() + PATIENCE
-        while (worker._writer is not None) != worker._accepting or worker._pending or store._open_handles:
+        while (worker._writer is not None) != worker._accepting or worker._pending or store._handles:
             assert asyncio.get_running_loop().time() < ends, (
                 f"{where}: it neither opens nor closes, or a cursor or a snapshot is left open"
             )

@@ -43,7 +43,7 @@ def test_a_gate_that_does_not_wait_is_noticed() -> None:
     made: dict[str, StrictBackend] = {}
 
     def shut(self: CallGuard) -> None:
-        self._open = False
+        self.is_open = False
 
     with mock.patch.object(CallGuard, "shut", shut), pytest.raises(AssertionError, match="it was closed"):
         with_threads("store", lambda name: made.setdefault(name, StrictBackend(name)), rounds=10, seed=1)

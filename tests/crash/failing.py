@@ -69,7 +69,7 @@ class Failing:
             self.counts[f"failed writes ({call})"] += bool(failure)
             assert str(self._path) in failure or not failure
             if not self._fenced:
-                level._store._fence = None
+                level._store._write_error = None
             for _ in range(3 if failure else 0):
                 refusal = self._failure(cycle, done)
                 assert not self._fenced or "refuses writes" in refusal, (

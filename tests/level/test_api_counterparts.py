@@ -104,7 +104,7 @@ def modules() -> Any:
     return [
         module.name
         for module in pkgutil.walk_packages(treehub_level.__path__, "treehub_level.")
-        if not module.name.endswith("__main__") and (native or module.name != "treehub_level.backends.leveldb")
+        if not module.name.endswith("__main__") and (native or module.name != "treehub_level.backends.leveldb.native")
     ]
 
 

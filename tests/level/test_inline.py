@@ -61,7 +61,7 @@ async def server(request: Any, tmp_path: Path) -> AsyncIterator[Level]:
 
 
 def watched(level: Level) -> Any:
-    return level._blocking._store.backend
+    return level._store.backend
 
 
 # ------------------------------------------------------------------------------------------------ which thread

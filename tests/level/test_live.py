@@ -416,4 +416,4 @@ async def test_a_session_that_is_cancelled_ends(stores: Stores, client: Any, ser
     task.cancel()
     await asyncio.wait([task])
     assert task.cancelled()
-    assert not client._blocking._store.listeners
+    assert not client._store.listeners

@@ -268,7 +268,7 @@ async def test_changes_from_below_a_forgotten_delete_are_refused(server: Any) ->
 def compaction_steps(server: Any, step: int, *, twice: bool = False) -> Iterator[None]:
     """Compact and forget all deletes, step by step, each taken twice as if its first transaction had been undone."""
     store = (server._blocking if isinstance(server, Level) else server.blocking)._store
-    mode: Any = store.mode
+    mode: Any = store.strategy
     compaction = Compaction(mode, drop_deletes_before=server.cid)
     with mock.patch("treehub_level.engine.log.COMPACTION_STEP", step):
         more = True

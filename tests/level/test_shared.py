@@ -49,7 +49,7 @@ def engine(level: Any) -> Backend:
 
 
 def epochs(level: Any) -> list[Any]:
-    mode = inner(level)._store.mode
+    mode = inner(level)._store.strategy
     assert isinstance(mode, Server)
     return mode.epochs(engine(level))
 
@@ -213,7 +213,7 @@ async def test_a_compaction_forgets_what_it_saw_in_another_incarnation(opened: A
 
 
 def server_mode(level: Any) -> Server:
-    mode = inner(level)._store.mode
+    mode = inner(level)._store.strategy
     assert isinstance(mode, Server)
     return mode
 

@@ -47,7 +47,11 @@ async def call(level: Any, verb: str, other: Any) -> Any:
     """Call a verb and use what it gives just enough to make it do its work."""
     arguments = {**ARGUMENTS, "server": other, "name": "sub"}
     parameters = inspect.signature(getattr(Level, verb)).parameters.values()
-    needed = [p for p in parameters if p.name != "self" and (p.default is p.empty or p.name == "since")]
+    needed = [
+        p
+        for p in parameters
+        if p.name != "self" and p.kind is not p.VAR_KEYWORD and (p.default is p.empty or p.name == "since")
+    ]
     args = [arguments[p.name] for p in needed if p.kind is not p.KEYWORD_ONLY]
     options = {p.name: arguments[p.name] for p in needed if p.kind is p.KEYWORD_ONLY}
     result = getattr(level, verb)(*args, **options)

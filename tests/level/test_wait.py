@@ -152,7 +152,7 @@ async def test_waiting_holds_no_thread(asyncio_server: Any) -> None:
 async def test_a_wait_that_is_cancelled_leaves_nothing_behind(asyncio_server: Any) -> None:
     server = asyncio_server
     tasks = [await waiting(server.changes(0, wait=LONG)), await waiting(server.exchange(ask(), wait=LONG))]
-    listeners = server._blocking._store.listeners
+    listeners = server._store.listeners
     assert len(listeners) == 2
     for task in tasks:
         task.cancel()

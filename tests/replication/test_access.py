@@ -9,6 +9,7 @@ import pytest
 from treehub_level.engine.access import Access
 from treehub_level.engine.modes import Server
 from treehub_level.errors import ForbiddenError
+from treehub_level.replication.endpoint import answer
 from treehub_level.replication.manual import change_step, read_part
 from treehub_level.replication.messages import Request
 from treehub_level.replication.server import exchange_step
@@ -26,11 +27,11 @@ class Fenced:
         self._access = access
 
     def exchange(self, request: Any) -> Message:
-        return self._server._answer(request, self._access)[0].to_dict()
+        return answer(self._server._store, request, self._access)[0].to_dict()
 
 
 def step(server: Store, access: Access, **fields: Any) -> Message:
-    mode = server._store.mode
+    mode = server._store.strategy
     assert isinstance(mode, Server)
     return server._store.step(exchange_step(Request.from_dict(ask(**fields)), mode, access)).to_dict()
 
@@ -89,7 +90,7 @@ def test_who_may_only_read_pulls_and_does_not_push(push: Message) -> None:
 
 def test_the_seeds_pull_shows_the_keys_within_and_goes_on_over_the_others() -> None:
     server = a_shared_server()
-    mode = server._store.mode
+    mode = server._store.strategy
     assert isinstance(mode, Server)
     part = read_part(server.memory, mode.space, 4, 0, 2, 1 << 20, MINE)
     assert (part.cid, [cid for cid, _ in part.records], part.has_more) == (2, [1], True)
@@ -99,7 +100,7 @@ def test_the_seeds_pull_shows_the_keys_within_and_goes_on_over_the_others() -> N
 
 def test_a_part_of_the_log_is_as_small_as_it_is_asked_to_be() -> None:
     server = a_server(a="x" * 100, b="y" * 100)
-    mode = server._store.mode
+    mode = server._store.strategy
     assert isinstance(mode, Server)
     part = read_part(server.memory, mode.space, 2, 0, 1000, 150)
     assert (part.cid, part.has_more) == (1, True)
@@ -107,7 +108,7 @@ def test_a_part_of_the_log_is_as_small_as_it_is_asked_to_be() -> None:
 
 def test_the_seeds_push_with_a_key_outside_is_refused() -> None:
     server = a_shared_server()
-    mode = server._store.mode
+    mode = server._store.strategy
     assert isinstance(mode, Server)
     with unchanged(server), pytest.raises(ForbiddenError, match="begin with 'mine/'"):
         server._store.step(change_step(mode, 4, [(b"theirs/a", b"0")], MINE))

@@ -19,7 +19,7 @@ from .helpers import Store, Wire, a_client, a_server, lose, once, own_record, un
 def talk(client: Store, **options: Any) -> Any:
     """A session that the test drives itself."""
     report = options.pop("report", SyncReport())
-    return sync_session(client._store.step, client._client("sync"), report=report, **options)
+    return sync_session(client._store.step, client._store.client("sync"), report=report, **options)
 
 
 # ----------------------------------------------------------------------------------------------------- frozen pushes

@@ -55,14 +55,14 @@ def test_a_level_in_this_process_is_handed_requests_and_gives_records_as_they_ar
 ) -> None:
     server, client = a_server(a=1), a_client()
     seen: list[tuple[object, Reply]] = []
-    answer = Store._answer
+    exchange_encoded = Store.exchange_encoded
 
-    def watched(store: Store, request: object, *rest: Any) -> Any:
-        result = answer(store, request, *rest)
-        seen.append((request, result[0]))
-        return result
+    def watched(store: Store, request: Request, **options: Any) -> Reply:
+        reply = exchange_encoded(store, request, **options)
+        seen.append((request, reply))
+        return reply
 
-    monkeypatch.setattr(Store, "_answer", watched)
+    monkeypatch.setattr(Store, "exchange_encoded", watched)
     client.sync(server)
     ((request, reply),) = seen
     assert isinstance(request, Request)

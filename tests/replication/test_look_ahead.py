@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from treehub_level import Level, SyncReport, TransportError, blocking
-from treehub_level.blocking.server import carries_bytes
 from treehub_level.replication.messages import Request
 from treehub_level.replication.session import Ahead, sync_session
 from treehub_level.replication.wire import Received, reply_pieces
@@ -25,7 +24,7 @@ def far_ahead(changes: int = 3500) -> Store:
 
 
 def talk_of(client: Store) -> Any:
-    return sync_session(client._store.step, client._client("sync"), report=SyncReport(), look_ahead=True)
+    return sync_session(client._store.step, client._store.client("sync"), report=SyncReport(), look_ahead=True)
 
 
 @pytest.mark.parametrize("in_lines", [False, True], ids=["in process", "in lines"])
@@ -34,7 +33,7 @@ def test_the_next_request_is_known_before_a_page_is_taken(in_lines: bool) -> Non
     talk = talk_of(client)
     request, early = next(talk), []
     while True:
-        answer: Any = server._reply(request)
+        answer: Any = server.exchange_encoded(request)
         if in_lines:
             answer = Received(b"".join(reply_pieces(answer, in_lines=True)), in_lines=True)
         try:
@@ -55,14 +54,14 @@ def test_the_next_request_is_known_before_a_page_is_taken(in_lines: bool) -> Non
 def test_what_is_written_meanwhile_is_pushed_in_the_end() -> None:
     client, server = a_client(), far_ahead()
     talk = talk_of(client)
-    ahead = talk.send(server._reply(next(talk)))
+    ahead = talk.send(server.exchange_encoded(next(talk)))
     assert isinstance(ahead, Ahead)
     client.put("k00000", "mine")
     client.put("mine", 1)
     request = next(talk)
     with pytest.raises(StopIteration) as end:
         while True:
-            said = talk.send(server._reply(request))
+            said = talk.send(server.exchange_encoded(request))
             request = next(talk) if isinstance(said, Ahead) else said
     assert (end.value.value.pushed, server.get("mine")) == (1, 1)
     assert [lost.key for lost in end.value.value.conflicts] == ["k00000"]
@@ -73,7 +72,7 @@ def test_a_reply_to_something_else_says_nothing_of_what_comes_next() -> None:
     client, server = a_client(), far_ahead()
     talk = talk_of(client)
     first = next(talk)
-    other = server._reply(Request(None, "c" * 32, 0, 0, [], 0, "f" * 32, limit=1000))
+    other = server.exchange_encoded(Request(None, "c" * 32, 0, 0, [], 0, "f" * 32, limit=1000))
     again = talk.send(other)
     assert isinstance(again, Request)
     assert (again.cid, again.nonce != first.nonce, client.cid) == (0, True, 0)
@@ -96,7 +95,7 @@ def test_a_client_asks_ahead_however_often_its_server_was_opened() -> None:
                     said = next(talk)
                 starts = [epoch.start for epoch in said.epochs]
                 assert starts == sorted({*starts})
-                said = talk.send(server._reply(said))
+                said = talk.send(server.exchange_encoded(said))
         assert ahead > 2
         assert client.query() == server.query()
 
@@ -108,16 +107,15 @@ class Breaking:
         self._server = server
         self._left = after
 
-    @carries_bytes("_reply")
     async def exchange(self, request: Mapping[str, Any], *, wait: float = 0) -> Any:
         raise AssertionError("messages are carried as they are")
 
-    async def _reply(self, request: Request, *, wait: float = 0) -> Any:
+    async def exchange_encoded(self, request: Request, *, wait: float = 0) -> Any:
         await asyncio.sleep(0)
         self._left -= 1
         if self._left < 0:
             raise ConnectionResetError("gone")
-        return await self._server._reply(request)
+        return await self._server.exchange_encoded(request)
 
 
 async def test_a_request_that_was_sent_early_and_lost_is_sent_again_by_the_next_call() -> None:

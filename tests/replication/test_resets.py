@@ -236,7 +236,7 @@ def test_a_rebinding_that_gets_no_proper_answer_changes_nothing() -> None:
 
 def test_rebinding_takes_one_exchange() -> None:
     client = a_client()
-    asking = rebind_session(client._store.step, client._client("rebind"))
+    asking = rebind_session(client._store.step, client._store.client("rebind"))
     request = next(asking)
     assert (request.server, request.cid, request.changes, request.limit) == (None, 0, (), 1)
     with pytest.raises(StopIteration):

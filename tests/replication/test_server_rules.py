@@ -24,7 +24,7 @@ PADDING = "x" * (3 << 20)
 
 
 def exchange_as(server: Store, principal: str | None, **fields: Any) -> Message:
-    mode = server._store.mode
+    mode = server._store.strategy
     assert isinstance(mode, Server)
     return server._store.step(exchange_step(Request.from_dict(ask(**fields)), mode, Access(principal))).to_dict()
 

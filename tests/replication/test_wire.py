@@ -219,7 +219,7 @@ def test_a_client_is_drained_over_a_wire_that_carries_lines() -> None:
     class Lines:
         def exchange(self, request: dict[str, Any]) -> Any:
             asked = orjson.loads(request_to_json(Request.from_dict(request)))
-            return Received(reply_to_ndjson(server._answer(asked)[0]), in_lines=True)
+            return Received(reply_to_ndjson(server.exchange_encoded(asked)), in_lines=True)
 
     report = client.sync(Lines())
     assert (report.pulled, report.pushed) == (2, 1)

@@ -217,7 +217,7 @@ class Server(_Process):
 
     def exchange(self, asked: Request) -> Any:
         if self._road != "JSON":
-            answer = self._answered(asked, lambda: self.level._answer(asked)[0])
+            answer = self._answered(asked, lambda: self.level.exchange_encoded(asked))
             if not isinstance(answer, Reply) or self._road == "process":
                 return answer
             return Received(b"".join(reply_pieces(answer, in_lines=True)), in_lines=True)
@@ -264,7 +264,7 @@ class Server(_Process):
         return {cid: (change[0], _content(change)) for cid, change in changes}
 
     def epoch(self, cid: int) -> Hashable:
-        mode = self.level._store.mode
+        mode = self.level._store.strategy
         assert isinstance(mode, ServerMode)
         return client_half._epoch_of(mode.epochs(self._backend), cid)
 
@@ -323,7 +323,7 @@ class Client(_Process):
         one_way = 0.5 if self._calm else self._rng.random()
         self._talk = sync_session(
             self.level._store.step,
-            self.level._client("sync"),
+            self.level._store.client("sync"),
             pull=one_way > 0.1,
             push=one_way < 0.9,
             report=SyncReport(),
@@ -333,7 +333,7 @@ class Client(_Process):
 
     def rebind(self) -> Any:
         self._rebinds = True
-        self._talk = rebind_session(self.level._store.step, self.level._client("rebind"))
+        self._talk = rebind_session(self.level._store.step, self.level._store.client("rebind"))
         return self._go_on(lambda talk: next(talk))
 
     def receive(self, reply: Any) -> Any:

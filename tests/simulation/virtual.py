@@ -94,7 +94,7 @@ class _InOrder(dict[Any, None]):
 
 def in_order(level: Any) -> None:
     """Let a level call those who listen to it in the order in which they came."""
-    level._blocking._store.listeners = _InOrder()
+    level._store.listeners = _InOrder()
 
 
 @contextmanager

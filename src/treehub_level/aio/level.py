@@ -1,53 +1,47 @@
-"""``Level``: the asyncio façade. Its methods forward to ``blocking.Level``, the engine, and decide nothing."""
+"""`Level`: the asyncio façade. It forwards to its blocking counterpart, in threads where a call may block."""
 
 from __future__ import annotations
 
 import asyncio
-import inspect
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import suppress
-from typing import Any, ClassVar, Protocol
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from typing import Any, ClassVar
 
 from .. import blocking
 from ..backends.base import Backend
-from ..blocking.server import carries_bytes, check_wait
-from ..errors import ForbiddenError, NotOpenError, TransportError
-from ..replication.driver import Finished, advance, exchange_of, transport_errors
+from ..blocking.level import ReadWriteVerbs, level_over
+from ..engine.namespace import Namespace
+from ..errors import NotOpenError
+from ..replication.endpoint import answer, changes_after, check_wait, watch_page, watch_start
 from ..replication.messages import Reply, Request
-from ..replication.session import Ahead
+from ..replication.session import rebind_session, sync_session
 from ..types import JSON, Change, Changes, Conflict, Mode, SyncReport
+from .driver import Exchanger, async_exchange_of, drive
 from .live import LiveSession
 from .reads_writes import AsyncReadVerbs, AsyncWriteVerbs, Snapshot, documented_by
 from .wait import commit_event, wait_for_commit
 from .worker import Worker
 
 
-class Exchanger(Protocol):
-    """What `Level.sync` needs of a server: this one verb."""
-
-    def exchange(self, request: dict[str, Any], /) -> Awaitable[dict[str, Any]] | dict[str, Any]:
-        """See `Level.exchange`."""
-
-
-@documented_by(blocking.level.ReadWriteVerbs)
+@documented_by(ReadWriteVerbs)
 class AsyncReadWriteVerbs(AsyncReadVerbs, AsyncWriteVerbs):
-    """Reads and writes of the present, of a level or one of its sublevels."""
+    """The verbs that a level and its sublevels share."""
 
-    _blocking: blocking.level.ReadWriteVerbs
+    _blocking: ReadWriteVerbs
 
     def snapshot(self) -> Snapshot:
         return Snapshot(self._blocking.snapshot(), self._worker)
 
     def sublevel(self, name: str, *, separator: str = "/") -> Sublevel:
-        return Sublevel(self._blocking.sublevel(name, separator=separator), self._worker)
+        return Sublevel(self._namespace.sublevel(name, separator), self._worker)
 
 
 class Sublevel(AsyncReadWriteVerbs):
-    """A namespace within a level. Made by `Level.sublevel`; open and closed with its level."""
+    """A namespace within a level. Made by `Level.sublevel`; open and closed together with its level."""
 
-    def __init__(self, twin: blocking.Sublevel, worker: Worker) -> None:
-        self._blocking = twin
+    def __init__(self, namespace: Namespace, worker: Worker) -> None:
+        self._namespace = namespace
+        self._blocking = blocking.Sublevel(namespace)
         self._worker = worker
 
 
@@ -56,25 +50,24 @@ class Level(AsyncReadWriteVerbs):
     """An ordered key-value store that synchronises. ``blocking.Level`` has the same verbs without ``await``.
 
     Args:
-        name: A path for stores on disk, a label for memory, a URL for a server.
-        backend: A registered name (``"leveldb"``, ``"plyvel"``, ``"memory"``, …), a `Backend` subclass, or any
-            callable that
-            takes the name and returns a `Backend`.
+        name: A path for stores on disk, a label for memory, a URL for a database server.
+        backend: A registered name (``"leveldb"``, ``"plyvel"``, ``"memory"``, …), a `Backend` subclass, or
+            a callable that takes the name and returns a `Backend`.
         mode: ``Level.NORMAL``, ``Level.SERVER`` or ``Level.CLIENT``.
-        prefix: Where metadata lies: one or more characters from ``!`` to ``/``.
-        key_encoding: ``"utf8"``: keys are ``str``. ``"bytes"``, in NORMAL mode: keys are ``bytes``.
-        value_encoding: ``"json"``, or ``"bytes"`` in NORMAL mode: values are stored as they are.
-        durable: Whether each write waits for the disk (fsync) unless it says otherwise.
-        **backend_options: What the backend's constructor takes besides.
+        prefix: The beginning of metadata keys: one or more characters from ``!`` to ``/``.
+        key_encoding: ``"utf8"`` for ``str`` keys. In NORMAL mode also ``"bytes"``, for ``bytes`` keys.
+        value_encoding: ``"json"``. In NORMAL mode also ``"bytes"``: values are stored as they are.
+        durable: True if each write waits for the fsync unless it says otherwise.
+        **backend_options: Further arguments of the backend's constructor.
 
-    Filters of ``query``, ``keys``, ``values``, ``count`` and ``scan`` run in a thread beside the event loop. Reads of
-    single keys, and small writes that nothing holds up, take microseconds and run on the loop itself; a loop of them
-    lets other tasks have their turns.
+    The filters of ``query``, ``keys``, ``values``, ``count`` and ``scan`` run in a thread beside the event
+    loop. Reads of single keys, and small writes without other writers, take microseconds and run on the
+    loop itself; a task that makes many of them yields to other tasks.
 
     Raises:
-        ValueError: An unknown mode or encoding, or an illegal prefix.
-        TypeError: An argument of a wrong type, or an option that the backend does not know.
-        BackendNotFoundError: No backend of that name.
+        ValueError: The mode, an encoding or the prefix is invalid.
+        TypeError: An argument is of a wrong type, or the backend does not have such an option.
+        BackendNotFoundError: There is no backend of that name.
     """
 
     NORMAL: ClassVar[Mode] = Mode.NORMAL
@@ -82,7 +75,6 @@ class Level(AsyncReadWriteVerbs):
     CLIENT: ClassVar[Mode] = Mode.CLIENT
 
     _blocking: blocking.Level
-    _sync_lock: asyncio.Lock
 
     def __init__(
         self,
@@ -96,8 +88,8 @@ class Level(AsyncReadWriteVerbs):
         durable: bool = False,
         **backend_options: Any,
     ) -> None:
-        self._forward_to(
-            blocking.Level(
+        self._use(
+            Namespace.of_level(
                 name,
                 backend=backend,
                 mode=mode,
@@ -109,13 +101,14 @@ class Level(AsyncReadWriteVerbs):
             )
         )
 
-    def _forward_to(self, twin: blocking.Level) -> None:
-        self._blocking = twin
-        self._worker = Worker(twin._store)
+    def _use(self, namespace: Namespace) -> None:
+        self._namespace = namespace
+        self._store = namespace.store
+        self._blocking = level_over(namespace)
+        self._worker = Worker(namespace.store)
 
     async def open(self) -> None:
         await self._worker.start(self._blocking.open, self._blocking.close)
-        self._sync_lock = asyncio.Lock()  # a lock is one event loop's, and this may be another one than last time
 
     async def close(self) -> None:
         await self._worker.stop(self._blocking.close)
@@ -138,7 +131,8 @@ class Level(AsyncReadWriteVerbs):
         **options: Any,
     ) -> Level:
         level = cls.__new__(cls)
-        level._forward_to(await asyncio.to_thread(blocking.Level.adopt, name, mode=mode, progress=progress, **options))
+        counterpart = await asyncio.to_thread(blocking.Level.adopt, name, mode=mode, progress=progress, **options)
+        level._use(counterpart._namespace)
         return level
 
     # ---------------------------------------------------------------------------------------------- facts
@@ -160,7 +154,7 @@ class Level(AsyncReadWriteVerbs):
         return self._blocking.cid
 
     @property
-    def CID(self) -> int:  # noqa: N802  # the seed's name
+    def CID(self) -> int:  # noqa: N802  # the name in `@treehub/level`
         return self._blocking.cid
 
     async def info(self) -> dict[str, JSON]:
@@ -176,32 +170,32 @@ class Level(AsyncReadWriteVerbs):
 
     async def changes(self, cid: int, limit: int | None = 100, *, wait: float = 0) -> Changes:
         return await wait_for_commit(
-            self._blocking._store, lambda: self._worker.read(self._blocking._changes, cid, limit), check_wait(wait)
+            self._store, lambda: self._worker.read(changes_after, self._store, cid, limit), check_wait(wait)
         )
 
     async def change(self, cid: int, changes: Any) -> int:
         return await self._worker.write(self._blocking.change, cid, changes)
 
-    @carries_bytes("_reply")
     async def exchange(self, request: Mapping[str, Any], *, wait: float = 0) -> dict[str, Any]:
-        return await wait_for_commit(
-            self._blocking._store, lambda: self._worker.write(self._blocking._exchange, request), check_wait(wait)
-        )
+        return (await self._answer(request, wait)).to_dict()
 
-    async def _reply(self, request: Request, *, wait: float = 0) -> Reply:
+    async def exchange_encoded(self, request: Request, *, wait: float = 0) -> Reply:
+        return await self._answer(request, wait)
+
+    async def _answer(self, request: object, wait: float) -> Reply:
         return await wait_for_commit(
-            self._blocking._store, lambda: self._worker.write(self._blocking._answer, request), check_wait(wait)
+            self._store, lambda: self._worker.write(answer, self._store, request), check_wait(wait)
         )
 
     def watch(self, *, since: int | None = None) -> AsyncIterator[Change]:
-        return self._watch(self._blocking._watch_start(since))
+        return self._watch(watch_start(self._store, since))
 
     async def _watch(self, since: int) -> AsyncIterator[Change]:
-        with commit_event(self._blocking._store) as news:
+        with commit_event(self._store) as committed:
             while True:
-                news.clear()
+                committed.clear()
                 try:
-                    page = await self._worker.read(self._blocking._watch_page, since)
+                    page = await self._worker.read(watch_page, self._store, since)
                 except NotOpenError:
                     return
                 for change in page:
@@ -209,7 +203,7 @@ class Level(AsyncReadWriteVerbs):
                     since = change.cid
                     yield change
                 if not page:
-                    await news.wait()
+                    await committed.wait()
 
     async def compact_log(self, *, drop_deletes_before: int | None = None) -> int:
         return await self._worker.read(self._blocking.compact_log, drop_deletes_before=drop_deletes_before)
@@ -237,52 +231,28 @@ class Level(AsyncReadWriteVerbs):
         on_reset: str = "reset",
         progress: Callable[[SyncReport], object] | None = None,
     ) -> SyncReport:
-        session, on_progress = self._blocking._session(pull, push, on_reset, progress, look_ahead=True)
-        exchange = _exchange_of(server)
-        async with self._sync_lock:
-            report: SyncReport = await self._drive(session, exchange, on_progress)
-        return report
+        report = SyncReport()
+        session = sync_session(
+            self._store.step,
+            self._store.client("sync"),
+            pull=pull,
+            push=push,
+            on_reset=on_reset,
+            report=report,
+            look_ahead=True,
+        )
+        exchange = async_exchange_of(server)
+        async with self._worker.sync_lock:
+            return await drive(self._worker, session, exchange, lambda: progress and progress(report))
 
     def live(self, server: Exchanger, *, interval: float = 10.0, on_reset: str = "reset") -> LiveSession:
-        return LiveSession(self, _exchange_of(server), interval=interval, on_reset=on_reset)
+        return LiveSession(self._store, self._worker, async_exchange_of(server), interval=interval, on_reset=on_reset)
 
     async def rebind(self, server: Exchanger) -> None:
-        session = self._blocking._rebind_session()
-        exchange = _exchange_of(server)
-        async with self._sync_lock:
-            await self._drive(session, exchange, lambda: None)
-
-    async def _drive(self, session: Any, exchange: Callable[[Any], Any], on_progress: Callable[[], object]) -> Any:
-        """The twin of ``blocking``'s ``converse``: steps run in the thread that writes, messages are awaited.
-
-        A request that is known before the last reply is taken is under way meanwhile: then both sides work at a time.
-        """
-
-        async def carry(request: Request) -> Any:
-            reply = exchange(request)
-            return await reply if inspect.isawaitable(reply) else reply
-
-        early: tuple[Request, asyncio.Task[Any]] | None = None
-        try:
-            request = await self._worker.write(advance, session)
-            while not isinstance(request, Finished):
-                try:
-                    with transport_errors():
-                        reply = await (early[1] if early is not None and early[0] is request else carry(request))
-                except (TransportError, ForbiddenError) as error:
-                    reply = error
-                request = await self._worker.write(advance, session, reply)
-                if isinstance(request, Ahead):
-                    early = request.request, asyncio.create_task(carry(request.request))
-                    request = await self._worker.write(advance, session)
-                on_progress()
-            return request.result
-        finally:
-            if early is not None:
-                early[1].cancel()
-                await asyncio.gather(early[1], return_exceptions=True)
-            with suppress(ValueError):  # cancelled while a thread runs it: that step ends, and the session with it
-                session.close()
+        session = rebind_session(self._store.step, self._store.client("rebind"))
+        exchange = async_exchange_of(server)
+        async with self._worker.sync_lock:
+            await drive(self._worker, session, exchange, lambda: None)
 
     async def conflicts(self) -> list[Conflict]:
         return await self._worker.read(self._blocking.conflicts)
@@ -294,9 +264,6 @@ class Level(AsyncReadWriteVerbs):
         await self._worker.write(self._blocking.dismiss, conflict)
 
 
-def _exchange_of(server: Exchanger) -> Callable[..., Any]:
-    exchange = exchange_of(server)
-    if hasattr(server.exchange, "carrier") and not inspect.iscoroutinefunction(server.exchange):
-        # A blocking twin: what it waits for would hold up the event loop.
-        return lambda request: asyncio.to_thread(exchange, request)
-    return exchange
+def internals(level: Level) -> tuple[Namespace, Worker]:
+    """Return the namespace and the worker of a level, for the HTTP server, which reads and writes stored bytes."""
+    return level._namespace, level._worker

@@ -1,66 +1,50 @@
-"""A live session on the event loop: the twin of the one in ``blocking``, which decides what happens."""
+"""`LiveSession`: a task that keeps a client in sync with its server."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from ..blocking.live import LiveSession as BlockingLiveSession
+from .. import blocking
+from ..engine.store import Store
 from ..errors import ForbiddenError, TransportError
 from ..replication.driver import Finished, advance, transport_errors
-from ..replication.limits import PushLimits
-from ..replication.live import WAIT, check_options, not_in_sync, session_is_over, takes_wait
+from ..replication.live import LiveSessionBase
 from ..replication.messages import Request
-from ..replication.schedule import LiveSchedule, PollResult, State, Task
+from ..replication.schedule import PollResult, Task
+from .driver import drive
 from .reads_writes import documented_by
 from .wait import set_within
-
-if TYPE_CHECKING:
-    from .level import Level
+from .worker import Worker
 
 
-class _Poll(NamedTuple):
-    """A question for news that is on its way."""
+class _AsyncLongPoll(NamedTuple):
+    """A long poll in flight."""
 
     session: Generator[Request, Any, PollResult]
     reply: asyncio.Task[Any]
     started: float
 
 
-@documented_by(BlockingLiveSession)
-class LiveSession:
-    """Keeps a client in sync with its server while its ``async with`` block lasts. Made by ``live()``."""
+@documented_by(blocking.LiveSession)
+class LiveSession(LiveSessionBase):
+    """Keeps a client in sync with its server for the length of an ``async with`` block. Made by ``live()``."""
 
-    def __init__(self, level: Level, exchange: Callable[..., Any], *, interval: float, on_reset: str) -> None:
-        self._level = level
-        self._blocking = level._blocking
-        self._exchange = exchange
-        self._wait = WAIT if takes_wait(exchange) else 0
-        self._on_reset = check_options(interval, on_reset)
-        self._schedule = LiveSchedule(interval=interval, can_wait=self._wait > 0)
-        self._limits = PushLimits()
-        self._stirred = asyncio.Event()
+    def __init__(
+        self, store: Store, worker: Worker, exchange: Callable[..., Any], *, interval: float, on_reset: str
+    ) -> None:
+        super().__init__(store, exchange, interval=interval, on_reset=on_reset)
+        self._worker = worker
+        self._woken = asyncio.Event()
         self._waiters: dict[asyncio.Future[None], int] = {}
-        self._poll: _Poll | None = None
-        self._job: asyncio.Task[None] | None = None
+        self._poll: _AsyncLongPoll | None = None
+        self._attempting: asyncio.Task[None] | None = None
         self._runner: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     # ------------------------------------------------------------------------------------------ the session
-
-    @property
-    def state(self) -> State:
-        return self._schedule.state
-
-    @property
-    def last_error(self) -> Exception | None:
-        return self._schedule.last_error
-
-    @property
-    def pending_push(self) -> int:
-        return self._blocking.pending()
 
     def pause(self) -> None:
         self._schedule.pause()
@@ -68,25 +52,25 @@ class LiveSession:
 
     def resume(self) -> None:
         if self._schedule.is_over:
-            raise session_is_over(self._schedule)
+            raise self._over()
         self._schedule.resume()
-        self._stirred.set()
+        self._woken.set()
 
     async def in_sync(self, *, within: float | None = None) -> None:
         if self._schedule.is_over:
-            raise session_is_over(self._schedule)
+            raise self._over()
         waiter = asyncio.get_running_loop().create_future()
         self._waiters[waiter] = self._schedule.ask()
-        self._stirred.set()
+        self._woken.set()
         try:
             await asyncio.wait_for(waiter, within)
         except asyncio.TimeoutError:
-            raise not_in_sync(within, self._schedule) from self._schedule.last_error
+            raise self._not_in_sync(within) from self._schedule.last_error
         finally:
             self._waiters.pop(waiter, None)
 
     async def __aenter__(self) -> LiveSession:
-        self._blocking._client("live")
+        self._store.client("live")
         self._loop = asyncio.get_running_loop()
         self._runner = asyncio.create_task(self._run(), name="treehub-level-live")
         return self
@@ -101,58 +85,58 @@ class LiveSession:
 
     # --------------------------------------------------------------------------------------------- signals
 
-    def _notify(self) -> None:
-        """The store has changed, or is closing. Called from any thread."""
+    def _on_commit(self) -> None:
+        """React to a commit, or to the closing of the store. Called from any thread."""
         assert self._loop is not None
         with suppress(RuntimeError):  # the loop is closed, and the session with it
-            self._loop.call_soon_threadsafe(self._stirred.set if self._blocking.is_open else self._end)
+            self._loop.call_soon_threadsafe(self._woken.set if self._store.is_open else self._end)
 
     def _end(self) -> None:
         self._schedule.end()
         self._interrupt()
 
     def _interrupt(self) -> None:
-        """Give up what is on its way."""
-        if self._job is not None:
-            self._job.cancel()
-        self._stirred.set()
+        """Cancel the attempt in progress."""
+        if self._attempting is not None:
+            self._attempting.cancel()
+        self._woken.set()
 
-    def _settle(self) -> None:
-        """Wake those who wait to be in sync, if they are, or never will be."""
+    def _resolve_waiters(self) -> None:
+        """Resolve the waiters of `in_sync` that are served, or never will be."""
         for waiter, ticket in self._waiters.items():
             if waiter.done():
                 continue
             if self._schedule.is_served(ticket):
                 waiter.set_result(None)
             elif self._schedule.is_over:
-                waiter.set_exception(session_is_over(self._schedule))
+                waiter.set_exception(self._over())
 
     # ---------------------------------------------------------------------------------------------- its task
 
     async def _run(self) -> None:
-        store = self._blocking._store
-        store.add_listener(self._notify)
+        store = self._store
+        store.add_listener(self._on_commit)
         try:
             if not store.is_open:
                 self._end()
-            while await self._go_on():
+            while await self._run_task():
                 pass
         finally:
-            store.remove_listener(self._notify)
+            store.remove_listener(self._on_commit)
             self._end()
             await self._drop_poll()
-            self._settle()
+            self._resolve_waiters()
 
-    async def _go_on(self) -> bool:
+    async def _run_task(self) -> bool:
         assert self._loop is not None
-        self._stirred.clear()
+        self._woken.clear()
         if self._schedule.state == "idle":
-            await self._attempt(self._look())
+            await self._attempt(self._check_both_sides())
         task = self._schedule.next(self._loop.time())
         if task is Task.SYNC:
             await self._attempt(self._sync())
         elif task is Task.POLL and self._poll is None:
-            await self._attempt(self._ask())
+            await self._attempt(self._start_poll())
         elif task is not Task.END:
             await self._rest()
         return task is not Task.END
@@ -162,58 +146,56 @@ class LiveSession:
         if self._schedule.state != "idle":
             await self._drop_poll()
         due = self._schedule.due
-        await set_within(self._stirred, None if due is None else max(0, due - self._loop.time()))
+        await set_within(self._woken, None if due is None else max(0, due - self._loop.time()))
 
-    async def _look(self) -> None:
-        if await self._level._worker.read(self._blocking._has_to_push, self._limits):
+    async def _check_both_sides(self) -> None:
+        if await self._worker.read(self._has_changes):
             self._schedule.want()
         if self._poll is not None and self._poll.reply.done():
-            await self._take_news()
+            await self._finish_poll()
 
-    async def _attempt(self, act: Coroutine[Any, Any, None]) -> None:
+    async def _attempt(self, action: Coroutine[Any, Any, None]) -> None:
         assert self._loop is not None
-        job = self._job = asyncio.create_task(act)
+        attempt = self._attempting = asyncio.create_task(action)
         try:
-            await asyncio.wait([job])
+            await asyncio.wait([attempt])
         finally:
-            self._job = None
-            job.cancel()
-        if not job.cancelled() and (error := job.exception()) is not None:
+            self._attempting = None
+            attempt.cancel()
+        if not attempt.cancelled() and (error := attempt.exception()) is not None:
             await self._drop_poll()
             if not isinstance(error, Exception):
                 raise error
-            if not self._blocking.is_open:
+            if not self._store.is_open:
                 self._schedule.end()
             self._schedule.failed(error, self._loop.time())
-        self._settle()
+        self._resolve_waiters()
 
     async def _sync(self) -> None:
         assert self._loop is not None
-        if self._schedule.state == "connecting":
-            self._limits = PushLimits()  # what can be carried, and is allowed, may have changed
-        session, _ = self._blocking._session(True, True, self._on_reset, None, self._limits, look_ahead=True)
+        session = self._sync_session(look_ahead=True)
         remaining: TransportError | ForbiddenError | None = None
         try:
-            async with self._level._sync_lock:
-                await self._level._drive(session, self._exchange, self._schedule.replied)
+            async with self._worker.sync_lock:
+                await drive(self._worker, session, self._exchange, self._schedule.replied)
         except (TransportError, ForbiddenError) as error:
             if not error.keys:
                 raise
             remaining = error
         self._schedule.synced(self._loop.time(), remaining)
 
-    async def _ask(self) -> None:
+    async def _start_poll(self) -> None:
         assert self._loop is not None
-        session = self._blocking._follow(self._on_reset, self._limits)
-        request = await self._level._worker.write(advance, session)
+        session = self._poll_session()
+        request = await self._worker.write(advance, session)
         if isinstance(request, Finished):
             self._schedule.want()
             return
         reply = asyncio.create_task(_awaited(self._exchange(request, wait=self._wait)))
-        reply.add_done_callback(lambda _: self._stirred.set())
-        self._poll = _Poll(session, reply, self._loop.time())
+        reply.add_done_callback(lambda _: self._woken.set())
+        self._poll = _AsyncLongPoll(session, reply, self._loop.time())
 
-    async def _take_news(self) -> None:
+    async def _finish_poll(self) -> None:
         assert self._poll is not None
         assert self._loop is not None
         session, reply, started = self._poll
@@ -221,13 +203,13 @@ class LiveSession:
         try:
             with transport_errors():
                 message = await reply
-            news = await self._level._worker.write(advance, session, message)
+            outcome = await self._worker.write(advance, session, message)
         finally:
-            with suppress(ValueError):  # see `Level._drive`
+            with suppress(ValueError):  # see `driver.drive`
                 session.close()
-        assert isinstance(news, Finished)
+        assert isinstance(outcome, Finished)
         now = self._loop.time()
-        self._schedule.polled(news.result, now, elapsed=now - started, wait=self._wait)
+        self._schedule.polled(outcome.result, now, elapsed=now - started, wait=self._wait)
 
     async def _drop_poll(self) -> None:
         if self._poll is not None:
@@ -235,7 +217,7 @@ class LiveSession:
             poll.reply.cancel()
             await asyncio.wait([poll.reply])
             if not poll.reply.cancelled():
-                poll.reply.exception()  # looked at, so that asyncio does not complain
+                poll.reply.exception()  # or asyncio would log it
             poll.session.close()
 
 

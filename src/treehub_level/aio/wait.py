@@ -1,4 +1,4 @@
-"""Waiting on the event loop for something to happen to a store. No thread is held meanwhile."""
+"""Waiting for commits on the event loop, without holding a thread."""
 
 from __future__ import annotations
 
@@ -15,42 +15,53 @@ T = TypeVar("T")
 
 @contextmanager
 def commit_event(store: Store) -> Iterator[asyncio.Event]:
-    """An event that is set after each commit, and when the store closes."""
-    loop, news = asyncio.get_running_loop(), asyncio.Event()
+    """Provide an event that is set after each commit, and when the store closes."""
+    loop, event = asyncio.get_running_loop(), asyncio.Event()
 
-    def on_progress() -> None:
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(news.set)
+    def on_commit() -> None:
+        with suppress(RuntimeError):  # the loop is closed, and its waiters are gone
+            loop.call_soon_threadsafe(event.set)
 
-    store.add_listener(on_progress)
+    store.add_listener(on_commit)
     try:
-        yield news
+        yield event
     finally:
-        store.remove_listener(on_progress)
+        store.remove_listener(on_commit)
 
 
-async def wait_for_commit(store: Store, look: Callable[[], Awaitable[tuple[T, bool]]], wait: float) -> T:
-    """The twin of ``ServerVerbs._wait_for_commit``."""
-    found, nothing = await look()
+async def wait_for_commit(store: Store, attempt: Callable[[], Awaitable[tuple[T, bool]]], wait: float) -> T:
+    """Repeat a call after each commit until it has something to report, and return its last result.
+
+    Args:
+        store: The store.
+        attempt: The call: returns a result, and True if there is nothing to report.
+        wait: Seconds to wait at most. Closing the store ends the wait.
+    """
+    result, nothing = await attempt()
     if not wait or not nothing:
-        return found
+        return result
     deadline = asyncio.get_running_loop().time() + wait
-    with commit_event(store) as news:
+    with commit_event(store) as committed:
         while nothing:
-            news.clear()
+            committed.clear()
             try:
-                found, nothing = await look()
+                result, nothing = await attempt()
             except NotOpenError:
-                return found
-            if nothing and not await set_within(news, deadline - asyncio.get_running_loop().time()):
-                return found
-    return found
+                return result
+            if nothing and not await set_within(committed, deadline - asyncio.get_running_loop().time()):
+                return result
+    return result
 
 
-async def set_within(news: asyncio.Event, seconds: float | None) -> bool:
-    """Whether an event is set before so many seconds are over; ``None`` for as long as it takes."""
+async def set_within(event: asyncio.Event, seconds: float | None) -> bool:
+    """Wait for an event, and return True if it was set in time.
+
+    Args:
+        event: The event.
+        seconds: The timeout; ``None`` for no limit.
+    """
     try:
-        await asyncio.wait_for(news.wait(), seconds)
+        await asyncio.wait_for(event.wait(), seconds)
     except asyncio.TimeoutError:
         return False
     return True

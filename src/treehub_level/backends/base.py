@@ -157,7 +157,7 @@ class Backend(ABC):
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._exclusive = threading.RLock()
+        self.write_lock = threading.Lock()
 
     @abstractmethod
     def open(self) -> None:
@@ -275,10 +275,10 @@ class ExclusiveAccess:
         self._backend = backend
 
     def __enter__(self) -> Transaction:
-        self._backend._exclusive.acquire()
+        self._backend.write_lock.acquire()
         return self._backend
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._backend._exclusive.release()
+        self._backend.write_lock.release()

@@ -1,18 +1,17 @@
-"""The store without asyncio: ``blocking.Level`` has the verbs of ``treehub_level.Level``, without ``await``.
-
-It is the engine too: the asyncio façade forwards to it.
-"""
+"""The blocking façade: ``blocking.Level`` has the verbs of ``treehub_level.Level`` without ``await``."""
 
 from ..maintenance.convert import stored_mode, upgrade
 from ..maintenance.copy import copy
 from ..maintenance.repair import Repair, repair
 from ..maintenance.verify import Verification, verify
 from .level import Level, Sublevel
+from .live import LiveSession
 from .reads import Snapshot
 from .writes import WriteBatch
 
 __all__ = [
     "Level",
+    "LiveSession",
     "Repair",
     "Snapshot",
     "Sublevel",

@@ -1,4 +1,4 @@
-"""``blocking.Level``: the public class, put together from its verbs."""
+"""`Level`: the blocking façade, composed of its verbs."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
-from .. import _core
 from ..backends.base import Backend
-from ..backends.registry import create
-from ..engine.codec import Codec
 from ..engine.identity import FORMAT
-from ..engine.store import CurrentReader, Store
+from ..engine.namespace import Namespace
+from ..engine.store import CurrentReader
 from ..errors import ModeError
 from ..maintenance.convert import adopt
 from ..types import JSON, MISSING, Mode
@@ -19,67 +17,73 @@ from .client import ClientVerbs, Exchanger
 from .live import LiveSession
 from .reads import ReadVerbs, Snapshot
 from .server import ServerVerbs
-from .writes import WriteVerbs, check_durable
+from .writes import WriteVerbs
 
 
 class ReadWriteVerbs(ReadVerbs, WriteVerbs):
-    """Reads and writes of the present, of a level or one of its sublevels."""
+    """The verbs that a level and its sublevels share."""
 
-    def _view(self) -> CurrentReader:
+    _namespace: Namespace
+
+    def _use(self, namespace: Namespace) -> None:
+        self._namespace = namespace
+        self._store = self._key_reader = namespace.store
+        self._codec = namespace.codec
+        self._durable = namespace.durable
+
+    def _reader(self) -> CurrentReader:
         return self._store.current_reader
 
     def snapshot(self) -> Snapshot:
-        """Hold this moment for reading. Close it, or use it in a ``with`` block.
+        """Take a snapshot for reading. Close it, or use it in a ``with`` block.
 
         Raises:
             NotOpenError: The level is not open.
         """
-        return Snapshot(self._store, self._codec)
+        return Snapshot(self._namespace)
 
     def sublevel(self, name: str, *, separator: str = "/") -> Sublevel:
-        """Return a namespace with the same verbs.
+        """Return a sublevel: a namespace with the same verbs.
 
-        Its keys are stored as ``name + separator + key``, and so part of the level's log.
+        Its keys are stored as ``name + separator + key``, and so are part of the level and its log.
 
         Args:
-            name: The name; not empty, without the separator, and able to begin a key of this level.
-            separator: What stands between the name and the keys.
+            name: The name: not empty, without the separator, and a valid beginning of a key.
+            separator: The text between the name and the keys.
 
         Raises:
-            InvalidKeyError: A name that cannot be one.
-            TypeError: A name or separator that is no ``str``, or a level with ``key_encoding="bytes"``.
+            InvalidKeyError: The name is invalid.
+            TypeError: The name or the separator is not a ``str``, or the level has
+                ``key_encoding="bytes"``.
         """
-        return Sublevel(self._store, self._codec.inside(name, separator), self._durable)
+        return Sublevel(self._namespace.sublevel(name, separator))
 
 
 class Sublevel(ReadWriteVerbs):
-    """A namespace within a level. Made by `Level.sublevel`; open and closed with its level."""
+    """A namespace within a level. Made by `Level.sublevel`; open and closed together with its level."""
 
-    def __init__(self, store: Store, codec: Codec, durable: bool) -> None:
-        self._store = self._points = store
-        self._codec = codec
-        self._durable = durable
+    def __init__(self, namespace: Namespace) -> None:
+        self._use(namespace)
 
 
 class Level(ReadWriteVerbs, ServerVerbs, ClientVerbs):
-    """An ordered key-value store that synchronises. See ``treehub_level.Level`` for the asyncio twin.
+    """An ordered key-value store that synchronises. ``treehub_level.Level`` is its asyncio counterpart.
 
     Args:
-        name: A path for stores on disk, a label for memory, a URL for a server.
-        backend: A registered name (``"leveldb"``, ``"plyvel"``, ``"memory"``, …), a `Backend` subclass, or any
-            callable that
-            takes the name and returns a `Backend`.
+        name: A path for stores on disk, a label for memory, a URL for a database server.
+        backend: A registered name (``"leveldb"``, ``"plyvel"``, ``"memory"``, …), a `Backend` subclass, or
+            a callable that takes the name and returns a `Backend`.
         mode: ``Level.NORMAL``, ``Level.SERVER`` or ``Level.CLIENT``.
-        prefix: Where metadata lies: one or more characters from ``!`` to ``/``.
-        key_encoding: ``"utf8"``: keys are ``str``. ``"bytes"``, in NORMAL mode: keys are ``bytes``.
-        value_encoding: ``"json"``, or ``"bytes"`` in NORMAL mode: values are stored as they are.
-        durable: Whether each write waits for the disk (fsync) unless it says otherwise.
-        **backend_options: What the backend's constructor takes besides.
+        prefix: The beginning of metadata keys: one or more characters from ``!`` to ``/``.
+        key_encoding: ``"utf8"`` for ``str`` keys. In NORMAL mode also ``"bytes"``, for ``bytes`` keys.
+        value_encoding: ``"json"``. In NORMAL mode also ``"bytes"``: values are stored as they are.
+        durable: True if each write waits for the fsync unless it says otherwise.
+        **backend_options: Further arguments of the backend's constructor.
 
     Raises:
-        ValueError: An unknown mode or encoding, or an illegal prefix.
-        TypeError: An argument of a wrong type, or an option that the backend does not know.
-        BackendNotFoundError: No backend of that name.
+        ValueError: The mode, an encoding or the prefix is invalid.
+        TypeError: An argument is of a wrong type, or the backend does not have such an option.
+        BackendNotFoundError: There is no backend of that name.
     """
 
     NORMAL: ClassVar[Mode] = Mode.NORMAL
@@ -98,34 +102,37 @@ class Level(ReadWriteVerbs, ServerVerbs, ClientVerbs):
         durable: bool = False,
         **backend_options: Any,
     ) -> None:
-        if not isinstance(mode, Mode):
-            raise ValueError(f"mode is Level.NORMAL, Level.SERVER or Level.CLIENT, not {mode!r:.80}")
-        name = os.fspath(name)
-        if not isinstance(name, str):
-            raise TypeError(f"the name of a level is a str or a path, not {name!r:.80}")
-        space = _core.KeySpace(prefix)
-        self._durable = check_durable(durable, False)
-        self._codec = Codec(
-            mode, None if mode is Mode.NORMAL else space, key_encoding=key_encoding, value_encoding=value_encoding
+        self._use(
+            Namespace.of_level(
+                name,
+                backend=backend,
+                mode=mode,
+                prefix=prefix,
+                key_encoding=key_encoding,
+                value_encoding=value_encoding,
+                durable=durable,
+                **backend_options,
+            )
         )
-        self._store = self._points = Store(create(backend, name, backend_options), mode, space)
         ClientVerbs.__init__(self)
 
     def open(self) -> None:
-        """Open the store, creating it where there is none.
+        """Open the store, or create it if it does not exist.
 
         Raises:
-            StateError: The level is open, or the store needs ``treehub-level upgrade``, or it is a half-made copy.
-            LockedError: Another process, or another level here, has it open.
-            ModeMismatchError: The store was made in another mode, or holds data of no mode: see `adopt`.
-            StorageError: It cannot be reached, made or read.
-            CorruptionError: What is there cannot be trusted.
+            StateError: The level is open already, or the store needs ``treehub-level upgrade``, or it is
+                an unfinished copy.
+            LockedError: Another process, or another level of this process, has the store open.
+            ModeMismatchError: The store was made in another mode, or holds data without a mode: see
+                `adopt`.
+            StorageError: The store cannot be reached, created or read.
+            CorruptionError: The store is damaged.
         """
         self._store.open()
-        self._handed_out.clear()
+        self._returned_dirty.clear()
 
     def close(self) -> None:
-        """Refuse new calls, wait for those in flight, close open iterators and snapshots, and close the store.
+        """Close the store, after the calls in flight have ended. Open iterators and snapshots are closed.
 
         Raises:
             StateError: The level is not open.
@@ -149,23 +156,25 @@ class Level(ReadWriteVerbs, ServerVerbs, ClientVerbs):
         progress: Callable[[int], object] | None = None,
         **options: Any,
     ) -> Level:
-        """Make a NORMAL store with data a server, which logs the existing keys, or a client, which marks them dirty.
+        """Convert a NORMAL store with data to a server or a client.
 
-        It runs in batches. If it is interrupted, call it again: the store cannot be opened before it has finished.
+        A server logs the existing keys, a client marks them dirty. The conversion runs in batches. After an
+        interruption, call it again: the store cannot be opened until the conversion is complete.
 
         Args:
             name: The store.
             mode: ``Level.SERVER`` or ``Level.CLIENT``.
-            progress: Called after each batch with the number of keys done so far.
-            **options: Those of the constructor.
+            progress: Called after each batch with the number of keys converted so far.
+            **options: Further arguments of the constructor.
 
         Returns:
             The level in its new mode, closed.
 
         Raises:
-            ValueError: Another mode.
-            ModeMismatchError: The store has a mode already, and another one.
-            InvalidKeyError, InvalidValueError: A key or value that the new mode cannot hold. Nothing was changed.
+            ValueError: ``mode`` is another mode.
+            ModeMismatchError: The store has another mode already.
+            InvalidKeyError, InvalidValueError: The new mode cannot hold a key or a value. Nothing was
+                changed.
         """
         if mode not in (Mode.SERVER, Mode.CLIENT):
             raise ValueError(f"a store can be adopted as Level.SERVER or Level.CLIENT, not as {mode!r:.80}")
@@ -177,22 +186,22 @@ class Level(ReadWriteVerbs, ServerVerbs, ClientVerbs):
 
     @property
     def name(self) -> str:
-        """What the level was opened with: a path, a label, a URL."""
+        """The name given to the constructor: a path, a label or a URL."""
         return self._store.backend.name
 
     @property
     def mode(self) -> Mode:
-        """The mode it was made for."""
-        return self._store.mode_name
+        """The mode of the level."""
+        return self._store.mode
 
     @property
     def is_open(self) -> bool:
-        """Whether verbs may be called."""
+        """True while the level accepts calls."""
         return self._store.is_open
 
     @property
     def cid(self) -> int:
-        """The change id: on a server that of the last change, on a client the last one synchronised.
+        """The change id: of the last change on a server, of the last synchronised change on a client.
 
         Raises:
             NotOpenError: The level is not open.
@@ -204,20 +213,22 @@ class Level(ReadWriteVerbs, ServerVerbs, ClientVerbs):
         return self._store.cid
 
     @property
-    def CID(self) -> int:  # noqa: N802  # the seed's name
-        """The seed's spelling of `cid`."""
+    def CID(self) -> int:  # noqa: N802  # the name in `@treehub/level`
+        """The `cid`, as `@treehub/level` spells it."""
         return self.cid
 
     def info(self) -> dict[str, JSON]:
-        """Return facts about the store: ``name backend mode prefix format store cid bytes``.
+        """Return a description of the store.
 
-        ``store`` is its id and ``cid`` its change id (both ``None`` in NORMAL mode), ``bytes`` its size on disk
-        (``None`` where that has no meaning).
+        Returns:
+            A dictionary with ``name``, ``backend``, ``mode``, ``prefix``, ``format`` (the version of the
+            format on disk), ``store`` (the store id), ``cid`` (the change id) and ``bytes`` (the size on
+            disk). The store id and the CID are ``None`` in NORMAL mode; the size is ``None`` for memory.
 
         Raises:
             NotOpenError: The level is not open.
         """
-        mode, backend = self._store.mode, self._store.backend
+        strategy, backend = self._store.strategy, self._store.backend
         normal = self.mode is Mode.NORMAL
         with self._store.guard:
             return {
@@ -226,13 +237,13 @@ class Level(ReadWriteVerbs, ServerVerbs, ClientVerbs):
                 "mode": self.mode.value,
                 "prefix": self._store.space.prefix.decode(),
                 "format": FORMAT,
-                "store": getattr(mode, "store_id", None),
+                "store": getattr(strategy, "store_id", None),
                 "cid": None if normal else self._store.cid_in(backend),
                 "bytes": backend.size_on_disk(),
             }
 
     def compact_range(self) -> None:
-        """Ask the engine to drop what was overwritten or deleted, which gives disk space back. It may take long.
+        """Compact the backend: drop overwritten and deleted data, and release disk space. It may take minutes.
 
         Raises:
             NotOpenError: The level is not open.
@@ -241,20 +252,21 @@ class Level(ReadWriteVerbs, ServerVerbs, ClientVerbs):
             self._store.backend.compact()
 
     def live(self, server: Exchanger, *, interval: float = 10.0, on_reset: str = "reset") -> LiveSession:
-        """Keep synchronising in the background, in a ``with`` block: pull as the server gets news, push as this does.
+        """Return a session that keeps this client in sync in the background, for a ``with`` block.
 
-        It goes on through all that may pass: a server that is away, restarts, is busy or refuses; a captive portal; a
-        token that expired. Conflicts are kept in the journal, see `conflicts`. Closing this level ends it.
+        The session pulls changes as the server commits them, and pushes local changes. It survives a server
+        that is unreachable, restarts or is busy, a captive portal, and an expired token. Conflicts are kept
+        in the journal: see `conflicts`. Closing the level ends the session.
 
         Args:
-            server: See `sync`. If its ``exchange`` takes ``wait``, news comes at once.
-            interval: Seconds between two looks at a server that cannot keep a question waiting.
-            on_reset: See `sync`; ``"raise"`` ends the session before a reset.
+            server: See `sync`. If its ``exchange`` accepts ``wait``, changes are pulled by long polls.
+            interval: Seconds between two polls of a server without long polls.
+            on_reset: See `sync`. ``"raise"`` ends the session before a reset.
 
         Raises:
-            ValueError: An unknown ``on_reset``, or an interval that is not positive.
+            ValueError: ``on_reset`` is unknown, or ``interval`` is not positive.
         """
-        return LiveSession(self, server, interval=interval, on_reset=on_reset)
+        return LiveSession(self._store, self._sync_lock, server, interval=interval, on_reset=on_reset)
 
     # ------------------------------------------------------------------------------------ mapping protocol
 
@@ -281,3 +293,11 @@ class Level(ReadWriteVerbs, ServerVerbs, ClientVerbs):
     def __repr__(self) -> str:
         state = "open" if self.is_open else "closed"
         return f"<treehub_level.blocking.Level {self.name!r} {self.mode.name} {state}>"
+
+
+def level_over(namespace: Namespace) -> Level:
+    """Return a level over a namespace that exists already: the counterpart of an asyncio level."""
+    level = Level.__new__(Level)
+    level._use(namespace)
+    ClientVerbs.__init__(level)
+    return level

@@ -4,107 +4,87 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .. import _core
 from ..backends.base import Cursor, Reader, fetches
 from ..engine.codec import Codec
+from ..engine.namespace import Namespace
+from ..engine.ranges import Range, parse_range
+from ..engine.scan import CHUNK
 from ..engine.store import Store
-from ..types import JSON
+from ..types import JSON, RangeOptions
 
-#: Rows that are fetched and decoded at a time: enough to make the cost of a call vanish, small enough for a cache.
-CHUNK = 1000
-
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 Chunks = Generator[list[tuple[str, JSON]], None, None]
 
 
-class Range(NamedTuple):
-    """What a query walks over."""
-
-    start: bytes | None
-    stop: bytes | None
-    reverse: bool
-    limit: int | None
-
-
-def check_limit(limit: object) -> int | None:
-    """``limit`` if it is ``None`` or an int of at least 0.
-
-    Raises:
-        TypeError: Another type (a ``bool`` is no int here).
-        ValueError: Below 0.
-    """
-    if limit is None:
-        return None
-    if type(limit) is not int:
-        raise TypeError(f"limit is None or an int, not {limit!r:.80}")
-    if limit < 0:
-        raise ValueError(f"limit is at least 0, not {limit}")
-    return limit
-
-
-class _Points(Protocol):
-    """Where single keys are read, open or not: a `_view` would cost half as much as the read."""
+class _KeyReader(Protocol):
+    """A reader of single keys: the store, or a snapshot of it."""
 
     @property
-    def get(self) -> Callable[[bytes], bytes | None]:
-        """See `Reader.get`."""
+    def get(self) -> Callable[[bytes], bytes | None]: ...
 
 
 class ReadVerbs:
-    """Reading, at one moment for each call.
+    """The verbs that read. Each call reads from one snapshot.
 
-    Ranges: ``gt``, ``gte``, ``lt``, ``lte`` are keys, ``prefix`` the beginning of keys; ``None`` means not given, an
-        empty string is a
-    real bound, and a lower bound at or above the upper one is an empty result. Order is that of the keys' UTF-8 bytes,
-    which is that of ``str``. ``limit`` counts results, after ``filter``. Metadata never appears, whatever the bounds.
+    The verbs that read a range take `RangeOptions`: ``gt``, ``gte``, ``lt``, ``lte``, ``prefix``,
+    ``reverse`` and ``limit``. Keys are ordered by their UTF-8 bytes, which is the order of code points.
+    Metadata keys are never in a range.
 
-    All of them raise:
+    All verbs raise:
         NotOpenError: The level is not open.
-        TypeError: A key or bound of another type than the level's keys, or an option of a wrong type.
+        TypeError: A key or bound is not of the type of the level's keys, or an option is of a wrong
+            type.
         ValueError: ``gt`` with ``gte``, ``lt`` with ``lte``, or a negative ``limit``.
-        InvalidKeyError: A key that this mode cannot hold, or a lone surrogate in a key or bound.
-        DecodeError: Stored bytes are not what the encoding promises; names the key.
-        StorageError, CorruptionError: The engine could not read.
+        InvalidKeyError: The mode cannot hold the key, or a key or bound contains a lone surrogate.
+        DecodeError: The stored bytes do not fit the encoding; the message names the key.
+        StorageError, CorruptionError: The backend could not read.
     """
 
     _store: Store
     _codec: Codec
-    _points: _Points
+    _key_reader: _KeyReader
 
-    def _view(self) -> AbstractContextManager[Reader]:
+    def _reader(self) -> AbstractContextManager[Reader]:
         raise NotImplementedError
 
     def get(self, key: str, default: Any = None) -> JSON:
         """Return the value of a key.
 
-        In CLIENT and SERVER mode metadata keys are read as the seed names them: ``get("!")`` is the CID, ``get("!7")``
-        on a server the seventh change, ``get("!foo")`` on a client the dirty change of ``foo``.
+        In CLIENT and SERVER mode metadata is readable under the keys of `@treehub/level`: ``get("!")``
+        is the CID, ``get("!7")`` on a server is change 7, and ``get("!foo")`` on a client is the dirty
+        change of ``foo``.
 
         Args:
             key: The key.
-            default: What to return if it is absent. A stored ``None`` differs from an absent key: pass ``MISSING`` to
-                tell.
+            default: The result if the key is absent. To tell a stored ``None`` from an absent key,
+                pass ``MISSING``.
         """
         stored_key = self._stored_key(key)
-        value = self._points.get(stored_key)
+        value = self._key_reader.get(stored_key)
         return default if value is None else self._codec.decoder.value(stored_key, value)
 
     def has(self, key: str) -> bool:
-        """Return whether a key is present, whatever its value."""
-        return self._points.get(self._stored_key(key)) is not None
+        """Return True if a key is present. Its value may be ``None``."""
+        return self._key_reader.get(self._stored_key(key)) is not None
 
     def get_many(self, keys: Iterable[str], default: Any = None) -> list[JSON]:
-        """Return the values of several keys, in the order asked, all of one moment.
+        """Return the values of several keys, all from one snapshot.
 
         Args:
-            keys: The keys; one may occur twice.
-            default: What to return for those that are absent.
+            keys: The keys. The same key may occur twice.
+            default: The value for each absent key.
+
+        Returns:
+            One value for each key, in the order of ``keys``.
         """
         if isinstance(keys, (str, bytes)):
             raise TypeError(f"get_many() takes several keys, not the one key {keys!r:.80}")
-        with self._view() as reader:
+        with self._reader() as reader:
             stored_keys = [self._codec.stored_key(key) for key in keys]
             values = reader.get_many(stored_keys)
         decode = self._codec.decoder.value
@@ -116,96 +96,61 @@ class ReadVerbs:
         try:
             return self._codec.encoder.key(key)
         except (TypeError, ValueError):
-            # A metadata key, or none at all; but if this is not open, that comes first.
-            with self._view():
+            # Either a metadata key or an invalid one. A closed level is reported first.
+            with self._reader():
                 return self._codec.stored_key(key)
 
     def query(
-        self,
-        *,
-        gt: str | None = None,
-        gte: str | None = None,
-        lt: str | None = None,
-        lte: str | None = None,
-        prefix: str | None = None,
-        reverse: bool = False,
-        limit: int | None = None,
-        filter: Callable[[str, JSON], object] | None = None,
+        self, *, filter: Callable[[str, JSON], object] | None = None, **options: Unpack[RangeOptions]
     ) -> list[tuple[str, JSON]]:
         """Return the pairs of a range, in key order.
 
         Args:
-            gt: Only keys above this one.
-            gte: Only keys from this one on.
-            lt: Only keys below this one.
-            lte: Only keys up to this one.
-            prefix: Only keys that start with this.
-            reverse: From the last key down.
-            limit: At most so many results.
-            filter: Called with key and value; what it finds false is left out. If it raises, so does the call.
+            filter: Called with key and value; a pair is dropped if the result is false. An exception
+                ends the query.
+            **options: See `RangeOptions`.
         """
-        walk = self._range(gt, gte, lt, lte, prefix, reverse, limit)
-        keep = _applied(filter)
-        with self._view() as reader, _walking(reader, walk) as cursor:
-            return _core.collect(fetches(cursor), self._codec.decoder.items, keep, walk.limit, CHUNK)
+        span = parse_range(self._codec, "query", options)
+        keep = _pair_filter(filter)
+        with self._reader() as reader, _cursor(reader, span) as cursor:
+            return _core.collect(fetches(cursor), self._codec.decoder.items, keep, span.limit, CHUNK)
 
-    def keys(
-        self,
-        *,
-        gt: str | None = None,
-        gte: str | None = None,
-        lt: str | None = None,
-        lte: str | None = None,
-        prefix: str | None = None,
-        reverse: bool = False,
-        limit: int | None = None,
-        filter: Callable[[str], object] | None = None,
-    ) -> list[str]:
-        """Return the keys of a range, in order. The options are those of `query`; ``filter`` is called with the key."""
-        walk = self._range(gt, gte, lt, lte, prefix, reverse, limit)
+    def keys(self, *, filter: Callable[[str], object] | None = None, **options: Unpack[RangeOptions]) -> list[str]:
+        """Return the keys of a range, in order.
+
+        Args:
+            filter: Called with each key; the key is dropped if the result is false.
+            **options: See `RangeOptions`.
+        """
+        span = parse_range(self._codec, "keys", options)
         _check_filter(filter)
-        with self._view() as reader, _walking(reader, walk, values=False) as cursor:
-            return _core.collect(cursor.fetch_keys, self._codec.decoder.keys, filter, walk.limit, CHUNK)
+        with self._reader() as reader, _cursor(reader, span, values=False) as cursor:
+            return _core.collect(cursor.fetch_keys, self._codec.decoder.keys, filter, span.limit, CHUNK)
 
-    def values(
-        self,
-        *,
-        gt: str | None = None,
-        gte: str | None = None,
-        lt: str | None = None,
-        lte: str | None = None,
-        prefix: str | None = None,
-        reverse: bool = False,
-        limit: int | None = None,
-        filter: Callable[[JSON], object] | None = None,
-    ) -> list[JSON]:
+    def values(self, *, filter: Callable[[JSON], object] | None = None, **options: Unpack[RangeOptions]) -> list[JSON]:
         """Return the values of a range, in key order.
 
-        The options are those of `query`; ``filter`` is called with the value.
+        Args:
+            filter: Called with each value; the value is dropped if the result is false.
+            **options: See `RangeOptions`.
         """
-        walk = self._range(gt, gte, lt, lte, prefix, reverse, limit)
+        span = parse_range(self._codec, "values", options)
         _check_filter(filter)
-        with self._view() as reader, _walking(reader, walk) as cursor:
-            return _core.collect(fetches(cursor), self._codec.decoder.values, filter, walk.limit, CHUNK)
+        with self._reader() as reader, _cursor(reader, span) as cursor:
+            return _core.collect(fetches(cursor), self._codec.decoder.values, filter, span.limit, CHUNK)
 
-    def count(
-        self,
-        *,
-        gt: str | None = None,
-        gte: str | None = None,
-        lt: str | None = None,
-        lte: str | None = None,
-        prefix: str | None = None,
-        reverse: bool = False,
-        limit: int | None = None,
-        filter: Callable[[str, JSON], object] | None = None,
-    ) -> int:
-        """Return how many pairs `query` would return, without holding them."""
-        walk = self._range(gt, gte, lt, lte, prefix, reverse, limit)
-        keep = _applied(filter)
+    def count(self, *, filter: Callable[[str, JSON], object] | None = None, **options: Unpack[RangeOptions]) -> int:
+        """Return the number of pairs that `query` would return, in bounded memory.
+
+        Args:
+            filter: Called with key and value; a pair is not counted if the result is false.
+            **options: See `RangeOptions`.
+        """
+        span = parse_range(self._codec, "count", options)
+        keep = _pair_filter(filter)
         found = 0
-        with self._view() as reader, _walking(reader, walk, values=keep is not None) as cursor:
-            while walk.limit is None or found < walk.limit:
+        with self._reader() as reader, _cursor(reader, span, values=keep is not None) as cursor:
+            while span.limit is None or found < span.limit:
                 if keep is None:
                     fetched = len(cursor.fetch_keys(CHUNK))
                     found += fetched
@@ -215,41 +160,28 @@ class ReadVerbs:
                     found += sum(1 for pair in self._codec.decoder.items(rows) if keep(pair))
                 if not fetched:
                     break
-        return found if walk.limit is None else min(found, walk.limit)
+        return found if span.limit is None else min(found, span.limit)
 
     def scan(
-        self,
-        *,
-        gt: str | None = None,
-        gte: str | None = None,
-        lt: str | None = None,
-        lte: str | None = None,
-        prefix: str | None = None,
-        reverse: bool = False,
-        limit: int | None = None,
-        filter: Callable[[str, JSON], object] | None = None,
+        self, *, filter: Callable[[str, JSON], object] | None = None, **options: Unpack[RangeOptions]
     ) -> Iterator[tuple[str, JSON]]:
-        """Iterate over the pairs of a range, streamed in chunks from one snapshot, in bounded memory.
+        """Iterate over the pairs of a range, from one snapshot, in bounded memory.
 
-        The options are those of `query`. The snapshot is taken when the first pair is asked for. Break out whenever
-        you like.
+        The snapshot is taken when the first pair is requested. Leaving the loop early is fine.
+
+        Args:
+            filter: Called with key and value; a pair is dropped if the result is false.
+            **options: See `RangeOptions`.
 
         Raises:
-            NotOpenError: Also when the level is closed while the iteration is under way.
+            NotOpenError: The level was closed, also during the iteration.
         """
-        walk = self._range(gt, gte, lt, lte, prefix, reverse, limit)
-        return _pairs(self._chunks(walk, filter))
+        return _pairs(scan_chunks(self, filter, options))
 
-    def _chunks(self, walk: Range, filter: Callable[[str, JSON], object] | None) -> Chunks:
-        """The pairs of a scan, a chunk at a time. Between two chunks other calls, and closing, go on."""
-        keep = _applied(filter)
-        with self._view():
-            return self._fetch_chunks(walk, keep)
-
-    def _fetch_chunks(self, walk: Range, keep: Callable[[Any], object] | None) -> Chunks:
-        left = walk.limit
-        with self._view() as reader:
-            cursor = self._store.cursor(reader, walk.start, walk.stop, reverse=walk.reverse, values=True)
+    def _fetch_chunks(self, span: Range, keep: Callable[[Any], object] | None) -> Chunks:
+        left = span.limit
+        with self._reader() as reader:
+            cursor = self._store.cursor(reader, span.start, span.stop, reverse=span.reverse, values=True)
         try:
             while left is None or left > 0:
                 rows = cursor.fetch_rows(CHUNK if left is None or keep else min(CHUNK, left))
@@ -265,39 +197,42 @@ class ReadVerbs:
         finally:
             cursor.close()
 
-    def _range(
-        self, gt: object, gte: object, lt: object, lte: object, prefix: object, reverse: object, limit: object
-    ) -> Range:
-        if not isinstance(reverse, bool):
-            raise TypeError(f"reverse is True or False, not {reverse!r:.80}")
-        start, stop = self._codec.bounds(gt, gte, lt, lte, prefix)
-        return Range(start, stop, reverse, check_limit(limit))
+
+def scan_chunks(verbs: ReadVerbs, filter: Callable[[str, JSON], object] | None, options: RangeOptions) -> Chunks:
+    """Return the pairs of ``verbs.scan(...)`` as a generator of lists.
+
+    Between two lists the level accepts other calls, and can be closed.
+    """
+    span = parse_range(verbs._codec, "scan", options)
+    keep = _pair_filter(filter)
+    with verbs._reader():
+        return verbs._fetch_chunks(span, keep)
 
 
-def _walking(reader: Reader, walk: Range, *, values: bool = True) -> closing[Cursor]:
-    """A cursor for one call, which stays inside the gate throughout: closing waits for it."""
-    return closing(reader.scan(walk.start, walk.stop, reverse=walk.reverse, values=values))
+def _cursor(reader: Reader, span: Range, *, values: bool = True) -> closing[Cursor]:
+    """Return a cursor for one call. The call stays in flight until the cursor is closed."""
+    return closing(reader.scan(span.start, span.stop, reverse=span.reverse, values=values))
 
 
 class Snapshot(ReadVerbs):
-    """A level at one moment.
+    """A read-only view of a level as it was when the snapshot was taken.
 
-    Close it, or use it in a ``with`` block: it keeps what was overwritten since from being dropped.
+    Close the snapshot, or use it in a ``with`` block: the store keeps overwritten data for it.
     """
 
-    def __init__(self, store: Store, codec: Codec) -> None:
-        self._store = store
-        self._codec = codec
-        self._handle = self._points = store.snapshot()
+    def __init__(self, namespace: Namespace) -> None:
+        self._store = namespace.store
+        self._codec = namespace.codec
+        self._snapshot = self._key_reader = namespace.store.snapshot()
 
     @contextmanager
-    def _view(self) -> Iterator[Reader]:
-        with self._store.guard, self._handle.guard:
-            yield self._handle.reader
+    def _reader(self) -> Iterator[Reader]:
+        with self._store.guard, self._snapshot.guard:
+            yield self._snapshot.reader
 
     def close(self) -> None:
-        """Let the moment go. Closing twice is harmless."""
-        self._handle.close()
+        """Release the snapshot. Closing it again is harmless."""
+        self._snapshot.close()
 
     def __enter__(self) -> Snapshot:
         return self
@@ -319,8 +254,8 @@ def _check_filter(filter: object) -> None:
         raise TypeError(f"filter is None or a function, not {filter!r:.80}")
 
 
-def _applied(filter: Callable[[Any, Any], object] | None) -> Callable[[Sequence[Any]], object] | None:
-    """A filter of key and value as one of the pair."""
+def _pair_filter(filter: Callable[[Any, Any], object] | None) -> Callable[[Sequence[Any]], object] | None:
+    """Return a filter of pairs for a filter of key and value."""
     _check_filter(filter)
     if filter is None:
         return None

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..backends.base import Entry
 from ..engine.codec import Codec
+from ..engine.namespace import check_durable
+from ..engine.ranges import parse_bounds
+from ..engine.scan import CHUNK
 from ..engine.store import Store
-from ..types import JSON
-from .reads import CHUNK
+from ..types import JSON, KeyRange
 
-#: Items in one atomic batch of `WriteVerbs.load`, unless chosen otherwise.
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+#: Items in one atomic batch of `WriteVerbs.load`, by default.
 BATCH_SIZE = 1000
 
 
 def check_batch_size(batch_size: object) -> int:
-    """``batch_size`` if it is an int of at least 1.
+    """Return ``batch_size`` if it is a positive ``int``.
 
     Raises:
-        TypeError: Another type (a ``bool`` is no int here).
-        ValueError: Below 1.
+        TypeError: ``batch_size`` has another type. A ``bool`` is not accepted.
+        ValueError: ``batch_size`` is below 1.
     """
     if type(batch_size) is not int:
         raise TypeError(f"batch_size is an int, not {batch_size!r:.80}")
@@ -31,34 +35,24 @@ def check_batch_size(batch_size: object) -> int:
     return batch_size
 
 
-def check_durable(durable: object, default: bool) -> bool:
-    """``durable`` if it is a ``bool``, ``default`` if it is ``None``.
-
-    Raises:
-        TypeError: It is something else.
-    """
-    if durable is None:
-        return default
-    if not isinstance(durable, bool):
-        raise TypeError(f"durable is True, False or None, not {durable!r:.80}")
-    return durable
-
-
 class WriteVerbs:
-    """Writing. Writers never fail because another one runs: they queue, and those that wait together share one commit.
+    """The verbs that write.
 
-    After a write returns, every later read sees it. ``durable=True`` returns only after the bytes are on disk (fsync);
-    ``durable=None`` does as the level was opened. In SERVER mode each write gets the next change id, in CLIENT mode it
-    becomes dirty.
+    Concurrent writers wait for each other instead of failing, and writers that wait together share
+    one commit. After a write has returned, every later read sees it. With ``durable=True`` it returns
+    only once the bytes are on disk (fsync); ``durable=None`` stands for the level's own setting. In
+    SERVER mode each write gets the next change id. In CLIENT mode each changed key becomes dirty.
 
-    All of them raise, with nothing written:
+    All verbs raise, with nothing written:
         NotOpenError: The level is not open.
-        TypeError: An argument of a wrong type.
-        InvalidKeyError: A key that this mode cannot hold: everywhere a lone surrogate; in CLIENT and SERVER mode also
-            an empty one,
-            one over 1024 bytes of UTF-8, or one that sorts before the successor of the prefix.
-        InvalidValueError: A value that would not come back equal, or in CLIENT and SERVER mode one over 4 MiB of JSON.
-        StorageError: The engine could not write. It refuses writes from then on, until it was closed and opened again.
+        TypeError: An argument is of a wrong type.
+        InvalidKeyError: The mode cannot hold the key. In every mode this is a lone surrogate; in CLIENT
+            and SERVER mode also an empty key, a key over 1024 bytes of UTF-8, and a key that sorts before
+            the successor of the prefix.
+        InvalidValueError: JSON cannot round-trip the value, or in CLIENT and SERVER mode it has more
+            than 4 MiB of JSON.
+        StorageError: The backend could not write. The level refuses writes until it is closed and
+            opened again.
     """
 
     _store: Store
@@ -66,54 +60,55 @@ class WriteVerbs:
     _durable: bool
 
     def put(self, key: str, value: JSON, *, durable: bool | None = None) -> None:
-        """Store ``value`` under ``key``, over whatever was there.
+        """Store a value under a key, and replace the previous value.
 
         Args:
             key: The key.
-            value: ``None``, ``bool``, ``int`` (64 bits), finite ``float``, ``str``, ``list`` or ``dict`` with ``str``
-                keys, nested at most 64 deep.
-                Tuples are stored as lists.
-            durable: Whether to wait for the disk.
+            value: ``None``, ``bool``, ``int`` (64 bits), finite ``float``, ``str``, ``list``, or ``dict``
+                with ``str`` keys, nested at most 64 deep. Tuples are stored as lists.
+            durable: True to wait for the fsync; ``None`` for the level's setting.
         """
-        self._store.require_open()
-        self._commit([self._codec.encoder.put(key, value)], durable)
+        if not self._store.guard.is_open:
+            raise self._store.not_open()
+        entry = self._codec.encoder.put(key, value)
+        self._store.commit([entry], self._durable if durable is None else check_durable(durable, self._durable))
 
     def delete(self, key: str, *, durable: bool | None = None) -> None:
-        """Remove ``key``. If it is absent nothing happens to the data; the delete is logged or dirty all the same.
+        """Remove a key. The delete of an absent key is logged, or becomes dirty, as well.
 
         Args:
             key: The key.
-            durable: Whether to wait for the disk.
+            durable: True to wait for the fsync; ``None`` for the level's setting.
         """
         self._store.require_open()
         self._commit([self._codec.encoder.delete(key)], durable)
 
     def del_(self, key: str, *, durable: bool | None = None) -> None:
-        """Another name for `delete`: the seed's ``del`` is a keyword here."""
+        """Remove a key: the ``del`` of `@treehub/level`, which is a keyword in Python."""
         self.delete(key, durable=durable)
 
     def batch(self, ops: Iterable[Any], *, durable: bool | None = None) -> None:
-        """Write several operations: atomic, in order, all or nothing. An empty batch does nothing.
+        """Write several operations atomically, in order. An empty batch has no effect.
 
         Args:
-            ops: ``Put(key, value)``, ``Delete(key)``, or the seed's ``{"type": "put", "key": …, "value": …}`` and
-                ``{"type": "del", "key": …}``.
-                Your objects are neither changed nor kept; leave their values as they are until the call returns.
-            durable: Whether to wait for the disk.
+            ops: The operations: ``Put(key, value)``, ``Delete(key)``, or the form of `@treehub/level`,
+                ``{"type": "put", "key": …, "value": …}`` and ``{"type": "del", "key": …}``. They are
+                neither changed nor kept. Their values must not change until the call returns.
+            durable: True to wait for the fsync; ``None`` for the level's setting.
 
         Raises:
-            ValueError: An operation of an unknown type. The message says which one.
+            ValueError: An operation has an unknown type; the message names the operation.
         """
         self._store.require_open()
         self._commit(self._codec.encoder.ops(ops), durable)
 
     def write_batch(self, *, durable: bool | None = None) -> WriteBatch:
-        """Collect operations in a ``with`` block.
+        """Return a `WriteBatch`, which collects operations in a ``with`` block.
 
-        They are written on leaving it, atomically, and discarded when it raises.
+        The operations are written atomically at the end of the block, and discarded if it raises.
 
         Args:
-            durable: Whether to wait for the disk on leaving.
+            durable: True to wait for the fsync; ``None`` for the level's setting.
         """
         self._store.require_open()
         return WriteBatch(self, durable)
@@ -125,13 +120,13 @@ class WriteVerbs:
         batch_size: int = BATCH_SIZE,
         progress: Callable[[int], object] | None = None,
     ) -> int:
-        """Import many pairs in bounded memory: one atomic batch for each ``batch_size`` of them.
+        """Import many pairs in bounded memory, in atomic batches.
 
-        If an item is refused, the batches before its own stay, and its own is not written.
+        If an item is invalid, the batches before its own stay written, and its own batch is not.
 
         Args:
-            items: The pairs, of any length; consumed as it goes.
-            batch_size: Items for each batch.
+            items: The pairs. An iterator of any length is consumed batch by batch.
+            batch_size: The number of items in a batch.
             progress: Called after each batch with the number of items written so far.
 
         Returns:
@@ -148,40 +143,27 @@ class WriteVerbs:
                 progress(done)
         return done
 
-    def clear(
-        self,
-        *,
-        gt: str | None = None,
-        gte: str | None = None,
-        lt: str | None = None,
-        lte: str | None = None,
-        prefix: str | None = None,
-    ) -> int:
-        """Delete every key of a range, in batches. In CLIENT and SERVER mode each key gets a delete of its own.
+    def clear(self, **bounds: Unpack[KeyRange]) -> int:
+        """Delete the keys of a range, in batches. In CLIENT and SERVER mode each key gets a delete of its own.
 
-        New keys written while it runs stay.
+        Keys that are written during the call stay.
 
         Args:
-            gt: Only keys above this one.
-            gte: Only keys from this one on.
-            lt: Only keys below this one.
-            lte: Only keys up to this one.
-            prefix: Only keys that start with this.
+            **bounds: See `KeyRange`; without bounds, all keys.
 
         Returns:
             The number of keys deleted.
-
-        Raises:
-            ValueError: ``gt`` with ``gte``, or ``lt`` with ``lte``.
         """
-        start, stop = self._codec.bounds(gt, gte, lt, lte, prefix)
+        start, stop = parse_bounds(self._codec, "clear", bounds)
         with self._store.current_reader as reader:
             cursor = self._store.cursor(reader, start, stop, reverse=False, values=False)
         cleared = 0
-        with closing(cursor):
+        try:
             while keys := cursor.fetch_keys(CHUNK):
                 self._commit([(key, None) for key in keys], None)
                 cleared += len(keys)
+        finally:
+            cursor.close()
         return cleared
 
     def _commit(self, entries: Sequence[Entry], durable: bool | None) -> None:
@@ -191,18 +173,21 @@ class WriteVerbs:
 
 
 class Operations:
-    """Operations that will be written together."""
+    """Operations collected for one batch.
+
+    Args:
+        codec: The codec of the level.
+    """
 
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
         self._entries: list[Entry] = []
 
     def put(self, key: str, value: JSON) -> None:
-        """Add a put. The value is encoded now: what becomes of the object later does not matter.
+        """Add a put. The value is encoded at once, so that later changes of the object have no effect.
 
         Raises:
-            InvalidKeyError: See `WriteVerbs`. The batch is as it was.
-            InvalidValueError: See `WriteVerbs`. The batch is as it was.
+            InvalidKeyError, InvalidValueError: See `WriteVerbs`. Nothing was added.
         """
         self._entries.append(self._codec.encoder.put(key, value))
 
@@ -210,25 +195,25 @@ class Operations:
         """Add a delete.
 
         Raises:
-            InvalidKeyError: See `WriteVerbs`. The batch is as it was.
+            InvalidKeyError: See `WriteVerbs`. Nothing was added.
         """
         self._entries.append(self._codec.encoder.delete(key))
 
     def del_(self, key: str) -> None:
-        """Another name for `delete`."""
+        """Add a delete: another name of `delete`."""
         self.delete(key)
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def take(self) -> list[Entry]:
-        """Return what was collected, and begin anew."""
+        """Return the collected entries, and start an empty collection."""
         entries, self._entries = self._entries, []
         return entries
 
 
 class WriteBatch(Operations):
-    """A batch that is written on leaving its ``with`` block. Made by `WriteVerbs.write_batch`."""
+    """A batch that is written at the end of its ``with`` block. Made by `WriteVerbs.write_batch`."""
 
     def __init__(self, target: WriteVerbs, durable: bool | None) -> None:
         super().__init__(target._codec)

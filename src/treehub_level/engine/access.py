@@ -1,4 +1,4 @@
-"""Who asks a server over the network, and how much of it is theirs to see and to change."""
+"""`Access`: the part of a server's keys that a principal may read and write."""
 
 from __future__ import annotations
 
@@ -10,50 +10,50 @@ from ..errors import ForbiddenError
 
 
 class Access(NamedTuple):
-    """The right to a store. Without arguments: all of it, for nobody in particular, as within this very process.
+    """The rights of one caller to a store. The default is full access, as within this process.
 
     Attributes:
-        principal: Who asks; ``None`` where nobody needs to say.
-        prefix: What the keys begin with that may be seen and changed; empty for all of them.
-        write: Whether they may be changed.
+        principal: The name of the caller, as a token gives it; ``None`` for a caller without one.
+        prefix: The stored bytes that every permitted key begins with; empty for all keys.
+        write: True if the caller may write.
     """
 
     principal: str | None = None
     prefix: bytes = b""
     write: bool = True
 
-    def sees(self, key: bytes) -> bool:
-        """Whether a key is within."""
+    def covers(self, key: bytes) -> bool:
+        """Return True if a stored key has the permitted prefix."""
         return key.startswith(self.prefix)
 
     def check_write(self, keys: Iterable[bytes]) -> None:
-        """Raise unless all of these keys may be written.
+        """Check that all of these keys may be written.
 
         Raises:
-            ForbiddenError: Nothing may be written, or one of the keys is without.
+            ForbiddenError: The caller may not write, or a key lacks the permitted prefix.
         """
         if not self.write:
             raise ForbiddenError("this token may read and not write: ask for one that may write")
-        self.check_seen(keys)
+        self.check_read(keys)
 
-    def check_seen(self, keys: Iterable[bytes]) -> None:
-        """Raise unless all of these keys are within.
+    def check_read(self, keys: Iterable[bytes]) -> None:
+        """Check that all of these keys may be read.
 
         Raises:
-            ForbiddenError: One of them is not.
+            ForbiddenError: A key lacks the permitted prefix.
         """
         for key in keys:
-            if not self.sees(key):
+            if not self.covers(key):
                 raise ForbiddenError(
                     f"the key {key[:60].decode(errors='replace')!r} does not begin with "
                     f"{self.prefix.decode()!r}, and this token is for keys that do"
                 )
 
     def bounds(self, start: bytes | None, stop: bytes | None) -> tuple[bytes | None, bytes | None]:
-        """The part of a range of keys that may be seen."""
+        """Return the permitted part of a range of stored keys: start inclusive, stop exclusive."""
         ends = [end for end in (stop, _core.successor(self.prefix)) if end is not None]
         return max(start or b"", self.prefix), min(ends, default=None)
 
 
-#: All of a store, for whoever holds the store itself.
+#: Full access, for callers in this process.
 FULL = Access()

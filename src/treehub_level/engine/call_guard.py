@@ -1,4 +1,4 @@
-"""Counts the calls that are inside something, so that whoever closes it can wait until the last has left."""
+"""`CallGuard`: counts the calls in flight, so that closing can wait for the last of them."""
 
 from __future__ import annotations
 
@@ -13,56 +13,58 @@ _POLL_SECONDS = 0.0005
 
 
 class CallGuard:
-    """Open: calls enter and leave. Shut: nobody enters, and ``shut()`` returns when all have left.
+    """A gate for calls: a ``with`` block is one call in flight, and `shut` waits for all of them.
 
-    ``deque.append`` and ``remove`` are atomic, so entering costs no lock: this stands in front of every read.
+    Entering takes no lock, since every read enters: ``deque.append`` and ``deque.remove`` are
+    atomic.
 
     Args:
-        what: What it guards, for messages: "the level", "the snapshot".
+        subject: The guarded object in error messages: "the level", "the snapshot".
+
+    Attributes:
+        is_open: True while calls may enter.
+        closed_reason: The reason for being closed for good, appended to error messages; else empty.
     """
 
-    __slots__ = ("_inside", "_open", "_what", "why_not")
+    __slots__ = ("_in_flight", "_subject", "closed_reason", "is_open")
 
-    def __init__(self, what: str) -> None:
-        self._what = what
-        self._inside: deque[int] = deque()
-        self._open = False
-        #: Why it is shut for good; empty if it is not.
-        self.why_not = ""
+    def __init__(self, subject: str) -> None:
+        self._subject = subject
+        self._in_flight: deque[int] = deque()
+        self.is_open = False
+        self.closed_reason = ""
 
     def __enter__(self) -> None:
-        # The token goes in before the look: whoever shuts the gate either sees it or is seen.
-        self._inside.append(get_ident())
-        if not self._open:
-            self._inside.remove(get_ident())
-            raise NotOpenError(f"{self._what} is not open{self.why_not}")
+        # Register before checking `is_open`, or `shut()` could miss this call.
+        self._in_flight.append(get_ident())
+        if not self.is_open:
+            self._in_flight.remove(get_ident())
+            raise NotOpenError(f"{self._subject} is not open{self.closed_reason}")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._inside.remove(get_ident())
-
-    @property
-    def is_open(self) -> bool:
-        """Whether calls are let in."""
-        return self._open
+        self._in_flight.remove(get_ident())
 
     def open(self) -> None:
-        """Let calls in."""
-        self._open = True
-
-    def abandon(self, why_not: str) -> None:
-        """Let no call in any more, ever, without waiting for those inside: their threads are another process's."""
-        self._open = False
-        self.why_not = why_not
-
-    def refuse_caller_inside(self) -> None:
-        """Raise StateError if this very thread is inside: waiting for it to leave would be for ever."""
-        if get_ident() in self._inside:
-            raise StateError(f"{self._what} cannot be closed from within one of its own calls (a filter, say)")
+        """Let calls enter."""
+        self.is_open = True
 
     def shut(self) -> None:
-        """Let no call in any more, and wait for those inside. Waiting twice is harmless."""
-        self._open = False
-        while self._inside:
+        """Refuse new calls, and wait for those in flight. Calling it again is harmless."""
+        self.is_open = False
+        while self._in_flight:
             time.sleep(_POLL_SECONDS)
+
+    def disable(self, reason: str) -> None:
+        """Refuse all calls for good, without waiting for those in flight.
+
+        A forked process calls it: the threads of the calls in flight belong to its parent.
+        """
+        self.is_open = False
+        self.closed_reason = reason
+
+    def raise_if_inside(self) -> None:
+        """Raise StateError if the calling thread has a call in flight, since `shut` would never return."""
+        if get_ident() in self._in_flight:
+            raise StateError(f"{self._subject} cannot be closed from within one of its own calls (a filter, say)")

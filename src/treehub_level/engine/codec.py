@@ -1,4 +1,4 @@
-"""What users hand in and get back, as the bytes that are stored: one `Codec` for each level or sublevel."""
+"""`Codec`: converts between the keys and values of users and the stored bytes, for one level or sublevel."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from ..types import Mode
 
 KEY_ENCODINGS: Final = ("utf8", "bytes")
 VALUE_ENCODINGS: Final = ("json", "bytes")
-#: A run of digits that may be an integer beyond 64 bits, which orjson would round to a float without a word.
+#: A run of digits that may be an integer beyond 64 bits, which orjson silently rounds to a float.
 LONG_NUMBER: Final = re.compile(rb"[0-9]{19}")
 
 
 class Codec:
-    """Encodes keys, values and operations; decodes rows; knows which keys are the store's own.
+    """Encodes keys, values and operations, decodes rows, and tells metadata keys from user keys.
 
     Args:
         mode: The mode of the store.
         space: The key space; ``None`` in NORMAL mode, where no key is reserved.
         key_encoding: ``"utf8"`` (``str`` keys) or, in NORMAL mode, ``"bytes"``.
         value_encoding: ``"json"`` or, in NORMAL mode, ``"bytes"``.
-        namespace: What stands before every key (sublevels), as a user writes it.
+        namespace: The beginning of every key of a sublevel, as a user writes it.
 
     Raises:
         ValueError: An unknown encoding, or ``"bytes"`` in a mode that synchronises.
@@ -54,7 +54,8 @@ class Codec:
         self.key_encoding = key_encoding
         self.value_encoding = value_encoding
         self.namespace = namespace
-        # What metadata keys start with, where `get` can reach them: not in NORMAL mode, not within a sublevel.
+        # The prefix of metadata keys, where `get` can read them: not in NORMAL mode, not in a
+        # sublevel.
         self._metadata = "" if space is None or namespace else space.prefix.decode()
         raw = {"raw_keys": key_encoding == "bytes", "raw_values": value_encoding == "bytes"}
         self._bounds = _core.Encoder(None, key_prefix=namespace, **raw)
@@ -63,11 +64,11 @@ class Codec:
         self.decoder = _core.Decoder(strip=len(self.start), **raw)
 
     def inside(self, name: str, separator: str) -> Codec:
-        """The codec of the sublevel ``name``.
+        """Return the codec of the sublevel ``name``.
 
         Raises:
             TypeError: The name or the separator is not a ``str``.
-            InvalidKeyError: The name is empty, holds the separator, or cannot begin a key.
+            InvalidKeyError: The name is empty, contains the separator, or cannot begin a key.
         """
         if self.key_encoding != "utf8":
             raise TypeError('sublevels need str keys; this level was opened with key_encoding="bytes"')
@@ -75,7 +76,7 @@ class Codec:
             raise TypeError(f"a sublevel's name and separator are str, not {name!r} and {separator!r}")
         if not name or not separator or separator in name:
             raise InvalidKeyError(
-                f"{name!r} cannot name a sublevel: a name is not empty and does not hold the separator {separator!r}"
+                f"{name!r} cannot name a sublevel: a name is not empty and does not contain the separator {separator!r}"
             )
         self.encoder.key(name + separator)
         return Codec(
@@ -87,7 +88,7 @@ class Codec:
         )
 
     def stored_key(self, key: object) -> bytes:
-        """Where the value of ``key`` lies, for reading: metadata keys are read as the seed's format names them."""
+        """Return the stored key to read for ``key``. Metadata keys have the form of `@treehub/level`."""
         if self._metadata and isinstance(key, str) and key.startswith(self._metadata):
             return self._metadata_key(key)
         return self.encoder.key(key)
@@ -101,7 +102,7 @@ class Codec:
     def bounds(
         self, gt: object, gte: object, lt: object, lte: object, prefix: object
     ) -> tuple[bytes | None, bytes | None]:
-        """The range of stored keys, start inclusive and stop exclusive, that holds the user keys asked for.
+        """Return the range of stored keys for a range of user keys: start inclusive, stop exclusive.
 
         Raises:
             TypeError: A bound is not a key.
@@ -121,35 +122,36 @@ class Codec:
 
 
 def unpadded_cid(name: bytes) -> int | None:
-    """The change id that ``name`` is in the seed's form, bare decimal digits; ``None`` if it is none."""
+    """Parse a change id as `@treehub/level` writes it, in bare decimal digits; ``None`` for other bytes."""
     if name.isdigit() and name[:1] != b"0" and len(name) <= len(str(_core.MAX_CID)) and int(name) <= _core.MAX_CID:
         return int(name)
     return None
 
 
 def decode_json(text: bytes) -> Any:
-    """Decode JSON from outside, if nothing of it is lost over that.
+    """Decode JSON from outside, and refuse a document that orjson would alter silently.
 
-    Of two members of one name the parser keeps the last, and it rounds integers beyond 64 bits.
+    orjson keeps the last of several members with one name, and rounds integers beyond 64 bits.
 
     Raises:
-        ValueError: It is not JSON, or something would be lost, or it is nested too deep. Says which.
+        ValueError: The text is not JSON, names a member twice, holds an integer beyond 64 bits, or
+            is nested too deep.
     """
     try:
         document = orjson.loads(text)
-        if LONG_NUMBER.search(text) or not _says_all(document, text):
+        if LONG_NUMBER.search(text) or not _is_complete(document, text):
             json.loads(text, object_pairs_hook=_unique, parse_int=_exact)
     except RecursionError:
         raise ValueError("it is nested too deep") from None
-    except TypeError as error:  # how orjson says that it will not write what is so deep
+    except TypeError as error:  # orjson refuses to write a deeply nested document
         raise ValueError(str(error)) from None
     return document
 
 
-def _says_all(document: Any, text: bytes) -> bool:
-    """Whether a document has all the members that its text names, as far as can be told at a glance.
+def _is_complete(document: Any, text: bytes) -> bool:
+    """Return True if a document certainly has all the members of its text.
 
-    What the parser drops had a colon, and nothing adds one but an escape.
+    Each member that the parser drops had a colon, and only an escape adds a colon.
     """
     return b"\\u003" not in text and orjson.dumps(document).count(b":") == text.count(b":")
 

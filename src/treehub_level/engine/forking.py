@@ -1,35 +1,39 @@
-"""What a process that was forked does with the stores that its parent has open: nothing, and it says so.
+"""Forks: a child process must not use the stores that its parent has open.
 
-Their threads do not exist here, their locks may be held for ever, and their files and connections are the parent's. So
-these stores refuse every call, and are never freed: freeing one would wait for threads that are gone, or say goodbye
-to a database server in the parent's name.
+The parent's threads do not exist in the child, its locks may be held for ever, and its files and
+connections are shared with the child. So these stores refuse every call in the child. They are also
+never freed there: freeing one would wait for threads that do not exist, or end a database session
+in the parent's name.
 """
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 from weakref import WeakSet
 
-if TYPE_CHECKING:
-    from .store import Store
 
-#: The stores that this process has open, or opens or closes just now.
-in_use: Final[WeakSet[Store]] = WeakSet()
+class _Store(Protocol):
+    def disable_after_fork(self) -> None: ...
 
 
-def _abandon_all() -> None:
+#: The stores that are open, opening or closing in this process.
+in_use: Final[WeakSet[_Store]] = WeakSet()
+
+
+def _disable_all() -> None:
     for store in [*in_use]:
-        store.abandon()
-        _keep_for_ever(store)
+        store.disable_after_fork()
+        _leak(store)
     in_use.clear()
 
 
-def _keep_for_ever(store: Store) -> None:
+def _leak(store: _Store) -> None:
+    """Keep an object alive for the rest of the process."""
     import ctypes
 
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(store))
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_abandon_all)
+    os.register_at_fork(after_in_child=_disable_all)

@@ -1,6 +1,6 @@
-"""What store is this?
+"""The identity of a store: its own record, and the recognition of stores that have none.
 
-The record that a store keeps of itself, and how the original's stores, which have none, are told apart.
+Stores written by the npm package `@treehub/level` have no such record. Their metadata is sampled.
 """
 
 from __future__ import annotations
@@ -19,24 +19,27 @@ from ..types import Mode
 from .codec import unpadded_cid
 from .log import last_logged
 from .modes import AnyMode, Client, Normal, Server, read_cid, read_record
+from .scan import first_key
 
 FORMAT = 1
-#: Rows of metadata at each end that are looked at to tell the original's servers from its clients.
+#: Rows of metadata sampled at each end, to tell servers of `@treehub/level` from its clients.
 _SAMPLE = 64
 
-#: Where a half-made copy says so: below every prefix, so that a level finds it whichever it uses.
+#: The key of the record of an unfinished copy. It sorts below every prefix, so that a level with
+#: any prefix finds it.
 COPYING_KEY: Final = b"\0treehub-level/copying"
 
+#: The kind of a store without an identity record, by its metadata: see `shape_of`.
 Shape = Literal["empty", "plain", "server", "client", "either"]
 
 
 def identify(backend: Backend, mode: Mode, space: _core.KeySpace) -> AnyMode:
-    """Check that the store is one of ``mode``, make it one if it is empty, and return the mode's strategy.
+    """Check that the store is in ``mode``, or record that if the store is empty; return the strategy.
 
     Raises:
-        ModeMismatchError: It was made in another mode, or holds data of no mode at all.
-        StateError: It needs ``upgrade``, or an ``adopt`` or a ``copy`` that was interrupted.
-        CorruptionError: Its own records, or its log and its CID, contradict each other.
+        ModeMismatchError: The store was made in another mode, or holds data without a mode.
+        StateError: The store needs ``upgrade``, or an ``adopt`` or a ``copy`` was interrupted.
+        CorruptionError: The store's own records, or its log and its CID, contradict each other.
     """
     with backend.exclusive() as transaction:
         refuse_half_made(transaction, backend.name)
@@ -61,36 +64,37 @@ def identify(backend: Backend, mode: Mode, space: _core.KeySpace) -> AnyMode:
             if mode is Mode.SERVER:
                 _check_log(transaction, space, backend.name)
         shared = backend.supports.shared
-        before = transaction.get(space.own_key("holder"))
+        holder = transaction.get(space.own_key("holder"))
         if records:
             transaction.write(records, durable=True)
     if mode is Mode.SERVER:
         return Server(space, store_id, shared=shared)
-    return Client(space, store_id, orjson.dumps(uuid.uuid4().hex) if shared else None, before)
+    return Client(space, store_id, orjson.dumps(uuid.uuid4().hex) if shared else None, holder)
 
 
 def check_shared(reader: Reader, mode: AnyMode, space: _core.KeySpace, name: str) -> Sequence[Entry]:
-    """Refuse to write to a shared store that another process has made its own, or something else, since it was opened.
+    """Check, before each write to a shared store, that another process has not taken it over.
 
-    Each write step asks this. (A server finds out when it reads its epochs, see `Server.epoch_start`.)
+    A server checks this when it reads its epochs (`Server.epoch_start`).
 
     Returns:
-        What else to write, so that others are refused from then on: with the first write of a client. Who only reads
-        takes a store from nobody.
+        Entries to write besides: the holder record, with the first write of a client. Later writes
+        of other processes are then refused. A process that only reads does not become the holder.
 
     Raises:
-        LockedError: It is a client, and somebody else has written to it.
-        ModeMismatchError, StateError: It was NORMAL, and was given a mode, or is being adopted.
+        LockedError: The store is a client, and another process or level has written to it.
+        ModeMismatchError: The store was NORMAL when it was opened, and has a mode now.
+        StateError: The store was NORMAL when it was opened, and is being adopted.
     """
     if isinstance(mode, Client):
         key = space.own_key("holder")
-        said = reader.get(key)
-        if said not in (mode.holder, mode.before):
+        found_holder = reader.get(key)
+        if found_holder not in (mode.holder, mode.previous_holder):
             raise LockedError(
                 f"the client store {name!r} was opened again, and written to, by another process or another Level: a "
                 "client store is for one process at a time. Close this level; reads still work until then"
             )
-        if said != mode.holder and mode.holder is not None:
+        if found_holder != mode.holder and mode.holder is not None:
             return [(key, mode.holder)]
     if isinstance(mode, Normal):
         found = stored_identity(reader, space, strict=False)
@@ -105,12 +109,17 @@ def check_shared(reader: Reader, mode: AnyMode, space: _core.KeySpace, name: str
 
 
 def stored_identity(reader: Reader, space: _core.KeySpace, *, strict: bool) -> tuple[Mode, str] | None:
-    """Mode and id from the store's own record; ``None`` if it has none.
+    """Return mode and id from the store's identity record; ``None`` if there is none.
 
     Args:
-        reader: What to read from.
+        reader: The reader.
         space: The key space of the store.
-        strict: Whether something else in the record's place is an error. (In NORMAL mode it may be a user's own value.)
+        strict: True if any other value in the record's place is an error. In a NORMAL store it may
+            be a user's value.
+
+    Raises:
+        CorruptionError: The record is damaged, and ``strict`` is set.
+        StateError: The store has a format that this version does not read.
     """
     key = space.own_key("store")
     try:
@@ -133,7 +142,7 @@ def stored_identity(reader: Reader, space: _core.KeySpace, *, strict: bool) -> t
 
 
 def birth_records(space: _core.KeySpace, mode: Mode, store_id: str) -> list[Entry]:
-    """The own records of a store that is made."""
+    """Return the metadata records of a new store."""
     record = orjson.dumps({"id": store_id, "mode": mode.value, "format": FORMAT})
     records: list[Entry] = [(space.own_key("store"), record)]
     if mode is Mode.CLIENT:
@@ -142,20 +151,17 @@ def birth_records(space: _core.KeySpace, mode: Mode, store_id: str) -> list[Entr
 
 
 def adopting_record(reader: Reader, space: _core.KeySpace) -> dict[str, Any] | None:
-    """How far an adoption that was interrupted has come; ``None`` if none was.
-
-    In a NORMAL store a user's own value may lie there.
-    """
+    """Return the progress record of an interrupted adoption; ``None`` if there is none."""
     return _record_with(reader, space.own_key("adopting"), {"id", "mode", "after", "done"})
 
 
 def copying_record(reader: Reader) -> dict[str, Any] | None:
-    """What is being copied here, if a copy was interrupted: a NORMAL store may have a user's own value there, too."""
+    """Return the progress record of an interrupted copy to this store; ``None`` if there is none."""
     return _record_with(reader, COPYING_KEY, {"from", "store", "run"})
 
 
 def refuse_half_made(reader: Reader, name: str) -> None:
-    """Raise StateError for a store that is a copy which was interrupted."""
+    """Raise StateError if the store is the unfinished target of a copy."""
     record = copying_record(reader)
     if record is not None:
         raise StateError(
@@ -165,7 +171,10 @@ def refuse_half_made(reader: Reader, name: str) -> None:
 
 
 def _record_with(reader: Reader, key: bytes, fields: set[str]) -> dict[str, Any] | None:
-    """The record under ``key`` if it has these fields."""
+    """Return the record under ``key`` if it has these fields.
+
+    In a NORMAL store a user's value may have the same key.
+    """
     try:
         record = read_record(reader, key)
     except CorruptionError:
@@ -201,10 +210,10 @@ def _check_log(reader: Reader, space: _core.KeySpace, name: str) -> None:
 
 
 def shape_of(reader: Reader, space: _core.KeySpace) -> Shape:
-    """What a store without a record of its own looks like: whose metadata it holds, by a sample from both ends.
+    """Return the kind of a store without an identity record, by a sample of its metadata from both ends.
 
-    On a client each record under ``P + key`` names that very key; on a server each lies under a number. A store in
-    which both hold for all (a key "1" in change 1) is ``"either"``.
+    On a client each record under ``P + key`` names the same key; on a server each lies under a
+    number. A store in which both hold for all records (a key "1" in change 1) is ``"either"``.
     """
     rows = [row for reverse in (False, True) for row in _rows(reader, space, reverse)]
     client = server = True
@@ -212,7 +221,7 @@ def shape_of(reader: Reader, space: _core.KeySpace) -> Shape:
     for stored_key, record in rows:
         name = stored_key[strip:]
         if not name:
-            continue  # the CID, which both have
+            continue  # the CID, which both kinds have
         try:
             key, _ = _core.split_record(record)
         except ValueError:
@@ -222,19 +231,26 @@ def shape_of(reader: Reader, space: _core.KeySpace) -> Shape:
     if not rows:
         return "empty" if is_empty(reader) else "plain"
     if all(key == space.prefix for key, _ in rows):
-        return "client" if read_cid(reader, space) else "either"  # a server that is past CID 0 has a log
+        return "client" if read_cid(reader, space) else "either"  # a server above CID 0 has a log
     if client and server:
         return "either"
     return "client" if client else "server" if server else "plain"
 
 
+def mode_by_shape(reader: Reader, space: _core.KeySpace) -> Mode:
+    """Return the mode of a store without an identity record; NORMAL if its metadata does not tell."""
+    return {"server": Mode.SERVER, "client": Mode.CLIENT}.get(shape_of(reader, space), Mode.NORMAL)
+
+
 def has_unpadded_ids(reader: Reader, space: _core.KeySpace) -> bool:
-    """Whether the log holds ids of more than one digit without their length in front."""
+    """Return True if the log holds CIDs of more than one digit without their length in front.
+
+    `@treehub/level` writes them so. Their byte order is not their numeric order.
+    """
     for digit in b"123456789":
         first = space.prefix + bytes([digit])
-        with closing(reader.scan(first + b"0", first + b":", values=False)) as cursor:
-            if cursor.fetch_keys(1):
-                return True
+        if first_key(reader, first + b"0", first + b":") is not None:
+            return True
     return False
 
 
@@ -252,6 +268,5 @@ def _rows(reader: Reader, space: _core.KeySpace, reverse: bool) -> list[tuple[by
 
 
 def is_empty(reader: Reader) -> bool:
-    """Whether there is nothing at all in it."""
-    with closing(reader.scan(None, None, values=False)) as cursor:
-        return not cursor.fetch_keys(1)
+    """Return True if a store holds no key at all."""
+    return first_key(reader, None, None) is None

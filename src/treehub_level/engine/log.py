@@ -1,7 +1,8 @@
-"""The server's change log: reading pages of it, and compacting it.
+"""The change log of a server: reading pages of it, and compacting it.
 
-The log is the range ``P + "1"`` to ``P + "I"``, one record a change, keyed so that bytewise order is numeric order.
-After a compaction it has gaps: CIDs keep their numbers.
+The log is the range ``P + "1"`` to ``P + "I"`` (``P`` is the prefix), with one record per change.
+Log keys are encoded so that byte order is numeric order. Compaction leaves gaps: CIDs keep their
+numbers.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from ..errors import CorruptionError
 from .access import Access
 from .modes import Plan, Server, read_record
 
-#: Records that one step of a compaction looks at; between two steps other writers have their turn.
+#: Records that one step of a compaction reads. Other writers run between two steps.
 COMPACTION_STEP = 1000
-#: Rows that a page is read in at a time: many, once they turn out to be small.
+#: Rows fetched at a time for a page: few at first, and more once the rows turn out to be small.
 _FETCH_FIRST, _FETCH_SMALL, _SMALL_BYTES = 16, 1000, 8 << 10
 
 
@@ -31,17 +32,18 @@ def _parse(space: _core.KeySpace, key: bytes) -> int:
 
 
 def read_log(reader: Reader, space: _core.KeySpace, after: int, limit: int, max_bytes: int) -> list[tuple[int, bytes]]:
-    """Records of the log behind CID ``after``, in CID order.
+    """Read records of the log with CIDs above ``after``, in CID order.
 
     Args:
-        reader: What to read from.
+        reader: The reader.
         space: The key space of the store.
-        after: The CID behind which to begin.
-        limit: The most records to return.
-        max_bytes: The most bytes of records to return; one record is returned however large it is.
+        after: The CID below the first one to read.
+        limit: The largest number of records.
+        max_bytes: The largest total size of the records in bytes. One record is returned whatever
+            its size.
 
     Raises:
-        CorruptionError: A key in the log's range is no change id.
+        CorruptionError: A key in the range of the log is not a log key.
     """
     if after >= _core.MAX_CID:
         return []
@@ -50,9 +52,13 @@ def read_log(reader: Reader, space: _core.KeySpace, after: int, limit: int, max_
 
 
 def read_rows(cursor: Cursor, limit: int, max_bytes: int) -> list[Row]:
-    """The next rows, in bounded memory: at most ``limit``, and of at most ``max_bytes``, but one however large it is.
+    """Read the next rows of a cursor in bounded memory. The cursor may end up further on.
 
-    The cursor may have read further.
+    Args:
+        cursor: The cursor.
+        limit: The largest number of rows.
+        max_bytes: The largest total size of the values in bytes. One row is returned whatever its
+            size.
     """
     page: list[Row] = []
     size, count = 0, _FETCH_FIRST
@@ -67,10 +73,10 @@ def read_rows(cursor: Cursor, limit: int, max_bytes: int) -> list[Row]:
 
 
 def keys_of(records: Iterable[tuple[int, bytes]]) -> Iterator[bytes]:
-    """The key of each record of the log.
+    """Yield the stored key of each record of the log.
 
     Raises:
-        CorruptionError: A record that cannot be read.
+        CorruptionError: A record is damaged.
     """
     for cid, record in records:
         try:
@@ -79,23 +85,27 @@ def keys_of(records: Iterable[tuple[int, bytes]]) -> Iterator[bytes]:
             raise CorruptionError(f"change {cid} cannot be read: {record!r:.80}") from error
 
 
-def seen_of(records: list[tuple[int, bytes]], access: Access) -> list[tuple[int, bytes]]:
-    """Those of the log's records whose keys may be seen."""
+def permitted_records(records: list[tuple[int, bytes]], access: Access) -> list[tuple[int, bytes]]:
+    """Return those of the log's records whose keys the caller may read."""
     if not access.prefix:
         return records
-    return [record for record, key in zip(records, keys_of(records), strict=True) if access.sees(key)]
+    return [record for record, key in zip(records, keys_of(records), strict=True) if access.covers(key)]
 
 
 def last_logged(reader: Reader, space: _core.KeySpace) -> int:
-    """The CID of the newest record in the log; 0 if the log is empty."""
+    """Return the CID of the newest record in the log; 0 if the log is empty."""
     rows = _newest(reader, space, space.log_stop, 1)
     return _parse(space, rows[0][0]) if rows else 0
 
 
 def read_floor(reader: Reader, space: _core.KeySpace) -> tuple[int, int]:
-    """How far the log was compacted, and the highest CID of a delete that it has forgotten: ``(0, 0)`` at first.
+    """Return ``(compacted_to, floor)``; ``(0, 0)`` before the first compaction.
 
-    From the first number on CIDs are contiguous; a client below the second one may have missed a delete.
+    CIDs above ``compacted_to`` are contiguous. ``floor`` is the highest CID of a delete that was
+    dropped from the log: a client below it may have missed a delete.
+
+    Raises:
+        CorruptionError: The record is damaged.
     """
     record = read_record(reader, space.own_key("floor"))
     if record is None:
@@ -113,48 +123,53 @@ def _newest(reader: Reader, space: _core.KeySpace, stop: bytes, limit: int) -> l
 
 
 class Compaction:
-    """Drops from the log, newest first, what a later change of the same key supersedes; then deletes to be forgotten.
+    """Drops superseded changes from the log, newest first, and then old deletes.
 
-    It goes in steps, each one small batch, so that writers and pulls go on beside it; it may be given up after any
-    step, and a step may be taken again whose transaction was undone. Memory grows with the number of distinct keys in
-    the log.
+    A change is superseded if the log holds a later change of the same key. The compaction runs in
+    steps of one small batch each, so that writers and pulls continue beside it. It may stop after
+    any step, and a step that was rolled back may run again. Memory grows with the number of
+    distinct keys in the log.
 
-    A delete is forgotten only when nothing older of its key is left. Else whoever reads the log in between, or after a
-    crash, would meet the older value and not the delete.
+    A delete is dropped only when the log holds nothing older of its key. Otherwise a reader of the
+    log in between, or after a crash, would find the older value and not the delete.
 
     Args:
         mode: The server whose log it is.
-        drop_deletes_before: Also forget deletes with a CID below this one, and raise the floor above them.
+        drop_deletes_before: Drop also the deletes with a CID below this one, and raise the floor
+            above them.
+
+    Attributes:
+        dropped: The number of records dropped so far.
     """
 
     def __init__(self, mode: Server, *, drop_deletes_before: int = 0) -> None:
         self._space = mode.space
         self._drop_deletes_before = drop_deletes_before
-        self._begun: Hashable = None
+        self._connection_epoch: Hashable = None
         self.dropped = 0
-        self._begin()
+        self._restart()
 
-    def _begin(self) -> None:
+    def _restart(self) -> None:
         self._seen: set[bytes] = set()
         self._newest = 0
         self._stop = self._space.log_stop
         self._deferred: list[Entry] = []
-        self._to_forget: list[tuple[int, Entry]] = []
+        self._deletes: list[tuple[int, Entry]] = []
 
     def step(self, transaction: Transaction, cid: int) -> Plan[bool]:
-        """Look at the next records, or forget the next deletes. The result says whether there may be more."""
-        if transaction.connection_epoch != self._begun:
-            # What was seen before may not be in this log.
-            self._begun = transaction.connection_epoch
-            self._begin()
+        """Process the next records, or the next deletes. The result is True if there may be more."""
+        if transaction.connection_epoch != self._connection_epoch:
+            # The store may have been replaced, and this log may lack the records seen so far.
+            self._connection_epoch = transaction.connection_epoch
+            self._restart()
         before = read_floor(transaction, self._space)
         rows = _newest(transaction, self._space, self._stop, COMPACTION_STEP)
-        return self._drop_superseded(rows, before) if rows else self._forget(before)
+        return self._drop_superseded(rows, before) if rows else self._drop_deletes(before)
 
     def _drop_superseded(self, rows: list[Row], before: tuple[int, int]) -> Plan[bool]:
         newest = self._newest or _parse(self._space, rows[0][0])
         seen: set[bytes] = set()
-        to_forget: list[tuple[int, Entry]] = []
+        deletes: list[tuple[int, Entry]] = []
         batch = [*self._deferred]
         for stored_key, record in rows:
             number = _parse(self._space, stored_key)
@@ -165,38 +180,38 @@ class Compaction:
             if key in seen or key in self._seen:
                 batch.append((stored_key, None))
             elif value is None and number < self._drop_deletes_before and number != newest:
-                to_forget.append((number, (stored_key, None)))
+                deletes.append((number, (stored_key, None)))
             seen.add(key)
-        # LevelDB finds where the next step begins by walking over all that was deleted from there on. So the last
-        # record of a step outlives it: else each step would walk over what all steps before it have dropped.
+        # LevelDB walks over all tombstones behind a key to find the record before it. The last
+        # record of a step is therefore kept until the next step: otherwise each step would walk
+        # over the tombstones of all steps before it.
         deferred = [batch.pop()] if batch and batch[-1][0] == rows[-1][0] else []
         dropped = len(batch)
         if batch or deferred:
-            batch.append(self._floor(before, newest, 0))
+            batch.append(self._floor_entry(before, newest, 0))
 
-        def count() -> None:
+        def advance() -> None:
             self._newest, self._stop, self._deferred = newest, rows[-1][0], deferred
             self._seen |= seen
-            self._to_forget += to_forget
+            self._deletes += deletes
             self.dropped += dropped
 
-        return Plan(True, batch, committed=count)
+        return Plan(True, batch, after_commit=advance)
 
-    def _forget(self, before: tuple[int, int]) -> Plan[bool]:
-        chosen, left = self._to_forget[:COMPACTION_STEP], self._to_forget[COMPACTION_STEP:]
+    def _drop_deletes(self, before: tuple[int, int]) -> Plan[bool]:
+        chosen, left = self._deletes[:COMPACTION_STEP], self._deletes[COMPACTION_STEP:]
         batch = [*self._deferred, *(entry for _, entry in chosen)]
         dropped = len(batch)
         if batch:
-            batch.append(self._floor(before, self._newest, max((number for number, _ in chosen), default=0)))
+            batch.append(self._floor_entry(before, self._newest, max((number for number, _ in chosen), default=0)))
 
-        def count() -> None:
-            self._deferred, self._to_forget = [], left
+        def advance() -> None:
+            self._deferred, self._deletes = [], left
             self.dropped += dropped
 
-        # Pushes are refused below the floor, for ever: it must outlive a power cut.
-        return Plan(bool(left), batch, durable=bool(chosen), committed=count)
+        # Pushes below the floor are refused for good, so the floor must survive a power cut.
+        return Plan(bool(left), batch, durable=bool(chosen), after_commit=advance)
 
-    def _floor(self, before: tuple[int, int], newest: int, forgotten: int) -> Entry:
-        """The record that says up to where CIDs have gaps, and deletes may be missing."""
+    def _floor_entry(self, before: tuple[int, int], newest: int, dropped_delete: int) -> Entry:
         compacted_to, floor = before
-        return self._space.own_key("floor"), orjson.dumps([max(compacted_to, newest), max(floor, forgotten)])
+        return self._space.own_key("floor"), orjson.dumps([max(compacted_to, newest), max(floor, dropped_delete)])

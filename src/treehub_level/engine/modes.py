@@ -1,7 +1,8 @@
-"""Normal, Server, Client: what a write becomes in each mode.
+"""Normal, Server, Client: the batch that a write becomes in each mode.
 
-A mode is a strategy that the engine holds. It turns encoded entries into the batch that is written, and knows
-nothing of locks, threads or open stores: a step gets a transaction and the current CID, and answers with a `Plan`.
+A mode is a strategy of the engine. It turns encoded entries into the batch to write, and knows
+nothing of locks, threads or open stores: a step receives a transaction and the current CID, and
+returns a `Plan`.
 """
 
 from __future__ import annotations
@@ -24,76 +25,86 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Plan(Generic[T]):
-    """What one step decided. The engine writes the batch, and only then lets the rest happen.
+    """The decision of a step. The engine writes the batch, and then applies the rest.
 
     Attributes:
-        result: What the caller gets.
-        batch: What to write, atomically; nothing if empty.
-        cid: The CID once it is written; ``None`` if it stays.
-        durable: Whether the write must reach the disk before the step returns.
-        committed: Called after a successful write, still inside the lock.
+        result: The value returned to the caller of the step.
+        batch: The entries to write, atomically. If it is empty, nothing is written.
+        cid: The CID after the commit; ``None`` if it does not change.
+        durable: True if the write must be on disk (fsync) before the step returns.
+        after_commit: Called after a successful write, still under the write lock.
     """
 
     result: T
     batch: Batch = ()
     cid: int | None = None
     durable: bool = False
-    committed: Callable[[], None] | None = None
+    after_commit: Callable[[], None] | None = None
 
 
-#: A decision made while every other writer is kept out, from what the transaction reads and the current CID.
+#: A decision made under the write lock, from the transaction's reads and the current CID.
 Step = Callable[[Transaction, int], Plan[T]]
 
 
 class Epoch(NamedTuple):
-    """One opening of a server that wrote something: its random id, and the CID after which it began to write."""
+    """One opening of a server that wrote something: a random id, and the CID before its first write."""
 
     id: str
     start: int
 
 
 class EpochStart(NamedTuple):
-    """A write that begins an epoch: in which incarnation of the store, and every epoch as it will be then."""
+    """The first write of an epoch.
+
+    Attributes:
+        connection_epoch: The transaction's `Transaction.connection_epoch` at that write.
+        epochs: All epochs of the store, the new one last.
+    """
 
     connection_epoch: Hashable
     epochs: list[Epoch]
 
 
 class Normal:
-    """A plain store: what is written is all that is written."""
+    """A plain store: the entries are all that is written."""
 
     mode = Mode.NORMAL
     space: None = None
 
     def plan_write(self, transaction: Transaction, cid: int, entries: Sequence[Entry]) -> Plan[None]:
-        """The batch is the entries."""
+        """Plan a batch of the entries alone."""
         return Plan(None, entries)
 
 
 class Client:
-    """Each write also lands in the set of dirty changes, keyed by the key it touched.
+    """Each write also lands in the set of dirty changes, under the key that it changes.
 
     Args:
         space: The key space.
         store_id: The id of the store.
-        holder: What the holder record says once this opening has written; ``None`` if the store is not shared.
-        before: What it said when this opening began.
+        holder: The holder record to write with this opening's first write; ``None`` if the store is
+            not shared.
+        previous_holder: The holder record found by this opening.
     """
 
     mode = Mode.CLIENT
 
     def __init__(
-        self, space: _core.KeySpace, store_id: str, holder: bytes | None = None, before: bytes | None = None
+        self,
+        space: _core.KeySpace,
+        store_id: str,
+        holder: bytes | None = None,
+        previous_holder: bytes | None = None,
     ) -> None:
         self.space = space
         self.store_id = store_id
         self.holder = holder
-        self.before = before
+        self.previous_holder = previous_holder
 
     def plan_write(
         self, transaction: Transaction, cid: int, entries: Sequence[Entry], also: Sequence[Entry] = ()
     ) -> Plan[None]:
-        """The batch is the entries, each with its dirty change, and what else there is to write."""
+        """Plan a batch of the entries, the dirty change of each, and the entries in ``also`` as they are."""
         batch = _core.client_batch(self.space, entries)
         for entry in also:
             batch.append(entry)
@@ -101,17 +112,18 @@ class Client:
 
 
 class Server:
-    """Each write also lands in the log, under the next change id.
+    """Each write also lands in the change log, under the next change id.
 
-    The first write after each opening starts an epoch: a random id, recorded with the CID at which it starts. A store
-    restored from a backup lacks the epochs that clients have seen since, which is how they know (``protocol.md``,
-    "Epochs"). A shared store may be restored while it is open: then its incarnation has changed, or the epoch of this
-    opening is not in the record any more, and the next write starts another.
+    The first write after each opening starts an epoch: a random id, recorded with the CID at which
+    it starts. A store that was restored from a backup lacks the epochs that clients have seen since
+    the backup; that is how clients recognise the restore (``docs/protocol.md``, "Epochs"). A shared
+    store can be restored while it is open. Then its connection epoch has changed, or the record of
+    epochs lacks the epoch of this opening, and the next write starts another.
 
     Args:
         space: The key space.
         store_id: The id of the store.
-        shared: Whether others may write to it too.
+        shared: True if other processes may write to the store.
     """
 
     mode = Mode.SERVER
@@ -120,29 +132,33 @@ class Server:
         self.space = space
         self.store_id = store_id
         self._shared = shared
-        self._begun: EpochStart | None = None
+        self._started: EpochStart | None = None
 
     def plan_write(self, transaction: Transaction, cid: int, entries: Sequence[Entry]) -> Plan[None]:
-        """The batch is the entries, their log records, the CID, and the epoch if this write begins one."""
+        """Plan a batch of the entries, their log records and the CID.
+
+        The first write of an epoch also writes the record of epochs.
+        """
         if not entries:
             return Plan(None)
-        return self.plan_write_in(self.epoch_start(transaction, cid), cid, entries)
+        in_epoch = self._started is not None and not self._shared
+        return self.plan_write_in(None if in_epoch else self.epoch_start(transaction, cid), cid, entries)
 
     def epoch_start(self, transaction: Transaction, cid: int, epochs: list[Epoch] | None = None) -> EpochStart | None:
-        """The epoch that a write would begin, if it were made now; ``None`` if it would go on in one begun before.
+        """Return the epoch that a write in this transaction would start; ``None`` if one has started.
 
         Args:
-            transaction: What the write will be made in.
-            cid: The CID before.
-            epochs: What `epochs` has answered in this transaction, if it was asked.
+            transaction: The transaction of the write.
+            cid: The CID before the write.
+            epochs: The result of `epochs` in this transaction, if the caller has it.
         """
-        begun = self._begun
-        if begun is not None and begun.connection_epoch != transaction.connection_epoch:
-            begun = None
-        if begun is not None and not self._shared:
+        started = self._started
+        if started is not None and not self._shared:
             return None
+        if started is not None and started.connection_epoch != transaction.connection_epoch:
+            started = None
         epochs = self.epochs(transaction) if epochs is None else epochs
-        if begun is not None and begun.epochs[-1] in epochs:
+        if started is not None and started.epochs[-1] in epochs:
             return None
         if self._shared:
             self._check_store(transaction)
@@ -152,20 +168,20 @@ class Server:
         record = read_record(reader, self.space.own_key("store"))
         if not isinstance(record, dict) or record.get("id") != self.store_id:
             raise StateError(
-                f"what was the server {self.store_id} when it was opened is another store now, or none: "
+                f"the server {self.store_id} was replaced by another store, or removed, while it was open: "
                 "close it, and open it again"
             )
 
     def plan_write_in(
         self, epoch_start: EpochStart | None, cid: int, entries: Sequence[Entry], also: Sequence[Entry] = ()
     ) -> Plan[None]:
-        """See `plan_write`.
+        """Plan a write as `plan_write` does, in a known epoch.
 
         Args:
-            epoch_start: What `epoch_start` has answered in this transaction.
-            cid: The CID before.
-            entries: What to write: at least one entry.
-            also: What else to write, as it is.
+            epoch_start: The result of `epoch_start` in this transaction.
+            cid: The CID before the write.
+            entries: The entries to write: at least one.
+            also: Entries to write as they are, without log records.
         """
         batch = _core.server_batch(self.space, cid, entries)
         for entry in also:
@@ -173,17 +189,14 @@ class Server:
         plan: Plan[None] = Plan(None, batch, cid + len(entries))
         if epoch_start is not None:
             batch.append((self.space.own_key("epochs"), orjson.dumps([[*epoch] for epoch in epoch_start.epochs])))
-            plan.committed = partial(self._begin, epoch_start)
+            plan.after_commit = partial(setattr, self, "_started", epoch_start)
         return plan
 
-    def _begin(self, epoch_start: EpochStart) -> None:
-        self._begun = epoch_start
-
     def epochs(self, reader: Reader) -> list[Epoch]:
-        """Every epoch of this store, oldest first.
+        """Return every epoch of the store, oldest first.
 
         Raises:
-            CorruptionError: The record is not what this class writes.
+            CorruptionError: The record of epochs is damaged.
         """
         record = read_record(reader, self.space.own_key("epochs")) or []
         try:
@@ -196,10 +209,10 @@ AnyMode = Normal | Client | Server
 
 
 def read_record(reader: Reader, key: bytes) -> Any:
-    """One of the store's own records, decoded; ``None`` if it is absent.
+    """Read one of the store's own records, decoded from JSON; ``None`` if it is absent.
 
     Raises:
-        CorruptionError: It is not JSON.
+        CorruptionError: The record is not JSON.
     """
     stored = reader.get(key)
     if stored is None:
@@ -211,10 +224,10 @@ def read_record(reader: Reader, key: bytes) -> Any:
 
 
 def read_cid(reader: Reader, space: _core.KeySpace) -> int:
-    """The CID as it is on disk; 0 if none was written yet.
+    """Read the CID; 0 if none was written yet.
 
     Raises:
-        CorruptionError: What is stored there is no CID.
+        CorruptionError: The record is not a CID.
     """
     cid = read_record(reader, space.prefix)
     if cid is None:

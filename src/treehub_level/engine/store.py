@@ -1,4 +1,4 @@
-"""One open store: its backend, its mode, its CID, and one writer at a time."""
+"""`Store`: an open store with its backend, its mode, its CID, and one writer at a time."""
 
 from __future__ import annotations
 
@@ -9,36 +9,51 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
+from functools import partial
 from types import TracebackType
-from typing import Any, Final, Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from .. import _core
 from ..backends.base import Backend, Cursor, Entry, Reader, Rows, Snapshot, Transaction, fetches
-from ..errors import CorruptionError, LevelError, NotOpenError, StateError, StorageError, UnavailableError
+from ..errors import (
+    CorruptionError,
+    LevelError,
+    ModeError,
+    NotOpenError,
+    StateError,
+    StorageError,
+    UnavailableError,
+)
 from ..types import Mode
-from . import forking as _forking
+from . import forking
 from .call_guard import CallGuard
 from .identity import check_shared, identify
-from .modes import AnyMode, Plan, Step, read_cid
+from .modes import AnyMode, Client, Normal, Plan, Server, Step, read_cid
 
 T = TypeVar("T")
 
-#: How often a step is taken again that the database of a shared store undid, and seconds before the first time at most.
-_MOST_UNDONE: Final = 8
+#: Retries of a step after the database of a shared store rolled it back, and the upper bound of the
+#: first pause in seconds, which doubles with each retry.
+_ROLLBACK_RETRIES: Final = 8
 _FIRST_PAUSE: Final = 0.01
 
-#: Writers that wait together share one commit up to about this many entries, so that memory stays bounded.
+#: Entries that one group commit takes at most, if it takes more than one write: memory stays
+#: bounded.
 _GROUP_ENTRIES = 20_000
 
+#: Larger writes than this, in bytes or entries, are not committed on an event loop.
+_SMALL_BYTES = 16 * 1024
+_SMALL_ENTRIES = 64
 
-class Write:
-    """Entries that wait to be committed, and what became of them.
+
+class PendingWrite:
+    """A write in the queue, and its outcome.
 
     Attributes:
-        entries: What to write.
-        durable: Whether the writer waits for the disk.
-        done: Whether it was committed, or failed.
-        error: Why it failed; ``None`` if it did not.
+        entries: The entries to write.
+        durable: True if the writer waits for the fsync.
+        done: True once the write was committed or has failed.
+        error: The reason for a failure; ``None`` after a commit.
     """
 
     __slots__ = ("done", "durable", "entries", "error")
@@ -51,211 +66,265 @@ class Write:
 
 
 class CurrentReader:
-    """The store as it is now, for reading: a ``with`` block is inside the gate.
+    """A reader of the latest committed state: a ``with`` block is one call in flight.
 
-    It keeps no state, so one serves all calls.
+    It has no state, so that one object serves all calls.
     """
 
-    __slots__ = ("_backend", "_gate")
+    __slots__ = ("_backend", "_guard")
 
-    def __init__(self, gate: CallGuard, backend: Backend) -> None:
-        self._gate = gate
+    def __init__(self, guard: CallGuard, backend: Backend) -> None:
+        self._guard = guard
         self._backend = backend
 
     def __enter__(self) -> Reader:
-        self._gate.__enter__()
+        self._guard.__enter__()
         return self._backend
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._gate.__exit__(kind, error, traceback)
+        self._guard.__exit__(kind, error, traceback)
 
 
-class _Closable(Protocol):
+class _Handle(Protocol):
     def release(self) -> None: ...
 
 
 class Store:
-    """The state that ``Level`` and its snapshots, sublevels and iterators share.
+    """The state shared by a ``Level`` and its snapshots, sublevels and iterators.
 
-    Every call into the backend happens inside `gate`, so that closing can wait for the last one: a LevelDB handle that
-    is freed while in use takes the process with it. Every decision to write is a `Step`, taken under the write lock.
+    Every call into the backend is made inside `guard`, so that closing waits for the last one: a
+    LevelDB handle that is freed while in use crashes the process. Every decision to write is a
+    `Step`, which runs under the write lock.
+
+    A backend that inherits `Backend.exclusive` has one lock, and the store takes it directly. For
+    a backend with an ``exclusive`` of its own the store has a lock besides, for the writers of this
+    process to queue at.
 
     Args:
-        backend: Where the bytes go. It is this store's alone.
-        mode: The mode to open it in.
-        space: The key space, for the prefix chosen.
+        backend: The backend. This store alone may use it.
+        mode: The mode to open the store in.
+        space: The key space for the chosen metadata prefix.
     """
 
     def __init__(self, backend: Backend, mode: Mode, space: _core.KeySpace) -> None:
         self.backend = backend
-        self._shared = backend.supports.shared
-        self.mode_name = mode
+        self.mode = mode
         self.space = space
         self.guard = CallGuard("the level")
         self.current_reader = CurrentReader(self.guard, backend)
-        self._mode: AnyMode | None = None
+        self._shared = backend.supports.shared
+        inherited = type(backend).exclusive is Backend.exclusive
+        self._begin = None if inherited else backend.exclusive
+        self._write_lock = backend.write_lock if inherited else threading.Lock()
+        self._strategy: AnyMode = Normal()  # until `open` knows better
+        self._plan_write: Callable[..., Plan[None]] = self._strategy.plan_write
+        #: The CID; ``None`` if it must be read, as always if other processes write to the store.
         self._cid: int | None = None
         self._state = "closed"
         self._state_lock = threading.Lock()
-        self._write_lock = threading.Lock()
-        self._queue: deque[Write] = deque()
-        self._open_handles: dict[int, _Closable] = {}
-        self._fence: LevelError | None = None
-        #: Whom `notify` tells: see `add_listener`.
+        self._queue: deque[PendingWrite] = deque()
+        self._handles: dict[int, _Handle] = {}
+        self._write_error: LevelError | None = None
+        #: The callbacks of `add_listener`.
         self.listeners: set[Callable[[], None]] = set()
-        self._hears_others = False
-        #: Called with the writes of each shared commit once they are done, in the thread that committed them.
-        self.on_committed: Callable[[Sequence[Write]], None] = lambda group: None
-        #: Read one key: while the store is open this is the backend's own method, if it guards itself.
-        self.get: Callable[[bytes], bytes | None] = self._gated_get
+        self._backend_notifies = False
+        #: Called with the writes of each group commit, in the thread that committed them.
+        self.on_committed: Callable[[Sequence[PendingWrite]], None] = lambda group: None
+        #: Reads one key. While the store is open, and if the backend supports ``guarded_get``, this
+        #: is the backend's own method.
+        self.get: Callable[[bytes], bytes | None] = self._guarded_get
 
     # ------------------------------------------------------------------------------------------ life cycle
 
     @property
     def is_open(self) -> bool:
-        """Whether verbs may be called."""
+        """True while the store accepts calls."""
         return self.guard.is_open
 
     def open(self) -> None:
-        """Open the backend, learn or write down what store this is, and read the CID."""
-        self._advance("closed", "opening", "open")
-        _forking.in_use.add(self)
+        """Open the backend, check or record the store's identity, and read the CID."""
+        self._change_state("closed", "opening", "open")
+        forking.in_use.add(self)
         try:
             self.backend.open()
             try:
-                self._mode = identify(self.backend, self.mode_name, self.space)
+                self._strategy = identify(self.backend, self.mode, self.space)
+                self._plan_write = self._strategy.plan_write
                 self._cid = None
-                self._cid = self.cid_in(self.backend)
-                self._fence = None
-                self._hears_others = False
+                if not self._shared:
+                    self._cid = self.cid_in(self.backend)
+                self._write_error = None
+                self._backend_notifies = False
             except BaseException:
                 self.backend.close()
                 raise
         except BaseException:
-            self._ended()
+            self._mark_closed()
             raise
         self._state = "open"
         self.guard.open()
         if self.backend.supports.guarded_get:
-            # The gate would take a third of the time of a get.
+            # Without the guard a get takes two thirds of its time (see docs/architecture.md).
             self.get = self.backend.get
 
     def close(self) -> None:
-        """Refuse new calls, wait for those in flight, close open iterators and snapshots, close the backend."""
-        self.guard.refuse_caller_inside()
-        self._advance("open", "closing", "close")
+        """Refuse new calls, wait for those in flight, release cursors and snapshots, close the backend."""
+        self.guard.raise_if_inside()
+        self._change_state("open", "closing", "close")
         try:
-            self.get = self._gated_get
+            self.get = self._guarded_get
             self.guard.shut()
             self.notify()
-            for handle in list(self._open_handles.values()):
+            for handle in list(self._handles.values()):
                 handle.release()
-            self._open_handles.clear()
+            self._handles.clear()
             self.backend.close()
         finally:
-            self._ended()
+            self._mark_closed()
 
     def __del__(self) -> None:
-        # A backend may free what it holds by itself, but need not.
+        # A backend may free its resources without being closed, but need not.
         if self._state == "open" and self.backend.supports.persistent:
             warnings.warn(f"the level {self.backend.name!r} was not closed", ResourceWarning, source=self, stacklevel=1)
 
-    def _ended(self) -> None:
+    def _mark_closed(self) -> None:
         self._state = "closed"
-        _forking.in_use.discard(self)
+        forking.in_use.discard(self)
 
-    def abandon(self) -> None:
-        """This process was forked off from the one that opened it: refuse every call."""
+    def disable_after_fork(self) -> None:
+        """Refuse every call: this process is a fork of the one that opened the store."""
         self._state_lock = threading.Lock()
         self._state = "closed"
-        self.guard.abandon(": the process that this one was forked from has opened it, and it alone may use it")
-        self.get = self._gated_get
+        self.guard.disable(": the process that this one was forked from has opened it, and it alone may use it")
+        self.get = self._guarded_get
 
-    def _advance(self, needed: str, following: str, verb: str) -> None:
-        self.require_ours()
+    def _change_state(self, expected: str, following: str, verb: str) -> None:
+        self.require_same_process()
         with self._state_lock:
-            if self._state != needed:
+            if self._state != expected:
                 raise StateError(f"cannot {verb} the level {self.backend.name!r}: it is {self._state} already")
             self._state = following
 
     # ----------------------------------------------------------------------------------------------- state
 
     def require_open(self) -> None:
-        """Raise NotOpenError unless verbs may be called."""
+        """Raise NotOpenError unless the store accepts calls."""
         if not self.guard.is_open:
-            raise NotOpenError(f"the level {self.backend.name!r} is not open{self.guard.why_not}")
+            raise self.not_open()
 
-    def require_ours(self) -> None:
-        """Raise NotOpenError if this is a store of the process that this one was forked from."""
-        if self.guard.why_not:
-            self.require_open()
+    def not_open(self) -> NotOpenError:
+        """Return the error for a call on a closed store."""
+        return NotOpenError(f"the level {self.backend.name!r} is not open{self.guard.closed_reason}")
+
+    def require_same_process(self) -> None:
+        """Raise NotOpenError if a parent process opened this store before a fork."""
+        if self.guard.closed_reason:
+            raise self.not_open()
 
     @property
-    def mode(self) -> AnyMode:
-        """The strategy of the mode, once the store was open."""
+    def strategy(self) -> AnyMode:
+        """The strategy of the mode.
+
+        Raises:
+            NotOpenError: The store is not open.
+        """
         self.require_open()
-        assert self._mode is not None, "open() sets it before it opens the gate"
-        return self._mode
+        return self._strategy
+
+    def server(self, verb: str) -> Server:
+        """Return the strategy of SERVER mode, for a verb that needs it.
+
+        Raises:
+            NotOpenError: The store is not open.
+            ModeError: The store is open in another mode; the message names ``verb``.
+        """
+        strategy = self.strategy
+        if not isinstance(strategy, Server):
+            raise self._wrong_mode(verb, Mode.SERVER)
+        return strategy
+
+    def client(self, verb: str) -> Client:
+        """Return the strategy of CLIENT mode, for a verb that needs it.
+
+        Raises:
+            NotOpenError: The store is not open.
+            ModeError: The store is open in another mode; the message names ``verb``.
+        """
+        strategy = self.strategy
+        if not isinstance(strategy, Client):
+            raise self._wrong_mode(verb, Mode.CLIENT)
+        return strategy
+
+    def _wrong_mode(self, verb: str, needed: Mode) -> ModeError:
+        return ModeError(f"{verb}() needs {needed.name} mode; this level is open in {self.mode.name} mode")
 
     @property
     def cid(self) -> int:
-        """The CID now: the one on disk, always."""
+        """The current CID."""
         with self.guard:
             return self.cid_in(self.backend)
 
     def cid_in(self, reader: Reader) -> int:
-        """The CID, from memory if this process is the only writer, as ``reader`` reads it otherwise."""
-        if self._cid is not None and not self._shared:
+        """Return the CID: from memory if this process is the only writer, else read from ``reader``."""
+        if self._cid is not None:
             return self._cid
-        return 0 if self.mode_name is Mode.NORMAL else read_cid(reader, self.space)
+        return 0 if self.mode is Mode.NORMAL else read_cid(reader, self.space)
 
     # --------------------------------------------------------------------------------------------- reading
 
-    def _gated_get(self, key: bytes) -> bytes | None:
+    def _guarded_get(self, key: bytes) -> bytes | None:
         with self.guard:
             return self.backend.get(key)
 
-    def cursor(self, reader: Reader, start: bytes | None, stop: bytes | None, *, reverse: bool, values: bool) -> Handle:
-        """A cursor that outlives the call that made it: it is closed with the store at the latest."""
-        return Handle(self, reader.scan(start, stop, reverse=reverse, values=values))
+    def cursor(
+        self, reader: Reader, start: bytes | None, stop: bytes | None, *, reverse: bool, values: bool
+    ) -> StoreCursor:
+        """Return a cursor that outlives the call in flight. The store closes it at the latest."""
+        return StoreCursor(self, reader.scan(start, stop, reverse=reverse, values=values))
 
-    def snapshot(self) -> SnapshotHandle:
-        """A snapshot that is closed with the store at the latest."""
+    def snapshot(self) -> StoreSnapshot:
+        """Return a snapshot. The store closes it at the latest."""
         with self.guard:
-            return SnapshotHandle(self, self.backend.snapshot())
+            return StoreSnapshot(self, self.backend.snapshot())
 
-    def adopt_handle(self, handle: _Closable) -> None:
-        """Close ``handle`` with the store. Called inside the gate."""
-        self._open_handles[id(handle)] = handle
+    def register(self, handle: _Handle) -> None:
+        """Release ``handle`` when the store closes. Called inside the guard."""
+        self._handles[id(handle)] = handle
 
-    def forget_handle(self, handle: _Closable) -> None:
-        """``handle`` was closed. Called inside the gate."""
-        self._open_handles.pop(id(handle), None)
+    def unregister(self, handle: _Handle) -> None:
+        """Forget a handle that was released. Called inside the guard."""
+        self._handles.pop(id(handle), None)
 
     # --------------------------------------------------------------------------------------------- writing
 
     def step(self, step: Step[T]) -> T:
-        """Take one decision with every other writer kept out, and write what it planned."""
+        """Run a step while every other writer waits, commit its plan, and return its result."""
         with self.guard, self._write_lock:
-            return self._run(step)
+            return self._execute(step)
 
-    def look(self, step: Callable[[Reader, int], T]) -> T:
-        """What a decision comes to that writes nothing, at one moment of a shared store: no writer is kept out."""
+    def read_step(self, step: Callable[[Reader, int], T]) -> T:
+        """Run a step that only reads, on a snapshot and its CID. No writer waits for it."""
         with self.guard, closing(self.backend.snapshot()) as snapshot:
             return step(snapshot, self.cid_in(snapshot))
 
     def commit(self, entries: Sequence[Entry], durable: bool) -> None:
-        """Write entries as the mode wants them, together with whoever waits at the same time.
+        """Write entries in the way of the store's mode. Concurrent writes share one commit.
 
-        As in LevelDB, the writer that gets the lock commits for all that queued up behind it.
+        This is LevelDB's group commit: the writer that gets the lock commits for all writers in the
+        queue (``DBImpl::Write``).
         """
         with self.guard:
-            if self._commit_alone(entries, durable):
-                return
-            # Inside the gate, or a write that is refused could wait here and be made after a reopening.
-            write = self.enqueue(Write(entries, durable))
+            if self._write_lock.acquire(blocking=False):
+                try:
+                    if not self._queue:  # else earlier writes go first
+                        self._execute(partial(self._plan_write, entries=entries), durable)
+                        return
+                finally:
+                    self._write_lock.release()
+            # Still inside the guard: a queued write must not outlive a close and reopen.
+            write = self.enqueue(PendingWrite(entries, durable))
             with self._write_lock:
                 while not write.done:
                     self._commit_group()
@@ -263,62 +332,52 @@ class Store:
             raise write.error
 
     def commit_at_once(self, entries: Sequence[Entry]) -> bool:
-        """Commit entries if that takes microseconds; else do nothing, and return ``False``.
+        """Commit a small write if that takes microseconds; else return ``False``, with nothing written.
 
-        It takes more if others write or wait to, or if the backend would have to wait for something.
+        It takes longer if the write is large, if other writes run or wait, or if the backend says
+        so (`Backend.writes_at_once`).
         """
-        if self._shared:
+        if self._shared or len(entries) > _SMALL_ENTRIES:
+            return False
+        size = 0
+        for key, value in entries:
+            size += len(key) if value is None else len(key) + len(value)
+        if size > _SMALL_BYTES:
             return False
         with self.guard:
-            return self._commit_alone(entries, False, at_once=True)
+            if not self._write_lock.acquire(blocking=False):
+                return False
+            try:
+                if self._queue or not self.backend.writes_at_once():
+                    return False
+                self._execute(partial(self._plan_write, entries=entries))
+                return True
+            finally:
+                self._write_lock.release()
 
-    def _commit_alone(self, entries: Sequence[Entry], durable: bool, *, at_once: bool = False) -> bool:
-        """Commit entries unless others write, or wait to: whoever came before goes first."""
-
-        def step(transaction: Transaction, cid: int) -> Plan[bool]:
-            if at_once and not self.backend.writes_at_once():
-                return Plan(False)
-            plan: Plan[Any] = self.mode.plan_write(transaction, cid, entries)
-            plan.result, plan.durable = True, durable
-            return plan
-
-        if not self._write_lock.acquire(blocking=False):
-            return False
-        try:
-            return not self._queue and self._run(step)
-        finally:
-            self._write_lock.release()
-
-    def enqueue(self, write: Write) -> Write:
-        """Let a write wait for the next commit."""
+    def enqueue(self, write: PendingWrite) -> PendingWrite:
+        """Append a write to the queue for the next group commit."""
         self.require_open()
         self._queue.append(write)
         return write
 
-    def commit_waiting(self) -> None:
-        """Commit the writes that wait, group after group, until none does."""
+    def commit_queued(self) -> None:
+        """Commit the writes in the queue, group after group, until the queue is empty."""
         with self.guard:
             while self._queue:
                 with self._write_lock:
                     self._commit_group()
 
     def _commit_group(self) -> None:
-        """Commit the writes at the head of the queue together. Whatever happens, each of them is settled."""
-        group: list[Write] = []
+        """Commit the writes at the head of the queue together, and set the outcome of each."""
+        group: list[PendingWrite] = []
         error: BaseException | None = None
         try:
             entries: list[Entry] = []
             while self._queue and (not group or len(entries) + len(self._queue[0].entries) <= _GROUP_ENTRIES):
                 group.append(self._queue[0])
                 entries.extend(self._queue.popleft().entries)
-            durable = any(write.durable for write in group)
-
-            def step(transaction: Transaction, cid: int) -> Plan[None]:
-                plan = self.mode.plan_write(transaction, cid, entries)
-                plan.durable = durable
-                return plan
-
-            self._run(step)
+            self._execute(partial(self._plan_write, entries=entries), durable=any(write.durable for write in group))
         except Exception as raised:
             error = raised
         except BaseException:
@@ -330,155 +389,165 @@ class Store:
                 write.done = True
             self.on_committed(group)
 
-    def _run(self, step: Step[T], retryable: int = 0) -> T:
-        if self._fence is not None:
+    def _execute(self, step: Step[T], durable: bool = False, attempt: int = 0) -> T:
+        """Run a step and commit its plan. Called under the write lock."""
+        if self._write_error is not None:
             raise StorageError(
-                f"{self.backend.name!r} refuses writes since one failed ({self._fence}); reads still work: "
+                f"{self.backend.name!r} refuses writes since one failed ({self._write_error}); reads still work: "
                 "close it, mend the cause, and open it again"
             )
         try:
-            with self.backend.exclusive() as transaction:
-                also: Sequence[Entry] = ()
-                if self._shared:
-                    also = check_shared(transaction, self.mode, self.space, self.backend.name)
-                plan = step(transaction, self.cid_in(transaction))
-                if plan.batch:
-                    if also:
-                        plan.batch = [*plan.batch, *also]
-                    self._write(plan, transaction.write)
-            if plan.cid is not None:
+            if self._begin is None:
+                plan = self._execute_in(self.backend, step, durable)
+            else:
+                with self._begin() as transaction:
+                    plan = self._execute_in(transaction, step, durable)
+            if plan.cid is not None and not self._shared:
                 self._cid = plan.cid
         except UnavailableError as error:
             self._cid = None
-            if not error.retryable or retryable == _MOST_UNDONE:
+            if not error.retryable or attempt == _ROLLBACK_RETRIES:
                 raise
-            # At random, or those who were in each other's way would meet again.
-            time.sleep(random.uniform(0, _FIRST_PAUSE * 2**retryable))
-            return self._run(step, retryable + 1)
+            # A random pause, or the same writers would conflict again.
+            time.sleep(random.uniform(0, _FIRST_PAUSE * 2**attempt))
+            return self._execute(step, durable, attempt + 1)
         except BaseException:
-            # Whatever was interrupted, and wherever: the CID is read again from where it is kept.
+            # It is not known how far the step came: the next one reads the CID from the store.
             self._cid = None
             raise
-        if plan.committed is not None:
-            plan.committed()
-        if plan.batch:
+        if plan.after_commit is not None:
+            plan.after_commit()
+        if plan.batch and self.listeners:
             self.notify()
         return plan.result
 
-    def _write(self, plan: Plan[T], write: Callable[..., None]) -> None:
-        try:
-            write(plan.batch, durable=plan.durable)
-        except (StorageError, CorruptionError) as error:
-            # LevelDB goes on after a full disk and loses what it acknowledged then: nothing more is written until it
-            # was reopened. The database of a shared store takes all back, and is whole.
-            if not self._shared:
-                self._fence = error
-            raise
+    def _execute_in(self, transaction: Transaction, step: Step[T], durable: bool) -> Plan[T]:
+        extra: Sequence[Entry] = ()
+        if self._shared:
+            extra = check_shared(transaction, self.strategy, self.space, self.backend.name)
+        plan = step(transaction, self.cid_in(transaction) if self._cid is None else self._cid)
+        if plan.batch:
+            if extra:
+                plan.batch = [*plan.batch, *extra]
+            try:
+                transaction.write(plan.batch, durable=durable or plan.durable)
+            except (StorageError, CorruptionError) as error:
+                # After a full disk LevelDB accepts writes again, and loses those that it then
+                # acknowledges. So nothing is written until a reopening. The database of a shared
+                # store rolls back instead.
+                if not self._shared:
+                    self._write_error = error
+                raise
+        return plan
 
-    # ------------------------------------------------------------------------------------------------ news
+    # ------------------------------------------------------------------------------------------- listeners
 
     def add_listener(self, listener: Callable[[], None]) -> None:
-        """Have ``listener`` called after each commit, and when the store closes. From any thread: it must be quick.
+        """Call ``listener`` after each commit, and when the store closes.
 
-        A shared store hears of the commits of others too, from the first listener on.
+        The call comes from any thread and must return quickly. From the first listener on, a shared
+        store also reports the commits of other processes.
         """
         with suppress(NotOpenError), self.guard, self._state_lock:
-            if not self._hears_others:
+            if not self._backend_notifies:
                 self.backend.listen(self.notify)
-                self._hears_others = True
+                self._backend_notifies = True
         self.listeners.add(listener)
 
     def remove_listener(self, listener: Callable[[], None]) -> None:
-        """Do not call it any more. Removing one that is not there is harmless."""
+        """Stop calling a listener. Removing an unknown one is harmless."""
         self.listeners.discard(listener)
 
     def notify(self) -> None:
-        """Tell the listeners that something may have changed."""
+        """Call the listeners."""
         for listener in tuple(self.listeners):
             listener()
 
 
-class Handle:
-    """A cursor between the calls that use it. Fetching after the store was closed raises; nothing crashes."""
+class StoreCursor:
+    """A cursor that is kept between calls.
+
+    Fetching after the store was closed raises NotOpenError.
+    """
 
     def __init__(self, store: Store, cursor: Cursor) -> None:
         self._store = store
         self._cursor: Cursor | None = cursor
         self._lock = threading.Lock()
-        store.adopt_handle(self)
+        store.register(self)
 
     def fetch(self, limit: int) -> list[tuple[bytes, bytes]]:
-        """See `Cursor.fetch`."""
+        """Fetch rows as `Cursor.fetch` does."""
         with self._store.guard, self._lock:
-            return self._live().fetch(limit)
+            return self._open_cursor().fetch(limit)
 
     def fetch_rows(self, limit: int) -> Rows:
-        """The same, in one piece where the engine can do so."""
+        """Fetch rows, packed into one block of bytes if the backend can do so."""
         with self._store.guard, self._lock:
-            return fetches(self._live())(limit)
+            return fetches(self._open_cursor())(limit)
 
     def fetch_keys(self, limit: int) -> list[bytes]:
-        """See `Cursor.fetch_keys`."""
+        """Fetch keys as `Cursor.fetch_keys` does."""
         with self._store.guard, self._lock:
-            return self._live().fetch_keys(limit)
+            return self._open_cursor().fetch_keys(limit)
 
-    def _live(self) -> Cursor:
+    def _open_cursor(self) -> Cursor:
         if self._cursor is None:
             raise NotOpenError("the level was closed while this iterator was open: iterate anew")
         return self._cursor
 
     def close(self) -> None:
-        """Close the cursor, unless the store has done so."""
+        """Close the cursor, unless the store has closed it already."""
         try:
             with self._store.guard:
-                self._store.forget_handle(self)
+                self._store.unregister(self)
                 self.release()
         except NotOpenError:
-            pass  # the store is closing, or closed: it releases its handles itself
+            pass  # the store is closing or closed, and releases its handles itself
 
     def release(self) -> None:
-        """Close the cursor. Called inside the gate, or by the store once the gate is shut."""
+        """Close the cursor. Called inside the guard, or by the store once the guard is shut."""
         with self._lock:
             cursor, self._cursor = self._cursor, None
         if cursor is not None:
             cursor.close()
 
 
-class SnapshotHandle:
-    """A snapshot between the calls that use it."""
+class StoreSnapshot:
+    """A snapshot that is kept between calls."""
 
     def __init__(self, store: Store, snapshot: Snapshot) -> None:
         self._store = store
         self._snapshot: Snapshot | None = snapshot
         self.guard = CallGuard("the snapshot")
         self.guard.open()
-        store.adopt_handle(self)
+        store.register(self)
 
     @property
     def reader(self) -> Reader:
-        """What to read from. Inside both gates only."""
+        """The snapshot as a reader, to be used inside both guards."""
         if self._snapshot is None:
             raise NotOpenError("the snapshot is not open")
         return self._snapshot
 
     def get(self, key: bytes) -> bytes | None:
-        """See `Reader.get`."""
+        """Read one key."""
         with self._store.guard, self.guard:
             return self.reader.get(key)
 
     def close(self) -> None:
-        """Let the moment go, once the reads in flight are over. Closing twice is harmless."""
-        self.guard.refuse_caller_inside()
+        """Release the snapshot once the reads in flight have ended. Closing it again is harmless."""
+        self.guard.raise_if_inside()
         self.guard.shut()
         try:
             with self._store.guard:
-                self._store.forget_handle(self)
+                self._store.unregister(self)
                 self.release()
         except NotOpenError:
-            pass  # see Handle.close
+            pass  # the store is closing or closed, and releases its handles itself
 
     def release(self) -> None:
-        """See `Handle.release`."""
+        """Release the snapshot. Called inside the guard, or by the store once the guard is shut."""
         self.guard.shut()
         snapshot, self._snapshot = self._snapshot, None
         if snapshot is not None:

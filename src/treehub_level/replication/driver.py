@@ -1,4 +1,8 @@
-"""Driving a session: carrying its requests to a server and the replies back, with or without threads."""
+"""Drivers of sessions: they carry the requests of a session to a server, and the replies back.
+
+A session is a generator that yields requests and is sent replies (`session.sync_session`). Here is
+the blocking driver, and the parts that it shares with the asyncio driver (``aio.driver``).
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from ..errors import ForbiddenError, LevelError, TransportError
 from .messages import Request
@@ -15,11 +19,32 @@ R = TypeVar("R")
 Y = TypeVar("Y")
 
 
+@runtime_checkable
+class EncodedExchanger(Protocol):
+    """A server that exchanges messages without decoding the changes in them.
+
+    ``Level`` and ``RemoteServer`` are ones. Any other object with an ``exchange`` method receives
+    and returns plain JSON objects instead.
+    """
+
+    def exchange_encoded(self, request: Request, *, wait: float = 0) -> Any:
+        """Answer a request, as ``exchange`` does.
+
+        Args:
+            request: The request. It is not modified.
+            wait: Seconds to wait for a commit if there is nothing to report yet, 0 to 60.
+
+        Returns:
+            A `messages.Reply`, or the bytes of one as a `wire.Received`: changes stay encoded. An
+            asyncio server returns an awaitable of it.
+        """
+
+
 def exchange_verb(server: object) -> Callable[..., Any]:
-    """The verb of ``server`` that carries messages.
+    """Return the ``exchange`` method of a server.
 
     Raises:
-        TypeError: It has none.
+        TypeError: ``server`` has no such method.
     """
     verb = getattr(server, "exchange", None)
     if not callable(verb):
@@ -28,29 +53,41 @@ def exchange_verb(server: object) -> Callable[..., Any]:
 
 
 def exchange_of(server: object) -> Callable[..., Any]:
-    """What takes a request to ``server``, and returns the reply as a session takes it.
+    """Return a function that sends a `Request` to a server and returns its reply.
 
-    Where the verb names another one that carries the messages as they are (`carries_bytes`), changes stay bytes.
-    Whatever else forwards ``exchange``, a level with a verb of its own too, gets and gives what JSON can hold.
+    The reply is one that `wire.read_answer` accepts. An `EncodedExchanger` is called by its
+    ``exchange_encoded``, unless a subclass or the object itself overrides ``exchange`` alone: then that
+    override is called.
 
     Raises:
-        TypeError: ``server`` has no such verb.
+        TypeError: ``server`` has no ``exchange`` method.
     """
     verb = exchange_verb(server)
-    name = getattr(verb, "carrier", None)
-    if name is not None:
-        return getattr(verb.__self__, name)  # type: ignore[attr-defined, no-any-return]
+    if isinstance(server, EncodedExchanger) and not _overrides_exchange(server):
+        return server.exchange_encoded
 
-    @wraps(verb)  # so that it tells whether it takes ``wait``
-    def carry(request: Request, **options: float) -> Any:
+    @wraps(verb)  # its signature tells if it accepts ``wait``
+    def send(request: Request, **options: float) -> Any:
         return verb(request.to_dict(), **options)
 
-    return carry
+    return send
+
+
+def _overrides_exchange(server: object) -> bool:
+    """Return True if ``exchange`` is overridden further down than ``exchange_encoded``."""
+    if "exchange" in getattr(server, "__dict__", {}):
+        return True
+    for cls in type(server).__mro__:
+        if "exchange_encoded" in vars(cls):
+            return False
+        if "exchange" in vars(cls):
+            return True
+    return True  # both come from ``__getattr__``: a proxy
 
 
 @contextmanager
 def transport_errors() -> Iterator[None]:
-    """Turn a network error of whatever stands in for a server into a TransportError, cause chained."""
+    """Raise a network error of any server object as a TransportError, with the error as its cause."""
     try:
         yield
     except LevelError:
@@ -60,24 +97,40 @@ def transport_errors() -> Iterator[None]:
 
 
 class Finished(Generic[R]):
-    """What a session returned: its messages are all exchanged."""
+    """The end of a session.
+
+    Attributes:
+        result: The value that the session returned.
+    """
 
     def __init__(self, result: R) -> None:
         self.result = result
 
 
 def advance(session: Generator[Y, Any, R], reply: object = None) -> Y | Finished[R]:
-    """Hand a session the reply (none at first), or the error in its place; answer with its next request, or its end."""
+    """Send a session the reply to its last request, and return its next request or its end.
+
+    Args:
+        session: The session.
+        reply: The reply; an exception is thrown into the session instead. ``None`` starts the session.
+    """
     try:
         return session.throw(reply) if isinstance(reply, Exception) else session.send(reply)
     except StopIteration as end:
         return Finished(end.value)
 
 
-def drive(
-    session: Generator[Request, Any, R], exchange: Callable[[Request], Any], on_progress: Callable[[], object]
-) -> R:
-    """Carry the messages of a session to the server and back until it ends; ``tell`` after each exchange."""
+def drive(session: Generator[Any, Any, R], exchange: Callable[[Request], Any], on_progress: Callable[[], object]) -> R:
+    """Run a session to its end, and return its result.
+
+    Args:
+        session: The session, without look-ahead.
+        exchange: Sends a request and returns the reply.
+        on_progress: Called after each exchange.
+
+    Raises:
+        LevelError: The session, or the server, raised it.
+    """
     try:
         request = advance(session)
         while not isinstance(request, Finished):

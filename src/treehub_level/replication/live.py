@@ -1,52 +1,134 @@
-"""What the live sessions of both façades share: their options, and the errors that end a wait."""
+"""The part of a live session that both façades share. The decisions are those of `schedule.LiveSchedule`."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any, Final
 
+from ..engine.scan import key_chunks
+from ..engine.store import Store
 from ..errors import LevelError, StateError, TransportError
-from .schedule import LiveSchedule
+from ..types import SyncReport
+from .limits import PushLimits
+from .messages import Request
+from .schedule import LiveSchedule, PollResult, State
+from .session import follow, sync_session
 
-#: Seconds that a server is asked to keep a question for news waiting: less than proxies let a connection rest.
-WAIT: Final = 25.0
+#: Seconds that a long poll asks the server to wait: less than the idle timeout of common proxies.
+LONG_POLL_SECONDS: Final = 25.0
 
 
-def takes_wait(exchange: Callable[..., Any]) -> bool:
-    """Whether a server's ``exchange`` can keep a question waiting."""
+def count_dirty(store: Store, verb: str) -> int:
+    """Return the number of dirty changes of a client.
+
+    Args:
+        store: A store in CLIENT mode.
+        verb: The calling verb, for error messages.
+
+    Raises:
+        NotOpenError, ModeError: The store is closed, or in another mode.
+    """
+    space = store.client(verb).space
+    with store.current_reader as reader:
+        return sum(map(len, key_chunks(reader, space.dirty_start, space.dirty_stop)))
+
+
+class LiveSessionBase:
+    """A live session without its thread or task: options, state, and the sessions that it starts.
+
+    Args:
+        store: A store in CLIENT mode.
+        exchange: Sends a request to the server: see `driver.exchange_of`.
+        interval: Seconds between two polls of a server that does not support long polls.
+        on_reset: "reset", or "raise" to end before a reset.
+
+    Raises:
+        TypeError: ``interval`` is not a number.
+        ValueError: ``interval`` is not positive and finite, or ``on_reset`` is unknown.
+    """
+
+    def __init__(self, store: Store, exchange: Callable[..., Any], *, interval: float, on_reset: str) -> None:
+        if isinstance(interval, bool) or not isinstance(interval, (int, float)):
+            raise TypeError(f"the interval is a number of seconds, not {interval!r:.80}")
+        if not 0 < interval < float("inf"):
+            raise ValueError(f"the interval is more than 0 seconds, not {interval!r:.80}")
+        if on_reset not in ("reset", "raise"):
+            raise ValueError(f'on_reset is "reset" or "raise", not {on_reset!r:.80}')
+        self._store = store
+        self._exchange = exchange
+        self._on_reset = on_reset
+        self._wait = LONG_POLL_SECONDS if _accepts_wait(exchange) else 0
+        self._schedule = LiveSchedule(interval=interval, can_wait=self._wait > 0)
+        self._limits = PushLimits()
+
+    @property
+    def state(self) -> State:
+        """The state: ``connecting``, ``busy``, ``idle``, ``offline``, ``needs_auth`` or ``stopped``.
+
+        ``offline`` retries by itself. ``needs_auth`` waits for `resume`, since the server refuses the
+        token. ``stopped`` is paused or over.
+        """
+        return self._schedule.state
+
+    @property
+    def last_error(self) -> Exception | None:
+        """The last error; ``None`` after a successful synchronisation."""
+        return self._schedule.last_error
+
+    @property
+    def pending_push(self) -> int:
+        """The number of local changes that the server has not acknowledged, counted as by ``pending()``."""
+        return count_dirty(self._store, "pending")
+
+    def _sync_session(self, *, look_ahead: bool) -> Generator[Any, Any, SyncReport]:
+        """Return a session that pulls and pushes until both sides are drained."""
+        if self._schedule.state == "connecting":
+            self._limits = PushLimits()  # the proxy's size limit, or the token's rights, may have changed
+        return sync_session(
+            self._store.step,
+            self._store.client("live"),
+            on_reset=self._on_reset,
+            report=SyncReport(),
+            limits=self._limits,
+            look_ahead=look_ahead,
+        )
+
+    def _poll_session(self) -> Generator[Request, Any, PollResult]:
+        """Return a session of one long poll."""
+        return follow(
+            self._store.step,
+            self._store.client("live"),
+            on_reset=self._on_reset,
+            report=SyncReport(),
+            limits=self._limits,
+        )
+
+    def _has_changes(self) -> bool:
+        """Return True if there are dirty changes that may be pushed."""
+        space = self._store.client("live").space
+        with self._store.current_reader as reader:
+            return self._limits.is_used(reader, space)
+
+    def _over(self) -> StateError:
+        """Return the error for a call on a session that is over."""
+        cause = self._schedule.last_error
+        error = StateError(f"the live session is over: {cause or 'it was left, or its level was closed'}")
+        error.__cause__ = cause
+        return error
+
+    def _not_in_sync(self, within: float | None) -> TransportError:
+        """Return the error for a wait that timed out."""
+        cause = self._schedule.last_error
+        reason = f": {cause}" if isinstance(cause, LevelError) else ""
+        error = TransportError(f"not in sync after {within} seconds, the session is {self._schedule.state}{reason}")
+        error.__cause__ = cause
+        return error
+
+
+def _accepts_wait(exchange: Callable[..., Any]) -> bool:
+    """Return True if a server's ``exchange`` supports long polls."""
     try:
         return "wait" in inspect.signature(exchange).parameters
     except (TypeError, ValueError):
         return False
-
-
-def check_options(interval: object, on_reset: str) -> str:
-    """Refuse what ``live()`` cannot be given; ``on_reset`` is returned.
-
-    Raises:
-        TypeError: An interval that is no number.
-        ValueError: One that is not positive, or an unknown ``on_reset``.
-    """
-    if isinstance(interval, bool) or not isinstance(interval, (int, float)):
-        raise TypeError(f"the interval is a number of seconds, not {interval!r:.80}")
-    if not 0 < interval < float("inf"):
-        raise ValueError(f"the interval is more than 0 seconds, not {interval!r:.80}")
-    if on_reset not in ("reset", "raise"):
-        raise ValueError(f'on_reset is "reset" or "raise", not {on_reset!r:.80}')
-    return on_reset
-
-
-def session_is_over(schedule: LiveSchedule) -> StateError:
-    """What whoever still asks something of a session is told."""
-    error = StateError(f"the live session is over: {schedule.last_error or 'it was left, or its level was closed'}")
-    error.__cause__ = schedule.last_error
-    return error
-
-
-def not_in_sync(within: float | None, schedule: LiveSchedule) -> TransportError:
-    """What whoever has waited long enough is told."""
-    reason = f": {schedule.last_error}" if isinstance(schedule.last_error, LevelError) else ""
-    error = TransportError(f"not in sync after {within} seconds, the session is {schedule.state}{reason}")
-    error.__cause__ = schedule.last_error
-    return error

@@ -15,7 +15,7 @@ import orjson
 from .. import _core
 from ..backends.base import Entry, Reader, Transaction
 from ..engine.access import FULL, Access
-from ..engine.log import read_floor, read_log, seen_of
+from ..engine.log import permitted_records, read_floor, read_log
 from ..engine.modes import Client, Plan, Server, Step, read_record
 from ..errors import CIDMismatchError, CorruptionError, ProtocolError, StateError
 from ..types import Change, Changes
@@ -98,7 +98,7 @@ def read_part(
     records = read_log(reader, space, since, limit, max_bytes)
     reached = records[-1][0] if records else since
     # The newest change always stays in the log, so there is more unless this was it.
-    return Part(reached, seen_of(records, access), reached < head)
+    return Part(reached, permitted_records(records, access), reached < head)
 
 
 def change_step(mode: Server, base: int, entries: Sequence[Entry], access: Access = FULL) -> Step[int]:
@@ -120,7 +120,7 @@ def change_step(mode: Server, base: int, entries: Sequence[Entry], access: Acces
                 f"the push starts from CID {base}, this server is at CID {cid}: pull first", expected=cid, got=base
             )
         plan = mode.plan_write(transaction, cid, entries)
-        return Plan(cid + len(entries), plan.batch, plan.cid, committed=plan.committed)
+        return Plan(cid + len(entries), plan.batch, plan.cid, after_commit=plan.after_commit)
 
     return step
 

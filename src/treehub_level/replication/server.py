@@ -16,7 +16,7 @@ import orjson
 from .. import _core
 from ..backends.base import Entry, Reader, Transaction
 from ..engine.access import FULL, Access
-from ..engine.log import keys_of, read_floor, read_log, seen_of
+from ..engine.log import keys_of, permitted_records, read_floor, read_log
 from ..engine.modes import Epoch, Plan, Server, Step, read_record
 from ..errors import CorruptionError, ForbiddenError, ProtocolError, StoreMismatchError
 from .fields import Ack, shown
@@ -126,7 +126,7 @@ class _Exchange:
             epochs=self._news(self._epochs),
             ack=ack,
             rejected=rejected,
-            records=seen_of(records, self._access),
+            records=permitted_records(records, self._access),
         )
 
     def decide(self, page: LogPage, transaction: Transaction) -> Plan[Reply]:
@@ -164,7 +164,7 @@ class _Exchange:
         page.cid = page.cid if page.more else after
         page.epochs = self._news(epochs)
         written = self._mode.plan_write_in(epoch_start, self._head, accepted, [self._decision(page.ack)])
-        return Plan(page, written.batch, written.cid, durable=True, committed=written.committed)
+        return Plan(page, written.batch, written.cid, durable=True, after_commit=written.after_commit)
 
     def _refuse(self, page: LogPage) -> Plan[Reply]:
         """Refuse a push that is taken back, for ever: a copy of it may still be on its way."""

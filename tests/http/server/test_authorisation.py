@@ -181,7 +181,7 @@ async def test_a_push_with_a_key_outside_the_prefix_is_refused_as_a_whole(served
 
 async def test_a_push_that_is_let_through_is_noticed(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Access, "check_write", lambda *_: None)
-    monkeypatch.setattr(Access, "check_seen", lambda *_: None)
+    monkeypatch.setattr(Access, "check_read", lambda *_: None)
     assert await refused_pushes(served) == [False] * len(PUSHES)
 
 

@@ -26,7 +26,7 @@ async def test_requests_of_one_token_are_bounded_and_others_go_on(served: Served
     busy = await served.client_with(served.tokens.add(databases=["notes"]))
     async with asyncio_timeout(30):
         polls = [asyncio.ensure_future(busy.get("/v1/notes/changes?wait=60")) for _ in range(2)]
-        while len(served.levels["notes"]._blocking._store.listeners) < 2:  # noqa: ASYNC110
+        while len(served.levels["notes"]._store.listeners) < 2:  # noqa: ASYNC110
             await asyncio.sleep(0)
         assert_busy(await busy.get("/v1/notes"), 429)
         assert (await served.client.get("/v1/notes")).status_code == 200
@@ -86,7 +86,7 @@ async def test_bodies_that_are_held_at_a_time_are_bounded(served: Served) -> Non
 
 async def test_a_poll_whose_client_goes_away_is_given_up(served: Served) -> None:
     served.rebuild(tokens=None)
-    store = served.levels["notes"]._blocking._store
+    store = served.levels["notes"]._store
     async with Conversation(served.app, "GET", "/v1/notes/changes?wait=60").held(), asyncio_timeout(30):
         await served.until_somebody_waits()
     assert not store.listeners

@@ -17,6 +17,7 @@ from served import Served, asyncio_timeout
 
 from treehub_level import Level
 from treehub_level.engine.access import Access
+from treehub_level.replication.endpoint import answer
 
 LINES = {"accept": "application/x-ndjson"}
 DECODERS: dict[str | None, Callable[[bytes], bytes]] = {
@@ -74,7 +75,7 @@ async def test_an_exchange_answers_as_the_level_does(served: Served) -> None:
     message = request(changes=[["b", 2]])
     response = await served.client.post("/v1/notes/exchange", json=message)
     assert response.status_code == 200
-    repeated, _ = served.levels["notes"]._blocking._answer(message, Access("root"))
+    repeated, _ = answer(served.levels["notes"]._store, message, Access("root"))
     assert response.json() == {**repeated.to_dict(), "page": [[1, ["a", {"x": [1, None, "é"]}]]], "count": 1, "cid": 2}
 
 

@@ -114,7 +114,7 @@ async def test_it_ends_when_the_database_is_closed(open_to_all: Served) -> None:
 async def test_it_leaves_nothing_behind_when_the_reader_goes(open_to_all: Served) -> None:
     async with watching(open_to_all) as talk:
         await talk.until(lambda: talk.text)
-    assert not open_to_all.levels["notes"]._blocking._store.listeners
+    assert not open_to_all.levels["notes"]._store.listeners
     assert not open_to_all.app.state.service._in_flight
 
 

@@ -92,7 +92,7 @@ class SQLiteBackend(Backend):
             StorageError: Also if the file is a database of another program's, or may not be written.
             CorruptionError: Also if it is no database.
         """
-        with self._exclusive:
+        with self.write_lock:
             if self._writer is not None:
                 raise LockedError(f"the SQLite store {self._path!r} is open already: close the level that has it open")
             _check_path(self._path)
@@ -173,7 +173,7 @@ class SQLiteBackend(Backend):
         listener, self._listener = self._listener, None
         if listener is not None:
             listener.stop()
-        with self._exclusive:
+        with self.write_lock:
             writer, self._writer = self._writer, None
             while self._idle:
                 self._idle.pop().close()
@@ -239,7 +239,7 @@ class SQLiteBackend(Backend):
     @contextmanager
     def exclusive(self) -> Iterator[SQLiteTransaction]:
         """See `Backend.exclusive`."""
-        with self._exclusive:
+        with self.write_lock:
             writer = self._writer
             if writer is None:
                 raise NotOpenError(f"the SQLite store {self._path!r} is not open")

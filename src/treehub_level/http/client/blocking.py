@@ -7,18 +7,20 @@ from __future__ import annotations
 import ssl
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from ...blocking.server import carries_bytes
 from ...errors import StateError, TransportError
 from ...replication.driver import Finished, advance
 from ...replication.messages import Request
-from ...types import Change, Changes
+from ...types import Change, Changes, KeyRange
 from .body import BodyDecoder, NoResponseError
 from .calls import RETRIES, check_token
 from .connection import Connection, httpx, httpx_errors, response_head
 from .effects import CallFlow, Deliver, Effect, GetToken, Receive, Send, Sleep
 from .responses import ServerResponse
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 T = TypeVar("T")
 
@@ -87,7 +89,6 @@ class RemoteServer:
         """The URL of the database, without a trailing slash."""
         return self._connection.url
 
-    @carries_bytes("exchange_encoded")
     def exchange(self, request: Mapping[str, Any], *, wait: float = 0) -> dict[str, Any]:
         """Pull and push in one atomic step: see ``Level.exchange``.
 
@@ -212,62 +213,36 @@ class RemoteServer:
         """
         self._run(self._verbs.delete(key))
 
-    def query(
-        self,
-        *,
-        gt: str | None = None,
-        gte: str | None = None,
-        lt: str | None = None,
-        lte: str | None = None,
-        prefix: str | None = None,
-        limit: int | None = None,
-    ) -> list[tuple[str, Any]]:
+    def query(self, *, limit: int | None = None, **bounds: Unpack[KeyRange]) -> list[tuple[str, Any]]:
         """Return the entries of a range, in key order: see ``Level.query``.
 
         They are fetched in pages of 1000. Each page is a consistent snapshot; the whole is not.
 
         Args:
-            gt: Lower bound, exclusive.
-            gte: Lower bound, inclusive.
-            lt: Upper bound, exclusive.
-            lte: Upper bound, inclusive.
-            prefix: The prefix of the keys.
             limit: Maximum number of entries; ``None`` for all.
+            **bounds: Bounds of the keys: ``gt``, ``gte``, ``lt``, ``lte`` and ``prefix``.
 
         Raises:
             TypeError: An argument has the wrong type.
             ValueError: ``limit`` is negative, or two bounds of one side are given.
             InvalidKeyError: A bound cannot be encoded as UTF-8.
         """
-        entries = self.scan(gt=gt, gte=gte, lt=lt, lte=lte, prefix=prefix, limit=limit)
+        entries = self.scan(limit=limit, **bounds)
         return [*entries]
 
-    def scan(
-        self,
-        *,
-        gt: str | None = None,
-        gte: str | None = None,
-        lt: str | None = None,
-        lte: str | None = None,
-        prefix: str | None = None,
-        limit: int | None = None,
-    ) -> Generator[tuple[str, Any], None, None]:
+    def scan(self, *, limit: int | None = None, **bounds: Unpack[KeyRange]) -> Generator[tuple[str, Any], None, None]:
         """Iterate over the entries of a range, in key order: see ``Level.scan``.
 
         Each page of 1000 entries is fetched when the iteration reaches it.
 
         Args:
-            gt: Lower bound, exclusive.
-            gte: Lower bound, inclusive.
-            lt: Upper bound, exclusive.
-            lte: Upper bound, inclusive.
-            prefix: The prefix of the keys.
             limit: Maximum number of entries; ``None`` for all.
+            **bounds: Bounds of the keys: ``gt``, ``gte``, ``lt``, ``lte`` and ``prefix``.
 
         Raises:
             TypeError, ValueError, InvalidKeyError: As `query`.
         """
-        return self._iterate(self._verbs.scan(limit, gt=gt, gte=gte, lt=lt, lte=lte, prefix=prefix))
+        return self._iterate(self._verbs.scan(limit, bounds))
 
     def close(self) -> None:
         """Close the connections. A second call has no effect."""

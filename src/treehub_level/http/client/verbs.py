@@ -9,14 +9,14 @@ from urllib.parse import quote
 import orjson
 
 from ... import _core
-from ...blocking.reads import check_limit
-from ...blocking.server import check_wait
 from ...engine.codec import Codec
+from ...engine.ranges import check_limit, parse_bounds
 from ...errors import InvalidKeyError, ProtocolError, TransportError
+from ...replication.endpoint import check_wait
 from ...replication.manual import check_cid
 from ...replication.messages import Request
 from ...replication.wire import request_to_json
-from ...types import MISSING, Change, Changes, Mode
+from ...types import MISSING, Change, Changes, KeyRange, Mode
 from .body import NoResponseError
 from .calls import EVENT_STREAM_TYPE, NDJSON_TYPE, RouteCall, RouteCaller, transport_error
 from .effects import CallFlow, Deliver, Receive, Sleep
@@ -146,14 +146,14 @@ class RemoteVerbs:
         """Delete a key. Not repeatable: a repeated delete could remove a newer value."""
         yield from self._call(RouteCall("DELETE", _entry_path(key), is_repeatable=False))
 
-    def scan(self, limit: int | None, **bounds: str | None) -> CallFlow[None]:
+    def scan(self, limit: int | None, bounds: KeyRange) -> CallFlow[None]:
         """Deliver the entries of a range in key order, page by page.
 
         Args:
             limit: Maximum number of entries; ``None`` for no limit.
-            **bounds: ``gt``, ``gte``, ``lt``, ``lte`` and ``prefix``.
+            bounds: The bounds of the keys.
         """
-        _CODEC.bounds(*(bounds[name] for name in ("gt", "gte", "lt", "lte", "prefix")))
+        parse_bounds(_CODEC, "scan", bounds)
         remaining = check_limit(limit)
         query: dict[str, object] = {name: bound for name, bound in bounds.items() if bound is not None}
         has_more = remaining != 0

@@ -6,13 +6,14 @@ from contextlib import closing
 from typing import Any, Final, NamedTuple
 
 from ... import _core
-from ...aio.level import Level
+from ...aio.level import Level, internals
 from ...aio.wait import wait_for_commit
 from ...backends.base import Row
 from ...engine.access import Access
 from ...engine.log import read_floor, read_rows
 from ...engine.modes import Server
 from ...errors import ProtocolError
+from ...replication.endpoint import answer
 from ...replication.fields import MAX_CHANGES
 from ...replication.manual import Part, change_step, read_part
 from ...replication.messages import MAX_BYTES, Reply, encode_changes
@@ -46,21 +47,21 @@ class Database:
         self.name = name
         self.level = level
         self._access = access
-        self._blocking = level._blocking
-        self._store = level._blocking._store
-        self._worker = level._worker
+        namespace, self._worker = internals(level)
+        self.store = namespace.store
+        self._codec = namespace.codec
 
     @property
     def _mode(self) -> Server:
-        return self._blocking._server("serving over HTTP")
+        return self.store.server("serving over HTTP")
 
     async def facts(self) -> dict[str, Any]:
         """What there is to know about it."""
         mode = self._mode
 
         def read() -> dict[str, Any]:
-            with self._store.current_reader as reader:
-                cid, floor = self._store.cid_in(reader), read_floor(reader, mode.space)[1]
+            with self.store.current_reader as reader:
+                cid, floor = self.store.cid_in(reader), read_floor(reader, mode.space)[1]
             return {"server": mode.store_id, "cid": cid, "floor": floor, "mode": mode.mode.value}
 
         return await self._worker.read(read)
@@ -70,7 +71,7 @@ class Database:
     async def exchange(self, message: object, wait: float) -> Reply:
         """The server's half of the exchange: see ``Level.exchange``."""
         return await wait_for_commit(
-            self._store, lambda: self._worker.write(self._blocking._answer, message, self._access), wait
+            self.store, lambda: self._worker.write(answer, self.store, message, self._access), wait
         )
 
     async def part(self, since: int, limit: int, wait: float = 0, *, max_bytes: int = MAX_BYTES) -> Part:
@@ -78,12 +79,12 @@ class Database:
 
         def read() -> tuple[Part, bool]:
             mode = self._mode
-            part = self._store.look(
+            part = self.store.read_step(
                 lambda reader, head: read_part(reader, mode.space, head, since, limit, max_bytes, self._access)
             )
             return part, not (part.records or part.has_more)
 
-        return await wait_for_commit(self._store, lambda: self._worker.read(read), wait)
+        return await wait_for_commit(self.store, lambda: self._worker.read(read), wait)
 
     async def change(self, cid: int, changes: list[Any]) -> int:
         """The seed's push: see ``Level.change``."""
@@ -91,8 +92,8 @@ class Database:
             raise ProtocolError(f"changes: {len(changes)} items, and at most {MAX_CHANGES} are allowed")
 
         def take() -> int:
-            entries = encode_changes(changes, self._blocking._codec.encoder)
-            return self._store.step(change_step(self._mode, cid, entries, self._access))
+            entries = encode_changes(changes, self._codec.encoder)
+            return self.store.step(change_step(self._mode, cid, entries, self._access))
 
         return await self._worker.write(take)
 
@@ -103,10 +104,10 @@ class Database:
         stored_key = self._key(key)
 
         def read() -> bytes | None:
-            with self._store.current_reader as reader:
+            with self.store.current_reader as reader:
                 return reader.get(stored_key)
 
-        return await self._worker.quick(read)
+        return await self._worker.read_key(read)
 
     async def put(self, key: str, value: Any) -> None:
         """Store a value. It is on disk once this returns."""
@@ -120,14 +121,14 @@ class Database:
 
     async def entries(self, bounds: KeyBounds, limit: int) -> tuple[list[Row], bool]:
         """Keys and values of a range, in order, and whether there are more of them."""
-        start, stop = self._access.bounds(*self._blocking._codec.bounds(*bounds))
+        start, stop = self._access.bounds(*self._codec.bounds(*bounds))
 
         def read() -> tuple[list[Row], bool]:
-            with self._store.current_reader as reader, closing(reader.scan(start, stop)) as cursor:
+            with self.store.current_reader as reader, closing(reader.scan(start, stop)) as cursor:
                 rows = read_rows(cursor, limit, MAX_BYTES)
             if not rows:
                 return rows, False
-            with self._store.current_reader as reader:
+            with self.store.current_reader as reader:
                 behind, _ = _core.range_bounds(rows[-1][0], None, None, None, None, None)
                 with closing(reader.scan(behind, stop, values=False)) as cursor:
                     return rows, bool(cursor.fetch_keys(1))
@@ -136,6 +137,6 @@ class Database:
 
     def _key(self, key: str) -> bytes:
         """A key that users may have. Metadata, which ``Level.get`` reads, is nobody's over HTTP."""
-        stored_key = self._blocking._codec.encoder.key(key)
-        self._access.check_seen([stored_key])
+        stored_key = self._codec.encoder.key(key)
+        self._access.check_read([stored_key])
         return stored_key

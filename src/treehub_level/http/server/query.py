@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 from starlette.requests import Request
 
 from ... import _core
-from ...blocking.server import MAX_WAIT
+from ...replication.endpoint import MAX_WAIT
 from ...replication.fields import MAX_CHANGES
 from .refusals import malformed
 

@@ -43,7 +43,7 @@ class Watch(Response):
         await self._send(send, events([], self._since))
         gone = asyncio.ensure_future(disconnected(receive))
         stopping = asyncio.ensure_future(hub.stopping.wait())
-        with commit_event(database.level._blocking._store) as news, self._call.service.metrics.waits.track_inprogress():
+        with commit_event(database.store) as news, self._call.service.metrics.waits.track_inprogress():
             for ending in (gone, stopping):
                 ending.add_done_callback(lambda _: news.set())
             try:

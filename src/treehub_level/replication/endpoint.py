@@ -1,0 +1,114 @@
+"""The server's calls: what both façades and the HTTP server ask of a store in SERVER mode.
+
+No call here waits for a commit. A caller that wants to wait calls again after each commit, while the
+second item of the result says that there is nothing to report.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+from ..engine.access import FULL, Access
+from ..engine.log import read_log
+from ..engine.ranges import check_limit
+from ..engine.scan import CHUNK
+from ..engine.store import Store
+from ..types import Change, Changes
+from .manual import check_cid, decode_record, read_changes
+from .messages import Reply, Request
+from .server import answer_pull, exchange_step, is_idle
+
+#: The most seconds that a call may wait for a commit.
+MAX_WAIT: Final = 60
+#: Bytes of records that `watch_page` reads at a time.
+_WATCH_BYTES: Final = 8 << 20
+
+
+def check_wait(wait: object) -> float:
+    """Return ``wait`` if it is a number of seconds from 0 to `MAX_WAIT`.
+
+    Raises:
+        TypeError: ``wait`` is not a number.
+        ValueError: ``wait`` is out of range.
+    """
+    if isinstance(wait, bool) or not isinstance(wait, (int, float)):
+        raise TypeError(f"wait is a number of seconds, not {wait!r:.80}")
+    if not 0 <= wait <= MAX_WAIT or math.isnan(wait):
+        raise ValueError(f"wait is 0 to {MAX_WAIT} seconds, not {wait!r:.80}")
+    return wait
+
+
+def answer(store: Store, request: object, access: Access = FULL) -> tuple[Reply, bool]:
+    """Answer a request of the exchange.
+
+    Args:
+        store: A store in SERVER mode.
+        request: A `Request`, or one as decoded from JSON.
+        access: The rights of the caller.
+
+    Returns:
+        The reply, and True if it brings the client nothing.
+
+    Raises:
+        NotOpenError, ModeError: The store is closed, or in another mode.
+        ProtocolError: The request is malformed. Nothing was written.
+        StoreMismatchError: The client has synchronised with another server.
+        ForbiddenError: ``access`` does not allow it.
+    """
+    mode = store.server("exchange")
+    parsed = request if isinstance(request, Request) else Request.from_dict(request)
+    if not store.backend.supports.shared or parsed.keys:
+        reply = store.step(exchange_step(parsed, mode, access))
+    else:
+        reply = store.read_step(lambda reader, head: answer_pull(parsed, mode, access, reader, head))
+    return reply, is_idle(reply)
+
+
+def changes_after(store: Store, cid: int, limit: int | None) -> tuple[Changes, bool]:
+    """Return the changes with CIDs above ``cid``, and True if there are none.
+
+    Args:
+        store: A store in SERVER mode.
+        cid: The CID.
+        limit: The largest number of changes; ``None`` for all.
+
+    Raises:
+        NotOpenError, ModeError: The store is closed, or in another mode.
+        TypeError, ValueError: ``cid`` or ``limit`` is not a number in range.
+        CIDMismatchError: The server has not reached ``cid``, or has dropped deletes above it.
+    """
+    mode = store.server("changes")
+    check_cid(cid)
+    check_limit(limit)
+    page = store.read_step(
+        lambda reader, head: read_changes(reader, mode.space, head, cid, head if limit is None else limit)
+    )
+    return page, not (page.changes or page.has_more)
+
+
+def watch_start(store: Store, since: int | None) -> int:
+    """Return the CID after which a watcher starts: ``since``, or the current CID for ``None``.
+
+    Raises:
+        NotOpenError, ModeError: The store is closed, or in another mode.
+        TypeError, ValueError: ``since`` is not a CID.
+        CIDMismatchError: The server has not reached ``since``, or has dropped deletes above it.
+    """
+    store.server("watch")
+    if since is None:
+        return store.cid
+    changes_after(store, since, 0)
+    return since
+
+
+def watch_page(store: Store, since: int) -> list[Change]:
+    """Return the next changes after the CID ``since``, each with its ``cid``; none if there are none yet.
+
+    Raises:
+        NotOpenError: The store was closed.
+    """
+    mode = store.server("watch")
+    with store.current_reader as reader:
+        page = read_log(reader, mode.space, since, CHUNK, _WATCH_BYTES)
+    return [decode_record(record, cid) for cid, record in page]
