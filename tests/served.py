@@ -1,4 +1,4 @@
-"""A server in this process: two databases over memory, tokens, and clients that speak to its application directly."""
+"""A server in this process, and clients that call its ASGI application directly."""
 
 from __future__ import annotations
 
@@ -16,14 +16,19 @@ from treehub_level.http import Hub, Tokens, create_app
 
 
 class Served:
-    """What tests speak to.
+    """A server in this process, with the memory databases ``notes`` and ``other``.
+
+    Args:
+        folder: The folder for the file of tokens.
 
     Attributes:
-        hub: The hub, open, with the databases ``notes`` and ``other``.
+        memories: The backend of each database.
+        levels: The level of each database.
+        hub: The hub of the databases.
         tokens: The tokens.
-        app: The application.
-        client: One with a token that may do everything.
-        anonymous: One without a token.
+        app: The ASGI application.
+        client: An HTTP client with a read-write token for all databases.
+        anonymous: An HTTP client without a token.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -37,9 +42,9 @@ class Served:
         self._stack = AsyncExitStack()
 
     async def start(self) -> None:
-        """Open everything."""
+        """Open the levels and the hub, and create the application and the clients."""
         for name, memory in self.memories.items():
-            level = Level(name, backend=_always(memory), mode=Level.SERVER)
+            level = Level(name, backend=_factory(memory), mode=Level.SERVER)
             self.levels[name] = await self._stack.enter_async_context(level)
         self.hub = await self._stack.enter_async_context(Hub(levels=self.levels))
         self.app = create_app(self.hub, tokens=self.tokens)
@@ -47,12 +52,12 @@ class Served:
         self.client = await self.client_with(self.tokens.add(databases=["*"], write=True, name="root"))
 
     def rebuild(self, **options: Any) -> None:
-        """Make the application anew, with other options."""
+        """Create the application again, with other options of ``create_app``."""
         self.app = create_app(self.hub, **{"tokens": self.tokens, **options})
         self.client._transport = self.anonymous._transport = httpx.ASGITransport(self.app)
 
     async def client_with(self, token: str | None, **headers: str) -> httpx.AsyncClient:
-        """A client that presents a token."""
+        """Return an HTTP client that sends a token, or none."""
         if token is not None:
             headers["authorization"] = f"Bearer {token}"
         client = httpx.AsyncClient(
@@ -61,39 +66,43 @@ class Served:
         return await self._stack.enter_async_context(client)
 
     def raw(self, name: str = "notes") -> dict[bytes, bytes]:
-        """Everything that a database holds, metadata too."""
+        """Return all rows of a database's backend, including metadata."""
         cursor = self.memories[name].scan(None, None)
         rows = cursor.fetch(1_000_000)
         cursor.close()
         return dict(rows)
 
     async def until_somebody_waits(self, name: str = "notes") -> None:
-        """Wait until a request waits for news of a database."""
-        while not self.levels[name]._store.listeners:  # noqa: ASYNC110  # there is no event for this
+        """Wait until a long poll of a database is pending."""
+        while not self.levels[name]._store.listeners:  # noqa: ASYNC110  # no event reports this
             await asyncio.sleep(0)
 
     async def stop(self) -> None:
-        """Close everything."""
+        """Close the clients, the hub and the levels."""
         await self._stack.aclose()
 
 
-def _always(memory: MemoryBackend) -> Callable[[str], MemoryBackend]:
+def _factory(memory: MemoryBackend) -> Callable[[str], MemoryBackend]:
     return lambda _: memory
 
 
 class Conversation:
-    """One request to an application, for answers that do not end: what is sent stands in `sent` as it comes.
+    """An ASGI request whose body or response may not end, such as an event stream.
 
-    Attributes:
-        sent: The messages of the answer.
-        taking: While it is cleared, the client takes nothing more.
+    `httpx.ASGITransport` waits for the end of a response; this class records each message of the
+    response when the application sends it.
 
     Args:
-        app: The application.
+        app: The ASGI application.
         method: The HTTP method.
-        path: The path and the query.
-        headers: Headers, beside ``Host``.
-        body: Pieces of the request's body, which never ends.
+        path: The path and the query string.
+        headers: Request headers, in addition to ``Host``.
+        body: Chunks of the request body, which never ends; ``None`` for no body.
+
+    Attributes:
+        sent: The ASGI messages that the application has sent.
+        taking: An event. While it is cleared, the client reads nothing (backpressure).
+        task: The task that runs the application.
     """
 
     def __init__(
@@ -105,15 +114,15 @@ class Conversation:
         headers: dict[str, str] | None = None,
         body: list[bytes] | None = None,
     ) -> None:
-        plain, _, query = path.partition("?")
+        raw_path, _, query = path.partition("?")
         self.scope = {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.3"},
             "http_version": "1.1",
             "method": method,
             "scheme": "http",
-            "path": plain,
-            "raw_path": plain.encode(),
+            "path": raw_path,
+            "raw_path": raw_path.encode(),
             "query_string": query.encode(),
             "root_path": "",
             "headers": [
@@ -125,57 +134,57 @@ class Conversation:
         self.taking = asyncio.Event()
         self.taking.set()
         self._body = body
-        self._hung_up = asyncio.Event()
-        self._news = asyncio.Event()
+        self._disconnected = asyncio.Event()
+        self._message_sent = asyncio.Event()
         self._app = app
 
     @asynccontextmanager
     async def held(self) -> AsyncIterator[Conversation]:
-        """Talk for the length of the block, then hang up."""
+        """Send the request. Disconnect at the end of the ``with`` block."""
         task = asyncio.ensure_future(self._app(self.scope, self._receive, self._send))
-        task.add_done_callback(lambda _: self._news.set())
+        task.add_done_callback(lambda _: self._message_sent.set())
         self.task = task
         try:
             yield self
         finally:
             self.taking.set()
-            self._hung_up.set()
+            self._disconnected.set()
             await asyncio.wait_for(task, 30)
 
     @property
     def status(self) -> int:
-        """The status that was sent."""
+        """The status of the response."""
         status: int = self.sent[0]["status"]
         return status
 
     @property
     def text(self) -> bytes:
-        """The body so far."""
+        """The bytes of the response body received so far."""
         return b"".join(message.get("body", b"") for message in self.sent)
 
     async def until(self, condition: Callable[[], object]) -> None:
-        """Wait for what shall happen."""
+        """Wait at most 30 seconds until ``condition()`` is true. Check it after each message."""
         async with asyncio_timeout(30):
             while not condition():
-                assert not self.task.done() or condition(), f"it ended, with {self.sent!r:.500}"
-                self._news.clear()
-                await self._news.wait()
+                assert not self.task.done() or condition(), f"the response ended: {self.sent!r:.500}"
+                self._message_sent.clear()
+                await self._message_sent.wait()
 
     async def _receive(self) -> dict[str, Any]:
         if self._body:
             return {"type": "http.request", "body": self._body.pop(0), "more_body": True}
-        await self._hung_up.wait()
+        await self._disconnected.wait()
         return {"type": "http.disconnect"}
 
     async def _send(self, message: dict[str, Any]) -> None:
         await self.taking.wait()
         self.sent.append(message)
-        self._news.set()
+        self._message_sent.set()
 
 
 @asynccontextmanager
 async def asyncio_timeout(seconds: float) -> AsyncIterator[None]:
-    """Cancel the block if it takes longer: a test that hangs has failed."""
+    """Cancel the block after some seconds, so that a deadlock fails the test."""
     task = asyncio.current_task()
     assert task is not None
     handle = asyncio.get_running_loop().call_later(seconds, task.cancel)

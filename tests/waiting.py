@@ -1,4 +1,4 @@
-"""Waiting for what happens beside a test, with a bound so generous that no verdict depends on timing."""
+"""Polling for a condition, with a timeout so long that no test result depends on timing."""
 
 from __future__ import annotations
 
@@ -7,18 +7,22 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-#: Seconds.
+#: Seconds after which a test that waits for a condition fails.
 PATIENCE = 20.0
 
 
 async def until(condition: Callable[[], Any]) -> None:
-    """Wait until a condition holds, which may have to be awaited."""
+    """Wait until ``condition()`` is true. It may return an awaitable.
+
+    Raises:
+        AssertionError: The condition was not true in time.
+    """
     deadline = time.monotonic() + PATIENCE
     while True:
-        found = condition()
-        if asyncio.iscoroutine(found) or asyncio.isfuture(found):
-            found = await found
-        if found:
+        result = condition()
+        if asyncio.iscoroutine(result) or asyncio.isfuture(result):
+            result = await result
+        if result:
             return
-        assert time.monotonic() < deadline, "it did not happen"
+        assert time.monotonic() < deadline, f"{condition} was not true within {PATIENCE:.0f} seconds"
         await asyncio.sleep(0.005)

@@ -23,17 +23,17 @@ from treehub_level.cli.records import _value
 from treehub_level.cli.serve import _document, _fields
 from treehub_level.engine.codec import decode_json
 from treehub_level.http import Tokens
-from treehub_level.http.client.address import DatabaseURL
-from treehub_level.http.client.body import MAX_REPLY, Body, UnansweredError
+from treehub_level.http.client.body import MAX_RESPONSE_BYTES, BodyDecoder, NoResponseError
 from treehub_level.http.client.events import EventReader
 from treehub_level.http.client.responses import (
-    DamagedError,
+    DamagedResponseError,
     ServerResponse,
-    read_answer,
-    read_changes,
+    parse_changes,
+    parse_retry_after,
+    read_document,
     read_lines,
-    read_retry_after,
 )
+from treehub_level.http.client.url import DatabaseURL
 from treehub_level.http.server import query
 from treehub_level.http.server.bodies import _DECODERS, parse
 from treehub_level.http.server.refusals import RefusedError
@@ -86,14 +86,14 @@ def answers(data: bytes) -> None:
     first, *lines = head.decode("latin-1").split("\n")
     status = int(first) if first.isascii() and first.isdigit() and len(first) == 3 else 200
     headers = {name.lower(): value for name, _, value in (line.partition(":") for line in lines)}
-    with refused_by(LevelError, UnansweredError, DamagedError):
-        reader = Body(headers)
+    with refused_by(LevelError, NoResponseError, DamagedResponseError):
+        reader = BodyDecoder(headers)
         response = ServerResponse(status, headers).with_body([reader.feed(body, 0.0)])
-        reader.end()
-        assert len(response.body) <= MAX_REPLY
-        retry_after = read_retry_after(headers)
+        reader.finish()
+        assert len(response.body) <= MAX_RESPONSE_BYTES
+        retry_after = parse_retry_after(headers)
         assert retry_after is None or 0 <= retry_after <= 3600
-        read_changes(read_answer(response, "http://localhost/v1/notes", "secret"))
+        parse_changes(read_document(response, "http://localhost/v1/notes", "secret"))
         wire.decode_reply(read_lines(response), _ENCODER)
     with refused_by(ProtocolError):
         EventReader().feed(body)
@@ -131,7 +131,7 @@ def urls(data: bytes) -> None:
     except ValueError:
         return
     assert DatabaseURL.parse(address.url) == address
-    assert address.is_private in (True, False)
+    assert address.is_secure in (True, False)
 
 
 def lines(data: bytes) -> None:

@@ -107,7 +107,7 @@ _FAULTS: Final[dict[str, Callable[[], Any]]] = {
     "packed": _crash(scan, "unpack", struct.pack("@N", 2**63)),
     "requests": _crash(decoders, "decode_json", b"[[["),
     "replies": _crash(wire, "decode_json", b"[[["),
-    "answers": _crash(_events, "_parse", b"::"),
+    "answers": _crash(_events, "parse_event", b"::"),
     "bodies": _crash(decoders, "parse", b"::"),
     "urls": _crash(query, "unquote_to_bytes", b"%%"),
     "lines": _crash(cli_lines, "parse_json", b"::"),
@@ -119,7 +119,7 @@ _FAULTS: Final[dict[str, Callable[[], Any]]] = {
     "socket": lambda: mock.patch.object(
         Socket,
         "prelude",
-        "from urllib.parse import unquote_to_bytes as right; from treehub_level.http import query; "
+        "from urllib.parse import unquote_to_bytes as right; from treehub_level.http.server import query; "
         "query.unquote_to_bytes = lambda text: right(text) if text.isalnum() else 1 / 0; ",
     ),
 }

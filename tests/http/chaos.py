@@ -1,8 +1,9 @@
-"""A server, clients in processes of their own, and a network between them that is as bad as it gets (T8).
+"""T8: a server, client processes, and a network with random faults between them.
 
     python -m tests.http.chaos --seconds 3600 --clients 8 --seed 1
 
-The server is killed half-way. At the end the network is well again, and all must soon be equal, with nothing lost.
+Half-way through, the server is killed and started again. At the end the faults stop: within
+seconds all clients must hold the same entries, and no write may be lost.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ from waiting import until
 from .fault_proxy import FaultProxy, Faults
 from .processes import ServerProcess
 
-#: Seconds in which all must be equal again once the network is well: on a machine that has other things to do.
-PATIENCE: Final = 60.0
-#: The same, where somebody looks at the figure.
-HEALED: Final = 10.0
+#: Seconds to wait for convergence after the faults stop, generous enough for a loaded machine.
+CONVERGENCE_TIMEOUT: Final = 60.0
+#: Seconds that convergence may take in a run from the command line.
+CONVERGENCE_TARGET: Final = 10.0
 
 
 class ClientProcess:
-    """A client in a process of its own: see ``client_process.py``."""
+    """A client in its own process: see ``client_process.py``."""
 
     def __init__(self, process: asyncio.subprocess.Process, name: str) -> None:
         self._process = process
@@ -38,6 +39,7 @@ class ClientProcess:
 
     @classmethod
     async def start(cls, folder: Path, name: str, url: str, *arguments: str) -> ClientProcess:
+        """Start the process."""
         script = str(Path(__file__).with_name("client_process.py"))
         process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -52,18 +54,18 @@ class ClientProcess:
         )
         return cls(process, name)
 
-    def tell(self) -> None:
-        """Let it go on."""
+    def proceed(self) -> None:
+        """Let the client proceed to its next step."""
         assert self._process.stdin is not None
         self._process.stdin.write(b"\n")
 
-    async def answer(self) -> str:
-        """What it says."""
+    async def read_line(self) -> str:
+        """Return the next line that the client prints."""
         assert self._process.stdout is not None
         return (await self._process.stdout.readline()).decode()
 
-    async def end(self) -> None:
-        """Wait until it has ended; kill it if it does not by itself."""
+    async def stop(self) -> None:
+        """Wait until the process has exited; kill it after 10 seconds."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         try:
@@ -75,18 +77,18 @@ class ClientProcess:
 
 @dataclass
 class Outcome:
-    """What there is in the end.
+    """The final state of a run.
 
     Attributes:
-        reports: What each client says that it has, by its name.
-        seconds: How long it took, once the network was well, until nobody had anything left to send.
+        reports: The report of each client (see ``client_process.py``), by its name.
+        seconds: Seconds from the end of the faults until no client had changes to push.
     """
 
     reports: dict[str, Any]
     seconds: float
 
 
-async def turmoil(
+async def run_chaos(
     folder: Path,
     server: ServerProcess,
     proxy: FaultProxy,
@@ -96,24 +98,26 @@ async def turmoil(
     clients: int = 4,
     restart: bool = False,
 ) -> Outcome:
-    """Let clients write and synchronise through the proxy, every other one live, then heal it.
+    """Let clients write and synchronise through the proxy, then stop the faults.
+
+    Clients with an even number run live sessions, the others call ``sync()`` in a loop.
 
     Args:
-        folder: Where the clients' stores go.
+        folder: The folder for the clients' stores.
         server: The server.
-        proxy: What stands before it.
-        url: The database's address, through the proxy.
-        *arguments: Further ones of ``client_process.py``.
-        seconds: How long the network is bad, once it was bad to somebody.
-        clients: How many there are.
-        restart: Whether the server is killed half-way, and started anew.
+        proxy: The proxy in front of it.
+        url: The URL of the database, through the proxy.
+        *arguments: Further arguments of ``client_process.py``.
+        seconds: Seconds for which the faults go on after the first one.
+        clients: Number of clients.
+        restart: True to kill the server half-way and start it again.
     """
     started = [
         await ClientProcess.start(folder, f"client{number}", url, "sync" if number % 2 else "live", *arguments)
         for number in range(clients)
     ]
     try:
-        await until(lambda: proxy.happened)
+        await until(lambda: proxy.counts)
         await asyncio.sleep(seconds / 2)
         if restart:
             await asyncio.to_thread(server.kill)
@@ -121,63 +125,63 @@ async def turmoil(
             await asyncio.to_thread(server.start)
         await asyncio.sleep(seconds / 2)
         for client in started:
-            client.tell()
+            client.proceed()
         healed = time.monotonic()
         await proxy.heal()
-        drained = await asyncio.wait_for(asyncio.gather(*(client.answer() for client in started)), PATIENCE)
-        took = time.monotonic() - healed
-        assert drained == ["drained\n"] * clients
+        lines = await asyncio.wait_for(asyncio.gather(*(client.read_line() for client in started)), CONVERGENCE_TIMEOUT)
+        elapsed = time.monotonic() - healed
+        assert lines == ["drained\n"] * clients
         for client in started:
-            client.tell()
-        reports = await asyncio.wait_for(asyncio.gather(*(client.answer() for client in started)), PATIENCE)
+            client.proceed()
+        lines = await asyncio.wait_for(asyncio.gather(*(client.read_line() for client in started)), CONVERGENCE_TIMEOUT)
         names = [client.name for client in started]
-        return Outcome(dict(zip(names, map(json.loads, reports), strict=True)), took)
+        return Outcome(dict(zip(names, map(json.loads, lines), strict=True)), elapsed)
     finally:
         for client in started:
-            await client.end()
+            await client.stop()
 
 
-def faults_in(outcome: Outcome) -> list[str]:
-    """What is wrong with what the clients have in the end."""
-    wrong = []
+def violations(outcome: Outcome) -> list[str]:
+    """Return descriptions of differences between clients and of lost writes."""
+    found = []
     first, *_ = outcome.reports.values()
     for name, report in outcome.reports.items():
         if (report["cid"], report["entries"]) != (first["cid"], first["entries"]):
-            wrong.append(f"{name} differs from the first")
-        own = [entry for entry in report["entries"] if entry[0].startswith(f"{name}/")]
-        if own != report["written"]:
-            wrong.append(f"{name} wrote {report['written']}, and there is {own}")
+            found.append(f"{name} differs from the first client")
+        own_entries = [entry for entry in report["entries"] if entry[0].startswith(f"{name}/")]
+        if own_entries != report["written"]:
+            found.append(f"{name} wrote {report['written']}, but holds {own_entries}")
         if any(key.startswith(f"{name}/") for key in report["conflicts"]):
-            wrong.append(f"{name} lost to itself")
-    return wrong
+            found.append(f"{name} has a conflict on a key that only it writes")
+    return found
 
 
 async def run(folder: Path, seconds: float, clients: int, seed: int) -> bool:
-    """One run, told on stdout; whether all went well."""
+    """Run once, and print the outcome. Return True if there is no violation."""
     server = ServerProcess(folder / "stores")
     proxy = FaultProxy(server.port, Faults(), random.Random(seed))
     await proxy.start()
     try:
         url = f"http://127.0.0.1:{proxy.port}/v1/notes"
-        outcome = await turmoil(folder, server, proxy, url, seconds=seconds, clients=clients, restart=True)
+        outcome = await run_chaos(folder, server, proxy, url, seconds=seconds, clients=clients, restart=True)
     finally:
         await proxy.close()
         server.stop()
-    wrong = faults_in(outcome)
-    if outcome.seconds > HEALED:
-        wrong.append(f"it took more than {HEALED:.0f} s")
+    found = violations(outcome)
+    if outcome.seconds > CONVERGENCE_TARGET:
+        found.append(f"convergence took more than {CONVERGENCE_TARGET:.0f} s")
     (cid,) = {report["cid"] for report in outcome.reports.values()}
-    print(f"seed {seed}: {clients} clients, {seconds:.0f} s, {cid} changes; {dict(proxy.happened)}")
-    print(f"equal {outcome.seconds:.1f} s after the network was well; " + ("; ".join(wrong) or "nothing is wrong"))
-    return not wrong
+    print(f"seed {seed}: {clients} clients, {seconds:.0f} s, {cid} changes; faults: {dict(proxy.counts)}")
+    print(f"converged {outcome.seconds:.1f} s after the faults stopped; " + ("; ".join(found) or "no violations"))
+    return not found
 
 
 def main() -> None:
-    """Run as the command line says."""
+    """Run with the options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=60, help="how long the network is bad")
-    parser.add_argument("--clients", type=int, default=8, help="how many there are; every other one is live")
-    parser.add_argument("--seed", type=int, default=8, help="decides on the faults")
+    parser.add_argument("--seconds", type=float, default=60, help="duration of the faults (default: 60)")
+    parser.add_argument("--clients", type=int, default=8, help="number of clients; every other one is live")
+    parser.add_argument("--seed", type=int, default=8, help="seed of the random faults")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         sys.exit(not asyncio.run(run(Path(folder), arguments.seconds, arguments.clients, arguments.seed)))

@@ -1,9 +1,11 @@
-"""A client in a process of its own: it writes and synchronises until it is told to stop, then says what it has.
+"""A client in its own process: it writes and synchronises until told to stop, then reports.
 
     python client_process.py FOLDER NAME URL sync|live [CERTIFICATE]
 
-It reads a line from stdin at each turn. After the first it writes no more, drains, and says so; after the second it
-synchronises once more and prints what it has. Keys that begin with its name are written by nobody else.
+The client reads a line from stdin before each of two steps. Step 1: stop writing, synchronise, and
+print "drained". Step 2: synchronise once more, and print the report as JSON: the CID, all entries,
+the entries written under ``NAME/``, and the keys of conflicts. No other client writes keys that
+begin with ``NAME/``.
 """
 
 from __future__ import annotations
@@ -20,23 +22,23 @@ from treehub_level.http import RemoteServer
 
 
 async def write(level: Level, name: str, stop: asyncio.Event) -> None:
-    """Write the same few keys over and over."""
+    """Overwrite and delete a few keys in random order until ``stop`` is set."""
     rng = random.Random(name)
     count = 0
     while not stop.is_set():
         count += 1
-        own = f"{name}/{rng.randrange(4)}"
+        own_key = f"{name}/{rng.randrange(4)}"
         if rng.random() < 0.15:
-            await level.delete(own)
+            await level.delete(own_key)
         else:
-            await level.put(own, [name, count])
+            await level.put(own_key, [name, count])
         if count % 5 == 0:
             await level.put(f"shared/{rng.randrange(4)}", [name, count, "x" * rng.randrange(20_000)])
         await asyncio.sleep(0.004)
 
 
 async def synchronise(level: Level, remote: RemoteServer, style: str, stop: asyncio.Event) -> None:
-    """Stay in touch with the server as well as that goes."""
+    """Synchronise until ``stop`` is set, in a live session or by repeated calls of ``sync()``."""
     if style == "live":
         async with level.live(remote, interval=0.2):
             await stop.wait()
@@ -47,7 +49,7 @@ async def synchronise(level: Level, remote: RemoteServer, style: str, stop: asyn
 
 
 async def drain(level: Level, remote: RemoteServer) -> None:
-    """Synchronise until that succeeds."""
+    """Retry ``sync()`` until it succeeds."""
     while True:
         try:
             await level.sync(remote)
@@ -57,18 +59,18 @@ async def drain(level: Level, remote: RemoteServer) -> None:
 
 
 async def main(folder: str, name: str, url: str, style: str, certificate: str | None = None) -> None:
-    """See above."""
-    trusted = None if certificate is None else ssl.create_default_context(cafile=certificate)
+    """Run the client, as the docstring of the module describes."""
+    ssl_context = None if certificate is None else ssl.create_default_context(cafile=certificate)
     stop = asyncio.Event()
     async with (
         Level(folder, mode=Level.CLIENT) as level,
-        RemoteServer(url, timeout=1.5, ssl_context=trusted) as remote,
+        RemoteServer(url, timeout=1.5, ssl_context=ssl_context) as remote,
     ):
-        work = [asyncio.create_task(write(level, name, stop))]
-        work += [asyncio.create_task(synchronise(level, remote, style, stop))]
+        tasks = [asyncio.create_task(write(level, name, stop))]
+        tasks += [asyncio.create_task(synchronise(level, remote, style, stop))]
         await asyncio.to_thread(sys.stdin.readline)
         stop.set()
-        await asyncio.gather(*work)
+        await asyncio.gather(*tasks)
         written = await level.query(prefix=f"{name}/")
         await drain(level, remote)
         print("drained", flush=True)

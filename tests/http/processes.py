@@ -1,4 +1,4 @@
-"""Servers in processes of their own, over stores on disk, and what stops them."""
+"""Servers in their own processes, over stores on disk."""
 
 from __future__ import annotations
 
@@ -7,16 +7,20 @@ import sys
 from pathlib import Path
 from typing import Final
 
-PATIENCE: Final = 30.0
+#: Seconds to wait for a process to exit.
+EXIT_TIMEOUT: Final = 30.0
 
 
 class ServerProcess:
-    """``treehub-level serve`` over one database, ``notes``, on a port of loopback.
+    """The command ``treehub-level serve`` for a database ``notes``, on the loopback interface.
 
     Args:
-        folder: Where its store is.
-        arguments: Further ones of ``serve``.
-        prelude: Statements that are run first.
+        folder: The folder of the stores.
+        arguments: Further arguments of ``serve``.
+        prelude: Python statements to run before the command, which end in a semicolon.
+
+    Attributes:
+        port: The port on which the server listens.
     """
 
     def __init__(self, folder: Path, *arguments: str, prelude: str = "") -> None:
@@ -29,16 +33,16 @@ class ServerProcess:
 
     @property
     def url(self) -> str:
-        """The address of the database."""
-        return self.beside("notes")
+        """The URL of the database ``notes``."""
+        return self.url_of("notes")
 
-    def beside(self, name: str) -> str:
-        """The address of another one, if there is one."""
+    def url_of(self, name: str) -> str:
+        """Return the URL of a database."""
         return f"http://127.0.0.1:{self.port}/v1/{name}"
 
     @property
     def memory(self) -> float | None:
-        """The megabytes that it has resident, where the system tells."""
+        """The resident memory of the process in MiB; ``None`` where there is no ``/proc``."""
         assert self._process is not None
         try:
             status = Path(f"/proc/{self._process.pid}/status").read_text(encoding="ascii")
@@ -47,27 +51,29 @@ class ServerProcess:
         return int(status.partition("VmRSS:")[2].split()[0]) / 1024
 
     def start(self) -> None:
-        """Start it, on the same port as last time."""
+        """Start the server: on a free port at first, and on the same port later."""
         command = [sys.executable, "-c", self._program, "serve", str(self._folder), "--create", "notes"]
         command += ["--port", str(self.port), *self._arguments]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
-        assert "://" in line, f"it does not serve: {line!r}"
+        if "://" not in line:
+            self.kill()
+            raise AssertionError(f"the server did not start; it printed {line!r}")
         self.port = int(line.rpartition(":")[2])
 
     def stop(self) -> None:
-        """Ask it to stop, and wait until it has."""
+        """Ask the server to stop, and wait until it has exited."""
         assert self._process is not None
         self._process.terminate()
-        assert self._process.wait(PATIENCE) == 0
+        assert self._process.wait(EXIT_TIMEOUT) == 0
         self._close()
 
     def kill(self) -> None:
-        """Kill it in the middle of whatever it does."""
+        """Kill the server."""
         assert self._process is not None
         self._process.kill()
-        self._process.wait(PATIENCE)
+        self._process.wait(EXIT_TIMEOUT)
         self._close()
 
     def _close(self) -> None:

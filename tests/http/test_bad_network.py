@@ -1,4 +1,4 @@
-"""T8: clients, each in a process of its own, and a server in another, over a network that is as bad as it gets."""
+"""T8: clients and a server, each in its own process, over a network with random faults."""
 
 from __future__ import annotations
 
@@ -9,55 +9,56 @@ from pathlib import Path
 
 import pytest
 
-from .chaos import faults_in, turmoil
+from .chaos import run_chaos, violations
 from .fault_proxy import FaultProxy, Faults
 from .processes import ServerProcess
 
 pytestmark = pytest.mark.once
 
-#: Seconds of turmoil. ``python -m tests.http.chaos`` is for longer runs, which find rarer faults.
+#: Seconds of faults. ``python -m tests.http.chaos`` runs longer, which finds rarer bugs.
 SECONDS = 8
 
-#: A server that keeps no record of what it has decided on.
+#: The prelude of a server that forgets its decisions on pushes, and so treats a repeated push as
+#: new.
 FORGETFUL = "from treehub_level.replication import server; server.read_decision = lambda *_: None; "
 
 
-async def test_clients_converge_once_a_bad_network_is_well_again(tmp_path: Path) -> None:
+async def test_clients_converge_after_network_faults(tmp_path: Path) -> None:
     server = ServerProcess(tmp_path / "stores")
     proxy = FaultProxy(server.port, Faults(), random.Random(8))
     await proxy.start()
     try:
         url = f"http://127.0.0.1:{proxy.port}/v1/notes"
-        outcome = await turmoil(tmp_path, server, proxy, url, seconds=SECONDS, restart=True)
+        outcome = await run_chaos(tmp_path, server, proxy, url, seconds=SECONDS, restart=True)
     finally:
         await proxy.close()
         server.stop()
-    assert faults_in(outcome) == []
+    assert violations(outcome) == []
     first = outcome.reports["client0"]
     assert first["cid"] > 30
     assert len(first["entries"]) > 10
-    assert {"refuse", "delay", "duplicate", "cut", "late"} <= set(proxy.happened)
+    assert {"refuse", "delay", "duplicate", "cut", "late"} <= set(proxy.counts)
 
 
-async def test_a_server_that_forgets_its_decisions_is_found_out(tmp_path: Path) -> None:
+async def test_a_server_that_forgets_its_decisions_is_detected(tmp_path: Path) -> None:
     server = ServerProcess(tmp_path / "stores", prelude=FORGETFUL)
     proxy = FaultProxy(server.port, Faults(duplicate=1, cut=0.15), random.Random(8))
     await proxy.start()
     try:
         url = f"http://127.0.0.1:{proxy.port}/v1/notes"
-        outcome = await turmoil(tmp_path, server, proxy, url, seconds=SECONDS)
+        outcome = await run_chaos(tmp_path, server, proxy, url, seconds=SECONDS)
     finally:
         await proxy.close()
         server.stop()
-    assert faults_in(outcome) != []
+    assert violations(outcome) != []
 
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> tuple[str, str]:
-    """A certificate for loopback, and its key."""
+    """The paths of a certificate for the loopback address and of its key."""
     openssl = shutil.which("openssl")
     if openssl is None:
-        pytest.skip("openssl, which makes the certificate, is not installed")
+        pytest.skip("openssl, which creates the certificate, is not installed")
     certificate, key = str(tmp_path / "certificate.pem"), str(tmp_path / "key.pem")
     subprocess.run(
         [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "30",
@@ -68,15 +69,15 @@ def certificate(tmp_path: Path) -> tuple[str, str]:
     return certificate, key
 
 
-async def test_tls_notices_bytes_that_are_flipped(tmp_path: Path, certificate: tuple[str, str]) -> None:
+async def test_tls_detects_flipped_bits(tmp_path: Path, certificate: tuple[str, str]) -> None:
     server = ServerProcess(tmp_path / "stores", "--tls-cert", certificate[0], "--tls-key", certificate[1])
     proxy = FaultProxy(server.port, Faults(refuse=0, swallow=0, duplicate=0, cut=0.02, flip=0.1), random.Random(8))
     await proxy.start()
     try:
         url = f"https://127.0.0.1:{proxy.port}/v1/notes"
-        outcome = await turmoil(tmp_path, server, proxy, url, certificate[0], seconds=SECONDS)
+        outcome = await run_chaos(tmp_path, server, proxy, url, certificate[0], seconds=SECONDS)
     finally:
         await proxy.close()
         server.stop()
-    assert faults_in(outcome) == []
-    assert proxy.happened["flip"] > 10
+    assert violations(outcome) == []
+    assert proxy.counts["flip"] > 10

@@ -1,4 +1,4 @@
-"""T13: many clients of one server. See ``many_clients.py`` for longer runs: they judge latency, too."""
+"""T13: many clients of one server. ``many_clients.py`` runs longer, and checks the latency too."""
 
 from __future__ import annotations
 
@@ -6,33 +6,33 @@ from pathlib import Path
 
 import pytest
 
-from .many_clients import IMPATIENT, Crowd, Outcome, come
+from .many_clients import SHORT_STALL, Load, Outcome, apply
 
 pytestmark = pytest.mark.once
 
-#: A server that takes bodies of any size, and keeps every body that it ever began to read.
+#: The prelude of a server without a limit on request bodies, which leaks each body.
 FAULTY = (
-    IMPATIENT + "from treehub_level.http import bodies, limits; "
+    SHORT_STALL + "from treehub_level.http.server import bodies, limits; "
     "limits.Limits.__init__.__kwdefaults__['body_bytes'] = 1 << 40; "
-    "kept = []; bodies.bytearray = lambda: kept.append(bytearray()) or kept[-1]; "
+    "leaked = []; bodies.bytearray = lambda: leaked.append(bytearray()) or leaked[-1]; "
 )
 
 
-async def test_honest_clients_get_along_among_some_that_misbehave(tmp_path: Path) -> None:
-    outcome = await come(Crowd(rest=0.2), tmp_path)
-    assert outcome.faults() == []
+async def test_hostile_clients_do_not_disturb_the_others(tmp_path: Path) -> None:
+    outcome = await apply(Load(pause=0.2), tmp_path)
+    assert outcome.violations() == []
     assert len(outcome.latencies) > 50
 
 
-async def test_needless_requests_a_missing_limit_and_a_leak_are_found_out(tmp_path: Path) -> None:
-    outcome = await come(Crowd(seconds=1, rest=0, prelude=FAULTY, greedy=True), tmp_path)
-    faults = outcome.faults()
-    assert any("requests for" in fault for fault in faults)
-    assert any("flooding was let pass" in fault for fault in faults)
-    assert outcome.grown is None or any("has grown by" in fault for fault in faults)
+async def test_needless_requests_a_missing_limit_and_a_leak_are_detected(tmp_path: Path) -> None:
+    outcome = await apply(Load(seconds=1, pause=0, prelude=FAULTY, pull_first=True), tmp_path)
+    found = outcome.violations()
+    assert any("requests for" in violation for violation in found)
+    assert any("flooding was tolerated" in violation for violation in found)
+    assert outcome.growth is None or any("memory grew by" in violation for violation in found)
 
 
-def test_clients_that_differ_and_writes_that_are_lost_are_found_out() -> None:
-    faults = Outcome(written={"a": 2}, stores=[{"a": 1}, {}], latencies=[0.1, 0.1]).faults()
-    assert "clients differ" in faults
-    assert "1 of 1 keys are not as they were written, a among them" in faults
+def test_differences_between_clients_and_lost_writes_are_detected() -> None:
+    found = Outcome(written={"a": 2}, stores=[{"a": 1}, {}], latencies=[0.1, 0.1]).violations()
+    assert "clients differ" in found
+    assert "1 of 1 keys lack their last value, for example a" in found

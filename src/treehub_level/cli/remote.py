@@ -55,7 +55,7 @@ def server_at(url: str, *, token_file: str | None, insecure: bool) -> AbstractCo
     try:
         return RemoteServer(url, token=token or None, insecure=insecure)
     except ValueError as error:
-        raise typer.BadParameter(str(error).replace("say insecure=True", "say --insecure")) from error
+        raise typer.BadParameter(str(error).replace("pass insecure=True", "pass --insecure")) from error
 
 
 def _read_token(path: str) -> str:

@@ -1,9 +1,10 @@
 """Synchronisation over HTTP.
 
-The server's side: a `Hub` of databases, served by the ASGI application that `create_app` makes, for those who hold one
-of its `Tokens`. It needs the extra ``server``. `docs/http.md` has every route, status and limit.
+Server: `create_app` makes an ASGI application that serves the databases of a `Hub` to holders of
+bearer `Tokens`, within `Limits`. It needs the extra ``server``. ``docs/http.md`` describes every
+route, status and limit.
 
-The client's side: a `RemoteServer` stands in for a level in SERVER mode. It needs the extra ``http``.
+Client: a `RemoteServer` takes the place of a level in SERVER mode. It needs the extra ``http``.
 """
 
 from __future__ import annotations
@@ -11,29 +12,29 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
+from ..extras import missing
 from .server.hub import Hub
-from .server.tokens import Tokens
+from .server.limits import Limits
+from .server.refusals import RefusedError
+from .server.tokens import Token, Tokens
 
 if TYPE_CHECKING:
     from .client.remote import RemoteServer
     from .server.app import create_app
 
-__all__ = ["Hub", "RemoteServer", "Tokens", "create_app"]
+__all__ = ["Hub", "Limits", "RefusedError", "RemoteServer", "Token", "Tokens", "create_app"]
 
-#: Names that need a library beyond those of the package: where they live, and the extra that installs it.
+#: Names that need an optional dependency: the module that defines each, and the extra to install.
 _EXTRAS: Final = {"RemoteServer": (".client.remote", "http"), "create_app": (".server.app", "server")}
 
 
 def __getattr__(name: str) -> Any:
-    """Import such a name when it is asked for: a client need not have what a server needs, nor the other way round."""
+    """Import a name of `_EXTRAS` on first use, so that a client needs no server's dependencies."""
     if name not in _EXTRAS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, extra = _EXTRAS[name]
     try:
         return getattr(import_module(module, __name__), name)
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            f"treehub_level.http.{name} needs {error.name}, which is not installed: "
-            f'pip install "treehub-level[{extra}]"',
-            name=error.name,
-        ) from error
+        package = (error.name or "").partition(".")[0]
+        raise ModuleNotFoundError(missing(f"treehub_level.http.{name}", package, extra), name=error.name) from error

@@ -1,4 +1,4 @@
-"""`RemoteServer` without ``await``, for `treehub_level.blocking`."""
+"""The blocking `RemoteServer`, for `treehub_level.blocking`."""
 
 from .client.blocking import RemoteServer
 

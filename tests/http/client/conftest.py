@@ -1,4 +1,4 @@
-"""A `RemoteServer` of either API, over a server in this process."""
+"""Fixtures: a `RemoteServer` of either API, connected to a fake server in this process."""
 
 from __future__ import annotations
 
@@ -11,27 +11,30 @@ import pytest
 
 from treehub_level import Level, blocking
 from treehub_level.http import RemoteServer
-from treehub_level.http.client import blocking as http_blocking
-from treehub_level.http.client import calls as _calls
+from treehub_level.http import blocking as http_blocking
+from treehub_level.http.client import calls
 
-from .fake import URL, Fake
+from .fake import URL, FakeServer
 
 
 @pytest.fixture
 def server() -> Iterator[blocking.Level]:
-    """The level that the server serves."""
+    """The level behind the fake server."""
     with blocking.Level("server", backend="memory", mode=Level.SERVER) as level:
         yield level
 
 
 @pytest.fixture
-def fake(server: blocking.Level) -> Fake:
-    """The server."""
-    return Fake(server)
+def fake(server: blocking.Level) -> FakeServer:
+    """The fake server."""
+    return FakeServer(server)
 
 
-class Blocking:
-    """The blocking twin with the manners of the other, so that each test is written once."""
+class AsyncAdapter:
+    """The blocking `RemoteServer` with the interface of the asyncio one.
+
+    Each test is written once, with ``await``, and runs with both.
+    """
 
     def __init__(self, remote: http_blocking.RemoteServer) -> None:
         self.remote = remote
@@ -69,21 +72,21 @@ async def _iterate(iterator: Any) -> AsyncIterator[Any]:
 
 
 @pytest.fixture
-async def remote(fake: Fake, api: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Callable[..., Any]]:
-    """Makes a `RemoteServer` of this API. It waits for nothing: its delays are cut to nothing."""
-    monkeypatch.setattr(_calls, "backoff", lambda *_: 0.0)
-    made: list[Any] = []
+async def remote(fake: FakeServer, api: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Callable[..., Any]]:
+    """A factory of `RemoteServer` objects of this API, which retry without delay."""
+    monkeypatch.setattr(calls, "backoff", lambda *_: 0.0)
+    created: list[Any] = []
 
-    def make(url: str = URL, **options: Any) -> Any:
+    def create(url: str = URL, **options: Any) -> Any:
         transport: Any = httpx.MockTransport(fake)
         if api == "async":
-            made.append(RemoteServer(url, transport=transport, **options))
+            created.append(RemoteServer(url, transport=transport, **options))
         else:
-            made.append(Blocking(http_blocking.RemoteServer(url, transport=transport, **options)))
-        return made[-1]
+            created.append(AsyncAdapter(http_blocking.RemoteServer(url, transport=transport, **options)))
+        return created[-1]
 
-    yield make
-    for one in made:
-        closed = one.close()
-        assert inspect.isawaitable(closed)
-        await closed
+    yield create
+    for one in created:
+        closing = one.close()
+        assert inspect.isawaitable(closing)
+        await closing

@@ -1,4 +1,4 @@
-"""A server as httpx sees it, in this process: it answers properly, unless it is told to misbehave."""
+"""A fake server behind a transport of httpx. It answers correctly, or with injected faults."""
 
 from __future__ import annotations
 
@@ -16,17 +16,19 @@ from treehub_level.errors import CIDMismatchError, LevelError, StoreMismatchErro
 
 URL = "http://127.0.0.1:1/v1/notes"
 
-#: What stands in for an answer: a response, or what httpx raises, or what decides on the request.
+#: A substitute for the response: another response, an exception that httpx raises, or a function
+#: that returns a response or ``None`` (no fault) for a request.
 Fault = httpx.Response | Exception | Callable[[httpx.Request], "httpx.Response | None"]
 
 
-class Fake:
-    """A server over a level, behind a transport that can be tampered with.
+class FakeServer:
+    """A server over a level, with fault injection.
 
     Attributes:
-        requests: What came in.
-        faults: What happens to the next requests, one each; the rest is answered.
-        always: What happens to each request after those.
+        level: The level that answers.
+        requests: The requests received.
+        faults: Faults of the next requests, one each.
+        always: The fault of every request once `faults` is empty; ``None`` for no fault.
     """
 
     def __init__(self, level: blocking.Level) -> None:
@@ -48,11 +50,11 @@ class Fake:
             raise fault
         if isinstance(fault, httpx.Response):
             return fault
-        answer = fault(request) if fault is not None else None
-        return self.answer(request) if answer is None else answer
+        response = fault(request) if fault is not None else None
+        return self.answer(request) if response is None else response
 
     def answer(self, request: httpx.Request) -> httpx.Response:
-        """What a server answers that does its best."""
+        """Return the correct response to a request."""
         try:
             return self._route(request)
         except CIDMismatchError as error:
@@ -87,8 +89,8 @@ class Fake:
             case "GET", "/entries":
                 bounds: Any = {name: value for name, value in query.items() if name != "limit"}
                 rows = self.level.query(**bounds, limit=int(query["limit"]) + 1)
-                entries, more = rows[: int(query["limit"])], rows[int(query["limit"]) :]
-                return httpx.Response(200, json={"entries": entries, "has_more": bool(more)})
+                entries, rest = rows[: int(query["limit"])], rows[int(query["limit"]) :]
+                return httpx.Response(200, json={"entries": entries, "has_more": bool(rest)})
             case method, _ if "/entries/" in request.url.path:
                 return self._entry(method, request)
         return httpx.Response(404, json={"code": "LEVEL_ROUTE_NOT_FOUND", "message": "no such route"})
@@ -111,10 +113,10 @@ STREAM = {"content-type": "text/event-stream"}
 
 
 def json_error(status: int, message: str = "no", **headers: Any) -> httpx.Response:
-    """A refusal, as a server makes it."""
+    """Return an error response of a treehub-level server."""
     return httpx.Response(status, json={"code": "LEVEL_TRANSPORT", "message": message}, headers=headers)
 
 
-def portal(status: int = 200) -> httpx.Response:
-    """What a captive portal answers."""
+def captive_portal(status: int = 200) -> httpx.Response:
+    """Return the response of a captive portal."""
     return httpx.Response(status, html="<html>Accept our terms</html>")

@@ -1,4 +1,4 @@
-"""A remote server's entries, for programs that have no store of their own."""
+"""Reading and writing entries of a remote server, without a local store."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import pytest
 
 from treehub_level import MISSING, InvalidKeyError, InvalidValueError, ProtocolError, TransportError
 
-from .fake import Fake, json_error
+from .fake import FakeServer, json_error
 
 Remote = Callable[..., Any]
 
-#: Keys that mean something else in a URL, unless they are encoded.
+#: Keys that must be percent-encoded in a URL.
 KEYS = [
     "a/b",
     "a//b/",
@@ -35,7 +35,7 @@ KEYS = [
 
 
 @pytest.mark.parametrize("key", [key for key in KEYS if key >= '"'])
-async def test_a_value_comes_back_from_under_any_key(remote: Remote, fake: Fake, key: str) -> None:
+async def test_a_value_round_trips_under_any_key(remote: Remote, fake: FakeServer, key: str) -> None:
     one = remote()
     await one.put(key, {"under": [key, None, 1.5]})
     assert fake.level.query() == [(key, {"under": [key, None, 1.5]})]
@@ -45,7 +45,7 @@ async def test_a_value_comes_back_from_under_any_key(remote: Remote, fake: Fake,
     assert fake.level.query() == []
 
 
-async def test_a_key_that_is_absent_has_the_default(remote: Remote, fake: Fake) -> None:
+async def test_a_missing_key_has_the_default(remote: Remote, fake: FakeServer) -> None:
     fake.level.put("null", None)
     assert await remote().get("absent") is None
     assert await remote().get("absent", 1) == 1
@@ -53,13 +53,13 @@ async def test_a_key_that_is_absent_has_the_default(remote: Remote, fake: Fake) 
     await remote().delete("absent")
 
 
-async def test_a_database_that_is_absent_is_no_key_that_is(remote: Remote, fake: Fake) -> None:
+async def test_a_missing_database_is_not_a_missing_key(remote: Remote, fake: FakeServer) -> None:
     fake.always = httpx.Response(404, json={"code": "LEVEL_DATABASE_NOT_FOUND", "message": "no such database"})
     with pytest.raises(TransportError, match="no such database"):
         await remote().get("a", 1)
 
 
-async def test_a_query_asks_page_after_page(remote: Remote, fake: Fake) -> None:
+async def test_a_query_fetches_page_after_page(remote: Remote, fake: FakeServer) -> None:
     fake.level.load((f"k{n:04}", n) for n in range(2345))
     rows = fake.level.query()
     assert await remote().query() == rows
@@ -69,7 +69,7 @@ async def test_a_query_asks_page_after_page(remote: Remote, fake: Fake) -> None:
     assert await remote().query(gt="z") == []
 
 
-async def test_a_scan_asks_for_no_more_than_is_taken(remote: Remote, fake: Fake) -> None:
+async def test_a_scan_fetches_only_the_pages_that_are_read(remote: Remote, fake: FakeServer) -> None:
     fake.level.load((f"k{n:04}", n) for n in range(2345))
     scan = remote().scan(limit=1200)
     assert [await anext(scan) for _ in range(3)] == fake.level.query(limit=3)
@@ -80,7 +80,7 @@ async def test_a_scan_asks_for_no_more_than_is_taken(remote: Remote, fake: Fake)
 
 
 @pytest.mark.parametrize("key", ["", "!", "!a", " ", ".", "..", "\ud800", "k" * 1025, 1, None])
-async def test_what_is_no_key_is_refused_here(remote: Remote, fake: Fake, key: Any) -> None:
+async def test_an_invalid_key_is_rejected_before_sending(remote: Remote, fake: FakeServer, key: Any) -> None:
     for call in (remote().get, remote().delete, lambda key: remote().put(key, 1)):
         with pytest.raises(TypeError if not isinstance(key, str) else InvalidKeyError):
             await call(key)
@@ -88,7 +88,7 @@ async def test_what_is_no_key_is_refused_here(remote: Remote, fake: Fake, key: A
 
 
 @pytest.mark.parametrize("value", [float("nan"), {1: 2}, 2**70, {1, 2}])
-async def test_what_is_no_value_is_refused_here(remote: Remote, fake: Fake, value: Any) -> None:
+async def test_an_invalid_value_is_rejected_before_sending(remote: Remote, fake: FakeServer, value: Any) -> None:
     with pytest.raises(InvalidValueError):
         await remote().put("a", value)
     assert fake.requests == []
@@ -105,22 +105,26 @@ async def test_what_is_no_value_is_refused_here(remote: Remote, fake: Fake, valu
         ({"gt": "\ud800"}, InvalidKeyError),
     ],
 )
-async def test_what_is_no_range_is_refused_here(remote: Remote, fake: Fake, options: Any, error: Any) -> None:
+async def test_an_invalid_range_is_rejected_before_sending(
+    remote: Remote, fake: FakeServer, options: Any, error: Any
+) -> None:
     with pytest.raises(error):
         await remote().query(**options)
     assert fake.requests == []
 
 
-async def test_reading_is_repeated_and_writing_is_not_once_it_may_have_arrived(remote: Remote, fake: Fake) -> None:
+async def test_reads_are_retried_and_writes_are_not_once_they_may_have_been_received(
+    remote: Remote, fake: FakeServer
+) -> None:
     fake.level.put("a", 1)
-    fake.faults += [httpx.ReadTimeout("no answer"), json_error(503)]
+    fake.faults += [httpx.ReadTimeout("no response"), json_error(503)]
     assert await remote().get("a") == 1
     for write in (remote().put("a", 2), remote().delete("a")):
-        fake.faults += [httpx.ReadTimeout("no answer")]
+        fake.faults += [httpx.ReadTimeout("no response")]
         with pytest.raises(TransportError, match="could not be reached"):
             await write
     assert fake.level.query() == [("a", 1)]
-    fake.faults += [httpx.ConnectError("nobody there")]
+    fake.faults += [httpx.ConnectError("refused")]
     await remote().put("a", 2)
     assert fake.level.get("a") == 2
 
@@ -137,7 +141,7 @@ async def test_reading_is_repeated_and_writing_is_not_once_it_may_have_arrived(r
         {"entries": [["", 1]], "has_more": True},
     ],
 )
-async def test_a_page_that_cannot_be_is_refused(remote: Remote, fake: Fake, page: Any) -> None:
+async def test_an_invalid_page_is_a_protocol_error(remote: Remote, fake: FakeServer, page: Any) -> None:
     fake.always = httpx.Response(200, json=page)
     with pytest.raises(ProtocolError, match=r"of the server|the server's"):
         await remote().query(limit=1)

@@ -1,4 +1,4 @@
-"""What a remote server does when the network, a proxy or the server misbehaves."""
+"""The client's handling of faults of the network, of proxies and of the server."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import pytest
 
 from treehub_level import ForbiddenError, LevelError, ProtocolError, StateError, TransportError
 from treehub_level.http import RemoteServer
-from treehub_level.http.client import body as _body
-from treehub_level.http.client import calls as _calls
+from treehub_level.http.client import body, calls
 
-from .fake import STREAM, URL, Fake, json_error, portal
+from .fake import STREAM, URL, FakeServer, captive_portal, json_error
 
 Remote = Callable[..., Any]
 
-#: Nothing was sent; it may have been.
+#: Failures before the request was sent …
 UNSENT: list[Exception] = [httpx.ConnectError("refused"), httpx.ConnectTimeout("slow"), httpx.PoolTimeout("busy")]
+#: … and after it may have been sent.
 LOST: list[Exception] = [
-    httpx.ReadTimeout("silence"),
+    httpx.ReadTimeout("timeout"),
     httpx.WriteTimeout("stuck"),
     httpx.ReadError(""),
     httpx.WriteError("broken pipe"),
@@ -34,8 +34,8 @@ LOST: list[Exception] = [
 ]
 
 
-class Cut(httpx.SyncByteStream, httpx.AsyncByteStream):
-    """A body that breaks off after its first bytes."""
+class TruncatedBody(httpx.SyncByteStream, httpx.AsyncByteStream):
+    """A response body that ends, or raises an error, after its first bytes."""
 
     def __init__(self, data: bytes, error: Exception | None = None) -> None:
         self._data = data
@@ -51,22 +51,22 @@ class Cut(httpx.SyncByteStream, httpx.AsyncByteStream):
             yield data
 
 
-def name(fault: Exception) -> str:
+def fault_name(fault: Exception) -> str:
     return type(fault).__name__
 
 
-# -------------------------------------------------------------------------------------------------------- no answer
+# ------------------------------------------------------------------------------------- no response
 
 
-@pytest.mark.parametrize("fault", UNSENT + LOST, ids=name)
-async def test_a_call_without_an_answer_is_repeated(remote: Remote, fake: Fake, fault: Exception) -> None:
+@pytest.mark.parametrize("fault", UNSENT + LOST, ids=fault_name)
+async def test_a_call_without_a_response_is_retried(remote: Remote, fake: FakeServer, fault: Exception) -> None:
     fake.faults.extend([fault, fault])
     assert (await remote().info())["cid"] == 0
     assert len(fake.requests) == 3
 
 
-@pytest.mark.parametrize("fault", UNSENT + LOST, ids=name)
-async def test_it_is_given_up_after_a_few_times(remote: Remote, fake: Fake, fault: Exception) -> None:
+@pytest.mark.parametrize("fault", UNSENT + LOST, ids=fault_name)
+async def test_a_call_fails_after_its_last_retry(remote: Remote, fake: FakeServer, fault: Exception) -> None:
     fake.always = fault
     with pytest.raises(TransportError, match="could not be reached") as raised:
         await remote(retries=2).info()
@@ -75,9 +75,9 @@ async def test_it_is_given_up_after_a_few_times(remote: Remote, fake: Fake, faul
     assert len(fake.requests) == 3
 
 
-@pytest.mark.parametrize("fault", LOST, ids=name)
-async def test_a_change_is_not_repeated_once_it_may_have_been_received(
-    remote: Remote, fake: Fake, fault: Exception
+@pytest.mark.parametrize("fault", LOST, ids=fault_name)
+async def test_a_change_is_not_retried_once_it_may_have_been_received(
+    remote: Remote, fake: FakeServer, fault: Exception
 ) -> None:
     fake.faults.append(fault)
     with pytest.raises(TransportError):
@@ -85,14 +85,14 @@ async def test_a_change_is_not_repeated_once_it_may_have_been_received(
     assert len(fake.requests) == 1
 
 
-@pytest.mark.parametrize("fault", UNSENT, ids=name)
-async def test_a_change_that_was_not_sent_is_repeated(remote: Remote, fake: Fake, fault: Exception) -> None:
+@pytest.mark.parametrize("fault", UNSENT, ids=fault_name)
+async def test_a_change_that_was_not_sent_is_retried(remote: Remote, fake: FakeServer, fault: Exception) -> None:
     fake.faults.append(fault)
     assert await remote().change(0, [["a", 1]]) == 1
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 502, 503, 504])
-async def test_a_change_that_is_refused_for_now_is_not_repeated(remote: Remote, fake: Fake, status: int) -> None:
+async def test_a_change_is_not_retried_after_a_temporary_error(remote: Remote, fake: FakeServer, status: int) -> None:
     fake.faults.append(json_error(status))
     with pytest.raises(TransportError):
         await remote().change(0, [["a", 1]])
@@ -101,10 +101,14 @@ async def test_a_change_that_is_refused_for_now_is_not_repeated(remote: Remote, 
 
 @pytest.mark.parametrize(
     "stream",
-    [Cut(b'{"server":'), Cut(b'{"server":', httpx.ReadError("cut")), Cut(b'{"server": "\xff"}')],
-    ids=["ended", "broken", "no text"],
+    [
+        TruncatedBody(b'{"server":'),
+        TruncatedBody(b'{"server":', httpx.ReadError("cut")),
+        TruncatedBody(b'{"server": "\xff"}'),
+    ],
+    ids=["ended", "broken", "not UTF-8"],
 )
-async def test_a_reply_that_is_cut_off_is_asked_for_again(remote: Remote, fake: Fake, stream: Cut) -> None:
+async def test_a_truncated_response_is_requested_again(remote: Remote, fake: FakeServer, stream: TruncatedBody) -> None:
     fake.faults.append(httpx.Response(200, headers={"content-type": "application/json"}, stream=stream))
     assert (await remote().info())["cid"] == 0
     fake.always = httpx.Response(200, headers={"content-type": "application/json"}, stream=stream)
@@ -112,29 +116,29 @@ async def test_a_reply_that_is_cut_off_is_asked_for_again(remote: Remote, fake: 
         await remote().info()
 
 
-# ------------------------------------------------------------------------------------------------- an answer like no
+# --------------------------------------------------------------------------------- error responses
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 502, 503, 504])
-async def test_an_answer_that_says_to_come_again_is_obeyed(remote: Remote, fake: Fake, status: int) -> None:
-    fake.faults.extend([json_error(status), portal(status)])
+async def test_a_temporary_error_is_retried(remote: Remote, fake: FakeServer, status: int) -> None:
+    fake.faults.extend([json_error(status), captive_portal(status)])
     assert (await remote().info())["cid"] == 0
 
 
-async def test_retry_after_is_waited_for(remote: Remote, fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[float | None] = []
+async def test_a_retry_waits_for_retry_after(remote: Remote, fake: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    delays: list[float | None] = []
 
     def backoff(failures: int, retry_after: float | None, rng: object) -> float:
-        asked.append(retry_after)
+        delays.append(retry_after)
         return 0.0
 
-    monkeypatch.setattr(_calls, "backoff", backoff)
+    monkeypatch.setattr(calls, "backoff", backoff)
     fake.faults.extend([json_error(503, **{"retry-after": "3"}), json_error(429)])
     await remote().info()
-    assert asked == [3.0, None]
+    assert delays == [3.0, None]
 
 
-async def test_whoever_asks_for_more_patience_than_a_call_has_is_told_at_once(remote: Remote, fake: Fake) -> None:
+async def test_a_call_fails_at_once_if_retry_after_is_too_long(remote: Remote, fake: FakeServer) -> None:
     fake.always = json_error(503, "restarting", **{"retry-after": "120"})
     with pytest.raises(TransportError, match="restarting") as raised:
         await remote().info()
@@ -143,7 +147,7 @@ async def test_whoever_asks_for_more_patience_than_a_call_has_is_told_at_once(re
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 405, 413, 415, 418, 500, 501])
-async def test_an_answer_that_says_no_is_final(remote: Remote, fake: Fake, status: int) -> None:
+async def test_a_permanent_error_is_not_retried(remote: Remote, fake: FakeServer, status: int) -> None:
     fake.always = json_error(status, "because")
     with pytest.raises(TransportError, match=f"status {status}: because") as raised:
         await remote().info()
@@ -151,21 +155,21 @@ async def test_an_answer_that_says_no_is_final(remote: Remote, fake: Fake, statu
     assert len(fake.requests) == 1
 
 
-async def test_what_the_token_does_not_allow_is_forbidden(remote: Remote, fake: Fake) -> None:
+async def test_an_operation_that_the_token_does_not_allow_is_forbidden(remote: Remote, fake: FakeServer) -> None:
     fake.always = httpx.Response(403, json={"code": "LEVEL_FORBIDDEN", "message": "not this key"})
     with pytest.raises(ForbiddenError, match="not this key"):
         await remote().change(0, [["a", 1]])
 
 
 @pytest.mark.parametrize("status", [404, 413])
-async def test_an_answer_without_a_reason_gets_one(remote: Remote, fake: Fake, status: int) -> None:
-    fake.always = portal(status)
+async def test_an_error_without_a_message_is_explained(remote: Remote, fake: FakeServer, status: int) -> None:
+    fake.always = captive_portal(status)
     with pytest.raises(TransportError, match=r"no such database|too large"):
         await remote().info()
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"1", b'"x"', b"null"])
-async def test_an_answer_of_the_wrong_kind_is_a_protocol_error(remote: Remote, fake: Fake, body: bytes) -> None:
+async def test_a_document_of_the_wrong_type_is_a_protocol_error(remote: Remote, fake: FakeServer, body: bytes) -> None:
     fake.always = httpx.Response(200, content=body, headers={"content-type": "application/json"})
     for call in (remote().exchange({}), remote().changes(0), remote().change(0, []), remote().info()):
         with pytest.raises((ProtocolError, TransportError)):
@@ -186,18 +190,18 @@ async def test_an_answer_of_the_wrong_kind_is_a_protocol_error(remote: Remote, f
         {"cid": 1, "changes": []},
     ],
 )
-async def test_changes_that_cannot_be_are_refused(remote: Remote, fake: Fake, page: Any) -> None:
+async def test_invalid_changes_are_a_protocol_error(remote: Remote, fake: FakeServer, page: Any) -> None:
     fake.always = httpx.Response(200, json=page)
     with pytest.raises(ProtocolError):
         await remote().changes(0)
 
 
-# ----------------------------------------------------------------------------------------- somebody else's answer
+# --------------------------------------------------------------------- responses of other programs
 
 
 @pytest.mark.parametrize("status", [200, 203, 403, 409, 500])
-async def test_html_is_the_answer_of_a_captive_portal(remote: Remote, fake: Fake, status: int) -> None:
-    fake.always = portal(status)
+async def test_html_is_reported_as_a_captive_portal(remote: Remote, fake: FakeServer, status: int) -> None:
+    fake.always = captive_portal(status)
     with pytest.raises(TransportError, match="captive portal" if status != 403 else "does not allow") as raised:
         await remote().info()
     assert raised.value.status == status
@@ -214,7 +218,9 @@ async def test_html_is_the_answer_of_a_captive_portal(remote: Remote, fake: Fake
         "ftp://127.0.0.1:1/v1/notes",
     ],
 )
-async def test_a_redirect_to_another_server_is_refused(remote: Remote, fake: Fake, status: int, location: str) -> None:
+async def test_a_redirect_to_another_server_is_refused(
+    remote: Remote, fake: FakeServer, status: int, location: str
+) -> None:
     fake.always = httpx.Response(status, headers={"location": location})
     with pytest.raises(TransportError, match="redirects to another place") as raised:
         await remote(token="secret").exchange({})
@@ -222,69 +228,71 @@ async def test_a_redirect_to_another_server_is_refused(remote: Remote, fake: Fak
     assert {str(request.url.copy_with(path="/", query=None)) for request in fake.requests} == {"http://127.0.0.1:1/"}
 
 
-async def test_a_redirect_that_loses_encryption_is_refused(remote: Remote, fake: Fake) -> None:
+async def test_a_redirect_from_https_to_http_is_refused(remote: Remote, fake: FakeServer) -> None:
     fake.always = httpx.Response(308, headers={"location": "http://example.org/v1/notes"})
     with pytest.raises(TransportError, match="redirects"):
         await remote("https://example.org/v1/notes", token="secret").info()
     assert len(fake.requests) == 1
 
 
-async def test_a_redirect_within_the_server_is_followed(remote: Remote, fake: Fake) -> None:
+async def test_a_redirect_within_the_server_is_followed(remote: Remote, fake: FakeServer) -> None:
     fake.faults.append(httpx.Response(307, headers={"location": "/v1/notes/change?moved=1"}))
     assert await remote(token="secret").change(0, [["a", 1]]) == 1
     assert [request.headers["authorization"] for request in fake.requests] == ["Bearer secret"] * 2
     assert fake.requests[1].content == fake.requests[0].content
 
 
-async def test_redirects_in_a_circle_end(remote: Remote, fake: Fake) -> None:
+async def test_a_redirect_loop_ends(remote: Remote, fake: FakeServer) -> None:
     fake.always = httpx.Response(308, headers={"location": "/v1/notes"})
     with pytest.raises(TransportError, match="redirects"):
         await remote().info()
     assert len(fake.requests) < 10
 
 
-async def test_cookies_are_not_kept(remote: Remote, fake: Fake) -> None:
+async def test_cookies_are_not_kept(remote: Remote, fake: FakeServer) -> None:
     fake.faults.append(json_error(503, **{"set-cookie": "portal=1; Path=/"}))
     await remote().info()
     assert "cookie" not in fake.requests[1].headers
 
 
-# ------------------------------------------------------------------------------------------------------------- bodies
+# ------------------------------------------------------------------------------------------ bodies
 
 
 def compressed(data: bytes) -> httpx.Response:
     headers = {"content-type": "application/json", "content-encoding": "gzip"}
-    return httpx.Response(200, headers=headers, stream=Cut(data))
+    return httpx.Response(200, headers=headers, stream=TruncatedBody(data))
 
 
-async def test_a_compressed_reply_is_read(remote: Remote, fake: Fake) -> None:
+async def test_a_compressed_response_is_decoded(remote: Remote, fake: FakeServer) -> None:
     fake.faults.append(compressed(gzip.compress(b'{"cid": 7}')))
     assert await remote().info() == {"cid": 7}
 
 
 @pytest.mark.parametrize(("origin", "encoding"), [("http://127.0.0.1", "identity"), ("https://example.org", "gzip")])
-async def test_compression_is_asked_for_unless_the_server_is_on_this_machine(
-    fake: Fake, origin: str, encoding: str
+async def test_compression_is_requested_unless_the_server_is_on_this_machine(
+    fake: FakeServer, origin: str, encoding: str
 ) -> None:
     async with RemoteServer(f"{origin}/v1/notes", transport=httpx.MockTransport(fake)) as remote:
         await remote.info()
     assert fake.requests[0].headers["accept-encoding"] == encoding
 
 
-@pytest.mark.parametrize("data", [gzip.compress(b'{"cid": 7}' * 9, mtime=0)[:-9], b"no gzip at all"])
-async def test_a_compressed_reply_that_is_damaged_is_asked_for_again(remote: Remote, fake: Fake, data: bytes) -> None:
+@pytest.mark.parametrize("data", [gzip.compress(b'{"cid": 7}' * 9, mtime=0)[:-9], b"not gzip"])
+async def test_a_damaged_compressed_response_is_requested_again(remote: Remote, fake: FakeServer, data: bytes) -> None:
     fake.faults.append(compressed(data))
     assert (await remote().info())["cid"] == 0
 
 
-async def test_a_compression_that_was_not_asked_for_is_refused(remote: Remote, fake: Fake) -> None:
-    fake.always = httpx.Response(200, headers={"content-encoding": "br"}, stream=Cut(b"x"))
+async def test_a_content_encoding_that_was_not_accepted_is_refused(remote: Remote, fake: FakeServer) -> None:
+    fake.always = httpx.Response(200, headers={"content-encoding": "br"}, stream=TruncatedBody(b"x"))
     with pytest.raises(TransportError, match="encoded as 'br'"):
         await remote().info()
 
 
-async def test_a_reply_over_the_limit_is_refused(remote: Remote, fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_body, "MAX_REPLY", 1000)
+async def test_a_response_over_the_limit_is_refused(
+    remote: Remote, fake: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(body, "MAX_RESPONSE_BYTES", 1000)
     fake.faults.append(httpx.Response(200, json={"x": "y" * 990}))
     assert await remote().info()
     fake.always = httpx.Response(200, json={"x": "y" * 1000})
@@ -294,32 +302,32 @@ async def test_a_reply_over_the_limit_is_refused(remote: Remote, fake: Fake, mon
     assert len(fake.requests) == 1
 
 
-async def test_a_decompression_bomb_is_not_inflated(remote: Remote, fake: Fake) -> None:
+async def test_a_decompression_bomb_is_not_inflated(remote: Remote, fake: FakeServer) -> None:
     bomb = gzip.compress(b"0" * (200 << 20), compresslevel=9)
     fake.always = compressed(bomb)
     with pytest.raises(TransportError, match="more than"):
         await remote().info()
 
 
-def test_a_body_that_comes_drop_by_drop_is_given_up() -> None:
-    body = _body.Body({})
+def test_a_response_below_the_minimum_rate_is_abandoned() -> None:
+    decoder = body.BodyDecoder({})
     for _ in range(100):
-        body.feed(b"x", -1.0)
-    body.feed(b"x" * 4096, 1.0)
-    with pytest.raises(_body.UnansweredError, match="too slowly"):
-        body.feed(b"x", 2.0)
+        decoder.feed(b"x", -1.0)
+    decoder.feed(b"x" * 4096, 1.0)
+    with pytest.raises(body.NoResponseError, match="too slowly"):
+        decoder.feed(b"x", 2.0)
 
 
-# ------------------------------------------------------------------------------------------------------------- tokens
+# ------------------------------------------------------------------------------------------ tokens
 
 
-async def test_a_token_is_sent_as_a_bearer(remote: Remote, fake: Fake) -> None:
+async def test_a_token_is_sent_as_a_bearer_token(remote: Remote, fake: FakeServer) -> None:
     await remote(token="id.secret").info()
     await remote().info()
     assert [request.headers.get("authorization") for request in fake.requests] == ["Bearer id.secret", None]
 
 
-async def test_a_callable_gives_the_token_once(remote: Remote, fake: Fake) -> None:
+async def test_a_token_callable_is_called_once(remote: Remote, fake: FakeServer) -> None:
     tokens = iter(["one", "two"])
     server = remote(token=lambda: next(tokens))
     await server.info()
@@ -327,7 +335,7 @@ async def test_a_callable_gives_the_token_once(remote: Remote, fake: Fake) -> No
     assert [request.headers["authorization"] for request in fake.requests] == ["Bearer one"] * 2
 
 
-async def test_a_token_that_is_refused_is_asked_for_once_more(remote: Remote, fake: Fake) -> None:
+async def test_a_rejected_token_is_renewed_once_per_call(remote: Remote, fake: FakeServer) -> None:
     tokens = iter(["one", "two", "three"])
     server = remote(token=lambda: next(tokens))
     fake.faults.append(json_error(401))
@@ -340,7 +348,7 @@ async def test_a_token_that_is_refused_is_asked_for_once_more(remote: Remote, fa
     assert seen == ["one", "two", "two", "three"]
 
 
-async def test_a_fixed_token_that_is_refused_is_not_sent_again(remote: Remote, fake: Fake) -> None:
+async def test_a_rejected_fixed_token_is_not_sent_again(remote: Remote, fake: FakeServer) -> None:
     fake.always = json_error(401)
     with pytest.raises(TransportError):
         await remote(token="id.secret").info()
@@ -348,7 +356,7 @@ async def test_a_fixed_token_that_is_refused_is_not_sent_again(remote: Remote, f
 
 
 @pytest.mark.parametrize("token", ["", "two words", "line\nbreak", "ключ", "x" * 5000])
-async def test_a_token_that_no_header_can_hold_is_refused_and_not_shown(remote: Remote, token: str) -> None:
+async def test_a_token_that_does_not_fit_into_a_header_is_rejected_and_not_shown(remote: Remote, token: str) -> None:
     with pytest.raises(ValueError, match="one word of visible ASCII") as raised:
         remote(token=token)
     assert not token or token not in str(raised.value)
@@ -358,8 +366,8 @@ async def test_a_token_that_no_header_can_hold_is_refused_and_not_shown(remote: 
         await remote(token=lambda: b"x").info()
 
 
-async def test_no_message_holds_the_token_even_if_the_server_repeats_it(remote: Remote, fake: Fake) -> None:
-    faults: list[Any] = [json_error(400, "your token id.secret is bad"), json_error(401), portal(), UNSENT[0]]
+async def test_no_message_contains_the_token_even_if_the_server_repeats_it(remote: Remote, fake: FakeServer) -> None:
+    faults: list[Any] = [json_error(400, "your token id.secret is bad"), json_error(401), captive_portal(), UNSENT[0]]
     for fake.always in faults:
         with pytest.raises(LevelError) as raised:
             await remote(token="id.secret", retries=0).info()
@@ -370,7 +378,7 @@ async def test_no_message_holds_the_token_even_if_the_server_repeats_it(remote: 
             error = error.__cause__ or error.__context__
 
 
-async def test_what_the_server_says_is_shown_short_and_on_one_line(remote: Remote, fake: Fake) -> None:
+async def test_messages_of_the_server_are_shortened_to_one_line(remote: Remote, fake: FakeServer) -> None:
     fake.always = json_error(400, "a\n\x1b[31mb" + "x" * 10_000)
     with pytest.raises(TransportError) as raised:
         await remote().info()
@@ -379,22 +387,22 @@ async def test_what_the_server_says_is_shown_short_and_on_one_line(remote: Remot
 
 
 @pytest.mark.parametrize("options", [{"timeout": 0}, {"timeout": "1"}, {"retries": -1}, {"retries": 1.5}])
-async def test_options_that_cannot_be_are_refused(remote: Remote, options: Any) -> None:
+async def test_invalid_options_are_rejected(remote: Remote, options: Any) -> None:
     with pytest.raises(ValueError, match=r"timeout|retries"):
         remote(**options)
 
 
-# -------------------------------------------------------------------------------------------------------------- watch
+# ------------------------------------------------------------------------------------------- watch
 
 
-async def test_a_watch_that_cannot_connect_is_given_up(remote: Remote, fake: Fake) -> None:
+async def test_a_watch_that_cannot_connect_fails(remote: Remote, fake: FakeServer) -> None:
     fake.always = httpx.ConnectError("refused")
     with pytest.raises(TransportError):
         await anext(remote().watch(since=0))
 
 
-async def test_a_watch_whose_streams_end_at_once_is_given_up(remote: Remote, fake: Fake) -> None:
-    fake.always = httpx.Response(200, headers=STREAM, stream=Cut(b": hello\n\n"))
+async def test_a_watch_whose_streams_end_at_once_fails(remote: Remote, fake: FakeServer) -> None:
+    fake.always = httpx.Response(200, headers=STREAM, stream=TruncatedBody(b": hello\n\n"))
     with pytest.raises(TransportError, match="ended the stream"):
         await anext(remote().watch(since=0))
     assert len(fake.requests) == 4
@@ -410,19 +418,19 @@ async def test_a_watch_whose_streams_end_at_once_is_given_up(remote: Remote, fak
         b"id: 1\ndata: \xff\n\n",
     ],
 )
-async def test_an_event_that_cannot_be_is_a_protocol_error(remote: Remote, fake: Fake, data: bytes) -> None:
-    fake.always = httpx.Response(200, headers=STREAM, stream=Cut(data))
+async def test_an_invalid_event_is_a_protocol_error(remote: Remote, fake: FakeServer, data: bytes) -> None:
+    fake.always = httpx.Response(200, headers=STREAM, stream=TruncatedBody(data))
     with pytest.raises(ProtocolError):
         await anext(remote().watch(since=0))
 
 
-async def test_a_watch_answered_by_a_portal_is_an_error(remote: Remote, fake: Fake) -> None:
-    fake.always = portal()
+async def test_a_watch_answered_by_a_captive_portal_fails(remote: Remote, fake: FakeServer) -> None:
+    fake.always = captive_portal()
     with pytest.raises(TransportError, match="captive portal"):
         await anext(remote().watch(since=0))
 
 
-async def test_a_watch_of_a_closed_connection_is_an_error(remote: Remote) -> None:
+async def test_a_watch_of_a_closed_remote_server_fails(remote: Remote) -> None:
     one = remote()
     await one.close()
     with pytest.raises(StateError):

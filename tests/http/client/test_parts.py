@@ -1,23 +1,21 @@
-"""The parts of the client that need no server: addresses, events, Retry-After, what is imported when."""
+"""Parts of the client that need no server: URLs, server-sent events, `Retry-After`."""
 
 from __future__ import annotations
-
-import subprocess
-import sys
 
 import pytest
 
 from treehub_level import ProtocolError
-from treehub_level.http.client import events as _events
-from treehub_level.http.client.address import DatabaseURL
+from treehub_level.http import RemoteServer
+from treehub_level.http.client import events
 from treehub_level.http.client.events import Event, EventReader
-from treehub_level.http.client.responses import read_retry_after
+from treehub_level.http.client.responses import parse_retry_after
+from treehub_level.http.client.url import DatabaseURL
 
 pytestmark = pytest.mark.once
 
 
 @pytest.mark.parametrize(
-    ("url", "read"),
+    ("url", "parsed"),
     [
         ("http://localhost/v1/notes", "http://localhost/v1/notes"),
         ("https://Example.org:8443/v1/a-b_c/", "https://Example.org:8443/v1/a-b_c"),
@@ -25,8 +23,8 @@ pytestmark = pytest.mark.once
         ("https://example.org/api/store/v1/notes", "https://example.org/api/store/v1/notes"),
     ],
 )
-def test_an_address_names_a_database(url: str, read: str) -> None:
-    assert DatabaseURL.parse(url).url == read
+def test_a_url_is_parsed(url: str, parsed: str) -> None:
+    assert DatabaseURL.parse(url).url == parsed
 
 
 @pytest.mark.parametrize(
@@ -39,12 +37,12 @@ def test_an_address_names_a_database(url: str, read: str) -> None:
         "http://host/v1/" + "n" * 65, "http://host/v1/-x",
     ],
 )  # fmt: skip
-def test_what_names_none_is_refused_with_the_form_that_would(url: str) -> None:
+def test_an_invalid_url_is_rejected_with_the_required_form(url: str) -> None:
     with pytest.raises(ValueError, match="/v1/NAME"):
         DatabaseURL.parse(url)
 
 
-def test_an_address_with_a_password_is_refused_and_not_repeated() -> None:
+def test_a_url_with_a_password_is_rejected_and_not_repeated() -> None:
     with pytest.raises(ValueError, match="token=") as raised:
         DatabaseURL.parse("https://me:hunter2@example.org/v1/notes")
     assert "hunter2" not in str(raised.value)
@@ -53,7 +51,7 @@ def test_an_address_with_a_password_is_refused_and_not_repeated() -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "private"),
+    ("url", "is_secure"),
     [
         ("https://example.org/v1/x", True),
         ("http://localhost:8080/v1/x", True),
@@ -65,13 +63,11 @@ def test_an_address_with_a_password_is_refused_and_not_repeated() -> None:
         ("http://localhost.example.org/v1/x", False),
     ],
 )
-def test_a_token_stays_on_this_machine_or_is_encrypted(url: str, private: bool) -> None:
-    from treehub_level.http import RemoteServer
-
-    assert DatabaseURL.parse(url).is_private == private
+def test_a_token_is_sent_encrypted_or_to_this_machine_only(url: str, is_secure: bool) -> None:
+    assert DatabaseURL.parse(url).is_secure == is_secure
     RemoteServer(url)
     RemoteServer(url, token="t", insecure=True)
-    if private:
+    if is_secure:
         RemoteServer(url, token="t")
     else:
         with pytest.raises(ValueError, match="insecure=True"):
@@ -97,50 +93,26 @@ def test_a_token_stays_on_this_machine_or_is_encrypted(url: str, private: bool) 
         ({"retry-after": "Fri, 31 Dec 1999 23:59:59 GMT", "date": "Fri, 31 Dec 1999 23:59:29 -0000"}, None),
     ],
 )
-def test_retry_after_is_seconds_or_a_date_beside_the_servers_own(
+def test_retry_after_is_seconds_or_a_date_relative_to_the_servers_date(
     headers: dict[str, str], seconds: float | None
 ) -> None:
-    assert read_retry_after(headers) == seconds
+    assert parse_retry_after(headers) == seconds
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
 @pytest.mark.parametrize("newline", [b"\n", b"\r\n"])
-def test_events_are_the_same_in_whatever_pieces_they_come(size: int, newline: bytes) -> None:
+def test_events_do_not_depend_on_chunk_boundaries(size: int, newline: bytes) -> None:
     texts = ": hello", "", "id: 1", "data: [1,", "data:2]", "", "event: x", "id: 2", "data: z", "", "id: 3", "", "id: 4"
     lines = [text.encode() for text in texts]
     stream = newline.join(lines)
     reader = EventReader()
-    events = [event for start in range(0, len(stream), size) for event in reader.feed(stream[start : start + size])]
-    assert events == [Event("1", "[1,\n2]"), Event("2", "z"), Event("3", "")]
+    parsed = [event for start in range(0, len(stream), size) for event in reader.feed(stream[start : start + size])]
+    assert parsed == [Event("1", "[1,\n2]"), Event("2", "z"), Event("3", "")]
 
 
-def test_an_event_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_events, "MAX_REPLY", 1000)
+def test_an_event_over_the_limit_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "MAX_RESPONSE_BYTES", 1000)
     reader = EventReader()
     reader.feed(b"data: " + b"x" * 900)
     with pytest.raises(ProtocolError, match="more than 1,000 bytes"):
         reader.feed(b"x" * 200)
-
-
-WITHOUT_HTTPX = """
-import sys
-sys.modules["httpx"] = None
-import treehub_level.http
-for module in ("http", "http.blocking"):
-    try:
-        __import__(f"treehub_level.{module}", fromlist=["RemoteServer"]).RemoteServer
-    except ImportError as error:
-        print(error)
-"""
-
-
-def test_without_httpx_one_sentence_says_what_to_install() -> None:
-    done = subprocess.run([sys.executable, "-c", WITHOUT_HTTPX], check=True, capture_output=True, text=True)
-    sentence = 'treehub_level.http.RemoteServer needs httpx: pip install "treehub-level[http]"'
-    assert done.stdout.splitlines() == [sentence, sentence]
-
-
-def test_the_package_imports_no_http_by_itself() -> None:
-    script = "import sys, treehub_level, treehub_level.cli; print({'httpx', 'starlette'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
-    assert done.stdout == "set()\n"

@@ -1,4 +1,4 @@
-"""The client and the server together, over sockets: what the doubles in this folder cannot prove."""
+"""The client and a real server in another process, over sockets, without fakes."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from waiting import PATIENCE, until
 
 from treehub_level import Change, CIDMismatchError, ForbiddenError, Level, TransportError, blocking
 from treehub_level.http import RemoteServer, Tokens
-from treehub_level.http.client import blocking as http_blocking
+from treehub_level.http import blocking as http_blocking
 
 from ..processes import ServerProcess
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A server that asks for tokens: its ``url``, and one token that may ``write``, one that may ``read``."""
+    """A server that requires tokens. `write` is a read-write token, `read` a read-only one."""
     folder = tmp_path_factory.mktemp("served")
     tokens = Tokens(str(folder / "tokens"))
     write, read = tokens.add(databases=["notes"], write=True), tokens.add(databases=["notes"])
-    made: Any = ServerProcess(folder / "stores", "--tokens", str(folder / "tokens"))
-    made.write, made.read = write, read
-    yield made
-    made.stop()
+    process: Any = ServerProcess(folder / "stores", "--tokens", str(folder / "tokens"))
+    process.write, process.read = write, read
+    yield process
+    process.stop()
 
 
 @pytest.fixture
 async def remote(served: Any) -> AsyncIterator[RemoteServer]:
-    async with RemoteServer(served.url, token=served.write) as made:
-        yield made
+    async with RemoteServer(served.url, token=served.write) as remote:
+        yield remote
 
 
 @pytest.fixture
 async def open_client() -> AsyncIterator[Callable[[str], Any]]:
-    """Opens asyncio clients."""
+    """A function that opens an asyncio client."""
     levels = []
 
     async def open_one(name: str) -> Level:
@@ -51,16 +51,16 @@ async def open_client() -> AsyncIterator[Callable[[str], Any]]:
         await level.close()
 
 
-async def test_two_clients_meet_at_the_server(remote: RemoteServer, open_client: Any) -> None:
+async def test_two_clients_synchronise_through_the_server(remote: RemoteServer, open_client: Any) -> None:
     one, two = await open_client("one"), await open_client("two")
-    await one.load((f"meet/{n:04}", {"🙂": n, "text": "x" * 500}) for n in range(2500))
+    await one.load((f"shared/{n:04}", {"🙂": n, "text": "x" * 500}) for n in range(2500))
     await one.sync(remote)
     report = await two.sync(remote)
     assert report.pulled >= 2500
-    assert await two.query(prefix="meet/") == await one.query(prefix="meet/")
+    assert await two.query(prefix="shared/") == await one.query(prefix="shared/")
 
 
-def test_the_blocking_twin_synchronises(served: Any) -> None:
+def test_the_blocking_remote_server_synchronises(served: Any) -> None:
     with (
         blocking.Level("client", backend="memory", mode=Level.CLIENT) as client,
         http_blocking.RemoteServer(served.url, token=served.write) as remote,
@@ -70,11 +70,11 @@ def test_the_blocking_twin_synchronises(served: Any) -> None:
         assert remote.info()["cid"] == client.cid
 
 
-async def test_the_seed_s_verbs(remote: RemoteServer) -> None:
+async def test_manual_sync(remote: RemoteServer) -> None:
     cid = (await remote.info())["cid"]
-    assert await remote.change(cid, [Change("seed", "ä\n"), ["gone", 1], ["gone/2", None]]) == cid + 3
+    assert await remote.change(cid, [Change("changed", "ä\n"), ["gone", 1], ["gone/2", None]]) == cid + 3
     page = await remote.changes(cid, limit=2)
-    assert page == (cid + 2, [["seed", "ä\n"], ["gone", 1]], True)
+    assert page == (cid + 2, [["changed", "ä\n"], ["gone", 1]], True)
     assert await remote.changes(cid, limit=0) == (cid, [], True)
     assert len((await remote.changes(0, limit=None)).changes) == cid + 3
     with pytest.raises(CIDMismatchError) as raised:
@@ -96,7 +96,7 @@ async def test_entries_are_written_and_read_without_a_store(served: Any, remote:
             reader.put("entries/b", 1)
 
 
-async def test_changes_waits(remote: RemoteServer) -> None:
+async def test_changes_long_polls(remote: RemoteServer) -> None:
     cid = (await remote.info())["cid"]
     assert await remote.changes(cid, wait=0.05) == (cid, [], False)
     waiting = asyncio.ensure_future(remote.changes(cid, wait=60))
@@ -105,7 +105,7 @@ async def test_changes_waits(remote: RemoteServer) -> None:
     assert (await asyncio.wait_for(waiting, PATIENCE)).changes == [["waited for", 1]]
 
 
-async def test_a_watch_gives_what_was_and_what_happens(remote: RemoteServer) -> None:
+async def test_a_watch_yields_past_and_new_changes(remote: RemoteServer) -> None:
     cid = (await remote.info())["cid"]
     await remote.change(cid, [["watched", "a\nb"]])
     watching = remote.watch(since=cid)
@@ -119,7 +119,7 @@ async def test_a_watch_gives_what_was_and_what_happens(remote: RemoteServer) -> 
     ]
 
 
-def test_a_blocking_watch_gives_what_was(served: Any) -> None:
+def test_a_blocking_watch_yields_past_changes(served: Any) -> None:
     with http_blocking.RemoteServer(served.url, token=served.write) as remote:
         cid = remote.info()["cid"]
         remote.change(cid, [["watched", 1]])
@@ -128,21 +128,19 @@ def test_a_blocking_watch_gives_what_was(served: Any) -> None:
         watching.close()
 
 
-async def test_who_may_not_is_told_so(served: Any, open_client: Any) -> None:
+async def test_missing_tokens_and_databases_are_reported(served: Any, open_client: Any) -> None:
     client = await open_client("client")
     for token, status in ((None, 401), ("no.token", 401)):
-        async with RemoteServer(served.url, token=token) as stranger:
+        async with RemoteServer(served.url, token=token) as unauthorized:
             with pytest.raises(TransportError) as raised:
-                await client.sync(stranger)
+                await client.sync(unauthorized)
             assert raised.value.status == status
-    async with RemoteServer(served.url.replace("notes", "other"), token=served.write) as elsewhere:
+    async with RemoteServer(served.url.replace("notes", "other"), token=served.write) as other:
         with pytest.raises(TransportError, match="no such database"):
-            await client.sync(elsewhere)
+            await client.sync(other)
 
 
-async def test_a_token_that_may_only_read_pulls_and_pushes_nothing(
-    served: Any, remote: RemoteServer, open_client: Any
-) -> None:
+async def test_a_read_only_token_pulls_and_pushes_nothing(served: Any, remote: RemoteServer, open_client: Any) -> None:
     client, writer = await open_client("client"), await open_client("writer")
     async with RemoteServer(served.url, token=served.read) as reader:
         await client.put("forbidden/mine", 1)
@@ -162,8 +160,8 @@ async def test_live_sessions_see_each_others_writes(served: Any, api: str) -> No
         level: Any = (Level if api == "async" else blocking.Level)(name, backend="memory", mode=Level.CLIENT)
         return level if api == "async" else Bridge(level)
 
-    made: Any = RemoteServer if api == "async" else http_blocking.RemoteServer
-    remotes = [made(served.url, token=lambda: served.write) for _ in range(2)]
+    remote_class: Any = RemoteServer if api == "async" else http_blocking.RemoteServer
+    remotes = [remote_class(served.url, token=lambda: served.write) for _ in range(2)]
     async with client("one") as one, client("two") as two, one.live(remotes[0]), two.live(remotes[1]):
         for n in range(6):
             writer, reader = (one, two) if n % 2 else (two, one)
@@ -180,45 +178,45 @@ async def test_live_sessions_see_each_others_writes(served: Any, api: str) -> No
             remote.close()
 
 
-class Narrow:
-    """A proxy that breaks the connection in the middle of a large request, where it should answer 413."""
+class RequestSizeProxy:
+    """A proxy that closes the connection in a large request, instead of answering with 413."""
 
-    def __init__(self, port: int, most: int) -> None:
+    def __init__(self, port: int, max_bytes: int) -> None:
         self._port = port
-        self._most = most
-        self.broken = 0
+        self._max_bytes = max_bytes
+        self.closed = 0
 
     async def relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Carry one connection."""
-        there_reader, there = await asyncio.open_connection("127.0.0.1", self._port)
-        passed = 0
+        """Relay one connection."""
+        server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._port)
+        request_bytes = 0
 
-        async def back() -> None:
-            nonlocal passed
-            while data := await there_reader.read(1 << 16):
-                passed = 0
+        async def relay_responses() -> None:
+            nonlocal request_bytes
+            while data := await server_reader.read(1 << 16):
+                request_bytes = 0
                 writer.write(data)
 
-        returning = asyncio.ensure_future(back())
+        responses = asyncio.ensure_future(relay_responses())
         while data := await reader.read(1 << 16):
-            passed += len(data)
-            if passed > self._most:
-                self.broken += 1
+            request_bytes += len(data)
+            if request_bytes > self._max_bytes:
+                self.closed += 1
                 break
-            there.write(data)
-        returning.cancel()
-        there.close()
+            server_writer.write(data)
+        responses.cancel()
+        server_writer.close()
         writer.transport.abort()
 
 
-async def test_a_push_that_a_proxy_hangs_up_on_is_halved(served: Any, open_client: Any) -> None:
+async def test_a_push_on_which_a_proxy_closes_the_connection_is_halved(served: Any, open_client: Any) -> None:
     client = await open_client("client")
-    await client.load((f"narrow/{n:03}", "x" * 5000) for n in range(100))
-    proxy = Narrow(served.port, 200_000)
+    await client.load((f"large/{n:03}", "x" * 5000) for n in range(100))
+    proxy = RequestSizeProxy(served.port, 200_000)
     async with await asyncio.start_server(proxy.relay, "127.0.0.1", 0) as relay:
         port = relay.sockets[0].getsockname()[1]
         url = served.url.replace(f":{served.port}/", f":{port}/")
         async with RemoteServer(url, token=served.write, retries=1) as remote:
             report = await client.sync(remote)
     assert (report.pushed, await client.pending()) == (100, 0)
-    assert proxy.broken >= 2
+    assert proxy.closed >= 2

@@ -1,4 +1,4 @@
-"""A remote server has the verbs of a level in SERVER mode."""
+"""The verbs that a remote server shares with a level in SERVER mode."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ import httpx
 import orjson
 import pytest
 
-from treehub_level import (
-    Change,
-    CIDMismatchError,
-    Level,
-    ProtocolError,
-    Put,
-    StateError,
-    StoreMismatchError,
-    SyncReport,
-    blocking,
-)
-from treehub_level.replication.session import sync_session
+from treehub_level import Change, CIDMismatchError, Level, ProtocolError, Put, StateError, StoreMismatchError, blocking
 
-from .fake import STREAM, URL, Fake
+from .fake import STREAM, URL, FakeServer
 
 Remote = Callable[..., Any]
+
+
+class Recorder:
+    """A server that records the requests of its clients."""
+
+    def __init__(self, level: blocking.Level) -> None:
+        self._level = level
+        self.requests: list[dict[str, Any]] = []
+
+    def exchange(self, request: Any) -> Any:
+        self.requests.append(request)
+        return self._level.exchange(request)
 
 
 async def take(watching: Any, count: int) -> list[Any]:
@@ -37,7 +38,7 @@ async def take(watching: Any, count: int) -> list[Any]:
     return taken
 
 
-async def test_exchange_carries_a_request_and_its_reply(remote: Remote, fake: Fake) -> None:
+async def test_exchange_sends_a_request_and_returns_the_reply(remote: Remote, fake: FakeServer) -> None:
     fake.level.put("a", {"ключ": [1, None, "🙂"]})
     request = {
         "protocol": 1, "server": None, "client": "c" * 32, "cid": 0, "hi": 0, "epochs": [], "seq": 1,
@@ -52,7 +53,7 @@ async def test_exchange_carries_a_request_and_its_reply(remote: Remote, fake: Fa
     assert orjson.loads(sent.content) == request
 
 
-async def test_exchange_asks_the_server_to_wait(remote: Remote, fake: Fake) -> None:
+async def test_exchange_long_polls(remote: Remote, fake: FakeServer) -> None:
     one = remote(timeout=20.0)
     with pytest.raises(ProtocolError):
         await one.exchange({}, wait=7.5)
@@ -62,7 +63,7 @@ async def test_exchange_asks_the_server_to_wait(remote: Remote, fake: Fake) -> N
 
 
 @pytest.mark.parametrize("wait", [-1, 61, float("nan"), "1", True])
-async def test_a_wait_that_cannot_be_is_refused_here(remote: Remote, fake: Fake, wait: Any) -> None:
+async def test_an_invalid_wait_is_rejected_before_sending(remote: Remote, fake: FakeServer, wait: Any) -> None:
     with pytest.raises((TypeError, ValueError), match="wait is"):
         await remote().exchange({}, wait=wait)
     with pytest.raises((TypeError, ValueError), match="wait is"):
@@ -70,7 +71,7 @@ async def test_a_wait_that_cannot_be_is_refused_here(remote: Remote, fake: Fake,
     assert fake.requests == []
 
 
-async def test_changes_returns_a_page(remote: Remote, fake: Fake) -> None:
+async def test_changes_returns_a_page(remote: Remote, fake: FakeServer) -> None:
     fake.level.batch([Put(f"k{n}", n) for n in range(5)])
     fake.level.delete("k0")
     page = await remote().changes(3, limit=2, wait=1)
@@ -81,7 +82,7 @@ async def test_changes_returns_a_page(remote: Remote, fake: Fake) -> None:
     assert await remote().changes(0, limit=0) == (0, [], True)
 
 
-async def test_changes_without_a_limit_asks_page_after_page(remote: Remote, fake: Fake) -> None:
+async def test_changes_without_a_limit_fetches_page_after_page(remote: Remote, fake: FakeServer) -> None:
     fake.level.load((f"k{n:04}", n) for n in range(2345))
     page = await remote().changes(0, limit=None)
     assert (page.cid, len(page.changes), page.has_more) == (2345, 2345, False)
@@ -89,7 +90,7 @@ async def test_changes_without_a_limit_asks_page_after_page(remote: Remote, fake
     assert (await remote().changes(0, limit=1001)).cid == 1001
 
 
-async def test_change_pushes(remote: Remote, fake: Fake) -> None:
+async def test_change_pushes(remote: Remote, fake: FakeServer) -> None:
     assert await remote().change(0, [Change("a", 1), ["b", 2], Change.deletion("c")]) == 3
     assert fake.level.query() == [("a", 1), ("b", 2)]
 
@@ -97,7 +98,7 @@ async def test_change_pushes(remote: Remote, fake: Fake) -> None:
 @pytest.mark.parametrize(
     "changes", ["xy", ["xy"], [["a", float("nan")]], [["a", {1: 2}]], [["!", 1]], [[]], [["a", 1, 2]], [["a", 2**70]]]
 )
-async def test_what_is_no_change_is_refused_here(remote: Remote, fake: Fake, changes: Any) -> None:
+async def test_an_invalid_change_is_rejected_before_sending(remote: Remote, fake: FakeServer, changes: Any) -> None:
     with pytest.raises((ProtocolError, TypeError)):
         await remote().change(0, changes)
     for cid in (True, "0", None):
@@ -106,26 +107,26 @@ async def test_what_is_no_change_is_refused_here(remote: Remote, fake: Fake, cha
     assert fake.requests == []
 
 
-async def test_a_change_from_another_cid_is_a_mismatch(remote: Remote, fake: Fake) -> None:
+async def test_a_change_from_another_cid_is_a_mismatch(remote: Remote, fake: FakeServer) -> None:
     fake.level.put("a", 1)
     with pytest.raises(CIDMismatchError) as raised:
         await remote().change(0, [["b", 1]])
     assert (raised.value.expected, raised.value.got) == (1, 0)
 
 
-async def test_info_says_what_the_server_says(remote: Remote, fake: Fake) -> None:
+async def test_info_returns_the_description_of_the_database(remote: Remote, fake: FakeServer) -> None:
     fake.level.put("a", 1)
     assert (await remote().info())["cid"] == 1
 
 
-async def test_watch_gives_the_changes_with_their_cids(remote: Remote, fake: Fake) -> None:
+async def test_watch_yields_changes_with_their_cids(remote: Remote, fake: FakeServer) -> None:
     fake.level.put("a", "line\nbreak")
     fake.level.delete("a")
     taken = await take(remote().watch(since=0), 2)
     assert taken == [(1, ["a", "line\nbreak"]), (2, ["a"])]
 
 
-async def test_watch_goes_on_where_the_connection_broke(remote: Remote, fake: Fake) -> None:
+async def test_watch_resumes_after_a_lost_connection(remote: Remote, fake: FakeServer) -> None:
     fake.level.put("a", 1)
     watching = remote(retries=9).watch(since=0)
     taken = [await anext(watching)]
@@ -136,38 +137,38 @@ async def test_watch_goes_on_where_the_connection_broke(remote: Remote, fake: Fa
     assert [request.url.params["since"] for request in fake.requests] == ["0", "1"]
 
 
-async def test_watch_goes_on_behind_what_it_was_not_shown(remote: Remote, fake: Fake) -> None:
+async def test_watch_resumes_after_event_ids_without_data(remote: Remote, fake: FakeServer) -> None:
     fake.faults.append(httpx.Response(200, headers=STREAM, content="id: 7\n\n: hello\n\nid: 9\n\n"))
     fake.faults.append(httpx.Response(200, headers=STREAM, content='id: 10\ndata: ["a", 1]\n\n'))
     assert await take(remote().watch(since=0), 1) == [(10, ["a", 1])]
     assert [request.url.params["since"] for request in fake.requests] == ["0", "9"]
 
 
-async def test_watch_begins_now_unless_told_otherwise(remote: Remote, fake: Fake) -> None:
+async def test_watch_starts_at_the_current_cid_by_default(remote: Remote, fake: FakeServer) -> None:
     fake.level.put("old", 1)
 
     def answer_then_write(request: httpx.Request) -> httpx.Response:
-        answer = fake.answer(request)
+        response = fake.answer(request)
         fake.level.put("new", 2)
-        return answer
+        return response
 
     fake.faults.append(answer_then_write)
     assert await take(remote().watch(), 1) == [(2, ["new", 2])]
 
 
-async def test_errors_of_the_server_are_those_of_a_level(remote: Remote, fake: Fake) -> None:
+async def test_errors_of_the_server_are_raised_as_by_a_level(remote: Remote, fake: FakeServer) -> None:
     with pytest.raises(ProtocolError, match="protocol"):
         await remote().exchange({})
     with pytest.raises(CIDMismatchError):
         await remote().changes(7)
     fake.level.put("a", 1)
     with blocking.Level("client", backend="memory", mode=Level.CLIENT) as client, pytest.raises(StoreMismatchError):
-        client.sync(fake.level)
-        talk: Any = sync_session(client._store.step, client._store.client("sync"), report=SyncReport())
-        await remote().exchange({**next(talk).to_dict(), "server": "f" * 32})
+        recorder = Recorder(fake.level)
+        client.sync(recorder)
+        await remote().exchange({**recorder.requests[-1], "server": "f" * 32})
 
 
-async def test_a_server_that_was_closed_here_is_not_asked(remote: Remote, fake: Fake) -> None:
+async def test_a_closed_remote_server_sends_nothing(remote: Remote, fake: FakeServer) -> None:
     one = remote()
     await one.close()
     with pytest.raises(StateError, match="was closed"):
@@ -175,7 +176,7 @@ async def test_a_server_that_was_closed_here_is_not_asked(remote: Remote, fake: 
     assert fake.requests == []
 
 
-async def test_its_repr_names_the_address_and_no_token(remote: Remote) -> None:
+async def test_the_repr_shows_the_url_and_no_token(remote: Remote) -> None:
     assert URL in repr(remote(token="secret"))
     assert "secret" not in repr(remote(token="secret"))
     assert remote().url == URL

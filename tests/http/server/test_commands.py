@@ -144,7 +144,7 @@ main()
 """
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stderr
-    assert 'pip install "treehub-level[server]"' in done.stdout
+    assert "pip install '.[server]'" in done.stdout
     assert "error: a server needs" in done.stderr
     assert 'pip install "treehub-level[server]"' in done.stderr
 

@@ -1,1 +1,1 @@
-"""The client's side of HTTP: `RemoteServer`, over asyncio and without."""
+"""The HTTP client: `RemoteServer` for asyncio and blocking."""

@@ -1,4 +1,4 @@
-"""Reading a reply's body in bounded memory and bounded time, however it is compressed and however slowly it comes."""
+"""Decoding of response bodies with bounds on memory and time."""
 
 from __future__ import annotations
 
@@ -7,72 +7,78 @@ from collections.abc import Mapping
 
 from ...errors import TransportError
 
-#: The most bytes of a reply, as sent and as decoded. A page has at most 8 MiB of keys and values.
-MAX_REPLY = 32 << 20
-#: Bytes a second below which a reply is given up: a server that sends a byte now and then is as good as dead.
+#: Maximum bytes of a response body, both as sent and as decoded. A page of the protocol holds at
+#: most 8 MiB of keys and values.
+MAX_RESPONSE_BYTES = 32 << 20
+#: Minimum bytes per second. A slower response is abandoned: the read timeout alone would let a
+#: server send one byte now and then for ever.
 MIN_RATE = 4 << 10
 
 
-class UnansweredError(Exception):
-    """There was no reply, or not all of it.
+class NoResponseError(Exception):
+    """No complete response arrived.
 
     Attributes:
-        sent: Whether the server may have received the request.
+        maybe_sent: True if the server may have received the request.
     """
 
-    def __init__(self, reason: str, *, sent: bool) -> None:
+    def __init__(self, reason: str, *, maybe_sent: bool) -> None:
         super().__init__(reason)
-        self.sent = sent
+        self.maybe_sent = maybe_sent
 
 
-class Body:
-    """The bytes of one reply.
+class BodyDecoder:
+    """A decoder for the body of one response, fed chunk by chunk.
 
     Args:
-        headers: Its headers, names in lower case.
+        headers: The headers of the response, with names in lower case.
 
     Raises:
-        TransportError: An encoding that is not understood here.
+        TransportError: The content encoding is neither gzip nor identity.
     """
 
     def __init__(self, headers: Mapping[str, str]) -> None:
         encoding = headers.get("content-encoding", "").strip().lower()
         if encoding not in ("", "identity", "gzip"):
-            raise TransportError(f"the reply is encoded as {encoding!r:.40}, which was not asked for")
-        self._decoder = zlib.decompressobj(wbits=31) if encoding == "gzip" else None
+            raise TransportError(f"the response is encoded as {encoding!r:.40}, which the client did not accept")
+        self._decompressor = zlib.decompressobj(wbits=31) if encoding == "gzip" else None
         self._received = 0
         self._decoded = 0
 
-    def feed(self, data: bytes, overdue: float) -> bytes:
-        """Decode what came next.
+    def feed(self, chunk: bytes, overtime: float) -> bytes:
+        """Decode one chunk.
 
         Args:
-            data: The bytes as they were sent.
-            overdue: Seconds beyond those that any reply is given.
+            chunk: The bytes as sent.
+            overtime: Seconds since the response was due. The minimum rate applies once it is
+                positive.
 
         Raises:
-            TransportError: Too many bytes.
-            UnansweredError: Too slow, or not what the encoding promises.
+            TransportError: The body exceeds `MAX_RESPONSE_BYTES`.
+            NoResponseError: The body arrives too slowly, or is not valid gzip.
         """
-        self._received += len(data)
-        if overdue > self._received / MIN_RATE:
-            raise UnansweredError("the reply comes too slowly", sent=True)
-        if self._decoder is not None:
+        self._received += len(chunk)
+        if overtime > self._received / MIN_RATE:
+            raise NoResponseError("the response arrives too slowly", maybe_sent=True)
+        if self._decompressor is not None:
             try:
-                # One byte more than is allowed: a bomb is noticed, and not inflated.
-                data = self._decoder.decompress(data, MAX_REPLY - self._decoded + 1)
+                # One byte over the limit: enough to detect a decompression bomb without inflating
+                # it.
+                chunk = self._decompressor.decompress(chunk, MAX_RESPONSE_BYTES - self._decoded + 1)
             except zlib.error as error:
-                raise UnansweredError("the reply is damaged", sent=True) from error
-        self._decoded += len(data)
-        if self._decoded > MAX_REPLY:
-            raise TransportError(f"the reply has more than {MAX_REPLY:,} bytes: ask for less at once")
-        return data
+                raise NoResponseError("the response is damaged", maybe_sent=True) from error
+        self._decoded += len(chunk)
+        if self._decoded > MAX_RESPONSE_BYTES:
+            raise TransportError(
+                f"the response has more than {MAX_RESPONSE_BYTES:,} bytes: request fewer items at once"
+            )
+        return chunk
 
-    def end(self) -> None:
-        """There is nothing more.
+    def finish(self) -> None:
+        """Check that the body is complete.
 
         Raises:
-            UnansweredError: It ended too early.
+            NoResponseError: The gzip stream is truncated.
         """
-        if self._decoder is not None and not self._decoder.eof and self._received:
-            raise UnansweredError("the reply ends in the middle", sent=True)
+        if self._decompressor is not None and not self._decompressor.eof and self._received:
+            raise NoResponseError("the response is truncated", maybe_sent=True)

@@ -1,4 +1,4 @@
-"""What both drivers need of httpx: how a client is set up, and what its errors mean."""
+"""Settings of a `RemoteServer`, and the use of httpx that asyncio and blocking have in common."""
 
 from __future__ import annotations
 
@@ -8,34 +8,44 @@ from contextlib import contextmanager
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 
+from ...extras import missing
+
 try:
     import httpx as httpx
 except ImportError as error:
-    raise ImportError(
-        'treehub_level.http.RemoteServer needs httpx: pip install "treehub-level[http]"', name=error.name
-    ) from error
+    raise ImportError(missing("treehub_level.http.RemoteServer", "httpx", "http"), name=error.name) from error
 
-from .address import DatabaseURL
-from .body import UnansweredError
-from .calls import Calls, Send, check_token
+from .body import NoResponseError
+from .calls import RouteCaller, check_token
+from .effects import Send
 from .responses import ServerResponse
+from .url import DatabaseURL
+from .verbs import RemoteVerbs
 
-#: Seconds to wait for a connection.
-_CONNECT = 10.0
-#: Seconds that a connection is kept for the next request. Servers keep it for five or more.
-_KEPT = 4.0
+#: Maximum seconds to wait for a TCP connection and the TLS handshake.
+_CONNECT_TIMEOUT = 10.0
+#: Seconds after which an idle connection is closed. Servers close theirs after 5 seconds or more:
+#: a client that closes first does not send a request into a closing connection.
+_KEEPALIVE_EXPIRY = 4.0
 
 
 class Connection:
-    """What a `RemoteServer` of either API is made of.
+    """The validated settings of a `RemoteServer`.
 
     Args:
-        url: The address of the database.
-        token: The token, or what gives one.
-        timeout: Seconds of silence after which a server counts as dead.
-        retries: Times that a call is repeated.
-        insecure: Whether a token may be sent where others can read it.
-        ssl_context: What certificates to trust; ``None`` for those that everybody trusts.
+        url: The URL of the database.
+        token: The bearer token, or a callable that returns it.
+        timeout: Seconds without a byte from the server after which a request fails.
+        retries: Maximum number of retries of a call.
+        insecure: True to allow sending the token unencrypted to another machine.
+        ssl_context: The trusted certificates; ``None`` for the default certificates of httpx.
+
+    Attributes:
+        url: The URL of the database, without a trailing slash.
+        token: The bearer token, or a callable that returns it.
+        timeout: Seconds without a byte from the server after which a request fails.
+        verbs: The verbs of the database.
+        client_options: Keyword arguments for a client of httpx.
     """
 
     def __init__(
@@ -48,50 +58,54 @@ class Connection:
         insecure: bool,
         ssl_context: ssl.SSLContext | None,
     ) -> None:
-        self.address = DatabaseURL.parse(url)
+        database = DatabaseURL.parse(url)
         if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout < float("inf"):
-            raise ValueError(f"the timeout is more than 0 seconds, not {timeout!r:.80}")
+            raise ValueError(f"timeout must be more than 0 seconds, not {timeout!r:.80}")
         if type(retries) is not int or retries < 0:
-            raise ValueError(f"retries is an int >= 0, not {retries!r:.80}")
+            raise ValueError(f"retries must be an int >= 0, not {retries!r:.80}")
         if token is not None and not callable(token):
             token = check_token(token)
-        if token is not None and not insecure and not self.address.is_private:
+        if token is not None and not insecure and not database.is_secure:
             raise ValueError(
-                f"{self.address.url} is not encrypted: whoever is on the way could read the token. Use https://, or "
-                "say insecure=True"
+                f"the connection to {database.url} is not encrypted, so others could read the token: use https://, "
+                "or pass insecure=True"
             )
+        self.url = database.url
         self.token = token
-        self.calls = Calls(self.address, retries=retries)
         self.timeout = timeout
-        self.options: dict[str, Any] = {
-            # Loading the certificates takes tens of milliseconds. Redirects never lead from HTTP to HTTPS.
-            "verify": self.address.is_encrypted if ssl_context is None else ssl_context,
+        self.verbs = RemoteVerbs(RouteCaller(database, retries=retries))
+        self.client_options: dict[str, Any] = {
+            # Loading the certificates takes tens of milliseconds, so HTTP does without. A redirect
+            # cannot lead from HTTP to HTTPS (`DatabaseURL.resolve_redirect`).
+            "verify": database.is_encrypted if ssl_context is None else ssl_context,
             "cookies": CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-            "limits": httpx.Limits(keepalive_expiry=_KEPT),
+            "limits": httpx.Limits(keepalive_expiry=_KEEPALIVE_EXPIRY),
         }
 
-    def request(self, client: httpx.Client | httpx.AsyncClient, send: Send) -> httpx.Request:
-        """A request as httpx has it. It is silent while the server keeps it waiting."""
-        timeout = httpx.Timeout(self.timeout, connect=min(_CONNECT, self.timeout), read=self.timeout + send.wait)
+    def build_request(self, client: httpx.Client | httpx.AsyncClient, send: Send) -> httpx.Request:
+        """Return the httpx request for a `Send`. A long poll extends the read timeout."""
+        timeout = httpx.Timeout(
+            self.timeout, connect=min(_CONNECT_TIMEOUT, self.timeout), read=self.timeout + send.wait
+        )
         return client.build_request(
             send.method, send.url, headers=dict(send.headers), content=send.body, timeout=timeout
         )
 
 
-def response_of(reply: httpx.Response) -> ServerResponse:
-    """A reply of httpx as this package has it, its body still to come."""
-    return ServerResponse(reply.status_code, {name.lower(): value for name, value in reply.headers.items()})
+def response_head(response: httpx.Response) -> ServerResponse:
+    """Return the status and headers of an httpx response."""
+    return ServerResponse(response.status_code, {name.lower(): value for name, value in response.headers.items()})
 
 
 @contextmanager
-def errors_of_httpx() -> Iterator[None]:
-    """Turn what httpx raises into `UnansweredError`."""
+def httpx_errors() -> Iterator[None]:
+    """Translate the exceptions of httpx into `NoResponseError`."""
     try:
         yield
     except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
-        raise UnansweredError(_reason(error), sent=False) from error
+        raise NoResponseError(_reason(error), maybe_sent=False) from error
     except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError) as error:
-        raise UnansweredError(_reason(error), sent=True) from error
+        raise NoResponseError(_reason(error), maybe_sent=True) from error
 
 
 def _reason(error: Exception) -> str:

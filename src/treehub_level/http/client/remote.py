@@ -1,52 +1,67 @@
-"""``RemoteServer``: a server across the network, with the verbs of a level in SERVER mode."""
+"""``RemoteServer`` (asyncio): a server's database, reached over HTTP."""
 
 from __future__ import annotations
 
-import asyncio
-import inspect
+import asyncio  # asyncio only
+import inspect  # asyncio only
 import ssl
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ...errors import StateError, TransportError
 from ...replication.driver import Finished, advance
-from ...replication.endpoint import check_wait
 from ...replication.messages import Request
-from ...types import Change, Changes
-from .body import Body, UnansweredError
-from .calls import RETRIES, AskToken, CallFlow, Deliver, Effect, Receive, Send, Sleep, check_token
-from .connection import Connection, errors_of_httpx, httpx, response_of
+from ...types import Change, Changes, KeyRange
+from .body import BodyDecoder, NoResponseError
+from .calls import RETRIES, check_token
+from .connection import Connection, httpx, httpx_errors, response_head
+from .effects import CallFlow, Deliver, Effect, GetToken, Receive, Send, Sleep
 from .responses import ServerResponse
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 T = TypeVar("T")
 
 
 class RemoteServer:
-    """A server across the network, wherever a level in SERVER mode is taken: ``await client.sync(RemoteServer(url))``.
+    """A client of a treehub-level server over HTTP (asyncio).
 
-    ``treehub_level.http.blocking.RemoteServer`` is the twin without ``await``. Connections are kept for the next call;
-    close it, or use it in an ``async with`` block. Whatever can be repeated safely is, a few times, if there is no
-    answer, or one that says to come again.
+    Pass it to any verb that takes a level in SERVER mode::
+
+        async with RemoteServer("https://example.org/v1/notes", token=token) as server:
+            await client.sync(server)
+
+    It also reads and writes entries on the server, for programs without a store of their own.
+    ``treehub_level.http.blocking.RemoteServer`` is the blocking counterpart.
+
+    Connections are pooled and kept alive between calls. Use the object in an ``async with`` block,
+    or call `close`. A call that is safe to repeat is retried with exponential backoff if there is
+    no response, or if the server is temporarily unavailable (status 408, 425, 429, 502, 503, 504).
+    `put`, `delete` and `change` are retried only if the server cannot have received the request.
 
     Args:
-        url: ``http(s)://HOST[:PORT]/v1/NAME``: the address of a database.
-        token: The token, or a callable that gives one, with ``await`` or without: it is called before the first
-            request, and again when the server refuses the token.
-        timeout: Seconds of silence after which a server counts as dead.
-        retries: Times that a call is repeated.
-        insecure: Whether the token may be sent to another machine without encryption.
-        ssl_context: What certificates to trust; ``None`` for those that everybody trusts.
-        transport: A transport of httpx, in place of sockets.
+        url: The URL of a database: ``http(s)://HOST[:PORT]/v1/NAME``.
+        token: The bearer token, or a callable (sync or async) that returns it. The callable is
+            called before the first request, and again after the server rejects a token.
+        timeout: Seconds without a byte from the server after which a request fails.
+        retries: Maximum number of retries of a call.
+        insecure: True to allow sending the token unencrypted to another machine.
+        ssl_context: The trusted certificates; ``None`` for the default certificates of httpx.
+        transport: A transport of httpx that replaces the network, for tests.
 
     All verbs raise:
-        TransportError: There was no answer, not the server's, or one that refuses: its ``status`` says which.
-        ProtocolError: The answer cannot be one.
-        StateError: It was closed.
+        TransportError: There was no response, another program answered, or the server refused;
+            ``status`` is the HTTP status, or ``None`` without a response.
+        ProtocolError: The response is invalid.
+        StateError: This object was closed.
 
     Raises:
-        ValueError: An address or a token that cannot be one, or a token that others could read on its way.
-        ImportError: httpx is missing.
+        TypeError: ``url`` or ``token`` has the wrong type.
+        ValueError: ``url``, ``token``, ``timeout`` or ``retries`` is invalid, or the token would be
+            sent unencrypted to another machine.
+        ImportError: httpx is not installed.
     """
 
     def __init__(
@@ -63,7 +78,7 @@ class RemoteServer:
         self._connection = Connection(
             url, token, timeout=timeout, retries=retries, insecure=insecure, ssl_context=ssl_context
         )
-        self._calls = self._connection.calls
+        self._verbs = self._connection.verbs
         self._transport = transport
         self._token: str | None = None
         self._client: httpx.AsyncClient | None = None
@@ -71,81 +86,166 @@ class RemoteServer:
 
     @property
     def url(self) -> str:
-        """The address of the database."""
-        return self._connection.address.url
+        """The URL of the database, without a trailing slash."""
+        return self._connection.url
 
     async def exchange(self, request: Mapping[str, Any], *, wait: float = 0) -> dict[str, Any]:
-        """Pull and push in one atomic step: see ``Level.exchange``."""
-        return await self._do(self._calls.exchange(request, wait))
+        """Pull and push in one atomic step: see ``Level.exchange``.
+
+        Args:
+            request: The client's message, as decoded from JSON.
+            wait: Seconds for which the server may hold the request if it has no changes yet, 0 to
+                60 (long poll).
+
+        Returns:
+            The server's reply, as decoded from JSON.
+
+        Raises:
+            TypeError: ``wait`` is not a number.
+            ValueError: ``wait`` is out of range.
+            ProtocolError: The server rejected the request. Nothing was written.
+            ForbiddenError: The token does not allow the push. Nothing was written.
+            StoreMismatchError: The client has synchronised with another server.
+        """
+        return await self._run(self._verbs.exchange(request, wait))
 
     async def exchange_encoded(self, request: Request, *, wait: float = 0) -> object:
-        return await self._do(self._calls.carry(request, check_wait(wait)))
+        """Exchange messages of a session, with changes as encoded bytes.
+
+        ``sync`` and ``live`` call it instead of `exchange`, to avoid decoding and encoding each
+        change.
+
+        Args:
+            request: A ``replication.messages.Request``.
+            wait: Seconds for which the server may hold the request if it has no changes yet, 0 to
+                60 (long poll).
+
+        Returns:
+            The server's reply, for ``replication.wire.read_answer``.
+
+        Raises:
+            TypeError, ValueError, ProtocolError, ForbiddenError, StoreMismatchError: As `exchange`.
+        """
+        return await self._run(self._verbs.exchange_encoded(request, wait))
 
     async def changes(self, cid: int, limit: int | None = 100, *, wait: float = 0) -> Changes:
-        """Return the changes after ``cid``, in CID order: see ``Level.changes``."""
-        return await self._do(self._calls.changes(cid, limit, wait))
+        """Return the changes after ``cid``, in CID order: see ``Level.changes``.
+
+        Args:
+            cid: The CID up to which the caller knows the change log.
+            limit: Maximum number of changes; ``None`` for all, fetched page by page.
+            wait: Seconds for which the server may hold the request if there is no change yet, 0 to
+                60 (long poll).
+
+        Raises:
+            TypeError: An argument has the wrong type.
+            ValueError: An argument is out of range.
+            CIDMismatchError: The server has not reached ``cid``, or has forgotten deletes after it.
+        """
+        return await self._run(self._verbs.changes(cid, limit, wait))
 
     async def change(self, cid: int, changes: Any) -> int:
-        """Take changes from a client whose CID is ``cid``: see ``Level.change``.
+        """Push changes from a client whose CID is ``cid``: see ``Level.change``.
 
-        Never repeated once the server may have received it: prefer `exchange`, which ``sync`` uses.
+        Prefer `exchange`, which ``sync`` uses: a push whose response is lost fails here, although
+        the server may have applied it.
+
+        Args:
+            cid: The CID up to which the client has pulled.
+            changes: Changes, as ``Change`` objects or as lists ``[key, value]`` and ``[key]``.
+
+        Returns:
+            The server's new CID.
+
+        Raises:
+            TypeError: ``cid`` is not an int.
+            CIDMismatchError: ``cid`` is not the server's CID. Nothing was written.
+            ProtocolError: A change is malformed. Nothing was written.
         """
-        return await self._do(self._calls.change(cid, changes))
+        return await self._run(self._verbs.change(cid, changes))
 
     async def info(self) -> dict[str, Any]:
-        """Return what the server says of itself: ``server cid floor mode``, as of now."""
-        return await self._do(self._calls.info())
+        """Return ``server``, ``cid``, ``floor`` and ``mode`` of the database, as of now."""
+        return await self._run(self._verbs.info())
 
     def watch(self, *, since: int | None = None) -> AsyncGenerator[Change, None]:
-        """Iterate over changes as they happen: see ``Level.watch``. A connection that breaks is made again."""
-        return self._delivered(self._calls.watch(since))
+        """Iterate over changes as they are committed: see ``Level.watch``.
+
+        A lost connection is opened again, without gaps or repeated changes.
+
+        Args:
+            since: The CID after which to start; ``None`` for the current one.
+
+        Raises:
+            ValueError: ``since`` is negative, or larger than 2^53 - 1.
+            CIDMismatchError: The server has not reached ``since``, or has forgotten deletes after
+                it.
+        """
+        return self._iterate(self._verbs.watch(since))
 
     async def get(self, key: str, default: Any = None) -> Any:
-        """Return the value of a key as it is on the server now: see ``Level.get``."""
-        return await self._do(self._calls.get(key, default))
+        """Return the current value of a key on the server, or ``default`` if the key is missing.
+
+        Raises:
+            TypeError: ``key`` is not a ``str``.
+            InvalidKeyError: ``key`` is invalid, or is ``.`` or ``..``, which a URL cannot contain.
+        """
+        return await self._run(self._verbs.get(key, default))
 
     async def put(self, key: str, value: Any) -> None:
-        """Store a value on the server: it is on disk there once this returns.
+        """Store a value on the server. It is on the server's disk when this returns.
 
-        Never repeated once the server may have received it, nor is `delete`. There is no need for a store here, and
-        no record of what was seen: the last one who writes wins.
+        There is no conflict detection: the last write wins.
+
+        Raises:
+            TypeError: ``key`` is not a ``str``.
+            InvalidKeyError: ``key`` is invalid, or is ``.`` or ``..``, which a URL cannot contain.
+            InvalidValueError: JSON cannot round-trip ``value``. Nothing was sent.
         """
-        await self._do(self._calls.put(key, value))
+        await self._run(self._verbs.put(key, value))
 
     async def delete(self, key: str) -> None:
-        """Remove a key from the server: it is gone from the disk there once this returns."""
-        await self._do(self._calls.delete(key))
+        """Delete a key on the server. The delete is on the server's disk when this returns.
 
-    async def query(
-        self,
-        *,
-        gt: str | None = None,
-        gte: str | None = None,
-        lt: str | None = None,
-        lte: str | None = None,
-        prefix: str | None = None,
-        limit: int | None = None,
-    ) -> list[tuple[str, Any]]:
-        """Return the pairs of a range, in key order: see ``Level.query``. Each page is of its own moment."""
-        rows = self.scan(gt=gt, gte=gte, lt=lt, lte=lte, prefix=prefix, limit=limit)
-        return [row async for row in rows]
+        Raises:
+            TypeError: ``key`` is not a ``str``.
+            InvalidKeyError: ``key`` is invalid, or is ``.`` or ``..``, which a URL cannot contain.
+        """
+        await self._run(self._verbs.delete(key))
 
-    def scan(
-        self,
-        *,
-        gt: str | None = None,
-        gte: str | None = None,
-        lt: str | None = None,
-        lte: str | None = None,
-        prefix: str | None = None,
-        limit: int | None = None,
-    ) -> AsyncGenerator[tuple[str, Any], None]:
-        """Iterate over the pairs of a range, a page of the server's at a time: see `query`."""
-        bounds = {"gt": gt, "gte": gte, "lt": lt, "lte": lte, "prefix": prefix}
-        return self._delivered(self._calls.scan(limit, **bounds))
+    async def query(self, *, limit: int | None = None, **bounds: Unpack[KeyRange]) -> list[tuple[str, Any]]:
+        """Return the entries of a range, in key order: see ``Level.query``.
+
+        They are fetched in pages of 1000. Each page is a consistent snapshot; the whole is not.
+
+        Args:
+            limit: Maximum number of entries; ``None`` for all.
+            **bounds: Bounds of the keys: ``gt``, ``gte``, ``lt``, ``lte`` and ``prefix``.
+
+        Raises:
+            TypeError: An argument has the wrong type.
+            ValueError: ``limit`` is negative, or two bounds of one side are given.
+            InvalidKeyError: A bound cannot be encoded as UTF-8.
+        """
+        entries = self.scan(limit=limit, **bounds)
+        return [entry async for entry in entries]
+
+    def scan(self, *, limit: int | None = None, **bounds: Unpack[KeyRange]) -> AsyncGenerator[tuple[str, Any], None]:
+        """Iterate over the entries of a range, in key order: see ``Level.scan``.
+
+        Each page of 1000 entries is fetched when the iteration reaches it.
+
+        Args:
+            limit: Maximum number of entries; ``None`` for all.
+            **bounds: Bounds of the keys: ``gt``, ``gte``, ``lt``, ``lte`` and ``prefix``.
+
+        Raises:
+            TypeError, ValueError, InvalidKeyError: As `query`.
+        """
+        return self._iterate(self._verbs.scan(limit, bounds))
 
     async def close(self) -> None:
-        """Close the connections. Closing twice is harmless."""
+        """Close the connections. A second call has no effect."""
         self._is_closed = True
         if self._client is not None:
             await self._client.aclose()
@@ -159,91 +259,90 @@ class RemoteServer:
     def __repr__(self) -> str:
         return f"<treehub_level.http.RemoteServer {self.url!r}>"
 
-    # ----------------------------------------------------------------------------------------------- inside
+    # --------------------------------------------------------------------------------- calls
 
-    async def _do(self, flow: CallFlow[T]) -> T:
-        async with _Wire(self) as wire:
+    async def _run(self, flow: CallFlow[T]) -> T:
+        async with _EffectRunner(self) as runner:
             effect = advance(flow)
             while not isinstance(effect, Finished):
-                effect = advance(flow, await wire.perform(effect))
+                effect = advance(flow, await runner.perform(effect))
             return effect.result
 
-    async def _delivered(self, flow: CallFlow[None]) -> AsyncGenerator[Any, None]:
-        async with _Wire(self) as wire:
+    async def _iterate(self, flow: CallFlow[None]) -> AsyncGenerator[Any, None]:
+        async with _EffectRunner(self) as runner:
             effect = advance(flow)
             while not isinstance(effect, Finished):
                 if isinstance(effect, Deliver):
                     yield effect.item
-                effect = advance(flow, await wire.perform(effect))
+                effect = advance(flow, await runner.perform(effect))
 
     def _open_client(self) -> httpx.AsyncClient:
         if self._is_closed:
-            raise StateError(f"the connection to {self.url} was closed")
+            raise StateError(f"the RemoteServer of {self.url} was closed: create another one")
         if self._client is None:
-            self._client = httpx.AsyncClient(transport=self._transport, **self._connection.options)
+            self._client = httpx.AsyncClient(transport=self._transport, **self._connection.client_options)
         return self._client
 
-    async def _ask_token(self, renew: bool) -> str | None:
+    async def _get_token(self, renew: bool) -> str | None:
         source = self._connection.token
         if not callable(source):
             return None if renew else source
         if renew or self._token is None:
-            given = source()
-            self._token = check_token(await given if inspect.isawaitable(given) else given)
+            token = source()
+            if inspect.isawaitable(token):  # asyncio only
+                token = await token  # asyncio only
+            self._token = check_token(token)
         return self._token
 
 
-class _Wire:
-    """Does what one call asks for, and holds its connection meanwhile."""
+class _EffectRunner:
+    """Performs the effects of one call, and holds the call's response open meanwhile."""
 
     def __init__(self, remote: RemoteServer) -> None:
         self._remote = remote
-        self._reply: httpx.Response | None = None
-        self._chunks: AsyncIterator[bytes] = _nothing()
+        self._response: httpx.Response | None = None
+        self._chunks: AsyncIterator[bytes]
 
-    async def __aenter__(self) -> _Wire:
+    async def __aenter__(self) -> _EffectRunner:
         return self
 
     async def __aexit__(self, *exception: object) -> None:
-        if self._reply is not None:
-            await self._reply.aclose()
+        if self._response is not None:
+            await self._response.aclose()
 
     async def perform(self, effect: Effect) -> Any:
-        """Do it; what went wrong is returned, for the call to decide on."""
+        """Perform an effect. A failure is returned, because `advance` raises it in the call."""
         try:
             match effect:
                 case Send():
                     return await self._send(effect)
                 case Receive():
                     return await self._receive()
-                case AskToken(renew):
-                    return await self._remote._ask_token(renew)
+                case GetToken(renew):
+                    return await self._remote._get_token(renew)
                 case Sleep(seconds):
                     await asyncio.sleep(seconds)
-        except (UnansweredError, TransportError) as error:
+        except (NoResponseError, TransportError) as error:
             return error
 
     async def _send(self, send: Send) -> ServerResponse:
-        await self.__aexit__()
+        if self._response is not None:
+            await self._response.aclose()
         connection, client = self._remote._connection, self._remote._open_client()
         started = time.monotonic()
-        with errors_of_httpx():
-            self._reply = await client.send(connection.request(client, send), stream=True)
-        self._chunks = self._reply.aiter_raw()
-        response = response_of(self._reply)
+        with httpx_errors():
+            self._response = await client.send(connection.build_request(client, send), stream=True)
+        self._chunks = self._response.aiter_raw()
+        response = response_head(self._response)
         if response.is_stream:
             return response
-        body, parts = Body(response.headers), []
-        while data := await self._receive():
-            parts.append(body.feed(data, time.monotonic() - started - connection.timeout - send.wait))
-        body.end()
-        return response.with_body(parts)
+        decoder, chunks = BodyDecoder(response.headers), []
+        due = started + connection.timeout + send.wait
+        while chunk := await self._receive():
+            chunks.append(decoder.feed(chunk, time.monotonic() - due))
+        decoder.finish()
+        return response.with_body(chunks)
 
     async def _receive(self) -> bytes:
-        with errors_of_httpx():
+        with httpx_errors():
             return await anext(self._chunks, b"")
-
-
-async def _nothing() -> AsyncIterator[bytes]:
-    return
-    yield b""

@@ -1,0 +1,204 @@
+"""The verbs of a remote server as generators of `effects`, which do no I/O themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+
+from ... import _core
+from ...engine.codec import Codec
+from ...engine.ranges import check_limit, parse_bounds
+from ...errors import InvalidKeyError, ProtocolError, TransportError
+from ...replication.endpoint import check_wait
+from ...replication.manual import check_cid
+from ...replication.messages import Request
+from ...replication.wire import request_to_json
+from ...types import MISSING, Change, Changes, KeyRange, Mode
+from .body import NoResponseError
+from .calls import EVENT_STREAM_TYPE, NDJSON_TYPE, RouteCall, RouteCaller, transport_error
+from .effects import CallFlow, Deliver, Receive, Sleep
+from .events import EventReader
+from .responses import parse_change, parse_changes, parse_entries, parse_object
+
+#: Changes or entries per request: the maximum that a server returns.
+PAGE_SIZE = 1000
+#: The encoding of a server's level with the default metadata prefix. It rejects invalid keys and
+#: values before anything is sent.
+_CODEC = Codec(Mode.SERVER, _core.KeySpace("!"))
+
+
+class RemoteVerbs:
+    """The verbs of a remote server.
+
+    Args:
+        caller: Performs the calls.
+    """
+
+    def __init__(self, caller: RouteCaller) -> None:
+        self._caller = caller
+        self._call = caller.call
+
+    # --------------------------------------------------------------------------- replication
+
+    def exchange(self, request: Mapping[str, Any], wait: float) -> CallFlow[dict[str, Any]]:
+        """See ``Level.exchange``.
+
+        Repeatable: the server recognises a push that it has decided on.
+        """
+        seconds = check_wait(wait)
+        document = yield from self._call(_exchange_call(orjson.dumps(request), seconds))
+        return parse_object(document)
+
+    def exchange_encoded(self, request: Request, wait: float) -> CallFlow[object]:
+        """Exchange a session's messages, with changes as encoded bytes.
+
+        Returns:
+            The reply, for ``replication.wire.read_answer``: a `Received`, or a JSON document.
+        """
+        call = _exchange_call(request_to_json(request), check_wait(wait))
+        return (yield from self._call(call, accept=NDJSON_TYPE))
+
+    def changes(self, cid: int, limit: int | None, wait: float) -> CallFlow[Changes]:
+        """See ``Level.changes``."""
+        check_cid(cid)
+        check_limit(limit)
+        seconds = check_wait(wait)
+        changes: list[Change] = []
+        while True:
+            # The route takes a limit of at least 1; `limit=0` only asks whether there are changes.
+            count = PAGE_SIZE if limit is None else max(1, min(PAGE_SIZE, limit - len(changes)))
+            query = {"since": cid, "limit": count, **({"wait": seconds} if seconds and not changes else {})}
+            document = yield from self._call(RouteCall("GET", "/changes", query, wait=seconds))
+            page = parse_changes(document)
+            if page.cid < cid or len(page.changes) > count:
+                raise ProtocolError(f"the server's changes do not belong to this request (changes after CID {cid})")
+            if limit == 0:
+                return Changes(cid, [], bool(page.changes))
+            changes += page.changes
+            if not page.has_more or not page.changes or len(changes) == limit:
+                return Changes(page.cid, changes, page.has_more)
+            cid = page.cid
+
+    def change(self, cid: int, changes: Any) -> CallFlow[int]:
+        """See ``Level.change``.
+
+        Not repeatable: after a lost response, a repeated call would fail with `CIDMismatchError`
+        although the changes were applied.
+        """
+        if type(cid) is not int:
+            raise TypeError(f"a CID must be an int, not {cid!r:.80}")
+        # Encode as a level does, because ``orjson.dumps`` would convert values that JSON cannot
+        # round-trip instead of rejecting them.
+        entries = _CODEC.encoder.changes(changes)
+        records = b",".join(_core.join_record(key, value) for key, value in entries)
+        body = b'{"cid":%d,"changes":[%b]}' % (cid, records)
+        document = yield from self._call(RouteCall("POST", "/change", body=body, is_repeatable=False))
+        new_cid = parse_object(document).get("cid")
+        if type(new_cid) is not int:
+            raise ProtocolError(f"the server's response to a change is invalid: {document!r:.80}")
+        return new_cid
+
+    def info(self) -> CallFlow[dict[str, Any]]:
+        """Return the description of the database: ``server``, ``cid``, ``floor`` and ``mode``."""
+        return parse_object((yield from self._call(RouteCall("GET", ""))))
+
+    def watch(self, since: int | None) -> CallFlow[None]:
+        """See ``Level.watch``. Reconnects after a failure, and resumes after the last change."""
+        if since is None:
+            since = (yield from self.info()).get("cid")
+        since = check_cid(since)
+        failures = 0
+        while True:
+            try:
+                yield from self._call(RouteCall("GET", "/watch", {"since": since}), accept=EVENT_STREAM_TYPE)
+                reader = EventReader()
+                while data := (yield Receive()):
+                    for event in reader.feed(data):
+                        cid = _parse_event_id(event.id)
+                        if cid > since:
+                            since, failures = cid, 0
+                        if event.data:
+                            change = parse_change(_parse_event_data(event.data))
+                            change.cid = cid
+                            yield Deliver(change)
+                error = TransportError(f"{self._caller.url} ended the stream of changes")
+            except NoResponseError as failure:
+                error = transport_error(f"{self._caller.url} ended the stream of changes: {failure}", failure)
+            failures += 1
+            yield Sleep(self._caller.retry_delay(error, failures))
+
+    # ------------------------------------------------------------------------------- entries
+
+    def get(self, key: str, default: Any) -> CallFlow[Any]:
+        """Return the value of a key, or ``default`` if the key is missing."""
+        value = yield from self._call(RouteCall("GET", _entry_path(key), missing_is_ok=True))
+        return default if value is MISSING else value
+
+    def put(self, key: str, value: Any) -> CallFlow[None]:
+        """Store a value. Not repeatable: a repeated put could overwrite a newer value."""
+        body = _CODEC.encoder.value(value)
+        yield from self._call(RouteCall("PUT", _entry_path(key), body=body, is_repeatable=False))
+
+    def delete(self, key: str) -> CallFlow[None]:
+        """Delete a key. Not repeatable: a repeated delete could remove a newer value."""
+        yield from self._call(RouteCall("DELETE", _entry_path(key), is_repeatable=False))
+
+    def scan(self, limit: int | None, bounds: KeyRange) -> CallFlow[None]:
+        """Deliver the entries of a range in key order, page by page.
+
+        Args:
+            limit: Maximum number of entries; ``None`` for no limit.
+            bounds: The bounds of the keys.
+        """
+        parse_bounds(_CODEC, "scan", bounds)
+        remaining = check_limit(limit)
+        query: dict[str, object] = {name: bound for name, bound in bounds.items() if bound is not None}
+        has_more = remaining != 0
+        while has_more:
+            count = PAGE_SIZE if remaining is None else min(PAGE_SIZE, remaining)
+            document = yield from self._call(RouteCall("GET", "/entries", {**query, "limit": count}))
+            rows, has_more = parse_entries(document)
+            for row in rows:
+                yield Deliver(row)
+            if has_more:
+                last_key = rows[-1][0]
+                if len(rows) > count or last_key <= str(query.get("gt", "")):
+                    raise ProtocolError("the server's entries do not belong to this request")
+                query.pop("gte", None)
+                query["gt"] = last_key
+                remaining = None if remaining is None else remaining - len(rows)
+                has_more = remaining != 0
+
+
+def _exchange_call(body: bytes, wait: float) -> RouteCall:
+    return RouteCall("POST", "/exchange", {"wait": wait} if wait else {}, body, wait)
+
+
+def _entry_path(key: str) -> str:
+    """Return the path of a key's entry.
+
+    Raises:
+        InvalidKeyError: The key is invalid, or a URL cannot contain it.
+    """
+    encoded: bytes = _CODEC.encoder.key(key)
+    if key in (".", ".."):
+        # URL normalisation removes the segments "." and "..", even if they are percent-encoded.
+        raise InvalidKeyError(f"the key {key!r} cannot be part of a URL: read it with query()")
+    return "/entries/" + quote(encoded, safe="")
+
+
+def _parse_event_id(event_id: str) -> int:
+    try:
+        return check_cid(int(event_id))
+    except ValueError as error:
+        raise ProtocolError(f"an event from the server has no CID: {event_id!r:.80}") from error
+
+
+def _parse_event_data(data: str) -> Any:
+    try:
+        return orjson.loads(data)
+    except ValueError as error:
+        raise ProtocolError(f"an event from the server is not JSON: {data!r:.80}") from error
