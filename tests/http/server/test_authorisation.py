@@ -14,8 +14,7 @@ from starlette.routing import Route
 
 from treehub_level.engine.access import Access
 from treehub_level.errors import ForbiddenError
-from treehub_level.http.server import dispatch as service
-from treehub_level.http.server import tokens
+from treehub_level.http.server import dispatch, tokens
 from treehub_level.http.server.permissions import AuthorizedRoute, Permission, authorized
 from treehub_level.http.server.routes import ROUTES
 
@@ -122,12 +121,12 @@ async def test_each_route_lets_in_those_whom_its_scope_names_and_nobody_else(ser
 @pytest.mark.parametrize(
     ("owner", "name", "broken"),
     [
-        (tokens.Token, "reaches", lambda *_: True),
+        (tokens.Token, "covers", lambda *_: True),
         (tokens.Token, "is_expired", lambda *_: False),
-        (tokens.Token, "is_for_all", True),
+        (tokens.Token, "is_operator", True),
         (hmac, "compare_digest", lambda *_: True),
         (tokens.Tokens, "revoke", lambda *_: True),
-        (service.Service, "_token_of", lambda *_: tokens.ANYBODY),
+        (dispatch.Dispatcher, "_authenticate", lambda *_: tokens.UNRESTRICTED),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -269,7 +268,7 @@ async def nothing(_: Any) -> Any:
 
 @pytest.mark.parametrize("scope", [None, "read", True])
 def test_a_route_without_a_scope_cannot_be_made(scope: Any) -> None:
-    with pytest.raises(TypeError, match="must declare a scope"):
+    with pytest.raises(TypeError, match="must declare a Permission"):
         AuthorizedRoute("GET", "/v1/{db}/new", nothing, permission=scope)
     with pytest.raises(TypeError, match="permission"):
         AuthorizedRoute("GET", "/v1/{db}/new", nothing)  # type: ignore[call-arg]

@@ -105,7 +105,7 @@ def test_an_address_without_protection_is_a_usage_error_before_anything_is_made(
     ("options", "code", "message"),
     [
         (["absent"], 1, "there is no such directory"),
-        ([".", "--create", "../a"], 2, "cannot name a database"),
+        ([".", "--create", "../a"], 2, "is not a valid database name"),
         ([".", "--tokens", "absent"], 1, "cannot be read"),
         ([".", "--tls-cert", "absent"], 1, "No such file"),
         ([".", "--tls-key", "key.pem"], 2, "--tls-cert"),

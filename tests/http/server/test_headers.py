@@ -40,7 +40,7 @@ async def test_the_headers_are_there_even_if_everything_fails(served: Served, mo
     def broken(*_: Any) -> Any:
         raise RuntimeError("surprise")
 
-    monkeypatch.setattr(served.app.state.service, "_token_of", broken)
+    monkeypatch.setattr(served.app.state.dispatcher, "_authenticate", broken)
     response = await served.client.get("/v1/notes")
     assert (response.status_code, response.json()["code"]) == (500, "LEVEL_INTERNAL")
     assert SAFE.items() <= dict(response.headers).items()

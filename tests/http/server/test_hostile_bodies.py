@@ -98,7 +98,7 @@ async def test_an_error_that_nobody_expects_is_noticed(served: Served, monkeypat
     def broken(*_: Any) -> Any:
         raise TypeError("'int' object is not subscriptable: secret")
 
-    monkeypatch.setattr(bodies.Bodies, "json", broken)
+    monkeypatch.setattr(bodies.BodyReader, "read_json", broken)
     response = await served.client.post("/v1/notes/exchange", json=PUSH)
     assert response.status_code == 500
     assert "secret" not in response.text
@@ -291,8 +291,8 @@ async def test_a_decompression_bomb_does_not_go_off(
         sizes.append(len(plain))
         return plain
 
-    decode = bodies._DECODERS[coding]
-    monkeypatch.setitem(bodies._DECODERS, coding, weighed)
+    decode = bodies.CONTENT_DECODERS[coding]
+    monkeypatch.setitem(bodies.CONTENT_DECODERS, coding, weighed)
     bomb = pack(b"[" + b" " * (256 << 20) + b"]")
     assert len(bomb) < 1 << 20
     response = await refused(served, "PUT", "/v1/notes/entries/a", bomb, **{"content-encoding": coding})
@@ -301,7 +301,7 @@ async def test_a_decompression_bomb_does_not_go_off(
 
 
 async def test_a_bomb_that_goes_off_is_noticed(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(bodies._DECODERS, "gzip", lambda data, _: gzip.decompress(data))
+    monkeypatch.setitem(bodies.CONTENT_DECODERS, "gzip", lambda data, _: gzip.decompress(data))
     with pytest.raises(AssertionError, match="more of it was decoded"):
         await test_a_decompression_bomb_does_not_go_off(served, monkeypatch, "gzip", gzip.compress)
 
@@ -323,4 +323,4 @@ async def test_a_client_that_goes_away_in_the_middle_of_a_body_is_forgotten(serv
         pass
     assert talk.sent == []
     assert served.raw() == before
-    assert served.app.state.service.bodies.held == 0
+    assert served.app.state.dispatcher.body_reader.buffered_bytes == 0

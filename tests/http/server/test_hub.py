@@ -84,7 +84,7 @@ async def test_a_directory_that_is_a_store_is_served_under_its_own_name(tmp_path
 
 async def test_a_store_whose_name_is_illegal_is_named_when_it_is_all_that_there_is(tmp_path: Path) -> None:
     make(tmp_path / "My Notes")
-    with pytest.raises(ValueError, match="'My Notes', which cannot name a database"):
+    with pytest.raises(ValueError, match="'My Notes', which is not a valid database name"):
         async with Hub(tmp_path / "My Notes"):
             pass
 
@@ -146,7 +146,7 @@ async def test_a_name_that_is_joined_to_the_path_would_be_noticed(
 ) -> None:
     make(tmp_path / "secret", a=1)
     (tmp_path / "root").mkdir()
-    monkeypatch.setattr(Hub, "_find", lambda hub, name: {"name": os.path.join(hub._root._at, name)})
+    monkeypatch.setattr(Hub, "_find", lambda hub, name: {"name": os.path.join(hub._catalog._location, name)})
     async with Hub(tmp_path / "root") as hub, hub.use("../secret") as level:
         assert await level.get("a") == 1
 

@@ -12,7 +12,7 @@ from served import Served
 
 from treehub_level.http.server import access_log as door
 from treehub_level.http.server import metrics as metrics_module
-from treehub_level.http.server.run import OneLine
+from treehub_level.http.server.run import OneLineFormatter
 
 pytestmark = pytest.mark.once
 
@@ -89,7 +89,7 @@ async def test_a_damaged_record_is_told_of_but_not_shown(served: Served, caplog:
 
 def test_whatever_another_logger_says_becomes_one_line_of_bounded_length() -> None:
     record = logging.LogRecord("asyncio", logging.ERROR, "", 0, "a\r\nb\x1b[2J\u2028" + "x" * 5000, None, None)
-    line = OneLine("%(levelname)s %(message)s").format(record)
+    line = OneLineFormatter("%(levelname)s %(message)s").format(record)
     assert line.startswith("ERROR a\\u000d\\u000ab\\u001b[2J\\u2028xxx")
     assert len(line) == 1001
 

@@ -15,7 +15,7 @@ from treehub_level import CommitUnknownError, Level, MemoryBackend, UnavailableE
 from treehub_level.backends.base import Transaction
 from treehub_level.errors import StorageError
 from treehub_level.http import Hub, create_app
-from treehub_level.http.server.catalog import Directories
+from treehub_level.http.server.catalog import DirectoryCatalog
 
 pytestmark = pytest.mark.once
 
@@ -97,7 +97,7 @@ async def test_a_database_that_fails_is_503_and_to_be_asked_again(error: Storage
 async def test_a_server_that_cannot_reach_its_stores_is_healthy_and_not_ready(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("treehub_level.http.server.hub._READY_SECONDS", 0)
+    monkeypatch.setattr("treehub_level.http.server.hub._PROBE_SECONDS", 0)
     folder = tmp_path / "stores"
     async with Hub(folder, create=["notes"]) as hub, client_of(hub) as client:
         assert (await client.get("/readyz")).status_code == 200
@@ -114,7 +114,7 @@ async def test_however_many_ask_whether_it_is_ready_the_stores_are_looked_at_onc
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks: list[Any] = []
-    monkeypatch.setattr(Directories, "check", lambda root: looks.append(root))
+    monkeypatch.setattr(DirectoryCatalog, "check", lambda root: looks.append(root))
     async with Hub(tmp_path) as hub, client_of(hub) as client:
         looks.clear()
         await asyncio.gather(*(client.get("/readyz") for _ in range(20)))

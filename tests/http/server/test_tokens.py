@@ -61,7 +61,7 @@ def test_the_file_holds_no_secret_and_is_for_its_owner_only(tokens: Tokens) -> N
 def test_a_token_may_only_read_unless_it_is_said(tokens: Tokens) -> None:
     token = tokens.find(tokens.add(databases=["notes"]))
     assert token is not None
-    assert (token.write, token.reaches("notes"), token.reaches("other")) == (False, True, False)
+    assert (token.write, token.covers("notes"), token.covers("other")) == (False, True, False)
     assert token.name == token.id
 
 
@@ -102,7 +102,7 @@ def test_a_damaged_file_lets_nobody_in(tokens: Tokens, content: bytes) -> None:
     assert tokens.find(made) is not None
     Path(tokens.path).write_bytes(content)
     for _ in range(2):
-        with pytest.raises(StorageError, match="no file of tokens, or was damaged"):
+        with pytest.raises(StorageError, match="is not a token file, or is damaged"):
             tokens.find(made)
 
 
@@ -148,7 +148,7 @@ def test_a_file_that_others_may_write_to_lets_nobody_in(tokens: Tokens) -> None:
 def test_two_that_change_the_file_at_once_do_not_undo_each_other(tokens: Tokens) -> None:
     first = tokens.add(databases=["*"])
     Path(tokens.path + ".new").touch()
-    with pytest.raises(StorageError, match="somebody is changing"):
+    with pytest.raises(StorageError, match="another process is changing"):
         tokens.add(databases=["*"])
     os.unlink(tokens.path + ".new")
     assert [token.id for token in tokens.all()] == [first.partition(".")[0]]

@@ -10,7 +10,7 @@ from served import Conversation, Served
 
 from treehub_level.http.server.database import Database
 from treehub_level.http.server.limits import Limits
-from treehub_level.http.server.watch import events
+from treehub_level.http.server.watch import format_events
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ async def test_it_leaves_nothing_behind_when_the_reader_goes(open_to_all: Served
     async with watching(open_to_all) as talk:
         await talk.until(lambda: talk.text)
     assert not open_to_all.levels["notes"]._blocking._store.listeners
-    assert not open_to_all.app.state.service._in_flight
+    assert not open_to_all.app.state.dispatcher.requests.active
 
 
 async def bytes_read_for_a_slow_reader(served: Served, monkeypatch: pytest.MonkeyPatch) -> int:
@@ -124,14 +124,14 @@ async def bytes_read_for_a_slow_reader(served: Served, monkeypatch: pytest.Monke
     for number in range(64):
         await level.put(f"k{number}", "x" * (128 << 10))
     read: list[int] = []
-    part = Database.part
+    changes = Database.changes
 
     async def counted(*args: Any, **options: Any) -> Any:
-        found = await part(*args, **options)
+        found = await changes(*args, **options)
         read.append(sum(len(record) for _, record in found.records))
         return found
 
-    monkeypatch.setattr(Database, "part", counted)
+    monkeypatch.setattr(Database, "changes", counted)
     async with watching(served, "?since=0") as talk:
         await talk.until(lambda: parsed(talk.text))
         talk.taking.clear()
@@ -153,5 +153,5 @@ async def test_a_server_that_reads_ahead_of_a_slow_reader_is_noticed(
 
 
 def test_a_record_with_line_breaks_stays_one_event() -> None:
-    assert events([(1, b'["a",\n{"b":1}\r]')], 1) == b'id: 1\ndata: ["a",{"b":1}]\n\n'
-    assert events([(1, b'["a"]')], 3) == b'id: 1\ndata: ["a"]\n\nid: 3\n\n'
+    assert format_events([(1, b'["a",\n{"b":1}\r]')], 1) == b'id: 1\ndata: ["a",{"b":1}]\n\n'
+    assert format_events([(1, b'["a"]')], 3) == b'id: 1\ndata: ["a"]\n\nid: 3\n\n'
