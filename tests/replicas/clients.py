@@ -98,7 +98,8 @@ class Client:
 
     async def sync_until_success(self) -> None:
         """Call `sync` until it succeeds."""
-        while not await self._sync():  # noqa: ASYNC110  # there is no event for a server that recovers
+        # There is no event for the recovery of a server.
+        while not await self._sync():  # noqa: ASYNC110
             await asyncio.sleep(_INTERVAL)
 
     async def _write(self, stop: asyncio.Event) -> None:

@@ -131,7 +131,8 @@ class Soak:
 
     async def _recover(self) -> list[str]:
         """Synchronise all clients after the last fault and the last write."""
-        for _ in range(2):  # the first round pushes the changes of all clients; the second pulls them
+        # The first round pushes the changes of all clients; the second round pulls them.
+        for _ in range(2):
             syncs = {asyncio.create_task(client.sync_until_success()): client.name for client in self._clients}
             _, pending = await asyncio.wait(syncs, timeout=self._recovery_seconds)
             for task in pending:

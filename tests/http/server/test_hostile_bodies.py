@@ -106,7 +106,8 @@ async def test_an_unexpected_error_is_a_500_without_its_message(
 
 
 @fewer_examples
-@given(key=st.text(max_size=12).filter(lambda key: key not in (".", "..")), value=anything)  # a URL cannot have those
+# URL parsers remove the path segments "." and "..".
+@given(key=st.text(max_size=12).filter(lambda key: key not in (".", "..")), value=anything)
 async def test_an_entry_of_any_key_and_value_is_stored_or_refused(served: Served, key: str, value: Any) -> None:
     before = served.raw()
     path = "/v1/notes/entries/" + quote(key.encode("utf-8", "surrogatepass"), safe="")

@@ -103,7 +103,7 @@ async def watch(context: RequestContext) -> Response:
     """Answer with a stream of changes as server-sent events."""
     since = query.parse_parameters(context.request, {"since": query.parse_cid})["since"]
     last = context.request.headers.get("last-event-id", "")
-    if last:  # a reconnecting EventSource repeats the URL, so this header is the more recent position
+    if last:  # a reconnecting EventSource repeats the URL, so its header is more recent
         since = query.parse_cid(last)
     if since is None:
         since = (await context.database.info())["cid"]

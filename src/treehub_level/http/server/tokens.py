@@ -221,7 +221,7 @@ class Tokens:
         """
         scratch = self.path + ".new"
         try:
-            file = open(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")  # noqa: SIM115
+            descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError as error:
             raise StorageError(
                 f"another process is changing the token file {self.path!r}: try again; "
@@ -230,7 +230,7 @@ class Tokens:
         except OSError as error:
             raise StorageError(f"the token file {scratch!r} cannot be written: {error.strerror}") from error
         try:
-            with file:
+            with open(descriptor, "wb") as file:
                 tokens = self.all() if os.path.exists(self.path) else []
                 yield tokens
                 content = {"version": _VERSION, "tokens": [asdict(token) for token in tokens]}
