@@ -14,4 +14,4 @@ from .history import OPTIONS
 if __name__ == "__main__":
     store, engine = Path(sys.argv[1]), sys.argv[2]
     hub = Hub(store.parent, backend=engine, **OPTIONS)
-    serve(hub, ListenAddress(port=0), listening=lambda url: os.write(1, f"{url}/v1/{store.name}".encode()))
+    serve(hub, ListenAddress(port=0), on_listening=lambda url: os.write(1, f"{url}/v1/{store.name}".encode()))

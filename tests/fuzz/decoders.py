@@ -35,7 +35,7 @@ from treehub_level.http.client.responses import (
 )
 from treehub_level.http.client.url import DatabaseURL
 from treehub_level.http.server import query
-from treehub_level.http.server.bodies import _DECODERS, parse
+from treehub_level.http.server.bodies import CONTENT_DECODERS, parse_json
 from treehub_level.http.server.refusals import RefusedError
 from treehub_level.replication import wire
 from treehub_level.replication.messages import Request, encode_changes
@@ -101,11 +101,11 @@ def answers(data: bytes) -> None:
 
 def bodies(data: bytes) -> None:
     """The body of a request: plain, and compressed."""
-    for decode in (lambda packed, _: packed, *_DECODERS.values()):
+    for decode in (lambda packed, _: packed, *CONTENT_DECODERS.values()):
         with refused_by(RefusedError):
             plain = decode(data, _LIMIT)
             assert len(plain) <= len(data) + _LIMIT + (128 << 10), "a small body became a large one"
-            parse(plain)
+            parse_json(plain)
 
 
 def urls(data: bytes) -> None:
@@ -121,11 +121,17 @@ def urls(data: bytes) -> None:
         }
     )
     readers: dict[str, Callable[[str], Any]]
-    readers = {"since": query.cid, "limit": query.limit, "wait": query.seconds, "gte": str, "prefix": str}
+    readers = {
+        "since": query.parse_cid,
+        "limit": query.parse_limit,
+        "wait": query.parse_wait,
+        "gte": str,
+        "prefix": str,
+    }
     with refused_by(RefusedError):
-        query.key(request)
+        query.parse_key(request)
     with refused_by(RefusedError):
-        query.parameters(request, readers)
+        query.parse_parameters(request, readers)
     try:
         address = DatabaseURL.parse(data.decode(errors="surrogateescape"))
     except ValueError:

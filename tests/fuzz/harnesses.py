@@ -94,7 +94,7 @@ def _crash(owner: Any, name: str, on: bytes) -> Callable[[], Any]:
 
 async def _delete_first(call: RequestContext) -> Response:
     """Make room for a value, and read it then."""
-    await call.database.delete(query.key(call.request))
+    await call.database.delete(query.parse_key(call.request))
     return await routes.put_entry(call)
 
 
@@ -107,12 +107,12 @@ _FAULTS: Final[dict[str, Callable[[], Any]]] = {
     "packed": _crash(scan, "unpack", struct.pack("@N", 2**63)),
     "requests": _crash(decoders, "decode_json", b"[[["),
     "replies": _crash(wire, "decode_json", b"[[["),
-    "answers": _crash(_events, "parse_event", b"::"),
-    "bodies": _crash(decoders, "parse", b"::"),
+    "answers": _crash(_events, "_parse", b"::"),
+    "bodies": _crash(decoders, "parse_json", b"::"),
     "urls": _crash(query, "unquote_to_bytes", b"%%"),
     "lines": _crash(cli_lines, "parse_json", b"::"),
     "arguments": _crash(decoders, "_value", b"::"),
-    "tokens": _crash(tokens, "_token", "é".encode()),
+    "tokens": _crash(tokens, "_parse_token", "é".encode()),
     "application": lambda: mock.patch.object(
         next(route for route in routes.ROUTES if route.label.startswith("PUT ")), "handler", _delete_first
     ),

@@ -26,7 +26,7 @@ import orjson
 
 from treehub_level import Level, MemoryBackend
 from treehub_level.http import Hub, Tokens, create_app
-from treehub_level.http.server.run import _LINE, OneLine
+from treehub_level.http.server.run import MAX_LOG_LINE, OneLineFormatter
 
 PATIENCE: Final = 30.0
 #: Rows from which on a database is made anew, so that comparing it stays cheap.
@@ -131,13 +131,13 @@ class _Lines(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__()
-        self.setFormatter(OneLine("%(asctime)s %(levelname)s %(message)s"))
+        self.setFormatter(OneLineFormatter("%(asctime)s %(levelname)s %(message)s"))
         self._long = ""
         self._failed = ""
 
     def emit(self, record: logging.LogRecord) -> None:
         line = self.format(record)
-        if len(line) > _LINE + 1 or "\n" in line:
+        if len(line) > MAX_LOG_LINE + 1 or "\n" in line:
             self._long = line
         if record.levelno >= logging.ERROR:
             self._failed = line
@@ -231,5 +231,5 @@ class Socket:
         assert self._process.stderr is not None
         with self._process.stderr as log:
             for line in log:
-                if len(line) > _LINE + 2 or "Traceback" in line or " ERROR " in line:
+                if len(line) > MAX_LOG_LINE + 2 or "Traceback" in line or " ERROR " in line:
                     self._faults.append(line)

@@ -1,4 +1,8 @@
-"""Replicas of a server. Tests import what they share from their folder: pytest is told so, ``python -m`` here."""
+"""Tests with several replicas of a server over one database.
+
+The tests import helpers from the folder ``tests``. pytest adds that folder to the module search
+path by its configuration; the line below does so for ``python -m tests.replicas.soak``.
+"""
 
 import sys
 from pathlib import Path

@@ -1,7 +1,8 @@
-"""A load balancer: a TCP relay that picks one of several servers for each request, not for each connection.
+"""A load balancer: a TCP relay that selects a random server for each request.
 
-It knows nothing of HTTP, but that a client that speaks again after it was answered begins a new request. What refuses a
-connection is passed over; what takes it and says nothing, as a frozen server does, is not noticed.
+The balancer does not parse HTTP. Data from a client that follows a response is the next request. A
+server that refuses connections is skipped; a paused server, which accepts connections and does not
+respond, is not detected.
 """
 
 from __future__ import annotations
@@ -15,15 +16,15 @@ HOST = "127.0.0.1"
 
 
 class Balancer:
-    """The balancer.
+    """A load balancer on loopback. Use it in an ``async with`` block.
 
     Args:
-        targets: The ports, on loopback, of the servers.
-        rng: Picks one of them.
+        targets: The ports of the servers.
+        rng: Selects a server for each request.
 
     Attributes:
-        port: The port that it listens on.
-        carried: How many requests each server was given.
+        port: The port of the balancer.
+        request_counts: The number of requests sent to each server, by port.
     """
 
     def __init__(self, targets: Sequence[int], rng: random.Random) -> None:
@@ -31,7 +32,7 @@ class Balancer:
         self._rng = rng
         self._connections: set[asyncio.Task[None]] = set()
         self.port = 0
-        self.carried = dict.fromkeys(targets, 0)
+        self.request_counts = dict.fromkeys(targets, 0)
 
     async def __aenter__(self) -> Balancer:
         self._listener = await asyncio.start_server(self._accept, HOST, 0)
@@ -45,19 +46,19 @@ class Balancer:
         await asyncio.gather(*self._connections, return_exceptions=True)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connection = asyncio.create_task(self._carry(reader, writer))
+        connection = asyncio.create_task(self._relay(reader, writer))
         self._connections.add(connection)
         connection.add_done_callback(self._connections.discard)
 
-    async def _carry(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
-        """One connection of a client, until either side ends it."""
+    async def _relay(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
+        """Relay the requests of one client connection until either side closes it."""
         upstream: _Upstream | None = None
         try:
             while data := await client.read(1 << 16):
-                if upstream is None or upstream.has_answered:
+                if upstream is None or upstream.has_responded:
                     if upstream is not None:
                         upstream.close()
-                    upstream = await self._pick(to_client)
+                    upstream = await self._connect(to_client)
                 await upstream.send(data)
         except OSError:
             pass
@@ -66,44 +67,44 @@ class Balancer:
                 upstream.close()
             to_client.transport.abort()
 
-    async def _pick(self, to_client: asyncio.StreamWriter) -> _Upstream:
-        """A connection to a server that takes one.
+    async def _connect(self, to_client: asyncio.StreamWriter) -> _Upstream:
+        """Connect to a random server that accepts connections.
 
         Raises:
-            ConnectionError: None does.
+            ConnectionError: All servers refuse connections.
         """
         for port in self._rng.sample(self._targets, len(self._targets)):
             with suppress(OSError):
                 reader, writer = await asyncio.open_connection(HOST, port)
-                self.carried[port] += 1
+                self.request_counts[port] += 1
                 return _Upstream(reader, writer, to_client)
-        raise ConnectionError("no server takes connections")
+        raise ConnectionError("no server accepts connections")
 
 
 class _Upstream:
-    """The connection to the server that has the present request."""
+    """A connection to the server of one request. It relays the response to the client."""
 
     def __init__(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, to_client: asyncio.StreamWriter
     ) -> None:
         self._writer = writer
-        self.has_answered = False
-        self._answers = asyncio.create_task(self._answer(reader, to_client))
+        self.has_responded = False
+        self._response = asyncio.create_task(self._relay_response(reader, to_client))
 
     async def send(self, data: bytes) -> None:
-        """Pass on what the client says."""
+        """Send data of the client to the server."""
         self._writer.write(data)
         await self._writer.drain()
 
     def close(self) -> None:
-        """End it."""
-        self._answers.cancel()
+        """Close the connection, and stop relaying."""
+        self._response.cancel()
         self._writer.transport.abort()
 
-    async def _answer(self, reader: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
+    async def _relay_response(self, reader: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
         with suppress(OSError):
             while data := await reader.read(1 << 16):
-                self.has_answered = True
+                self.has_responded = True
                 to_client.write(data)
                 await to_client.drain()
         to_client.transport.abort()

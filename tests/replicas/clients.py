@@ -1,8 +1,9 @@
-"""The clients, and what is remembered of each beside it: what it wrote, and what was acknowledged of that.
+"""Clients that record their writes and acknowledgements outside their stores, for later checks.
 
-A client writes to keys of its own, which nobody else writes, and to some that all share. What must hold of both is that
-nothing is lost silently: a write is in a log, or in the client's journal. Of a client's own keys more can be said: each
-has its last write in the end, unless that was acknowledged after the backup that was restored later.
+A client writes to keys of its own and to keys that all clients share. For both, no write may be
+lost silently: it is in a log of the server, or in the client's conflict journal. For a client's own
+keys more holds: in the end each has the last value written, unless a restore of the server may have
+taken that write back.
 """
 
 from __future__ import annotations
@@ -15,21 +16,23 @@ from typing import Any, Final
 from treehub_level import Change, Level, SyncError, SyncReport, TransportError
 from treehub_level.http import RemoteServer
 
-#: What was written: by whom, and the how-manyth of its writes; ``None`` for a delete, and for a key that is not there.
+#: The content of a write: the name of its client, and its number among that client's writes.
+#: ``None`` for a delete and for an absent key.
 Content = tuple[str, int] | None
 
 _OWN_KEYS: Final = 3
 _SHARED_KEYS: Final = 8
-#: Seconds of silence after which a client gives a server up.
+#: Seconds after which a client treats a server that does not respond as failed.
 _TIMEOUT: Final = 2.0
-#: How a server is silent, or asks to come again. Over 1000 requests, which is 429, wait for one that was frozen long.
-_COME_AGAIN: Final = (None, 429, 503)
-#: Seconds between two writes of a client, and between two of its calls of `sync`.
-_PACE: Final = 0.25
+#: Expected statuses of a failed `sync`: no response, or a refusal to retry later. 429 is possible,
+#: since more than 1000 requests may wait for a replica that was paused for long.
+_RETRYABLE: Final = (None, 429, 503)
+#: The mean of the seconds between two writes of a client, and between two calls of `sync`.
+_INTERVAL: Final = 0.25
 
 
 def content_of(change: Change) -> Content:
-    """What a change wrote."""
+    """Return the content of a change."""
     return _content(change.value)
 
 
@@ -38,23 +41,23 @@ def _content(value: Any) -> Content:
 
 
 class Client:
-    """One client, over memory. Use it in an ``async with`` block.
+    """A client with a store in memory. Use it in an ``async with`` block.
 
     Args:
-        name: What its own keys start with.
-        url: Where it finds a server.
-        live: Whether it stays in touch by itself; else it calls `sync` again and again.
-        rng: Decides what it writes.
+        name: The name of the client, and the prefix of its own keys.
+        url: The URL of the server's store.
+        live: True to use a live session; False to call `sync` repeatedly.
+        rng: Selects the keys and contents of writes, and the intervals.
 
     Attributes:
-        is_live: See above.
-        writes: How many it has made.
-        acknowledged: How many of them were made before a `sync` that has returned since.
-        resets: How often it learnt from `sync` that the server's history is another one.
-        failures: How often `sync` failed.
-        surprises: What it failed with, if that is neither silence nor being asked to come again.
-        begun: How many calls of `sync` have begun.
-        ended: How many of them have ended.
+        is_live: True if the client uses a live session.
+        writes: The number of writes.
+        acknowledged: The number of writes that a later `sync` has pushed.
+        resets: The number of resets that `sync` reported.
+        failures: The number of failed calls of `sync`.
+        unexpected_errors: Descriptions of failures for other reasons than those of `_RETRYABLE`.
+        syncs_started: The number of started calls of `sync`.
+        syncs_ended: The number of ended calls of `sync`.
     """
 
     def __init__(self, name: str, url: str, *, live: bool, rng: random.Random) -> None:
@@ -64,15 +67,19 @@ class Client:
         self.is_live = live
         self._rng = rng
         self._stack = AsyncExitStack()
+        #: The content of the last write to each key.
         self._latest: dict[str, Content] = {}
-        #: For each of its own keys what it wrote, by the number of the write.
+        #: The contents of the writes to each own key, by the number of the write.
         self._written: dict[str, dict[int, Content]] = {}
+        #: The number of the last acknowledged write to each own key: now, and at the last backup.
         self._acknowledged: dict[str, int] = {}
         self._backed_up: dict[str, int] = {}
-        #: Own keys whose last write may have gone with what was not backed up, each with one that cannot have.
+        #: Own keys whose last write a restore may have taken back, each with the number of the last
+        #: write that it cannot have taken back; 0 if there is none.
         self._at_risk: dict[str, int] = {}
-        self.writes = self.acknowledged = self.resets = self.failures = self.begun = self.ended = 0
-        self.surprises: list[str] = []
+        self.writes = self.acknowledged = self.resets = self.failures = 0
+        self.syncs_started = self.syncs_ended = 0
+        self.unexpected_errors: list[str] = []
 
     async def __aenter__(self) -> Client:
         await self._stack.enter_async_context(self.level)
@@ -82,17 +89,18 @@ class Client:
     async def __aexit__(self, *exception: object) -> None:
         await self._stack.aclose()
 
-    # ------------------------------------------------------------------------------------------ what it does
+    # ------------------------------------------------------------------------------------ workload
 
-    async def work(self, stop: asyncio.Event) -> None:
-        """Write, and stay in touch with the server as well as that goes, until it is told to stop."""
-        follow = self._stay_in_touch(stop) if self.is_live else self._sync_again_and_again(stop)
-        await asyncio.gather(self._write(stop), follow)
+    async def run(self, stop: asyncio.Event) -> None:
+        """Write and synchronise until ``stop`` is set."""
+        synchronise = self._run_live_session(stop) if self.is_live else self._sync_repeatedly(stop)
+        await asyncio.gather(self._write(stop), synchronise)
 
-    async def drain(self) -> None:
-        """Synchronise until that succeeds."""
-        while not await self._sync():  # noqa: ASYNC110  # what it waits for is no event
-            await asyncio.sleep(_PACE)
+    async def sync_until_success(self) -> None:
+        """Call `sync` until it succeeds."""
+        # There is no event for the recovery of a server.
+        while not await self._sync():  # noqa: ASYNC110
+            await asyncio.sleep(_INTERVAL)
 
     async def _write(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
@@ -100,7 +108,7 @@ class Client:
                 await self._write_to(f"{self.name}/{self._rng.randrange(_OWN_KEYS)}", own=True)
             else:
                 await self._write_to(f"shared/{self._rng.randrange(_SHARED_KEYS)}", own=False)
-            await asyncio.sleep(self._rng.uniform(0, 2 * _PACE))
+            await asyncio.sleep(self._rng.uniform(0, 2 * _INTERVAL))
 
     async def _write_to(self, key: str, *, own: bool) -> None:
         self.writes += 1
@@ -114,31 +122,32 @@ class Client:
             self._written.setdefault(key, {})[self.writes] = content
             self._at_risk.pop(key, None)
 
-    async def _stay_in_touch(self, stop: asyncio.Event) -> None:
+    async def _run_live_session(self, stop: asyncio.Event) -> None:
         async with self.level.live(self._remote, interval=1) as session:
             await stop.wait()
             assert session.state != "stopped", f"the live session of {self.name} has ended: {session.last_error}"
 
-    async def _sync_again_and_again(self, stop: asyncio.Event) -> None:
+    async def _sync_repeatedly(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
             await self._sync()
-            await asyncio.sleep(self._rng.uniform(0, 2 * _PACE))
+            await asyncio.sleep(self._rng.uniform(0, 2 * _INTERVAL))
 
     async def _sync(self) -> bool:
-        self.begun += 1
+        """Call `sync` once, and return True if it succeeded."""
+        self.syncs_started += 1
         writes, last = self.writes, {key: max(numbers) for key, numbers in self._written.items()}
         report = SyncReport()
 
-        def progress(now: SyncReport) -> None:
+        def progress(current: SyncReport) -> None:
             nonlocal report
-            report = now
+            report = current
 
         try:
             await self.level.sync(self._remote, progress=progress)
         except SyncError as error:
             self.failures += 1
-            if not isinstance(error, TransportError) or error.status not in _COME_AGAIN:
-                self.surprises.append(f"{self.name} failed to synchronise: {error!r}")
+            if not isinstance(error, TransportError) or error.status not in _RETRYABLE:
+                self.unexpected_errors.append(f"{self.name} failed to synchronise: {error!r}")
             return False
         else:
             self.acknowledged = writes
@@ -146,57 +155,61 @@ class Client:
             return True
         finally:
             self.resets += report.reset
-            self.ended += 1
+            self.syncs_ended += 1
 
-    # ------------------------------------------------------------------------------------ what is known of it
+    # -------------------------------------------------------------------------------------- checks
 
     @property
     def is_ahead_of_backup(self) -> bool:
-        """Whether anything was acknowledged since the server's data were copied."""
+        """True if a write was acknowledged since the last backup of the server."""
         return self._acknowledged != self._backed_up
 
-    def note_backup(self) -> None:
-        """From here on the server's data are copied: what was acknowledged before is in the copy."""
+    def record_backup(self) -> None:
+        """Record that a backup starts: it contains all writes acknowledged by now."""
         self._backed_up = dict(self._acknowledged)
         for key, number in self._backed_up.items():
             self._written[key] = {n: content for n, content in self._written[key].items() if n >= number}
 
-    async def note_restore(self) -> None:
-        """The server is away, no reply of it is under way, and it will come back as it was at the last backup."""
+    async def record_restore(self) -> None:
+        """Record that the server is restored from its last backup.
+
+        Call this while the server is stopped, when no reply of it can still arrive.
+        """
         unsent = set() if self.is_live else {change.key for change in await self.level.dirty(limit=None)}
         for key in self._written.keys() - unsent:
             self._at_risk[key] = min(self._at_risk.get(key, self.writes), self._backed_up.get(key, 0))
 
-    async def faults(self, logged: set[tuple[str, Content]], *, restored: bool) -> list[str]:
-        """What is wrong with what it has in the end.
+    async def violations(self, logged: set[tuple[str, Content]], *, restored: bool) -> list[str]:
+        """Compare the store with the recorded writes, and return descriptions of the violations.
 
         Args:
-            logged: All that ever stood in a log of the server, those included that a restore has taken away.
-            restored: Whether the server was restored.
+            logged: All changes that were ever in a log of the server, including those that a
+                restore has taken back.
+            restored: True if the server was restored from a backup.
         """
         conflicts = await self.level.conflicts()
         journal = {(conflict.key, content_of(conflict.local)) for conflict in conflicts}
         entries = {key: _content(value) for key, value in await self.level.query(prefix=f"{self.name}/")}
-        wrong = [
-            f"{self.name} wrote {content} to {key}, and that is in no log and not in its journal"
+        found = [
+            f"{self.name} wrote {content} to {key}: that is neither in a log nor in its journal"
             for key, content in self._latest.items()
             if (key, content) not in logged and (key, content) not in journal
         ]
         for key, writes in self._written.items():
-            last, found = writes[max(writes)], entries.get(key)
+            last, stored = writes[max(writes)], entries.get(key)
             if key not in self._at_risk:
-                is_right = found == last
-            elif found is None and not self._at_risk[key]:
-                is_right = None in writes.values() or (key, last) in journal
+                is_valid = stored == last
+            elif stored is None and not self._at_risk[key]:
+                is_valid = None in writes.values() or (key, last) in journal
             else:
-                is_right = found in {content for n, content in writes.items() if n >= self._at_risk[key]}
-            if not is_right:
-                wrong.append(f"{self.name} wrote {last} to {key} last, and there is {found}")
+                is_valid = stored in {content for n, content in writes.items() if n >= self._at_risk[key]}
+            if not is_valid:
+                found.append(f"{self.name} last wrote {last} to {key}: its store has {stored}")
         if not restored:
-            wrong += [f"{self.name} was reset, and nothing was restored"] * self.resets
-            wrong += [
-                f"{self.name} lost to itself: {conflict.key}"
+            found += [f"{self.name} was reset although the server was not restored"] * self.resets
+            found += [
+                f"{self.name} has a conflict on {conflict.key}, which no other client writes"
                 for conflict in conflicts
                 if conflict.key.startswith(f"{self.name}/")
             ]
-        return wrong
+        return found

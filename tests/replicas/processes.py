@@ -1,4 +1,4 @@
-"""The processes of the replicas. (Those of the database are in `databases`.)"""
+"""Processes of replicas. `databases` has the process of the database."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import sys
 
 
 class Replica:
-    """``treehub-level serve`` over a database, with the store ``notes``, on a port of loopback.
+    """A process ``treehub-level serve`` on loopback that serves the store ``notes`` of a database.
 
     Args:
-        database: The URL of the database. It is given in the environment, as one with a password would be.
-        prelude: Statements that are run first.
+        database: The URL of the database, passed in the environment like a URL with a password.
+        prelude: Python statements that the process runs first.
 
     Attributes:
-        port: The port, which stays the same.
+        port: The port. It stays the same when the replica is started again.
     """
 
     def __init__(self, database: str, *, prelude: str = "") -> None:
@@ -27,16 +27,16 @@ class Replica:
 
     @property
     def url(self) -> str:
-        """The address of the store."""
+        """The URL of the store."""
         return f"http://127.0.0.1:{self.port}/v1/notes"
 
     @property
     def is_running(self) -> bool:
-        """Whether it has not ended."""
+        """True if the process has not ended."""
         return self._process.poll() is None
 
     def start(self) -> None:
-        """Start it, and wait until it serves."""
+        """Start the process, and wait until it serves."""
         serve = ["serve", "--backend", "postgres", "--create", "notes", "--port", str(self.port)]
         self._process = subprocess.Popen(
             [sys.executable, "-c", self._program, *serve],
@@ -45,19 +45,19 @@ class Replica:
             stderr=subprocess.DEVNULL,
         )
         assert self._process.stdout is not None
-        announced = self._process.stdout.readline().decode()
-        assert "://" in announced, f"the replica does not serve: {announced!r}"
-        self.port = int(announced.rpartition(":")[2])
+        announcement = self._process.stdout.readline().decode()
+        assert "://" in announcement, f"the replica does not serve: {announcement!r}"
+        self.port = int(announcement.rpartition(":")[2])
 
     def kill(self) -> None:
-        """Kill it in the middle of whatever it does."""
+        """Kill the process with SIGKILL."""
         with self._process:  # closes the pipe, and waits
             self._process.kill()
 
-    def freeze(self) -> None:
-        """Let it do nothing any more. Its connections stay as they are."""
+    def pause(self) -> None:
+        """Pause the process with SIGSTOP. Its connections stay open."""
         self._process.send_signal(signal.SIGSTOP)
 
-    def thaw(self) -> None:
-        """Let it go on, as if nothing had been."""
+    def resume(self) -> None:
+        """Resume the paused process."""
         self._process.send_signal(signal.SIGCONT)

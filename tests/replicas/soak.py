@@ -1,10 +1,11 @@
-"""T9: three replicas over one PostgreSQL, fifty clients before a load balancer, and everything that can fail.
+"""T9: three replicas over one PostgreSQL, fifty clients, a load balancer, and fault injection.
 
     python -m tests.replicas.soak --seconds 3600
     python -m tests.replicas.soak --seconds 60 --seed 7
 
-Replicas are killed and frozen, the database is stopped hard and killed, its files are copied and, later, restored. In
-the end all clients must be equal, and nothing that was acknowledged may be lost, as far as the restores allow.
+Replicas are killed and paused; the database is stopped, killed, backed up, and later restored. In
+the end all clients must be equal, and no acknowledged write may be lost, unless a restore has
+taken it back.
 """
 
 from __future__ import annotations
@@ -32,42 +33,44 @@ from .processes import Replica
 
 REPLICAS: Final = 3
 CLIENTS: Final = 50
-#: How many of them stay in touch by `live`.
-LIVE: Final = 10
-#: Seconds in which each client goes on, whatever fails.
-_PATIENCE: Final = 120.0
+#: The number of clients with a live session; the others call `sync`.
+LIVE_CLIENTS: Final = 10
+#: Seconds in which each client must make progress, even while faults are injected.
+_PROGRESS_SECONDS: Final = 120.0
 
-#: One of each.
-EACH: Final = ("copy", "kill", "freeze", "stop the database", "kill the database", "restore")
-_WEIGHTS: Final = {"kill": 4, "freeze": 4, "stop the database": 2, "kill the database": 2, "copy": 1, "restore": 1}
+#: A schedule with one fault of each kind.
+EVERY_FAULT: Final = ("backup", "kill", "pause", "stop the database", "kill the database", "restore")
+#: The relative frequency of each kind of fault in a random schedule.
+_WEIGHTS: Final = {"kill": 4, "pause": 4, "stop the database": 2, "kill the database": 2, "backup": 1, "restore": 1}
 
 
 class Soak:
-    """One run.
+    """One run of the soak test.
 
     Args:
-        folder: Where the database is.
-        seed: Decides what happens, and when.
-        prelude: Statements that each replica runs first.
-        healed: Seconds in which all must have synchronised once nothing fails any more.
+        folder: The folder of the database.
+        seed: Seeds all random decisions.
+        prelude: Python statements that each replica runs first.
+        recovery_seconds: Seconds in which all clients must have synchronised after the last fault.
 
     Attributes:
-        counts: What happened, and how often.
+        counts: The number of injected faults, writes, resets and other events, by name.
     """
 
-    def __init__(self, folder: Path, seed: int, *, prelude: str = "", healed: float = 120) -> None:
+    def __init__(self, folder: Path, seed: int, *, prelude: str = "", recovery_seconds: float = 120) -> None:
         self._rng = random.Random(seed)
         self._folder = folder
         self._prelude = prelude
-        self._healed = healed
+        self._recovery_seconds = recovery_seconds
         self._replicas: list[Replica] = []
         self._clients: list[Client] = []
-        self._lost: set[tuple[str, Content]] = set()  # what stood in logs that a restore has taken away
+        #: Changes of logs that a restore has taken back.
+        self._taken_back: set[tuple[str, Content]] = set()
         self._has_backup = False
         self.counts: Counter[str] = Counter()
 
     async def run(self, faults: Iterable[str]) -> list[str]:
-        """Let clients write while one thing fails after the other: what is wrong in the end."""
+        """Inject faults while clients write, and return the violations found in the end."""
         with ExitStack() as processes:
             self._database = await asyncio.to_thread(Database, self._folder)
             await asyncio.to_thread(self._database.start)
@@ -82,120 +85,130 @@ class Soak:
                     client = Client(
                         f"c{number}",
                         f"http://{HOST}:{balancer.port}/v1/notes",
-                        live=number < LIVE,
+                        live=number < LIVE_CLIENTS,
                         rng=random.Random(self._rng.random()),
                     )
                     self._clients.append(await stack.enter_async_context(client))
                 try:
-                    await self._turmoil(faults)
+                    await self._inject(faults)
                 except AssertionError as violation:
                     return [str(violation)]
-                return self._surprises() or await self._heal() or self._surprises() or await self._compare()
+                return (
+                    self._unexpected_errors()
+                    or await self._recover()
+                    or self._unexpected_errors()
+                    or await self._violations()
+                )
 
     def _replica(self) -> Replica:
         return Replica(self._database.url, prelude=self._prelude)
 
-    async def _turmoil(self, faults: Iterable[str]) -> None:
-        happenings: dict[str, Callable[[], Awaitable[None]]] = {
+    async def _inject(self, faults: Iterable[str]) -> None:
+        actions: dict[str, Callable[[], Awaitable[None]]] = {
             "kill": self._kill,
-            "freeze": self._freeze,
+            "pause": self._pause,
             "stop the database": self._stop_database,
             "kill the database": self._kill_database,
-            "copy": self._copy,
+            "backup": self._backup,
             "restore": self._restore,
         }
         stop = asyncio.Event()
-        work = [asyncio.create_task(client.work(stop)) for client in self._clients]
+        clients = [asyncio.create_task(client.run(stop)) for client in self._clients]
         try:
             for fault in faults:
-                await self._pause(1.5)
+                await self._sleep(1.5)
                 if fault == "restore" and not self._has_backup:
                     continue
                 self.counts[fault] += 1
-                await happenings[fault]()
-            await self._pause(1.5)
+                await actions[fault]()
+            await self._sleep(1.5)
         finally:
             stop.set()
-            await asyncio.gather(*work)
+            await asyncio.gather(*clients)
 
-    def _surprises(self) -> list[str]:
-        return [surprise for client in self._clients for surprise in client.surprises]
+    def _unexpected_errors(self) -> list[str]:
+        return [error for client in self._clients for error in client.unexpected_errors]
 
-    async def _heal(self) -> list[str]:
-        """Nothing fails any more, and nobody writes: who cannot synchronise even so."""
-        for _ in range(2):  # the first time everybody gives what it has, the second time everybody gets it
-            drains = {asyncio.create_task(client.drain()): client.name for client in self._clients}
-            _, pending = await asyncio.wait(drains, timeout=self._healed)
+    async def _recover(self) -> list[str]:
+        """Synchronise all clients after the last fault and the last write."""
+        # The first round pushes the changes of all clients; the second round pulls them.
+        for _ in range(2):
+            syncs = {asyncio.create_task(client.sync_until_success()): client.name for client in self._clients}
+            _, pending = await asyncio.wait(syncs, timeout=self._recovery_seconds)
             for task in pending:
                 task.cancel()
-            await asyncio.gather(*drains, return_exceptions=True)
+            await asyncio.gather(*syncs, return_exceptions=True)
             if pending:
-                return [f"{drains[task]} cannot synchronise" for task in pending]
+                return [f"{syncs[task]} cannot synchronise" for task in pending]
         return []
 
-    # ------------------------------------------------------------------------------------------- what happens
+    # -------------------------------------------------------------------------------------- faults
 
-    async def _pause(self, most: float) -> None:
-        await asyncio.sleep(self._rng.uniform(most / 3, most))
+    async def _sleep(self, longest: float) -> None:
+        await asyncio.sleep(self._rng.uniform(longest / 3, longest))
 
     async def _kill(self) -> None:
         replica = self._rng.choice(self._replicas)
         await asyncio.to_thread(replica.kill)
-        await self._pause(1)
+        await self._sleep(1)
         await asyncio.to_thread(replica.start)
 
-    async def _freeze(self) -> None:
+    async def _pause(self) -> None:
         replica = self._rng.choice(self._replicas)
-        replica.freeze()
-        await self._pause(4)
-        replica.thaw()
+        replica.pause()
+        await self._sleep(4)
+        replica.resume()
 
     async def _stop_database(self) -> None:
         await asyncio.to_thread(self._database.stop)
-        await self._pause(1)
+        await self._sleep(1)
         await asyncio.to_thread(self._database.start)
 
     async def _kill_database(self) -> None:
         await asyncio.to_thread(self._database.kill)
         await asyncio.to_thread(self._database.start)
 
-    async def _copy(self) -> None:
+    async def _backup(self) -> None:
         for client in self._clients:
-            client.note_backup()
+            client.record_backup()
         await asyncio.to_thread(self._database.stop)
         await asyncio.to_thread(self._database.copy, "backup")
         await asyncio.to_thread(self._database.start)
         self._has_backup = True
 
     async def _restore(self) -> None:
-        """Replicas go on as if nothing were, and one of them sleeps through it."""
+        """Restore the database while replicas run, one of which is paused the whole time."""
         await _until(lambda: any(client.is_ahead_of_backup for client in self._clients))
-        sleeper = self._rng.choice(self._replicas)
-        sleeper.freeze()
+        paused = self._rng.choice(self._replicas)
+        paused.pause()
         await asyncio.to_thread(self._database.stop)
-        # What is under way may have got its reply already. What begins now cannot get one.
-        begun = {client: client.begun for client in self._clients}
-        await _until(lambda: all(client.is_live or client.ended >= begun[client] for client in self._clients))
-        self._lost |= await asyncio.to_thread(self._read_aside)
+        # A `sync` that started before the stop may have received its reply already, so wait for it.
+        # One that starts from now on cannot receive a reply.
+        started = {client: client.syncs_started for client in self._clients}
+        await _until(lambda: all(client.is_live or client.syncs_ended >= started[client] for client in self._clients))
+        self._taken_back |= await asyncio.to_thread(self._read_log)
         for client in self._clients:
-            await client.note_restore()
+            await client.record_restore()
         await asyncio.to_thread(self._database.restore, "backup")
         await asyncio.to_thread(self._database.start)
-        sleeper.thaw()
+        paused.resume()
 
-    def _read_aside(self) -> set[tuple[str, Content]]:
-        """What stands in the log while nobody serves it."""
+    def _read_log(self) -> set[tuple[str, Content]]:
+        """Read the change log of the stopped database, on a port that replicas do not know."""
         with (
             self._database.on_another_port() as url,
             blocking.Level(url, backend="postgres", store="notes", mode=Level.SERVER) as level,
         ):
             return _contents(level.changes(0, limit=None).changes)
 
-    # ------------------------------------------------------------------------------------- what must hold then
+    # -------------------------------------------------------------------------------------- checks
 
-    async def _compare(self) -> list[str]:
-        wrong = [f"replica {number} has ended" for number, it in enumerate(self._replicas) if not it.is_running]
-        wrong += [f"the replica on port {port} got no request" for port, n in self._balancer.carried.items() if not n]
+    async def _violations(self) -> list[str]:
+        """Compare replicas, clients and logs, and return descriptions of the violations."""
+        found = [f"replica {number} has ended" for number, it in enumerate(self._replicas) if not it.is_running]
+        found += [
+            f"the replica on port {port} got no request" for port, n in self._balancer.request_counts.items() if not n
+        ]
         async with RemoteServer(self._replicas[0].url) as server:
             head, log, _ = await server.changes(0, limit=None)
         replayed: dict[str, Any] = {}
@@ -203,26 +216,26 @@ class Soak:
             replayed[change.key] = change.value
         expected = sorted((key, value) for key, value in replayed.items() if value is not None)
         if len(log) != head:
-            wrong.append(f"the log has {len(log)} changes, and the CID is {head}")
+            found.append(f"the log has {len(log)} changes, and the CID is {head}")
         for replica in self._replicas:
             async with RemoteServer(replica.url) as server, Level("new", backend="memory", mode=Level.CLIENT) as new:
                 await new.sync(server)
-                wrong += await _differences("a new client", new, head, expected)
+                found += await _differences("a new client", new, head, expected)
         restored = self.counts["restore"] > 0
         for client in self._clients:
-            wrong += await _differences(client.name, client.level, head, expected)
-            wrong += await client.faults(self._lost | _contents(log), restored=restored)
-            for figure in ("writes", "acknowledged", "resets", "failures"):
-                self.counts[figure] += getattr(client, figure)
+            found += await _differences(client.name, client.level, head, expected)
+            found += await client.violations(self._taken_back | _contents(log), restored=restored)
+            for name in ("writes", "acknowledged", "resets", "failures"):
+                self.counts[name] += getattr(client, name)
         self.counts["changes logged"] = head
-        self.counts["requests"] = sum(self._balancer.carried.values())
-        return wrong
+        self.counts["requests"] = sum(self._balancer.request_counts.values())
+        return found
 
 
 async def _until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + _PATIENCE
-    while not condition():  # what the clients do is no event
-        assert time.monotonic() < deadline, "the clients do not go on"
+    deadline = time.monotonic() + _PROGRESS_SECONDS
+    while not condition():  # there is no event for the progress of clients
+        assert time.monotonic() < deadline, "the clients make no progress"
         await asyncio.sleep(0.1)
 
 
@@ -236,33 +249,36 @@ async def _differences(name: str, level: Level, head: int, expected: list[tuple[
         return []
     rows = [row for row in found if row not in expected]
     return [
-        f"{name} is at CID {level.cid} of {head}, has {len(found)} entries of {len(expected)}, and these: {rows!r:.300}"
+        f"{name} is at CID {level.cid} of {head}, and has {len(found)} entries of {len(expected)}; "
+        f"these are wrong: {rows!r:.300}"
     ]
 
 
-def drawn(seconds: float, seed: int) -> Iterator[str]:
-    """Faults, one after the other, for so long."""
+def random_faults(seconds: float, seed: int) -> Iterator[str]:
+    """Iterate over random faults for so many seconds, beginning with a backup."""
     rng = random.Random(f"faults {seed}")
     end = time.monotonic() + seconds
-    yield "copy"
+    yield "backup"
     while time.monotonic() < end:
         yield rng.choices(list(_WEIGHTS), list(_WEIGHTS.values()))[0]
 
 
 def main() -> None:
-    """Run as the command line says, and print what happened and what is wrong."""
+    """Run the soak test with the options of the command line, and print counts and violations."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=3600, help="how long things go wrong")
-    parser.add_argument("--seed", type=int, default=0, help="decides what happens, and when")
+    parser.add_argument("--seconds", type=float, default=3600, help="the time for which faults are injected")
+    parser.add_argument("--seed", type=int, default=0, help="the seed of all random decisions")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # in order: it has started many processes
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit("stopped")
+    )  # an exception, so that the started processes are stopped
     with open_folder() as path:
         soak = Soak(path, arguments.seed)
-        wrong = asyncio.run(soak.run(drawn(arguments.seconds, arguments.seed)))
-    print(f"seed {arguments.seed}, {REPLICAS} replicas, {CLIENTS} clients: {len(wrong)} violations")
+        violations = asyncio.run(soak.run(random_faults(arguments.seconds, arguments.seed)))
+    print(f"seed {arguments.seed}, {REPLICAS} replicas, {CLIENTS} clients: {len(violations)} violations")
     print(f"  {dict(soak.counts)}")
-    print("\n".join(wrong[:20]))
-    sys.exit(bool(wrong))
+    print("\n".join(violations[:20]))
+    sys.exit(bool(violations))
 
 
 if __name__ == "__main__":

@@ -1,30 +1,30 @@
-"""T9: replicas of a server over one database, while everything fails. See ``soak.py`` for longer runs."""
+"""T9: replicas of a server over one database, with fault injection. `soak` has longer runs."""
 
 from __future__ import annotations
 
 import pytest
 from databases import open_folder
 
-from .soak import EACH, Soak
+from .soak import EVERY_FAULT, Soak
 
 pytestmark = pytest.mark.once
 
-#: A replica that takes the CID that it wrote last for the present one.
-DECIDES_FROM_MEMORY = """
+#: A faulty replica that caches the CID of its last write instead of reading the current one.
+CACHES_CID = """
 from treehub_level.engine.store import Store
 
 read = Store.cid_in
 Store.cid_in = lambda store, reader: read(store, reader) if store._cid is None else store._cid
 """
 
-#: A replica whose snapshots are none: each statement reads what is committed by then, be it a moment later.
-READS_WHAT_IS_COMMITTED = """
+#: A faulty replica without snapshots: each statement sees the commits before it (READ COMMITTED).
+READS_COMMITTED = """
 import time
 
 from treehub_level.backends.postgres import PostgresBackend
 
 
-class Now:
+class NoSnapshot:
     def __init__(self, backend):
         self.get, self.get_many, self._scan = backend.get, backend.get_many, backend.scan
 
@@ -36,11 +36,11 @@ class Now:
         pass
 
 
-PostgresBackend.snapshot = lambda backend: Now(backend)
+PostgresBackend.snapshot = lambda backend: NoSnapshot(backend)
 """
 
-#: A replica that acknowledges what it does not commit, one time in twenty.
-ACKNOWLEDGES_TOO_EARLY = """
+#: A faulty replica that acknowledges one in twenty transactions without committing it.
+SKIPS_COMMITS = """
 from itertools import count
 
 from treehub_level.backends.postgres.transaction import Transaction
@@ -50,20 +50,20 @@ Transaction._commit = lambda transaction, connection: next(commits) % 20 and com
 """
 
 
-async def test_nothing_is_lost_and_all_are_equal_whatever_failed() -> None:
+async def test_no_write_is_lost_and_all_clients_are_equal_after_each_kind_of_fault() -> None:
     with open_folder() as path:
         soak = Soak(path, seed=9)
-        assert await soak.run(EACH) == []
-    assert {*EACH} <= {*soak.counts}
+        assert await soak.run(EVERY_FAULT) == []
+    assert {*EVERY_FAULT} <= {*soak.counts}
     assert soak.counts["acknowledged"] > 500
     assert soak.counts["resets"] > 0
 
 
 @pytest.mark.parametrize(
     "prelude",
-    [DECIDES_FROM_MEMORY, READS_WHAT_IS_COMMITTED, ACKNOWLEDGES_TOO_EARLY],
-    ids=["decides from memory", "reads what is committed", "acknowledges too early"],
+    [CACHES_CID, READS_COMMITTED, SKIPS_COMMITS],
+    ids=["caches the CID", "reads committed", "skips commits"],
 )
-async def test_a_faulty_replica_is_found_out_though_nothing_else_fails(prelude: str) -> None:
+async def test_a_faulty_replica_is_detected_without_other_faults(prelude: str) -> None:
     with open_folder() as path:
-        assert await Soak(path, seed=9, prelude=prelude, healed=4).run([]) != []
+        assert await Soak(path, seed=9, prelude=prelude, recovery_seconds=4).run([]) != []

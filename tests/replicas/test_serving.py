@@ -1,4 +1,4 @@
-"""Hubs over stores that others serve, too, mostly in a table of PostgreSQL: found, made, and not always reached."""
+"""Hubs over shared stores, mostly in a table of PostgreSQL: lookup, creation, and outages."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ NUMBERS = itertools.count()
 
 @pytest.fixture(scope="module")
 def database() -> Iterator[Database]:
-    """A database that runs."""
+    """A running database."""
     with open_folder() as path:
-        made = Database(path, "fsync=off")
-        made.start()
-        yield made
-        made.stop()
+        running = Database(path, "fsync=off")
+        running.start()
+        yield running
+        running.stop()
 
 
 @pytest.fixture
 def table() -> dict[str, Any]:
-    """The options of a hub whose table no other test has."""
+    """The options of a hub over a table of its own."""
     return {"backend": "postgres", "table": f"table_{next(NUMBERS)}"}
 
 
@@ -69,7 +69,9 @@ async def test_the_server_stores_of_a_table_are_served_under_their_names(
 
 
 @pytest.mark.parametrize("name", ["plain", "client", "absent", "NOTES", "..", "a b", "\0"])
-async def test_what_is_no_server_store_is_not_there(database: Database, table: dict[str, Any], name: str) -> None:
+async def test_stores_of_other_modes_and_invalid_names_are_absent(
+    database: Database, table: dict[str, Any], name: str
+) -> None:
     make(database, table, "plain", Level.NORMAL, a=1)
     make(database, table, "client", Level.CLIENT, a=1)
     async with Hub(database.url, **table) as hub:
@@ -81,13 +83,13 @@ async def test_what_is_no_server_store_is_not_there(database: Database, table: d
         assert hub.names() == before
 
 
-async def test_a_table_that_is_not_there_has_no_stores(database: Database, table: dict[str, Any]) -> None:
+async def test_a_missing_table_has_no_stores(database: Database, table: dict[str, Any]) -> None:
     async with Hub(database.url, **table) as hub:
         assert hub.names() == []
 
 
 @pytest.mark.parametrize("backend", ["postgres", "sqlite"])
-async def test_what_one_hub_takes_another_one_tells_of(
+async def test_a_write_through_one_hub_wakes_a_long_poll_at_another(
     database: Database, table: dict[str, Any], tmp_path: Path, backend: str
 ) -> None:
     root, options = (database.url, table) if backend == "postgres" else (tmp_path, {"backend": "sqlite"})
@@ -105,7 +107,7 @@ async def test_what_one_hub_takes_another_one_tells_of(
         assert (await writer.get("/v1/notes")).json()["cid"] == 2
 
 
-async def test_while_the_database_is_away_a_hub_says_to_come_again_and_then_goes_on() -> None:
+async def test_a_hub_answers_503_while_the_database_is_stopped_and_then_recovers() -> None:
     with open_folder() as path:
         database = Database(path, "fsync=off")
         database.start()
@@ -133,7 +135,7 @@ async def status_of(client: httpx.AsyncClient, path: str, status: int) -> bool:
     return (await client.get(path)).status_code == status
 
 
-def test_replicas_that_start_together_make_a_store_once(database: Database) -> None:
+def test_replicas_that_start_together_create_a_store_once(database: Database) -> None:
     program = "from treehub_level.cli import main; main()"
     serve = ["serve", "--backend", "postgres", database.url, "--create", "together", "--port", "0"]
     processes = [
@@ -152,16 +154,14 @@ def test_replicas_that_start_together_make_a_store_once(database: Database) -> N
     assert len(servers) == 1
 
 
-def test_a_replica_takes_the_database_from_the_environment(database: Database) -> None:
+def test_a_replica_reads_the_database_url_from_the_environment(database: Database) -> None:
     replica = Replica(database.url)
     assert httpx.get(replica.url).json()["cid"] == 0
     replica.kill()
 
 
 @pytest.mark.parametrize("url", [f"postgresql://alice:{SECRET}@127.0.0.1:1/x", f"nonsense://alice:{SECRET}@x"])
-def test_a_database_that_cannot_be_reached_is_named_without_its_secret(
-    url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_error_for_an_unreachable_database_omits_the_password(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TREEHUB_LEVEL_ROOT", url)
     result = CliRunner().invoke(app, ["serve", "--backend", "postgres", "--port", "0"])
     assert result.exit_code == 1

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from ..http import Hub, Tokens
-from ..http.server.tokens import EVERY, Token
+from ..http.server.tokens import ALL_DATABASES, Token
 from .errors import CommandError
 from .options import Backend, JSONOutput, MetadataPrefix
 from .output import print_json, print_line
@@ -102,7 +102,7 @@ def serve(
             origins=allow_origin or (),
             compressed_requests=compressed_requests,
             grace_seconds=grace,
-            listening=lambda url: _announce(url, hub),
+            on_listening=lambda url: _announce(url, hub),
         )
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
@@ -177,7 +177,7 @@ def _document(item: Token) -> dict[str, object]:
 
 
 def _fields(item: Token) -> list[str]:
-    databases = "all databases" if EVERY in item.databases else ", ".join(item.databases)
+    databases = "all databases" if ALL_DATABASES in item.databases else ", ".join(item.databases)
     until = (
         "for ever" if item.expires is None else f"{'expired' if item.is_expired() else 'until'} {_time(item.expires)}"
     )

@@ -55,7 +55,7 @@ def exchange_verb(server: object) -> Callable[..., Any]:
 def exchange_of(server: object) -> Callable[..., Any]:
     """Return a function that sends a `Request` to a server and returns its reply.
 
-    The reply is one that `wire.read_answer` accepts. An `EncodedExchanger` is called by its
+    The reply is one that `wire.decode_reply` accepts. An `EncodedExchanger` is called by its
     ``exchange_encoded``, unless a subclass or the object itself overrides ``exchange`` alone: then
     that override is called.
 

@@ -1,4 +1,4 @@
-"""The server of each test."""
+"""Fixtures of the tests of the HTTP server."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from served import Served
 @pytest.fixture
 async def served(tmp_path: Path) -> AsyncIterator[Served]:
     """A server in this process, with tokens."""
-    made = Served(tmp_path)
-    await made.start()
-    yield made
-    await made.stop()
+    server = Served(tmp_path)
+    await server.start()
+    yield server
+    await server.stop()

@@ -1,4 +1,4 @@
-"""Who may do what: each route × each kind of token × each database, generated from the router itself."""
+"""Authorization: each route × each kind of token × each database, generated from the routes."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ from starlette.routing import Route
 
 from treehub_level.engine.access import Access
 from treehub_level.errors import ForbiddenError
-from treehub_level.http.server import dispatch as service
-from treehub_level.http.server import tokens
+from treehub_level.http.server import dispatch, tokens
 from treehub_level.http.server.permissions import AuthorizedRoute, Permission, authorized
 from treehub_level.http.server.routes import ROUTES
 
-#: What each kind of token allows: databases, whether it may write, its prefix. ``None``: it is no valid token.
+#: The databases, the write permission and the prefix of each kind of token; ``None`` if invalid.
 KINDS: dict[str, tuple[list[str], bool, str] | None] = {
     "no token": None,
     "another scheme": None,
@@ -45,23 +44,23 @@ BODIES: dict[str, Any] = {
 
 
 def authorization(served: Served, kind: str) -> str | None:
-    """The header that somebody with such a token sends."""
+    """Return the ``Authorization`` header for a token of a kind, if there is one."""
     allowed = KINDS[kind] or (["*"], True, "")
     expires = time.time() - 1 if kind == "expired" else None
-    made = served.tokens.add(databases=allowed[0], write=allowed[1], prefix=allowed[2], expires=expires)
-    id = made.partition(".")[0]
+    credentials = served.tokens.add(databases=allowed[0], write=allowed[1], prefix=allowed[2], expires=expires)
+    id = credentials.partition(".")[0]
     if kind == "revoked":
         assert served.tokens.revoke(id)
     return {
         "no token": None,
-        "another scheme": f"Basic {made}",
-        "unknown": "Bearer 0123456789ab." + made.partition(".")[2],
+        "another scheme": f"Basic {credentials}",
+        "unknown": "Bearer 0123456789ab." + credentials.partition(".")[2],
         "wrong secret": f"Bearer {id}.{'A' * 43}",
-    }.get(kind, f"Bearer {made}")
+    }.get(kind, f"Bearer {credentials}")
 
 
 def expected(permission: Permission, kind: str, database: str) -> int | None:
-    """The status of a refusal, by what the documentation says; ``None`` for none."""
+    """Return the status of the documented refusal; ``None`` if the request is allowed."""
     if permission is Permission.OPEN:
         return None
     allowed = KINDS[kind]
@@ -85,14 +84,14 @@ def cases() -> Iterator[tuple[AuthorizedRoute, str, str]]:
 
 
 async def violations(served: Served) -> list[str]:
-    """Each case in which the answer is not the one that it should be."""
+    """Return a description of each case with another response than the expected one."""
     found = []
     before = served.raw()
     headers = {kind: authorization(served, kind) for kind in KINDS}
     for route, kind, database in cases():
         path = route.path.replace("{db}", database).replace("{key:anything}", "mine/x")
-        authorized = headers[kind]
-        sent = {} if authorized is None else {"authorization": authorized}
+        header = headers[kind]
+        sent = {} if header is None else {"authorization": header}
         if route.path.endswith("/watch"):
             status = await status_of_stream(served, path, sent)
         else:
@@ -100,48 +99,48 @@ async def violations(served: Served) -> list[str]:
             response = await served.anonymous.request(method, path, json=body, headers=sent)
             status = 200 if b"LEVEL_NOT_FOUND" in response.content else response.status_code
         refused = status if status >= 400 else None
-        wanted = expected(route.permission, kind, database)
-        if refused != wanted:
-            found.append(f"{route.label} with {kind} on {database}: {status} instead of {wanted or 'success'}")
-        if wanted is not None and served.raw() != before:
-            found.append(f"{route.label} with {kind} on {database} wrote")
+        expected_status = expected(route.permission, kind, database)
+        if refused != expected_status:
+            found.append(f"{route.label} with {kind} on {database}: {status} instead of {expected_status or 'success'}")
+        if expected_status is not None and served.raw() != before:
+            found.append(f"{route.label} with {kind} on {database} changed the store")
         before = served.raw()
     return found
 
 
 async def status_of_stream(served: Served, path: str, headers: dict[str, str]) -> int:
-    async with Conversation(served.app, "GET", path, headers=headers).held() as talk:
-        await talk.until(lambda: talk.sent)
-        return talk.status
+    async with Conversation(served.app, "GET", path, headers=headers).held() as stream:
+        await stream.until(lambda: stream.sent)
+        return stream.status
 
 
-async def test_each_route_lets_in_those_whom_its_scope_names_and_nobody_else(served: Served) -> None:
+async def test_each_route_admits_exactly_the_tokens_with_its_permission(served: Served) -> None:
     assert await violations(served) == []
 
 
 @pytest.mark.parametrize(
     ("owner", "name", "broken"),
     [
-        (tokens.Token, "reaches", lambda *_: True),
+        (tokens.Token, "covers", lambda *_: True),
         (tokens.Token, "is_expired", lambda *_: False),
-        (tokens.Token, "is_for_all", True),
+        (tokens.Token, "is_operator", True),
         (hmac, "compare_digest", lambda *_: True),
         (tokens.Tokens, "revoke", lambda *_: True),
-        (service.Service, "_token_of", lambda *_: tokens.ANYBODY),
+        (dispatch.Dispatcher, "_authenticate", lambda *_: tokens.UNRESTRICTED),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-async def test_a_check_that_is_missing_is_noticed(
+async def test_a_missing_check_is_detected(
     served: Served, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, broken: Any
 ) -> None:
     monkeypatch.setattr(owner, name, broken)
     assert await violations(served) != []
 
 
-# ----------------------------------------------------------------------------------- what the matrix cannot show
+# ------------------------------------------------------------------------------ beyond the matrix
 
 
-async def test_who_may_only_read_may_exchange_but_not_push(served: Served) -> None:
+async def test_a_read_only_token_may_exchange_but_not_push(served: Served) -> None:
     reader = await served.client_with(served.tokens.add(databases=["notes"]))
     await served.levels["notes"].put("a", 1)
     before = served.raw()
@@ -163,7 +162,7 @@ PUSHES: list[tuple[str, str, Any]] = [
 
 
 async def refused_pushes(served: Served) -> list[bool]:
-    """Of each push with a key outside the prefix: whether it was refused, and wrote nothing."""
+    """Return True for each push of a key outside the prefix that was refused and wrote nothing."""
     mine = await served.client_with(served.tokens.add(databases=["notes"], write=True, prefix="mine/"))
     await served.levels["notes"].put("mine/a", 1)
     await served.levels["notes"].put("theirs/a", 2)
@@ -179,14 +178,14 @@ async def test_a_push_with_a_key_outside_the_prefix_is_refused_as_a_whole(served
     assert await refused_pushes(served) == [True] * len(PUSHES)
 
 
-async def test_a_push_that_is_let_through_is_noticed(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_missing_check_of_pushed_keys_is_detected(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Access, "check_write", lambda *_: None)
     monkeypatch.setattr(Access, "check_read", lambda *_: None)
     assert await refused_pushes(served) == [False] * len(PUSHES)
 
 
 async def seen(served: Served) -> set[str]:
-    """The keys of which a token for ``mine/`` gets to know, by whatever route."""
+    """Return the keys that a token for ``mine/`` can see by any route."""
     token = served.tokens.add(databases=["notes"], write=True, prefix="mine/")
     mine = await served.client_with(token)
     for key in ("mine/a", "theirs/a", "theirs/b"):
@@ -197,9 +196,9 @@ async def seen(served: Served) -> set[str]:
     entries = (await mine.get("/v1/notes/entries")).json()["entries"]
     outside = await mine.get("/v1/notes/entries/theirs/a")
     headers = {"authorization": f"Bearer {token}"}
-    async with Conversation(served.app, "GET", "/v1/notes/watch?since=0", headers=headers).held() as talk:
-        await talk.until(lambda: b"id: 3\n" in talk.text)
-        watched = talk.text.decode()
+    async with Conversation(served.app, "GET", "/v1/notes/watch?since=0", headers=headers).held() as stream:
+        await stream.until(lambda: b"id: 3\n" in stream.text)
+        watched = stream.text.decode()
     return {
         *(change[0] for _, change in page),
         *keys,
@@ -210,11 +209,11 @@ async def seen(served: Served) -> set[str]:
     }
 
 
-async def test_keys_outside_the_prefix_are_not_to_be_seen(served: Served) -> None:
+async def test_keys_outside_the_prefix_are_invisible(served: Served) -> None:
     assert await seen(served) == {"mine/a"}
 
 
-async def test_keys_that_show_through_are_noticed(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_visible_keys_outside_the_prefix_are_detected(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tokens.Token, "access", Access("mallory"))
     assert await seen(served) == {"mine/a", "theirs/a", "theirs/b"}
 
@@ -233,13 +232,13 @@ async def test_a_client_id_belongs_to_the_first_token_that_pushed_with_it(served
     assert (await again.post("/v1/notes/exchange", json=renewed)).status_code == 200
 
 
-async def test_a_database_outside_the_scope_answers_like_one_that_does_not_exist(served: Served) -> None:
+async def test_a_database_outside_the_token_gets_the_response_of_an_absent_one(served: Served) -> None:
     client = await served.client_with(served.tokens.add(databases=["notes"]))
     outside, absent = [await client.get(f"/v1/{name}") for name in ("other", "absent")]
     assert (outside.status_code, outside.content) == (absent.status_code, absent.content)
 
 
-async def test_no_token_and_a_wrong_one_are_answered_alike(served: Served) -> None:
+async def test_a_missing_and_an_invalid_token_get_the_same_response(served: Served) -> None:
     answers = set()
     for kind in ("no token", "unknown", "wrong secret", "expired", "revoked"):
         header = authorization(served, kind)
@@ -249,35 +248,35 @@ async def test_no_token_and_a_wrong_one_are_answered_alike(served: Served) -> No
     assert len(answers) == 1
 
 
-async def test_two_tokens_at_once_are_refused(served: Served) -> None:
+async def test_two_authorization_headers_are_refused(served: Served) -> None:
     response = await served.anonymous.get("/v1/notes", headers=[("authorization", "Bearer a.b")] * 2)
     assert response.status_code == 400
 
 
-async def test_without_tokens_everybody_may_do_everything(served: Served) -> None:
+async def test_without_tokens_every_request_is_allowed(served: Served) -> None:
     served.rebuild(tokens=None)
     assert (await served.anonymous.put("/v1/notes/entries/a", json=1)).status_code == 204
     assert (await served.anonymous.get("/metrics")).status_code == 200
 
 
-# ------------------------------------------------------------------------------------------------ registration
+# ----------------------------------------------------------------------------------- registration
 
 
-async def nothing(_: Any) -> Any:
-    """Answer nothing."""
+async def unused_handler(_: Any) -> Any:
+    """A handler of routes that are never called."""
 
 
-@pytest.mark.parametrize("scope", [None, "read", True])
-def test_a_route_without_a_scope_cannot_be_made(scope: Any) -> None:
-    with pytest.raises(TypeError, match="must declare a scope"):
-        AuthorizedRoute("GET", "/v1/{db}/new", nothing, permission=scope)
+@pytest.mark.parametrize("permission", [None, "read", True])
+def test_a_route_without_a_permission_cannot_be_created(permission: Any) -> None:
+    with pytest.raises(TypeError, match="must declare a Permission"):
+        AuthorizedRoute("GET", "/v1/{db}/new", unused_handler, permission=permission)
     with pytest.raises(TypeError, match="permission"):
-        AuthorizedRoute("GET", "/v1/{db}/new", nothing)  # type: ignore[call-arg]
+        AuthorizedRoute("GET", "/v1/{db}/new", unused_handler)  # type: ignore[call-arg]
 
 
-def test_a_route_of_another_kind_cannot_be_served() -> None:
+def test_a_plain_starlette_route_cannot_be_served() -> None:
     with pytest.raises(TypeError, match="declares no permission"):
-        authorized([*ROUTES, Route("/v1/{db}/new", nothing)])
+        authorized([*ROUTES, Route("/v1/{db}/new", unused_handler)])
 
 
 def test_every_route_of_the_application_has_a_permission(served: Served) -> None:

@@ -1,4 +1,4 @@
-"""``treehub-level serve`` and ``token``: what they refuse, and what they print."""
+"""The commands ``treehub-level serve`` and ``treehub-level token``: refusals and output."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "500")
 
 
-# ------------------------------------------------------------------------------------------------------ token
+# ------------------------------------------------------------------------------------------ token
 
 
 def test_a_token_is_printed_once_listed_and_revoked() -> None:
@@ -63,15 +63,15 @@ def test_an_expired_token_is_listed_as_such() -> None:
 
 
 @pytest.mark.parametrize("options", [[], ["--database", "No"], ["--database", "*", "--name", ""]])
-def test_a_token_for_nothing_is_a_usage_error(options: list[str]) -> None:
+def test_a_token_with_invalid_options_is_a_usage_error(options: list[str]) -> None:
     run("token", "add", "tokens", *options, code=2)
 
 
-def test_a_file_that_is_not_there_is_an_error() -> None:
+def test_a_missing_token_file_is_an_error() -> None:
     assert "cannot be read" in run("token", "list", "absent", code=1).stderr
 
 
-# ------------------------------------------------------------------------------------------------------ serve
+# ------------------------------------------------------------------------------------------ serve
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.10", "::1", "localhost", "LOCALHOST"])
@@ -81,7 +81,7 @@ def test_the_loopback_interface_needs_no_protection(host: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org", "localhost.x", "127.0.0.1.x", ""])
-def test_any_other_address_needs_tokens_and_tls_or_to_be_called_insecure(host: str) -> None:
+def test_any_other_address_needs_tokens_and_tls_or_insecure(host: str) -> None:
     tokens = Tokens("tokens")
     assert not is_loopback(host)
     for address, given in (
@@ -95,7 +95,7 @@ def test_any_other_address_needs_tokens_and_tls_or_to_be_called_insecure(host: s
     ListenAddress(host=host, insecure=True).check(None)
 
 
-def test_an_address_without_protection_is_a_usage_error_before_anything_is_made() -> None:
+def test_an_address_without_protection_is_a_usage_error_before_stores_are_created() -> None:
     error = run("serve", "stores", "--create", "notes", "--host", "0.0.0.0", code=2).stderr
     assert "has no tokens and no certificate" in error
     assert not Path("stores").exists()
@@ -105,14 +105,14 @@ def test_an_address_without_protection_is_a_usage_error_before_anything_is_made(
     ("options", "code", "message"),
     [
         (["absent"], 1, "there is no such directory"),
-        ([".", "--create", "../a"], 2, "cannot name a database"),
+        ([".", "--create", "../a"], 2, "is not a valid database name"),
         ([".", "--tokens", "absent"], 1, "cannot be read"),
         ([".", "--tls-cert", "absent"], 1, "No such file"),
         ([".", "--tls-key", "key.pem"], 2, "--tls-cert"),
         ([".", "--create", "client"], 1, "CLIENT mode"),
     ],
 )
-def test_what_cannot_be_served_is_said_in_one_line(options: list[str], code: int, message: str) -> None:
+def test_an_error_of_serve_is_printed_without_a_traceback(options: list[str], code: int, message: str) -> None:
     with blocking.Level("client", mode=Level.CLIENT):
         pass
     error = run("serve", *options, "--port", "0", code=code).stderr
@@ -122,15 +122,15 @@ def test_what_cannot_be_served_is_said_in_one_line(options: list[str], code: int
 
 WITHOUT = """
 import sys
-class Absent:
+class Blocked:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in {"httpx", "starlette", "uvicorn", "prometheus_client", "zstandard"}:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-sys.meta_path.insert(0, Absent())
+sys.meta_path.insert(0, Blocked())
 """
 
 
-def test_without_the_extra_all_else_works_and_what_to_install_is_said() -> None:
+def test_without_the_extra_the_package_works_and_the_error_names_the_install_command() -> None:
     code = f"""{WITHOUT}
 import treehub_level, treehub_level.http
 from treehub_level.http import Hub, Tokens

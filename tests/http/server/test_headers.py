@@ -1,4 +1,4 @@
-"""What protects browsers, and what browsers could be made to do: headers of answers, Host, CORS."""
+"""Protection of browsers: security headers, the ``Host`` check, and CORS."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from served import Served
 
 pytestmark = pytest.mark.once
 
-SAFE = {
+SECURITY_HEADERS = {
     "cache-control": "no-store",
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
@@ -30,24 +30,24 @@ ORIGIN = "https://example.org"
         ("OPTIONS", "/v1/notes"),
     ],
 )
-async def test_every_answer_has_the_headers_that_keep_browsers_safe(served: Served, method: str, path: str) -> None:
+async def test_every_response_has_the_security_headers(served: Served, method: str, path: str) -> None:
     response = await served.client.request(method, path, json=1)
-    assert SAFE.items() <= dict(response.headers).items()
+    assert SECURITY_HEADERS.items() <= dict(response.headers).items()
     assert "set-cookie" not in response.headers
 
 
-async def test_the_headers_are_there_even_if_everything_fails(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_internal_error_has_the_security_headers(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any) -> Any:
         raise RuntimeError("surprise")
 
-    monkeypatch.setattr(served.app.state.service, "_token_of", broken)
+    monkeypatch.setattr(served.app.state.dispatcher, "_authenticate", broken)
     response = await served.client.get("/v1/notes")
     assert (response.status_code, response.json()["code"]) == (500, "LEVEL_INTERNAL")
-    assert SAFE.items() <= dict(response.headers).items()
+    assert SECURITY_HEADERS.items() <= dict(response.headers).items()
 
 
 @pytest.mark.parametrize("host", ["localhost", "localhost:8421", "127.0.0.1", "[::1]:80", "LocalHost"])
-async def test_the_names_of_the_loopback_interface_are_answered(served: Served, host: str) -> None:
+async def test_the_names_of_the_loopback_interface_are_accepted(served: Served, host: str) -> None:
     assert (await served.client.get("/v1/notes", headers={"host": host})).status_code == 200
 
 
@@ -55,13 +55,13 @@ async def test_the_names_of_the_loopback_interface_are_answered(served: Served, 
     "host",
     ["evil.example", "localhost.evil.example", "evil.example:80", "", "localhost@evil.example", "127.0.0.1.nip.io"],
 )
-async def test_a_name_that_was_made_to_lead_here_is_not_answered(served: Served, host: str) -> None:
+async def test_a_foreign_host_name_is_refused(served: Served, host: str) -> None:
     response = await served.client.get("/v1/notes", headers={"host": host})
     assert (response.status_code, response.json()["code"]) == (400, "LEVEL_HOST")
     assert (await served.client.get("/healthz", headers={"host": host})).status_code == 200
 
 
-async def test_the_names_that_are_answered_can_be_chosen(served: Served) -> None:
+async def test_the_accepted_host_names_can_be_configured(served: Served) -> None:
     served.rebuild(hosts=["Sync.Example.org"])
     assert (await served.client.get("/v1/notes", headers={"host": "sync.example.org:443"})).status_code == 200
     assert (await served.client.get("/v1/notes")).status_code == 400
@@ -69,30 +69,30 @@ async def test_the_names_that_are_answered_can_be_chosen(served: Served) -> None
     assert (await served.client.get("/v1/notes", headers={"host": "anything"})).status_code == 200
 
 
-async def test_two_hosts_are_none(served: Served) -> None:
+async def test_two_host_headers_are_refused(served: Served) -> None:
     response = await served.client.get("/v1/notes", headers=[("host", "localhost"), ("host", "evil.example")])
     assert response.status_code == 400
 
 
-def is_let_in(response: Any) -> bool:
+def has_cors_header(response: Any) -> bool:
     return "access-control-allow-origin" in response.headers
 
 
-async def test_no_page_may_call_unless_its_origin_is_listed(served: Served) -> None:
+async def test_only_listed_origins_get_cors_headers(served: Served) -> None:
     asked = {"origin": ORIGIN, "access-control-request-method": "PUT"}
-    assert not is_let_in(await served.client.options("/v1/notes/entries/a", headers=asked))
-    assert not is_let_in(await served.client.get("/v1/notes", headers={"origin": ORIGIN}))
+    assert not has_cors_header(await served.client.options("/v1/notes/entries/a", headers=asked))
+    assert not has_cors_header(await served.client.get("/v1/notes", headers={"origin": ORIGIN}))
     served.rebuild(origins=[ORIGIN])
-    assert is_let_in(await served.client.options("/v1/notes/entries/a", headers=asked))
-    assert not is_let_in(
+    assert has_cors_header(await served.client.options("/v1/notes/entries/a", headers=asked))
+    assert not has_cors_header(
         await served.client.options("/v1/notes/entries/a", headers={**asked, "origin": "https://evil.example"})
     )
 
 
-async def test_a_page_of_a_listed_origin_can_read_refusals_too(served: Served) -> None:
+async def test_a_page_of_a_listed_origin_can_read_refusals(served: Served) -> None:
     served.rebuild(origins=[ORIGIN])
     for path in ("/v1/notes", "/v1/absent", "/nothing"):
         response = await served.client.get(path, headers={"origin": ORIGIN})
         assert response.headers["access-control-allow-origin"] == ORIGIN
         assert "access-control-allow-credentials" not in response.headers
-        assert SAFE.items() <= dict(response.headers).items()
+        assert SECURITY_HEADERS.items() <= dict(response.headers).items()

@@ -1,4 +1,7 @@
-"""Bodies that mean no good: too large, too deep, contradictory, of any type. None may write, and none is a 500."""
+"""Hostile request bodies: too large, too deep, ambiguous, of wrong types.
+
+A refused body must write nothing, and must never cause a status 500.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ from treehub_level.http.server import bodies
 from treehub_level.http.server.limits import Limits
 
 JSON = {"content-type": "application/json"}
-settled = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+fewer_examples = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 anything = st.recursive(
     st.none()
@@ -38,7 +41,7 @@ PUSH = request(changes=[["a", 1], ["b"]], epochs=[["e", 0]], hi=0)
 
 
 async def refused(served: Served, method: str, path: str, body: bytes, **headers: str) -> httpx.Response:
-    """Send a body, and see that the answer is a refusal, that it is JSON, and that nothing was written."""
+    """Send a body, and assert a refusal in JSON that wrote nothing."""
     before = served.raw()
     response = await served.client.request(method, path, content=body, headers={**JSON, **headers})
     assert 400 <= response.status_code < 500, response.text
@@ -49,7 +52,7 @@ async def refused(served: Served, method: str, path: str, body: bytes, **headers
 
 
 def mutated(message: dict[str, Any], place: int, value: Any) -> Any:
-    """A message with something else in one of its places: a field, something within it, or all of it."""
+    """Return a copy of a message with one field or nested item, or the whole, replaced."""
     places: list[tuple[Any, Any]] = []
 
     def walk(node: Any) -> None:
@@ -67,26 +70,22 @@ def mutated(message: dict[str, Any], place: int, value: Any) -> Any:
     return copied
 
 
-@settled
+@fewer_examples
 @given(place=st.integers(0, 24), value=anything)
-async def test_an_exchange_with_anything_in_any_place_is_answered_or_refused(
-    served: Served, place: int, value: Any
-) -> None:
+async def test_a_mutated_exchange_is_answered_or_refused(served: Served, place: int, value: Any) -> None:
     await answered_or_refused(served, "/v1/notes/exchange", mutated(PUSH, place, value))
 
 
-@settled
+@fewer_examples
 @given(place=st.integers(0, 8), value=anything)
-async def test_a_push_of_the_seeds_with_anything_in_any_place_is_answered_or_refused(
-    served: Served, place: int, value: Any
-) -> None:
+async def test_a_mutated_push_of_manual_sync_is_answered_or_refused(served: Served, place: int, value: Any) -> None:
     message = {"cid": served.levels["notes"].cid, "changes": [["a", 1], ["b"]]}
     await answered_or_refused(served, "/v1/notes/change", mutated(message, place, value))
 
 
 async def answered_or_refused(served: Served, path: str, message: Any) -> None:
     before = served.raw()
-    # The standard library writes what orjson would not: NaN, numbers of any length, lone surrogates.
+    # The standard library also encodes NaN, large integers and lone surrogates; orjson does not.
     response = await served.client.post(path, content=json.dumps(message).encode(), headers=JSON)
     assert response.status_code < 500, response.text
     if response.status_code >= 400:
@@ -94,18 +93,21 @@ async def answered_or_refused(served: Served, path: str, message: Any) -> None:
         assert response.json().keys() >= {"code", "message"} or response.json()["kind"] in ("reset", "forked")
 
 
-async def test_an_error_that_nobody_expects_is_noticed(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unexpected_error_is_a_500_without_its_message(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(*_: Any) -> Any:
         raise TypeError("'int' object is not subscriptable: secret")
 
-    monkeypatch.setattr(bodies.Bodies, "json", broken)
+    monkeypatch.setattr(bodies.BodyReader, "read_json", broken)
     response = await served.client.post("/v1/notes/exchange", json=PUSH)
     assert response.status_code == 500
     assert "secret" not in response.text
 
 
-@settled
-@given(key=st.text(max_size=12).filter(lambda key: key not in (".", "..")), value=anything)  # a URL cannot have those
+@fewer_examples
+# URL parsers remove the path segments "." and "..".
+@given(key=st.text(max_size=12).filter(lambda key: key not in (".", "..")), value=anything)
 async def test_an_entry_of_any_key_and_value_is_stored_or_refused(served: Served, key: str, value: Any) -> None:
     before = served.raw()
     path = "/v1/notes/entries/" + quote(key.encode("utf-8", "surrogatepass"), safe="")
@@ -141,13 +143,13 @@ async def test_an_entry_of_any_key_and_value_is_stored_or_refused(served: Served
     ],
     ids=lambda body: repr(body[:24]) if isinstance(body, bytes) else body,
 )
-async def test_what_is_no_json_or_contradicts_itself_is_refused(served: Served, path: str, body: bytes) -> None:
+async def test_malformed_or_ambiguous_json_is_refused(served: Served, path: str, body: bytes) -> None:
     response = await refused(served, "PUT" if "entries" in path else "POST", path, body)
     assert response.json()["code"] == ProtocolError.code
 
 
 @pytest.mark.parametrize("body", [b'{"a":1,"a":2}', b'{"a":1,"a":":","b":"\\u003A"}'])
-async def test_a_parser_that_keeps_the_last_of_two_members_is_noticed(
+async def test_a_parser_that_accepts_duplicate_members_is_detected(
     served: Served, monkeypatch: pytest.MonkeyPatch, body: bytes
 ) -> None:
     monkeypatch.setattr(codecs, "_says_all", lambda *_: True)
@@ -162,15 +164,15 @@ async def test_a_push_of_an_integer_that_would_be_rounded_is_refused(served: Ser
 
 
 @pytest.mark.parametrize("value", ["18446744073709551615", "-9223372036854775808", "0.1234567890123456789", '"%s"'])
-async def test_what_64_bits_hold_is_taken(served: Served, value: str) -> None:
-    value = value.replace("%s", "1" * 40)  # digits in a string are no number
+async def test_an_integer_of_64_bits_is_stored_exactly(served: Served, value: str) -> None:
+    value = value.replace("%s", "1" * 40)  # a string of digits, not a number
     response = await served.client.put("/v1/notes/entries/a", content=value, headers=JSON)
     assert response.status_code == 204
     assert (await served.client.get("/v1/notes/entries/a")).json() == json.loads(value)
 
 
 @pytest.mark.parametrize("value", ['{"a":1,"b":{"a":":::"}}', '[":",":"]', '{"\\u003a":":"}', '{":":{"\\u003a":1}}'])
-async def test_what_says_everything_once_is_taken(served: Served, value: str) -> None:
+async def test_json_without_duplicate_members_is_accepted(served: Served, value: str) -> None:
     response = await served.client.put("/v1/notes/entries/a", content=value, headers=JSON)
     assert response.status_code == 204
     assert (await served.client.get("/v1/notes/entries/a")).json() == json.loads(value)
@@ -185,50 +187,50 @@ async def test_a_value_nested_too_deep_for_a_store_is_refused(served: Served) ->
 
 
 @pytest.mark.parametrize("kind", ["", "text/plain", "application/x-www-form-urlencoded", "application/jsonp"])
-async def test_a_body_of_another_type_is_refused(served: Served, kind: str) -> None:
+async def test_a_body_of_another_content_type_is_refused(served: Served, kind: str) -> None:
     for method, path in (("POST", "/v1/notes/exchange"), ("POST", "/v1/notes/change"), ("PUT", "/v1/notes/entries/a")):
         response = await refused(served, method, path, orjson.dumps(PUSH), **{"content-type": kind})
         assert (response.status_code, response.json()["code"]) == (415, "LEVEL_CONTENT_TYPE")
 
 
-async def test_a_type_with_a_charset_is_taken(served: Served) -> None:
+async def test_a_content_type_with_a_charset_is_accepted(served: Served) -> None:
     headers = {"content-type": "Application/JSON; charset=utf-8"}
     assert (await served.client.put("/v1/notes/entries/a", content=b"1", headers=headers)).status_code == 204
 
 
-# ------------------------------------------------------------------------------------------------------ size
+# ------------------------------------------------------------------------------------------- size
 
 
-async def test_a_body_over_the_limit_is_refused_though_its_length_is_not_told(served: Served) -> None:
+async def test_a_chunked_body_over_the_limit_is_refused(served: Served) -> None:
     served.rebuild(limits=Limits(body_bytes=1000))
-    taken = 0
+    sent = 0
 
     async def pieces() -> Any:
-        nonlocal taken
+        nonlocal sent
         for _ in range(1000):
-            taken += 100
+            sent += 100
             yield b"x" * 100
 
     before = served.raw()
     response = await served.client.put("/v1/notes/entries/a", content=pieces(), headers=JSON)
     assert (response.status_code, response.json()["code"]) == (413, "LEVEL_TOO_LARGE")
-    assert taken <= 1200, "it went on reading"
+    assert sent <= 1200, "the server read on after the limit"
     assert served.raw() == before
 
 
-async def test_a_limit_that_is_not_kept_is_noticed(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_missing_body_limit_is_detected(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     rebuild = served.rebuild
     monkeypatch.setattr(served, "rebuild", lambda **_: rebuild())
     with pytest.raises(AssertionError):
-        await test_a_body_over_the_limit_is_refused_though_its_length_is_not_told(served)
+        await test_a_chunked_body_over_the_limit_is_refused(served)
 
 
-async def test_a_body_over_the_limit_is_refused_unread_if_its_length_is_told(served: Served) -> None:
+async def test_a_content_length_over_the_limit_is_refused(served: Served) -> None:
     response = await refused(served, "PUT", "/v1/notes/entries/a", b"1", **{"content-length": str((16 << 20) + 1)})
     assert response.status_code == 413
 
 
-async def test_a_body_of_the_protocols_largest_push_is_taken(served: Served) -> None:
+async def test_a_large_push_within_the_limits_is_accepted(served: Served) -> None:
     changes = [[f"k{number}", "x" * (2 << 20)] for number in range(3)]
     assert (await served.client.post("/v1/notes/exchange", json=request(changes=changes))).status_code == 200
 
@@ -243,7 +245,7 @@ async def test_a_push_over_the_protocols_limits_is_refused(served: Served) -> No
         await refused(served, "POST", "/v1/notes/change", body)
 
 
-# ----------------------------------------------------------------------------------------------- compression
+# ------------------------------------------------------------------------------------ compression
 
 
 def zstd(data: bytes) -> bytes:
@@ -251,14 +253,14 @@ def zstd(data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("coding", ["gzip", "zstd", "br", "gzip, gzip", "x"])
-async def test_a_compressed_body_is_refused_unless_the_program_wants_it(served: Served, coding: str) -> None:
+async def test_a_compressed_body_is_refused_by_default(served: Served, coding: str) -> None:
     body = gzip.compress(b"1") if "gzip" in coding else zstd(b"1")
     response = await refused(served, "PUT", "/v1/notes/entries/a", body, **{"content-encoding": coding})
     assert (response.status_code, response.json()["code"]) == (415, "LEVEL_CONTENT_ENCODING")
 
 
 @pytest.mark.parametrize(("coding", "pack"), [("gzip", gzip.compress), ("zstd", zstd)])
-async def test_a_compressed_body_is_decoded_if_the_program_wants_it(served: Served, coding: str, pack: Any) -> None:
+async def test_a_compressed_body_is_decoded_if_enabled(served: Served, coding: str, pack: Any) -> None:
     served.rebuild(compressed_requests=True)
     value = {"text": "x" * 100_000}
     headers = {**JSON, "content-encoding": coding}
@@ -271,56 +273,56 @@ async def test_a_compressed_body_is_decoded_if_the_program_wants_it(served: Serv
 @pytest.mark.parametrize(
     "damage", [lambda packed: packed[:-3], lambda packed: packed + b"more", lambda _: b"junk", lambda _: b""]
 )
-async def test_a_compressed_body_that_is_damaged_is_refused(
-    served: Served, coding: str, pack: Any, damage: Any
-) -> None:
+async def test_a_damaged_compressed_body_is_refused(served: Served, coding: str, pack: Any, damage: Any) -> None:
     served.rebuild(compressed_requests=True)
     body = damage(pack(b'"' + b"x" * 1000 + b'"'))
     await refused(served, "PUT", "/v1/notes/entries/a", body, **{"content-encoding": coding})
 
 
 @pytest.mark.parametrize(("coding", "pack"), [("gzip", gzip.compress), ("zstd", zstd)])
-async def test_a_decompression_bomb_does_not_go_off(
+async def test_a_decompression_bomb_is_refused_after_the_limit(
     served: Served, monkeypatch: pytest.MonkeyPatch, coding: str, pack: Any
 ) -> None:
     served.rebuild(compressed_requests=True)
     sizes: list[int] = []
 
-    def weighed(data: bytes, limit: int) -> bytes:
+    def measured(data: bytes, limit: int) -> bytes:
         plain = decode(data, limit)
         sizes.append(len(plain))
         return plain
 
-    decode = bodies._DECODERS[coding]
-    monkeypatch.setitem(bodies._DECODERS, coding, weighed)
+    decode = bodies.CONTENT_DECODERS[coding]
+    monkeypatch.setitem(bodies.CONTENT_DECODERS, coding, measured)
     bomb = pack(b"[" + b" " * (256 << 20) + b"]")
     assert len(bomb) < 1 << 20
     response = await refused(served, "PUT", "/v1/notes/entries/a", bomb, **{"content-encoding": coding})
     assert (response.status_code, response.json()["code"]) == (413, "LEVEL_TOO_LARGE")
-    assert sizes[0] <= 21 << 20, "more of it was decoded than the limit, and one small step beyond"
+    assert sizes[0] <= 21 << 20, "more was decoded than the limit and one step"
 
 
-async def test_a_bomb_that_goes_off_is_noticed(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(bodies._DECODERS, "gzip", lambda data, _: gzip.decompress(data))
-    with pytest.raises(AssertionError, match="more of it was decoded"):
-        await test_a_decompression_bomb_does_not_go_off(served, monkeypatch, "gzip", gzip.compress)
+async def test_an_unbounded_decoder_is_detected(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(bodies.CONTENT_DECODERS, "gzip", lambda data, _: gzip.decompress(data))
+    with pytest.raises(AssertionError, match="more was decoded"):
+        await test_a_decompression_bomb_is_refused_after_the_limit(served, monkeypatch, "gzip", gzip.compress)
 
 
-# ------------------------------------------------------------------------------------------------------ time
+# ------------------------------------------------------------------------------------------- time
 
 
-async def test_a_body_that_never_ends_is_given_up(served: Served) -> None:
+async def test_a_slow_body_is_refused(served: Served) -> None:
     served.rebuild(tokens=None, limits=Limits(body_seconds=0.1))
-    async with Conversation(served.app, "PUT", "/v1/notes/entries/a", headers=JSON, body=[b'"x', b"y"]).held() as talk:
-        await talk.until(lambda: talk.task.done())
-    assert (talk.status, json.loads(talk.text)["code"]) == (408, "LEVEL_TIMEOUT")
+    async with Conversation(
+        served.app, "PUT", "/v1/notes/entries/a", headers=JSON, body=[b'"x', b"y"]
+    ).held() as stream:
+        await stream.until(lambda: stream.task.done())
+    assert (stream.status, json.loads(stream.text)["code"]) == (408, "LEVEL_TIMEOUT")
 
 
-async def test_a_client_that_goes_away_in_the_middle_of_a_body_is_forgotten(served: Served) -> None:
+async def test_a_disconnect_during_a_body_releases_its_memory(served: Served) -> None:
     served.rebuild(tokens=None)
     before = served.raw()
-    async with Conversation(served.app, "PUT", "/v1/notes/entries/a", headers=JSON, body=[b'"x']).held() as talk:
+    async with Conversation(served.app, "PUT", "/v1/notes/entries/a", headers=JSON, body=[b'"x']).held() as stream:
         pass
-    assert talk.sent == []
+    assert stream.sent == []
     assert served.raw() == before
-    assert served.app.state.service.bodies.held == 0
+    assert served.app.state.dispatcher.body_reader.buffered_bytes == 0

@@ -1,4 +1,4 @@
-"""The databases of a hub: found, opened, closed, and never made by a stranger."""
+"""The databases of a hub: lookup, opening, closing, eviction."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ pytestmark = pytest.mark.once
 
 
 def make(path: Path, mode: Any = Level.SERVER, **values: Any) -> None:
-    """A store on disk."""
+    """Create a store on disk with these entries."""
     with blocking.Level(path, mode=mode) as level:
         for key, value in values.items():
             level.put(key, value)
 
 
 def tree(folder: Path) -> set[str]:
-    """Everything that is in a folder, but for what LevelDB does to its own files."""
+    """Return the paths in a folder, without the files of LevelDB."""
     return {
         str(path.relative_to(folder))
         for path in folder.rglob("*")
@@ -82,15 +82,15 @@ async def test_a_directory_that_is_a_store_is_served_under_its_own_name(tmp_path
             assert await level.get("a") == 1
 
 
-async def test_a_store_whose_name_is_illegal_is_named_when_it_is_all_that_there_is(tmp_path: Path) -> None:
+async def test_a_root_that_is_a_store_with_an_invalid_name_is_an_error(tmp_path: Path) -> None:
     make(tmp_path / "My Notes")
-    with pytest.raises(ValueError, match="'My Notes', which cannot name a database"):
+    with pytest.raises(ValueError, match="'My Notes', which is not a valid database name"):
         async with Hub(tmp_path / "My Notes"):
             pass
 
 
 @pytest.mark.parametrize("mode", [Level.NORMAL, Level.CLIENT])
-async def test_a_store_that_is_no_server_is_not_there_and_stays_as_it_is(tmp_path: Path, mode: Any) -> None:
+async def test_stores_of_other_modes_are_absent_and_unchanged(tmp_path: Path, mode: Any) -> None:
     make(tmp_path / "plain", mode, a=1)
     make(tmp_path / "empty", mode)
     async with Hub(tmp_path) as hub:
@@ -99,7 +99,7 @@ async def test_a_store_that_is_no_server_is_not_there_and_stays_as_it_is(tmp_pat
     assert blocking.stored_mode(tmp_path / "empty") is mode
 
 
-async def test_other_directories_and_files_are_not_there_and_stay_as_they_are(tmp_path: Path) -> None:
+async def test_other_directories_and_files_are_absent_and_unchanged(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "1.jpg").write_bytes(b"...")
     (tmp_path / "empty").mkdir()
@@ -135,30 +135,28 @@ async def test_a_name_never_becomes_a_path(tmp_path: Path, name: str) -> None:
     async with hub:
         assert await refusal(hub, name) == ABSENT
         for path in (f"/v1/{name}", f"/v1/{name}/entries/a"):
-            async with Conversation(app, "GET", path).held() as talk:
-                await talk.until(lambda: talk.sent)
-                assert talk.status == 404
+            async with Conversation(app, "GET", path).held() as stream:
+                await stream.until(lambda: stream.sent)
+                assert stream.status == 404
     assert tree(tmp_path) == before
 
 
-async def test_a_name_that_is_joined_to_the_path_would_be_noticed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_name_joined_to_the_path_is_detected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make(tmp_path / "secret", a=1)
     (tmp_path / "root").mkdir()
-    monkeypatch.setattr(Hub, "_find", lambda hub, name: {"name": os.path.join(hub._root._at, name)})
+    monkeypatch.setattr(Hub, "_find", lambda hub, name: {"name": os.path.join(hub._catalog._location, name)})
     async with Hub(tmp_path / "root") as hub, hub.use("../secret") as level:
         assert await level.get("a") == 1
 
 
-async def test_a_store_is_made_if_the_program_asks_for_it(tmp_path: Path) -> None:
+async def test_a_store_named_by_create_is_created_once(tmp_path: Path) -> None:
     async with Hub(tmp_path / "new", create=["notes"]) as hub, hub.use("notes") as level:
         await level.put("a", 1)
     async with Hub(tmp_path / "new", create=["notes"]) as hub, hub.use("notes") as level:
         assert await level.get("a") == 1
 
 
-async def test_nobody_makes_a_store_over_http(tmp_path: Path) -> None:
+async def test_no_request_creates_a_store(tmp_path: Path) -> None:
     hub = Hub(tmp_path)
     async with (
         hub,
@@ -182,7 +180,7 @@ async def test_nobody_makes_a_store_over_http(tmp_path: Path) -> None:
         ({"root": "client", "create": ["a"]}, StorageError),
     ],
 )
-async def test_a_hub_that_cannot_be_is_refused(
+async def test_a_hub_with_invalid_arguments_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: dict[str, Any], error: type[Exception]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -193,7 +191,7 @@ async def test_a_hub_that_cannot_be_is_refused(
 
 
 @pytest.mark.parametrize("backend", ["leveldb", "sqlite"])
-def test_a_url_that_no_backend_was_named_for_is_refused_and_neither_made_nor_repeated(
+def test_a_url_for_a_backend_of_paths_is_refused_without_revealing_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -204,12 +202,12 @@ def test_a_url_that_no_backend_was_named_for_is_refused_and_neither_made_nor_rep
 
 
 @pytest.mark.usefixtures("without_psycopg")
-def test_a_hub_without_the_library_of_its_backend_says_what_to_install() -> None:
-    with pytest.raises(BackendNotFoundError, match=r'pip install "treehub-level\[postgres\]"'):
+def test_a_hub_without_the_library_of_its_backend_names_the_install_command() -> None:
+    with pytest.raises(BackendNotFoundError, match=r"pip install .*\[postgres\]"):
         Hub("postgresql://example.org/db", backend="postgres").names()
 
 
-async def test_a_level_that_is_lent_is_neither_opened_nor_closed(served: Served) -> None:
+async def test_an_external_level_is_neither_opened_nor_closed(served: Served) -> None:
     async with served.hub.use("notes") as level:
         assert level is served.levels["notes"]
     await served.hub.__aexit__()
@@ -221,10 +219,10 @@ async def test_a_level_that_is_lent_is_neither_opened_nor_closed(served: Served)
         await served.levels["notes"].open()
 
 
-# ------------------------------------------------------------------------------------------- opening, closing
+# ------------------------------------------------------------------------------- opening, closing
 
 
-async def test_a_database_is_closed_when_it_was_idle_for_a_while(tmp_path: Path) -> None:
+async def test_an_idle_database_is_closed(tmp_path: Path) -> None:
     make(tmp_path / "notes", a=1)
     async with Hub(tmp_path, idle_seconds=0.05) as hub:
         async with hub.use("notes") as level:
@@ -240,7 +238,7 @@ async def test_a_database_is_closed_when_it_was_idle_for_a_while(tmp_path: Path)
             assert await again.get("a") == 1
 
 
-async def test_the_one_that_was_used_the_longest_time_ago_makes_room(tmp_path: Path) -> None:
+async def test_the_least_recently_used_database_is_evicted(tmp_path: Path) -> None:
     for name in "abc":
         make(tmp_path / name)
     async with Hub(tmp_path, max_open=2) as hub:
@@ -252,7 +250,7 @@ async def test_the_one_that_was_used_the_longest_time_ago_makes_room(tmp_path: P
         assert hub.open_count == 2
 
 
-async def test_no_more_are_opened_than_allowed_though_all_are_in_use(tmp_path: Path) -> None:
+async def test_a_database_beyond_max_open_is_refused_while_all_are_in_use(tmp_path: Path) -> None:
     for name in "ab":
         make(tmp_path / name)
     async with Hub(tmp_path, max_open=1) as hub:
@@ -262,9 +260,7 @@ async def test_no_more_are_opened_than_allowed_though_all_are_in_use(tmp_path: P
             pass
 
 
-async def test_requests_that_come_together_open_a_database_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_concurrent_requests_open_a_database_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make(tmp_path / "notes", a=1)
     opened: list[Any] = []
     monkeypatch.setattr(Level, "open", counting(Level.open, opened))
@@ -278,7 +274,7 @@ async def test_requests_that_come_together_open_a_database_once(
     assert len(opened) == 1
 
 
-async def test_a_request_that_is_cancelled_while_it_opens_a_database_leaves_it_usable(tmp_path: Path) -> None:
+async def test_a_request_cancelled_while_opening_a_database_leaves_it_usable(tmp_path: Path) -> None:
     make(tmp_path / "notes", a=1)
     async with Hub(tmp_path) as hub:
 
@@ -294,7 +290,7 @@ async def test_a_request_that_is_cancelled_while_it_opens_a_database_leaves_it_u
             assert await second == 1
 
 
-async def test_a_store_that_another_has_open_is_503(tmp_path: Path) -> None:
+async def test_a_locked_store_is_503(tmp_path: Path) -> None:
     hub = Hub(tmp_path)
     async with (
         hub,
@@ -307,7 +303,7 @@ async def test_a_store_that_another_has_open_is_503(tmp_path: Path) -> None:
     assert str(tmp_path) not in response.text
 
 
-async def test_closing_waits_for_requests_and_takes_no_new_ones(tmp_path: Path) -> None:
+async def test_closing_waits_for_requests_and_refuses_new_ones(tmp_path: Path) -> None:
     make(tmp_path / "notes")
     hub = Hub(tmp_path)
     await hub.__aenter__()
@@ -336,7 +332,7 @@ async def test_a_hub_opens_again_in_another_event_loop(tmp_path: Path) -> None:
         assert await asyncio.to_thread(asyncio.run, read()) == 1
 
 
-# ---------------------------------------------------------------------------------------------------- mounted
+# ---------------------------------------------------------------------------------------- mounted
 
 
 async def test_the_application_is_mounted_in_another_one(tmp_path: Path) -> None:
@@ -350,14 +346,14 @@ async def test_the_application_is_mounted_in_another_one(tmp_path: Path) -> None
     assert missing.json()["code"] == "LEVEL_ROUTE_NOT_FOUND"
 
 
-async def test_whoever_forgets_to_open_the_hub_is_told(tmp_path: Path) -> None:
+async def test_a_closed_hub_is_503(tmp_path: Path) -> None:
     app = create_app(Hub(tmp_path))
     async with client_of(app) as client:
         response = await client.get("/v1/notes")
     assert (response.status_code, response.json()["message"]) == (503, "this server is not ready: its hub is not open")
 
 
-async def test_alone_the_application_opens_and_closes_the_hub(tmp_path: Path) -> None:
+async def test_the_lifespan_opens_and_closes_the_hub(tmp_path: Path) -> None:
     hub = Hub(tmp_path, create=["notes"])
     app = create_app(hub)
     async with app.router.lifespan_context(app):
@@ -366,7 +362,7 @@ async def test_alone_the_application_opens_and_closes_the_hub(tmp_path: Path) ->
     async with hub:
         async with app.router.lifespan_context(app):
             pass
-        assert hub.is_open, "whoever opened it closes it"
+        assert hub.is_open, "the lifespan closed a hub that it had not opened"
 
 
 def client_of(app: Starlette) -> httpx.AsyncClient:

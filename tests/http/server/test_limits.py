@@ -1,4 +1,4 @@
-"""How much the server takes on at a time, and what it says to those who come on top."""
+"""Limits of concurrent requests, writes and buffered bodies."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def assert_busy(response: httpx.Response, status: int) -> None:
     assert int(response.headers["retry-after"]) > 0
 
 
-async def test_requests_of_one_token_are_bounded_and_others_go_on(served: Served) -> None:
+async def test_concurrent_requests_of_one_token_are_limited(served: Served) -> None:
     served.rebuild(limits=Limits(per_token=2))
     busy = await served.client_with(served.tokens.add(databases=["notes"]))
     async with asyncio_timeout(30):
@@ -44,7 +44,7 @@ async def test_requests_of_one_token_are_bounded_and_others_go_on(served: Served
         ("POST", "/v1/notes/exchange", request(changes=[["b", 1]])),
     ],
 )
-async def test_writes_that_wait_for_a_database_are_bounded(
+async def test_concurrent_writes_to_a_database_are_limited(
     served: Served, monkeypatch: pytest.MonkeyPatch, method: str, path: str, body: Any
 ) -> None:
     served.rebuild(limits=Limits(writes=2))
@@ -60,34 +60,34 @@ async def test_writes_that_wait_for_a_database_are_bounded(
     with gate:
         waiting = [asyncio.ensure_future(served.client.put("/v1/notes/entries/a", json=1)) for _ in range(2)]
         async with asyncio_timeout(30):
-            while served.app.state.service.writing["notes"] < 2:  # noqa: ASYNC110
+            while served.app.state.dispatcher.writes.active["notes"] < 2:  # noqa: ASYNC110
                 await asyncio.sleep(0)
         assert_busy(await served.client.request(method, path, json=body), 503)
         assert (await served.client.post("/v1/other/exchange", json=request())).status_code == 200
         assert (await served.client.put("/v1/other/entries/a", json=1)).status_code == 204
     assert [response.status_code for response in await asyncio.gather(*waiting)] == [204, 204]
-    assert not served.app.state.service.writing
+    assert not served.app.state.dispatcher.writes.active
 
 
-async def test_bodies_that_are_held_at_a_time_are_bounded(served: Served) -> None:
+async def test_the_bytes_of_buffered_bodies_are_limited(served: Served) -> None:
     served.rebuild(tokens=None, limits=Limits(held_bytes=100))
-    bodies = served.app.state.service.bodies
+    body_reader = served.app.state.dispatcher.body_reader
     path = "/v1/notes/entries/a"
-    async with Conversation(served.app, "PUT", path, headers=JSON, body=[b'"' + b"x" * 80]).held() as talk:
+    async with Conversation(served.app, "PUT", path, headers=JSON, body=[b'"' + b"x" * 80]).held() as stream:
         async with asyncio_timeout(30):
-            while bodies.held < 81:  # noqa: ASYNC110
+            while body_reader.buffered_bytes < 81:  # noqa: ASYNC110
                 await asyncio.sleep(0)
         assert_busy(await served.client.put(path, json="y" * 40), 503)
         assert (await served.client.put(path, json="y")).status_code == 204
-    assert talk.sent == []
-    assert bodies.held == 0
+    assert stream.sent == []
+    assert body_reader.buffered_bytes == 0
     assert (await served.client.put(path, json="y" * 40)).status_code == 204
 
 
-async def test_a_poll_whose_client_goes_away_is_given_up(served: Served) -> None:
+async def test_a_long_poll_ends_when_its_client_disconnects(served: Served) -> None:
     served.rebuild(tokens=None)
     store = served.levels["notes"]._store
     async with Conversation(served.app, "GET", "/v1/notes/changes?wait=60").held(), asyncio_timeout(30):
         await served.until_somebody_waits()
     assert not store.listeners
-    assert not served.app.state.service._in_flight
+    assert not served.app.state.dispatcher.requests.active

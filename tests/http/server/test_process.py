@@ -1,4 +1,4 @@
-"""A server as it is run: a process of its own, real sockets, real signals."""
+"""The server as a process of its own, with real sockets and signals."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from treehub_level import Level, blocking
 
 pytestmark = pytest.mark.once
 
-#: `serve` with other patience than people need. Arguments: seconds for headers, seconds for a stall, then its own.
+#: `serve` with other timeouts. Arguments: seconds for headers, seconds for a stall, then its own.
 PROGRAM = """
 import sys
 from treehub_level.http.server.connections import TimedConnection
@@ -41,18 +41,19 @@ class Server:
     """A running server.
 
     Attributes:
-        url: Where it is.
+        url: The URL of the server.
+        port: The port of the server.
         process: The process.
+        log: The file with the output to stderr.
+        line: The first line of the output to stdout.
     """
 
     def __init__(self, folder: Path, *options: str, header_seconds: float = 20, stall_seconds: float = 60) -> None:
         self.log = folder / "stderr"
         with self.log.open("wb") as log:
+            program = [sys.executable, "-W", "error", "-c", PROGRAM, str(header_seconds), str(stall_seconds)]
             self.process = subprocess.Popen(
-                [
-                    *(sys.executable, "-W", "error", "-c", PROGRAM, str(header_seconds), str(stall_seconds)),
-                    *("serve", str(folder / "stores"), "--create", "notes", "--port", "0", *options),
-                ],
+                [*program, "serve", str(folder / "stores"), "--create", "notes", "--port", "0", *options],
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
@@ -64,23 +65,23 @@ class Server:
         self.url, self.port = found[0].strip(), int(found[1])
 
     def connect(self) -> socket.socket:
-        """A bare connection."""
+        """Open a TCP connection to the server."""
         return socket.create_connection(("127.0.0.1", self.port), timeout=30)
 
     def stop(self, number: int = signal.SIGTERM) -> int:
-        """Send a signal, and wait for the exit code."""
+        """Send a signal, and return the exit code."""
         self.process.send_signal(number)
         return self.process.wait(60)
 
     def memory(self) -> int:
-        """Bytes of memory that the process has."""
+        """Return the resident memory of the process in bytes."""
         pages = Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]
         return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
 @contextmanager
-def running(folder: Path, *options: str, **patience: float) -> Iterator[Server]:
-    server = Server(folder, *options, **patience)
+def running(folder: Path, *options: str, **timeouts: float) -> Iterator[Server]:
+    server = Server(folder, *options, **timeouts)
     try:
         yield server
     finally:
@@ -93,28 +94,28 @@ def running(folder: Path, *options: str, **patience: float) -> Iterator[Server]:
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
     """A server of one database, ``notes``."""
-    with running(tmp_path) as made:
-        yield made
+    with running(tmp_path) as server:
+        yield server
 
 
-def begin_to_get(server: Server, connection: socket.socket, path: str) -> None:
+def begin_get(server: Server, connection: socket.socket, path: str) -> None:
     connection.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n\r\n".encode())
 
 
 def begin_upload(server: Server, connection: socket.socket, rest: str) -> None:
-    """Send the headers of a PUT but for the last ones, and then those, and some of the body."""
+    """Send the head of a PUT and ``rest``: further headers and the first bytes of the body."""
     head = f"PUT /v1/notes/entries/a HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nContent-Type: application/json\r\n"
     connection.sendall((head + rest).encode())
 
 
 def waits(server: Server) -> float:
-    """How many requests wait for news, by the server's own account."""
+    """Return the number of long polls and watches in progress, from the server's metrics."""
     found = re.search(r"^treehub_level_http_waits (.*)$", httpx.get(f"{server.url}/metrics").text, re.MULTILINE)
     assert found
     return float(found[1])
 
 
-def read_to_the_end(connection: socket.socket) -> bytes:
+def read_to_end(connection: socket.socket) -> bytes:
     received = b""
     try:
         while data := connection.recv(1 << 16):
@@ -124,37 +125,37 @@ def read_to_the_end(connection: socket.socket) -> bytes:
     return received
 
 
-def test_it_says_in_one_line_what_it_serves_and_where(server: Server) -> None:
+def test_the_server_announces_its_stores_and_url_in_one_line(server: Server) -> None:
     assert server.line == f"serving notes at {server.url}\n"
     assert httpx.get(f"{server.url}/v1/notes").json()["cid"] == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_it_ends_what_waits_finishes_what_runs_and_closes_the_stores(tmp_path: Path, number: int) -> None:
+def test_a_signal_ends_long_polls_finishes_writes_and_closes_the_stores(tmp_path: Path, number: int) -> None:
     with running(tmp_path) as server, server.connect() as watch, server.connect() as poll, server.connect() as upload:
-        begin_to_get(server, watch, "/v1/notes/watch")
-        begin_to_get(server, poll, "/v1/notes/changes?since=0&wait=60")
+        begin_get(server, watch, "/v1/notes/watch")
+        begin_get(server, poll, "/v1/notes/changes?since=0&wait=60")
         begin_upload(server, upload, "Content-Length: 4\r\n\r\n12")
         until(lambda: waits(server) == 2)
         server.process.send_signal(number)
-        assert b'"changes":[]' in read_to_the_end(poll)
-        assert read_to_the_end(watch).endswith(b"0\r\n\r\n"), "the stream has an end, and is not cut"
+        assert b'"changes":[]' in read_to_end(poll)
+        assert read_to_end(watch).endswith(b"0\r\n\r\n"), "the stream has no final chunk"
         upload.sendall(b"34")
-        assert b"204" in read_to_the_end(upload).splitlines()[0]
+        assert b"204" in read_to_end(upload).splitlines()[0]
         assert server.process.wait(60) == 0
         assert "Traceback" not in server.log.read_text()
     with blocking.Level(tmp_path / "stores" / "notes", mode=Level.SERVER) as level:
         assert level.get("a") == 1234
 
 
-def test_a_watcher_that_reads_nothing_does_not_keep_it_from_stopping(tmp_path: Path) -> None:
+def test_a_stalled_watcher_does_not_block_the_shutdown(tmp_path: Path) -> None:
     fill(tmp_path)
     with running(tmp_path, "--grace", "1") as server, slow_watcher(server):
         assert server.stop() == 0
 
 
 def fill(folder: Path) -> None:
-    """A log of 64 MiB."""
+    """Create a store with a change log of 64 MiB."""
     with blocking.Level(folder / "stores" / "notes", mode=Level.SERVER) as level:
         for number in range(64):
             level.put(f"k{number}", "x" * (1 << 20))
@@ -162,34 +163,34 @@ def fill(folder: Path) -> None:
 
 @contextmanager
 def slow_watcher(server: Server) -> Iterator[socket.socket]:
-    """Somebody who asks for all changes and reads nothing."""
+    """Yield the connection of a watcher that requests all changes and reads nothing."""
     with closing(socket.socket()) as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.connect(("127.0.0.1", server.port))
-        begin_to_get(server, connection, "/v1/notes/watch?since=0")
+        begin_get(server, connection, "/v1/notes/watch?since=0")
         until(lambda: waits(server) == 1)
         yield connection
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
-def test_slow_readers_cost_little_memory_each_and_others_are_served(tmp_path: Path) -> None:
+def test_stalled_watchers_use_little_memory_and_block_no_others(tmp_path: Path) -> None:
     fill(tmp_path)
     with running(tmp_path) as server, slow_watcher(server):
         before = server.memory()
         connections = [server.connect() for _ in range(5)]
         try:
             for connection in connections:
-                begin_to_get(server, connection, "/v1/notes/watch?since=0")
+                begin_get(server, connection, "/v1/notes/watch?since=0")
             until(lambda: waits(server) == 6)
             assert httpx.put(f"{server.url}/v1/notes/entries/a", json=1).status_code == 204
             time.sleep(0.3)
-            assert server.memory() - before < 5 * (16 << 20), "each holds a page and what is on its way, not the log"
+            assert server.memory() - before < 5 * (16 << 20), "a watcher buffers more than a page and its chunks"
         finally:
             for connection in connections:
                 connection.close()
 
 
-def test_a_reader_that_takes_nothing_any_more_is_dropped(tmp_path: Path) -> None:
+def test_a_stalled_watcher_is_disconnected(tmp_path: Path) -> None:
     fill(tmp_path)
     with running(tmp_path, stall_seconds=0.5) as server, slow_watcher(server):
         until(lambda: waits(server) == 0)
@@ -200,20 +201,20 @@ def test_a_reader_that_takes_nothing_any_more_is_dropped(tmp_path: Path) -> None
     ["", "GET /v1/notes HTTP/1.1\r\nHost: ", "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\nGET /heal"],
     ids=["nothing", "half", "the next"],
 )
-def test_headers_that_never_end_are_given_up(tmp_path: Path, sent: str) -> None:
+def test_incomplete_headers_time_out(tmp_path: Path, sent: str) -> None:
     with running(tmp_path, header_seconds=0.5) as server, server.connect() as connection:
         connection.sendall(sent.encode())
-        read_to_the_end(connection)
+        read_to_end(connection)
 
 
-def test_headers_that_are_waited_for_are_noticed(tmp_path: Path) -> None:
+def test_a_missing_header_timeout_is_detected(tmp_path: Path) -> None:
     with running(tmp_path, header_seconds=1e6) as server, server.connect() as connection:
         connection.settimeout(1.5)
         with pytest.raises(TimeoutError):
             connection.recv(1)
 
 
-def test_a_connection_that_is_used_is_kept(tmp_path: Path) -> None:
+def test_a_connection_in_use_is_kept(tmp_path: Path) -> None:
     with running(tmp_path, header_seconds=2) as server:
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
         connection.connect()
@@ -227,9 +228,9 @@ def test_a_connection_that_is_used_is_kept(tmp_path: Path) -> None:
         connection.close()
 
 
-def test_headers_that_drip_are_given_up(tmp_path: Path) -> None:
+def test_slow_headers_time_out(tmp_path: Path) -> None:
     with running(tmp_path, header_seconds=0.5) as server, server.connect() as connection:
-        begin_to_get(server, connection, "/v1/notes HTTP/1.1\r\nX-Drip: ")
+        begin_get(server, connection, "/v1/notes HTTP/1.1\r\nX-Drip: ")
         connection.recv(1 << 16)
         with pytest.raises(OSError):
             for _ in range(1000):
@@ -247,14 +248,14 @@ def test_a_flood_of_headers_is_refused(server: Server, flood: str) -> None:
         answer = b""
         try:
             connection.sendall(f"GET /v1/notes HTTP/1.1\r\nHost: x\r\n{flood}\r\n".encode())
-            answer = read_to_the_end(connection)
+            answer = read_to_end(connection)
         except (BrokenPipeError, ConnectionResetError):
-            answer = read_to_the_end(connection)
+            answer = read_to_end(connection)
         assert answer == b"" or answer.startswith(b"HTTP/1.1 400")
     assert httpx.get(f"{server.url}/v1/notes").status_code == 200
 
 
-def test_a_body_that_goes_on_for_ever_is_refused_and_hung_up_on(tmp_path: Path) -> None:
+def test_an_endless_body_is_refused_and_the_connection_closed(tmp_path: Path) -> None:
     with running(tmp_path, header_seconds=1) as server, server.connect() as connection:
         begin_upload(server, connection, "Transfer-Encoding: chunked\r\n\r\n")
         chunk = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
@@ -267,23 +268,23 @@ def test_a_body_that_goes_on_for_ever_is_refused_and_hung_up_on(tmp_path: Path) 
         assert httpx.get(f"{server.url}/v1/notes").json()["cid"] == 0
 
 
-def test_bytes_that_are_no_http_are_refused(server: Server) -> None:
-    hello = b"\x16\x03\x01\x02\x00\x01\x00"  # of a client that speaks TLS
+def test_malformed_http_is_refused(server: Server) -> None:
+    hello = b"\x16\x03\x01\x02\x00\x01\x00"  # the begin of a TLS handshake
     for raw in (hello, b"GET\r\n\r\n", b"\0" * 1000, b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n"):
         with server.connect() as connection:
             connection.sendall(raw)
-            assert read_to_the_end(connection).startswith(b"HTTP/1.1 400")
+            assert read_to_end(connection).startswith(b"HTTP/1.1 400")
 
 
-def test_a_chunk_that_is_none_in_the_middle_of_a_body_ends_the_connection(server: Server) -> None:
+def test_a_malformed_chunk_of_a_body_closes_the_connection(server: Server) -> None:
     with server.connect() as connection:
         begin_upload(server, connection, "Transfer-Encoding: chunked\r\n\r\n1\r\n1\r\nzzz\r\n")
-        read_to_the_end(connection)
+        read_to_end(connection)
     assert httpx.get(f"{server.url}/v1/notes").json()["cid"] == 0
     assert server.stop() == 0
 
 
-def test_its_log_is_of_lines_without_values(server: Server) -> None:
+def test_the_log_has_one_line_a_request_without_values(server: Server) -> None:
     httpx.put(f"{server.url}/v1/notes/entries/a%0aFAKE", json="s3cr3t")
     httpx.get(f"{server.url}/%0d%0aFAKE?s3cr3t")
     server.stop()
@@ -301,7 +302,7 @@ def test_another_process_may_not_open_a_store_that_is_served(server: Server, tmp
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
-def test_it_speaks_tls(tmp_path: Path) -> None:
+def test_the_server_supports_tls(tmp_path: Path) -> None:
     certificate, key = str(tmp_path / "cert.pem"), str(tmp_path / "key.pem")
     names = "subjectAltName=DNS:localhost,IP:127.0.0.1"
     make = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=x"]
@@ -312,12 +313,12 @@ def test_it_speaks_tls(tmp_path: Path) -> None:
         trusting = ssl.create_default_context(cafile=certificate)
         assert httpx.get(f"{server.url}/v1/notes", verify=trusting).json()["cid"] == 0
         with server.connect() as plain:
-            begin_to_get(server, plain, "/v1/notes")
-            assert not read_to_the_end(plain).startswith(b"HTTP/1.1 200")
+            begin_get(server, plain, "/v1/notes")
+            assert not read_to_end(plain).startswith(b"HTTP/1.1 200")
         assert server.stop() == 0
 
 
-async def test_many_clients_at_once_sync_with_it(server: Server) -> None:
+async def test_many_concurrent_clients_sync(server: Server) -> None:
     async def one(number: int) -> None:
         async with Level(f"c{number}", backend="memory", mode=Level.CLIENT) as client:
             for key in range(5):

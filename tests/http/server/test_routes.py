@@ -1,4 +1,4 @@
-"""What each route does for those who may."""
+"""The routes, for authorized requests."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DECODERS: dict[str | None, Callable[[bytes], bytes]] = {
 
 
 class Forwarder:
-    """The server, as ``Level.sync`` needs it."""
+    """A server for ``Level.sync`` that sends each exchange to the application."""
 
     def __init__(self, client: httpx.AsyncClient) -> None:
         self._client = client
@@ -42,14 +42,14 @@ def lines(response: httpx.Response) -> list[Any]:
     return [json.loads(line) for line in response.content.splitlines()]
 
 
-async def test_a_database_says_what_it_is(served: Served) -> None:
+async def test_a_database_reports_its_store_id_cid_floor_and_mode(served: Served) -> None:
     await served.levels["notes"].put("a", 1)
     response = await served.client.get("/v1/notes")
     info = await served.levels["notes"].info()
     assert response.json() == {"server": info["store"], "cid": 1, "floor": 0, "mode": "server"}
 
 
-# ------------------------------------------------------------------------------------------------- exchange
+# --------------------------------------------------------------------------------------- exchange
 
 
 async def test_clients_sync_until_they_are_equal(served: Served) -> None:
@@ -79,7 +79,7 @@ async def test_an_exchange_answers_as_the_level_does(served: Served) -> None:
     assert response.json() == {**repeated.to_dict(), "page": [[1, ["a", {"x": [1, None, "é"]}]]], "count": 1, "cid": 2}
 
 
-async def test_a_page_comes_in_lines_if_asked_for(served: Served) -> None:
+async def test_a_page_comes_as_ndjson_on_request(served: Served) -> None:
     for key in ("a", "b"):
         await served.levels["notes"].put(key, "line\nbreak")
     response = await served.client.post("/v1/notes/exchange", json=request(), headers=LINES)
@@ -97,19 +97,19 @@ async def test_a_reset_and_a_fork_are_replies_with_409(served: Served) -> None:
     assert (forked.status_code, forked.json()["kind"]) == (409, "forked")
 
 
-async def test_keys_are_replies_too(served: Served) -> None:
+async def test_a_reply_of_keys_is_200(served: Served) -> None:
     await served.levels["notes"].put("a", 1)
     response = await served.client.post("/v1/notes/exchange", json=request(reset=True, keys_after=""))
     assert (response.status_code, response.json()["keys"]) == (200, ["a"])
 
 
-async def test_the_request_of_another_server_is_409(served: Served) -> None:
+async def test_an_exchange_for_another_store_is_409(served: Served) -> None:
     response = await served.client.post("/v1/notes/exchange", json=request(server="f" * 32))
     assert (response.status_code, response.json()["code"]) == (409, "LEVEL_STORE_MISMATCH")
 
 
 @pytest.mark.parametrize("path", ["/v1/notes/exchange?wait=60", "/v1/notes/changes?wait=60&since=0"])
-async def test_a_poll_is_answered_when_something_happens(served: Served, path: str) -> None:
+async def test_a_long_poll_is_answered_at_a_commit(served: Served, path: str) -> None:
     method, body = ("POST", request()) if "exchange" in path else ("GET", None)
     poll = asyncio.ensure_future(served.client.request(method, path, json=body))
     async with asyncio_timeout(30):
@@ -120,13 +120,13 @@ async def test_a_poll_is_answered_when_something_happens(served: Served, path: s
 
 
 @pytest.mark.parametrize("path", ["/v1/notes/exchange?wait=0.05", "/v1/notes/changes?wait=0.05&since=0"])
-async def test_a_poll_ends_though_nothing_happens(served: Served, path: str) -> None:
+async def test_a_long_poll_ends_without_a_commit(served: Served, path: str) -> None:
     method, body = ("POST", request()) if "exchange" in path else ("GET", None)
     assert (await served.client.request(method, path, json=body)).json()["cid"] == 0
 
 
 @pytest.mark.parametrize("path", ["/v1/notes/exchange?wait=60", "/v1/notes/changes?wait=60&since=0"])
-async def test_a_poll_ends_with_what_there_is_when_the_server_stops(served: Served, path: str) -> None:
+async def test_a_long_poll_is_answered_when_the_server_stops(served: Served, path: str) -> None:
     method, body = ("POST", request()) if "exchange" in path else ("GET", None)
     poll = asyncio.ensure_future(served.client.request(method, path, json=body))
     async with asyncio_timeout(30):
@@ -139,10 +139,10 @@ async def test_a_poll_ends_with_what_there_is_when_the_server_stops(served: Serv
     assert int(refused.headers["retry-after"]) > 0
 
 
-# ---------------------------------------------------------------------------------------- the seed's verbs
+# ------------------------------------------------------------------------------------ manual sync
 
 
-async def test_the_seeds_pull_goes_page_by_page(served: Served) -> None:
+async def test_a_manual_pull_is_paginated(served: Served) -> None:
     for number in range(3):
         await served.levels["notes"].put(f"k{number}", number)
     await served.levels["notes"].delete("k0")
@@ -152,13 +152,13 @@ async def test_the_seeds_pull_goes_page_by_page(served: Served) -> None:
     assert second == {"cid": 4, "has_more": False, "changes": [["k0"]]}
 
 
-async def test_the_seeds_pull_comes_in_lines_with_its_cids_if_asked_for(served: Served) -> None:
+async def test_a_manual_pull_as_ndjson_has_the_cids(served: Served) -> None:
     await served.levels["notes"].put("a", 1)
     response = await served.client.get("/v1/notes/changes", headers=LINES)
     assert lines(response) == [{"cid": 1, "has_more": False}, [1, ["a", 1]]]
 
 
-async def test_the_seeds_push_answers_with_the_new_cid(served: Served) -> None:
+async def test_a_manual_push_returns_the_new_cid(served: Served) -> None:
     response = await served.client.post("/v1/notes/change", json={"cid": 0, "changes": [["a", 1], ["b"]]})
     assert response.json() == {"cid": 2}
     assert await served.levels["notes"].query() == [("a", 1)]
@@ -172,7 +172,7 @@ async def test_the_seeds_push_answers_with_the_new_cid(served: Served) -> None:
         ("GET", "/v1/notes/watch?since=7", None, {"expected": 0, "got": 7}),
     ],
 )
-async def test_a_cid_that_does_not_fit_is_409_and_named(
+async def test_a_mismatched_cid_is_409_with_both_cids(
     served: Served, method: str, path: str, body: Any, expected: Any
 ) -> None:
     response = await served.client.request(method, path, json=body)
@@ -182,7 +182,7 @@ async def test_a_cid_that_does_not_fit_is_409_and_named(
     assert answer == expected
 
 
-# ---------------------------------------------------------------------------------------------- entries
+# ---------------------------------------------------------------------------------------- entries
 
 
 @pytest.mark.parametrize("key", ["a", "a/b", "a//b", "ü 😀", "a?b#c", "100%", "%2F", "!x"[1:]])
@@ -198,7 +198,7 @@ async def test_a_key_of_any_characters_is_stored_read_and_deleted(served: Served
     assert (await served.client.delete(path)).status_code == 204
 
 
-async def test_entries_are_listed_in_order_page_by_page(served: Served) -> None:
+async def test_entries_are_paginated_in_key_order(served: Served) -> None:
     for key in "abcd":
         await served.levels["notes"].put(key, key.upper())
     first = (await served.client.get("/v1/notes/entries?gt=a&limit=2")).json()
@@ -208,14 +208,14 @@ async def test_entries_are_listed_in_order_page_by_page(served: Served) -> None:
     assert (await served.client.get("/v1/notes/entries?gt=c&limit=1")).json()["has_more"] is False
 
 
-async def test_entries_come_in_lines_if_asked_for(served: Served) -> None:
+async def test_entries_come_as_ndjson_on_request(served: Served) -> None:
     await served.levels["notes"].put("a", 1)
     response = await served.client.get("/v1/notes/entries?prefix=a", headers=LINES)
     assert lines(response) == [{"has_more": False}, ["a", 1]]
 
 
 @pytest.mark.parametrize("key", ["!", "!!store", "!1", "%21%21client%2Fx", ""])
-async def test_metadata_is_nobodys_over_http(served: Served, key: str) -> None:
+async def test_metadata_cannot_be_read_or_written_over_http(served: Served, key: str) -> None:
     await served.levels["notes"].put("a", 1)
     before = served.raw()
     for method in ("GET", "PUT", "DELETE"):
@@ -239,13 +239,13 @@ async def test_metadata_is_nobodys_over_http(served: Served, key: str) -> None:
         "limit=+1",
     ],
 )
-async def test_a_parameter_that_makes_no_sense_is_refused(served: Served, query: str) -> None:
+async def test_an_invalid_parameter_is_refused(served: Served, query: str) -> None:
     response = await served.client.get(f"/v1/notes/entries?{query}")
     assert (response.status_code, response.json()["code"]) == (400, "LEVEL_PROTOCOL")
 
 
 @pytest.mark.parametrize("wait", ["61", "-1", "nan", "1e1", "x", ""])
-async def test_a_wait_that_makes_no_sense_is_refused(served: Served, wait: str) -> None:
+async def test_an_invalid_wait_is_refused(served: Served, wait: str) -> None:
     assert (await served.client.get(f"/v1/notes/changes?wait={wait}")).status_code == 400
 
 
@@ -254,11 +254,11 @@ async def test_a_key_that_is_not_utf8_is_refused(served: Served) -> None:
     assert (response.status_code, response.json()["code"]) == (400, "LEVEL_PROTOCOL")
 
 
-# --------------------------------------------------------------------------------------- form of the answer
+# ------------------------------------------------------------------------------ form of responses
 
 
 async def large(served: Served) -> bytes:
-    """An answer of several pieces."""
+    """Return the body of a response of several chunks."""
     for number in range(300):
         await served.levels["notes"].put(f"k{number}", f"{number} " * 400)
     return (await served.client.get("/v1/notes/changes?limit=1000", headers={"accept-encoding": "identity"})).content
@@ -276,7 +276,7 @@ async def large(served: Served) -> bytes:
         ("identity", None),
     ],
 )
-async def test_an_answer_is_compressed_as_the_client_likes(served: Served, accepted: str, coding: str | None) -> None:
+async def test_a_response_is_compressed_as_accepted(served: Served, accepted: str, coding: str | None) -> None:
     plain = await large(served)
     for path in ("/v1/notes/changes?limit=1000", "/v1/notes/entries?limit=5"):
         async with served.client.stream("GET", path, headers={"accept-encoding": accepted}) as response:
@@ -287,13 +287,13 @@ async def test_an_answer_is_compressed_as_the_client_likes(served: Served, accep
         assert path.startswith("/v1/notes/entries") or decoded == plain
 
 
-async def test_a_small_answer_has_a_length_and_no_coding(served: Served) -> None:
+async def test_a_small_response_has_a_length_and_is_not_compressed(served: Served) -> None:
     response = await served.client.get("/v1/notes", headers={"accept-encoding": "gzip, zstd"})
     assert "content-encoding" not in response.headers
     assert int(response.headers["content-length"]) == len(response.content)
 
 
-async def test_a_page_is_as_small_as_the_protocol_says_however_large_the_values_are(served: Served) -> None:
+async def test_a_page_of_large_values_ends_at_the_size_limit(served: Served) -> None:
     for number in range(4):
         await served.levels["notes"].put(f"k{number}", "x" * (3 << 20))
     assert len((await served.client.get("/v1/notes/changes")).json()["changes"]) == 2
@@ -313,7 +313,7 @@ async def test_a_page_is_as_small_as_the_protocol_says_however_large_the_values_
         ("PATCH", "/v1/notes/entries/a", 405),
     ],
 )
-async def test_a_path_or_method_that_is_not_there_is_refused_in_json(
+async def test_an_unknown_path_or_method_is_refused_in_json(
     served: Served, method: str, path: str, status: int
 ) -> None:
     response = await served.client.request(method, path)

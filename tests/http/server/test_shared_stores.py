@@ -1,4 +1,4 @@
-"""Servers over stores that are not theirs alone: how they find them, and what they say if they do not reach them."""
+"""Servers over shared stores: lookup, readiness, and the responses during outages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from treehub_level import CommitUnknownError, Level, MemoryBackend, UnavailableE
 from treehub_level.backends.base import Transaction
 from treehub_level.errors import StorageError
 from treehub_level.http import Hub, create_app
-from treehub_level.http.server.catalog import Directories
+from treehub_level.http.server.catalog import DirectoryCatalog
 
 pytestmark = pytest.mark.once
 
@@ -23,7 +23,7 @@ SECRET = "postgresql://alice:s3cr3t@example.org"
 
 
 class FailingBackend(MemoryBackend):
-    """A store of which nobody can have a transaction once it has an error to raise."""
+    """A backend whose transactions fail while ``error`` is set."""
 
     error: StorageError | None = None
 
@@ -39,7 +39,7 @@ def client_of(hub: Hub) -> httpx.AsyncClient:
 
 
 def make(path: Path, mode: Any = Level.SERVER, **values: Any) -> None:
-    """A store in a file."""
+    """Create a store in a file with these entries."""
     with blocking.Level(path, backend="sqlite", mode=mode) as level:
         for key, value in values.items():
             level.put(key, value)
@@ -68,7 +68,7 @@ async def test_a_file_that_is_a_store_is_served_under_its_own_name(tmp_path: Pat
         assert await level.get("a") == 1
 
 
-async def test_a_file_of_another_program_is_refused_and_stays_as_it_is(tmp_path: Path) -> None:
+async def test_a_file_of_another_program_is_refused_and_unchanged(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "photos.sqlite")) as connection:
         connection.execute("CREATE TABLE photos (id)")
     before = (tmp_path / "photos.sqlite").read_bytes()
@@ -78,7 +78,7 @@ async def test_a_file_of_another_program_is_refused_and_stays_as_it_is(tmp_path:
 
 
 @pytest.mark.parametrize("error", [UnavailableError(SECRET), CommitUnknownError(SECRET)])
-async def test_a_database_that_fails_is_503_and_to_be_asked_again(error: StorageError) -> None:
+async def test_a_failing_database_is_503_with_retry_after(error: StorageError) -> None:
     backend = FailingBackend("notes")
     async with (
         Level("notes", backend=lambda _: backend, mode=Level.SERVER) as level,
@@ -94,10 +94,10 @@ async def test_a_database_that_fails_is_503_and_to_be_asked_again(error: Storage
         assert (await client.put("/v1/notes/entries/a", json=1)).status_code == 204
 
 
-async def test_a_server_that_cannot_reach_its_stores_is_healthy_and_not_ready(
+async def test_a_server_without_its_stores_is_healthy_and_not_ready(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("treehub_level.http.server.hub._READY_SECONDS", 0)
+    monkeypatch.setattr("treehub_level.http.server.hub._PROBE_SECONDS", 0)
     folder = tmp_path / "stores"
     async with Hub(folder, create=["notes"]) as hub, client_of(hub) as client:
         assert (await client.get("/readyz")).status_code == 200
@@ -110,13 +110,13 @@ async def test_a_server_that_cannot_reach_its_stores_is_healthy_and_not_ready(
     assert "the stores cannot be reached: LEVEL_STORAGE" in caplog.text
 
 
-async def test_however_many_ask_whether_it_is_ready_the_stores_are_looked_at_once(
+async def test_concurrent_readiness_checks_probe_the_stores_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looks: list[Any] = []
-    monkeypatch.setattr(Directories, "check", lambda root: looks.append(root))
+    probes: list[Any] = []
+    monkeypatch.setattr(DirectoryCatalog, "check", lambda catalog: probes.append(catalog))
     async with Hub(tmp_path) as hub, client_of(hub) as client:
-        looks.clear()
+        probes.clear()
         await asyncio.gather(*(client.get("/readyz") for _ in range(20)))
         await client.get("/readyz")
-    assert len(looks) == 1
+    assert len(probes) == 1

@@ -1,4 +1,4 @@
-"""The file of tokens: what stands in it, who may write to it, and how soon a change to it counts."""
+"""The token file: its content, its permissions, and changes while a server runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.once
 
 @pytest.fixture
 def tokens(tmp_path: Path) -> Tokens:
-    """Tokens in a file that is not there yet."""
+    """Tokens whose file does not exist yet."""
     return Tokens(tmp_path / "tokens")
 
 
@@ -45,7 +45,7 @@ def test_a_token_is_found_by_its_secret_only(tokens: Tokens) -> None:
         assert tokens.find(wrong) is None
 
 
-def test_no_two_tokens_are_alike_and_their_secrets_have_256_bits(tokens: Tokens) -> None:
+def test_tokens_are_unique_and_secrets_have_256_bits(tokens: Tokens) -> None:
     made = [tokens.add(databases=["*"]).partition(".") for _ in range(20)]
     assert len({id for id, _, _ in made}) == len({secret for _, _, secret in made}) == 20
     assert all(len(secret) >= 256 / 6 for _, _, secret in made)
@@ -58,10 +58,10 @@ def test_the_file_holds_no_secret_and_is_for_its_owner_only(tokens: Tokens) -> N
     assert [path.name for path in Path(tokens.path).parent.iterdir()] == ["tokens"]
 
 
-def test_a_token_may_only_read_unless_it_is_said(tokens: Tokens) -> None:
+def test_a_token_is_read_only_by_default(tokens: Tokens) -> None:
     token = tokens.find(tokens.add(databases=["notes"]))
     assert token is not None
-    assert (token.write, token.reaches("notes"), token.reaches("other")) == (False, True, False)
+    assert (token.write, token.covers("notes"), token.covers("other")) == (False, True, False)
     assert token.name == token.id
 
 
@@ -71,17 +71,17 @@ def test_a_token_expires(tokens: Tokens) -> None:
 
 
 @pytest.mark.parametrize("expires", [-1.0, 1e300, float("inf"), float("nan")])
-def test_a_token_expires_at_a_time_that_there_is(tokens: Tokens, expires: float) -> None:
+def test_an_invalid_expiry_time_is_refused(tokens: Tokens, expires: float) -> None:
     with pytest.raises(ValueError, match="a token cannot expire at"):
         tokens.add(databases=["*"], expires=expires)
 
 
-def test_a_change_to_the_file_counts_at_once(tokens: Tokens) -> None:
+def test_a_change_to_the_file_takes_effect_at_once(tokens: Tokens) -> None:
     made = tokens.add(databases=["*"])
-    elsewhere = Tokens(tokens.path)
-    assert elsewhere.find(made) is not None
+    other = Tokens(tokens.path)
+    assert other.find(made) is not None
     assert tokens.revoke(made.partition(".")[0])
-    assert elsewhere.find(made) is None
+    assert other.find(made) is None
     assert not tokens.revoke("absent")
 
 
@@ -97,12 +97,12 @@ def test_a_change_to_the_file_counts_at_once(tokens: Tokens) -> None:
         b'{"version": 1, "tokens": 1}',
     ],
 )
-def test_a_damaged_file_lets_nobody_in(tokens: Tokens, content: bytes) -> None:
+def test_a_damaged_file_admits_no_token(tokens: Tokens, content: bytes) -> None:
     made = tokens.add(databases=["*"])
     assert tokens.find(made) is not None
     Path(tokens.path).write_bytes(content)
     for _ in range(2):
-        with pytest.raises(StorageError, match="no file of tokens, or was damaged"):
+        with pytest.raises(StorageError, match="is not a token file, or is damaged"):
             tokens.find(made)
 
 
@@ -121,7 +121,7 @@ def test_a_damaged_file_lets_nobody_in(tokens: Tokens, content: bytes) -> None:
         ("new", 1),
     ],
 )
-def test_a_field_of_a_wrong_type_lets_nobody_in(tokens: Tokens, field: str, value: Any) -> None:
+def test_a_field_of_a_wrong_type_admits_no_token(tokens: Tokens, field: str, value: Any) -> None:
     made = tokens.add(databases=["*"])
     content = json.loads(Path(tokens.path).read_bytes())
     content["tokens"][0][field] = value
@@ -130,31 +130,31 @@ def test_a_field_of_a_wrong_type_lets_nobody_in(tokens: Tokens, field: str, valu
         tokens.find(made)
 
 
-def test_a_file_that_is_gone_lets_nobody_in(tokens: Tokens) -> None:
+def test_a_missing_file_admits_no_token(tokens: Tokens) -> None:
     made = tokens.add(databases=["*"])
     os.unlink(tokens.path)
     with pytest.raises(StorageError, match="cannot be read"):
         tokens.find(made)
 
 
-@pytest.mark.skipif(os.name != "posix", reason="there are no such modes here")
-def test_a_file_that_others_may_write_to_lets_nobody_in(tokens: Tokens) -> None:
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX file modes")
+def test_a_file_writable_by_others_admits_no_token(tokens: Tokens) -> None:
     made = tokens.add(databases=["*"])
     os.chmod(tokens.path, 0o660)
     with pytest.raises(StorageError, match="chmod 600"):
         Tokens(tokens.path).find(made)
 
 
-def test_two_that_change_the_file_at_once_do_not_undo_each_other(tokens: Tokens) -> None:
+def test_concurrent_changes_to_the_file_are_refused(tokens: Tokens) -> None:
     first = tokens.add(databases=["*"])
     Path(tokens.path + ".new").touch()
-    with pytest.raises(StorageError, match="somebody is changing"):
+    with pytest.raises(StorageError, match="another process is changing"):
         tokens.add(databases=["*"])
     os.unlink(tokens.path + ".new")
     assert [token.id for token in tokens.all()] == [first.partition(".")[0]]
 
 
-def test_a_change_that_fails_leaves_the_file_as_it_was(tokens: Tokens, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_change_leaves_the_file_unchanged(tokens: Tokens, monkeypatch: pytest.MonkeyPatch) -> None:
     first = tokens.add(databases=["*"])
 
     def full(_: int) -> None:
@@ -179,27 +179,25 @@ def test_a_change_that_fails_leaves_the_file_as_it_was(tokens: Tokens, monkeypat
         {"databases": ["*"], "name": "x" * 65},
     ],
 )
-def test_a_token_for_nothing_or_for_what_cannot_be_is_refused(tokens: Tokens, arguments: Any) -> None:
+def test_a_token_with_invalid_arguments_is_refused(tokens: Tokens, arguments: Any) -> None:
     with pytest.raises(ValueError):
         tokens.add(**arguments)
     assert not os.path.exists(tokens.path)
 
 
-# ----------------------------------------------------------------------------------------------- in a server
+# ------------------------------------------------------------------------------------ in a server
 
 
-async def test_a_running_server_knows_at_once_that_a_token_was_made_or_revoked(served: Served) -> None:
+async def test_a_running_server_sees_added_and_revoked_tokens_at_once(served: Served) -> None:
     made = served.tokens.add(databases=["notes"])
     client = await served.client_with(made)
     assert (await client.get("/v1/notes")).status_code == 200
-    # By another process, say: the server's own object is not told.
+    # A separate `Tokens` stands for another process.
     Tokens(served.tokens.path).revoke(made.partition(".")[0])
     assert (await client.get("/v1/notes")).status_code == 401
 
 
-async def test_a_file_that_cannot_be_read_is_503_and_no_way_in(
-    served: Served, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_an_unreadable_token_file_is_503(served: Served, caplog: pytest.LogCaptureFixture) -> None:
     os.unlink(served.tokens.path)
     response = await served.client.get("/v1/notes")
     assert (response.status_code, response.json()["code"]) == (503, StorageError.code)

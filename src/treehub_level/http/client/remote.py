@@ -121,7 +121,7 @@ class RemoteServer:
                 60 (long poll).
 
         Returns:
-            The server's reply, for ``replication.wire.read_answer``.
+            The server's reply, for ``replication.wire.decode_reply``.
 
         Raises:
             TypeError, ValueError, ProtocolError, ForbiddenError, StoreMismatchError: As `exchange`.

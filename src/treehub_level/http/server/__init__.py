@@ -1,1 +1,1 @@
-"""The server's side of HTTP: an ASGI application over a directory of stores."""
+"""The HTTP server: an ASGI application over a directory, or a database table, of stores."""

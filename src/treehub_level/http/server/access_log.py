@@ -1,4 +1,4 @@
-"""What every request passes on its way in, and every answer on its way out."""
+"""Middleware for every request: security headers, metrics, and one access log line."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .metrics import Metrics
 
-#: Where the record of a request is kept, in its ASGI scope.
-RECORD: Final = "treehub_level.record"
+#: The key of the ASGI scope that holds the `AccessRecord` of a request.
+ACCESS_RECORD: Final = "treehub_level.access_record"
 
-#: On every answer. They are for browsers, in which nobody shall make a page, a script or a copy of one.
-_HEADERS: Final = [
+#: Headers of every response. Browsers may not cache it, embed it, run it, or guess its media type.
+_SECURITY_HEADERS: Final = [
     (b"cache-control", b"no-store"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
     (b"x-content-type-options", b"nosniff"),
@@ -26,14 +26,14 @@ logger = logging.getLogger("treehub_level.http")
 
 @dataclass(slots=True)
 class AccessRecord:
-    """What may be told of a request in a log line: nothing that its sender has made up, so nothing of any length.
+    """The fields of an access log line. None of them is chosen by the client, so none can be long.
 
     Attributes:
-        route: The route's own text.
-        database: The name of a database that exists.
-        token: The id of a token that is valid.
-        status: The status that was sent; 0 for none.
-        reason: Why it was refused, if it was.
+        route: The method and the path template of the route.
+        database: The name of an existing database.
+        token: The id of a valid token.
+        status: The HTTP status of the response; 0 if no response was sent.
+        reason: The error code of the refusal, if the request was refused.
     """
 
     route: str = "-"
@@ -44,11 +44,11 @@ class AccessRecord:
 
 
 class AccessLogMiddleware:
-    """Adds the headers that every answer has, counts, and writes one log line a request.
+    """Adds the security headers to each response, updates the metrics, and logs one line a request.
 
     Args:
-        app: What is behind it.
-        metrics: What counts.
+        app: The next ASGI application.
+        metrics: The metrics to update.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
@@ -56,25 +56,26 @@ class AccessLogMiddleware:
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on."""
+        """Pass the request to the next application, with an `AccessRecord` in its scope."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        record = scope[RECORD] = AccessRecord()
+        record = scope[ACCESS_RECORD] = AccessRecord()
         started = time.perf_counter()
 
-        async def send_on(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 record.status = message["status"]
-                message["headers"] = [*message["headers"], *_HEADERS]
+                message["headers"] = [*message["headers"], *_SECURITY_HEADERS]
             await send(message)
 
         try:
-            await self._app(scope, receive, send_on)
+            await self._app(scope, receive, send_with_headers)
         finally:
-            self._notify(record, time.perf_counter() - started)
+            self._report(record, time.perf_counter() - started)
 
-    def _notify(self, record: AccessRecord, seconds: float) -> None:
+    def _report(self, record: AccessRecord, seconds: float) -> None:
+        """Update the metrics and write the log line of a finished request."""
         self._metrics.requests.labels(record.route, record.status).inc()
         self._metrics.seconds.labels(record.route).observe(seconds)
         if record.reason != "-":

@@ -13,8 +13,8 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 
-from .access_log import RECORD, AccessLogMiddleware
-from .dispatch import Service
+from .access_log import ACCESS_RECORD, AccessLogMiddleware
+from .dispatch import Dispatcher
 from .hub import Hub
 from .limits import Limits
 from .permissions import authorized
@@ -23,51 +23,58 @@ from .responses import refusal_response
 from .routes import ROUTES
 from .tokens import Tokens
 
-#: What this machine calls itself.
-LOOPBACK: Final = ("localhost", "127.0.0.1", "[::1]")
+#: Names of the loopback interface in a ``Host`` header.
+LOOPBACK_HOSTS: Final = ("localhost", "127.0.0.1", "[::1]")
 
-_METHODS: Final = ("GET", "POST", "PUT", "DELETE")
-_REQUEST_HEADERS: Final = ("authorization", "content-type", "last-event-id")
+_CORS_METHODS: Final = ("GET", "POST", "PUT", "DELETE")
+_CORS_REQUEST_HEADERS: Final = ("authorization", "content-type", "last-event-id")
 
 
 def create_app(
     hub: Hub,
     *,
     tokens: Tokens | None = None,
-    hosts: Iterable[str] = LOOPBACK,
+    hosts: Iterable[str] = LOOPBACK_HOSTS,
     origins: Iterable[str] = (),
     compressed_requests: bool = False,
     limits: Limits | None = None,
 ) -> Starlette:
-    """Make the application that serves a hub. Let it run alone, or mount it in another one.
+    """Create the ASGI application that serves the databases of a hub.
 
-    Alone, it opens and closes the hub itself. An application that mounts it does that in its own lifespan, by
-    ``async with hub:``, since ASGI has no lifespan for what is mounted.
+    Run it as it is, or mount it in another application. Run as it is, it opens and closes the hub
+    in its own lifespan. ASGI runs no lifespan of a mounted application, so the outer application
+    opens the hub in its lifespan: ``async with hub:``.
 
     Args:
         hub: The databases.
-        tokens: Who may do what. Without, everybody may do everything: for loopback, and for an application that has
-            checked who it is before.
-        hosts: The names that the server answers to, as in the header ``Host``, without a port; ``"*"`` for any.
-        origins: The origins whose pages may call it, such as ``https://example.org``. None may unless named here.
-        compressed_requests: Whether the bodies of requests may be compressed.
-        limits: How much it takes on.
+        tokens: The access tokens. Without them, every client may read and write every database:
+            use this on loopback, or behind an application that has authenticated the client.
+        hosts: Host names that the server accepts in the ``Host`` header, without a port; ``"*"``
+            accepts every name.
+        origins: Origins whose pages may call the server (CORS), such as ``https://example.org``.
+            By default no other origin may.
+        compressed_requests: True to accept request bodies compressed with gzip or zstd.
+        limits: Limits on sizes, times and concurrent requests; the defaults of `Limits` if not
+            given.
+
+    Returns:
+        The application.
     """
-    service = Service(
+    dispatcher = Dispatcher(
         hub,
         tokens,
         frozenset(host.lower() for host in hosts),
         compressed_requests=compressed_requests,
         limits=limits or Limits(),
     )
-    middleware = [Middleware(AccessLogMiddleware, metrics=service.metrics)]
+    middleware = [Middleware(AccessLogMiddleware, metrics=dispatcher.metrics)]
     if origins := [*origins]:
         middleware.append(
             Middleware(
                 CORSMiddleware,
                 allow_origins=origins,
-                allow_methods=_METHODS,
-                allow_headers=_REQUEST_HEADERS,
+                allow_methods=_CORS_METHODS,
+                allow_headers=_CORS_REQUEST_HEADERS,
                 expose_headers=["retry-after"],
             )
         )
@@ -83,20 +90,22 @@ def create_app(
     app = Starlette(
         routes=authorized(ROUTES),
         middleware=middleware,
-        exception_handlers={HTTPException: _no_route},
+        exception_handlers={HTTPException: _routing_error},
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False
-    app.state.service = service
+    app.state.dispatcher = dispatcher
     return app
 
 
-async def _no_route(request: Request, error: Exception) -> Response:
-    """No such path, or not by this method."""
+async def _routing_error(request: Request, error: Exception) -> Response:
+    """Return the response for an unknown path (404) or an unsupported method (405)."""
     assert isinstance(error, HTTPException)
     if error.status_code == 405:
-        refusal = RefusedError(405, "LEVEL_METHOD", "this path has other methods", headers=dict(error.headers or {}))
+        refusal = RefusedError(
+            405, "LEVEL_METHOD", "this path does not support the method", headers=dict(error.headers or {})
+        )
     else:
-        refusal = RefusedError(404, "LEVEL_ROUTE_NOT_FOUND", "there is no such path here")
-    request.scope[RECORD].reason = refusal.code
+        refusal = RefusedError(404, "LEVEL_ROUTE_NOT_FOUND", "there is no such path on this server")
+    request.scope[ACCESS_RECORD].reason = refusal.code
     return refusal_response(refusal)

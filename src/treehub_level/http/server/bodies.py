@@ -1,4 +1,4 @@
-"""The body of a request: read up to a limit and within a time, decoded, and parsed with care."""
+"""Request bodies: read within limits of size and time, decompressed, and parsed strictly."""
 
 from __future__ import annotations
 
@@ -10,66 +10,73 @@ from typing import Any, Final
 from starlette.requests import Request
 
 from ...engine.codec import decode_json
-from . import zstd as _zstd
+from . import zstd
 from .limits import Limits
-from .refusals import RefusedError, malformed, too_many
+from .refusals import RefusedError, bad_request, retry_later
 
-#: From this size on a body is decoded and parsed in a thread.
-_LARGE: Final = 256 << 10
+#: Bodies of at least this many bytes are parsed in a thread, so that the event loop is not blocked.
+_THREAD_BYTES: Final = 256 << 10
 
 
 class DisconnectedError(Exception):
-    """The client went away, so there is nobody to answer."""
+    """The client closed the connection, so no response can be sent. Never leaves the server."""
 
 
-class Bodies:
-    """Reads the bodies of requests, and knows how many bytes of them are held at the moment.
+class BodyReader:
+    """Reads request bodies, and counts the bytes of them that are in memory.
 
     Args:
-        limits: How large they may be, and how slow.
-        compressed: Whether they may be compressed. A small one may become a large one, so this has to be wanted.
+        limits: The limits on size and time.
+        compressed: True to accept compressed bodies. They are off by default, since a small
+            compressed body may decode to a large one.
+
+    Attributes:
+        buffered_bytes: The bytes of all request bodies in memory.
     """
 
     def __init__(self, limits: Limits, *, compressed: bool) -> None:
         self._limits = limits
         self._compressed = compressed
-        self.held = 0
+        self.buffered_bytes = 0
 
-    async def json(self, request: Request, hold: Callable[[int], None]) -> Any:
-        """The document in the body of a request.
+    async def read_json(self, request: Request, on_buffered: Callable[[int], None]) -> Any:
+        """Read the body of a request and return the JSON document in it.
 
         Args:
             request: The request.
-            hold: Called with each number of bytes that are held until the request is over.
+            on_buffered: Called with the size of each chunk before the chunk is kept in memory.
 
         Raises:
-            RefusedError: It is not JSON, is too large or too slow, or says something twice.
-            DisconnectedError: The client went away.
+            RefusedError: The body is not JSON, too large or too slow, or has an object with a
+                duplicate member; or the server holds too many bytes of bodies.
+            DisconnectedError: The client closed the connection.
         """
-        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind != "application/json":
+        media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if media_type != "application/json":
             raise RefusedError(
                 415, "LEVEL_CONTENT_TYPE", "the body must be JSON: send `Content-Type: application/json`"
             )
-        decode = self._decoder(request.headers.get("content-encoding", "identity").strip().lower())
-        body = await self._read(request, hold)
+        decode = self._content_decoder(request.headers.get("content-encoding", "identity").strip().lower())
+        body = await self._read(request, on_buffered)
         if decode is not None:
             body = await asyncio.to_thread(decode, body, self._limits.body_bytes)
             if len(body) > self._limits.body_bytes:
                 raise self._too_large()
-        return await asyncio.to_thread(parse, body) if len(body) >= _LARGE else parse(body)
+        return await asyncio.to_thread(parse_json, body) if len(body) >= _THREAD_BYTES else parse_json(body)
 
-    def _decoder(self, encoding: str) -> Callable[[bytes, int], bytes] | None:
+    def _content_decoder(self, encoding: str) -> Callable[[bytes, int], bytes] | None:
         if encoding == "identity":
             return None
-        if self._compressed and encoding in _DECODERS:
-            return _DECODERS[encoding]
-        what = f"may be {' or '.join(_DECODERS)}" if self._compressed else "is not decoded here"
-        raise RefusedError(415, "LEVEL_CONTENT_ENCODING", f"the body cannot be read as it is encoded: it {what}")
+        if self._compressed and encoding in CONTENT_DECODERS:
+            return CONTENT_DECODERS[encoding]
+        remedy = f"use {' or '.join(CONTENT_DECODERS)}" if self._compressed else "send the body uncompressed"
+        raise RefusedError(
+            415, "LEVEL_CONTENT_ENCODING", f"this server does not accept the body's Content-Encoding: {remedy}"
+        )
 
-    async def _read(self, request: Request, hold: Callable[[int], None]) -> bytes:
-        announced = request.headers.get("content-length", "")
-        if announced.isdigit() and int(announced[:20]) > self._limits.body_bytes:
+    async def _read(self, request: Request, on_buffered: Callable[[int], None]) -> bytes:
+        content_length = request.headers.get("content-length", "")
+        if content_length.isdigit() and int(content_length[:20]) > self._limits.body_bytes:
             raise self._too_large()
         body = bytearray()
         loop = asyncio.get_running_loop()
@@ -83,7 +90,7 @@ class Bodies:
                 raise RefusedError(
                     408,
                     "LEVEL_TIMEOUT",
-                    f"{len(body)} bytes of the body came in {allowed:.0f} seconds: that is too slow",
+                    f"the body is too slow: only {len(body)} bytes arrived in {allowed:.0f} seconds",
                     headers={"connection": "close"},
                 ) from error
             if message["type"] == "http.disconnect":
@@ -91,9 +98,9 @@ class Bodies:
             chunk = message.get("body", b"")
             if len(body) + len(chunk) > self._limits.body_bytes:
                 raise self._too_large()
-            if self.held + len(chunk) > self._limits.held_bytes:
-                raise too_many(503, "LEVEL_BUSY", "too much is being written at the moment: try again later")
-            hold(len(chunk))
+            if self.buffered_bytes + len(chunk) > self._limits.held_bytes:
+                raise retry_later(503, "LEVEL_BUSY", "the server is receiving too much data: try again later")
+            on_buffered(len(chunk))
             body += chunk
             more = message.get("more_body", False)
         return bytes(body)
@@ -102,34 +109,36 @@ class Bodies:
         return RefusedError(413, "LEVEL_TOO_LARGE", f"the body has more than {self._limits.body_bytes} bytes")
 
 
-def parse(body: bytes) -> Any:
-    """A JSON document of which nothing is lost by decoding it.
+def parse_json(body: bytes) -> Any:
+    """Parse a JSON document, and refuse one that the parser could not represent exactly.
 
     Raises:
-        RefusedError: It is not JSON, says something twice, holds an integer beyond 64 bits, or is nested too deep.
+        RefusedError: The body is not JSON, is nested too deep, or has a duplicate member or an
+            integer beyond 64 bits.
     """
     try:
         return decode_json(body)
     except ValueError as error:
-        raise malformed(f"the body is not JSON as it should be: {error!s:.200}") from None
+        raise bad_request(f"the body cannot be parsed as JSON: {error!s:.200}") from None
 
 
-def _gunzip(data: bytes, limit: int) -> bytes:
+def _decode_gzip(data: bytes, limit: int) -> bytes:
     decompressor = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
     try:
         plain = decompressor.decompress(data, limit + 1)
     except zlib.error as error:
-        raise malformed(f"the body is not gzip: {error}") from None
+        raise bad_request(f"the body is not gzip: {error}") from None
     if len(plain) <= limit and (not decompressor.eof or decompressor.unused_data):
-        raise malformed("the body is not one whole gzip stream")
+        raise bad_request("the body is not exactly one complete gzip stream")
     return plain
 
 
-def _unzstd(data: bytes, limit: int) -> bytes:
+def _decode_zstd(data: bytes, limit: int) -> bytes:
     try:
-        return _zstd.decompress(data, limit)
+        return zstd.decompress(data, limit)
     except ValueError as error:
-        raise malformed(f"the body is not zstd: {error}") from None
+        raise bad_request(f"the body is not zstd: {error}") from None
 
 
-_DECODERS: Final = {"gzip": _gunzip, **({"zstd": _unzstd} if _zstd.AVAILABLE else {})}
+#: Decoders by content coding. A decoder may stop once it has more than ``limit`` bytes.
+CONTENT_DECODERS: Final = {"gzip": _decode_gzip, **({"zstd": _decode_zstd} if zstd.AVAILABLE else {})}

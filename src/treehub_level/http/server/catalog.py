@@ -1,4 +1,4 @@
-"""Where a hub finds its stores: directories of LevelDB's in a directory, files of SQLite's, a table of PostgreSQL's."""
+"""Catalogs of stores: directories (LevelDB), files (SQLite), or parts of a table (PostgreSQL)."""
 
 from __future__ import annotations
 
@@ -16,169 +16,179 @@ from ...backends.paths import checked_path
 from ...errors import StorageError
 from ...types import Mode
 
-#: What a database may be called.
-NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+#: The pattern of database names.
+DATABASE_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
-class Root(ABC):
-    """A place with stores in it, each of which has a name.
+class Catalog(ABC):
+    """The named stores at one location.
 
     Args:
-        at: The place.
-        options: What a level of any of its stores is given besides: ``backend`` and ``prefix`` among it.
+        location: A path or a URL.
+        options: Options for the levels of all its stores, ``backend`` and ``prefix`` included.
     """
 
-    def __init__(self, at: str, options: Mapping[str, Any]) -> None:
-        self._at = at
+    def __init__(self, location: str, options: Mapping[str, Any]) -> None:
+        self._location = location
         self._options = dict(options)
 
     @abstractmethod
-    def prepare(self, *, making: bool) -> None:
-        """See whether stores can be found here, and made if some are to be.
+    def prepare(self, *, creating: bool) -> None:
+        """Check that the location can hold stores, and create its directory if needed.
+
+        Args:
+            creating: True if stores are going to be created at the location.
 
         Raises:
-            StorageError: They cannot.
-            ValueError: What is here has a name that cannot name a database.
+            StorageError: The location is missing, cannot be reached, or cannot hold new stores.
+            ValueError: The location is a store whose name is not a valid database name.
         """
 
     @abstractmethod
     def check(self) -> None:
-        """See whether stores can be reached at the moment.
+        """Check that the location can be reached now.
 
         Raises:
-            StorageError: They cannot.
+            StorageError: The location is missing or cannot be reached.
         """
 
     @abstractmethod
     def names(self) -> list[str]:
-        """The names of all stores that there are. Those that are no server stores are among them."""
+        """Return the names of all stores. Stores in other modes than SERVER are included."""
 
     @abstractmethod
-    def arguments(self, name: str) -> dict[str, Any]:
-        """What makes a level of the store of that name, which need not be there."""
+    def level_options(self, name: str) -> dict[str, Any]:
+        """Return the arguments that open a store as a level. The store need not exist."""
 
     def find(self, name: str) -> dict[str, Any] | None:
-        """What makes a level of a server store that is there; ``None`` if there is none of that name."""
-        return self._server(self.arguments(name))
+        """Return the arguments that open an existing server store; ``None`` if there is none."""
+        return self._if_server(self.level_options(name))
 
-    def _server(self, arguments: dict[str, Any]) -> dict[str, Any] | None:
-        return arguments if blocking.stored_mode(**arguments) is Mode.SERVER else None
+    def _if_server(self, options: dict[str, Any]) -> dict[str, Any] | None:
+        return options if blocking.stored_mode(**options) is Mode.SERVER else None
 
 
-class _Folder(Root):
-    """A directory with stores in it, or a store itself. A name is looked up among them, and never becomes a path."""
+class FileSystemCatalog(Catalog):
+    """The stores in a directory, or a single store.
 
-    #: What the name of a store's file ends with.
+    A requested name is compared with the names of the directory entries; it never becomes part of
+    a path. So a name such as ``..`` cannot reach outside the directory.
+    """
+
+    #: The file name extension of stores.
     suffix: ClassVar[str] = ""
 
-    def __init__(self, at: str | os.PathLike[str], options: Mapping[str, Any]) -> None:
-        super().__init__(os.path.abspath(checked_path(at, "a served")), options)
+    def __init__(self, location: str | os.PathLike[str], options: Mapping[str, Any]) -> None:
+        super().__init__(os.path.abspath(checked_path(location, "a served")), options)
 
     @staticmethod
     @abstractmethod
     def is_store(path: str) -> bool:
-        """Whether there is a store at a path."""
+        """Return True if there is a store at ``path``."""
 
-    def prepare(self, *, making: bool) -> None:
-        """See `Root.prepare`."""
-        if making:
-            os.makedirs(self._at, exist_ok=True)
+    def prepare(self, *, creating: bool) -> None:
+        """See `Catalog.prepare`."""
+        if creating:
+            os.makedirs(self._location, exist_ok=True)
         self.check()
-        if self.is_store(self._at):
-            name = os.path.basename(self._at)
-            if making:
-                raise StorageError(f"cannot make stores in {self._at!r}: that is a store itself")
-            if not NAME.fullmatch(name.removesuffix(self.suffix)):
+        if self.is_store(self._location):
+            name = os.path.basename(self._location)
+            if creating:
+                raise StorageError(
+                    f"cannot create stores in {self._location!r}, which is a store: give the directory above it"
+                )
+            if not DATABASE_NAME.fullmatch(name.removesuffix(self.suffix)):
                 raise ValueError(
-                    f"the store {self._at!r} would be served as {name!r}, which cannot name a database "
-                    f"({NAME.pattern}): rename it"
+                    f"the store {self._location!r} would be served as {name!r}, which is not a valid database name "
+                    f"({DATABASE_NAME.pattern}): rename it"
                 )
 
     def check(self) -> None:
-        """See `Root.check`."""
-        if not (os.path.isdir(self._at) or self.is_store(self._at)):
-            raise StorageError(f"cannot serve {self._at!r}: there is no such directory")
+        """See `Catalog.check`."""
+        if not (os.path.isdir(self._location) or self.is_store(self._location)):
+            raise StorageError(f"cannot serve {self._location!r}: there is no such directory; create it first")
 
     def names(self) -> list[str]:
-        """See `Root.names`."""
-        return [name for name, path in self._places() if self.is_store(path)]
+        """See `Catalog.names`."""
+        return [name for name, path in self._candidates() if self.is_store(path)]
 
-    def arguments(self, name: str) -> dict[str, Any]:
-        """See `Root.arguments`."""
-        return {"name": os.path.join(self._at, name + self.suffix), **self._options}
+    def level_options(self, name: str) -> dict[str, Any]:
+        """See `Catalog.level_options`."""
+        return {"name": os.path.join(self._location, name + self.suffix), **self._options}
 
     def find(self, name: str) -> dict[str, Any] | None:
-        """See `Root.find`."""
-        with suppress(FileNotFoundError, NotADirectoryError):  # it went away while it was looked at
-            for found, path in self._places():
-                if found == name and self.is_store(path):
-                    return self._server({"name": path, **self._options})
+        """See `Catalog.find`."""
+        with suppress(FileNotFoundError, NotADirectoryError):  # it was removed during the search
+            for candidate, path in self._candidates():
+                if candidate == name and self.is_store(path):
+                    return self._if_server({"name": path, **self._options})
         return None
 
-    def _places(self) -> Iterator[tuple[str, str]]:
-        """Each name that something here may be asked for by, and where it is."""
-        if self.is_store(self._at):
-            yield os.path.basename(self._at).removesuffix(self.suffix), self._at
+    def _candidates(self) -> Iterator[tuple[str, str]]:
+        """Iterate over the paths that may be stores, each with its database name."""
+        if self.is_store(self._location):
+            yield os.path.basename(self._location).removesuffix(self.suffix), self._location
             return
-        with os.scandir(self._at) as entries:
+        with os.scandir(self._location) as entries:
             for entry in entries:
                 name = entry.name.removesuffix(self.suffix)
-                if entry.name == name + self.suffix and NAME.fullmatch(name):
+                if entry.name == name + self.suffix and DATABASE_NAME.fullmatch(name):
                     yield name, entry.path
 
 
-class Directories(_Folder):
-    """Stores that are directories, of LevelDB's files."""
+class DirectoryCatalog(FileSystemCatalog):
+    """Stores that are directories of LevelDB files."""
 
     @staticmethod
     def is_store(path: str) -> bool:
-        """See `_Folder.is_store`."""
+        """See `FileSystemCatalog.is_store`."""
         return os.path.isdir(path) and holds_store(path)
 
 
-class Files(_Folder):
-    """Stores that are files, of SQLite's: the database ``notes`` is in ``notes.sqlite``."""
+class FileCatalog(FileSystemCatalog):
+    """Stores that are SQLite files: the database ``notes`` is the file ``notes.sqlite``."""
 
     suffix = ".sqlite"
 
     @staticmethod
     def is_store(path: str) -> bool:
-        """See `_Folder.is_store`."""
-        return path.endswith(Files.suffix) and os.path.isfile(path)
+        """See `FileSystemCatalog.is_store`."""
+        return path.endswith(FileCatalog.suffix) and os.path.isfile(path)
 
 
-class Table(Root):
-    """Stores that are in one table of a database server, by their names. The place is a URL, perhaps with a secret."""
+class TableCatalog(Catalog):
+    """Stores in one table of a database server. The location is a URL, perhaps with a password."""
 
-    def prepare(self, *, making: bool) -> None:
-        """See `Root.prepare`."""
+    def prepare(self, *, creating: bool) -> None:
+        """See `Catalog.prepare`."""
         self.check()
 
     def check(self) -> None:
-        """See `Root.check`."""
-        # Whether there is such a store is asked of the server, over a new connection.
-        self._any_store().exists()
+        """See `Catalog.check`."""
+        # `exists()` queries the database server over a new connection.
+        self._probe_backend().exists()
 
     def names(self) -> list[str]:
-        """See `Root.names`."""
-        self._any_store()  # says what is not installed
+        """See `Catalog.names`."""
+        self._probe_backend()  # raises an error that names the extra, if psycopg is not installed
         from ...backends.postgres import stored_names
 
-        return [name for name in stored_names(self._at, **self._backend_options) if NAME.fullmatch(name)]
+        return [name for name in stored_names(self._location, **self._backend_options) if DATABASE_NAME.fullmatch(name)]
 
-    def arguments(self, name: str) -> dict[str, Any]:
-        """See `Root.arguments`."""
-        return {"name": self._at, "store": name, **self._options}
+    def level_options(self, name: str) -> dict[str, Any]:
+        """See `Catalog.level_options`."""
+        return {"name": self._location, "store": name, **self._options}
 
-    def _any_store(self) -> Backend:
-        return create(self._options["backend"], self._at, {**self._backend_options, "store": "any"})
+    def _probe_backend(self) -> Backend:
+        """Return a backend for checks of the database server. The name of its store is unused."""
+        return create(self._options["backend"], self._location, {**self._backend_options, "store": "any"})
 
     @property
     def _backend_options(self) -> dict[str, Any]:
         return {name: value for name, value in self._options.items() if name not in ("backend", "prefix")}
 
 
-def root_at(at: str | os.PathLike[str], options: Mapping[str, Any]) -> Root:
-    """The root of the kind that the backend among the options has."""
-    kinds: dict[str, type[Files | Table]] = {"sqlite": Files, "postgres": Table}
-    return kinds.get(options["backend"], Directories)(os.fspath(at), options)
+def create_catalog(location: str | os.PathLike[str], options: Mapping[str, Any]) -> Catalog:
+    """Create the catalog for ``options["backend"]``; by default a `DirectoryCatalog`."""
+    classes: dict[str, type[FileCatalog | TableCatalog]] = {"sqlite": FileCatalog, "postgres": TableCatalog}
+    return classes.get(options["backend"], DirectoryCatalog)(os.fspath(location), options)

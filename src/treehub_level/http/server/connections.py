@@ -1,4 +1,4 @@
-"""One connection: uvicorn's, with the patience that it lacks."""
+"""Connection timeouts that uvicorn lacks."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 
 class TimedConnection(H11Protocol):
-    """Ends a connection whose peer does not send its next request, or does not take its answer.
+    """uvicorn's HTTP/1.1 protocol, with timeouts for idle connections, headers and stalled writes.
 
-    uvicorn waits for the first request, and for the rest of any headers, and for a peer that reads nothing, for ever.
-    The time of a body is the application's: see `bodies`.
+    uvicorn waits forever for the first request, for the rest of incomplete headers, and for a peer
+    that does not read the response. The request body has a timeout of its own: see `bodies`.
     """
 
-    #: Seconds that a peer has for the headers of a request, from the connection or the end of the answer before.
+    #: Seconds for the headers of a request, counted from the connection or the previous response.
     header_seconds: ClassVar[float] = 20
-    #: Seconds in which a peer must take something of what waits to be sent.
+    #: Seconds within which the peer must read at least some of the response.
     stall_seconds: ClassVar[float] = 60
 
     _timer: asyncio.TimerHandle | None = None
@@ -28,21 +28,24 @@ class TimedConnection(H11Protocol):
     _last_cycle: Any = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Start to look after it."""
+        """Start the timeout checks."""
         super().connection_made(transport)
         self._idle_since = self._stalled_since = self.loop.time()
-        self._look_again()
+        self._schedule_check()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop."""
+        """Stop the timeout checks."""
         if self._timer is not None:
             self._timer.cancel()
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is no HTTP, and see to it that nobody else does: h11 takes no second answer to a request."""
+        """Respond to malformed HTTP, and detach the application.
+
+        h11 allows one response a request, so the application must not respond as well.
+        """
         if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
-            self.transport.close()  # an answer is on its way, or was given before the body was read
+            self.transport.close()  # a response has begun, or was sent before the body was read
             return
         cycle: Any = self.cycle
         if cycle is not None:
@@ -50,22 +53,23 @@ class TimedConnection(H11Protocol):
             cycle.message_event.set()
         super().send_400_response(msg)
 
-    def _look_again(self) -> None:
-        self._timer = self.loop.call_later(min(self.header_seconds, self.stall_seconds) / 4, self._look)
+    def _schedule_check(self) -> None:
+        self._timer = self.loop.call_later(min(self.header_seconds, self.stall_seconds) / 4, self._check_timeouts)
 
-    def _look(self) -> None:
+    def _check_timeouts(self) -> None:
         now, unsent = self.loop.time(), self.transport.get_write_buffer_size()
         if not unsent or unsent < self._unsent:
             self._stalled_since = now
         self._unsent = unsent
-        if self._is_answering() or self.cycle is not self._last_cycle:  # a request may come and go between two looks
+        # A changed cycle means that a whole request was served between two checks.
+        if self._is_responding() or self.cycle is not self._last_cycle:
             self._idle_since = now
         self._last_cycle = self.cycle
         if now - self._stalled_since > self.stall_seconds or now - self._idle_since > self.header_seconds:
             self.transport.abort()
         else:
-            self._look_again()
+            self._schedule_check()
 
-    def _is_answering(self) -> bool:
+    def _is_responding(self) -> bool:
         cycle: Any = self.cycle
         return cycle is not None and not cycle.response_complete

@@ -1,4 +1,4 @@
-"""What the routes ask of a level, within what a token may see: rows as they are stored, nothing decoded."""
+"""Access to one database for the routes, restricted by a token. Records stay encoded."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from ...replication.fields import MAX_CHANGES
 from ...replication.manual import Part, change_step, read_part
 from ...replication.messages import MAX_BYTES, Reply, encode_changes
 
-#: Bytes of records that are read at a time for a watcher: what a slow one makes the server hold.
+#: Bytes of records read at a time for a watcher. It bounds the memory for a slow one.
 WATCH_BYTES: Final = 256 << 10
 
 
 class KeyBounds(NamedTuple):
-    """A range of keys, as `Level.query` takes it."""
+    """The bounds of a range of keys: see `Level.query`."""
 
     gt: str | None
     gte: str | None
@@ -33,14 +33,15 @@ class KeyBounds(NamedTuple):
 
 
 class Database:
-    """An open level in SERVER mode, as the holder of a token meets it.
+    """An open level in SERVER mode, restricted to the access of a token.
 
-    Each verb raises `ForbiddenError` for a key outside the token's prefix, beside what the level's own verbs raise.
+    Each method raises the errors of the level's method of that name, and `ForbiddenError` for a key
+    outside the token's prefix.
 
     Args:
-        name: The name it is served under.
-        level: The level.
-        access: What the token allows.
+        name: The name of the database.
+        level: The open level.
+        access: The access that the token grants.
     """
 
     def __init__(self, name: str, level: Level, access: Access) -> None:
@@ -55,8 +56,8 @@ class Database:
     def _mode(self) -> Server:
         return self.store.server("serving over HTTP")
 
-    async def facts(self) -> dict[str, Any]:
-        """What there is to know about it."""
+    async def info(self) -> dict[str, Any]:
+        """Return the store id, the CID, the floor and the mode."""
         mode = self._mode
 
         def read() -> dict[str, Any]:
@@ -66,16 +67,28 @@ class Database:
 
         return await self._worker.read(read)
 
-    # ------------------------------------------------------------------------------------------ replication
+    # --------------------------------------------------------------------------------- replication
 
     async def exchange(self, message: object, wait: float) -> Reply:
-        """The server's half of the exchange: see ``Level.exchange``."""
+        """Answer an exchange: see ``Level.exchange``.
+
+        Args:
+            message: The client's message, as parsed from JSON.
+            wait: Seconds to wait for a change if there is none to send.
+        """
         return await wait_for_commit(
             self.store, lambda: self._worker.write(answer, self.store, message, self._access), wait
         )
 
-    async def part(self, since: int, limit: int, wait: float = 0, *, max_bytes: int = MAX_BYTES) -> Part:
-        """The log behind a CID: see ``Level.changes``."""
+    async def changes(self, since: int, limit: int, wait: float = 0, *, max_bytes: int = MAX_BYTES) -> Part:
+        """Read a page of the change log: see ``Level.changes``.
+
+        Args:
+            since: The CID after which the page begins.
+            limit: The most changes in the page.
+            wait: Seconds to wait for a change if there is none.
+            max_bytes: The most bytes of records in the page, unless its only record is larger.
+        """
 
         def read() -> tuple[Part, bool]:
             mode = self._mode
@@ -87,21 +100,21 @@ class Database:
         return await wait_for_commit(self.store, lambda: self._worker.read(read), wait)
 
     async def change(self, cid: int, changes: list[Any]) -> int:
-        """The seed's push: see ``Level.change``."""
+        """Apply the changes of a manual sync and return the new CID: see ``Level.change``."""
         if len(changes) > MAX_CHANGES:
-            raise ProtocolError(f"changes: {len(changes)} items, and at most {MAX_CHANGES} are allowed")
+            raise ProtocolError(f"changes has {len(changes)} items: send at most {MAX_CHANGES} at a time")
 
-        def take() -> int:
+        def apply() -> int:
             entries = encode_changes(changes, self._codec.encoder)
             return self.store.step(change_step(self._mode, cid, entries, self._access))
 
-        return await self._worker.write(take)
+        return await self._worker.write(apply)
 
-    # ---------------------------------------------------------------------------------------------- entries
+    # ------------------------------------------------------------------------------------- entries
 
-    async def value(self, key: str) -> bytes | None:
-        """The value of a key, in JSON; ``None`` if it is absent."""
-        stored_key = self._key(key)
+    async def get(self, key: str) -> bytes | None:
+        """Return the value of a key in JSON; ``None`` if the key is absent."""
+        stored_key = self._user_key(key)
 
         def read() -> bytes | None:
             with self.store.current_reader as reader:
@@ -110,17 +123,21 @@ class Database:
         return await self._worker.read_key(read)
 
     async def put(self, key: str, value: Any) -> None:
-        """Store a value. It is on disk once this returns."""
-        self._access.check_write([self._key(key)])
+        """Store a value durably: it is on disk when this returns."""
+        self._access.check_write([self._user_key(key)])
         await self.level.put(key, value, durable=True)
 
     async def delete(self, key: str) -> None:
-        """Remove a key. It is gone from the disk once this returns."""
-        self._access.check_write([self._key(key)])
+        """Delete a key durably: the delete is on disk when this returns."""
+        self._access.check_write([self._user_key(key)])
         await self.level.delete(key, durable=True)
 
     async def entries(self, bounds: KeyBounds, limit: int) -> tuple[list[Row], bool]:
-        """Keys and values of a range, in order, and whether there are more of them."""
+        """Read the first entries of a range.
+
+        Returns:
+            Keys and values in key order, and True if the range has further entries.
+        """
         start, stop = self._access.bounds(*self._codec.bounds(*bounds))
 
         def read() -> tuple[list[Row], bool]:
@@ -129,14 +146,19 @@ class Database:
             if not rows:
                 return rows, False
             with self.store.current_reader as reader:
-                behind, _ = _core.range_bounds(rows[-1][0], None, None, None, None, None)
-                with closing(reader.scan(behind, stop, values=False)) as cursor:
+                after, _ = _core.range_bounds(rows[-1][0], None, None, None, None, None)
+                with closing(reader.scan(after, stop, values=False)) as cursor:
                     return rows, bool(cursor.fetch_keys(1))
 
         return await self._worker.read(read)
 
-    def _key(self, key: str) -> bytes:
-        """A key that users may have. Metadata, which ``Level.get`` reads, is nobody's over HTTP."""
+    def _user_key(self, key: str) -> bytes:
+        """Return a key as it is stored. Metadata keys cannot be read or written over HTTP.
+
+        Raises:
+            InvalidKeyError: The key is empty, a metadata key, or not valid Unicode.
+            ForbiddenError: The key is outside the token's prefix.
+        """
         stored_key = self._codec.encoder.key(key)
         self._access.check_read([stored_key])
         return stored_key

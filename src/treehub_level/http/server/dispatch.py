@@ -1,11 +1,10 @@
-"""What stands between a request and its route: who is it, may they, and is there room."""
+"""Dispatch of requests to routes: authentication, authorization, limits, and error responses."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import re
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, TypeVar
@@ -14,104 +13,128 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from ...errors import StorageError
-from .access_log import RECORD, AccessRecord
-from .bodies import Bodies, DisconnectedError
-from .catalog import NAME
+from .access_log import ACCESS_RECORD, AccessRecord
+from .bodies import BodyReader, DisconnectedError
+from .catalog import DATABASE_NAME
 from .database import Database
 from .hub import Hub
-from .limits import Limits
+from .limits import ConcurrencyLimiter, Limits
 from .metrics import Metrics
 from .permissions import AuthorizedRoute, Permission
-from .refusals import RefusedError, closing, forbidden, malformed, no_database, refusal_of, too_many, unauthorized
+from .refusals import (
+    RefusedError,
+    bad_request,
+    database_not_found,
+    forbidden,
+    refusal_for,
+    server_closing,
+    unauthorized,
+)
 from .responses import refusal_response
-from .tokens import ANYBODY, Token, Tokens
+from .tokens import UNRESTRICTED, Token, Tokens
 
 T = TypeVar("T")
 
-#: Among the hosts: whatever a client calls this server.
+#: In the set of accepted host names: accept every name.
 ANY_HOST: Final = "*"
 
-#: A name or an address; a port may follow.
+#: A ``Host`` header: a name or an address, and an optional port.
 _HOST: Final = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")
 
 logger = logging.getLogger("treehub_level.http")
 
 
 class RequestContext:
-    """A request that was let in, and what it may use.
+    """An authorized request, and the resources that its route may use.
 
     Args:
         request: The request.
-        service: What all requests share.
+        dispatcher: The state that all requests share.
 
     Attributes:
-        database: The database that it is about, if it is about one.
+        database: The requested database. Not set for routes without one.
     """
 
     database: Database
 
-    def __init__(self, request: Request, service: Service) -> None:
+    def __init__(self, request: Request, dispatcher: Dispatcher) -> None:
         self.request = request
-        self.service = service
-        self._held = 0
+        self.dispatcher = dispatcher
+        self._buffered_bytes = 0
 
-    async def json(self) -> Any:
-        """The document in its body."""
-        return await self.service.bodies.json(self.request, self._hold)
+    async def read_json(self) -> Any:
+        """Read the request body and return the JSON document in it: see `BodyReader.read_json`."""
+        return await self.dispatcher.body_reader.read_json(self.request, self._count_buffered)
 
-    def _hold(self, size: int) -> None:
-        self._held += size
-        self.service.bodies.held += size
+    def _count_buffered(self, size: int) -> None:
+        self._buffered_bytes += size
+        self.dispatcher.body_reader.buffered_bytes += size
 
-    def let_go(self) -> None:
-        """Nothing of the body is needed any more."""
-        self._hold(-self._held)
+    def release_body(self) -> None:
+        """Stop counting the bytes of the body as being in memory."""
+        self._count_buffered(-self._buffered_bytes)
 
     @contextmanager
-    def writing(self) -> Iterator[None]:
-        """A turn at writing to the database."""
-        with self.service.turn(self.service.writing, self.database.name, self.service.limits.writes, 503):
-            yield
-
-    async def patiently(self, waiting: Coroutine[Any, Any, T], otherwise: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """What comes of waiting, or of ``otherwise`` if this server is about to stop.
+    def write_slot(self) -> Iterator[None]:
+        """Count as one of the concurrent writes to the database for the length of the block.
 
         Raises:
-            DisconnectedError: The client went away.
+            RefusedError: Too many writes to the database are in progress.
         """
-        work = asyncio.ensure_future(waiting)
-        stopping = asyncio.ensure_future(self.service.hub.stopping.wait())
-        gone = asyncio.ensure_future(disconnected(self.request.receive))
-        tasks: list[asyncio.Future[Any]] = [work, stopping, gone]
+        with self.dispatcher.writes.slot(self.database.name):
+            yield
+
+    async def long_poll(self, poll: Coroutine[Any, Any, T], fallback: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Return the result of ``poll``, or that of ``fallback()`` if the server stops first.
+
+        Args:
+            poll: Waits for a change. It is cancelled if the server stops or the client disconnects.
+            fallback: Returns the present state without waiting.
+
+        Raises:
+            DisconnectedError: The client closed the connection.
+        """
+        polling = asyncio.ensure_future(poll)
+        stopping = asyncio.ensure_future(self.dispatcher.hub.stopping.wait())
+        disconnect = asyncio.ensure_future(wait_for_disconnect(self.request.receive))
+        tasks: list[asyncio.Future[Any]] = [polling, stopping, disconnect]
         try:
-            with self.service.metrics.waits.track_inprogress():
+            with self.dispatcher.metrics.waits.track_inprogress():
                 await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        if not work.cancelled():
-            return work.result()
-        if not gone.cancelled():
+        if not polling.cancelled():
+            return polling.result()
+        if not disconnect.cancelled():
             raise DisconnectedError
-        return await otherwise()
+        return await fallback()
 
 
-async def disconnected(receive: Receive) -> None:
-    """Return when the client goes away."""
+async def wait_for_disconnect(receive: Receive) -> None:
+    """Return once the client closes the connection."""
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
-class Service:
-    """Answers requests on behalf of their routes.
+class Dispatcher:
+    """Checks requests, passes them to their routes, and turns errors into responses.
 
     Args:
         hub: The databases.
-        tokens: Who may do what; ``None`` to let everybody do everything.
-        hosts: The names that this server answers to, or `ANY_HOST`.
-        compressed_requests: Whether bodies may be compressed.
-        limits: How much is taken on.
+        tokens: The access tokens; ``None`` to let every client do everything.
+        hosts: The accepted host names in lower case; `ANY_HOST` among them accepts every name.
+        compressed_requests: True to accept compressed request bodies.
+        limits: The limits of the application.
+
+    Attributes:
+        hub: The databases.
+        limits: The limits of the application.
+        metrics: The metrics of the application.
+        body_reader: The reader of request bodies.
+        requests: The concurrent requests, by token id.
+        writes: The concurrent writes, by database.
     """
 
     def __init__(
@@ -120,114 +143,98 @@ class Service:
         self.hub = hub
         self.limits = limits
         self.metrics = Metrics(lambda: hub.open_count)
-        self.bodies = Bodies(limits, compressed=compressed_requests)
-        self.writing: Counter[str] = Counter()
-        self._in_flight: Counter[str] = Counter()
+        self.body_reader = BodyReader(limits, compressed=compressed_requests)
+        self.requests = ConcurrencyLimiter(limits.per_token, 429, "requests of this token")
+        self.writes = ConcurrencyLimiter(limits.writes, 503, "writes to this database")
         self._tokens = tokens
         self._hosts = hosts
 
-    async def answer(self, route: AuthorizedRoute, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, or refuse to. Nothing that happens here goes any further."""
-        record: AccessRecord = scope[RECORD]
+    async def dispatch(self, route: AuthorizedRoute, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request by its route, or send a refusal. No `Exception` leaves this method."""
+        record: AccessRecord = scope[ACCESS_RECORD]
         record.route = route.label
-        call = RequestContext(Request(scope, receive), self)
+        context = RequestContext(Request(scope, receive), self)
         try:
-            async with self._admitted(route, call, record):
-                response = await route.handler(call)
+            async with self._admit(route, context, record):
+                response = await route.handler(context)
                 await response(scope, receive, send)
         except DisconnectedError:
             record.reason = "disconnected"
         except Exception as error:
-            refusal = refusal_of(error)
+            refusal = refusal_for(error)
             record.reason = refusal.code
             if refusal.status == 500 or isinstance(error, StorageError):
-                # Not the message: it may quote what is stored.
+                # The log omits the error's message, since it may quote stored values.
                 logger.error(
-                    "%s failed: %s in database %s at %s", route.label, _name(error), record.database, _place(error)
+                    "%s failed: %s in database %s at %s",
+                    route.label,
+                    type(error).__name__,
+                    record.database,
+                    _raised_at(error),
                 )
             if not record.status:
                 await refusal_response(refusal)(scope, receive, send)
-            # Else nothing can be told any more: the answer ends before its end, which every client notices.
+            # Otherwise the response has begun. It ends incomplete, which HTTP clients detect.
         finally:
-            call.let_go()
+            context.release_body()
 
     @asynccontextmanager
-    async def _admitted(
-        self, route: AuthorizedRoute, call: RequestContext, record: AccessRecord
+    async def _admit(
+        self, route: AuthorizedRoute, context: RequestContext, record: AccessRecord
     ) -> AsyncIterator[None]:
-        """Let a request in: each check is here, and in this order."""
+        """Make all checks of a request, in this order, and open its database for the block."""
         if route.permission is Permission.OPEN:
             yield
             return
         if self.hub.stopping.is_set():
-            raise closing()
-        self._check_host(call.request)
-        token = self._token_of(call.request)
+            raise server_closing()
+        self._check_host(context.request)
+        token = self._authenticate(context.request)
         record.token = token.id or "-"
-        with self.turn(self._in_flight, token.id, self.limits.per_token, 429):
+        with self.requests.slot(token.id):
             if route.permission is Permission.OPERATE:
-                if not token.is_for_all:
-                    raise forbidden("this needs a token that may read every database, all of it")
+                if not token.is_operator:
+                    raise forbidden("this path needs a token for all databases (*) without a prefix")
                 yield
                 return
-            name = call.request.path_params["db"]
-            if not NAME.fullmatch(name) or not token.reaches(name):
-                raise no_database()
+            name = context.request.path_params["db"]
+            if not DATABASE_NAME.fullmatch(name) or not token.covers(name):
+                raise database_not_found()
             if route.permission is Permission.WRITE and not token.write:
-                raise forbidden("this token may read and not write: ask for one that may write")
+                raise forbidden("this token is read-only: use one that may write")
             async with self.hub.use(name) as level:
                 record.database = name
-                call.database = Database(name, level, token.access)
+                context.database = Database(name, level, token.access)
                 yield
 
     def _check_host(self, request: Request) -> None:
         if ANY_HOST in self._hosts:
             return
-        # A page of somebody else's, whose name was made to lead here, comes with its own name.
+        # DNS rebinding: a hostile page sends its own domain in `Host`.
         hosts = request.headers.getlist("host")
         host = _HOST.fullmatch(hosts[0].lower()) if len(hosts) == 1 else None
         if host is None or host[1] not in self._hosts:
             raise RefusedError(
-                400, "LEVEL_HOST", "this server does not go by the name in the header `Host`: see --allow-host"
+                400,
+                "LEVEL_HOST",
+                "this server does not accept the name in the header `Host`: add the name with --allow-host",
             )
 
-    def _token_of(self, request: Request) -> Token:
+    def _authenticate(self, request: Request) -> Token:
         if self._tokens is None:
-            return ANYBODY
+            return UNRESTRICTED
         headers = request.headers.getlist("authorization")
         if len(headers) > 1:
-            raise malformed("the header `Authorization` stands twice")
-        scheme, _, presented = (headers[0] if headers else "").partition(" ")
-        token = self._tokens.find(presented.strip()) if scheme.lower() == "bearer" else None
+            raise bad_request("the request has two `Authorization` headers: send one")
+        scheme, _, credentials = (headers[0] if headers else "").partition(" ")
+        token = self._tokens.find(credentials.strip()) if scheme.lower() == "bearer" else None
         if token is None:
             raise unauthorized()
         return token
 
-    @contextmanager
-    def turn(self, turns: Counter[str], whose: str, most: int, status: int) -> Iterator[None]:
-        """One of so many turns at a time.
 
-        Raises:
-            RefusedError: All of them are taken.
-        """
-        if turns[whose] >= most:
-            what = "requests of this token" if status == 429 else "writes to this database"
-            raise too_many(status, "LEVEL_BUSY", f"{most} {what} are under way: try again in a moment")
-        turns[whose] += 1
-        try:
-            yield
-        finally:
-            turns[whose] -= 1
-            if not turns[whose]:
-                del turns[whose]
-
-
-def _name(error: BaseException) -> str:
-    return type(error).__name__
-
-
-def _place(error: BaseException) -> str:
-    """Where in the code an error was raised."""
+def _raised_at(error: BaseException) -> str:
+    """Return the source file and line that raised an error."""
     last = error.__traceback__
     while last is not None and last.tb_next is not None:
         last = last.tb_next

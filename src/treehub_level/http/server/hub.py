@@ -1,4 +1,4 @@
-"""The databases that one process serves: found by name, opened when asked for, closed when nobody does any more."""
+"""The databases that one process serves, in a reference-counted cache of open levels."""
 
 from __future__ import annotations
 
@@ -14,51 +14,56 @@ from ... import blocking
 from ...aio.level import Level
 from ...errors import LevelError, NotOpenError, StateError
 from ...types import Mode
-from .catalog import NAME, root_at
-from .refusals import LATER, closing, no_database, too_many
+from .catalog import DATABASE_NAME, create_catalog
+from .refusals import RETRY_LATER, database_not_found, retry_later, server_closing
 
-#: Seconds for which it is remembered whether the root can be reached: anybody may ask.
-_READY_SECONDS: Final = 1.0
+#: Seconds for which the result of a reachability check is reused, since any client may ask for one.
+_PROBE_SECONDS: Final = 1.0
 
 logger = logging.getLogger("treehub_level.http")
 
 
 @dataclass(slots=True, eq=False)
-class _Served:
-    """An open database.
+class _OpenDatabase:
+    """An open database in the cache.
 
     Attributes:
         level: The level.
-        lent: Whether somebody else opened it, and will close it.
-        users: Requests that use it at the moment.
-        idle: Closes it, unless somebody comes.
+        is_external: True if the program passed the level to the hub. The program closes it.
+        references: The number of requests that use the level.
+        idle_timer: Closes the level after the idle time; ``None`` while the level is in use.
     """
 
     level: Level
-    lent: bool = False
-    users: int = 0
-    idle: asyncio.TimerHandle | None = None
+    is_external: bool = False
+    references: int = 0
+    idle_timer: asyncio.TimerHandle | None = None
 
 
 class Hub:
-    """Server stores, each under a name: 1 to 64 of ``a`` to ``z``, digits and, but not first, ``-`` and ``_``.
+    """Databases by name: server stores that are opened on demand and closed when idle.
 
-    Use it in an ``async with`` block; `create_app`'s own lifespan does, where the application runs alone.
+    A name has 1 to 64 characters of ``a`` to ``z``, ``0`` to ``9``, ``-`` and ``_``, and begins
+    with a letter or digit. Use a hub in an ``async with`` block, or let the lifespan of
+    `create_app` open and close it.
 
     Args:
-        root: Where server stores are found: those that are there, and those that appear there later. A directory, whose
-            LevelDB stores are its sub-directories; with ``backend="sqlite"`` its files ``NAME.sqlite``. If it is a
-            store itself, that one is served. With ``backend="postgres"`` a URL: the stores of its table.
-        levels: Levels in SERVER mode that the program has opened, and closes, itself. They may be of any backend.
-        create: Stores in ``root`` to make, if they are not there. Nobody can make one over HTTP.
-        backend: The registered name of the backend that opens what is in ``root``.
-        prefix: The prefix of those stores' metadata.
-        max_open: The most databases of ``root`` to have open at a time.
-        idle_seconds: How long a database of ``root`` stays open once nobody uses it.
-        **options: What the backend's constructor takes besides, for the stores in ``root``.
+        root: The location of the stores, looked up at each request, so new stores are served, too.
+            By default a directory, whose sub-directories are LevelDB stores. With
+            ``backend="sqlite"`` a directory with files ``NAME.sqlite``. Either may also be a single
+            store. With ``backend="postgres"`` the URL of a database, with all stores in its table.
+        levels: Further levels in SERVER mode, of any backend, by name. The program opens and closes
+            them.
+        create: Names of stores to create in ``root`` unless they exist. Clients cannot create
+            stores over HTTP.
+        backend: The registered name of the backend for ``root``.
+        prefix: The prefix of metadata keys in the stores of ``root``.
+        max_open: The most databases of ``root`` that are open at a time.
+        idle_seconds: Seconds after which an unused database of ``root`` is closed.
+        **options: Further arguments of the backend for ``root``.
 
     Raises:
-        ValueError: A name that cannot be one, or a level of another mode.
+        ValueError: A name is invalid, or a level is not in SERVER mode.
     """
 
     def __init__(
@@ -73,93 +78,103 @@ class Hub:
         idle_seconds: float = 300,
         **options: Any,
     ) -> None:
-        self._root = None if root is None else root_at(root, {"backend": backend, "prefix": prefix, **options})
+        self._catalog = (
+            None if root is None else create_catalog(root, {"backend": backend, "prefix": prefix, **options})
+        )
         self._create = [*create]
-        self._lent = dict(levels or {})
-        for name in (*self._create, *self._lent):
-            if not NAME.fullmatch(name):
-                raise ValueError(f"{name!r:.80} cannot name a database: {NAME.pattern} is needed")
-        for name, level in self._lent.items():
+        self._external_levels = dict(levels or {})
+        for name in (*self._create, *self._external_levels):
+            if not DATABASE_NAME.fullmatch(name):
+                raise ValueError(f"{name!r:.80} is not a valid database name: use {DATABASE_NAME.pattern}")
+        for name, level in self._external_levels.items():
             if level.mode is not Mode.SERVER:
-                raise ValueError(f"the level {name!r} is in {level.mode.name} mode, and only SERVER mode is served")
+                raise ValueError(f"the level {name!r} is in {level.mode.name} mode: open it in SERVER mode to serve it")
         self._max_open = max_open
         self._idle_seconds = idle_seconds
-        self._served: dict[str, _Served] = {}
-        self._turn = asyncio.Lock()
+        #: The cache. Idle databases are in the order of their last use, least recently used first.
+        self._databases: dict[str, _OpenDatabase] = {}
+        #: Held while a database is opened or closed.
+        self._lock = asyncio.Lock()
         self._released = asyncio.Event()
         self._opening: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._reached: asyncio.Future[bool] | None = None
-        self._reached_at = 0.0
+        self._probe: asyncio.Future[bool] | None = None
+        self._probed_at = 0.0
         self.is_open = False
-        #: Set once no new request is taken. Those that wait for something stop waiting then.
+        #: Set once the hub refuses new requests. Long polls and watches end then.
         self.stopping = asyncio.Event()
 
-    # ------------------------------------------------------------------------------------------ life cycle
+    # ---------------------------------------------------------------------------------- life cycle
 
     async def __aenter__(self) -> Hub:
         if self.is_open:
             raise StateError("this hub is open already")
         await asyncio.to_thread(self.prepare)
-        # Locks and events belong to one event loop, and this may be another one than last time.
-        self._turn, self._released, self.stopping = asyncio.Lock(), asyncio.Event(), asyncio.Event()
-        self._reached = None
-        self._served = {name: _Served(level, lent=True) for name, level in self._lent.items()}
+        # Locks and events belong to one event loop, and a hub may be reopened in another one.
+        self._lock, self._released, self.stopping = asyncio.Lock(), asyncio.Event(), asyncio.Event()
+        self._probe = None
+        self._databases = {
+            name: _OpenDatabase(level, is_external=True) for name, level in self._external_levels.items()
+        }
         self.is_open = True
         return self
 
     async def __aexit__(self, *exception: object) -> None:
         self.stop()
         self.is_open = False
-        while any(served.users for served in self._served.values()):
+        while any(database.references for database in self._databases.values()):
             self._released.clear()
             await self._released.wait()
         if self._tasks:
             await asyncio.wait(self._tasks)
-        async with self._turn:
-            for name in list(self._served):
+        async with self._lock:
+            for name in list(self._databases):
                 await self._close(name)
 
     def stop(self) -> None:
-        """Refuse new requests, and let those that wait for something stop waiting. Stopping twice is harmless."""
+        """Refuse new requests, and end long polls and watches. Further calls have no effect."""
         self.stopping.set()
 
     def prepare(self) -> None:
-        """Make the stores that are to be made, and see whether all can be served. Opening the hub does it, too.
+        """Create the stores named by ``create``, and check the root. Opening the hub calls this.
 
         Raises:
-            StorageError: There is no such root, it cannot be reached, or a store cannot be made in it.
-            LevelError: A store that is to be made is there already, and cannot be opened.
-            ValueError: The root is a store whose own name cannot name a database.
+            StorageError: The root is missing or cannot be reached, or a store cannot be created.
+            LevelError: A store named by ``create`` exists and cannot be opened.
+            ValueError: The root is a store whose name is not a valid database name, or ``create``
+                names stores and there is no root.
         """
-        if self._root is None:
+        if self._catalog is None:
             if self._create:
-                raise ValueError("create= names stores in a root, and this hub has none")
+                raise ValueError("create= names stores in a root, and this hub has none: give it a root")
             return
-        self._root.prepare(making=bool(self._create))
+        self._catalog.prepare(creating=bool(self._create))
         for name in self._create:
-            with blocking.Level(mode=Mode.SERVER, **self._root.arguments(name)):
+            with blocking.Level(mode=Mode.SERVER, **self._catalog.level_options(name)):
                 pass
 
-    # ---------------------------------------------------------------------------------------------- finding
+    # -------------------------------------------------------------------------------------- lookup
 
     def names(self) -> list[str]:
-        """The names of all stores that there are, sorted. Those that are no server stores are among them."""
-        return sorted({*self._lent, *(() if self._root is None else self._root.names())})
+        """Return the sorted names of all stores. Stores in other modes than SERVER are included."""
+        return sorted({*self._external_levels, *(() if self._catalog is None else self._catalog.names())})
 
     async def is_ready(self) -> bool:
-        """Whether requests are taken, and the root can be reached: looked at once a second, however many ask."""
+        """Return True if the hub takes requests and can reach its root.
+
+        The root is checked at most once a second, however often this is called.
+        """
         if self.stopping.is_set() or not self.is_open:
             return False
         now = asyncio.get_running_loop().time()
-        if self._reached is None or (self._reached.done() and now - self._reached_at > _READY_SECONDS):
-            self._reached, self._reached_at = asyncio.ensure_future(asyncio.to_thread(self._reach)), now
-        return await asyncio.shield(self._reached)
+        if self._probe is None or (self._probe.done() and now - self._probed_at > _PROBE_SECONDS):
+            self._probe, self._probed_at = asyncio.ensure_future(asyncio.to_thread(self._is_reachable)), now
+        return await asyncio.shield(self._probe)
 
-    def _reach(self) -> bool:
+    def _is_reachable(self) -> bool:
         try:
-            if self._root is not None:
-                self._root.check()
+            if self._catalog is not None:
+                self._catalog.check()
         except LevelError as error:
             logger.error("the stores cannot be reached: %s", error.code)
             return False
@@ -167,113 +182,126 @@ class Hub:
 
     @property
     def open_count(self) -> int:
-        """How many databases are open."""
-        return len(self._served)
+        """The number of open databases."""
+        return len(self._databases)
 
     def _find(self, name: str) -> dict[str, Any]:
-        """What makes a level of a server store that is there.
+        """Return the arguments that open an existing server store as a level.
 
         Raises:
-            RefusedError: There is none of that name.
+            RefusedError: There is no server store of that name.
         """
-        found = self._root.find(name) if self._root is not None and NAME.fullmatch(name) else None
+        found = self._catalog.find(name) if self._catalog is not None and DATABASE_NAME.fullmatch(name) else None
         if found is None:
-            raise no_database()
+            raise database_not_found()
         return found
 
-    # ----------------------------------------------------------------------------------------------- using
+    # ----------------------------------------------------------------------------- cache of levels
 
     @asynccontextmanager
     async def use(self, name: str) -> AsyncIterator[Level]:
-        """An open database, which stays open for the length of the block.
+        """Yield a database's level, open for the length of the block.
 
         Raises:
-            RefusedError: No database of that name, too many are open, or the hub is about to close, or not open.
+            RefusedError: There is no such database, too many databases are in use, or the hub is
+                closed or about to close.
             LevelError: The store cannot be opened.
         """
         if self.stopping.is_set():
-            raise closing()
+            raise server_closing()
         if not self.is_open:
             logger.error(
                 "the hub is not open: put `async with hub:` into the lifespan of the application that mounts it"
             )
-            raise too_many(503, NotOpenError.code, "this server is not ready: its hub is not open", seconds=LATER)
-        while (served := self._served.get(name)) is None:
-            await self._opened(name)
-        self._take(served)
+            raise retry_later(
+                503, NotOpenError.code, "this server is not ready: its hub is not open", seconds=RETRY_LATER
+            )
+        while (database := self._databases.get(name)) is None:
+            await self._ensure_open(name)
+        self._acquire(database)
         try:
-            yield served.level
+            yield database.level
         finally:
-            self._give_back(name, served)
+            self._release(name, database)
 
-    async def _opened(self, name: str) -> None:
-        """Return once a database is open. It is opened once for all who wait, also if one of them leaves."""
+    async def _ensure_open(self, name: str) -> None:
+        """Return once a database is open.
+
+        Concurrent callers share one task that opens it. The task goes on if a caller is cancelled.
+        """
         opening = self._opening.get(name)
         if opening is None:
-            opening = self._opening[name] = self._begin(self._open(name))
+            opening = self._opening[name] = self._start_task(self._open(name))
             opening.add_done_callback(lambda _: self._opening.pop(name))
         await asyncio.shield(opening)
 
     async def _open(self, name: str) -> None:
-        async with self._turn:
+        async with self._lock:
             if not self.is_open:
-                raise closing()
+                raise server_closing()
             arguments = await asyncio.to_thread(self._find, name)
-            await self._make_room()
+            await self._evict_if_full()
             level = Level(mode=Mode.SERVER, **arguments)
             await level.open()
-            self._rest(name, _Served(level))
+            self._mark_idle(name, _OpenDatabase(level))
 
-    async def _make_room(self) -> None:
-        ours = {name: served for name, served in self._served.items() if not served.lent}
-        if len(ours) < self._max_open:
+    async def _evict_if_full(self) -> None:
+        """Close the least recently used idle database if ``max_open`` databases are open.
+
+        Raises:
+            RefusedError: All of them are in use.
+        """
+        own = {name: database for name, database in self._databases.items() if not database.is_external}
+        if len(own) < self._max_open:
             return
-        # The first one is the one that was used the longest time ago: see `_rest`.
-        for name, served in ours.items():
-            if not served.users:
+        for name, database in own.items():  # least recently used first: see `_mark_idle`
+            if not database.references:
                 await self._close(name)
                 return
-        raise too_many(503, "LEVEL_BUSY", "too many databases are in use: try again later", seconds=LATER)
+        raise retry_later(503, "LEVEL_BUSY", "too many databases are in use: try again later", seconds=RETRY_LATER)
 
-    def _take(self, served: _Served) -> None:
-        served.users += 1
-        if served.idle is not None:
-            served.idle.cancel()
-            served.idle = None
+    def _acquire(self, database: _OpenDatabase) -> None:
+        database.references += 1
+        if database.idle_timer is not None:
+            database.idle_timer.cancel()
+            database.idle_timer = None
 
-    def _give_back(self, name: str, served: _Served) -> None:
-        served.users -= 1
-        if not served.users:
+    def _release(self, name: str, database: _OpenDatabase) -> None:
+        database.references -= 1
+        if not database.references:
             self._released.set()
-            if not served.lent:
-                self._rest(name, served)
+            if not database.is_external:
+                self._mark_idle(name, database)
 
-    def _rest(self, name: str, served: _Served) -> None:
-        """Nobody uses a database any more: it is the last one now to make room for another."""
-        self._served.pop(name, None)
-        self._served[name] = served
+    def _mark_idle(self, name: str, database: _OpenDatabase) -> None:
+        """Move a database to the end of the eviction order, and start its idle timer."""
+        self._databases.pop(name, None)
+        self._databases[name] = database
         loop = asyncio.get_running_loop()
-        served.idle = loop.call_later(self._idle_seconds, lambda: self._begin(self._close_idle(name, served)))
+        database.idle_timer = loop.call_later(
+            self._idle_seconds, lambda: self._start_task(self._close_if_idle(name, database))
+        )
 
-    def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def _start_task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(lambda done: done.cancelled() or done.exception())  # perhaps nobody waits for it
+        # Retrieve the exception: asyncio logs it otherwise, if all waiting requests were cancelled.
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
         return task
 
-    async def _close_idle(self, name: str, served: _Served) -> None:
-        async with self._turn:
-            if self._served.get(name) is served and not served.users:
+    async def _close_if_idle(self, name: str, database: _OpenDatabase) -> None:
+        async with self._lock:
+            if self._databases.get(name) is database and not database.references:
                 await self._close(name)
 
     async def _close(self, name: str) -> None:
-        served = self._served.pop(name)
-        if served.idle is not None:
-            served.idle.cancel()
-        if served.lent:
+        database = self._databases.pop(name)
+        if database.idle_timer is not None:
+            database.idle_timer.cancel()
+        if database.is_external:
             return
         try:
-            await served.level.close()
+            await database.level.close()
         except LevelError as error:
             logger.error("database %s could not be closed: %s", name, error.code)

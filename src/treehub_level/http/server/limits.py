@@ -1,22 +1,27 @@
-"""How much the server takes on, of one request and at a time."""
+"""Limits of the server: sizes, times and concurrent operations."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+
+from .refusals import retry_later
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """The limits of an application. All of them may be changed; ``docs/http.md`` says what happens at each.
+    """Limits of one application. ``docs/http.md`` lists the refusal for each.
 
     Attributes:
-        body_bytes: The most bytes in the body of a request, and after it was decoded.
-        body_seconds: Seconds that the body of a request may take to arrive …
-        body_rate: … and one more for each so many bytes that did.
-        held_bytes: The most bytes of bodies that are held at a time.
-        per_token: The most requests of one token at a time; those that wait are among them.
-        writes: The most requests at a time that write to one database.
-        keep_alive_seconds: Seconds after which a watcher to whom there is nothing to say gets a comment.
+        body_bytes: The largest request body, in bytes, both as sent and after decompression.
+        body_seconds: Seconds for a request body to arrive, plus one for each `body_rate` bytes.
+        body_rate: Bytes that extend the time for a request body by one second.
+        held_bytes: The most bytes of request bodies in memory, over all requests.
+        per_token: The most concurrent requests of one token, long polls included.
+        writes: The most concurrent write requests to one database.
+        keep_alive_seconds: Seconds without a change after which a watcher is sent a comment.
     """
 
     body_bytes: int = 16 << 20
@@ -26,3 +31,43 @@ class Limits:
     per_token: int = 1000
     writes: int = 64
     keep_alive_seconds: float = 15
+
+
+class ConcurrencyLimiter:
+    """Bounds the concurrent operations of each key, such as the requests of each token.
+
+    Args:
+        limit: The most concurrent operations of one key.
+        status: The HTTP status of a refusal: 429 or 503.
+        operations: The operations, as the message of a refusal names them.
+
+    Attributes:
+        active: The number of operations in progress by key. Keys without one are absent.
+    """
+
+    def __init__(self, limit: int, status: int, operations: str) -> None:
+        self._limit = limit
+        self._status = status
+        self._operations = operations
+        self.active: Counter[str] = Counter()
+
+    @contextmanager
+    def slot(self, key: str) -> Iterator[None]:
+        """Count one operation of a key for the length of the block.
+
+        Raises:
+            RefusedError: The limit is reached.
+        """
+        if self.active[key] >= self._limit:
+            raise retry_later(
+                self._status,
+                "LEVEL_BUSY",
+                f"{self._limit} {self._operations} are in progress: try again in a moment",
+            )
+        self.active[key] += 1
+        try:
+            yield
+        finally:
+            self.active[key] -= 1
+            if not self.active[key]:
+                del self.active[key]

@@ -1,4 +1,4 @@
-"""What happens, counted for Prometheus. Each application has a registry of its own."""
+"""Prometheus metrics. Each application has a registry of its own."""
 
 from __future__ import annotations
 
@@ -9,17 +9,23 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from ...replication.messages import LogPage, Reply
 
-#: The most databases that have figures of their own. Those that come later share one.
+#: The most databases with a label of their own. Further ones share one label.
 _MAX_LABELS = 100
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
 
 class Metrics:
-    """The figures of one application.
+    """The metrics of one application.
 
     Args:
-        open_databases: Says how many databases are open.
+        open_databases: Returns the number of open databases.
+
+    Attributes:
+        requests: A counter of responses, by route and status.
+        seconds: A histogram of request durations in seconds, by route.
+        refused: A counter of refusals, by error code.
+        waits: A gauge of the long polls and watches in progress.
     """
 
     def __init__(self, open_databases: Callable[[], int]) -> None:
@@ -30,39 +36,42 @@ class Metrics:
         )
         self.seconds = Histogram(
             "treehub_level_http_request_seconds",
-            "Seconds from a request's headers to the end of its answer, waiting included.",
+            "Seconds from a request's headers to the end of its response, waiting included.",
             ["route"],
             registry=registry,
         )
         self.refused = Counter("treehub_level_http_refused", "Requests refused.", ["reason"], registry=registry)
         self.waits = Gauge(
-            "treehub_level_http_waits", "Requests that wait for news: polls, watches.", registry=registry
+            "treehub_level_http_waits", "Requests that wait for a change: long polls, watches.", registry=registry
         )
         self._pulled = Counter("treehub_level_changes_pulled", "Changes sent.", ["database"], registry=registry)
-        self._pushed = Counter("treehub_level_changes_pushed", "Changes taken.", ["database"], registry=registry)
-        Gauge("treehub_level_open_databases", "Databases open.", registry=registry).set_function(open_databases)
+        self._pushed = Counter("treehub_level_changes_pushed", "Changes received.", ["database"], registry=registry)
+        Gauge("treehub_level_open_databases", "Open databases.", registry=registry).set_function(open_databases)
 
-    def pulled(self, database: str, count: int) -> None:
-        """So many changes of a database were sent."""
+    def count_pulled(self, database: str, count: int) -> None:
+        """Count changes that were sent to a client."""
         self._pulled.labels(self._label(database)).inc(count)
 
-    def pushed(self, database: str, count: int) -> None:
-        """So many changes were taken by a database."""
+    def count_pushed(self, database: str, count: int) -> None:
+        """Count changes that were received from a client and stored."""
         self._pushed.labels(self._label(database)).inc(count)
 
-    def exchanged(self, database: str, reply: Reply) -> None:
-        """An exchange was answered."""
+    def count_exchange(self, database: str, reply: Reply) -> None:
+        """Count the changes that an exchange sent and received."""
         if isinstance(reply, LogPage):
-            self.pulled(database, len(reply.records))
+            self.count_pulled(database, len(reply.records))
             if reply.ack is not None:
-                self.pushed(database, reply.ack.after - reply.ack.before)
+                self.count_pushed(database, reply.ack.after - reply.ack.before)
 
-    def text(self) -> bytes:
-        """All figures, in Prometheus' text format."""
+    def render(self) -> bytes:
+        """Return all metrics in Prometheus' text format."""
         return generate_latest(self._registry)
 
     def _label(self, database: str) -> str:
-        """The database's own name, while there are not too many. Only databases that exist come here."""
+        """Return the label of a database: its name, or ``(other)`` beyond the first 100 databases.
+
+        Callers pass names of existing databases only, so clients cannot create labels.
+        """
         if database not in self._databases:
             if len(self._databases) >= _MAX_LABELS:
                 return "(other)"

@@ -11,29 +11,30 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
-#: What answers a request that was let in: see `service.Call`.
+#: A function that answers an authorized request. Its argument is a `dispatch.RequestContext`, a
+#: class that this module cannot import: `dispatch` imports this one.
 Handler = Callable[[Any], Awaitable[Response]]
 
 
-class _Anything(PathConvertor):
-    """The rest of a path, line breaks too, which Starlette's own ``path`` stops at."""
+class _AnythingConvertor(PathConvertor):
+    """Matches the rest of a path. Starlette's own ``path`` stops at a line break."""
 
     regex = "(?s:.*)"
 
 
-register_url_convertor("anything", _Anything())
+register_url_convertor("anything", _AnythingConvertor())
 
 
 class Permission(enum.Enum):
     """The permission that a route needs. Every route declares one."""
 
-    #: Anybody.
+    #: No token.
     OPEN = "open"
-    #: A token that may read every database, all of it.
+    #: A token that may read all keys of every database.
     OPERATE = "operate"
-    #: A token that may read the database in question.
+    #: A token that may read the requested database.
     READ = "read"
-    #: A token that may write to it.
+    #: A token that may write to the requested database.
     WRITE = "write"
 
 
@@ -41,10 +42,10 @@ class AuthorizedRoute(Route):
     """A route with a declared permission.
 
     Args:
-        method: The one HTTP method that it has.
-        path: As Starlette takes it.
-        handler: What answers.
-        permission: The permission that it needs.
+        method: The HTTP method of the route.
+        path: The path template, in Starlette's syntax.
+        handler: The function that answers.
+        permission: The permission that the route needs.
 
     Raises:
         TypeError: ``permission`` is not a `Permission`.
@@ -61,20 +62,20 @@ class AuthorizedRoute(Route):
 
 
 class _Endpoint:
-    """Hands a request to the application's service, with the route that it came by."""
+    """An ASGI endpoint that passes a request, with its route, to the application's dispatcher."""
 
     def __init__(self, route: AuthorizedRoute) -> None:
         self._route = route
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await scope["app"].state.service.answer(self._route, scope, receive, send)
+        await scope["app"].state.dispatcher.dispatch(self._route, scope, receive, send)
 
 
 def authorized(routes: Sequence[BaseRoute]) -> list[AuthorizedRoute]:
-    """Return the routes if each declares its permission.
+    """Return the routes if each of them declares its permission.
 
     Raises:
-        TypeError: One does not.
+        TypeError: A route declares no permission.
     """
     for route in routes:
         if not isinstance(route, AuthorizedRoute):

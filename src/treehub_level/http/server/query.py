@@ -1,4 +1,4 @@
-"""What stands in the URL of a request: a key, and parameters, decoded strictly."""
+"""Strict parsers for the parts of a URL: query parameters, and the key in the path."""
 
 from __future__ import annotations
 
@@ -12,20 +12,27 @@ from starlette.requests import Request
 from ... import _core
 from ...replication.endpoint import MAX_WAIT
 from ...replication.fields import MAX_CHANGES
-from .refusals import malformed
+from .refusals import bad_request
 
 _INTEGER: Final = re.compile(r"[0-9]{1,16}")
 _SECONDS: Final = re.compile(r"[0-9]{1,2}(\.[0-9]{1,6})?")
 _MAX_PARAMETERS: Final = 16
 
 
-def parameters(request: Request, known: Mapping[str, Callable[[str], Any]]) -> dict[str, Any]:
-    """The parameters of a request, each as its reader gives it; ``None`` for those that are not there.
+def parse_parameters(request: Request, parsers: Mapping[str, Callable[[str], Any]]) -> dict[str, Any]:
+    """Parse the query parameters of a request.
+
+    Args:
+        request: The request.
+        parsers: A parser for each parameter that the route knows.
+
+    Returns:
+        The parsed value of each known parameter; ``None`` for those that are not given.
 
     Raises:
-        RefusedError: One that is unknown, or stands twice, or is not what its reader takes.
+        RefusedError: A parameter is unknown, given twice, or rejected by its parser.
     """
-    found: dict[str, Any] = dict.fromkeys(known)
+    parsed: dict[str, Any] = dict.fromkeys(parsers)
     try:
         pairs = parse_qsl(
             request.scope["query_string"].decode("ascii"),
@@ -33,47 +40,61 @@ def parameters(request: Request, known: Mapping[str, Callable[[str], Any]]) -> d
             errors="strict",
             max_num_fields=_MAX_PARAMETERS,
         )
-    except ValueError as error:  # not UTF-8 behind the percent signs, or too many
-        raise malformed("the query of the URL cannot be read: percent-encoded UTF-8 is needed") from error
+    except ValueError as error:  # percent-encoding that is not UTF-8, or too many parameters
+        raise bad_request(
+            f"the query of the URL cannot be read: send at most {_MAX_PARAMETERS} parameters in percent-encoded UTF-8"
+        ) from error
     for name, value in pairs:
-        if name not in known:
-            raise malformed(f"the parameter {name[:40]!r} is unknown; there are {', '.join(known)}")
-        if found[name] is not None:
-            raise malformed(f"the parameter {name} stands twice")
-        found[name] = known[name](value)
-    return found
+        if name not in parsers:
+            raise bad_request(f"the parameter {name[:40]!r} is unknown: use {', '.join(parsers)}")
+        if parsed[name] is not None:
+            raise bad_request(f"the parameter {name} is given twice: give it once")
+        parsed[name] = parsers[name](value)
+    return parsed
 
 
-def cid(text: str) -> int:
-    """A change id."""
+def parse_cid(text: str) -> int:
+    """Parse a change id.
+
+    Raises:
+        RefusedError: ``text`` is not an integer from 0 to 2^53 - 1.
+    """
     return _integer(text, 0, _core.MAX_CID, "a change id")
 
 
-def limit(text: str) -> int:
-    """How many items are wanted."""
+def parse_limit(text: str) -> int:
+    """Parse the largest number of items in a page.
+
+    Raises:
+        RefusedError: ``text`` is not an integer from 1 to 1000.
+    """
     return _integer(text, 1, MAX_CHANGES, "a limit")
 
 
-def seconds(text: str) -> float:
-    """How long to wait."""
+def parse_wait(text: str) -> float:
+    """Parse the longest time of a long poll, in seconds.
+
+    Raises:
+        RefusedError: ``text`` is not a number from 0 to 60.
+    """
     if not _SECONDS.fullmatch(text) or float(text) > MAX_WAIT:
-        raise malformed(f"{text[:40]!r} is no time to wait: a number of seconds from 0 to {MAX_WAIT} is needed")
+        raise bad_request(f"{text[:40]!r} is not a waiting time: send a number of seconds from 0 to {MAX_WAIT}")
     return float(text)
 
 
-def _integer(text: str, low: int, high: int, what: str) -> int:
+def _integer(text: str, low: int, high: int, noun: str) -> int:
     if not _INTEGER.fullmatch(text) or not low <= int(text) <= high:
-        raise malformed(f"{text[:40]!r} is not {what}: a number from {low} to {high} is needed")
+        raise bad_request(f"{text[:40]!r} is not {noun}: send an integer from {low} to {high}")
     return int(text)
 
 
-def key(request: Request) -> str:
-    """The key that the path of a request ends with. It may hold slashes, bare or encoded.
+def parse_key(request: Request) -> str:
+    """Parse the key at the end of a request's path. Its slashes may be percent-encoded or not.
 
     Raises:
-        RefusedError: It is not percent-encoded UTF-8.
+        RefusedError: The key is not percent-encoded UTF-8.
     """
-    # The decoded path has something else in place of what is not UTF-8, and so may name another key.
+    # Starlette's decoded path replaces invalid UTF-8, so it could name another key.
     path: bytes = request.scope["raw_path"]
     marker = f"/v1/{request.path_params['db']}/entries/".encode()
     _, found, encoded = path.partition(marker)
@@ -82,4 +103,4 @@ def key(request: Request) -> str:
             raise ValueError("the part before the key is percent-encoded")
         return unquote_to_bytes(encoded).decode()
     except ValueError as error:
-        raise malformed("the key in the URL cannot be read: percent-encoded UTF-8 is needed") from error
+        raise bad_request("the key in the URL cannot be read: send it in percent-encoded UTF-8") from error

@@ -1,4 +1,4 @@
-"""What the server answers when it does not do what was asked: a status, a stable code, and a message for people."""
+"""Refusals: HTTP error responses with a status, a stable code, and a message for people."""
 
 from __future__ import annotations
 
@@ -22,20 +22,32 @@ from ...errors import (
     UnavailableError,
 )
 
-#: Seconds after which to come again: soon, where work is waiting; later, where somebody has to do something.
-SOON: Final = 1
-LATER: Final = 5
+#: Seconds in ``Retry-After`` while other requests use the resource.
+RETRY_SOON: Final = 1
+#: Seconds in ``Retry-After`` if an operator may have to act first.
+RETRY_LATER: Final = 5
 
 
-class RefusedError(Exception):
-    """An answer other than the one asked for.
+class RefusedError(LevelError):
+    """The server refuses a request: an HTTP error response, as an exception.
+
+    `Hub.use` raises it, too, for a program that uses a hub directly.
+
+    Args:
+        status: The HTTP status.
+        code: The stable, machine-readable name of the error.
+        message: The explanation, for people.
+        headers: Further headers of the response.
+        details: Further members of the response body.
 
     Attributes:
         status: The HTTP status.
-        code: A stable, machine-readable name.
-        headers: Headers of the answer.
-        details: Further members of the answer's body.
+        code: The stable, machine-readable name of the error. It differs from refusal to refusal.
+        headers: Further headers of the response.
+        details: Further members of the response body.
     """
+
+    code: str  # type: ignore[misc]  # one class for all refusals, so the code is the instance's
 
     def __init__(
         self,
@@ -52,13 +64,25 @@ class RefusedError(Exception):
         self.headers = dict(headers or {})
         self.details = dict(details or {})
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (self.status, self.code, str(self), self.headers, self.details)
+
     def body(self) -> dict[str, Any]:
-        """What is sent."""
+        """Return the members of the response body."""
         return {"code": self.code, "message": str(self), **self.details}
 
 
+def _rebuild(
+    status: int, code: str, message: str, headers: Mapping[str, str], details: Mapping[str, Any]
+) -> RefusedError:
+    return RefusedError(status, code, message, headers=headers, details=details)
+
+
 def unauthorized() -> RefusedError:
-    """No token, or one that is unknown, expired or revoked: which of these it is, is nobody's business."""
+    """Return the refusal of a request without a valid token.
+
+    It does not reveal if the token is missing, unknown, expired or revoked.
+    """
     return RefusedError(
         401,
         "LEVEL_UNAUTHORIZED",
@@ -67,33 +91,40 @@ def unauthorized() -> RefusedError:
     )
 
 
-def no_database() -> RefusedError:
-    """No such database, or one that is none of this token's business."""
-    return RefusedError(404, "LEVEL_DATABASE_NOT_FOUND", "there is no such database here")
+def database_not_found() -> RefusedError:
+    """Return the refusal for a database that does not exist or that the token does not cover."""
+    return RefusedError(
+        404,
+        "LEVEL_DATABASE_NOT_FOUND",
+        "there is no such database on this server, or the token does not cover it",
+    )
 
 
-def malformed(message: str) -> RefusedError:
-    """A request that cannot be understood."""
+def bad_request(message: str) -> RefusedError:
+    """Return the refusal of a malformed request."""
     return RefusedError(400, ProtocolError.code, message)
 
 
 def forbidden(message: str) -> RefusedError:
-    """More than this token allows."""
+    """Return the refusal of a request that the token does not allow."""
     return RefusedError(403, ForbiddenError.code, message)
 
 
-def too_many(status: int, code: str, message: str, *, seconds: int = SOON) -> RefusedError:
-    """More than can be done now: come again."""
+def retry_later(status: int, code: str, message: str, *, seconds: int = RETRY_SOON) -> RefusedError:
+    """Return a refusal with a ``Retry-After`` header of so many seconds."""
     return RefusedError(status, code, message, headers={"retry-after": str(seconds)})
 
 
-def closing() -> RefusedError:
-    """The server is about to stop."""
-    return too_many(503, "LEVEL_CLOSING", "this server is about to stop: try again in a moment")
+def server_closing() -> RefusedError:
+    """Return the refusal of a request that arrives while the server stops."""
+    return retry_later(503, "LEVEL_CLOSING", "the server is about to stop: try again in a moment")
 
 
-def refusal_of(error: Exception) -> RefusedError:
-    """The answer for an error that a store raised. What is not expected becomes a 500 that tells nothing of it."""
+def refusal_for(error: Exception) -> RefusedError:
+    """Return the refusal for an error that a route raised.
+
+    An unexpected error becomes a status 500 whose message reveals nothing about the error.
+    """
     message = str(error)
     match error:
         case RefusedError():
@@ -101,24 +132,33 @@ def refusal_of(error: Exception) -> RefusedError:
         case CIDMismatchError():
             return RefusedError(409, error.code, message, details={"expected": error.expected, "got": error.got})
         case StoreMismatchError():
-            # Not 421: clients may repeat that on another connection, and the fetch of Node 20 cannot read it.
+            # Not 421: clients may repeat such a request, and the fetch of Node 20 cannot read it.
             return RefusedError(409, error.code, message)
         case ForbiddenError():
             return RefusedError(403, error.code, message)
         case ProtocolError() | InvalidKeyError() | InvalidValueError():
             return RefusedError(400, error.code, message)
         case LockedError():
-            return too_many(503, error.code, "another process has this database open: try again later", seconds=LATER)
+            return retry_later(
+                503, error.code, "another process has this database open: try again later", seconds=RETRY_LATER
+            )
         case NotOpenError():
-            return too_many(503, error.code, "this database is closed just now: try again later", seconds=LATER)
+            return retry_later(503, error.code, "this database is closed: try again later", seconds=RETRY_LATER)
         case UnavailableError():
-            return too_many(503, error.code, "the database cannot be reached, or is too busy: try again in a moment")
+            return retry_later(503, error.code, "the database is unreachable or too busy: try again in a moment")
         case CommitUnknownError():
-            return too_many(503, error.code, "the database has not said whether it was written: an exchange finds out")
+            return retry_later(
+                503,
+                error.code,
+                "the connection to the database was lost during the commit, so the write may have been stored: "
+                "repeat an exchange; after any other write, read first",
+            )
         case StorageError():
-            return too_many(503, error.code, "the server could not read or write its disk", seconds=LATER)
+            return retry_later(
+                503, error.code, "the server could not read or write its storage: try again later", seconds=RETRY_LATER
+            )
         case CorruptionError() | DecodeError():
-            return RefusedError(500, error.code, "this database is damaged: the server's log says more")
+            return RefusedError(500, error.code, "this database is damaged: see the server's log")
         case LevelError():
-            return RefusedError(500, error.code, "this database cannot be served as it is: the server's log says more")
-    return RefusedError(500, "LEVEL_INTERNAL", "the server failed: its log says more")
+            return RefusedError(500, error.code, "this database cannot be served: see the server's log")
+    return RefusedError(500, "LEVEL_INTERNAL", "the server failed: see its log")

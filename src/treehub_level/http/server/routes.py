@@ -1,4 +1,4 @@
-"""The routes, each with the right that it needs."""
+"""The routes, each with the permission that it needs."""
 
 from __future__ import annotations
 
@@ -14,146 +14,153 @@ from .database import KeyBounds
 from .dispatch import RequestContext
 from .metrics import CONTENT_TYPE
 from .permissions import AuthorizedRoute, Permission
-from .refusals import RefusedError, malformed
-from .responses import json_response, raw_response, reply_response, streamed_response
-from .watch import Watch
+from .refusals import RefusedError, bad_request
+from .responses import bytes_response, json_response, reply_response, streamed_response
+from .watch import WatchResponse
+
+#: The number of items in a page unless the client asks for another.
+_DEFAULT_LIMIT = 100
 
 
-async def health(call: RequestContext) -> Response:
-    """Whether this process works: who runs it may start it anew if not."""
-    return _status(call, "ok")
+async def health(context: RequestContext) -> Response:
+    """Answer a liveness check, with 200 until the server stops. For the process supervisor."""
+    return _health_response(context, "ok")
 
 
-async def ready(call: RequestContext) -> Response:
-    """Whether it also reaches its stores: a load balancer may ask another one meanwhile if not."""
-    return _status(call, "ok" if await call.service.hub.is_ready() else "unavailable")
+async def ready(context: RequestContext) -> Response:
+    """Answer a readiness check, with 200 while the stores can be reached. For load balancers."""
+    return _health_response(context, "ok" if await context.dispatcher.hub.is_ready() else "unavailable")
 
 
-def _status(call: RequestContext, status: str) -> Response:
-    status = "closing" if call.service.hub.stopping.is_set() else status
-    return json_response(call.request, {"status": status}, status=200 if status == "ok" else 503)
+def _health_response(context: RequestContext, status: str) -> Response:
+    status = "closing" if context.dispatcher.hub.stopping.is_set() else status
+    return json_response(context.request, {"status": status}, status=200 if status == "ok" else 503)
 
 
-async def metrics(call: RequestContext) -> Response:
-    """The figures for Prometheus."""
-    return raw_response(call.request, call.service.metrics.text(), media_type=CONTENT_TYPE)
+async def metrics(context: RequestContext) -> Response:
+    """Answer with the Prometheus metrics."""
+    return bytes_response(context.request, context.dispatcher.metrics.render(), media_type=CONTENT_TYPE)
 
 
-async def facts(call: RequestContext) -> Response:
-    """What there is to know about a database."""
-    return json_response(call.request, await call.database.facts())
+async def info(context: RequestContext) -> Response:
+    """Answer with the store id, CID, floor and mode of a database."""
+    return json_response(context.request, await context.database.info())
 
 
-# ---------------------------------------------------------------------------------------------- replication
+# ------------------------------------------------------------------------------------ replication
 
 
-async def exchange(call: RequestContext) -> Response:
-    """Pull and push in one step. Who may only read may exchange, too, with nothing to push."""
-    wait = query.parameters(call.request, {"wait": query.seconds})["wait"] or 0
-    message = await call.json()
-    database = call.database
-    pushed = _pushed(message)
-    if pushed:
-        with call.writing():
+async def exchange(context: RequestContext) -> Response:
+    """Push and pull in one step. A read-only token may exchange, but not push."""
+    wait = query.parse_parameters(context.request, {"wait": query.parse_wait})["wait"] or 0
+    message = await context.read_json()
+    database = context.database
+    if _has_push(message):
+        with context.write_slot():
             reply = await database.exchange(message, 0)
     elif wait:
-        reply = await call.patiently(database.exchange(message, wait), lambda: database.exchange(message, 0))
+        reply = await context.long_poll(database.exchange(message, wait), lambda: database.exchange(message, 0))
     else:
         reply = await database.exchange(message, 0)
-    call.let_go()
-    call.service.metrics.exchanged(database.name, reply)
-    return reply_response(call.request, reply)
+    context.release_body()
+    context.dispatcher.metrics.count_exchange(database.name, reply)
+    return reply_response(context.request, reply)
 
 
-def _pushed(message: object) -> bool:
-    """Whether a request may have something to push. What it is worth, the exchange says."""
+def _has_push(message: object) -> bool:
+    """Return True if an exchange message may push changes. The exchange itself validates it."""
     return isinstance(message, Mapping) and bool(message.get("changes") or message.get("withdraw"))
 
 
-async def changes(call: RequestContext) -> Response:
-    """The seed's pull."""
-    given = query.parameters(call.request, {"since": query.cid, "limit": query.limit, "wait": query.seconds})
-    since, limit, wait = given["since"] or 0, given["limit"] or 100, given["wait"] or 0
-    database = call.database
+async def changes(context: RequestContext) -> Response:
+    """Answer with a page of the change log, for manual sync."""
+    given = query.parse_parameters(
+        context.request, {"since": query.parse_cid, "limit": query.parse_limit, "wait": query.parse_wait}
+    )
+    since, limit, wait = given["since"] or 0, given["limit"] or _DEFAULT_LIMIT, given["wait"] or 0
+    database = context.database
     if wait:
-        part = await call.patiently(database.part(since, limit, wait), lambda: database.part(since, limit))
+        page = await context.long_poll(database.changes(since, limit, wait), lambda: database.changes(since, limit))
     else:
-        part = await database.part(since, limit)
-    call.service.metrics.pulled(database.name, len(part.records))
-    return streamed_response(call.request, partial(part_pieces, part))
+        page = await database.changes(since, limit)
+    context.dispatcher.metrics.count_pulled(database.name, len(page.records))
+    return streamed_response(context.request, partial(part_pieces, page))
 
 
-async def change(call: RequestContext) -> Response:
-    """The seed's push."""
-    message = await call.json()
+async def change(context: RequestContext) -> Response:
+    """Apply changes, for manual sync, and answer with the new CID."""
+    message = await context.read_json()
     match message:
         case {"cid": cid, "changes": list(pushed)} if type(cid) is int:
-            with call.writing():
-                reached = await call.database.change(cid, pushed)
-            call.service.metrics.pushed(call.database.name, len(pushed))
-            return json_response(call.request, {"cid": reached})
-    raise malformed('the body must be {"cid": a change id, "changes": an array}')
+            with context.write_slot():
+                new_cid = await context.database.change(cid, pushed)
+            context.dispatcher.metrics.count_pushed(context.database.name, len(pushed))
+            return json_response(context.request, {"cid": new_cid})
+    raise bad_request('the body must be {"cid": a change id, "changes": an array}')
 
 
-async def watch(call: RequestContext) -> Response:
-    """Changes as they happen."""
-    since = query.parameters(call.request, {"since": query.cid})["since"]
-    last = call.request.headers.get("last-event-id", "")
-    if last:  # an EventSource that has lost its connection asks for the same URL again, and says how far it came
-        since = query.cid(last)
+async def watch(context: RequestContext) -> Response:
+    """Answer with a stream of changes as server-sent events."""
+    since = query.parse_parameters(context.request, {"since": query.parse_cid})["since"]
+    last = context.request.headers.get("last-event-id", "")
+    if last:  # a reconnecting EventSource repeats the URL, so its header is more recent
+        since = query.parse_cid(last)
     if since is None:
-        since = (await call.database.facts())["cid"]
-    await call.database.part(since, 1)  # while it can be told that there are no changes after it
-    return Watch(call, since)
+        since = (await context.database.info())["cid"]
+    # Raises now if `since` is beyond the log, while a status can still be sent.
+    await context.database.changes(since, 1)
+    return WatchResponse(context, since)
 
 
-# -------------------------------------------------------------------------------------------------- entries
+# ---------------------------------------------------------------------------------------- entries
 
 
-async def get_entry(call: RequestContext) -> Response:
-    """The value of a key."""
-    value = await call.database.value(query.key(call.request))
+async def get_entry(context: RequestContext) -> Response:
+    """Answer with the value of a key."""
+    value = await context.database.get(query.parse_key(context.request))
     if value is None:
         raise RefusedError(404, "LEVEL_NOT_FOUND", "there is no such key")
-    return raw_response(call.request, value)
+    return bytes_response(context.request, value)
 
 
-async def put_entry(call: RequestContext) -> Response:
-    """Store a value."""
-    key = query.key(call.request)
-    value = await call.json()
-    with call.writing():
-        await call.database.put(key, value)
-    call.service.metrics.pushed(call.database.name, 1)
+async def put_entry(context: RequestContext) -> Response:
+    """Store the value of a key."""
+    key = query.parse_key(context.request)
+    value = await context.read_json()
+    with context.write_slot():
+        await context.database.put(key, value)
+    context.dispatcher.metrics.count_pushed(context.database.name, 1)
     return Response(status_code=204)
 
 
-async def delete_entry(call: RequestContext) -> Response:
-    """Remove a key. That there was none is no fault."""
-    key = query.key(call.request)
-    with call.writing():
-        await call.database.delete(key)
-    call.service.metrics.pushed(call.database.name, 1)
+async def delete_entry(context: RequestContext) -> Response:
+    """Delete a key. An absent key is not an error."""
+    key = query.parse_key(context.request)
+    with context.write_slot():
+        await context.database.delete(key)
+    context.dispatcher.metrics.count_pushed(context.database.name, 1)
     return Response(status_code=204)
 
 
-async def entries(call: RequestContext) -> Response:
-    """The entries of a range."""
-    given = query.parameters(call.request, {**dict.fromkeys(KeyBounds._fields, str), "limit": query.limit})
-    limit = given.pop("limit") or 100
+async def entries(context: RequestContext) -> Response:
+    """Answer with a page of the entries in a range."""
+    given = query.parse_parameters(
+        context.request, {**dict.fromkeys(KeyBounds._fields, str), "limit": query.parse_limit}
+    )
+    limit = given.pop("limit") or _DEFAULT_LIMIT
     for one, other in (("gt", "gte"), ("lt", "lte")):
         if given[one] is not None and given[other] is not None:
-            raise malformed(f"give {one} or {other}, not both")
-    rows, has_more = await call.database.entries(KeyBounds(**given), limit)
+            raise bad_request(f"give {one} or {other}, not both")
+    rows, has_more = await context.database.entries(KeyBounds(**given), limit)
     records = (_core.join_record(*row) for row in rows)
-    return streamed_response(call.request, partial(rows_pieces, {"has_more": has_more}, "entries", records))
+    return streamed_response(context.request, partial(rows_pieces, {"has_more": has_more}, "entries", records))
 
 
 ROUTES = [
     AuthorizedRoute("GET", "/healthz", health, permission=Permission.OPEN),
     AuthorizedRoute("GET", "/readyz", ready, permission=Permission.OPEN),
     AuthorizedRoute("GET", "/metrics", metrics, permission=Permission.OPERATE),
-    AuthorizedRoute("GET", "/v1/{db}", facts, permission=Permission.READ),
+    AuthorizedRoute("GET", "/v1/{db}", info, permission=Permission.READ),
     AuthorizedRoute("POST", "/v1/{db}/exchange", exchange, permission=Permission.READ),
     AuthorizedRoute("GET", "/v1/{db}/changes", changes, permission=Permission.READ),
     AuthorizedRoute("POST", "/v1/{db}/change", change, permission=Permission.WRITE),

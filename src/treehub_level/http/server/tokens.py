@@ -1,4 +1,4 @@
-"""Tokens: who may do what. A file of them, readable by people, that never holds a secret."""
+"""Access tokens, in a JSON file that holds the hashes of their secrets."""
 
 from __future__ import annotations
 
@@ -17,30 +17,31 @@ import orjson
 
 from ...engine.access import Access
 from ...errors import StorageError
-from .catalog import NAME
+from .catalog import DATABASE_NAME
 
-#: A token for every database.
-EVERY: Final = "*"
+#: Among the databases of a token: every database.
+ALL_DATABASES: Final = "*"
 _VERSION: Final = 1
 _MAX_NAME: Final = 64
-#: Before which a token expires: the year 10000, which is no date any more.
+#: Expiry times lie before this one: the year 10000, which Python's `datetime` cannot represent.
 _END_OF_TIME: Final = 253_402_300_800
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """What a token allows. Its secret is known to its holder only.
+    """An access token, as the file stores it: without its secret.
 
     Attributes:
         id: The part of the token before the dot.
-        digest: SHA-256 of the secret, in hex. The secret is 256 random bits, so nobody can guess it, however fast the
-            hash is; slow hashes are for passwords.
-        name: Whose it is. Two tokens of one name are one principal: a new one takes the place of an old one.
+        digest: The SHA-256 of the secret, in hex. The secret is 256 random bits and cannot be
+            guessed, so it needs no slow password hash.
+        name: The principal that the token stands for. Tokens of the same name share their clients,
+            so a new token can replace an old one.
         databases: Names of databases, or ``"*"`` for all of them.
-        write: Whether it may write, too.
-        prefix: What the keys begin with that it is for.
-        expires: When it stops being valid, in seconds since 1970; ``None`` for never.
-        created: When it was made.
+        write: True if the token may write.
+        prefix: The prefix of the keys that the token may see; empty for all keys.
+        expires: The time of expiry, in seconds since 1970; ``None`` for never.
+        created: The time of creation, in seconds since 1970.
     """
 
     id: str
@@ -52,67 +53,67 @@ class Token:
     expires: float | None
     created: float
 
-    def reaches(self, database: str) -> bool:
-        """Whether it is for this database."""
-        return EVERY in self.databases or database in self.databases
+    def covers(self, database: str) -> bool:
+        """Return True if the token is for this database."""
+        return ALL_DATABASES in self.databases or database in self.databases
 
     @property
-    def is_for_all(self) -> bool:
-        """Whether it is for all of every database."""
-        return EVERY in self.databases and not self.prefix
+    def is_operator(self) -> bool:
+        """True if the token covers all keys of every database."""
+        return ALL_DATABASES in self.databases and not self.prefix
 
     def is_expired(self) -> bool:
-        """Whether its time is over."""
+        """Return True if the token has expired."""
         return self.expires is not None and time.time() >= self.expires
 
     @property
     def access(self) -> Access:
-        """Its right to a database that it is for."""
+        """The access that the token grants to each of its databases."""
         return Access(self.name or None, self.prefix.encode(), self.write)
 
 
-#: Who needs no token, where none are needed.
-ANYBODY: Final = Token("", "", "", (EVERY,), True, "", None, 0)
+#: The token of every request to an application without tokens.
+UNRESTRICTED: Final = Token("", "", "", (ALL_DATABASES,), True, "", None, 0)
 
 
 class Tokens:
-    """The tokens in a file, as they are there now: a change to the file counts from the next request on.
+    """The access tokens in a file. A change to the file takes effect at the next request.
 
-    If the file is gone or damaged, nobody gets in.
+    If the file is missing or damaged, no token is valid.
 
     Args:
-        path: The file. `add` makes it.
+        path: The path of the file. `add` creates it.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
-        self._stamp: tuple[int, ...] | None = None
-        self._known: dict[str, Token] = {}
+        self._signature: tuple[int, ...] | None = None
+        self._by_id: dict[str, Token] = {}
 
-    def find(self, presented: str) -> Token | None:
-        """The token that somebody presents, if it is valid now.
+    def find(self, credentials: str) -> Token | None:
+        """Return the token with these credentials; ``None`` if there is none or it has expired.
 
         Args:
-            presented: ``id.secret``.
+            credentials: ``id.secret``.
 
         Raises:
             StorageError: The file cannot be read, or is damaged.
         """
         self._refresh()
-        id, _, secret = presented.partition(".")
-        token = self._known.get(id)
-        # An id that is not known is compared as well, so that time does not tell which ids there are.
-        valid = hmac.compare_digest(_digest(secret), _NOBODY if token is None else token.digest)
+        id, _, secret = credentials.partition(".")
+        token = self._by_id.get(id)
+        # Compare digests even for an unknown id: the response time must not reveal which ids exist.
+        valid = hmac.compare_digest(_digest(secret), _NO_DIGEST if token is None else token.digest)
         return token if valid and token is not None and not token.is_expired() else None
 
     def all(self) -> list[Token]:
-        """Every token, those that have expired too, in the order in which they were made.
+        """Return all tokens, expired ones included, in the order of their creation.
 
         Raises:
             StorageError: The file cannot be read, or is damaged.
         """
         self._refresh()
-        return [*self._known.values()]
+        return [*self._by_id.values()]
 
     def add(
         self,
@@ -123,93 +124,113 @@ class Tokens:
         prefix: str = "",
         expires: float | None = None,
     ) -> str:
-        """Make a token. It is returned here, and nowhere else ever.
+        """Create a token.
 
         Args:
             databases: Names of databases, or ``"*"`` for all of them.
-            write: Whether it may write, too.
-            name: Whose it is; a new one's own id if not given. It stands in logs, and with the clients' ids in the
-                databases.
-            prefix: What the keys begin with that it is for.
-            expires: When it stops being valid, in seconds since 1970.
+            write: True to allow writes.
+            name: The principal, 1 to 64 printable characters; the id of the token if not given. It
+                is stored in the databases with the ids of the principal's clients.
+            prefix: The prefix of the keys that the token may see; empty for all keys.
+            expires: The time of expiry, in seconds since 1970; ``None`` for never.
+
+        Returns:
+            The credentials, ``id.secret``. They cannot be retrieved again: the file holds a hash.
 
         Raises:
-            ValueError: No database, or a name that cannot be one; a name of more than 64 characters; a time after 9999.
+            ValueError: ``databases`` is empty or has an invalid name, ``name`` is invalid, or
+                ``expires`` is negative or after the year 9999.
             StorageError: The file cannot be read or written.
         """
         databases = (*databases,)
         for database in databases:
-            if database != EVERY and not NAME.fullmatch(database):
-                raise ValueError(f"{database!r:.80} cannot name a database: {NAME.pattern} is needed, or * for all")
+            if database != ALL_DATABASES and not DATABASE_NAME.fullmatch(database):
+                raise ValueError(
+                    f"{database!r:.80} is not a valid database name: use {DATABASE_NAME.pattern}, or * for all"
+                )
         if not databases:
-            raise ValueError("a token is for some database: name one, or * for all")
+            raise ValueError("a token needs a database: name one, or * for all")
         if name is not None and not (0 < len(name) <= _MAX_NAME and name.isprintable()):
-            raise ValueError(f"{name!r:.80} cannot be a name: 1 to {_MAX_NAME} printable characters are needed")
+            raise ValueError(f"{name!r:.80} is not a valid name: use 1 to {_MAX_NAME} printable characters")
         if expires is not None and not 0 <= expires < _END_OF_TIME:
-            raise ValueError(f"a token cannot expire at {expires}: seconds since 1970, and before the year 10000")
+            raise ValueError(
+                f"a token cannot expire at {expires}: give seconds since 1970, for a time before the year 10000"
+            )
         id, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
         token = Token(id, _digest(secret), name or id, databases, write, prefix, expires, time.time())
-        with self._changing() as tokens:
+        with self._update() as tokens:
             tokens.append(token)
         return f"{id}.{secret}"
 
     def revoke(self, id: str) -> bool:
-        """Make a token worthless from now on. Whether there was one of this id.
+        """Delete a token. Return False if there is no token with this id.
 
         Raises:
             StorageError: The file cannot be read or written.
         """
-        with self._changing() as tokens:
-            left = [token for token in tokens if token.id != id]
-            found = len(left) < len(tokens)
-            tokens[:] = left
+        with self._update() as tokens:
+            remaining = [token for token in tokens if token.id != id]
+            found = len(remaining) < len(tokens)
+            tokens[:] = remaining
         return found
 
-    # -------------------------------------------------------------------------------------------- the file
+    # ------------------------------------------------------------------------------------ the file
 
     def _refresh(self) -> None:
+        """Read the file again if it has changed."""
         try:
             status = os.stat(self.path)
-            stamp = status.st_mtime_ns, status.st_ino, status.st_size
-            if stamp != self._stamp:
-                self._known = {token.id: token for token in self._read(status)}
-                self._stamp = stamp
+            signature = status.st_mtime_ns, status.st_ino, status.st_size
+            if signature != self._signature:
+                self._by_id = {token.id: token for token in self._read(status)}
+                self._signature = signature
         except StorageError:
-            self._stamp = None
+            self._signature = None
             raise
         except OSError as error:
-            self._stamp = None
-            raise StorageError(f"the tokens in {self.path!r} cannot be read: {error.strerror}") from error
+            self._signature = None
+            raise StorageError(
+                f"the token file {self.path!r} cannot be read: {error.strerror}; "
+                "create it with `treehub-level token add`, or allow the server to read it"
+            ) from error
 
     def _read(self, status: os.stat_result) -> list[Token]:
         if os.name == "posix" and status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            raise StorageError(f"others than its owner may write to {self.path!r}, and make tokens: chmod 600 it")
+            raise StorageError(
+                f"users other than its owner can write to the token file {self.path!r}, and so create tokens: "
+                "chmod 600 it"
+            )
         with open(self.path, "rb") as file:
             stored = file.read()
         try:
             content = orjson.loads(stored)
             if content["version"] != _VERSION:
                 raise ValueError(f"version {content['version']}")
-            return [_token(item) for item in content["tokens"]]
+            return [_parse_token(item) for item in content["tokens"]]
         except (KeyError, TypeError, ValueError) as error:
             raise StorageError(
-                f"{self.path!r} is no file of tokens, or was damaged ({type(error).__name__}): restore it"
+                f"{self.path!r} is not a token file, or is damaged ({type(error).__name__}): restore it from a backup"
             ) from error
 
     @contextmanager
-    def _changing(self) -> Iterator[list[Token]]:
-        """The tokens, to be changed. While the new file is made, it is a lock; then it takes the old one's place."""
+    def _update(self) -> Iterator[list[Token]]:
+        """Yield the tokens for modification, then replace the file atomically.
+
+        The new file is created exclusively, so until it replaces the old one it also serves as a
+        lock against other writers.
+        """
         scratch = self.path + ".new"
         try:
-            file = open(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")  # noqa: SIM115
+            descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError as error:
             raise StorageError(
-                f"somebody is changing {self.path!r} at this moment; if nobody is, delete {scratch!r} and try again"
+                f"another process is changing the token file {self.path!r}: try again; "
+                f"if no process is, delete {scratch!r}"
             ) from error
         except OSError as error:
-            raise StorageError(f"cannot write {scratch!r}: {error.strerror}") from error
+            raise StorageError(f"the token file {scratch!r} cannot be written: {error.strerror}") from error
         try:
-            with file:
+            with open(descriptor, "wb") as file:
                 tokens = self.all() if os.path.exists(self.path) else []
                 yield tokens
                 content = {"version": _VERSION, "tokens": [asdict(token) for token in tokens]}
@@ -226,15 +247,15 @@ def _digest(secret: str) -> str:
     return hashlib.sha256(secret.encode(errors="surrogatepass")).hexdigest()
 
 
-#: What no secret's digest is equal to.
-_NOBODY: Final = "0" * 64
+#: A digest that no secret has.
+_NO_DIGEST: Final = "0" * 64
 
 
-def _token(item: dict[str, Any]) -> Token:
-    """A token as it stands in the file.
+def _parse_token(item: dict[str, Any]) -> Token:
+    """Parse a token from the file.
 
     Raises:
-        KeyError, TypeError, ValueError: It is none.
+        KeyError, TypeError, ValueError: A field is missing, unknown, or of a wrong type or value.
     """
     token = Token(**{**item, "databases": tuple(item["databases"])})
     texts = token.id, token.digest, token.name, token.prefix, *token.databases
@@ -242,7 +263,7 @@ def _token(item: dict[str, Any]) -> Token:
     if not all(isinstance(text, str) for text in texts) or not all(isinstance(n, (int, float)) for n in numbers):
         raise TypeError("a field of a wrong type")
     if not all(0 <= number < _END_OF_TIME for number in numbers):
-        raise ValueError("a time that is none")
+        raise ValueError("a time out of range")
     if type(token.write) is not bool or len(bytes.fromhex(token.digest)) != 32:
         raise TypeError("a field of a wrong type")
     return token

@@ -1,22 +1,25 @@
-"""Zstandard, from wherever it comes: Python's own from 3.14 on, else the library, else not at all."""
+"""Zstandard: from the standard library (Python 3.14 or later), or from the library `zstandard`.
+
+If neither is installed, `AVAILABLE` is False and the server uses gzip.
+"""
 
 from __future__ import annotations
 
 import sys
 from typing import Final, Protocol
 
-#: The largest window that RFC 8878 asks a decoder to support: it bounds what one stream makes it allocate.
+#: The largest window that RFC 8878 asks decoders to support. It bounds the memory for one stream.
 _MAX_WINDOW_LOG: Final = 23
 
 
 class Compressor(Protocol):
-    """Compresses a stream, piece by piece."""
+    """A compressor of one stream."""
 
     def compress(self, data: bytes, /) -> bytes:
-        """What the next piece becomes; perhaps nothing yet."""
+        """Compress more of the stream. The result may be empty until there is enough data."""
 
     def flush(self) -> bytes:
-        """The rest."""
+        """End the stream and return the rest of the compressed data."""
 
 
 if sys.version_info >= (3, 14):
@@ -25,14 +28,14 @@ if sys.version_info >= (3, 14):
     AVAILABLE = True
 
     def compressor() -> Compressor:
-        """One for a new stream."""
+        """Return a compressor for a new stream."""
         return zstd.ZstdCompressor(level=3)
 
     def decompress(data: bytes, limit: int) -> bytes:
-        """What one whole frame holds, or more than ``limit`` bytes of it.
+        """Decompress one complete frame, or stop after more than ``limit`` bytes of output.
 
         Raises:
-            ValueError: It is damaged, or something follows it.
+            ValueError: The frame is damaged or incomplete, or more data follows it.
         """
         decompressor = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: _MAX_WINDOW_LOG})
         try:
@@ -40,7 +43,7 @@ if sys.version_info >= (3, 14):
         except zstd.ZstdError as error:
             raise ValueError(str(error)) from error
         if len(plain) <= limit and (not decompressor.eof or decompressor.unused_data):
-            raise ValueError("it is not one whole frame")
+            raise ValueError("not exactly one complete frame")
         return plain
 
 else:
@@ -51,30 +54,31 @@ else:
     except ModuleNotFoundError:
         AVAILABLE = False
 
-    #: Four bytes may become a block of 128 KiB, so this many become at most 4 MiB: what may come beyond the limit.
-    _STEP: Final = 128
+    #: Bytes decompressed in one step. Four bytes may become a block of 128 KiB, so a step yields at
+    #: most 4 MiB: the output exceeds the limit by no more than that.
+    _STEP_BYTES: Final = 128
 
     def compressor() -> Compressor:
-        """One for a new stream."""
+        """Return a compressor for a new stream."""
         return zstandard.ZstdCompressor(level=3).compressobj()
 
     def decompress(data: bytes, limit: int) -> bytes:
-        """What one whole frame holds, or more than ``limit`` bytes of it.
+        """Decompress one complete frame, or stop after more than ``limit`` bytes of output.
 
         Raises:
-            ValueError: It is damaged, or something follows it.
+            ValueError: The frame is damaged or incomplete, or more data follows it.
         """
         decompressor = zstandard.ZstdDecompressor(max_window_size=1 << _MAX_WINDOW_LOG).decompressobj()
         plain = bytearray()
         try:
-            for start in range(0, len(data), _STEP):
+            for start in range(0, len(data), _STEP_BYTES):
                 if decompressor.eof:
                     break
-                plain += decompressor.decompress(data[start : start + _STEP])
+                plain += decompressor.decompress(data[start : start + _STEP_BYTES])
                 if len(plain) > limit:
                     return bytes(plain)
         except zstandard.ZstdError as error:
             raise ValueError(str(error)) from error
-        if not decompressor.eof or decompressor.unused_data or start + _STEP < len(data):
-            raise ValueError("it is not one whole frame")
+        if not decompressor.eof or decompressor.unused_data or start + _STEP_BYTES < len(data):
+            raise ValueError("not exactly one complete frame")
         return bytes(plain)
