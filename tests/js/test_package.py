@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -13,19 +14,43 @@ from js.clients import MODULE, PACKAGE
 pytestmark = pytest.mark.once
 
 
+def modules() -> list[Path]:
+    """The entry of the package and the modules behind it."""
+    return [MODULE, *(PACKAGE / "src").glob("*.js")]
+
+
+def imports_of(module: Path) -> list[str]:
+    """The paths of the modules that a module imports or re-exports from."""
+    statement = r"^(?:import|export)\b[^'\"]*\bfrom\s+['\"]([^'\"]+)['\"]|^import\s+['\"]([^'\"]+)['\"]"
+    matches = re.findall(statement, module.read_text(encoding="utf-8"), re.MULTILINE)
+    return [path or bare for path, bare in matches]
+
+
 def test_its_types_are_sound(node_executable: str) -> None:
     compiler = PACKAGE / "node_modules" / "typescript" / "bin" / "tsc"
     checked = subprocess.run([node_executable, compiler, "-p", PACKAGE], capture_output=True, text=True, check=False)
     assert (checked.returncode, checked.stdout) == (0, "")
 
 
-def test_it_is_one_module_that_depends_on_nothing() -> None:
+def test_it_depends_on_no_other_package() -> None:
     manifest = json.loads((PACKAGE / "package.json").read_text(encoding="utf-8"))
     assert "dependencies" not in manifest
-    assert manifest["files"] == [MODULE.name]
-    text = MODULE.read_text(encoding="utf-8")
-    assert re.findall(r"^\s*import\b|\brequire\(|(?<!\{)\bimport\(", text, re.MULTILINE) == []
-    assert len(text.splitlines()) <= 300
+    for module in modules():
+        text = module.read_text(encoding="utf-8")
+        assert re.findall(r"\brequire\(|(?<!\{)\bimport\(", text) == []
+        assert all(path.startswith("./") for path in imports_of(module))
+
+
+def test_it_is_published_with_all_of_its_modules() -> None:
+    manifest = json.loads((PACKAGE / "package.json").read_text(encoding="utf-8"))
+    assert manifest["files"] == [MODULE.name, "src"]
+    reachable, found = set[Path](), [MODULE]
+    while found:
+        module = found.pop()
+        if module not in reachable:
+            reachable.add(module)
+            found += [(module.parent / path).resolve() for path in imports_of(module)]
+    assert reachable == set(modules())
 
 
 def test_its_lock_names_packages_and_not_where_they_come_from() -> None:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import itertools
 import random
+import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from js.clients import MODULE, Database, Node, NodeClient, NodeError, delete, items_of, put, python_client
+from js.clients import MODULE, PACKAGE, Database, Node, NodeClient, NodeError, delete, items_of, put, python_client
 from js.conftest import Server
 from treehub_level import TransportError
 
@@ -192,20 +193,29 @@ def test_all_clients_end_equal_and_nothing_is_lost(node: Node, database: Databas
 @pytest.mark.parametrize(
     ("rule", "broken"),
     [
-        pytest.param("dirty.get(`!${change.key}`) === join(change) &&", "", id="what was written since stays dirty"),
-        pytest.param("(isOwn || cid <= reset?.common)", "(cid <= reset?.common)", id="its own echo is no stranger's"),
-        pytest.param("lost.push({ key, local, remote, cid })", "null", id="what loses is journaled"),
+        pytest.param(
+            "const isAsSent = this.dirty.get(change.key) === joinRecord(change)",
+            "const isAsSent = true",
+            id="a change rewritten after the freeze stays dirty",
+        ),
+        pytest.param("const isKnown = isOwn || (", "const isKnown = (", id="its own change returning is no conflict"),
+        pytest.param("this.lost.push({ key, local, remote, cid })", "null", id="a losing change is journaled"),
         pytest.param("nonce: push?.nonce ?? newId()", "nonce: newId()", id="a push keeps its nonce"),
     ],
 )
 def test_the_schedules_notice_a_client_that_breaks_the_rule_that(
     rule: str, broken: str, node_executable: str, server: Server, tmp_path: Path
 ) -> None:
-    text = MODULE.read_text(encoding="utf-8")
+    copy = tmp_path / "package"
+    copy.mkdir()
+    for name in (MODULE.name, "package.json"):
+        shutil.copy(PACKAGE / name, copy)
+    shutil.copytree(PACKAGE / "src", copy / "src")
+    client = copy / "src" / "client.js"
+    text = client.read_text(encoding="utf-8")
     assert text.count(rule) == 1
-    module = tmp_path / "broken.mjs"
-    module.write_text(text.replace(rule, broken), encoding="utf-8")
-    node = Node(node_executable, module=module)
+    client.write_text(text.replace(rule, broken), encoding="utf-8")
+    node = Node(node_executable, module=copy / MODULE.name)
     try:
         with pytest.raises(ViolationError):
             for seed in CONTROL_SEEDS:
