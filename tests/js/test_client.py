@@ -243,7 +243,7 @@ def test_another_server_is_refused_and_nothing_is_touched(node: Node, server: An
     assert here.sync(database)["pushed"] == 1
 
 
-# ---------------------------------------------------------------------------------------------------- on disk
+# ------------------------------------------------------------------------------------------ on disk
 
 
 def test_a_python_client_goes_on_with_a_store_that_javascript_wrote(

@@ -66,7 +66,7 @@ def test_a_crash_at_any_batch_loses_nothing(node: Node, server: Server, written:
     assert crashes >= 5
 
 
-# ------------------------------------------------------------------------------------------------ after a backup
+# ----------------------------------------------------------------------------------- after a backup
 
 
 class Backup:
