@@ -173,7 +173,7 @@ def _scope_of(data: bytes) -> tuple[dict[str, Any], bytes]:
 
 
 class Socket:
-    """The harness of a server process, over a store on disk. Inputs are sent with CRLF line ends."""
+    """The harness of a server process, over a store on disk. It sends CRLF line ends."""
 
     #: Python statements that the server process runs first.
     prelude = ""

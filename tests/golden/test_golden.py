@@ -79,7 +79,7 @@ async def test_the_vectors_of_change_ids(stores: Stores, cid: Any, key: Any) -> 
 
 
 def log_key(cid: Any) -> Any:
-    """The log key as the format states it: from two digits on, first the character of the length."""
+    """The log key by the text of the format: the digits, with their count before two or more."""
     digits = str(cid)
     return b"!" + (chr(0x38 + len(digits)) if len(digits) > 1 else "").encode() + digits.encode()
 

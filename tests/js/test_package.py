@@ -1,4 +1,4 @@
-"""The package of the client in JavaScript."""
+"""The package of the JavaScript client."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def imports_of(module: Path) -> list[str]:
     return [path or bare for path, bare in matches]
 
 
-def test_its_types_are_sound(node_executable: str) -> None:
+def test_the_types_are_correct(node_executable: str) -> None:
     compiler = PACKAGE / "node_modules" / "typescript" / "bin" / "tsc"
     checked = subprocess.run([node_executable, compiler, "-p", PACKAGE], capture_output=True, text=True, check=False)
     assert (checked.returncode, checked.stdout) == (0, "")
 
 
-def test_it_depends_on_no_other_package() -> None:
+def test_the_package_has_no_dependencies() -> None:
     manifest = json.loads((PACKAGE / "package.json").read_text(encoding="utf-8"))
     assert "dependencies" not in manifest
     for module in modules():
@@ -41,7 +41,7 @@ def test_it_depends_on_no_other_package() -> None:
         assert all(path.startswith("./") for path in imports_of(module))
 
 
-def test_it_is_published_with_all_of_its_modules() -> None:
+def test_the_package_contains_all_modules() -> None:
     manifest = json.loads((PACKAGE / "package.json").read_text(encoding="utf-8"))
     assert manifest["files"] == [MODULE.name, "src"]
     reachable, found = set[Path](), [MODULE]
@@ -53,7 +53,7 @@ def test_it_is_published_with_all_of_its_modules() -> None:
     assert reachable == set(modules())
 
 
-def test_its_lock_names_packages_and_not_where_they_come_from() -> None:
+def test_the_lock_file_names_packages_without_their_registry() -> None:
     lock = json.loads((PACKAGE / "package-lock.json").read_text(encoding="utf-8"))
     packages = [package for name, package in lock["packages"].items() if name]
     assert all(package["dev"] and "integrity" in package and "resolved" not in package for package in packages)
