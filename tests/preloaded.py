@@ -1,4 +1,4 @@
-"""Libraries that tests preload into processes, to stand between them and the system."""
+"""C libraries that tests preload into processes, to replace system calls."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 
-def compiled(source: Path, folder: Path) -> Path:
-    """The library that a C file makes; where none can be preloaded or compiled the test is skipped, and says why."""
+def compile_library(source: Path, folder: Path) -> Path:
+    """Compile a C file into a library. Skip the test where libraries cannot be preloaded."""
     compiler = os.environ.get("CC") or shutil.which("cc")
     if sys.platform != "linux":
         pytest.skip("LD_PRELOAD is for Linux")

@@ -1,4 +1,4 @@
-"""Keys, ranges, and what a sorted dict answers: the model of every read."""
+"""Strategies for keys and ranges, and a sorted dict as the model of every read."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-#: The edges: NUL, either side of the metadata's prefix, the highest keys of one, two, three and four bytes of UTF-8.
+#: Edge cases: NUL, both sides of the metadata's prefix, the least and greatest characters of each
+#: length in UTF-8.
 EDGES = '\x00\x01 !"#/19:Iaz\x7f\x80\u07ff\u0800\ud7ff\ue000\uffff\U00010000😀\U0010ffff'
 keys = st.text(st.one_of(st.sampled_from(EDGES), st.characters(exclude_categories=["Cs"])), max_size=4)
 legal_keys = keys.filter(lambda key: key >= '"')
@@ -34,7 +35,7 @@ def is_even(value: Any) -> bool:
 
 
 def expected(model: Any, query: Any) -> Any:
-    """What a sorted dict answers."""
+    """The pairs that a query of a sorted dict returns."""
     pairs = sorted(model.items())
     name, bound = query.get("lower", ("gt", None))
     if bound is not None:
@@ -52,6 +53,6 @@ def expected(model: Any, query: Any) -> Any:
 
 
 def asked(query: Any) -> Any:
-    """The options of a call, without the filter."""
+    """The range options of a query, without its filter."""
     given = {name: query[name] for name in ("prefix", "reverse", "limit") if name in query}
     return given | dict(query[end] for end in ("lower", "upper") if end in query)

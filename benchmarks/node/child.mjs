@@ -1,19 +1,21 @@
-// A contender in Node, as benchmarks/process.py wants it: node --expose-gc child.mjs MODULE WORKLOAD FOLDER.
-// FOLDER holds records.jsonl and asked.json, and is where stores go. Whoever made it removes it.
+// Runs a contender in Node for benchmarks/process.py:
+// node --expose-gc child.mjs MODULE WORKLOAD FOLDER
+//
+// FOLDER holds records.jsonl and asked.json, and receives the stores. The caller deletes it.
 
 import {createInterface} from 'node:readline';
 
 const [name, workload, folder] = process.argv.slice(2);
 
-function answer(object) {
+function respond(object) {
   process.stdout.write(`${JSON.stringify(object)}\n`);
 }
 
 async function load() {
   try {
     return await import(`./${name}.mjs`);
-  } catch (error) { // no such package, or one whose LevelDB is not made for this machine
-    answer({missing: `${name}: ${error.message}`});
+  } catch (error) { // the package is missing, or has no LevelDB for this machine
+    respond({missing: `${name}: ${error.message}`});
     return null;
   }
 }
@@ -21,10 +23,10 @@ async function load() {
 const module = await load();
 if (module !== null) {
   const {measure, close} = await module.workloads[workload](folder);
-  answer({ready: true});
+  respond({ready: true});
   for await (const _ of createInterface({input: process.stdin})) {
     globalThis.gc();
-    answer({seconds: await measure()});
+    respond({seconds: await measure()});
   }
   await close?.();
 }

@@ -1,18 +1,18 @@
-// classic-level, which keeps no log.
+// classic-level, which keeps no change log.
 
 import {rm} from 'node:fs/promises';
 
 import {ClassicLevel} from 'classic-level';
 
-import {batches, check, fresh, putOperation, readAsked, readRecords, timed} from './common.mjs';
+import {batches, checkCount, newStorePath, putOperation, readKeys, readRecords, timed} from './common.mjs';
 
 const OPTIONS = {valueEncoding: 'json'};
 
-function filling(prepare, fill) {
+function writeWorkload(prepare, fill) {
   return async (folder) => ({
     async measure() {
       const prepared = prepare(readRecords(folder));
-      const name = fresh(folder);
+      const name = newStorePath(folder);
       const db = new ClassicLevel(name, OPTIONS);
       await db.open();
       const seconds = await timed(() => fill(db, prepared));
@@ -39,41 +39,41 @@ async function putEach(db, records) {
   }
 }
 
-// Reads a store that holds the records, compacted and opened anew.
-function reading(read) {
+// Reads a store of the records that was compacted and reopened.
+function readWorkload(read) {
   return async (folder) => {
-    const asked = readAsked(folder);
+    const keys = readKeys(folder);
     const records = readRecords(folder);
-    const name = fresh(folder);
+    const name = newStorePath(folder);
     const db = new ClassicLevel(name, OPTIONS);
     await putBatches(db, inBatches(records));
     await db.compactRange('\x00', '\u{10ffff}');
     await db.close();
     await db.open();
-    return {measure: () => timed(() => read(db, asked, records.length)), close: () => db.close()};
+    return {measure: () => timed(() => read(db, keys, records.length)), close: () => db.close()};
   };
 }
 
-async function getEach(db, asked) {
-  for (const key of asked) {
+async function getEach(db, keys) {
+  for (const key of keys) {
     await db.get(key);
   }
 }
 
-async function getEachSync(db, asked) {
-  for (const key of asked) {
+async function getEachSync(db, keys) {
+  for (const key of keys) {
     db.getSync(key);
   }
 }
 
-async function listAll(db, asked, count) {
-  check((await db.iterator().all()).length, count);
+async function listAll(db, keys, count) {
+  checkCount((await db.iterator().all()).length, count);
 }
 
 export const workloads = {
-  fillbatch: filling(inBatches, putBatches),
-  fillawait: filling((records) => records, putEach),
-  get: reading(getEach),
-  get_sync: reading(getEachSync),
-  queryall: reading(listAll),
+  fillbatch: writeWorkload(inBatches, putBatches),
+  fillawait: writeWorkload((records) => records, putEach),
+  get: readWorkload(getEach),
+  get_sync: readWorkload(getEachSync),
+  queryall: readWorkload(listAll),
 };

@@ -1,4 +1,4 @@
-// What the contenders share: the records that they were handed, and the clock.
+// Code that the contenders share: reading the records, and measuring time.
 
 import {readFileSync} from 'node:fs';
 import {join} from 'node:path';
@@ -7,43 +7,44 @@ const BATCH = 1000;
 
 let stores = 0;
 
-// A path within the folder where nothing is.
-export function fresh(folder) {
+// Returns an unused path within the folder.
+export function newStorePath(folder) {
   stores += 1;
   return join(folder, `store-${stores}`);
 }
 
-// [key, value] pairs, made anew at each call: @treehub/level changes what it is handed.
+// Returns new [key, value] pairs at each call, because @treehub/level changes its arguments.
 export function readRecords(folder) {
   return readFileSync(join(folder, 'records.jsonl'), 'utf8').trimEnd().split('\n').map((line) => JSON.parse(line));
 }
 
-export function readAsked(folder) {
+// Returns the keys to read.
+export function readKeys(folder) {
   return JSON.parse(readFileSync(join(folder, 'asked.json'), 'utf8'));
 }
 
-// What `make` makes of each pair, in batches of the size that all contenders use.
+// Returns `make(key, value)` for each pair, in batches of the size that all contenders use.
 export function batches(records, make) {
-  const made = [];
-  for (let at = 0; at < records.length; at += BATCH) {
-    made.push(records.slice(at, at + BATCH).map(([key, value]) => make(key, value)));
+  const result = [];
+  for (let start = 0; start < records.length; start += BATCH) {
+    result.push(records.slice(start, start + BATCH).map(([key, value]) => make(key, value)));
   }
-  return made;
+  return result;
 }
 
 export function putOperation(key, value) {
   return {type: 'put', key, value};
 }
 
-// The seconds that `work` takes.
+// Returns the duration of `work`, in seconds.
 export async function timed(work) {
   const start = process.hrtime.bigint();
   await work();
   return Number(process.hrtime.bigint() - start) / 1e9;
 }
 
-export function check(got, wanted) {
-  if (got !== wanted) {
-    throw new Error(`${got} rows instead of ${wanted}`);
+export function checkCount(actual, expected) {
+  if (actual !== expected) {
+    throw new Error(`${actual} rows instead of ${expected}`);
   }
 }

@@ -1,8 +1,8 @@
-// PouchDB on leveldown, which keeps the revisions of each document.
+// PouchDB on leveldown. It keeps the revisions of each document.
 
 import PouchDB from 'pouchdb';
 
-import {batches, check, fresh, readRecords, timed} from './common.mjs';
+import {batches, checkCount, newStorePath, readRecords, timed} from './common.mjs';
 
 function inBatches(records) {
   return batches(records, (key, value) => ({_id: key, ...value}));
@@ -18,8 +18,8 @@ async function fillbatch(folder) {
   return {
     async measure() {
       const prepared = inBatches(readRecords(folder));
-      const db = new PouchDB(fresh(folder));
-      await db.info(); // it is open
+      const db = new PouchDB(newStorePath(folder));
+      await db.info(); // opens the database
       const seconds = await timed(() => putBatches(db, prepared));
       await db.destroy();
       return seconds;
@@ -29,17 +29,17 @@ async function fillbatch(folder) {
 
 async function pull(folder) {
   const records = readRecords(folder);
-  const source = new PouchDB(fresh(folder));
+  const source = new PouchDB(newStorePath(folder));
   await putBatches(source, inBatches(records));
   return {
     async measure() {
-      const target = new PouchDB(fresh(folder));
+      const target = new PouchDB(newStorePath(folder));
       await target.info();
       let report;
       const seconds = await timed(async () => {
         report = await source.replicate.to(target, {batch_size: 1000});
       });
-      check(report.docs_written, records.length);
+      checkCount(report.docs_written, records.length);
       await target.destroy();
       return seconds;
     },

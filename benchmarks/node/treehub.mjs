@@ -6,17 +6,17 @@ import {promisify} from 'node:util';
 import Level from '@treehub/level';
 import leveldown from 'leveldown';
 
-import {batches, check, fresh, putOperation, readAsked, readRecords, timed} from './common.mjs';
+import {batches, checkCount, newStorePath, putOperation, readKeys, readRecords, timed} from './common.mjs';
 
 const MIB = 1024 * 1024;
-// The defaults of our backends; leveldown's filter is the same.
+// The defaults of treehub-level's backends; leveldown uses the same filter.
 const TUNED = {writeBufferSize: 64 * MIB, cacheSize: 32 * MIB, maxOpenFiles: 1000};
 
-function filling(prepare, fill, options = {}) {
+function writeWorkload(prepare, fill, options = {}) {
   return async (folder) => ({
     async measure() {
       const prepared = prepare(readRecords(folder));
-      const name = fresh(folder);
+      const name = newStorePath(folder);
       const level = new Level({name, backend: leveldown, mode: Level.SERVER});
       await level.open(options);
       const seconds = await timed(() => fill(level, prepared));
@@ -43,10 +43,10 @@ async function putEach(level, records) {
   }
 }
 
-// A store that holds the records, compacted and opened anew.
-async function filled(folder) {
+// Returns a store of the records that was compacted and reopened.
+async function filledStore(folder) {
   const records = readRecords(folder);
-  const name = fresh(folder);
+  const name = newStorePath(folder);
   const level = new Level({name, backend: leveldown});
   await level.open(TUNED);
   await putBatches(level, inBatches(records));
@@ -61,11 +61,11 @@ async function filled(folder) {
 }
 
 async function get(folder) {
-  const asked = readAsked(folder);
-  const {level} = await filled(folder);
+  const keys = readKeys(folder);
+  const {level} = await filledStore(folder);
   return {
     measure: () => timed(async () => {
-      for (const key of asked) {
+      for (const key of keys) {
         await level.get(key);
       }
     }),
@@ -74,19 +74,19 @@ async function get(folder) {
 }
 
 async function queryall(folder) {
-  const {level, count} = await filled(folder);
+  const {level, count} = await filledStore(folder);
   return {
     measure: () => timed(async () => {
-      check((await level.query()).length, count);
+      checkCount((await level.query()).length, count);
     }),
     close: () => level.close(),
   };
 }
 
 export const workloads = {
-  fillbatch: filling(inBatches, putBatches),
-  fillbatch_tuned: filling(inBatches, putBatches, TUNED),
-  fillawait: filling((records) => records, putEach),
+  fillbatch: writeWorkload(inBatches, putBatches),
+  fillbatch_tuned: writeWorkload(inBatches, putBatches, TUNED),
+  fillawait: writeWorkload((records) => records, putEach),
   get,
   queryall,
 };

@@ -1,9 +1,10 @@
 # cython: language_level=3, auto_pickle=False, autotestdict=False
 """The compiled core of treehub-level.
 
-What each name does is said once, in ``treehub_level/_core_c.pyi``. Each function here does the common case in C. Whatever it
-does not take (a wrong type, a fault, a rare form) it hands over whole to its twin in ``treehub_level/_core_py``, which decides,
-and words the error: so the two cores cannot differ in a message, and the loops here stay short.
+The stub ``treehub_level/_core_c.pyi`` documents every public name. Each function here does the
+common case in C. It passes every other case (a wrong type, invalid input, a rare form) to its
+counterpart in ``treehub_level/_core_py``, which decides and raises the error. So both cores raise
+the same messages, and the loops here stay short.
 """
 
 cimport cython

@@ -1,11 +1,14 @@
-# cython: language_level=3, auto_pickle=False, autotestdict=False, boundscheck=False, wraparound=False
+# cython: language_level=3, auto_pickle=False, autotestdict=False
+# cython: boundscheck=False, wraparound=False
 """LevelDB through its C API.
 
-What each name does is said once, in ``treehub_level/_store_c.pyi``. What matters here is who frees what, and when.
+The stub ``treehub_level/_store_c.pyi`` documents every public name. The comments here cover
+ownership: the code that frees each LevelDB object, and the time at which it does so.
 
-The GIL is released around every call that can wait for the disk or for a compaction, so other threads come in meanwhile.
-Therefore `DB` counts the calls under way, and `close()` refuses new ones, waits for those, frees the snapshots and iterators
-that are left, and only then the database. The counts need no lock: they change while the GIL is held.
+The GIL is released around every call that can wait for the disk or for a compaction, so other
+threads run meanwhile. Therefore `DB` counts the calls under way. `close()` refuses new calls, waits
+for those under way, frees the snapshots and iterators that are left, and frees the database last.
+The counts need no lock: they change only while the GIL is held.
 """
 
 cimport cython
@@ -24,8 +27,9 @@ import threading
 from treehub_level.backends.leveldb.directory import status_error
 from treehub_level.errors import InvalidKeyError, InvalidValueError, NotOpenError, StateError
 
-#: How many forks lie between this process and the one that imported this module. LevelDB's threads do not survive a fork, and
-#: its locks stay as they were: what was opened before one can neither be used nor freed after it.
+#: The number of forks between this process and the one that imported this module. LevelDB's threads
+#: do not survive a fork, and its locks keep their state: a child process can neither use nor free a
+#: database that its parent opened.
 cdef Py_ssize_t forks = 0
 
 
@@ -38,12 +42,12 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forked)
 
 
-# -------------------------------------------------------------------------------------------------------------- options
+# ------------------------------------------------------------------------------------------ options
 
 
 @cython.final
 cdef class _Options:
-    """LevelDB's options, and the filter and the cache that they point to."""
+    """LevelDB's options, and the filter and the cache that the options point to."""
 
     cdef leveldb_options_t *options
     cdef leveldb_filterpolicy_t *bloom_filter
@@ -94,8 +98,8 @@ cdef class _Options:
 include "packed.pyx"
 
 
-cdef object failure(str path, char *status):
-    """The exception for a status of LevelDB's, which is freed."""
+cdef object status_exception(str path, char *status):
+    """The exception for a LevelDB status. The status is freed."""
     cdef bytes text = <bytes>status
     leveldb_free(status)
     return status_error(path, os.fsdecode(text))
@@ -111,25 +115,25 @@ cdef bytes checked_bound(object key):
     return None if key is None else checked_key(key)
 
 
-# ------------------------------------------------------------------------------------------------------------- database
+# ----------------------------------------------------------------------------------------- database
 
 
 @cython.final
-@cython.no_gc  # it is in no reference cycle, nor are its cursors and snapshots
+@cython.no_gc  # neither databases nor their cursors and snapshots are in reference cycles
 cdef class DB:
     cdef readonly str path
     cdef readonly uint64_t buffered
     cdef _Options options
     cdef leveldb_t *db
-    cdef leveldb_readoptions_t *reading
-    cdef leveldb_writeoptions_t *writing
-    cdef leveldb_writeoptions_t *writing_durably
+    cdef leveldb_readoptions_t *read_options
+    cdef leveldb_writeoptions_t *write_options
+    cdef leveldb_writeoptions_t *durable_write_options
     cdef Py_ssize_t calls
     cdef Py_ssize_t forks
     cdef bint closing
     cdef object idle
     cdef object close_lock
-    cdef set handles  # addresses of what is to be freed before: they do not keep it alive
+    cdef set handles  # addresses of the handles to free before the database; no references
 
     def __cinit__(self, str path, **options):
         cdef bytes encoded = os.fsencode(path)
@@ -141,29 +145,30 @@ cdef class DB:
         self.close_lock = threading.Lock()
         self.handles = set()
         self.options = _Options(**options)
-        self.reading = leveldb_readoptions_create()
-        leveldb_readoptions_set_verify_checksums(self.reading, True)
-        self.writing = leveldb_writeoptions_create()
-        self.writing_durably = leveldb_writeoptions_create()
-        leveldb_writeoptions_set_sync(self.writing_durably, True)
+        self.read_options = leveldb_readoptions_create()
+        leveldb_readoptions_set_verify_checksums(self.read_options, True)
+        self.write_options = leveldb_writeoptions_create()
+        self.durable_write_options = leveldb_writeoptions_create()
+        leveldb_writeoptions_set_sync(self.durable_write_options, True)
         with nogil:
             self.db = leveldb_open(self.options.options, name, &error)
         if error != NULL:
-            raise failure(path, error)
+            raise status_exception(path, error)
 
     def __dealloc__(self):
-        # Whoever uses a database holds on to it: nobody does.
+        # Every call and every handle keeps a reference to the database, so none is left here.
         if self.db != NULL and self.forks == forks:
             with nogil:
                 leveldb_close(self.db)
         elif self.db != NULL:
-            Py_INCREF(self.options)  # the parent's database points to them, and cannot be closed here
-        if self.reading != NULL:
-            leveldb_readoptions_destroy(self.reading)
-        if self.writing != NULL:
-            leveldb_writeoptions_destroy(self.writing)
-        if self.writing_durably != NULL:
-            leveldb_writeoptions_destroy(self.writing_durably)
+            # Leaked: the parent's database points to the options, and cannot be closed here.
+            Py_INCREF(self.options)
+        if self.read_options != NULL:
+            leveldb_readoptions_destroy(self.read_options)
+        if self.write_options != NULL:
+            leveldb_writeoptions_destroy(self.write_options)
+        if self.durable_write_options != NULL:
+            leveldb_writeoptions_destroy(self.durable_write_options)
 
     def close(self):
         cdef leveldb_t *db
@@ -181,14 +186,17 @@ cdef class DB:
                 if db != NULL:
                     leveldb_close(db)
 
-    # Between enter and leave the database is not freed, also while the GIL is released. What stands there runs no Python code
-    # but to raise: a finalizer that closes the database would wait for the very call that it interrupts.
+    # Between enter and leave the database is not freed, even while the GIL is released. The code
+    # between them runs no Python code except to raise: a finalizer that closed the database would
+    # wait for the call that it interrupts.
 
     cdef int enter(self) except -1:
         if self.closing:
             raise NotOpenError(f"the LevelDB store at {self.path!r} is closed")
         if self.forks != forks:
-            raise NotOpenError(f"the LevelDB store at {self.path!r} was opened before this process was forked: open it anew")
+            raise NotOpenError(
+                f"the LevelDB store at {self.path!r} was opened before this process was forked: open it again"
+            )
         self.calls += 1
         return 0
 
@@ -198,13 +206,13 @@ cdef class DB:
             self.idle.set()
         return 0
 
-    cdef const leveldb_readoptions_t *enter_to_read(self, Snapshot snapshot) except NULL:
-        """Enter, and return the options for reading from a snapshot, or None for what is there now."""
+    cdef const leveldb_readoptions_t *enter_read(self, Snapshot snapshot) except NULL:
+        """Enter, and return the read options: of a snapshot, or of the current state for None."""
         if snapshot is None:
             self.enter()
-            return self.reading
+            return self.read_options
         snapshot.enter()
-        return snapshot.reading
+        return snapshot.read_options
 
     cdef int leave_read(self, Snapshot snapshot) except -1:
         return self.leave() if snapshot is None else snapshot.leave()
@@ -227,7 +235,7 @@ cdef class DB:
 
     def write(self, entries, *, bint durable=False):
         cdef leveldb_writebatch_t *batch = leveldb_writebatch_create()
-        cdef leveldb_writeoptions_t *options = self.writing_durably if durable else self.writing
+        cdef leveldb_writeoptions_t *options = self.durable_write_options if durable else self.write_options
         cdef char *error = NULL
         try:
             if type(entries) is not list and hasattr(entries, "rows"):
@@ -242,7 +250,7 @@ cdef class DB:
         finally:
             leveldb_writebatch_destroy(batch)
         if error != NULL:
-            raise failure(self.path, error)
+            raise status_exception(self.path, error)
 
     def approximate_size(self, start, stop):
         cdef bytes first = checked_key(start), last = checked_key(stop)
@@ -292,13 +300,13 @@ cdef class DB:
         cdef size_t wanted_size = len(wanted), size = 0
         cdef char *error = NULL
         cdef char *value
-        cdef const leveldb_readoptions_t *options = self.enter_to_read(snapshot)
+        cdef const leveldb_readoptions_t *options = self.enter_read(snapshot)
         with nogil:
             value = leveldb_get(self.db, options, wanted_bytes, wanted_size, &size, &error)
         self.leave_read(snapshot)
         if error != NULL:
-            raise failure(self.path, error)
-        return taken(&value, size)
+            raise status_exception(self.path, error)
+        return take_value(&value, size)
 
     cdef list read_many(self, Snapshot snapshot, tuple keys):
         """The value of each key, or None."""
@@ -311,7 +319,7 @@ cdef class DB:
         try:
             for index in range(count):
                 wanted[index].key, wanted[index].key_size = checked_key(keys[index]), len(<bytes>keys[index])
-            options = self.enter_to_read(snapshot)
+            options = self.enter_read(snapshot)
             with nogil:
                 for index in range(count):
                     wanted[index].value = leveldb_get(
@@ -321,8 +329,8 @@ cdef class DB:
                         break
             self.leave_read(snapshot)
             if error != NULL:
-                raise failure(self.path, error)
-            return [taken(&wanted[index].value, wanted[index].value_size) for index in range(count)]
+                raise status_exception(self.path, error)
+            return [take_value(&wanted[index].value, wanted[index].value_size) for index in range(count)]
         finally:
             for index in range(count):
                 leveldb_free(wanted[index].value)
@@ -332,12 +340,12 @@ cdef class DB:
 cdef struct Wanted:
     const char *key
     size_t key_size
-    char *value  # NULL: there is none
+    char *value  # NULL: the key is absent
     size_t value_size
 
 
-cdef object taken(char **value, size_t size):
-    """A value that leveldb_get returned, which is freed; None for none."""
+cdef object take_value(char **value, size_t size):
+    """A copy of a value that leveldb_get returned, which is freed; None for NULL."""
     cdef bytes copy
     if value[0] == NULL:
         return None
@@ -347,26 +355,26 @@ cdef object taken(char **value, size_t size):
     return copy
 
 
-cdef size_t room_of(size_t key_size, size_t value_size) noexcept nogil:
-    """At least what an entry takes of LevelDB's write buffer.
+cdef size_t write_buffer_usage(size_t key_size, size_t value_size) noexcept nogil:
+    """An upper bound of the bytes that an entry takes in LevelDB's write buffer.
 
-    That is, beside its bytes: two lengths and a number (18), its place in the skip list (111 at most), and a third of all that,
-    which the blocks of 4 KiB may leave unused.
+    These are its own bytes, two lengths and a sequence number (18 bytes), its node in the skip list
+    (at most 111 bytes), and a third of the sum, which blocks of 4 KiB may leave unused.
     """
     return 200 + 2 * (key_size + value_size)
 
 
 cdef Py_ssize_t add(leveldb_writebatch_t *batch, object entry) except -1:
-    """Add an entry, and return its `room_of`."""
+    """Add an entry to a batch, and return its `write_buffer_usage`."""
     key, value = entry
     if not isinstance(key, bytes):
         raise TypeError(f"a key must be bytes, not {type(key).__name__}")
-    # LevelDB would store a longer one with its length cut to 32 bits.
+    # LevelDB would cut the length of a longer key to 32 bits.
     if <size_t>PyBytes_GET_SIZE(key) > UINT32_MAX:
         raise InvalidKeyError(f"a key must be shorter than 4 GiB, not {PyBytes_GET_SIZE(key)} bytes")
     if value is None:
         leveldb_writebatch_delete(batch, PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key))
-        return room_of(PyBytes_GET_SIZE(key), 0)
+        return write_buffer_usage(PyBytes_GET_SIZE(key), 0)
     if not isinstance(value, bytes):
         raise TypeError(f"a value must be bytes or None, not {type(value).__name__}")
     if <size_t>PyBytes_GET_SIZE(value) > UINT32_MAX:
@@ -374,18 +382,18 @@ cdef Py_ssize_t add(leveldb_writebatch_t *batch, object entry) except -1:
     leveldb_writebatch_put(
         batch, PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key), PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value)
     )
-    return room_of(PyBytes_GET_SIZE(key), PyBytes_GET_SIZE(value))
+    return write_buffer_usage(PyBytes_GET_SIZE(key), PyBytes_GET_SIZE(value))
 
 
 cdef uint64_t add_packed(leveldb_writebatch_t *batch, bytes rows) except? 0:
-    """Add packed rows, and return the `room_of` all."""
+    """Add packed rows to a batch, and return the `write_buffer_usage` of all."""
     cdef const char *at = PyBytes_AS_STRING(rows)
     cdef const char *end = at + PyBytes_GET_SIZE(rows)
     cdef PackedRow row
     cdef uint64_t size = 0
     with nogil:
         while next_row(&at, end, &row) and row.key_size <= UINT32_MAX and row.value_size <= UINT32_MAX:
-            size += room_of(row.key_size, row.value_size)
+            size += write_buffer_usage(row.key_size, row.value_size)
             if row.value == NULL:
                 leveldb_writebatch_delete(batch, row.key, row.key_size)
             else:
@@ -395,29 +403,29 @@ cdef uint64_t add_packed(leveldb_writebatch_t *batch, bytes rows) except? 0:
     return size
 
 
-# --------------------------------------------------------------------------------------------------- whole directories
+# -------------------------------------------------------------------------------- whole directories
 
 
 def repair(str path, **options):
-    cdef _Options how = _Options(**options)
+    cdef _Options parsed = _Options(**options)
     cdef bytes encoded = os.fsencode(path)
     cdef const char *name = encoded
     cdef char *error = NULL
     with nogil:
-        leveldb_repair_db(how.options, name, &error)
+        leveldb_repair_db(parsed.options, name, &error)
     if error != NULL:
-        raise failure(path, error)
+        raise status_exception(path, error)
 
 
 def destroy(str path):
-    cdef _Options how = _Options()
+    cdef _Options defaults = _Options()
     cdef bytes encoded = os.fsencode(path)
     cdef const char *name = encoded
     cdef char *error = NULL
     with nogil:
-        leveldb_destroy_db(how.options, name, &error)
+        leveldb_destroy_db(defaults.options, name, &error)
     if error != NULL:
-        raise failure(path, error)
+        raise status_exception(path, error)
 
 
 include "handles.pyx"

@@ -1,6 +1,7 @@
-# User operations to one write batch, for write, change, apply and clean. The twin of _core_py/batch.py.
+# Encoding of user operations, and the write batches of each mode. The counterpart of
+# _core_py/batch.py.
 
-cdef Py_ssize_t LARGEST_VALUE = MAX_VALUE_BYTES
+cdef Py_ssize_t VALUE_BYTES_LIMIT = MAX_VALUE_BYTES
 
 
 cdef enum Form:
@@ -12,7 +13,7 @@ cdef enum Form:
 
 @cython.final
 cdef class Encoder:
-    # Readable from Python: the twin's methods are called with an Encoder of this class.
+    # Readable from Python: methods of the counterpart are called with an Encoder of this class.
     cdef readonly KeySpace _space
     cdef readonly object _limit
     cdef readonly bytes _prefix
@@ -41,32 +42,32 @@ cdef class Encoder:
         return self.key(key), None
 
     def ops(self, ops):
-        return self.each(ops, OPERATION, "operation", _batch_py.Encoder._op)
+        return self.encode_each(ops, OPERATION, "operation", _batch_py.Encoder._op)
 
     def pairs(self, pairs):
-        return self.each(pairs, PAIR, "item", _batch_py.Encoder._pair)
+        return self.encode_each(pairs, PAIR, "item", _batch_py.Encoder._pair)
 
     def changes(self, changes):
-        return self.each(changes, CHANGE, "change", _batch_py.Encoder._change)
+        return self.encode_each(changes, CHANGE, "change", _batch_py.Encoder._change)
 
     def records(self, records):
-        return self.each(records, RECORD, "change", _batch_py.Encoder._record)
+        return self.encode_each(records, RECORD, "change", _batch_py.Encoder._record)
 
-    cdef list each(self, object items, Form form, str what, object judge):
-        """Encode every item; those that are not taken here are left to the twin's method judge."""
+    cdef list encode_each(self, object items, Form form, str noun, object fallback):
+        """Encode every item; the counterpart's method `fallback` encodes the rare forms."""
         cdef list entries = []
         cdef tuple entry
-        for item in _batch_py.iterate(items, what):
+        for item in _batch_py.check_iterable(items, noun):
             entry = self.fast_entry(item, form)
             if entry is None:
                 try:
-                    entry = judge(self, item)
+                    entry = fallback(self, item)
                 except (TypeError, ValueError) as error:
-                    raise _batch_py.numbered(error, what, len(entries)) from error
+                    raise _batch_py.item_error(error, noun, len(entries)) from error
             entries.append(entry)
         return entries
 
-    # What follows answers None where the twin must judge.
+    # The methods below return None where the counterpart must decide.
 
     cdef tuple fast_entry(self, object item, Form form):
         cdef object kind = type(item)
@@ -113,11 +114,11 @@ cdef class Encoder:
         cdef bytes value
         if self._space is None or self._raw_keys or self._raw_values or PyBytes_GET_SIZE(self._prefix):
             return None
-        parts = split(record)
+        parts = split_plain_record(record)
         if parts is None or not self._space.allows(<bytes>parts[0]):
             return None
         value = <bytes>parts[1]
-        if value is not None and (PyBytes_GET_SIZE(value) > LARGEST_VALUE or not is_canonical(value)):
+        if value is not None and (PyBytes_GET_SIZE(value) > VALUE_BYTES_LIMIT or not is_canonical(value)):
             return None
         return parts
 
@@ -125,7 +126,7 @@ cdef class Encoder:
         cdef bytes encoded
         if self._raw_keys:
             return self._prefix + <bytes>key if isinstance(key, bytes) else None
-        encoded = utf8(key)
+        encoded = encode_utf8(key)
         if encoded is None:
             return None
         if PyBytes_GET_SIZE(self._prefix):
@@ -137,7 +138,7 @@ cdef class Encoder:
         if self._raw_values:
             return value if isinstance(value, bytes) else None
         encoded = json_of(value)
-        if encoded is not None and self._space is not None and PyBytes_GET_SIZE(encoded) > LARGEST_VALUE:
+        if encoded is not None and self._space is not None and PyBytes_GET_SIZE(encoded) > VALUE_BYTES_LIMIT:
             return None
         return encoded
 
@@ -158,10 +159,13 @@ cdef list unpacked(bytes rows):
 
 @cython.final
 cdef class _PackedBatch:
-    """A batch whose rows lie in one piece, for an engine that takes them so; for others, a sequence of entries."""
+    """A batch of packed rows, which the native engine writes as they are.
+
+    Other backends read it as a sequence of entries.
+    """
 
     cdef readonly bytes rows
-    cdef readonly list more  # entries that were appended
+    cdef readonly list more  # entries appended after the rows were packed
 
     def append(self, entry):
         self.more.append(entry)
@@ -194,22 +198,23 @@ cdef enum Kind:
     APPLY_BATCH
 
 
-cdef bint is_plain(bytes key):
-    """Whether a key is UTF-8, and JSON writes it as it is."""
+cdef bint is_plain_key(bytes key):
+    """True if a key is UTF-8 and JSON escapes none of its characters."""
     cdef bint ascii = False, escaped = False
-    look_at_key(<const unsigned char *>PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key), &ascii, &escaped)
-    return not escaped and (ascii or text(key, 0) is not None)
+    classify_key(<const unsigned char *>PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key), &ascii, &escaped)
+    return not escaped and (ascii or decode_utf8(key, 0) is not None)
 
 
 cdef Py_ssize_t record_size(bytes key, object value) noexcept:
-    """How many bytes put_record writes."""
+    """The number of bytes that put_record writes."""
     return PyBytes_GET_SIZE(key) + 4 + (0 if value is None else PyBytes_GET_SIZE(value) + 1)
 
 
 cdef Py_ssize_t packed_size(Kind kind, KeySpace space, int64_t cid, object entries) except -2:
-    """How many bytes a packed batch takes. -1: the twin must make the batch.
+    """The size of a packed batch, in bytes. -1: the counterpart must make the batch.
 
-    That is where an entry is not what an Encoder makes, a tuple of bytes and bytes or None; or where JSON escapes a key.
+    That is so where an entry is not a tuple of bytes and of bytes or None, as an Encoder makes
+    them, or where JSON escapes a character of a key.
     """
     cdef Py_ssize_t head = ROW_HEAD + PyBytes_GET_SIZE(space.prefix), size = 0
     cdef bytes key
@@ -218,7 +223,7 @@ cdef Py_ssize_t packed_size(Kind kind, KeySpace space, int64_t cid, object entri
         if type(entry) is not tuple or PyTuple_GET_SIZE(entry) != 2 or type((<tuple>entry)[0]) is not bytes:
             return -1
         key, value = <bytes>(<tuple>entry)[0], (<tuple>entry)[1]
-        if not (value is None or isinstance(value, bytes)) or not (kind == APPLY_BATCH or is_plain(key)):
+        if not (value is None or isinstance(value, bytes)) or not (kind == APPLY_BATCH or is_plain_key(key)):
             return -1
         size += ROW_HEAD + PyBytes_GET_SIZE(key) + (0 if value is None else PyBytes_GET_SIZE(value)) + head
         if kind == SERVER_BATCH:
@@ -238,17 +243,20 @@ cdef char *put_entry(char *out, bytes key, object value) noexcept:
 
 
 cdef char *put_record(char *out, bytes key, object value) noexcept:
-    """The change record of an entry whose key is plain: see `joined`."""
+    """Write the change record of an entry whose key JSON does not escape."""
     out = put_bytes(put_bytes(put_bytes(out, b'["', 2), PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key)), b'"', 1)
     if value is not None:
         out = put_bytes(put_bytes(out, b",", 1), PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value))
     return put_bytes(out, b"]", 1)
 
 
-cdef char *put_beside(
+cdef char *put_companion_row(
     char *out, Kind kind, bytes prefix, const char *name, Py_ssize_t name_size, bytes key, object value
 ) noexcept:
-    """The row beside an entry, under the prefix and a name: its change record, or in an APPLY_BATCH the deletion of one."""
+    """Write the row that accompanies an entry, under the prefix and a name.
+
+    The row is the entry's change record; in an APPLY_BATCH it deletes the dirty change of the key.
+    """
     cdef size_t size = NO_VALUE if kind == APPLY_BATCH else <size_t>record_size(key, value)
     out = put_row_head(out, PyBytes_GET_SIZE(prefix) + name_size, size)
     out = put_bytes(put_bytes(out, PyBytes_AS_STRING(prefix), PyBytes_GET_SIZE(prefix)), name, name_size)
@@ -256,7 +264,7 @@ cdef char *put_beside(
 
 
 cdef _PackedBatch packed_batch(Kind kind, KeySpace space, int64_t cid, object entries):
-    """What server_batch, client_batch and apply_batch return, or None if the twin must make it."""
+    """Make the batch of a public function; None if the counterpart must make it."""
     cdef Py_ssize_t size = packed_size(kind, space, cid, entries)
     cdef char number[MAX_DIGITS + 1]
     cdef char *out
@@ -274,31 +282,31 @@ cdef _PackedBatch packed_batch(Kind kind, KeySpace space, int64_t cid, object en
         out = put_entry(out, key, value)
         if kind == SERVER_BATCH:
             cid += 1
-            out = put_beside(out, kind, space.prefix, number, write_cid_key(number, cid), key, value)
+            out = put_companion_row(out, kind, space.prefix, number, write_cid_key(number, cid), key, value)
         else:
-            out = put_beside(out, kind, space.prefix, PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key), key, value)
+            out = put_companion_row(out, kind, space.prefix, PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key), key, value)
     if kind != CLIENT_BATCH:
         put_entry(out, space.prefix, digits(cid))
     return batch
 
 
-cdef bint listed(object entries):
-    """Whether entries are a list or a tuple, so that they can be walked twice."""
+cdef bint is_sequence(object entries):
+    """True if entries are a list or a tuple, which can be iterated twice."""
     return type(entries) is list or type(entries) is tuple
 
 
 def server_batch(space, cid, entries):
     cdef object batch = None
     cdef int64_t before = 0
-    if listed(entries) and entries and type(space) is KeySpace and read_cid(cid, 0, &before):
-        if <int64_t>len(entries) <= HIGHEST_CID - before:
+    if is_sequence(entries) and entries and type(space) is KeySpace and read_cid(cid, 0, &before):
+        if <int64_t>len(entries) <= CID_LIMIT - before:
             batch = packed_batch(SERVER_BATCH, space, before, entries)
     return _batch_py.server_batch(space, cid, entries) if batch is None else batch
 
 
 def client_batch(space, entries):
     cdef object batch = None
-    if listed(entries) and type(space) is KeySpace:
+    if is_sequence(entries) and type(space) is KeySpace:
         batch = packed_batch(CLIENT_BATCH, space, 0, entries)
     return _batch_py.client_batch(space, entries) if batch is None else batch
 
@@ -306,6 +314,6 @@ def client_batch(space, entries):
 def apply_batch(space, cid, entries):
     cdef object batch = None
     cdef int64_t after = 0
-    if listed(entries) and type(space) is KeySpace and read_cid(cid, 0, &after):
+    if is_sequence(entries) and type(space) is KeySpace and read_cid(cid, 0, &after):
         batch = packed_batch(APPLY_BATCH, space, after, entries)
     return _batch_py.apply_batch(space, cid, entries) if batch is None else batch

@@ -1,9 +1,10 @@
-# Sets leveldb_libraries to what links LevelDB into a module, or leaves it empty; LEVELDB_INCLUDE_DIR is where its headers are.
+# Sets leveldb_libraries to the libraries that link LevelDB into a module, or to nothing, and
+# LEVELDB_INCLUDE_DIR to the folder of its headers.
 #
-# Static libraries come first: what is inside the extension cannot be missing, and cannot clash with another copy of LevelDB
-# in the process (plyvel brings one).
+# Static libraries come first: they cannot be missing at run time, and cannot clash with another
+# copy of LevelDB in the process (plyvel brings one).
 
-option(TREEHUB_LEVEL_FETCH_LEVELDB "Download LevelDB and snappy, pinned, and take them, whatever is installed" OFF)
+option(TREEHUB_LEVEL_FETCH_LEVELDB "Build with pinned releases of LevelDB and snappy, not with installed ones" OFF)
 
 include(CheckLanguage)
 check_language(CXX)
@@ -16,14 +17,15 @@ include(CheckCXXSourceCompiles)
 include(CMakePushCheckState)
 find_package(Threads REQUIRED)
 
-# Who asks for them builds wheels, which are to hold the same wherever they are built.
+# For wheels, which must hold the same LevelDB on every build machine.
 if(TREEHUB_LEVEL_FETCH_LEVELDB)
   include(${CMAKE_CURRENT_LIST_DIR}/fetch_leveldb.cmake)
   return()
 endif()
 
-# Takes these libraries, unless some were taken before, or they cannot be linked into a module: they are not there, or need
-# others, or their code is bound to its place. (Debian's is of the kind for executables, and will do if its symbols are hidden.)
+# Sets leveldb_libraries to these libraries, unless it is set already, or they cannot be linked into
+# a module: they are missing, need other libraries, or are not position-independent. (Debian's
+# static library is built for executables; it links if its symbols are hidden.)
 function(consider_leveldb)
   if(leveldb_libraries OR "${ARGN}" MATCHES "NOTFOUND")
     return()
@@ -36,7 +38,7 @@ function(consider_leveldb)
     set(CMAKE_REQUIRED_FLAGS -fPIC)
     set(CMAKE_REQUIRED_LINK_OPTIONS -shared -Wl,-z,defs -Wl,--exclude-libs,ALL)
   endif()
-  unset(leveldb_links CACHE) # what was missing at the last build may be there by now
+  unset(leveldb_links CACHE) # a library missing at the last build may be installed now
   check_cxx_source_compiles("#include <leveldb/c.h>\nint main() { leveldb_free(leveldb_options_create()); }" leveldb_links)
   cmake_pop_check_state()
   if(leveldb_links)

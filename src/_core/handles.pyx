@@ -1,18 +1,21 @@
-# Snapshots and cursors: what must be freed before the database that it reads from.
+# Snapshots and cursors: handles that must be freed before the database that they read from.
 
-#: A fetch ends early once it holds this many bytes, so that long values do not come a thousand at a time.
-cdef size_t FULL = 1024 * 1024
+#: Bytes of rows after which a fetch ends early, so that a thousand long values do not fill memory.
+cdef size_t CHUNK_BYTES = 1024 * 1024
 
 
 @cython.no_gc
 cdef class _Handle:
-    """What is freed when it is closed, or forgotten, or when its database is closed, but not while a call is using it."""
+    """A handle that is freed when it is closed, garbage-collected, or when its database is closed.
+
+    It is never freed during a call that uses it; the end of that call frees it.
+    """
 
     cdef DB owner
     cdef Py_ssize_t calls
     cdef bint closed
 
-    cdef void belong_to(self, DB owner):
+    cdef void attach(self, DB owner):
         self.owner = owner
         owner.handles.add(<size_t><void *>self)
 
@@ -35,7 +38,7 @@ cdef class _Handle:
         return self.owner.leave()
 
     cdef void release(self):
-        """Free what LevelDB holds, unless it was freed before. Called where nothing uses it."""
+        """Free the LevelDB objects, once. No call may be under way."""
         if self.owner is not None:
             self.owner.handles.discard(<size_t><void *>self)
             if self.owner.forks == forks:
@@ -49,25 +52,25 @@ cdef class _Handle:
 @cython.no_gc
 cdef class Snapshot(_Handle):
     cdef const leveldb_snapshot_t *snapshot
-    cdef leveldb_readoptions_t *reading
+    cdef leveldb_readoptions_t *read_options
 
     def __cinit__(self, DB owner not None):
         owner.enter()
-        self.belong_to(owner)
-        self.reading = leveldb_readoptions_create()
-        leveldb_readoptions_set_verify_checksums(self.reading, True)
+        self.attach(owner)
+        self.read_options = leveldb_readoptions_create()
+        leveldb_readoptions_set_verify_checksums(self.read_options, True)
         with nogil:
             self.snapshot = leveldb_create_snapshot(owner.db)
-        leveldb_readoptions_set_snapshot(self.reading, self.snapshot)
+        leveldb_readoptions_set_snapshot(self.read_options, self.snapshot)
         owner.leave()
 
     def __dealloc__(self):
         self.release()
 
     cdef void destroy(self):
-        if self.reading != NULL:
-            leveldb_readoptions_destroy(self.reading)
-            self.reading = NULL
+        if self.read_options != NULL:
+            leveldb_readoptions_destroy(self.read_options)
+            self.read_options = NULL
         if self.snapshot != NULL:
             leveldb_release_snapshot(self.owner.db, self.snapshot)
             self.snapshot = NULL
@@ -89,7 +92,7 @@ cdef struct Chunk:
 
 
 cdef bint append(Chunk *chunk, const char *key, size_t key_size, const char *value, size_t value_size) noexcept nogil:
-    """Copy a row to the end of a chunk. False: there is no memory for it."""
+    """Copy a row to the end of a chunk. False: out of memory."""
     cdef size_t needed = chunk.used + ROW_HEAD + key_size + value_size
     cdef char *out
     cdef size_t capacity = max(chunk.capacity, <size_t>4096)
@@ -107,8 +110,8 @@ cdef bint append(Chunk *chunk, const char *key, size_t key_size, const char *val
     return True
 
 
-cdef bint below(const char *one, size_t one_size, const char *other, size_t other_size) noexcept nogil:
-    """Whether one key sorts before another."""
+cdef bint sorts_before(const char *one, size_t one_size, const char *other, size_t other_size) noexcept nogil:
+    """True if one key sorts before another."""
     cdef int order = memcmp(one, other, min(one_size, other_size))
     return order < 0 or (order == 0 and one_size < other_size)
 
@@ -119,13 +122,13 @@ cdef class Cursor(_Handle):
     cdef leveldb_iterator_t *iterator
     cdef bytes start
     cdef bytes stop
-    cdef const char *start_bytes  # NULL: from the first key there is
-    cdef const char *stop_bytes  # NULL: to the last
+    cdef const char *start_bytes  # NULL: from the first key
+    cdef const char *stop_bytes  # NULL: to the last key
     cdef size_t start_size
     cdef size_t stop_size
     cdef bint reverse
-    cdef bint moving
-    cdef bint ended
+    cdef bint is_positioned
+    cdef bint is_exhausted
     cdef Chunk chunk
 
     def __cinit__(self, DB owner not None, Snapshot snapshot, bytes start, bytes stop, bint reverse):
@@ -135,8 +138,8 @@ cdef class Cursor(_Handle):
             self.start_bytes, self.start_size = start, len(start)
         if stop is not None:
             self.stop_bytes, self.stop_size = stop, len(stop)
-        options = owner.enter_to_read(snapshot)
-        self.belong_to(owner)
+        options = owner.enter_read(snapshot)
+        self.attach(owner)
         with nogil:
             self.iterator = leveldb_create_iterator(owner.db, options)
         owner.leave_read(snapshot)
@@ -167,7 +170,7 @@ cdef class Cursor(_Handle):
                 index += 1
             return rows
         finally:
-            self.give_back(&chunk)
+            self.recycle(&chunk)
 
     def fetch_packed(self, Py_ssize_t limit):
         cdef Chunk chunk = Chunk(NULL, 0, 0)
@@ -175,7 +178,7 @@ cdef class Cursor(_Handle):
         try:
             return PyBytes_FromStringAndSize(chunk.bytes, chunk.used)
         finally:
-            self.give_back(&chunk)
+            self.recycle(&chunk)
 
     def fetch_keys(self, Py_ssize_t limit):
         cdef Chunk chunk = Chunk(NULL, 0, 0)
@@ -192,14 +195,14 @@ cdef class Cursor(_Handle):
                 index += 1
             return keys
         finally:
-            self.give_back(&chunk)
+            self.recycle(&chunk)
 
     cdef Py_ssize_t fill(self, Chunk *chunk, Py_ssize_t limit, bint values) except -1:
-        """Copy the next rows into a chunk, which is the caller's from then on, and return how many they are."""
+        """Copy the next rows into a chunk, which the caller then owns, and return their count."""
         cdef Py_ssize_t count
         cdef char *error = NULL
         cdef bint failed
-        if self.ended:
+        if self.is_exhausted:
             return 0
         if self.calls:
             raise StateError(f"this cursor of the LevelDB store at {self.owner.path!r} is in use by another thread")
@@ -207,39 +210,40 @@ cdef class Cursor(_Handle):
         chunk[0], self.chunk = self.chunk, Chunk(NULL, 0, 0)
         with nogil:
             count = self.walk(chunk, limit, values)
-            # Not only at the end: an iterator passes over a block that it cannot read, and says so when asked.
+            # After every fetch: an iterator skips a block that it cannot read, and reports that
+            # only here.
             leveldb_iter_get_error(self.iterator, &error)
         failed = count < 0 or error != NULL
-        self.ended = self.ended and not failed
-        self.closed = self.closed or self.ended or failed
+        self.is_exhausted = self.is_exhausted and not failed
+        self.closed = self.closed or self.is_exhausted or failed
         self.leave()
         if not failed:
             return count
-        self.give_back(chunk)
-        raise MemoryError if error == NULL else failure(self.owner.path, error)
+        self.recycle(chunk)
+        raise MemoryError if error == NULL else status_exception(self.owner.path, error)
 
-    cdef void give_back(self, Chunk *chunk) noexcept:
-        """Keep the memory of a chunk for the next one, unless another thread has brought its own meanwhile."""
+    cdef void recycle(self, Chunk *chunk) noexcept:
+        """Keep the memory of a chunk for the next fetch, unless another thread has returned one."""
         if self.chunk.bytes == NULL:
             self.chunk = chunk[0]
         else:
             free(chunk.bytes)
 
     cdef Py_ssize_t walk(self, Chunk *chunk, Py_ssize_t limit, bint values) noexcept nogil:
-        """What fill does without the GIL. -1: there is not enough memory."""
+        """Copy rows without the GIL, and return their count. -1: out of memory."""
         cdef Py_ssize_t count = 0
         cdef size_t key_size, value_size = 0
         cdef const char *key
         cdef const char *value = ""
         chunk.used = 0
-        while count < limit and chunk.used < FULL:
+        while count < limit and chunk.used < CHUNK_BYTES:
             self.advance()
             if not leveldb_iter_valid(self.iterator):
-                self.ended = True
+                self.is_exhausted = True
                 break
             key = leveldb_iter_key(self.iterator, &key_size)
-            if self.beyond(key, key_size):
-                self.ended = True
+            if self.is_past_end(key, key_size):
+                self.is_exhausted = True
                 break
             if values:
                 value = leveldb_iter_value(self.iterator, &value_size)
@@ -249,14 +253,14 @@ cdef class Cursor(_Handle):
         return count
 
     cdef void advance(self) noexcept nogil:
-        """Go to the next row, at first to the first."""
-        if self.moving:
+        """Move to the next row; the first call moves to the first row."""
+        if self.is_positioned:
             if self.reverse:
                 leveldb_iter_prev(self.iterator)
             else:
                 leveldb_iter_next(self.iterator)
             return
-        self.moving = True
+        self.is_positioned = True
         if not self.reverse:
             if self.start_bytes == NULL:
                 leveldb_iter_seek_to_first(self.iterator)
@@ -270,8 +274,8 @@ cdef class Cursor(_Handle):
                 return
         leveldb_iter_seek_to_last(self.iterator)
 
-    cdef bint beyond(self, const char *key, size_t size) noexcept nogil:
-        """Whether a key lies behind the end of the walk."""
+    cdef bint is_past_end(self, const char *key, size_t size) noexcept nogil:
+        """True if a key lies past the end of the range, in the direction of the cursor."""
         if self.reverse:
-            return self.start_bytes != NULL and below(key, size, self.start_bytes, self.start_size)
-        return self.stop_bytes != NULL and not below(key, size, self.stop_bytes, self.stop_size)
+            return self.start_bytes != NULL and sorts_before(key, size, self.start_bytes, self.start_size)
+        return self.stop_bytes != NULL and not sorts_before(key, size, self.stop_bytes, self.stop_size)

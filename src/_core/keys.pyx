@@ -1,4 +1,4 @@
-# Key spaces, order-preserving CID keys, range bounds. The twin of _core_py/keys.py.
+# Key spaces, order-preserving CID keys, range bounds. The counterpart of _core_py/keys.py.
 
 MAX_CID = _keys_py.MAX_CID
 MAX_KEY_BYTES = _keys_py.MAX_KEY_BYTES
@@ -7,23 +7,23 @@ MAX_DEPTH = _keys_py.MAX_DEPTH
 
 cdef enum:
     MAX_DIGITS = 16  # of MAX_CID
-    DIGITS_BASE = 0x38
+    LENGTH_BASE = 0x38
 
-cdef int64_t HIGHEST_CID = MAX_CID
-cdef Py_ssize_t LONGEST_KEY = MAX_KEY_BYTES
+cdef int64_t CID_LIMIT = MAX_CID
+cdef Py_ssize_t KEY_BYTES_LIMIT = MAX_KEY_BYTES
 
 
 cdef bint read_cid(object cid, int64_t lowest, int64_t *number) except -1:
-    """Whether cid is an exact int from lowest to MAX_CID; number is then its value."""
+    """Read a CID into number. False: it is not an exact int from lowest to MAX_CID."""
     cdef int overflow = 0
     if type(cid) is not int:
         return False
     number[0] = PyLong_AsLongLongAndOverflow(cid, &overflow)
-    return not overflow and lowest <= number[0] <= HIGHEST_CID
+    return not overflow and lowest <= number[0] <= CID_LIMIT
 
 
 cdef Py_ssize_t write_digits(char *out, int64_t number) noexcept nogil:
-    """Write the decimal digits of a number that is not negative; return how many."""
+    """Write the decimal digits of a number, 0 or more; return their count."""
     cdef char reversed_digits[MAX_DIGITS]
     cdef Py_ssize_t count = 0, index
     while True:
@@ -44,12 +44,12 @@ cdef Py_ssize_t write_cid_key(char *out, int64_t cid) noexcept nogil:
         out[0] = <char>(c'0' + cid)
         return 1
     count = write_digits(out + 1, cid)
-    out[0] = <char>(DIGITS_BASE + count)
+    out[0] = <char>(LENGTH_BASE + count)
     return count + 1
 
 
 cdef Py_ssize_t cid_key_size(int64_t cid) noexcept nogil:
-    """How many bytes write_cid_key writes."""
+    """The number of bytes that write_cid_key writes."""
     cdef char key[MAX_DIGITS + 1]
     return write_cid_key(key, cid)
 
@@ -69,13 +69,13 @@ cdef bytes digits(int64_t number):
 
 
 cdef int64_t read_cid_key(const unsigned char *key, Py_ssize_t size) noexcept nogil:
-    """The CID that a key stands for, or 0 if it is not exactly what write_cid_key writes."""
+    """The CID that a key stands for; 0 for any key that write_cid_key does not write."""
     cdef int64_t cid = 0
     cdef Py_ssize_t index
     if size == 0 or size > MAX_DIGITS + 1:
         return 0
     if size > 1:
-        if size == 2 or key[0] != DIGITS_BASE + size - 1:
+        if size == 2 or key[0] != LENGTH_BASE + size - 1:
             return 0
         key += 1
         size -= 1
@@ -85,7 +85,7 @@ cdef int64_t read_cid_key(const unsigned char *key, Py_ssize_t size) noexcept no
         if not c'0' <= key[index] <= c'9':
             return 0
         cid = cid * 10 + (key[index] - c'0')
-    return cid if cid <= HIGHEST_CID else 0
+    return cid if cid <= CID_LIMIT else 0
 
 
 def cid_key(cid):
@@ -100,8 +100,8 @@ def parse_cid_key(key):
     return cid if cid else _keys_py.parse_cid_key(key)
 
 
-cdef bytes utf8(object key):
-    """A key as UTF-8, or None if it is no str, or none that UTF-8 can hold."""
+cdef bytes encode_utf8(object key):
+    """A key as UTF-8; None if it is not a str, or holds a lone surrogate."""
     if not isinstance(key, str):
         return None
     try:
@@ -111,12 +111,12 @@ cdef bytes utf8(object key):
 
 
 def encode_key(key):
-    cdef bytes encoded = utf8(key)
+    cdef bytes encoded = encode_utf8(key)
     return _keys_py.encode_key(key) if encoded is None else encoded
 
 
-cdef object text(bytes key, Py_ssize_t strip):
-    """A stored key without its first bytes, as a str, or None if that is not UTF-8."""
+cdef object decode_utf8(bytes key, Py_ssize_t strip):
+    """A stored key without its first `strip` bytes, as a str; None if it is not UTF-8."""
     cdef Py_ssize_t size = PyBytes_GET_SIZE(key)
     if strip > size:
         strip = size
@@ -127,11 +127,11 @@ cdef object text(bytes key, Py_ssize_t strip):
 
 
 def decode_key(key):
-    cdef object decoded = text(key, 0) if type(key) is bytes else None
+    cdef object decoded = decode_utf8(key, 0) if type(key) is bytes else None
     return _keys_py.decode_key(key) if decoded is None else decoded
 
 
-# Called once a scan: there is nothing to gain in C.
+# Called once a scan, so C would gain nothing.
 successor = _keys_py.successor
 range_bounds = _keys_py.range_bounds
 
@@ -151,7 +151,9 @@ cdef class KeySpace:
 
     def log_key(self, cid):
         cdef int64_t number = 0
-        return prefixed_cid_key(self.prefix, number) if read_cid(cid, 1, &number) else _keys_py.KeySpace.log_key(self, cid)
+        if read_cid(cid, 1, &number):
+            return prefixed_cid_key(self.prefix, number)
+        return _keys_py.KeySpace.log_key(self, cid)
 
     def parse_log_key(self, key):
         cdef Py_ssize_t head = PyBytes_GET_SIZE(self.prefix)
@@ -167,11 +169,11 @@ cdef class KeySpace:
         return _keys_py.KeySpace.own_key(self, name)
 
     def check_key(self, key):
-        cdef bytes encoded = utf8(key)
+        cdef bytes encoded = encode_utf8(key)
         return encoded if encoded is not None and self.allows(encoded) else _keys_py.KeySpace.check_key(self, key)
 
     cdef bint allows(self, bytes key) noexcept:
-        """Whether users may write the key in SERVER and CLIENT mode."""
+        """True if users may write the key in SERVER and CLIENT mode."""
         cdef Py_ssize_t size = PyBytes_GET_SIZE(key), start = PyBytes_GET_SIZE(self.user_start)
         cdef int order = memcmp(PyBytes_AS_STRING(key), PyBytes_AS_STRING(self.user_start), min(size, start))
-        return size <= LONGEST_KEY and (order > 0 or (order == 0 and size >= start))
+        return size <= KEY_BYTES_LIMIT and (order > 0 or (order == 0 and size >= start))

@@ -1,4 +1,4 @@
-# The native LevelDB engine, treehub_level._store_c: built where LevelDB is found, left out where it is not.
+# The native LevelDB engine, treehub_level._store_c. It is not built where LevelDB is missing.
 
 include(${CMAKE_CURRENT_LIST_DIR}/find_leveldb.cmake)
 if(NOT leveldb_libraries)
@@ -12,7 +12,8 @@ python_add_library(_store_c MODULE ${store_source} WITH_SOABI)
 target_include_directories(_store_c PRIVATE ${LEVELDB_INCLUDE_DIR})
 target_link_libraries(_store_c PRIVATE ${leveldb_libraries} Threads::Threads)
 set_target_properties(_store_c PROPERTIES LINKER_LANGUAGE CXX)
-# Nothing of LevelDB is seen from outside: plyvel can bring its own copy into the same process. (Windows hides by itself.)
+# LevelDB's symbols are hidden, because plyvel may load its own copy of LevelDB into the same
+# process. (Windows exports no symbol by default.)
 if(APPLE)
   target_link_options(_store_c PRIVATE -Wl,-exported_symbol,_PyInit__store_c,-dead_strip)
 elseif(UNIX)

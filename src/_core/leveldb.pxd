@@ -1,5 +1,5 @@
 # cython: language_level=3
-# What _store_c.pyx uses of LevelDB's C API.
+# The part of LevelDB's C API that _store_c.pyx uses.
 
 from libc.stdint cimport uint8_t, uint64_t
 

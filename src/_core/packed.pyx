@@ -1,7 +1,9 @@
-# Rows in one piece: how the core and the native engine hand each other many at once. Included by both.
+# Packed rows: the form in which the core and the native engine pass many rows at once. Both include
+# this file.
 #
-# One row behind the other, each the size of its key and of its value in size_t, the key, the value. A value of the size NO_VALUE
-# is none: the key is to be deleted. It never leaves the process. The twin of _core_py/packed.py.
+# Each row is the size of its key and the size of its value, in size_t, then the key, then the
+# value. The value size NO_VALUE stands for a deletion. Packed rows never leave the process. The
+# counterpart of _core_py/packed.py.
 
 cdef size_t NO_VALUE = <size_t>-1
 cdef size_t ROW_HEAD = 2 * sizeof(size_t)
@@ -15,20 +17,20 @@ cdef struct PackedRow:
 
 
 cdef char *put_row_head(char *out, size_t key_size, size_t value_size) noexcept nogil:
-    """Write the sizes of a row, and return where its key goes."""
+    """Write the sizes of a row, and return the place for its key."""
     cdef size_t[2] sizes = [key_size, value_size]
     memcpy(out, sizes, ROW_HEAD)
     return out + ROW_HEAD
 
 
 cdef char *put_bytes(char *out, const char *source, size_t size) noexcept nogil:
-    """Copy, and return where the copy ends."""
+    """Copy, and return the end of the copy."""
     memcpy(out, source, size)
     return out + size
 
 
 cdef bint next_row(const char **at, const char *end, PackedRow *row) noexcept nogil:
-    """Read the row at a place, and move behind it. False: there is none, or it does not end before `end`."""
+    """Read the row at a position, and advance past it. False: no complete row lies before `end`."""
     cdef size_t[2] sizes
     cdef size_t left = end - at[0]
     if left < ROW_HEAD:

@@ -1,7 +1,10 @@
-# Change records: join and split without decoding the value. The twin of _core_py/records.py.
+# Change records: join and split without decoding the value. The counterpart of _core_py/records.py.
 
-cdef void look_at_key(const unsigned char *key, Py_ssize_t size, bint *ascii, bint *escaped) noexcept nogil:
-    """Whether all characters are ASCII, and whether JSON escapes any. (No early exit, so that it runs in vectors.)"""
+cdef void classify_key(const unsigned char *key, Py_ssize_t size, bint *ascii, bint *escaped) noexcept nogil:
+    """Find out if a key is all ASCII, and if JSON escapes any of its characters.
+
+    The loop has no early exit, so that the compiler can vectorise it.
+    """
     cdef unsigned char high = 0, special = 0
     cdef Py_ssize_t index
     for index in range(size):
@@ -11,16 +14,16 @@ cdef void look_at_key(const unsigned char *key, Py_ssize_t size, bint *ascii, bi
     escaped[0] = special != 0
 
 
-cdef bytes joined(bytes key, bytes value):
+cdef bytes join_utf8_record(bytes key, bytes value):
     """The change record, or None if the key is not UTF-8."""
     cdef Py_ssize_t key_size = PyBytes_GET_SIZE(key), value_size = 0 if value is None else PyBytes_GET_SIZE(value) + 1
     cdef bint ascii = False, escaped = False
     cdef object decoded
     cdef bytes record
     cdef char *out
-    look_at_key(<const unsigned char *>PyBytes_AS_STRING(key), key_size, &ascii, &escaped)
+    classify_key(<const unsigned char *>PyBytes_AS_STRING(key), key_size, &ascii, &escaped)
     if escaped or not ascii:
-        decoded = text(key, 0)
+        decoded = decode_utf8(key, 0)
         if decoded is None:
             return None
         if escaped:
@@ -40,14 +43,15 @@ cdef bytes joined(bytes key, bytes value):
 
 
 def encode_json_key(key):
-    cdef object decoded = text(key, 0) if type(key) is bytes else None
+    cdef object decoded = decode_utf8(key, 0) if type(key) is bytes else None
     return _records_py.encode_json_key(key) if decoded is None else dumps(decoded)
 
 
 def join_record(key, value):
     cdef bytes record = None
     if type(key) is bytes and (value is None or isinstance(value, bytes)):
-        record = joined(<bytes>key, <bytes>value)  # unchecked casts: a value may be of a subclass
+        # The casts are unchecked: a value may be of a subclass of bytes.
+        record = join_utf8_record(<bytes>key, <bytes>value)
     return _records_py.join_record(key, value) if record is None else record
 
 
@@ -55,8 +59,8 @@ cdef bint is_space(char byte) noexcept nogil:
     return byte == c' ' or byte == c'\t' or byte == c'\n' or byte == c'\r'
 
 
-cdef tuple split(bytes record):
-    """Key and value of a record in the form that joined writes for a plain key; None for any other form."""
+cdef tuple split_plain_record(bytes record):
+    """Key and value of a record without escapes and white space; None for any other form."""
     cdef const char *start = PyBytes_AS_STRING(record)
     cdef Py_ssize_t size = PyBytes_GET_SIZE(record), key_size
     cdef const char *end
@@ -68,13 +72,13 @@ cdef tuple split(bytes record):
     if end == NULL:
         return None
     key_size = end - start - 2
-    look_at_key(<const unsigned char *>start + 2, key_size, &ascii, &escaped)
+    classify_key(<const unsigned char *>start + 2, key_size, &ascii, &escaped)
     if escaped:
         return None
     key = PyBytes_FromStringAndSize(start + 2, key_size)
-    if not ascii and text(key, 0) is None:
+    if not ascii and decode_utf8(key, 0) is None:
         return None
-    size -= key_size + 4  # what is left between the key and the last bracket
+    size -= key_size + 4  # the bytes between the key and the last bracket
     if size == 0:
         return key, None
     if size == 1 or end[1] != c',' or is_space(end[2]) or is_space(end[size]):
@@ -83,7 +87,7 @@ cdef tuple split(bytes record):
 
 
 def split_record(record):
-    cdef tuple parts = split(record) if type(record) is bytes else None
+    cdef tuple parts = split_plain_record(record) if type(record) is bytes else None
     return _records_py.split_record(record) if parts is None else parts
 
 
@@ -101,7 +105,7 @@ def split_rows(rows):
 
 
 cdef tuple split_row(bytes row):
-    """The CID and the record of a row; None if it is none."""
+    """The CID and the record of a row; None if its form is another."""
     cdef const char *start = PyBytes_AS_STRING(row)
     cdef Py_ssize_t size = PyBytes_GET_SIZE(row), at = 1
     cdef int64_t cid = 0
@@ -110,6 +114,6 @@ cdef tuple split_row(bytes row):
     while at < size and at <= MAX_DIGITS and c'0' <= start[at] <= c'9':
         cid = cid * 10 + (start[at] - c'0')
         at += 1
-    if at == 1 or cid > HIGHEST_CID or start[at] != c',' or at + 2 == size:
+    if at == 1 or cid > CID_LIMIT or start[at] != c',' or at + 2 == size:
         return None
     return cid, PyBytes_FromStringAndSize(start + at + 1, size - at - 2)

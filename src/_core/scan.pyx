@@ -1,7 +1,7 @@
-# Prefix-range scans, decoded in bulk. The twin of _core_py/scan.py.
+# Range scans, decoded in bulk. The counterpart of _core_py/scan.py.
 
 cdef object text_at(list items, Py_ssize_t index, bint rows):
-    """The JSON text of an item: its second part where items are rows. None if it is not bytes."""
+    """The JSON text of an item: its value where items are rows. None if it is not bytes."""
     cdef object item = items[index]
     if rows:
         if type(item) is not tuple or PyTuple_GET_SIZE(item) != 2:
@@ -11,7 +11,7 @@ cdef object text_at(list items, Py_ssize_t index, bint rows):
 
 
 cdef list loads_all(list items, bint rows):
-    """Parse many JSON texts as one array; None if they must be looked at one by one to find the fault."""
+    """Parse many JSON texts as one array; None if one of them is invalid."""
     cdef Py_ssize_t index, count = len(items), size = 1
     cdef object text, parsed
     cdef bytes array
@@ -39,7 +39,10 @@ cdef list loads_all(list items, bint rows):
 
 
 cdef Py_ssize_t measure(const char *at, const char *end, size_t *size) noexcept nogil:
-    """Packed rows: how many, and the size of their values as one JSON array. -1: they are not rows with values."""
+    """Count packed rows, and set the size of their values as one JSON array.
+
+    -1: a row is incomplete, or a deletion.
+    """
     cdef PackedRow row
     cdef Py_ssize_t count = 0
     size[0] = 1
@@ -52,7 +55,7 @@ cdef Py_ssize_t measure(const char *at, const char *end, size_t *size) noexcept 
 
 
 cdef list loads_packed(bytes rows):
-    """Parse the values of packed rows as one array; None if they must be looked at one by one to find the fault."""
+    """Parse the values of packed rows as one array; None if one of them is invalid."""
     cdef const char *at = PyBytes_AS_STRING(rows)
     cdef const char *end = at + PyBytes_GET_SIZE(rows)
     cdef PackedRow row
@@ -79,13 +82,13 @@ cdef list loads_packed(bytes rows):
 
 @cython.final
 cdef class Decoder:
-    # Readable from Python: the twin's methods are called with a Decoder of this class.
+    # Readable from Python: methods of the counterpart are called with a Decoder of this class.
     cdef readonly Py_ssize_t _strip
     cdef readonly bint _raw_keys, _raw_values
 
     def __cinit__(self, *, Py_ssize_t strip=0, bint raw_keys=False, bint raw_values=False):
         if strip < 0:
-            raise ValueError(f"strip is a number of bytes, not {strip}")
+            raise ValueError(f"strip must be 0 or more bytes, not {strip}")
         self._strip = strip
         self._raw_keys = raw_keys
         self._raw_values = raw_values
@@ -122,7 +125,7 @@ cdef class Decoder:
                 results = loads_all(rows, True)
         return _scan_py.Decoder.values(self, rows) if results is None else results
 
-    # What follows answers None where the twin must judge.
+    # The methods below return None where the counterpart must decide.
 
     cdef list fast_items(self, list rows):
         cdef list results = None if self._raw_values else loads_all(rows, True)
@@ -158,7 +161,7 @@ cdef class Decoder:
     cdef object fast_key(self, object key):
         if self._raw_keys or type(key) is not bytes:
             return None
-        return text(<bytes>key, self._strip)
+        return decode_utf8(<bytes>key, self._strip)
 
 
 def collect(fetch, decode, keep, limit, chunk):
@@ -190,7 +193,7 @@ cdef list collect_all(object fetch, object decode, object limit, object chunk):
         if not rows:
             break
         results += decode(rows)
-    if len(results) >= _scan_py.MANY:
+    if len(results) >= _scan_py.PROMOTE_COUNT:
         _scan_py.promote()
     return results
 

@@ -1,7 +1,8 @@
-"""The one file that knows that there are two cores. It chooses when it is first imported.
+"""The names of the core, from the compiled core or its pure-Python counterpart.
 
-``TREEHUB_LEVEL_CORE=c`` asks for the compiled core, ``TREEHUB_LEVEL_CORE=python`` for its twin. Unset (or empty), it
-is the compiled one where there is one. `CORE` says which one is live.
+The first import chooses. ``TREEHUB_LEVEL_CORE=c`` selects the compiled core and
+``TREEHUB_LEVEL_CORE=python`` its counterpart. If the variable is unset or empty, the compiled core
+is used where it is installed. `CORE` names the core in use.
 """
 # ruff: noqa: F405
 
@@ -50,7 +51,7 @@ __all__ = [
 
 def _select(choice: str) -> Literal["c", "python"]:
     if choice not in ("", "c", "python"):
-        raise ImportError(f'{_VARIABLE} is {choice!r}: it must be "c" or "python", or not be set')
+        raise ImportError(f'{_VARIABLE} is {choice!r}: set it to "c" or "python", or unset it')
     if choice == "python":
         return "python"
     try:
@@ -58,14 +59,14 @@ def _select(choice: str) -> Literal["c", "python"]:
     except ImportError as error:
         if choice == "c":
             raise ImportError(
-                f"{_VARIABLE} asks for the compiled core, and it is not installed: "
-                f"reinstall treehub-level with a C compiler at hand, or set {_VARIABLE}=python"
+                f"{_VARIABLE} asks for the compiled core, which is not installed: "
+                f"reinstall treehub-level with a C compiler, or set {_VARIABLE}=python"
             ) from error
         return "python"
     return "c"
 
 
-#: The core that is live: "c" or "python".
+#: The core in use: "c" or "python".
 CORE: Final[Literal["c", "python"]] = _select(os.environ.get(_VARIABLE, ""))
 _core = import_module("._core_c" if CORE == "c" else "._core_py", __package__)
 globals().update((name, getattr(_core, name)) for name in __all__ if name != "CORE")

@@ -1,8 +1,8 @@
-"""The contract of both cores: the compiled one (``src/_core/*.pyx``) and its twin (``_core_py/``).
+"""The contract of both cores: the compiled one (``src/_core``) and its counterpart (``_core_py``).
 
-Both offer these names, with the same results, the same exception types and the same messages for the same
-arguments, wrong-typed ones included; ``tests/core/test_twins.py`` holds them to it.
-What the bytes mean is in ``format.md`` of the design, and in ``tests/golden/``.
+Both cores offer these names, with the same results, the same exception types and the same messages
+for the same arguments, including arguments of a wrong type; ``tests/core/test_counterparts.py``
+compares them. ``docs/format.md`` documents the bytes, and ``tests/golden/`` holds examples of them.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -12,45 +12,77 @@ from typing_extensions import Self
 
 from .backends.base import Entries, Entry, Rows
 
-# ---------------------------------------------------------------------------------------------------- keys
+# -------------------------------------------------------------------------------------------- keys
 
-MAX_CID: Final[int]  # 2**53 - 1: what JSON, and so JavaScript, holds exactly
+MAX_CID: Final[int]  # 2**53 - 1: the largest integer that JavaScript reads exactly from JSON
 MAX_KEY_BYTES: Final[int]  # 1024, in the modes that synchronise
 MAX_VALUE_BYTES: Final[int]  # 4 MiB of JSON, in the modes that synchronise
 MAX_DEPTH: Final[int]  # 64 containers inside each other
 
 def cid_key(cid: int) -> bytes:
-    """A CID as a key whose bytewise order is numeric order (without prefix): 9 -> b"9", 10 -> b":10".
+    """Return the key of a CID, whose bytewise order is numeric order: 9 -> b"9", 10 -> b":10".
 
-    Raises: TypeError: not an int (a bool is none). ValueError: below 1 or above MAX_CID.
+    Raises:
+        TypeError: ``cid`` is not an int (a bool is not one).
+        ValueError: ``cid`` is below 1 or above MAX_CID.
     """
 
 def parse_cid_key(key: bytes) -> int:
-    """The inverse of cid_key. Strict: the exact form that cid_key writes, else ValueError (TypeError: not bytes)."""
+    """Return the CID of a key that `cid_key` returns.
+
+    Raises:
+        TypeError: ``key`` is not bytes.
+        ValueError: `cid_key` returns no such key.
+    """
 
 def encode_key(key: str) -> bytes:
-    """UTF-8. TypeError: not a str. InvalidKeyError: a lone surrogate."""
+    """Return a key in UTF-8.
+
+    Raises:
+        TypeError: ``key`` is not a str.
+        InvalidKeyError: ``key`` holds a lone surrogate.
+    """
 
 def decode_key(key: bytes) -> str:
-    """From UTF-8. DecodeError (naming the bytes): it is none."""
+    """Return a stored key as a str.
+
+    Raises:
+        TypeError: ``key`` is not bytes.
+        DecodeError: ``key`` is not UTF-8. The message quotes the bytes.
+    """
 
 def successor(prefix: bytes) -> bytes | None:
-    """The least key above every key that starts with prefix, by incrementing bytes; None if there is none."""
+    """Return the least key above all keys that start with a prefix; None if there is none."""
 
 def range_bounds(
-    gt: bytes | None, gte: bytes | None, lt: bytes | None, lte: bytes | None, prefix: bytes | None, floor: bytes | None
+    gt: bytes | None,
+    gte: bytes | None,
+    lt: bytes | None,
+    lte: bytes | None,
+    prefix: bytes | None,
+    minimum: bytes | None,
 ) -> tuple[bytes | None, bytes | None]:
-    r"""(start inclusive, stop exclusive) of the keys that meet every condition given.
+    r"""Return the start (inclusive) and the stop (exclusive) of the keys that meet all conditions.
 
-    floor is a least start that no bound can undercut (the start of user keys), None for none. `k + b"\0"` is the key
-    right after k. start may lie at or beyond stop: an empty range.
+    Args:
+        gt: A key below all keys of the range. ``gt + b"\0"`` is the first key after it.
+        gte: The least key of the range.
+        lt: A key above all keys of the range.
+        lte: The greatest key of the range.
+        prefix: The first bytes of all keys of the range.
+        minimum: The least start of any range: the start of user keys.
+
+    Returns:
+        The bounds, None for no bound. The range is empty if start is at or beyond stop.
     """
 
 @final
 class KeySpace:
-    """Where everything of one store lies, for one prefix (format.md, "Keys").
+    """The layout of the keys of one store, for one prefix: see "Keys" in ``docs/format.md``.
 
-    Raises: TypeError: prefix is not a str. ValueError: it is empty, or holds a character outside "!" to "/".
+    Raises:
+        TypeError: ``prefix`` is not a str.
+        ValueError: ``prefix`` is empty, or holds a character outside "!" to "/".
     """
 
     def __new__(cls, prefix: str) -> Self: ...
@@ -66,83 +98,111 @@ class KeySpace:
     def dirty_start(self) -> bytes: ...  # P + succ(P)
     @property
     def dirty_stop(self) -> bytes: ...  # succ(P)
-    def log_key(self, cid: int) -> bytes: ...  # P + cid_key(cid)
-    def parse_log_key(self, key: bytes) -> int: ...  # the CID of a log key; ValueError if it is none
-    def dirty_key(self, key: bytes) -> bytes: ...  # P + key
-    def own_key(self, name: str) -> bytes: ...  # P + P + name, e.g. "!!store"
+    def log_key(self, cid: int) -> bytes:
+        """Return the key of a change in the change log: P + cid_key(cid)."""
+    def parse_log_key(self, key: bytes) -> int:
+        """Return the CID of a log key. ValueError: ``key`` is not one."""
+    def dirty_key(self, key: bytes) -> bytes:
+        """Return the key of the dirty change of a user key: P + key."""
+    def own_key(self, name: str) -> bytes:
+        """Return the key of one of the store's own records: P + P + name, such as "!!store"."""
     def check_key(self, key: str) -> bytes:
-        """UTF-8 of a key that users may write in SERVER and CLIENT mode.
+        """Return a key in UTF-8 if users may write it in SERVER and CLIENT mode.
 
-        TypeError: not a str. InvalidKeyError: empty, a lone surrogate, over MAX_KEY_BYTES, or below user_start.
+        Raises:
+            TypeError: ``key`` is not a str.
+            InvalidKeyError: ``key`` is empty, below user_start, longer than MAX_KEY_BYTES, or holds
+                a lone surrogate.
         """
 
-# ------------------------------------------------------------------------------------------------- records
+# ----------------------------------------------------------------------------------------- records
 
 def encode_json_key(key: bytes) -> bytes:
-    """The JSON string of a key given as UTF-8, exactly as orjson writes it (no escaping of non-ASCII)."""
+    """Return the JSON string of a key in UTF-8, as orjson writes it, with non-ASCII unescaped."""
 
 def join_record(key: bytes, value: bytes | None) -> bytes:
-    """The change record of a put (`[key,value]`) or, value None, of a delete (`[key]`); the value's bytes are kept."""
+    """Return the change record of a put (`[key,value]`), or of a delete (`[key]`) if value is None.
+
+    The bytes of the value are copied unaltered.
+    """
 
 def split_record(record: bytes) -> tuple[bytes, bytes | None]:
-    """Key (UTF-8) and value bytes (None: a delete) of a record, without decoding the value.
+    """Return the key (UTF-8) and the value's bytes (None for a delete) of a change record.
 
-    Any valid JSON is read (white space, escapes in the key); the value's bytes come back as they stand, stripped of
-    the white space around. ValueError: not a record: `[string]` or `[string, something]`. That "something" is JSON is
-    not checked.
+    Any valid JSON is read, including white space, and escapes in the key. The value is neither
+    decoded nor checked: its bytes are returned without the white space around them.
+
+    Raises:
+        ValueError: ``record`` is not a JSON array of a string, or of a string and a value.
     """
 
 def split_rows(rows: list[bytes]) -> list[tuple[int, bytes]] | None:
-    """The CID and the record of each row `[cid,record]`, as a page in lines has them; None if one has another form.
+    """Return the CID and the record of each row `[cid,record]` of a page in lines.
 
-    What stands for the record is not looked at. TypeError: a row is not bytes.
+    Returns:
+        None if a row has another form. The records are not checked.
+
+    Raises:
+        TypeError: A row is not bytes.
     """
 
-# -------------------------------------------------------------------------------------------------- values
+# ------------------------------------------------------------------------------------------ values
 
 class JSONBytes(bytes):
-    """Bytes that are known to be one compact JSON value: an Encoder passes them through as they are."""
+    """Bytes that are one compact JSON value. An Encoder writes them unaltered."""
 
 def check_value(value: object) -> None:
-    """Raise InvalidValueError unless value would come back equal from JSON (tuples: as lists).
+    """Raise InvalidValueError unless JSON can round-trip a value (a tuple returns as a list).
 
-    None, bool, int from -2**63 to 2**64-1, finite float, str, list, tuple, dict with str keys, and their subclasses as
-    far as orjson takes them; at most MAX_DEPTH containers inside each other. The message says what was found, and where
-    ("at $.a[3]").
+    Allowed are None, bool, int from -2**63 to 2**64-1, finite float, str, list, tuple, dict with
+    str keys, and those of their subclasses that orjson accepts, with at most MAX_DEPTH containers
+    inside each other. The message names the fault and its path ("at $.a[3]").
     """
 
 def encode_value(value: object, limit: int | None = None) -> bytes:
-    """Compact JSON as orjson writes it, in plain bytes. JSONBytes: the same bytes.
+    """Return a value as compact JSON, in plain bytes, as orjson writes it; JSONBytes unaltered.
 
-    InvalidValueError: see check_value; or longer than limit bytes.
+    Raises:
+        InvalidValueError: `check_value` refuses the value, or its JSON is longer than ``limit``
+            bytes.
     """
 
 def json_value(text: bytes) -> JSONBytes:
-    """One JSON document as UTF-8 text, as encode_value would write what it says: the same bytes, if it is in that form.
+    """Return a JSON document in canonical form: the result of `encode_value` for its value.
 
-    TypeError: not bytes. InvalidValueError: no JSON (NaN and Infinity are none), or a value that check_value refuses or
-    that would not come back equal: an int beyond 64 bits, a lone surrogate, two equal keys in an object.
+    Raises:
+        TypeError: ``text`` is not bytes.
+        InvalidValueError: ``text`` is not JSON (NaN and Infinity are not), `check_value` refuses
+            its value, or JSON cannot round-trip it: an int beyond 64 bits, a lone surrogate, or an
+            object with two equal keys.
     """
 
 def json_line(line: bytes) -> tuple[str, JSONBytes] | None:
-    """Key and value of a line of JSON Lines in the form that dump writes: `{"key":"k","value":1}`, white space behind.
+    """Return the key and the value of a line that ``dump`` has written, without decoding it.
 
-    The value is what json_value returns. None for any other line, or if json_value refuses its key or value: then it
-    must be decoded to be understood. TypeError: not bytes.
+    Such a line is `{"key":"k","value":1}`, with white space only behind it. The value is the result
+    of `json_value`.
+
+    Returns:
+        None for a line of another form, or of an invalid key or value. Such a line must be decoded.
+
+    Raises:
+        TypeError: ``line`` is not bytes.
     """
 
-# --------------------------------------------------------------------------------------------------- batch
+# ------------------------------------------------------------------------------------------- batch
 
 @final
 class Encoder:
-    """From what users hand in to entries of bytes: (key, value) to put, (key, None) to delete.
+    """An encoder of user data into entries: (key, value) is a put, (key, None) is a delete.
 
     Args:
-        space: Check keys and values by the rules of SERVER and CLIENT mode (KeySpace.check_key, MAX_VALUE_BYTES);
-            None for NORMAL mode: any UTF-8 key, any size.
-        key_prefix: Put before every key, before it is checked (sublevels).
-        raw_keys: Keys are bytes and stored as they are. TypeError for others. (NORMAL mode only.)
-        raw_values: Values are bytes and stored as they are. TypeError for others. (NORMAL mode only.)
+        space: Check keys and values by the rules of SERVER and CLIENT mode (KeySpace.check_key,
+            MAX_VALUE_BYTES). None is for NORMAL mode: any UTF-8 key, any size.
+        key_prefix: The prefix of every key (sublevels). It counts for the check of the key.
+        raw_keys: Keys are bytes and stored unaltered, in NORMAL mode only. Others raise TypeError.
+        raw_values: Values are bytes and stored unaltered, in NORMAL mode only. Others raise
+            TypeError.
     """
 
     def __new__(
@@ -158,50 +218,69 @@ class Encoder:
     def put(self, key: object, value: object) -> Entry: ...
     def delete(self, key: object) -> Entry: ...
     def ops(self, ops: Iterable[object]) -> list[Entry]:
-        """A batch as users write it: Put, Delete, or dicts {"type": "put" | "del", "key": …, "value": …}.
+        """Encode the operations of a batch: Put, Delete, or dicts.
 
-        Other fields of a dict are ignored. Nothing handed in is changed or kept. TypeError: not iterable (or a str,
-        bytes or dict), or an operation of another type, or with a field missing. ValueError: an unknown "type".
-        InvalidKeyError, InvalidValueError. What is wrong with an operation starts with "operation N: ", N from 0.
+        A dict is {"type": "put" | "del", "key": …, "value": …}; other fields are ignored. The
+        arguments are neither altered nor kept.
+
+        Raises:
+            TypeError: ``ops`` is not iterable (or is a str, bytes or dict), an operation is of
+                another type, or a field is missing.
+            ValueError: The "type" is unknown.
+            InvalidKeyError: A key is invalid.
+            InvalidValueError: A value is invalid. The message for an operation starts with
+                "operation N: ", N from 0.
         """
     def pairs(self, pairs: Iterable[tuple[object, object]]) -> list[Entry]:
-        """(key, value) pairs to put.
+        """Encode (key, value) pairs as puts.
 
-        Anything that is not a tuple or list of two is a TypeError; messages start with "item N: ".
+        Raises:
+            TypeError: A pair is not a tuple or list of two. The message for a pair starts with
+                "item N: ".
         """
     def changes(self, changes: Iterable[object]) -> list[Entry]:
-        """Changes as on the wire: Change, or a list or tuple [key, value] or [key]. Used with a space.
+        """Encode changes as on the wire: Change, or a list or tuple [key, value] or [key].
 
-        Any fault is a ProtocolError that says "change N: …", with the key's or the value's own error as its cause.
-        A str, bytes or dict in place of the list is a ProtocolError too.
+        Raises:
+            ProtocolError: ``changes`` is not a list, or a change is invalid. The message starts
+                with "change N: ", and the cause is the error of the key or value.
         """
     def records(self, records: Iterable[bytes]) -> list[Entry]:
-        """Changes as change records (see split_record); values become what json_value returns. Errors as in changes."""
+        """Encode change records (see `split_record`), with `json_value` of each value.
+
+        Raises:
+            ProtocolError: As for `changes`.
+        """
 
 def server_batch(space: KeySpace, cid: int, entries: Sequence[Entry]) -> Entries:
-    """Entries and, for the n-th of them, its change record under log_key(cid + n); last, the new CID under the prefix.
+    """Return the batch of a server's write: each entry and its change record, and last the new CID.
 
-    For no entries: an empty list. The new CID is cid + len(entries). ValueError: it would pass MAX_CID.
+    The record of entry n, from 1, is under log_key(cid + n). The new CID is cid + len(entries). The
+    batch is an empty list if there are no entries.
+
+    Raises:
+        ValueError: The new CID would exceed MAX_CID.
     """
 
 def client_batch(space: KeySpace, entries: Sequence[Entry]) -> Entries:
-    """Each entry, followed by its change record under dirty_key(key)."""
+    """Return the batch of a client's write: each entry, and its record under dirty_key(key)."""
 
 def apply_batch(space: KeySpace, cid: int, entries: Sequence[Entry]) -> Entries:
-    """What a pulled page does to a client: each entry, then the deletion of its dirty_key(key); last, the new CID."""
+    """Return the batch of a pulled page: each entry, the delete of its dirty key, and the new CID."""
 
-# ---------------------------------------------------------------------------------------------------- scan
+# -------------------------------------------------------------------------------------------- scan
 
 @final
 class Decoder:
-    """From stored rows to what users get, in bulk.
+    """A decoder of stored rows into user data, in bulk.
+
+    Every method raises DecodeError, with the key, for a key that is not UTF-8 or a value that is
+    not JSON.
 
     Args:
-        strip: How many bytes of each key to leave out at the front (sublevels).
-        raw_keys: Keys come back as bytes.
-        raw_values: Values come back as bytes.
-
-    Every method raises DecodeError, naming the key, for a key that is not UTF-8 or a value that is not JSON.
+        strip: The number of bytes to remove from the front of each key (sublevels).
+        raw_keys: Return keys as bytes.
+        raw_values: Return values as bytes.
     """
 
     def __new__(cls, *, strip: int = 0, raw_keys: bool = False, raw_values: bool = False) -> Self: ...
@@ -218,13 +297,24 @@ def collect(
     limit: int | None,
     chunk: int,
 ) -> list[Any]:
-    """Fetch chunk after chunk until one is empty, or limit results are kept.
+    """Fetch and decode chunks until a chunk is empty or `limit` results are kept.
 
-    Each is decoded in bulk, and those results stay for which keep(result) is true; for items, a result is the pair.
-    The cyclic garbage collector would walk the growing result again and again: it rests throughout if there is no keep,
-    else while a chunk is decoded, and is as it was afterwards, whatever is raised. A large unfiltered result goes to
-    its oldest generation, so that it does not stop every thread to walk it as soon as it goes on.
+    The cyclic garbage collector would traverse the growing result again and again. It is therefore
+    off throughout if there is no `keep`, and while a chunk is decoded if there is one. Its state is
+    restored afterwards, also after an error. A large unfiltered result is moved to the collector's
+    oldest generation, so that the next collection does not traverse it.
+
+    Args:
+        fetch: Return the next rows, at most as many as its argument; none at the end.
+        decode: Return the results of the rows of a chunk.
+        keep: Return true for each result to keep; None keeps all. A result of items is a pair.
+        limit: The number of results; None for all.
+        chunk: The number of rows to fetch at once.
     """
 
 def decode_changes(records: Sequence[bytes]) -> list[Any]:
-    """Change records, decoded in bulk to plain lists ([key, value] or [key]). ValueError: one of them is no record."""
+    """Decode change records, in bulk, into lists [key, value] or [key].
+
+    Raises:
+        ValueError: One of them is not a change record.
+    """

@@ -1,8 +1,11 @@
-"""The contract of ``src/_core/_store_c.pyx``: LevelDB, linked directly. It is absent where LevelDB was at build time.
+"""The contract of ``src/_core/_store_c.pyx``: LevelDB, linked directly.
 
-Any method may be called from any thread at any time, also while another closes what it is called on: a call that is
-under way is finished first, and later ones raise NotOpenError. The GIL is released around every call that can wait for
-the disk or for a compaction. Errors of LevelDB's are raised as StorageError, CorruptionError and LockedError.
+The module is missing where LevelDB was missing at build time.
+
+Any method may be called from any thread at any time, also while another thread closes the object:
+calls under way finish first, and later calls raise NotOpenError. The GIL is released around every
+call that can wait for the disk or for a compaction. Errors of LevelDB are raised as StorageError,
+CorruptionError and LockedError.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,19 +15,20 @@ from .backends.base import Batch, Row
 
 @final
 class DB:
-    """An open database. It is closed when it is forgotten, too.
+    """An open database. Garbage collection closes it, too.
 
     Args:
-        path: Its directory.
-        create_if_missing: Make a database where there is none, rather than raise StorageError.
-        error_if_exists: Raise StorageError if there is one.
-        paranoid_checks: Refuse to open a log with damage inside, instead of leaving out what is damaged.
-        write_buffer_size: Bytes gathered in memory before they become a table.
+        path: The directory of the database.
+        create_if_missing: Create a missing database, instead of raising StorageError.
+        error_if_exists: Raise StorageError if the database exists.
+        paranoid_checks: Refuse to open a database with a damaged write-ahead log, instead of
+            skipping the damaged records.
+        write_buffer_size: Bytes collected in memory before they are written to a table.
         block_cache_size: Bytes of uncompressed blocks kept in memory.
         bloom_filter_bits: Bits per key of the filter for absent keys; 0 for no filter.
         block_size: Bytes of a block.
-        max_open_files: Tables kept open.
-        max_file_size: Bytes of a table, after which the next is begun.
+        max_open_files: The number of tables kept open.
+        max_file_size: Bytes of a table.
         compression: "snappy" or None.
     """
 
@@ -32,7 +36,7 @@ class DB:
     def path(self) -> str: ...
     @property
     def buffered(self) -> int:
-        """At most so many bytes of write buffers were taken by all that was written since opening."""
+        """An upper bound of the bytes of write buffers that all writes since opening have taken."""
     def __new__(
         cls,
         path: str,
@@ -49,23 +53,32 @@ class DB:
         compression: str | None = "snappy",
     ) -> DB: ...
     def close(self) -> None:
-        """Refuse new calls, wait for those under way, free what is open, close. Closing twice is harmless."""
+        """Refuse new calls, wait for those under way, free all handles, and close. Idempotent."""
     def get(self, key: bytes) -> bytes | None: ...
     def get_many(self, keys: Iterable[bytes]) -> list[bytes | None]: ...
     def scan(self, start: bytes | None, stop: bytes | None, *, reverse: bool = False, values: bool = True) -> Cursor:
-        """From start, inclusive, to stop, exclusive. LevelDB reads values with the keys, so `values` saves nothing."""
+        """Return a cursor from start (inclusive) to stop (exclusive).
+
+        LevelDB reads values together with keys, so ``values=False`` saves no reads.
+        """
     def snapshot(self) -> Snapshot: ...
     def write(self, entries: Batch, *, durable: bool = False) -> None:
-        """All entries, in order, or none. TypeError: not bytes. InvalidKeyError, InvalidValueError: 4 GiB or longer."""
+        """Write all entries, in order, or none.
+
+        Raises:
+            TypeError: A key or a value is not bytes.
+            InvalidKeyError: A key has 4 GiB or more.
+            InvalidValueError: A value has 4 GiB or more.
+        """
     def approximate_size(self, start: bytes, stop: bytes) -> int:
-        """About how many bytes a range takes in tables on disk."""
+        """Return the approximate size of a range in tables on disk, in bytes."""
     def compact_range(self, start: bytes | None = None, stop: bytes | None = None) -> None: ...
     def property_value(self, name: str) -> str | None:
-        """What LevelDB calls a property, such as "leveldb.stats"; None if it knows none of that name."""
+        """Return a property of LevelDB, such as "leveldb.stats"; None if the name is unknown."""
 
 @final
 class Snapshot:
-    """A moment, for reading."""
+    """An immutable view of the database at one point in time."""
 
     def get(self, key: bytes) -> bytes | None: ...
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]: ...
@@ -73,23 +86,26 @@ class Snapshot:
         self, start: bytes | None, stop: bytes | None, *, reverse: bool = False, values: bool = True
     ) -> Cursor: ...
     def close(self) -> None:
-        """Closing twice is harmless."""
+        """Release the snapshot. Idempotent."""
 
 @final
 class Cursor:
-    """A walk over a range at one moment. StateError: two threads fetch from it at once."""
+    """A cursor over a range of one snapshot. StateError: two threads fetch from it at once."""
 
     def fetch(self, limit: int) -> list[Row]:
-        """The next rows, at most `limit`, fewer if they are long; none at the end."""
+        """Return the next rows: at most `limit`, fewer if they are long, none at the end."""
     def fetch_packed(self, limit: int) -> bytes:
-        """The same, in one piece: see ``packed.pyx``."""
+        """Return the next rows as `fetch` does, packed: see ``packed.pyx``."""
     def fetch_keys(self, limit: int) -> list[bytes]:
-        """The same, keys only."""
+        """Return the keys of the next rows, as `fetch` does."""
     def close(self) -> None:
-        """Closing twice is harmless. Fetching afterwards raises NotOpenError, unless the end was reached before."""
+        """Release the cursor. Idempotent.
+
+        A later fetch raises NotOpenError, unless the cursor has reached its end.
+        """
 
 def repair(path: str, **options: object) -> None:
-    """Make a damaged database one that opens, with what can be read. The options are those of DB."""
+    """Repair a damaged database: it opens with the readable rows. The options are those of DB."""
 
 def destroy(path: str) -> None:
     """Delete the files of a database."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from backends.directories import KIB, Engine, Opened, fill, flip, only, run_python, tables
-from sanitizers import WATCHED
+from sanitizers import IS_SANITIZED
 from stores import plyvel
 
 from treehub_level import (
@@ -239,7 +239,7 @@ def test_long_rows_come_in_several_fetches(opened: Opened, path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="this system has no /proc/self/statm")
-@pytest.mark.skipif(WATCHED, reason="AddressSanitizer keeps what was freed")
+@pytest.mark.skipif(IS_SANITIZED, reason="AddressSanitizer keeps what was freed")
 def test_a_hundred_thousand_calls_leak_nothing(path: Path) -> None:
     # In a process of its own: in one that has freed much, what leaks would take that memory and not
     # show.

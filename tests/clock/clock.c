@@ -1,5 +1,5 @@
-/* Preloaded: the clock on the wall is CLOCK_OFFSET seconds off, and changes sides each CLOCK_TURNS readings.
- * Only that clock: timeouts go by the monotonic one, which nobody can set. */
+/* A library to preload: the wall clock is CLOCK_OFFSET seconds off, and the offset changes its sign
+ * every CLOCK_TURNS readings. The monotonic clock, which timeouts use, stays right. */
 
 #define _GNU_SOURCE
 #include <dlfcn.h>

@@ -1,4 +1,4 @@
-"""T15: the clock on the wall is a year slow, a year fast, or jumps between both, and nothing comes of it."""
+"""T15: a wall clock that is a year slow, a year fast, or jumps between both has no effect."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from preloaded import compiled
+from preloaded import compile_library
 
 pytestmark = pytest.mark.once
 
@@ -17,36 +17,41 @@ YEAR = 365 * 24 * 3600
 
 @pytest.fixture(scope="module")
 def clock(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The clock that can be set."""
-    return compiled(Path(__file__).with_name("clock.c"), tmp_path_factory.mktemp("clock"))
+    """The library with the wrong clock."""
+    return compile_library(Path(__file__).with_name("clock.c"), tmp_path_factory.mktemp("clock"))
 
 
 @pytest.fixture(scope="module")
 def transcript(clock: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The story as it goes with the clock right."""
-    return told(clock, tmp_path_factory.mktemp("stores"))
+    """The transcript with the right clock."""
+    return transcript_of(clock, tmp_path_factory.mktemp("stores"))
 
 
-def told(clock: Path, folder: Path, *arguments: str, by: int = 0, turns: int = 0) -> str:
-    """The story, with a clock that is so many seconds off, and changes sides each so many readings."""
-    preloaded = f"{os.environ.get('LD_PRELOAD', '')} {clock}"  # behind AddressSanitizer, if it is there
-    environment = {**os.environ, "LD_PRELOAD": preloaded, "CLOCK_OFFSET": str(by), "CLOCK_TURNS": str(turns)}
+def transcript_of(clock: Path, folder: Path, *arguments: str, offset: int = 0, turns: int = 0) -> str:
+    """The transcript with a clock that is ``offset`` seconds off.
+
+    The offset changes its sign every ``turns`` readings; 0 keeps it.
+    """
+    preloaded = f"{os.environ.get('LD_PRELOAD', '')} {clock}"  # after AddressSanitizer, if it is used
+    environment = {**os.environ, "LD_PRELOAD": preloaded, "CLOCK_OFFSET": str(offset), "CLOCK_TURNS": str(turns)}
     command = [sys.executable, "-m", "tests.clock.transcript", str(folder), *arguments]
-    story = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
-    assert story.returncode == 0, story.stderr
-    return story.stdout
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @pytest.mark.parametrize(
-    ("by", "turns"), [(-YEAR, 0), (YEAR, 0), (YEAR, 7)], ids=["a year slow", "a year fast", "jumping while it runs"]
+    ("offset", "turns"), [(-YEAR, 0), (YEAR, 0), (YEAR, 7)], ids=["a year slow", "a year fast", "jumping"]
 )
 def test_a_wrong_clock_changes_no_message_and_no_byte(
-    clock: Path, transcript: str, tmp_path: Path, by: int, turns: int
+    clock: Path, transcript: str, tmp_path: Path, offset: int, turns: int
 ) -> None:
     assert len(transcript.splitlines()) > 30
-    assert told(clock, tmp_path, by=by, turns=turns) == transcript
+    assert transcript_of(clock, tmp_path, offset=offset, turns=turns) == transcript
 
 
-def test_a_value_with_the_time_in_it_is_told_apart(clock: Path, tmp_path: Path) -> None:
-    early, late = (told(clock, tmp_path / str(by), "--stamped", by=by) for by in (-YEAR, YEAR))
+def test_the_comparison_finds_a_value_with_the_time_in_it(clock: Path, tmp_path: Path) -> None:
+    early, late = (
+        transcript_of(clock, tmp_path / str(offset), "--with-time", offset=offset) for offset in (-YEAR, YEAR)
+    )
     assert early != late

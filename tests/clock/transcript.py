@@ -1,9 +1,9 @@
-"""A story of a server and its clients, told line by line: each message, each report, and what the stores hold.
+"""Prints the transcript of a server and two clients: each message, each report, and the data.
 
-    python -m tests.clock.transcript FOLDER [--stamped]
+    python -m tests.clock.transcript FOLDER [--with-time]
 
-Ids, which are random, are numbered as they appear, so that two tellings can be compared. `--stamped` is the fault that
-the comparison has to find: a value with the time in it.
+Random ids are replaced by numbers in the order of their appearance, so that transcripts can be
+compared. `--with-time` adds a value with the current time, a fault that the comparison must find.
 """
 
 from __future__ import annotations
@@ -21,62 +21,62 @@ from treehub_level import Delete, Level, Put
 _ID = re.compile(r"\b[0-9a-f]{32}\b")
 
 
-class Telling:
-    """What has been told, with ids numbered."""
+class Transcript:
+    """A printer of lines with numbered ids."""
 
     def __init__(self) -> None:
         self._numbers: dict[str, str] = {}
 
-    def say(self, *what: object) -> None:
-        """Tell a line."""
-        line = " ".join(repr(each) if not isinstance(each, str) else each for each in what)
+    def write(self, *parts: object) -> None:
+        """Print a line."""
+        line = " ".join(part if isinstance(part, str) else repr(part) for part in parts)
         print(_ID.sub(lambda id: self._numbers.setdefault(id[0], f"id-{len(self._numbers)}"), line))
 
 
-class Overheard:
-    """A server whose messages are told."""
+class RecordedServer:
+    """A server whose messages are written to a transcript."""
 
-    def __init__(self, server: Level, telling: Telling) -> None:
+    def __init__(self, server: Level, transcript: Transcript) -> None:
         self._server = server
-        self._telling = telling
+        self._transcript = transcript
 
     async def exchange(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """See `Level.exchange`."""
-        self._telling.say("->", dict(request))
+        self._transcript.write("->", dict(request))
         reply = await self._server.exchange(request)
-        self._telling.say("<-", reply)
+        self._transcript.write("<-", reply)
         return reply
 
 
-async def tell(folder: Path, stamped: bool) -> None:
-    """Tell the story, over stores in a folder."""
-    telling = Telling()
+async def run(folder: Path, *, with_time: bool) -> None:
+    """Run the server and the clients, over stores in a folder."""
+    transcript = Transcript()
     first = Level(str(folder / "first"), mode=Level.CLIENT)
     second = Level(str(folder / "second"), mode=Level.CLIENT)
     async with first, second:
         for opening in range(3):  # each begins an epoch
             async with Level(str(folder / "server"), mode=Level.SERVER) as server:
-                await _work_apart(server, first, second, opening)
-                if stamped:
+                await _diverge(server, first, second, opening)
+                if with_time:
                     await server.put("now", time.time())
                 for client in (first, second, first):
-                    telling.say(await client.sync(Overheard(server, telling)))
-                telling.say(await second.conflicts())
-                await _stay_in_touch(server, first, second, opening)
+                    transcript.write(await client.sync(RecordedServer(server, transcript)))
+                transcript.write(await second.conflicts())
+                await _run_live(server, first, second, opening)
                 await server.compact_log(drop_deletes_before=server.cid if opening else None)
-                telling.say(await server.changes(server.cid - 3))
+                transcript.write(await server.changes(server.cid - 3))
                 for level in (server, first, second):
-                    telling.say(await level.query())
+                    transcript.write(await level.query())
 
 
-async def _work_apart(server: Level, first: Level, second: Level, opening: int) -> None:
+async def _diverge(server: Level, first: Level, second: Level, opening: int) -> None:
     await server.batch([Put(f"key {n}", [opening, n]) for n in range(20)])
     await first.batch([Put("key 1", "first"), Put("mine", opening), Delete("key 2")])
     await second.batch([Put("key 1", "second"), Put("😀", {"of": opening}), Delete("key 3")])
 
 
-async def _stay_in_touch(server: Level, first: Level, second: Level, opening: int) -> None:
-    """Live, where waits and pauses count. How often they speak is their affair; what comes of it is told."""
+async def _run_live(server: Level, first: Level, second: Level, opening: int) -> None:
+    """Synchronise in live sessions, which use timers. Only their effect is written."""
     async with first.live(server, interval=0.05) as one, second.live(server, interval=0.05) as other:
         await first.put(f"live {opening}", opening)
         await one.in_sync()
@@ -84,12 +84,12 @@ async def _stay_in_touch(server: Level, first: Level, second: Level, opening: in
 
 
 def main() -> None:
-    """Tell the story of the folder that the command line names."""
+    """Run with the arguments of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--stamped", action="store_true")
+    parser.add_argument("--with-time", action="store_true")
     arguments = parser.parse_args()
-    asyncio.run(tell(arguments.folder, arguments.stamped))
+    asyncio.run(run(arguments.folder, with_time=arguments.with_time))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,8 @@
-"""Both cores stand side by side here, whichever of them is live, so these tests are marked to run once."""
+"""Fixtures of both cores.
+
+Each test runs with both cores, independent of TREEHUB_LEVEL_CORE, so these tests are marked to run
+once.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ CORES = {"c": "treehub_level._core_c", "python": "treehub_level._core_py"}
 
 @pytest.fixture(scope="session", params=CORES, ids="core={}".format)
 def core(request: pytest.FixtureRequest) -> Any:
-    """The one core, then the other."""
+    """Each core in turn."""
     return pytest.importorskip(CORES[request.param], reason="a pure wheel has no compiled core", exc_type=ImportError)
 
 
@@ -26,7 +30,7 @@ def compiled() -> Any:
 
 @pytest.fixture(scope="session")
 def pure() -> Any:
-    """The core in pure Python."""
+    """The pure-Python core."""
     return import_module(CORES["python"])
 
 
@@ -38,5 +42,5 @@ def space(core: Any) -> Any:
 
 @pytest.fixture(scope="session")
 def golden() -> Any:
-    """The vectors of the format. They never change."""
+    """The test vectors of the format. They never change."""
     return orjson.loads((Path(__file__).parents[1] / "golden" / "core.json").read_bytes())

@@ -1,4 +1,4 @@
-"""From what users hand in to the batch that is written."""
+"""Encoding of user data, and the batches that are written."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from treehub_level.types import Change, Delete, Put
 
 pytestmark = pytest.mark.once
 
-# ------------------------------------------------------------------------------------------------ values
+# ------------------------------------------------------------------------------------------- values
 
 
 @given(value=JSON)
@@ -41,7 +41,7 @@ def test_every_json_value_comes_back_equal_and_of_the_same_type(core: Any, value
         ("x" * 5000, b'"' + b"x" * 5000 + b'"'),
     ],
 )
-def test_what_equals_a_json_value_is_stored_as_it(core: Any, value: Any, stored: bytes) -> None:
+def test_a_value_that_equals_a_json_value_is_stored_as_that(core: Any, value: Any, stored: bytes) -> None:
     core.check_value(value)
     assert core.encode_value(value) == stored
 
@@ -74,7 +74,7 @@ def test_what_equals_a_json_value_is_stored_as_it(core: Any, value: Any, stored:
         (nested(65), "more than 64 containers inside each other"),
     ],
 )
-def test_what_could_not_come_back_equal_is_refused_with_its_place(core: Any, value: Any, fault: str) -> None:
+def test_a_value_that_json_cannot_round_trip_is_refused_with_its_path(core: Any, value: Any, fault: str) -> None:
     for refuse in (core.check_value, core.encode_value):
         with pytest.raises(InvalidValueError, match=fault):
             refuse(value)
@@ -115,7 +115,7 @@ def test_four_mebibytes_of_json_are_the_limit_where_stores_synchronise(core: Any
     assert len(core.Encoder().value(largest + "x")) == 4 * 1024 * 1024 + 1
 
 
-# --------------------------------------------------------------------------------------------- operations
+# --------------------------------------------------------------------------------------- operations
 
 
 def test_operations_may_be_put_delete_or_dicts(core: Any, space: Any) -> None:
@@ -157,7 +157,7 @@ def test_a_bad_operation_is_refused_with_its_number(core: Any, space: Any, op: A
 
 
 @pytest.mark.parametrize("items", [None, 1, "ab", b"ab", {"a": 1}, {}])
-def test_what_is_no_list_of_operations_is_a_type_error(core: Any, items: Any) -> None:
+def test_operations_that_are_not_a_list_are_a_type_error(core: Any, items: Any) -> None:
     with pytest.raises(TypeError, match=f"a list of operations is needed, not {type(items).__name__}"):
         core.Encoder().ops(items)
     with pytest.raises(TypeError, match=f"a list of items is needed, not {type(items).__name__}"):
@@ -214,15 +214,15 @@ def test_a_malformed_change_is_a_protocol_error(core: Any, space: Any, change: A
 
 
 @pytest.mark.parametrize("changes", [None, 1, "xy", b"xy", {"a": 1}])
-def test_what_is_no_list_of_changes_is_a_protocol_error(core: Any, space: Any, changes: Any) -> None:
+def test_changes_that_are_not_a_list_are_a_protocol_error(core: Any, space: Any, changes: Any) -> None:
     with pytest.raises(ProtocolError, match=f"a list of changes is needed, not {type(changes).__name__}"):
         core.Encoder(space).changes(changes)
 
 
-# ------------------------------------------------------------------------------------------------ options
+# ------------------------------------------------------------------------------------------ options
 
 
-def test_without_a_space_any_key_goes(core: Any) -> None:
+def test_without_a_key_space_any_key_is_allowed(core: Any) -> None:
     for key in ("", "!", "\x00", "x" * 300_000):
         assert core.Encoder().put(key, 1) == (key.encode(), b"1")
         assert core.Encoder().delete(key) == (key.encode(), None)
@@ -250,11 +250,11 @@ def test_raw_keys_and_values_are_stored_as_they_are(core: Any) -> None:
         encoder.ops([Delete("a")])
 
 
-# ------------------------------------------------------------------------------------------------ batches
+# ------------------------------------------------------------------------------------------ batches
 
 
 def stored(batch: list[tuple[bytes, bytes | None]]) -> tuple[dict[str, str], list[str]]:
-    """What a batch puts, and what it deletes, in hexadecimal digits as the golden vectors are written."""
+    """The puts and the deletes of a batch, in hexadecimal digits as in the golden vectors."""
     puts = {key.hex(): value.hex() for key, value in batch if value is not None}
     return puts, [key.hex() for key, value in batch if value is None]
 
@@ -283,7 +283,7 @@ def test_a_server_batch_is_each_entry_and_its_record_then_the_cid(core: Any, spa
     assert core.server_batch(space, 9, tuple(entries)) == core.server_batch(space, 9, entries)
 
 
-def test_an_applied_page_cleans_the_keys_it_writes(core: Any, space: Any) -> None:
+def test_an_apply_batch_cleans_the_keys_that_it_writes(core: Any, space: Any) -> None:
     assert core.apply_batch(space, 12, [(b"a", b"1"), (b"b", None)]) == [
         (b"a", b"1"),
         (b"!a", None),
@@ -299,10 +299,10 @@ def test_nothing_to_write_is_an_empty_batch(core: Any, space: Any) -> None:
     assert core.client_batch(space, []) == []
 
 
-def test_the_last_change_id_can_be_reached_and_not_passed(core: Any, space: Any) -> None:
+def test_the_highest_change_id_can_be_reached_and_not_exceeded(core: Any, space: Any) -> None:
     last = core.MAX_CID
     assert core.server_batch(space, last - 1, [(b"a", None)])[-1] == (b"!", b"9007199254740991")
-    with pytest.raises(ValueError, match="1 changes after change id 9007199254740991 would pass"):
+    with pytest.raises(ValueError, match="1 changes after change id 9007199254740991 would exceed"):
         core.server_batch(space, last, [(b"a", None)])
 
 

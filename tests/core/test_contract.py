@@ -1,4 +1,7 @@
-"""The stub ``_core_c.pyi`` is the contract of both cores. (``stubtest`` holds the compiled one to it as well.)"""
+"""Both cores follow their contract, the stub ``_core_c.pyi``.
+
+``stubtest`` compares the compiled core with the stub as well.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ STUB = ast.parse(Path(treehub_level._core.__file__).with_name("_core_c.pyi").rea
 
 
 def arguments_of(function: ast.FunctionDef) -> list[tuple[str, bool]]:
-    """Names of the arguments, and whether each may be left out."""
+    """The arguments of a function of the stub: each name, and True if it is optional."""
     positional = function.args.args
     required = len(positional) - len(function.args.defaults)
     return [(argument.arg, index >= required) for index, argument in enumerate(positional)] + [
@@ -28,7 +31,7 @@ def arguments_of(function: ast.FunctionDef) -> list[tuple[str, bool]]:
 
 
 def signature_of(function: Any) -> list[tuple[str, bool]]:
-    """The same, of a live function."""
+    """The arguments of a function object, as in `arguments_of`."""
     parameters = inspect.signature(function).parameters.values()
     return [(parameter.name, parameter.default is not parameter.empty) for parameter in parameters]
 
@@ -46,7 +49,7 @@ METHODS = [
 ]
 
 
-def test_the_contract_the_twin_and_the_selection_list_the_same_names() -> None:
+def test_the_contract_the_pure_core_and_the_selection_list_the_same_names() -> None:
     contract = sorted([*FUNCTIONS, *CLASSES, *CONSTANTS])
     assert sorted(treehub_level._core_py.__all__) == contract
     assert sorted(treehub_level._core.__all__) == sorted(["CORE", *contract])

@@ -1,4 +1,4 @@
-"""JSON that is JSON already: judged, and passed on as it is where it is as this library would have written it."""
+"""JSON text: checked, returned unaltered if it is canonical, and otherwise rewritten."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from treehub_level.errors import InvalidValueError
 
 pytestmark = pytest.mark.once
 
-#: Texts in the form that orjson writes, one for each branch of the scanner.
+#: Texts in canonical form, as orjson writes them, one for each branch of the scanner.
 CANONICAL = [
     "null",
     "true",
@@ -52,7 +52,7 @@ CANONICAL = [
     orjson.dumps({str(n): n for n in range(32)}).decode(),
     orjson.dumps(nested(64)).decode(),
 ]
-#: Good JSON that is written in another way than orjson would, and what orjson would write.
+#: Valid JSON in another form, and its canonical form.
 REWRITTEN = {
     " 1": "1",
     "1\n": "1",
@@ -145,7 +145,7 @@ REFUSED = [
 ]
 
 texts = JSON.map(orjson.dumps)
-#: Texts that look like JSON, some of which are.
+#: Texts that resemble JSON; some of them are valid.
 LIKE_JSON = st.recursive(
     st.from_regex(r"-?[0-9]{1,20}(\.[0-9]{1,18})?([eE][+-]?[0-9]{1,3})?", fullmatch=True)
     | st.from_regex(r'"([a-zé😀/ ]|\\["\\/bfnrtu]|\\u00[01][0-9a-fA-F]|\\u[0-9a-fA-F]{4}){0,4}"', fullmatch=True)
@@ -161,7 +161,7 @@ LIKE_JSON = st.recursive(
 ).map(str.encode)
 
 
-def answer(core: Any, text: bytes) -> tuple[Any, ...]:
+def result_of(core: Any, text: bytes) -> tuple[Any, ...]:
     try:
         result = core.json_value(text)
     except InvalidValueError as error:
@@ -171,13 +171,13 @@ def answer(core: Any, text: bytes) -> tuple[Any, ...]:
 
 @pytest.fixture
 def alone(compiled: Any) -> Iterator[Any]:
-    """The compiled core, whose twin must not be asked."""
-    with mock.patch.object(json_py, "json_value", side_effect=AssertionError("the twin was asked")):
+    """The compiled core without its counterpart: the test fails if it calls the pure core."""
+    with mock.patch.object(json_py, "json_value", side_effect=AssertionError("the counterpart was called")):
         yield compiled
 
 
 @pytest.mark.parametrize("text", CANONICAL)
-def test_what_is_canonical_comes_back_as_it_is(core: Any, text: str) -> None:
+def test_canonical_json_is_returned_unaltered(core: Any, text: str) -> None:
     assert orjson.dumps(orjson.loads(text)) == text.encode()
     value = core.json_value(text.encode())
     assert value == text.encode()
@@ -185,17 +185,17 @@ def test_what_is_canonical_comes_back_as_it_is(core: Any, text: str) -> None:
 
 
 @pytest.mark.parametrize("text", CANONICAL)
-def test_what_is_canonical_is_known_without_being_decoded(alone: Any, text: str) -> None:
+def test_canonical_json_is_recognised_without_being_decoded(alone: Any, text: str) -> None:
     assert alone.json_value(text.encode()) == text.encode()
 
 
 @pytest.mark.parametrize(("text", "rewritten"), REWRITTEN.items())
-def test_what_is_written_in_another_way_is_rewritten(core: Any, text: str, rewritten: str) -> None:
+def test_json_in_another_form_is_rewritten(core: Any, text: str, rewritten: str) -> None:
     assert core.json_value(text.encode()) == rewritten.encode()
 
 
 @pytest.mark.parametrize("text", REFUSED, ids=lambda text: repr(text[:20]))
-def test_what_is_no_json_or_would_not_come_back_equal_is_refused(core: Any, text: bytes) -> None:
+def test_text_that_is_not_json_or_cannot_round_trip_is_refused(core: Any, text: bytes) -> None:
     with pytest.raises(InvalidValueError):
         core.json_value(text)
 
@@ -206,7 +206,7 @@ def test_text_is_bytes(core: Any, text: Any) -> None:
         core.json_value(text)
 
 
-def test_an_encoder_takes_it_as_plain_bytes(core: Any) -> None:
+def test_an_encoder_stores_json_bytes_as_plain_bytes(core: Any) -> None:
     value = core.json_value(b"[1]")
     for encoded in (
         core.encode_value(value),
@@ -216,7 +216,7 @@ def test_an_encoder_takes_it_as_plain_bytes(core: Any) -> None:
         assert (type(encoded), encoded) == (bytes, b"[1]")
 
 
-def test_a_key_that_stands_twice_is_named(core: Any) -> None:
+def test_a_repeated_key_is_named(core: Any) -> None:
     with pytest.raises(InvalidValueError, match="the key 'b' twice"):
         core.json_value(b'{"a":1,"b":2,"b":3}')
 
@@ -255,7 +255,7 @@ def test_every_line_that_dump_writes_gives_its_key_and_its_value(core: Any, key:
         b'{"value":1,"key":"a"}',
     ],
 )
-def test_any_other_line_is_left_to_be_decoded(core: Any, line: bytes) -> None:
+def test_a_line_in_another_form_is_left_to_a_json_decoder(core: Any, line: bytes) -> None:
     assert core.json_line(line) is None
 
 
@@ -266,53 +266,53 @@ def test_both_cores_read_every_truncated_line_alike(compiled: Any, pure: Any, li
 
 
 @given(value=JSON)
-def test_every_value_that_can_be_stored_is_passed_on(compiled: Any, pure: Any, value: Any) -> None:
+def test_every_storable_value_is_returned_unaltered(compiled: Any, pure: Any, value: Any) -> None:
     text = orjson.dumps(value)
     assert compiled.json_value(text) == pure.json_value(text) == text
 
 
 @given(value=JSON)
-def test_json_written_by_others_becomes_what_this_library_writes(core: Any, value: Any) -> None:
+def test_json_of_other_encoders_is_rewritten_to_canonical_form(core: Any, value: Any) -> None:
     assert core.json_value(json.dumps(value).encode()) == orjson.dumps(value)
 
 
 def compare(one: Any, other: Any) -> None:
-    """Fail unless both answer alike to whatever looks like JSON."""
+    """Fail unless both cores return the same for every text that resembles JSON."""
 
     @settings(max_examples=1000, database=None)
     @given(text=LIKE_JSON)
     def agree(text: bytes) -> None:
-        assert answer(one, text) == answer(other, text)
+        assert result_of(one, text) == result_of(other, text)
 
     agree()
 
 
-def test_both_cores_judge_alike(compiled: Any, pure: Any) -> None:
+def test_both_cores_accept_the_same_texts(compiled: Any, pure: Any) -> None:
     compare(compiled, pure)
 
 
-def test_a_core_that_passes_on_whatever_is_json_is_caught(pure: Any) -> None:
-    def kind(text: bytes) -> Any:
+def test_the_comparison_finds_a_core_that_does_not_rewrite(pure: Any) -> None:
+    def accept(text: bytes) -> Any:
         pure.json_value(text)
         return pure.JSONBytes(text)
 
     with pytest.raises(AssertionError):
-        compare(SimpleNamespace(json_value=kind), pure)
+        compare(SimpleNamespace(json_value=accept), pure)
 
 
 @settings(max_examples=300)
 @given(text=texts, data=st.data())
-def test_both_cores_judge_alike_what_was_deformed(compiled: Any, pure: Any, text: bytes, data: Any) -> None:
+def test_both_cores_treat_every_deformed_text_alike(compiled: Any, pure: Any, text: bytes, data: Any) -> None:
     at = data.draw(st.integers(0, len(text)))
     byte = data.draw(st.binary(max_size=2) | st.sampled_from([b'"', b"\\", b"0", b",", b"]", b"}", b" ", b"e", b"."]))
     deformed = text[:at] + byte + text[at + data.draw(st.integers(0, 2)) :]
-    assert answer(compiled, deformed) == answer(pure, deformed)
+    assert result_of(compiled, deformed) == result_of(pure, deformed)
 
 
 @given(text=texts)
-def test_both_cores_judge_every_truncation_alike(compiled: Any, pure: Any, text: bytes) -> None:
+def test_both_cores_treat_every_truncated_text_alike(compiled: Any, pure: Any, text: bytes) -> None:
     for end in range(len(text)):
-        assert answer(compiled, text[:end]) == answer(pure, text[:end])
+        assert result_of(compiled, text[:end]) == result_of(pure, text[:end])
 
 
 def test_plain_decimals_are_their_own_shortest_form(alone: Any) -> None:

@@ -1,4 +1,4 @@
-"""Keys: the ids of changes in numeric order, ranges computed from bytes, and the place of everything in a store."""
+"""Keys: change ids in numeric order, bounds of ranges, and the layout of a store."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.once
 
 MAX_CID = 2**53 - 1
 CIDS = st.integers(1, MAX_CID) | st.integers(0, 15).flatmap(lambda n: st.integers(10**n, 10**n + 1))
-#: Every key of at most two bytes, out of three that matter: the least, one in the middle, the greatest.
+#: Every key of at most two bytes out of three: the least byte, one in the middle, the greatest.
 FEW_KEYS = [bytes(key) for size in range(3) for key in product((0x00, 0x61, 0xFF), repeat=size)]
 
 
@@ -25,7 +25,7 @@ def test_a_change_id_is_stored_as_the_golden_table_says(core: Any, golden: Any) 
         assert core.parse_cid_key(key.encode()) == cid
 
 
-def test_what_no_change_id_is_stored_as_is_refused(core: Any, golden: Any) -> None:
+def test_a_key_that_is_not_that_of_a_change_id_is_refused(core: Any, golden: Any) -> None:
     for key in golden["refused_cid_keys"]:
         with pytest.raises(ValueError, match="is not the key of a change id"):
             core.parse_cid_key(key.encode())
@@ -38,7 +38,7 @@ def test_the_order_of_stored_change_ids_is_numeric(core: Any, first: int, second
 
 
 @given(key=st.binary(max_size=18) | st.from_regex(rb"[0-9:-J][0-9]{0,17}", fullmatch=True))
-def test_whatever_parses_as_a_change_id_is_exactly_how_it_is_stored(core: Any, key: bytes) -> None:
+def test_every_key_that_parses_is_the_key_of_its_change_id(core: Any, key: bytes) -> None:
     try:
         cid = core.parse_cid_key(key)
     except ValueError:
@@ -64,7 +64,7 @@ def test_the_order_of_stored_keys_is_that_of_str(core: Any, first: str, second: 
     assert core.decode_key(core.encode_key(first)) == first
 
 
-def test_a_lone_surrogate_is_refused_with_its_place(core: Any) -> None:
+def test_a_lone_surrogate_is_refused_with_its_index(core: Any) -> None:
     with pytest.raises(InvalidKeyError, match=r"the key 'ab\\ud800' holds a lone surrogate at index 2"):
         core.encode_key("ab\ud800")
 
@@ -83,7 +83,7 @@ def test_the_successor_is_the_least_key_above_all_that_start_so(core: Any) -> No
             assert stop > prefix + b"\xff" * 9
 
 
-def test_no_key_lies_above_all_others(core: Any) -> None:
+def test_a_prefix_of_the_greatest_bytes_has_no_successor(core: Any) -> None:
     assert core.successor(b"") is None
     assert core.successor(b"\xff\xff") is None
     assert core.successor(b"a\xff") == b"b"
@@ -92,7 +92,7 @@ def test_no_key_lies_above_all_others(core: Any) -> None:
 BOUNDS = st.none() | st.sampled_from(FEW_KEYS)
 
 
-@given(gt=BOUNDS, gte=BOUNDS, lt=BOUNDS, lte=BOUNDS, prefix=BOUNDS, floor=BOUNDS)
+@given(gt=BOUNDS, gte=BOUNDS, lt=BOUNDS, lte=BOUNDS, prefix=BOUNDS, minimum=BOUNDS)
 def test_a_range_holds_the_keys_that_meet_every_condition(
     core: Any,
     gt: bytes | None,
@@ -100,7 +100,7 @@ def test_a_range_holds_the_keys_that_meet_every_condition(
     lt: bytes | None,
     lte: bytes | None,
     prefix: bytes | None,
-    floor: bytes | None,
+    minimum: bytes | None,
 ) -> None:
     def meets_all(key: bytes) -> bool:
         return (
@@ -109,15 +109,15 @@ def test_a_range_holds_the_keys_that_meet_every_condition(
             and (lt is None or key < lt)
             and (lte is None or key <= lte)
             and (prefix is None or key.startswith(prefix))
-            and (floor is None or key >= floor)
+            and (minimum is None or key >= minimum)
         )
 
-    start, stop = core.range_bounds(gt, gte, lt, lte, prefix, floor)
+    start, stop = core.range_bounds(gt, gte, lt, lte, prefix, minimum)
     in_range = [key for key in FEW_KEYS if (start is None or key >= start) and (stop is None or key < stop)]
     assert in_range == [key for key in FEW_KEYS if meets_all(key)]
 
 
-def test_everything_of_a_store_lies_where_the_format_says(core: Any, golden: Any) -> None:
+def test_the_layout_of_a_store_is_that_of_the_format(core: Any, golden: Any) -> None:
     expected = golden["key_space"]
     space = core.KeySpace(expected["prefix"])
     assert {name: getattr(space, name).decode() for name in expected} == expected
@@ -136,7 +136,7 @@ def test_log_dirty_set_own_records_and_user_keys_never_overlap(core: Any, prefix
     assert space.parse_log_key(space.log_key(cid)) == cid
 
 
-def test_a_key_of_another_prefix_is_no_log_key(core: Any) -> None:
+def test_a_key_of_another_prefix_is_not_a_log_key(core: Any) -> None:
     with pytest.raises(ValueError, match="is not a log key"):
         core.KeySpace("!").parse_log_key(b"#1")
 

@@ -1,4 +1,4 @@
-"""Rows in one piece, as the compiled core and the native engine hand them to each other."""
+"""Packed rows, as the compiled core and the native engine exchange them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.once
 ENTRIES = [(b"a", b"1"), (b"gone", None), (b"k", b""), ("é".encode(), b'{"x":[1]}')]
 
 
-def test_a_batch_in_one_piece_is_a_sequence_of_its_entries(compiled: Any, pure: Any) -> None:
+def test_a_packed_batch_is_a_sequence_of_its_entries(compiled: Any, pure: Any) -> None:
     batch = compiled.server_batch(compiled.KeySpace("!"), 7, ENTRIES)
     listed = pure.server_batch(pure.KeySpace("!"), 7, ENTRIES)
     assert unpack(batch.rows) == [*batch] == listed
@@ -49,7 +49,7 @@ def test_rows_that_end_within_one_are_refused(compiled: Any) -> None:
 
 
 def _suffixes(rows: bytes) -> list[bytes]:
-    """What is left of packed rows behind each row but the last."""
+    """The rest of packed rows after each row but the last."""
     suffixes = []
     while rows:
         key, value = struct.unpack_from("@NN", rows)
@@ -59,7 +59,7 @@ def _suffixes(rows: bytes) -> list[bytes]:
 
 
 @pytest.mark.skipif(not NATIVE, reason="LevelDB was not there when the package was built")
-def test_the_engine_reads_no_byte_beyond_rows_that_are_none(tmp_path: Path, compiled: Any) -> None:
+def test_the_engine_reads_no_byte_beyond_invalid_rows(tmp_path: Path, compiled: Any) -> None:
     from treehub_level._store_c import DB
 
     class Rows:
@@ -72,9 +72,9 @@ def test_the_engine_reads_no_byte_beyond_rows_that_are_none(tmp_path: Path, comp
     whole = compiled.client_batch(compiled.KeySpace("!"), ENTRIES).rows
     for bad in (whole[:-1], whole[:5], struct.pack("@NN", 2**40, 1) + b"k", struct.pack("@NN", 1, 2**63) + b"k"):
         with pytest.raises(InvalidValueError):
-            database.write(Rows(bad))  # type: ignore[arg-type]  # the point of the test
+            database.write(Rows(bad))  # type: ignore[arg-type]  # a private protocol of the two modules
     assert database.scan(None, None).fetch(9) == []
-    database.write(Rows(whole))  # type: ignore[arg-type]  # the point of the test
+    database.write(Rows(whole))  # type: ignore[arg-type]  # a private protocol of the two modules
     cursor = database.scan(None, None)
     assert unpack(cursor.fetch_packed(99)) == sorted(unpack(whole)[:2] + unpack(whole)[3:], key=lambda row: row[0])
     database.close()

@@ -34,7 +34,7 @@ def test_the_record_of_a_deletion_is_the_json_of_its_key(core: Any, key: str) ->
 
 
 @pytest.mark.parametrize("value", [b'"A"', b"1.0", b'{"b":1, "a":2}', b"1E2"])
-def test_the_bytes_of_a_value_survive_as_they_are(core: Any, value: bytes) -> None:
+def test_the_bytes_of_a_value_are_kept_unaltered(core: Any, value: bytes) -> None:
     assert core.split_record(core.join_record(b"k", value)) == (b"k", value)
 
 
@@ -77,7 +77,7 @@ def test_any_valid_json_is_read(core: Any, record: bytes, parts: tuple[bytes, by
         b'\x0b["a"]',
     ],
 )
-def test_what_is_no_record_is_refused(core: Any, record: bytes) -> None:
+def test_a_text_that_is_not_a_record_is_refused(core: Any, record: bytes) -> None:
     with pytest.raises(ValueError, match="is not a change record"):
         core.split_record(record)
 
@@ -124,5 +124,5 @@ def test_rows_are_split_into_cid_and_record(core: Any) -> None:
         b"[99999999999999999999,1]",
     ],
 )
-def test_one_row_in_another_form_is_enough_for_none_to_be_split(core: Any, row: bytes) -> None:
+def test_rows_are_not_split_if_one_has_another_form(core: Any, row: bytes) -> None:
     assert core.split_rows([b"[1,1]", row]) is None

@@ -1,4 +1,4 @@
-"""From stored rows to what users get, in bulk."""
+"""Decoding of stored rows, in bulk."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from core.values import JSON
 from hypothesis import given
 from hypothesis import strategies as st
 
-from treehub_level._core_py.scan import MANY
+from treehub_level._core_py.scan import PROMOTE_COUNT
 from treehub_level.errors import DecodeError
 
 pytestmark = pytest.mark.once
 
 
 @given(items=st.lists(st.tuples(st.text(), JSON)))
-def test_what_was_encoded_decodes_to_what_it_was(core: Any, items: list[tuple[str, Any]]) -> None:
+def test_encoded_items_decode_to_equal_items(core: Any, items: list[tuple[str, Any]]) -> None:
     rows = core.Encoder().pairs(items)
     decoder = core.Decoder()
     assert decoder.items(rows) == items
@@ -27,19 +27,19 @@ def test_what_was_encoded_decodes_to_what_it_was(core: Any, items: list[tuple[st
     assert [(decoder.key(key), decoder.value(key, value)) for key, value in rows] == items
 
 
-def test_the_prefix_of_a_sublevel_is_left_out(core: Any) -> None:
+def test_the_prefix_of_a_sublevel_is_removed(core: Any) -> None:
     decoder = core.Decoder(strip=4)
     assert decoder.key("sub/é".encode()) == "é"
     assert decoder.items([(b"sub/a", b"1"), (b"sub/", b"2")]) == [("a", 1), ("", 2)]
     assert decoder.keys([b"sub/a", b"x"]) == ["a", ""]
 
 
-def test_a_negative_number_of_bytes_cannot_be_left_out(core: Any) -> None:
-    with pytest.raises(ValueError, match="strip is a number of bytes, not -1"):
+def test_a_negative_strip_is_a_value_error(core: Any) -> None:
+    with pytest.raises(ValueError, match="strip must be 0 or more bytes, not -1"):
         core.Decoder(strip=-1)
 
 
-def test_raw_keys_and_values_come_back_as_they_are(core: Any) -> None:
+def test_raw_keys_and_values_are_returned_unaltered(core: Any) -> None:
     decoder = core.Decoder(strip=1, raw_keys=True, raw_values=True)
     assert decoder.items([(b"p\xff", b"{")]) == [(b"\xff", b"{")]
     assert decoder.values([(b"p\xff", b"{")]) == [b"{"]
@@ -71,19 +71,19 @@ def test_white_space_around_a_value_is_read(core: Any) -> None:
     assert core.Decoder().values([(b"a", b" 1\n"), (b"b", b"\t[ ] ")]) == [1, []]
 
 
-# ------------------------------------------------------------------------------------------------ collect
+# ------------------------------------------------------------------------------------------ collect
 
 
 class Source:
-    """Hands out numbers in order, and remembers how many were asked for each time."""
+    """A source of numbers in order that records the limit of each fetch."""
 
     def __init__(self, count: int) -> None:
-        self.left = list(range(count))
-        self.asked: list[int] = []
+        self.remaining = list(range(count))
+        self.limits: list[int] = []
 
     def fetch(self, limit: int) -> list[int]:
-        self.asked.append(limit)
-        rows, self.left = self.left[:limit], self.left[limit:]
+        self.limits.append(limit)
+        rows, self.remaining = self.remaining[:limit], self.remaining[limit:]
         return rows
 
 
@@ -94,15 +94,15 @@ def plain(rows: list[Any]) -> list[Any]:
 def test_without_a_limit_everything_is_fetched_chunk_by_chunk(core: Any) -> None:
     source = Source(25)
     assert core.collect(source.fetch, plain, None, None, 10) == list(range(25))
-    assert source.asked == [10, 10, 10, 10]
+    assert source.limits == [10, 10, 10, 10]
 
 
 def test_no_more_is_fetched_than_a_limit_needs(core: Any) -> None:
     source = Source(25)
     assert core.collect(source.fetch, plain, None, 12, 10) == list(range(12))
-    assert source.asked == [10, 2]
+    assert source.limits == [10, 2]
     assert core.collect(source.fetch, plain, None, 0, 10) == []
-    assert source.asked == [10, 2]
+    assert source.limits == [10, 2]
 
 
 def test_a_limit_counts_what_the_filter_keeps_and_stops_it(core: Any) -> None:
@@ -117,14 +117,14 @@ def test_a_limit_counts_what_the_filter_keeps_and_stops_it(core: Any) -> None:
     assert core.collect(Source(25).fetch, plain, even, None, 10) == list(range(0, 25, 2))
 
 
-def test_what_a_filter_raises_comes_through(core: Any) -> None:
+def test_an_error_of_the_filter_is_raised(core: Any) -> None:
     with pytest.raises(ZeroDivisionError):
         core.collect(Source(3).fetch, plain, lambda number: 1 / number, None, 10)
 
 
 @pytest.mark.parametrize("enabled", [True, False])
 @pytest.mark.parametrize("fails", [True, False])
-def test_garbage_collection_rests_while_a_chunk_is_decoded_and_is_as_it_was_after(
+def test_garbage_collection_is_off_while_a_chunk_is_decoded_and_restored_afterwards(
     core: Any, enabled: bool, fails: bool
 ) -> None:
     during = []
@@ -152,11 +152,9 @@ def test_garbage_collection_rests_while_a_chunk_is_decoded_and_is_as_it_was_afte
     assert during == ([False] if fails else [False, enabled])
 
 
-@pytest.mark.parametrize(("count", "generation"), [(MANY - 1, 0), (MANY, 2)], ids=["few", "many"])
-def test_a_large_result_is_old_at_once_so_that_the_garbage_collector_does_not_walk_it(
-    core: Any, count: int, generation: int
-) -> None:
-    gc.disable()  # so that nothing but this moves objects
+@pytest.mark.parametrize(("count", "generation"), [(PROMOTE_COUNT - 1, 0), (PROMOTE_COUNT, 2)], ids=["few", "many"])
+def test_a_large_result_is_moved_to_the_oldest_generation(core: Any, count: int, generation: int) -> None:
+    gc.disable()  # so that no collection moves objects
     try:
         results = core.collect(Source(count).fetch, lambda rows: [[row] for row in rows], None, None, count)
         assert len(results) == count
@@ -165,17 +163,17 @@ def test_a_large_result_is_old_at_once_so_that_the_garbage_collector_does_not_wa
         gc.enable()
 
 
-def test_what_the_program_has_frozen_stays_frozen(core: Any) -> None:
+def test_objects_that_the_program_has_frozen_stay_frozen(core: Any) -> None:
     gc.freeze()
     try:
         frozen = gc.get_freeze_count()
-        core.collect(Source(MANY).fetch, plain, None, None, MANY)
+        core.collect(Source(PROMOTE_COUNT).fetch, plain, None, None, PROMOTE_COUNT)
         assert gc.get_freeze_count() == frozen > 0
     finally:
         gc.unfreeze()
 
 
-def test_garbage_collection_rests_throughout_where_nothing_is_filtered(core: Any) -> None:
+def test_garbage_collection_is_off_throughout_without_a_filter(core: Any) -> None:
     during = []
 
     def fetch(limit: int) -> list[Any]:
@@ -189,7 +187,7 @@ def test_garbage_collection_rests_throughout_where_nothing_is_filtered(core: Any
     assert not any(during)
 
 
-# ------------------------------------------------------------------------------------------------ changes
+# ------------------------------------------------------------------------------------------ changes
 
 
 @given(changes=st.lists(st.tuples(st.text()) | st.tuples(st.text(), JSON)))
@@ -200,6 +198,6 @@ def test_records_decode_to_plain_lists(core: Any, changes: list[tuple[Any, ...]]
 @pytest.mark.parametrize(
     "record", [b"", b"[]", b"[1]", b"[1,2]", b'["a",1,2]', b'{"a":1}', b"null", b'["a"],["b"]', b'["a']
 )
-def test_a_list_of_records_that_holds_another_thing_is_refused(core: Any, record: bytes) -> None:
+def test_a_list_with_an_item_that_is_not_a_record_is_refused(core: Any, record: bytes) -> None:
     with pytest.raises(ValueError, match="is not a change record"):
         core.decode_changes([b'["a",1]', record])

@@ -1,4 +1,4 @@
-"""``TREEHUB_LEVEL_CORE`` chooses the core when the package is imported."""
+"""``TREEHUB_LEVEL_CORE`` selects the core when the package is imported."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 pytestmark = pytest.mark.once
 
 PRINT_CORE = "from treehub_level import _core; print(_core.CORE, _core.cid_key.__module__)"
-#: As PRINT_CORE, where no compiled core is installed.
+#: As PRINT_CORE, in an installation without a compiled core.
 PRINT_CORE_OF_PURE_WHEEL = "import sys; sys.modules['treehub_level._core_c'] = None; " + PRINT_CORE
 
 
@@ -24,24 +24,24 @@ def run(code: str, choice: str | None) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("choice", ["c", None, ""])
-def test_the_compiled_core_is_taken_where_there_is_one(compiled: Any, choice: str | None) -> None:
+def test_the_compiled_core_is_used_where_it_is_installed(compiled: Any, choice: str | None) -> None:
     assert run(PRINT_CORE, choice).stdout.split() == ["c", "treehub_level._core_c"]
 
 
-def test_its_twin_can_be_asked_for() -> None:
+def test_the_pure_core_can_be_selected() -> None:
     assert run(PRINT_CORE, "python").stdout.split() == ["python", "treehub_level._core_py.keys"]
 
 
 @pytest.mark.parametrize("choice", ["python", None, ""])
-def test_a_pure_wheel_has_the_twin(choice: str | None) -> None:
+def test_a_pure_wheel_uses_the_pure_core(choice: str | None) -> None:
     assert run(PRINT_CORE_OF_PURE_WHEEL, choice).stdout.split() == ["python", "treehub_level._core_py.keys"]
 
 
 def test_a_pure_wheel_says_that_the_compiled_core_is_not_installed() -> None:
-    message = "ImportError: TREEHUB_LEVEL_CORE asks for the compiled core, and it is not installed"
+    message = "ImportError: TREEHUB_LEVEL_CORE asks for the compiled core, which is not installed"
     assert message in run(PRINT_CORE_OF_PURE_WHEEL, "c").stderr
 
 
 def test_an_unknown_choice_is_an_error() -> None:
-    message = 'ImportError: TREEHUB_LEVEL_CORE is \'fast\': it must be "c" or "python", or not be set'
+    message = 'ImportError: TREEHUB_LEVEL_CORE is \'fast\': set it to "c" or "python", or unset it'
     assert message in run(PRINT_CORE, "fast").stderr

@@ -1,4 +1,4 @@
-"""Values for the tests of the core: what can be stored, and what cannot."""
+"""Values for the tests of the core, storable and not."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Mood(str, enum.Enum):
 
 
 class Elsewhere(int, enum.Enum):
-    """Its members do not equal their values."""
+    """An enum whose members do not equal their values."""
 
     HERE = 1
 
@@ -76,7 +76,7 @@ class Point(NamedTuple):
 
 
 def nested(depth: int) -> Any:
-    """As many containers inside each other as asked."""
+    """A value with ``depth`` containers inside each other."""
     value: Any = 1
     for level in range(depth):
         value = [value] if level % 2 else {"a": value}

@@ -1,1 +1,4 @@
-"""T10: hostile input. A harness for each decoder, inputs by atheris or by a seeded mutator: see ``__main__.py``."""
+"""T10: fuzzing with hostile input.
+
+Each decoder has a harness. Inputs come from atheris or from a seeded mutator: see ``__main__.py``.
+"""

@@ -1,6 +1,6 @@
-"""Harnesses for what decodes in both cores: keys, values, records, rows.
+"""Harnesses for the decoders of both cores: keys, values, records, rows.
 
-Each takes any bytes, and raises if a core does something else than its contract says, or than the other core does.
+Each harness takes any bytes. It raises if a core breaks its contract, or if the cores differ.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import orjson
 from treehub_level._core_py.packed import unpack
 from treehub_level.errors import DecodeError, InvalidKeyError, InvalidValueError, ProtocolError
 
-#: The core that decides, then the one that must agree, if there is a compiled one.
+#: The pure core, and the compiled core where it is installed.
 CORES: Final[list[Any]] = [
     import_module(f"treehub_level.{name}")
     for name in ("_core_py", "_core_c")
@@ -25,11 +25,11 @@ CORES: Final[list[Any]] = [
 
 
 def agreed(call: Callable[[Any], Any], *refusals: type[Exception]) -> Any:
-    """What a call comes to in each core, if that is the same: its result, or ``None`` if it was refused.
+    """Call both cores, and return the common result, or ``None`` if both raised the same error.
 
     Args:
-        call: What to do with a core.
-        refusals: The errors that the contract allows. Any other goes through, and is a find.
+        call: A function of a core.
+        refusals: The errors that the contract allows. Any other error is raised, and is a finding.
     """
     outcomes = [_outcome(call, core, refusals) for core in CORES]
     if _form(outcomes[0]) != _form(outcomes[-1]):
@@ -45,11 +45,11 @@ def _outcome(call: Callable[[Any], Any], core: Any, refusals: tuple[type[Excepti
 
 
 def _form(outcome: Any) -> str:
-    """An outcome as text that tells 1 from True, -0.0 from 0.0 and one error from another."""
+    """An outcome as text, which tells 1 from True, -0.0 from 0.0 and one error from another."""
     try:
         return repr(outcome)
     except RecursionError:
-        return f"a {type(outcome).__name__} that is nested deep"
+        return f"a deeply nested {type(outcome).__name__}"
 
 
 def keys(data: bytes) -> None:
@@ -63,8 +63,8 @@ def keys(data: bytes) -> None:
     cid = agreed(lambda core: core.parse_cid_key(data), ValueError)
     assert cid is None or agreed(lambda core: core.cid_key(cid)) == data
     agreed(lambda core: core.KeySpace("!").parse_log_key(data), ValueError)
-    behind = agreed(lambda core: core.successor(data))
-    assert behind is None or (behind > data and not behind.startswith(data))
+    successor = agreed(lambda core: core.successor(data))
+    assert successor is None or (successor > data and not successor.startswith(data))
     bounds = [part or None for part in data.split(b",", 5)]
     bounds += [None] * (6 - len(bounds))
     start, stop = agreed(lambda core: core.range_bounds(*bounds))
@@ -75,23 +75,23 @@ def keys(data: bytes) -> None:
 
 
 def json_value(data: bytes) -> None:
-    """One JSON document, taken over as it is or written anew."""
+    """One JSON document, returned unaltered or rewritten."""
     value = agreed(lambda core: core.json_value(data), InvalidValueError)
     if value is not None:
-        assert orjson.dumps(orjson.loads(bytes(value))) == value, "it is not in the form that is stored"
-        assert json.loads(value) == json.loads(data), "it says something else"
+        assert orjson.dumps(orjson.loads(bytes(value))) == value, "the result is not in canonical form"
+        assert json.loads(value) == json.loads(data), "the result has another value"
         assert agreed(lambda core: core.json_value(bytes(value))) == value
 
 
 def json_line(data: bytes) -> None:
-    """A line of JSON Lines, cut into its key and its value without decoding it."""
+    """A line of JSON Lines, split into its key and its value without decoding it."""
     pair = agreed(lambda core: core.json_line(data))
     if pair is not None:
         assert json.loads(data) == {"key": pair[0], "value": json.loads(bytes(pair[1]))}
 
 
 def records(data: bytes) -> None:
-    """Change records, as they stand in the log and in a page in lines."""
+    """Change records, as in the change log and in a page in lines."""
     parts = agreed(lambda core: core.split_record(data), ValueError)
     if parts is not None:
         again = agreed(lambda core: core.join_record(*parts))
@@ -110,7 +110,7 @@ def records(data: bytes) -> None:
 
 
 def packed(data: bytes) -> None:
-    """Rows in one piece, as the native engine hands them out."""
+    """Packed rows, as the native engine returns them."""
     for options in ({}, {"strip": 2}, {"raw_keys": True}, {"raw_values": True}):
         _packed(data, options)
 

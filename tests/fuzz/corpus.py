@@ -1,4 +1,4 @@
-"""The committed corpus: for each harness a file with an input a line, as Python writes bytes."""
+"""The committed corpus: a file for each harness, with one input a line, as a bytes literal."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ FOLDER: Final = Path(__file__).with_name("corpus")
 
 
 def corpus_of(harness: str) -> list[bytes]:
-    """The inputs that fuzzing a harness begins with. What it has found once is among them."""
+    """The first inputs of a harness, including its former findings."""
     lines = (FOLDER / f"{harness}.txt").read_text(encoding="ascii").splitlines()
     return [ast.literal_eval(line) for line in lines]

@@ -1,6 +1,6 @@
-"""Harnesses for what comes from other machines, from files and from people, without a store behind it.
+"""Harnesses for the decoders of messages, files and command-line arguments, without a store.
 
-Each takes any bytes, and raises if they are refused by another error than the one that says so.
+Each harness takes any bytes. It raises if a decoder refuses them with an unexpected error.
 """
 
 from __future__ import annotations
@@ -42,24 +42,24 @@ from treehub_level.replication.messages import Request, encode_changes
 from treehub_level.types import Put
 
 _ENCODER: Final = _core.Encoder(_core.KeySpace("!"))
-#: The most bytes that a small body may become in these harnesses.
+#: The largest decompressed body in these harnesses, in bytes.
 _LIMIT: Final = 1 << 16
 
 
 @contextmanager
 def refused_by(*kinds: type[Exception]) -> Iterator[None]:
-    """Let these errors end the block, if they say in a few words what is wrong. Any other is a find."""
+    """Suppress these errors if their messages are short. Any other error is a finding."""
     try:
         yield
     except kinds as refusal:
         if len(str(refusal)) > 1000:
-            raise AssertionError("an input can make a message of any length") from refusal
+            raise AssertionError("the length of the message depends on the input") from refusal
         if isinstance(refusal, RefusedError) and refusal.status != 400:
             raise AssertionError(f"status {refusal.status}") from refusal
 
 
 def requests(data: bytes) -> None:
-    """A client's request, as a server reads it."""
+    """A request of the exchange, as a server reads it."""
     try:
         document = decode_json(data)
     except ValueError:
@@ -74,14 +74,14 @@ def requests(data: bytes) -> None:
 
 
 def replies(data: bytes) -> None:
-    """A server's reply, as a client reads it: as a document, and as lines."""
+    """A reply of the exchange, as a client reads it: a document, and lines."""
     for in_lines in (False, True):
         with refused_by(ProtocolError):
             wire.decode_reply(wire.Received(data, in_lines), _ENCODER)
 
 
 def answers(data: bytes) -> None:
-    """An answer over HTTP, as a client reads it: ``status``, headers, an empty line, the body."""
+    """An HTTP response, as a client reads it: the status, headers, an empty line, the body."""
     head, _, body = data.partition(b"\n\n")
     first, *lines = head.decode("latin-1").split("\n")
     status = int(first) if first.isascii() and first.isdigit() and len(first) == 3 else 200
@@ -104,12 +104,12 @@ def bodies(data: bytes) -> None:
     for decode in (lambda packed, _: packed, *CONTENT_DECODERS.values()):
         with refused_by(RefusedError):
             plain = decode(data, _LIMIT)
-            assert len(plain) <= len(data) + _LIMIT + (128 << 10), "a small body became a large one"
+            assert len(plain) <= len(data) + _LIMIT + (128 << 10), "a small body was decompressed beyond the limit"
             parse_json(plain)
 
 
 def urls(data: bytes) -> None:
-    """What stands in a URL: a key, parameters, and the address of a server."""
+    """The parts of a URL: a key, parameters, and the address of a server."""
     path, _, parameters = data.partition(b"?")
     request = HTTPRequest(
         {
@@ -152,8 +152,8 @@ def lines(data: bytes) -> None:
 
 
 def arguments(data: bytes) -> None:
-    """A key and a value as they are typed after ``put``. Bytes that are no UTF-8 reach a program as surrogates."""
-    typed = data.replace(b"\0", b"").decode("utf-8", "surrogateescape")  # no argument holds a NUL
+    """The arguments of ``put``, a key and a value. Bytes that are not UTF-8 become surrogates."""
+    typed = data.replace(b"\0", b"").decode("utf-8", "surrogateescape")  # an argument cannot hold a NUL
     key, _, text = typed.partition(" ")
     for string in (False, True):
         with (
@@ -167,13 +167,13 @@ def arguments(data: bytes) -> None:
 
 
 class TokensFile:
-    """Harness for the file of tokens, in a folder of its own."""
+    """The harness of the token file, in a folder of its own."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "tokens"
 
     def __call__(self, data: bytes) -> None:
-        """Bytes in place of the file: nobody gets in, and the command that lists them has a line for each."""
+        """Read any bytes as a token file: no guess opens it, and each token can be listed."""
         self._path.write_bytes(data)
         self._path.chmod(0o600)
         tokens = Tokens(self._path)
@@ -188,7 +188,7 @@ class TokensFile:
             _document(token)
 
 
-#: The harnesses that need nothing.
+#: The harnesses that need no folder.
 HARNESSES: Final[dict[str, Callable[[bytes], Any]]] = {
     check.__name__: check for check in (requests, replies, answers, bodies, urls, lines, arguments)
 }

@@ -1,4 +1,4 @@
-"""Where inputs come from: coverage-guided from atheris, or from a seeded mutator over the corpus."""
+"""The sources of inputs: coverage-guided atheris, or a seeded mutator over the corpus."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from typing import Any, Final, NoReturn
 
 from .mutator import MAX_BYTES, mutate
 
-#: Which engines run here. atheris has wheels for CPython 3.11 to 3.13 on Linux, x86-64, only.
+#: The engines installed here. atheris has wheels for CPython 3.11 to 3.13 on Linux x86-64 only.
 ENGINES: Final = ["atheris", "mutator"] if find_spec("atheris") is not None else ["mutator"]
 
-#: Inputs of its own that the mutator goes on from, beside the corpus.
+#: The number of its own inputs that the mutator keeps and mutates again.
 _POOL: Final = 200
 
 
 def run_mutator(
     check: Callable[[bytes], Any], corpus: Sequence[bytes], *, inputs: int | None, seconds: float | None, seed: int
 ) -> int:
-    """Try the corpus, then what becomes of it, until so many inputs or seconds are over.
+    """Check the inputs of the corpus, then mutated inputs, up to a number of inputs or seconds.
 
     Returns:
-        How many inputs there were.
+        The number of inputs that were checked.
 
     Raises:
-        FoundError: One of them.
+        FindingError: The harness failed for an input.
     """
     rng = random.Random(seed)
     pool = [*corpus]
-    ends = None if seconds is None else time.monotonic() + seconds
+    deadline = None if seconds is None else time.monotonic() + seconds
     count = 0
-    while (inputs is None or count < inputs) and (ends is None or count % 64 or time.monotonic() < ends):
+    while (inputs is None or count < inputs) and (deadline is None or count % 64 or time.monotonic() < deadline):
         data = (
             corpus[count]
             if count < len(corpus)
@@ -46,7 +46,7 @@ def run_mutator(
         try:
             check(data)
         except Exception as error:
-            raise FoundError(data, count) from error
+            raise FindingError(data, count) from error
         if count > len(corpus) and rng.random() < 0.1:
             if len(pool) < len(corpus) + _POOL:
                 pool.append(data)
@@ -55,16 +55,16 @@ def run_mutator(
     return count
 
 
-class FoundError(Exception):
-    """An input that a harness does not survive.
+class FindingError(Exception):
+    """An input for which a harness fails.
 
     Attributes:
         data: The input.
-        count: The how-manieth it was.
+        count: The number of the input, from 1.
     """
 
     def __init__(self, data: bytes, count: int) -> None:
-        super().__init__(f"input {count} is a find, for the corpus: {data!r}")
+        super().__init__(f"input {count} is a finding, for the corpus: {data!r}")
         self.data = data
         self.count = count
 
@@ -78,15 +78,18 @@ def run_atheris(
     seconds: float | None,
     seed: int,
 ) -> NoReturn:
-    """Fuzz until so many inputs or seconds are over. It ends the process: with an exit code other than 0 at a find.
+    """Fuzz up to a number of inputs or seconds, and end the process.
+
+    The exit code is 0 if there was no finding.
 
     Args:
-        check: The harness. What it tests must have been imported within ``atheris.instrument_imports``.
-        corpus: What to begin with.
-        folder: Where the inputs go that reach new code, and finds.
-        inputs: How many inputs; ``None`` for as many as there is time for.
-        seconds: How long; ``None`` for as long as it takes.
-        seed: Decides everything.
+        check: The harness. The modules under test must have been imported within
+            ``atheris.instrument_imports``.
+        corpus: The first inputs.
+        folder: The folder for findings, and for inputs that reach new code.
+        inputs: The number of inputs; ``None`` for no limit.
+        seconds: The duration; ``None`` for no limit.
+        seed: A number that determines all random choices.
     """
     import atheris
 
@@ -102,20 +105,20 @@ def run_atheris(
             check(data)
         except Exception as error:
             traceback.print_exc()
-            print(FoundError(data, count), file=sys.stderr, flush=True)
+            print(FindingError(data, count), file=sys.stderr, flush=True)
             raise error
 
-    def change(data: bytes, most: int, changes: int) -> bytes:
-        rng = random.Random(changes)
+    def mutate_one(data: bytes, max_size: int, mutation_seed: int) -> bytes:
+        rng = random.Random(mutation_seed)
         if rng.random() < 0.5:
-            mutated: bytes = atheris.Mutate(data, most)
+            mutated: bytes = atheris.Mutate(data, max_size)
             return mutated
-        return mutate(data, corpus, rng)[:most]
+        return mutate(data, corpus, rng)[:max_size]
 
     options = [f"-seed={seed or 1}", f"-max_len={MAX_BYTES}", "-len_control=0", "-timeout=60", "-rss_limit_mb=4096"]
     options += ["-print_final_stats=1", f"-artifact_prefix={folder}{os.sep}"]
     options += [] if inputs is None else [f"-runs={inputs}"]
     options += [] if seconds is None else [f"-max_total_time={max(1, round(seconds))}"]
-    atheris.Setup([sys.argv[0], *options, str(folder / "corpus")], check_one, custom_mutator=change)
+    atheris.Setup([sys.argv[0], *options, str(folder / "corpus")], check_one, custom_mutator=mutate_one)
     atheris.Fuzz()
     raise AssertionError("atheris ends the process")

@@ -1,4 +1,4 @@
-"""Every harness by its name, and a fault for each that fuzzing must find."""
+"""All harnesses by name, and a seeded fault for each, which fuzzing must find."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from starlette.responses import Response
 from treehub_level import _core_py
 from treehub_level._core_py import scan
 from treehub_level.cli import lines as cli_lines
-from treehub_level.http.client import events as _events
+from treehub_level.http.client import events
 from treehub_level.http.server import query, routes, tokens
 from treehub_level.http.server.dispatch import RequestContext
 from treehub_level.replication import wire
@@ -23,10 +23,10 @@ from treehub_level.replication import wire
 from . import core, decoders
 from .http_server import Application, Socket
 
-#: What takes one input.
+#: A function that checks one input.
 Check = Callable[[bytes], Any]
 
-#: The harnesses that need nothing but their input. They run the most.
+#: The harnesses that need only their input. They get the most inputs.
 PURE: Final[dict[str, Check]] = {
     **{
         check.__name__: check
@@ -40,30 +40,30 @@ PURE: Final[dict[str, Check]] = {
     },
     **decoders.HARNESSES,
 }
-#: Those that have something behind them, and are slower: each is made over a folder.
+#: The harnesses that need a folder for a store, a file or a server. They are slower.
 LIVE: Final[dict[str, Callable[[Path], Any]]] = {
     "tokens": decoders.TokensFile,
     "application": Application,
     "socket": Socket,
 }
 NAMES: Final = [*PURE, *LIVE]
-#: Those that take milliseconds for each input: they open a store, write a file, make a request or connect.
+#: The harnesses that take milliseconds an input: they open a store, write a file or make a request.
 SLOW: Final = {"arguments", *LIVE}
 
 
 def shares(together: int) -> dict[str, int]:
-    """How many of that many inputs each harness gets: each of the slow ones a fiftieth of what another gets."""
+    """Divide a number of inputs among the harnesses: a slow one gets 1/50 of a fast one's share."""
     weights = {name: 1 if name in SLOW else 50 for name in NAMES}
     return {name: -(-together * weight // sum(weights.values())) for name, weight in weights.items()}
 
 
 @contextmanager
 def harness(name: str, *, faulty: bool = False) -> Iterator[Check]:
-    """A harness, ready to be called.
+    """Set up a harness, and return its check.
 
     Args:
-        name: Which one.
-        faulty: Whether to put a fault into what it tests.
+        name: The name of the harness.
+        faulty: Add a fault to the tested code.
     """
     with ExitStack() as stack:
         if faulty:
@@ -76,29 +76,29 @@ def harness(name: str, *, faulty: bool = False) -> Iterator[Check]:
         yield stack.enter_context(live) if hasattr(live, "__enter__") else live
 
 
-# ------------------------------------------------------------------------------------------- seeded faults
+# ------------------------------------------------------------------------------------ seeded faults
 
 
 def _crash(owner: Any, name: str, on: bytes) -> Callable[[], Any]:
-    """Makes a decoder crash on what has certain bytes in it, for the length of a ``with`` block."""
-    right = getattr(owner, name)
+    """Return a patch that makes a decoder crash on input with certain bytes in it."""
+    original = getattr(owner, name)
 
     def decode(given: Any, *more: Any) -> Any:
         text = given if isinstance(given, bytes) else str(given).encode(errors="surrogateescape")
         if on in text:
             raise IndexError("a seeded crash")
-        return right(given, *more)
+        return original(given, *more)
 
     return lambda: mock.patch.object(owner, name, decode)
 
 
 async def _delete_first(call: RequestContext) -> Response:
-    """Make room for a value, and read it then."""
+    """Delete a key before its new value is read: a refused value changes the database."""
     await call.database.delete(query.parse_key(call.request))
     return await routes.put_entry(call)
 
 
-#: What each makes of its harness is found by none of the committed inputs, but soon by others.
+#: A fault for each harness. No committed input finds it, and mutated inputs find it soon.
 _FAULTS: Final[dict[str, Callable[[], Any]]] = {
     "keys": _crash(_core_py, "decode_key", b"!!!"),
     "json_value": _crash(_core_py, "json_value", b"[[["),
@@ -107,7 +107,7 @@ _FAULTS: Final[dict[str, Callable[[], Any]]] = {
     "packed": _crash(scan, "unpack", struct.pack("@N", 2**63)),
     "requests": _crash(decoders, "decode_json", b"[[["),
     "replies": _crash(wire, "decode_json", b"[[["),
-    "answers": _crash(_events, "_parse", b"::"),
+    "answers": _crash(events, "_parse", b"::"),
     "bodies": _crash(decoders, "parse_json", b"::"),
     "urls": _crash(query, "unquote_to_bytes", b"%%"),
     "lines": _crash(cli_lines, "parse_json", b"::"),
@@ -119,7 +119,7 @@ _FAULTS: Final[dict[str, Callable[[], Any]]] = {
     "socket": lambda: mock.patch.object(
         Socket,
         "prelude",
-        "from urllib.parse import unquote_to_bytes as right; from treehub_level.http.server import query; "
-        "query.unquote_to_bytes = lambda text: right(text) if text.isalnum() else 1 / 0; ",
+        "from urllib.parse import unquote_to_bytes as original; from treehub_level.http.server import query; "
+        "query.unquote_to_bytes = lambda text: original(text) if text.isalnum() else 1 / 0; ",
     ),
 }

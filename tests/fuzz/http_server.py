@@ -1,8 +1,8 @@
-"""Harnesses for a live server: its application in this process, and raw bytes on the socket of a real one.
+"""Harnesses for the server: its application in this process, and raw bytes on a socket.
 
-An input is a request as it is written: ``GET /v1/notes?…``, headers, an empty line, a body. Whatever it is, the server
-stays up, answers with a 500 to nothing, and writes no long line to its log; what the application refuses leaves the
-database as it was, to the byte.
+An input is an HTTP request as text: ``GET /v1/notes?…``, headers, an empty line, a body. For any
+input the server stays up, answers with a status below 500, and writes no long line to its log. A
+request that the application refuses leaves the database unaltered, to the byte.
 """
 
 from __future__ import annotations
@@ -28,15 +28,18 @@ from treehub_level import Level, MemoryBackend
 from treehub_level.http import Hub, Tokens, create_app
 from treehub_level.http.server.run import MAX_LOG_LINE, OneLineFormatter
 
-PATIENCE: Final = 30.0
-#: Rows from which on a database is made anew, so that comparing it stays cheap.
-_MANY_ROWS: Final = 300
-#: Tokens as a request presents them, ``writer.w`` say: whether each may write, and what keys begin with that it is for.
+#: Seconds to wait for the server.
+TIMEOUT: Final = 30.0
+#: The number of rows from which the database is replaced by a new one, so that comparing stays
+#: cheap.
+_MAX_ROWS: Final = 300
+#: The tokens of the server: id, secret, permission to write, key prefix. A request sends
+#: ``writer.w``.
 _TOKENS: Final = [("writer", "w", True, ""), ("narrow", "n", True, "a"), ("reader", "r", False, "a")]
 
 
 class Application:
-    """The application over a store in memory."""
+    """The harness of the application, over a store in memory."""
 
     def __init__(self, folder: Path) -> None:
         self._tokens = Tokens(folder / "tokens")
@@ -85,27 +88,27 @@ class Application:
         await level.load([("a", 1), ("b", {"x": [1, 2]}), ("é", "text")])
 
     def __call__(self, data: bytes) -> None:
-        """One request."""
+        """Make one request, and check its effects."""
         scope, body = _scope_of(data)
         before = self._rows()
-        sent = self._loop.run_until_complete(self._ask(scope, body))
+        sent = self._loop.run_until_complete(self._request(scope, body))
         self._log.check()
-        if len(before) > _MANY_ROWS:
+        if len(before) > _MAX_ROWS:
             self._loop.run_until_complete(self._stack.aclose())
             self._loop.run_until_complete(self._open())
         if not sent:
-            return  # it waited for news, and hung up
+            return  # a long poll, ended by the client's disconnect
         status = sent[0]["status"]
         assert status < 500, f"status {status}"
         text = b"".join(message.get("body", b"") for message in sent[1:])
         refused = status >= 400 and not (status == 409 and b'"kind":' in text)
         if refused:
             assert {"code", "message"} <= orjson.loads(text).keys()
-            assert len(text) < 2000, "a long answer to a request that is refused"
+            assert len(text) < 2000, "a refusal with a long body"
         if refused or scope["method"] == "GET":
             assert self._rows() == before, "a refused request has changed the database"
 
-    async def _ask(self, scope: dict[str, Any], body: bytes) -> list[dict[str, Any]]:
+    async def _request(self, scope: dict[str, Any], body: bytes) -> list[dict[str, Any]]:
         messages = iter([{"type": "http.request", "body": body, "more_body": False}])
         sent: list[dict[str, Any]] = []
 
@@ -115,7 +118,7 @@ class Application:
         async def send(message: Any) -> None:
             sent.append(message)
 
-        await asyncio.wait_for(self._app(scope, receive, send), PATIENCE)
+        await asyncio.wait_for(self._app(scope, receive, send), TIMEOUT)
         return sent
 
     def _rows(self) -> list[tuple[bytes, bytes]]:
@@ -127,7 +130,7 @@ class Application:
 
 
 class _Lines(logging.Handler):
-    """Remembers the longest line of a log, as the command ``serve`` writes it."""
+    """A log handler that records lines that are too long, and errors, as ``serve`` formats them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -143,13 +146,13 @@ class _Lines(logging.Handler):
             self._failed = line
 
     def check(self) -> None:
-        """Raise if a line was long, or tells of something that should not be."""
+        """Raise AssertionError if a line was too long, or an error was logged."""
         assert not self._long, f"a log line of {len(self._long)} characters"
         assert not self._failed, self._failed
 
 
 def _scope_of(data: bytes) -> tuple[dict[str, Any], bytes]:
-    """A request as an ASGI server hands it on, and its body."""
+    """The ASGI scope of a request, and its body."""
     head, _, body = data.replace(b"\r\n", b"\n").partition(b"\n\n")
     first, *lines = head.split(b"\n")
     method, _, target = first.partition(b" ")
@@ -170,9 +173,9 @@ def _scope_of(data: bytes) -> tuple[dict[str, Any], bytes]:
 
 
 class Socket:
-    """A server process, over a store on disk. An input is sent as it is, with the line ends of HTTP."""
+    """The harness of a server process, over a store on disk. It sends CRLF line ends."""
 
-    #: Statements that the server runs first.
+    #: Python statements that the server process runs first.
     prelude = ""
 
     def __init__(self, folder: Path) -> None:
@@ -195,8 +198,8 @@ class Socket:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._process.terminate()
-        self._process.wait(PATIENCE)
-        self._reader.join(PATIENCE)
+        self._process.wait(TIMEOUT)
+        self._reader.join(TIMEOUT)
         assert self._process.stdout is not None
         self._process.stdout.close()
         if kind is None:
@@ -204,23 +207,23 @@ class Socket:
             assert not self._faults, self._faults[0][:500]
 
     def __call__(self, data: bytes) -> None:
-        """One connection: send, then read until the server has nothing more to say."""
-        answer = bytearray()
-        with socket.create_connection(("127.0.0.1", self._port), PATIENCE) as connection, suppress(ConnectionError):
+        """Open a connection, send the input, and read until the server closes the connection."""
+        received = bytearray()
+        with socket.create_connection(("127.0.0.1", self._port), TIMEOUT) as connection, suppress(ConnectionError):
             connection.sendall(re.sub(rb"(?<!\r)\n", b"\r\n", data))
-            self._ask()  # which gives the server the time to answer, before it is told that nobody listens
+            self._check_alive()  # gives the server time to answer before the connection is shut down
             connection.shutdown(socket.SHUT_WR)
-            while piece := connection.recv(1 << 16):
-                answer += piece
-        statuses = [int(status) for status in re.findall(rb"HTTP/1\.1 ([0-9]{3}) ", answer)]
-        assert not answer or answer.startswith(b"HTTP/1.1 "), f"not HTTP: {bytes(answer[:80])!r}"
+            while chunk := connection.recv(1 << 16):
+                received += chunk
+        statuses = [int(status) for status in re.findall(rb"HTTP/1\.1 ([0-9]{3}) ", received)]
+        assert not received or received.startswith(b"HTTP/1.1 "), f"not HTTP: {bytes(received[:80])!r}"
         assert all(status < 500 for status in statuses), statuses
-        self._ask()
+        self._check_alive()
         assert not self._faults, self._faults[0][:500]
 
-    def _ask(self) -> None:
-        """An honest request, which is answered as ever."""
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE)
+    def _check_alive(self) -> None:
+        """Make a valid request, and check its response."""
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=TIMEOUT)
         try:
             connection.request("GET", "/v1/notes")
             assert connection.getresponse().status == 200

@@ -1,7 +1,8 @@
-"""T10, the short share: 200,000 inputs for what decodes, fewer for what has a store or a process behind it.
+"""T10, the short run: 200,000 inputs for the decoders, fewer for the slow harnesses.
 
-The same seed makes the same inputs, on every machine: here they come from the mutator, since atheris takes seconds to
-instrument what it imports. ``make fuzz`` is for longer runs, by atheris where there is one.
+The inputs come from the mutator, because atheris takes seconds to instrument its imports. One seed
+makes the same inputs on every machine. ``make fuzz`` is for longer runs, with atheris where it is
+installed.
 """
 
 from __future__ import annotations
@@ -13,20 +14,20 @@ from pathlib import Path
 import pytest
 
 from .corpus import FOLDER, corpus_of
-from .engines import ENGINES, FoundError, run_mutator
+from .engines import ENGINES, FindingError, run_mutator
 from .harnesses import NAMES, PURE, harness
 
 pytestmark = pytest.mark.once
 
 INPUTS = 18_000
-#: Each input of these opens a store, writes a file, makes a request or connects.
+#: The numbers of inputs of slow harnesses, which open a store, write a file or make a request.
 FEWER = {"arguments": 2000, "tokens": 500, "application": 4000, "socket": 300}
-#: Inputs after which a seeded fault must have been found.
-ENOUGH = 20_000
+#: The number of inputs within which a seeded fault must be found.
+MAX_INPUTS_TO_FAULT = 20_000
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_no_input_gets_through(name: str) -> None:
+def test_no_input_is_a_finding(name: str) -> None:
     inputs = FEWER.get(name, INPUTS)
     with harness(name) as check:
         assert run_mutator(check, corpus_of(name), inputs=inputs, seconds=None, seed=1) == inputs
@@ -43,9 +44,9 @@ def test_there_is_a_corpus_for_each_harness() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_seeded_fault_is_found(name: str) -> None:
     corpus = corpus_of(name)
-    with pytest.raises(FoundError) as found, harness(name, faulty=True) as check:
-        run_mutator(check, corpus, inputs=ENOUGH, seconds=None, seed=1)
-    assert found.value.count > len(corpus), "the committed inputs alone would do, so this says nothing of the mutator"
+    with pytest.raises(FindingError) as finding, harness(name, faulty=True) as check:
+        run_mutator(check, corpus, inputs=MAX_INPUTS_TO_FAULT, seconds=None, seed=1)
+    assert finding.value.count > len(corpus), "a committed input found the fault, so the mutator was not tested"
 
 
 def test_a_seed_makes_the_same_inputs_again() -> None:
@@ -58,12 +59,12 @@ def test_a_seed_makes_the_same_inputs_again() -> None:
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """The command line."""
+    """Run the command line of the fuzzing tests."""
     command = [sys.executable, "-m", "tests.fuzz", *arguments]
     return subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=300)
 
 
-def test_the_command_says_how_many_inputs_there_were() -> None:
+def test_the_command_prints_the_number_of_inputs() -> None:
     done = run("urls", "keys", "--engine", "mutator", "--inputs", "1000")
     assert (done.returncode, done.stderr) == (0, "")
     assert [line.partition(" in ")[0] for line in done.stdout.splitlines()] == [
@@ -73,8 +74,8 @@ def test_the_command_says_how_many_inputs_there_were() -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_the_command_shows_what_it_has_found(engine: str) -> None:
+def test_the_command_prints_its_findings(engine: str) -> None:
     done = run("keys", "--engine", engine, "--inputs", "20000", "--faulty")
-    assert (done.returncode, done.stderr) == (1, "found something in: keys\n")
+    assert (done.returncode, done.stderr) == (1, "findings in: keys\n")
     assert "a seeded crash" in done.stdout
-    assert "is a find, for the corpus: b'" in done.stdout
+    assert "is a finding, for the corpus: b'" in done.stdout

@@ -1,10 +1,10 @@
-"""The bytes on disk: the vectors of the format, golden files, and what bare LevelDB makes of a store."""
+"""The bytes on disk: vectors of the format, golden stores, and a store read with bare LevelDB."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
-from golden import stories
+from golden import golden_stores
 from stores import Stores, plyvel
 
 from treehub_level import Delete, Level, Put, blocking
@@ -31,7 +31,7 @@ def rows(vectors: Any) -> Any:
 
 
 def without_own_records(stored: Any, prefix: bytes = b"!") -> Any:
-    """The rows that the seed's format knows."""
+    """The rows without the store's own records, which the vectors leave out."""
     return {key: value for key, value in stored.items() if not key.startswith(prefix * 2)}
 
 
@@ -79,28 +79,28 @@ async def test_the_vectors_of_change_ids(stores: Stores, cid: Any, key: Any) -> 
 
 
 def log_key(cid: Any) -> Any:
-    """As the format states it: digits, preceded from two digits on by a character that tells how many."""
+    """The log key by the text of the format: the digits, with their count before two or more."""
     digits = str(cid)
     return b"!" + (chr(0x38 + len(digits)) if len(digits) > 1 else "").encode() + digits.encode()
 
 
-def test_the_last_change_id_is_the_last() -> None:
+def test_the_highest_change_id_can_be_applied() -> None:
     with blocking.Level("x", backend="memory", mode=Level.CLIENT) as client:
         client.apply(2**53 - 1, [["a", 1]])
         assert client.cid == 2**53 - 1
 
 
-@pytest.mark.parametrize("name", stories.PREFIXES)
-def test_a_store_written_now_looks_like_the_golden_one(name: str) -> None:
-    for now, side in zip(stories.tell(stories.PREFIXES[name]), ("server", "client"), strict=True):
-        assert stories.without_ids(now) == stories.without_ids(stories.read(name, side))
+@pytest.mark.parametrize("name", golden_stores.PREFIXES)
+def test_a_new_store_has_the_golden_bytes(name: str) -> None:
+    for rows, side in zip(golden_stores.make_stores(golden_stores.PREFIXES[name]), ("server", "client"), strict=True):
+        assert golden_stores.without_ids(rows) == golden_stores.without_ids(golden_stores.read(name, side))
 
 
-@pytest.mark.parametrize("name", stories.PREFIXES)
-async def test_golden_stores_are_read_and_go_on_where_they_were(stores: Stores, name: str) -> None:
-    prefix = stories.PREFIXES[name]
+@pytest.mark.parametrize("name", golden_stores.PREFIXES)
+async def test_golden_stores_open_and_synchronise(stores: Stores, name: str) -> None:
+    prefix = golden_stores.PREFIXES[name]
     for side in ("server", "client"):
-        stores.seed(side, stories.read(name, side).items())
+        stores.seed(side, golden_stores.read(name, side).items())
     server = await stores.open("server", mode=Level.SERVER, prefix=prefix)
     client = await stores.open("client", mode=Level.CLIENT, prefix=prefix)
 

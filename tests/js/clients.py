@@ -1,4 +1,4 @@
-"""Clients of both kinds for the tests: those in Node, which a process of Node holds, and their Python peers."""
+"""Clients for the tests: JavaScript clients in a process of Node, and Python clients."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import httpx
 from treehub_level import Level, MemoryBackend, blocking
 
 ROOT = Path(__file__).parents[2]
-#: The package under test; `node_modules` is beside its files.
+#: The folder of the package under test, with `node_modules`.
 PACKAGE = ROOT / "js"
 MODULE = PACKAGE / "treehub-level.js"
 HERE = Path(__file__).parent
@@ -23,11 +23,11 @@ Item = tuple[str, Any]
 
 
 class NodeError(Exception):
-    """What a call in Node was rejected with.
+    """An error of a call in Node.
 
     Attributes:
-        code: The error's code, or its name if it has none.
-        status: The HTTP status that it names.
+        code: The error's code, or its name if it has no code.
+        status: The HTTP status of the error, if any.
     """
 
     def __init__(self, code: str, message: str, status: int | None) -> None:
@@ -37,12 +37,12 @@ class NodeError(Exception):
 
 
 class Node:
-    """A process of Node in which clients live.
+    """A process of Node that holds clients.
 
     Args:
-        executable: Node.
-        script: What it runs: ``driver.mjs``, or ``original.mjs``.
-        module: The module that makes the clients: that of this package, or one that a test has broken.
+        executable: The path of Node.
+        script: The script to run: ``driver.mjs`` or ``npm_client.mjs``.
+        module: The module of the client: this package's, or a copy that a test has altered.
     """
 
     def __init__(self, executable: str, *, script: str = "driver.mjs", module: Path = MODULE) -> None:
@@ -55,22 +55,22 @@ class Node:
         )
 
     def call(self, verb: str, **options: Any) -> Any:
-        """Have something done, and wait for what comes of it.
+        """Run a command, and return its result.
 
         Raises:
-            NodeError: It was rejected.
+            NodeError: The command was rejected.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps({"verb": verb, **options}) + "\n")
         self._process.stdin.flush()
-        answer = json.loads(self._process.stdout.readline())
-        if "error" in answer:
-            raise NodeError(**answer["error"])
-        return answer["result"]
+        response = json.loads(self._process.stdout.readline())
+        if "error" in response:
+            raise NodeError(**response["error"])
+        return response["result"]
 
     def client(self, path: Path | None = None) -> NodeClient:
-        """A new client, open: over memory, or in a directory."""
+        """Open a new client, over memory or in a directory."""
         self._count += 1
         client = NodeClient(self, f"client {self._count}")
         client.reopen(path)
@@ -90,9 +90,9 @@ class Database:
     """A database of a server.
 
     Attributes:
-        url: Its address.
-        token: What lets one read and write it.
-        http: What this process speaks to it with.
+        url: The address of the database.
+        token: A bearer token that permits reading and writing.
+        http: The HTTP client of this process.
     """
 
     url: str
@@ -104,14 +104,14 @@ class Database:
         return self.http.request(method, f"{self.url}/{verb}", headers=headers, **options)
 
     def exchange(self, request: dict[str, Any], /) -> dict[str, Any]:
-        """What `sync()` of a Python client calls."""
+        """Exchange a message, as `sync()` of a Python client does."""
         response = self._send("POST", "exchange", json=request)
         assert response.status_code in (200, 409), response.text
         reply: dict[str, Any] = response.json()
         return reply
 
     def log(self) -> list[list[Any]]:
-        """Every change there was, oldest first: ``[key, value]`` or ``[key]``."""
+        """All changes of the change log, oldest first: ``[key, value]`` or ``[key]``."""
         changes: list[list[Any]] = []
         cid, has_more = 0, True
         while has_more:
@@ -121,7 +121,7 @@ class Database:
         return changes
 
     def items(self) -> list[Item]:
-        """Keys and values, in order of their bytes."""
+        """Keys and values, in the order of their bytes."""
         data: dict[str, Any] = {}
         for key, *value in self.log():
             data.pop(key, None)
@@ -131,12 +131,12 @@ class Database:
 
 
 def put(key: str, value: Any) -> dict[str, Any]:
-    """An operation of a batch, for either kind of client."""
+    """A put of a batch, for both kinds of clients."""
     return {"type": "put", "key": key, "value": value}
 
 
 def delete(key: str) -> dict[str, Any]:
-    """An operation of a batch, for either kind of client."""
+    """A delete of a batch, for both kinds of clients."""
     return {"type": "del", "key": key}
 
 
@@ -159,11 +159,11 @@ class NodeClient:
         self.name = name
 
     def call(self, verb: str, **options: Any) -> Any:
-        """Have this client do something."""
+        """Run a command of this client."""
         return self._node.call(verb, client=self.name, **options)
 
     def reopen(self, path: Path | None = None) -> None:
-        """Begin anew over the same store, as a process does after a crash; or over the store in a directory."""
+        """Open the same store again, as after a crash; or the store in a directory."""
         self.call("open", **({} if path is None else {"path": str(path)}))
 
     def close(self) -> None:
@@ -171,18 +171,18 @@ class NodeClient:
         self.call("close")
 
     def batch(self, *operations: Mapping[str, Any]) -> None:
-        """Write."""
+        """Write operations."""
         self.call("batch", operations=operations)
 
     def sync(self, database: Database, faults: Iterable[dict[str, Any]] = ()) -> dict[str, Any]:
-        """Synchronise over a network that does the given to its first requests."""
+        """Synchronise over a network with the given faults, one for each of the first requests."""
         report: dict[str, Any] = self.call("sync", url=database.url, token=database.token, faults=list(faults))
         return report
 
     def items(self, **bounds: Any) -> list[Item]:
-        """Keys and values, in the order in which the client brings them."""
+        """Keys and values, in the order of the client's iterator."""
         return [(key, value) for key, value in self.call("items", range=bounds)]
 
     def raw(self) -> dict[str, str]:
-        """Everything stored, metadata too, as it is stored."""
+        """All stored rows, with the metadata."""
         return dict(self.call("raw"))

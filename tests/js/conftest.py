@@ -1,4 +1,4 @@
-"""Node and its packages, and a server over real sockets: for the client in JavaScript and for the original."""
+"""Node with its packages, and a server on real sockets, for the tests of JavaScript clients."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ if sys.platform != "win32":
 
 
 @contextmanager
-def one_at_a_time(path: Path) -> Iterator[None]:
-    """Keep the other processes that run tests out: `npm ci` deletes what another is using."""
+def file_lock(path: Path) -> Iterator[None]:
+    """Exclude the other test processes: `npm ci` deletes files that they use."""
     with open(path, "rb") as file:
         if sys.platform != "win32":
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -32,11 +32,11 @@ def one_at_a_time(path: Path) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def node_executable() -> str:
-    """Node, with the packages that the tests need beside the client."""
+    """The path of Node. The packages that the tests need are installed."""
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
-        pytest.skip("Node is not installed: the client in JavaScript was not tested")
-    with one_at_a_time(PACKAGE / "package-lock.json"):
+        pytest.skip("Node is not installed, so the JavaScript client was not tested")
+    with file_lock(PACKAGE / "package-lock.json"):
         done = PACKAGE / "node_modules" / ".package-lock.json"  # npm writes it last
         if not done.exists() or done.stat().st_mtime < (PACKAGE / "package-lock.json").stat().st_mtime:
             installed = subprocess.run([npm, "ci"], cwd=PACKAGE, capture_output=True, text=True, check=False)
@@ -48,18 +48,18 @@ def node_executable() -> str:
 
 @pytest.fixture(scope="session")
 def node(node_executable: str) -> Iterator[Node]:
-    """A process of Node with the client of this package."""
+    """A process of Node with clients of this package."""
     process = Node(node_executable)
     yield process
     process.stop()
 
 
 class Server:
-    """``treehub-level serve``, in a process of its own, with the databases of one directory.
+    """A process of ``treehub-level serve`` with the databases of one directory.
 
     Args:
         folder: The directory.
-        options: Further options of the command.
+        options: More options of the command.
     """
 
     def __init__(self, folder: Path, *options: str) -> None:
@@ -70,7 +70,7 @@ class Server:
         self.start()
 
     def start(self) -> None:
-        """Serve, at a port of the system's choice."""
+        """Start the process, at a free port."""
         command = [sys.executable, "-m", "treehub_level.cli", "serve", str(self.folder)]
         self._process = subprocess.Popen(
             [*command, "--port", "0", "--tokens", str(self._tokens), *self._options],
@@ -84,13 +84,13 @@ class Server:
         self._http = httpx.Client(timeout=60)
 
     def stop(self) -> None:
-        """Stop serving."""
+        """Stop the process."""
         self._http.close()
         self._process.terminate()
         self._process.communicate(timeout=60)
 
     def database(self, name: str) -> Database:
-        """A database, made if it is not there."""
+        """A database, which is created if it is missing."""
         if not (self.folder / name).exists():
             with blocking.Level(str(self.folder / name), mode=Level.SERVER):
                 pass
@@ -99,7 +99,7 @@ class Server:
 
 @pytest.fixture(scope="session")
 def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Server]]:
-    """Starts servers, and stops them at the end."""
+    """A function that starts a server. All servers are stopped at the end."""
     servers: list[Server] = []
 
     def start(*options: str) -> Server:
@@ -113,12 +113,12 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Se
 
 @pytest.fixture(scope="session")
 def server(serve: Callable[..., Server]) -> Server:
-    """A server for all tests."""
+    """A server for all tests of a session."""
     return serve()
 
 
 @pytest.fixture
 def database(server: Server, request: pytest.FixtureRequest) -> Database:
-    """A database of its own for each test, empty."""
+    """An empty database for one test."""
     number = request.session.items.index(request.node)
     return server.database(f"test-{number}")

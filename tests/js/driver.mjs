@@ -1,4 +1,4 @@
-// Clients of this package. node driver.mjs <package.json> <the module that makes them>
+// Runs clients of this package: node driver.mjs <package.json> <module of the client>
 import { createRequire } from 'node:module'
 import { pathToFileURL } from 'node:url'
 
@@ -10,8 +10,8 @@ const { SyncedLevel } = await import(pathToFileURL(module).href)
 const { MemoryLevel } = require('memory-level')
 const { ClassicLevel } = require('classic-level')
 
-/** `fetch` through a network that does to each request, in turn, what the test says. */
-function badFetch(client, faults) {
+/** A `fetch` over a network with the given faults, one for each request in turn. */
+function faultyFetch(client, faults) {
   return async (url, options) => {
     const fault = faults.shift() ?? {}
     for (const late of fault.late ? client.requests.slice(-3) : []) await fetch(url, { ...options, body: late })
@@ -29,7 +29,7 @@ function badFetch(client, faults) {
   }
 }
 
-/** Make the store fail at one of its next batches: before it is written, or after. */
+/** Make the store fail at one of its next batches, before or after it is written. */
 function crash(client, { batch, written }) {
   const { store } = client
   store.batch = async (...parameters) => {
@@ -40,7 +40,7 @@ function crash(client, { batch, written }) {
 }
 
 await serve({
-  /** Open a client: over memory, or in a directory. Opening it again is what a process does after a crash. */
+  /** Open a client over memory or in a directory, or open its store again, as after a crash. */
   async open(client, { path }) {
     if (client.store && !path) delete client.store.batch
     else client.store = path ? new ClassicLevel(path) : new MemoryLevel()
@@ -57,21 +57,21 @@ await serve({
   pending: ({ level }) => level.pending(),
   conflicts: ({ level }) => level.conflicts(),
   dismiss: ({ level }, { conflict }) => level.dismiss(conflict),
-  /** Keys and values, as a program sees them. */
+  /** Keys and values, as the iterator yields them. */
   async items({ level }, { range }) {
     const items = []
     for await (const item of level.iterator(range)) items.push(item)
     return items
   },
-  /** Everything stored, as it is stored. */
+  /** All stored rows. */
   raw: ({ store }) => store.iterator({ keyEncoding: 'utf8', valueEncoding: 'utf8' }).all(),
   async crash(client, options) {
     crash(client, options)
   },
-  /** Two calls at once. */
+  /** Two calls of `sync` at the same time. */
   syncTwice: ({ level }, { url, token }) => Promise.all([level.sync(url, { token }), level.sync(url, { token })]),
-  sync: (client, { url, token, faults = [] }) => client.level.sync(url, { token, fetch: badFetch(client, faults) }),
-  /** The edits that were made while a reply was on its way, since this was asked last. */
+  sync: (client, { url, token, faults = [] }) => client.level.sync(url, { token, fetch: faultyFetch(client, faults) }),
+  /** The edits that were made during exchanges since the last call of `edits`. */
   edits: async (client) => client.edits.splice(0),
   requests: async ({ requests }) => requests.map((request) => JSON.parse(request)),
 })

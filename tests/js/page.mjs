@@ -1,4 +1,4 @@
-// What the page in test_browser.py runs: clients over IndexedDB, and a report to whoever served the page.
+// The script of the page in test_browser.py. It runs clients over IndexedDB, and posts the results.
 import { BrowserLevel } from 'browser-level'
 
 import { SyncedLevel } from '../../js/treehub-level.js'
@@ -23,7 +23,7 @@ async function run() {
   await level.del('rejected')
   await store.close()
 
-  // Two tabs have the store open, and write and synchronise at the same time.
+  // Two tabs open the store, and write and synchronise at the same time.
   const stores = [new BrowserLevel('notes'), new BrowserLevel('notes')]
   const tabs = stores.map((one) => new SyncedLevel(one))
   const work = tabs.map(async (tab, number) => {

@@ -1,4 +1,4 @@
-"""The client in JavaScript in a real browser: over IndexedDB, from a page of another origin than the server's."""
+"""The JavaScript client in a browser: over IndexedDB, in a page of another origin."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FLAGS += ["--disable-background-networking", "--disable-component-update", "--di
 
 
 class Page:
-    """A page with a script, on a port of its own; what it reports is in `results`.
+    """A web server for a page with a script. `results` receives the JSON that the page posts.
 
     Args:
         script: The script.
@@ -40,13 +40,13 @@ class Page:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 is_script = self.path == "/page.js"
-                self._answer(script if is_script else b'<script type="module" src="/page.js"></script>', is_script)
+                self._respond(script if is_script else b'<script type="module" src="/page.js"></script>', is_script)
 
             def do_POST(self) -> None:
                 results.put(json.loads(self.rfile.read(int(self.headers["content-length"]))))
-                self._answer(b"", False)
+                self._respond(b"", False)
 
-            def _answer(self, body: bytes, is_script: bool) -> None:
+            def _respond(self, body: bytes, is_script: bool) -> None:
                 self.send_response(200)
                 self.send_header("content-type", "text/javascript" if is_script else "text/html")
                 self.send_header("content-length", str(len(body)))
@@ -63,7 +63,7 @@ class Page:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop serving it."""
+        """Stop serving the page."""
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
@@ -71,16 +71,16 @@ class Page:
 
 @pytest.fixture
 def browser() -> str:
-    """A browser of the Chromium family."""
+    """The path of a browser of the Chromium family."""
     found = next(filter(None, map(shutil.which, BROWSERS)), None)
     if found is None:
-        pytest.skip("no Chromium is installed: the client was not tested in a browser")
+        pytest.skip("Chromium is not installed, so the client was not tested in a browser")
     return found
 
 
 @pytest.fixture
 def script(node_executable: str) -> bytes:
-    """The script of the page and all that it imports, in one."""
+    """The script of the page, bundled with all of its imports."""
     bundler = PACKAGE / "node_modules" / "esbuild" / "bin" / "esbuild"
     bundled = subprocess.run(
         [node_executable, str(bundler), str(HERE / "page.mjs"), "--bundle", "--format=esm", "--log-level=warning"],
@@ -122,7 +122,7 @@ def test_a_page_synchronises_from_indexeddb(
     assert [one["local"] for one in result["report"]["conflicts"]] == [["both", "page"]]
     assert result["refusal"] == {"code": "LEVEL_STORE_MISMATCH", "status": 409}
     assert result["pending"] == 0
-    # The tabs are one client: neither is a stranger to the other.
+    # The tabs are one client, so their edits do not conflict with each other.
     assert result["conflicts"] == result["report"]["conflicts"]
     assert len([key for key, _ in items if key.startswith("tab ")]) == 40
     assert {dict(items)[f"shared {n}"][1] for n in range(5)} == set(range(15, 20))

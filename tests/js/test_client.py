@@ -1,4 +1,4 @@
-"""The client in JavaScript, with a server and Python clients: what holds while nothing goes wrong."""
+"""The JavaScript client with a server and Python clients, without faults."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ from treehub_level import Level, blocking
 
 pytestmark = pytest.mark.once
 
-#: In order of their bytes; by UTF-16 units the last two would change places.
+#: Keys in the order of their UTF-8 bytes. In the order of UTF-16 the last two would be swapped.
 KEYS = ['"', "0", "a", "a!", "aa", "ä", "日本", "\uff5e", "\U0001f600"]
+# fmt: off
 VALUES: list[Any] = [
-    *(None, True, False, 0, -1, 1.5, -2.25e-7, 1e300, 2**53 - 1, "", "text", [], {}),
-    *("é日本\U0001f600", "\\ud800", '"\\\n\t\x00\x1f\x7f\u2028', {"": [1, {"b": None}], "\U0001f600": "\uff5e"}),
+    None, True, False, 0, -1, 1.5, -2.25e-7, 1e300, 2**53 - 1, "", "text", [], {},
+    "é日本\U0001f600", "\\ud800", '"\\\n\t\x00\x1f\x7f\u2028', {"": [1, {"b": None}], "\U0001f600": "\uff5e"},
 ]
-#: What JavaScript cannot hold: integers that it rounds, and floats that it writes as integers.
+# fmt: on
+#: Numbers that JavaScript does not keep: integers that it rounds, and floats that it writes as
+#: integers.
 INEXACT = [2**53 + 1, -(2**63), 2**64 - 1, 1.0, -0.0, {"deep": [[9007199254740993]]}]
 
 
@@ -52,7 +55,7 @@ def test_deletes_go_both_ways(node: Node, database: Database) -> None:
         assert here.items() == items_of(there) == []
 
 
-def test_what_is_synchronised_is_not_synchronised_again(node: Node, database: Database) -> None:
+def test_a_second_sync_transfers_no_change(node: Node, database: Database) -> None:
     here = node.client()
     here.batch(put("k", 1))
     here.sync(database)
@@ -86,7 +89,7 @@ def test_keys_come_in_the_order_of_their_bytes(node: Node, where: str, tmp_path:
     here.close()
 
 
-def test_values_are_equal_on_all_sides(node: Node, database: Database) -> None:
+def test_values_are_equal_in_all_clients(node: Node, database: Database) -> None:
     here = node.client()
     here.batch(*(put(f"here {n}", value) for n, value in enumerate(VALUES)))
     with python_client() as there:
@@ -99,7 +102,7 @@ def test_values_are_equal_on_all_sides(node: Node, database: Database) -> None:
         assert sorted(map(repr, dict(here.items()).values())) == sorted(map(repr, VALUES * 2))
 
 
-def test_numbers_that_javascript_cannot_hold_pass_through_it_as_they_are(
+def test_numbers_that_javascript_cannot_represent_pass_through_unaltered(
     node: Node, database: Database, tmp_path: Path
 ) -> None:
     with blocking.Level(str(tmp_path / "store"), mode=Level.CLIENT) as author:
@@ -142,7 +145,7 @@ def test_a_conflict_of_a_python_client_with_one_in_javascript_is_journaled_there
         assert (conflict.local, conflict.remote) == (("both", "there"), ("both", "here"))
 
 
-def test_a_conflict_is_dismissed_once_and_its_number_is_not_given_again(node: Node, database: Database) -> None:
+def test_a_conflict_is_dismissed_once_and_its_id_is_not_reused(node: Node, database: Database) -> None:
     here = node.client()
     with python_client() as there:
         conflicts = []
@@ -155,7 +158,7 @@ def test_a_conflict_is_dismissed_once_and_its_number_is_not_given_again(node: No
     assert here.call("conflicts") == conflicts[1:]
 
 
-def test_what_is_written_while_a_reply_is_on_its_way_is_kept_and_pushed(node: Node, database: Database) -> None:
+def test_a_write_during_an_exchange_is_kept_and_pushed(node: Node, database: Database) -> None:
     here = node.client()
     here.batch(put("k", "old"))
     here.sync(database, [{"edit": put("k", "new")}])
@@ -175,7 +178,7 @@ def test_large_values_are_pushed_and_pulled_a_few_at_a_time(node: Node, database
 
 
 @pytest.mark.parametrize("key", ["", "!", "!a", " ", "\ud800", "k" * 1025, "é" * 513, None, 7])
-def test_a_key_that_cannot_be_one_is_refused(node: Node, key: Any) -> None:
+def test_an_invalid_key_is_refused(node: Node, key: Any) -> None:
     here = node.client()
     before = here.raw()
     with pytest.raises(NodeError) as error:
@@ -190,7 +193,7 @@ for _ in range(65):
 
 
 @pytest.mark.parametrize("value", ["x" * (4 << 20), "\ud800", {"\udc00": 1}, ["\\\ud800"], NESTED], ids=range(5))
-def test_a_value_that_no_server_takes_is_refused(node: Node, value: Any) -> None:
+def test_an_invalid_value_is_refused(node: Node, value: Any) -> None:
     here = node.client()
     before = here.raw()
     with pytest.raises(NodeError) as error:
@@ -199,19 +202,19 @@ def test_a_value_that_no_server_takes_is_refused(node: Node, value: Any) -> None
     assert here.raw() == before
 
 
-def test_a_value_that_is_none_is_refused(node: Node) -> None:
+def test_an_undefined_value_is_refused(node: Node) -> None:
     with pytest.raises(NodeError) as error:
         node.client().batch({"type": "put", "key": "k"})
     assert error.value.code == "LEVEL_INVALID_VALUE"
 
 
-def test_what_goes_to_the_limits_is_taken(node: Node, database: Database) -> None:
+def test_keys_and_values_of_the_maximum_size_are_accepted(node: Node, database: Database) -> None:
     here = node.client()
     here.batch(put("k" * 1024, "x" * ((4 << 20) - 2)), put("nested", NESTED[0]))
     assert here.sync(database)["pushed"] == 2
 
 
-def test_a_refusal_names_what_the_server_said_and_changes_nothing(node: Node, database: Database) -> None:
+def test_a_refusal_has_the_status_of_the_server_and_changes_no_data(node: Node, database: Database) -> None:
     here = node.client()
     here.batch(put("k", 1))
     with pytest.raises(NodeError) as error:
@@ -223,14 +226,14 @@ def test_a_refusal_names_what_the_server_said_and_changes_nothing(node: Node, da
     assert here.sync(database)["pushed"] == 1
 
 
-def test_a_captive_portal_is_not_taken_for_the_server(node: Node, database: Database) -> None:
+def test_the_page_of_a_captive_portal_is_not_read_as_a_reply(node: Node, database: Database) -> None:
     here = node.client()
     with pytest.raises(NodeError) as error:
         here.sync(database, [{"portal": True}])
     assert error.value.code == "LEVEL_TRANSPORT"
 
 
-def test_another_server_is_refused_and_nothing_is_touched(node: Node, server: Any, database: Database) -> None:
+def test_another_server_is_refused_and_no_data_is_changed(node: Node, server: Any, database: Database) -> None:
     here = node.client()
     here.batch(put("k", 1))
     here.sync(database)
@@ -243,12 +246,10 @@ def test_another_server_is_refused_and_nothing_is_touched(node: Node, server: An
     assert here.sync(database)["pushed"] == 1
 
 
-# ---------------------------------------------------------------------------------------------------- on disk
+# ------------------------------------------------------------------------------------------ on disk
 
 
-def test_a_python_client_goes_on_with_a_store_that_javascript_wrote(
-    node: Node, database: Database, tmp_path: Path
-) -> None:
+def test_a_python_client_opens_a_store_of_a_javascript_client(node: Node, database: Database, tmp_path: Path) -> None:
     here = node.client(tmp_path / "store")
     here.batch(*(put(key, key) for key in KEYS))
     here.sync(database)
@@ -266,10 +267,8 @@ def test_a_python_client_goes_on_with_a_store_that_javascript_wrote(
     assert len(database.log()) == len(KEYS) + len(frozen["changes"])
 
 
-def test_javascript_goes_on_with_a_store_that_a_python_client_wrote(
-    node: Node, database: Database, tmp_path: Path
-) -> None:
-    class Deaf:
+def test_a_javascript_client_opens_a_store_of_a_python_client(node: Node, database: Database, tmp_path: Path) -> None:
+    class LosesReplies:
         def exchange(self, request: dict[str, Any], /) -> dict[str, Any]:
             reply = database.exchange(request)
             if request["changes"]:
@@ -281,7 +280,7 @@ def test_javascript_goes_on_with_a_store_that_a_python_client_wrote(
         level.sync(database)
         level.batch([put("a", "newer"), delete("aa")])
         with pytest.raises(Exception, match="lost"):
-            level.sync(Deaf())
+            level.sync(LosesReplies())
     here = node.client(tmp_path / "store")
     assert (here.call("cid"), here.call("pending")) == (len(KEYS), 2)
     report = here.sync(database)
@@ -291,9 +290,7 @@ def test_javascript_goes_on_with_a_store_that_a_python_client_wrote(
     here.close()
 
 
-def test_a_journal_that_javascript_wrote_is_read_and_emptied_by_python(
-    node: Node, database: Database, tmp_path: Path
-) -> None:
+def test_python_reads_and_empties_a_journal_of_javascript(node: Node, database: Database, tmp_path: Path) -> None:
     with python_client() as there:
         there.batch([put("k", "there"), put("m", "there")])
         there.sync(database)
@@ -314,7 +311,7 @@ def test_a_journal_that_javascript_wrote_is_read_and_emptied_by_python(
 
 
 @pytest.mark.parametrize("mode", [Level.NORMAL, Level.SERVER], ids=lambda mode: mode.value)
-def test_a_store_that_is_no_clients_is_refused(node: Node, mode: Any, tmp_path: Path) -> None:
+def test_a_store_of_another_mode_is_refused(node: Node, mode: Any, tmp_path: Path) -> None:
     with blocking.Level(str(tmp_path / "store"), mode=mode) as level:
         level.put("k", 1)
     with pytest.raises(NodeError) as error:
@@ -322,7 +319,7 @@ def test_a_store_that_is_no_clients_is_refused(node: Node, mode: Any, tmp_path: 
     assert error.value.code == "LEVEL_MODE_MISMATCH"
 
 
-def test_two_copies_of_one_store_part_and_lose_nothing(node: Node, database: Database, tmp_path: Path) -> None:
+def test_two_copies_of_one_store_fork_without_loss(node: Node, database: Database, tmp_path: Path) -> None:
     here = node.client(tmp_path / "store")
     here.batch(put("k", "both"))
     here.sync(database)

@@ -1,4 +1,4 @@
-"""The client in JavaScript after what should not happen: lost messages, crashes, servers restored from a backup."""
+"""The JavaScript client after faults: lost messages, crashes, servers restored from a backup."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.once
 
 
 @pytest.mark.parametrize("lost", ["request", "reply"])
-def test_a_push_whose_answer_was_lost_is_sent_again_byte_for_byte(node: Node, database: Database, lost: str) -> None:
+def test_a_push_without_a_reply_is_repeated_byte_for_byte(node: Node, database: Database, lost: str) -> None:
     here = node.client()
     here.batch(put("k", 1), put("m", 1))
     with pytest.raises(NodeError, match="was lost"):
@@ -30,7 +30,7 @@ def test_a_push_whose_answer_was_lost_is_sent_again_byte_for_byte(node: Node, da
     assert len(database.log()) == 5
 
 
-def test_a_late_reply_is_not_taken(node: Node, database: Database) -> None:
+def test_a_late_reply_is_refused(node: Node, database: Database) -> None:
     here = node.client()
     here.batch(put("k", 1))
     here.sync(database)
@@ -66,11 +66,11 @@ def test_a_crash_at_any_batch_loses_nothing(node: Node, server: Server, written:
     assert crashes >= 5
 
 
-# ------------------------------------------------------------------------------------------------ after a backup
+# ----------------------------------------------------------------------------------- after a backup
 
 
 class Backup:
-    """A server with one database, which can be put back to what it was."""
+    """A server with one database, which can be restored from a backup."""
 
     def __init__(self, serve: Callable[..., Server]) -> None:
         self.server = serve()
@@ -85,7 +85,7 @@ class Backup:
         self._start()
 
     def restore(self) -> None:
-        """Put it back."""
+        """Restore the database from the backup."""
         self.server.stop()
         shutil.rmtree(self._store)
         shutil.copytree(self._copy, self._store)
@@ -96,9 +96,7 @@ class Backup:
         self.database = self.server.database("notes")
 
 
-def test_a_restored_server_is_recognised_and_gets_back_what_clients_still_have(
-    node: Node, serve: Callable[..., Server]
-) -> None:
+def test_a_restored_server_is_recognised_and_dirty_changes_are_pushed(node: Node, serve: Callable[..., Server]) -> None:
     backup = Backup(serve)
     here, there = node.client(), python_client()
     with there:
@@ -121,7 +119,7 @@ def test_a_restored_server_is_recognised_and_gets_back_what_clients_still_have(
         assert not here.sync(backup.database)["reset"]
 
 
-def test_a_reset_goes_on_after_a_crash_at_any_of_its_batches(node: Node, serve: Callable[..., Server]) -> None:
+def test_a_reset_continues_after_a_crash_at_any_of_its_batches(node: Node, serve: Callable[..., Server]) -> None:
     backup = Backup(serve)
     clients = [node.client() for _ in range(14)]
     for number, client in enumerate(clients):

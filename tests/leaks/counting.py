@@ -1,6 +1,6 @@
-"""Counts what calls leave behind: blocks of memory, bytes, references, descriptors. In a process of its own.
+"""Counting of leaks: blocks of memory, bytes, references and file descriptors.
 
-python -m tests.leaks --calls 100000
+The counts are meaningful in a process without other work: ``python -m tests.leaks --calls 100000``.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
-#: Calls after which every cache is filled.
-_WARM: Final = 500
-#: What may be left whatever happens: a cache that grows, an interned name, somebody else's reference to 1. What leaks
-#: leaves one for each call of one kind, and there are thousands of these.
-_BLOCKS: Final = 300
-_BYTES: Final = 3 << 20
-_REFERENCES: Final = 20
+#: The number of calls that fill every cache.
+_WARM_UP_CALLS: Final = 500
+#: The growth that is no leak: a cache, an interned name, a reference of the interpreter to 1. A
+#: leak grows by one for each call of one kind, so by thousands.
+_MAX_BLOCKS: Final = 300
+_MAX_BYTES: Final = 3 << 20
+_MAX_REFERENCES: Final = 20
 
 #: Calls without arguments, some of which may raise.
 Calls = Iterable[Callable[[], object]]
 
 
-class Left(NamedTuple):
-    """What some calls have left behind, in comparison with as many before them.
+class Growth(NamedTuple):
+    """The resources that a process has gained during some calls.
 
     Attributes:
-        blocks: Blocks of Python's own allocator.
-        bytes: Of the memory that the process has resident; 0 where the system does not tell.
-        descriptors: Open files.
-        references: The most that were added to any of the objects that were watched.
+        blocks: Blocks of Python's allocator.
+        bytes: Resident memory of the process; 0 where the system does not report it.
+        descriptors: Open file descriptors.
+        references: The largest increase of the reference count of a watched object.
     """
 
     blocks: int
@@ -42,36 +42,39 @@ class Left(NamedTuple):
     references: int
 
     @property
-    def is_flat(self) -> bool:
-        """Whether that is nothing."""
+    def is_within_limits(self) -> bool:
+        """True if the growth is too small for a leak."""
         return (
-            self.blocks <= _BLOCKS and self.bytes <= _BYTES and self.descriptors <= 0 and self.references <= _REFERENCES
+            self.blocks <= _MAX_BLOCKS
+            and self.bytes <= _MAX_BYTES
+            and self.descriptors <= 0
+            and self.references <= _MAX_REFERENCES
         )
 
 
-def leftovers(calls: Calls, count: int, watched: Iterable[object] = ()) -> Left:
-    """Make so many calls, and count what is left.
+def count_leaks(calls: Calls, count: int, watched: Iterable[object] = ()) -> Growth:
+    """Make calls, and measure the growth.
 
     Args:
-        calls: What is called in turn.
-        count: How many calls in all.
-        watched: Objects whose references are counted: the arguments of the calls, say.
+        calls: Functions, which are called in turn.
+        count: The number of calls in all.
+        watched: Objects whose references are counted, such as the arguments of the calls.
     """
     calls = [*calls]
     watched = [*watched]
     rng = random.Random(1)
     rng.shuffle(calls)
-    _make(calls, max(_WARM, len(calls) * 2))
+    _make(calls, max(_WARM_UP_CALLS, len(calls) * 2))
     before = _state(watched)
     _make(calls, count)
     after = _state(watched)
     references = max((new - old for old, new in zip(before[3], after[3], strict=True)), default=0)
-    return Left(after[0] - before[0], after[1] - before[1], after[2] - before[2], references)
+    return Growth(after[0] - before[0], after[1] - before[1], after[2] - before[2], references)
 
 
 def _make(calls: list[Callable[[], object]], count: int) -> None:
     for number in range(count):
-        with suppress(Exception):  # whether it should raise is tested elsewhere; what it leaves then, here
+        with suppress(Exception):  # other tests check the errors; calls that raise must not leak either
             calls[number % len(calls)]()
 
 

@@ -1,4 +1,7 @@
-"""What is called: each function of the compiled core, and the native engine, with good arguments and with bad ones."""
+"""The calls to check: each function of the compiled core, and the native engine.
+
+The arguments are valid and invalid.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +19,14 @@ from treehub_level.types import Change, Delete, Put
 
 
 class Subject:
-    """Calls, and the objects whose references they must leave as they were."""
+    """Calls, and the objects whose reference counts they must not change."""
 
     def __init__(self, calls: list[Callable[[], object]], watched: list[object]) -> None:
         self.calls = calls
         self.watched = watched
 
 
-#: An argument of each kind that a core meets: right, at an edge, of a wrong type.
+#: Arguments of each kind: valid, edge cases, and of a wrong type.
 _KEYS: Final = ["a", "é", "", "!", "a" * 1025, "\ud800", "k" * 300, 1, None]
 _BYTES: Final = [b"a", b":10", b"!:10", b"\xff", b"", b"k" * 300, "a", None]
 _VALUES: Final = [
@@ -72,7 +75,7 @@ _ARGUMENTS: Final[dict[str, list[list[Any]]]] = {
 
 
 def functions() -> dict[str, Subject]:
-    """Each function of the compiled core."""
+    """The subjects of the compiled core, by function."""
     core = import_module("treehub_level._core_c")
     space = core.KeySpace("!")
     subjects = {
@@ -82,48 +85,37 @@ def functions() -> dict[str, Subject]:
         )
         for name, calls in _ARGUMENTS.items()
     }
-    for kind, encoder in {
+    encoders = {
         "SERVER": core.Encoder(space),
         "NORMAL": core.Encoder(key_prefix="sub/"),
         "raw": core.Encoder(key_prefix=b"\xff", raw_keys=True, raw_values=True),
-    }.items():
-        subjects[f"Encoder, {kind}"] = Subject(
-            [
-                *(partial(encoder.key, key) for key in (*_KEYS, *_BYTES)),
-                *(partial(encoder.put, "a", value) for value in (*_VALUES, *_BYTES)),
-                *(partial(encoder.ops, [_OPS[0], op]) for op in _OPS),
-                *(partial(encoder.pairs, [("a", 1), ("b", value)]) for value in _VALUES),
-                *(partial(encoder.changes, [Change("a", 1), ["b", value], ["c"]]) for value in _VALUES),
-                *(partial(encoder.records, [_RECORDS[0], record]) for record in _RECORDS),
-            ],
-            [*_KEYS, *_BYTES, *_VALUES, *_OPS, *_RECORDS, encoder],
-        )
-    subjects["batches"] = Subject(
-        [
-            *(partial(core.server_batch, space, 7, [_ENTRIES[0], entry]) for entry in _ENTRIES),
-            *(partial(core.client_batch, space, [_ENTRIES[0], entry]) for entry in _ENTRIES),
-            *(partial(core.apply_batch, space, 7, [_ENTRIES[0], entry]) for entry in _ENTRIES),
-            partial(core.server_batch, space, core.MAX_CID, _ENTRIES[:1]),
-        ],
-        [space, *_ENTRIES],
-    )
+    }
+    for kind, encoder in encoders.items():
+        calls = [partial(encoder.key, key) for key in (*_KEYS, *_BYTES)]
+        calls += [partial(encoder.put, "a", value) for value in (*_VALUES, *_BYTES)]
+        calls += [partial(encoder.ops, [_OPS[0], op]) for op in _OPS]
+        calls += [partial(encoder.pairs, [("a", 1), ("b", value)]) for value in _VALUES]
+        calls += [partial(encoder.changes, [Change("a", 1), ["b", value], ["c"]]) for value in _VALUES]
+        calls += [partial(encoder.records, [_RECORDS[0], record]) for record in _RECORDS]
+        subjects[f"Encoder, {kind}"] = Subject([*calls], [*_KEYS, *_BYTES, *_VALUES, *_OPS, *_RECORDS, encoder])
+    calls = [partial(core.server_batch, space, 7, [_ENTRIES[0], entry]) for entry in _ENTRIES]
+    calls += [partial(core.client_batch, space, [_ENTRIES[0], entry]) for entry in _ENTRIES]
+    calls += [partial(core.apply_batch, space, 7, [_ENTRIES[0], entry]) for entry in _ENTRIES]
+    calls += [partial(core.server_batch, space, core.MAX_CID, _ENTRIES[:1])]
+    subjects["batches"] = Subject([*calls], [space, *_ENTRIES])
     packed = core.client_batch(space, [(b"a", b"1"), (b"b", b"{}")]).rows
     rows = [packed, packed[:-1], [(b"a", b"1"), (b"\xff", b"1")], [(b"a", b"[")], None]
     decoders = [core.Decoder(), core.Decoder(strip=1), core.Decoder(raw_keys=True, raw_values=True)]
-    subjects["Decoder"] = Subject(
-        [
-            *(partial(decoder.items, some) for decoder in decoders for some in rows),
-            *(partial(decoder.values, some) for decoder in decoders for some in rows),
-            *(partial(decoder.keys, [b"a", b"\xff"]) for decoder in decoders),
-        ],
-        [*rows, *decoders],
-    )
+    calls = [partial(decoder.items, some) for decoder in decoders for some in rows]
+    calls += [partial(decoder.values, some) for decoder in decoders for some in rows]
+    calls += [partial(decoder.keys, [b"a", b"\xff"]) for decoder in decoders]
+    subjects["Decoder"] = Subject([*calls], [*rows, *decoders])
     return subjects
 
 
 @contextmanager
 def engine() -> Iterator[Subject]:
-    """The native engine: reads, writes, cursors and snapshots, forgotten and closed, stores that are not there."""
+    """The native engine: reads, writes, closed and garbage-collected handles, missing stores."""
     store = import_module("treehub_level._store_c")
     with tempfile.TemporaryDirectory() as folder:
         db = store.DB(str(Path(folder) / "db"), create_if_missing=True)

@@ -1,6 +1,7 @@
-"""T11: what is compiled, built with AddressSanitizer and UndefinedBehaviorSanitizer. See ``__main__.py``."""
+"""T11: the extensions, built with AddressSanitizer and UndefinedBehaviorSanitizer."""
 
 import os
 
-#: Whether AddressSanitizer is below this process. It keeps what was freed, so memory that is in use says nothing.
-WATCHED = "libasan" in os.environ.get("LD_PRELOAD", "")
+#: True if this process runs with AddressSanitizer, which keeps freed memory, so memory use is
+#: meaningless.
+IS_SANITIZED = "libasan" in os.environ.get("LD_PRELOAD", "")

@@ -1,13 +1,15 @@
-"""Builds the package with AddressSanitizer and UndefinedBehaviorSanitizer, beside the one that is installed, and runs
-the suite on it: ``make asan``, which takes most of an hour, or
+"""Builds the package with AddressSanitizer and UndefinedBehaviorSanitizer, and runs the suite.
+
+``make asan`` runs it, which takes most of an hour, or
 
     python -m tests.sanitizers
     python -m tests.sanitizers tests/core -k keys
 
-Of the suite only `tests/packaging` is left out: it builds the package anew.
+The build does not replace the installed package. The suite runs without `tests/packaging`, which
+builds the package itself.
 
-Before that, two bugs in an extension that was built the same way must be reported. It ends with 0 if there was no
-report but those.
+First, the sanitizers must report two bugs in an extension that was built with the same flags. The
+exit status is 0 if they report nothing else.
 """
 
 from __future__ import annotations
@@ -26,9 +28,9 @@ BUILD: Final = ROOT / "build" / "asan"
 SITE: Final = BUILD / "site"
 
 _FLAGS: Final = "-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g -O1"
-#: All but what builds another package, which the interpreter here would not load.
+#: The default arguments of pytest.
 _SUITE: Final = ["tests", "--ignore=tests/packaging", "--numprocesses=auto", "--dist=worksteal", "-q"]
-#: The bugs of ``bugs.c``, and what is said of them.
+#: The bugs of ``bugs.c``, and the reports that they must cause.
 _BUGS: Final = {
     "read_behind_the_end(16)": "AddressSanitizer: heap-buffer-overflow",
     "overflow(1)": "runtime error: signed integer overflow",
@@ -36,35 +38,35 @@ _BUGS: Final = {
 
 
 def main() -> None:
-    """Build, try the bugs, run the tests that the command line names."""
+    """Build the package, check the controls, and run the tests that the command line names."""
     compiler = os.environ.get("CC", "cc")
     libraries = [library for name in ("libasan.so", "libstdc++.so.6") if (library := _library(compiler, name))]
     if len(libraries) < 2:
-        sys.exit(f"{compiler} has no AddressSanitizer here: install gcc with its sanitizer libraries, on Linux")
+        sys.exit(f"{compiler} has no AddressSanitizer: install gcc and its sanitizer libraries, on Linux")
     shutil.rmtree(BUILD, ignore_errors=True)
     BUILD.mkdir(parents=True)
     _build(compiler)
     environment = {
         **os.environ,
         "LD_PRELOAD": " ".join(libraries),
-        "PYTHONMALLOC": "malloc",  # or one object's end would be another's beginning
+        "PYTHONMALLOC": "malloc",  # Python's allocator would hide overflows between its blocks
         "PYTHONPATH": str(SITE),
-        "ASAN_OPTIONS": "detect_leaks=0",  # CPython frees little at its end: tests/leaks counts instead
+        "ASAN_OPTIONS": "detect_leaks=0",  # CPython frees little at exit; tests/leaks finds leaks
         "UBSAN_OPTIONS": "print_stacktrace=1",
         "TREEHUB_LEVEL_CORE": "c",
     }
     for bug, report in _BUGS.items():
-        _try_bug(bug, report, environment)
+        _check_report(bug, report, environment)
     arguments = sys.argv[1:] or _SUITE
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments], cwd=ROOT, env=environment
     )
-    print("no report" if done.returncode == 0 else f"FAILED (exit code {done.returncode})")
+    print("no reports" if done.returncode == 0 else f"FAILED (exit code {done.returncode})")
     sys.exit(done.returncode)
 
 
 def _library(compiler: str, name: str) -> str | None:
-    """Where the compiler has a library; ``None`` if it has none, or is not there."""
+    """The path of a library of the compiler; ``None`` if the library or the compiler is missing."""
     try:
         found = subprocess.run(
             [compiler, f"-print-file-name={name}"], capture_output=True, text=True, check=True
@@ -86,12 +88,12 @@ def _build(compiler: str) -> None:
     subprocess.run([*command, str(HERE / "bugs.c")], check=True)
 
 
-def _try_bug(bug: str, report: str, environment: dict[str, str]) -> None:
-    """Have a bug reported, in a process that has loaded what is tested as well."""
+def _check_report(bug: str, report: str, environment: dict[str, str]) -> None:
+    """Exit unless a bug is reported, in a process that has also loaded the package under test."""
     program = f"from treehub_level import _core_c; assert {str(SITE)!r} in _core_c.__file__; import bugs; bugs.{bug}"
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
     if done.returncode == 0 or report not in done.stderr:
-        sys.exit(f"the control failed: nothing was said of {bug}: {done.stdout}{done.stderr[-3000:]}")
+        sys.exit(f"the control failed: {bug} was not reported: {done.stdout}{done.stderr[-3000:]}")
     print(f"the control: {bug} was reported: {report}")
 
 

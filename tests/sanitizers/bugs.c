@@ -1,4 +1,4 @@
-// The control: an extension with two bugs, built and run as what is tested is. Either must end the run.
+// The control: an extension with two bugs, built like the package. Each must end the process.
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 

@@ -1,4 +1,4 @@
-"""The pure-Python core: the same names, results and errors as the compiled one, where there is none."""
+"""The pure-Python core: the names, results and errors of the compiled core, without a compiler."""
 
 from .batch import Encoder, apply_batch, client_batch, server_batch
 from .json import JSONBytes, check_value, encode_value, json_line, json_value

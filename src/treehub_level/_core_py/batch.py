@@ -1,4 +1,4 @@
-"""User operations to one write batch, for write, change, apply and clean. The twin of ``batch.pyx``."""
+"""Encoding of user operations, and the batches of each mode. The counterpart of ``batch.pyx``."""
 
 from __future__ import annotations
 
@@ -72,19 +72,19 @@ class Encoder:
 
     def ops(self, ops: Iterable[object]) -> list[Entry]:
         """See ``_core_c.pyi``."""
-        return _each(ops, self._op, "operation")
+        return _encode_each(ops, self._op, "operation")
 
     def pairs(self, pairs: Iterable[tuple[object, object]]) -> list[Entry]:
         """See ``_core_c.pyi``."""
-        return _each(pairs, self._pair, "item")
+        return _encode_each(pairs, self._pair, "item")
 
     def changes(self, changes: Iterable[object]) -> list[Entry]:
         """See ``_core_c.pyi``."""
-        return _each(changes, self._change, "change")
+        return _encode_each(changes, self._change, "change")
 
     def records(self, records: Iterable[bytes]) -> list[Entry]:
         """See ``_core_c.pyi``."""
-        return _each(records, self._record, "change")
+        return _encode_each(records, self._record, "change")
 
     def _op(self, op: object) -> Entry:
         if isinstance(op, Put):
@@ -102,12 +102,12 @@ class Encoder:
 
     def _pair(self, pair: object) -> Entry:
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-            raise TypeError(f"it must be a (key, value) pair, not {_described(pair)}")
+            raise TypeError(f"it must be a (key, value) pair, not {_describe(pair)}")
         return self.put(pair[0], pair[1])
 
     def _change(self, change: object) -> Entry:
         if not isinstance(change, (tuple, list)) or not 1 <= len(change) <= 2:
-            raise TypeError(f"it must be [key, value] or [key], not {_described(change)}")
+            raise TypeError(f"it must be [key, value] or [key], not {_describe(change)}")
         return self.put(change[0], change[1]) if len(change) == 2 else self.delete(change[0])
 
     def _record(self, record: bytes) -> Entry:
@@ -115,28 +115,37 @@ class Encoder:
         return self.delete(decode_key(key)) if value is None else self.put(decode_key(key), json_value(value))
 
 
-def _each(items: Iterable[T], encode: Callable[[T], Entry], what: str) -> list[Entry]:
+def _encode_each(items: Iterable[T], encode: Callable[[T], Entry], noun: str) -> list[Entry]:
     entries: list[Entry] = []
-    for item in iterate(items, what):
+    for item in check_iterable(items, noun):
         try:
             entries.append(encode(item))
         except (TypeError, ValueError) as error:
-            raise numbered(error, what, len(entries)) from error
+            raise item_error(error, noun, len(entries)) from error
     return entries
 
 
-def iterate(items: Iterable[T], what: str) -> Iterable[T]:
-    """Return items, unless they are nothing that can be a list of operations, items or changes."""
+def check_iterable(items: Iterable[T], noun: str) -> Iterable[T]:
+    """Return items, or raise unless they are an iterable of operations, items or changes.
+
+    Args:
+        items: The argument of a user. A str, bytes or dict is iterable, but never meant as a list.
+        noun: "operation", "item" or "change".
+
+    Raises:
+        TypeError: ``items`` is not a list of operations or items.
+        ProtocolError: ``items`` is not a list of changes.
+    """
     if isinstance(items, (str, bytes, dict)) or not hasattr(type(items), "__iter__"):
-        kind = ProtocolError if what == "change" else TypeError
-        raise kind(f"a list of {what}s is needed, not {type(items).__name__}")
+        kind = ProtocolError if noun == "change" else TypeError
+        raise kind(f"a list of {noun}s is needed, not {type(items).__name__}")
     return items
 
 
-def numbered(error: Exception, what: str, number: int) -> Exception:
-    """The error that tells which item of many was at fault: of the same type, or for a change a ProtocolError."""
-    kind = ProtocolError if what == "change" else type(error)
-    return kind(f"{what} {number}: {error}")
+def item_error(error: Exception, noun: str, number: int) -> Exception:
+    """Return an error that names the faulty item: a ProtocolError if it is a change."""
+    kind = ProtocolError if noun == "change" else type(error)
+    return kind(f"{noun} {number}: {error}")
 
 
 def _field(op: dict[Any, Any], name: str) -> object:
@@ -146,7 +155,7 @@ def _field(op: dict[Any, Any], name: str) -> object:
         raise TypeError(f'the field "{name}" is missing') from None
 
 
-def _described(item: object) -> str:
+def _describe(item: object) -> str:
     kind = type(item).__name__
     return f"a {kind} of {len(item)}" if isinstance(item, (tuple, list)) else kind
 
@@ -157,10 +166,10 @@ def server_batch(space: KeySpace, cid: int, entries: Sequence[Entry]) -> list[En
     if not entries:
         return []
     if cid + len(entries) > MAX_CID:
-        raise ValueError(f"{len(entries)} changes after change id {cid} would pass {MAX_CID}, the highest there is")
+        raise ValueError(f"{len(entries)} changes after change id {cid} would exceed {MAX_CID}, the highest change id")
     batch: list[Entry] = []
     for entry in entries:
-        key, value = _parts(entry)
+        key, value = _check_entry(entry)
         cid += 1
         batch.append(entry)
         batch.append((space.prefix + cid_key(cid), join_record(key, value)))
@@ -172,7 +181,7 @@ def client_batch(space: KeySpace, entries: Sequence[Entry]) -> list[Entry]:
     """See ``_core_c.pyi``."""
     batch: list[Entry] = []
     for entry in entries:
-        key, value = _parts(entry)
+        key, value = _check_entry(entry)
         batch.append(entry)
         batch.append((space.prefix + key, join_record(key, value)))
     return batch
@@ -183,14 +192,14 @@ def apply_batch(space: KeySpace, cid: int, entries: Sequence[Entry]) -> list[Ent
     check_cid(cid, 0)
     batch: list[Entry] = []
     for entry in entries:
-        key, _ = _parts(entry)
+        key, _ = _check_entry(entry)
         batch.append(entry)
         batch.append((space.prefix + key, None))
     batch.append((space.prefix, b"%d" % cid))
     return batch
 
 
-def _parts(entry: Entry) -> Entry:
+def _check_entry(entry: Entry) -> Entry:
     if type(entry) is tuple and len(entry) == 2:
         key, value = entry
         if isinstance(key, bytes) and (value is None or isinstance(value, bytes)):

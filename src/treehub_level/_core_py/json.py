@@ -1,4 +1,4 @@
-"""Values and their JSON: encoding objects, and taking over what is JSON already. The twin of ``json.pyx``."""
+"""Values and their JSON: encode objects, and accept JSON text. The counterpart of ``json.pyx``."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from typing import Any, Final, NoReturn
 import orjson
 
 from ..errors import InvalidValueError
-from .keys import MAX_DEPTH, check_bytes, shown, shown_int
+from .keys import MAX_DEPTH, check_bytes, describe_int, quoted
 
 _ONLY_STR: Final = frozenset({str})
-#: Types of which orjson refuses every value that would not come back equal, so that it alone need look at them.
+#: Types of which orjson refuses every value that JSON cannot round-trip: they need no other check.
 _SIMPLE: Final = frozenset({str, int, bool, type(None)})
-#: What orjson returns keeps the buffer that it was written in, of 1 KiB (3.11) or 4 KiB (3.13), however short it is.
-#: Copies take a tenth of the memory, and half of the time, since every value is then written in the same warm buffer.
+#: Results of orjson shorter than this are copied. Each result keeps its whole buffer, of 1 KiB
+#: (Python 3.11) or 4 KiB (3.13). Copies take a tenth of the memory and half of the time, because
+#: orjson then writes every value into the same warm buffer.
 _WORTH_COPYING: Final = 2048
-#: `{"key":string,"value":something}`. What string and something hold is for `json_value` to judge.
+#: `{"key":string,"value":value}`. The two parts are checked by the JSON parser, not here.
 _LINE: Final = re.compile(rb'\{"key":("[^"\\]*(?:\\.[^"\\]*)*"),"value":(.*)\}[ \t\r\n]*', re.DOTALL)
 
 
@@ -40,9 +41,9 @@ def check_value(value: object) -> None:
 def encode_value(value: object, limit: int | None = None) -> bytes:
     """See ``_core_c.pyi``."""
     if isinstance(value, JSONBytes):
-        encoded = bytes(value)  # orjson reads no subclass, and some backends store the very object
+        encoded = bytes(value)  # plain bytes: orjson reads no subclass, and some backends store the object
     else:
-        if not _plain(value, MAX_DEPTH):
+        if not _is_plain(value, MAX_DEPTH):
             _check(value, "$", MAX_DEPTH)
         try:
             encoded = orjson.dumps(value)
@@ -56,8 +57,8 @@ def encode_value(value: object, limit: int | None = None) -> bytes:
     return encoded
 
 
-def _plain(value: object, depth: int) -> bool:
-    """Whether all types in here are plain and all floats finite, so that orjson finds whatever else may be wrong."""
+def _is_plain(value: object, depth: int) -> bool:
+    """True if a value holds only plain JSON types and finite floats: orjson finds other faults."""
     kind = type(value)
     if kind in _SIMPLE:
         return True
@@ -74,49 +75,49 @@ def _plain(value: object, depth: int) -> bool:
         inner = value  # type: ignore[assignment]
     else:
         return False
-    return not any(type(item) not in _SIMPLE and not _plain(item, depth - 1) for item in inner)
+    return not any(type(item) not in _SIMPLE and not _is_plain(item, depth - 1) for item in inner)
 
 
 def _check(value: object, path: str, depth: int) -> None:
-    """Raise InvalidValueError, naming the fault and its place, for whatever would not come back equal."""
+    """Raise InvalidValueError, with the fault and its path, if JSON cannot round-trip a value."""
     if isinstance(value, Enum):
-        # orjson writes a member as its value; only one that equals its value comes back equal.
+        # orjson writes a member as its value, so only a member equal to its value round-trips.
         if not isinstance(value, (str, int)) or value != value.value:
-            raise _unstorable(value, path)
+            raise _unsupported_type(value, path)
         value = value.value
     if value is None or isinstance(value, bool):
         return
     if isinstance(value, str):
-        if not _encodable(value):
-            raise InvalidValueError(f"a str with a lone surrogate {_at(path)}: it is not Unicode text, remove it")
+        if not _is_unicode(value):
+            raise InvalidValueError(f"a str with a lone surrogate {_at_path(path)}: it is not Unicode text, remove it")
     elif isinstance(value, int):
         if not -(2**63) <= value < 2**64:
-            raise InvalidValueError(f"{shown_int(value)} {_at(path)}: an int lies between -2**63 and 2**64 - 1")
+            raise InvalidValueError(f"{describe_int(value)} {_at_path(path)}: an int lies between -2**63 and 2**64 - 1")
     elif type(value) is float:
         if not math.isfinite(value):
-            raise InvalidValueError(f"{value} {_at(path)}: JSON holds finite numbers only")
+            raise InvalidValueError(f"{value} {_at_path(path)}: JSON holds finite numbers only")
     elif isinstance(value, (list, dict)) or type(value) is tuple:
         if depth == 0:
-            raise InvalidValueError(f"more than {MAX_DEPTH} containers inside each other {_at(path)}")
+            raise InvalidValueError(f"more than {MAX_DEPTH} containers inside each other {_at_path(path)}")
         if isinstance(value, dict):
             for key, item in dict.items(value):
-                _check(item, f"{path}{_step(key, path)}", depth - 1)
+                _check(item, f"{path}{_path_step(key, path)}", depth - 1)
         else:
             for index, item in enumerate(tuple(value)):
                 _check(item, f"{path}[{index}]", depth - 1)
     else:
-        raise _unstorable(value, path)
+        raise _unsupported_type(value, path)
 
 
-def _step(key: object, path: str) -> str:
+def _path_step(key: object, path: str) -> str:
     if type(key) is not str:
-        raise InvalidValueError(f"a dict key of type {type(key).__name__} {_at(path)}: it must be a str")
-    if not _encodable(key):
-        raise InvalidValueError(f"a dict key with a lone surrogate {_at(path)}: it is not Unicode text, remove it")
-    return f".{key}" if key.isidentifier() else f"[{shown(key)}]"
+        raise InvalidValueError(f"a dict key of type {type(key).__name__} {_at_path(path)}: it must be a str")
+    if not _is_unicode(key):
+        raise InvalidValueError(f"a dict key with a lone surrogate {_at_path(path)}: it is not Unicode text, remove it")
+    return f".{key}" if key.isidentifier() else f"[{quoted(key)}]"
 
 
-def _encodable(text: str) -> bool:
+def _is_unicode(text: str) -> bool:
     try:
         str.encode(text)
     except UnicodeEncodeError:
@@ -124,22 +125,22 @@ def _encodable(text: str) -> bool:
     return True
 
 
-def _unstorable(value: object, path: str) -> InvalidValueError:
+def _unsupported_type(value: object, path: str) -> InvalidValueError:
     return InvalidValueError(
-        f"a value of type {type(value).__name__} {_at(path)}: only None, bool, int, float, str, list, tuple and dict "
-        f"can be stored, convert it first"
+        f"a value of type {type(value).__name__} {_at_path(path)}: "
+        f"only None, bool, int, float, str, list, tuple and dict can be stored, convert it first"
     )
 
 
-def _at(path: str) -> str:
+def _at_path(path: str) -> str:
     return f"at {path}" if len(path) <= 120 else f"at {path[:60]}…{path[-59:]}"
 
 
 def json_value(text: bytes) -> JSONBytes:
     """See ``_core_c.pyi``."""
     check_bytes(text, "JSON text")
-    with suppress(orjson.JSONDecodeError, InvalidValueError):  # what is wrong is found out below
-        if encode_value(orjson.loads(text)) == text:  # so no key stands twice, and no number was rounded
+    with suppress(orjson.JSONDecodeError, InvalidValueError):  # _parse finds the fault
+        if encode_value(orjson.loads(text)) == text:  # no key was repeated, and no number rounded
             return JSONBytes(text)
     return JSONBytes(encode_value(_parse(text)))
 
@@ -157,9 +158,9 @@ def json_line(line: bytes) -> tuple[str, JSONBytes] | None:
 
 
 def _parse(text: bytes) -> Any:
-    """What a JSON text says, exactly: orjson would round large integers, and drop all but the last of equal keys."""
+    """Parse JSON exactly: orjson rounds large integers, and keeps only the last of equal keys."""
     try:
-        return json.loads(text.decode(), object_pairs_hook=_object, parse_constant=_refuse_constant)
+        return json.loads(text.decode(), object_pairs_hook=_object_of_pairs, parse_constant=_refuse_constant)
     except InvalidValueError:
         raise
     except ValueError as error:
@@ -168,12 +169,12 @@ def _parse(text: bytes) -> Any:
         raise InvalidValueError(f"more than {MAX_DEPTH} containers inside each other") from None
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _object_of_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     items = dict(pairs)
     if len(items) < len(pairs):
         seen: set[str] = set()
-        again = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise InvalidValueError(f"an object with the key {shown(again)} twice: only one of its values would be kept")
+        repeated = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise InvalidValueError(f"an object has the key {quoted(repeated)} twice: remove one of them")
     return items
 
 

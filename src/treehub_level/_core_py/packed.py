@@ -1,8 +1,9 @@
-"""Rows in one piece: how the compiled core and the native engine hand each other many at once.
+"""Packed rows: the form in which the compiled core and the native engine pass many rows at once.
 
-One row behind the other, each the size of its key and of its value in ``size_t``, the key, the value. A value of the
-size -1 is none: the key is to be deleted. It never leaves the process. The twin of ``packed.pyx``; nothing is packed in
-Python, where an object for each row costs less than a piece that holds them.
+Each row is the size of its key and the size of its value, in ``size_t``, then the key, then the
+value. The value size -1 stands for a deletion. Packed rows never leave the process. The counterpart
+of ``packed.pyx``. Python code only unpacks rows: in Python, a tuple for each row costs less than
+packing it.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ _NO_VALUE: Final = 2 ** (8 * struct.calcsize("@N")) - 1
 
 
 def unpack(rows: bytes) -> list[Entry]:
-    """Packed rows as entries.
+    """Return packed rows as entries.
 
     Raises:
-        ValueError: They end within a row.
+        ValueError: ``rows`` ends within a row.
     """
     entries: list[Entry] = []
     at = 0

@@ -1,4 +1,4 @@
-"""Change records: join and split without decoding the value. The twin of ``records.pyx``."""
+"""Change records: join and split without decoding the value. The counterpart of ``records.pyx``."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Final
 
 import orjson
 
-from .keys import MAX_CID, check_bytes, decode_key, encode_key, shown
+from .keys import MAX_CID, check_bytes, decode_key, encode_key, quoted
 
 _WHITE_SPACE: Final = b" \t\n\r"
-#: `[string]` or `[string, something]`. What the string holds is for the JSON parser to judge.
+#: `[string]` or `[string, value]`. The string is checked by the JSON parser, not here.
 _RECORD: Final = re.compile(
     rb'[ \t\n\r]*\[[ \t\n\r]*("[^"\\]*(?:\\.[^"\\]*)*")[ \t\n\r]*(?:,(.*))?\][ \t\n\r]*', re.DOTALL
 )
-#: `[cid,something]`.
+#: `[cid,record]`.
 _ROW: Final = re.compile(rb"\[([1-9][0-9]{0,15}),(.+)\]", re.DOTALL)
 
 
@@ -37,11 +37,13 @@ def split_record(record: bytes) -> tuple[bytes, bytes | None]:
     parts = _RECORD.fullmatch(record)
     value = None if parts is None or parts[2] is None else parts[2].strip(_WHITE_SPACE)
     if parts is None or value == b"":
-        raise ValueError(f"{shown(record)} is not a change record: it is neither [key] nor [key,value]")
+        raise ValueError(f"{quoted(record)} is not a change record: it is neither [key] nor [key,value]")
     try:
         key = orjson.loads(parts[1])
     except orjson.JSONDecodeError as error:
-        raise ValueError(f"{shown(record)} is not a change record: its key is not a JSON string: {error.msg}") from None
+        raise ValueError(
+            f"{quoted(record)} is not a change record: its key is not a JSON string: {error.msg}"
+        ) from None
     return encode_key(key), value
 
 

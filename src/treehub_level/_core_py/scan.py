@@ -1,4 +1,4 @@
-"""Prefix-range scans, decoded in bulk. The twin of ``scan.pyx``."""
+"""Range scans, decoded in bulk. The counterpart of ``scan.pyx``."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any, Final, cast, final
 import orjson
 
 from ..errors import DecodeError
-from .keys import check_bytes, decode_key, shown
+from .keys import check_bytes, decode_key, quoted
 from .packed import unpack
 
 if TYPE_CHECKING:
     from ..backends.base import Row, Rows
 
 
-#: Results from which on the garbage collector is kept from walking them at once.
-MANY: Final = 10_000
+#: The length from which a result is moved to the oldest generation of the garbage collector.
+PROMOTE_COUNT: Final = 10_000
 
 
 @final
@@ -28,7 +28,7 @@ class Decoder:
 
     def __init__(self, *, strip: int = 0, raw_keys: bool = False, raw_values: bool = False) -> None:
         if strip < 0:
-            raise ValueError(f"strip is a number of bytes, not {strip}")
+            raise ValueError(f"strip must be 0 or more bytes, not {strip}")
         self._strip = strip
         self._raw_keys = raw_keys
         self._raw_values = raw_values
@@ -47,11 +47,11 @@ class Decoder:
         try:
             return orjson.loads(value)
         except orjson.JSONDecodeError as error:
-            raise DecodeError(f"the value stored under {shown(key)} is not JSON: {error}") from error
+            raise DecodeError(f"the value stored under {quoted(key)} is not JSON: {error}") from error
 
     def items(self, rows: Rows) -> list[tuple[Any, Any]]:
         """Decode keys and values."""
-        rows = _listed(rows)
+        rows = _as_rows(rows)
         return list(zip(self.keys([key for key, _ in rows]), self.values(rows), strict=True))
 
     def keys(self, keys: Sequence[bytes]) -> list[Any]:
@@ -59,8 +59,8 @@ class Decoder:
         return [self.key(key) for key in keys]
 
     def values(self, rows: Rows) -> list[Any]:
-        """Decode many values, with one call of the JSON parser where all of them are well."""
-        rows = _listed(rows)
+        """Decode many values, with one call of the JSON parser if all of them are valid."""
+        rows = _as_rows(rows)
         if not self._raw_values:
             decoded = _loads_all([value for _, value in rows])
             if decoded is not None:
@@ -68,7 +68,7 @@ class Decoder:
         return [self.value(key, value) for key, value in rows]
 
 
-def _listed(rows: Rows) -> Sequence[Row]:
+def _as_rows(rows: Rows) -> Sequence[Row]:
     return cast("Sequence[Row]", unpack(rows)) if isinstance(rows, bytes) else rows
 
 
@@ -101,17 +101,18 @@ def _collect_all(
         if not rows:
             break
         results += decode(rows)
-    if len(results) >= MANY:
+    if len(results) >= PROMOTE_COUNT:
         promote()
     return results
 
 
 def promote() -> None:
-    """Hand all young objects to the oldest generation, where a full collection would leave them, without walking them.
+    """Move all young objects to the oldest generation of the garbage collector.
 
-    The collector would walk a large result as soon as it goes on, with every thread waiting meanwhile.
+    A full collection would do the same. Without it, the next collection would traverse a large
+    result while every thread waits.
     """
-    if not gc.get_freeze_count():  # what the program itself has frozen stays so
+    if not gc.get_freeze_count():  # objects that the program has frozen stay frozen
         gc.freeze()
         gc.unfreeze()
 
@@ -129,9 +130,9 @@ def _change(record: bytes) -> Any:
     try:
         change = orjson.loads(record)
     except orjson.JSONDecodeError as error:
-        raise ValueError(f"{shown(record)} is not a change record: {error}") from error
+        raise ValueError(f"{quoted(record)} is not a change record: {error}") from error
     if not _is_change(change):
-        raise ValueError(f"{shown(record)} is not a change record: it is neither [key] nor [key,value]")
+        raise ValueError(f"{quoted(record)} is not a change record: it is neither [key] nor [key,value]")
     return change
 
 
@@ -140,7 +141,7 @@ def _is_change(change: object) -> bool:
 
 
 def _loads_all(texts: Sequence[bytes]) -> list[Any] | None:
-    """Parse many JSON texts at once, or return None if they must be looked at one by one to find the fault."""
+    """Parse many JSON texts at once; return None if one of them is invalid."""
     try:
         parsed: list[Any] = orjson.loads(b"[%b]" % b",".join(texts))
     except (orjson.JSONDecodeError, TypeError):

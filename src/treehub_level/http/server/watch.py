@@ -45,7 +45,7 @@ class WatchResponse(Response):
         await self._send(send, format_events([], self._since))
         disconnect = asyncio.ensure_future(wait_for_disconnect(receive))
         stopping = asyncio.ensure_future(dispatcher.hub.stopping.wait())
-        with commit_event(database.level._blocking._store) as wakeup, dispatcher.metrics.waits.track_inprogress():
+        with commit_event(database.store) as wakeup, dispatcher.metrics.waits.track_inprogress():
             for ending in (disconnect, stopping):
                 ending.add_done_callback(lambda _: wakeup.set())
             try:

@@ -1,7 +1,7 @@
-"""The two cores are told apart by nothing but their speed.
+"""The two cores differ only in speed.
 
-Both get the same arguments, many of them of a wrong type or out of range, and must answer with the same value or the
-same error, down to its message and its cause.
+Both are called with the same arguments, many of them of a wrong type or out of range. Both must
+return equal values, or raise the same error with the same message and cause.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from treehub_level.types import Change, Delete, Put
 
 pytestmark = pytest.mark.once
 
-ANY_TEXT = st.text(st.characters(exclude_categories=[]), max_size=12)  # lone surrogates are among them
+ANY_TEXT = st.text(st.characters(exclude_categories=[]), max_size=12)  # with lone surrogates
 ODD = st.sampled_from(
     [
         Colour.RED,
@@ -120,7 +120,7 @@ ENTRY = st.tuples(RAW, RAW_VALUE) | WILD
 
 
 def many(item: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    """Lists of items, and what is no list."""
+    """Lists of items, and values that are not lists."""
     lists = st.lists(item, max_size=4)
     return lists | lists.map(tuple) | WILD
 
@@ -132,7 +132,7 @@ FEW = st.integers(0, 99)
 
 
 def packed(rows: list[tuple[bytes, bytes]]) -> bytes:
-    """Rows in one piece, as the native engine hands them out."""
+    """Packed rows, as the native engine returns them."""
     return b"".join(struct.pack("@NN", len(key), len(value)) + key + value for key, value in rows)
 
 
@@ -227,7 +227,7 @@ CASES: dict[str, Case] = {
 
 
 def outcome(core: Any, call: Callable[..., Any], arguments: list[Any]) -> tuple[Any, ...]:
-    """What a call came to, in a form that tells 1 from True and -0.0 from 0.0."""
+    """The result or the error of a call, in a form that tells 1 from True and -0.0 from 0.0."""
     try:
         result = call(core, *arguments)
     except Exception as error:
@@ -236,7 +236,7 @@ def outcome(core: Any, call: Callable[..., Any], arguments: list[Any]) -> tuple[
 
 
 def compare(tested: Case, one: Any, other: Any, examples: int) -> None:
-    """Fail unless both cores answer alike to every example."""
+    """Fail unless both cores have the same outcome for every example."""
 
     @settings(max_examples=examples, database=None)
     @given(arguments=st.tuples(*tested.arguments))
@@ -247,7 +247,7 @@ def compare(tested: Case, one: Any, other: Any, examples: int) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_both_cores_answer_alike(name: str, compiled: Any, pure: Any) -> None:
+def test_both_cores_have_the_same_outcomes(name: str, compiled: Any, pure: Any) -> None:
     compare(CASES[name], compiled, pure, examples=300)
 
 
@@ -269,13 +269,13 @@ def test_every_public_name_is_compared(pure: Any) -> None:
         ("encode_value", lambda pure: {"encode_value": lambda value, limit: pure.encode_value(value)}),
     ],
 )
-def test_a_faulty_twin_is_caught(name: str, fault: Callable[[Any], dict[str, Any]], pure: Any) -> None:
+def test_a_faulty_core_is_found(name: str, fault: Callable[[Any], dict[str, Any]], pure: Any) -> None:
     faulty = SimpleNamespace(**{**vars(pure), **fault(pure)})
     with pytest.raises(AssertionError):
         compare(CASES[name], faulty, pure, examples=300)
 
 
-def test_a_message_that_differs_is_caught(pure: Any) -> None:
+def test_a_different_message_is_found(pure: Any) -> None:
     def reworded(key: Any) -> Any:
         try:
             return pure.encode_key(key)

@@ -1,4 +1,4 @@
-"""Stores written by the original (@treehub/level on LevelDB), made here byte by byte."""
+"""Stores of the npm package @treehub/level on LevelDB, made here byte by byte."""
 
 import json
 from pathlib import Path
@@ -10,13 +10,16 @@ from stores import Stores
 from treehub_level import Level, ModeMismatchError, StateError, blocking
 
 
-def original(value: Any) -> Any:
-    """As JavaScript's JSON.stringify writes it."""
+def javascript_json(value: Any) -> Any:
+    """The JSON of a value, as JavaScript's JSON.stringify writes it."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def server_rows(count: int, prefix: str = "!") -> Any:
-    """A server after so many puts: keys k1, k2, …; every third is deleted again by the next change."""
+    """The rows and the data of a server with ``count`` changes.
+
+    The changes put keys k1, k2, …; every fourth change deletes the key of the change before it.
+    """
     data: dict[str, Any] = {}
     rows: dict[str, Any] = {}
     for cid in range(1, count + 1):
@@ -28,13 +31,13 @@ def server_rows(count: int, prefix: str = "!") -> Any:
             del data[key]
     rows |= data
     rows[prefix] = count
-    return {key.encode(): original(value) for key, value in rows.items()}, data
+    return {key.encode(): javascript_json(value) for key, value in rows.items()}, data
 
 
 CLIENT = {b"!": b"5", b"a": b"1", b"foo": b'"bar"', b"!foo": b'["foo","bar"]', b"!gone": b'["gone"]'}
 
 
-async def test_a_client_opens_as_it_is(stores: Stores) -> None:
+async def test_a_client_store_opens_unaltered(stores: Stores) -> None:
     stores.seed("client", CLIENT.items())
     client = await stores.open("client", mode=Level.CLIENT)
 
@@ -45,7 +48,7 @@ async def test_a_client_opens_as_it_is(stores: Stores) -> None:
     assert {key: stored[key] for key in CLIENT} == CLIENT
 
 
-async def test_a_client_that_never_synced_opens_as_it_is(stores: Stores) -> None:
+async def test_a_client_store_that_never_synchronised_opens_unaltered(stores: Stores) -> None:
     stores.seed("client", [(b"10", b"1"), (b"!10", b'["10",1]'), (b"2", b"2"), (b"!2", b'["2",2]')])
     client = await stores.open("client", mode=Level.CLIENT)
     assert client.cid == 0
@@ -53,7 +56,7 @@ async def test_a_client_that_never_synced_opens_as_it_is(stores: Stores) -> None
 
 
 @pytest.mark.parametrize("count", [1, 8, 9])
-async def test_a_server_with_up_to_nine_changes_opens_as_it_is(stores: Stores, count: int) -> None:
+async def test_a_server_store_with_up_to_nine_changes_opens_unaltered(stores: Stores, count: int) -> None:
     rows, data = server_rows(count)
     stores.seed("server", rows.items())
     server = await stores.open("server", mode=Level.SERVER)
@@ -68,7 +71,9 @@ async def test_a_server_with_up_to_nine_changes_opens_as_it_is(stores: Stores, c
 
 @pytest.mark.parametrize("count", [10, 11, 99, 101, 1234])
 @pytest.mark.parametrize("prefix", ["!", "#/"])
-async def test_a_server_with_more_changes_is_refused_then_upgraded(stores: Stores, count: int, prefix: str) -> None:
+async def test_a_server_store_with_more_changes_is_refused_then_upgraded(
+    stores: Stores, count: int, prefix: str
+) -> None:
     rows, data = server_rows(count, prefix)
     stores.seed("server", rows.items())
 
@@ -121,14 +126,14 @@ async def test_an_upgrade_reports_progress_and_leaves_other_stores_alone(stores:
     assert stores.raw("ours") == ours
 
 
-def test_an_upgrade_of_nothing_is_refused_and_makes_nothing(tmp_path: Path) -> None:
+def test_an_upgrade_of_a_missing_store_is_refused_and_creates_no_store(tmp_path: Path) -> None:
     with pytest.raises(StateError):
         blocking.upgrade(tmp_path / "nothing")
     assert not (tmp_path / "nothing").exists()
 
 
 async def test_a_client_opened_as_a_server_is_refused(stores: Stores) -> None:
-    """The original served it: dirty changes under keys that were no numbers."""
+    """The npm package opened it, and served dirty changes under keys that were not numbers."""
     stores.seed("client", CLIENT.items())
     with pytest.raises(ModeMismatchError):
         await stores.open("client", mode=Level.SERVER)
@@ -156,7 +161,7 @@ async def test_white_space_and_escapes_in_its_records_are_read(stores: Stores) -
     assert await client.pending() == 0
 
 
-async def test_stores_of_the_original_synchronise(stores: Stores) -> None:
+async def test_stores_of_the_npm_package_synchronise(stores: Stores) -> None:
     rows, _ = server_rows(30)
     stores.seed("server", rows.items())
     stores.upgrade("server")

@@ -1,4 +1,5 @@
-// The original, @treehub/level, as a client: its README's pull and push over HTTP. node original.mjs <package.json>
+// Runs clients of the npm package @treehub/level, with the pull and push of its README over HTTP:
+// node npm_client.mjs <package.json>
 import { createRequire } from 'node:module'
 import { pathToFileURL } from 'node:url'
 
@@ -23,13 +24,13 @@ await serve({
   cid: async ({ level }) => level.CID,
   pending: async ({ level }) => (await level.dirty(-1)).length,
   items: async ({ level }) => (await level.query()).map(({ key, value }) => [key, value]),
-  /** Pull one page; whether there are more. */
+  /** Pull one page. True if there are more. */
   async pull({ level }, server) {
     const { cid, changes, has_more: hasMore } = await send(server, 'GET', `changes?since=${level.CID}&limit=100`)
     await level.apply(cid, changes)
     return hasMore
   },
-  /** Push one page; the status that the server answered with. Nothing may be written here meanwhile. */
+  /** Push one page, and return the status of the response. No write may happen meanwhile. */
   async push({ level }, server) {
     const changes = await level.dirty(100)
     const { status, cid } = await send(server, 'POST', 'change', { cid: level.CID, changes })

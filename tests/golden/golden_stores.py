@@ -1,7 +1,7 @@
-"""What was done to the stores whose bytes lie beside this file, and how to write those files anew.
+"""The history of the golden stores beside this file, and a command that writes missing files.
 
-The bytes on disk are frozen once released. `python tests/golden/stories.py` writes the files; do that only for a story
-that was added, and never to make a failing test pass.
+The bytes on disk are frozen once released. `python tests/golden/golden_stores.py` writes the files.
+Run it only after adding a prefix, and never to make a failing test pass.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from typing import Any
 from treehub_level import Delete, Level, MemoryBackend, Put, TransportError, blocking
 
 FOLDER = Path(__file__).parent
-#: The prefixes for which there are golden files, by the name of the file.
+#: The prefixes of the golden stores, by the name of their files.
 PREFIXES = {"plain": "!", "long prefix": "!/+"}
 
 Rows = dict[bytes, bytes]
 
 
-class Unreachable:
-    """A server that nothing reaches."""
+class UnreachableServer:
+    """A server that no message reaches."""
 
     def exchange(self, request: dict[str, Any]) -> dict[str, Any]:
         raise ConnectionError("unreachable")
 
 
-def tell(prefix: str) -> tuple[Rows, Rows]:
-    """A server and a client that have met, drifted apart, and been cut off in the middle of a push.
+def make_stores(prefix: str) -> tuple[Rows, Rows]:
+    """Make a server and a client that synchronise, diverge, and lose contact during a push.
 
     Returns:
-        What the two stores hold.
+        The rows of the server and those of the client.
     """
     backends = MemoryBackend("server"), MemoryBackend("client")
     server = blocking.Level("server", backend=lambda _: backends[0], mode=Level.SERVER, prefix=prefix)
@@ -50,14 +50,14 @@ def tell(prefix: str) -> tuple[Rows, Rows]:
         client.put("foo", "bar")
         client.delete("😀")
         try:
-            client.sync(Unreachable())
+            client.sync(UnreachableServer())
         except TransportError:
             client.put("foo", "after the push was frozen")
     return rows_of(backends[0]), rows_of(backends[1])
 
 
 def rows_of(backend: MemoryBackend) -> Rows:
-    """Everything that a closed store holds."""
+    """All rows of a closed store."""
     backend.open()
     cursor = backend.scan(None, None)
     rows = dict(cursor.fetch(10_000))
@@ -82,9 +82,9 @@ def read(name: str, side: str) -> Rows:
 
 
 def main() -> None:
-    """Write the files that do not exist yet; with ``--overwrite`` all of them."""
+    """Write the missing files; with ``--overwrite`` all of them."""
     for name, prefix in PREFIXES.items():
-        for side, rows in zip(("server", "client"), tell(prefix), strict=True):
+        for side, rows in zip(("server", "client"), make_stores(prefix), strict=True):
             path = FOLDER / f"{name}.{side}.json"
             if not path.exists() or sys.argv[1:] == ["--overwrite"]:
                 hexes = {key.hex(): value.hex() for key, value in sorted(rows.items())}

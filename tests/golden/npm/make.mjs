@@ -1,6 +1,7 @@
-// Stores as the original writes them: @treehub/level 0.3.0 on leveldown. What it says of each goes into answers.json.
+// Makes the stores of the npm package @treehub/level 0.3.0 on leveldown. The package's own view of
+// each store goes into answers.json.
 //
-//   (cd benchmarks/node && npm ci) && node tests/golden/original/make.mjs
+//   (cd benchmarks/node && npm ci) && node tests/golden/npm/make.mjs
 //
 // Each store becomes a <name>.tar.xz beside this file. They are made once, and never change.
 import { execFileSync } from 'node:child_process'
@@ -18,8 +19,8 @@ const leveldown = require('leveldown')
 const key = (n) => [`plain ${n}`, `日本 ${n}`, `\u{1f600} ${n}`, `quote " ${n}`][n % 4]
 const value = (n) => [n, { n, text: 'é\u{1f600}\n' }, [n, null, true, 1.5], `text ${n}`][n % 4]
 
-/** A server after so many changes, most of them in batches. Each fifth deletes what the one before it has put. */
-async function serve(level, count) {
+/** Make `count` changes, most in batches. Each fifth deletes the key of the one before it. */
+async function fillServer(level, count) {
   const changes = Array.from({ length: count }, (_, index) => {
     const n = index + 1
     return n % 5 ? { type: 'put', key: key(n), value: value(n) } : { type: 'del', key: key(n - 1) }
@@ -29,8 +30,8 @@ async function serve(level, count) {
   await level.change(level.CID, [count % 5 ? [key(count), value(count)] : [key(count - 1)]])
 }
 
-/** A client that has pulled twice and pushed once, and written since. */
-async function consume(level) {
+/** Pull twice, push once, and write to a client. */
+async function fillClient(level) {
   const pulled = Array.from({ length: 40 }, (_, n) => (n % 7 ? [key(n), value(n)] : [key(n)]))
   await level.apply(40, pulled)
   await level.put('pushed', 1)
@@ -40,21 +41,21 @@ async function consume(level) {
   await level.apply(43, [[key(5), 'theirs'], [key(6)]])
 }
 
-async function make(name, mode, story) {
-  const folder = mkdtempSync(join(tmpdir(), 'original-'))
+async function makeStore(name, mode, fill) {
+  const folder = mkdtempSync(join(tmpdir(), 'npm-store-'))
   const level = new Level({ name: join(folder, 'store'), backend: leveldown, mode })
   await level.open()
-  await story(level)
+  await fill(level)
   const all = await level.level.base.query()
   const answers = { cid: level.CID, items: await level.query(), all }
   if (mode === Level.CLIENT) answers.dirty = await level.dirty(-1)
   await level.close()
   writeFileSync(join(folder, 'answers.json'), JSON.stringify(answers))
-  for (const needless of ['LOG', 'LOG.old', 'LOCK']) rmSync(join(folder, 'store', needless), { force: true })
-  const packed = join(here, `${name}.tar.xz`)
-  execFileSync('tar', ['--owner=0', '--group=0', '--mtime=2026-01-01', '--sort=name', '-cJf', packed, '-C', folder, '.'])
+  for (const unneeded of ['LOG', 'LOG.old', 'LOCK']) rmSync(join(folder, 'store', unneeded), { force: true })
+  const archive = join(here, `${name}.tar.xz`)
+  execFileSync('tar', ['--owner=0', '--group=0', '--mtime=2026-01-01', '--sort=name', '-cJf', archive, '-C', folder, '.'])
   rmSync(folder, { recursive: true })
 }
 
-await make('client', Level.CLIENT, consume)
-for (const count of [5, 150, 20000]) await make(`server-${count}`, Level.SERVER, (level) => serve(level, count))
+await makeStore('client', Level.CLIENT, fillClient)
+for (const count of [5, 150, 20000]) await makeStore(`server-${count}`, Level.SERVER, (level) => fillServer(level, count))

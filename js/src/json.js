@@ -1,0 +1,59 @@
+/**
+ * JSON as text. Values are stored, pulled and pushed as the text that their author wrote, because
+ * JavaScript rounds integers beyond 2^53 when it parses them.
+ */
+
+/** The length of a string in UTF-8. @param {string} text @returns {number} in bytes */
+export function utf8Length(text) {
+  return new TextEncoder().encode(text).length
+}
+
+/**
+ * Split a JSON array into its items, or a JSON object into its members (`"name":value`).
+ * @param {string} text valid JSON
+ * @returns {string[]} each as it is written, without the white space around it
+ */
+export function splitItems(text) {
+  const items = []
+  let depth = 0
+  let start = 0
+  for (let position = 0; position < text.length; position++) {
+    const character = text[position]
+    if (character === '"') {
+      position = endOfString(text, position)
+    } else if (character === '[' || character === '{') {
+      if (depth === 0) start = position + 1
+      depth++
+    } else if (character === ',') {
+      if (depth === 1) {
+        items.push(text.slice(start, position).trim())
+        start = position + 1
+      }
+    } else if (character === ']' || character === '}') {
+      if (depth === 1) items.push(text.slice(start, position).trim())
+      depth--
+    }
+  }
+  return items[0] === '' ? [] : items
+}
+
+/** The position of the closing quotation mark of the string that opens at `start`. */
+function endOfString(text, start) {
+  let position = start + 1
+  while (position < text.length && text[position] !== '"') {
+    position += text[position] === '\\' ? 2 : 1
+  }
+  return position
+}
+
+/**
+ * Split an array that is a member of a JSON object.
+ * @param {string} text the object
+ * @param {string} name of the member; if it stands twice, the last counts, as for `JSON.parse`
+ * @returns {string[]} the items of the array; none if there is no such member
+ */
+export function splitMember(text, name) {
+  const label = `"${name}"`
+  const member = splitItems(text).findLast((candidate) => candidate.startsWith(label))
+  return member === undefined ? [] : splitItems(member.slice(label.length))
+}

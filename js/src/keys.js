@@ -1,0 +1,68 @@
+/** Keys of users and keys of metadata, as `docs/format.md` lays them out, for the prefix `!`. */
+import { LevelError } from './errors.js'
+import { utf8Length } from './json.js'
+
+/** The least key that users may write: the successor of the prefix. */
+export const FIRST_USER_KEY = '"'
+const MAX_KEY_BYTES = 1024
+
+/** The keys of the client's own records. */
+export const CID_KEY = '!'
+export const STORE_KEY = '!!store'
+export const CLIENT_ID_KEY = '!!id'
+export const SERVER_KEY = '!!server'
+export const PUSH_KEY = '!!push'
+export const OWN_RANGE_KEY = '!!own'
+export const RESET_KEY = '!!reset'
+const JOURNAL_PREFIX = '!!conflict/'
+
+/** The ranges of the dirty changes and of the conflict journal. */
+export const DIRTY_RANGE = { gte: '!"', lt: '"' }
+export const JOURNAL_RANGE = { gte: JOURNAL_PREFIX, lt: '!!conflict0' }
+
+/** The key of the dirty change of a user key. @param {string} key @returns {string} */
+export function dirtyKey(key) {
+  return CID_KEY + key
+}
+
+/** The key of a conflict in the journal. @param {number} id @returns {string} */
+export function journalKey(id) {
+  return JOURNAL_PREFIX + cidKey(id)
+}
+
+/** The id of the conflict that a journal key belongs to. @param {string} key @returns {number} */
+export function parseJournalKey(key) {
+  const number = key.slice(JOURNAL_PREFIX.length)
+  return Number(number.length === 1 ? number : number.slice(1))
+}
+
+/**
+ * A number as a key whose bytewise order is numeric order: 9 is `9`, 10 is `:10`, 100 is `;100`.
+ */
+function cidKey(number) {
+  const digits = `${number}`
+  return digits.length === 1 ? digits : String.fromCharCode(0x38 + digits.length) + digits
+}
+
+/**
+ * Check a user key.
+ * @param {any} key
+ * @param {string} [code] of the error
+ * @returns {string} the key
+ * @throws {LevelError} the key is not a string, empty, too long, below `"`, or not Unicode text
+ */
+export function checkKey(key, code = 'LEVEL_INVALID_KEY') {
+  if (
+    typeof key !== 'string' ||
+    key < FIRST_USER_KEY ||
+    /\p{Surrogate}/u.test(key) ||
+    utf8Length(key) > MAX_KEY_BYTES
+  ) {
+    throw new LevelError(
+      code,
+      `the key ${JSON.stringify(key)} is invalid: a key is a string without lone surrogates, ` +
+        `sorts at or after ${FIRST_USER_KEY}, and takes at most ${MAX_KEY_BYTES} bytes of UTF-8`,
+    )
+  }
+  return key
+}

@@ -1,0 +1,58 @@
+/** A whole `sync()`: request after request until both sides are drained. */
+import { prepareRequest, receiveReply } from './client.js'
+import { readReply, writeRequest } from './messages.js'
+
+/** @import { Exchange } from './http.js' */
+/** @import { Conflict } from './journal.js' */
+
+/**
+ * The report of a session.
+ * @typedef {object} Report
+ * @property {number} cid the server's CID up to which everything is here
+ * @property {number} rounds requests that were answered
+ * @property {number} pulled changes of other clients that were written
+ * @property {number} pushed changes that the server took
+ * @property {Conflict[]} conflicts local changes that lost
+ * @property {string[]} rejected keys of the push that the server refused
+ * @property {boolean} reset true if the server's history was another one, and everything was pulled
+ *   anew
+ */
+
+/**
+ * Synchronise a store.
+ * @param {any} store
+ * @param {<T>(step: () => Promise<T>) => Promise<T>} runExclusively runs a step while no other one
+ *   runs
+ * @param {Exchange} exchange
+ * @param {AbortSignal} [signal]
+ * @returns {Promise<Report>}
+ */
+export async function synchronise(store, runExclusively, exchange, signal) {
+  /** @type {Report} */
+  const report = {
+    cid: 0,
+    rounds: 0,
+    pulled: 0,
+    pushed: 0,
+    conflicts: [],
+    rejected: [],
+    reset: false,
+  }
+  for (let isCaughtUp = false; ; report.rounds++) {
+    signal?.throwIfAborted()
+    const outgoing = await runExclusively(() => prepareRequest(store))
+    const { request, changes, isBusy } = outgoing
+    report.cid = request.cid
+    if (isCaughtUp && !isBusy) return report
+    const reply = readReply(await exchange(writeRequest(request, changes)), request, changes)
+    const outcome = await runExclusively(() => receiveReply(store, outgoing, reply))
+    isCaughtUp = outcome?.isCaughtUp ?? false
+    if (outcome) {
+      report.pulled += outcome.pulled
+      report.pushed += outcome.pushed
+      report.conflicts.push(...outcome.conflicts)
+      report.rejected.push(...outcome.rejected)
+      report.reset ||= outcome.isReset
+    }
+  }
+}
