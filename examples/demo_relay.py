@@ -14,7 +14,8 @@ class Relay:
 
     Args:
         target: The port of the server.
-        on_cut: Is told how many bytes had come from the server, each time that the connections are cut.
+        on_cut: Is told how many bytes had come from the server, each time that the connections are
+            cut.
 
     Attributes:
         port: The port that it listens on.

@@ -1,7 +1,8 @@
 """How late the event loop is while something long runs.
 
-A callback is due every millisecond. Those that fell due while the loop was held up waited too, and count: else one
-stall of a second would be one late callback among thousands (Gil Tene's "coordinated omission").
+A callback is due every millisecond. Those that fell due while the loop was held up waited too, and
+count: else one stall of a second would be one late callback among thousands (Gil Tene's
+"coordinated omission").
 """
 
 from __future__ import annotations

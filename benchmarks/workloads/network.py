@@ -29,7 +29,8 @@ else:
 #: A client, and the server as it sees it.
 _Client = tuple[Level, "RemoteServer"]
 
-#: Clients that speak to the server at the same time, however many there are: it takes 64 writes at a time.
+#: Clients that speak to the server at the same time, however many there are: it takes 64 writes at
+#: a time.
 _AT_ONCE = 32
 _REQUESTS = re.compile(
     r'^treehub_level_http_requests_total\{route="[^"]*/exchange",status="\d+"\} (\S+)$', re.MULTILINE
@@ -58,14 +59,14 @@ def _clients(
 ) -> Workload:
     """So many clients that take turns to put one record and ``sync()``, until all records are on the server.
 
-    Each has a token for keys of its own; or, if they are shared, for all keys. Then every write is delivered to every
-    client, and that is what is measured: twice the clients are twice the work for each write. Clients that would write
-    nothing are left out.
+    Each has a token for keys of its own; or, if they are shared, for all keys. Then every write is
+    delivered to every client, and that is what is measured: twice the clients are twice the work
+    for each write. Clients that would write nothing are left out.
 
     Args:
         count: How many.
-        serving: Serves the database ``notes``, given the file of tokens: the addresses of its servers, one or more,
-            each of which gets its share of the clients.
+        serving: Serves the database ``notes``, given the file of tokens: the addresses of its
+            servers, one or more, each of which gets its share of the clients.
         shared: Whether they share all keys.
     """
 

@@ -23,7 +23,8 @@ from .output import print_error, print_line
 class ErrorHandlingGroup(TyperGroup):
     """Runs a command; what goes wrong becomes one line on stderr and an exit code, never a traceback.
 
-    0 done, also if whoever read stdout went away; 1 an error; 2 a usage error (typer's own); 130 interrupted.
+    0 done, also if whoever read stdout went away; 1 an error; 2 a usage error (typer's own); 130
+    interrupted.
     """
 
     def invoke(self, ctx: Any) -> Any:
@@ -32,7 +33,8 @@ class ErrorHandlingGroup(TyperGroup):
             sys.stdout.flush()
             return result
         except BrokenPipeError as error:
-            # The reader has what it wanted. What is buffered still must not raise again when Python flushes at exit.
+            # The reader has what it wanted. What is buffered still must not raise again when Python
+            # flushes at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(0) from error
         except KeyboardInterrupt as error:
@@ -111,6 +113,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace", newline="\n")
-    # What psycopg logs of lost connections is in our errors, where it matters; stderr has a line for each of those.
+    # What psycopg logs of lost connections is in our errors, where it matters; stderr has a line
+    # for each of those.
     logging.getLogger("psycopg").addHandler(logging.NullHandler())
     app()

@@ -14,7 +14,8 @@ from .output import counted, print_json, print_line
 from .progress import StepsProgress
 from .stores import check_prefix
 
-#: What its owner has to know of a copy, by its mode: it is the same store to everybody who knew the first.
+#: What its owner has to know of a copy, by its mode: it is the same store to everybody who knew the
+#: first.
 _IDENTITY: Final = {
     Mode.NORMAL: "{source} was left as it is",
     Mode.SERVER: "{target} is that server now, to its clients too: serve it in the place of {source}, and write to "

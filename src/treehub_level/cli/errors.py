@@ -8,7 +8,8 @@ class CommandError(Exception):
 
     Args:
         message: What was wrong, with what, and what to do now.
-        code: A stable name for programs: ``CLI_…``, or the code of the `LevelError` that stands behind it.
+        code: A stable name for programs: ``CLI_…``, or the code of the `LevelError` that stands
+            behind it.
     """
 
     def __init__(self, message: str, *, code: str) -> None:

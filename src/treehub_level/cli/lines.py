@@ -72,8 +72,8 @@ def read_records(stream: BinaryIO, source: str, key_field: str | None) -> Iterat
     Args:
         stream: What to read.
         source: What to call it in messages.
-        key_field: The field that holds the key, the whole line being the value; ``None`` for lines of
-            ``{"key": …, "value": …}``.
+        key_field: The field that holds the key, the whole line being the value; ``None`` for lines
+            of ``{"key": …, "value": …}``.
 
     Raises:
         BadLineError: A line is not JSON, is truncated or too long, or lacks a key.

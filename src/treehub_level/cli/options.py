@@ -8,7 +8,8 @@ import typer
 
 from .. import Mode
 
-#: Where the root context keeps whether JSON was asked for: errors are printed after a command's own context is gone.
+#: Where the root context keeps whether JSON was asked for: errors are printed after a command's own
+#: context is gone.
 JSON_WANTED = "treehub_level.json"
 
 

@@ -44,7 +44,8 @@ def print_table(rows: Iterable[tuple[str, str]], *, title: str | None = None) ->
 
 def print_error(message: str, code: str, *, as_json: bool) -> None:
     """Write what went wrong on a line of stderr."""
-    # The standard library escapes lone surrogates, which orjson refuses: a key from the command line may hold them.
+    # The standard library escapes lone surrogates, which orjson refuses: a key from the command
+    # line may hold them.
     line = json.dumps({"code": code, "message": message}) if as_json else f"error: {printable(message)}"
     sys.stderr.write(line + "\n")
 

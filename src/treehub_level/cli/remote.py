@@ -45,7 +45,8 @@ def server_at(url: str, *, token_file: str | None, insecure: bool) -> AbstractCo
 
     Raises:
         CommandError: The extra is missing, or the file of the token cannot be used.
-        typer.BadParameter: An address or a token that cannot be one, or a token that others could read on its way.
+        typer.BadParameter: An address or a token that cannot be one, or a token that others could
+        read on its way.
     """
     try:
         from ..http.blocking import RemoteServer

@@ -71,9 +71,10 @@ def serve(
 ) -> None:
     """Serve stores over HTTP until it is interrupted: each under the name of its directory, file, or in its table.
 
-    They are looked up when they are asked for, so new stores are served, too. Nobody can make one over HTTP. Any number
-    of servers may serve the same stores of the backends sqlite and postgres. A URL with a password is better given in
-    the environment, as TREEHUB_LEVEL_ROOT: others can see the arguments of a process.
+    They are looked up when they are asked for, so new stores are served, too. Nobody can make one
+    over HTTP. Any number of servers may serve the same stores of the backends sqlite and postgres.
+    A URL with a password is better given in the environment, as TREEHUB_LEVEL_ROOT: others can see
+    the arguments of a process.
     """
     try:
         from ..http.server.run import ListenAddress

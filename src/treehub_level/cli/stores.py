@@ -19,8 +19,8 @@ def level_at(name: str, *, mode: Mode | None, backend: str, prefix: str, fresh: 
         mode: The mode asked for, if one was.
         backend: The registered name of the backend.
         prefix: The prefix of the store's metadata.
-        fresh: The mode of a store that is made here; ``None`` if this command never makes one, so that a mistyped
-            path is an error and not a new store.
+        fresh: The mode of a store that is made here; ``None`` if this command never makes one, so
+            that a mistyped path is an error and not a new store.
 
     Raises:
         CommandError: There is no store, and the command does not make one.

@@ -54,8 +54,9 @@ def load(
 ) -> None:
     """Store the records of a JSON Lines file: {"key": …, "value": …} on each line.
 
-    The store is made if there is none. A file is read through first, so that nothing is stored if a line is bad. What
-    comes through a pipe is stored batch by batch; a bad line ends it, and none of its batch is stored.
+    The store is made if there is none. A file is read through first, so that nothing is stored if a
+    line is bad. What comes through a pipe is stored batch by batch; a bad line ends it, and none of
+    its batch is stored.
     """
     source = "stdin" if file == "-" else file
     began = time.perf_counter()

@@ -1,7 +1,7 @@
 """What authors of applications and of backends test theirs with.
 
-`FlakyServer`, `CrashingDisk` and `assert_converged` are for applications, and need nothing that the package does not.
-`BackendConformance` is for backends, and needs pytest.
+`FlakyServer`, `CrashingDisk` and `assert_converged` are for applications, and need nothing that the
+package does not. `BackendConformance` is for backends, and needs pytest.
 """
 
 from typing import TYPE_CHECKING, Any

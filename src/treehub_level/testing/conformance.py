@@ -9,8 +9,8 @@
         def unusable(self):
             return MyBackend("/dev/null/store")
 
-What a backend does not claim in its ``supports`` is not asked of it. What it claims is asked of it under
-concurrent readers and writers too; the whole suite takes a few seconds.
+What a backend does not claim in its ``supports`` is not asked of it. What it claims is asked of it
+under concurrent readers and writers too; the whole suite takes a few seconds.
 """
 
 # ruff: noqa: D102  # the name of a test is its sentence
@@ -49,10 +49,9 @@ __all__ = ["BackendConformance", "BackendFactory"]
 class BackendConformance(SharedStores):
     """The suite. See the module's docstring for how to use it.
 
-    Fixtures to define:
-        backend_factory: Returns a `BackendFactory`. Its store, or its stores, are empty at first and this test's own.
-        unusable: Returns a backend whose ``open()`` must fail for its name: no such place, or no right to it. Leave it
-            out where every name will do.
+    Fixtures to define: backend_factory: Returns a `BackendFactory`. Its store, or its stores, are
+        empty at first and this test's own. unusable: Returns a backend whose ``open()`` must fail
+        for its name: no such place, or no right to it. Leave it out where every name will do.
     """
 
     @pytest.fixture

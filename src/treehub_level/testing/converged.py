@@ -17,12 +17,12 @@ _SHOWN = 5
 def assert_converged(server: Level | blocking.Level, *clients: Level | blocking.Level) -> None:
     """Assert that clients hold what their server holds, are at its CID, and have nothing left to push.
 
-    It reads at once, also from levels of asyncio, and so is not awaited. Call it when everybody has synchronised and
-    nobody writes.
+    It reads at once, also from levels of asyncio, and so is not awaited. Call it when everybody has
+    synchronised and nobody writes.
 
     Args:
-        server: The server: a level, open, of either API. Where it cannot be reached from here, a client that has just
-            pulled everything stands in for it.
+        server: The server: a level, open, of either API. Where it cannot be reached from here, a
+            client that has just pulled everything stands in for it.
         *clients: Its clients: levels, open, of either API.
 
     Raises:

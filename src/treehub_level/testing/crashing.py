@@ -26,18 +26,20 @@ class CrashingDisk:
         with blocking.Level("notes", backend=disk) as notes:
             notes.get("a")  # 1; "b" is there or not, as the seed decides
 
-    A crash kills every level that has one of them open. All that it looks up or writes from then on raises
-    `CrashError`, and nothing of it reaches the disk; closing it does nothing. Open a new `Level` to see what is left.
+    A crash kills every level that has one of them open. All that it looks up or writes from then on
+    raises `CrashError`, and nothing of it reaches the disk; closing it does nothing. Open a new
+    `Level` to see what is left.
 
-    As on a real disk, whole batches are written or none of them; ``durable=True`` puts a batch and all that were
-    written to that store before on disk; what came later outlives the process, and may be lost with the power, from
-    some write on.
+    As on a real disk, whole batches are written or none of them; ``durable=True`` puts a batch and
+    all that were written to that store before on disk; what came later outlives the process, and
+    may be lost with the power, from some write on.
 
     Args:
         seed: Decides how much of what is not on disk outlives a power cut.
 
     Attributes:
-        honest: Whether a durable write is durable. ``False`` for a disk that lies: what must notice that, should.
+        honest: Whether a durable write is durable. ``False`` for a disk that lies: what must notice
+            that, should.
     """
 
     def __init__(self, *, seed: int | str = 0) -> None:
@@ -55,7 +57,8 @@ class CrashingDisk:
         """Let the process die now.
 
         Args:
-            power: Whether the power is cut too: of the batches that are not on disk, only the first ones are left.
+            power: Whether the power is cut too: of the batches that are not on disk, only the first
+                ones are left.
         """
         self._fuse = 0
         for store in self._stores.values():
@@ -64,7 +67,8 @@ class CrashingDisk:
     def crash_at(self, write: int, *, before: bool = False, power: bool = False) -> None:
         """Let the process die over a write to come, whatever store it is to: it raises `CrashError`.
 
-        (A task of asyncio whose write shares a commit with others gets StorageError, and `CrashError` from then on.)
+        (A task of asyncio whose write shares a commit with others gets StorageError, and
+        `CrashError` from then on.)
 
         Args:
             write: Which one, 1 for the next; 0 for none after all.

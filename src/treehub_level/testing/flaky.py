@@ -22,26 +22,31 @@ _Effect = float | Callable[[], Any]
 class FlakyServer:
     """Stands between a client and its server, and loses, delays and repeats messages: ``client.sync(FlakyServer(s))``.
 
-    It forwards the verbs by which clients synchronise, of a server of either API: those of an asyncio one are awaited.
-    A message that does not come through raises `TransportError`, as over a network: ``sync()`` may be called again, and
-    ``live()`` does so by itself. Run your application with it, call `heal`, synchronise, and see that nothing is
-    missing (`assert_converged`).
+    It forwards the verbs by which clients synchronise, of a server of either API: those of an
+    asyncio one are awaited.
+    A message that does not come through raises `TransportError`, as over a network: ``sync()`` may
+    be called again, and ``live()`` does so by itself. Run your application with it, call `heal`,
+    synchronise, and see that nothing is missing (`assert_converged`).
 
-    With one seed and one order of calls the same happens every time. Give each client a server of its own.
+    With one seed and one order of calls the same happens every time. Give each client a server of
+    its own.
 
     Args:
-        server: A `Level` in SERVER mode, a ``RemoteServer``, or whatever else forwards ``exchange``.
+        server: A `Level` in SERVER mode, a ``RemoteServer``, or whatever else forwards
+            ``exchange``.
         seed: Decides what happens.
         drop: How likely a request is to be lost, from 0 to 1.
-        drop_reply: How likely a reply is to be lost: the server has done what it was asked, and the client cannot know.
+        drop_reply: How likely a reply is to be lost: the server has done what it was asked, and the
+            client cannot know.
         duplicate: How likely a request is to arrive twice.
-        late: How likely a request is to arrive only after its sender has given up, before some later one.
+        late: How likely a request is to arrive only after its sender has given up, before some
+            later one.
         delay: The most seconds that a request takes, and a reply.
 
     Attributes:
         server: The server.
-        counts: What has happened so far: ``"delivered"``, ``"dropped"``, ``"reply dropped"``, ``"duplicated"``,
-            ``"late"``.
+        counts: What has happened so far: ``"delivered"``, ``"dropped"``, ``"reply dropped"``,
+            ``"duplicated"``, ``"late"``.
 
     Raises:
         TypeError: A server without ``exchange``.

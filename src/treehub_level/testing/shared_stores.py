@@ -14,7 +14,8 @@ import pytest
 from ..backends.base import Backend
 from .support import closing, counted_together, rows, write
 
-#: Makes a backend that is not open. Where ``supports.persistent``, all that it makes are of one store.
+#: Makes a backend that is not open. Where ``supports.persistent``, all that it makes are of one
+#: store.
 BackendFactory = Callable[[], Backend]
 
 
@@ -65,7 +66,8 @@ class SharedStores:
         heard = threading.Event()
         backend.listen(heard.set)
         for number in range(3):
-            # It may hear once too often. So it is waited until it has heard all there is to hear, and then for more.
+            # It may hear once too often. So it is waited until it has heard all there is to hear,
+            # and then for more.
             while heard.wait(self.patience / 100):
                 heard.clear()
             write(second, [(b"k", b"%d" % number)])

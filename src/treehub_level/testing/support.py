@@ -15,7 +15,8 @@ import pytest
 from ..backends.base import Backend, Batch, Entry, Reader, Row
 from ..errors import NotOpenError
 
-#: Where order, prefixes and bounds go wrong: the empty key, both ends of the alphabet, keys that begin with others.
+#: Where order, prefixes and bounds go wrong: the empty key, both ends of the alphabet, keys that
+#: begin with others.
 EDGES = [
     b"",
     b"\0",
