@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from treehub_level.cli import app
+from treehub_level.cli.application import app
 
 
 class Run:

@@ -35,13 +35,16 @@ def test_it_says_how_much_was_copied_and_that_both_are_equal(cli: Cli, server: s
     copied, compared, identity = run.out.splitlines()
     assert copied == f"copied {rows} rows from server to another"
     assert re.fullmatch("compared both: they are equal, SHA-256 [0-9a-f]{64}", compared)
-    assert identity.startswith("another is that server now, to its clients too: serve it in the place of server")
+    assert identity == (
+        "another has the identity of server, so clients take it for the same server: "
+        "serve another instead of server, and do not write to server any more"
+    )
     assert run.err == f"copy: {rows}\ncompare: {rows}\n"
 
 
 @pytest.mark.parametrize(
     ("mode", "said"),
-    [("normal", "store was left as it is"), ("client", "sync it in the place of store, which must not be synced")],
+    [("normal", "store is unchanged"), ("client", "sync target instead of store, and do not sync store any more")],
 )
 def test_it_says_what_the_copy_is(cli: Cli, mode: str, said: str) -> None:
     cli("put", "store", "a", "1", "--mode", mode)
@@ -156,7 +159,7 @@ def test_an_option_that_cannot_be_is_a_usage_error(cli: Cli, server: str, option
 
 
 def test_a_long_copy_prints_a_line_now_and_then(cli: Cli, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("treehub_level.cli.progress._LINE_EVERY", 2000)
+    monkeypatch.setattr("treehub_level.cli.progress.LINE_EVERY", 2000)
     with blocking.Level("long") as level:
         level.load((f"{number:05}", number) for number in range(4500))
     assert cli("copy", "long", "target").err.splitlines() == [

@@ -98,7 +98,7 @@ def test_compact_may_forget_deletes(cli: Cli) -> None:
 def test_compact_of_another_store_gives_space_back_only(cli: Cli) -> None:
     cli("put", "client", "a", "1", "--mode", "client")
     assert cli("compact", "client", "--json").json["dropped"] == 0
-    assert "is for servers" in cli("compact", "client", "--drop-deletes-before", "1", code=2).err
+    assert "is for server stores" in cli("compact", "client", "--drop-deletes-before", "1", code=2).err
 
 
 @pytest.fixture
