@@ -82,7 +82,7 @@ class _LiveServer(_Site, Server):
         """Whether a process has it open, and has not died over a write."""
         backend = self._backend
         assert isinstance(backend, CrashingBackend)
-        return self.up is not None and not backend.is_dead
+        return self.up is not None and not backend.has_crashed
 
 
 class _Road:

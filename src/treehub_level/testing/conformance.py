@@ -66,7 +66,7 @@ class BackendConformance(SharedStores):
 
     @pytest.fixture
     def unusable(self) -> Backend | None:
-        """Return a backend whose ``open()`` must fail, or ``None`` if the backend accepts every name."""
+        """Return a backend whose ``open()`` must fail, or ``None`` if there is no such name."""
         return None
 
     @pytest.fixture
