@@ -55,7 +55,7 @@ def changes(
 ) -> None:
     """Print a server's change log in CID order.
 
-    Each line has the CID, ``put`` or ``del``, the key and the value, separated by tabs.
+    Each line has the CID, `put` or `del`, the key and the value, separated by tabs.
     """
     with prepare_level(directory, mode=None, backend=backend, prefix=metadata_prefix) as level:
         for change in read_log(level, since, limit):
