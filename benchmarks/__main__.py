@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: see the package."""
+"""The command line: ``python -m benchmarks``."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from .runner import run
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run what the command line asks for, and print it."""
+    """Run the workloads that the command line names, and print the results."""
     options = _parse(arguments)
     sizes = {"records": options.records, "repeat": options.repeat}
     errors = Console(stderr=True)
     with errors.status("") as status:
         results = [
-            (comparison, run(comparison, **sizes, install=options.install, say=status.update))
+            (comparison, run(comparison, **sizes, install=options.install, on_progress=status.update))
             for workload in options.workloads or PLAN
             for comparison in PLAN[workload]
         ]
@@ -36,22 +36,28 @@ def main(arguments: list[str] | None = None) -> None:
         options.markdown.write_text(as_markdown(results, **sizes), encoding="utf-8")
     if options.plot:
         draw(results, options.plot, **sizes)
-    if options.check and (behind := missed(results)):
-        sys.exit("\n".join(behind))
+    if options.check and (missed_targets := missed(results)):
+        sys.exit("\n".join(missed_targets))
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser("python -m benchmarks", description="Measure named workloads beside their peers.")
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks", description="Run named workloads, and compare the implementations of each."
+    )
     parser.add_argument(
         "workloads", nargs="*", metavar="workload", help=f"one or more of: {', '.join(PLAN)}; default: all"
     )
-    parser.add_argument("--records", type=_positive, default=100_000, help="records of each run (default: 100,000)")
-    parser.add_argument("--repeat", type=_positive, default=5, help="runs of each; the median counts (default: 5)")
-    parser.add_argument("--json", action="store_true", help="print JSON, with every single measurement")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table as Markdown too")
-    parser.add_argument("--plot", type=_picture, metavar="FILE", help="draw a chart too: .svg or .png")
-    parser.add_argument("--check", action="store_true", help="end with 1 if a target was missed")
-    parser.add_argument("--no-install", dest="install", action="store_false", help="neither build nor fetch peers")
+    parser.add_argument("--records", type=_positive, default=100_000, help="records per run (default: 100,000)")
+    parser.add_argument(
+        "--repeat", type=_positive, default=5, help="runs of each contender, of which the median counts (default: 5)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON with every measurement, instead of a table")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table as Markdown to FILE")
+    parser.add_argument("--plot", type=_chart_path, metavar="FILE", help="draw a chart to FILE (.svg or .png)")
+    parser.add_argument("--check", action="store_true", help="exit with 1 if a target is missed")
+    parser.add_argument(
+        "--no-install", dest="install", action="store_false", help="do not build or download missing peers"
+    )
     options = parser.parse_args(arguments)
     for workload in options.workloads:
         if workload not in PLAN:
@@ -71,7 +77,7 @@ def _positive(text: str) -> int:
     return number
 
 
-def _picture(text: str) -> Path:
+def _chart_path(text: str) -> Path:
     path = Path(text)
     if path.suffix not in KINDS:
         raise argparse.ArgumentTypeError(f"the name must end in {' or '.join(KINDS)}, not {text!r}")

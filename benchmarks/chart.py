@@ -1,18 +1,20 @@
-"""The results as a chart: a panel for each measurement, a bar for each contender, as long as it is fast."""
+"""The chart of the results: a panel for each measurement, a bar for each contender."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+from treehub_level.extras import missing
+
 from .plan import Comparison, Contender
 from .report import Results, title
 from .runner import Result, ratio
 
-#: What a chart can be written as.
+#: The file formats of a chart, by suffix.
 KINDS = (".svg", ".png")
 
-# Okabe and Ito's colours, which people with any vision can tell apart.
+# The palette of Okabe and Ito, which is safe for colour-blind readers.
 _OURS, _PURE, _PLYVEL, _CEILING, _NODE = "#0072B2", "#56B4E9", "#E69F00", "#999999", "#009E73"
 _LEGEND = {
     "treehub-level, core=c": _OURS,
@@ -25,34 +27,35 @@ _COLUMNS = 2
 _INCHES_WIDE = 13
 _INCHES_EACH_BAR = 0.25
 _INCHES_EACH_PANEL = 0.55
-#: Bars end where a contender is so many times as fast as the first one. (A scan in C is beyond any scale.)
-_LONGEST = 2.0
+#: Bars end where a contender is so many times as fast as the first one. (A scan in C is beyond any
+#: scale.)
+_MAX_RATIO = 2.0
 
 
 class NoMatplotlibError(Exception):
-    """There is nothing to draw with."""
+    """Matplotlib is not installed."""
 
 
 def check_matplotlib() -> None:
-    """Find out before anything is measured.
+    """Check that matplotlib is installed, before the benchmarks run.
 
     Raises:
-        NoMatplotlibError: It is not installed.
+        NoMatplotlibError: Matplotlib is not installed.
     """
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:
-        raise NoMatplotlibError("--plot takes matplotlib, which is not installed: pip install matplotlib") from error
+        raise NoMatplotlibError(missing("--plot", "matplotlib", "bench")) from error
 
 
 def draw(results: Results, path: Path, *, records: int, repeat: int) -> None:
-    """Write the chart of those comparisons in which there is a target against a peer.
+    """Write the chart. It has a panel for each comparison with a target relative to a peer.
 
     Args:
-        results: What was measured.
+        results: The results of all comparisons.
         path: The file; its suffix is one of `KINDS`.
-        records: Records of each run.
-        repeat: Runs of each contender.
+        records: The number of records per run.
+        repeat: The number of runs of each contender.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -60,18 +63,18 @@ def draw(results: Results, path: Path, *, records: int, repeat: int) -> None:
 
     panels = [(comparison, _measured(rows)) for comparison, rows in results if _has_target(comparison)]
     panels = [(comparison, rows) for comparison, rows in panels if len(rows) > 1]
-    lines = [panels[at : at + _COLUMNS] for at in range(0, len(panels), _COLUMNS)]
-    bars = [max(len(rows) for _, rows in line) for line in lines] or [1]
+    grid_rows = [panels[at : at + _COLUMNS] for at in range(0, len(panels), _COLUMNS)]
+    bars = [max(len(rows) for _, rows in grid_row) for grid_row in grid_rows] or [1]
     height = 1.3 + sum(bars) * _INCHES_EACH_BAR + len(bars) * _INCHES_EACH_PANEL
-    # The file is the same for the same results, and its text is text.
+    # Equal results give equal files, and text stays text (not outlines).
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "treehub-level", "font.family": "sans-serif"}):
         figure = Figure(figsize=(_INCHES_WIDE, height), layout="constrained", facecolor="white")
         grid = figure.subplots(len(bars), _COLUMNS, squeeze=False, height_ratios=[count + 1 for count in bars])
         for axes in grid.flat:
             axes.set_axis_off()
-        for line, row in zip(lines, grid, strict=False):
-            for (comparison, rows), axes in zip(line, row, strict=False):
-                _draw_panel(axes, comparison.measurement, rows, max(len(rows) for _, rows in line))
+        for grid_row, axes_row in zip(grid_rows, grid, strict=False):
+            for (comparison, rows), axes in zip(grid_row, axes_row, strict=False):
+                _draw_panel(axes, comparison.measurement, rows, max(len(rows) for _, rows in grid_row))
         figure.suptitle(
             "Records per second: longer is faster; in parentheses, relative to the first row of each panel\n"
             + title(records, repeat),
@@ -91,14 +94,14 @@ def _has_target(comparison: Comparison) -> bool:
 
 
 def _measured(rows: list[Result]) -> list[Result]:
-    """The contenders that ran; none if the first did not, which the others are compared with."""
+    """Return the contenders that ran; none if the first one did not, as all ratios relate to it."""
     return [row for row in rows if row.rate is not None] if rows[0].rate is not None else []
 
 
 def _draw_panel(axes: Any, name: str, rows: list[Result], places: int) -> None:
     axes.set_axis_on()
     axes.set_title(name, loc="left", fontsize=10, fontweight="bold")
-    axes.set_xlim(0, _LONGEST * 1.35)
+    axes.set_xlim(0, _MAX_RATIO * 1.35)
     axes.set_ylim(places - 0.4, -0.6)
     axes.set_yticks(range(len(rows)), [row.contender.label for row in rows], fontsize=8.5)
     axes.set_xticks([])
@@ -110,7 +113,7 @@ def _draw_panel(axes: Any, name: str, rows: list[Result], places: int) -> None:
         faster = ratio(row, rows[0])
         assert faster is not None
         assert row.rate is not None
-        length = min(faster, _LONGEST)
+        length = min(faster, _MAX_RATIO)
         axes.barh(place, length, height=0.72, color=_colour(row.contender))
         note = "" if place == 0 else f" ({faster:.2g} ×{', bar cut' if faster > length else ''})"
         background = {"facecolor": "white", "edgecolor": "none", "pad": 1}

@@ -1,6 +1,7 @@
-"""A contender in Python, as `benchmarks.process` wants it: ``python -m benchmarks.child WORKLOAD RECORDS ENGINE``.
+"""The process of a contender in Python: ``python -m benchmarks.child WORKLOAD RECORDS ENGINE``.
 
-The core is chosen by the environment.
+`benchmarks.process` describes its input and output. The environment variable
+``TREEHUB_LEVEL_CORE`` selects the core.
 """
 
 from __future__ import annotations
@@ -14,26 +15,26 @@ import orjson
 
 
 async def serve(workload: str, records: int, engine: str) -> None:
-    """Prepare, then measure whenever asked."""
+    """Prepare the workload, then run it once for each line of stdin."""
     try:
-        from .workloads import WORKLOADS, NotInstalledError  # not above: the core that it imports may be missing
+        from .workloads import WORKLOADS, NotInstalledError  # not at the top: the core may be missing
     except ImportError as error:
-        _answer(missing=str(error))
+        _reply(missing=str(error))
         return
     async with AsyncExitStack() as stack:
         try:
             measure = await stack.enter_async_context(WORKLOADS[workload](records, engine))
         except NotInstalledError as error:
-            _answer(missing=str(error))
+            _reply(missing=str(error))
             return
-        _answer(ready=True)
+        _reply(ready=True)
         for _ in sys.stdin:
             gc.collect()
-            _answer(**await measure())
+            _reply(**await measure())
 
 
-def _answer(**answer: object) -> None:
-    print(orjson.dumps(answer).decode(), flush=True)
+def _reply(**reply: object) -> None:
+    print(orjson.dumps(reply).decode(), flush=True)
 
 
 if __name__ == "__main__":

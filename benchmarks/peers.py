@@ -1,4 +1,4 @@
-"""The peers that are not written in Python: where they are, and how they get there."""
+"""The peers that are not written in Python: their paths and their installation."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ _BUILT = _ROOT / "build" / "ceiling"
 
 #: The C program.
 CEILING = _BUILT / "ceiling"
-#: Where the programs for Node are, and its packages.
+#: The folder of the programs for Node and of their packages.
 NODE = _ROOT / "benchmarks" / "node"
 
 
 @cache
 def missing(peer: Peer, *, install: bool) -> str | None:
-    """Why a peer cannot run, or ``None`` if it can.
+    """Return the reason why a peer cannot run, or ``None`` if it can.
 
     Args:
-        peer: Which one.
-        install: Build or fetch it if need be.
+        peer: The peer.
+        install: True to build or download the peer if needed.
     """
     return {"ceiling": _missing_ceiling, "node": _missing_node}[peer](install)
 
 
 def find(program: str) -> str:
-    """The path of a program; empty if there is none. Those of Python's own environment come first."""
+    """Return the path of a program, or ``""``. The environment of Python is searched first."""
     places = [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
     return shutil.which(program, path=os.pathsep.join(places)) or ""
 
@@ -42,7 +42,7 @@ def _missing_ceiling(install: bool) -> str | None:
     if install:
         cmake = find("cmake")
         if not cmake:
-            return "building the C program takes cmake, a C compiler and LevelDB: there is no cmake"
+            return "the C program needs cmake, a C compiler and LevelDB to be built: there is no cmake"
         configure = [cmake, "-S", str(_SOURCES), "-B", str(_BUILT), "-DCMAKE_BUILD_TYPE=Release"]
         failure = _failure(configure) or _failure([cmake, "--build", str(_BUILT)])
         if failure is not None:
@@ -53,15 +53,15 @@ def _missing_ceiling(install: bool) -> str | None:
 def _missing_node(install: bool) -> str | None:
     for program in ("node", "npm") if install else ("node",):
         if not find(program):
-            return f"the peers in JavaScript take Node and npm: there is no {program}"
+            return f"the peers in JavaScript need Node and npm: there is no {program}"
     installed, wanted = NODE / "node_modules" / ".package-lock.json", NODE / "package-lock.json"
     if install and not (installed.exists() and installed.stat().st_mtime >= wanted.stat().st_mtime):
-        # No scripts: the packages bring their LevelDB ready-made, and nobody else's program needs to run here.
+        # No scripts: the packages contain compiled libraries, and need no foreign program to run.
         return _failure([find("npm"), "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix", str(NODE)])
     return None if installed.exists() else f"the packages for Node are not installed: there is no {installed.parent}"
 
 
 def _failure(command: list[str]) -> str | None:
-    """Run a command; if it fails, return it and what it said."""
+    """Run a command. Return ``None`` if it succeeds, else the command with its output."""
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     return None if done.returncode == 0 else f"{' '.join(command)} failed:\n{done.stdout.strip()}"

@@ -1,26 +1,23 @@
-"""Which rows the table has: for each workload its measurements, and for each measurement who is compared.
-
-The targets are those of ``performance.md``.
-"""
+"""The plan: the comparisons of each workload, their contenders and their targets."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-#: What a contender is made from beside Python, fetched or built by `benchmarks.peers`.
+#: The peers that are not written in Python; see `benchmarks.peers`.
 Peer = Literal["ceiling", "node"]
 
 
 @dataclass(frozen=True)
 class Target:
-    """The bounds that a figure is to keep."""
+    """The bounds of a figure."""
 
     at_least: float | None = None
     at_most: float | None = None
 
     def reached(self, value: float | None) -> bool | None:
-        """Whether it does; ``None`` if there is no figure."""
+        """Return True if ``value`` is within the bounds; ``None`` if there is no value."""
         if value is None:
             return None
         return (self.at_least is None or value >= self.at_least) and (self.at_most is None or value <= self.at_most)
@@ -28,16 +25,18 @@ class Target:
 
 @dataclass(frozen=True)
 class Contender:
-    """One row: what is run, and in what kind of process.
+    """One implementation in a comparison: a row of the table.
 
     Attributes:
-        label: What the row is called. It says how the work differs, where it does.
+        label: The name of the row. It mentions differences in the work.
         workload: The name in `benchmarks.workloads.WORKLOADS`.
-        core: The core of its process; empty for the best that is installed.
-        engine: The backend: ``"leveldb"`` is the package's own engine. Empty where the workload opens no level.
-        peer: What it is made from, if that is not Python.
-        share: How many of the records asked for are used: fewer for what would take minutes. Rates are per record.
-        target: How many times as fast as this one the first contender of the comparison is to be.
+        core: The core of the process, ``"c"`` or ``"python"``; empty for the default.
+        engine: The backend; ``"leveldb"`` is the native engine. Empty if the workload opens no
+            level.
+        peer: The peer that runs the workload, if it is not written in Python.
+        share: The factor by which the number of records is multiplied: below 1 for slow
+            contenders. Rates are per record.
+        target: The bounds of the ratio of the first contender's rate to this one's.
     """
 
     label: str
@@ -51,13 +50,13 @@ class Contender:
 
 @dataclass(frozen=True)
 class Figure:
-    """Something that a measurement tells beside its time.
+    """A result of a measurement besides its duration.
 
     Attributes:
-        name: As the workload calls it.
-        label: What it is called in the table.
-        unit: What stands behind the number there.
-        target: What that of the first contender is to be.
+        name: The key in the results of the workload.
+        label: The name in the table.
+        unit: The unit of the number.
+        target: The bounds for the first contender.
     """
 
     name: str
@@ -68,13 +67,13 @@ class Figure:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Contenders that do the same work. The others are what the first is compared with.
+    """Contenders that do the same work. All ratios relate to the first one.
 
     Attributes:
-        measurement: What is measured.
-        contenders: Who does it.
-        figures: What the measurements tell beside their time.
-        target: The records a second of the first contender, whatever the others do.
+        measurement: The name of the work.
+        contenders: The contenders; the first one is treehub-level.
+        figures: The results besides the duration.
+        target: The bounds of the first contender's rate, in records per second.
     """
 
     measurement: str
@@ -111,9 +110,9 @@ def _building(workload: str, faster: float) -> tuple[Contender, ...]:
     return Contender("core=c", workload, "c"), Contender("core=python", workload, "python", target=_times(faster))
 
 
-#: An awaited put takes so much longer than a record of a batch that a tenth of them is enough to measure.
+#: An awaited put takes ten times as long as a record of a batch.
 _PUTS = 0.1
-#: PouchDB, and puts that each wait for the disk, would take minutes.
+#: PouchDB, and puts that each wait for an fsync, would take minutes.
 _SLOW = 0.1
 _SLOWEST = 0.01
 #: A request over HTTP takes milliseconds.
@@ -243,7 +242,7 @@ PLAN: dict[str, tuple[Comparison, ...]] = {
                 Contender("queryall of the same", "queryall", "c", "leveldb", target=_times(0.7)),
                 _pure("scan"),
             ),
-            (Figure("grown", "memory grown meanwhile", "MB", target=Target(at_most=10)),),
+            (Figure("grown", "memory growth", "MB", target=Target(at_most=10)),),
         ),
     ),
     "pull": (
@@ -270,22 +269,22 @@ PLAN: dict[str, tuple[Comparison, ...]] = {
     ),
     "clients": (
         Comparison(
-            "clients, each with keys of its own: each put synced with one server over HTTP",
+            "clients with separate keys: each put is synced with one server over HTTP",
             (
                 Contender("1000 clients", "clients_1000", "c", share=_REQUESTS),
                 Contender("100 clients", "clients_100", "c", share=_REQUESTS, target=_times(0.8)),
                 Contender("10 clients", "clients_10", "c", share=_REQUESTS, target=_times(0.8)),
             ),
-            (Figure("requests", "requests for each write synced", target=Target(at_most=1.1)),),
+            (Figure("requests", "requests per write synced", target=Target(at_most=1.1)),),
         ),
         Comparison(
-            "clients that see all keys: each put goes to every one of them, so the work for it grows with their number",
+            "clients that share all keys: each put is delivered to every client",
             (
                 Contender("1000 clients", "clients_1000_shared", "c", share=_REQUESTS),
                 Contender("100 clients", "clients_100_shared", "c", share=_REQUESTS),
                 Contender("10 clients", "clients_10_shared", "c", share=_REQUESTS),
             ),
-            (Figure("requests", "requests for each write synced", target=Target(at_most=1.1)),),
+            (Figure("requests", "requests per write synced", target=Target(at_most=1.1)),),
         ),
     ),
     "replicas": (
@@ -296,7 +295,7 @@ PLAN: dict[str, tuple[Comparison, ...]] = {
                 Contender("1 replica", "clients_1_replica", "c", "postgres", share=_REQUESTS),
                 Contender("1 server on LevelDB", "clients_100", "c", share=_REQUESTS),
             ),
-            (Figure("requests", "requests for each write synced", target=Target(at_most=1.1)),),
+            (Figure("requests", "requests per write synced", target=Target(at_most=1.1)),),
         ),
     ),
     "history": (
@@ -304,8 +303,8 @@ PLAN: dict[str, tuple[Comparison, ...]] = {
             "history: compact_log() of overwrites",
             (_native("history"), _pure("history")),
             (
-                Figure("pulled", "changes pulled by a new client, for each key", target=Target(at_most=1)),
-                Figure("pull_seconds", "its pull took", "s"),
+                Figure("pulled", "changes pulled by a new client, per key", target=Target(at_most=1)),
+                Figure("pull_seconds", "duration of that pull", "s"),
             ),
         ),
     ),
@@ -314,7 +313,7 @@ PLAN: dict[str, tuple[Comparison, ...]] = {
             "load10m: load() of ten times the records",
             (_native("load10m", share=10),),
             (
-                Figure("of_first", "rate, of that of the first tenth", target=Target(at_least=0.6)),
+                Figure("of_first", "rate relative to the first tenth", target=Target(at_least=0.6)),
                 Figure("peak", "peak resident memory", "MB", target=Target(at_most=400)),
             ),
         ),

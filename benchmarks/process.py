@@ -1,8 +1,8 @@
-"""The process of one contender, whatever it is written in.
+"""The process of a contender, in any language.
 
-It prepares its workload, says ``{"ready": true}``, and answers each line of its input with one measurement, such as
-``{"seconds": 0.0123}``, until its input ends. If something that it needs is not installed it says
-``{"missing": "..."}`` instead, and ends.
+The process prepares its workload and writes the line ``{"ready": true}``. Then it runs the workload
+once for each line of its stdin, and writes the result, such as ``{"seconds": 0.0123}``. It exits at
+the end of stdin. If a dependency is not installed, it writes ``{"missing": "..."}`` and exits.
 """
 
 from __future__ import annotations
@@ -17,45 +17,45 @@ import orjson
 
 
 class Child:
-    """The process, seen from its parent.
+    """The parent's handle of the process.
 
     Args:
-        label: What it is called if it fails.
-        command: What starts it.
-        environment: What it finds in its environment beside what is there.
+        label: The name of the contender for error messages.
+        command: The command that starts the process.
+        environment: Variables to add to the environment.
     """
 
     def __init__(self, label: str, command: list[str], environment: Mapping[str, str] | None = None) -> None:
         self._label = label
         self._process = subprocess.Popen(
             command,
-            cwd=Path(__file__).parents[1],  # where `benchmarks` can be imported from
+            cwd=Path(__file__).parents[1],  # so that `benchmarks` can be imported
             env={**os.environ, **(environment or {})},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
 
     def prepare(self) -> str | None:
-        """Wait until it is ready; if it never will be, return what is missing."""
-        missing: str | None = self._listen().get("missing")
+        """Wait until the process is ready. Return the missing dependency, or ``None``."""
+        missing: str | None = self._read_reply().get("missing")
         return missing
 
     def measure(self) -> dict[str, float]:
-        """Return what it measured in one run: ``seconds``, and whatever else."""
+        """Run the workload once. Return ``seconds`` and the other figures."""
         assert self._process.stdin is not None
         self._process.stdin.write(b"\n")
         self._process.stdin.flush()
-        return self._listen()
+        return self._read_reply()
 
-    def _listen(self) -> dict[str, Any]:
+    def _read_reply(self) -> dict[str, Any]:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError(f"the benchmark {self._label} failed: its own error stands above")
-        answer: dict[str, Any] = orjson.loads(line)
-        return answer
+            raise RuntimeError(f"the benchmark {self._label} failed: its traceback is above")
+        reply: dict[str, Any] = orjson.loads(line)
+        return reply
 
     def close(self) -> None:
-        """End it, and wait."""
-        with self._process:  # closes its input
+        """End the process, and wait for its exit."""
+        with self._process:  # closes stdin
             pass

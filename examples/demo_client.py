@@ -1,4 +1,4 @@
-"""A client of the demo, in a process of its own: it works offline, and syncs over HTTP when it is told to."""
+"""A client of the demo, in its own process. It works offline, and syncs over HTTP on request."""
 
 from __future__ import annotations
 
@@ -7,45 +7,45 @@ import signal
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from demo_proof import Holding
+from demo_proof import StoreContents
 
 from treehub_level import Change, Level, SyncReport
 from treehub_level.http import RemoteServer
 
 
-def run(orders: Connection, folder: Path, url: str, token: str) -> None:
-    """Do as the demo says until it says "end": the main function of the process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is for the demo, which ends this process
-    asyncio.run(obey(orders, folder, url, token))
+def run(pipe: Connection, folder: Path, url: str, token: str) -> None:
+    """Serve requests of the demo until "end": the main function of the process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the demo, which ends this process
+    asyncio.run(serve(pipe, folder, url, token))
 
 
-async def obey(orders: Connection, folder: Path, url: str, token: str) -> None:
-    """Answer each order. Nothing but "sync" needs the server."""
+async def serve(pipe: Connection, folder: Path, url: str, token: str) -> None:
+    """Answer each request. Only "sync" needs the server."""
 
-    def show(report: SyncReport) -> None:
-        orders.send(("progress", report.pulled))
+    def send_progress(report: SyncReport) -> None:
+        pipe.send(("progress", report.pulled))
 
     async with Level(folder, mode=Level.CLIENT) as level, RemoteServer(url, token=token) as server:
         while True:
-            answer: object = None
-            match orders.recv():
+            result: object = None
+            match pipe.recv():
                 case ["sync"]:
-                    answer = await level.sync(server, progress=show)
+                    result = await level.sync(server, progress=send_progress)
                 case ["edit", changes]:
                     await edit(level, changes)
                 case ["get", key]:
-                    answer = await level.get(key)
+                    result = await level.get(key)
                 case ["restore", key]:
                     await restore(level, key)
-                case ["show"]:
-                    answer = await Holding.of(level)
+                case ["contents"]:
+                    result = await StoreContents.of(level)
                 case ["end"]:
                     return
-            orders.send(("answer", answer))
+            pipe.send(("result", result))
 
 
 async def edit(level: Level, changes: list[Change]) -> None:
-    """Make all these changes, in one atomic batch."""
+    """Write all changes in one atomic batch."""
     async with level.write_batch() as batch:
         for change in changes:
             if change.deleted:
@@ -55,6 +55,6 @@ async def edit(level: Level, changes: list[Change]) -> None:
 
 
 async def restore(level: Level, key: str) -> None:
-    """What lost stays in the client's journal until it is restored or dismissed: write it once more."""
+    """Write an overwritten change again, from the conflict journal of the client."""
     conflict = next(conflict for conflict in await level.conflicts() if conflict.key == key)
     await level.restore(conflict)

@@ -1,4 +1,4 @@
-"""What the demo shows while it runs and at its end: progress bars, on a terminal, and tables."""
+"""The output of the demo: tables, and progress bars if stdout is a terminal."""
 
 from __future__ import annotations
 
@@ -14,59 +14,59 @@ from rich.table import Table
 
 from treehub_level import Change, SyncReport
 
-#: Lost changes that are printed of each kind.
-SHOWN = 3
+#: The number of overwritten changes printed for each pair of values.
+EXAMPLES = 3
 
-# Keys and values are printed as they are: brackets are no markup, colons no emoji codes.
+# Keys and values contain brackets and colons: no markup, no emoji codes.
 console = Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 120)
 
 
 class Step:
-    """Something that takes time: how many records, how long."""
+    """A timed step: the number of records, and the duration in seconds."""
 
-    def __init__(self, what: str, advance: Callable[[int], object]) -> None:
-        self.what = what
+    def __init__(self, name: str, advance: Callable[[int], object]) -> None:
+        self.name = name
         self.advance = advance
         self.records = 0
         self.seconds = 0.0
 
 
 class Steps:
-    """Times what happens, shows a bar meanwhile (on a terminal), and all of it in a table at the end."""
+    """A log of timed steps. A bar shows the progress of a step; a table shows all steps."""
 
     def __init__(self) -> None:
         self._steps: list[Step] = []
 
     @contextmanager
-    def timed(self, what: str, total: int | None = None) -> Iterator[Step]:
-        """Time the block; its step wants to be told the number of records."""
+    def timed(self, name: str, total: int | None = None) -> Iterator[Step]:
+        """Time the block. The caller sets the number of records of the step."""
         columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
         with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
-            task = bars.add_task(what, total=total)
-            step = Step(what, lambda done: bars.update(task, completed=done))
+            task = bars.add_task(name, total=total)
+            step = Step(name, lambda done: bars.update(task, completed=done))
             began = time.perf_counter()
             yield step
             step.seconds = time.perf_counter() - began
         self._steps.append(step)
 
     def show(self) -> None:
-        """Print the table."""
-        table = new_table("What was done", [""], ["records", "seconds", "records/s"])
+        """Print the table of all steps."""
+        table = new_table("Steps", [""], ["records", "seconds", "records/s"])
         for step in self._steps:
             rate = step.records / step.seconds
-            table.add_row(step.what, f"{step.records:,}", f"{step.seconds:.2f}", f"{rate:,.0f}")
+            table.add_row(step.name, f"{step.records:,}", f"{step.seconds:.2f}", f"{rate:,.0f}")
         console.print(table)
 
 
-def show_cut(carried: int) -> None:
-    """What the bad network has done, when it does it."""
-    console.print(f"✂ Connections cut after {carried / 1e6:.1f} MB from the server; the client goes on by itself")
+def show_cut(relayed_bytes: int) -> None:
+    """Print that the relay has cut the connections."""
+    console.print(f"✂ Connections cut after {relayed_bytes / 1e6:.1f} MB from the server; the client reconnects")
 
 
 def show_syncs(edited: dict[str, int], reports: dict[str, SyncReport]) -> None:
-    """What each client sent and got once everybody had edited."""
+    """Print the totals of each client's syncs after the offline edits."""
     table = new_table(
-        "The syncs after the edits", ["client"], ["edited offline", "pushed", "pulled", "lost", "exchanges"]
+        "Syncs after the edits", ["client"], ["edited offline", "pushed", "pulled", "overwritten", "exchanges"]
     )
     for name, report in reports.items():
         numbers = edited[name], report.pushed, report.pulled, len(report.conflicts), report.rounds
@@ -75,33 +75,33 @@ def show_syncs(edited: dict[str, int], reports: dict[str, SyncReport]) -> None:
 
 
 def show_lost(reports: dict[str, SyncReport]) -> None:
-    """Local changes that lost: of each client and each kind the first ones, since there are hundreds."""
-    title = f"Local changes that lost (the first {SHOWN} of each kind)"
-    table = new_table(title, ["client", "key", "what lost", "what the server had"], [])
+    """Print the first overwritten changes of each client and each pair of values."""
+    title = f"Overwritten local changes (the first {EXAMPLES} of each kind)"
+    table = new_table(title, ["client", "key", "local change", "server's change"], [])
     for name, report in reports.items():
         seen: Counter[tuple[str, str]] = Counter()
         for conflict in report.conflicts:
-            fate = what(conflict.local), what(conflict.remote)
-            seen[fate] += 1
-            if seen[fate] <= SHOWN:
-                table.add_row(name, conflict.key, *fate)
+            values = describe(conflict.local), describe(conflict.remote)
+            seen[values] += 1
+            if seen[values] <= EXAMPLES:
+                table.add_row(name, conflict.key, *values)
     console.print(table)
 
 
-def what(change: Change | None) -> str:
-    """A change in a word or two."""
+def describe(change: Change | None) -> str:
+    """Return a change in a few words."""
     if change is None or change.deleted:
         return "deleted"
     return f"checked by {change.value['checked_by']}" if isinstance(change.value, dict) else repr(change.value)
 
 
-def say(holds: bool, statement: str) -> None:
-    """Print a statement of the proof."""
-    console.print(f"{'✓' if holds else '✗'} {statement}", soft_wrap=True)
+def print_claim(holds: bool, claim: str) -> None:
+    """Print a claim of the proof with a mark: ✓ if it holds, else ✗."""
+    console.print(f"{'✓' if holds else '✗'} {claim}", soft_wrap=True)
 
 
 def new_table(title: str, texts: list[str], numbers: list[str]) -> Table:
-    """A table with columns of text, and then columns of numbers."""
+    """Return an empty table with columns of text, followed by columns of numbers."""
     table = Table(*texts, title=title, title_justify="left", title_style="bold")
     for number in numbers:
         table.add_column(number, justify="right")

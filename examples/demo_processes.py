@@ -1,4 +1,4 @@
-"""The processes of the demo: the server, and each client. None of them outlives the block that it was started for."""
+"""The processes of the demo: the server and the clients. Each one ends with its ``with`` block."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import demo_client
-from demo_proof import Holding
+from demo_proof import StoreContents
 
 from treehub_level import Change, SyncReport
 
-#: Seconds that a process has to end by itself.
-PATIENCE = 20
+#: Seconds until a process that was asked to end is killed.
+EXIT_TIMEOUT = 20
 
 
 class Server:
-    """A server that runs.
+    """A running server process.
 
     Attributes:
-        pid: Its process.
-        port: The port of loopback that it listens on.
+        pid: The process id.
+        port: The port on the loopback interface.
     """
 
     def __init__(self, pid: int, port: int) -> None:
@@ -35,18 +35,18 @@ class Server:
 
 @asynccontextmanager
 async def start_server(store: Path, tokens: Path) -> AsyncIterator[Server]:
-    """``treehub-level serve`` over one store, on a port that the system chooses; a line of log for each request."""
-    command = [sys.executable, "-m", "treehub_level.cli", "serve", str(store), "--tokens", str(tokens), "--port", "0"]
+    """Run ``treehub-level serve`` for one store, on a free port, with an access log."""
+    command = [sys.executable, "-m", "treehub_level", "serve", str(store), "--tokens", str(tokens), "--port", "0"]
     with store.with_suffix(".log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, stderr=log)
     try:
         assert process.stdout is not None
-        announced = (await process.stdout.readline()).decode()  # "serving server at http://127.0.0.1:43210"
-        if "://" not in announced:
-            raise RuntimeError(f"the server has not started: {log.name} says why")
-        yield Server(process.pid, int(announced.rpartition(":")[2]))
+        first_line = (await process.stdout.readline()).decode()  # "serving server at http://127.0.0.1:43210"
+        if "://" not in first_line:
+            raise RuntimeError(f"the server has not started: see {log.name}")
+        yield Server(process.pid, int(first_line.rpartition(":")[2]))
         process.terminate()
-        await asyncio.wait_for(process.wait(), PATIENCE)
+        await asyncio.wait_for(process.wait(), EXIT_TIMEOUT)
     finally:
         if process.returncode is None:
             process.kill()
@@ -54,65 +54,65 @@ async def start_server(store: Path, tokens: Path) -> AsyncIterator[Server]:
 
 
 class Client:
-    """A client that runs: what the demo tells it, and what it answers.
+    """A running client process. The methods send it requests through a pipe.
 
     Attributes:
-        pid: Its process.
+        pid: The process id.
     """
 
-    def __init__(self, name: str, pid: int, orders: Connection) -> None:
+    def __init__(self, name: str, pid: int, pipe: Connection) -> None:
         self.pid = pid
         self._name = name
-        self._orders = orders
+        self._pipe = pipe
 
     async def sync(self, progress: Callable[[int], object] = lambda pulled: None) -> SyncReport:
-        """Sync with the server; ``progress`` is told how many changes have come."""
-        report: SyncReport = await self._tell("sync", progress=progress)
+        """Sync with the server. ``progress`` is called with the number of changes pulled so far."""
+        report: SyncReport = await self._request("sync", progress=progress)
         return report
 
     async def edit(self, changes: list[Change]) -> None:
-        """Make changes, offline."""
-        await self._tell("edit", changes)
+        """Write changes, offline."""
+        await self._request("edit", changes)
 
     async def get(self, key: str) -> Any:
-        """What it has under a key."""
-        return await self._tell("get", key)
+        """Return the value of a key."""
+        return await self._request("get", key)
 
     async def restore(self, key: str) -> None:
-        """Write what lost in a conflict once more."""
-        await self._tell("restore", key)
+        """Write an overwritten change again, from the conflict journal."""
+        await self._request("restore", key)
 
-    async def show(self) -> Holding:
-        """What it holds in all."""
-        holding: Holding = await self._tell("show")
-        return holding
+    async def contents(self) -> StoreContents:
+        """Return the contents of the store."""
+        contents: StoreContents = await self._request("contents")
+        return contents
 
-    async def _tell(self, *order: object, progress: Callable[[int], object] = lambda pulled: None) -> Any:
+    async def _request(self, *request: object, progress: Callable[[int], object] = lambda pulled: None) -> Any:
         try:
-            self._orders.send(order)
+            self._pipe.send(request)
             while True:
-                kind, content = await asyncio.to_thread(self._orders.recv)
-                if kind == "answer":
+                kind, content = await asyncio.to_thread(self._pipe.recv)
+                if kind == "result":
                     return content
                 progress(content)
         except (EOFError, OSError) as error:
-            raise RuntimeError(f"the {self._name} has died while it was to {order[0]}; it says why above") from error
+            raise RuntimeError(f"the {self._name} has died during {request[0]}: its traceback is above") from error
 
 
 @asynccontextmanager
 async def start_client(store: Path, url: str, token: str) -> AsyncIterator[Client]:
-    """A fresh interpreter that runs `demo_client`, and gets its orders through a pipe."""
+    """Run `demo_client` in a new interpreter, connected by a pipe."""
     context = multiprocessing.get_context("spawn")
-    orders, its_orders = context.Pipe()
-    process = context.Process(target=demo_client.run, args=(its_orders, store, url, token), daemon=True)
+    pipe, child_end = context.Pipe()
+    process = context.Process(target=demo_client.run, args=(child_end, store, url, token), daemon=True)
     process.start()
-    its_orders.close()  # this side's copy: when the process ends, the pipe does
+    child_end.close()  # so that recv() raises EOFError when the process ends
     try:
         assert process.pid is not None
-        yield Client(store.name, process.pid, orders)
-        orders.send(["end"])
-        await asyncio.to_thread(process.join, PATIENCE)
+        yield Client(store.name, process.pid, pipe)
+        pipe.send(["end"])
+        await asyncio.to_thread(process.join, EXIT_TIMEOUT)
     finally:
-        process.kill()  # does nothing if it has ended
+        process.kill()  # does nothing if the process has ended
         process.join()
-        orders.close()
+        pipe.close()

@@ -1,4 +1,4 @@
-"""What the demo proves: all stores hold the same, and no edit is lost without a word."""
+"""The proof of the demo: all stores are equal, and each edit is in the log or in a journal."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import orjson
-from demo_output import console, new_table, say
+from demo_output import console, new_table, print_claim
 
 from treehub_level import Change, Level
 
-Holdings = dict[str, "Holding"]
+ContentsByClient = dict[str, "StoreContents"]
 
 
 @dataclass(frozen=True)
-class Holding:
-    """What a store holds.
+class StoreContents:
+    """A summary of the contents of a store.
 
     Attributes:
-        records: How many records.
-        sha256: Of all keys and values, in key order, as ``treehub-level dump`` writes them.
-        cid: The last change of the server's log that it has.
-        pending: Changes that a client has not pushed yet.
-        journal: Changes of a client that have lost in a conflict.
+        records: The number of records.
+        sha256: The SHA-256 of all records, as ``treehub-level dump`` writes them.
+        cid: The CID of the last change of the server that the store has.
+        pending: The number of dirty changes of a client.
+        journal: The local changes in the conflict journal of a client.
     """
 
     records: int
@@ -33,8 +33,8 @@ class Holding:
     journal: tuple[Change, ...] = ()
 
     @classmethod
-    async def of(cls, level: Level) -> Holding:
-        """Read all of it, streamed."""
+    async def of(cls, level: Level) -> StoreContents:
+        """Read the store, in bounded memory."""
         sha256, records = hashlib.sha256(), 0
         async for key, value in level.scan():
             sha256.update(orjson.dumps({"key": key, "value": value}, option=orjson.OPT_APPEND_NEWLINE))
@@ -45,38 +45,40 @@ class Holding:
         return cls(records, sha256.hexdigest(), level.cid, await level.pending(), journal)
 
 
-def prove(server: Holding, clients: Holdings, edits: dict[str, list[Change]], logged: Iterable[Change]) -> bool:
-    """Show what each store holds, and tell whether that is the same and every edit is accounted for.
+def prove(
+    server: StoreContents, clients: ContentsByClient, edits: dict[str, list[Change]], logged: Iterable[Change]
+) -> bool:
+    """Print the contents of each store. Return True if they are equal and no edit is lost.
 
     Args:
-        server: What the server holds.
-        clients: What each client holds.
-        edits: What was changed offline on each client.
-        logged: What the server's log has gained since then.
+        server: The contents of the server.
+        clients: The contents of each client, by name.
+        edits: The offline edits of each client, by name.
+        logged: The changes in the server's log since the edits.
     """
     table = new_table("The proof", ["store", "SHA-256 of all keys and values"], ["records", "CID", "not pushed"])
     table.add_row("server", server.sha256, f"{server.records:,}", f"{server.cid:,}", "-")
-    for name, holding in clients.items():
-        table.add_row(name, holding.sha256, f"{holding.records:,}", f"{holding.cid:,}", str(holding.pending))
+    for name, contents in clients.items():
+        table.add_row(name, contents.sha256, f"{contents.records:,}", f"{contents.cid:,}", str(contents.pending))
     console.print(table)
 
-    arrived = {frozen(change) for change in logged}
+    arrived = {encoded(change) for change in logged}
     offline = unaccounted = 0
-    for name, holding in clients.items():
-        journal = {frozen(change) for change in holding.journal}
-        made = {frozen(change) for change in edits[name]}
+    for name, contents in clients.items():
+        journal = {encoded(change) for change in contents.journal}
+        made = {encoded(change) for change in edits[name]}
         offline += len(made)
         unaccounted += len(made - arrived - journal)
 
-    same = {holding.sha256 for holding in clients.values()} == {server.sha256}
-    say(same, f"the three stores hold {'the same data' if same else 'DIFFERENT data'}")
+    equal = {contents.sha256 for contents in clients.values()} == {server.sha256}
+    print_claim(equal, f"the three stores have {'the same data' if equal else 'DIFFERENT data'}")
     accounted = (
         f"{offline - unaccounted:,} of {offline:,} offline edits are in the server's log or in a client's journal"
     )
-    say(not unaccounted, accounted)
-    return same and not unaccounted
+    print_claim(not unaccounted, accounted)
+    return equal and not unaccounted
 
 
-def frozen(change: Change) -> bytes:
-    """A change as bytes, to be looked up in a set."""
+def encoded(change: Change) -> bytes:
+    """Return a change as bytes, which can be looked up in a set."""
     return orjson.dumps(list(change))

@@ -1,4 +1,4 @@
-"""What is measured. A workload prepares itself once, and then measures itself as often as it is asked."""
+"""The workloads. Each one prepares once, and can then be run and measured any number of times."""
 
 from . import building, lag, network, others, plyvel_alone, postgres_alone, reading, replicating, sqlite_alone, writing
 from .common import NotInstalledError, Workload

@@ -1,4 +1,4 @@
-"""Batch building alone, without a store."""
+"""Encoding of batches, without a store."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from .common import Figures, Measure, Workload, batches, puts
 
 @asynccontextmanager
 async def build(records: int, engine: str) -> AsyncIterator[Measure]:
-    """Batches for a server's log, from values as objects."""
+    """Encode the batches of a server from values as objects."""
     yield _building(puts(records))
 
 
 @asynccontextmanager
 async def build_json(records: int, engine: str) -> AsyncIterator[Measure]:
-    """The same, from values that are JSON already."""
+    """Encode the batches of a server from values that are JSON bytes."""
     ops = (Put(key, _core.JSONBytes(orjson.dumps(value))) for key, value in make_records(records))
     yield _building(list(batches(ops)))
 

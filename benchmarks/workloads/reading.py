@@ -1,4 +1,4 @@
-"""Reading a store that was filled, compacted and opened anew. Each contender reads everything once before it counts."""
+"""Reads of a store that was filled, compacted and reopened, after one unmeasured run."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from time import perf_counter
 
 from treehub_level import Level
 
-from .common import HOT_KEYS, Figures, Measure, Workload, asked_keys, engine_class, filled
+from .common import HOT_KEYS, Figures, Measure, Workload, engine_class, filled, keys_to_read
 
-#: How often a scan looks at its memory: every so many rows.
-_LOOK_EVERY = 10_000
+#: Rows between two samples of the memory.
+_SAMPLE_EVERY = 10_000
 _STATUS = Path("/proc/self/status")
 
 
@@ -25,16 +25,20 @@ async def _open(records: int, engine: str) -> AsyncIterator[Level]:
 
 
 def _getting(among: int | None) -> Workload:
-    """Awaited gets, as many as there are records."""
+    """Return a workload of awaited gets, one per record.
+
+    Args:
+        among: The number of keys to choose from; ``None`` for all keys.
+    """
 
     @asynccontextmanager
     async def workload(records: int, engine: str) -> AsyncIterator[Measure]:
-        asked = asked_keys(records, among=among or records)
+        wanted = keys_to_read(records, among=among or records)
         async with _open(records, engine) as level:
 
             async def measure() -> Figures:
                 start = perf_counter()
-                for key in asked:
+                for key in wanted:
                     await level.get(key)
                 return {"seconds": perf_counter() - start}
 
@@ -46,7 +50,7 @@ def _getting(among: int | None) -> Workload:
 
 @asynccontextmanager
 async def queryall(records: int, engine: str) -> AsyncIterator[Measure]:
-    """``query()`` of everything, decoded."""
+    """Read all records with ``query()``."""
     async with _open(records, engine) as level:
 
         async def measure() -> Figures:
@@ -62,7 +66,7 @@ async def queryall(records: int, engine: str) -> AsyncIterator[Measure]:
 
 @asynccontextmanager
 async def scan(records: int, engine: str) -> AsyncIterator[Measure]:
-    """``async for`` over everything."""
+    """Read all records with ``async for``."""
     async with _open(records, engine) as level:
 
         async def measure() -> Figures:
@@ -70,7 +74,7 @@ async def scan(records: int, engine: str) -> AsyncIterator[Measure]:
             memory = []
             start = perf_counter()
             async for _ in level.scan():
-                if count % _LOOK_EVERY == 0:
+                if count % _SAMPLE_EVERY == 0:
                     memory.append(_memory())
                 count += 1
             seconds = perf_counter() - start
@@ -82,7 +86,7 @@ async def scan(records: int, engine: str) -> AsyncIterator[Measure]:
 
 
 def _memory() -> float:
-    """Megabytes that this process has now, without files that are mapped; 0 where the system does not tell."""
+    """Return the memory of the process in MB, without mapped files; 0 if it is unknown."""
     if not _STATUS.exists():
         return 0
     fields = dict(line.split(":", 1) for line in _STATUS.read_text(encoding="ascii").splitlines())

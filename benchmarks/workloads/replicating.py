@@ -1,4 +1,4 @@
-"""A server and a client in one process."""
+"""Replication between a server and a client in one process."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from treehub_level import Level, Put
 from ..records import make_key, make_records
 from .common import Figures, Measure, Workload, batches, engine_class, filled, new_level
 
-#: Keys whose values are overwritten again and again.
-_REWRITTEN = 1000
+#: The number of keys that are overwritten.
+_OVERWRITTEN = 1000
 
 
 @asynccontextmanager
 async def pull(records: int, engine: str) -> AsyncIterator[Measure]:
-    """``sync()`` of an empty client with a server that has everything."""
+    """Sync an empty client with a server that has all records."""
     backend = engine_class(engine)
     with filled(records, backend, mode=Level.SERVER) as path:
         async with Level(path, backend=backend, mode=Level.SERVER) as server:
@@ -32,8 +32,8 @@ async def pull(records: int, engine: str) -> AsyncIterator[Measure]:
 
 @asynccontextmanager
 async def history(records: int, engine: str) -> AsyncIterator[Measure]:
-    """``compact_log()`` after many overwrites of few keys; then a new client pulls."""
-    keys = min(_REWRITTEN, -(-records // 10))
+    """Compact the log after many overwrites of few keys; then a new client pulls."""
+    keys = min(_OVERWRITTEN, -(-records // 10))
 
     async def measure() -> Figures:
         with new_level(engine, Level.SERVER) as server:
@@ -51,7 +51,7 @@ async def history(records: int, engine: str) -> AsyncIterator[Measure]:
 
 
 async def _pull(server: Level, engine: str) -> tuple[int, float]:
-    """How many changes a new client pulls, and in how many seconds."""
+    """Sync a new client. Return the number of changes pulled, and the seconds."""
     with new_level(engine, Level.CLIENT) as client:
         async with client:
             start = perf_counter()

@@ -1,4 +1,4 @@
-"""The same work by the standard library's sqlite3 alone, in a file that our backend has made."""
+"""The workload of sqlite3 alone, in a file created by the backend ``sqlite``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from time import perf_counter
 
 from treehub_level.backends.sqlite import SQLiteBackend
 
-from .common import Figures, Measure, Workload, fresh
+from .common import Figures, Measure, Workload, new_path
 from .plyvel_alone import server_entries
 
 
@@ -16,7 +16,7 @@ from .plyvel_alone import server_entries
 async def _fillbatch(records: int, engine: str) -> AsyncIterator[Measure]:
     async def measure() -> Figures:
         prepared = list(server_entries(records))
-        with fresh() as path:
+        with new_path() as path:
             backend = SQLiteBackend(path)
             backend.open()
             writer = backend._writer

@@ -1,4 +1,4 @@
-"""Filling a server, whose every write is also a change in its log."""
+"""Writes to an empty server. Each write adds a change to its log."""
 
 from __future__ import annotations
 
@@ -15,21 +15,24 @@ from treehub_level import Level
 from ..records import make_records
 from .common import Figures, Measure, Workload, engine_class, new_level, puts, puts_in_order
 
-#: Tasks that put at the same time.
+#: The number of tasks that put concurrently.
 TASKS = 256
 
-#: What a fill does to an open level, with records in memory.
+#: Writes prepared records to an open level.
 Fill = Callable[[Level, Any], Awaitable[object]]
 
 
 def _filling(fill: Fill, prepare: Callable[[int], Any]) -> Workload:
-    """A workload that fills an empty server. Records are made for each run, so that only one contender holds them."""
+    """Return a workload that fills an empty server.
+
+    The records are created in each run, so that idle contenders hold no memory.
+    """
 
     @asynccontextmanager
     async def workload(records: int, engine: str) -> AsyncIterator[Measure]:
         async def measure() -> Figures:
             prepared = prepare(records)
-            gc.collect()  # or it would walk what was prepared while the clock runs, which no other peer does
+            gc.collect()  # a collection during the run would traverse the prepared records
             with new_level(engine, Level.SERVER) as level:
                 async with level:
                     start = perf_counter()
@@ -62,13 +65,13 @@ async def _durably_one_by_one(level: Level, prepared: Any) -> None:
 
 
 async def _durably_from_many_tasks(level: Level, prepared: Any) -> None:
-    shared = iter(prepared)
-    await asyncio.gather(*(_durably_one_by_one(level, shared) for _ in range(TASKS)))
+    pending = iter(prepared)
+    await asyncio.gather(*(_durably_one_by_one(level, pending) for _ in range(TASKS)))
 
 
 @asynccontextmanager
 async def load10m(records: int, engine: str) -> AsyncIterator[Measure]:
-    """``load()`` from a generator, in a process that has held no more than this."""
+    """Load the records from a generator. The process has allocated nothing else before."""
 
     async def measure() -> Figures:
         at_tenth = 0.0
@@ -92,7 +95,7 @@ async def load10m(records: int, engine: str) -> AsyncIterator[Measure]:
 
 
 def _peak_memory() -> Figures:
-    """The most memory that this process ever had resident, where the system tells. What is mapped of files counts."""
+    """Return the peak resident memory in MB, with mapped files; nothing on Windows."""
     if sys.platform == "win32":
         return {}
     import resource

@@ -44,7 +44,7 @@ class _Wrapped:
 
 
 class TestLongKeysCut(Broken):
-    """test_a_key_that_is_too_long_for_it_is_refused_and_absent"""
+    """test_a_key_longer_than_max_key_bytes_is_refused_and_absent"""
 
     class Faulty(MemoryBackend):
         supports = replace(MemoryBackend.supports, max_key_bytes=100)
@@ -54,7 +54,7 @@ class TestLongKeysCut(Broken):
 
 
 class TestLongKeysRefusedHalfWay(Broken):
-    """test_a_key_that_is_too_long_for_it_is_refused_and_absent"""
+    """test_a_key_longer_than_max_key_bytes_is_refused_and_absent"""
 
     class Faulty(MemoryBackend):
         supports = replace(MemoryBackend.supports, max_key_bytes=100)
@@ -66,7 +66,7 @@ class TestLongKeysRefusedHalfWay(Broken):
 
 
 class TestUnsorted(Broken):
-    """test_every_byte_may_stand_in_keys_and_values"""
+    """test_keys_and_values_may_contain_every_byte"""
 
     class Faulty(MemoryBackend):
         def scan(self, *range_: Any, **options: Any) -> Any:
@@ -75,7 +75,7 @@ class TestUnsorted(Broken):
 
 
 class TestReverseIgnored(Broken):
-    """test_a_fetch_gives_at_most_what_was_asked_for"""
+    """test_a_fetch_returns_at_most_limit_rows"""
 
     class Faulty(MemoryBackend):
         def scan(self, *range_: Any, reverse: bool = False, **options: Any) -> Any:
@@ -99,7 +99,7 @@ class TestEmptyBoundTakenForNone(Broken):
 
 
 class TestLiveCursor(Broken):
-    """test_a_cursor_stays_at_the_moment_it_was_made"""
+    """test_a_cursor_does_not_see_later_writes"""
 
     class Faulty(MemoryBackend):
         def scan(self, start: bytes | None, stop: bytes | None, *, reverse: bool = False, values: bool = True) -> Any:
@@ -115,7 +115,7 @@ class TestLiveCursor(Broken):
 
 
 class TestLiveSnapshot(Broken):
-    """test_a_snapshot_stays_at_the_moment_it_was_made"""
+    """test_a_snapshot_does_not_see_later_writes"""
 
     class Faulty(MemoryBackend):
         def snapshot(self) -> Any:
@@ -123,7 +123,7 @@ class TestLiveSnapshot(Broken):
 
 
 class TestCursorThatGoesOn(Broken):
-    """test_a_cursor_at_its_end_stays_there"""
+    """test_an_exhausted_cursor_stays_exhausted"""
 
     class Faulty(MemoryBackend):
         def scan(self, *range_: Any, **options: Any) -> Any:
@@ -133,7 +133,7 @@ class TestCursorThatGoesOn(Broken):
 
 
 class TestGreedyFetch(Broken):
-    """test_a_fetch_gives_at_most_what_was_asked_for"""
+    """test_a_fetch_returns_at_most_limit_rows"""
 
     class Faulty(MemoryBackend):
         def scan(self, *range_: Any, **options: Any) -> Any:
@@ -197,7 +197,7 @@ class TestEmptyValueTakenForNone(Broken):
 
 
 class TestShortKeys(Broken):
-    """test_keys_of_any_length_are_kept"""
+    """test_keys_of_any_length_are_stored"""
 
     class Faulty(MemoryBackend):
         def write(self, batch: Batch, *, durable: bool = False) -> None:
@@ -205,7 +205,7 @@ class TestShortKeys(Broken):
 
 
 class TestTextKeys(Broken):
-    """test_every_byte_may_stand_in_keys_and_values"""
+    """test_keys_and_values_may_contain_every_byte"""
 
     class Faulty(MemoryBackend):
         def write(self, batch: Batch, *, durable: bool = False) -> None:
@@ -213,7 +213,7 @@ class TestTextKeys(Broken):
 
 
 class TestGetManySorts(Broken):
-    """test_get_many_answers_in_the_order_asked"""
+    """test_get_many_returns_values_in_the_order_of_the_keys"""
 
     class Faulty(MemoryBackend):
         def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
@@ -221,7 +221,7 @@ class TestGetManySorts(Broken):
 
 
 class TestForgetsOnClose(Broken):
-    """test_it_can_be_opened_again_and_still_has_its_data"""
+    """test_a_reopened_backend_still_has_its_data"""
 
     class Faulty(MemoryBackend):
         def close(self) -> None:
@@ -230,7 +230,7 @@ class TestForgetsOnClose(Broken):
 
 
 class TestOpensTwice(Broken):
-    """test_opening_it_twice_raises_and_leaves_it_open"""
+    """test_opening_twice_raises_and_leaves_the_backend_open"""
 
     class Faulty(MemoryBackend):
         def open(self) -> None:
@@ -239,7 +239,7 @@ class TestOpensTwice(Broken):
 
 
 class TestReadsWhileClosed(Broken):
-    """test_once_closed_it_refuses_to_read_and_write"""
+    """test_reads_and_writes_after_close_raise_not_open_error"""
 
     class Faulty(MemoryBackend):
         def close(self) -> None:
@@ -247,7 +247,7 @@ class TestReadsWhileClosed(Broken):
 
 
 class TestReadsNothingOnceClosed(Broken):
-    """test_a_get_while_it_closes_finds_the_value_or_is_refused_if_it_guards_that"""
+    """test_a_guarded_get_during_close_returns_the_value_or_raises"""
 
     class Faulty(MemoryBackend):
         def get(self, key: bytes) -> bytes | None:
@@ -257,7 +257,7 @@ class TestReadsNothingOnceClosed(Broken):
 
 
 class TestNobodyIsKeptOut(Broken):
-    """test_writers_take_turns"""
+    """test_exclusive_blocks_do_not_overlap"""
 
     class Faulty(MemoryBackend):
         @contextmanager
@@ -266,7 +266,7 @@ class TestNobodyIsKeptOut(Broken):
 
 
 class TestKeepsTheLockAfterAnError(Broken):
-    """test_a_block_that_raises_before_it_writes_writes_nothing_and_lets_the_next_in"""
+    """test_a_failed_exclusive_block_writes_nothing_and_releases_the_lock"""
 
     class Faulty(MemoryBackend):
         @contextmanager
@@ -289,14 +289,14 @@ class TestForgetsThePersistence(Broken):
 
 
 class TestLetsEverybodyIn(Broken):
-    """test_of_one_store_one_backend_is_open_at_a_time"""
+    """test_a_store_can_be_open_in_only_one_backend"""
 
     class Faulty(MemoryBackend):
         supports = type(MemoryBackend.supports)(persistent=True, inline_reads=True)
 
 
 class TestSharesNothing(Broken):
-    """test_a_shared_store_shows_each_backend_what_the_other_wrote"""
+    """test_writes_to_a_shared_store_are_visible_to_the_other_backend"""
 
     class Faulty(MemoryBackend):
         supports = type(MemoryBackend.supports)(persistent=True, inline_reads=True, shared=True)
@@ -315,7 +315,7 @@ class BrokenShared(Broken):
 
 
 class TestKeepsOnlyItsOwnWritersOut(BrokenShared):
-    """test_writers_of_a_shared_store_take_turns"""
+    """test_exclusive_blocks_of_two_backends_do_not_overlap"""
 
     class Faulty(SharedMemory):
         def __init__(self, name: str, first: SharedMemory | None) -> None:
@@ -324,7 +324,7 @@ class TestKeepsOnlyItsOwnWritersOut(BrokenShared):
 
 
 class TestKeepsTheOtherOutAfterAnError(BrokenShared):
-    """test_a_block_that_raises_lets_the_other_backend_in"""
+    """test_a_failed_exclusive_block_releases_the_lock_for_the_other_backend"""
 
     class Faulty(SharedMemory):
         @contextmanager
@@ -336,7 +336,7 @@ class TestKeepsTheOtherOutAfterAnError(BrokenShared):
 
 
 class TestMomentOfItsOwnOnly(BrokenShared):
-    """test_a_moment_of_a_shared_store_lacks_what_the_other_backend_writes"""
+    """test_a_snapshot_does_not_see_later_writes_of_the_other_backend"""
 
     class Faulty(SharedMemory):
         def snapshot(self) -> Any:
@@ -344,7 +344,7 @@ class TestMomentOfItsOwnOnly(BrokenShared):
 
 
 class TestHearsNothing(BrokenShared):
-    """test_whoever_listens_hears_of_the_other_backends_commits"""
+    """test_listener_is_called_after_commits_of_the_other_backend"""
 
     class Faulty(SharedMemory):
         def listen(self, callback: Callable[[], None]) -> None:
@@ -352,7 +352,7 @@ class TestHearsNothing(BrokenShared):
 
 
 class TestVendorsError(Broken):
-    """test_a_name_that_it_cannot_use_raises_a_storage_error_that_names_it"""
+    """test_an_unusable_name_raises_a_storage_error_that_contains_it"""
 
     class Faulty(MemoryBackend):
         def open(self) -> None:

@@ -1,4 +1,4 @@
-"""The benchmark runner: who is compared, in which processes, and what their figures become."""
+"""The benchmark runner: contenders, their processes, and the figures computed from the runs."""
 
 from __future__ import annotations
 
@@ -26,13 +26,11 @@ def _result(*seconds: float, records: int = 100) -> Result:
 
 
 def test_the_plan_has_every_workload() -> None:
-    assert list(PLAN) == [
-        *("build", "fillbatch", "fillawait", "fillsync", "readhot", "readrandom", "queryall", "scan", "pull"),
-        *("pull-http", "clients", "replicas", "history", "load10m", "lag"),
-    ]
+    names = "build fillbatch fillawait fillsync readhot readrandom queryall scan pull pull-http clients replicas"
+    assert list(PLAN) == [*names.split(), "history", "load10m", "lag"]
 
 
-def test_a_run_measures_each_contender_of_the_workload_in_a_process_of_its_own() -> None:
+def test_each_contender_runs_in_a_process_of_its_own() -> None:
     command = [sys.executable, "-m", "benchmarks", "build", "--json", "--records", "50", "--repeat", "2"]
     done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -49,7 +47,7 @@ def test_a_run_measures_each_contender_of_the_workload_in_a_process_of_its_own()
             assert min(row["seconds"]) > 0
 
 
-def test_what_is_not_installed_is_said_and_not_remembered() -> None:
+def test_a_contender_that_is_not_installed_has_a_reason_and_no_rate() -> None:
     working, missing = run(Comparison("build", (PYTHON, NO_CORE)), records=10, repeat=3)
     assert (len(working.seconds), working.missing) == (3, None)
     assert missing.seconds == []
@@ -60,49 +58,49 @@ def test_what_is_not_installed_is_said_and_not_remembered() -> None:
 
 
 @pytest.fixture
-def forget() -> Iterator[None]:
-    """What is found out about peers is not remembered from before this test, nor after it."""
+def empty_cache() -> Iterator[None]:
+    """Clear the cache of `peers.missing` before and after the test."""
     peers.missing.cache_clear()
     yield
     peers.missing.cache_clear()
 
 
 @pytest.fixture
-def no_programs(monkeypatch: pytest.MonkeyPatch, forget: None) -> None:
-    """A machine without CMake and Node, on which nothing was built."""
+def no_programs(monkeypatch: pytest.MonkeyPatch, empty_cache: None) -> None:
+    """Simulate a machine without CMake, Node and the C program."""
     monkeypatch.setattr(peers, "find", lambda program: "")
     monkeypatch.setattr(peers, "CEILING", Path("no such program"))
 
 
 @pytest.mark.usefixtures("no_programs")
-def test_without_the_programs_that_peers_take_their_rows_say_not_installed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_rows_of_peers_without_their_programs_say_not_installed(capsys: pytest.CaptureFixture[str]) -> None:
     main(["readrandom", "--records", "20", "--repeat", "1"])
-    said = capsys.readouterr()
-    rows = [line for line in said.out.splitlines() if "│" in line]
+    printed = capsys.readouterr()
+    rows = [line for line in printed.out.splitlines() if "│" in line]
     assert ["not installed" in row for row in rows if "C program" in row or "Node" in row] == [True, True]
-    assert "there is no cmake" in said.err
-    assert "there is no node" in said.err
+    assert "there is no cmake" in printed.err
+    assert "there is no node" in printed.err
 
 
 @pytest.mark.usefixtures("no_programs")
-@pytest.mark.parametrize(("peer", "said"), [("ceiling", "the C program is not built"), ("node", "there is no node")])
-def test_a_peer_is_missing_where_nothing_may_be_installed(peer: Peer, said: str) -> None:
+@pytest.mark.parametrize(("peer", "reason"), [("ceiling", "the C program is not built"), ("node", "there is no node")])
+def test_a_peer_is_missing_if_it_may_not_be_installed(peer: Peer, reason: str) -> None:
     missing = peers.missing(peer, install=False)
     assert missing is not None
-    assert said in missing
+    assert reason in missing
 
 
-@pytest.mark.usefixtures("forget")
-def test_a_build_that_fails_is_the_reason_why_a_peer_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("empty_cache")
+def test_a_failed_build_is_the_reason_of_a_missing_peer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peers, "find", lambda program: "false")
     assert "false -S" in str(peers.missing("ceiling", install=True))
 
 
 def test_the_contenders_take_turns() -> None:
-    said: list[str] = []
+    messages: list[str] = []
     again = Contender("again", "build", "python")
-    run(Comparison("build", (PYTHON, again)), records=10, repeat=2, say=said.append)
-    assert said[2:] == [
+    run(Comparison("build", (PYTHON, again)), records=10, repeat=2, on_progress=messages.append)
+    assert messages[2:] == [
         f"build: run {turn} of 2, {contender.label}" for turn in (1, 2) for contender in (PYTHON, again)
     ]
 
@@ -113,7 +111,7 @@ def test_a_contender_with_a_smaller_share_gets_fewer_records() -> None:
     assert result.rate == 5 / result.seconds[0]
 
 
-def test_the_median_counts() -> None:
+def test_the_rate_is_that_of_the_median_run() -> None:
     slow, fast = _result(9.0, 2.0, 1.9), _result(0.5, 0.5, 0.1)
     assert slow.rate == 50
     assert ratio(fast, slow) == 4
@@ -128,23 +126,26 @@ def test_a_contender_that_fails_stops_the_run(capfd: pytest.CaptureFixture[str])
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["sorting"], "there is no workload 'sorting'; there are: build, "),
         (["--records", "0"], "at least 1, not 0"),
         (["--plot", "chart.bmp"], "must end in .svg or .png, not 'chart.bmp'"),
     ],
 )
-def test_a_wrong_argument_is_said(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_argument_is_refused(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(arguments)
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
-def test_without_matplotlib_a_chart_is_refused_before_anything_is_measured(
+def test_without_matplotlib_a_chart_is_refused_before_the_first_run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(SystemExit):
         main(["--plot", "chart.svg"])
-    assert "--plot takes matplotlib, which is not installed: pip install matplotlib" in capsys.readouterr().err
+    assert (
+        "--plot needs matplotlib, which is not installed: run pip install '.[bench]' in a checkout"
+        in capsys.readouterr().err
+    )

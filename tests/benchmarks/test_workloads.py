@@ -1,4 +1,4 @@
-"""Every workload, on sizes that measure nothing."""
+"""Every workload, with too few records for a meaningful measurement."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import pytest
 from benchmarks import peers
 from benchmarks.plan import PLAN, Comparison, Contender, Peer
 from benchmarks.workloads import WORKLOADS, NotInstalledError
-from benchmarks.workloads.lag import watched
+from benchmarks.workloads.lag import measure_lag
 
 pytestmark = pytest.mark.once
 
 RECORDS = 200
 LOCK = peers.NODE / "package-lock.json"
 
-EVERYONE = [
+ALL_CONTENDERS = [
     pytest.param(comparison, contender, id=f"{comparison.measurement}: {contender.label}")
     for comparisons in PLAN.values()
     for comparison in comparisons
@@ -26,8 +26,10 @@ EVERYONE = [
 ]
 
 
-@pytest.mark.parametrize(("comparison", "contender"), EVERYONE)
-async def test_every_contender_measures_what_its_row_tells(comparison: Comparison, contender: Contender) -> None:
+@pytest.mark.parametrize(("comparison", "contender"), ALL_CONTENDERS)
+async def test_every_contender_returns_the_figures_of_its_comparison(
+    comparison: Comparison, contender: Contender
+) -> None:
     if contender.peer is not None:
         skip_if_missing(contender.peer)
     try:
@@ -36,12 +38,12 @@ async def test_every_contender_measures_what_its_row_tells(comparison: Compariso
     except NotInstalledError as error:
         pytest.skip(str(error))
     assert figures["seconds"] > 0
-    if contender == comparison.contenders[0] and sys.platform == "linux":  # others do not tell of memory
+    if contender == comparison.contenders[0] and sys.platform == "linux":  # other systems do not report memory
         assert set(figures) == {"seconds", *(figure.name for figure in comparison.figures)}
 
 
 def skip_if_missing(peer: Peer) -> None:
-    """Build the C program, which takes two seconds. Packages for Node are not fetched: `make bench` does that."""
+    """Build the C program (2 s). Packages for Node are not downloaded: `make bench` does that."""
     missing = peers.missing(peer, install=peer == "ceiling")
     if missing is None:
         return
@@ -64,18 +66,18 @@ async def test_a_new_client_pulls_one_change_for_each_key_that_was_overwritten()
         assert (await measure())["pulled"] == 1
 
 
-async def test_a_loop_that_is_held_up_is_late_for_all_that_fell_due_meanwhile() -> None:
-    async def hold_up() -> None:
-        time.sleep(0.05)  # noqa: ASYNC251  # that is the fault
+async def test_each_period_of_a_stall_counts_as_late() -> None:
+    async def stall() -> None:
+        time.sleep(0.05)  # noqa: ASYNC251  # the stall under test
 
-    lag = await watched(hold_up())
+    lag = await measure_lag(stall())
     assert lag["lag_max"] > 40
     assert lag["lag_p50"] > 10
 
 
 def test_the_packages_for_node_are_pinned_and_the_lock_names_no_registry() -> None:
     packages = json.loads(LOCK.read_text(encoding="utf-8"))["packages"]
-    del packages[""]  # this folder
+    del packages[""]  # the folder itself
     assert all("integrity" in package and "resolved" not in package for package in packages.values())
     wanted = json.loads((LOCK.parent / "package.json").read_text(encoding="utf-8"))["dependencies"]
     assert {name: packages[f"node_modules/{name}"]["version"] for name in wanted} == wanted

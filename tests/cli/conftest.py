@@ -1,4 +1,4 @@
-"""Runs ``treehub-level`` in this process, in an empty folder."""
+"""The fixture ``cli``: runs ``treehub-level`` in this process, in an empty folder."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from treehub_level.cli import app
+from treehub_level.cli.application import app
 
 
 class Run:
-    """What a command did.
+    """The result of a command.
 
     Attributes:
         code: The exit code.
@@ -34,7 +34,7 @@ class Run:
 
     @property
     def lines(self) -> list[Any]:
-        """The JSON documents on stdout, one a line."""
+        """The JSON documents on stdout, one per line."""
         return [json.loads(line) for line in self.out.splitlines()]
 
     @property
@@ -48,7 +48,7 @@ Cli = Callable[..., Run]
 
 @pytest.fixture
 def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
-    """Run a command: its arguments, what it reads from stdin, and the exit code that is expected of it."""
+    """Return a function that runs a command with arguments and stdin, and checks its exit code."""
     monkeypatch.chdir(tmp_path)
 
     def run(*args: str, stdin: bytes | str = b"", code: int = 0) -> Run:

@@ -23,32 +23,35 @@ def server(cli: Cli) -> str:
 
 def test_a_copied_store_is_the_same_store(cli: Cli, server: str) -> None:
     cli("copy", server, "target")
-    of_the_source, of_the_copy = cli("info", server, "--json").json, cli("info", "target", "--json").json
+    source, copied = cli("info", server, "--json").json, cli("info", "target", "--json").json
     for fact in ("mode", "store", "cid", "records", "log"):
-        assert of_the_copy[fact] == of_the_source[fact]
+        assert copied[fact] == source[fact]
     assert cli("dump", "target").out == cli("dump", server).out
 
 
-def test_it_says_how_much_was_copied_and_that_both_are_equal(cli: Cli, server: str) -> None:
+def test_the_report_has_the_number_of_rows_and_the_digest(cli: Cli, server: str) -> None:
     rows = cli("copy", server, "target", "--json").json["rows"]
     run = cli("copy", server, "another")
     copied, compared, identity = run.out.splitlines()
     assert copied == f"copied {rows} rows from server to another"
     assert re.fullmatch("compared both: they are equal, SHA-256 [0-9a-f]{64}", compared)
-    assert identity.startswith("another is that server now, to its clients too: serve it in the place of server")
+    assert identity == (
+        "another has the identity of server, so clients take it for the same server: "
+        "serve another instead of server, and do not write to server any more"
+    )
     assert run.err == f"copy: {rows}\ncompare: {rows}\n"
 
 
 @pytest.mark.parametrize(
-    ("mode", "said"),
-    [("normal", "store was left as it is"), ("client", "sync it in the place of store, which must not be synced")],
+    ("mode", "sentence"),
+    [("normal", "store is unchanged"), ("client", "sync target instead of store, and do not sync store any more")],
 )
-def test_it_says_what_the_copy_is(cli: Cli, mode: str, said: str) -> None:
+def test_the_report_ends_with_the_consequences_of_the_copied_identity(cli: Cli, mode: str, sentence: str) -> None:
     cli("put", "store", "a", "1", "--mode", mode)
-    assert said in cli("copy", "store", "target").out
+    assert sentence in cli("copy", "store", "target").out
 
 
-def test_the_json_is_that_of_the_report(cli: Cli, server: str) -> None:
+def test_the_json_output_has_the_fields_of_the_report(cli: Cli, server: str) -> None:
     run = cli("copy", server, "target", "--json")
     assert run.json.keys() == {"mode", "rows", "written", "sha256"}
     assert (run.json["mode"], run.json["written"]) == ("server", run.json["rows"])
@@ -63,7 +66,7 @@ def test_it_copies_from_one_backend_to_another(cli: Cli, server: str) -> None:
 
 @pytest.fixture
 def url(postgres: Database) -> str:
-    """That of PostgreSQL, with a password, which it does not ask for."""
+    """Return the URL of PostgreSQL with a password, which the server ignores."""
     return postgres.url.replace("postgres@", "postgres:s3cr3t@")
 
 
@@ -94,7 +97,7 @@ def test_a_password_in_the_url_of_a_store_that_is_not_there_is_not_shown(
         assert "s3cr3t" not in run.out + run.err
 
 
-def test_a_url_without_its_backend_is_no_directory(cli: Cli, server: str, url: str, tmp_path: Path) -> None:
+def test_a_url_without_its_backend_is_an_error(cli: Cli, server: str, url: str, tmp_path: Path) -> None:
     for command in (("put", url, "a", "1"), ("copy", server, url), ("serve", url), ("serve", url, "--create", "notes")):
         run = cli(*command, code=1)
         assert "not a URL: pass the backend" in run.err
@@ -109,7 +112,7 @@ def test_a_store_of_another_prefix_is_copied(cli: Cli) -> None:
 
 
 def interrupt(source: str, target: str) -> None:
-    """Begin to copy, and stop before the comparison."""
+    """Interrupt a copy after its first step."""
 
     def stop(step: str, rows: int) -> None:
         raise KeyboardInterrupt
@@ -118,7 +121,7 @@ def interrupt(source: str, target: str) -> None:
         blocking.copy(source, target, progress=stop)
 
 
-def test_a_half_made_copy_is_refused_with_the_command_that_finishes_it(cli: Cli, server: str) -> None:
+def test_opening_an_unfinished_copy_names_the_command_that_finishes_it(cli: Cli, server: str) -> None:
     interrupt(server, "target")
     refused = cli("dump", "target", code=1).err
     assert "run `treehub-level copy server target` again" in refused
@@ -138,7 +141,7 @@ def test_a_half_made_copy_is_refused_with_the_command_that_finishes_it(cli: Cli,
         (("server", "target", "--to-backend", "nothing"), "no backend is called 'nothing'"),
     ],
 )
-def test_what_cannot_be_copied_is_one_line_on_stderr(
+def test_a_copy_that_is_refused_is_one_line_on_stderr(
     cli: Cli, server: str, arguments: tuple[str, ...], error: str
 ) -> None:
     cli("put", "full", "a", "1")
@@ -151,12 +154,12 @@ def test_what_cannot_be_copied_is_one_line_on_stderr(
 
 
 @pytest.mark.parametrize("option", [("--metadata-prefix", "a"), ("--to-store", "places")])
-def test_an_option_that_cannot_be_is_a_usage_error(cli: Cli, server: str, option: tuple[str, str]) -> None:
+def test_an_invalid_option_is_a_usage_error(cli: Cli, server: str, option: tuple[str, str]) -> None:
     assert "Invalid value" in cli("copy", server, "target", *option, code=2).err
 
 
-def test_a_long_copy_prints_a_line_now_and_then(cli: Cli, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("treehub_level.cli.progress._LINE_EVERY", 2000)
+def test_a_long_copy_prints_lines_of_progress(cli: Cli, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("treehub_level.cli.progress.LINE_EVERY", 2000)
     with blocking.Level("long") as level:
         level.load((f"{number:05}", number) for number in range(4500))
     assert cli("copy", "long", "target").err.splitlines() == [

@@ -1,4 +1,4 @@
-"""``examples/demo.py`` on a few thousand places: what it proves holds, and what does not hold is found."""
+"""``examples/demo.py`` on a few thousand places: its proof holds, and a false claim is found."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def places(demo: ModuleType) -> dict[str, Any]:
 
 
 def running(shown: str) -> list[int]:
-    """The processes that the demo says it has started, and that are still there."""
+    """Return the ids of the processes that the demo has started and that still run."""
     [(server, laptop, phone)] = re.findall(r"server (\d+), laptop (\d+), phone (\d+)", shown)
     return [int(pid) for pid in (server, laptop, phone) if is_running(int(pid))]
 
@@ -48,11 +48,11 @@ def is_running(pid: int) -> bool:
     return True
 
 
-async def test_the_demo_proves_its_point_each_time_that_it_runs(
+async def test_the_proof_holds_in_each_run(
     demo: ModuleType, places: dict[str, Any], capfd: pytest.CaptureFixture[str]
 ) -> None:
     for _ in range(2):
-        demo.make_folder()
+        demo.reset_folder()
         assert await demo.demonstrate(places)
         shown = capfd.readouterr().out
         assert "4,000" in shown
@@ -62,31 +62,31 @@ async def test_the_demo_proves_its_point_each_time_that_it_runs(
         assert running(shown) == []
 
 
-async def test_the_digest_is_that_of_the_dump(demo: ModuleType, tmp_path: Path) -> None:
+async def test_the_digest_equals_that_of_a_dump(demo: ModuleType, tmp_path: Path) -> None:
     async with Level(tmp_path / "store", mode=Level.CLIENT) as level:
         await level.put("Łódź", {"people": 670_000})
-        holding = await demo.Holding.of(level)
+        contents = await demo.StoreContents.of(level)
     command = [sys.executable, "-m", "treehub_level.cli", "dump", str(tmp_path / "store")]
     dump = await asyncio.to_thread(subprocess.run, command, capture_output=True, check=True)
-    assert holding.sha256 == hashlib.sha256(dump.stdout).hexdigest()
+    assert contents.sha256 == hashlib.sha256(dump.stdout).hexdigest()
 
 
-async def test_a_demo_that_fails_leaves_no_process_behind(
+async def test_a_failed_demo_leaves_no_process(
     demo: ModuleType, places: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(demo, "edits_apart", lambda places: 1 / 0)
-    demo.make_folder()
+    monkeypatch.setattr(demo, "offline_edits", lambda places: 1 / 0)
+    demo.reset_folder()
     with pytest.raises(ZeroDivisionError):
         await demo.demonstrate(places)
     assert running(capfd.readouterr().out) == []
 
 
-async def test_a_demo_that_is_interrupted_in_a_sync_leaves_no_process_behind(
+async def test_a_demo_interrupted_during_a_sync_leaves_no_process(
     demo: ModuleType, places: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     task = asyncio.create_task(demo.demonstrate(places))
-    monkeypatch.setattr(demo, "show_cut", lambda carried: task.cancel())
-    demo.make_folder()
+    monkeypatch.setattr(demo, "show_cut", lambda relayed_bytes: task.cancel())
+    demo.reset_folder()
     with pytest.raises(asyncio.CancelledError):
         await task
     assert running(capfd.readouterr().out) == []
@@ -101,15 +101,15 @@ async def test_a_demo_that_is_interrupted_in_a_sync_leaves_no_process_behind(
         (Change.deletion("a"), (), False),
     ],
 )
-def test_an_edit_that_is_nowhere_makes_the_proof_fail(
+def test_a_lost_edit_makes_the_proof_fail(
     demo: ModuleType, edit: Change, journal: tuple[Change, ...], holds: bool
 ) -> None:
-    server = demo.Holding(records=1, sha256="same", cid=1)
-    client = demo.Holding(records=1, sha256="same", cid=1, journal=journal)
+    server = demo.StoreContents(records=1, sha256="same", cid=1)
+    client = demo.StoreContents(records=1, sha256="same", cid=1, journal=journal)
     assert demo.prove(server, {"client": client}, {"client": [edit]}, [Change("a", 1)]) is holds
 
 
 def test_stores_that_differ_make_the_proof_fail(demo: ModuleType) -> None:
-    server = demo.Holding(records=1, sha256="this", cid=1)
-    client = demo.Holding(records=1, sha256="that", cid=1)
+    server = demo.StoreContents(records=1, sha256="this", cid=1)
+    client = demo.StoreContents(records=1, sha256="that", cid=1)
     assert not demo.prove(server, {"client": client}, {"client": []}, [])

@@ -1,4 +1,4 @@
-"""``load`` and ``dump``: JSON Lines in and out."""
+"""``load`` and ``dump``: import and export of JSON Lines."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def records(count: int) -> list[dict[str, Any]]:
     return [{"key": f"key {number:05}", "value": {"n": number}} for number in range(count)]
 
 
-def test_what_was_loaded_is_dumped(cli: Cli) -> None:
+def test_dump_writes_the_records_that_load_stored(cli: Cli) -> None:
     Path("in.jsonl").write_text(json_lines(*records(2500)))
     assert cli("load", "store", "in.jsonl").out.startswith("loaded 2,500 records in ")
     assert cli("dump", "store").lines == records(2500)
@@ -30,7 +30,7 @@ def test_what_was_loaded_is_dumped(cli: Cli) -> None:
     assert list(map(json.loads, Path("out.jsonl").read_text().splitlines())) == records(2500)
 
 
-def test_load_reads_stdin_and_may_tell_what_it_did_in_json(cli: Cli) -> None:
+def test_load_reads_stdin_and_prints_its_result_as_json(cli: Cli) -> None:
     assert cli("load", "a", "--json", stdin=json_lines(*records(3))).json == {"loaded": 3, "cid": None}
     run = cli("load", "b", "-", "--json", "--mode", "server", stdin=json_lines(*records(3)))
     assert run.json == {"loaded": 3, "cid": 3}
@@ -118,7 +118,7 @@ def test_a_line_without_a_usable_key_is_named(cli: Cli, bad: str, reason: str) -
     assert cli("keys", "store").out == ""
 
 
-def test_a_truncated_file_is_called_so(cli: Cli) -> None:
+def test_a_truncated_file_is_reported_as_truncated(cli: Cli) -> None:
     whole = json_lines(*records(5))
     Path("cut.jsonl").write_text(whole[:-9])
     run = cli("load", "store", "cut.jsonl", code=1)
@@ -142,7 +142,7 @@ def test_large_values_make_smaller_batches(cli: Cli, monkeypatch: pytest.MonkeyP
 
 
 def written_batches(monkeypatch: pytest.MonkeyPatch, *, fault: BaseException | None = None) -> list[int]:
-    """The sizes of the batches that are written from now on; with a fault, the second one fails."""
+    """Record the sizes of the batches written from now on. With a fault, the second one fails."""
     sizes: list[int] = []
     leave = blocking.WriteBatch.__exit__
 
@@ -188,7 +188,7 @@ def test_a_value_that_cannot_be_read_back_names_its_key(cli: Cli) -> None:
         (StorageError("the disk is full"), 1, "error: the disk is full; loaded 2 records before that\n"),
     ],
 )
-def test_what_stops_a_load_is_told_together_with_what_was_loaded(
+def test_an_error_during_a_load_is_printed_with_the_number_of_records_loaded(
     cli: Cli, monkeypatch: pytest.MonkeyPatch, fault: BaseException, code: int, message: str
 ) -> None:
     written_batches(monkeypatch, fault=fault)

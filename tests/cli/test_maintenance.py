@@ -20,7 +20,7 @@ def test_version_names_the_core_and_the_engine(cli: Cli) -> None:
     assert cli("--version").out == f"treehub-level {__version__} (core: {_core.CORE}, engine: {ENGINE})\n"
 
 
-def test_version_says_so_where_there_is_no_engine(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_version_prints_none_without_an_engine(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(*_: object) -> Backend:
         raise BackendNotFoundError("neither plyvel nor plyvel-next is installed")
 
@@ -34,7 +34,7 @@ def test_without_a_command_the_commands_are_listed(cli: Cli) -> None:
     assert [command for command in [*names.split(), "conflicts"] if f" {command} " not in listed] == []
 
 
-def test_info_tells_what_a_store_is_and_holds(cli: Cli) -> None:
+def test_info_prints_the_facts_of_a_store(cli: Cli) -> None:
     cli("put", "server", "a", "1", "--mode", "server")
     cli("put", "server", "a", "2")
     facts = cli("info", "server", "--json").json
@@ -53,7 +53,7 @@ def test_info_tells_what_a_store_is_and_holds(cli: Cli) -> None:
     }
 
 
-def test_info_counts_what_a_client_has_to_push_and_has_lost(cli: Cli) -> None:
+def test_info_counts_dirty_changes_and_conflicts_of_a_client(cli: Cli) -> None:
     cli("put", "server", "a", "1", "--mode", "server")
     cli("put", "client", "a", "2", "--mode", "client")
     cli("sync", "client", "server")
@@ -86,7 +86,7 @@ def test_compact_drops_superseded_changes_of_a_server(cli: Cli) -> None:
     assert cli("compact", "server").out.startswith("dropped 0 changes from the log\n")
 
 
-def test_compact_may_forget_deletes(cli: Cli) -> None:
+def test_compact_can_drop_deletes(cli: Cli) -> None:
     cli("delete", "server", "gone", "--mode", "server", code=1)  # a delete makes no store
     cli("put", "server", "gone", "1", "--mode", "server")
     cli("delete", "server", "gone")
@@ -95,44 +95,44 @@ def test_compact_may_forget_deletes(cli: Cli) -> None:
     assert [change["key"] for change in cli("changes", "server", "--json").lines] == ["kept"]
 
 
-def test_compact_of_another_store_gives_space_back_only(cli: Cli) -> None:
+def test_compact_of_a_client_keeps_all_changes(cli: Cli) -> None:
     cli("put", "client", "a", "1", "--mode", "client")
     assert cli("compact", "client", "--json").json["dropped"] == 0
-    assert "is for servers" in cli("compact", "client", "--drop-deletes-before", "1", code=2).err
+    assert "is for server stores" in cli("compact", "client", "--drop-deletes-before", "1", code=2).err
 
 
 @pytest.fixture
-def original(cli: Cli) -> str:
+def npm_store(cli: Cli) -> str:
     """A server store as @treehub/level writes it: change ids without padding."""
-    db = plyvel().DB("original", create_if_missing=True)
+    db = plyvel().DB("npm_store", create_if_missing=True)
     for cid in range(1, 13):
         key = f"key {cid}"
         db.put(f"!{cid}".encode(), orjson.dumps([key, cid]))
         db.put(key.encode(), orjson.dumps(cid))
     db.put(b"!", b"12")
     db.close()
-    return "original"
+    return "npm_store"
 
 
-def test_a_store_of_the_original_asks_for_an_upgrade_which_puts_its_log_in_order(cli: Cli, original: str) -> None:
-    assert f"upgrade {original}" in cli("changes", original, code=1).err
-    assert cli("upgrade", original).out == "rewrote 3 changes\n"
-    assert [change["cid"] for change in cli("changes", original, "--json").lines] == [*range(1, 13)]
-    assert cli("upgrade", original).out == "there was nothing to do\n"
+def test_a_store_of_the_npm_package_asks_for_an_upgrade_which_sorts_its_log(cli: Cli, npm_store: str) -> None:
+    assert f"upgrade {npm_store}" in cli("changes", npm_store, code=1).err
+    assert cli("upgrade", npm_store).out == "rewrote 3 changes\n"
+    assert [change["cid"] for change in cli("changes", npm_store, "--json").lines] == [*range(1, 13)]
+    assert cli("upgrade", npm_store).out == "there was nothing to do\n"
 
 
-def test_upgrade_tells_in_json_what_it_did(cli: Cli, original: str) -> None:
-    assert cli("upgrade", original, "--json").json == {"rewritten": 3}
-    assert cli("upgrade", original, "--json").json == {"rewritten": 0}
+def test_upgrade_prints_its_result_as_json(cli: Cli, npm_store: str) -> None:
+    assert cli("upgrade", npm_store, "--json").json == {"rewritten": 3}
+    assert cli("upgrade", npm_store, "--json").json == {"rewritten": 0}
 
 
 def damage(store: str) -> None:
-    """Lose what says which files are the store's: everything can still be read."""
+    """Delete the file ``CURRENT``: the store does not open, but all its data can be read."""
     Path(store, "CURRENT").unlink()
 
 
 @pytest.mark.parametrize("mode", ["normal", "server", "client"])
-def test_repair_makes_a_damaged_store_open_and_says_what_it_did_and_what_is_left(cli: Cli, mode: str) -> None:
+def test_repair_makes_a_damaged_store_open_and_prints_a_report(cli: Cli, mode: str) -> None:
     cli("put", "store", "a", "1", "--mode", mode)
     damage("store")
     assert "run `treehub-level repair " in cli("get", "store", "a", code=1).err
@@ -146,7 +146,7 @@ def test_repair_makes_a_damaged_store_open_and_says_what_it_did_and_what_is_left
     assert cli("get", "store", "a").json == 1
 
 
-def test_repair_tells_in_json_what_it_did(cli: Cli) -> None:
+def test_repair_prints_its_report_as_json(cli: Cli) -> None:
     cli("put", "store", "a", "1", "--mode", "server")
     damage("store")
     told = cli("repair", "store", "--json", "--backend", "plyvel").json
@@ -154,7 +154,7 @@ def test_repair_tells_in_json_what_it_did(cli: Cli) -> None:
     assert told["verified"] == cli("verify", "store", "--json").json
 
 
-def test_verify_says_what_it_has_looked_at(cli: Cli) -> None:
+def test_verify_prints_the_rows_it_has_checked(cli: Cli) -> None:
     cli("put", "store", "a", "1", "--mode", "server")
     assert cli("verify", "store").out.splitlines() == [
         "store is a server store",
@@ -170,7 +170,7 @@ def test_verify_says_what_it_has_looked_at(cli: Cli) -> None:
     }
 
 
-def test_verify_says_what_is_wrong_and_fails(cli: Cli) -> None:
+def test_verify_prints_faults_and_fails(cli: Cli) -> None:
     cli("put", "store", "a", "1", "--mode", "server")
     with plyvel().DB("store") as db:
         db.put(b"a", b"2")
@@ -185,7 +185,7 @@ def test_verify_says_what_is_wrong_and_fails(cli: Cli) -> None:
     assert cli("verify", "store", "--json", code=1).json["ok"] is False
 
 
-def test_verify_of_what_cannot_be_opened_fails_and_names_repair(cli: Cli) -> None:
+def test_verify_of_a_store_that_cannot_be_opened_fails_and_names_repair(cli: Cli) -> None:
     cli("put", "store", "a", "1")
     damage("store")
     said = cli("verify", "store", code=1).out.splitlines()
@@ -193,7 +193,7 @@ def test_verify_of_what_cannot_be_opened_fails_and_names_repair(cli: Cli) -> Non
     assert "run `treehub-level repair " in said[2]
 
 
-def test_verify_refuses_what_is_open_or_no_store(cli: Cli) -> None:
+def test_verify_refuses_an_open_or_absent_store(cli: Cli) -> None:
     assert cli("verify", "absent", "--json", code=1).error["code"] == "CLI_NO_STORE"
     assert not Path("absent").exists()
     with blocking.Level("store"):
@@ -201,7 +201,7 @@ def test_verify_refuses_what_is_open_or_no_store(cli: Cli) -> None:
     assert "--metadata-prefix" in cli("verify", "store", "--metadata-prefix", "a", code=2).err
 
 
-def test_repair_refuses_what_is_open_or_no_store_of_leveldb(cli: Cli) -> None:
+def test_repair_refuses_an_open_store_and_other_directories(cli: Cli) -> None:
     with blocking.Level("store") as level:
         level.put("a", 1)
         assert cli("repair", "store", "--json", code=1).error["code"] == "LEVEL_LOCKED"

@@ -1,4 +1,4 @@
-"""The command line as other programs see it: a process with pipes, signals, a locale and maybe a terminal."""
+"""The command line as a process: pipes, signals, locales and terminals."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from databases import Database
 
 from treehub_level import blocking
 
-#: Processes are slow, and what is tested here happens above the core.
+#: These tests start processes, which is slow, and do not depend on the core.
 pytestmark = pytest.mark.once
 
 COMMAND = [sys.executable, "-m", "treehub_level.cli"]
@@ -26,14 +26,14 @@ COMMAND = [sys.executable, "-m", "treehub_level.cli"]
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder, as the current one of the processes."""
+    """Make an empty folder the current one of the processes."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 @pytest.fixture
 def large() -> str:
-    """A store that is larger than any pipe's buffer."""
+    """Create a store that is larger than the buffer of a pipe."""
     with blocking.Level("large") as level:
         level.load((f"key {number:05}", "x" * 100) for number in range(20_000))
     return "large"
@@ -43,7 +43,7 @@ def run(*args: str | bytes, **options: Any) -> subprocess.CompletedProcess[bytes
     return subprocess.run([*COMMAND, *args], capture_output=True, timeout=60, check=False, **options)
 
 
-def test_the_streams_and_exit_codes_are_those_that_programs_expect() -> None:
+def test_output_and_exit_codes_follow_the_conventions() -> None:
     put = run("put", "store", "a", "1")
     assert (put.returncode, put.stdout, put.stderr) == (0, b"", b"")
     missing = run("get", "store", "b")
@@ -63,7 +63,7 @@ def test_stores_can_be_piped_into_each_other(large: str) -> None:
     assert json.loads(out) == {"loaded": 20_000, "cid": None}
 
 
-def test_a_bad_line_in_a_pipe_ends_the_load_and_nothing_of_its_batch_is_stored() -> None:
+def test_an_invalid_line_in_a_pipe_ends_the_load_before_its_batch() -> None:
     lines = b"".join(b'{"key": "%d", "value": 1}\n' % number for number in range(1500))
     load = subprocess.run([*COMMAND, "load", "store"], input=lines + b'{"key": "cut', capture_output=True, check=False)
     assert load.returncode == 1
@@ -72,7 +72,7 @@ def test_a_bad_line_in_a_pipe_ends_the_load_and_nothing_of_its_batch_is_stored()
     assert run("count", "store").stdout == b"1000\n"
 
 
-def test_a_connection_that_was_lost_and_made_again_is_not_worth_a_line(postgres: Database) -> None:
+def test_a_database_connection_that_is_reopened_prints_nothing(postgres: Database) -> None:
     store = f"{postgres.url}?store=cut"
     command = [*COMMAND, "load", f"{store}&application_name=cut", "--backend", "postgres", "--batch-size", "1"]
     load = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -94,7 +94,7 @@ def test_a_connection_that_was_lost_and_made_again_is_not_worth_a_line(postgres:
 
 
 @pytest.mark.parametrize("command", [("dump", "large"), ("query", "large"), ("keys", "large", "--json")])
-def test_a_reader_that_goes_away_early_ends_a_command_quietly(large: str, command: tuple[str, ...]) -> None:
+def test_a_reader_that_closes_the_pipe_ends_a_command_without_error(large: str, command: tuple[str, ...]) -> None:
     process = subprocess.Popen([*COMMAND, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stderr is not None
@@ -106,7 +106,7 @@ def test_a_reader_that_goes_away_early_ends_a_command_quietly(large: str, comman
 
 
 @pytest.mark.parametrize("locale", [{"LC_ALL": "C"}, {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}])
-def test_bytes_on_stdout_are_utf8_whatever_the_locale(locale: dict[str, str]) -> None:
+def test_stdout_is_utf8_in_every_locale(locale: dict[str, str]) -> None:
     with blocking.Level("store") as level:
         level.put("ключ", "日本")
     environment = {**os.environ, **locale, "PYTHONIOENCODING": "ascii"}
@@ -125,14 +125,14 @@ def test_a_key_that_is_not_utf8_is_refused_in_one_line() -> None:
 
 @pytest.fixture
 def interruptible() -> Iterator[None]:
-    """What the test starts can be interrupted, even if the tests run in a shell's background job, which cannot."""
+    """Restore SIGINT for child processes: a shell ignores it in background jobs."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.usefixtures("interruptible")
-def test_an_interrupt_says_what_was_loaded() -> None:
+def test_an_interrupt_prints_the_number_of_records_loaded() -> None:
     process = subprocess.Popen(
         [*COMMAND, "load", "store"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )

@@ -22,7 +22,7 @@ def fruit(cli: Cli) -> str:
     return "fruit"
 
 
-def test_what_was_put_is_what_get_prints(cli: Cli) -> None:
+def test_get_prints_the_value_that_put_stored(cli: Cli) -> None:
     cli("put", "store", "ключ", '{"é": [1, 2.5, null]}')
     assert cli("get", "store", "ключ").json == {"é": [1, 2.5, None]}
     assert cli("get", "store", "ключ", "--json").out == '{"é":[1,2.5,null]}\n'
@@ -232,7 +232,7 @@ def test_a_store_that_is_open_elsewhere_is_an_error(cli: Cli) -> None:
         assert cli("get", "store", "a", "--json", code=1).error["code"] == "LEVEL_LOCKED"
 
 
-def test_errors_are_one_line_and_come_as_json_if_that_was_asked_for(cli: Cli, fruit: str) -> None:
+def test_errors_are_one_line_or_json(cli: Cli, fruit: str) -> None:
     text = cli("get", fruit, "a\nb", code=1).err
     assert text.startswith("error: ")
     assert text.count("\n") == 1
@@ -240,14 +240,14 @@ def test_errors_are_one_line_and_come_as_json_if_that_was_asked_for(cli: Cli, fr
     assert error.keys() == {"code", "message"}
 
 
-def test_a_store_may_be_a_file_of_sqlites(cli: Cli) -> None:
+def test_a_store_can_be_a_sqlite_file(cli: Cli) -> None:
     cli("put", "places.sqlite", "a", "1", "--backend", "sqlite", "--mode", "server")
     assert cli("get", "places.sqlite", "a", "--backend", "sqlite").out == "1\n"
     assert cli("info", "places.sqlite", "--backend", "sqlite", "--json").json["backend"] == "SQLiteBackend"
     assert cli("repair", "places.sqlite", "--backend", "sqlite", "--json", code=1).error["code"] == "LEVEL_STATE"
 
 
-def test_another_programs_database_is_an_error_that_says_so(cli: Cli) -> None:
+def test_a_database_of_another_program_is_an_error(cli: Cli) -> None:
     with closing(sqlite3.connect("other.sqlite")) as connection:
         connection.execute("CREATE TABLE notes(id)")
     run = cli("put", "other.sqlite", "a", "1", "--backend", "sqlite", "--json", code=1)

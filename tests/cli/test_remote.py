@@ -1,4 +1,4 @@
-"""``sync DIR URL``: over HTTP, with a token that stands in no command line."""
+"""``sync DIR URL``: over HTTP, with a token from the environment or a file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .conftest import Cli
 
 @pytest.fixture
 def served() -> Iterator[Any]:
-    """A server level, behind a socket: its ``url``, and the ``tokens`` that came."""
+    """Serve a server level over HTTP: its ``url``, and the ``tokens`` of the requests."""
     with blocking.Level("server", backend="memory", mode=Level.SERVER) as level:
 
         class Handler(BaseHTTPRequestHandler):
@@ -50,7 +50,7 @@ def served() -> Iterator[Any]:
         made.server_close()
 
 
-def test_sync_takes_an_address(cli: Cli, served: Any) -> None:
+def test_sync_accepts_a_url(cli: Cli, served: Any) -> None:
     served.level.put("yours", 1)
     cli("put", "client", "mine", "2", "--mode", "client")
     report = cli("sync", "client", served.url, "--json").json
@@ -65,7 +65,9 @@ def test_the_token_comes_from_the_environment(cli: Cli, served: Any, monkeypatch
     assert set(served.tokens) == {"Bearer id.secret"}
 
 
-def test_or_from_a_file_that_nobody_else_may_read(cli: Cli, served: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_token_comes_from_a_file_that_other_users_cannot_read(
+    cli: Cli, served: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TREEHUB_LEVEL_TOKEN", "another")
     file = Path("token")
     file.write_text("id.secret\n")
@@ -87,7 +89,7 @@ def test_a_file_without_a_token_is_an_error(cli: Cli, served: Any) -> None:
     assert cli("sync", "client", served.url, "--token-file", "nowhere", "--json", code=1).error["code"] == "CLI_IO"
 
 
-def test_an_address_or_token_that_cannot_be_is_a_usage_error(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_url_or_token_is_a_usage_error(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "/v1/NAME" in cli("sync", "client", "http://localhost/notes", code=2).err.replace("\n", "")
     monkeypatch.setenv("TREEHUB_LEVEL_TOKEN", "id.secret")
     run = cli("sync", "client", "http://example.org/v1/notes", code=2)
@@ -95,7 +97,7 @@ def test_an_address_or_token_that_cannot_be_is_a_usage_error(cli: Cli, monkeypat
     assert "secret" not in run.err
 
 
-def test_a_server_that_is_not_there_is_an_error(cli: Cli) -> None:
+def test_an_unreachable_server_is_an_error(cli: Cli) -> None:
     cli("put", "client", "mine", "2", "--mode", "client")
     run = cli("sync", "client", "http://127.0.0.1:9/v1/notes", "--json", code=1)
     assert run.error["code"] == "LEVEL_TRANSPORT"

@@ -11,7 +11,7 @@ from .conftest import Cli
 
 @pytest.fixture
 def pair(cli: Cli) -> tuple[str, str]:
-    """A client and a server that hold the same."""
+    """Create a client and a server with equal records."""
     cli("put", "server", "a", "1", "--mode", "server")
     cli("put", "server", "b", "2")
     cli("sync", "client", "server")
@@ -19,8 +19,8 @@ def pair(cli: Cli) -> tuple[str, str]:
 
 
 @pytest.fixture
-def lost(cli: Cli, pair: tuple[str, str]) -> tuple[str, str]:
-    """A client that lost two changes of "a" and a delete of "b"."""
+def conflicting(cli: Cli, pair: tuple[str, str]) -> tuple[str, str]:
+    """Create a client with conflicts: two changes of "a" and a delete of "b"."""
     client, server = pair
     for number in (10, 20):
         cli("put", client, "a", str(number))
@@ -42,7 +42,7 @@ def test_changes_prints_the_log_in_order(cli: Cli) -> None:
     ]
 
 
-def test_changes_may_begin_after_a_change_id_and_end_after_a_number(cli: Cli) -> None:
+def test_changes_has_a_first_cid_and_a_limit(cli: Cli) -> None:
     lines = "".join(f'{{"key": "{number:04}", "value": {number}}}\n' for number in range(1, 2346))
     cli("load", "server", "--mode", "server", stdin=lines)
     assert len(cli("changes", "server", "--json").lines) == 2345
@@ -54,13 +54,13 @@ def test_changes_may_begin_after_a_change_id_and_end_after_a_number(cli: Cli) ->
     assert cli("changes", "server", "--limit", "0").out == ""
 
 
-def test_changes_after_a_change_id_that_is_yet_to_come_is_an_error(cli: Cli, pair: tuple[str, str]) -> None:
+def test_changes_after_a_future_cid_is_an_error(cli: Cli, pair: tuple[str, str]) -> None:
     assert cli("changes", "server", "--since", "3", "--json", code=1).error["code"] == "LEVEL_CID_MISMATCH"
     for since in ("-1", "1.5", str(2**53)):
         cli("changes", "server", "--since", since, code=2)
 
 
-def test_dirty_prints_what_was_not_pushed(cli: Cli, pair: tuple[str, str]) -> None:
+def test_dirty_prints_the_changes_that_are_not_pushed(cli: Cli, pair: tuple[str, str]) -> None:
     cli("put", "client", "c", "3")
     cli("delete", "client", "a")
     assert cli("dirty", "client").out == "del\ta\nput\tc\t3\n"
@@ -72,7 +72,7 @@ def test_a_verb_of_another_mode_is_an_error(cli: Cli, pair: tuple[str, str]) -> 
         assert cli(*command, "--json", code=1).error["code"] == "LEVEL_MODE"
 
 
-def test_sync_makes_the_client_if_there_is_none_and_brings_both_together(cli: Cli) -> None:
+def test_sync_creates_the_client_and_synchronises_both(cli: Cli) -> None:
     cli("put", "server", "a", "1", "--mode", "server")
     assert cli("sync", "new", "server", "--json").json == {
         "pulled": 1,
@@ -88,7 +88,7 @@ def test_sync_makes_the_client_if_there_is_none_and_brings_both_together(cli: Cl
     assert cli("dump", "new").out == cli("dump", "server").out == '{"key":"a","value":1}\n{"key":"ключ","value":2}\n'
 
 
-def test_sync_prints_what_it_did_and_what_lost(cli: Cli, pair: tuple[str, str]) -> None:
+def test_sync_prints_its_report_and_the_conflicts(cli: Cli, pair: tuple[str, str]) -> None:
     cli("put", "client", "a", '"mine"')
     cli("put", "client", "c", "3")
     cli("put", "server", "a", '"yours"')
@@ -98,7 +98,7 @@ def test_sync_prints_what_it_did_and_what_lost(cli: Cli, pair: tuple[str, str]) 
     assert run.out.endswith('a\tlost: "mine"\tkept: "yours"\n')
 
 
-def test_sync_may_only_pull_or_only_push(cli: Cli, pair: tuple[str, str]) -> None:
+def test_sync_can_only_pull_or_only_push(cli: Cli, pair: tuple[str, str]) -> None:
     cli("put", "client", "mine", "1")
     cli("put", "server", "yours", "1")
     assert cli("sync", "client", "server", "--no-push", "--json").json["pushed"] == 0
@@ -122,7 +122,7 @@ def test_sync_of_stores_of_the_wrong_modes_is_an_error(cli: Cli, pair: tuple[str
     assert "same store" in cli("sync", "server", "./server", code=2).err
 
 
-def test_conflicts_lists_what_lost_oldest_first(cli: Cli, lost: tuple[str, str]) -> None:
+def test_conflicts_lists_overwritten_changes_oldest_first(cli: Cli, conflicting: tuple[str, str]) -> None:
     assert cli("conflicts", "client").out == (
         "a\tlost: 10\tkept: 11\na\tlost: 20\tkept: 21\nb\tlost: delete\tkept: 22\n"
     )
@@ -133,7 +133,7 @@ def test_conflicts_lists_what_lost_oldest_first(cli: Cli, lost: tuple[str, str])
     assert listed[2]["remote"]["value"] == 22
 
 
-def test_restoring_a_key_writes_the_newest_change_that_lost_again(cli: Cli, lost: tuple[str, str]) -> None:
+def test_restoring_a_key_writes_its_newest_overwritten_change_again(cli: Cli, conflicting: tuple[str, str]) -> None:
     assert len(cli("conflicts", "client", "--restore", "a", "--json").lines) == 2
     assert cli("dirty", "client").out == "put\ta\t20\n"
     assert [conflict["key"] for conflict in cli("conflicts", "client", "--json").lines] == ["b"]
@@ -141,19 +141,19 @@ def test_restoring_a_key_writes_the_newest_change_that_lost_again(cli: Cli, lost
     assert cli("get", "server", "a").json == 20
 
 
-def test_dismissing_a_key_forgets_what_lost(cli: Cli, lost: tuple[str, str]) -> None:
+def test_dismissing_a_key_removes_its_conflicts(cli: Cli, conflicting: tuple[str, str]) -> None:
     cli("conflicts", "client", "--dismiss", "a")
     assert [conflict["key"] for conflict in cli("conflicts", "client", "--json").lines] == ["b"]
     assert cli("dirty", "client").out == ""
 
 
-def test_settling_a_key_that_lost_nothing_is_an_error(cli: Cli, lost: tuple[str, str]) -> None:
+def test_resolving_a_key_without_conflicts_is_an_error(cli: Cli, conflicting: tuple[str, str]) -> None:
     run = cli("conflicts", "client", "--restore", "c", "--json", code=1)
     assert run.error["code"] == "CLI_NO_CONFLICT"
     cli("conflicts", "client", "--restore", "a", "--dismiss", "a", code=2)
 
 
-def test_a_server_that_was_restored_from_a_backup_is_noticed(cli: Cli, pair: tuple[str, str]) -> None:
+def test_sync_detects_a_server_restored_from_a_backup(cli: Cli, pair: tuple[str, str]) -> None:
     shutil.copytree("server", "backup")
     cli("put", "server", "after the backup", "3")
     cli("sync", "client", "server")

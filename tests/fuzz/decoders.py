@@ -19,8 +19,8 @@ from starlette.requests import Request as HTTPRequest
 from treehub_level import Level, LevelError, ProtocolError, StorageError, _core, blocking
 from treehub_level.cli.errors import CommandError
 from treehub_level.cli.lines import read_records
-from treehub_level.cli.records import _value
-from treehub_level.cli.serve import _document, _fields
+from treehub_level.cli.records import parse_value
+from treehub_level.cli.serve import token_document, token_fields
 from treehub_level.engine.codec import decode_json
 from treehub_level.http import Tokens
 from treehub_level.http.client.body import MAX_RESPONSE_BYTES, BodyDecoder, NoResponseError
@@ -161,7 +161,7 @@ def arguments(data: bytes) -> None:
             mock.patch.object(sys, "stdin", io.TextIOWrapper(io.BytesIO(data))),
             blocking.Level("arguments", backend="memory", mode=Level.SERVER) as level,
         ):
-            value = _value(text, string)
+            value = parse_value(text, string)
             level.put(key, value)
             assert level.get(key) == value
 
@@ -184,8 +184,8 @@ class TokensFile:
         for token in known:
             assert tokens.find(f"{token.id}.guessed") is None
             token.access.check_write([token.prefix.encode()]) if token.write else None
-            _fields(token)
-            _document(token)
+            token_fields(token)
+            token_document(token)
 
 
 #: The harnesses that need no folder.

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from stores import ENGINES
 
-from benchmarks.workloads.lag import watched
+from benchmarks.workloads.lag import measure_lag
 from treehub_level import Level
 
 RECORDS = 100_000
@@ -42,7 +42,7 @@ async def lateness(work: Callable[[], Awaitable[object]]) -> float:
     seen = []
     for _ in range(3):
         gc.collect()  # what was made before is nobody's lag
-        lag = await watched(work())
+        lag = await measure_lag(work())
         seen.append(lag["lag_p99"] / 1000 / lag["seconds"])
     return sorted(seen)[1]
 

@@ -32,7 +32,7 @@ LAYERS = [
     ["aio"],
     ["treehub_level"],  # the public names
     ["http"],
-    ["cli", "testing"],
+    ["__main__", "cli", "testing"],
 ]
 RANKS = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 

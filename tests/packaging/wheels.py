@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -79,8 +80,20 @@ def make(folder: Path) -> None:
             print(shutil.copy(path, folder))
 
 
+def check_command_line() -> None:
+    """The command line starts if typer is installed; else it names the extra to install."""
+    completed = subprocess.run([sys.executable, "-m", "treehub_level", "--version"], capture_output=True, text=True)
+    if find_spec("typer") is not None:
+        works = completed.returncode == 0 and completed.stdout.startswith("treehub-level ")
+    else:
+        works = completed.returncode == 1 and "error: the command line needs typer" in completed.stderr
+    if not works:
+        sys.exit(f"the command line does not work: exit code {completed.returncode}, {completed.stderr}")
+
+
 def try_installed(core: str) -> None:
     """Run the tests of the wheel that is installed for this interpreter."""
+    check_command_line()
     os.environ["TREEHUB_LEVEL_CORE"] = core
     if core == "c":
         run(sys.executable, "-c", "import treehub_level._store_c")

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from waiting import until
 
 from treehub_level import Level, blocking
-from treehub_level.cli import app
+from treehub_level.cli.application import app
 from treehub_level.http import Hub, create_app
 from treehub_level.http.server.refusals import RefusedError
 

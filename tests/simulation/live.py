@@ -82,7 +82,7 @@ class _LiveServer(_Node, Server):
         """True if the server is running, and has not crashed in a write."""
         backend = self._backend
         assert isinstance(backend, CrashingBackend)
-        return self.running is not None and not backend.is_dead
+        return self.running is not None and not backend.has_crashed
 
 
 class _Network:

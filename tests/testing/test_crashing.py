@@ -1,4 +1,4 @@
-"""The crashing disk: what of a store outlives its process, and what outlives the power."""
+"""CrashingDisk: the data that survives a crash of the process, and a power cut."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class TestConformance(BackendConformance):
         return lambda: disk("store")
 
 
-#: Opens the level "notes" of a disk; at the end of the test it is closed.
-Opens = Callable[[CrashingDisk], blocking.Level]
+#: Opens the level "notes" of a disk, which the end of the test closes.
+OpenNotes = Callable[[CrashingDisk], blocking.Level]
 
 
 @pytest.fixture
-def notes() -> Iterator[Opens]:
+def notes() -> Iterator[OpenNotes]:
     with ExitStack() as stack:
         yield lambda disk: stack.enter_context(blocking.Level("notes", backend=disk))
 
@@ -38,7 +38,7 @@ def disk() -> CrashingDisk:
 
 
 def keys_after(seed: int, act: Callable[[blocking.Level, CrashingDisk], object]) -> list[str]:
-    """What is found after a power cut."""
+    """Return the keys that survive a power cut after ``act``."""
     disk = CrashingDisk(seed=seed)
     with blocking.Level("notes", backend=disk) as level:
         act(level, disk)
@@ -47,13 +47,13 @@ def keys_after(seed: int, act: Callable[[blocking.Level, CrashingDisk], object])
         return level.keys()
 
 
-def test_what_was_written_outlives_the_process(disk: CrashingDisk, notes: Opens) -> None:
+def test_written_data_survives_a_crash_of_the_process(disk: CrashingDisk, notes: OpenNotes) -> None:
     notes(disk).put("a", 1)
     disk.crash()
     assert notes(disk).query() == [("a", 1)]
 
 
-def test_a_power_cut_leaves_what_is_durable_and_a_first_part_of_the_rest() -> None:
+def test_durable_batches_and_some_first_later_ones_survive_a_power_cut() -> None:
     def write(level: blocking.Level, _: CrashingDisk) -> None:
         level.put("a", 1)
         level.put("b", 2, durable=True)
@@ -64,7 +64,7 @@ def test_a_power_cut_leaves_what_is_durable_and_a_first_part_of_the_rest() -> No
     assert found == {"ab", "abc", "bcd"}
 
 
-def test_one_seed_leaves_the_same_every_time() -> None:
+def test_the_same_seed_gives_the_same_losses() -> None:
     def write(level: blocking.Level, _: CrashingDisk) -> None:
         for number in range(100):
             level.put(f"{number:03}", number)
@@ -73,7 +73,7 @@ def test_one_seed_leaves_the_same_every_time() -> None:
     assert len({tuple(keys_after(seed, write)) for seed in range(5)}) > 1
 
 
-def test_a_disk_that_lies_loses_what_is_durable() -> None:
+def test_a_dishonest_disk_loses_durable_batches() -> None:
     def write(level: blocking.Level, disk: CrashingDisk) -> None:
         disk.honest = False
         level.put("a", 1, durable=True)
@@ -81,7 +81,7 @@ def test_a_disk_that_lies_loses_what_is_durable() -> None:
     assert [] in [keys_after(seed, write) for seed in range(10)]
 
 
-def test_what_was_flushed_outlives_the_power(disk: CrashingDisk, notes: Opens) -> None:
+def test_flushed_batches_survive_a_power_cut(disk: CrashingDisk, notes: OpenNotes) -> None:
     level = notes(disk)
     level.put("a", 1)
     assert disk.at_risk("notes") == 1
@@ -91,19 +91,19 @@ def test_what_was_flushed_outlives_the_power(disk: CrashingDisk, notes: Opens) -
     assert notes(disk).keys() == ["a"]
 
 
-@pytest.mark.parametrize(("before", "left"), [(True, ["a"]), (False, ["a", "b"])])
-def test_it_crashes_at_the_write_that_was_named(
-    disk: CrashingDisk, notes: Opens, before: bool, left: list[str]
+@pytest.mark.parametrize(("before", "survivors"), [(True, ["a"]), (False, ["a", "b"])])
+def test_it_crashes_at_the_given_write(
+    disk: CrashingDisk, notes: OpenNotes, before: bool, survivors: list[str]
 ) -> None:
     level = notes(disk)
     disk.crash_at(2, before=before)
     level.put("a", 1)
     with pytest.raises(CrashError):
         level.put("b", 2)
-    assert notes(disk).keys() == left
+    assert notes(disk).keys() == survivors
 
 
-def test_a_crash_to_come_can_be_called_off(disk: CrashingDisk, notes: Opens) -> None:
+def test_a_scheduled_crash_can_be_cancelled(disk: CrashingDisk, notes: OpenNotes) -> None:
     level = notes(disk)
     disk.crash_at(1)
     disk.crash_at(0)
@@ -121,20 +121,22 @@ def test_a_crash_to_come_can_be_called_off(disk: CrashingDisk, notes: Opens) -> 
         lambda level: level.snapshot(),
     ],
 )
-def test_whoever_is_dead_does_nothing_more(disk: CrashingDisk, notes: Opens, act: Callable[[Any], object]) -> None:
-    dead = notes(disk)
-    dead.put("a", 1)
+def test_a_crashed_level_neither_reads_nor_writes(
+    disk: CrashingDisk, notes: OpenNotes, act: Callable[[Any], object]
+) -> None:
+    crashed = notes(disk)
+    crashed.put("a", 1)
     disk.crash()
-    alive = notes(disk)
+    reopened = notes(disk)
     with pytest.raises(CrashError):
-        act(dead)
-    dead.close()
+        act(crashed)
+    crashed.close()
     with pytest.raises(CrashError):
-        dead.open()
-    assert alive.query() == [("a", 1)]
+        crashed.open()
+    assert reopened.query() == [("a", 1)]
 
 
-def test_a_store_that_is_open_cannot_be_opened_again(disk: CrashingDisk, notes: Opens) -> None:
+def test_a_store_that_is_open_cannot_be_opened_again(disk: CrashingDisk, notes: OpenNotes) -> None:
     first = notes(disk)
     with pytest.raises(LockedError, match="'notes'"):
         notes(disk)
@@ -157,7 +159,7 @@ def test_the_stores_of_a_disk_crash_together(disk: CrashingDisk) -> None:
                 assert reopened.get("name") == level.name
 
 
-def test_a_backup_can_be_restored(disk: CrashingDisk, notes: Opens) -> None:
+def test_a_backup_can_be_restored(disk: CrashingDisk, notes: OpenNotes) -> None:
     level = notes(disk)
     level.put("a", 1)
     backup = disk.backup("notes")
@@ -169,7 +171,7 @@ def test_a_backup_can_be_restored(disk: CrashingDisk, notes: Opens) -> None:
     assert notes(disk).keys() == ["a"]
 
 
-async def test_it_serves_the_asynchronous_api_too(disk: CrashingDisk) -> None:
+async def test_it_works_with_asyncio(disk: CrashingDisk) -> None:
     async with Level("notes", backend=disk) as level:
         await level.put("a", 1, durable=True)
         disk.crash_at(1)

@@ -1,4 +1,4 @@
-"""The examples of docs/testing.md are test suites that pass, as they stand there."""
+"""The examples of docs/testing.md are test suites that pass without any change."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BLOCKS = list(re.finditer(r"^```python\n(.*?)^```$", TEXT, re.MULTILINE | re.DOT
 def test_the_examples_are_suites_that_pass(tmp_path: Path) -> None:
     for block in BLOCKS:
         line = TEXT[: block.start(1)].count("\n")
-        # Empty lines in front, so that a traceback names the line of the page.
+        # Leading empty lines, so that a traceback shows the line number of the page.
         (tmp_path / f"test_line_{line}.py").write_text("\n" * line + block[1])
     (tmp_path / "pytest.ini").write_text(
         "[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\nfilterwarnings = error\n"

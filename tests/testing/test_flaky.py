@@ -1,4 +1,4 @@
-"""The flaky server: what happens to messages, that it is repeatable, and that synchronisation outlives it."""
+"""FlakyServer: each fault, the same faults for the same seed, and replicas that converge."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from treehub_level import Level, TransportError, blocking
 from treehub_level.testing import FlakyServer, assert_converged
 
-CALM: dict[str, Any] = {"drop": 0.0, "drop_reply": 0.0, "duplicate": 0.0, "late": 0.0}
+NO_FAULTS: dict[str, Any] = {"drop": 0.0, "drop_reply": 0.0, "duplicate": 0.0, "late": 0.0}
 CERTAIN = 1.0
 
 
@@ -37,7 +37,7 @@ def try_to_sync(client: blocking.Level, server: FlakyServer) -> bool:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_blocking_replicas_converge_through_whatever_happens(
+def test_blocking_replicas_converge_in_spite_of_faults(
     server: blocking.Level, client: blocking.Level, seed: int
 ) -> None:
     flaky, rng = FlakyServer(server, seed=seed), random.Random(seed)
@@ -51,7 +51,7 @@ def test_blocking_replicas_converge_through_whatever_happens(
 
 
 @pytest.mark.parametrize("seed", range(5))
-async def test_asynchronous_replicas_converge_through_whatever_happens(seed: int) -> None:
+async def test_asyncio_replicas_converge_in_spite_of_faults(seed: int) -> None:
     async with (
         Level("server", backend="memory", mode=Level.SERVER) as server,
         Level("client", backend="memory", mode=Level.CLIENT) as client,
@@ -67,8 +67,8 @@ async def test_asynchronous_replicas_converge_through_whatever_happens(seed: int
         assert_converged(server, client)
 
 
-def test_one_seed_does_the_same_every_time() -> None:
-    def happenings(seed: int) -> Any:
+def test_the_same_seed_gives_the_same_faults() -> None:
+    def outcomes_of(seed: int) -> Any:
         with (
             blocking.Level("server", backend="memory", mode=Level.SERVER) as server,
             blocking.Level("client", backend="memory", mode=Level.CLIENT) as client,
@@ -79,12 +79,12 @@ def test_one_seed_does_the_same_every_time() -> None:
                 outcomes.append(try_to_sync(client, flaky))
             return outcomes, flaky.counts, server.cid
 
-    assert happenings(1) == happenings(1)
-    assert happenings(1) != happenings(2)
+    assert outcomes_of(1) == outcomes_of(1)
+    assert outcomes_of(1) != outcomes_of(2)
 
 
 def test_a_dropped_request_never_arrives(server: blocking.Level, client: blocking.Level) -> None:
-    flaky = FlakyServer(server, **CALM | {"drop": CERTAIN})
+    flaky = FlakyServer(server, **NO_FAULTS | {"drop": CERTAIN})
     client.put("k", 1)
     with pytest.raises(TransportError, match="the request was lost"):
         client.sync(flaky)
@@ -93,8 +93,8 @@ def test_a_dropped_request_never_arrives(server: blocking.Level, client: blockin
     assert (flaky.counts["dropped"], flaky.counts["delivered"], server.cid) == (1, 1, 1)
 
 
-def test_a_dropped_reply_was_that_to_a_request_that_arrived(server: blocking.Level, client: blocking.Level) -> None:
-    flaky = FlakyServer(server, **CALM | {"drop_reply": CERTAIN})
+def test_the_request_of_a_dropped_reply_has_arrived(server: blocking.Level, client: blocking.Level) -> None:
+    flaky = FlakyServer(server, **NO_FAULTS | {"drop_reply": CERTAIN})
     client.put("k", 1)
     with pytest.raises(TransportError, match="the reply was lost"):
         client.sync(flaky)
@@ -102,9 +102,9 @@ def test_a_dropped_reply_was_that_to_a_request_that_arrived(server: blocking.Lev
 
 
 def test_a_late_request_arrives_before_a_later_one(server: blocking.Level, client: blocking.Level) -> None:
-    flaky = FlakyServer(server, **CALM | {"late": CERTAIN})
+    flaky = FlakyServer(server, **NO_FAULTS | {"late": CERTAIN})
     client.put("k", 1)
-    with pytest.raises(TransportError, match="still on its way"):
+    with pytest.raises(TransportError, match="the request is late"):
         client.sync(flaky)
     assert server.cid == 0
     flaky.heal()
@@ -114,26 +114,26 @@ def test_a_late_request_arrives_before_a_later_one(server: blocking.Level, clien
 
 
 def test_a_duplicated_request_arrives_twice(server: blocking.Level) -> None:
-    flaky = FlakyServer(server, **CALM | {"duplicate": CERTAIN})
+    flaky = FlakyServer(server, **NO_FAULTS | {"duplicate": CERTAIN})
     assert flaky.change(0, [["k", 1]]) == 1
-    assert (server.cid, flaky.counts["duplicated"]) == (1, 1)  # the copy was refused, and nobody heard of it
+    assert (server.cid, flaky.counts["duplicated"]) == (1, 1)  # the error of the second request is dropped
 
 
-def test_the_seeds_verbs_go_through_it_too(server: blocking.Level, client: blocking.Level) -> None:
-    flaky = FlakyServer(server, **CALM)
+def test_manual_sync_goes_through_it_too(server: blocking.Level, client: blocking.Level) -> None:
+    flaky = FlakyServer(server, **NO_FAULTS)
     server.put("k", 1)
     client.apply(flaky.changes(0))
     assert client.query() == [("k", 1)]
     assert flaky.counts == {"delivered": 1}
 
 
-def test_what_the_server_refuses_is_refused(server: blocking.Level) -> None:
+def test_an_error_of_the_server_is_raised(server: blocking.Level) -> None:
     with pytest.raises(TypeError):
-        FlakyServer(server, **CALM).changes("1")
+        FlakyServer(server, **NO_FAULTS).changes("1")
 
 
-def test_it_asks_a_server_that_can_wait_to_wait(server: blocking.Level, client: blocking.Level) -> None:
-    with client.live(FlakyServer(server, **CALM)) as session:
+def test_live_sessions_long_poll_through_it(server: blocking.Level, client: blocking.Level) -> None:
+    with client.live(FlakyServer(server, **NO_FAULTS)) as session:
         session.in_sync(within=60)
         server.put("k", 1)
         session.in_sync(within=60)
@@ -141,11 +141,11 @@ def test_it_asks_a_server_that_can_wait_to_wait(server: blocking.Level, client: 
 
 
 @pytest.mark.parametrize("options", [{"drop": 1.1}, {"late": -0.1}, {"delay": -1}, {"delay": float("nan")}])
-def test_a_likelihood_that_is_none_is_refused(server: blocking.Level, options: Any) -> None:
+def test_an_invalid_probability_or_delay_is_refused(server: blocking.Level, options: Any) -> None:
     with pytest.raises(ValueError, match=next(iter(options))):
         FlakyServer(server, **options)
 
 
-def test_what_is_no_server_is_refused() -> None:
+def test_an_object_without_exchange_is_refused() -> None:
     with pytest.raises(TypeError, match="exchange"):
         FlakyServer("server")

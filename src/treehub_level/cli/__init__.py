@@ -1,5 +1,27 @@
-"""The command line. ``treehub-level --help`` lists its commands."""
+"""The command line, which needs the extra ``cli``. ``treehub-level --help`` lists its commands."""
 
-from .application import app, main
+from __future__ import annotations
 
-__all__ = ["app", "main"]
+import sys
+
+from ..extras import missing
+
+__all__ = ["main"]
+
+#: The modules that the extra ``cli`` installs.
+_REQUIRED = ("rich", "typer")
+
+
+def main() -> None:
+    """Run the command line: the entry point of ``treehub-level`` and ``python -m treehub_level``.
+
+    Raises:
+        SystemExit: Always, with the exit code of the command; 1 if typer or rich is not installed.
+    """
+    try:
+        from .application import main as run
+    except ModuleNotFoundError as error:
+        if error.name not in _REQUIRED:
+            raise
+        sys.exit(f"error: {missing('the command line', error.name, 'cli')}")
+    run()

@@ -1,4 +1,4 @@
-"""``python -m treehub_level.cli``: the same as ``treehub-level``, where scripts are not on the path."""
+"""``python -m treehub_level.cli``: the same program as ``treehub-level``."""
 
 from . import main
 

@@ -1,4 +1,4 @@
-"""``treehub-level``: the commands, and the one door through which errors leave."""
+"""``treehub-level``: the table of commands, and the one place that turns errors into exit codes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import io
 import logging
 import os
 import sys
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -13,17 +14,17 @@ from typer.core import TyperGroup
 
 from .. import BackendNotFoundError, LevelError, __version__, _core
 from ..backends import create
-from . import copying, maintenance, records, replication, transfer
-from . import serve as serving
+from . import copying, maintenance, records, replication, serve, transfer
 from .errors import CommandError
 from .options import JSON_WANTED
 from .output import print_error, print_line
 
 
 class ErrorHandlingGroup(TyperGroup):
-    """Runs a command; what goes wrong becomes one line on stderr and an exit code, never a traceback.
+    """A group that turns an error of a command into one line on stderr and an exit code.
 
-    0 done, also if whoever read stdout went away; 1 an error; 2 a usage error (typer's own); 130 interrupted.
+    Exit codes: 0 success, also if the reader of stdout closes the pipe; 1 error; 2 usage error
+    (raised by typer); 130 interrupted.
     """
 
     def invoke(self, ctx: Any) -> Any:
@@ -32,7 +33,7 @@ class ErrorHandlingGroup(TyperGroup):
             sys.stdout.flush()
             return result
         except BrokenPipeError as error:
-            # The reader has what it wanted. What is buffered still must not raise again when Python flushes at exit.
+            # Python flushes stdout once more at exit, which would raise again: discard the rest.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(0) from error
         except KeyboardInterrupt as error:
@@ -53,11 +54,12 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},  # sub-commands inherit it
 )
 
 
-def _engine() -> str:
-    """The backend that stores on disk get here unless they ask for another."""
+def _default_engine() -> str:
+    """Return the name of the class behind the backend ``leveldb``, or ``none``."""
     try:
         return type(create("leveldb", "", {})).__name__
     except BackendNotFoundError:
@@ -66,51 +68,60 @@ def _engine() -> str:
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print_line(f"treehub-level {__version__} (core: {_core.CORE}, engine: {_engine()})")
+        print_line(f"treehub-level {__version__} (core: {_core.CORE}, engine: {_default_engine()})")
         raise typer.Exit
 
 
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print what is running.")
+        bool,
+        typer.Option(
+            "--version",
+            callback=_print_version,
+            is_eager=True,
+            help="Print the version, the core (c or python) and the LevelDB engine, and exit.",
+        ),
     ] = False,
 ) -> None:
     pass
 
 
-for _command in (
-    records.get,
-    records.put,
-    records.delete,
-    records.query,
-    records.keys,
-    records.count,
-    transfer.load,
-    transfer.dump,
-    maintenance.info,
-    replication.changes,
-    replication.dirty,
-    replication.conflicts,
-    replication.sync,
-    maintenance.compact,
-    maintenance.upgrade,
-    copying.copy,
-    maintenance.verify,
-    maintenance.adopt,
-    maintenance.repair,
-    serving.serve,
-):
-    # To put a negative number is no unknown option.
-    app.command(context_settings={"ignore_unknown_options": _command is records.put})(_command)
-app.add_typer(serving.token)
+def _help_of(command: Callable[..., None]) -> str:
+    """Return the docstring of a command, a paragraph per line: typer keeps single line breaks."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in (command.__doc__ or "").split("\n\n"))
+
+
+_COMMANDS = {
+    "Records": (records.get, records.put, records.delete, records.query, records.keys, records.count),
+    "Import and export": (transfer.load, transfer.dump),
+    "Synchronisation": (replication.sync, replication.dirty, replication.conflicts, replication.changes),
+    "Maintenance": (
+        maintenance.info,
+        maintenance.verify,
+        maintenance.compact,
+        copying.copy,
+        maintenance.adopt,
+        maintenance.upgrade,
+        maintenance.repair,
+    ),
+    "Server": (serve.serve,),
+}
+
+for _panel, _commands in _COMMANDS.items():
+    for _command in _commands:
+        # ``put KEY -5``: a negative number is a value, not an unknown option.
+        _settings = {"ignore_unknown_options": _command is records.put}
+        app.command(rich_help_panel=_panel, help=_help_of(_command), context_settings=_settings)(_command)
+app.add_typer(serve.token, rich_help_panel="Server")
 
 
 def main() -> None:
-    """Run the command line: the entry point ``treehub-level``."""
+    """Run the command line with the arguments of the process, and exit."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace", newline="\n")
-    # What psycopg logs of lost connections is in our errors, where it matters; stderr has a line for each of those.
+    # psycopg logs each lost connection. Without a handler, logging would print these records on
+    # stderr, beside our errors, which report the same.
     logging.getLogger("psycopg").addHandler(logging.NullHandler())
     app()

@@ -1,4 +1,4 @@
-"""JSON Lines: one JSON document a line, read and written in bounded memory."""
+"""JSON Lines: one JSON document per line, read and written in bounded memory."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from .. import _core
 from ..engine.codec import LONG_NUMBER
 from .errors import CommandError
 
-#: The longest line that is read, so that a file without line ends cannot fill the memory.
+#: The longest line that is read. A file without line ends cannot exhaust the memory.
 MAX_LINE_BYTES = 64 << 20
-#: Bytes of lines after which a batch is full, however few they are.
+#: The size of a batch in bytes of input, after which it is written although it has few records.
 BATCH_BYTES = 8 << 20
 
 
@@ -22,10 +22,10 @@ class BadLineError(CommandError):
     """A line that cannot be stored. The message names the file and the line.
 
     Args:
-        source: The file, or "stdin".
+        source: The name of the file, or ``stdin``.
         line: The number of the line, from 1.
-        reason: What is wrong with it.
-        code: See `CommandError`.
+        reason: The problem with the line.
+        code: The error code; see `CommandError`.
     """
 
     def __init__(self, source: str, line: int, reason: str, *, code: str = "CLI_BAD_LINE") -> None:
@@ -33,13 +33,14 @@ class BadLineError(CommandError):
 
 
 class InputRecord(NamedTuple):
-    """A line that was read.
+    """The record that a line of input describes.
 
     Attributes:
-        line: Its number, from 1.
-        size: Its length in bytes.
-        key: The key to store it under.
-        value: The value to store; of a line in the form that ``dump`` writes, its JSON.
+        line: The number of the line, from 1.
+        size: The length of the line in bytes.
+        key: The key of the record.
+        value: The value of the record: a `JSONBytes` of the core if the line has the form that
+            ``dump`` writes, else a Python object.
     """
 
     line: int
@@ -49,10 +50,10 @@ class InputRecord(NamedTuple):
 
 
 def parse_json(text: bytes) -> Any:
-    """One JSON document, its integers exact whatever their size.
+    """Parse one JSON document. Integers of any size are exact.
 
     Raises:
-        ValueError: It is not JSON; says why.
+        ValueError: ``text`` is not JSON; the message gives the reason.
     """
     try:
         return json.loads(text, parse_constant=_refuse) if LONG_NUMBER.search(text) else orjson.loads(text)
@@ -67,16 +68,17 @@ def _refuse(constant: str) -> NoReturn:
 
 
 def read_records(stream: BinaryIO, source: str, key_field: str | None) -> Iterator[InputRecord]:
-    """Read records line by line. Blank lines are skipped.
+    """Yield the records of a stream, line by line. Blank lines are skipped.
 
     Args:
-        stream: What to read.
-        source: What to call it in messages.
-        key_field: The field that holds the key, the whole line being the value; ``None`` for lines of
-            ``{"key": …, "value": …}``.
+        stream: The input.
+        source: The name of the input for error messages.
+        key_field: The field of each line that holds the key; the whole line is the value. ``None``
+            if each line is ``{"key": …, "value": …}``.
 
     Raises:
-        BadLineError: A line is not JSON, is truncated or too long, or lacks a key.
+        BadLineError: A line is not JSON, is truncated, is longer than `MAX_LINE_BYTES`, or has no
+            usable key.
     """
     number = 0
     while text := stream.readline(MAX_LINE_BYTES + 1):
@@ -90,16 +92,16 @@ def read_records(stream: BinaryIO, source: str, key_field: str | None) -> Iterat
             try:
                 document = parse_json(text)
             except ValueError as error:
-                cut = "" if text.endswith(b"\n") else "; the file ends within this line: it was truncated"
-                raise BadLineError(source, number, f"not JSON ({error}){cut}") from error
+                truncated = "" if text.endswith(b"\n") else "; the file ends within this line: it was truncated"
+                raise BadLineError(source, number, f"not JSON ({error}){truncated}") from error
             try:
-                pair = _pair(document) if key_field is None else (_key_in(document, key_field), document)
+                pair = _key_and_value(document) if key_field is None else (_key_from(document, key_field), document)
             except ValueError as error:
                 raise BadLineError(source, number, str(error)) from error
         yield InputRecord(number, len(text), *pair)
 
 
-def _pair(document: object) -> tuple[str, Any]:
+def _key_and_value(document: object) -> tuple[str, Any]:
     if not isinstance(document, dict) or document.keys() != {"key", "value"}:
         raise ValueError(
             'not an object of "key" and "value"; --key FIELD stores whole lines, under the key in one of their fields'
@@ -110,7 +112,7 @@ def _pair(document: object) -> tuple[str, Any]:
     return key, document["value"]
 
 
-def _key_in(document: object, field: str) -> str:
+def _key_from(document: object, field: str) -> str:
     if not isinstance(document, dict):
         raise ValueError(f"not an object, so it has no field {field!r}")
     if field not in document:
@@ -124,19 +126,19 @@ def _key_in(document: object, field: str) -> str:
 
 
 def batched(records: Iterable[InputRecord], size: int) -> Iterator[list[InputRecord]]:
-    """Group records, at most ``size`` and about `BATCH_BYTES` together."""
+    """Group records into batches of at most ``size`` records and about `BATCH_BYTES` bytes."""
     batch: list[InputRecord] = []
-    weight = 0
+    batch_bytes = 0
     for record in records:
         batch.append(record)
-        weight += record.size
-        if len(batch) >= size or weight >= BATCH_BYTES:
+        batch_bytes += record.size
+        if len(batch) >= size or batch_bytes >= BATCH_BYTES:
             yield batch
-            batch, weight = [], 0
+            batch, batch_bytes = [], 0
     if batch:
         yield batch
 
 
 def write_record(stream: BinaryIO, key: str, value: object) -> None:
-    """Write ``{"key": …, "value": …}`` on a line."""
+    """Write the line ``{"key": …, "value": …}``."""
     stream.write(orjson.dumps({"key": key, "value": value}, option=orjson.OPT_APPEND_NEWLINE))

@@ -1,4 +1,4 @@
-"""The commands about a store as a whole: what it is, making it smaller, changing what it is."""
+"""The commands for a whole store: ``info verify compact adopt upgrade repair``."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from ..types import Mode
 from .options import Backend, Dir, JSONOutput, MetadataPrefix
 from .output import counted, print_json, print_line, print_table
 from .progress import progress_bar
-from .replication import log
-from .stores import check_prefix, found_mode, level_at, no_store, shown
+from .replication import read_log
+from .stores import check_prefix, display_name, mode_of_store, no_store_error, prepare_level
 
 
 def info(
@@ -27,24 +27,24 @@ def info(
     backend: Backend = "leveldb",
     metadata_prefix: MetadataPrefix = "!",
 ) -> None:
-    """Print what a store is and how much it holds."""
-    with level_at(directory, mode=None, backend=backend, prefix=metadata_prefix) as level:
+    """Print a store's mode, identity, size and number of records."""
+    with prepare_level(directory, mode=None, backend=backend, prefix=metadata_prefix) as level:
         facts = {**level.info(), "core": _core.CORE, "records": level.count(), **_counts(level)}
     if as_json:
         print_json(facts)
     else:
-        print_table((name, _fact(value)) for name, value in facts.items() if value is not None)
+        print_table((name, _fact_text(value)) for name, value in facts.items() if value is not None)
 
 
 def _counts(level: Level) -> dict[str, int]:
     if level.mode is Mode.SERVER:
-        return {"log": sum(1 for _ in log(level, 0))}
+        return {"log": sum(1 for _ in read_log(level, 0))}
     if level.mode is Mode.CLIENT:
         return {"dirty": level.pending(), "conflicts": len(level.conflicts())}
     return {}
 
 
-def _fact(value: object) -> str:
+def _fact_text(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
@@ -55,22 +55,27 @@ def compact(
         typer.Option(
             metavar="CID",
             min=0,
-            help="Servers: also forget deletes below this CID. Clients that had not pulled them yet start anew.",
+            help="Server stores: also drop deletes with a CID below this one; a client that has not pulled them yet "
+            "must pull the whole store again.",
         ),
     ] = None,
     as_json: JSONOutput = False,
     backend: Backend = "leveldb",
     metadata_prefix: MetadataPrefix = "!",
 ) -> None:
-    """Give space back: drop superseded changes from the log, on a server, and compact the engine."""
-    with level_at(directory, mode=None, backend=backend, prefix=metadata_prefix) as level:
+    """Reclaim disk space.
+
+    On a server store, first drop the changes that a later change of the same key supersedes. Then
+    compact the files of the storage engine.
+    """
+    with prepare_level(directory, mode=None, backend=backend, prefix=metadata_prefix) as level:
         before = level.info()["bytes"]
         dropped = 0
         if level.mode is Mode.SERVER:
             dropped = level.compact_log(drop_deletes_before=drop_deletes_before)
         elif drop_deletes_before is not None:
             raise typer.BadParameter(
-                f"--drop-deletes-before is for servers; {level.name} is a {level.mode.value} store"
+                f"--drop-deletes-before is for server stores; {level.name} is a {level.mode.value} store"
             )
         level.compact_range()
         after = level.info()["bytes"]
@@ -83,18 +88,19 @@ def compact(
 
 
 def upgrade(
-    path: Annotated[str, typer.Argument(metavar="PATH", help="A store of @treehub/level, the original.")],
+    path: Annotated[str, typer.Argument(metavar="PATH", help="A store made by the npm package @treehub/level.")],
     as_json: JSONOutput = False,
     backend: Backend = "leveldb",
     metadata_prefix: MetadataPrefix = "!",
 ) -> None:
-    """Put the log of a server store made by the original in order.
+    """Convert the change log of a server store made by @treehub/level.
 
-    Safe to interrupt and to run again; harmless for other stores.
+    The npm package @treehub/level sorts changes 10 and later before change 2. Converting is safe to
+    interrupt and to run again. Other stores are not changed.
     """
-    if found_mode(path, backend=backend, prefix=metadata_prefix) is None:
-        raise no_store(path, backend=backend)
-    with progress_bar(f"upgrade {shown(path, backend=backend)}", None) as advance:
+    if mode_of_store(path, backend=backend, prefix=metadata_prefix) is None:
+        raise no_store_error(path, backend=backend)
+    with progress_bar(f"upgrade {display_name(path, backend=backend)}", None) as advance:
         rewritten = upgrade_store(path, backend=backend, prefix=metadata_prefix, progress=advance)
     if as_json:
         print_json({"rewritten": rewritten})
@@ -108,15 +114,18 @@ def verify(
     backend: Backend = "leveldb",
     metadata_prefix: MetadataPrefix = "!",
 ) -> None:
-    """Look at every row of a store, and say what is wrong: exit code 1 if anything is. Nothing on disk is changed."""
+    """Check every row of a store, and report faults.
+
+    Nothing on disk is changed. The exit code is 1 if there is a fault.
+    """
     check_prefix(metadata_prefix)
     if not create(backend, directory, {}).exists():
-        raise no_store(directory, backend=backend)
+        raise no_store_error(directory, backend=backend)
     result = verify_store(directory, backend=backend, prefix=metadata_prefix)
     if as_json:
         print_json(_verification(result))
     else:
-        _print_verification(shown(directory, backend=backend), result)
+        _print_verification(display_name(directory, backend=backend), result)
     if not result.ok:
         raise typer.Exit(1)
 
@@ -141,7 +150,11 @@ def repair(
     backend: Backend = "leveldb",
     metadata_prefix: MetadataPrefix = "!",
 ) -> None:
-    """Make a damaged LevelDB store one that opens, with what can still be read. It cannot be undone: copy it first."""
+    """Rebuild a damaged LevelDB store from its readable data.
+
+    A repair cannot be undone: copy the directory first. Records may be lost, and older values may
+    come back.
+    """
     check_prefix(metadata_prefix)
     result = repair_store(directory, backend=backend, prefix=metadata_prefix)
     if as_json:
@@ -155,8 +168,8 @@ def repair(
         raise typer.Exit(1)
 
 
-class Adopted(enum.Enum):
-    """What a normal store can become."""
+class AdoptedMode(enum.Enum):
+    """The modes that a normal store can be converted to."""
 
     SERVER = "server"
     CLIENT = "client"
@@ -164,15 +177,19 @@ class Adopted(enum.Enum):
 
 def adopt(
     directory: Dir,
-    mode: Annotated[Adopted, typer.Option("--mode", help="What it becomes.")],
+    mode: Annotated[AdoptedMode, typer.Option("--mode", help="The new mode of the store.")],
     as_json: JSONOutput = False,
     backend: Backend = "leveldb",
     metadata_prefix: MetadataPrefix = "!",
 ) -> None:
-    """Make a normal store a server, which logs its keys, or a client, which marks them dirty. It cannot be undone."""
-    if found_mode(directory, backend=backend, prefix=metadata_prefix) is None:
-        raise no_store(directory, backend=backend)
-    name = shown(directory, backend=backend)
+    """Convert a normal store to a server or a client store.
+
+    In a server store, each existing key gets an entry in the change log. In a client store, each
+    existing key is marked dirty, so that the next sync pushes it. The conversion cannot be undone.
+    """
+    if mode_of_store(directory, backend=backend, prefix=metadata_prefix) is None:
+        raise no_store_error(directory, backend=backend)
+    name = display_name(directory, backend=backend)
     with progress_bar(f"adopt {name}", None) as advance:
         Level.adopt(directory, mode=Mode(mode.value), backend=backend, prefix=metadata_prefix, progress=advance)
     if as_json:

@@ -1,4 +1,4 @@
-"""The options that several commands share, each described once."""
+"""The arguments and options that several commands share."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import typer
 
 from .. import Mode
 
-#: Where the root context keeps whether JSON was asked for: errors are printed after a command's own context is gone.
+#: The key in ``meta`` of the root context that holds the value of ``--json``. Errors are printed
+#: when the command's own context no longer exists.
 JSON_WANTED = "treehub_level.json"
 
 
@@ -24,40 +25,66 @@ Dir = Annotated[
     str,
     typer.Argument(
         metavar="DIR",
-        help="The store: for LevelDB its directory, for SQLite its file, for PostgreSQL a URL with ?store=NAME.",
+        help="The store: a directory (leveldb), a file (sqlite) or a URL with ?store=NAME (postgres).",
     ),
 ]
-Key = Annotated[str, typer.Argument(metavar="KEY", help="The key. One that starts with '-' goes behind '--'.")]
+Key = Annotated[str, typer.Argument(metavar="KEY", help="The key; write '--' before a key that begins with '-'.")]
 JSONOutput = Annotated[
     bool,
-    typer.Option("--json", callback=_remember_json, help="Print JSON: one document a line, errors on stderr too."),
+    typer.Option("--json", callback=_remember_json, help="Print JSON, one document per line; errors too, on stderr."),
 ]
 
 ModeOption = Annotated[
     Mode | None,
     typer.Option(
         "--mode",
-        help="Open it in this mode (default: the one it was made in; a new store is normal).",
+        help="The mode of the store: an existing store must have it, a new one is created in it (default: normal).",
         rich_help_panel=_STORE,
     ),
 ]
-Backend = Annotated[str, typer.Option("--backend", help="The registered name of the backend.", rich_help_panel=_STORE)]
+Backend = Annotated[
+    str,
+    typer.Option(
+        "--backend",
+        metavar="NAME",
+        help="The backend of the store: leveldb, sqlite, postgres or another registered name.",
+        rich_help_panel=_STORE,
+    ),
+]
 MetadataPrefix = Annotated[
     str,
-    typer.Option("--metadata-prefix", help="What the store's metadata keys start with.", rich_help_panel=_STORE),
+    typer.Option(
+        "--metadata-prefix",
+        metavar="PREFIX",
+        help="The prefix of the store's metadata keys, fixed when the store is created.",
+        rich_help_panel=_STORE,
+    ),
 ]
 
-Gt = Annotated[str | None, typer.Option("--gt", help="Only keys above this one.", rich_help_panel=_RANGE)]
-Gte = Annotated[str | None, typer.Option("--gte", help="Only keys from this one on.", rich_help_panel=_RANGE)]
-Lt = Annotated[str | None, typer.Option("--lt", help="Only keys below this one.", rich_help_panel=_RANGE)]
-Lte = Annotated[str | None, typer.Option("--lte", help="Only keys up to this one.", rich_help_panel=_RANGE)]
-Prefix = Annotated[str | None, typer.Option("--prefix", help="Only keys that start so.", rich_help_panel=_RANGE)]
-Reverse = Annotated[bool, typer.Option("--reverse", help="From the last key down.", rich_help_panel=_RANGE)]
-Limit = Annotated[int | None, typer.Option("--limit", min=0, help="At most so many.", rich_help_panel=_RANGE)]
+Gt = Annotated[
+    str | None, typer.Option("--gt", metavar="KEY", help="Only keys greater than KEY.", rich_help_panel=_RANGE)
+]
+Gte = Annotated[
+    str | None,
+    typer.Option("--gte", metavar="KEY", help="Only keys greater than or equal to KEY.", rich_help_panel=_RANGE),
+]
+Lt = Annotated[str | None, typer.Option("--lt", metavar="KEY", help="Only keys less than KEY.", rich_help_panel=_RANGE)]
+Lte = Annotated[
+    str | None,
+    typer.Option("--lte", metavar="KEY", help="Only keys less than or equal to KEY.", rich_help_panel=_RANGE),
+]
+Prefix = Annotated[
+    str | None,
+    typer.Option("--prefix", metavar="PREFIX", help="Only keys that begin with PREFIX.", rich_help_panel=_RANGE),
+]
+Reverse = Annotated[bool, typer.Option("--reverse", help="Descending order of keys.", rich_help_panel=_RANGE)]
+Limit = Annotated[
+    int | None, typer.Option("--limit", metavar="N", min=0, help="At most N results.", rich_help_panel=_RANGE)
+]
 
 
-class RangeOptions(TypedDict):
-    """The bounds of a key range, as ``Level.scan`` and ``Level.count`` take them."""
+class RangeArguments(TypedDict):
+    """The bounds of a key range: keyword arguments of ``Level.scan``, ``keys`` and ``count``."""
 
     gt: str | None
     gte: str | None
@@ -66,11 +93,11 @@ class RangeOptions(TypedDict):
     prefix: str | None
 
 
-def bounds(gt: str | None, gte: str | None, lt: str | None, lte: str | None, prefix: str | None) -> RangeOptions:
-    """The bounds of a key range.
+def bounds(gt: str | None, gte: str | None, lt: str | None, lte: str | None, prefix: str | None) -> RangeArguments:
+    """Return the bounds of a key range as keyword arguments.
 
     Raises:
-        typer.BadParameter: Two options name the same end.
+        typer.BadParameter: ``gt`` and ``gte`` are both given, or ``lt`` and ``lte``.
     """
     if gt is not None and gte is not None:
         raise typer.BadParameter("--gt and --gte both say where the range begins: give one of them")

@@ -1,4 +1,4 @@
-"""What commands print: JSON for programs, lines and tables for people. On stdout it is UTF-8, whatever the locale."""
+"""The output of commands: JSON for programs, lines and tables for people, always in UTF-8."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .. import Change, Conflict
 
 #: Characters that would break a line, a column or the terminal itself.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-#: Wide enough that rich folds nothing where nobody looks at a screen.
+#: The table width in columns if stdout is no terminal: rich folds nothing.
 _UNLIMITED = 10_000
 
 
@@ -27,12 +27,12 @@ def print_json(document: object) -> None:
 
 
 def print_line(*fields: str) -> None:
-    """Write fields, separated by tabs, on a line of stdout, control characters escaped as in JSON."""
+    """Write fields on a line of stdout: separated by tabs, control characters escaped."""
     sys.stdout.buffer.write("\t".join(map(printable, fields)).encode() + b"\n")
 
 
 def print_table(rows: Iterable[tuple[str, str]], *, title: str | None = None) -> None:
-    """Write names and values in two columns on stdout."""
+    """Write a table of names and values on stdout."""
     table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
@@ -43,50 +43,50 @@ def print_table(rows: Iterable[tuple[str, str]], *, title: str | None = None) ->
 
 
 def print_error(message: str, code: str, *, as_json: bool) -> None:
-    """Write what went wrong on a line of stderr."""
-    # The standard library escapes lone surrogates, which orjson refuses: a key from the command line may hold them.
+    """Write an error on one line of stderr."""
+    # A key from the command line may contain lone surrogates. json escapes them; orjson raises.
     line = json.dumps({"code": code, "message": message}) if as_json else f"error: {printable(message)}"
     sys.stderr.write(line + "\n")
 
 
 def counted(number: int, noun: str) -> str:
-    """A number of things, as people write it."""
+    """Return a number with its noun: ``1 row``, ``2,500 rows``."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def printable(text: str) -> str:
-    """``text`` with its control characters escaped as in JSON."""
+    """Return ``text`` with its control characters escaped as in JSON."""
     return _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def value_text(value: object, *, indent: bool = False) -> str:
-    """A value as JSON text."""
+    """Return a value as JSON text."""
     return orjson.dumps(value, option=orjson.OPT_INDENT_2 if indent else None).decode()
 
 
 def change_fields(change: Change) -> list[str]:
-    """A change as fields of a line: what was done, the key, the value."""
+    """Return a change as fields of a line: ``put``, key and value, or ``del`` and key."""
     return ["del", change.key] if change.deleted else ["put", change.key, value_text(change.value)]
 
 
 def change_document(change: Change) -> dict[str, Any]:
-    """A change as a JSON object: its CID where that is known, its key, and its value or ``"deleted": true``."""
+    """Return a change as a JSON object: CID (if known), key, and value or ``"deleted": true``."""
     cid = {} if change.cid is None else {"cid": change.cid}
     return {**cid, "key": change.key, **({"deleted": True} if change.deleted else {"value": change.value})}
 
 
 def conflict_fields(conflict: Conflict) -> list[str]:
-    """A conflict as fields of a line: the key, what was lost, what won."""
-    return [conflict.key, f"lost: {_what(conflict.local)}", f"kept: {_what(conflict.remote)}"]
+    """Return a conflict as fields of a line: key, overwritten local value, server's value."""
+    return [conflict.key, f"lost: {_outcome_text(conflict.local)}", f"kept: {_outcome_text(conflict.remote)}"]
 
 
 def conflict_document(conflict: Conflict) -> dict[str, Any]:
-    """A conflict as a JSON object. ``"remote"`` is null for a key that a reset removed."""
+    """Return a conflict as a JSON object. ``"remote"`` is null if a reset removed the key."""
     remote = None if conflict.remote is None else change_document(conflict.remote)
     return {"id": conflict.id, "key": conflict.key, "local": change_document(conflict.local), "remote": remote}
 
 
-def _what(change: Change | None) -> str:
+def _outcome_text(change: Change | None) -> str:
     if change is None:
         return "nothing (removed by a reset)"
     return "delete" if change.deleted else value_text(change.value)

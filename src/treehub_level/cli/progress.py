@@ -1,4 +1,4 @@
-"""Progress bars: on stderr, for work that may take long, and only where somebody looks at it."""
+"""Progress bars for commands that can take long. They are on stderr, if it is a terminal."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-#: Tells how far the work has come, in all: in bytes or in items, as the bar was made.
+#: Sets the amount of work done so far, in bytes or items. (Not an increment.)
 Advance = Callable[[int], None]
-#: Items between two lines, where there is no terminal.
-_LINE_EVERY = 100_000
+#: Items between two lines of progress if stderr is no terminal.
+LINE_EVERY = 100_000
 
 
 @contextmanager
 def progress_bar(title: str, total: int | None, *, in_bytes: bool = False, shown: bool = True) -> Iterator[Advance]:
-    """Show a bar while the block runs; nothing where stderr is no terminal.
+    """Show a progress bar while the block runs. Nothing is shown if stderr is no terminal.
 
     Args:
-        title: What is going on.
-        total: What is to be done, in bytes or items; ``None`` if that is not known.
-        in_bytes: Whether it counts bytes.
-        shown: Whether to show anything at all.
+        title: The text before the bar.
+        total: The amount of work, in bytes or items; ``None`` if it is unknown.
+        in_bytes: True if the work is counted in bytes.
+        shown: False to show no bar on a terminal either.
     """
     amount: ProgressColumn = DownloadColumn() if in_bytes else MofNCompleteColumn()
     with Progress(
@@ -48,12 +48,13 @@ def progress_bar(title: str, total: int | None, *, in_bytes: bool = False, shown
 
 
 class StepsProgress:
-    """A bar for one step after another; where stderr is no terminal, a line for each, and more if it takes long.
+    """The progress of work in several steps: a bar for each, or lines if stderr is no terminal.
 
-    Each step after the first is taken to have as many items as the one before.
+    A line is printed at the end of each step and after every `LINE_EVERY` items. The total of a
+    step is unknown; its bar takes the number of items of the step before.
 
     Args:
-        lines: Whether to print lines where there is no terminal.
+        lines: False to print nothing if stderr is no terminal.
     """
 
     def __init__(self, *, lines: bool) -> None:
@@ -69,14 +70,14 @@ class StepsProgress:
         self._end()
 
     def advance(self, step: str, done: int) -> None:
-        """Tell how many items of a step are done."""
+        """Set the number of items of a step that are done; a new name begins a new step."""
         if step != self._step:
             self._end()
             self._advance = self._bar.enter_context(progress_bar(step, self._done or None))
             self._step, self._done = step, 0
         self._advance(done)
         before, self._done = self._done, done
-        if done // _LINE_EVERY > before // _LINE_EVERY:
+        if done // LINE_EVERY > before // LINE_EVERY:
             self._print_line()
 
     def _end(self) -> None:

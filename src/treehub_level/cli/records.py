@@ -1,4 +1,4 @@
-"""The commands that read and write single records and ranges."""
+"""The commands for records and ranges: ``get put delete query keys count``."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .options import (
     bounds,
 )
 from .output import print_json, print_line, value_text
-from .stores import level_at
+from .stores import prepare_level
 
 
 def get(
@@ -38,8 +38,11 @@ def get(
     backend: Backend = "leveldb",
     metadata_prefix: MetadataPrefix = "!",
 ) -> None:
-    """Print the value of a key, as JSON. A key that is absent is an error."""
-    with level_at(directory, mode=mode, backend=backend, prefix=metadata_prefix) as level:
+    """Print the value of a key as JSON.
+
+    An absent key is an error.
+    """
+    with prepare_level(directory, mode=mode, backend=backend, prefix=metadata_prefix) as level:
         value = level.get(key, MISSING)
     if value is MISSING:
         raise CommandError(f"{level.name} has no key {key!r}", code="CLI_NO_KEY")
@@ -52,26 +55,38 @@ def get(
 def put(
     directory: Dir,
     key: Key,
-    value: Annotated[str, typer.Argument(metavar="VALUE", help="The value, as JSON; - reads it from stdin.")],
-    string: Annotated[bool, typer.Option("--string", help="VALUE is a string as it stands, not JSON.")] = False,
+    value: Annotated[str, typer.Argument(metavar="VALUE", help="The value as JSON; - reads it from stdin.")],
+    string: Annotated[bool, typer.Option("--string", help="Store VALUE as a string, not as JSON.")] = False,
     as_json: JSONOutput = False,
     mode: ModeOption = None,
     backend: Backend = "leveldb",
     metadata_prefix: MetadataPrefix = "!",
 ) -> None:
-    """Store a value under a key. The store is made if there is none."""
-    document = _value(value, string)
-    with level_at(directory, mode=mode, backend=backend, prefix=metadata_prefix, fresh=Mode.NORMAL) as level:
+    """Store a value under a key.
+
+    The store is created if it does not exist.
+    """
+    document = parse_value(value, string)
+    with prepare_level(directory, mode=mode, backend=backend, prefix=metadata_prefix, create_as=Mode.NORMAL) as level:
         level.put(key, document)
         cid = level.info()["cid"]
     if as_json:
         print_json({"key": key, "cid": cid})
 
 
-def _value(text: str, string: bool) -> object:
+def parse_value(text: str, string: bool) -> object:
+    """Return the value that the argument VALUE of ``put`` stands for.
+
+    Args:
+        text: The argument; ``-`` reads stdin.
+        string: True if the value is a string, not JSON.
+
+    Raises:
+        CommandError: The value is not JSON, or a string from stdin is not UTF-8.
+    """
     if string and text != "-":
         return text
-    # The bytes as they were typed: what is no UTF-8 reaches Python as lone surrogates.
+    # Python decodes bytes of an argument that are not UTF-8 as lone surrogates: restore the bytes.
     given = sys.stdin.buffer.read() if text == "-" else text.encode("utf-8", "surrogateescape")
     try:
         return given.decode() if string else parse_json(given)
@@ -91,8 +106,11 @@ def delete(
     backend: Backend = "leveldb",
     metadata_prefix: MetadataPrefix = "!",
 ) -> None:
-    """Remove a key. That it is absent is no error."""
-    with level_at(directory, mode=mode, backend=backend, prefix=metadata_prefix) as level:
+    """Delete a key.
+
+    Deleting an absent key is not an error.
+    """
+    with prepare_level(directory, mode=mode, backend=backend, prefix=metadata_prefix) as level:
         level.delete(key)
         cid = level.info()["cid"]
     if as_json:
@@ -113,9 +131,12 @@ def query(
     backend: Backend = "leveldb",
     metadata_prefix: MetadataPrefix = "!",
 ) -> None:
-    """Print the records of a range: key and value, a record a line."""
+    """Print the records of a range.
+
+    Each line has a key, a tab and a JSON value.
+    """
     within = bounds(gt, gte, lt, lte, prefix)
-    with level_at(directory, mode=mode, backend=backend, prefix=metadata_prefix) as level:
+    with prepare_level(directory, mode=mode, backend=backend, prefix=metadata_prefix) as level:
         for key, value in level.scan(**within, reverse=reverse, limit=limit):
             if as_json:
                 print_json({"key": key, "value": value})
@@ -137,9 +158,9 @@ def keys(
     backend: Backend = "leveldb",
     metadata_prefix: MetadataPrefix = "!",
 ) -> None:
-    """Print the keys of a range, a key a line."""
+    """Print the keys of a range, one per line."""
     within = bounds(gt, gte, lt, lte, prefix)
-    with level_at(directory, mode=mode, backend=backend, prefix=metadata_prefix) as level:
+    with prepare_level(directory, mode=mode, backend=backend, prefix=metadata_prefix) as level:
         found = level.keys(**within, reverse=reverse, limit=limit)
     for key in found:
         if as_json:
@@ -160,9 +181,9 @@ def count(
     backend: Backend = "leveldb",
     metadata_prefix: MetadataPrefix = "!",
 ) -> None:
-    """Print how many keys a range has."""
+    """Print the number of keys in a range."""
     within = bounds(gt, gte, lt, lte, prefix)
-    with level_at(directory, mode=mode, backend=backend, prefix=metadata_prefix) as level:
+    with prepare_level(directory, mode=mode, backend=backend, prefix=metadata_prefix) as level:
         counted = level.count(**within)
     if as_json:
         print_json({"count": counted})

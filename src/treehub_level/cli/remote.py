@@ -1,4 +1,4 @@
-"""Servers that a command reaches over the network: the address, and a token that does not show in `ps`."""
+"""The server of a command that syncs over the network: its URL and its bearer token."""
 
 from __future__ import annotations
 
@@ -15,37 +15,47 @@ from .errors import CommandError
 if TYPE_CHECKING:
     from ..http.blocking import RemoteServer
 
-#: The environment variable that holds a token.
+#: The environment variable that holds a token. An option would show the token in ``ps``.
 TOKEN_VARIABLE = "TREEHUB_LEVEL_TOKEN"
+#: The longest content of a token file that is read. Tokens have fewer than 100 characters.
+_MAX_TOKEN_CHARACTERS = 1 << 16
 
-_REMOTE = "Over the network"
+_NETWORK = "Network"
 
 TokenFile = Annotated[
     str | None,
     typer.Option(
         "--token-file",
         metavar="FILE",
-        help=f"A file that holds the token (default: the environment variable {TOKEN_VARIABLE}).",
-        rich_help_panel=_REMOTE,
+        help=f"The file that contains the token (default: the environment variable {TOKEN_VARIABLE}).",
+        rich_help_panel=_NETWORK,
     ),
 ]
 Insecure = Annotated[
     bool,
-    typer.Option("--insecure", help="Send the token to another machine without encryption.", rich_help_panel=_REMOTE),
+    typer.Option(
+        "--insecure", help="Send the token to another machine over plain, unencrypted HTTP.", rich_help_panel=_NETWORK
+    ),
 ]
 
 
 def is_url(name: str) -> bool:
-    """Whether a server is named by an address rather than a directory."""
+    """True if a server is named by an HTTP URL, not by a local store."""
     return re.match(r"https?://", name, re.IGNORECASE) is not None
 
 
-def server_at(url: str, *, token_file: str | None, insecure: bool) -> AbstractContextManager[RemoteServer]:
-    """The server at an address.
+def remote_server(url: str, *, token_file: str | None, insecure: bool) -> AbstractContextManager[RemoteServer]:
+    """Return the server at a URL, not connected yet.
+
+    Args:
+        url: The URL, ``http(s)://HOST[:PORT]/v1/NAME``.
+        token_file: The file with the token; ``None`` for the environment variable.
+        insecure: True to send a token to another machine without TLS.
 
     Raises:
-        CommandError: The extra is missing, or the file of the token cannot be used.
-        typer.BadParameter: An address or a token that cannot be one, or a token that others could read on its way.
+        CommandError: The extra ``http`` is not installed, or the token file cannot be used.
+        typer.BadParameter: The URL or the token is malformed, or the token would be sent without
+            TLS and ``insecure`` is false.
     """
     try:
         from ..http.blocking import RemoteServer
@@ -61,8 +71,13 @@ def server_at(url: str, *, token_file: str | None, insecure: bool) -> AbstractCo
 def _read_token(path: str) -> str:
     with open(path, encoding="utf-8", errors="replace") as file:
         if os.name == "posix" and os.fstat(file.fileno()).st_mode & (stat.S_IRGRP | stat.S_IROTH):
-            raise CommandError(f"{path} holds a token, and others may read it: chmod 600 {path}", code="CLI_TOKEN_FILE")
-        token = file.read(1 << 16).strip()
+            raise CommandError(
+                f"the token file {path} can be read by other users: run chmod 600 {path}", code="CLI_TOKEN_FILE"
+            )
+        token = file.read(_MAX_TOKEN_CHARACTERS).strip()
     if not token:
-        raise CommandError(f"{path} holds no token", code="CLI_TOKEN_FILE")
+        raise CommandError(
+            f"the token file {path} is empty: write the token into it that `treehub-level token add` printed",
+            code="CLI_TOKEN_FILE",
+        )
     return token

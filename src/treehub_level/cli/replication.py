@@ -1,4 +1,4 @@
-"""The commands about changes: a server's log, a client's dirty set, what lost, and how both are brought together."""
+"""The commands for synchronisation: ``sync dirty conflicts changes``."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from .output import (
     print_table,
 )
 from .progress import progress_bar
-from .remote import Insecure, TokenFile, is_url, server_at
-from .stores import level_at, shown
+from .remote import Insecure, TokenFile, is_url, remote_server
+from .stores import display_name, prepare_level
 
 _MAX_CID = 2**53 - 1
-#: Changes that are read from the log at a time.
+#: Changes per read of the log.
 _PAGE = 1000
 
 
 class OnReset(enum.Enum):
-    """What to do when the server's history is not the one that the client has seen."""
+    """The reaction of ``sync`` to a server that was restored from a backup."""
 
     RESET = "reset"
     RAISE = "raise"
@@ -42,23 +42,31 @@ class OnReset(enum.Enum):
 
 def changes(
     directory: Dir,
-    since: Annotated[int, typer.Option("--since", min=0, max=_MAX_CID, help="Only changes after this CID.")] = 0,
+    since: Annotated[
+        int,
+        typer.Option(
+            "--since", min=0, max=_MAX_CID, help="Only changes with a CID greater than this one.", metavar="CID"
+        ),
+    ] = 0,
     limit: Limit = None,
     as_json: JSONOutput = False,
     backend: Backend = "leveldb",
     metadata_prefix: MetadataPrefix = "!",
 ) -> None:
-    """Print a server's log, in CID order: the CID, what was done, the key, the value."""
-    with level_at(directory, mode=None, backend=backend, prefix=metadata_prefix) as level:
-        for change in log(level, since, limit):
+    """Print a server's change log in CID order.
+
+    Each line has the CID, `put` or `del`, the key and the value, separated by tabs.
+    """
+    with prepare_level(directory, mode=None, backend=backend, prefix=metadata_prefix) as level:
+        for change in read_log(level, since, limit):
             if as_json:
                 print_json(change_document(change))
             else:
                 print_line(str(change.cid), *change_fields(change))
 
 
-def log(level: Level, since: int, limit: int | None = None) -> Iterator[Change]:
-    """The changes of a server after a CID, a page at a time.
+def read_log(level: Level, since: int, limit: int | None = None) -> Iterator[Change]:
+    """Yield the changes of a server after a CID. They are read in pages.
 
     Raises:
         LevelError: See ``Level.changes``.
@@ -79,8 +87,11 @@ def dirty(
     backend: Backend = "leveldb",
     metadata_prefix: MetadataPrefix = "!",
 ) -> None:
-    """Print a client's changes that no server has acknowledged, in key order."""
-    with level_at(directory, mode=None, backend=backend, prefix=metadata_prefix) as level:
+    """Print a client's dirty changes in key order.
+
+    A change is dirty until the server has acknowledged it.
+    """
+    with prepare_level(directory, mode=None, backend=backend, prefix=metadata_prefix) as level:
         found = level.dirty(limit)
     for change in found:
         if as_json:
@@ -93,24 +104,29 @@ def conflicts(
     directory: Dir,
     restore: Annotated[
         str | None,
-        typer.Option("--restore", metavar="KEY", help="Write what lost under KEY again, as a new local change."),
+        typer.Option(
+            "--restore", metavar="KEY", help="Write the newest overwritten change of KEY again, as a new local change."
+        ),
     ] = None,
-    dismiss: Annotated[str | None, typer.Option("--dismiss", metavar="KEY", help="Forget what lost under KEY.")] = None,
+    dismiss: Annotated[
+        str | None, typer.Option("--dismiss", metavar="KEY", help="Remove all entries of KEY from the journal.")
+    ] = None,
     as_json: JSONOutput = False,
     backend: Backend = "leveldb",
     metadata_prefix: MetadataPrefix = "!",
 ) -> None:
-    """Print a client's changes that lost to the server's, oldest first, or settle those of a key.
+    """Print a client's conflict journal, or resolve a key's conflicts.
 
-    If a key lost several times, --restore takes the newest.
+    The journal has the local changes that a change of the server has overwritten, oldest first.
+    With --restore or --dismiss, the entries of one key are removed from it and printed.
     """
     if restore is not None and dismiss is not None:
         raise typer.BadParameter("give --restore or --dismiss, not both")
-    with level_at(directory, mode=None, backend=backend, prefix=metadata_prefix) as level:
+    with prepare_level(directory, mode=None, backend=backend, prefix=metadata_prefix) as level:
         found = level.conflicts()
         key = dismiss if restore is None else restore
         if key is not None:
-            found = _settle(level, found, key, restoring=restore is not None)
+            found = _resolve(level, found, key, restoring=restore is not None)
     for conflict in found:
         if as_json:
             print_json(conflict_document(conflict))
@@ -118,28 +134,36 @@ def conflicts(
             print_line(*conflict_fields(conflict))
 
 
-def _settle(level: Level, found: list[Conflict], key: str, *, restoring: bool) -> list[Conflict]:
-    """Restore or dismiss what lost under a key, and return it."""
-    mine = [conflict for conflict in found if conflict.key == key]
-    if not mine:
-        raise CommandError(f"nothing that lost is kept for the key {key!r} in {level.name}", code="CLI_NO_CONFLICT")
-    for conflict in mine[:-1] if restoring else mine:
+def _resolve(level: Level, found: list[Conflict], key: str, *, restoring: bool) -> list[Conflict]:
+    """Restore or dismiss the conflicts of a key, and return them."""
+    of_key = [conflict for conflict in found if conflict.key == key]
+    if not of_key:
+        raise CommandError(
+            f"the conflict journal of {level.name} has no entry for the key {key!r}", code="CLI_NO_CONFLICT"
+        )
+    for conflict in of_key[:-1] if restoring else of_key:
         level.dismiss(conflict)
     if restoring:
-        level.restore(mine[-1])
-    return mine
+        level.restore(of_key[-1])
+    return of_key
 
 
 def sync(
-    client: Annotated[str, typer.Argument(metavar="CLIENT", help="The client. It is made if there is none.")],
-    server: Annotated[
-        str, typer.Argument(metavar="SERVER", help="The server: a store, or http(s)://HOST[:PORT]/v1/NAME.")
+    client: Annotated[
+        str, typer.Argument(metavar="CLIENT", help="The client store; it is created if it does not exist.")
     ],
-    pull: Annotated[bool, typer.Option("--pull/--no-pull", help="Take all that the server has.")] = True,
-    push: Annotated[bool, typer.Option("--push/--no-push", help="Send what is dirty.")] = True,
+    server: Annotated[
+        str,
+        typer.Argument(metavar="SERVER", help="The server: a server store, or a URL http(s)://HOST[:PORT]/v1/NAME."),
+    ],
+    pull: Annotated[bool, typer.Option("--pull/--no-pull", help="Fetch the changes of the server.")] = True,
+    push: Annotated[bool, typer.Option("--push/--no-push", help="Send the dirty changes of the client.")] = True,
     on_reset: Annotated[
         OnReset,
-        typer.Option(help="If the server was restored from a backup: pull everything anew, or stop before that."),
+        typer.Option(
+            help="If the server was restored from a backup: `reset` pulls the whole store again, "
+            "`raise` stops with an error."
+        ),
     ] = OnReset.RESET,
     token_file: TokenFile = None,
     insecure: Insecure = False,
@@ -147,26 +171,30 @@ def sync(
     backend: Backend = "leveldb",
     metadata_prefix: MetadataPrefix = "!",
 ) -> None:
-    """Synchronise a client with a server, here or across the network, until both are drained.
+    """Synchronise a client with a server.
 
-    The server wins. What lost is printed, and kept on the client: see `conflicts`.
+    Pull and push until nothing is left to do. Conflicts are resolved in the server's favour. The
+    overwritten local changes are printed, and kept in the client's conflict journal: see
+    `conflicts`.
     """
     if not pull and not push:
         raise typer.BadParameter("--no-pull and --no-push leave nothing to do")
-    found: AbstractContextManager[Exchanger]
+    peer: AbstractContextManager[Exchanger]
     if is_url(server):
-        found = server_at(server, token_file=token_file, insecure=insecure)
+        peer = remote_server(server, token_file=token_file, insecure=insecure)
     elif os.path.realpath(client) == os.path.realpath(server):
-        raise typer.BadParameter(f"CLIENT and SERVER are the same store: {shown(client, backend=backend)}")
+        raise typer.BadParameter(f"CLIENT and SERVER are the same store: {display_name(client, backend=backend)}")
     else:
-        found = level_at(server, mode=Mode.SERVER, backend=backend, prefix=metadata_prefix)
+        peer = prepare_level(server, mode=Mode.SERVER, backend=backend, prefix=metadata_prefix)
     with (
-        found as serving,
-        level_at(client, mode=Mode.CLIENT, backend=backend, prefix=metadata_prefix, fresh=Mode.CLIENT) as syncing,
+        peer as server_level,
+        prepare_level(
+            client, mode=Mode.CLIENT, backend=backend, prefix=metadata_prefix, create_as=Mode.CLIENT
+        ) as client_level,
         progress_bar("sync", None) as advance,
     ):
-        report = syncing.sync(
-            serving,
+        report = client_level.sync(
+            server_level,
             pull=pull,
             push=push,
             on_reset=on_reset.value,

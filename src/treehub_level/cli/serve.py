@@ -1,4 +1,4 @@
-"""The commands of a server: `serve`, and `token` for those who may use it."""
+"""The commands of a server: ``serve``, and ``token`` for access to it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from ..extras import missing
 from ..http import Hub, Tokens
 from ..http.server.tokens import ALL_DATABASES, Token
 from .errors import CommandError
@@ -17,9 +18,9 @@ from .output import print_json, print_line
 
 _DAY_SECONDS = 24 * 60 * 60
 _LISTEN = "Listening"
-_SAFETY = "Safety"
+_SECURITY = "Security"
 
-TokensFile = Annotated[str, typer.Argument(metavar="FILE", help="The file of tokens.")]
+TokensFile = Annotated[str, typer.Argument(metavar="FILE", help="The token file of the server.")]
 
 
 def serve(
@@ -28,63 +29,81 @@ def serve(
         typer.Argument(
             metavar="DIR|URL",
             envvar="TREEHUB_LEVEL_ROOT",
-            help="A server store, or a directory of them; for --backend postgres, the URL of a database.",
+            help="A server store, or a directory of server stores; for --backend postgres, a database URL.",
         ),
     ],
     create: Annotated[
         list[str] | None,
-        typer.Option("--create", metavar="NAME", help="Make the store NAME if it is not there. Repeatable."),
+        typer.Option("--create", metavar="NAME", help="Create the store NAME if it does not exist; repeatable."),
     ] = None,
     host: Annotated[str, typer.Option(help="The address to listen on.", rich_help_panel=_LISTEN)] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 for any.", rich_help_panel=_LISTEN)] = 8421,
+    port: Annotated[
+        int,
+        typer.Option(min=0, max=65535, help="The port to listen on; 0 takes any free port.", rich_help_panel=_LISTEN),
+    ] = 8421,
     tls_cert: Annotated[
-        str | None, typer.Option(metavar="PEM", help="The TLS certificate chain.", rich_help_panel=_LISTEN)
+        str | None,
+        typer.Option(metavar="PEM", help="The file with the TLS certificate chain.", rich_help_panel=_LISTEN),
     ] = None,
     tls_key: Annotated[
-        str | None, typer.Option(metavar="PEM", help="The certificate's key.", rich_help_panel=_LISTEN)
+        str | None,
+        typer.Option(
+            metavar="PEM", help="The file with the private key of the TLS certificate.", rich_help_panel=_LISTEN
+        ),
     ] = None,
     tokens: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Who may do what: see `token`.", rich_help_panel=_SAFETY)
+        str | None,
+        typer.Option(
+            metavar="FILE", help="The token file; requests then need a token (see `token`).", rich_help_panel=_SECURITY
+        ),
     ] = None,
     allow_host: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME", help="A name that clients know this server by. Repeatable.", rich_help_panel=_SAFETY
+            metavar="NAME",
+            help="A host name that requests may be addressed to (`Host` header); repeatable.",
+            rich_help_panel=_SECURITY,
         ),
     ] = None,
     allow_origin: Annotated[
         list[str] | None,
-        typer.Option(metavar="ORIGIN", help="A web site whose pages may call. Repeatable.", rich_help_panel=_SAFETY),
+        typer.Option(
+            metavar="ORIGIN",
+            help="A web origin whose pages may send requests (CORS); repeatable.",
+            rich_help_panel=_SECURITY,
+        ),
     ] = None,
     compressed_requests: Annotated[
-        bool, typer.Option("--compressed-requests", help="Take compressed requests.", rich_help_panel=_SAFETY)
+        bool, typer.Option("--compressed-requests", help="Accept compressed request bodies.", rich_help_panel=_SECURITY)
     ] = False,
     insecure: Annotated[
         bool,
-        typer.Option("--insecure", help="Let other machines in without tokens and TLS.", rich_help_panel=_SAFETY),
+        typer.Option("--insecure", help="Listen to other machines without tokens or TLS.", rich_help_panel=_SECURITY),
     ] = False,
-    max_open: Annotated[int, typer.Option(min=1, help="The most databases to have open.")] = 32,
-    idle: Annotated[float, typer.Option(min=0, help="Seconds after which an unused database is closed.")] = 300,
-    grace: Annotated[int, typer.Option(min=0, help="Seconds that requests have to finish when it stops.")] = 10,
+    max_open: Annotated[int, typer.Option(min=1, help="The maximum number of stores open at a time.")] = 32,
+    idle: Annotated[float, typer.Option(min=0, help="Seconds without requests after which a store is closed.")] = 300,
+    grace: Annotated[
+        int, typer.Option(min=0, help="Seconds that running requests may take to finish when the server stops.")
+    ] = 10,
     backend: Backend = "leveldb",
     metadata_prefix: MetadataPrefix = "!",
 ) -> None:
-    """Serve stores over HTTP until it is interrupted: each under the name of its directory, file, or in its table.
+    """Serve stores over HTTP until interrupted.
 
-    They are looked up when they are asked for, so new stores are served, too. Nobody can make one over HTTP. Any number
-    of servers may serve the same stores of the backends sqlite and postgres. A URL with a password is better given in
-    the environment, as TREEHUB_LEVEL_ROOT: others can see the arguments of a process.
+    The name of a store is the name of its directory, of its file or in its database. A store that
+    is added while the server runs is served too. Stores cannot be created over HTTP.
+
+    Several servers may serve the same stores of the backends sqlite and postgres. Give a URL that
+    contains a password in the environment variable TREEHUB_LEVEL_ROOT: other users of the machine
+    can see the arguments of a process.
     """
     try:
         from ..http.server.run import ListenAddress
         from ..http.server.run import serve as run
     except ModuleNotFoundError as error:
-        raise CommandError(
-            f'a server needs {error.name}, which is not installed: pip install "treehub-level[server]"',
-            code="CLI_MISSING_EXTRA",
-        ) from error
+        raise CommandError(missing("a server", error.name, "server"), code="CLI_MISSING_EXTRA") from error
     if tls_key is not None and tls_cert is None:
-        raise typer.BadParameter("--tls-key is the key of a --tls-cert: give that, too")
+        raise typer.BadParameter("--tls-key needs the certificate of the key: give --tls-cert too")
     try:
         hub = Hub(
             root,
@@ -110,28 +129,36 @@ def serve(
 
 def _announce(url: str, hub: Hub) -> None:
     names = hub.names()
-    shown = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
-    print_line(f"serving {shown or 'nothing yet'} at {url}")
+    listed = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+    print_line(f"serving {listed or 'nothing yet'} at {url}")
     sys.stdout.flush()
 
 
-token = typer.Typer(name="token", help="Who may do what with a server: the tokens in a file.", no_args_is_help=True)
+token = typer.Typer(name="token", help="Manage the tokens that give access to a server.", no_args_is_help=True)
 
 
 @token.command()
 def add(
     file: TokensFile,
-    database: Annotated[list[str], typer.Option(metavar="NAME", help="A database it is for; * for all. Repeatable.")],
-    write: Annotated[bool, typer.Option("--write", help="It may write, too.")] = False,
+    database: Annotated[
+        list[str],
+        typer.Option(metavar="NAME", help="A store that the token gives access to, * for all stores; repeatable."),
+    ],
+    write: Annotated[bool, typer.Option("--write", help="Allow writing as well as reading.")] = False,
     name: Annotated[
         str | None,
-        typer.Option(help="Whose it is. A new token of the same name takes over the clients of an old one."),
+        typer.Option(
+            help="The owner of the token; clients that pushed with a token can go on with a new one of the same name."
+        ),
     ] = None,
-    prefix: Annotated[str, typer.Option(help="It is only for keys that start so.")] = "",
-    days: Annotated[float | None, typer.Option(min=0, help="Days after which it expires.")] = None,
+    prefix: Annotated[str, typer.Option(help="Only give access to keys that begin with this prefix.")] = "",
+    days: Annotated[float | None, typer.Option(min=0, help="Days until the token expires (default: never).")] = None,
     as_json: JSONOutput = False,
 ) -> None:
-    """Make a token and print it. It cannot be shown again: the file has a hash of it."""
+    """Create a token and print it.
+
+    The token cannot be printed again: the file has only a hash of it.
+    """
     expires = None if days is None else time.time() + days * _DAY_SECONDS
     try:
         made = Tokens(file).add(databases=database, write=write, name=name, prefix=prefix, expires=expires)
@@ -145,25 +172,33 @@ def add(
 
 @token.command(name="list")
 def list_(file: TokensFile, as_json: JSONOutput = False) -> None:
-    """Print the tokens: id, name, what it may do, with which databases and keys, and until when."""
+    """Print the tokens of a file.
+
+    Each line has the id, the name, `read` or `write`, the stores, the keys and the expiry.
+    """
     for item in Tokens(file).all():
         if as_json:
-            print_json(_document(item))
+            print_json(token_document(item))
         else:
-            print_line(*_fields(item))
+            print_line(*token_fields(item))
 
 
 @token.command()
 def revoke(
-    file: TokensFile, id: Annotated[str, typer.Argument(metavar="ID", help="What `list` prints first.")]
+    file: TokensFile,
+    id: Annotated[str, typer.Argument(metavar="ID", help="The id of the token: the first field of `token list`.")],
 ) -> None:
-    """Make a token worthless. A running server knows it from the next request on."""
+    """Revoke a token.
+
+    A running server refuses the token from the next request on.
+    """
     if not Tokens(file).revoke(id):
         raise CommandError(f"there is no token {id} in {file}: see `token list`", code="CLI_NO_TOKEN")
     print_line(f"revoked {id}")
 
 
-def _document(item: Token) -> dict[str, object]:
+def token_document(item: Token) -> dict[str, object]:
+    """Return a token as a JSON object, without its hash."""
     return {
         "id": item.id,
         "name": item.name,
@@ -176,7 +211,8 @@ def _document(item: Token) -> dict[str, object]:
     }
 
 
-def _fields(item: Token) -> list[str]:
+def token_fields(item: Token) -> list[str]:
+    """Return a token as fields of a line, without its hash."""
     databases = "all databases" if ALL_DATABASES in item.databases else ", ".join(item.databases)
     until = (
         "for ever" if item.expires is None else f"{'expired' if item.is_expired() else 'until'} {_time(item.expires)}"

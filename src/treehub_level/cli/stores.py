@@ -1,4 +1,4 @@
-"""Which store a command means, and in which mode it opens it."""
+"""The store that a command names, and the mode to open it in."""
 
 from __future__ import annotations
 
@@ -11,58 +11,58 @@ from ..types import Mode
 from .errors import CommandError
 
 
-def level_at(name: str, *, mode: Mode | None, backend: str, prefix: str, fresh: Mode | None = None) -> Level:
-    """A level, not open yet, in the mode that was asked for, or else in the one that its store was made in.
+def prepare_level(name: str, *, mode: Mode | None, backend: str, prefix: str, create_as: Mode | None = None) -> Level:
+    """Return a level that is not open yet. Its mode is ``mode``, else the mode of its store.
 
     Args:
         name: The store.
-        mode: The mode asked for, if one was.
+        mode: The value of the option ``--mode``, if given.
         backend: The registered name of the backend.
         prefix: The prefix of the store's metadata.
-        fresh: The mode of a store that is made here; ``None`` if this command never makes one, so that a mistyped
-            path is an error and not a new store.
+        create_as: The mode of a store that the command creates. ``None`` if the command never
+            creates a store: a mistyped path is an error then, not a new store.
 
     Raises:
-        CommandError: There is no store, and the command does not make one.
-        typer.BadParameter: A prefix that cannot be one.
-        LevelError: The store cannot be looked at.
+        CommandError: The store does not exist, and ``create_as`` is ``None``.
+        typer.BadParameter: ``prefix`` is invalid.
+        LevelError: The store cannot be read.
     """
-    found = found_mode(name, backend=backend, prefix=prefix)
-    if found is None and fresh is None:
-        raise no_store(name, backend=backend, hint=": `put` and `load` make one")
-    return Level(name, backend=backend, mode=mode or found or fresh or Mode.NORMAL, prefix=prefix)
+    found = mode_of_store(name, backend=backend, prefix=prefix)
+    if found is None and create_as is None:
+        raise no_store_error(name, backend=backend, hint=": create it with `put` or `load`")
+    return Level(name, backend=backend, mode=mode or found or create_as or Mode.NORMAL, prefix=prefix)
 
 
-def found_mode(name: str, *, backend: str, prefix: str) -> Mode | None:
-    """The mode of the store, or ``None`` if there is none.
+def mode_of_store(name: str, *, backend: str, prefix: str) -> Mode | None:
+    """Return the mode of a store, or ``None`` if the store does not exist.
 
     Raises:
-        typer.BadParameter: A prefix that cannot be one.
-        LevelError: The store cannot be looked at.
+        typer.BadParameter: ``prefix`` is invalid.
+        LevelError: The store cannot be read.
     """
     check_prefix(prefix)
     return stored_mode(name, backend=backend, prefix=prefix)
 
 
-def shown(name: str, *, backend: str) -> str:
-    """The name of a store as it may be printed: a URL as it was given may hold a password.
+def display_name(name: str, *, backend: str) -> str:
+    """Return the name of a store for output. The password in a URL is left out.
 
     Raises:
-        LevelError: The backend has no such stores.
+        LevelError: The backend is unknown, or cannot have a store of that name.
     """
     return create(backend, name, {}).name
 
 
-def no_store(name: str, *, backend: str, hint: str = "") -> CommandError:
-    """The error of a command that does not make stores."""
-    return CommandError(f"there is no store at {shown(name, backend=backend)}{hint}", code="CLI_NO_STORE")
+def no_store_error(name: str, *, backend: str, hint: str = "") -> CommandError:
+    """Return the error of a command that needs an existing store."""
+    return CommandError(f"there is no store at {display_name(name, backend=backend)}{hint}", code="CLI_NO_STORE")
 
 
 def check_prefix(prefix: str) -> None:
-    """Refuse what cannot be the prefix of a store's metadata.
+    """Raise an error if ``prefix`` cannot be the prefix of a store's metadata.
 
     Raises:
-        typer.BadParameter: A prefix that cannot be one.
+        typer.BadParameter: ``prefix`` is invalid; the message says why.
     """
     try:
         _core.KeySpace(prefix)

@@ -1,4 +1,4 @@
-"""``load`` and ``dump``: JSON Lines in and out."""
+"""The commands ``load`` and ``dump``: import and export of JSON Lines."""
 
 from __future__ import annotations
 
@@ -33,38 +33,45 @@ from .options import (
 )
 from .output import counted, print_json, print_line
 from .progress import Advance, progress_bar
-from .stores import level_at
+from .stores import prepare_level
 
-#: Records between two steps of dump's progress bar.
-_STEP = 1000
+#: Records between two updates of the progress bar of ``dump``.
+_PROGRESS_EVERY = 1000
 
 
 def load(
     directory: Dir,
-    file: Annotated[str, typer.Argument(metavar="FILE", help="JSON Lines; - is stdin.")] = "-",
+    file: Annotated[str, typer.Argument(metavar="FILE", help="The JSON Lines file; - is stdin.")] = "-",
     key_field: Annotated[
         str | None,
-        typer.Option("--key", metavar="FIELD", help="Store whole lines, under the string or integer in this field."),
+        typer.Option(
+            "--key",
+            metavar="FIELD",
+            help="Store each whole line as a value, under the string or integer in its field FIELD.",
+        ),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Records in one atomic batch.")] = 1000,
+    batch_size: Annotated[int, typer.Option(min=1, help="Records per atomic batch.")] = 1000,
     as_json: JSONOutput = False,
     mode: ModeOption = None,
     backend: Backend = "leveldb",
     metadata_prefix: MetadataPrefix = "!",
 ) -> None:
-    """Store the records of a JSON Lines file: {"key": …, "value": …} on each line.
+    """Store the records of a JSON Lines file.
 
-    The store is made if there is none. A file is read through first, so that nothing is stored if a line is bad. What
-    comes through a pipe is stored batch by batch; a bad line ends it, and none of its batch is stored.
+    Each line is {"key": …, "value": …}. The store is created if it does not exist.
+
+    A file is checked before anything is stored: if a line is invalid, no record is stored. Input
+    from a pipe is stored batch by batch: an invalid line ends the load, and its batch is not
+    stored.
     """
     source = "stdin" if file == "-" else file
     began = time.perf_counter()
     with (
-        _reading(file) as stream,
-        level_at(directory, mode=mode, backend=backend, prefix=metadata_prefix, fresh=Mode.NORMAL) as level,
+        _open_input(file) as stream,
+        prepare_level(directory, mode=mode, backend=backend, prefix=metadata_prefix, create_as=Mode.NORMAL) as level,
     ):
         loader = _Loader(level, source, lambda: batched(read_records(stream, source, key_field), batch_size))
-        size = _size(stream)
+        size = _bytes_left(stream)
         try:
             if size is not None:
                 start = stream.tell()
@@ -87,7 +94,7 @@ def load(
 
 
 class _Loader:
-    """Writes batches of records, each atomically, and knows how many are stored."""
+    """Writes records in atomic batches, and counts the records stored."""
 
     def __init__(self, level: Level, source: str, read: Callable[[], Iterator[list[InputRecord]]]) -> None:
         self._level = level
@@ -100,7 +107,7 @@ class _Loader:
         return f"loaded {counted(self.loaded, 'record')}"
 
     def check(self, advance: Advance) -> None:
-        """Raise for the first line that cannot be stored, with nothing written."""
+        """Raise `BadLineError` for the first line that cannot be stored. Nothing is written."""
         checked = 0
         for records in self._read():
             self._encode(records)
@@ -108,11 +115,11 @@ class _Loader:
             advance(checked)
 
     def load(self, advance: Advance) -> None:
-        """Store all records."""
+        """Store all records, batch by batch."""
         stored = 0
         for records in self._read():
             with self._encode(records):
-                pass  # leaving the block writes the batch
+                pass  # the end of the block writes the batch
             self.loaded += len(records)
             stored += sum(record.size for record in records)
             advance(stored)
@@ -128,7 +135,7 @@ class _Loader:
 
 
 @contextmanager
-def _reading(file: str) -> Iterator[BinaryIO]:
+def _open_input(file: str) -> Iterator[BinaryIO]:
     if file == "-":
         yield sys.stdin.buffer
         return
@@ -136,19 +143,19 @@ def _reading(file: str) -> Iterator[BinaryIO]:
         yield stream
 
 
-def _size(stream: BinaryIO) -> int | None:
-    """Bytes to read, or ``None`` for pipes and the like."""
+def _bytes_left(stream: BinaryIO) -> int | None:
+    """Return the bytes left to read, or ``None`` if the stream is not seekable (a pipe)."""
     if not stream.seekable():
         return None
-    here = stream.tell()
+    position = stream.tell()
     end = stream.seek(0, 2)
-    stream.seek(here)
-    return end - here
+    stream.seek(position)
+    return end - position
 
 
 def dump(
     directory: Dir,
-    file: Annotated[str, typer.Argument(metavar="FILE", help="Where to write; - is stdout.")] = "-",
+    file: Annotated[str, typer.Argument(metavar="FILE", help="The file to write; - is stdout.")] = "-",
     gt: Gt = None,
     gte: Gte = None,
     lt: Lt = None,
@@ -161,13 +168,16 @@ def dump(
     backend: Backend = "leveldb",
     metadata_prefix: MetadataPrefix = "!",
 ) -> None:
-    """Write the records of a store, or of a range, as JSON Lines: {"key": …, "value": …} on each line."""
+    """Write the records of a store or of a range as JSON Lines.
+
+    Each line is {"key": …, "value": …}, as `load` reads it.
+    """
     within = bounds(gt, gte, lt, lte, prefix)
     to_stdout = file == "-"
-    # The store is opened first: what cannot be dumped must not overwrite the file.
+    # Open the store before the file: if the store cannot be opened, the file keeps its content.
     with (
-        level_at(directory, mode=mode, backend=backend, prefix=metadata_prefix) as level,
-        _writing(file) as stream,
+        prepare_level(directory, mode=mode, backend=backend, prefix=metadata_prefix) as level,
+        _open_output(file) as stream,
     ):
         shown = sys.stderr.isatty() and not (to_stdout and sys.stdout.isatty())
         total = level.count(**within) if shown else None
@@ -176,7 +186,7 @@ def dump(
             for key, value in level.scan(**within, reverse=reverse, limit=limit):
                 write_record(stream, key, value)
                 dumped += 1
-                if dumped % _STEP == 0:
+                if dumped % _PROGRESS_EVERY == 0:
                     advance(dumped)
     if to_stdout:
         return
@@ -187,7 +197,7 @@ def dump(
 
 
 @contextmanager
-def _writing(file: str) -> Iterator[BinaryIO]:
+def _open_output(file: str) -> Iterator[BinaryIO]:
     if file == "-":
         yield sys.stdout.buffer
         return

@@ -1,7 +1,8 @@
-"""What authors of applications and of backends test theirs with.
+"""Tools for testing applications and backends.
 
-`FlakyServer`, `CrashingDisk` and `assert_converged` are for applications, and need nothing that the package does not.
-`BackendConformance` is for backends, and needs pytest.
+For applications: `FlakyServer` (an unreliable network), `CrashingDisk` (crashes and power cuts) and
+`assert_converged` (equality of replicas). They need no other library. For backends:
+`BackendConformance`, a test suite for pytest. ``docs/testing.md`` explains all of them.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ def __getattr__(name: str) -> Any:
     import pytest
 
     pytest.register_assert_rewrite(f"{__name__}.conformance")
-    from .conformance import BackendConformance  # after the call above, or its asserts would say nothing
+    from .conformance import BackendConformance  # after the call above, which makes pytest explain its asserts
 
     globals()[name] = BackendConformance
     return BackendConformance

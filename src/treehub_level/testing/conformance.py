@@ -1,4 +1,6 @@
-"""The contract of `treehub_level.backends.base` as a test suite: subclass it, and pytest holds your backend to it.
+"""The contract of `treehub_level.backends.base` as a test suite for pytest.
+
+Subclass `BackendConformance` in a test module, and pytest runs every test of it on your backend::
 
     class TestMyBackend(BackendConformance):
         @pytest.fixture
@@ -9,11 +11,11 @@
         def unusable(self):
             return MyBackend("/dev/null/store")
 
-What a backend does not claim in its ``supports`` is not asked of it. What it claims is asked of it under
-concurrent readers and writers too; the whole suite takes a few seconds.
+A test of an optional feature is skipped unless the backend claims that feature in ``supports``.
+Several tests use concurrent readers and writers. The suite takes a few seconds.
 """
 
-# ruff: noqa: D102  # the name of a test is its sentence
+# ruff: noqa: D102  # a test is described by its name
 
 from __future__ import annotations
 
@@ -31,10 +33,10 @@ from .shared_stores import BackendFactory, SharedStores
 from .support import (
     EDGES,
     FailingBatch,
-    apply,
+    apply_batch,
     assert_not_open,
     closing,
-    counted_together,
+    count_concurrently,
     keys,
     model_rows,
     random_batch,
@@ -47,58 +49,58 @@ __all__ = ["BackendConformance", "BackendFactory"]
 
 
 class BackendConformance(SharedStores):
-    """The suite. See the module's docstring for how to use it.
+    """The conformance suite. The module's docstring shows a subclass.
 
-    Fixtures to define:
-        backend_factory: Returns a `BackendFactory`. Its store, or its stores, are empty at first and this test's own.
-        unusable: Returns a backend whose ``open()`` must fail for its name: no such place, or no right to it. Leave it
-            out where every name will do.
+    A subclass overrides these fixtures:
+
+    * ``backend_factory`` returns a `BackendFactory`. Each test needs new, empty stores.
+    * ``unusable`` returns a backend whose ``open()`` must raise ``StorageError`` because of its
+      name: a path that cannot exist, or one without access. Do not override it if the backend
+      accepts every name.
     """
 
     @pytest.fixture
     def backend_factory(self) -> BackendFactory:
-        """To be overridden."""
+        """Return the `BackendFactory` of the backend to test: subclasses must override this."""
         raise NotImplementedError("define the fixture backend_factory in your subclass of BackendConformance")
 
     @pytest.fixture
     def unusable(self) -> Backend | None:
-        """To be overridden where a name can be one that the backend cannot use."""
+        """Return a backend whose ``open()`` must fail, or ``None`` if there is no such name."""
         return None
 
     @pytest.fixture
     def backend(self, backend_factory: BackendFactory) -> Iterator[Backend]:
-        """An open, empty backend."""
+        """Yield an open, empty backend."""
         backend = backend_factory()
         backend.open()
         yield backend
         backend.close()
 
-    # ------------------------------------------------------------------------------------------ life cycle
+    # ----------------------------------------------------------------------------------- life cycle
 
-    def test_it_says_what_it_supports(self, backend_factory: BackendFactory) -> None:
+    def test_supports_is_declared(self, backend_factory: BackendFactory) -> None:
         assert isinstance(backend_factory().supports, Supports)
 
-    def test_before_it_was_opened_it_refuses_to_read_and_write(self, backend_factory: BackendFactory) -> None:
+    def test_reads_and_writes_before_open_raise_not_open_error(self, backend_factory: BackendFactory) -> None:
         assert_not_open(backend_factory())
 
-    def test_once_closed_it_refuses_to_read_and_write(self, backend_factory: BackendFactory) -> None:
+    def test_reads_and_writes_after_close_raise_not_open_error(self, backend_factory: BackendFactory) -> None:
         backend = backend_factory()
         backend.open()
         backend.close()
         assert_not_open(backend)
 
-    def test_a_get_while_it_closes_finds_the_value_or_is_refused_if_it_guards_that(
-        self, backend_factory: BackendFactory
-    ) -> None:
+    def test_a_guarded_get_during_close_returns_the_value_or_raises(self, backend_factory: BackendFactory) -> None:
         backend = backend_factory()
         if not backend.supports.guarded_get:
-            pytest.skip("the engine keeps gets and close() apart for it")
+            pytest.skip("the backend does not claim guarded_get: the engine never runs get() during close()")
 
         def read_until_refused() -> None:
             with suppress(NotOpenError):
                 while backend.get(b"k") == b"v":
                     pass
-                raise AssertionError("another value")
+                raise AssertionError("get() returned another value")
 
         for _ in range(10):
             backend.open()
@@ -109,20 +111,20 @@ class BackendConformance(SharedStores):
                 for reader in readers:
                     reader.result(self.patience)
 
-    def test_closing_what_is_not_open_does_nothing(self, backend_factory: BackendFactory) -> None:
+    def test_closing_a_backend_that_is_not_open_does_nothing(self, backend_factory: BackendFactory) -> None:
         backend = backend_factory()
         backend.close()
         backend.open()
         backend.close()
         backend.close()
 
-    def test_opening_it_twice_raises_and_leaves_it_open(self, backend: Backend) -> None:
+    def test_opening_twice_raises_and_leaves_the_backend_open(self, backend: Backend) -> None:
         write(backend, [(b"k", b"v")])
         with pytest.raises(LockedError):
             backend.open()
         assert backend.get(b"k") == b"v"
 
-    def test_it_can_be_opened_again_and_still_has_its_data(self, backend_factory: BackendFactory) -> None:
+    def test_a_reopened_backend_still_has_its_data(self, backend_factory: BackendFactory) -> None:
         backend = backend_factory()
         for generation in range(3):
             backend.open()
@@ -133,7 +135,7 @@ class BackendConformance(SharedStores):
     def test_another_backend_of_the_same_store_finds_its_data(self, backend_factory: BackendFactory) -> None:
         first = backend_factory()
         if not first.supports.persistent:
-            pytest.skip("it does not claim to be persistent")
+            pytest.skip("the backend does not claim to be persistent")
         first.open()
         write(first, [(b"durable", b"1")], durable=True)
         write(first, [(b"plain", b"2")])
@@ -143,27 +145,25 @@ class BackendConformance(SharedStores):
         assert rows(second) == [(b"durable", b"1"), (b"plain", b"2")]
         second.close()
 
-    def test_of_one_store_one_backend_is_open_at_a_time(
-        self, backend: Backend, backend_factory: BackendFactory
-    ) -> None:
+    def test_a_store_can_be_open_in_only_one_backend(self, backend: Backend, backend_factory: BackendFactory) -> None:
         second = backend_factory()
         if not second.supports.persistent or second.supports.shared:
-            pytest.skip("it does not claim to be persistent, or claims to be shared")
+            pytest.skip("the backend does not claim to be persistent, or claims to be shared")
         with pytest.raises(LockedError):
             second.open()
         second.close()
         write(backend, [(b"k", b"v")])
         assert backend.get(b"k") == b"v"
 
-    def test_a_name_that_it_cannot_use_raises_a_storage_error_that_names_it(self, unusable: Backend | None) -> None:
+    def test_an_unusable_name_raises_a_storage_error_that_contains_it(self, unusable: Backend | None) -> None:
         if unusable is None:
-            pytest.skip("every name will do for it, as the fixture `unusable` says")
+            pytest.skip("the fixture `unusable` is not overridden: the backend accepts every name")
         with pytest.raises(StorageError) as caught:
             unusable.open()
         assert unusable.name in str(caught.value)
         assert_not_open(unusable)
 
-    # ------------------------------------------------------------------------------------- single values
+    # -------------------------------------------------------------------------------- single values
 
     def test_an_absent_key_is_none_and_an_empty_value_is_empty(self, backend: Backend) -> None:
         write(backend, [(b"empty", b"")])
@@ -172,55 +172,55 @@ class BackendConformance(SharedStores):
         assert backend.get(b"") is None
 
     @pytest.mark.parametrize("size", [0, 1, 255, 65_536, 300_000], ids="{}-bytes".format)
-    def test_keys_of_any_length_are_kept(self, backend: Backend, size: int) -> None:
+    def test_keys_of_any_length_are_stored(self, backend: Backend, size: int) -> None:
         longest = backend.supports.max_key_bytes
         if longest is not None and size >= longest:
-            pytest.skip(f"it claims to take at most {longest} bytes")
+            pytest.skip(f"the backend claims keys of at most {longest} bytes")
         key, neighbour = b"k" * size, b"k" * size + b"\0"
         write(backend, [(key, b"1"), (neighbour, b"2")])
         assert (backend.get(key), backend.get(neighbour)) == (b"1", b"2")
         assert rows(backend) == [(key, b"1"), (neighbour, b"2")]
 
-    def test_a_key_that_is_too_long_for_it_is_refused_and_absent(self, backend: Backend) -> None:
+    def test_a_key_longer_than_max_key_bytes_is_refused_and_absent(self, backend: Backend) -> None:
         longest = backend.supports.max_key_bytes
         if longest is None:
-            pytest.skip("it claims to take keys of any length")
-        kept, too_long, above = b"k" * longest, b"k" * (longest + 1), b"k" * (longest - 1) + b"l"
-        write(backend, [(kept, b"1"), (above, b"2")])
+            pytest.skip("the backend claims keys of any length")
+        longest_key, too_long, next_key = b"k" * longest, b"k" * (longest + 1), b"k" * (longest - 1) + b"l"
+        write(backend, [(longest_key, b"1"), (next_key, b"2")])
         with pytest.raises(InvalidKeyError):
             write(backend, [(b"a", b"3"), (too_long, b"4")])
-        assert rows(backend) == [(kept, b"1"), (above, b"2")]
-        assert (backend.get(too_long), backend.get_many([too_long, kept])) == (None, [None, b"1"])
+        assert rows(backend) == [(longest_key, b"1"), (next_key, b"2")]
+        assert (backend.get(too_long), backend.get_many([too_long, longest_key])) == (None, [None, b"1"])
         for reverse in (False, True):
-            assert rows(backend, too_long, None, reverse=reverse) == [(above, b"2")]
-            assert rows(backend, None, too_long, reverse=reverse) == [(kept, b"1")]
+            assert rows(backend, too_long, None, reverse=reverse) == [(next_key, b"2")]
+            assert rows(backend, None, too_long, reverse=reverse) == [(longest_key, b"1")]
 
-    def test_every_byte_may_stand_in_keys_and_values(self, backend: Backend) -> None:
+    def test_keys_and_values_may_contain_every_byte(self, backend: Backend) -> None:
         written = [(bytes([byte]) + b"-key", bytes(range(byte, -1, -1)) * 3) for byte in range(256)]
         write(backend, written)
         assert rows(backend) == written
         assert backend.get_many([key for key, _ in written]) == [value for _, value in written]
 
-    def test_large_values_are_kept(self, backend: Backend) -> None:
+    def test_large_values_are_stored(self, backend: Backend) -> None:
         value = random.Random(1).randbytes(5_000_000)
         write(backend, [(b"large", value), (b"small", b"s")])
         assert backend.get(b"large") == value
         assert rows(backend) == [(b"large", value), (b"small", b"s")]
 
-    def test_get_many_answers_in_the_order_asked(self, backend: Backend) -> None:
+    def test_get_many_returns_values_in_the_order_of_the_keys(self, backend: Backend) -> None:
         write(backend, [(b"a", b"1"), (b"b", b""), (b"c", b"3")])
-        asked = [b"c", b"absent", b"a", b"c", b"b", b""]
+        wanted = [b"c", b"absent", b"a", b"c", b"b", b""]
         expected = [b"3", None, b"1", b"3", b"", None]
-        assert backend.get_many(asked) == expected
+        assert backend.get_many(wanted) == expected
         assert backend.get_many([]) == []
         with closing(backend.snapshot()) as snapshot:
-            assert snapshot.get_many(asked) == expected
+            assert snapshot.get_many(wanted) == expected
             assert snapshot.get_many([]) == []
 
-    # ---------------------------------------------------------------------------------------------- batches
+    # -------------------------------------------------------------------------------------- batches
 
     @pytest.mark.parametrize(
-        ("batch", "left"),
+        ("batch", "expected"),
         [
             ([(b"k", b"1"), (b"k", b"2")], b"2"),
             ([(b"k", b"1"), (b"k", None)], None),
@@ -231,12 +231,12 @@ class BackendConformance(SharedStores):
     )
     @pytest.mark.parametrize("before", [None, b"0"], ids=["absent", "present"])
     def test_the_last_entry_of_a_key_wins(
-        self, backend: Backend, before: bytes | None, batch: Batch, left: bytes | None
+        self, backend: Backend, before: bytes | None, batch: Batch, expected: bytes | None
     ) -> None:
         write(backend, [(b"k", before)])
         write(backend, batch)
-        assert backend.get(b"k") == left
-        assert rows(backend) == ([(b"k", left)] if left is not None else [])
+        assert backend.get(b"k") == expected
+        assert rows(backend) == ([(b"k", expected)] if expected is not None else [])
 
     def test_deleting_an_absent_key_is_no_error(self, backend: Backend) -> None:
         write(backend, [(b"absent", None), (b"k", b"v")])
@@ -257,28 +257,28 @@ class BackendConformance(SharedStores):
         write(backend, [(b"after", b"1")])
         assert backend.get(b"after") == b"1"
 
-    def test_a_batch_is_not_kept_or_changed(self, backend: Backend) -> None:
+    def test_a_batch_is_neither_modified_nor_kept(self, backend: Backend) -> None:
         batch: list[Entry] = [(b"b", b"1"), (b"a", None), (b"b", b"2")]
-        given = list(batch)
+        original = list(batch)
         write(backend, batch)
-        assert batch == given
+        assert batch == original
         batch.clear()
         assert rows(backend) == [(b"b", b"2")]
 
-    # ------------------------------------------------------------------------------------------------ ranges
+    # --------------------------------------------------------------------------------------- ranges
 
-    def test_a_scan_gives_the_keys_of_its_range_in_order(self, backend: Backend) -> None:
-        chance = random.Random(20240607)
+    def test_a_scan_returns_the_rows_of_its_range_in_order(self, backend: Backend) -> None:
+        rng = random.Random(20240607)
         model: dict[bytes, bytes] = {}
         for _ in range(12):
-            batch = random_batch(chance)
+            batch = random_batch(rng)
             write(backend, batch)
-            apply(model, batch)
+            apply_batch(model, batch)
             with backend.exclusive() as transaction, closing(backend.snapshot()) as snapshot:
                 readers: list[Reader] = [backend, snapshot, transaction]
                 for _ in range(60):
-                    start, stop = random_bound(chance), random_bound(chance)
-                    reverse, chunk = chance.random() < 0.5, chance.choice([1, 2, 3, 7, 1000])
+                    start, stop = random_bound(rng), random_bound(rng)
+                    reverse, chunk = rng.random() < 0.5, rng.choice([1, 2, 3, 7, 1000])
                     expected = model_rows(model, start, stop, reverse=reverse)
                     for reader in readers:
                         where = f"{type(reader).__name__}.scan({start!r}, {stop!r}, reverse={reverse}) by {chunk}"
@@ -296,7 +296,7 @@ class BackendConformance(SharedStores):
             assert found == model_rows(model, start, stop, reverse=reverse), f"up to {stop!r}"
 
     @pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
-    def test_a_range_of_one_key_has_that_key(self, backend: Backend, reverse: bool) -> None:
+    def test_a_range_of_one_key_contains_that_key(self, backend: Backend, reverse: bool) -> None:
         for key in EDGES:
             write(backend, [(key, b"v")])
             assert rows(backend, key, key + b"\0", reverse=reverse) == [(key, b"v")]
@@ -305,7 +305,7 @@ class BackendConformance(SharedStores):
             write(backend, [(key, None)])
 
     @pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
-    def test_a_fetch_gives_at_most_what_was_asked_for(self, backend: Backend, reverse: bool) -> None:
+    def test_a_fetch_returns_at_most_limit_rows(self, backend: Backend, reverse: bool) -> None:
         written = [(b"%03d" % number, b"v") for number in range(10)]
         write(backend, written)
         expected = written[::-1] if reverse else written
@@ -315,7 +315,7 @@ class BackendConformance(SharedStores):
             assert cursor.fetch(1000) == expected[5:]
             assert cursor.fetch(1000) == []
 
-    def test_a_cursor_at_its_end_stays_there(self, backend: Backend) -> None:
+    def test_an_exhausted_cursor_stays_exhausted(self, backend: Backend) -> None:
         write(backend, [(b"a", b"1")])
         with closing(backend.scan(None, None)) as cursor:
             assert cursor.fetch(10) == [(b"a", b"1")]
@@ -323,12 +323,12 @@ class BackendConformance(SharedStores):
             assert cursor.fetch(10) == []
             assert cursor.fetch(10) == []
 
-    # ------------------------------------------------------------------------------- cursors and snapshots
+    # ------------------------------------------------------------------------ cursors and snapshots
 
     @pytest.mark.parametrize("chunk", [1, 3, 1000])
     @pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
-    def test_a_cursor_stays_at_the_moment_it_was_made(self, backend: Backend, reverse: bool, chunk: int) -> None:
-        chance = random.Random(chunk)
+    def test_a_cursor_does_not_see_later_writes(self, backend: Backend, reverse: bool, chunk: int) -> None:
+        rng = random.Random(chunk)
         model: dict[bytes, bytes] = {}
         for _ in range(6):
             with closing(backend.scan(b"\0", b"\xff", reverse=reverse)) as cursor:
@@ -336,40 +336,40 @@ class BackendConformance(SharedStores):
                 found = []
                 more = True
                 while more:
-                    batch = random_batch(chance)
+                    batch = random_batch(rng)
                     write(backend, batch)
-                    apply(model, batch)
+                    apply_batch(model, batch)
                     fetched = cursor.fetch(chunk)
                     found += fetched
                     more = bool(fetched)
                 assert found == expected
         assert rows(backend) == model_rows(model, None, None)
 
-    def test_a_cursor_over_keys_stays_at_the_moment_it_was_made(self, backend: Backend) -> None:
+    def test_a_cursor_over_keys_does_not_see_later_writes(self, backend: Backend) -> None:
         write(backend, [(b"deleted", b"1"), (b"kept", b"1"), (b"overwritten", b"1")])
         with closing(backend.scan(None, None, values=False)) as cursor:
             write(backend, [(b"deleted", None), (b"overwritten", b"2"), (b"a-new", b"2"), (b"z-new", b"2")])
             assert cursor.fetch_keys(10) == [b"deleted", b"kept", b"overwritten"]
 
-    def test_a_snapshot_stays_at_the_moment_it_was_made(self, backend: Backend) -> None:
-        chance = random.Random(7)
+    def test_a_snapshot_does_not_see_later_writes(self, backend: Backend) -> None:
+        rng = random.Random(7)
         model: dict[bytes, bytes] = {}
-        moments = []
+        snapshots = []
         for _ in range(6):
-            batch = random_batch(chance)
+            batch = random_batch(rng)
             write(backend, batch)
-            apply(model, batch)
-            moments.append((backend.snapshot(), dict(model)))
-        for snapshot, then in moments:
-            asked = [*EDGES, *model, *then]
-            assert snapshot.get_many(asked) == [then.get(key) for key in asked]
-            assert [snapshot.get(key) for key in asked] == [then.get(key) for key in asked]
-            assert rows(snapshot, chunk=5) == model_rows(then, None, None)
-            assert rows(snapshot, b"a", b"b", reverse=True) == model_rows(then, b"a", b"b", reverse=True)
-        for snapshot, _ in moments:
+            apply_batch(model, batch)
+            snapshots.append((backend.snapshot(), dict(model)))
+        for snapshot, expected in snapshots:
+            wanted = [*EDGES, *model, *expected]
+            assert snapshot.get_many(wanted) == [expected.get(key) for key in wanted]
+            assert [snapshot.get(key) for key in wanted] == [expected.get(key) for key in wanted]
+            assert rows(snapshot, chunk=5) == model_rows(expected, None, None)
+            assert rows(snapshot, b"a", b"b", reverse=True) == model_rows(expected, b"a", b"b", reverse=True)
+        for snapshot, _ in snapshots:
             snapshot.close()
 
-    def test_a_cursor_of_a_snapshot_stays_at_the_moment_of_the_snapshot(self, backend: Backend) -> None:
+    def test_a_cursor_of_a_snapshot_reads_the_snapshot(self, backend: Backend) -> None:
         write(backend, [(b"a", b"1"), (b"b", b"1")])
         with closing(backend.snapshot()) as snapshot:
             write(backend, [(b"a", None), (b"b", b"2")])
@@ -378,7 +378,7 @@ class BackendConformance(SharedStores):
                 assert cursor.fetch(1) == [(b"a", b"1")]
                 assert cursor.fetch(9) == [(b"b", b"1")]
 
-    def test_cursors_and_snapshots_do_not_disturb_each_other(self, backend: Backend) -> None:
+    def test_cursors_and_snapshots_are_independent(self, backend: Backend) -> None:
         write(backend, [(b"a", b"1"), (b"b", b"1")])
         first, second = backend.snapshot(), backend.snapshot()
         ahead, behind = backend.scan(None, None), backend.scan(None, None)
@@ -404,68 +404,68 @@ class BackendConformance(SharedStores):
         snapshot.close()
         assert backend.get(b"a") == b"1"
 
-    # --------------------------------------------------------------------------------- writers and readers
+    # -------------------------------------------------------------------------- writers and readers
 
-    def test_a_transaction_reads_what_was_written_last(self, backend: Backend) -> None:
+    def test_a_transaction_reads_the_last_write(self, backend: Backend) -> None:
         for number in range(5):
             with backend.exclusive() as transaction:
                 before = int(transaction.get(b"count") or b"0")
                 assert before == number
                 transaction.write([(b"count", b"%d" % (before + 1))])
 
-    def test_a_block_that_raises_before_it_writes_writes_nothing_and_lets_the_next_in(self, backend: Backend) -> None:
+    def test_a_failed_exclusive_block_writes_nothing_and_releases_the_lock(self, backend: Backend) -> None:
         with pytest.raises(ArithmeticError), backend.exclusive():
             raise ArithmeticError
         assert rows(backend) == []
-        in_another_thread = threading.Thread(target=write, args=(backend, [(b"k", b"v")]), daemon=True)
-        in_another_thread.start()
-        in_another_thread.join(self.patience)
+        writer = threading.Thread(target=write, args=(backend, [(b"k", b"v")]), daemon=True)
+        writer.start()
+        writer.join(self.patience)
         assert backend.get(b"k") == b"v"
 
-    def test_writers_take_turns(self, backend: Backend) -> None:
-        assert counted_together([backend] * 4, 25, self.patience) == 100
+    def test_exclusive_blocks_do_not_overlap(self, backend: Backend) -> None:
+        assert count_concurrently([backend] * 4, 25, self.patience) == 100
 
     def test_readers_see_all_of_a_batch_or_none_of_it(self, backend: Backend) -> None:
         names = [b"%02d" % number for number in range(40)]
         stop = threading.Event()
 
-        def watch() -> int:
-            seen = 0
+        def read_until_stopped() -> int:
+            reads = 0
             while not stop.is_set():
                 with closing(backend.snapshot()) as snapshot:
-                    moments: list[list[bytes | None]] = [
+                    results: list[list[bytes | None]] = [
                         backend.get_many(names),
                         [value for _, value in rows(backend, chunk=7)],
                         [value for _, value in rows(snapshot, reverse=True, chunk=7)],
                         snapshot.get_many(names),
                     ]
-                for values in moments:
+                for values in results:
                     assert len(values) == len(names)
                     assert len(set(values)) == 1, "a reader saw part of a batch"
-                seen += 1
-            return seen
+                reads += 1
+            return reads
 
         write(backend, [(name, b"0") for name in names])
         with ThreadPoolExecutor(3) as pool:
-            watchers = [pool.submit(watch) for _ in range(3)]
+            readers = [pool.submit(read_until_stopped) for _ in range(3)]
             try:
                 for number in range(150):
                     write(backend, [(name, None) for name in names] + [(name, b"%d" % number) for name in names])
             finally:
                 stop.set()
-            assert sum(watcher.result(self.patience) for watcher in watchers) > 0
+            assert sum(reader.result(self.patience) for reader in readers) > 0
 
-    # ----------------------------------------------------------------------------------------------- upkeep
+    # ---------------------------------------------------------------------------------- maintenance
 
     def test_compacting_keeps_the_data(self, backend: Backend) -> None:
         write(backend, [(b"%04d" % number, b"v" * 100) for number in range(1000)])
         write(backend, [(b"%04d" % number, None) for number in range(0, 1000, 2)])
-        left = rows(backend)
-        assert len(left) == 500
+        remaining = rows(backend)
+        assert len(remaining) == 500
         backend.compact()
-        assert rows(backend) == left
+        assert rows(backend) == remaining
 
-    def test_its_size_on_disk_is_a_number_of_bytes_or_none(self, backend: Backend) -> None:
+    def test_size_on_disk_is_in_bytes_or_none(self, backend: Backend) -> None:
         write(backend, [(b"k", random.Random(2).randbytes(100_000))], durable=True)
         size = backend.size_on_disk()
         assert size is None or size >= 100_000

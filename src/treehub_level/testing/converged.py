@@ -1,4 +1,4 @@
-"""Whether replicas have become equal, and if not, where they first differ."""
+"""`assert_converged`: the assertion that replicas are equal, with the first differences."""
 
 from __future__ import annotations
 
@@ -10,41 +10,42 @@ from .. import blocking
 from ..aio.level import Level
 from ..types import JSON
 
-#: Keys that a message names.
-_SHOWN = 5
+#: The number of differing keys that a message names.
+_MAX_KEYS = 5
 
 
 def assert_converged(server: Level | blocking.Level, *clients: Level | blocking.Level) -> None:
-    """Assert that clients hold what their server holds, are at its CID, and have nothing left to push.
+    """Assert that clients have the server's records and CID, and no dirty changes.
 
-    It reads at once, also from levels of asyncio, and so is not awaited. Call it when everybody has synchronised and
-    nobody writes.
+    The function is synchronous for asyncio levels too: do not await it. Call it after all clients
+    have synchronised, while nothing is written.
 
     Args:
-        server: The server: a level, open, of either API. Where it cannot be reached from here, a client that has just
-            pulled everything stands in for it.
-        *clients: Its clients: levels, open, of either API.
+        server: An open SERVER level, asyncio or blocking. If the server runs in another process,
+            pass a client that has just pulled everything.
+        *clients: Open CLIENT levels of that server, asyncio or blocking.
 
     Raises:
-        AssertionError: A client differs. The message names the client and the first keys that do.
-        TypeError: Something that is no level.
+        AssertionError: A client differs from the server. The message names the client and the
+            first differing keys.
+        TypeError: An argument is not a level.
     """
-    truth = _blocking(server)
-    expected = dict(truth.query())
+    reference = _blocking(server)
+    expected = dict(reference.query())
     faults: list[str] = []
     for client in map(_blocking, clients):
         found = dict(client.query())
         differing = sorted(key for key in {*expected, *found} if _encoded(expected, key) != _encoded(found, key))
         if differing:
             few = "1 key differs" if len(differing) == 1 else f"{len(differing)} keys differ"
-            faults.append(f"{client.name!r} has not converged with {truth.name!r}, {few}:")
-            for key in islice(differing, _SHOWN):
-                here, there = _shown(found, key), _shown(expected, key)
-                faults.append(f"  {key!r:.80} is {here} in {client.name!r}, and {there} in {truth.name!r}")
-            if len(differing) > _SHOWN:
-                faults.append(f"  and {len(differing) - _SHOWN} more")
-        if client.cid != truth.cid:
-            faults.append(f"{client.name!r} is at CID {client.cid}, and {truth.name!r} at CID {truth.cid}")
+            faults.append(f"{client.name!r} has not converged with {reference.name!r}, {few}:")
+            for key in islice(differing, _MAX_KEYS):
+                ours, theirs = _value_text(found, key), _value_text(expected, key)
+                faults.append(f"  {key!r:.80} is {ours} in {client.name!r}, and {theirs} in {reference.name!r}")
+            if len(differing) > _MAX_KEYS:
+                faults.append(f"  and {len(differing) - _MAX_KEYS} more")
+        if client.cid != reference.cid:
+            faults.append(f"{client.name!r} is at CID {client.cid}, and {reference.name!r} at CID {reference.cid}")
         if pending := client.pending():
             changes = "1 change" if pending == 1 else f"{pending} changes"
             faults.append(f"{client.name!r} has {changes} that no server has acknowledged")
@@ -59,15 +60,15 @@ def _blocking(level: object) -> blocking.Level:
         case blocking.Level():
             return level
     raise TypeError(
-        f"assert_converged() reads levels, and this is {level!r:.80}: in place of a server that is out of reach give "
-        "a client that has just synchronised with it"
+        f"assert_converged() needs levels, not {level!r:.80}: for a server in another process, pass a client that "
+        "has just synchronised with it"
     )
 
 
 def _encoded(data: dict[str, JSON], key: str) -> bytes | None:
-    """A value as JSON: to Python ``1``, ``1.0`` and ``True`` are equal."""
+    """Return a value as JSON, since ``1 == 1.0 == True`` in Python. ``None`` for an absent key."""
     return orjson.dumps(data[key], option=orjson.OPT_SORT_KEYS) if key in data else None
 
 
-def _shown(data: dict[str, JSON], key: str) -> str:
+def _value_text(data: dict[str, JSON], key: str) -> str:
     return f"{data[key]!r:.80}" if key in data else "missing"

@@ -1,4 +1,4 @@
-"""A disk in memory that crashes when it is told to: what is not durable by then may be lost with the power."""
+"""`CrashingDisk`: stores in memory that survive crashes as stores on a disk do."""
 
 from __future__ import annotations
 
@@ -10,11 +10,15 @@ from ..errors import LockedError
 
 
 class CrashError(BaseException):
-    """The process died here, or is dead. It is no ``Exception``, since no handler of the application outlives that."""
+    """The simulated process has crashed.
+
+    The class derives from ``BaseException``, not ``Exception``, so that error handlers of the
+    application do not catch it: they would not run in a crashed process either.
+    """
 
 
 class CrashingDisk:
-    """Stores that outlive the levels that have them open, and crash when they are told to.
+    """A simulated disk with stores in memory. Pass it to levels as their backend.
 
     ::
 
@@ -24,98 +28,108 @@ class CrashingDisk:
             notes.put("b", 2)
             disk.crash(power=True)
         with blocking.Level("notes", backend=disk) as notes:
-            notes.get("a")  # 1; "b" is there or not, as the seed decides
+            notes.get("a")  # 1; `seed` decides if "b" is lost
 
-    A crash kills every level that has one of them open. All that it looks up or writes from then on raises
-    `CrashError`, and nothing of it reaches the disk; closing it does nothing. Open a new `Level` to see what is left.
+    A crash kills every level that has a store of the disk open. Each later read or write of such a
+    level raises `CrashError`, and writes nothing; ``close()`` does nothing. Open a new `Level` to
+    read the data that survived.
 
-    As on a real disk, whole batches are written or none of them; ``durable=True`` puts a batch and all that were
-    written to that store before on disk; what came later outlives the process, and may be lost with the power, from
-    some write on.
+    Batches are atomic. A write with ``durable=True`` puts its batch and all earlier batches of that
+    store on disk. Later batches survive a crash of the process. A power cut loses the last few of
+    them, as if the disk had written only the first ones.
 
     Args:
-        seed: Decides how much of what is not on disk outlives a power cut.
+        seed: Determines how many batches survive each power cut.
 
     Attributes:
-        honest: Whether a durable write is durable. ``False`` for a disk that lies: what must notice that, should.
+        honest: True if durable writes are durable. Set it to ``False`` to simulate a disk that
+            ignores flushes, and check that your test notices.
     """
 
     def __init__(self, *, seed: int | str = 0) -> None:
         self.honest = True
         self._rng = random.Random(seed)
-        self._stores: dict[str, _Stored] = {}
-        self._fuse = 0
-        self._before = self._power = False
+        self._stores: dict[str, _StoredData] = {}
+        self._writes_until_crash = 0
+        self._crash_before_write = self._cut_power = False
 
     def __call__(self, name: str) -> CrashingBackend:
-        """The backend of a level: the store of this name, which is made where there is none."""
-        return CrashingBackend(name, self, self._stores.setdefault(name, _Stored()))
+        """Return the backend of a level for the store ``name``, which is created if needed."""
+        return CrashingBackend(name, self, self._stores.setdefault(name, _StoredData()))
 
     def crash(self, *, power: bool = False) -> None:
-        """Let the process die now.
+        """Crash the process now.
 
         Args:
-            power: Whether the power is cut too: of the batches that are not on disk, only the first ones are left.
+            power: True to cut the power too: of the batches that are not on disk, only the first
+                ones survive.
         """
-        self._fuse = 0
+        self._writes_until_crash = 0
         for store in self._stores.values():
-            store.kill(self._rng.randint(0, len(store.at_risk)) if power else len(store.at_risk))
+            store.crash(self._rng.randint(0, len(store.at_risk)) if power else len(store.at_risk))
 
     def crash_at(self, write: int, *, before: bool = False, power: bool = False) -> None:
-        """Let the process die over a write to come, whatever store it is to: it raises `CrashError`.
+        """Crash the process at a later write, to any store. That write raises `CrashError`.
 
-        (A task of asyncio whose write shares a commit with others gets StorageError, and `CrashError` from then on.)
+        With asyncio, writes of several tasks can share a commit. Each of these writes raises
+        ``StorageError``; later ones raise `CrashError`.
 
         Args:
-            write: Which one, 1 for the next; 0 for none after all.
-            before: Whether it dies before the batch is written, or else right after.
+            write: The number of the write: 1 for the next one, 0 to cancel the crash.
+            before: True to crash before the batch is written, False to crash after.
             power: See `crash`.
 
         Raises:
-            ValueError: Below 0.
+            ValueError: ``write`` is negative.
         """
         if write < 0:
             raise ValueError(f"the write to crash at is 1 for the next one, or 0 for none, not {write}")
-        self._fuse, self._before, self._power = write, before, power
+        self._writes_until_crash, self._crash_before_write, self._cut_power = write, before, power
 
     def flush(self) -> None:
-        """Put all that was written on disk."""
+        """Put all batches on disk, so that a power cut loses none of them."""
         for store in self._stores.values():
             store.at_risk.clear()
 
     def at_risk(self, name: str) -> int:
-        """How many of a store's batches a power cut might take."""
+        """Return the number of batches of a store that a power cut can lose."""
         return len(self._stores[name].at_risk)
 
     def commits(self, name: str) -> int:
-        """How many batches were ever written to a store, those not counted that a power cut took."""
+        """Return the number of batches written to a store, without those that a crash has lost."""
         return self._stores[name].commits
 
     def backup(self, name: str) -> dict[bytes, bytes]:
-        """A copy of all that a store holds, for `restore`."""
+        """Return a copy of the data of a store, for `restore`."""
         return dict(self._stores[name].data.values)
 
     def restore(self, name: str, backup: dict[bytes, bytes]) -> None:
-        """Replace a store by a copy that was made earlier, of this store or of another. Whoever has it open dies."""
-        store = self._stores.setdefault(name, _Stored())
-        store.kill(len(store.at_risk))
+        """Replace the data of a store by a backup. A level that has the store open crashes.
+
+        Args:
+            name: The store, which is created if needed.
+            backup: The result of `backup` for this store or another.
+        """
+        store = self._stores.setdefault(name, _StoredData())
+        store.crash(len(store.at_risk))
         store.write([*((key, None) for key in store.data.values), *backup.items()], durable=True)
 
-    def _write(self, store: _Stored, batch: Batch, durable: bool) -> None:
-        self._fuse -= 1
-        if self._fuse or not self._before:
+    def _write(self, store: _StoredData, batch: Batch, durable: bool) -> None:
+        self._writes_until_crash -= 1
+        crashes = self._writes_until_crash == 0
+        if not (crashes and self._crash_before_write):
             store.write(batch, durable=durable and self.honest)
-        if not self._fuse:
-            self.crash(power=self._power)
-            raise _death()
+        if crashes:
+            self.crash(power=self._cut_power)
+            raise _crash_error()
 
 
-class _Stored:
-    """What the disk has of one store, and what a power cut would undo."""
+class _StoredData:
+    """The data of one store, with the undo log of the batches that are not on disk."""
 
     def __init__(self) -> None:
         self.data = VersionedData()
-        #: For each batch behind the last durable one: what it overwrote.
+        #: The previous values of each batch since the last durable one, oldest batch first.
         self.at_risk: list[dict[bytes, bytes | None]] = []
         self.commits = 0
         self.user: CrashingBackend | None = None
@@ -129,11 +143,15 @@ class _Stored:
             if durable:
                 self.at_risk.clear()
 
-    def kill(self, survivors: int) -> None:
-        """Let whoever uses it die; undo what is at risk, but for the first batches."""
+    def crash(self, survivors: int) -> None:
+        """Crash the backend that has the store open, and undo batches at risk.
+
+        Args:
+            survivors: The number of batches at risk that are not undone: the oldest ones.
+        """
         with self.data.lock:
             if self.user is not None:
-                self.user.is_dead = True
+                self.user.has_crashed = True
                 self.user = None
             while len(self.at_risk) > survivors:
                 self.data.write(self.at_risk.pop())
@@ -141,22 +159,27 @@ class _Stored:
 
 
 class CrashingBackend(MemoryBackend):
-    """A store of a `CrashingDisk`, which makes it."""
+    """The backend of a store on a `CrashingDisk`. It is created by the disk.
+
+    Attributes:
+        has_crashed: True after a crash; all reads and writes raise `CrashError` then.
+    """
 
     supports = Supports(persistent=True, inline_reads=True, guarded_get=True)
 
-    def __init__(self, name: str, disk: CrashingDisk, stored: _Stored) -> None:
+    def __init__(self, name: str, disk: CrashingDisk, stored: _StoredData) -> None:
         super().__init__(name)
         self._disk = disk
         self._stored = stored
         self._data = stored.data
-        self.is_dead = False
+        self.has_crashed = False
 
     def open(self) -> None:
-        """Let the data be used.
+        """Open the store.
 
         Raises:
-            LockedError: It is open already, here or elsewhere.
+            LockedError: Another backend has the store open.
+            CrashError: This backend has crashed.
         """
         self._check_alive()
         if self._stored.user not in (None, self):
@@ -165,13 +188,13 @@ class CrashingBackend(MemoryBackend):
         self._stored.user = self
 
     def close(self) -> None:
-        """See `Backend.close`. What is dead can be closed too."""
+        """Close the store. A crashed backend can be closed too."""
         super().close()
         if self._stored.user is self:
             self._stored.user = None
 
     def write(self, batch: Batch, *, durable: bool = False) -> None:
-        """See `Transaction.write`."""
+        """Write a batch; see `Transaction.write`."""
         self._check_open()
         self._disk._write(self._stored, batch, durable)
 
@@ -180,9 +203,9 @@ class CrashingBackend(MemoryBackend):
         super()._check_open()
 
     def _check_alive(self) -> None:
-        if self.is_dead:
-            raise _death()
+        if self.has_crashed:
+            raise _crash_error()
 
 
-def _death() -> CrashError:
+def _crash_error() -> CrashError:
     return CrashError("the process that had this store open has crashed: open a new level over the same disk")

@@ -1,4 +1,4 @@
-"""A server behind a bad network: whatever can happen to a message happens, as a seed decides."""
+"""`FlakyServer`: a server behind an unreliable network, simulated from a seed."""
 
 from __future__ import annotations
 
@@ -15,37 +15,41 @@ from typing import Any
 from ..errors import TransportError
 from ..replication.driver import Finished, advance, exchange_verb
 
-#: What a message needs done: to wait for so many seconds, or to be brought to the server.
-_Effect = float | Callable[[], Any]
+#: A step of a transmission: a delay in seconds, or a call of the server.
+_Step = float | Callable[[], Any]
 
 
 class FlakyServer:
-    """Stands between a client and its server, and loses, delays and repeats messages: ``client.sync(FlakyServer(s))``.
+    """A proxy of a server that loses, delays and repeats messages: ``client.sync(FlakyServer(s))``.
 
-    It forwards the verbs by which clients synchronise, of a server of either API: those of an asyncio one are awaited.
-    A message that does not come through raises `TransportError`, as over a network: ``sync()`` may be called again, and
-    ``live()`` does so by itself. Run your application with it, call `heal`, synchronise, and see that nothing is
-    missing (`assert_converged`).
+    The proxy has the methods by which clients synchronise. They are coroutine functions if those of
+    the server are. A lost message raises `TransportError`, as it does over a network: call
+    ``sync()`` again, or let ``live()`` retry. To test an application, run it with a `FlakyServer`,
+    call `heal`, synchronise all clients, and call `assert_converged`.
 
-    With one seed and one order of calls the same happens every time. Give each client a server of its own.
+    The same seed and the same order of calls give the same faults. Give each client a proxy of its
+    own, so that the order of calls does not depend on the other clients.
 
     Args:
-        server: A `Level` in SERVER mode, a ``RemoteServer``, or whatever else forwards ``exchange``.
-        seed: Decides what happens.
-        drop: How likely a request is to be lost, from 0 to 1.
-        drop_reply: How likely a reply is to be lost: the server has done what it was asked, and the client cannot know.
-        duplicate: How likely a request is to arrive twice.
-        late: How likely a request is to arrive only after its sender has given up, before some later one.
-        delay: The most seconds that a request takes, and a reply.
+        server: A `Level` in SERVER mode, a ``RemoteServer``, or any object with an ``exchange()``
+            method.
+        seed: Determines the faults.
+        drop: The probability that a request is lost, from 0 to 1.
+        drop_reply: The probability that a reply is lost: the server has processed the request, but
+            the client does not know.
+        duplicate: The probability that a request arrives twice.
+        late: The probability that a request arrives late: the call raises `TransportError`, and the
+            request reaches the server before a later one.
+        delay: The maximum delay of each request and of each reply, in seconds.
 
     Attributes:
         server: The server.
-        counts: What has happened so far: ``"delivered"``, ``"dropped"``, ``"reply dropped"``, ``"duplicated"``,
-            ``"late"``.
+        counts: The number of events so far, by name: ``"delivered"``, ``"dropped"``,
+            ``"reply dropped"``, ``"duplicated"``, ``"late"``.
 
     Raises:
-        TypeError: A server without ``exchange``.
-        ValueError: A likelihood that is not from 0 to 1, or a delay below 0.
+        TypeError: ``server`` has no ``exchange()`` method.
+        ValueError: A probability is not from 0 to 1, or the delay is negative.
     """
 
     def __init__(
@@ -59,116 +63,126 @@ class FlakyServer:
         late: float = 0.1,
         delay: float = 0.0,
     ) -> None:
-        for name, likelihood in (("drop", drop), ("drop_reply", drop_reply), ("duplicate", duplicate), ("late", late)):
-            if not 0 <= likelihood <= 1:
-                raise ValueError(f"{name} is a likelihood from 0 to 1, not {likelihood!r:.80}")
+        for name, probability in (("drop", drop), ("drop_reply", drop_reply), ("duplicate", duplicate), ("late", late)):
+            if not 0 <= probability <= 1:
+                raise ValueError(f"{name} must be a probability from 0 to 1, not {probability!r:.80}")
         if not delay >= 0:
-            raise ValueError(f"delay is a number of seconds from 0 on, not {delay!r:.80}")
+            raise ValueError(f"delay must be a number of seconds, 0 or more, not {delay!r:.80}")
         exchange_verb(server)
         self.server = server
         self.counts: Counter[str] = Counter()
         self._seed = seed
         self._rng = random.Random(seed)
-        self._likelihoods = {"drop": drop, "late": late, "duplicate": duplicate, "drop_reply": drop_reply}
+        self._probabilities = {"drop": drop, "late": late, "duplicate": duplicate, "drop_reply": drop_reply}
         self._delay = delay
-        self._held_back: list[Callable[[], Any]] = []
+        self._late_requests: list[Callable[[], Any]] = []
 
     @property
     def exchange(self) -> Callable[..., Any]:
-        """The server's ``exchange``, through the network."""
-        return self._through(self.server.exchange)
+        """The method ``exchange`` of the server, over the simulated network."""
+        return self._over_network(self.server.exchange)
 
     @property
     def changes(self) -> Callable[..., Any]:
-        """The server's ``changes``, through the network."""
-        return self._through(self.server.changes)
+        """The method ``changes`` of the server, over the simulated network."""
+        return self._over_network(self.server.changes)
 
     @property
     def change(self) -> Callable[..., Any]:
-        """The server's ``change``, through the network, which makes it unsafe: it lacks what `exchange` guarantees."""
-        return self._through(self.server.change)
+        """The method ``change`` of the server, over the simulated network.
+
+        Unlike ``exchange``, a ``change`` whose reply was lost cannot be repeated safely: the server
+        may have applied the changes.
+        """
+        return self._over_network(self.server.change)
 
     def heal(self) -> None:
-        """Let every message come through from now on. Those that are late arrive before the next one."""
-        self._likelihoods = dict.fromkeys(self._likelihoods, 0.0)
+        """End all faults. Requests that are late arrive before the next one."""
+        self._probabilities = dict.fromkeys(self._probabilities, 0.0)
         self._delay = 0.0
 
     def __repr__(self) -> str:
         return f"<treehub_level.testing.FlakyServer of {self.server!r}, seed {self._seed!r}>"
 
-    # ----------------------------------------------------------------------------------------------- inside
+    def _over_network(self, verb: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a function like ``verb`` that simulates the transmission of each call."""
 
-    def _through(self, verb: Callable[..., Any]) -> Callable[..., Any]:
-        """The verb, with its name, signature and manners: awaited if it is."""
-
-        # Not with its attributes: by one of them `sync` would find a way around this object.
+        # updated=() does not copy the attributes of the verb: one of them names the method that
+        # `sync` would call instead of this function, without any faults.
         @wraps(verb, updated=())
         def call(*args: Any, **options: Any) -> Any:
-            session = self._carry(lambda: verb(*args, **options))
-            effect = advance(session)
-            while not isinstance(effect, Finished):
-                effect = advance(session, _outcome(effect))
-            return effect.result
+            transmission = self._transmit(lambda: verb(*args, **options))
+            step = advance(transmission)
+            while not isinstance(step, Finished):
+                step = advance(transmission, _perform(step))
+            return step.result
 
         @wraps(verb, updated=())
         async def call_async(*args: Any, **options: Any) -> Any:
-            session = self._carry(lambda: verb(*args, **options))
-            effect = advance(session)
-            while not isinstance(effect, Finished):
-                effect = advance(session, await _awaited_outcome(effect))
-            return effect.result
+            transmission = self._transmit(lambda: verb(*args, **options))
+            step = advance(transmission)
+            while not isinstance(step, Finished):
+                step = advance(transmission, await _perform_async(step))
+            return step.result
 
         return call_async if inspect.iscoroutinefunction(verb) else call
 
-    def _carry(self, deliver: Callable[[], Any]) -> Generator[_Effect, Any, Any]:
-        """One message, its reply, and what happens to them."""
-        fates = {name: self._rng.random() < likelihood for name, likelihood in self._likelihoods.items()}
-        there, back = self._rng.uniform(0, self._delay), self._rng.uniform(0, self._delay)
-        late, self._held_back = self._held_back, []
-        for message in late:
-            yield from self._arrive_unawaited(message)
-        yield there
-        if fates["drop"]:
-            raise self._lost("dropped", "the request was lost on its way")
-        if fates["late"]:
-            self._held_back.append(deliver)
-            raise self._lost("late", "the request is still on its way")
+    def _transmit(self, deliver: Callable[[], Any]) -> Generator[_Step, Any, Any]:
+        """Yield the steps of one request and its reply, with faults; return the reply.
+
+        Args:
+            deliver: Calls the server with the request, and returns the reply.
+
+        Raises:
+            TransportError: The request or the reply is lost.
+        """
+        faults = {name: self._rng.random() < probability for name, probability in self._probabilities.items()}
+        request_delay, reply_delay = self._rng.uniform(0, self._delay), self._rng.uniform(0, self._delay)
+        late_requests, self._late_requests = self._late_requests, []
+        for deliver_late in late_requests:
+            yield from self._deliver_without_reply(deliver_late)
+        yield request_delay
+        if faults["drop"]:
+            raise self._transport_error("dropped", "the request was lost")
+        if faults["late"]:
+            self._late_requests.append(deliver)
+            raise self._transport_error("late", "the request is late")
         try:
             reply = yield deliver
         finally:
             self.counts["delivered"] += 1
-        if fates["duplicate"]:
+        if faults["duplicate"]:
             self.counts["duplicated"] += 1
-            yield from self._arrive_unawaited(deliver)
-        yield back
-        if fates["drop_reply"]:
-            raise self._lost("reply dropped", "the reply was lost on its way")
+            yield from self._deliver_without_reply(deliver)
+        yield reply_delay
+        if faults["drop_reply"]:
+            raise self._transport_error("reply dropped", "the reply was lost")
         return reply
 
-    def _arrive_unawaited(self, deliver: Callable[[], Any]) -> Generator[_Effect, Any, None]:
-        """Bring a message to the server; whatever it says to it, nobody hears."""
+    def _deliver_without_reply(self, deliver: Callable[[], Any]) -> Generator[_Step, Any, None]:
+        """Deliver a request to the server, and ignore its reply or error."""
         with suppress(Exception):
             yield deliver
 
-    def _lost(self, what: str, message: str) -> TransportError:
-        self.counts[what] += 1
+    def _transport_error(self, event: str, message: str) -> TransportError:
+        self.counts[event] += 1
         return TransportError(f"{message} ({self!r})")
 
 
-def _outcome(effect: _Effect) -> object:
-    """Do it; what the server raises is returned."""
+def _perform(step: _Step) -> object:
+    """Perform a step, and return its result. An error of the server is returned, not raised."""
     try:
-        if not isinstance(effect, float):
-            return effect()
-        time.sleep(effect)
+        if not isinstance(step, float):
+            return step()
+        time.sleep(step)
     except Exception as error:
         return error
     return None
 
 
-async def _awaited_outcome(effect: _Effect) -> object:
-    """The same on an event loop."""
+async def _perform_async(step: _Step) -> object:
+    """Perform a step on an event loop; see `_perform`."""
     try:
-        return await (asyncio.sleep(effect) if isinstance(effect, float) else effect())
+        return await (asyncio.sleep(step) if isinstance(step, float) else step())
     except Exception as error:
         return error

@@ -1,4 +1,4 @@
-"""What the conformance suite reads, writes and compares with."""
+"""Helpers of the conformance suite: reads, writes, random data and the model to compare with."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ import pytest
 from ..backends.base import Backend, Batch, Entry, Reader, Row
 from ..errors import NotOpenError
 
-#: Where order, prefixes and bounds go wrong: the empty key, both ends of the alphabet, keys that begin with others.
+#: Keys at which order, prefixes and bounds go wrong: the empty key, the lowest and the highest
+#: bytes, and keys that are prefixes of others.
 EDGES = [
     b"",
     b"\0",
@@ -35,7 +36,7 @@ EDGES = [
 
 
 class FailingBatch(Sequence[Entry]):
-    """A batch that cannot be read to its end."""
+    """A batch that raises ``ArithmeticError`` after its last entry."""
 
     def __init__(self, entries: list[Entry]) -> None:
         self._entries = entries
@@ -43,7 +44,7 @@ class FailingBatch(Sequence[Entry]):
     def __len__(self) -> int:
         return len(self._entries) + 1
 
-    def __getitem__(self, index: int) -> Entry:  # type: ignore[override]  # nobody slices it
+    def __getitem__(self, index: int) -> Entry:  # type: ignore[override]  # batches are not sliced
         if index < len(self._entries):
             return self._entries[index]
         raise ArithmeticError("this batch cannot be read to its end")
@@ -53,29 +54,29 @@ class Closable(Protocol):
     """A cursor or a snapshot."""
 
     def close(self) -> None:
-        """Give back what it holds."""
+        """Release the resources."""
 
 
-Held = TypeVar("Held", bound=Closable)
+C = TypeVar("C", bound=Closable)
 
 
 @contextmanager
-def closing(held: Held) -> Iterator[Held]:
-    """Close ``held`` at the end of the block."""
+def closing(resource: C) -> Iterator[C]:
+    """Close a cursor or a snapshot at the end of the block."""
     try:
-        yield held
+        yield resource
     finally:
-        held.close()
+        resource.close()
 
 
 def write(backend: Backend, batch: Batch, *, durable: bool = False) -> None:
-    """Write as the engine does."""
+    """Write a batch in a transaction of its own, as the engine does."""
     with backend.exclusive() as transaction:
         transaction.write(batch, durable=durable)
 
 
 def assert_not_open(backend: Backend) -> None:
-    """Whatever reads or writes is refused."""
+    """Assert that every read and write raises `NotOpenError`."""
     with pytest.raises(NotOpenError):
         backend.get(b"k")
     with pytest.raises(NotOpenError):
@@ -88,15 +89,21 @@ def assert_not_open(backend: Backend) -> None:
         write(backend, [(b"k", b"v")])
 
 
-def counted_together(backends: Sequence[Backend], turns: int, patience: float) -> int:
-    """What a stored number becomes that each of these raises so many times, all at once.
+def count_concurrently(backends: Sequence[Backend], turns: int, timeout: float) -> int:
+    """Return the value of a stored counter after all backends have incremented it concurrently.
 
-    Each gives way between reading and writing it, to whoever is not kept out.
+    Each transaction sleeps between reading and writing the counter, so that another writer loses an
+    increment if the transactions overlap.
+
+    Args:
+        backends: The backends. Each one increments the counter in a thread of its own.
+        turns: The number of increments by each backend.
+        timeout: Seconds until each thread must have ended.
     """
-    begin = threading.Barrier(len(backends))
+    start = threading.Barrier(len(backends))
 
     def count(backend: Backend) -> None:
-        begin.wait(patience)
+        start.wait(timeout)
         for _ in range(turns):
             with backend.exclusive() as transaction:
                 before = int(transaction.get(b"count") or b"0")
@@ -104,15 +111,15 @@ def counted_together(backends: Sequence[Backend], turns: int, patience: float) -
                 transaction.write([(b"count", b"%d" % (before + 1))])
 
     with ThreadPoolExecutor(len(backends)) as pool:
-        for counting in [pool.submit(count, backend) for backend in backends]:
-            counting.result(patience)
+        for counter in [pool.submit(count, backend) for backend in backends]:
+            counter.result(timeout)
     return int(backends[0].get(b"count") or b"0")
 
 
 def rows(
     reader: Reader, start: bytes | None = None, stop: bytes | None = None, *, reverse: bool = False, chunk: int = 1000
 ) -> list[Row]:
-    """Everything in a range."""
+    """Return all rows of a range, read in chunks."""
     found: list[Row] = []
     with closing(reader.scan(start, stop, reverse=reverse)) as cursor:
         while fetched := cursor.fetch(chunk):
@@ -123,7 +130,7 @@ def rows(
 def keys(
     reader: Reader, start: bytes | None = None, stop: bytes | None = None, *, reverse: bool = False, chunk: int = 1000
 ) -> list[bytes]:
-    """Every key in a range."""
+    """Return all keys of a range, read in chunks."""
     found: list[bytes] = []
     with closing(reader.scan(start, stop, reverse=reverse, values=False)) as cursor:
         while fetched := cursor.fetch_keys(chunk):
@@ -131,8 +138,8 @@ def keys(
     return found
 
 
-def apply(model: dict[bytes, bytes], batch: Batch) -> None:
-    """What ``write`` means."""
+def apply_batch(model: dict[bytes, bytes], batch: Batch) -> None:
+    """Write a batch to the model: later entries of a key replace earlier ones, ``None`` deletes."""
     for key, value in batch:
         if value is None:
             model.pop(key, None)
@@ -143,24 +150,24 @@ def apply(model: dict[bytes, bytes], batch: Batch) -> None:
 def model_rows(
     model: dict[bytes, bytes], start: bytes | None, stop: bytes | None, *, reverse: bool = False
 ) -> list[Row]:
-    """What ``scan`` means."""
+    """Return the rows that ``scan`` must return for the model."""
     inside = [row for row in model.items() if (start is None or start <= row[0]) and (stop is None or row[0] < stop)]
     return sorted(inside, reverse=reverse)
 
 
-def random_key(chance: random.Random) -> bytes:
-    """A key from few letters, so that keys collide, neighbour and begin with each other."""
-    return bytes(chance.choices(b"\0\x01ab\xfe\xff", k=chance.choice([0, 1, 1, 2, 2, 3, 4])))
+def random_key(rng: random.Random) -> bytes:
+    """Return a random key of few letters: keys often are equal, adjacent or prefixes of others."""
+    return bytes(rng.choices(b"\0\x01ab\xfe\xff", k=rng.choice([0, 1, 1, 2, 2, 3, 4])))
 
 
-def random_batch(chance: random.Random) -> list[Entry]:
-    """Puts, and half as many deletes."""
+def random_batch(rng: random.Random) -> list[Entry]:
+    """Return up to 59 random entries, about a third of them deletes."""
     return [
-        (random_key(chance), None if chance.random() < 1 / 3 else chance.randbytes(chance.choice([0, 1, 20])))
-        for _ in range(chance.randrange(60))
+        (random_key(rng), None if rng.random() < 1 / 3 else rng.randbytes(rng.choice([0, 1, 20])))
+        for _ in range(rng.randrange(60))
     ]
 
 
-def random_bound(chance: random.Random) -> bytes | None:
-    """An end of a range: none, or one that may or may not be a key."""
-    return None if chance.random() < 0.2 else random_key(chance)
+def random_bound(rng: random.Random) -> bytes | None:
+    """Return a random bound of a range: ``None`` in one of five cases, else a random key."""
+    return None if rng.random() < 0.2 else random_key(rng)

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from treehub_level import Level, blocking
-from treehub_level.cli import app
+from treehub_level.cli.application import app
 from treehub_level.http import Tokens
 from treehub_level.http.server.run import ListenAddress, is_loopback
 
@@ -146,7 +146,7 @@ main()
     assert done.returncode == 1, done.stderr
     assert "pip install '.[server]'" in done.stdout
     assert "error: a server needs" in done.stderr
-    assert 'pip install "treehub-level[server]"' in done.stderr
+    assert "pip install '.[server]'" in done.stderr
 
 
 def test_importing_the_package_imports_no_web_framework() -> None:
