@@ -1,21 +1,23 @@
 """Run the Python examples and the commands of README.md and of the pages in docs/, as printed."""
 
 import json
+import os
 import re
 import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
 
-#: The pages, each of which is run in an empty directory of its own. `docs/testing.md` and `docs/backends.md` have
-#: tests of their own, in tests/testing.
+#: The pages with Python examples; each page is run in its own empty directory. (The examples of
+#: `docs/testing.md` are run by tests/testing/test_documentation.py.)
 PAGES = ["README.md", *(f"docs/{name}.md" for name in ("tutorial", "guide", "sync", "network", "storage", "errors"))]
 #: Pages without Python examples.
 OTHER_PAGES = [f"docs/{name}.md" for name in ("cli", "from-npm", "glossary", "index", "install")]
@@ -30,8 +32,8 @@ KEYS_ON_THE_SERVER = {
     "docs/network.md": ["bread", "milk"],
 }
 
-#: The languages of code blocks. Blocks of ``python`` and ``sh`` are run; ``text`` and ``js`` are for what cannot be run
-#: here: commands that need a certificate or a database, and code for browsers.
+#: The languages of code blocks. Blocks of ``python`` and ``sh`` are run. Blocks of ``text``
+#: (commands that need a certificate or a database) and ``js`` (code for browsers) are not.
 LANGUAGES = {"python", "sh", "text", "js"}
 
 COMMAND_LINE = [sys.executable, "-m", "treehub_level.cli"]
@@ -81,7 +83,7 @@ def run_shell(script: str, folder: Path) -> None:
 
 @contextmanager
 def serving(arguments: list[str], folder: Path) -> Iterator[str]:
-    """Run `treehub-level serve` with these arguments on a free port, and yield the address of the server."""
+    """Run `treehub-level serve` with these arguments on a free port; yield the server's address."""
     command = [*COMMAND_LINE, "serve", *arguments, "--port", "0"]
     with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as server:
         try:
@@ -92,7 +94,7 @@ def serving(arguments: list[str], folder: Path) -> Iterator[str]:
 
 
 def run_page(page: str, folder: Path, address: str) -> None:
-    """Run the Python examples and the commands of a page in order, beside the server that it starts."""
+    """Run the Python examples and commands of a page in order, with a server at ``address``."""
     for block in read_blocks(page):
         if block.language == "python":
             run_python(block, page, folder, address)
@@ -101,7 +103,7 @@ def run_page(page: str, folder: Path, address: str) -> None:
             run_shell("\n".join(commands).replace(ADDRESS, address), folder)
 
 
-def dump(store: str, folder: Path) -> list[dict[str, object]]:
+def dump(store: str, folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in run([*COMMAND_LINE, "dump", store], folder).splitlines()]
 
 
@@ -142,7 +144,7 @@ def test_the_page_runs_from_top_to_bottom_beside_the_server_that_it_starts(page:
 
 @pytest.mark.once
 def test_the_commands_of_the_command_line_run_in_order(tmp_path: Path) -> None:
-    places: list[dict[str, object]] = [
+    places: list[dict[str, Any]] = [
         {"key": key, "value": {"name": key[3:]}} for key in ("FR/Lyon", "FR/Paris", "JP/大阪", "PE/Cusco", "FS/none")
     ]
     (tmp_path / "cities.jsonl").write_text("".join(json.dumps(place) + "\n" for place in places))
@@ -153,7 +155,7 @@ def test_the_commands_of_the_command_line_run_in_order(tmp_path: Path) -> None:
 
     greeting = {"key": "greeting", "value": {"en": "hello"}}
     assert dump("laptop", tmp_path) == dump("copy", tmp_path)
-    assert dump("copy", tmp_path) == sorted([*places, greeting], key=lambda row: str(row["key"]))
+    assert dump("copy", tmp_path) == sorted([*places, greeting], key=lambda row: row["key"])
     assert [row["key"] for row in dump("other", tmp_path)] == ["ada", "alan"]
     assert run(["gunzip", "-c", "france.jsonl.gz"], tmp_path).count("\n") == 2
 
@@ -179,6 +181,27 @@ def test_every_other_command_is_a_target_of_the_makefile_or_installs_the_package
                     pass
                 case other:
                     pytest.fail(f"{page}: no test covers the command {other}")
+
+
+@cache
+def options_of(command: str) -> set[str]:
+    """Return the options of a command, such as ``token add``, from its ``--help``."""
+    environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
+    shown = subprocess.run(
+        [*COMMAND_LINE, *command.split(), "--help"], env=environment, capture_output=True, text=True, check=True
+    )
+    return set(re.findall(r"--[a-z][a-z-]*", shown.stdout))
+
+
+@pytest.mark.once
+def test_every_command_and_option_exists() -> None:
+    for page in (*PAGES, *OTHER_PAGES):
+        text = (ROOT / page).read_text(encoding="utf-8")
+        for command in re.findall(r"(?:^|`)treehub-level ([a-z][^`|#\n]*)", text, re.MULTILINE):
+            words = command.split()
+            name = " ".join(words[:2] if words[0] == "token" else words[:1])
+            options = {word for word in words if word.startswith("--")}
+            assert options <= options_of(name), f"{page}: {command}"
 
 
 def anchors(page: Path) -> set[str]:
