@@ -196,8 +196,9 @@ def options_of(command: str) -> set[str]:
 @pytest.mark.once
 def test_every_command_and_option_exists() -> None:
     for page in (*PAGES, *OTHER_PAGES):
-        text = (ROOT / page).read_text(encoding="utf-8")
-        for command in re.findall(r"(?:^|`)treehub-level ([a-z][^`|#\n]*)", text, re.MULTILINE):
+        inline = re.findall(r"`(treehub-level [^`]*)`", (ROOT / page).read_text(encoding="utf-8"))
+        code = "\n".join([*(block.text for block in read_blocks(page)), *inline])
+        for command in re.findall(r"^treehub-level ([a-z][^|#\n]*)", code, re.MULTILINE):
             words = command.split()
             name = " ".join(words[:2] if words[0] == "token" else words[:1])
             options = {word for word in words if word.startswith("--")}
