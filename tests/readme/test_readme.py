@@ -1,18 +1,19 @@
 """Run the Python examples and the commands of README.md and of the pages in docs/, as printed."""
 
 import json
-import os
 import re
 import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from typer.main import get_command
+
+from treehub_level.cli.application import app
 
 ROOT = Path(__file__).parents[2]
 
@@ -68,11 +69,16 @@ def run(command: list[str], folder: Path) -> str:
     return finished.stdout
 
 
-def run_python(block: Block, page: str, folder: Path, address: str = ADDRESS) -> None:
-    # Empty lines in front make a traceback show the line of the page.
-    program = folder / f"{Path(page).name}.py"
-    program.write_text("\n" * (block.line - 1) + block.text.replace(ADDRESS, address), encoding="utf-8")
-    run([sys.executable, "-W", "error", program.name], folder)
+def run_python(blocks: list[Block], page: str, folder: Path, address: str = ADDRESS) -> None:
+    """Run examples of a page in order in one process, each with a namespace of its own."""
+    programs = []
+    for block in blocks:
+        # Empty lines in front make a traceback show the line of the page.
+        program = folder / f"{Path(page).name} from line {block.line}.py"
+        program.write_text("\n" * (block.line - 1) + block.text.replace(ADDRESS, address), encoding="utf-8")
+        programs.append(program.name)
+    runner = "import runpy, sys\nfor path in sys.argv[1:]: runpy.run_path(path, run_name='__main__')"
+    run([sys.executable, "-W", "error", "-c", runner, *programs], folder)
 
 
 def run_shell(script: str, folder: Path) -> None:
@@ -97,7 +103,7 @@ def run_page(page: str, folder: Path, address: str) -> None:
     """Run the Python examples and commands of a page in order, with a server at ``address``."""
     for block in read_blocks(page):
         if block.language == "python":
-            run_python(block, page, folder, address)
+            run_python([block], page, folder, address)
         elif block.language == "sh":
             commands = [line for line in block.text.splitlines() if re.match("treehub-level (?!serve)", line)]
             run_shell("\n".join(commands).replace(ADDRESS, address), folder)
@@ -123,8 +129,8 @@ def test_every_block_is_of_a_language_that_is_tested_here(page: str) -> None:
 def test_the_python_examples_run_in_order_in_one_empty_directory(page: str, tmp_path: Path) -> None:
     blocks = [block for block in python_blocks(page) if ADDRESS not in block.text]
     assert blocks or needs_server(page)
-    for block in blocks:
-        run_python(block, page, tmp_path)
+    if blocks:
+        run_python(blocks, page, tmp_path)
 
 
 @pytest.mark.once
@@ -183,14 +189,12 @@ def test_every_other_command_is_a_target_of_the_makefile_or_installs_the_package
                     pytest.fail(f"{page}: no test covers the command {other}")
 
 
-@cache
-def options_of(command: str) -> set[str]:
-    """Return the options of a command, such as ``token add``, from its ``--help``."""
-    environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
-    shown = subprocess.run(
-        [*COMMAND_LINE, *command.split(), "--help"], env=environment, capture_output=True, text=True, check=True
-    )
-    return set(re.findall(r"--[a-z][a-z-]*", shown.stdout))
+def options_of(name: str) -> set[str]:
+    """Return the options of a command, such as ``token add``."""
+    command: Any = get_command(app)
+    for word in name.split():
+        command = command.commands[word]
+    return {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
 
 
 @pytest.mark.once
