@@ -320,7 +320,8 @@ def test_a_write_refused_by_a_closing_level_is_not_made_after_reopening(monkeypa
             closing.join(0.1)
             return queued
 
-        monkeypatch.setattr(store, "_commit_alone", lambda *args: False)  # simulates another active writer
+        # Simulates another active writer.
+        monkeypatch.setattr(store, "_commit_alone", lambda *args: False)
         monkeypatch.setattr(store, "enqueue", enqueue_while_closing)
         try:
             level.put("a", 1)
