@@ -1,4 +1,4 @@
-"""The two APIs are one: the same names, signatures and docstrings, minus ``async``."""
+"""The asyncio and the blocking API have the same names, signatures and docstrings."""
 
 import importlib.util
 import inspect
@@ -29,38 +29,38 @@ PAIRS = [
 
 
 def public(cls: type) -> dict[str, Any]:
-    """The members that users meet."""
+    """Return the public members of a class, by name."""
     return {name: member for name, member in inspect.getmembers(cls) if not name.startswith("_")}
 
 
 @pytest.fixture(params=PAIRS, ids=[pair[0].__name__ for pair in PAIRS])
 def pair(request: pytest.FixtureRequest) -> Any:
-    """A class of the asyncio API and its twin."""
+    """A class of the asyncio API and its blocking counterpart."""
     return request.param
 
 
-def test_twins_have_the_same_names(pair: Any) -> None:
+def test_counterparts_have_the_same_names(pair: Any) -> None:
     left, right = map(public, pair)
     assert left.keys() == right.keys()
 
 
 def parameters(member: Any) -> Any:
-    """Names, kinds and defaults; annotations may differ (an async iterable here, an awaitable there)."""
+    """Return the names, kinds and defaults of a member's parameters, without annotations."""
     return [(p.name, p.kind, p.default) for p in inspect.signature(member).parameters.values()]
 
 
-def test_twins_have_the_same_signatures(pair: Any) -> None:
+def test_counterparts_have_the_same_signatures(pair: Any) -> None:
     left, right = map(public, pair)
     for name, member in left.items():
         if callable(member):
             assert parameters(member) == parameters(right[name]), name
 
 
-def test_twins_are_constructed_alike() -> None:
+def test_counterparts_have_the_same_constructor() -> None:
     assert parameters(Level.__init__) == parameters(blocking.Level.__init__)
 
 
-def test_twins_have_the_same_docstrings_and_every_member_has_one(pair: Any) -> None:
+def test_counterparts_have_the_same_docstrings_and_every_member_has_one(pair: Any) -> None:
     left, right = map(public, pair)
     for name, member in left.items():
         if callable(member) or isinstance(member, property):
@@ -77,13 +77,13 @@ def test_every_option_is_keyword_only(pair: Any) -> None:
                     assert p.kind is p.KEYWORD_ONLY or p.name in positional_defaults, f"{name}({p.name})"
 
 
-def test_contexts_stand_in_for_each_other(pair: Any) -> None:
+def test_asyncio_contexts_have_the_members_of_blocking_contexts(pair: Any) -> None:
     left, right = pair
     assert hasattr(left, "__aenter__") == hasattr(right, "__enter__")
     assert not hasattr(left, "__enter__")
 
 
-# ------------------------------------------------------------------------------------------------ exports
+# ------------------------------------------------------------------------------------------ exports
 
 
 def test_all_is_sorted_and_holds_the_public_names() -> None:
@@ -92,14 +92,14 @@ def test_all_is_sorted_and_holds_the_public_names() -> None:
         for name, member in vars(treehub_level).items()
         if not name.startswith("_") and not (inspect.ismodule(member) and name != "blocking")
     ]
-    # As ruff sorts: constants, classes, the rest.
+    # The order of ruff: constants, classes, functions and modules.
     order = sorted(treehub_level.__all__, key=lambda name: (not name.isupper(), name[0].islower(), name))
     assert order == list(treehub_level.__all__)
     assert sorted(names) == sorted(treehub_level.__all__)
 
 
 def modules() -> Any:
-    """Every module of the package; without that of the native engine where there is none."""
+    """Return every module of the package; `_store_c` only if it was built."""
     native = importlib.util.find_spec("treehub_level._store_c") is not None
     return [
         module.name

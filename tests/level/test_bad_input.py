@@ -1,6 +1,6 @@
-"""Bad input gets the error that the API names, writes nothing, and leaves the CID as it was.
+"""Bad input raises the documented error, writes nothing, and leaves the CID unchanged.
 
-Each case is held against the bytes of the whole store, before and after.
+Each case compares the bytes of the complete store before and after the call.
 """
 
 import math
@@ -15,7 +15,7 @@ from treehub_level import Change, CIDMismatchError, InvalidKeyError, InvalidValu
 
 @pytest.fixture
 def refusal(stores: Stores) -> Any:
-    """A context in which an error must be raised, and nothing may be written."""
+    """A context whose block must raise an error and write nothing."""
 
     @asynccontextmanager
     async def refused(level: Any, *errors: Any) -> Any:
@@ -28,7 +28,7 @@ def refusal(stores: Stores) -> Any:
     return refused
 
 
-# --------------------------------------------------------------------------------------------------- keys
+# --------------------------------------------------------------------------------------------- keys
 
 WRONG_TYPE_KEYS = [None, 5, 1.5, True, b"a", ["a"], ("a",), object]
 SYNC_KEYS = {
@@ -47,7 +47,7 @@ SYNC_KEYS = {
 
 
 def writes(level: Any, key: Any) -> Any:
-    """Each way to write a key."""
+    """Return a call of each method that writes a key."""
     return (
         level.put(key, 1),
         level.delete(key),
@@ -95,11 +95,11 @@ async def test_a_lone_surrogate_in_a_plain_store(level: Any, refusal: Any, key: 
         await level.put(key, 1)
 
 
-# ------------------------------------------------------------------------------------------------- values
+# ------------------------------------------------------------------------------------------- values
 
 
 @pytest.mark.parametrize("value", [math.nan, 2**64, {1}, {1: 2}, b"x"], ids=repr)
-async def test_a_value_that_cannot_come_back_equal_in_every_writing_verb(
+async def test_every_writing_method_refuses_a_value_that_json_cannot_round_trip(
     stores: Stores, refusal: Any, mode: Mode, value: Any
 ) -> None:
     level = await stores.open("store", mode=mode)
@@ -117,14 +117,14 @@ async def test_a_value_that_cannot_come_back_equal_in_every_writing_verb(
             batch.put("b", value)
 
 
-# ---------------------------------------------------------------------------------------------------- CIDs
+# --------------------------------------------------------------------------------------------- CIDs
 
 NO_INTS = ["x", "1", None, True, False, 1.5, 3.0, [3]]
 
 
 @pytest.mark.parametrize("cid", NO_INTS, ids=repr)
-async def test_a_cid_that_is_no_int(server: Any, client: Any, refusal: Any, cid: Any) -> None:
-    """The original accepted "x", true, 1.5 and -1."""
+async def test_a_cid_that_is_not_an_int(server: Any, client: Any, refusal: Any, cid: Any) -> None:
+    """`@treehub/level` accepted "x", true, 1.5 and -1."""
     await server.load([("a", 1), ("b", 1), ("c", 1)])
     await client.apply(3, [["a", 1]])
     async with refusal(server, TypeError):
@@ -143,7 +143,7 @@ async def test_a_push_from_a_cid_that_is_not_the_servers(server: Any, refusal: A
 
 
 @pytest.mark.parametrize("cid", [-1, 0, 2], ids=repr)
-async def test_a_page_or_an_answer_from_the_past(client: Any, refusal: Any, cid: Any) -> None:
+async def test_a_page_or_an_acknowledgement_below_the_cid_of_the_client(client: Any, refusal: Any, cid: Any) -> None:
     await client.apply(3, [["a", 1]])
     async with refusal(client, CIDMismatchError):
         await client.apply(cid, [["d", 1]])
@@ -152,7 +152,7 @@ async def test_a_page_or_an_answer_from_the_past(client: Any, refusal: Any, cid:
 
 
 @pytest.mark.parametrize("cid", [2**53, 2**64], ids=repr)
-async def test_a_page_or_an_answer_beyond_every_cid(client: Any, refusal: Any, cid: Any) -> None:
+async def test_a_page_or_an_acknowledgement_above_the_highest_cid(client: Any, refusal: Any, cid: Any) -> None:
     await client.apply(3, [["a", 1]])
     async with refusal(client, ValueError, CIDMismatchError):
         await client.apply(cid, [["d", 1]])
@@ -160,7 +160,7 @@ async def test_a_page_or_an_answer_beyond_every_cid(client: Any, refusal: Any, c
         await client.clean(cid, ["d"])
 
 
-# ----------------------------------------------------------------------------------------------- changes
+# ------------------------------------------------------------------------------------------ changes
 
 MALFORMED: dict[str, Any] = {
     "a str": "xy",
@@ -193,7 +193,7 @@ MALFORMED: dict[str, Any] = {
 
 @pytest.mark.parametrize("what", MALFORMED)
 async def test_malformed_changes(server: Any, client: Any, refusal: Any, what: str) -> None:
-    """The original accepted `change(1, "xy")`, and pushed keys `!` and `!1` forged the CID and the log."""
+    """`@treehub/level` accepted `change(1, "xy")`; pushed keys `!` and `!1` forged CID and log."""
     await server.put("a", 0)
     await client.apply(1, [["a", 0]])
     await client.put("b", 1)
@@ -215,21 +215,21 @@ async def test_a_push_that_holds_a_key_twice(server: Any, refusal: Any) -> None:
 
 
 @pytest.mark.parametrize("keys", ["a", b"a", None, 5], ids=repr)
-async def test_cleaning_what_is_no_list(client: Any, refusal: Any, keys: Any) -> None:
+async def test_clean_with_an_argument_that_is_not_a_list(client: Any, refusal: Any, keys: Any) -> None:
     await client.put("a", 1)
     async with refusal(client, TypeError):
         await client.clean(1, keys)
 
 
 @pytest.mark.parametrize("key", [5, None, [], ["a", 1, 2], {"a": 1}], ids=repr)
-async def test_cleaning_what_is_neither_key_nor_change(client: Any, refusal: Any, key: Any) -> None:
+async def test_clean_with_an_item_that_is_neither_key_nor_change(client: Any, refusal: Any, key: Any) -> None:
     await client.put("a", 1)
     async with refusal(client, TypeError, ProtocolError):
         await client.clean(1, ["a", key])
 
 
 @pytest.mark.parametrize("key", ["", "!", "!a", "\ud800"], ids=ascii)
-async def test_cleaning_a_key_that_cannot_be_one(client: Any, refusal: Any, key: Any) -> None:
+async def test_clean_with_an_invalid_key(client: Any, refusal: Any, key: Any) -> None:
     await client.put("a", 1)
     async with refusal(client, InvalidKeyError):
         await client.clean(1, [key])
@@ -241,6 +241,6 @@ async def test_apply_without_changes(client: Any, refusal: Any) -> None:
 
 
 @pytest.mark.parametrize("durable", [0, 1, "yes"], ids=repr)
-async def test_durable_that_is_no_bool(level: Any, refusal: Any, durable: Any) -> None:
+async def test_durable_that_is_not_a_bool(level: Any, refusal: Any, durable: Any) -> None:
     async with refusal(level, TypeError):
         await level.put("a", 1, durable=durable)

@@ -1,4 +1,4 @@
-"""load and clear: many keys in one call."""
+"""Load and clear: many keys in one call."""
 
 from typing import Any
 
@@ -17,10 +17,10 @@ async def store(stores: Stores, mode: Mode) -> Any:
 PAIRS = [(f"k{n:04}", {"n": n}) for n in range(2500)]
 
 
-# --------------------------------------------------------------------------------------------------- load
+# --------------------------------------------------------------------------------------------- load
 
 
-async def test_load_writes_every_pair_and_says_how_many(store: Any) -> None:
+async def test_load_writes_every_pair_and_returns_their_number(store: Any) -> None:
     assert await store.load(PAIRS) == 2500
     assert await store.query() == PAIRS
 
@@ -30,7 +30,7 @@ async def test_load_takes_a_generator(store: Any) -> None:
     assert await store.count() == 2500
 
 
-async def test_load_of_nothing_is_nothing(store: Any) -> None:
+async def test_load_of_an_empty_iterable_writes_nothing(store: Any) -> None:
     assert await store.load([]) == 0
 
 
@@ -55,7 +55,7 @@ async def test_load_reads_no_further_ahead_than_its_batches(store: Any) -> None:
     assert all(taken <= done + 20 for done, taken in written)
 
 
-async def test_load_of_a_later_pair_of_the_same_key_wins(store: Any) -> None:
+async def test_the_last_pair_of_a_key_wins_in_load(store: Any) -> None:
     assert await store.load([("a", 1), ("b", 1), ("a", 2)]) == 3
     assert await store.query() == [("a", 2), ("b", 1)]
 
@@ -67,13 +67,13 @@ async def test_each_batch_of_a_load_is_atomic(store: Any) -> None:
 
 
 @pytest.mark.parametrize("item", ["ab", ("a",), ("a", 1, 2), None, 5, {"key": "a"}], ids=repr)
-async def test_what_is_no_pair_is_refused(store: Any, item: Any) -> None:
+async def test_an_item_that_is_not_a_pair_is_refused(store: Any, item: Any) -> None:
     with pytest.raises(TypeError):
         await store.load([item])
     assert await store.query() == []
 
 
-async def test_what_is_refused_among_many_is_named_by_its_number(store: Any) -> None:
+async def test_the_error_names_the_number_of_a_refused_item(store: Any) -> None:
     with pytest.raises(InvalidValueError, match=r"^item 1234: "):
         await store.load([(f"k{n}", n if n != 3234 else {n}) for n in range(5000)], batch_size=2000)
     assert await store.count() == 2000
@@ -84,7 +84,7 @@ async def test_what_is_refused_among_many_is_named_by_its_number(store: Any) -> 
     assert await store.count() == 2000
 
 
-async def test_a_pair_with_an_impossible_key_is_refused(store: Any) -> None:
+async def test_a_pair_with_an_invalid_key_is_refused(store: Any) -> None:
     with pytest.raises(InvalidKeyError):
         await store.load([("ok", 1), ("\udfff", 2)])
     assert await store.query() == []
@@ -93,7 +93,7 @@ async def test_a_pair_with_an_impossible_key_is_refused(store: Any) -> None:
 @pytest.mark.parametrize(
     ("batch_size", "error"), [(0, ValueError), (-1, ValueError), (1.5, TypeError), (True, TypeError), ("1", TypeError)]
 )
-async def test_a_batch_size_that_is_no_positive_int_is_refused(store: Any, batch_size: Any, error: Any) -> None:
+async def test_a_batch_size_that_is_not_a_positive_int_is_refused(store: Any, batch_size: Any, error: Any) -> None:
     with pytest.raises(error, match="batch_size"):
         await store.load(PAIRS, batch_size=batch_size)
     assert await store.query() == []
@@ -104,7 +104,7 @@ async def test_items_that_cannot_be_iterated_are_refused(store: Any) -> None:
         await store.load(5)
 
 
-async def test_an_error_in_progress_comes_through_and_whole_batches_stay(store: Any) -> None:
+async def test_an_error_raised_by_progress_propagates_and_written_batches_stay(store: Any) -> None:
     with pytest.raises(ZeroDivisionError):
         await store.load(PAIRS[:10], batch_size=4, progress=lambda done: 1 // (8 - done))
     assert await store.query() == PAIRS[:8]
@@ -134,7 +134,7 @@ async def test_load_takes_an_async_iterable() -> None:
     assert seen == [4, 8, 10]
 
 
-async def test_an_async_iterable_that_raises_leaves_whole_batches() -> None:
+async def test_an_async_iterable_that_raises_leaves_complete_batches() -> None:
     async def items() -> Any:
         for pair in PAIRS[:5]:
             yield pair
@@ -146,10 +146,10 @@ async def test_an_async_iterable_that_raises_leaves_whole_batches() -> None:
         assert await level.query() == PAIRS[:4]
 
 
-# -------------------------------------------------------------------------------------------------- clear
+# -------------------------------------------------------------------------------------------- clear
 
 
-async def test_clear_deletes_everything_and_says_how_many(store: Any) -> None:
+async def test_clear_deletes_every_key_and_returns_their_number(store: Any) -> None:
     await store.load(PAIRS)
     assert await store.clear() == 2500
     assert await store.query() == []
@@ -191,7 +191,7 @@ async def test_clear_on_a_client_leaves_dirty_deletes(client: Any) -> None:
     assert await client.dirty() == [["a"], ["b"]]
 
 
-async def test_clear_does_not_touch_what_was_cleared_before(server: Any) -> None:
+async def test_clear_deletes_no_key_twice(server: Any) -> None:
     await server.put("a", 1)
     await server.clear()
     await server.clear()

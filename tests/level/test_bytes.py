@@ -1,4 +1,4 @@
-"""value_encoding="bytes" and key_encoding="bytes": what is stored is what was given."""
+"""The encodings ``value_encoding="bytes"`` and ``key_encoding="bytes"`` store bytes unchanged."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from treehub_level import Put
 BLOBS = [b"", b"\x00", b"\xff\xfe", b"null", bytes(range(256)), b"x" * 100_000]
 
 
-async def test_bytes_values_are_stored_as_they_are(stores: Stores) -> None:
+async def test_bytes_values_are_stored_unchanged(stores: Stores) -> None:
     level = await stores.open("store", value_encoding="bytes")
     for n, blob in enumerate(BLOBS):
         await level.put(f"k{n}", blob)
@@ -20,7 +20,7 @@ async def test_bytes_values_are_stored_as_they_are(stores: Stores) -> None:
     assert await stores.bytes_of(level) == {b"k%d" % n: blob for n, blob in enumerate(BLOBS)}
 
 
-async def test_bytes_keys_are_stored_as_they_are(stores: Stores) -> None:
+async def test_bytes_keys_are_stored_unchanged(stores: Stores) -> None:
     level = await stores.open("store", key_encoding="bytes")
     keys = [b"", b"\x00", b"!", b"a", b"\x80", b"\xff", b"\xff\xff"]
     await level.load((key, n) for n, key in enumerate(keys))

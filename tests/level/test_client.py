@@ -1,4 +1,4 @@
-"""The seed's verbs of CLIENT mode: cid, apply, dirty, clean, pending."""
+"""Manual sync in CLIENT mode: cid, apply, dirty, clean, pending."""
 
 from typing import Any
 
@@ -9,10 +9,10 @@ from treehub_level import Change, Changes, CIDMismatchError, Put
 
 pytestmark = pytest.mark.shared
 
-# -------------------------------------------------------------------------------------------------- dirty
+# -------------------------------------------------------------------------------------------- dirty
 
 
-async def test_what_is_written_is_dirty_in_key_order(client: Any) -> None:
+async def test_dirty_returns_the_written_keys_in_key_order(client: Any) -> None:
     await client.put("b", 1)
     await client.put("a", {"x": 1})
     await client.put("b", 2)
@@ -24,7 +24,7 @@ async def test_what_is_written_is_dirty_in_key_order(client: Any) -> None:
     assert client.cid == client.CID == 0
 
 
-async def test_dirty_gives_100_changes_unless_asked_otherwise(client: Any) -> None:
+async def test_dirty_returns_100_changes_by_default(client: Any) -> None:
     await client.batch([Put(f"k{n:03}", n) for n in range(250)])
     assert len(await client.dirty()) == 100
     assert await client.dirty(1) == [["k000", 0]]
@@ -34,7 +34,7 @@ async def test_dirty_gives_100_changes_unless_asked_otherwise(client: Any) -> No
     assert await client.pending() == 250
 
 
-async def test_dirty_changes_are_changes(client: Any) -> None:
+async def test_dirty_returns_change_objects(client: Any) -> None:
     await client.put("a", 1)
     await client.delete("b")
     put, delete = await client.dirty()
@@ -42,8 +42,8 @@ async def test_dirty_changes_are_changes(client: Any) -> None:
     assert (delete.key, delete.value, delete.deleted) == ("b", None, True)
 
 
-async def test_dirty_sends_keys_above_the_basic_plane_too(client: Any) -> None:
-    """The original ended its range at U+FFFF: such keys were never sent, and leaked into queries."""
+async def test_dirty_returns_keys_above_the_basic_multilingual_plane(client: Any) -> None:
+    """`@treehub/level` ended its ranges at U+FFFF: it never sent keys above it."""
     keys = ["\uffff", "\U00010000", "😀", "\U0010ffff"]
     await client.batch([Put(key, 1) for key in keys])
     assert [change.key for change in await client.dirty()] == keys
@@ -51,15 +51,15 @@ async def test_dirty_sends_keys_above_the_basic_plane_too(client: Any) -> None:
 
 
 @pytest.mark.parametrize(("limit", "error"), [(-1, ValueError), ("1", TypeError), (True, TypeError), (1.0, TypeError)])
-async def test_a_limit_that_is_none_is_refused(client: Any, limit: Any, error: Any) -> None:
+async def test_an_invalid_limit_is_refused(client: Any, limit: Any, error: Any) -> None:
     with pytest.raises(error):
         await client.dirty(limit)
 
 
-# -------------------------------------------------------------------------------------------------- apply
+# -------------------------------------------------------------------------------------------- apply
 
 
-async def test_apply_of_the_seeds_test(client: Any) -> None:
+async def test_apply_as_in_the_tests_of_the_npm_package(client: Any) -> None:
     await client.put("a", "1")
     await client.put("b", "2")
     await client.delete("c")
@@ -73,7 +73,7 @@ async def test_apply_of_the_seeds_test(client: Any) -> None:
     assert client.cid == client.CID == 123
 
 
-async def test_apply_takes_a_page_as_changes_returned_it(server: Any, client: Any) -> None:
+async def test_apply_takes_the_result_of_changes(server: Any, client: Any) -> None:
     await server.batch([Put("a", 1), Put("b", 2)])
     assert await client.apply(await server.changes(0)) == 2
     assert await client.query() == [("a", 1), ("b", 2)]
@@ -81,7 +81,7 @@ async def test_apply_takes_a_page_as_changes_returned_it(server: Any, client: An
     assert await client.query() == [("b", 2), ("c", 3)]
 
 
-async def test_what_was_applied_is_not_dirty(client: Any) -> None:
+async def test_an_applied_change_is_not_dirty(client: Any) -> None:
     await client.apply(2, [["a", 1], ["b"]])
     assert await client.dirty() == []
     assert await client.pending() == 0
@@ -94,7 +94,7 @@ async def test_an_empty_page_moves_the_cid_only(client: Any) -> None:
     assert await client.dirty() == [["a", 1]]
 
 
-async def test_the_same_page_twice_is_harmless(stores: Stores, client: Any) -> None:
+async def test_applying_a_page_twice_changes_nothing(stores: Stores, client: Any) -> None:
     await client.apply(3, [["a", 1], ["b", 2]])
     await client.put("a", "mine")
     before = await stores.bytes_of(client)
@@ -104,8 +104,8 @@ async def test_the_same_page_twice_is_harmless(stores: Stores, client: Any) -> N
     assert await stores.bytes_of(client) == before
 
 
-async def test_a_late_page_is_refused_and_nothing_rewinds(stores: Stores, client: Any) -> None:
-    """The original let the CID and the values go back."""
+async def test_a_late_page_is_refused_and_the_cid_does_not_decrease(stores: Stores, client: Any) -> None:
+    """In `@treehub/level` the CID decreased and old values came back."""
     await client.apply(3, [["a", 3]])
     before = await stores.bytes_of(client)
     with pytest.raises(CIDMismatchError) as caught:
@@ -133,10 +133,10 @@ async def test_the_cid_survives_a_reopening(stores: Stores, client: Any) -> None
     assert client.cid == 123
 
 
-# -------------------------------------------------------------------------------------------------- clean
+# -------------------------------------------------------------------------------------------- clean
 
 
-async def test_clean_of_the_seeds_test(client: Any) -> None:
+async def test_clean_as_in_the_tests_of_the_npm_package(client: Any) -> None:
     for key in "abc":
         await client.put(key, key)
 
@@ -161,7 +161,7 @@ async def test_clean_takes_the_changes_that_were_pushed(client: Any) -> None:
 
 @pytest.mark.parametrize("what", ["keys", "changes", "lists"])
 async def test_a_key_rewritten_between_dirty_and_clean_stays_dirty(client: Any, what: str) -> None:
-    """The original forgot such a write: it was never sent."""
+    """`@treehub/level` lost such a write: it was never sent."""
     await client.put("a", 1)
     await client.put("b", 1)
     await client.delete("c")
@@ -180,12 +180,12 @@ async def test_a_key_deleted_between_dirty_and_clean_stays_dirty(client: Any) ->
     assert await client.dirty() == [["a"]]
 
 
-async def test_clean_of_what_is_not_dirty_is_harmless(client: Any) -> None:
+async def test_clean_of_a_key_that_is_not_dirty_changes_nothing(client: Any) -> None:
     await client.clean(5, ["a", "b"])
     assert client.cid == 5
 
 
-async def test_a_late_answer_is_refused(stores: Stores, client: Any) -> None:
+async def test_a_late_acknowledgement_is_refused(stores: Stores, client: Any) -> None:
     await client.apply(5, [])
     await client.put("a", 1)
     before = await stores.bytes_of(client)

@@ -1,4 +1,4 @@
-"""Many writers at once: they queue, nobody fails, and the CID in memory is the one on disk."""
+"""Concurrent writers wait for each other, none fails, and the CID in memory equals that on disk."""
 
 import asyncio
 import gc
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.shared
 
 
 async def assert_dense(server: Any, changes: Any) -> Any:
-    """The log holds as many changes as were made, numbered from 1 without a gap, and the CID says so everywhere."""
+    """Assert that the log numbers all changes from 1 without gaps and that every CID agrees."""
     assert server.cid == changes
     assert await server.get("!") == changes
     page = await server.changes(0, limit=10_000)
@@ -34,7 +34,7 @@ async def test_writers_that_run_at_once_queue_and_all_succeed(server: Any) -> No
 
 
 async def test_a_put_beside_a_pending_put_is_not_refused_as_locked(server: Any) -> None:
-    """The original raised "Locked" here."""
+    """`@treehub/level` raised "Locked" here."""
     first = asyncio.ensure_future(server.put("a", "1"))
     await server.put("b", "2")
     await first
@@ -51,18 +51,17 @@ async def test_batches_that_run_at_once_do_not_mix(server: Any) -> None:
         assert len({n for n, _ in batch}) == 1
 
 
-async def test_a_batch_larger_than_a_shared_commit_keeps_nobody_waiting(server: Any) -> None:
+async def test_a_batch_larger_than_a_shared_commit_delays_no_other_writer(server: Any) -> None:
     large = [Put(f"l{n:05}", n) for n in range(25_000)]
-    await asyncio.gather(
-        *(server.put(f"a{n}", n) for n in range(20)), server.batch(large), *(server.put(f"b{n}", n) for n in range(20))
-    )
+    first = [server.put(f"a{n}", n) for n in range(20)]
+    last = [server.put(f"b{n}", n) for n in range(20)]
+    await asyncio.gather(*first, server.batch(large), *last)
     assert server.cid == await server.count() == 25_040
 
 
 async def test_a_bad_writer_among_many_fails_alone(server: Any) -> None:
-    results = await asyncio.gather(
-        *(server.put(f"k{n}", float("nan") if n % 10 == 0 else n) for n in range(100)), return_exceptions=True
-    )
+    writes = [server.put(f"k{n}", float("nan") if n % 10 == 0 else n) for n in range(100)]
+    results = await asyncio.gather(*writes, return_exceptions=True)
     assert sum(isinstance(result, ValueError) for result in results) == 10
     await assert_dense(server, 90)
 
@@ -82,7 +81,7 @@ async def test_durable_and_other_writers_share_the_queue(server: Any) -> None:
     await assert_dense(server, 60)
 
 
-async def test_a_reader_never_sees_half_a_batch(level: Any) -> None:
+async def test_a_reader_never_sees_a_part_of_a_batch(level: Any) -> None:
     async def write() -> None:
         for n in range(60):
             await level.batch([Put(f"k{i}", n) for i in range(10)])
@@ -123,7 +122,7 @@ async def test_reopening_after_many_writers_finds_the_same_cid(stores: Stores, s
     await assert_dense(server, 100)
 
 
-# -------------------------------------------------------------------------------------------- cancellation
+# ------------------------------------------------------------------------------------- cancellation
 
 
 @pytest.fixture
@@ -147,7 +146,7 @@ async def test_a_cancelled_write_leaves_the_cid_as_on_disk(cancelled: Any) -> No
     assert sorted(change.key for change in logged) == await cancelled.keys()
 
 
-async def test_a_cancelled_write_happened_whole_or_not_at_all(cancelled: Any) -> None:
+async def test_a_cancelled_write_is_complete_or_absent(cancelled: Any) -> None:
     tasks = [asyncio.create_task(cancelled.batch([Put(f"{n}/{i}", i) for i in range(20)])) for n in range(30)]
     await asyncio.sleep(0)
     for task in tasks[::2]:
@@ -160,7 +159,7 @@ async def test_a_cancelled_write_happened_whole_or_not_at_all(cancelled: Any) ->
     await assert_dense(cancelled, await cancelled.count())
 
 
-async def test_cancelling_reads_and_scans_disturbs_nobody(cancelled: Any) -> None:
+async def test_cancelling_reads_and_scans_disturbs_no_other_call(cancelled: Any) -> None:
     await cancelled.load([(f"k{n:05}", n) for n in range(5000)])
 
     async def scan() -> None:
@@ -177,7 +176,7 @@ async def test_cancelling_reads_and_scans_disturbs_nobody(cancelled: Any) -> Non
     assert await cancelled.count() == 5000
 
 
-async def test_a_cancelled_call_that_fails_later_is_not_reported_as_an_error_nobody_looked_at(cancelled: Any) -> None:
+async def test_a_cancelled_call_that_fails_later_is_not_reported_as_an_unretrieved_error(cancelled: Any) -> None:
     await cancelled.put("a", 1)
     complaints = []
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: complaints.append(context))
@@ -197,7 +196,7 @@ async def test_a_cancelled_call_that_fails_later_is_not_reported_as_an_error_nob
 
 
 async def opened(level: Any) -> bool:
-    """Whether it could be opened: not while an opening or a closing that was cancelled goes on."""
+    """Return True if the level could be opened: a cancelled opening or closing must end first."""
     with suppress(StateError):
         await level.open()
     return bool(level.is_open)
@@ -232,7 +231,7 @@ async def test_a_closing_that_was_cancelled_goes_on(stores_of: Callable[[str], S
     await level.close()
 
 
-async def test_a_cancelled_sync_can_be_taken_up_again(stores_of: Callable[[str], Stores]) -> None:
+async def test_a_cancelled_sync_can_be_repeated(stores_of: Callable[[str], Stores]) -> None:
     stores = stores_of("async")
     async with (
         stores.level("server", mode=Level.SERVER) as server,
@@ -254,7 +253,7 @@ async def test_a_cancelled_sync_can_be_taken_up_again(stores_of: Callable[[str],
         assert await client.conflicts() == []
 
 
-# ------------------------------------------------------------------------------------------ failing writes
+# ----------------------------------------------------------------------------------- failing writes
 
 
 class Failing(MemoryBackend):
@@ -268,7 +267,7 @@ class Failing(MemoryBackend):
         super().write(batch, durable=durable)
 
 
-def test_after_a_failed_write_nothing_is_written_until_reopened_and_reads_go_on() -> None:
+def test_after_a_failed_write_the_level_refuses_writes_until_reopened_and_still_reads() -> None:
     backend = Failing("x")
     with blocking.Level("x", backend=lambda name: backend, mode=Level.SERVER) as level:
         level.put("a", 1)
@@ -289,7 +288,7 @@ def test_after_a_failed_write_nothing_is_written_until_reopened_and_reads_go_on(
         assert level.cid == 2
 
 
-def test_every_writer_of_a_failed_commit_is_told() -> None:
+def test_every_writer_of_a_failed_commit_gets_its_error() -> None:
     backend = Failing("x")
     failures = []
     with blocking.Level("x", backend=lambda name: backend, mode=Level.SERVER) as level:
@@ -310,7 +309,7 @@ def test_every_writer_of_a_failed_commit_is_told() -> None:
     assert len(failures) == 8
 
 
-def test_a_write_that_a_closing_level_refused_is_not_made_after_reopening(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_write_refused_by_a_closing_level_is_not_made_after_reopening(monkeypatch: pytest.MonkeyPatch) -> None:
     with blocking.Level("x", backend="memory") as level:
         store, enqueue = level._store, level._store.enqueue
         closing = threading.Thread(target=level.close)
@@ -321,7 +320,8 @@ def test_a_write_that_a_closing_level_refused_is_not_made_after_reopening(monkey
             closing.join(0.1)
             return queued
 
-        monkeypatch.setattr(store, "_commit_alone", lambda *args: False)  # as if another writer were at it
+        # Simulates another active writer.
+        monkeypatch.setattr(store, "_commit_alone", lambda *args: False)
         monkeypatch.setattr(store, "enqueue", enqueue_while_closing)
         try:
             level.put("a", 1)

@@ -1,4 +1,4 @@
-"""The server wins, and nothing that lost is lost silently: the report, the journal, restore and dismiss."""
+"""Conflicts: the server wins; report, journal, restore() and dismiss() keep the lost change."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ async def other(stores: Stores) -> Any:
 
 
 async def collide(server: Any, client: Any) -> Any:
-    """Both sides write `a`; the client also deletes `b`, which the server keeps; both write the same to `c`."""
+    """Write `a` on both sides, delete `b` on the client only, and write the same value to `c`."""
     await server.load([("a", 0), ("b", 0), ("c", 0)])
     await client.sync(server)
     await server.load([("a", "theirs"), ("b", "theirs"), ("c", "same")])
@@ -42,7 +42,7 @@ async def test_the_server_wins_and_the_loser_is_reported(server: Any, client: An
     assert await client.pending() == 0
 
 
-async def test_a_conflict_is_kept_until_it_is_dealt_with(stores: Stores, server: Any, client: Any) -> None:
+async def test_a_conflict_is_kept_until_it_is_restored_or_dismissed(stores: Stores, server: Any, client: Any) -> None:
     report = await collide(server, client)
     assert await client.conflicts() == report.conflicts
     assert (await client.sync(server)).conflicts == []
@@ -80,7 +80,7 @@ async def test_a_dismissed_conflict_is_gone(server: Any, client: Any) -> None:
     assert await client.pending() == 0
 
 
-async def test_the_conflicts_of_a_report_can_be_dealt_with_too(server: Any, client: Any) -> None:
+async def test_the_conflicts_of_a_report_can_be_restored_and_dismissed(server: Any, client: Any) -> None:
     report = await collide(server, client)
     await client.restore(report.conflicts[0])
     await client.dismiss(report.conflicts[1])
@@ -153,6 +153,6 @@ async def test_conflicts_never_appear_among_the_data(server: Any, client: Any) -
 
 @pytest.mark.parametrize("verb", ["restore", "dismiss"])
 @pytest.mark.parametrize("conflict", [None, "a", ("a", ["a", 1], None), 1], ids=repr)
-async def test_what_is_no_conflict_is_refused(client: Any, verb: str, conflict: Any) -> None:
+async def test_an_argument_that_is_not_a_conflict_is_refused(client: Any, verb: str, conflict: Any) -> None:
     with pytest.raises(TypeError):
         await getattr(client, verb)(conflict)

@@ -1,4 +1,4 @@
-"""The tree of errors: codes and bases are part of the API."""
+"""Errors: their codes and base classes are part of the API."""
 
 import copy
 import pickle
@@ -41,7 +41,7 @@ def test_an_error_has_its_code_and_its_bases(name: str) -> None:
     assert error.__bases__ == tuple(getattr(treehub_level, b) if isinstance(b, str) else b for b in bases)
 
 
-def test_there_are_no_other_errors_but_what_passes_between_modules_under_the_code_of_a_public_one() -> None:
+def test_an_internal_error_has_the_code_of_a_public_one() -> None:
     def below(error: Any) -> Any:
         yield error
         for child in error.__subclasses__():
@@ -54,13 +54,13 @@ def test_there_are_no_other_errors_but_what_passes_between_modules_under_the_cod
 
 @pytest.mark.parametrize("name", sorted(TREE.keys() - {"CIDMismatchError"}))
 @pytest.mark.parametrize("repeat", [copy.copy, lambda error: pickle.loads(pickle.dumps(error))], ids=["copy", "pickle"])
-def test_an_error_can_be_sent_to_another_process(name: str, repeat: Any) -> None:
+def test_an_error_can_be_pickled_and_copied(name: str, repeat: Any) -> None:
     error = repeat(getattr(treehub_level, name)("what was wrong"))
     assert type(error).__name__ == name
     assert str(error) == "what was wrong"
 
 
-def test_a_cid_mismatch_names_both_cids_wherever_it_goes() -> None:
+def test_a_cid_mismatch_has_both_cids_after_pickling() -> None:
     error = pickle.loads(pickle.dumps(CIDMismatchError("late", expected=3, got=2)))
     assert (str(error), error.expected, error.got) == ("late", 3, 2)
 

@@ -1,7 +1,7 @@
-"""T14: the event loop goes on while much is loaded and queried.
+"""T14: large loads and queries do not block the event loop.
 
-How late its callbacks are is compared with how long the work takes, both measured in one run: what slows a machine
-slows both. The benchmark ``lag`` has the milliseconds.
+The tests compare the delay of the loop's callbacks with the duration of the work. Both are measured
+in one run, so a slow machine slows both. The benchmark ``lag`` measures milliseconds.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from benchmarks.workloads.lag import measure_lag
 from treehub_level import Level
 
 RECORDS = 100_000
-#: The part of the work's time that one callback in a hundred may be late. Alone on a machine it is a fiftieth, beside
-#: others that keep each core busy a fifth, and all of it if the work holds the loop.
+#: The 99th percentile of the callbacks' delay, as a share of the work's duration. It is 1/50 on an
+#: idle machine, 1/5 if other processes keep every core busy, and 1 if the work blocks the loop.
 AT_MOST = 1 / 3
 
 
@@ -38,25 +38,25 @@ def backend(request: pytest.FixtureRequest) -> Any:
 
 
 async def lateness(work: Callable[[], Awaitable[object]]) -> float:
-    """How late one callback in a hundred is, of the time that the work takes: the median of three."""
+    """Return the p99 delay of callbacks as a share of the work's duration (median of 3)."""
     seen = []
     for _ in range(3):
-        gc.collect()  # what was made before is nobody's lag
+        gc.collect()  # earlier garbage must not count as delay
         lag = await measure_lag(work())
         seen.append(lag["lag_p99"] / 1000 / lag["seconds"])
     return sorted(seen)[1]
 
 
-async def test_the_loop_goes_on_while_records_are_loaded(server: Level, records: list[tuple[str, Any]]) -> None:
+async def test_loading_records_does_not_block_the_loop(server: Level, records: list[tuple[str, Any]]) -> None:
     assert await lateness(lambda: server.load(records)) < AT_MOST
 
 
-async def test_the_loop_goes_on_while_all_of_them_are_queried(level: Level, records: list[tuple[str, Any]]) -> None:
+async def test_querying_all_records_does_not_block_the_loop(level: Level, records: list[tuple[str, Any]]) -> None:
     await level.load(records)
     assert await lateness(level.query) < AT_MOST
 
 
-async def test_work_that_holds_the_loop_is_noticed(records: list[tuple[str, Any]]) -> None:
+async def test_work_that_blocks_the_loop_is_detected(records: list[tuple[str, Any]]) -> None:
     async def hold() -> None:
         for n in range(RECORDS):
             str(records[n])

@@ -1,4 +1,4 @@
-"""What a level, and a store that is not open, say of themselves."""
+"""Facts about a level, and about a store that is not open."""
 
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ async def test_a_level_knows_its_name_and_mode_whether_open_or_not(stores: Store
         assert (level.name, level.mode, level.is_open) == (stores.path("store"), mode, True)
 
 
-async def test_info_names_the_facts(stores: Stores, mode: Mode) -> None:
+async def test_info_returns_the_facts(stores: Stores, mode: Mode) -> None:
     level = await stores.open("store", mode=mode, prefix="#")
     await level.put("a", 1)
     info = await level.info()
@@ -28,7 +28,7 @@ async def test_info_names_the_facts(stores: Stores, mode: Mode) -> None:
     assert info["bytes"] is None or info["bytes"] > 0
 
 
-async def test_a_level_may_be_asked_to_give_disk_space_back(level: Any) -> None:
+async def test_compact_range_can_be_called(level: Any) -> None:
     await level.load((f"k{n}", "x" * 1000) for n in range(1000))
     await level.clear()
     assert await level.compact_range() is None
@@ -64,19 +64,21 @@ def test_the_mode_of_a_store_can_be_asked_without_opening_it(tmp_path: Path, mod
     ],
     ids=repr,
 )
-async def test_the_mode_of_a_store_of_the_original_is_what_it_looks_like(stores: Stores, rows: Any, mode: Mode) -> None:
+async def test_the_mode_of_a_store_of_the_npm_package_is_derived_from_its_keys(
+    stores: Stores, rows: Any, mode: Mode
+) -> None:
     stores.seed("store", rows)
     assert stores.stored_mode("store") is mode
 
 
-class Distant(MemoryBackend):
+class SlowReads(MemoryBackend):
     """A backend whose reads are too slow for an event loop."""
 
     supports = Supports(persistent=False, inline_reads=False)
 
 
 async def test_a_backend_that_is_slow_to_read_is_read_in_threads() -> None:
-    async with Level("x", backend=Distant, mode=Level.SERVER) as level:
+    async with Level("x", backend=SlowReads, mode=Level.SERVER) as level:
         await level.put("a", 1)
         assert await level.get("a") == 1
         assert await level.has("a")

@@ -1,4 +1,4 @@
-"""What runs on the event loop's own thread, and what must not; and that others get their turns either way."""
+"""Calls that run on the event loop's thread, calls that must not, and fairness to other tasks."""
 
 from __future__ import annotations
 
@@ -18,53 +18,53 @@ native = pytest.importorskip("treehub_level.backends.leveldb.native", reason="Le
 MIB = 1024 * 1024
 
 
-class Watched:
-    """Mixed into a backend: remembers which thread made each write, and can keep the next one waiting."""
+class ThreadRecorder:
+    """A backend mixin that records the thread of each write and can delay the next write."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.writers: list[int] = []
-        self.under_way: int | None = None
+        self.writing_thread: int | None = None
         self.begun = threading.Event()
-        self.go_on = threading.Event()
-        self.go_on.set()
+        self.may_write = threading.Event()
+        self.may_write.set()
 
     def write(self, batch: Any, *, durable: bool = False) -> None:
         self.writers.append(threading.get_ident())
-        self.under_way = threading.get_ident()
+        self.writing_thread = threading.get_ident()
         self.begun.set()
-        assert self.go_on.wait(20)
+        assert self.may_write.wait(20)
         super().write(batch, durable=durable)  # type: ignore[misc]
-        self.under_way = None
+        self.writing_thread = None
 
     def inline(self) -> list[bool]:
-        """Of each write since the last time this was asked, whether it ran on the event loop's thread (this one)."""
+        """Return for each write since the last call True if it ran on this thread (the loop's)."""
         writers, self.writers = self.writers, []
         return [writer == threading.get_ident() for writer in writers]
 
 
-class WatchedMemory(Watched, MemoryBackend):
+class RecordingMemory(ThreadRecorder, MemoryBackend):
     pass
 
 
-class WatchedLevelDB(Watched, native.LevelDBBackend):  # type: ignore[misc, name-defined]
+class RecordingLevelDB(ThreadRecorder, native.LevelDBBackend):  # type: ignore[misc, name-defined]
     pass
 
 
-@pytest.fixture(params=[WatchedMemory, WatchedLevelDB])
+@pytest.fixture(params=[RecordingMemory, RecordingLevelDB])
 async def server(request: Any, tmp_path: Path) -> AsyncIterator[Level]:
-    """A server over a watched backend, which has been written to once."""
+    """A server over a recording backend, after one write."""
     async with Level(str(tmp_path / "store"), backend=request.param, mode=Level.SERVER) as level:
         await level.put("first", 1)
-        watched(level).inline()
+        recorder_of(level).inline()
         yield level
 
 
-def watched(level: Level) -> Any:
+def recorder_of(level: Level) -> Any:
     return level._store.backend
 
 
-# ------------------------------------------------------------------------------------------------ which thread
+# ------------------------------------------------------------------------------------- which thread
 
 
 async def test_a_lone_small_write_runs_on_the_event_loop(server: Level) -> None:
@@ -74,42 +74,42 @@ async def test_a_lone_small_write_runs_on_the_event_loop(server: Level) -> None:
     async with server.write_batch() as batch:
         batch.put("c", 3)
     await server.sublevel("s").put("d", 4)
-    assert watched(server).inline() == [True] * 5
+    assert recorder_of(server).inline() == [True] * 5
     assert server.cid == 7
 
 
 async def test_a_durable_write_never_runs_on_the_event_loop(server: Level) -> None:
     await server.put("a", 1, durable=True)
-    assert watched(server).inline() == [False]
+    assert recorder_of(server).inline() == [False]
 
 
 async def test_a_large_write_does_not_run_on_the_event_loop(server: Level) -> None:
     await server.put("a", "x" * 20_000)
     await server.batch([Put(f"{n}", n) for n in range(100)])
     await server.load((f"{n}", n) for n in range(100))
-    assert watched(server).inline() == [False] * 3
+    assert recorder_of(server).inline() == [False] * 3
 
 
-async def test_a_backend_that_does_not_say_so_is_never_written_to_on_the_event_loop() -> None:
-    class Silent(WatchedMemory):
+async def test_a_backend_that_may_block_is_never_written_to_on_the_event_loop() -> None:
+    class MayBlock(RecordingMemory):
         def writes_at_once(self) -> bool:
             return super(MemoryBackend, self).writes_at_once()
 
-    async with Level("x", backend=Silent) as level:
+    async with Level("x", backend=MayBlock) as level:
         await level.put("a", 1)
-        assert watched(level).inline()[-1:] == [False]
+        assert recorder_of(level).inline()[-1:] == [False]
 
 
 async def test_a_write_beside_a_waiting_one_waits_behind_it(server: Level) -> None:
-    backend = watched(server)
+    backend = recorder_of(server)
     backend.begun.clear()
-    backend.go_on.clear()
+    backend.may_write.clear()
     writes = [asyncio.create_task(server.put("ahead", 1, durable=True))]
     assert await asyncio.to_thread(backend.begun.wait, 20)
     writes += [asyncio.create_task(server.put(key, 2)) for key in ("behind", "last")]
     await asyncio.sleep(0.05)
     assert not any(write.done() for write in writes)
-    backend.go_on.set()
+    backend.may_write.set()
     await asyncio.gather(*writes)
     assert not any(backend.inline())
     assert (await server.changes(1)).changes == [["ahead", 1], ["behind", 2], ["last", 2]]
@@ -120,7 +120,7 @@ async def test_a_write_beside_a_waiting_step_waits_behind_it(server: Level) -> N
     assert (await server.changes(1)).changes == [["ahead", 1], ["behind", 2]]
 
 
-async def test_walks_run_beside_the_event_loop_and_a_scan_hops_once_a_chunk() -> None:
+async def test_ranges_are_read_in_a_thread_and_a_scan_changes_threads_once_a_chunk() -> None:
     fetches: list[int] = []
 
     class Walked(MemoryBackend):
@@ -143,10 +143,10 @@ async def test_walks_run_beside_the_event_loop_and_a_scan_hops_once_a_chunk() ->
     assert len(fetches) == 2 * 101
 
 
-# ------------------------------------------------------------------------------------------------ cancellation
+# ------------------------------------------------------------------------------------- cancellation
 
 
-async def test_a_write_cancelled_before_it_began_is_not_made(server: Level) -> None:
+async def test_a_write_cancelled_before_it_begins_is_not_made(server: Level) -> None:
     task = asyncio.create_task(server.put("a", 1))
     task.cancel()
     await asyncio.wait([task])
@@ -154,7 +154,7 @@ async def test_a_write_cancelled_before_it_began_is_not_made(server: Level) -> N
     assert server.cid == await server.get("!") == 1
 
 
-async def test_a_loop_of_writes_that_is_cancelled_leaves_whole_writes_and_the_cid_of_the_disk(server: Level) -> None:
+async def test_a_cancelled_loop_of_writes_leaves_complete_writes_and_the_cid_on_disk(server: Level) -> None:
     async def write() -> None:
         for n in range(100_000):
             await server.batch([Put(f"{n:06}", n), Put(f"{n:06}/twin", n)])
@@ -170,11 +170,11 @@ async def test_a_loop_of_writes_that_is_cancelled_leaves_whole_writes_and_the_ci
     assert server.cid == await server.get("!") == written + 1
 
 
-# ------------------------------------------------------------------------------------------------ turns
+# ----------------------------------------------------------------------------------------- fairness
 
 
 @pytest.mark.parametrize("verb", ["put", "get", "has", "get_many", "batch"])
-async def test_a_loop_of_calls_that_never_wait_gives_others_their_turns(server: Level, verb: str) -> None:
+async def test_a_loop_of_calls_that_never_wait_lets_other_tasks_run(server: Level, verb: str) -> None:
     args: dict[str, Any] = {"put": ("a", 1), "get_many": (["first"],), "batch": ([Put("a", 1)],)}
     others_turns = 0
 
@@ -193,8 +193,8 @@ async def test_a_loop_of_calls_that_never_wait_gives_others_their_turns(server: 
     assert others_turns == 5
 
 
-class Turns:
-    """Counts the turns of the event loop while it is entered, and notes the count whenever asked to."""
+class IterationCounter:
+    """Count the iterations of the event loop within a block; `note()` records the count."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -208,7 +208,7 @@ class Turns:
             self.count += 1
             await asyncio.sleep(0)
 
-    async def __aenter__(self) -> Turns:
+    async def __aenter__(self) -> IterationCounter:
         self._task = asyncio.create_task(self._count())
         return self
 
@@ -217,17 +217,17 @@ class Turns:
 
 
 class Op(dict[str, Any]):
-    """An operation that notes when it is encoded."""
+    """An operation that calls the counter when it is encoded."""
 
-    turns: Turns
+    turns: IterationCounter
 
     def __getitem__(self, name: str) -> Any:
         self.turns.note()
         return super().__getitem__(name)
 
 
-async def test_the_loop_turns_while_a_large_batch_is_encoded(server: Level) -> None:
-    async with Turns() as turns:
+async def test_the_loop_runs_while_a_large_batch_is_encoded(server: Level) -> None:
+    async with IterationCounter() as turns:
         ops = [Op(type="put", key=f"{n:06}", value=n) for n in range(20_000)]
         Op.turns = turns
         await server.batch(ops)
@@ -235,8 +235,8 @@ async def test_the_loop_turns_while_a_large_batch_is_encoded(server: Level) -> N
 
 
 @pytest.mark.parametrize("verb", ["batch", "load"])
-async def test_the_loop_turns_while_many_items_are_taken_from_an_iterator(server: Level, verb: str) -> None:
-    async with Turns() as turns:
+async def test_the_loop_runs_while_many_items_are_read_from_an_iterator(server: Level, verb: str) -> None:
+    async with IterationCounter() as turns:
 
         def items() -> Iterator[Any]:
             for n in range(50_000):
@@ -250,7 +250,7 @@ async def test_the_loop_turns_while_many_items_are_taken_from_an_iterator(server
     assert turns.noted[-1] - turns.noted[0] > 2
 
 
-async def test_a_list_that_changes_while_it_is_encoded_is_written_as_it_was(server: Level) -> None:
+async def test_a_list_changed_while_it_is_encoded_is_written_in_its_first_state(server: Level) -> None:
     ops: list[Any] = [Put(f"{n:06}", n) for n in range(50_000)]
     task = asyncio.create_task(server.batch(ops))
     while not task.done():
@@ -259,17 +259,18 @@ async def test_a_list_that_changes_while_it_is_encoded_is_written_as_it_was(serv
     assert await server.count() == 50_001
 
 
-# ------------------------------------------------------------------------------------------------ stalls
+# ------------------------------------------------------------------------------------------- stalls
 
 
-class Blockage:
-    """Keeps a LevelDB store from making tables: where the next ones would be are pipes, and opening those blocks.
+class TableBlocker:
+    """Block a LevelDB store when it creates a table: named pipes take the names of the next tables.
 
-    A thread watches the writes. When one of them is stuck it notes in which thread, and lets LevelDB go on, which
-    finds that its table cannot be written: from then on that store refuses writes.
+    Opening such a pipe blocks. A thread observes the writes. When one is blocked, it records the
+    thread of that write in `stuck` and unblocks LevelDB. LevelDB then cannot write its table and
+    refuses writes from then on.
     """
 
-    def __init__(self, directory: Path, backend: Watched) -> None:
+    def __init__(self, directory: Path, backend: ThreadRecorder) -> None:
         last = max(int(file.stem) for file in directory.iterdir() if file.stem.isdigit())
         self._pipes = [directory / f"{number:06}.ldb" for number in range(last + 1, last + 12)]
         self._backend = backend
@@ -284,7 +285,7 @@ class Blockage:
         seen, stuck = -1, None
         while not self._freed.wait(1):
             seen, before = len(self._backend.writers), seen
-            stuck = self._backend.under_way
+            stuck = self._backend.writing_thread
             if seen == before and stuck is not None:
                 self.stuck = stuck
                 break
@@ -297,27 +298,25 @@ class Blockage:
         self._thread.join()
 
 
-class Reckless(WatchedLevelDB):
-    """The control: it writes on the event loop come what may."""
+class StallingLevelDB(RecordingLevelDB):
+    """The control: a backend that writes on the event loop even if LevelDB can stall."""
 
     def writes_at_once(self) -> bool:
         return True
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes here")
-@pytest.mark.parametrize(("backend", "loop_is_stuck"), [(WatchedLevelDB, False), (Reckless, True)])
-async def test_a_write_that_stalls_never_stalls_the_event_loop(
-    backend: Any, loop_is_stuck: bool, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize(("backend", "loop_is_stuck"), [(RecordingLevelDB, False), (StallingLevelDB, True)])
+async def test_a_stalled_write_never_blocks_the_event_loop(backend: Any, loop_is_stuck: bool, tmp_path: Path) -> None:
     async with Level(tmp_path / "store", backend=backend, write_buffer_size=4 * MIB) as level:
-        blockage = Blockage(tmp_path / "store", watched(level))
+        blocker = TableBlocker(tmp_path / "store", recorder_of(level))
         try:
             with pytest.raises(StorageError):
                 for n in range(10_000):
                     await level.put(f"{n}", os.urandom(4096).hex())
         finally:
-            blockage.free()
-        inline = watched(level).inline()
+            blocker.free()
+        inline = recorder_of(level).inline()
     assert True in inline
-    assert blockage.stuck is not None
-    assert (blockage.stuck == threading.get_ident()) is loop_is_stuck
+    assert blocker.stuck is not None
+    assert (blocker.stuck == threading.get_ident()) is loop_is_stuck

@@ -1,4 +1,4 @@
-"""A commit that is interrupted (Ctrl-C) leaves the store usable, its writers told, and the CID that of the disk."""
+"""An interrupted commit (Ctrl-C): the store stays usable and its CID equals that on disk."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.shared
 
 
 class Interrupted(MemoryBackend):
-    """Raises KeyboardInterrupt in its next write, before or after the batch is in; meanwhile others may queue up."""
+    """A backend whose next write raises KeyboardInterrupt, before or after writing."""
 
     when = "never"
 
@@ -49,7 +49,7 @@ def test_an_interrupted_commit_leaves_the_cid_that_is_on_disk(when: str) -> None
         assert level.changes(0).cid == level.cid == level.get("!")
 
 
-def test_writers_that_shared_an_interrupted_commit_are_told_and_the_next_ones_are_not_stuck() -> None:
+def test_every_writer_of_an_interrupted_commit_gets_an_error_and_later_writers_succeed() -> None:
     backend = Interrupted("s")
     outcomes: list[str] = []
 

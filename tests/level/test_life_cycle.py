@@ -49,7 +49,7 @@ async def test_closing_a_closed_level_is_refused(stores: Stores) -> None:
         await level.close()
 
 
-async def test_a_reopened_level_holds_what_it_held(stores: Stores, mode: Mode) -> None:
+async def test_a_reopened_level_holds_the_same_data(stores: Stores, mode: Mode) -> None:
     level = await stores.open("store", mode=mode)
     await level.put("a", [1, "é", None])
     before = None if mode is Level.NORMAL else level.cid
@@ -87,7 +87,7 @@ async def test_a_level_may_be_closed_within_its_context(stores: Stores) -> None:
     assert not level.is_open
 
 
-def test_closing_from_within_a_filter_is_refused_and_not_a_deadlock() -> None:
+def test_closing_within_a_filter_is_refused_without_a_deadlock() -> None:
     with blocking.Level("store", backend="memory") as level:
         level.put("a", 1)
 
@@ -97,7 +97,7 @@ def test_closing_from_within_a_filter_is_refused_and_not_a_deadlock() -> None:
         assert level.get("a") == 1
 
 
-async def test_of_those_who_open_at_once_one_succeeds(stores: Stores) -> None:
+async def test_one_of_several_concurrent_openings_succeeds(stores: Stores) -> None:
     level = stores.level("store")
     ends = await asyncio.gather(*(level.open() for _ in range(5)), return_exceptions=True)
     assert ends.count(None) == 1
@@ -105,7 +105,7 @@ async def test_of_those_who_open_at_once_one_succeeds(stores: Stores) -> None:
     await level.put("a", 1)
 
 
-async def test_of_those_who_close_at_once_one_succeeds(stores: Stores, level: Any) -> None:
+async def test_one_of_several_concurrent_closings_succeeds(stores: Stores, level: Any) -> None:
     await level.put("a", 1)
     ends = await asyncio.gather(*(level.close() for _ in range(5)), return_exceptions=True)
     assert ends.count(None) == 1
@@ -114,7 +114,7 @@ async def test_of_those_who_close_at_once_one_succeeds(stores: Stores, level: An
     assert await level.get("a") == 1
 
 
-def test_a_level_may_be_opened_in_one_event_loop_after_the_other(stores_of: Callable[[str], Stores]) -> None:
+def test_a_level_may_be_opened_in_a_second_event_loop_after_the_first(stores_of: Callable[[str], Stores]) -> None:
     stores = stores_of("async")
     client = stores.level("client", mode=Level.CLIENT)
     server = stores.level("server", mode=Level.SERVER)
@@ -130,23 +130,23 @@ def test_a_level_may_be_opened_in_one_event_loop_after_the_other(stores_of: Call
 
 
 def forget(stores: Stores, told: Sized = ()) -> bool:
-    """Nothing refers to its levels any more. Whether somebody was told."""
+    """Drop every reference to the levels, and collect the garbage."""
     stores._levels.clear()
     gc.collect()
     return len(told) > 0
 
 
 @pytest.mark.parametrize("backend", [*ENGINES, *SHARED])
-async def test_a_store_that_is_forgotten_while_it_is_open_says_so(stores: Stores) -> None:
+async def test_a_store_that_is_collected_while_open_warns(stores: Stores) -> None:
     level = await stores.open("store")
     name = re.escape(level.name)
     del level
     with pytest.warns(ResourceWarning, match=f"the level '{name}' was not closed") as told:
-        # The thread that opened it may hold it a moment longer than the call that waited.
+        # The thread that opened the level may keep its reference slightly longer than the call.
         await until(lambda: forget(stores, told))
 
 
-async def test_a_store_that_was_closed_or_could_not_be_opened_says_nothing(stores: Stores) -> None:
+async def test_a_store_that_was_closed_or_could_not_be_opened_does_not_warn(stores: Stores) -> None:
     level = stores.level("store")
     await level.open()
     with pytest.raises(StateError):

@@ -1,4 +1,4 @@
-"""live(): a client and its server stay in sync, whatever happens between them."""
+"""live(): a client and its server stay in sync through faults of the connection."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ async def holds(level: Any, key: str, value: Any) -> bool:
     return bool(await level.get(key) == value)
 
 
-class Between:
-    """Stands between a client and its server. Both APIs.
+class FaultyServer:
+    """A server that forwards messages to another one, with faults. The base of both APIs' versions.
 
     Attributes:
-        fault: What happens to each message; ``None``: it arrives.
-        hangs: Whether messages are never answered.
-        most: How long they may be.
-        forbids: Whether nothing may be pushed.
-        asked: The messages, and how long each may be kept waiting.
+        fault: The error that each message raises; ``None`` forwards it.
+        hangs: True if messages get no reply.
+        most: The most characters of a message, above which it is refused with status 413.
+        forbids: True if pushes are refused.
+        asked: The messages, each with its ``wait``.
     """
 
     def __init__(self, server: Any) -> None:
@@ -49,7 +49,7 @@ class Between:
             raise ForbiddenError("read only")
 
 
-class AsyncBetween(Between):
+class AsyncFaultyServer(FaultyServer):
     async def exchange(self, request: Any, *, wait: float = 0) -> Any:
         self._pass(request, wait)
         if self.hangs:
@@ -57,7 +57,7 @@ class AsyncBetween(Between):
         return await self._server.exchange(request, wait=wait)
 
 
-class BlockingBetween(Between):
+class BlockingFaultyServer(FaultyServer):
     def exchange(self, request: Any, *, wait: float = 0) -> Any:
         self._pass(request, wait)
         if self.hangs:
@@ -66,13 +66,13 @@ class BlockingBetween(Between):
 
 
 @pytest.fixture
-def between(server: Any, api: str) -> Any:
-    made: Between = AsyncBetween(server) if api == "async" else BlockingBetween(server.blocking)
+def faulty(server: Any, api: str) -> Any:
+    made: FaultyServer = AsyncFaultyServer(server) if api == "async" else BlockingFaultyServer(server.blocking)
     yield made
     made.released.set()
 
 
-async def test_what_the_server_gets_arrives(client: Any, server: Any) -> None:
+async def test_a_write_on_the_server_is_pulled(client: Any, server: Any) -> None:
     await server.put("before", 1)
     async with client.live(server) as session:
         await until(lambda: holds(client, "before", 1))
@@ -83,7 +83,7 @@ async def test_what_the_server_gets_arrives(client: Any, server: Any) -> None:
         await until(lambda: holds(client, "before", None))
 
 
-async def test_what_is_written_here_is_pushed(client: Any, server: Any) -> None:
+async def test_a_write_on_the_client_is_pushed(client: Any, server: Any) -> None:
     await client.put("before", 1)
     async with client.live(server) as session:
         await until(lambda: holds(server, "before", 1))
@@ -117,30 +117,30 @@ async def test_two_clients_see_each_others_writes(stores: Stores, server: Any) -
             await until(partial(holds, reader, "ping", n))
 
 
-async def test_conflicts_are_kept_in_the_journal(client: Any, server: Any, between: Any) -> None:
-    between.fault = ConnectionError("away")
-    async with client.live(between) as session:
+async def test_conflicts_are_kept_in_the_journal(client: Any, server: Any, faulty: Any) -> None:
+    faulty.fault = ConnectionError("away")
+    async with client.live(faulty) as session:
         await until(lambda: session.state == "offline")
         await client.put("a", "mine")
         await server.put("a", "yours")
-        between.fault = None
+        faulty.fault = None
         session.resume()
         await session.in_sync(within=PATIENCE)
     assert [(lost.local.value, lost.remote.value) for lost in await client.conflicts()] == [("mine", "yours")]
 
 
-# ------------------------------------------------------------------------------------------------------------- faults
+# ------------------------------------------------------------------------------------------- faults
 
 
-async def test_it_goes_on_by_itself_once_the_server_can_be_reached(client: Any, server: Any, between: Any) -> None:
-    async with client.live(between) as session:
+async def test_it_continues_once_the_server_can_be_reached(client: Any, server: Any, faulty: Any) -> None:
+    async with client.live(faulty) as session:
         await session.in_sync(within=PATIENCE)
-        between.fault = ConnectionError("away")
+        faulty.fault = ConnectionError("away")
         await client.put("a", 1)
         await until(lambda: session.state == "offline")
         assert isinstance(session.last_error, TransportError)
         assert session.pending_push == 1
-        between.fault = None
+        faulty.fault = None
         await until(lambda: holds(server, "a", 1))
         await until(lambda: session.state == "idle")
         assert session.last_error is None
@@ -157,23 +157,25 @@ async def test_it_survives_a_restart_of_the_server(client: Any, server: Any) -> 
         assert await server.get("a") == 1
 
 
-async def test_a_refused_token_waits_for_resume(client: Any, server: Any, between: Any) -> None:
-    between.fault = TransportError("who are you?", status=401)
-    async with client.live(between) as session:
+async def test_a_refused_token_waits_for_resume(client: Any, server: Any, faulty: Any) -> None:
+    faulty.fault = TransportError("who are you?", status=401)
+    async with client.live(faulty) as session:
         await until(lambda: session.state == "needs_auth")
-        between.fault = None
-        asked = len(between.asked)
+        faulty.fault = None
+        asked = len(faulty.asked)
         await client.put("a", 1)
         await asyncio.sleep(0.1)
-        assert (session.state, len(between.asked)) == ("needs_auth", asked)
+        assert (session.state, len(faulty.asked)) == ("needs_auth", asked)
         session.resume()
         await session.in_sync(within=PATIENCE)
     assert await server.get("a") == 1
 
 
-async def test_what_is_too_large_is_named_and_the_rest_goes_on(client: Any, server: Any, between: Any) -> None:
-    between.most = 2000
-    async with client.live(between) as session:
+async def test_a_change_that_is_too_large_is_named_and_the_others_are_pushed(
+    client: Any, server: Any, faulty: Any
+) -> None:
+    faulty.most = 2000
+    async with client.live(faulty) as session:
         await client.put("large", "x" * 5000)
         await client.put("small", 1)
         await until(lambda: holds(server, "small", 1))
@@ -188,19 +190,21 @@ async def test_what_is_too_large_is_named_and_the_rest_goes_on(client: Any, serv
         await until(lambda: session.last_error is None)
 
 
-async def test_a_session_that_may_not_push_pulls_and_pushes_once_it_may(client: Any, server: Any, between: Any) -> None:
-    between.forbids = True
-    async with client.live(between) as session:
+async def test_a_session_that_may_not_push_pulls_and_pushes_once_permitted(
+    client: Any, server: Any, faulty: Any
+) -> None:
+    faulty.forbids = True
+    async with client.live(faulty) as session:
         await client.put("mine", 1)
         await until(lambda: isinstance(session.last_error, ForbiddenError) and session.state == "idle")
         assert (session.last_error.keys, session.pending_push) == (["mine"], 1)
         await server.put("theirs", 1)
         await until(lambda: holds(client, "theirs", 1))
-        asked = len(between.asked)
+        asked = len(faulty.asked)
         await client.put("more", 2)
         await asyncio.sleep(0.1)
-        assert len(between.asked) - asked < 5
-        between.forbids = False
+        assert len(faulty.asked) - asked < 5
+        faulty.forbids = False
         session.pause()
         session.resume()
         await until(lambda: holds(server, "more", 2))
@@ -239,52 +243,52 @@ async def test_a_reset_can_be_refused(client: Any, server: Any, stores: Stores) 
     assert await client.query() == await server.query() == [("last", 1), ("mine", 1)]
 
 
-# -------------------------------------------------------------------------------------------------- waiting, no haste
+# ------------------------------------------------------------------------------------------ polling
 
 
-async def test_an_idle_session_asks_once_and_waits(client: Any, between: Any) -> None:
-    async with client.live(between) as session:
+async def test_an_idle_session_asks_once_and_waits(client: Any, faulty: Any) -> None:
+    async with client.live(faulty) as session:
         await session.in_sync(within=PATIENCE)
-        await until(lambda: any(wait for _, wait in between.asked))
-        asked = len(between.asked)
+        await until(lambda: any(wait for _, wait in faulty.asked))
+        asked = len(faulty.asked)
         await asyncio.sleep(0.2)
-        assert len(between.asked) == asked
+        assert len(faulty.asked) == asked
 
 
-async def test_a_server_that_does_not_wait_is_not_asked_in_a_busy_loop(client: Any, server: Any, api: str) -> None:
+async def test_a_server_that_answers_at_once_is_not_polled_in_a_busy_loop(client: Any, server: Any, api: str) -> None:
     asked = []
     if api == "async":
 
-        class Hasty:
+        class ImmediateServer:
             async def exchange(self, request: Any, *, wait: float = 0) -> Any:
                 asked.append(wait)
                 return await server.exchange(request)
     else:
 
-        class Hasty:  # type: ignore[no-redef]
+        class ImmediateServer:  # type: ignore[no-redef]
             def exchange(self, request: Any, *, wait: float = 0) -> Any:
                 asked.append(wait)
                 return server.blocking.exchange(request)
 
-    async with client.live(Hasty(), interval=1000.0) as session:
+    async with client.live(ImmediateServer(), interval=1000.0) as session:
         await session.in_sync(within=PATIENCE)
         await asyncio.sleep(0.3)
         assert len(asked) <= 4
 
 
-async def test_a_server_that_cannot_wait_is_looked_at_now_and_then(client: Any, server: Any, api: str) -> None:
+async def test_a_server_without_wait_is_polled_at_intervals(client: Any, server: Any, api: str) -> None:
     if api == "async":
 
-        class Plain:
+        class ServerWithoutWait:
             async def exchange(self, request: Any) -> Any:
                 return await server.exchange(request)
     else:
 
-        class Plain:  # type: ignore[no-redef]
+        class ServerWithoutWait:  # type: ignore[no-redef]
             def exchange(self, request: Any) -> Any:
                 return server.blocking.exchange(request)
 
-    async with client.live(Plain(), interval=0.05):
+    async with client.live(ServerWithoutWait(), interval=0.05):
         for n in range(3):
             await server.put("a", n)
             await until(partial(holds, client, "a", n))
@@ -292,48 +296,48 @@ async def test_a_server_that_cannot_wait_is_looked_at_now_and_then(client: Any, 
         await until(lambda: holds(server, "b", 1))
 
 
-# ------------------------------------------------------------------------------------------------- pause, close, leave
+# ------------------------------------------------------------------------------ pause, close, leave
 
 
-async def test_a_pause_leaves_the_server_alone(client: Any, server: Any, between: Any) -> None:
-    async with client.live(between) as session:
+async def test_a_paused_session_sends_nothing(client: Any, server: Any, faulty: Any) -> None:
+    async with client.live(faulty) as session:
         await session.in_sync(within=PATIENCE)
         session.pause()
         assert session.state == "stopped"
-        await asyncio.sleep(0.1)  # what was about to be sent is
-        asked = len(between.asked)
+        await asyncio.sleep(0.1)  # a request that was about to be sent has been sent by then
+        asked = len(faulty.asked)
         await client.put("mine", 1)
         await server.put("yours", 1)
         await asyncio.sleep(0.1)
-        assert len(between.asked) == asked
+        assert len(faulty.asked) == asked
         assert await client.get("yours") is None
         session.resume()
         await session.in_sync(within=PATIENCE)
         assert await client.query() == await server.query() == [("mine", 1), ("yours", 1)]
 
 
-async def test_a_server_that_never_answers_keeps_nobody(client: Any, between: Any) -> None:
-    between.hangs = True
-    async with client.live(between) as session:
-        await until(lambda: between.asked)
+async def test_a_server_that_never_answers_does_not_delay_the_end_of_a_session(client: Any, faulty: Any) -> None:
+    faulty.hangs = True
+    async with client.live(faulty) as session:
+        await until(lambda: faulty.asked)
         with pytest.raises(TransportError, match=r"not in sync after 0\.05 seconds, the session is connecting"):
             await session.in_sync(within=0.05)
         session.pause()
-        between.hangs = False
+        faulty.hangs = False
         session.resume()
         await session.in_sync(within=PATIENCE)
-        between.hangs = True
+        faulty.hangs = True
         await client.put("a", 1)
         await until(lambda: session.state == "busy")
     assert session.state == "stopped"
     await asyncio.wait_for(client.put("b", 1), PATIENCE)
 
 
-async def test_closing_the_level_ends_the_session(client: Any, between: Any) -> None:
-    async with client.live(between) as session:
+async def test_closing_the_level_ends_the_session(client: Any, faulty: Any) -> None:
+    async with client.live(faulty) as session:
         await session.in_sync(within=PATIENCE)
         waiting = asyncio.ensure_future(session.in_sync(within=PATIENCE))
-        between.hangs = True
+        faulty.hangs = True
         await client.put("a", 1)
         await until(lambda: session.state == "busy" or waiting.done())
         await asyncio.wait_for(client.close(), PATIENCE)
@@ -344,7 +348,7 @@ async def test_closing_the_level_ends_the_session(client: Any, between: Any) -> 
         assert waiting.done()
 
 
-async def test_a_session_leaves_nothing_behind(client: Any, server: Any) -> None:
+async def test_a_session_leaves_no_task_or_thread_behind(client: Any, server: Any) -> None:
     inner = [getattr(level, "blocking", None) or level._blocking for level in (client, server)]
     async with client.live(server) as session:
         await session.in_sync(within=PATIENCE)
@@ -390,12 +394,12 @@ async def test_only_an_open_client_has_live_sessions(level: Any, client: Any, se
         ({"on_reset": "perhaps"}, ValueError),
     ],
 )
-async def test_options_that_cannot_be_are_refused(client: Any, server: Any, options: Any, error: Any) -> None:
+async def test_invalid_options_are_refused(client: Any, server: Any, options: Any, error: Any) -> None:
     with pytest.raises(error):
         client.live(server, **options)
 
 
-async def test_what_is_no_server_is_refused(client: Any) -> None:
+async def test_an_argument_that_is_not_a_server_is_refused(client: Any) -> None:
     with pytest.raises(TypeError, match="exchange"):
         client.live(object())
 

@@ -1,4 +1,4 @@
-"""The mapping protocol, which only `blocking.Level` has: it cannot be awaited."""
+"""The mapping protocol of `blocking.Level`. The asyncio API lacks it: it cannot be awaited."""
 
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,7 @@ def test_iterating_gives_the_keys_in_order(level: Any) -> None:
     assert list(level) == ["a", "b", "c"]
 
 
-def test_a_key_that_cannot_be_one_is_refused(level: Any) -> None:
+def test_an_invalid_key_is_refused(level: Any) -> None:
     with pytest.raises(TypeError):
         level[5] = 1
     with pytest.raises(TypeError):
@@ -61,7 +61,7 @@ def test_a_key_that_cannot_be_one_is_refused(level: Any) -> None:
         level["\ud800"] = 1
 
 
-def test_a_level_that_is_not_open_is_no_mapping() -> None:
+def test_the_mapping_of_a_closed_level_raises_not_open() -> None:
     level = blocking.Level("x", backend="memory")
     with pytest.raises(NotOpenError):
         level["a"]
@@ -75,7 +75,7 @@ def test_a_level_that_is_not_open_is_no_mapping() -> None:
         list(level)
 
 
-def test_a_levels_repr_says_what_it_is_and_whether_it_is_open() -> None:
+def test_the_repr_shows_name_mode_and_state() -> None:
     level = blocking.Level("notes", backend="memory", mode=Level.CLIENT)
     assert "'notes'" in repr(level)
     assert "CLIENT" in repr(level)

@@ -1,4 +1,4 @@
-"""Which verbs a mode has."""
+"""The methods of each mode."""
 
 from typing import Any
 
@@ -38,7 +38,7 @@ async def use(level: Any, verb: str, args: Any) -> None:
 
 @pytest.mark.parametrize("verb", SERVER_VERBS)
 @pytest.mark.parametrize("mode", [Level.NORMAL, Level.CLIENT], ids=["mode=normal", "mode=client"])
-async def test_verbs_of_a_server_are_refused_elsewhere(stores: Stores, mode: Mode, verb: str) -> None:
+async def test_methods_of_a_server_are_refused_in_other_modes(stores: Stores, mode: Mode, verb: str) -> None:
     level = await stores.open("store", mode=mode)
     with pytest.raises(ModeError, match="SERVER") as caught:
         await use(level, verb, SERVER_VERBS[verb])
@@ -47,7 +47,7 @@ async def test_verbs_of_a_server_are_refused_elsewhere(stores: Stores, mode: Mod
 
 @pytest.mark.parametrize("verb", CLIENT_VERBS)
 @pytest.mark.parametrize("mode", [Level.NORMAL, Level.SERVER], ids=["mode=normal", "mode=server"])
-async def test_verbs_of_a_client_are_refused_elsewhere(stores: Stores, mode: Mode, verb: str) -> None:
+async def test_methods_of_a_client_are_refused_in_other_modes(stores: Stores, mode: Mode, verb: str) -> None:
     level = await stores.open("store", mode=mode)
     with pytest.raises(ModeError, match="CLIENT") as caught:
         await use(level, verb, CLIENT_VERBS[verb])
@@ -60,7 +60,7 @@ async def test_a_plain_store_has_no_cid(level: Any, attribute: Any) -> None:
         getattr(level, attribute)
 
 
-async def test_a_plain_store_holds_only_what_was_put(stores: Stores, level: Any) -> None:
+async def test_a_plain_store_holds_only_the_data(stores: Stores, level: Any) -> None:
     await level.put("a", 1)
     await level.put("!", "mine")
     await level.put("!!store", [2])

@@ -1,4 +1,4 @@
-"""What `Level(...)` takes, and what stands in the way of opening."""
+"""Arguments of `Level(...)`, and reasons to refuse an opening."""
 
 import subprocess
 import sys
@@ -24,11 +24,11 @@ from treehub_level import (
 
 @pytest.fixture(params=[Level, blocking.Level], ids=["api=async", "api=blocking"])
 def make(request: pytest.FixtureRequest) -> Any:
-    """The class of either API: constructing is the same in both, and opens nothing."""
+    """The class `Level` of each API. Constructing one opens nothing."""
     return request.param
 
 
-# ------------------------------------------------------------------------------------------- constructing
+# ------------------------------------------------------------------------------------- constructing
 
 
 @pytest.mark.parametrize("mode", ["server", "SERVER", 1, None, object()])
@@ -44,7 +44,7 @@ def test_a_prefix_of_other_characters_than_exclamation_mark_to_slash_is_refused(
 
 
 @pytest.mark.parametrize("prefix", [None, b"!", 1])
-def test_a_prefix_that_is_no_str_is_refused(make: Any, prefix: str) -> None:
+def test_a_prefix_that_is_not_a_str_is_refused(make: Any, prefix: str) -> None:
     with pytest.raises(TypeError, match="prefix"):
         make("x", backend="memory", mode=Level.SERVER, prefix=prefix)
 
@@ -67,7 +67,7 @@ def test_options_are_keyword_only(make: Any) -> None:
         make("x", "memory")
 
 
-def test_the_backend_is_leveldb_unless_chosen_otherwise(tmp_path: Path, engine: str) -> None:
+def test_the_default_backend_is_leveldb(tmp_path: Path, engine: str) -> None:
     with blocking.Level(str(tmp_path / "store")) as level:
         level.put("a", 1)
     with blocking.Level(str(tmp_path / "store"), backend=engine) as level:
@@ -98,13 +98,13 @@ def test_a_backend_may_be_a_function_of_the_name() -> None:
     assert names == ["the name"]
 
 
-def test_an_unknown_backend_is_refused_by_naming_those_there_are(make: Any) -> None:
+def test_the_error_for_an_unknown_backend_lists_the_registered_ones(make: Any) -> None:
     with pytest.raises(BackendNotFoundError, match="memory") as caught:
         make("x", backend="leveldown")
     assert caught.value.code == "LEVEL_BACKEND_NOT_FOUND"
 
 
-def test_a_function_that_gives_no_backend_is_refused() -> None:
+def test_a_function_that_returns_no_backend_is_refused() -> None:
     with pytest.raises(TypeError, match="Backend"), blocking.Level("x", backend=cast(Any, lambda name: object())):
         pass
 
@@ -120,14 +120,14 @@ def test_an_option_that_the_backend_does_not_know_is_refused() -> None:
         pass
 
 
-def test_options_of_leveldb_reach_it(tmp_path: Path, engine: str) -> None:
+def test_options_of_leveldb_are_passed_to_it(tmp_path: Path, engine: str) -> None:
     options: dict[str, Any] = {"write_buffer_size": 1 << 20, "block_cache_size": 1 << 20, "bloom_filter_bits": 0}
     with blocking.Level(str(tmp_path / "store"), backend=engine, **options) as level:
         level.put("a", 1)
         assert level.get("a") == 1
 
 
-# ------------------------------------------------------------------------------------------- what is there
+# ---------------------------------------------------------------------------------- existing stores
 
 
 async def test_a_store_remembers_its_mode(stores: Stores, mode: Mode) -> None:
@@ -157,7 +157,7 @@ async def test_an_empty_store_remembers_its_mode_too(stores: Stores, wanted: Any
                 await stores.open("store", mode=other)
 
 
-async def test_a_refused_opening_leaves_the_bytes_as_they_were(stores: Stores) -> None:
+async def test_a_refused_opening_leaves_the_bytes_unchanged(stores: Stores) -> None:
     normal = await stores.open("store")
     await normal.batch([{"type": "put", "key": f"k{n}", "value": n} for n in range(20)])
     before = await stores.bytes_of(normal)
@@ -171,7 +171,7 @@ async def test_a_refused_opening_leaves_the_bytes_as_they_were(stores: Stores) -
 
 
 @pytest.mark.parametrize("sync_mode", [Level.SERVER, Level.CLIENT])
-async def test_the_id_of_a_store_stays(stores: Stores, sync_mode: Mode) -> None:
+async def test_the_id_of_a_store_is_permanent(stores: Stores, sync_mode: Mode) -> None:
     level = await stores.open("store", mode=sync_mode)
     store_id = (await level.info())["store"]
     await level.close()
@@ -192,12 +192,12 @@ async def test_two_prefixes_are_two_key_spaces(stores: Stores) -> None:
         assert await level.get(prefix + "1") == ["a", 1]
 
 
-# --------------------------------------------------------------------------------------- on disk only
+# ------------------------------------------------------------------------------------- on disk only
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Any:
-    """Where a store on disk goes."""
+    """The directory of a store on disk."""
     return str(tmp_path / "store")
 
 
@@ -239,7 +239,7 @@ with blocking.Level(sys.argv[1], backend=sys.argv[2]):
         level.put("a", 1)
 
 
-def test_a_file_in_place_of_the_directory_is_refused_and_stays(tmp_path: Path, engine: str) -> None:
+def test_a_file_in_place_of_the_directory_is_refused_and_left_unchanged(tmp_path: Path, engine: str) -> None:
     file = tmp_path / "store"
     file.write_text("precious")
     with pytest.raises(StorageError) as caught, blocking.Level(str(file), backend=engine):

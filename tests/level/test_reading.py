@@ -1,4 +1,4 @@
-"""get, has, get_many, and the options of query, keys, values, count and scan, case by case."""
+"""Cases of get, has and get_many, and of the options of query, keys, values, count and scan."""
 
 from typing import Any
 
@@ -18,29 +18,29 @@ async def fill(store: Any, keys: Any) -> None:
     await store.load([(key, key.upper()) for key in keys])
 
 
-# ---------------------------------------------------------------------------------------------- single keys
+# -------------------------------------------------------------------------------------- single keys
 
 
-async def test_a_missing_key_gives_the_default(store: Any) -> None:
+async def test_an_absent_key_returns_the_default(store: Any) -> None:
     assert await store.get("nothing") is None
     assert await store.get("nothing", 5) == 5
     assert await store.get("nothing", default=MISSING) is MISSING
 
 
-async def test_a_stored_none_differs_from_a_missing_key(store: Any) -> None:
+async def test_a_stored_none_differs_from_an_absent_key(store: Any) -> None:
     await store.put("none", None)
     assert await store.get("none", MISSING) is None
     assert await store.has("none") is True
     assert await store.has("nothing") is False
 
 
-async def test_has_is_true_of_what_is_false(store: Any) -> None:
+async def test_has_is_true_for_stored_falsy_values(store: Any) -> None:
     for key, value in {"f": False, "z": 0, "e": "", "l": []}.items():
         await store.put(key, value)
         assert await store.has(key) is True
 
 
-async def test_get_many_answers_in_the_order_asked(store: Any) -> None:
+async def test_get_many_returns_values_in_the_order_of_the_keys(store: Any) -> None:
     await fill(store, "abc")
     assert await store.get_many(["c", "nothing", "a", "c"]) == ["C", None, "A", "C"]
     assert await store.get_many(["x", "a"], MISSING) == [MISSING, "A"]
@@ -49,13 +49,13 @@ async def test_get_many_answers_in_the_order_asked(store: Any) -> None:
 
 
 @pytest.mark.parametrize("keys", ["ab", b"ab", 5, None], ids=repr)
-async def test_get_many_of_something_else_than_keys_is_refused(store: Any, keys: Any) -> None:
+async def test_get_many_refuses_arguments_that_are_not_keys(store: Any, keys: Any) -> None:
     with pytest.raises(TypeError):
         await store.get_many(keys)
 
 
 @pytest.mark.parametrize("key", [None, 5, b"a", True, ["a"]], ids=repr)
-async def test_reading_a_key_that_is_no_str_is_refused(store: Any, key: Any) -> None:
+async def test_reading_a_key_that_is_not_a_str_is_refused(store: Any, key: Any) -> None:
     for verb in (store.get, store.has):
         with pytest.raises(TypeError):
             await verb(key)
@@ -70,10 +70,10 @@ async def test_reading_a_lone_surrogate_is_refused(store: Any) -> None:
         await store.query(gt="\ud800")
 
 
-# ---------------------------------------------------------------------------------------------- metadata
+# ----------------------------------------------------------------------------------------- metadata
 
 
-async def test_a_server_reads_its_metadata_as_the_seed_names_it(server: Any) -> None:
+async def test_get_reads_the_metadata_of_a_server_by_the_names_of_the_npm_package(server: Any) -> None:
     await server.put("foo", "bar")
     for n in range(11):
         await server.put("n", n)
@@ -89,7 +89,7 @@ async def test_a_server_reads_its_metadata_as_the_seed_names_it(server: Any) -> 
     assert not await server.has("!14")
 
 
-async def test_a_client_reads_its_metadata_as_the_seed_names_it(client: Any) -> None:
+async def test_get_reads_the_metadata_of_a_client_by_the_names_of_the_npm_package(client: Any) -> None:
     await client.put("foo", "bar")
     await client.delete("10")
 
@@ -100,7 +100,7 @@ async def test_a_client_reads_its_metadata_as_the_seed_names_it(client: Any) -> 
     assert await client.get("!") == 7
 
 
-async def test_a_snapshot_reads_metadata_of_its_moment(server: Any) -> None:
+async def test_a_snapshot_reads_the_metadata_of_its_state(server: Any) -> None:
     await server.put("a", 1)
     async with server.snapshot() as snapshot:
         await server.put("b", 2)
@@ -127,7 +127,7 @@ async def test_a_snapshot_reads_metadata_of_its_moment(server: Any) -> None:
     ids=repr,
 )
 @pytest.mark.parametrize("sync_mode", [Level.SERVER, Level.CLIENT], ids=["mode=server", "mode=client"])
-async def test_metadata_never_appears_whatever_the_bounds(stores: Stores, sync_mode: Mode, bounds: Any) -> None:
+async def test_metadata_never_appears_for_any_bounds(stores: Stores, sync_mode: Mode, bounds: Any) -> None:
     store = await stores.open("store", mode=sync_mode)
     keys = ['"', "a", "\uffff", "😀", "😀😀"]
     await fill(store, keys)
@@ -159,10 +159,10 @@ async def test_metadata_under_any_prefix_is_hidden(stores: Stores, prefix: str) 
         assert await store.keys(prefix=prefix) == []
 
 
-# ------------------------------------------------------------------------------------------------ options
+# ------------------------------------------------------------------------------------------ options
 
 
-async def test_the_readme_of_the_seed(store: Any) -> None:
+async def test_the_readme_of_the_npm_package(store: Any) -> None:
     await fill(store, ["bar", "foo", "hello world", "obj"])
     await store.put("obj", {"foo": "bar"})
 
@@ -171,7 +171,7 @@ async def test_the_readme_of_the_seed(store: Any) -> None:
     assert await store.values(filter=lambda value: isinstance(value, dict)) == [{"foo": "bar"}]
 
 
-async def test_a_filter_gets_what_its_verb_gives(store: Any) -> None:
+async def test_a_filter_gets_the_items_that_its_method_returns(store: Any) -> None:
     await fill(store, "abc")
     seen = []
     await store.query(filter=lambda key, value: seen.append((key, value)))
@@ -196,7 +196,7 @@ async def test_a_limit_counts_matches(store: Any) -> None:
     assert [key async for key, _ in store.scan(limit=2, filter=lambda key, value: key in odd)] == ["b", "d"]
 
 
-async def test_a_limit_goes_on_through_many_chunks(store: Any) -> None:
+async def test_a_limit_counts_across_chunks(store: Any) -> None:
     await store.load([(f"{n:05}", n) for n in range(5000)])
     assert await store.count(limit=4999) == 4999
     assert await store.values(filter=lambda value: value % 2500 == 2499, limit=2) == [2499, 4999]
@@ -236,7 +236,7 @@ BAD_OPTIONS: dict[str, tuple[dict[str, Any], type[Exception]]] = {
 
 
 @pytest.mark.parametrize("what", BAD_OPTIONS)
-async def test_a_bad_option_is_refused_by_every_reading_verb(store: Any, what: str) -> None:
+async def test_an_invalid_option_is_refused_by_every_reading_method(store: Any, what: str) -> None:
     options, error = BAD_OPTIONS[what]
     await fill(store, "abc")
     for verb in (store.query, store.keys, store.values, store.count):

@@ -1,4 +1,4 @@
-"""Ranges against a model: whatever the keys and the options, the answer is that of a sorted dict."""
+"""Ranges against a model: for any keys and options, the result equals that of a sorted dict."""
 
 from typing import Any
 

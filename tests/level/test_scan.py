@@ -1,4 +1,4 @@
-"""scan: streamed from one snapshot, in bounded memory, and closed with the level."""
+"""scan(): streamed from one snapshot, in bounded memory, and closed with the level."""
 
 import gc
 import weakref
@@ -18,7 +18,7 @@ async def test_a_scan_yields_the_pairs_in_order(level: Any) -> None:
     assert [pair async for pair in level.scan(reverse=True)] == PAIRS[::-1]
 
 
-async def test_a_scan_stays_at_its_moment(level: Any) -> None:
+async def test_a_scan_does_not_see_later_writes(level: Any) -> None:
     await level.load(PAIRS)
     seen: list[tuple[str, int]] = []
     async for key, value in level.scan():
@@ -47,7 +47,7 @@ async def test_a_scan_may_be_left_early(level: Any) -> None:
     assert await level.count() == 4000
 
 
-async def test_a_scan_of_a_level_that_was_closed_since_raises(level: Any) -> None:
+async def test_a_scan_raises_after_its_level_is_closed(level: Any) -> None:
     await level.load(PAIRS)
     with pytest.raises(NotOpenError) as caught:
         async for _ in level.scan():
@@ -56,7 +56,7 @@ async def test_a_scan_of_a_level_that_was_closed_since_raises(level: Any) -> Non
     assert caught.value.code == "LEVEL_DATABASE_NOT_OPEN"
 
 
-async def test_a_scan_begun_before_a_reopening_raises_rather_than_mix_two_moments(level: Any) -> None:
+async def test_a_scan_begun_before_a_reopening_raises(level: Any) -> None:
     await level.load(PAIRS)
     seen = 0
     with pytest.raises(NotOpenError):
@@ -68,7 +68,7 @@ async def test_a_scan_begun_before_a_reopening_raises_rather_than_mix_two_moment
     assert seen < 4000
 
 
-async def test_a_scan_that_was_not_begun_before_closing_raises(level: Any) -> None:
+async def test_a_scan_first_used_after_closing_raises(level: Any) -> None:
     scan = level.scan()
     await level.close()
     with pytest.raises(NotOpenError):
@@ -77,7 +77,7 @@ async def test_a_scan_that_was_not_begun_before_closing_raises(level: Any) -> No
 
 
 class Counting(MemoryBackend):
-    """A backend that knows which of its cursors are open, and how many rows were fetched."""
+    """A backend that counts its open cursors and the rows that they have fetched."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -124,14 +124,14 @@ def counting() -> Any:
         yield backend
 
 
-def test_a_scan_fetches_in_chunks_as_it_goes(counting: Any) -> None:
+def test_a_scan_fetches_chunks_on_demand(counting: Any) -> None:
     scan = counting.level.scan()
     next(scan)
     assert 0 < counting.rows < 4000
     scan.close()
 
 
-def test_a_scan_that_is_closed_or_dropped_gives_back_its_cursor(counting: Any) -> None:
+def test_a_scan_that_is_closed_or_dropped_closes_its_cursor(counting: Any) -> None:
     scan = counting.level.scan()
     next(scan)
     assert counting.open_cursors == 1
@@ -144,7 +144,7 @@ def test_a_scan_that_is_closed_or_dropped_gives_back_its_cursor(counting: Any) -
     assert counting.open_cursors == 0
 
 
-def test_a_call_whose_filter_raises_gives_back_its_cursor(counting: Any) -> None:
+def test_a_call_whose_filter_raises_closes_its_cursor(counting: Any) -> None:
     level = counting.level
     for verb in (level.query, level.count, lambda **options: list(level.scan(**options))):
         with pytest.raises(ZeroDivisionError):
@@ -155,7 +155,7 @@ def test_a_call_whose_filter_raises_gives_back_its_cursor(counting: Any) -> None
     assert counting.open_cursors == 0
 
 
-def test_closing_the_level_gives_back_the_cursors_of_scans_under_way(counting: Any) -> None:
+def test_closing_the_level_closes_the_cursors_of_its_scans(counting: Any) -> None:
     scan = counting.level.scan()
     next(scan)
     counting.level.close()

@@ -1,4 +1,4 @@
-"""The verbs of SERVER mode: cid, changes, change, compact_log."""
+"""The methods of SERVER mode: cid, changes, change, compact_log."""
 
 import asyncio
 from collections.abc import Iterator
@@ -15,11 +15,11 @@ pytestmark = pytest.mark.shared
 
 
 async def fill(server: Any, count: int) -> None:
-    """So many changes: key `k<n>` gets value n."""
+    """Make that many changes: key `k<n>` gets value n."""
     await server.batch([Put(f"k{n}", n) for n in range(1, count + 1)])
 
 
-# ---------------------------------------------------------------------------------------------------- cid
+# ---------------------------------------------------------------------------------------------- cid
 
 
 async def test_each_write_takes_the_next_cid(server: Any) -> None:
@@ -42,10 +42,10 @@ async def test_reads_take_no_cid(server: Any) -> None:
     assert server.cid == 1
 
 
-# ------------------------------------------------------------------------------------------------ changes
+# ------------------------------------------------------------------------------------------ changes
 
 
-async def test_changes_of_the_seeds_test(server: Any) -> None:
+async def test_changes_as_in_the_tests_of_the_npm_package(server: Any) -> None:
     for key, value in (("a", "1"), ("b", "2"), ("c", "3")):
         await server.put(key, value)
 
@@ -54,7 +54,7 @@ async def test_changes_of_the_seeds_test(server: Any) -> None:
     assert (await server.changes(2))[:2] == (3, [["c", "3"]])
 
 
-async def test_a_page_of_changes_says_where_it_ends_and_whether_there_is_more(server: Any) -> None:
+async def test_a_page_of_changes_has_its_last_cid_and_has_more(server: Any) -> None:
     await fill(server, 5)
     assert await server.changes(1, limit=2) == Changes(3, [Change("k2", 2), Change("k3", 3)], True)
     assert await server.changes(3, limit=2) == Changes(5, [Change("k4", 4), Change("k5", 5)], False)
@@ -62,7 +62,7 @@ async def test_a_page_of_changes_says_where_it_ends_and_whether_there_is_more(se
     assert await server.changes(2, limit=0) == Changes(2, [], True)
 
 
-async def test_a_page_holds_100_changes_unless_asked_otherwise(server: Any) -> None:
+async def test_a_page_holds_100_changes_by_default(server: Any) -> None:
     await fill(server, 250)
     page = await server.changes(0)
     assert (page.cid, len(page.changes), page.has_more) == (100, 100, True)
@@ -82,7 +82,7 @@ async def test_a_change_is_an_object_and_a_list(server: Any) -> None:
 
 
 async def test_changes_stay_in_order_past_cid_9(server: Any) -> None:
-    """The original sorted `!10` before `!2`: values went back in time, then `CID Mismatch` for ever."""
+    """`@treehub/level` sorted `!10` before `!2`: old values came back, then `CID Mismatch`."""
     for n in range(1, 121):
         await server.put("key", n)
 
@@ -106,13 +106,13 @@ async def test_pages_may_begin_at_any_number_of_digits(server: Any, cid: Any) ->
 
 
 @pytest.mark.parametrize("cid", ["0", "x", None, 1.0, 1.5, True, False, [0]], ids=repr)
-async def test_changes_after_what_is_no_int_is_a_type_error(server: Any, cid: Any) -> None:
+async def test_changes_after_a_cid_that_is_not_an_int_is_a_type_error(server: Any, cid: Any) -> None:
     with pytest.raises(TypeError):
         await server.changes(cid)
 
 
 @pytest.mark.parametrize("cid", [-1, 2**53, 2**70], ids=repr)
-async def test_changes_after_what_can_be_no_cid_is_a_value_error(server: Any, cid: Any) -> None:
+async def test_changes_after_a_cid_out_of_range_is_a_value_error(server: Any, cid: Any) -> None:
     with pytest.raises(ValueError):
         await server.changes(cid)
 
@@ -125,12 +125,12 @@ async def test_changes_after_a_cid_in_the_future_are_refused(server: Any) -> Non
 
 
 @pytest.mark.parametrize(("limit", "error"), [(-1, ValueError), ("1", TypeError), (True, TypeError), (1.0, TypeError)])
-async def test_a_limit_that_is_none_is_refused(server: Any, limit: Any, error: Any) -> None:
+async def test_an_invalid_limit_is_refused(server: Any, limit: Any, error: Any) -> None:
     with pytest.raises(error):
         await server.changes(0, limit=limit)
 
 
-# ------------------------------------------------------------------------------------------------- change
+# ------------------------------------------------------------------------------------------- change
 
 
 async def test_a_push_is_written_logged_and_answered_with_the_new_cid(server: Any) -> None:
@@ -149,7 +149,9 @@ async def test_an_empty_push_changes_nothing(stores: Stores, server: Any) -> Non
 
 
 @pytest.mark.parametrize("cid", [0, 1, 3, -1, 10**6, 2**60])
-async def test_a_push_from_another_cid_is_refused_and_the_next_goes_on(stores: Stores, server: Any, cid: Any) -> None:
+async def test_a_push_from_another_cid_is_refused_and_the_next_one_succeeds(
+    stores: Stores, server: Any, cid: Any
+) -> None:
     await fill(server, 2)
     before = await stores.bytes_of(server)
 
@@ -161,7 +163,7 @@ async def test_a_push_from_another_cid_is_refused_and_the_next_goes_on(stores: S
     assert await server.change(2, [["a", 1]]) == 3
 
 
-async def test_of_pushes_that_run_at_once_from_one_cid_one_succeeds(server: Any) -> None:
+async def test_one_of_several_concurrent_pushes_from_one_cid_succeeds(server: Any) -> None:
     results = await asyncio.gather(*(server.change(0, [[f"k{n}", n]]) for n in range(10)), return_exceptions=True)
     assert results.count(1) == 1
     assert sum(isinstance(result, CIDMismatchError) for result in results) == 9
@@ -178,7 +180,7 @@ async def test_the_pushed_objects_are_neither_changed_nor_kept(server: Any) -> N
     assert await server.get("!1") == ["a", {"x": [1]}]
 
 
-# -------------------------------------------------------------------------------------------- compact_log
+# -------------------------------------------------------------------------------------- compact_log
 
 
 async def test_compaction_keeps_the_last_change_of_each_key_and_its_cid(server: Any) -> None:
@@ -232,7 +234,7 @@ async def test_compacting_an_empty_log_drops_nothing(server: Any) -> None:
     assert await server.compact_log(drop_deletes_before=0) == 0
 
 
-async def test_old_deletes_are_forgotten_only_when_asked(server: Any) -> None:
+async def test_old_deletes_are_dropped_only_on_request(server: Any) -> None:
     await server.batch([Put("a", 1), Put("b", 2)])
     await server.delete("a")
     await server.delete("b")
@@ -252,7 +254,7 @@ async def test_the_newest_change_stays_even_if_it_is_a_delete(server: Any) -> No
     assert server.cid == 2
 
 
-async def test_changes_from_below_a_forgotten_delete_are_refused(server: Any) -> None:
+async def test_changes_from_below_the_floor_are_refused(server: Any) -> None:
     await server.put("a", 1)
     await server.put("b", 1)
     await server.delete("a")
@@ -266,7 +268,7 @@ async def test_changes_from_below_a_forgotten_delete_are_refused(server: Any) ->
 
 
 def compaction_steps(server: Any, step: int, *, twice: bool = False) -> Iterator[None]:
-    """Compact and forget all deletes, step by step, each taken twice as if its first transaction had been undone."""
+    """Compact the log and drop all deletes; take each step twice, as after a rollback."""
     store = (server._blocking if isinstance(server, Level) else server.blocking)._store
     mode: Any = store.strategy
     compaction = Compaction(mode, drop_deletes_before=server.cid)
@@ -281,7 +283,7 @@ def compaction_steps(server: Any, step: int, *, twice: bool = False) -> Iterator
 
 
 @pytest.mark.parametrize("step", [1, 2, 3, 100])
-async def test_who_reads_the_log_while_deletes_are_forgotten_meets_no_value_from_before_them(
+async def test_reading_the_log_while_deletes_are_dropped_finds_no_value_from_before_them(
     server: Any, step: int
 ) -> None:
     for number in range(4):
@@ -299,7 +301,7 @@ async def test_who_reads_the_log_while_deletes_are_forgotten_meets_no_value_from
     assert not [change for change in (await server.changes(0)).changes if len(change) == 1]
 
 
-async def test_a_step_of_a_compaction_that_was_undone_and_is_taken_again_drops_no_newest_change(server: Any) -> None:
+async def test_a_compaction_step_repeated_after_a_rollback_keeps_the_newest_change(server: Any) -> None:
     for number in range(4):
         await server.batch([Put("a", number), Put(f"b{number}", number)])
     await server.delete("b1")
@@ -313,7 +315,7 @@ async def test_a_step_of_a_compaction_that_was_undone_and_is_taken_again_drops_n
 @pytest.mark.parametrize(
     ("cid", "error"), [(-1, ValueError), (2**53, ValueError), (True, TypeError), (1.5, TypeError), ("1", TypeError)]
 )
-async def test_forgetting_before_what_is_no_cid_is_refused(stores: Stores, server: Any, cid: Any, error: Any) -> None:
+async def test_drop_deletes_before_refuses_an_invalid_cid(stores: Stores, server: Any, cid: Any, error: Any) -> None:
     await server.put("a", 1)
     await server.delete("a")
     before = await stores.bytes_of(server)

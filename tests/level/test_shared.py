@@ -1,4 +1,4 @@
-"""Levels that have one store open at the same time, as the processes of one machine, or the replicas of a service."""
+"""Levels that share one open store, like processes of one machine or replicas of a service."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def backend(request: pytest.FixtureRequest) -> Any:
 
 @pytest.fixture
 async def opened(stores: Stores) -> AsyncIterator[Callable[..., Any]]:
-    """Opens a level over the one store, again at each call."""
+    """Return a function that opens another level over the same store."""
     async with AsyncExitStack() as stack:
 
         async def open_(mode: Mode, **options: Any) -> Any:
@@ -40,7 +40,7 @@ async def opened(stores: Stores) -> AsyncIterator[Callable[..., Any]]:
 
 
 def inner(level: Any) -> blocking.Level:
-    """The engine of a level."""
+    """Return the store of a level."""
     return level._blocking if isinstance(level, Level) else level.blocking
 
 
@@ -54,7 +54,7 @@ def epochs(level: Any) -> list[Any]:
     return mode.epochs(engine(level))
 
 
-# ------------------------------------------------------------------------------------------------------- servers
+# ------------------------------------------------------------------------------------------ servers
 
 
 async def test_servers_of_one_store_take_their_cids_in_turn(opened: Any) -> None:
@@ -69,7 +69,7 @@ async def test_servers_of_one_store_take_their_cids_in_turn(opened: Any) -> None
     assert (await first.info())["cid"] == 10
 
 
-async def test_what_one_has_written_the_other_reads(opened: Any) -> None:
+async def test_a_write_of_one_level_is_read_by_the_other(opened: Any) -> None:
     first, second = await opened(Level.SERVER), await opened(Level.SERVER)
     await first.batch([{"type": "put", "key": f"k{n}", "value": n} for n in range(3)])
     assert await second.query() == [("k0", 0), ("k1", 1), ("k2", 2)]
@@ -79,7 +79,7 @@ async def test_what_one_has_written_the_other_reads(opened: Any) -> None:
     assert (await second.changes(4)).changes == [["k3", 3]]
 
 
-async def test_each_opening_begins_one_epoch_however_often_they_take_turns(opened: Any) -> None:
+async def test_each_opening_begins_one_epoch_though_writes_alternate(opened: Any) -> None:
     first, second = await opened(Level.SERVER), await opened(Level.SERVER)
     for number in range(4):
         await first.put("a", number)
@@ -101,7 +101,7 @@ async def test_a_push_through_either_is_acknowledged_in_the_epoch_that_the_log_h
     assert client.cid == first.cid == 5
 
 
-async def test_a_server_that_reconnected_begins_an_epoch(opened: Any) -> None:
+async def test_a_server_that_reconnects_begins_an_epoch(opened: Any) -> None:
     server = await opened(Level.SERVER)
     await server.put("a", 1)
     await server.put("a", 2)
@@ -112,14 +112,14 @@ async def test_a_server_that_reconnected_begins_an_epoch(opened: Any) -> None:
 
 
 def reconnected(level: Any) -> Any:
-    """For the length of a block every transaction is of another incarnation of the store."""
+    """Within the block, give every transaction another connection epoch."""
     with engine(level).exclusive() as transaction:
         kind = type(transaction)
     return mock.patch.object(kind, "connection_epoch", "another")
 
 
 async def test_a_store_restored_under_an_open_server_goes_on_in_another_epoch(opened: Any, stores: Stores) -> None:
-    """Nothing tells the server, but that the record of epochs lacks its own."""
+    """The server recognises the restore only by the record of epochs, which lacks its own."""
     server, client = await opened(Level.SERVER), await stores.open("client", mode=Level.CLIENT)
     backup = contents(engine(server))
     await server.batch([{"type": "put", "key": f"k{n}", "value": n} for n in range(3)])
@@ -144,7 +144,7 @@ def restore(backend: Backend, backup: dict[bytes, bytes]) -> None:
         transaction.write([*gone, *backup.items()])
 
 
-async def test_a_server_whose_store_became_another_one_writes_nothing(opened: Any, stores: Stores) -> None:
+async def test_a_server_whose_store_was_replaced_writes_nothing(opened: Any, stores: Stores) -> None:
     server, other = await opened(Level.SERVER), await stores.open("other", mode=Level.SERVER)
     await server.put("a", 1)
     restore(engine(server), contents(engine(other)))
@@ -153,16 +153,16 @@ async def test_a_server_whose_store_became_another_one_writes_nothing(opened: An
     assert await server.get("a") is None
 
 
-async def test_nobody_waits_for_a_writer_to_pull(opened: Any, stores: Stores) -> None:
+async def test_a_pull_does_not_wait_for_a_writer(opened: Any, stores: Stores) -> None:
     writer, server = await opened(Level.SERVER), await opened(Level.SERVER)
     client = await stores.open("client", mode=Level.CLIENT)
     await writer.put("a", 1)
-    with engine(writer).exclusive():  # a commit that takes its time
+    with engine(writer).exclusive():  # a slow commit
         assert (await server.changes(0)).changes == [["a", 1]]
         assert (await client.sync(server)).pulled == 1
 
 
-async def test_a_pull_that_runs_beside_writers_is_of_one_moment(opened: Any) -> None:
+async def test_a_pull_beside_writers_reads_one_consistent_state(opened: Any) -> None:
     writer, server = await opened(Level.SERVER), await opened(Level.SERVER)
     stop = threading.Event()
 
@@ -196,8 +196,8 @@ async def test_a_compaction_goes_on_beside_the_writes_of_others(opened: Any) -> 
     assert [change.key for change in (await first.changes(0)).changes if change.cid <= 30] == ["k0", "k1", "k2"]
 
 
-async def test_a_compaction_forgets_what_it_saw_in_another_incarnation(opened: Any) -> None:
-    """The store was restored in between: what superseded a change may be gone, and the change is needed again."""
+async def test_a_compaction_discards_its_knowledge_of_another_connection_epoch(opened: Any) -> None:
+    """After a restore, a superseding change may be gone, and the superseded one is needed."""
     server = await opened(Level.SERVER)
     await server.put("a", 1)
     backup = contents(engine(server))
@@ -218,8 +218,8 @@ def server_mode(level: Any) -> Server:
     return mode
 
 
-async def test_a_write_that_fails_does_not_end_the_writing(opened: Any) -> None:
-    """The engine rolls back, and is whole: an embedded one has to be reopened."""
+async def test_a_failed_write_does_not_fence_a_shared_store(opened: Any) -> None:
+    """A shared engine rolls back and is intact. An embedded one has to be reopened."""
     server = await opened(Level.SERVER)
     await server.put("a", 1)
     with engine(server).exclusive() as transaction:
@@ -230,10 +230,10 @@ async def test_a_write_that_fails_does_not_end_the_writing(opened: Any) -> None:
     assert (server.cid, await server.get("a")) == (2, 3)
 
 
-# ---------------------------------------------------------------------------------------------------------- news
+# ------------------------------------------------------------------------------------------ waiting
 
 
-async def test_a_call_that_waits_hears_of_another_processs_commit(opened: Any) -> None:
+async def test_a_waiting_call_is_woken_by_a_commit_of_another_process(opened: Any) -> None:
     first, second = await opened(Level.SERVER), await opened(Level.SERVER)
     waiting = asyncio.ensure_future(first.changes(0, wait=20))
     await until(lambda: inner(first)._store.listeners)
@@ -241,7 +241,7 @@ async def test_a_call_that_waits_hears_of_another_processs_commit(opened: Any) -
     assert (await asyncio.wait_for(waiting, 15)).changes == [["a", 1]]
 
 
-async def test_a_watch_goes_on_with_another_processs_changes(opened: Any) -> None:
+async def test_a_watch_continues_with_changes_of_another_process(opened: Any) -> None:
     first, second = await opened(Level.SERVER), await opened(Level.SERVER)
     seen: list[Any] = []
 
@@ -252,14 +252,14 @@ async def test_a_watch_goes_on_with_another_processs_changes(opened: Any) -> Non
     watching = asyncio.ensure_future(watch())
     for number in range(3):
         await second.put("a", number)
-        await until(lambda: len(seen) > number)  # noqa: B023  # it is waited for in this round
+        await until(lambda: len(seen) > number)  # noqa: B023  # awaited within this iteration
     assert seen == [["a", 0], ["a", 1], ["a", 2]]
     await first.close()
     await watching
     await first.open()
 
 
-async def test_news_is_heard_again_after_a_reopening(opened: Any) -> None:
+async def test_commits_of_others_are_noticed_again_after_a_reopening(opened: Any) -> None:
     first, second = await opened(Level.SERVER), await opened(Level.SERVER)
     for number in range(2):
         waiting = asyncio.ensure_future(first.changes(number, wait=20))
@@ -270,7 +270,7 @@ async def test_news_is_heard_again_after_a_reopening(opened: Any) -> None:
         await first.open()
 
 
-async def test_the_backend_is_asked_to_listen_once_and_only_when_somebody_waits(opened: Any) -> None:
+async def test_the_backend_listens_once_and_only_for_a_waiting_call(opened: Any) -> None:
     server = await opened(Level.SERVER)
     with mock.patch.object(engine(server), "listen") as listen:
         await server.changes(0)
@@ -280,12 +280,12 @@ async def test_the_backend_is_asked_to_listen_once_and_only_when_somebody_waits(
     assert listen.call_count == 1
 
 
-# ------------------------------------------------------------------------------------------------------- clients
+# ------------------------------------------------------------------------------------------ clients
 
 
 @pytest.fixture
-async def ousted(opened: Any) -> Any:
-    """A client with a conflict in its journal, whose store was opened again, and written to, since."""
+async def superseded_client(opened: Any) -> Any:
+    """A client with a journaled conflict, whose store another opening has since written to."""
     client = await opened(Level.CLIENT)
     await client.put("lost", "mine")
     await client.apply(1, [["lost", "theirs"]])
@@ -308,35 +308,37 @@ WRITES: dict[str, Callable[[Any, Any], Any]] = {
 
 
 @pytest.mark.parametrize("verb", WRITES)
-async def test_of_two_that_have_a_client_store_open_the_first_is_told_when_it_writes(
-    ousted: Any, stores: Stores, verb: str
+async def test_the_earlier_of_two_openings_of_a_client_store_gets_an_error_when_it_writes(
+    superseded_client: Any, stores: Stores, verb: str
 ) -> None:
     server = await stores.open("server", mode=Level.SERVER)
-    before = contents(engine(ousted))
+    before = contents(engine(superseded_client))
     with pytest.raises(LockedError, match="opened again"):
-        await WRITES[verb](ousted, server)
-    assert contents(engine(ousted)) == before
+        await WRITES[verb](superseded_client, server)
+    assert contents(engine(superseded_client)) == before
 
 
-async def test_the_first_is_told_when_it_settles_a_conflict(ousted: Any) -> None:
-    (conflict,) = await ousted.conflicts()
+async def test_the_earlier_opening_gets_an_error_when_it_settles_a_conflict(superseded_client: Any) -> None:
+    (conflict,) = await superseded_client.conflicts()
     with pytest.raises(LockedError):
-        await ousted.restore(conflict)
+        await superseded_client.restore(conflict)
     with pytest.raises(LockedError):
-        await ousted.dismiss(conflict)
-    assert await ousted.second.conflicts() == [conflict]
+        await superseded_client.dismiss(conflict)
+    assert await superseded_client.second.conflicts() == [conflict]
 
 
-async def test_the_first_still_reads_and_the_second_holds_the_store(ousted: Any, stores: Stores) -> None:
+async def test_the_earlier_opening_still_reads_and_the_later_one_holds_the_store(
+    superseded_client: Any, stores: Stores
+) -> None:
     server = await stores.open("server", mode=Level.SERVER)
     await server.put("other", 1)
-    await ousted.second.put("a", 1)
-    assert await ousted.get("a") == 1
-    assert await ousted.pending() == 2
-    assert (await ousted.second.sync(server)).pushed == 2
+    await superseded_client.second.put("a", 1)
+    assert await superseded_client.get("a") == 1
+    assert await superseded_client.pending() == 2
+    assert (await superseded_client.second.sync(server)).pushed == 2
 
 
-async def test_who_only_reads_a_client_store_takes_it_from_nobody(opened: Any, stores: Stores) -> None:
+async def test_an_opening_that_only_reads_does_not_take_a_client_store_over(opened: Any, stores: Stores) -> None:
     client, server = await opened(Level.CLIENT), await stores.open("server", mode=Level.SERVER)
     await client.put("a", 1)
     await client.sync(server)
@@ -353,7 +355,7 @@ async def test_who_only_reads_a_client_store_takes_it_from_nobody(opened: Any, s
     assert await second.get("b") == 2
 
 
-async def test_of_two_that_have_opened_a_client_store_before_either_writes_the_one_that_writes_later_is_told(
+async def test_of_two_openings_of_a_client_store_the_second_writer_gets_an_error(
     opened: Any,
 ) -> None:
     first, second = await opened(Level.CLIENT), await opened(Level.CLIENT)
@@ -364,12 +366,12 @@ async def test_of_two_that_have_opened_a_client_store_before_either_writes_the_o
     assert await first.query() == [("a", 3)]
 
 
-async def test_whoever_opens_it_again_holds_it(ousted: Any) -> None:
-    await ousted.close()
-    await ousted.open()
-    await ousted.put("a", 1)
+async def test_a_new_opening_takes_the_client_store_over(superseded_client: Any) -> None:
+    await superseded_client.close()
+    await superseded_client.open()
+    await superseded_client.put("a", 1)
     with pytest.raises(LockedError):
-        await ousted.second.put("a", 2)
+        await superseded_client.second.put("a", 2)
 
 
 async def test_a_store_that_is_not_shared_has_no_holder(tmp_path: Path) -> None:
@@ -378,10 +380,10 @@ async def test_a_store_that_is_not_shared_has_no_holder(tmp_path: Path) -> None:
         assert HOLDER not in contents(client._store.backend)
 
 
-# --------------------------------------------------------------------------------------- making, adopting, opening
+# ------------------------------------------------------------------------ making, adopting, opening
 
 
-async def test_openings_at_the_same_moment_make_one_store(stores: Stores, mode: Mode) -> None:
+async def test_concurrent_openings_create_one_store(stores: Stores, mode: Mode) -> None:
     for number in range(5):
         levels = [stores.level(f"store{number}", mode=mode) for _ in range(4)]
         await asyncio.gather(*(level.open() for level in levels))
@@ -390,7 +392,7 @@ async def test_openings_at_the_same_moment_make_one_store(stores: Stores, mode: 
         await asyncio.gather(*(level.close() for level in levels))
 
 
-async def test_a_plain_store_that_another_process_has_made_a_server_is_not_written_past_its_log(opened: Any) -> None:
+async def test_a_plain_store_that_another_process_made_a_server_refuses_writes_without_a_log(opened: Any) -> None:
     plain = await opened(Level.NORMAL)
     await opened(Level.SERVER)
     with pytest.raises(ModeMismatchError, match="SERVER mode"):

@@ -1,4 +1,4 @@
-"""snapshot(): every reading verb at one moment."""
+"""snapshot(): every reading method on the state of one point in time."""
 
 from contextlib import suppress
 from typing import Any
@@ -11,7 +11,7 @@ from treehub_level import MISSING, Level, Mode, NotOpenError
 pytestmark = pytest.mark.shared
 
 
-async def test_a_snapshot_answers_every_reading_verb_at_its_moment(stores: Stores, mode: Mode) -> None:
+async def test_every_reading_method_of_a_snapshot_ignores_later_writes(stores: Stores, mode: Mode) -> None:
     level = await stores.open("store", mode=mode)
     await level.load([("a", 1), ("b", 2), ("c", 3)])
     async with level.snapshot() as snapshot:
@@ -32,7 +32,7 @@ async def test_a_snapshot_answers_every_reading_verb_at_its_moment(stores: Store
     assert await level.query() == [("a", "changed"), ("c", 3), ("d", "new")]
 
 
-async def test_two_snapshots_hold_two_moments(level: Any) -> None:
+async def test_two_snapshots_hold_two_states(level: Any) -> None:
     await level.put("a", 1)
     async with level.snapshot() as first:
         await level.put("a", 2)
@@ -42,7 +42,7 @@ async def test_two_snapshots_hold_two_moments(level: Any) -> None:
         assert await first.get("a") == 1
 
 
-async def test_a_snapshot_that_was_left_refuses_to_read(level: Any) -> None:
+async def test_a_closed_snapshot_refuses_to_read(level: Any) -> None:
     await level.put("a", 1)
     async with level.snapshot() as snapshot:
         pass
@@ -64,7 +64,7 @@ async def test_a_snapshot_can_be_closed_without_a_context(level: Any) -> None:
         await snapshot.get("a")
 
 
-async def test_a_scan_of_a_snapshot_that_was_left_never_shows_a_later_moment(level: Any) -> None:
+async def test_a_scan_of_a_closed_snapshot_never_shows_later_writes(level: Any) -> None:
     pairs = [(f"{n:05}", n) for n in range(3000)]
     await level.load(pairs)
     seen: list[tuple[str, int]] = []
@@ -78,7 +78,7 @@ async def test_a_scan_of_a_snapshot_that_was_left_never_shows_a_later_moment(lev
     assert seen == pairs[: len(seen)]
 
 
-async def test_closing_the_level_ends_its_snapshots(level: Any) -> None:
+async def test_closing_the_level_closes_its_snapshots(level: Any) -> None:
     await level.put("a", 1)
     async with level.snapshot() as snapshot:
         await level.close()

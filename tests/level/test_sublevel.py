@@ -1,4 +1,4 @@
-"""sublevel(): a namespace with the same verbs, whose keys are part of the level's own."""
+"""sublevel(): a part of a level's keys with the same methods."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ async def test_keys_of_a_sublevel_are_keys_of_the_level(store: Any) -> None:
     assert await books.query() == [("emma", 2), ("moby", 1)]
 
 
-async def test_every_writing_verb_stays_inside(store: Any) -> None:
+async def test_every_writing_method_stays_within_the_sublevel(store: Any) -> None:
     await store.load([("a", 0), ("sub", 0), ("sub0", 0), ("subs/x", 0), ("sub.", 0), ("z", 0)])
     outside = await store.query()
     sub = store.sublevel("sub")
@@ -42,7 +42,7 @@ async def test_every_writing_verb_stays_inside(store: Any) -> None:
     assert await store.query() == outside
 
 
-async def test_every_reading_verb_stays_inside(store: Any) -> None:
+async def test_every_reading_method_stays_within_the_sublevel(store: Any) -> None:
     await store.load([("a", 0), ("sub", 0), ("sub0", 0), ("subs/x", 0), ("sub.", 0), ("z", 0)])
     sub = store.sublevel("sub")
     await sub.load([("a", 1), ("b", 2), ("c", 3)])
@@ -79,26 +79,26 @@ async def test_the_separator_may_be_chosen(store: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["a/b", "/", "", "\ud800"])
-async def test_a_name_that_holds_the_separator_or_is_no_name_is_refused(store: Any, name: str) -> None:
+async def test_a_name_that_is_empty_or_contains_the_separator_is_refused(store: Any, name: str) -> None:
     with pytest.raises(InvalidKeyError):
         store.sublevel(name)
 
 
 @pytest.mark.parametrize("name", ["!", "!a", " a", "\x00"])
 @pytest.mark.parametrize("sync_mode", [Level.SERVER, Level.CLIENT], ids=["mode=server", "mode=client"])
-async def test_a_name_that_no_key_can_begin_with_is_refused(stores: Stores, sync_mode: Mode, name: str) -> None:
+async def test_a_name_with_which_no_key_can_begin_is_refused(stores: Stores, sync_mode: Mode, name: str) -> None:
     level = await stores.open("store", mode=sync_mode)
     with pytest.raises(InvalidKeyError):
         level.sublevel(name)
 
 
 @pytest.mark.parametrize("name", [None, 1, b"a"], ids=repr)
-async def test_a_name_that_is_no_str_is_refused(store: Any, name: str) -> None:
+async def test_a_name_that_is_not_a_str_is_refused(store: Any, name: str) -> None:
     with pytest.raises(TypeError):
         store.sublevel(name)
 
 
-async def test_a_key_is_judged_with_its_namespace(client: Any) -> None:
+async def test_a_key_is_checked_together_with_the_name_of_its_sublevel(client: Any) -> None:
     sub = client.sublevel("sub")
     await sub.put("!inside", 1)
     await sub.put("", 2)

@@ -1,4 +1,4 @@
-"""client.sync(server): pull, push, and what it reports."""
+"""client.sync(server): pull, push, report."""
 
 import asyncio
 from typing import Any, cast
@@ -41,7 +41,7 @@ async def test_a_sync_pulls_and_pushes(server: Any, client: Any, other: Any) -> 
     assert await server.query() == [("c1", "bar"), ("c2", "baz"), ("s1", True)]
 
 
-async def test_two_empty_stores_are_in_sync(server: Any, client: Any) -> None:
+async def test_syncing_two_empty_stores_does_nothing(server: Any, client: Any) -> None:
     report = await client.sync(server)
     assert (report.pulled, report.pushed, report.cid) == (0, 0, 0)
     assert server.cid == 0
@@ -61,7 +61,7 @@ async def test_a_sync_with_nothing_to_do_changes_nothing(stores: Stores, server:
     assert await stores.bytes_of(client) == mine
 
 
-async def test_deletes_travel_both_ways(server: Any, client: Any, other: Any) -> None:
+async def test_deletes_are_pulled_and_pushed(server: Any, client: Any, other: Any) -> None:
     await server.batch([Put("a", 1), Put("b", 2), Put("c", 3)])
     await client.sync(server)
     await other.sync(server)
@@ -76,7 +76,7 @@ async def test_deletes_travel_both_ways(server: Any, client: Any, other: Any) ->
     assert await server.query() == [("c", 3)]
 
 
-async def test_keys_and_values_in_all_scripts_travel(server: Any, client: Any, other: Any) -> None:
+async def test_keys_and_values_in_all_scripts_are_pulled_and_pushed(server: Any, client: Any, other: Any) -> None:
     keys = ["é", "ключ", "键", "\uffff", "😀", "👩‍👩‍👧", "\U0010ffff", '"', "a b", "k" * 1024]
     await client.load((key, {key: [key]}) for key in keys[::2])
     await server.load((key, {key: [key]}) for key in keys[1::2])
@@ -116,7 +116,7 @@ async def test_any_number_of_changes_is_pushed(server: Any, client: Any, other: 
     await assert_drained(server, client, other)
 
 
-async def test_large_values_travel_in_several_messages(server: Any, client: Any, other: Any) -> None:
+async def test_large_values_are_sent_in_several_messages(server: Any, client: Any, other: Any) -> None:
     value = "x" * (3 * 1024 * 1024)
     await client.load((f"c{n}", value) for n in range(5))
     await server.load((f"s{n}", value) for n in range(5))
@@ -137,7 +137,7 @@ async def test_intermediate_values_of_a_client_may_be_skipped(server: Any, clien
 
 
 async def test_a_client_follows_a_server_through_thousands_of_writes_of_one_key(server: Any, client: Any) -> None:
-    """The original went back in time after CID 9."""
+    """`@treehub/level` returned to older values after CID 9."""
     for n in range(1, 31):
         await server.batch([Put("a", n * 100 + i) for i in range(50)])
         await client.sync(server)
@@ -145,7 +145,7 @@ async def test_a_client_follows_a_server_through_thousands_of_writes_of_one_key(
         assert client.cid == n * 50
 
 
-async def test_clients_meet_through_the_server(server: Any, client: Any, other: Any) -> None:
+async def test_clients_receive_each_others_changes_through_the_server(server: Any, client: Any, other: Any) -> None:
     for round in range(5):
         await client.put(f"c{round}", round)
         await other.put(f"o{round}", round)
@@ -156,14 +156,14 @@ async def test_clients_meet_through_the_server(server: Any, client: Any, other: 
     assert server.cid == 10
 
 
-async def test_a_client_never_meets_its_own_echo(server: Any, client: Any) -> None:
+async def test_a_client_does_not_pull_its_own_push(server: Any, client: Any) -> None:
     for round in range(10):
         await client.put("a", round)
         report = await client.sync(server)
         assert (report.pulled, report.pushed, report.conflicts) == (0, 1, [])
 
 
-async def test_syncs_of_one_client_at_once_queue_up(server: Any, client: Any) -> None:
+async def test_concurrent_syncs_of_one_client_wait_for_each_other(server: Any, client: Any) -> None:
     await client.load((f"c{n}", n) for n in range(50))
     await server.load((f"s{n}", n) for n in range(50))
     reports = await asyncio.gather(*(client.sync(server) for _ in range(5)))
@@ -172,7 +172,7 @@ async def test_syncs_of_one_client_at_once_queue_up(server: Any, client: Any) ->
     await assert_drained(server, client)
 
 
-async def test_clients_sync_at_once_while_everybody_writes(stores: Stores, server: Any) -> None:
+async def test_clients_sync_concurrently_while_all_stores_are_written(stores: Stores, server: Any) -> None:
     clients = [await stores.open(f"client {n}", mode=Level.CLIENT) for n in range(4)]
 
     async def work(name: str, level: Any) -> None:
@@ -205,7 +205,7 @@ async def test_a_write_during_a_sync_is_not_lost(server: Any, client: Any) -> No
     assert await client.conflicts() == []
 
 
-async def test_progress_is_told_after_each_exchange(server: Any, client: Any) -> None:
+async def test_progress_is_called_after_each_exchange(server: Any, client: Any) -> None:
     await server.load((f"k{n}", n) for n in range(2500))
     seen = []
     report = await client.sync(server, progress=lambda report: seen.append((report.rounds, report.pulled)))
@@ -214,7 +214,7 @@ async def test_progress_is_told_after_each_exchange(server: Any, client: Any) ->
     assert [pulled for _, pulled in seen] == sorted(pulled for _, pulled in seen)
 
 
-# --------------------------------------------------------------------------------------------- one way only
+# ------------------------------------------------------------------------------------- one way only
 
 
 async def test_a_sync_that_only_pulls_pushes_nothing(server: Any, client: Any) -> None:
@@ -236,7 +236,7 @@ async def test_a_sync_that_only_pushes_pushes_everything(server: Any, client: An
     assert await client.pending() == 0
 
 
-async def test_a_sync_that_only_pushes_gets_through_while_far_behind(server: Any, client: Any) -> None:
+async def test_a_sync_that_only_pushes_succeeds_while_far_behind(server: Any, client: Any) -> None:
     await server.load((f"s{n}", n) for n in range(2500))
     await client.put("c", 1)
     report = await client.sync(server, pull=False)
@@ -246,18 +246,18 @@ async def test_a_sync_that_only_pushes_gets_through_while_far_behind(server: Any
     await assert_drained(server, client)
 
 
-async def test_a_sync_that_does_neither_is_refused(server: Any, client: Any) -> None:
+async def test_a_sync_without_pull_and_push_is_refused(server: Any, client: Any) -> None:
     with pytest.raises(ValueError):
         await client.sync(server, pull=False, push=False)
 
 
 @pytest.mark.parametrize("on_reset", ["", "ignore", None, True], ids=repr)
-async def test_an_unknown_way_to_meet_a_reset_is_refused(server: Any, client: Any, on_reset: Any) -> None:
+async def test_an_unknown_value_of_on_reset_is_refused(server: Any, client: Any, on_reset: Any) -> None:
     with pytest.raises(ValueError, match="on_reset"):
         await client.sync(server, on_reset=on_reset)
 
 
-async def test_a_client_is_no_server(client: Any, other: Any) -> None:
+async def test_a_client_cannot_be_used_as_a_server(client: Any, other: Any) -> None:
     await client.put("a", 1)
     with pytest.raises(ModeError):
         await client.sync(other)
@@ -265,12 +265,12 @@ async def test_a_client_is_no_server(client: Any, other: Any) -> None:
 
 
 @pytest.mark.parametrize("server", [None, 5, "server", object], ids=repr)
-async def test_what_cannot_exchange_is_refused(client: Any, server: Any) -> None:
+async def test_an_object_without_exchange_is_refused(client: Any, server: Any) -> None:
     with pytest.raises((TypeError, AttributeError), match="exchange"):
         await client.sync(server)
 
 
-# -------------------------------------------------------------------------------------- across the two APIs
+# ------------------------------------------------------------------------------ across the two APIs
 
 
 async def test_an_asyncio_client_synchronises_with_a_blocking_server() -> None:
@@ -291,7 +291,7 @@ async def test_a_blocking_client_cannot_await_an_asyncio_server() -> None:
                 client.rebind(cast(Any, server))
 
 
-async def test_a_forwarder_of_an_asyncio_client_may_answer_without_being_awaited() -> None:
+async def test_an_asyncio_client_accepts_a_forwarder_that_is_not_awaited() -> None:
     class Forwarder:
         def exchange(self, request: dict[str, Any]) -> dict[str, Any]:
             return server.exchange(request)

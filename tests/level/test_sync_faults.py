@@ -1,4 +1,4 @@
-"""sync() over a forwarder that fails in every way: the next sync() goes on safely."""
+"""sync() over a failing forwarder: the next sync() continues safely."""
 
 import asyncio
 import copy
@@ -14,7 +14,7 @@ from treehub_level import Level, LevelError, ProtocolError, Put, StoreMismatchEr
 
 
 class Forwarder:
-    """Stands between a client and a server; a message is a copy, as it would be on a wire."""
+    """Forward messages from a client to a server as copies, as a network would."""
 
     def __init__(self, server: Any) -> None:
         self.server = server
@@ -26,7 +26,7 @@ class Forwarder:
 
 
 class Failing(Forwarder):
-    """Raises an error in place of the n-th request, or after the server has taken it."""
+    """Raise an error instead of the n-th request, or after the server has received it."""
 
     def __init__(self, server: Any, error: Any, *, at: Any = 1, after: Any = False) -> None:
         super().__init__(server)
@@ -50,7 +50,7 @@ async def assert_drained(server: Any, client: Any) -> None:
     assert await client.pending() == 0
 
 
-async def test_whatever_forwards_exchange_can_stand_in_for_a_server(server: Any, client: Any) -> None:
+async def test_any_object_with_exchange_can_stand_in_for_a_server(server: Any, client: Any) -> None:
     await server.load((f"s{n}", n) for n in range(1200))
     await client.load((f"c{n}", n) for n in range(1200))
     forwarder = Forwarder(server)
@@ -86,7 +86,7 @@ async def test_a_network_error_becomes_a_transport_error_with_its_cause(
 @pytest.mark.parametrize(
     "error", [ZeroDivisionError("bug"), TransportError("refused", status=503), LevelError("x")], ids=repr
 )
-async def test_any_other_error_comes_through_as_it_is(server: Any, client: Any, error: Any) -> None:
+async def test_any_other_error_propagates_unchanged(server: Any, client: Any, error: Any) -> None:
     await client.put("a", 1)
     with pytest.raises(type(error)) as caught:
         await client.sync(Failing(server, error))
@@ -97,7 +97,7 @@ async def test_any_other_error_comes_through_as_it_is(server: Any, client: Any, 
 
 @pytest.mark.parametrize("after", [False, True], ids=["request lost", "reply lost"])
 @pytest.mark.parametrize("at", [1, 2, 3])
-async def test_a_lost_message_is_made_good_by_the_next_sync(server: Any, client: Any, at: Any, after: Any) -> None:
+async def test_the_next_sync_recovers_from_a_lost_message(server: Any, client: Any, at: Any, after: Any) -> None:
     await server.load((f"s{n}", n) for n in range(1500))
     await client.load((f"c{n}", n) for n in range(1500))
     await client.put("s0", "mine")
@@ -111,8 +111,8 @@ async def test_a_lost_message_is_made_good_by_the_next_sync(server: Any, client:
     assert [c.local for c in await client.conflicts()] == [["s0", "mine"]]
 
 
-async def test_an_edit_after_a_lost_reply_does_not_lose_to_its_own_echo(server: Any, client: Any) -> None:
-    """The original pulled its own push back, over the newer edit."""
+async def test_an_edit_after_a_lost_reply_does_not_lose_to_the_clients_own_push(server: Any, client: Any) -> None:
+    """`@treehub/level` pulled its own push and overwrote the newer edit."""
     await client.put("a", "old")
     with pytest.raises(TransportError):
         await client.sync(Failing(server, ConnectionError("gone"), after=True))
@@ -125,7 +125,7 @@ async def test_an_edit_after_a_lost_reply_does_not_lose_to_its_own_echo(server: 
     assert await server.get("a") == await client.get("a") == "new"
 
 
-async def test_a_push_whose_reply_was_lost_is_taken_once(server: Any, client: Any) -> None:
+async def test_a_push_whose_reply_was_lost_is_applied_once(server: Any, client: Any) -> None:
     await client.load((f"c{n}", n) for n in range(10))
     for _ in range(4):
         with pytest.raises(TransportError):
@@ -144,7 +144,7 @@ async def test_a_repeated_request_is_answered_and_applied_once(stores: Stores, s
     assert await stores.bytes_of(server) == before
 
 
-async def test_a_sync_that_was_cut_survives_a_reopening_of_both_sides(stores: Stores, server: Any, client: Any) -> None:
+async def test_an_interrupted_sync_survives_a_reopening_of_both_sides(stores: Stores, server: Any, client: Any) -> None:
     await client.put("a", 1)
     await client.put("b", 1)
     with pytest.raises(TransportError):
@@ -160,8 +160,8 @@ async def test_a_sync_that_was_cut_survives_a_reopening_of_both_sides(stores: St
     assert await client.conflicts() == []
 
 
-class Late(Forwarder):
-    """Answers with the reply to the request before."""
+class LateReplies(Forwarder):
+    """Return the reply to the previous request."""
 
     last = None
 
@@ -170,9 +170,9 @@ class Late(Forwarder):
         return reply or self.last
 
 
-async def test_a_late_reply_is_not_mistaken_for_the_one_awaited(server: Any, client: Any) -> None:
+async def test_a_late_reply_is_not_mistaken_for_the_current_one(server: Any, client: Any) -> None:
     await client.put("a", 1)
-    late = Late(server)
+    late = LateReplies(server)
     await client.sync(late)
     await client.put("a", 2)
     await server.put("b", 1)
@@ -206,8 +206,8 @@ NONSENSE = {
 }
 
 
-class Nonsense(Forwarder):
-    """Answers with something else than the server did."""
+class ModifiedReplies(Forwarder):
+    """Return a modified reply of the server."""
 
     def __init__(self, server: Any, change: Any) -> None:
         super().__init__(server)
@@ -218,12 +218,12 @@ class Nonsense(Forwarder):
 
 
 @pytest.mark.parametrize("what", NONSENSE)
-async def test_an_impossible_reply_is_refused_and_leaves_the_data_as_it_was(
+async def test_an_impossible_reply_is_refused_and_leaves_the_data_unchanged(
     server: Any, client: Any, what: str
 ) -> None:
     await server.load([("a", 1), ("b", 2)])
     with pytest.raises(SyncError) as caught:
-        await client.sync(Nonsense(server, NONSENSE[what]))
+        await client.sync(ModifiedReplies(server, NONSENSE[what]))
     assert isinstance(caught.value, ProtocolError)
     assert await client.query() == []
     assert client.cid == 0
@@ -231,7 +231,7 @@ async def test_an_impossible_reply_is_refused_and_leaves_the_data_as_it_was(
     await assert_drained(server, client)
 
 
-async def test_a_hanging_server_can_be_given_up(backend: str, tmp_path: Path) -> None:
+async def test_a_sync_with_a_hanging_server_can_be_cancelled(backend: str, tmp_path: Path) -> None:
     class Hanging:
         async def exchange(self, request: dict[str, Any]) -> dict[str, Any]:
             await asyncio.sleep(3600)
@@ -249,15 +249,15 @@ async def test_a_hanging_server_can_be_given_up(backend: str, tmp_path: Path) ->
         assert await server.get("a") == 2
 
 
-# ------------------------------------------------------------------------------------------ other servers
+# ------------------------------------------------------------------------------------ other servers
 
 
 async def copy_store(stores: Stores, level: Any, name: str) -> None:
-    """A backup of an open store, under another name, as if it had been copied while closed."""
+    """Copy an open store to another name, as if it was copied while closed."""
     stores.seed(name, (await stores.bytes_of(level)).items())
 
 
-async def test_another_server_is_refused_and_nothing_is_touched(stores: Stores, server: Any, client: Any) -> None:
+async def test_another_server_is_refused_and_nothing_is_changed(stores: Stores, server: Any, client: Any) -> None:
     await server.put("a", 1)
     await client.sync(server)
     stranger = await stores.open("stranger", mode=Level.SERVER)
@@ -278,7 +278,7 @@ async def test_another_server_is_refused_and_nothing_is_touched(stores: Stores, 
     await assert_drained(server, client)
 
 
-async def test_a_client_takes_another_server_when_told_to(stores: Stores, server: Any, client: Any) -> None:
+async def test_rebind_gives_a_client_another_server(stores: Stores, server: Any, client: Any) -> None:
     await server.batch([Put("a", 1), Put("gone", 1)])
     await client.sync(server)
     stranger = await stores.open("stranger", mode=Level.SERVER)
@@ -295,7 +295,7 @@ async def test_a_client_takes_another_server_when_told_to(stores: Stores, server
 
 
 async def restored(stores: Stores, server: Any, client: Any) -> Any:
-    """A server that was restored from a backup older than what the client has seen."""
+    """A server restored from a backup that is older than the client's last synchronisation."""
     await server.batch([Put("a", 1), Put("b", 1)])
     await client.sync(server)
     await copy_store(stores, server, "backup")
@@ -321,7 +321,7 @@ async def test_a_restored_server_is_recognised_and_followed(stores: Stores, serv
     ]
 
 
-async def test_a_restored_server_stops_those_who_want_to_look_first(stores: Stores, server: Any, client: Any) -> None:
+async def test_on_reset_raise_stops_before_a_reset(stores: Stores, server: Any, client: Any) -> None:
     backup = await restored(stores, server, client)
     data = await client.query()
 
@@ -334,7 +334,7 @@ async def test_a_restored_server_stops_those_who_want_to_look_first(stores: Stor
     await assert_drained(backup, client)
 
 
-async def test_a_client_that_missed_forgotten_deletes_pulls_everything_anew(server: Any, client: Any) -> None:
+async def test_a_client_below_the_floor_pulls_everything_again(server: Any, client: Any) -> None:
     await server.load((f"k{n:04}", n) for n in range(2200))
     await client.sync(server)
     await client.put("mine", 1)
@@ -385,7 +385,7 @@ async def test_two_copies_of_one_client_both_keep_their_writes(stores: Stores, s
 
 
 @pytest.mark.parametrize("request_", [None, 5, "x", [], {}, {"protocol": 1}, {"protocol": 2}], ids=repr)
-async def test_a_request_that_is_none_is_refused(stores: Stores, server: Any, request_: Any) -> None:
+async def test_a_malformed_request_is_refused(stores: Stores, server: Any, request_: Any) -> None:
     await server.put("a", 1)
     before = await stores.bytes_of(server)
     with pytest.raises((ProtocolError, TypeError)):

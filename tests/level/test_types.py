@@ -10,11 +10,11 @@ import pytest
 from treehub_level import MISSING, Change, Changes, Conflict, Delete, Mode, Put
 
 
-def test_a_change_is_the_list_that_travels() -> None:
+def test_a_change_is_encoded_as_a_json_list() -> None:
     assert json.dumps([Change("a", 1), Change.deletion("b")]) == '[["a", 1], ["b"]]'
 
 
-def test_a_change_names_its_parts() -> None:
+def test_a_change_has_key_value_and_deleted() -> None:
     change = Change("a", {"x": 1})
     assert (change.key, change.value, change.deleted, change.cid) == ("a", {"x": 1}, False, None)
     deletion = Change.deletion("a")
@@ -37,7 +37,7 @@ def test_changes_of_plain_values_can_be_kept_in_sets() -> None:
 
 
 @pytest.mark.parametrize("change", [Change("a", [1]), Change.deletion("a")], ids=repr)
-def test_a_change_keeps_what_it_is_when_copied(change: Any) -> None:
+def test_a_copied_change_is_equal_and_keeps_its_cid(change: Any) -> None:
     change.cid = 7
     for again in (copy.copy(change), copy.deepcopy(change), pickle.loads(pickle.dumps(change))):
         assert type(again) is Change
@@ -60,7 +60,7 @@ def test_the_number_of_a_conflict_takes_no_part_in_comparison() -> None:
     assert Conflict("a", Change("a", 1), None) != Conflict("a", Change("a", 2), None)
 
 
-def test_missing_is_false_and_one_of_a_kind() -> None:
+def test_missing_is_falsy_and_unique() -> None:
     assert not MISSING
     assert repr(MISSING) == "MISSING"
     assert pickle.loads(pickle.dumps(MISSING)) is MISSING

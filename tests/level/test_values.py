@@ -1,4 +1,4 @@
-"""What comes back equal, and what is refused because it would not."""
+"""Values that are read back equal, and the refusal of all others."""
 
 import datetime
 import decimal
@@ -24,7 +24,7 @@ async def store(stores: Stores, mode: Mode) -> Any:
 
 
 def nested(depth: Any) -> Any:
-    """Containers inside each other, that many of them."""
+    """Return containers nested to the given depth."""
     value: Any = []
     for n in range(depth - 1):
         value = [value] if n % 2 else {"a": value}
@@ -63,7 +63,7 @@ FAITHFUL = {
 
 
 @pytest.mark.parametrize("what", FAITHFUL)
-async def test_what_json_holds_comes_back_equal_and_of_the_same_type(server: Any, what: str) -> None:
+async def test_json_values_are_read_back_equal_and_of_the_same_type(server: Any, what: str) -> None:
     value = FAITHFUL[what]
     await server.put("key", value)
     got = await server.get("key")
@@ -95,7 +95,9 @@ class Name(str):
     ],
     ids=repr,
 )
-async def test_tuples_are_stored_as_lists_and_subclasses_as_what_they_are(store: Any, value: Any, stored: Any) -> None:
+async def test_tuples_are_stored_as_lists_and_subclasses_as_their_base_types(
+    store: Any, value: Any, stored: Any
+) -> None:
     await store.put("key", value)
     assert await store.get("key") == stored
 
@@ -146,7 +148,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("what", REFUSED)
-async def test_what_would_not_come_back_equal_is_refused_wherever_it_stands(
+async def test_a_value_that_json_cannot_round_trip_is_refused_at_any_depth(
     stores: Stores, level: Any, what: str
 ) -> None:
     await level.put("before", 1)
@@ -161,7 +163,7 @@ async def test_what_would_not_come_back_equal_is_refused_wherever_it_stands(
     assert await stores.bytes_of(level) == before
 
 
-async def test_a_refusal_says_what_was_found_and_where(store: Any) -> None:
+async def test_the_error_names_the_value_and_its_path(store: Any) -> None:
     with pytest.raises(InvalidValueError, match=r"\$\.a\[1\]"):
         await store.put("key", {"a": [1, math.nan]})
 
@@ -186,7 +188,7 @@ async def test_a_plain_store_takes_larger_values(level: Any) -> None:
     assert await level.get("large") == value
 
 
-# --------------------------------------------------------------------------------------------------- keys
+# --------------------------------------------------------------------------------------------- keys
 
 
 ANY_KEYS = [
@@ -235,11 +237,11 @@ async def test_the_first_legal_key_is_the_successor_of_the_prefix(stores: Stores
     assert await level.keys() == [first]
 
 
-# --------------------------------------------------------------------------------- stored by somebody else
+# ------------------------------------------------------------------------- stored by other programs
 
 
 @pytest.mark.parametrize("stored", [b"", b"{", b"nan", b"\xff", b"'a'", b"[1,]"], ids=repr)
-async def test_stored_bytes_that_are_no_json_are_an_error_that_names_the_key(stores: Stores, stored: Any) -> None:
+async def test_the_error_for_stored_bytes_that_are_not_json_names_the_key(stores: Stores, stored: Any) -> None:
     stores.seed("store", [(b"good", b"1"), (b"the key", stored)])
     level = await stores.open("store")
 
@@ -254,7 +256,7 @@ async def test_stored_bytes_that_are_no_json_are_an_error_that_names_the_key(sto
     assert await level.keys() == ["good", "the key"]
 
 
-async def test_a_stored_key_that_is_no_utf8_is_an_error_that_names_it(stores: Stores) -> None:
+async def test_the_error_for_a_stored_key_that_is_not_utf8_names_it(stores: Stores) -> None:
     stores.seed("store", [(b"\xff\xfe", b"1"), (b"a", b"1")])
     level = await stores.open("store")
     with pytest.raises(DecodeError, match="xff"):
@@ -270,7 +272,7 @@ async def test_any_valid_json_is_read(stores: Stores) -> None:
     assert await level.get("a") == {"x": [1, "é"]}
 
 
-# -------------------------------------------------------------------------------------------------- model
+# -------------------------------------------------------------------------------------------- model
 
 
 json = st.recursive(
@@ -286,6 +288,6 @@ json = st.recursive(
 
 @settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(value=json)
-async def test_any_json_value_comes_back_the_same(level: Any, value: Any) -> None:
+async def test_any_json_value_is_read_back_equal(level: Any, value: Any) -> None:
     await level.put("key", value)
     assert repr(await level.get("key")) == repr(value)

@@ -1,7 +1,7 @@
-"""Each verb at levels that are not open, opened, and opened again.
+"""Each public method on levels that are not open, open, and reopened.
 
-The verbs are taken from the class itself: a new one is covered as soon as it exists, or fails here for want of
-arguments. Whether a level is open it knows by itself, so that the backends that processes share are left out.
+The methods are read from the class: a new one is covered at once, or fails here until it has
+arguments. A level checks its own state without the backend, so shared backends are left out.
 """
 
 import inspect
@@ -12,7 +12,7 @@ from stores import Stores
 
 from treehub_level import Change, Conflict, Level, LevelError, Mode, ModeError, NotOpenError
 
-#: What the verbs are called with, by the names of their parameters.
+#: The arguments of the methods, by parameter name.
 ARGUMENTS = {
     "batch_size": 10,
     "changes": [],
@@ -26,9 +26,9 @@ ARGUMENTS = {
     "since": 0,
     "value": 1,
 }
-#: No verbs: what makes, opens and closes levels, which has tests of its own.
+#: Methods that create, open and close levels. They have tests of their own.
 NOT_VERBS = {"adopt", "close", "open"}
-#: Verbs whose result is entered; other results that cannot be awaited are iterated over.
+#: Methods that return a context manager; other results that cannot be awaited are iterators.
 CONTEXTS = {"live", "snapshot", "write_batch"}
 VERBS = sorted(
     name
@@ -39,12 +39,12 @@ VERBS = sorted(
 
 @pytest.fixture(params=VERBS, ids="verb={}".format)
 def verb(request: pytest.FixtureRequest) -> Any:
-    """Each public verb."""
+    """The name of each public method."""
     return request.param
 
 
 async def call(level: Any, verb: str, other: Any) -> Any:
-    """Call a verb and use what it gives just enough to make it do its work."""
+    """Call a method and use its result enough to make it do its work."""
     arguments = {**ARGUMENTS, "server": other, "name": "sub"}
     parameters = inspect.signature(getattr(Level, verb)).parameters.values()
     needed = [
@@ -68,7 +68,7 @@ async def call(level: Any, verb: str, other: Any) -> Any:
 
 
 async def outcome(level: Any, verb: str, other: Any) -> Any:
-    """What kind of end a call comes to: "done", or the class of the error."""
+    """Return the outcome of a call: "done", or the name of the error class."""
     try:
         await call(level, verb, other)
     except LevelError as error:
@@ -76,7 +76,7 @@ async def outcome(level: Any, verb: str, other: Any) -> Any:
     return "done"
 
 
-async def test_each_verb_needs_an_open_level(stores: Stores, server: Any, verb: str, mode: Mode) -> None:
+async def test_each_method_needs_an_open_level(stores: Stores, server: Any, verb: str, mode: Mode) -> None:
     never = stores.level("never", mode=mode)
     closed = await stores.open("closed", mode=mode)
     if mode is Level.SERVER:
@@ -89,7 +89,7 @@ async def test_each_verb_needs_an_open_level(stores: Stores, server: Any, verb: 
         assert refused_with is NotOpenError or (refused_with is ModeError and opened_with is ModeError)
 
 
-async def test_each_verb_does_the_same_once_reopened(stores: Stores, server: Any, verb: str, mode: Mode) -> None:
+async def test_each_method_does_the_same_after_a_reopening(stores: Stores, server: Any, verb: str, mode: Mode) -> None:
     level = await stores.open("store", mode=mode)
     if mode is Level.SERVER:
         await level.put("a", 1)
@@ -102,7 +102,7 @@ async def test_each_verb_does_the_same_once_reopened(stores: Stores, server: Any
     assert await outcome(other, verb, server) == await outcome(level, verb, server)
 
 
-async def test_each_verb_belongs_to_some_mode(stores: Stores, server: Any, verb: str) -> None:
+async def test_each_method_belongs_to_a_mode(stores: Stores, server: Any, verb: str) -> None:
     outcomes = []
     for mode in type(Level.NORMAL):
         level = await stores.open(f"in mode {mode.value}", mode=mode)

@@ -1,4 +1,4 @@
-"""``wait``: a server that has nothing to say answers once it has."""
+"""The option ``wait``: a server without changes for the client answers when it has some."""
 
 import asyncio
 import threading
@@ -18,7 +18,7 @@ LONG = 60
 
 
 def ask(**fields: Any) -> Any:
-    """What a client asks that knows nothing yet, but for these fields."""
+    """Return the request of a new client, with these fields replaced."""
     return {
         "protocol": 1,
         "server": None,
@@ -37,7 +37,7 @@ def ask(**fields: Any) -> Any:
 
 
 async def waiting(asked: Any) -> Any:
-    """A call that is being kept waiting."""
+    """Return a task for a call after it has begun to wait."""
     task = asyncio.ensure_future(asked)
     done, _ = await asyncio.wait([task], timeout=0.05)
     assert not done, "it was answered at once"
@@ -74,18 +74,18 @@ async def test_a_push_of_another_client_ends_the_wait(server: Any) -> None:
     ],
     ids=["a page", "a push", "a push that is refused", "a push taken back", "a reset", "keys"],
 )
-async def test_exchange_answers_at_once_if_there_is_something_to_say(server: Any, fields: Any) -> None:
+async def test_exchange_answers_at_once_if_the_reply_is_not_empty(server: Any, fields: Any) -> None:
     await server.put("a", 0)
     assert await asyncio.wait_for(server.exchange(ask(**fields), wait=LONG), PATIENCE)
 
 
-async def test_changes_answers_at_once_if_there_are_some(server: Any) -> None:
+async def test_changes_answers_at_once_if_there_are_changes(server: Any) -> None:
     await server.batch([Put("a", 1), Put("b", 2)])
     assert (await asyncio.wait_for(server.changes(1, wait=LONG), PATIENCE)).cid == 2
     assert (await asyncio.wait_for(server.changes(1, 0, wait=LONG), PATIENCE)).has_more
 
 
-async def test_a_wait_ends_without_news(server: Any) -> None:
+async def test_a_wait_ends_after_its_time_without_a_change(server: Any) -> None:
     started = time.monotonic()
     assert await asyncio.wait_for(server.changes(0, wait=0.05), PATIENCE) == (0, [], False)
     reply = await asyncio.wait_for(server.exchange(ask(), wait=0.05), PATIENCE)
@@ -102,7 +102,7 @@ async def test_closing_the_level_ends_waits(server: Any) -> None:
         await server.exchange(ask(), wait=LONG)
 
 
-async def test_many_wait_and_each_is_answered(server: Any) -> None:
+async def test_each_of_many_waiting_calls_is_answered(server: Any) -> None:
     tasks = [await waiting(server.changes(0, wait=LONG)) for _ in range(2)]
     tasks += [await waiting(server.exchange(ask(client=f"{n}" * 32), wait=LONG)) for n in range(2)]
     await server.put("a", 1)
@@ -118,7 +118,7 @@ async def test_a_wait_out_of_bounds_is_refused(server: Any, wait: float) -> None
 
 
 @pytest.mark.parametrize("wait", [True, "1", None])
-async def test_a_wait_that_is_no_number_is_refused(server: Any, wait: Any) -> None:
+async def test_a_wait_that_is_not_a_number_is_refused(server: Any, wait: Any) -> None:
     with pytest.raises(TypeError, match="wait is a number of seconds"):
         await server.exchange(ask(), wait=wait)
 
@@ -130,7 +130,7 @@ async def test_only_a_server_waits(client: Any) -> None:
         await client.changes(0, wait=LONG)
 
 
-# ------------------------------------------------------------------------------------------------ asyncio
+# ------------------------------------------------------------------------------------------ asyncio
 
 
 @pytest.fixture
@@ -149,7 +149,7 @@ async def test_waiting_holds_no_thread(asyncio_server: Any) -> None:
     await asyncio.wait_for(asyncio.gather(*tasks), PATIENCE)
 
 
-async def test_a_wait_that_is_cancelled_leaves_nothing_behind(asyncio_server: Any) -> None:
+async def test_a_cancelled_wait_leaves_no_listener_behind(asyncio_server: Any) -> None:
     server = asyncio_server
     tasks = [await waiting(server.changes(0, wait=LONG)), await waiting(server.exchange(ask(), wait=LONG))]
     listeners = server._store.listeners

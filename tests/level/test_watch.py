@@ -1,4 +1,4 @@
-"""watch(): the backlog, then what happens, no gap and no repeat."""
+"""watch(): earlier changes first, then each new one, without gaps or repetitions."""
 
 import asyncio
 from typing import Any
@@ -14,7 +14,7 @@ PATIENCE = 20
 
 
 async def take(watching: Any, count: int) -> Any:
-    """The next changes, as (cid, change)."""
+    """Return the next changes, as (cid, change)."""
     taken = []
     async for change in watching:
         taken.append((change.cid, change))
@@ -23,7 +23,7 @@ async def take(watching: Any, count: int) -> Any:
     return taken
 
 
-async def test_a_watch_gives_the_backlog_then_what_happens(server: Any) -> None:
+async def test_a_watch_yields_earlier_changes_then_new_ones(server: Any) -> None:
     await server.batch([Put("a", 1), Put("b", 2)])
     task = asyncio.create_task(take(server.watch(since=0), 5))
     await asyncio.sleep(0.02)
@@ -35,20 +35,20 @@ async def test_a_watch_gives_the_backlog_then_what_happens(server: Any) -> None:
     assert await asyncio.wait_for(task, PATIENCE) == list(enumerate(changes, 1))
 
 
-async def test_a_watch_may_begin_anywhere(server: Any) -> None:
+async def test_a_watch_may_begin_at_any_cid(server: Any) -> None:
     await server.batch([Put(f"k{n}", n) for n in range(1, 16)])
     watching = take(server.watch(since=12), 3)
     assert await asyncio.wait_for(watching, PATIENCE) == [(n, [f"k{n}", n]) for n in (13, 14, 15)]
 
 
-async def test_a_watch_begins_now_unless_told_otherwise(server: Any) -> None:
+async def test_a_watch_begins_with_the_next_change_by_default(server: Any) -> None:
     await server.put("old", 1)
     watching = server.watch()
     await server.put("new", 2)
     assert await asyncio.wait_for(take(watching, 1), PATIENCE) == [(2, ["new", 2])]
 
 
-async def test_a_watch_misses_nothing_while_many_write(server: Any) -> None:
+async def test_a_watch_misses_no_change_of_concurrent_writers(server: Any) -> None:
     async def write(name: str) -> None:
         for n in range(100):
             await server.put(f"{name}{n}", n)
@@ -61,13 +61,13 @@ async def test_a_watch_misses_nothing_while_many_write(server: Any) -> None:
         assert await asyncio.wait_for(watcher, PATIENCE) == list(enumerate(logged, 1))
 
 
-async def test_a_long_backlog_is_given_in_order(server: Any) -> None:
+async def test_many_earlier_changes_are_yielded_in_order(server: Any) -> None:
     await server.load([(f"k{n}", n) for n in range(3500)])
     taken = await asyncio.wait_for(take(server.watch(since=0), 3500), PATIENCE)
     assert [cid for cid, _ in taken] == list(range(1, 3501))
 
 
-async def test_a_watch_over_a_compacted_log_skips_what_was_dropped(server: Any) -> None:
+async def test_a_watch_of_a_compacted_log_skips_the_dropped_changes(server: Any) -> None:
     for n in range(12):
         await server.put("a", n)
     await server.put("b", 1)
@@ -76,7 +76,7 @@ async def test_a_watch_over_a_compacted_log_skips_what_was_dropped(server: Any) 
     assert taken == [(12, ["a", 11]), (13, ["b", 1])]
 
 
-async def test_a_watch_ends_quietly_when_the_level_closes(server: Any) -> None:
+async def test_a_watch_ends_without_an_error_when_the_level_closes(server: Any) -> None:
     await server.put("a", 1)
     task = asyncio.create_task(take(server.watch(since=0), 100))
     await asyncio.sleep(0.05)
@@ -104,14 +104,14 @@ async def test_a_watch_does_not_keep_the_level_from_closing(stores: Stores) -> N
     ],
     ids=repr,
 )
-async def test_a_watch_since_what_is_no_cid_of_this_server_is_refused(server: Any, since: Any, error: Any) -> None:
+async def test_a_watch_since_an_invalid_cid_is_refused(server: Any, since: Any, error: Any) -> None:
     await server.put("a", 1)
     with pytest.raises(error):
         async for _ in server.watch(since=since):
             pass
 
 
-async def test_a_watch_since_below_a_forgotten_delete_is_refused(server: Any) -> None:
+async def test_a_watch_since_a_cid_below_the_floor_is_refused(server: Any) -> None:
     await server.put("a", 1)
     await server.delete("a")
     await server.put("b", 1)
@@ -121,7 +121,7 @@ async def test_a_watch_since_below_a_forgotten_delete_is_refused(server: Any) ->
             pass
 
 
-async def test_a_change_made_while_the_watcher_looks_away_is_not_lost(server: Any) -> None:
+async def test_a_change_made_between_two_reads_of_the_watcher_is_not_lost(server: Any) -> None:
     watching = aiter(server.watch(since=0))
     for n in range(1, 6):
         await server.put("a", n)

@@ -1,4 +1,4 @@
-"""put, delete, batch, write_batch: what is there afterwards, in every mode."""
+"""The data after put, delete, batch and write_batch, in every mode."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ async def store(stores: Stores, mode: Mode) -> Any:
     return await stores.open("store", mode=mode)
 
 
-async def test_what_was_put_is_got(store: Any) -> None:
+async def test_get_returns_the_value_that_was_put(store: Any) -> None:
     await store.put("foo", "bar")
     await store.put("obj", {"foo": "bar"})
 
@@ -28,7 +28,7 @@ async def test_a_second_put_replaces_the_first(store: Any) -> None:
     assert await store.query() == [("a", [2])]
 
 
-async def test_what_was_deleted_is_gone(store: Any) -> None:
+async def test_a_deleted_key_is_absent(store: Any) -> None:
     await store.put("a", 1)
     await store.put("b", 2)
     await store.delete("a")
@@ -37,12 +37,12 @@ async def test_what_was_deleted_is_gone(store: Any) -> None:
     assert await store.query() == []
 
 
-async def test_deleting_what_is_not_there_is_no_error(store: Any) -> None:
+async def test_deleting_an_absent_key_is_no_error(store: Any) -> None:
     await store.delete("nothing")
     assert await store.query() == []
 
 
-async def test_writing_verbs_return_nothing(store: Any) -> None:
+async def test_writing_methods_return_none(store: Any) -> None:
     assert await store.put("a", 1) is None
     assert await store.delete("a") is None
     assert await store.batch([Put("a", 1)]) is None
@@ -55,10 +55,10 @@ async def test_options_are_keyword_only(store: Any) -> None:
         await store.query("a")
 
 
-# -------------------------------------------------------------------------------------------------- batch
+# -------------------------------------------------------------------------------------------- batch
 
 
-async def test_a_batch_of_the_readme(store: Any) -> None:
+async def test_the_batch_of_the_readme(store: Any) -> None:
     await store.put("deleteMe", "Never!")
     await store.batch(
         [
@@ -76,7 +76,7 @@ async def test_operations_may_be_objects_and_dicts_in_one_batch(store: Any) -> N
     assert await store.query() == [("a", 1), ("c", 3)]
 
 
-async def test_a_batch_is_done_in_order(store: Any) -> None:
+async def test_a_batch_is_applied_in_order(store: Any) -> None:
     await store.batch([Put("a", 1), Delete("a"), Put("b", 1), Put("b", 2), Delete("c"), Put("c", 3)])
     assert await store.query() == [("b", 2), ("c", 3)]
 
@@ -86,7 +86,7 @@ async def test_a_batch_may_be_any_iterable(store: Any) -> None:
     assert await store.count() == 3
 
 
-async def test_a_large_batch_is_one_batch(store: Any) -> None:
+async def test_a_large_batch_is_written_as_one(store: Any) -> None:
     await store.batch([Put(f"k{n:05}", n) for n in range(25_000)])
     assert await store.count() == 25_000
 
@@ -128,7 +128,7 @@ async def test_the_callers_objects_are_not_kept(store: Any) -> None:
     assert await store.query() == [("a", {"list": [1]}), ("b", {"list": [1]})]
 
 
-async def test_what_is_got_is_the_callers_own(store: Any) -> None:
+async def test_changing_a_returned_value_does_not_change_the_store(store: Any) -> None:
     await store.put("a", {"list": [1]})
     (await store.get("a"))["list"].append(2)
     assert await store.get("a") == {"list": [1]}
@@ -152,7 +152,7 @@ BAD_OPERATIONS: dict[str, tuple[Any, type[Exception]]] = {
 
 
 @pytest.mark.parametrize("what", BAD_OPERATIONS)
-async def test_a_batch_with_a_bad_operation_anywhere_writes_nothing(stores: Stores, store: Any, what: str) -> None:
+async def test_a_batch_with_an_invalid_operation_writes_nothing(stores: Stores, store: Any, what: str) -> None:
     await store.put("a", 1)
     before = await stores.bytes_of(store)
     bad, error = BAD_OPERATIONS[what]
@@ -167,7 +167,7 @@ async def test_a_batch_with_a_bad_operation_anywhere_writes_nothing(stores: Stor
 
 
 @pytest.mark.parametrize("ops", [None, 5, "ab", b"ab", {"type": "put", "key": "a", "value": 1}], ids=repr)
-async def test_a_batch_that_is_no_list_of_operations_is_refused(store: Any, ops: Any) -> None:
+async def test_a_batch_that_is_not_a_list_of_operations_is_refused(store: Any, ops: Any) -> None:
     with pytest.raises(TypeError):
         await store.batch(ops)
     assert await store.query() == []
@@ -183,7 +183,7 @@ async def test_a_batch_whose_iterator_raises_writes_nothing(store: Any) -> None:
     assert await store.query() == []
 
 
-# -------------------------------------------------------------------------------------------- write_batch
+# -------------------------------------------------------------------------------------- write_batch
 
 
 async def test_a_write_batch_is_written_on_leaving(store: Any) -> None:
@@ -207,7 +207,7 @@ async def test_a_write_batch_is_discarded_when_its_block_raises(stores: Stores, 
     assert await stores.bytes_of(store) == before
 
 
-async def test_a_write_batch_takes_a_value_as_it_is_at_that_moment(store: Any) -> None:
+async def test_a_write_batch_encodes_a_value_when_it_is_added(store: Any) -> None:
     value = [1]
     async with store.write_batch() as batch:
         batch.put("a", value)
@@ -215,7 +215,7 @@ async def test_a_write_batch_takes_a_value_as_it_is_at_that_moment(store: Any) -
     assert await store.get("a") == [1]
 
 
-async def test_a_refused_operation_leaves_the_write_batch_as_it_was(store: Any) -> None:
+async def test_a_refused_operation_leaves_the_write_batch_unchanged(store: Any) -> None:
     async with store.write_batch() as batch:
         batch.put("a", 1)
         with pytest.raises(ValueError):
@@ -234,11 +234,11 @@ async def test_a_write_batch_on_a_server_takes_consecutive_cids(server: Any) -> 
     assert (await server.changes(1)).changes == [["a", 1], ["x"]]
 
 
-# ------------------------------------------------------------------------------------------------ durable
+# ------------------------------------------------------------------------------------------ durable
 
 
 class Recorder(MemoryBackend):
-    """A backend that remembers whether it was asked to wait for the disk."""
+    """A backend that records the ``durable`` of each write."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -250,7 +250,7 @@ class Recorder(MemoryBackend):
 
 
 @pytest.mark.parametrize("default", [False, True])
-def test_durable_reaches_the_backend_and_defaults_to_what_the_level_was_opened_with(default: Any) -> None:
+def test_durable_reaches_the_backend_and_defaults_to_the_option_of_the_level(default: Any) -> None:
     recorder = Recorder("x")
     with blocking.Level("x", backend=lambda name: recorder, mode=Level.SERVER, durable=default) as level:
         recorder.durable.clear()
