@@ -1,7 +1,7 @@
 """`blocking.Level` with the manners of `Level`, so that each test is written once and run over both APIs.
 
-A blocking call runs in a thread, as it would in a program that has threads: the tests of the blocking API are
-therefore also tests of its use from several threads.
+A blocking call runs in a thread, as it would in a program that has threads: the tests of the
+blocking API are therefore also tests of its use from several threads.
 """
 
 from __future__ import annotations

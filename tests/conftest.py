@@ -1,11 +1,11 @@
 """The product over which every test of behaviour runs: API {async, blocking} × backend {memory, leveldb, plyvel}.
 
-Modules that are marked ``shared`` run over the backends that processes share, too: they tell how one of those may
-behave differently.
+Modules that are marked ``shared`` run over the backends that processes share, too: they tell how
+one of those may behave differently.
 
-The third factor, the core {c, python}, is chosen for a whole run by ``TREEHUB_LEVEL_CORE``. What is compiled goes
-together, and so does what stands in for it: the backend "leveldb", the native engine, is left out beside the core in
-Python. Pytest's header says what is live.
+The third factor, the core {c, python}, is chosen for a whole run by ``TREEHUB_LEVEL_CORE``. What is
+compiled goes together, and so does what stands in for it: the backend "leveldb", the native engine,
+is left out beside the core in Python. Pytest's header says what is live.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from stores import ENGINES, SHARED, Stores
 import treehub_level
 from treehub_level import Level, _core
 
-# CI repeats the same examples, so that what it says of a change is about that change; everywhere else they are new.
-# Nowhere does a slow machine fail a test.
+# CI repeats the same examples, so that what it says of a change is about that change; everywhere
+# else they are new. Nowhere does a slow machine fail a test.
 settings.register_profile("any", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", settings.get_profile("any"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "any")

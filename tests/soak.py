@@ -4,7 +4,8 @@
     python -m tests.soak T2 T8              some
     python -m tests.soak --part 0.01        all, a hundredth of each
 
-What a row prints goes to ``build/soak`` too. A row that fails does not keep the next from being run.
+What a row prints goes to ``build/soak`` too. A row that fails does not keep the next from being
+run.
 """
 
 from __future__ import annotations

@@ -22,10 +22,11 @@ from treehub_level.backends.base import Backend
 NATIVE = find_spec("treehub_level._store_c") is not None
 #: The LevelDB engines that behaviour is tested on.
 ENGINES = ["leveldb", "plyvel"] if NATIVE and _core.CORE == "c" else ["plyvel"]
-#: The backends that processes share. What they have in common does not depend on the core. Where wheels are tried,
-#: psycopg is not installed.
+#: The backends that processes share. What they have in common does not depend on the core. Where
+#: wheels are tried, psycopg is not installed.
 SHARED = ["sqlite", *(["postgres"] if find_spec("psycopg") else [])] if _core.CORE == "c" else []
-#: What each opening of a client writes anew to a shared store, with its first write. `Stores.raw` leaves it out.
+#: What each opening of a client writes anew to a shared store, with its first write. `Stores.raw`
+#: leaves it out.
 HOLDER = b"!!holder"
 
 
@@ -116,7 +117,7 @@ class Stores:
             return self._memory(name)
         return create(self.backend, self.path(name), {"store": self._store(name)} if self.url else {})
 
-    # ------------------------------------------------------------------------------------ bytes, past the API
+    # -------------------------------------------------------------------------- bytes, past the API
 
     async def bytes_of(self, level: Any) -> dict[bytes, bytes]:
         """Everything that an open level holds, metadata too. It is closed for a moment."""

@@ -3,8 +3,9 @@
     python -m tests.closing --rounds 500
     python -m tests.closing --rounds 100 --seed 7 --backend plyvel --kind threads
 
-Half of the rounds go to threads, half to tasks, over each backend in turn, 25 in a process of its own: a crash is seen
-as one, and so is what hangs. Then each verb is cancelled at each of its awaits.
+Half of the rounds go to threads, half to tasks, over each backend in turn, 25 in a process of its
+own: a crash is seen as one, and so is what hangs. Then each verb is cancelled at each of its
+awaits.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Cancels a coroutine at its k-th suspension, for every k that it has: one await after the other.
 
-Afterwards the level goes on as if nothing had happened: what was cancelled was done, all of it, or not at all.
+Afterwards the level goes on as if nothing had happened: what was cancelled was done, all of it, or
+not at all.
 """
 
 from __future__ import annotations

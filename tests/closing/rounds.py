@@ -1,6 +1,7 @@
 """Rounds of closing while everything else goes on: 8 threads of the blocking API, or 100 tasks of the other one.
 
-After each the store is opened again: the CID that it had in memory is the one on disk, and its log has no hole.
+After each the store is opened again: the CID that it had in memory is the one on disk, and its log
+has no hole.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def a_key(rng: random.Random) -> str:
     return f"k{rng.randrange(KEYS):04}"
 
 
-# ------------------------------------------------------------------------------------------------- threads
+# ------------------------------------------------------------------------------------------ threads
 
 
 def with_threads(path: str, backend: Backend, rounds: int, seed: int) -> None:
@@ -109,7 +110,7 @@ def _watch(level: blocking.Level, rng: random.Random) -> None:
 _WORK: Final = (_get, _get_many, _query, _put, _batch, _scan, _snapshot, _watch)
 
 
-# --------------------------------------------------------------------------------------------------- tasks
+# -------------------------------------------------------------------------------------------- tasks
 
 
 def with_tasks(path: str, backend: Backend, rounds: int, seed: int) -> None:

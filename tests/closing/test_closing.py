@@ -36,7 +36,7 @@ async def test_each_verb_has_an_await_to_be_cancelled_at(tmp_path: Path) -> None
     assert all(counts.values()), counts
 
 
-# ------------------------------------------------------------------------------------------------ controls
+# ----------------------------------------------------------------------------------------- controls
 
 
 def test_a_gate_that_does_not_wait_is_noticed() -> None:
@@ -81,7 +81,7 @@ async def test_a_batch_that_is_written_bit_by_bit_is_noticed() -> None:
         await cancel_all(Piecemeal(lambda name: made.setdefault(name, StrictBackend(name)), ""), ["batch"])
 
 
-# ------------------------------------------------------------------------------------------------- forking
+# ------------------------------------------------------------------------------------------ forking
 
 FORK = """
 import asyncio, gc, os, sys

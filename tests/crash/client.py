@@ -15,7 +15,8 @@ class Client(Writer):
     """A writer that synchronises between its units.
 
     Args:
-        arguments: Of the command line: the address of the server's database, then those of `Writer`.
+        arguments: Of the command line: the address of the server's database, then those of
+            `Writer`.
     """
 
     def __init__(self, arguments: list[str]) -> None:

@@ -1,7 +1,8 @@
 """T7: bad bytes anywhere in LevelDB's files: ``python -m tests.crash.damage --cycles N --seed S``.
 
-A store that is damaged is refused, by an error that names `repair`, or holds what it held at one moment. It never has a
-hole, and never takes the process with it. Stores are opened by a process of their own, so that its end is seen.
+A store that is damaged is refused, by an error that names `repair`, or holds what it held at one
+moment. It never has a hole, and never takes the process with it. Stores are opened by a process of
+their own, so that its end is seen.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ class Template:
         engine: What writes it.
         mode: Its mode.
         seed: Decides what is written.
-        logs: How many of LevelDB's logs it has: two for a short time only, while a table is being made.
+        logs: How many of LevelDB's logs it has: two for a short time only, while a table is being
+            made.
     """
 
     def __init__(self, folder: Path, engine: str, mode: Mode, seed: int, *, logs: int) -> None:

@@ -74,10 +74,11 @@ class Disk:
     def cut_power(self, rng: random.Random) -> None:
         """Drop what was not synced. Nobody may have a file open.
 
-        A file that was made since the last sync of any may be missing altogether: journals write down in order what
-        was made and what was synced. One time in four, of the bytes behind the last sync of one log some survive, or
-        the room that they took does, filled with zeros or with rubbish: more than one log is not spared at once, as
-        LevelDB does not wait for one before it writes the next.
+        A file that was made since the last sync of any may be missing altogether: journals write
+        down in order what was made and what was synced. One time in four, of the bytes behind the
+        last sync of one log some survive, or
+        the room that they took does, filled with zeros or with rubbish: more than one log is not
+        spared at once, as LevelDB does not wait for one before it writes the next.
         """
         self._follow()
         spared = rng.choice(["some", "zeros", "rubbish", *["none"] * 9])

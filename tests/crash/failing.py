@@ -1,7 +1,7 @@
 """T6: the disk fails, from the N-th write, sync or opened file on: ``python -m tests.crash.failing --last N``.
 
-What fails is a `StorageError`; nothing more is written then, and everything can be read; reopened, the store has all
-that it acknowledged. Run with `shim.c` preloaded, which the command line sees to.
+What fails is a `StorageError`; nothing more is written then, and everything can be read; reopened,
+the store has all that it acknowledged. Run with `shim.c` preloaded, which the command line sees to.
 """
 
 from __future__ import annotations

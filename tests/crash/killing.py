@@ -79,10 +79,12 @@ class Crashing:
         folder: Where everything goes.
         engine: The name of the engine.
         mode: The mode of the store.
-        seed: Decides what is written, and when the process is killed (that, as far as a machine repeats itself).
+        seed: Decides what is written, and when the process is killed (that, as far as a machine
+            repeats itself).
         power: Whether the power is cut, too.
         durable: See `unit_of`.
-        fault: A fault to put in: ``"early"``, ``"no-order"``, or ``"lying"``, a disk that does not sync.
+        fault: A fault to put in: ``"early"``, ``"no-order"``, or ``"lying"``, a disk that does not
+            sync.
         counts: What happened.
     """
 

@@ -15,8 +15,8 @@ OTHERS = "other "
 class CrashingPair(Crashing):
     """A client that writes and synchronises, and its server. Both are killed in each cycle, one after the other.
 
-    Then they synchronise here, and must be equal. What the client was told to write is what it held at one moment: it
-    pushes all that it has, and what the server takes is durable there.
+    Then they synchronise here, and must be equal. What the client was told to write is what it held
+    at one moment: it pushes all that it has, and what the server takes is durable there.
     """
 
     def __post_init__(self) -> None:

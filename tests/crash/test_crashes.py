@@ -46,7 +46,7 @@ def quiet() -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
-# ----------------------------------------------------------------------------------------------------- T4: kill -9
+# -------------------------------------------------------------------------------------- T4: kill -9
 
 
 @needs_signals
@@ -64,7 +64,7 @@ def test_what_is_acknowledged_before_it_is_written_is_found_missing(folder: Path
         Crashing(folder, ENGINES[0], mode, 2, fault="early").run(100)
 
 
-# ----------------------------------------------------------------------------------------------------- T5: power cut
+# ------------------------------------------------------------------------------------ T5: power cut
 
 
 @needs_shim
@@ -96,7 +96,7 @@ def test_a_durable_write_that_leaves_the_log_before_its_own_unsynced_makes_a_hol
         Crashing(folder, engine, Mode.CLIENT, 6, power=True, fault="no-order").run(300)
 
 
-# ----------------------------------------------------------------------------------------------------- T6: bad disk
+# ------------------------------------------------------------------------------------- T6: bad disk
 
 
 def failing(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -123,7 +123,7 @@ def test_writing_on_after_the_disk_failed_loses_what_is_acknowledged(engine: str
     assert "nothing that it held" in process.stdout
 
 
-# ----------------------------------------------------------------------------------------------------- T7: bad bytes
+# ------------------------------------------------------------------------------------ T7: bad bytes
 
 
 @needs_signals

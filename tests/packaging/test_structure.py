@@ -25,8 +25,8 @@ KNOWN = {*SOURCES, *COMPILED}
 #: Lines of one file. A longer file holds more than one idea.
 MAX_LINES = 800
 
-#: Imports each module with no other module of the package imported before. A compiled module cannot be imported twice
-#: in one process.
+#: Imports each module with no other module of the package imported before. A compiled module cannot
+#: be imported twice in one process.
 IMPORT_EACH_ALONE = """
 import importlib, sys
 for name in sys.argv[1:]:
@@ -46,7 +46,7 @@ def outside(text: str, package: str) -> Source:
     return Source(f"{package}.test_x", package, text)
 
 
-# ---------------------------------------------------------------------------------------------------- public names
+# ------------------------------------------------------------------------------------- public names
 
 
 def test_all_is_sorted_and_is_every_public_name() -> None:
@@ -69,7 +69,7 @@ def test_every_module_imports_alone_and_without_a_warning() -> None:
     subprocess.run([sys.executable, "-W", "error", "-c", IMPORT_EACH_ALONE, *names], check=True, env=environment)
 
 
-# ----------------------------------------------------------------------------------------------------------- layers
+# ------------------------------------------------------------------------------------------- layers
 
 
 def test_every_module_has_its_layer() -> None:
@@ -131,7 +131,7 @@ def test_an_import_through_the_own_package_is_circular() -> None:
     assert set(structure.import_cycle(sources)) == {NAME, f"{NAME}.a"}
 
 
-# ---------------------------------------------------------------------------------------------------- private names
+# ------------------------------------------------------------------------------------ private names
 
 
 def test_no_package_imports_private_names_of_another() -> None:
@@ -229,7 +229,7 @@ def test_private_attributes_of_the_own_package_are_allowed(text: str) -> None:
     assert structure.private_attributes(memory_backend(text), definitions) == []
 
 
-# ---------------------------------------------------------------------------------------------------- names and files
+# ---------------------------------------------------------------------------------- names and files
 
 
 def test_class_names_are_unique() -> None:

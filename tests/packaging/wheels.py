@@ -1,11 +1,12 @@
 """Wheels as they are published, and what must pass with one installed.
 
-``python tests/packaging/wheels.py make FOLDER`` builds the source distribution, a wheel from it and the pure wheel, and
-tries both wheels as a stranger would: in an environment of its own each, with no compiler on the path. It is for Linux,
-and for the interpreter that runs it, which has the tools of requirements-dev.txt. (Elsewhere cibuildwheel does this.)
+``python tests/packaging/wheels.py make FOLDER`` builds the source distribution, a wheel from it and
+the pure wheel, and tries both wheels as a stranger would: in an environment of its own each, with
+no compiler on the path. It is for Linux, and for the interpreter that runs it, which has the tools
+of requirements-dev.txt. (Elsewhere cibuildwheel does this.)
 
-``python tests/packaging/wheels.py try c`` runs the tests of an installed wheel that has the compiled core and LevelDB
-inside, ``try python`` those of a pure one.
+``python tests/packaging/wheels.py try c`` runs the tests of an installed wheel that has the
+compiled core and LevelDB inside, ``try python`` those of a pure one.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The package's source as data: its modules, their imports, and the rules that these must keep.
 
-Each rule is a function from sources to violations, so that a test can run it over the package and over
-a made-up source that breaks it.
+Each rule is a function from sources to violations, so that a test can run it over the package and
+over a made-up source that breaks it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ NAME: Final = "treehub_level"
 #: The compiled modules: they have no source in Python.
 COMPILED: Final = {f"{NAME}._core_c", f"{NAME}._store_c"}
 
-#: From bottom to top. A module may import modules of its own line and of the lines above it in this list.
+#: From bottom to top. A module may import modules of its own line and of the lines above it in this
+#: list.
 LAYERS: Final = [
     ["errors", "extras", "types"],
     ["_core", "_core_c", "_core_py", "_store_c", "backends"],
@@ -38,7 +39,8 @@ LAYERS: Final = [
 ]
 RANKS: Final = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 
-#: Private modules that the whole package imports: the selector of the core, both cores, the native engine.
+#: Private modules that the whole package imports: the selector of the core, both cores, the native
+#: engine.
 SHARED_PRIVATE: Final = {"_core", "_core_c", "_core_py", "_store_c"}
 
 #: Private names of the standard library that are documented for use: methods of every named tuple.
@@ -57,8 +59,8 @@ TESTED: Final = {
     "tests/testing": ["testing"],
 }
 
-#: Classes that stand in for each other, and therefore share their name: one for asyncio, one that blocks. Each is
-#: defined once below each of these packages or modules.
+#: Classes that stand in for each other, and therefore share their name: one for asyncio, one that
+#: blocks. Each is defined once below each of these packages or modules.
 COUNTERPARTS: Final = {
     "Level": ("aio", "blocking"),
     "LiveSession": ("aio", "blocking"),
@@ -116,7 +118,7 @@ def outside_sources() -> list[Source]:
     return [source_of(path, ROOT) for folder in folders for path in sorted(folder.rglob("*.py"))]
 
 
-# ------------------------------------------------------------------------------------------ imports and layers
+# ------------------------------------------------------------------------------- imports and layers
 
 
 class Import(NamedTuple):
@@ -174,8 +176,8 @@ def upward_imports(source: Source, known: Iterable[str]) -> list[str]:
 def import_cycle(sources: dict[str, Source]) -> list[str]:
     """Return the modules of one circular import, the first repeated at the end; empty if there is none.
 
-    Imports in functions and under ``TYPE_CHECKING`` count. A module's import of its own package does not, unless it
-    takes a name that the package's ``__init__`` defines or imports.
+    Imports in functions and under ``TYPE_CHECKING`` count. A module's import of its own package
+    does not, unless it takes a name that the package's ``__init__`` defines or imports.
     """
     known = sources.keys()
     graph = {name: imported_modules(source, known) - {name} for name, source in sources.items()}
@@ -187,7 +189,7 @@ def import_cycle(sources: dict[str, Source]) -> list[str]:
     return []
 
 
-# -------------------------------------------------------------------------------------------------- private names
+# ------------------------------------------------------------------------------------ private names
 
 
 def is_private(name: str) -> bool:
@@ -280,8 +282,9 @@ def private_definitions(sources: Iterable[Source]) -> dict[str, set[str]]:
 def private_attributes(source: Source, definitions: dict[str, set[str]]) -> list[str]:
     """Return the uses of private attributes that the module's own package does not define.
 
-    An attribute is known by its name alone: ``x._y`` passes if any class of the package has a ``_y``, unless ``x`` is
-    one of `HELD`. Attributes of ``self`` and ``cls`` pass, as a subclass may use those that it inherits.
+    An attribute is known by its name alone: ``x._y`` passes if any class of the package has a
+    ``_y``, unless ``x`` is one of `HELD`. Attributes of ``self`` and ``cls`` pass, as a subclass
+    may use those that it inherits.
     """
     own = definitions.get(source.package, set()) | DOCUMENTED_PRIVATE | SHARED_PRIVATE
     found = []
@@ -309,7 +312,7 @@ def _is_self(node: ast.expr) -> bool:
     return isinstance(node, ast.Name) and node.id in ("self", "cls")
 
 
-# ---------------------------------------------------------------------------------------------------- class names
+# -------------------------------------------------------------------------------------- class names
 
 
 def repeated_classes(sources: Iterable[Source]) -> dict[str, list[str]]:
