@@ -60,12 +60,16 @@ test-one: $(PACKAGE) ## Run some tests: make test-one T=tests/level/test_reading
 	@test -n "$(T)" || { echo 'Name the tests, with any options of pytest: make test-one T="tests/level -k put"'; exit 2; }
 	$(BIN)/python -m pytest $(T)
 
+# Coverage is measured with the compiled core: that run has the tests of both cores. It is measured over two of the pairs
+# of API and backend (PAIRS in tests/conftest.py), and by sys.monitoring where Python has it, which costs much less.
+COVERAGE_CORE := $(shell $(PYTHON) -c 'import sys; print("sysmon" if sys.version_info >= (3, 12) else "ctrace")')
+
 # Development mode reports unclosed files, sockets and coroutines. Its allocator is left out: `make asan` checks memory.
 test: export PYTHONDEVMODE = 1
 test: export PYTHONMALLOC = default
 test: $(PACKAGE) ## Run the whole suite, once for each core, with coverage
 	TREEHUB_LEVEL_CORE=python $(BIN)/python -m pytest $(PARALLEL) -m 'not once'
-	TREEHUB_LEVEL_CORE=c $(BIN)/python -m pytest $(PARALLEL) --cov --cov-report=
+	TREEHUB_LEVEL_CORE=c COVERAGE_CORE=$(COVERAGE_CORE) $(BIN)/python -m pytest $(PARALLEL) --cov --cov-report=
 	$(BIN)/coverage report
 
 lint: $(PACKAGE) ## Check style, spelling and types

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
+import site
 import subprocess
 import sys
 import tarfile
 import zipfile
-from importlib.machinery import EXTENSION_SUFFIXES
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from stores import plyvel
-
-import treehub_level
 
 pytestmark = pytest.mark.once
 
@@ -22,10 +21,11 @@ ROOT = Path(__file__).parents[2]
 BUILD = "import sys; from scikit_build_core import build; print(getattr(build, sys.argv[1])(sys.argv[2]))"
 PRINT_CORE = "import treehub_level._core as core; print(core.CORE)"
 WARNING = "WARNING: treehub-level: the compiled core could not be built"
-ENGINE = Path(treehub_level.__file__).with_name(f"_store_c{EXTENSION_SUFFIXES[0]}")
+#: The native engine, which an editable install has in site-packages.
+ENGINE = find_spec("treehub_level._store_c")
 
 needs_cc = pytest.mark.skipif(sys.platform == "win32", reason="the compiler of Windows is not chosen by CC")
-needs_engine = pytest.mark.skipif(not ENGINE.exists(), reason="LevelDB was not there when the package was built")
+needs_engine = pytest.mark.skipif(ENGINE is None, reason="LevelDB was not installed when the package was built")
 needs_elf = pytest.mark.skipif(sys.platform != "linux", reason="its libraries are not in the format of Linux")
 
 
@@ -54,6 +54,13 @@ def extensions(names: list[str]) -> set[str]:
     return {Path(name).name.partition(".")[0] for name in names if name.endswith((".so", ".pyd"))}
 
 
+def engine_file() -> Path:
+    """The file of the native engine."""
+    assert ENGINE is not None
+    assert ENGINE.origin is not None
+    return Path(ENGINE.origin)
+
+
 def symbols_shown(library: Path) -> list[str]:
     """What a shared library defines for others to see."""
     from elftools.elf.elffile import ELFFile  # Linux only, like what it reads
@@ -69,9 +76,11 @@ def live_core(wheel: Path, folder: Path, choice: str = "") -> subprocess.Complet
     """Import the package from a wheel, unpacked, and print its core."""
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder)
-    environment = {**os.environ, "PYTHONPATH": str(folder), "TREEHUB_LEVEL_CORE": choice}
+    # Without the module `site`, whose .pth files would put an editable install before the wheel.
+    paths = os.pathsep.join([str(folder), *site.getsitepackages()])
+    environment = {**os.environ, "PYTHONPATH": paths, "TREEHUB_LEVEL_CORE": choice}
     return subprocess.run(
-        [sys.executable, "-c", PRINT_CORE], env=environment, cwd=folder, capture_output=True, text=True, check=False
+        [sys.executable, "-S", "-c", PRINT_CORE], env=environment, cwd=folder, capture_output=True, text=True, check=False
     )
 
 
@@ -144,7 +153,7 @@ def test_without_leveldb_the_core_is_built_alone_and_the_build_says_what_to_inst
 @needs_engine
 @needs_elf
 def test_the_engine_shows_nothing_of_leveldb_to_others_in_its_process() -> None:
-    assert symbols_shown(ENGINE) == ["PyInit__store_c"]
+    assert symbols_shown(engine_file()) == ["PyInit__store_c"]
 
 
 @needs_elf
@@ -155,7 +164,7 @@ def test_symbols_of_leveldb_that_are_shown_are_found() -> None:
 
 @needs_engine
 def test_the_engine_is_small() -> None:
-    assert ENGINE.stat().st_size < 500 * 1024
+    assert engine_file().stat().st_size < 500 * 1024
 
 
 def test_a_wheel_without_extensions_is_pure_and_has_the_other_core(sdist: Path, tmp_path: Path) -> None:

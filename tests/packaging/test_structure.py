@@ -25,14 +25,24 @@ KNOWN = {*SOURCES, *COMPILED}
 #: Lines of one file. A longer file holds more than one idea.
 MAX_LINES = 800
 
-#: Imports each module with no other module of the package imported before. A compiled module cannot
-#: be imported twice in one process.
+#: Imports each module with no other module of the package imported before. An import of a module begins
+#: with its package, so a module that its package imports needs no run of its own. A compiled module
+#: cannot be imported twice in one process.
 IMPORT_EACH_ALONE = """
 import importlib, sys
+
+def own():
+    return [module for module in sys.modules if module.partition(".")[0] == "treehub_level"]
+
+loaded = {"": []}
 for name in sys.argv[1:]:
-    for loaded in [module for module in sys.modules if module.partition(".")[0] == "treehub_level"]:
-        del sys.modules[loaded]
+    if name in loaded.get(name.rpartition(".")[0], []):
+        loaded[name] = loaded[name.rpartition(".")[0]]
+        continue
+    for module in own():
+        del sys.modules[module]
     importlib.import_module(name)
+    loaded[name] = own()
 """
 
 
