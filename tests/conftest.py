@@ -64,9 +64,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.path.relative_to(here).parts[0] in ONCE:
             item.add_marker(pytest.mark.once)
-        if item.get_closest_marker("if_shared") and not item.get_closest_marker("shared"):
-            dropped.append(item)
-        elif _core.CORE == "python" and not _in_pairs(item):
+        if (item.get_closest_marker("if_shared") and not item.get_closest_marker("shared")) or (_core.CORE == "python" and not _in_pairs(item)):
             dropped.append(item)
         else:
             kept.append(item)

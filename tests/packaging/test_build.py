@@ -113,7 +113,8 @@ C_SOURCES = {"bugs.c", "ceiling.c", "clock.c", "shim.c"}
 def test_the_source_distribution_has_nothing_else(sdist: Path) -> None:
     tops = {path.name for path in sdist.iterdir()}
     assert tops <= {
-        *("CHANGELOG.md", "CMakeLists.txt", "LICENSE", "Makefile", "PKG-INFO", "README.md", "pyproject.toml"),
+        *("CHANGELOG.md", "CMakeLists.txt", "CONTRIBUTING.md", "LICENSE", "Makefile", "PKG-INFO", "README.md"),
+        *("SECURITY.md", "pyproject.toml"),
         *("benchmarks", "docs", "examples", "js", "requirements-dev.txt", "src", "tests"),
     }
     strays = {path.name for path in sdist.rglob("*") if path.suffix in {".c", ".o", ".pyc", ".so", ".whl"}}
