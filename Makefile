@@ -7,14 +7,15 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-# Half of the suite waits, for a server, a disk or a timeout: two workers for each core keep all cores busy.
+# Half of the suite waits, for a server, a disk or a timeout: two workers for each CPU keep all busy.
 WORKERS ?= $(shell $(PYTHON) -c 'import os; print(2 * (os.cpu_count() or 1))')
 PARALLEL := --numprocesses=$(WORKERS) --dist=worksteal
 
 TOOLS := $(VENV)/tools.stamp
 PACKAGE := $(VENV)/package.stamp
 
-# LevelDB is looked for each time. The answer is in the stamp's name, so the package is built again when it changes.
+# Each run of make looks for LevelDB. The stamp's name holds the answer, so that the package is built
+# again when LevelDB has been installed or removed.
 HAS_LEVELDB := $(shell echo '\#include <leveldb/c.h>' | $(CXX) -x c++ -E - >/dev/null 2>&1 && echo yes || echo no)
 LEVELDB := $(VENV)/leveldb-$(HAS_LEVELDB).stamp
 
@@ -44,7 +45,8 @@ $(VENV)/leveldb-no.stamp: | $(TOOLS)
 	@rm -f $(VENV)/leveldb-*.stamp
 	@touch $@
 
-# An editable install: Python is imported from src/, and the extensions are built incrementally in build/editable.
+# An editable install: Python is imported from src/. The extensions are built in build/editable, where
+# only changed sources are compiled again.
 $(PACKAGE): $(TOOLS) $(LEVELDB) pyproject.toml CMakeLists.txt $(wildcard src/_core/*.*)
 	$(PIP) install --no-build-isolation --no-deps --editable . --config-settings build-dir=build/editable
 	touch $@
@@ -60,11 +62,13 @@ test-one: $(PACKAGE) ## Run some tests: make test-one T=tests/level/test_reading
 	@test -n "$(T)" || { echo 'Name the tests, with any options of pytest: make test-one T="tests/level -k put"'; exit 2; }
 	$(BIN)/python -m pytest $(T)
 
-# Coverage is measured with the compiled core: that run has the tests of both cores. It is measured over two of the pairs
-# of API and backend (PAIRS in tests/conftest.py), and by sys.monitoring where Python has it, which costs much less.
+# Coverage is measured with the compiled core, as that run includes the tests of both cores. It is
+# measured over two of the pairs of API and backend (PAIRS in tests/conftest.py), and where Python has
+# sys.monitoring, by that, which costs much less than a trace function.
 COVERAGE_CORE := $(shell $(PYTHON) -c 'import sys; print("sysmon" if sys.version_info >= (3, 12) else "ctrace")')
 
-# Development mode reports unclosed files, sockets and coroutines. Its allocator is left out: `make asan` checks memory.
+# Development mode reports unclosed files, sockets and coroutines. Its debugging allocator is slow and
+# left out: `make asan` checks memory.
 test: export PYTHONDEVMODE = 1
 test: export PYTHONMALLOC = default
 test: $(PACKAGE) ## Run the whole suite, once for each core, with coverage

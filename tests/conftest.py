@@ -4,10 +4,13 @@ Modules marked ``shared`` also run over the backends that several processes can 
 PostgreSQL.
 
 The third factor is the core, compiled or pure, which ``TREEHUB_LEVEL_CORE`` selects for a whole run.
-The compiled core gets the whole product and all tests. The pure core leaves out repetition: tests of
-folders that do not depend on the core, and all pairs of API and backend except `PAIRS`. The native
-LevelDB engine is compiled, so the backend ``leveldb`` is left out as well. The header of pytest names
-the core and the backends.
+The header of pytest names the core and the backends. The native LevelDB engine is compiled, so the
+pure core has no backend ``leveldb``.
+
+``make test`` runs both cores: everything with the compiled core, and with the pure one everything
+that depends on the core. The rest is marked ``once``: tests of folders that use the core only through
+others (`ONCE`), and all pairs of API and backend but `PAIRS`. A run of the pure core alone has no
+``-m 'not once'``, and therefore the whole product.
 """
 
 from __future__ import annotations
@@ -41,8 +44,8 @@ ONCE = {
     *("packaging", "readme", "replicas", "sharing", "testing"),
 }
 
-#: The pairs of API and backend over which the pure core runs, and over which coverage is measured: each
-#: API once, each kind of backend once, in memory and on disk.
+#: The pairs of API and backend that depend on the core: each API once, and each kind of backend once, in
+#: memory and on disk. Coverage is measured over them, too.
 PAIRS = {("async", "memory"), ("blocking", "plyvel")}
 
 
@@ -58,20 +61,15 @@ def api(request: pytest.FixtureRequest) -> Any:
 
 @pytest.hookimpl(tryfirst=True)  # before -m selects by these marks
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark tests that run once, and deselect the combinations that this run leaves out."""
+    """Mark tests that run once, and leave out backends that a module is not marked for."""
+    items[:] = [item for item in items if item.get_closest_marker("shared") or not item.get_closest_marker("if_shared")]
     here = Path(__file__).parent
-    kept, dropped = [], []
     for item in items:
-        if item.path.relative_to(here).parts[0] in ONCE:
+        repeated = not _in_pairs(item)
+        if repeated or item.path.relative_to(here).parts[0] in ONCE:
             item.add_marker(pytest.mark.once)
-        if (item.get_closest_marker("if_shared") and not item.get_closest_marker("shared")) or (_core.CORE == "python" and not _in_pairs(item)):
-            dropped.append(item)
-        else:
-            kept.append(item)
-            if config.pluginmanager.hasplugin("_cov") and not _in_pairs(item):
-                item.add_marker(pytest.mark.no_cover)
-    config.hook.pytest_deselected(items=dropped)
-    items[:] = kept
+        if repeated and config.pluginmanager.hasplugin("_cov"):
+            item.add_marker(pytest.mark.no_cover)
 
 
 def _in_pairs(item: pytest.Item) -> bool:

@@ -80,7 +80,12 @@ def live_core(wheel: Path, folder: Path, choice: str = "") -> subprocess.Complet
     paths = os.pathsep.join([str(folder), *site.getsitepackages()])
     environment = {**os.environ, "PYTHONPATH": paths, "TREEHUB_LEVEL_CORE": choice}
     return subprocess.run(
-        [sys.executable, "-S", "-c", PRINT_CORE], env=environment, cwd=folder, capture_output=True, text=True, check=False
+        [sys.executable, "-S", "-c", PRINT_CORE],
+        env=environment,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 
