@@ -1,16 +1,16 @@
-"""Fixtures that multiply each behavioural test: API {async, blocking} × backend {memory, leveldb, plyvel}.
+"""Fixtures that multiply each behavioural test by the APIs, async and blocking, and the backends.
 
 Modules marked ``shared`` also run over the backends that several processes can share, SQLite and
 PostgreSQL.
 
-The third factor is the core, compiled or pure, which ``TREEHUB_LEVEL_CORE`` selects for a whole run.
-The header of pytest names the core and the backends. The native LevelDB engine is compiled, so the
-pure core has no backend ``leveldb``.
+The third factor is the core, compiled or pure, which ``TREEHUB_LEVEL_CORE`` selects for a whole
+run. The header of pytest names the core and the backends. The native LevelDB engine is compiled, so
+the pure core has no backend ``leveldb``.
 
 ``make test`` runs both cores: everything with the compiled core, and with the pure one everything
-that depends on the core. The rest is marked ``once``: tests of folders that use the core only through
-others (`ONCE`), and all pairs of API and backend but `PAIRS`. A run of the pure core alone has no
-``-m 'not once'``, and therefore the whole product.
+that depends on the core. The rest is marked ``once``: tests of folders that use the core only
+through others (`ONCE`), and all pairs of API and backend but `PAIRS`. A run of the pure core alone
+has no ``-m 'not once'``, and therefore the whole product.
 """
 
 from __future__ import annotations
@@ -30,22 +30,23 @@ from stores import ENGINES, SHARED, Stores
 import treehub_level
 from treehub_level import Level, _core
 
-# CI repeats the same examples, so that a failure comes from the change; elsewhere each run draws new ones.
-# Examples have no deadline: a slow machine fails no test.
+# CI repeats the same examples, so that a failure comes from the change; elsewhere each run draws
+# new ones. Examples have no deadline: a slow machine fails no test.
 settings.register_profile("any", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", settings.get_profile("any"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "any")
 
 
-#: Folders whose tests do not depend on the core, as they test what is built on it. They run once, with
-#: the compiled core: `tests/core`, `tests/golden` and `tests/stateful` hold both cores to the same results.
+#: Folders whose tests do not depend on the core, as they test layers above it. They run once,
+#: with the compiled core: `tests/core`, `tests/golden` and `tests/stateful` hold both cores to the
+#: same results.
 ONCE = {
     *("backends", "benchmarks", "cli", "clock", "closing", "crash", "fuzz", "http", "js", "leaks"),
     *("packaging", "readme", "replicas", "sharing", "testing"),
 }
 
-#: The pairs of API and backend that depend on the core: each API once, and each kind of backend once, in
-#: memory and on disk. Coverage is measured over them, too.
+#: The pairs of API and backend that depend on the core: each API once, and each kind of backend
+#: once, in memory and on disk. Coverage is measured over them, too.
 PAIRS = {("async", "memory"), ("blocking", "plyvel")}
 
 
@@ -148,7 +149,7 @@ def postgres() -> Iterator[Database]:
 
 @pytest.fixture(scope="session")
 def postgres_url(request: pytest.FixtureRequest) -> str:
-    """The URL of PostgreSQL: the server of this run, or the one in ``TREEHUB_LEVEL_TEST_POSTGRES``."""
+    """The URL of PostgreSQL: of this run, or that in ``TREEHUB_LEVEL_TEST_POSTGRES``."""
     url: str = ELSEWHERE or request.getfixturevalue("postgres").url
     return url
 

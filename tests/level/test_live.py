@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from async_adapter import Bridge
+from async_adapter import AsyncAdapter
 from stores import Stores
 from waiting import PATIENCE, until
 
@@ -401,7 +401,7 @@ async def test_what_is_no_server_is_refused(client: Any) -> None:
 
 
 async def test_a_session_that_is_cancelled_ends(stores: Stores, client: Any, server: Any) -> None:
-    if isinstance(client, Bridge):
+    if isinstance(client, AsyncAdapter):
         return  # threads are not cancelled
     entered = asyncio.Event()
 

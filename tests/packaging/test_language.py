@@ -1,4 +1,4 @@
-"""The language of docstrings, comments and pages: the rules of `CONTRIBUTING.md` that a program can check."""
+"""The language of docstrings, comments and pages: the rules that a program can check."""
 
 from __future__ import annotations
 
@@ -173,4 +173,8 @@ def test_a_word_that_is_linked_or_not_used_is_allowed(page: str) -> None:
 
 
 def test_text_keeps_its_columns() -> None:
-    assert list(language.texts_in("a.py", "if x:\n    pass  # y\n")) == [Text("comment", "a.py", 2, "          # y")]
+    source = "if x:\n    # y\n    pass  # z\n"
+    assert list(language.texts_in("a.py", source)) == [
+        Text("comment", "a.py", 2, "    # y"),
+        Text("comment", "a.py", 3, "# z"),
+    ]

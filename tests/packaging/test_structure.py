@@ -25,9 +25,9 @@ KNOWN = {*SOURCES, *COMPILED}
 #: Lines of one file. A longer file holds more than one idea.
 MAX_LINES = 800
 
-#: Imports each module with no other module of the package imported before. An import of a module begins
-#: with its package, so a module that its package imports needs no run of its own. A compiled module
-#: cannot be imported twice in one process.
+#: Imports each module with no other module of the package imported before. An import of a module
+#: begins with its package, so a module that its package imports needs no run of its own. A compiled
+#: module cannot be imported twice in one process.
 IMPORT_EACH_ALONE = """
 import importlib, sys
 

@@ -1,4 +1,4 @@
-"""The tests that `wheels.py` runs exist. It names them outside of the suite, so a move would go unseen."""
+"""The tests that `wheels.py` runs exist. It names them, so the suite would miss a move."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Builds the published wheels, and tests them as a user installs them.
 
 ``python tests/packaging/wheels.py make FOLDER`` builds the source distribution, a wheel from it and
-the pure wheel, and tests both wheels, each installed into an environment of its own with no compiler
-on the path. It runs on Linux, for the interpreter that runs it, which needs the tools of
+the pure wheel, and tests both wheels, each installed into an environment of its own with no
+compiler on the path. It runs on Linux, for the interpreter that runs it, which needs the tools of
 requirements-dev.txt. On other systems cibuildwheel does the same.
 
 ``python tests/packaging/wheels.py try c`` runs the tests of an installed wheel that includes the
@@ -59,7 +59,7 @@ def check_contents(wheel: Path) -> None:
 
 
 def try_in_clean_environment(wheel: Path, core: str, folder: Path) -> None:
-    """Install a wheel and its dependencies without compiling, and run its tests without other programs."""
+    """Install a wheel without compiling, and run its tests with no other programs on the path."""
     run(sys.executable, "-m", "venv", folder)
     python = folder / "bin" / "python"
     pins = ["--only-binary", ":all:", "--constraint", "requirements-dev.txt"]
@@ -69,7 +69,7 @@ def try_in_clean_environment(wheel: Path, core: str, folder: Path) -> None:
 
 
 def make(folder: Path) -> None:
-    """Build the published files for this interpreter, and test them, both wheels at the same time."""
+    """Build the published files for this interpreter, and test both wheels in parallel."""
     folder.mkdir(parents=True, exist_ok=True)
     tools = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     build = [sys.executable, "-m", "build", "--no-isolation", "--outdir"]

@@ -72,7 +72,8 @@ class Text(NamedTuple):
         kind: "docstring", "comment" or "markdown".
         path: The file.
         line: The number of its first line.
-        text: Its lines. A comment keeps its mark, so that columns can be counted.
+        text: Its lines. A comment on a line of its own keeps its indentation, so that columns can be
+            counted.
     """
 
     kind: str
@@ -96,7 +97,7 @@ class Finding(NamedTuple):
 
 
 def files() -> list[Path]:
-    """Return the files of the project that hold prose: those under version control, else those in the source tree."""
+    """Return the files with prose: those under version control, without git those in the tree."""
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False).stdout
     paths = [ROOT / name for name in listed.split("\0") if name] or sorted(ROOT.rglob("*"))
     return [path for path in paths if path.is_file() and _has_prose(path.relative_to(ROOT))]
@@ -134,7 +135,8 @@ def _python(path: str, source: str) -> Iterator[Text]:
             yield Text("docstring", path, node.body[0].lineno, docstring)
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
-            yield Text("comment", path, token.start[0], " " * token.start[1] + token.string)
+            alone = token.line.lstrip().startswith("#")  # behind code, it may be as wide as code
+            yield Text("comment", path, token.start[0], token.line.rstrip() if alone else token.string)
 
 
 def _other(path: str, source: str, suffix: str) -> Iterator[Text]:
@@ -176,7 +178,7 @@ def first_words(text: Text) -> Iterator[Finding]:
 
 
 def wide_lines(text: Text) -> Iterator[Finding]:
-    """Find lines of prose that are too long. Tables, headings and lines with a link cannot be wrapped in Markdown."""
+    """Find lines of prose that are too long, except tables, headings and links of Markdown."""
     for offset, line in enumerate(text.text.split("\n")):
         unbroken = text.kind == "markdown" and re.match(r"\||#|\s*(\[|!\[|<)", line)
         if len(line) > WIDTH and not unbroken and "://" not in line:
@@ -192,7 +194,7 @@ def findings(texts: Iterable[Text]) -> list[str]:
 
 
 def glossary_terms(glossary: str) -> dict[str, str]:
-    """Return the words that a glossary defines, each under a heading of its own, with the anchors of the headings."""
+    """Return the words that a glossary defines, one a heading, with the anchors of the headings."""
     headings: list[str] = re.findall(r"^## (.+)$", glossary, re.MULTILINE)
     return {heading.lower(): re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 

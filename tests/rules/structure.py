@@ -152,7 +152,7 @@ def imports(source: Source) -> Iterator[Import]:
 
 
 def module_of(target: str, known: Iterable[str]) -> str:
-    """Return the module of an imported name: the name itself if it is a module, else the module that defines it."""
+    """Return the module of an imported name: the name itself, or the module that has the name."""
     return target if target in known else target.rpartition(".")[0]
 
 
@@ -174,7 +174,7 @@ def upward_imports(source: Source, known: Iterable[str]) -> list[str]:
 
 
 def import_cycle(sources: dict[str, Source]) -> list[str]:
-    """Return the modules of one circular import, the first repeated at the end; empty if there is none.
+    """Return the modules of one circular import, with the first repeated at the end, or [].
 
     Imports in functions and under ``TYPE_CHECKING`` count. A module's import of its own package
     does not, unless it takes a name that the package's ``__init__`` defines or imports.
@@ -198,7 +198,7 @@ def is_private(name: str) -> bool:
 
 
 def owner_of(target: str, packages: set[str]) -> str | None:
-    """Return the package that a private dotted name belongs to, or None if no part of the name is private."""
+    """Return the package that a private dotted name belongs to, or None for a public name."""
     parts = target.split(".")
     for at, part in enumerate(parts):
         if is_private(part) and not (at == 1 and part in SHARED_PRIVATE):
@@ -215,7 +215,7 @@ def packages_of(sources: dict[str, Source]) -> set[str]:
 
 
 def own_packages(source: Source) -> list[str]:
-    """Return the packages whose private names a module may use: its own, or those that its folder tests."""
+    """Return the packages whose private names a module may use: its own, or the tested ones."""
     if source.package.partition(".")[0] == NAME:
         return [source.package]
     folders = {folder.replace("/", "."): packages for folder, packages in TESTED.items()}
@@ -228,13 +228,13 @@ def own_packages(source: Source) -> list[str]:
 
 
 def may_use(source: Source, owner: str) -> bool:
-    """True if a module may use the private names of a package. Tests may use those of packages inside, too."""
+    """True if a module may use the private names of a package. Tests may go into subpackages."""
     inside = source.package.partition(".")[0] == NAME
     return any(owner == own or (not inside and owner.startswith(f"{own}.")) for own in own_packages(source))
 
 
 def private_imports(source: Source, packages: set[str]) -> list[str]:
-    """Return the imports of another package's private names, and the uses of such names on an imported module."""
+    """Return the imports of another package's private names, and their uses on imported modules."""
     found = []
     bound: dict[str, str] = {}
     for each in imports(source):
@@ -256,7 +256,7 @@ def private_imports(source: Source, packages: set[str]) -> list[str]:
 
 
 def _dotted(node: ast.expr) -> str:
-    """Return ``a.b.c`` for an attribute of a name, the empty string for one of any other expression."""
+    """Return ``a.b.c`` for an attribute of a name, else the empty string."""
     if isinstance(node, ast.Name):
         return node.id
     if isinstance(node, ast.Attribute) and (above := _dotted(node.value)):
@@ -265,7 +265,7 @@ def _dotted(node: ast.expr) -> str:
 
 
 def private_definitions(sources: Iterable[Source]) -> dict[str, set[str]]:
-    """Return the private names that each package defines: functions, classes, variables, attributes of ``self``."""
+    """Return the private names that each package defines, with attributes of ``self``."""
     found: dict[str, set[str]] = defaultdict(set)
     for source in sources:
         names = found[source.package]
@@ -299,7 +299,7 @@ def private_attributes(source: Source, definitions: dict[str, set[str]]) -> list
 
 
 def _attribute(node: ast.AST) -> tuple[ast.expr, str] | None:
-    """Return the object and the attribute's name in ``x.y`` and ``getattr(x, "y")``, or None for any other node."""
+    """Return the object and the name in ``x.y`` and ``getattr(x, "y")``, else None."""
     if isinstance(node, ast.Attribute):
         return node.value, node.attr
     match node:
@@ -316,7 +316,7 @@ def _is_self(node: ast.expr) -> bool:
 
 
 def repeated_classes(sources: Iterable[Source]) -> dict[str, list[str]]:
-    """Return the class names that are defined more than once, with their modules, but for declared counterparts."""
+    """Return the class names defined more than once, with their modules, except counterparts."""
     places: dict[str, list[str]] = defaultdict(list)
     for source in sources:
         for node in ast.walk(source.tree):
