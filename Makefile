@@ -1,30 +1,33 @@
-# Everything from a fresh checkout: each target makes the environment it needs, and installs the package into it.
-# It takes Python >= 3.10, a C compiler and network access to a package registry.
-#
-#   make test                                     the whole suite, once for each core
-#   make test PYTHON=python3.13 VENV=.venv-3.13   the same with another interpreter
-#   make fuzz FUZZ_SECONDS=600                    hostile input, for so long at each decoder
+# Every target makes the environment that it needs, so each works in a fresh clone.
+# Required: Python >= 3.10 with venv, a C compiler, and access to a package registry.
+# `make` alone lists the targets.
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-
-TOOLS := $(VENV)/tools.stamp
-LEVELDB := $(VENV)/leveldb.stamp
-PACKAGE := $(VENV)/package.stamp
-SOURCES := $(shell find src -name '*.py' -o -name '*.pyi' -o -name '*.pyx' -o -name '*.pxd' \
-  -o -name '*.cmake' -o -name py.typed)
-
-AS_ROOT := $(if $(filter-out 0,$(shell id -u)),sudo -n)
-
-ON_ALL_CORES := --numprocesses=auto --dist=worksteal
-
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: asan bench clean crash demo fuzz help lint simulate soak test wheel
+# Half of the suite waits, for a server, a disk or a timeout: two workers for each CPU keep all busy.
+WORKERS ?= $(shell $(PYTHON) -c 'import os; print(2 * (os.cpu_count() or 1))')
+PARALLEL := --numprocesses=$(WORKERS) --dist=worksteal
 
-help:
-	@echo 'make demo | test | lint | bench | simulate | crash | fuzz | asan | soak | wheel | clean'
+TOOLS := $(VENV)/tools.stamp
+PACKAGE := $(VENV)/package.stamp
+
+# Each run of make looks for LevelDB. The stamp's name holds the answer, so that the package is built
+# again when LevelDB has been installed or removed.
+HAS_LEVELDB := $(shell echo '\#include <leveldb/c.h>' | $(CXX) -x c++ -E - >/dev/null 2>&1 && echo yes || echo no)
+LEVELDB := $(VENV)/leveldb-$(HAS_LEVELDB).stamp
+
+.DEFAULT_GOAL := help
+.PHONY: asan bench clean crash demo dev format fuzz help hooks lint simulate soak test test-one wheel
+
+help: ## List the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | while IFS='	' read -r target text; do \
+	  printf '  make %-10s %s\n' "$$target" "$$text"; done
+	@echo 'Another interpreter: make test PYTHON=python3.13 VENV=.venv-3.13'
+
+# ------------------------------------------------------------------------------------------------- environment
 
 $(TOOLS): requirements-dev.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "treehub-level needs Python 3.10 or later")'
@@ -32,69 +35,93 @@ $(TOOLS): requirements-dev.txt
 	$(PIP) install --requirement requirements-dev.txt
 	touch $@
 
-# LevelDB itself, for the native engine, by apt where that can be. Without it the package is built all the same, on plyvel.
-$(LEVELDB): | $(TOOLS)
-	@if ! echo '#include <leveldb/c.h>' | $(CC) -E - >/dev/null 2>&1; then \
-	  (set -x; $(AS_ROOT) apt-get -qq update; $(AS_ROOT) apt-get -qq install -y g++ libleveldb-dev libsnappy-dev) || \
-	  echo 'LevelDB could not be installed, so the package is built without its native engine, and works through plyvel.' \
-	    'For the engine install g++, libleveldb-dev and libsnappy-dev, or the like, then: make clean'; \
-	fi
+$(VENV)/leveldb-yes.stamp: | $(TOOLS)
+	@rm -f $(VENV)/leveldb-*.stamp
 	@touch $@
 
-$(PACKAGE): $(TOOLS) $(LEVELDB) pyproject.toml CMakeLists.txt $(SOURCES)
-	$(PIP) install --no-build-isolation --force-reinstall --no-deps .
+$(VENV)/leveldb-no.stamp: | $(TOOLS)
+	@echo 'LevelDB is not installed: the package is built without its native engine, and opens LevelDB stores with plyvel.'
+	@echo 'To build the native engine:  sudo apt-get install g++ libleveldb-dev libsnappy-dev  and repeat this command.'
+	@rm -f $(VENV)/leveldb-*.stamp
+	@touch $@
+
+# An editable install: Python is imported from src/. The extensions are built in build/editable, where
+# only changed sources are compiled again.
+$(PACKAGE): $(TOOLS) $(LEVELDB) pyproject.toml CMakeLists.txt $(wildcard src/_core/*.*)
+	$(PIP) install --no-build-isolation --no-deps --editable . --config-settings build-dir=build/editable
 	touch $@
 
-demo: $(PACKAGE)
-	$(BIN)/python examples/demo.py
+dev: $(PACKAGE) ## Install the tools and the package, editable; rebuild Cython where it changed
 
-# In Python's development mode, which tells of what was left open, but with the usual allocator: `make asan` watches
-# memory, and does it better. Coverage is measured with the compiled core: that run has the tests that hold both cores
-# side by side.
+hooks: $(TOOLS) ## Run the linters before each commit (git hooks, by pre-commit)
+	$(BIN)/pre-commit install
+
+# ------------------------------------------------------------------------------------------------ tests and linters
+
+test-one: $(PACKAGE) ## Run some tests: make test-one T=tests/level/test_reading.py
+	@test -n "$(T)" || { echo 'Name the tests, with any options of pytest: make test-one T="tests/level -k put"'; exit 2; }
+	$(BIN)/python -m pytest $(T)
+
+# Coverage is measured with the compiled core, as that run includes the tests of both cores. It is
+# measured over two of the pairs of API and backend (PAIRS in tests/conftest.py), and where Python has
+# sys.monitoring, by that, which costs much less than a trace function.
+COVERAGE_CORE := $(shell $(PYTHON) -c 'import sys; print("sysmon" if sys.version_info >= (3, 12) else "ctrace")')
+
+# Development mode reports unclosed files, sockets and coroutines. Its debugging allocator is slow and
+# left out: `make asan` checks memory.
 test: export PYTHONDEVMODE = 1
 test: export PYTHONMALLOC = default
-test: $(PACKAGE)
-	TREEHUB_LEVEL_CORE=python $(BIN)/python -m pytest $(ON_ALL_CORES) -m 'not once'
-	TREEHUB_LEVEL_CORE=c $(BIN)/python -m pytest $(ON_ALL_CORES) --cov --cov-report=
+test: $(PACKAGE) ## Run the whole suite, once for each core, with coverage
+	TREEHUB_LEVEL_CORE=python $(BIN)/python -m pytest $(PARALLEL) -m 'not once'
+	TREEHUB_LEVEL_CORE=c COVERAGE_CORE=$(COVERAGE_CORE) $(BIN)/python -m pytest $(PARALLEL) --cov --cov-report=
 	$(BIN)/coverage report
 
-lint: $(PACKAGE)
+lint: $(PACKAGE) ## Check style, spelling and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/codespell
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest treehub_level._core_c
 	! $(BIN)/python -c 'import treehub_level._store_c' 2>/dev/null || \
 	  $(BIN)/python -m mypy.stubtest treehub_level._store_c
 
-# Rows T4 to T7 of docs/reliability.md, at their figures: about half an hour.
-crash: $(PACKAGE)
+format: $(TOOLS) ## Format the Python sources, and fix what ruff can fix
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+# ---------------------------------------------------------------------------------------------------------- long runs
+
+simulate: $(PACKAGE) ## Play one simulated schedule step by step: make simulate SEED=42
+	PYTHONPATH=tests $(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED))
+
+crash: $(PACKAGE) ## Kill, cut power, fail and damage stores (rows T4 to T7, half an hour)
 	$(BIN)/python -m tests.crash --cycles 1000
 	$(BIN)/python -m tests.crash --cycles 1000 --power-cut
 	$(BIN)/python -m tests.crash.failing --last 300
 	$(BIN)/python -m tests.crash.damage --cycles 3000
 
-# All long runs, one after another: make soak ROWS='T2 T8'. One schedule of the simulation, told step by step: make simulate SEED=42.
-soak: $(PACKAGE)
-	PYTHONPATH=tests $(BIN)/python -m tests.soak $(ROWS)
-
-simulate: $(PACKAGE)
-	PYTHONPATH=tests $(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED))
-
-bench: $(PACKAGE)
-	$(BIN)/python -m benchmarks
-
-# By atheris where there is a wheel of it, else by a mutator: the same inputs for the same FUZZ_SEED.
-fuzz: $(PACKAGE)
+# With atheris where it has a wheel, else with a mutator, which repeats the inputs of a FUZZ_SEED.
+fuzz: $(PACKAGE) ## Fuzz each decoder: make fuzz FUZZ_SECONDS=600
 	$(BIN)/python -m tests.fuzz --seconds $(or $(FUZZ_SECONDS),60) --seed $(or $(FUZZ_SEED),1)
 
-# The suite, on a build with AddressSanitizer and UndefinedBehaviorSanitizer: most of an hour.
-asan: $(PACKAGE)
+asan: $(PACKAGE) ## Run the suite with AddressSanitizer and UndefinedBehaviorSanitizer (an hour)
 	$(BIN)/python -m tests.sanitizers
 
-# For the interpreter of this environment: dist/ gets the source distribution, a wheel with LevelDB inside, and a pure one.
-wheel: $(TOOLS) $(LEVELDB)
+soak: $(PACKAGE) ## Run the rows of docs/reliability.md (six hours), or some: make soak ROWS='T2 T8'
+	PYTHONPATH=tests $(BIN)/python -m tests.soak $(ROWS)
+
+bench: $(PACKAGE) ## Run the benchmarks
+	$(BIN)/python -m benchmarks
+
+# ------------------------------------------------------------------------------------------------------- and the rest
+
+demo: $(PACKAGE) ## Show two clients, a server and a conflict
+	$(BIN)/python examples/demo.py
+
+wheel: $(TOOLS) ## Build the sdist, a wheel with LevelDB inside and a pure wheel into dist/, and try them
 	$(BIN)/python tests/packaging/wheels.py make dist
 
-clean:
-	rm -rf $(VENV) build dist demo-data benchmarks/node/node_modules js/node_modules .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
+clean: ## Remove the environment and everything that was built
+	rm -rf $(VENV) build dist demo-data benchmarks/node/node_modules js/node_modules \
+	  .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +

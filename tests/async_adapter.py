@@ -1,7 +1,7 @@
-"""`blocking.Level` with the manners of `Level`, so that each test is written once and run over both APIs.
+"""The blocking API with ``await``, so that each test is written once and run over both APIs.
 
-A blocking call runs in a thread, as it would in a program that has threads: the tests of the blocking API are
-therefore also tests of its use from several threads.
+A blocking call runs in a thread, as in a program with threads: the tests of the blocking API
+therefore also test its use from several threads.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from treehub_level import Level
 _END = object()
 
 
-class Bridge:
-    """A blocking level, sublevel, snapshot or iterator, to be used with ``await``, ``async with`` and ``async for``."""
+class AsyncAdapter:
+    """Wraps a blocking level, sublevel, snapshot or iterator for ``await`` and its relatives."""
 
     def __init__(self, blocking: Any) -> None:
         self.blocking = blocking
@@ -31,13 +31,13 @@ class Bridge:
             plain = [_unwrap(arg) for arg in args]
             if _is_awaited(name):
                 return asyncio.to_thread(attribute, *plain, **options)
-            return Bridge(attribute(*plain, **options))
+            return AsyncAdapter(attribute(*plain, **options))
 
         return call
 
     async def __aenter__(self) -> Any:
         entered = await asyncio.to_thread(self.blocking.__enter__)
-        # What write_batch() gives has plain methods in both APIs.
+        # A write batch has plain methods in both APIs.
         return self if hasattr(entered, "get") or hasattr(entered, "in_sync") else entered
 
     async def __aexit__(self, *exception: object) -> None:
@@ -54,7 +54,7 @@ class Bridge:
 
 
 class _BlockingForwarder:
-    """A test's ``async def exchange``, for a blocking client that runs in a thread beside the loop."""
+    """Wraps an ``async def exchange`` of a test for a blocking client, which runs in a thread."""
 
     def __init__(self, forwarder: Any) -> None:
         self._forwarder = forwarder
@@ -65,11 +65,11 @@ class _BlockingForwarder:
 
 
 def _is_awaited(name: str) -> bool:
-    """Whether the asynchronous twin of a verb is awaited (and is not one that gives an iterator or a context)."""
+    """True if the asyncio counterpart of a method is awaited: no iterator, no context manager."""
     return inspect.iscoroutinefunction(getattr(Level, name, None)) or name in ("open", "close", "in_sync")
 
 
 def _unwrap(arg: Any) -> Any:
-    if isinstance(arg, Bridge):
+    if isinstance(arg, AsyncAdapter):
         return arg.blocking
     return _BlockingForwarder(arg) if inspect.iscoroutinefunction(getattr(arg, "exchange", None)) else arg

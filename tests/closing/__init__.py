@@ -1,1 +1,1 @@
-"""T12: closing while everything else goes on, cancelling at every await, forking. See ``__main__.py``."""
+"""T12: closing under load, cancelling at every await, forking. See ``__main__.py``."""

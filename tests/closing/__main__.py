@@ -1,10 +1,10 @@
-"""Closing and cancelling by a command line:
+"""The command line for T12, closing and cancelling:
 
     python -m tests.closing --rounds 500
     python -m tests.closing --rounds 100 --seed 7 --backend plyvel --kind threads
 
-Half of the rounds go to threads, half to tasks, over each backend in turn, 25 in a process of its own: a crash is seen
-as one, and so is what hangs. Then each verb is cancelled at each of its awaits.
+Half of the rounds use threads, half tasks, over each backend in turn. A process runs 25 of them, so
+that a crash or a hang is seen. Then each method is cancelled at each of its awaits.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from .strict import StrictBackend
 
 ROOT: Final = Path(__file__).parents[2]
 BACKENDS: Final = ["strict", *(["leveldb"] if find_spec("treehub_level._store_c") else []), "plyvel", "sqlite"]
-#: Rounds in one process, and the seconds after which they hang.
+#: Rounds in one process, and the seconds after which it counts as hanging.
 _TOGETHER: Final = 25
 _PATIENCE: Final = 600
 
 
 def main() -> None:
-    """Run rounds as the command line says."""
+    """Run the rounds of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=60, help="how many in all")
-    parser.add_argument("--seed", type=int, default=1, help="decides what is done; not how threads interleave")
+    parser.add_argument("--rounds", type=int, default=60, help="number of rounds")
+    parser.add_argument("--seed", type=int, default=1, help="selects the calls, but not the interleaving of threads")
     parser.add_argument("--backend", choices=BACKENDS, help="only this one")
     parser.add_argument("--kind", choices=[*KINDS, "cancelling"], help="only these")
     parser.add_argument("--alone", metavar="FOLDER", help=argparse.SUPPRESS)
@@ -56,20 +56,20 @@ def main() -> None:
 
 
 def run(kind: str, backend: str, rounds: int, seed: int) -> bool:
-    """Run rounds in a process of their own, and say how it went. Whether it went well."""
+    """Run rounds in a new process, and print the result. True if it succeeded."""
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-X", "faulthandler", "-W", "error", "-m", "tests.closing", "--alone", folder]
         command += ["--kind", kind, "--backend", backend, "--rounds", str(rounds), "--seed", str(seed)]
         try:
             done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=_PATIENCE)
-            code, said = done.returncode, done.stdout + done.stderr
+            code, output = done.returncode, done.stdout + done.stderr
         except subprocess.TimeoutExpired as hung:
-            code, said = -1, f"it hangs: {hung.stderr!r:.3000}"
-    well = code == 0 and said.startswith("done")
-    what = said.strip().removeprefix("done ") if well else f"FAILED (exit code {code}):\n{said[-6000:]}"
-    print(f"{kind} over {backend}, seed {seed}: {what} in {time.monotonic() - began:.1f} s", flush=True)
-    return well
+            code, output = -1, f"it hangs: {hung.stderr!r:.3000}"
+    succeeded = code == 0 and output.startswith("done")
+    result = output.strip().removeprefix("done ") if succeeded else f"FAILED (exit code {code}):\n{output[-6000:]}"
+    print(f"{kind} over {backend}, seed {seed}: {result} in {time.monotonic() - began:.1f} s", flush=True)
+    return succeeded
 
 
 def run_here(kind: str, backend: str, folder: str, rounds: int, seed: int) -> None:

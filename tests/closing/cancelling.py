@@ -1,6 +1,7 @@
-"""Cancels a coroutine at its k-th suspension, for every k that it has: one await after the other.
+"""Cancels a coroutine at its k-th suspension, for every k, one await after the other.
 
-Afterwards the level goes on as if nothing had happened: what was cancelled was done, all of it, or not at all.
+Afterwards the level must work as before, and the cancelled call must be done completely or not at
+all.
 """
 
 from __future__ import annotations
@@ -13,15 +14,15 @@ from treehub_level import Level, Put
 
 from .rounds import Backend
 
-#: Seconds in which whatever was cancelled must have settled.
+#: Seconds to wait until a cancelled call has ended.
 PATIENCE: Final = 30.0
 
 
 class CancelAt:
-    """Awaits a coroutine, and cancels the task that does so when it suspends for the k-th time.
+    """Awaits a coroutine, and cancels the awaiting task at the k-th suspension.
 
     Attributes:
-        reached: Whether there was such a suspension.
+        reached: True once the coroutine has suspended k times.
     """
 
     def __init__(self, coroutine: Coroutine[Any, Any, Any], k: int) -> None:
@@ -40,7 +41,7 @@ class CancelAt:
                     return end.value
                 self._left -= 1
                 if self._left == 0:
-                    # This very suspension ends with CancelledError, as it would by any other hand.
+                    # The cancellation arrives at this suspension, as from another task.
                     cast("asyncio.Task[None]", asyncio.current_task()).cancel()
                     self.reached = True
                 thrown = None
@@ -49,14 +50,14 @@ class CancelAt:
                 except BaseException as error:
                     thrown = error
         finally:
-            thrown = None  # its traceback holds this frame, and all that the coroutine had open, until it is collected
+            thrown = None  # its traceback would keep this frame and the open handles of the coroutine
 
 
 async def cancelled_at(coroutine: Coroutine[Any, Any, Any], k: int) -> bool:
-    """Run a coroutine, cancelled at its k-th suspension. Whether it has so many.
+    """Run a coroutine and cancel it at its k-th suspension. True if it has so many.
 
     Raises:
-        Exception: What it ended with, unless it was cancelled.
+        Exception: The error of the coroutine, unless it was cancelled.
     """
     driver = CancelAt(coroutine, k)
 
@@ -70,11 +71,11 @@ async def cancelled_at(coroutine: Coroutine[Any, Any, Any], k: int) -> bool:
 
 
 class Bench:
-    """A client and its server, and what is done to them. Each time a verb works on keys of another number.
+    """A client, its server, and the calls to cancel. Each call uses keys with a new number.
 
     Args:
-        backend: Where both have their stores.
-        folder: What stands before their names.
+        backend: The backend of both stores.
+        folder: The prefix of their names.
     """
 
     def __init__(self, backend: Backend, folder: str) -> None:
@@ -137,7 +138,7 @@ class Bench:
         await self.client.open()
 
     async def cancel_everywhere(self, verb: Callable[[], Coroutine[Any, Any, Any]]) -> int:
-        """Cancel a verb at each of its suspensions. How many there were."""
+        """Cancel a call at each of its suspensions, and return their number."""
         k = 1
         while True:
             self._n += 1
@@ -148,13 +149,13 @@ class Bench:
             k += 1
 
     async def check(self, verb: str, k: int) -> None:
-        """Fail unless both levels are as good as new."""
+        """Fail unless both levels work and are consistent."""
         where = f"{verb}, cancelled at await {k}"
         for level in (self.server, self.client):
             await self._settled(level, where)
             if not level.is_open:
                 await level.open()
-            await level._worker.write(lambda: None)  # behind the writes that nobody awaits any more
+            await level._worker.write(lambda: None)  # after the writes of cancelled calls
             assert level.cid == await level.get("!"), f"{where}: CID {level.cid} in memory, another one on disk"
         page = await self.server.changes(0, limit=None)
         assert [change.cid for change in page.changes] == [*range(1, page.cid + 1)], f"{where}: a hole in the log"
@@ -169,7 +170,7 @@ class Bench:
         assert not others, f"{where}: {len(others)} tasks are left"
 
     async def _settled(self, level: Level, where: str) -> None:
-        """Wait until what threads still did for the cancelled task has ended, and so has a closing nobody awaits."""
+        """Wait until the threads of a cancelled call and a cancelled close have ended."""
         worker, store = level._worker, level._store
         ends = asyncio.get_running_loop().time() + PATIENCE
         while (worker._writer is not None) != worker._accepting or worker._pending or store._handles:
@@ -179,11 +180,11 @@ class Bench:
             await asyncio.sleep(0.001)
 
 
-#: What is cancelled: the names of the bench's verbs.
+#: The methods of `Bench` to cancel.
 VERBS: Final = ("put", "put_inline", "batch", "load", "query", "scan", "snapshot", "sync", "live", "close", "open")
 
 
 async def cancel_all(bench: Bench, verbs: Iterable[str] = VERBS) -> dict[str, int]:
-    """Cancel each verb at each of its awaits. How many each has."""
+    """Cancel each call at each of its awaits, and return their numbers."""
     async with bench:
         return {verb: await bench.cancel_everywhere(getattr(bench, verb)) for verb in verbs}

@@ -1,6 +1,7 @@
-"""Rounds of closing while everything else goes on: 8 threads of the blocking API, or 100 tasks of the other one.
+"""Rounds of closing under load: 8 threads of the blocking API, or 100 tasks of the asyncio API.
 
-After each the store is opened again: the CID that it had in memory is the one on disk, and its log has no hole.
+After each round the store is opened again: the CID in memory must be the one on disk, and the log
+must have no hole.
 """
 
 from __future__ import annotations
@@ -14,23 +15,23 @@ from typing import Any, Final
 
 from treehub_level import Level, NotOpenError, Put, blocking
 
-#: Seconds in which everybody must have noticed that the level is closed.
+#: Seconds in which all threads and tasks must end after the level is closed.
 PATIENCE: Final = 30.0
 KEYS: Final = 2000
 
-#: What is opened: the backend's name, or what makes one.
+#: The name of a backend, or a function that makes one.
 Backend = str | Callable[..., Any]
 
 
-def a_key(rng: random.Random) -> str:
+def random_key(rng: random.Random) -> str:
     return f"k{rng.randrange(KEYS):04}"
 
 
-# ------------------------------------------------------------------------------------------------- threads
+# ------------------------------------------------------------------------------------------ threads
 
 
 def with_threads(path: str, backend: Backend, rounds: int, seed: int) -> None:
-    """Close under 8 threads, so often."""
+    """Close a level while 8 threads use it, once each round."""
     level = blocking.Level(path, backend=backend, mode=Level.SERVER)
     for number in range(rounds):
         rng = random.Random(f"{seed} {number}")
@@ -68,27 +69,27 @@ def _until_closed(
 
 
 def _get(level: blocking.Level, rng: random.Random) -> None:
-    level.get(a_key(rng))
+    level.get(random_key(rng))
 
 
 def _get_many(level: blocking.Level, rng: random.Random) -> None:
-    level.get_many([a_key(rng) for _ in range(20)])
+    level.get_many([random_key(rng) for _ in range(20)])
 
 
 def _query(level: blocking.Level, rng: random.Random) -> None:
-    level.query(gte=a_key(rng), limit=300, reverse=rng.random() < 0.5)
+    level.query(gte=random_key(rng), limit=300, reverse=rng.random() < 0.5)
 
 
 def _put(level: blocking.Level, rng: random.Random) -> None:
-    level.put(a_key(rng), [rng.random()] * 20, durable=rng.random() < 0.1)
+    level.put(random_key(rng), [rng.random()] * 20, durable=rng.random() < 0.1)
 
 
 def _batch(level: blocking.Level, rng: random.Random) -> None:
-    level.batch([Put(a_key(rng), n) for n in range(30)])
+    level.batch([Put(random_key(rng), n) for n in range(30)])
 
 
 def _scan(level: blocking.Level, rng: random.Random) -> None:
-    for _ in level.scan(gte=a_key(rng)):
+    for _ in level.scan(gte=random_key(rng)):
         pass
 
 
@@ -103,17 +104,17 @@ def _watch(level: blocking.Level, rng: random.Random) -> None:
     for number, _ in enumerate(level.watch(since=0)):
         if number > 100:
             return
-    raise NotOpenError("it ended, as it should when the level closes")
+    raise NotOpenError("the watch ended, as it must when the level closes")
 
 
 _WORK: Final = (_get, _get_many, _query, _put, _batch, _scan, _snapshot, _watch)
 
 
-# --------------------------------------------------------------------------------------------------- tasks
+# -------------------------------------------------------------------------------------------- tasks
 
 
 def with_tasks(path: str, backend: Backend, rounds: int, seed: int) -> None:
-    """Close under 100 tasks, some of which are cancelled just then, so often."""
+    """Close a level while 100 tasks use it, 10 of which are cancelled then, once each round."""
     asyncio.run(_with_tasks(path, backend, rounds, seed))
 
 
@@ -145,23 +146,23 @@ async def _task_until_closed(work: Callable[[Level, random.Random], Any], level:
 
 
 async def _async_get(level: Level, rng: random.Random) -> None:
-    await level.get(a_key(rng))
+    await level.get(random_key(rng))
 
 
 async def _async_query(level: Level, rng: random.Random) -> None:
-    await level.query(gte=a_key(rng), limit=300)
+    await level.query(gte=random_key(rng), limit=300)
 
 
 async def _async_put(level: Level, rng: random.Random) -> None:
-    await level.put(a_key(rng), [rng.random()] * 20, durable=rng.random() < 0.1)
+    await level.put(random_key(rng), [rng.random()] * 20, durable=rng.random() < 0.1)
 
 
 async def _async_batch(level: Level, rng: random.Random) -> None:
-    await level.batch([Put(a_key(rng), n) for n in range(30)])
+    await level.batch([Put(random_key(rng), n) for n in range(30)])
 
 
 async def _async_scan(level: Level, rng: random.Random) -> None:
-    async for _ in level.scan(gte=a_key(rng)):
+    async for _ in level.scan(gte=random_key(rng)):
         pass
 
 
@@ -178,7 +179,7 @@ async def _async_watch(level: Level, rng: random.Random) -> None:
         number += 1
         if number > 100:
             return
-    raise NotOpenError("it ended, as it should when the level closes")
+    raise NotOpenError("the watch ended, as it must when the level closes")
 
 
 _ASYNC_WORK: Final = (_async_get, _async_query, _async_put, _async_batch, _async_scan, _async_snapshot, _async_watch)
@@ -188,7 +189,7 @@ KINDS: Final = {"threads": with_threads, "tasks": with_tasks}
 
 
 def check(path: str, backend: Backend, number: int) -> None:
-    """Fail unless a closed store opens, with a CID that is the one on disk and the last one of a log without holes."""
+    """Fail unless a closed store opens with the CID on disk, where its log ends without holes."""
     with blocking.Level(path, backend=backend, mode=Level.SERVER) as level:
         cid = level.cid
         page = level.changes(max(0, cid - 3000), limit=None)

@@ -1,4 +1,4 @@
-"""A store in memory that holds the engine to its promise: ``close()`` is called alone, when all else is closed."""
+"""A backend in memory that checks the contract of ``close()``: no call runs, no handle is open."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from treehub_level.backends.base import Row
 
 
 class StrictBackend(MemoryBackend):
-    """Raises AssertionError where a LevelDB handle would take the process with it: closed while in use."""
+    """Raises AssertionError where LevelDB would crash: closed in a call, or with open handles."""
 
     supports = replace(MemoryBackend.supports, guarded_get=False)
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self._inside: list[str] = []
-        self._lent: list[Any] = []
+        self._open: list[Any] = []
 
     def close(self) -> None:
         assert not self._inside, f"it was closed within {self._inside[0]}"
-        assert not self._lent, f"it was closed before {len(self._lent)} cursors and snapshots were"
+        assert not self._open, f"it was closed before {len(self._open)} cursors and snapshots were"
         super().close()
 
     def get(self, key: bytes) -> bytes | None:
@@ -36,10 +36,10 @@ class StrictBackend(MemoryBackend):
         return values
 
     def scan(self, start: bytes | None, stop: bytes | None, **options: Any) -> Any:
-        return self._lend(self._calling("scan", super().scan, start, stop, **options))
+        return self._wrap(self._calling("scan", super().scan, start, stop, **options))
 
     def snapshot(self) -> Any:
-        return self._lend(self._calling("snapshot", super().snapshot))
+        return self._wrap(self._calling("snapshot", super().snapshot))
 
     @contextmanager
     def exclusive(self) -> Any:
@@ -54,43 +54,43 @@ class StrictBackend(MemoryBackend):
     def _calling(self, name: str, call: Callable[..., Any], *args: Any, **options: Any) -> Any:
         self._inside.append(name)
         try:
-            time.sleep(0)  # others have their turn just here
+            time.sleep(0)  # lets other threads run
             return call(*args, **options)
         finally:
             self._inside.remove(name)
 
-    def _lend(self, lent: Any) -> _Lent:
-        self._lent.append(lent)
-        return _Lent(self, lent)
+    def _wrap(self, handle: Any) -> _Handle:
+        self._open.append(handle)
+        return _Handle(self, handle)
 
 
-class _Lent:
-    """A cursor or a snapshot, until it is closed."""
+class _Handle:
+    """A cursor or a snapshot of a `StrictBackend`."""
 
-    def __init__(self, owner: StrictBackend, lent: Any) -> None:
+    def __init__(self, owner: StrictBackend, handle: Any) -> None:
         self._owner = owner
-        self._lent = lent
+        self._handle = handle
 
-    def scan(self, *args: Any, **options: Any) -> _Lent:
-        return self._owner._lend(self._owner._calling("scan", self._lent.scan, *args, **options))
+    def scan(self, *args: Any, **options: Any) -> _Handle:
+        return self._owner._wrap(self._owner._calling("scan", self._handle.scan, *args, **options))
 
     def fetch(self, limit: int) -> list[Row]:
-        rows: list[Row] = self._owner._calling("fetch", self._lent.fetch, limit)
+        rows: list[Row] = self._owner._calling("fetch", self._handle.fetch, limit)
         return rows
 
     def fetch_keys(self, limit: int) -> list[bytes]:
-        keys: list[bytes] = self._owner._calling("fetch_keys", self._lent.fetch_keys, limit)
+        keys: list[bytes] = self._owner._calling("fetch_keys", self._handle.fetch_keys, limit)
         return keys
 
     def get(self, key: bytes) -> bytes | None:
-        value: bytes | None = self._owner._calling("get", self._lent.get, key)
+        value: bytes | None = self._owner._calling("get", self._handle.get, key)
         return value
 
     def get_many(self, keys: Any) -> list[bytes | None]:
-        values: list[bytes | None] = self._owner._calling("get_many", self._lent.get_many, keys)
+        values: list[bytes | None] = self._owner._calling("get_many", self._handle.get_many, keys)
         return values
 
     def close(self) -> None:
-        if self._lent in self._owner._lent:
-            self._owner._lent.remove(self._lent)
-        self._lent.close()
+        if self._handle in self._owner._open:
+            self._owner._open.remove(self._handle)
+        self._handle.close()

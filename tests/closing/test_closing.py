@@ -1,4 +1,4 @@
-"""T12, the short share. ``python -m tests.closing`` is for longer runs."""
+"""The short share of T12. ``python -m tests.closing`` is for longer runs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .strict import StrictBackend
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("kind", [*KINDS, "cancelling"])
 def test_nothing_crashes_or_hangs_or_loses_the_cid(kind: str, backend: str) -> None:
-    assert run(kind, backend, rounds=5, seed=1), "what it said stands above"
+    assert run(kind, backend, rounds=5, seed=1), "see the output above"
 
 
 async def test_each_verb_has_an_await_to_be_cancelled_at(tmp_path: Path) -> None:
@@ -36,10 +36,10 @@ async def test_each_verb_has_an_await_to_be_cancelled_at(tmp_path: Path) -> None
     assert all(counts.values()), counts
 
 
-# ------------------------------------------------------------------------------------------------ controls
+# ----------------------------------------------------------------------------------------- controls
 
 
-def test_a_gate_that_does_not_wait_is_noticed() -> None:
+def test_a_guard_that_does_not_wait_is_found() -> None:
     made: dict[str, StrictBackend] = {}
 
     def shut(self: CallGuard) -> None:
@@ -49,7 +49,7 @@ def test_a_gate_that_does_not_wait_is_noticed() -> None:
         with_threads("store", lambda name: made.setdefault(name, StrictBackend(name)), rounds=10, seed=1)
 
 
-async def test_a_close_that_its_own_task_has_to_finish_is_noticed() -> None:
+async def test_a_close_that_ends_only_in_its_own_task_is_found() -> None:
     async def stop(self: Worker, closing: Any) -> None:
         self._accepting = False
         await asyncio.sleep(0)
@@ -69,7 +69,7 @@ async def test_a_close_that_its_own_task_has_to_finish_is_noticed() -> None:
         level._blocking.close()
 
 
-async def test_a_batch_that_is_written_bit_by_bit_is_noticed() -> None:
+async def test_a_batch_that_is_written_in_parts_is_found() -> None:
     class Piecemeal(Bench):
         async def batch(self) -> None:
             for n in range(100):
@@ -81,7 +81,7 @@ async def test_a_batch_that_is_written_bit_by_bit_is_noticed() -> None:
         await cancel_all(Piecemeal(lambda name: made.setdefault(name, StrictBackend(name)), ""), ["batch"])
 
 
-# ------------------------------------------------------------------------------------------------- forking
+# ------------------------------------------------------------------------------------------ forking
 
 FORK = """
 import asyncio, gc, os, sys
@@ -146,8 +146,8 @@ print("done")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-def test_a_forked_child_can_neither_use_nor_harm_what_its_parent_has_open(backend: str, tmp_path: Path) -> None:
-    # Python 3.12 and later warn of a fork beside other threads, which is what is tried here.
+def test_a_forked_child_can_neither_use_nor_harm_the_store_of_its_parent(backend: str, tmp_path: Path) -> None:
+    # Python 3.12 and later warn of a fork with other threads, which this test does on purpose.
     done = subprocess.run(
         [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORK, backend, str(tmp_path / "store")],
         capture_output=True,

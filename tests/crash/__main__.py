@@ -1,6 +1,8 @@
-"""``python -m tests.crash --cycles N --seed S [--power-cut] [--engine NAME]``: kill writers, and see what is left.
+"""Kill writers, and check the stores that they leave.
 
-Exit code 1 if anything acknowledged is lost, or anything else is not as it must be.
+    python -m tests.crash --cycles N --seed S [--power-cut] [--engine NAME]
+
+Exit code 1 if an acknowledged write is lost, or a store contradicts itself.
 """
 
 from __future__ import annotations
@@ -20,19 +22,21 @@ from .history import ENGINES
 from .killing import Crashing
 from .syncing import CrashingPair
 
-#: The share of cycles in which a client and a server are killed, rather than a writer alone.
+#: The share of cycles that kill a client and a server. The others kill a single writer.
 PAIRS = 0.2
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cycles", type=int, default=1000, help="how many processes to kill")
-    parser.add_argument("--seed", type=int, default=random.randrange(10**6), help="what is written, and when they die")
-    parser.add_argument("--power-cut", action="store_true", help="also drop whatever was not synced")
+    parser.add_argument("--cycles", type=int, default=1000, help="number of processes to kill")
+    parser.add_argument(
+        "--seed", type=int, default=random.randrange(10**6), help="selects the writes and the times of the kills"
+    )
+    parser.add_argument("--power-cut", action="store_true", help="also drop all bytes that were not synced")
     parser.add_argument("--engine", choices=ENGINES, help="one engine only")
     arguments = parser.parse_args()
     engines = [arguments.engine] if arguments.engine else ENGINES
-    logging.disable(logging.WARNING)  # that the end of a log could not be read is what is provoked here
+    logging.disable(logging.WARNING)  # unreadable ends of logs are provoked on purpose
     began, counts = time.monotonic(), Counter[str]()
     what = "power cuts" if arguments.power_cut else "kills"
     print(f"seed {arguments.seed}: {arguments.cycles} {what}", flush=True)
@@ -47,10 +51,10 @@ def main() -> None:
 
 
 def run(folder: Path, engines: list[str], cycles: int, seed: int, *, power: bool) -> Counter[str]:
-    """Share the cycles out over engines and modes.
+    """Distribute the cycles over engines and modes.
 
     Raises:
-        AssertionError: Something is lost.
+        AssertionError: An acknowledged or durable write is lost.
     """
     counts: Counter[str] = Counter()
     share = -(-cycles // len(engines))

@@ -1,4 +1,7 @@
-"""The process that writes and synchronises until it is killed: ``python -m tests.crash.client URL PATH ENGINE …``."""
+"""A client process that writes and synchronises until it is killed.
+
+``python -m tests.crash.client URL PATH ENGINE …``
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,10 @@ from .writer import Writer
 
 
 class Client(Writer):
-    """A writer that synchronises between its units.
+    """A writer that also synchronises.
 
     Args:
-        arguments: Of the command line: the address of the server's database, then those of `Writer`.
+        arguments: The URL of the database on the server, then the arguments of `Writer`.
     """
 
     def __init__(self, arguments: list[str]) -> None:
@@ -25,7 +28,7 @@ class Client(Writer):
     def _write(self) -> None:
         super()._write()
         if self._rng.random() < 0.2:
-            with suppress(TransportError):  # the server is killed before or after this process
+            with suppress(TransportError):  # the server may be killed first
                 self._level.sync(self._server)
 
 

@@ -1,7 +1,8 @@
-"""T7: bad bytes anywhere in LevelDB's files: ``python -m tests.crash.damage --cycles N --seed S``.
+"""T7: damaged LevelDB files: ``python -m tests.crash.damage --cycles N --seed S``.
 
-A store that is damaged is refused, by an error that names `repair`, or holds what it held at one moment. It never has a
-hole, and never takes the process with it. Stores are opened by a process of their own, so that its end is seen.
+A damaged store is refused by an error that names `repair`, or holds a state that it once had. It
+never has a hole, and never crashes the process. A separate process opens the stores, so that a
+crash is seen.
 """
 
 from __future__ import annotations
@@ -20,22 +21,22 @@ from typing import Any
 from treehub_level import Mode
 
 from .disk import scratch_folder
-from .history import ENGINES, Moment, unit_of
-from .killing import ROOT, Said, launch
+from .history import ENGINES, StoreState, unit_of
+from .killing import ROOT, Progress, launch
 
-#: How often each kind of file is damaged.
+#: The weight of each kind of file.
 FILES = {"*.log": 8, "MANIFEST-*": 5, "*.ldb": 5, "CURRENT": 1}
 
 
 class Template:
-    """A store to be damaged, and every moment that it ever was at.
+    """A store to be damaged, and every state that it ever had.
 
     Args:
-        folder: Where it goes.
-        engine: What writes it.
+        folder: The folder for the store.
+        engine: The engine that writes it.
         mode: Its mode.
-        seed: Decides what is written.
-        logs: How many of LevelDB's logs it has: two for a short time only, while a table is being made.
+        seed: Selects the writes.
+        logs: The number of LevelDB logs that it has. Two exist only while a table is written.
     """
 
     def __init__(self, folder: Path, engine: str, mode: Mode, seed: int, *, logs: int) -> None:
@@ -44,37 +45,41 @@ class Template:
         cycle = 0
         while (begun := self._make(folder / "said", engine, seed, cycle, logs)) is None:
             cycle += 1
-        moment = Moment()
-        self.digests = {moment.digest()}
+        state = StoreState()
+        self.digests = {state.digest()}
         for index in range(begun):
-            moment.write(unit_of(seed, cycle, index, "never").changes, mode)
-            self.digests.add(moment.digest())
-        self.log = {str(cid): list(change) for cid, change in moment.log.items()}
+            state.write(unit_of(seed, cycle, index, "never").changes, mode)
+            self.digests.add(state.digest())
+        self.log = {str(cid): list(change) for cid, change in state.log.items()}
 
     def _make(self, output: Path, engine: str, seed: int, cycle: int, logs: int) -> int | None:
-        """Start a writer, kill it at such a moment, and return how many units it had begun; ``None`` if it failed."""
+        """Kill a writer when the store has enough logs.
+
+        Returns:
+            The number of units that it had begun, or None if the number of logs is wrong.
+        """
         shutil.rmtree(self.path, ignore_errors=True)
         writer = launch("writer", [self.path, engine, self.mode.value, seed, cycle, 0, "never", "none"], output, None)
-        while writer.poll() is None and not (self._has(logs) and (logs > 1 or Said.read(output, 0).begun > 150)):
+        while writer.poll() is None and not (self._has(logs) and (logs > 1 or Progress.read(output, 0).begun > 150)):
             time.sleep(0.0005)
         writer.kill()
         writer.wait()
-        return Said.read(output, 0).begun if self._has(logs) else None
+        return Progress.read(output, 0).begun if self._has(logs) else None
 
     def _has(self, logs: int) -> bool:
-        """Whether the store has so many logs, with something in each."""
+        """True if the store has this number of logs, each with more than 5000 bytes."""
         try:
             sizes = [path.stat().st_size for path in self.path.glob("*.log")]
-        except FileNotFoundError:  # the writer has done with it just now
+        except FileNotFoundError:  # the writer has just deleted it
             return False
         return len(sizes) == logs and all(size > 5000 for size in sizes)
 
 
 class Reader:
-    """A process that opens stores; it is started anew when one takes it along.
+    """A process that opens stores. After a crash a new one is started.
 
     Args:
-        naive: Whether stores are opened as LevelDB opens them by default; then holes must be found.
+        naive: True to open stores with LevelDB's defaults; holes must then be found.
     """
 
     def __init__(self, *, naive: bool = False) -> None:
@@ -82,7 +87,7 @@ class Reader:
         self._process: subprocess.Popen[str] | None = None
 
     def read(self, path: Path, engine: str, mode: Mode) -> dict[str, Any]:
-        """What `reader.py` says of a store, or that it died over it."""
+        """Return the reply of `reader.py` for a store, or ``{"died": True}``."""
         if self._process is None:
             command = [sys.executable, "-m", "tests.crash.reader", *self._options]
             pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
@@ -105,14 +110,14 @@ class Reader:
 
 
 def damage(path: Path, rng: random.Random) -> str:
-    """Damage one file of a store in one place, and say how."""
+    """Damage one file of a store in one place, and describe the damage."""
     found = {pattern: [file for file in sorted(path.glob(pattern)) if file.stat().st_size] for pattern in FILES}
     kinds = [pattern for pattern in FILES if found[pattern]]
     file = rng.choice(found[rng.choices(kinds, [FILES[pattern] for pattern in kinds])[0]])
     data = bytearray(file.read_bytes())
     how = rng.choice(["flip", "truncate", "zero"])
     start = rng.randrange(len(data))
-    # Often where it hurts: at a block's beginning, where LevelDB's records have their headers.
+    # One time in ten at the start of a block, in the header of a record.
     start = start // 32768 * 32768 if rng.random() < 0.1 else start
     size = min(len(data) - start, rng.choice([1, 7, 100, 5000, 40000]))
     if how == "flip":
@@ -126,17 +131,17 @@ def damage(path: Path, rng: random.Random) -> str:
 
 
 def run(folder: Path, engine: str, cycles: int, seed: int, *, naive: bool = False) -> Counter[str]:
-    """Damage stores, and see what becomes of them.
+    """Damage stores, and open each of them.
 
     Args:
-        folder: Where they go.
-        engine: What writes and opens them.
-        cycles: How many to damage.
-        seed: Decides what is damaged, and how.
+        folder: The folder for the stores.
+        engine: The engine that writes and opens them.
+        cycles: The number of stores to damage.
+        seed: Selects the damage.
         naive: See `Reader`.
 
     Raises:
-        AssertionError: A store has a hole, or contradicts itself, or took the process with it.
+        AssertionError: A store has a hole, contradicts itself, or crashed the process.
     """
     modes = [(mode, logs) for mode in (Mode.SERVER, Mode.CLIENT, Mode.NORMAL) for logs in (1, 2)]
     templates = [Template(folder, engine, mode, seed + number, logs=logs) for number, (mode, logs) in enumerate(modes)]
@@ -158,25 +163,25 @@ def run(folder: Path, engine: str, cycles: int, seed: int, *, naive: bool = Fals
 
 
 def judge(template: Template, found: dict[str, Any], where: str) -> str:
-    """What became of a damaged store, in a word.
+    """Return "refused" or "opened" for a damaged store.
 
     Raises:
-        AssertionError: What must not.
+        AssertionError: The result is not allowed; see `run`.
     """
     assert "died" not in found, f"{where}: the process died"
     if "refused" in found:
         assert "treehub-level repair" in found["refused"], f"{where}: {found['refused']}"
         return "refused"
     assert found["digest"] in template.digests, f"{where}: it has a hole"
-    assert found["log"].items() <= template.log.items(), f"{where}: its log holds what it never held"
+    assert found["log"].items() <= template.log.items(), f"{where}: its log has changes that were never written"
     assert not found["faults"], f"{where}: {found['faults']}"
     return "opened"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cycles", type=int, default=3000, help="how many times to damage a store")
-    parser.add_argument("--seed", type=int, default=random.randrange(10**6), help="what is damaged, and how")
+    parser.add_argument("--cycles", type=int, default=3000, help="number of stores to damage")
+    parser.add_argument("--seed", type=int, default=random.randrange(10**6), help="selects the damage")
     parser.add_argument("--engine", choices=ENGINES, help="one engine only")
     arguments = parser.parse_args()
     began, counts = time.monotonic(), Counter[str]()

@@ -1,4 +1,7 @@
-"""The disk as a power cut leaves it: `shim.c` notes in the process what was synced, and here the rest is dropped."""
+"""A disk after a power failure.
+
+`shim.c` records in the writing process which bytes were synced. This module drops all others.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +19,14 @@ SOURCE = Path(__file__).with_name("shim.c")
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """A folder for stores: in memory where that can be, as the disk behind the shim need not be slow."""
+    """Make a temporary folder, in memory where possible: fsync is only recorded."""
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(prefix="crash-", dir=memory if memory.is_dir() else None) as folder:
         yield Path(folder)
 
 
 def build_shim() -> Path:
-    """Compile the shim, once for each version of it."""
+    """Compile the shim once for each version of its source, and return its path."""
     source = SOURCE.read_bytes()
     library = Path(tempfile.gettempdir(), f"treehub-level-shim-{os.getuid()}-{hash_of(source)}.so")
     if not library.exists():
@@ -35,19 +38,19 @@ def build_shim() -> Path:
 
 
 def hash_of(source: bytes) -> str:
-    """A name for these bytes."""
+    """Return a short hash of these bytes."""
     return hashlib.sha256(source).hexdigest()[:16]
 
 
 def environment(folder: Path, ledger: Path | None = None, *, lying: bool = False) -> dict[str, str]:
-    """The environment of a process that runs with the shim.
+    """Return the environment of a process that runs with the shim.
 
     Args:
-        folder: Only files below this one count.
-        ledger: Where to note what was synced.
-        lying: Whether syncs of LevelDB's logs do nothing.
+        folder: The folder whose files the shim records.
+        ledger: The file for the records of the shim; None for none.
+        lying: True to make fsync of LevelDB's logs do nothing.
     """
-    preloaded = f"{os.environ.get('LD_PRELOAD', '')} {build_shim()}"  # behind AddressSanitizer, if it is there
+    preloaded = f"{os.environ.get('LD_PRELOAD', '')} {build_shim()}"  # after AddressSanitizer, if that is preloaded
     shim = {"LD_PRELOAD": preloaded, "CRASH_FOLDER": str(folder)}
     if ledger is not None:
         shim["CRASH_LEDGER"] = str(ledger)
@@ -57,11 +60,11 @@ def environment(folder: Path, ledger: Path | None = None, *, lying: bool = False
 
 
 class Disk:
-    """What of a folder is on disk.
+    """The synced part of a folder.
 
     Args:
         folder: The folder.
-        ledger: What the shim noted.
+        ledger: The records of the shim.
     """
 
     def __init__(self, folder: Path, ledger: Path) -> None:
@@ -72,28 +75,28 @@ class Disk:
         self._created_since: set[str] = set()
 
     def cut_power(self, rng: random.Random) -> None:
-        """Drop what was not synced. Nobody may have a file open.
+        """Drop the bytes that were not synced. No process may have a file open.
 
-        A file that was made since the last sync of any may be missing altogether: journals write down in order what
-        was made and what was synced. One time in four, of the bytes behind the last sync of one log some survive, or
-        the room that they took does, filled with zeros or with rubbish: more than one log is not spared at once, as
-        LevelDB does not wait for one before it writes the next.
+        A file made since the last fsync of any file may be missing, as file systems journal
+        creations and syncs in order. One time in four, a part of the unsynced bytes of one log is
+        kept, replaced by zeros, or replaced by random bytes. That happens only if a single log has
+        unsynced bytes, as LevelDB does not wait for one log before it writes the next.
         """
         self._follow()
-        spared = rng.choice(["some", "zeros", "rubbish", *["none"] * 9])
+        spared = rng.choice(["some", "zeros", "random", *["none"] * 9])
         logs = [path for path in self._unsynced() if path.suffix == ".log"]
         for path in self._unsynced():
             synced = self._synced.get(str(path), 0)
             if spared != "none" and logs == [path]:
-                self._spare(path, synced, spared, rng)
+                self._keep_part(path, synced, spared, rng)
             elif str(path) in self._created_since and rng.random() < 0.5:
                 path.unlink()
             else:
                 os.truncate(path, synced)
-        self.settle()
+        self.mark_synced()
 
-    def settle(self) -> None:
-        """Whatever is there now is on disk: nobody has a file open."""
+    def mark_synced(self) -> None:
+        """Take all present bytes as synced. No process may have a file open."""
         self._follow()
         self._created_since.clear()
         self._synced = {str(path): path.stat().st_size for path in self._folder.rglob("*") if path.is_file()}
@@ -102,7 +105,7 @@ class Disk:
         files = [path for path in sorted(self._folder.rglob("*")) if path.is_file()]
         return [path for path in files if path.stat().st_size > self._synced.get(str(path), 0)]
 
-    def _spare(self, path: Path, synced: int, how: str, rng: random.Random) -> None:
+    def _keep_part(self, path: Path, synced: int, how: str, rng: random.Random) -> None:
         end = rng.randint(synced, path.stat().st_size)
         os.truncate(path, end)
         if how != "some":
@@ -111,7 +114,7 @@ class Disk:
                 file.write(bytes(end - synced) if how == "zeros" else rng.randbytes(end - synced))
 
     def _follow(self) -> None:
-        """Read on in what the shim noted."""
+        """Read the new records of the shim."""
         if not self._ledger.exists():
             return
         with self._ledger.open() as file:

@@ -1,7 +1,8 @@
-"""T6: the disk fails, from the N-th write, sync or opened file on: ``python -m tests.crash.failing --last N``.
+"""T6: a disk that fails from the N-th call on: ``python -m tests.crash.failing --last N``.
 
-What fails is a `StorageError`; nothing more is written then, and everything can be read; reopened, the store has all
-that it acknowledged. Run with `shim.c` preloaded, which the command line sees to.
+A failure raises `StorageError`. The store then refuses writes and stays readable; after it is
+opened again, it has all acknowledged writes. The process runs with `shim.c` preloaded, which the
+command line arranges.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from pathlib import Path
 from treehub_level import CorruptionError, Mode, StorageError, blocking
 
 from .disk import environment, scratch_folder
-from .history import ENGINES, OPTIONS, History, Moment, check, unit_of, write_unit
+from .history import ENGINES, OPTIONS, History, StoreState, check, unit_of, write_unit
 
-#: What fails, with which error: writes (to a full disk), syncs, the making of files.
+#: The failing calls and their errors: write (full disk), fsync, open of a new file.
 FAULTS = {"w": errno.ENOSPC, "s": errno.EIO, "o": errno.ENOSPC}
-#: Units after which a store gives up waiting for a fault.
+#: The number of units after which a store stops waiting for the fault.
 UNITS = 5000
 
 
@@ -32,10 +33,10 @@ class Failing:
     """One store on a disk that fails.
 
     Args:
-        path: Where it lies.
+        path: The folder of the store.
         engine: The name of the engine.
-        number: The use of a call from which on it fails.
-        fenced: Whether the store is left to refuse writes then; if not, losses must follow.
+        number: The first use of a call that fails; all later ones fail too.
+        fenced: False to remove the fence after a failure; losses must follow.
     """
 
     def __init__(self, path: Path, engine: str, number: int, *, fenced: bool = True) -> None:
@@ -49,10 +50,10 @@ class Failing:
         self.counts: Counter[str] = Counter()
 
     def run(self) -> None:
-        """Fail while it writes, then while it is opened, for each fault.
+        """For each fault, fail writing, then fail opening.
 
         Raises:
-            AssertionError: Something is lost, or is not refused.
+            AssertionError: A write is lost, or was not refused.
         """
         for cycle, (call, error) in enumerate(FAULTS.items()):
             self._fail_writing(cycle, call, error)
@@ -76,13 +77,13 @@ class Failing:
                     f"after {failure!r} it wrote, or said {refusal!r}"
                 )
                 done += not refusal
-            now = Moment(dict(level.query()), level.cid)
-        lost = history.settle(Moment.of(self._path, self._engine, Mode.SERVER), cycle, done, done + 1)
+            now = StoreState(dict(level.query()), level.cid)
+        lost = history.settle(StoreState.of(self._path, self._engine, Mode.SERVER), cycle, done, done + 1)
         assert (now.data, now.cid) == (history.now.data, history.now.cid) or not lost
         check(self._path, self._engine)
 
     def _failure(self, cycle: int, index: int) -> str:
-        """Write a unit, and return what the error says, if there is one."""
+        """Write a unit, and return the message of its error, empty if there is none."""
         try:
             write_unit(self._level, unit_of(self._history.seed, cycle, index, self._history.durable))
         except StorageError as error:
@@ -98,7 +99,7 @@ class Failing:
             self.counts[f"failed openings ({call})"] += 1
         self._shim.crash_disarm()
         units = self._history.units
-        self._history.settle(Moment.of(self._path, self._engine, Mode.SERVER), 0, units, units)
+        self._history.settle(StoreState.of(self._path, self._engine, Mode.SERVER), 0, units, units)
 
 
 def main() -> None:
@@ -106,7 +107,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=1, help="the first N")
     parser.add_argument("--last", type=int, default=300, help="the last N")
     parser.add_argument("--engine", choices=ENGINES, help="one engine only")
-    parser.add_argument("--unfenced", action="store_true", help="write on after an error; losses must follow")
+    parser.add_argument("--unfenced", action="store_true", help="go on writing after an error; losses must follow")
     arguments = parser.parse_args()
     if "CRASH_FOLDER" not in os.environ:
         with scratch_folder() as folder:

@@ -1,4 +1,4 @@
-"""What a store that crashes was told to write, and what of that it may hold afterwards."""
+"""The writes of a crashing store, and the states that it may have afterwards."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from treehub_level import Delete, Mode, Put, blocking
 from .disk import hash_of
 
 KEYS = [f"key {number:02}" for number in range(40)] + ["é", "😀", "\x7f", "key\x00"]
-#: The engines that are LevelDB.
+#: The LevelDB engines.
 ENGINES = ["leveldb", "plyvel"] if find_spec("treehub_level._store_c") is not None else ["plyvel"]
-#: A small write buffer, so that LevelDB begins logs and makes tables all the time.
+#: A small write buffer makes LevelDB start new logs and write tables often.
 OPTIONS: dict[str, Any] = {"write_buffer_size": 64 * 1024, "max_file_size": 64 * 1024, "compression": None}
 
-#: A change: a key, and its value or None where it is deleted.
+#: A key and its value, or None for a deletion.
 Change = tuple[str, Any]
 
 
 @dataclass(frozen=True)
 class Unit:
-    """What is written at once.
+    """The changes of one call.
 
     Attributes:
-        verb: Which verb writes it.
-        changes: What it changes, in order.
-        durable: Whether it waits for the disk.
+        verb: The method that writes it.
+        changes: The changes in order.
+        durable: True if the call waits for fsync.
     """
 
     verb: str
@@ -40,12 +40,12 @@ class Unit:
 
 
 def unit_of(seed: int, cycle: int, index: int, durable: str) -> Unit:
-    """The ``index``-th unit of a store's history, if it is written in this cycle.
+    """Return the unit of this index in the history of a store, as written in this cycle.
 
     Args:
-        seed: The seed of the run.
+        seed: Seed of the run.
         cycle: The cycle.
-        index: Its number.
+        index: The number of the unit.
         durable: ``"always"``, ``"never"`` or ``"sometimes"``.
     """
     rng = random.Random(f"{seed} {cycle} {index}")
@@ -58,11 +58,11 @@ def unit_of(seed: int, cycle: int, index: int, durable: str) -> Unit:
         for number, key in enumerate(keys)
     )
     waits = durable == "always" or (durable == "sometimes" and rng.random() < 0.3)
-    return Unit(verb, changes, waits and verb != "load")  # load takes no such option
+    return Unit(verb, changes, waits and verb != "load")  # load() has no option `durable`
 
 
 def write_unit(level: blocking.Level, unit: Unit) -> None:
-    """Write a unit, with its verb."""
+    """Write a unit with its method."""
     key, value = unit.changes[0]
     if unit.verb == "put":
         level.put(key, value, durable=unit.durable)
@@ -76,14 +76,14 @@ def write_unit(level: blocking.Level, unit: Unit) -> None:
 
 
 @dataclass
-class Moment:
-    """What a store holds at some moment.
+class StoreState:
+    """The contents of a store at one point of its history.
 
     Attributes:
-        data: Its keys and values.
-        cid: A server's CID.
-        log: A server's log: changes by their CIDs.
-        dirty: A client's dirty changes.
+        data: Keys and values.
+        cid: The CID of a server.
+        log: The change log of a server, by CID.
+        dirty: The dirty changes of a client.
     """
 
     data: dict[str, Any] = field(default_factory=dict)
@@ -92,20 +92,20 @@ class Moment:
     dirty: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, path: Path, engine: str, mode: Mode) -> Moment:
-        """What a store on disk holds."""
+    def of(cls, path: Path, engine: str, mode: Mode) -> StoreState:
+        """Read the state of a store on disk."""
         with blocking.Level(path, backend=engine, mode=mode, **OPTIONS) as level:
-            moment = cls(dict(level.query()))
+            state = cls(dict(level.query()))
             if mode is Mode.SERVER:
-                moment.cid = level.cid
+                state.cid = level.cid
                 changes = level.changes(0, None).changes
-                moment.log = {change.cid: (change.key, _value(change)) for change in changes if change.cid}
+                state.log = {change.cid: (change.key, _value(change)) for change in changes if change.cid}
             elif mode is Mode.CLIENT:
-                moment.dirty = {change.key: _value(change) for change in level.dirty(None)}
-        return moment
+                state.dirty = {change.key: _value(change) for change in level.dirty(None)}
+        return state
 
     def write(self, changes: tuple[Change, ...], mode: Mode) -> None:
-        """What it holds once this is written."""
+        """Apply changes."""
         for key, value in changes:
             if mode is Mode.SERVER:
                 self.cid += 1
@@ -118,11 +118,11 @@ class Moment:
                 self.data[key] = value
 
     def digest(self) -> str:
-        """The same for all moments at which a store holds the same, whatever was compacted away of its log."""
+        """Return a hash of the state without its log, which compaction may shorten."""
         return hash_of(json.dumps([self.cid, self.data, self.dirty], sort_keys=True).encode())
 
-    def may_be(self, held: Moment, mode: Mode) -> bool:
-        """Whether a store that holds ``held`` may be at this moment: its log may have been compacted since."""
+    def may_be(self, held: StoreState, mode: Mode) -> bool:
+        """True if ``held`` is this state; its log may have been compacted since."""
         if mode is Mode.NORMAL:
             return held.data == self.data
         if mode is Mode.CLIENT:
@@ -136,54 +136,54 @@ def _value(change: ChangeOfLevel) -> Any:
 
 @dataclass
 class History:
-    """What one store was told to write, over all cycles.
+    """The writes of one store over all cycles.
 
     Attributes:
-        mode: The mode of the store; NORMAL where only its data count.
-        seed: Decides everything.
+        mode: The mode of the store; NORMAL to compare only its data.
+        seed: Selects the writes.
         durable: See `unit_of`.
-        units: How many units it holds.
-        now: What it holds.
+        units: The number of units in the store.
+        now: Its state.
     """
 
     mode: Mode
     seed: int
     durable: str
     units: int = 0
-    now: Moment = field(default_factory=Moment)
+    now: StoreState = field(default_factory=StoreState)
 
-    def settle(self, held: Moment, cycle: int, least: int, begun: int) -> int:
-        """Find out how many units a store holds, and go on from there.
+    def settle(self, held: StoreState, cycle: int, least: int, begun: int) -> int:
+        """Find the number of units in a store after a crash, and continue from there.
 
         Args:
-            held: What it holds.
+            held: The state of the store.
             cycle: The cycle that has ended.
-            least: The units that it must hold.
-            begun: The units that were begun.
+            least: The number of units that it must have.
+            begun: The number of units that were begun.
 
         Returns:
-            How many units it has lost, of those that were begun.
+            The number of begun units that are not in the store.
 
         Raises:
-            AssertionError: It holds less, or what it never held at once.
+            AssertionError: The store has fewer units, or a state that it never had.
         """
-        moment = self.now
+        state = self.now
         for index in range(self.units, begun + 1):
-            if index >= least and moment.may_be(held, self.mode):
-                self.units, moment.log = index, held.log
+            if index >= least and state.may_be(held, self.mode):
+                self.units, state.log = index, held.log
                 return begun - index
-            moment.write(unit_of(self.seed, cycle, index, self.durable).changes, self.mode)
+            state.write(unit_of(self.seed, cycle, index, self.durable).changes, self.mode)
         raise AssertionError(
-            f"in cycle {cycle} nothing that it held from unit {least} to {begun} is what it holds now: "
+            f"in cycle {cycle} no state from unit {least} to {begun} equals that of the store: "
             f"CID {held.cid}, {len(held.data)} keys"
         )
 
 
 def check(path: Path, engine: str) -> None:
-    """See that a store contradicts itself nowhere.
+    """Verify a store.
 
     Raises:
-        AssertionError: It does.
+        AssertionError: The store contradicts itself.
     """
     found = blocking.verify(path, backend=engine)
     assert found.ok, f"{path}: {found.faults}"

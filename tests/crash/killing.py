@@ -1,4 +1,4 @@
-"""T4 and T5: processes that are killed at any moment, and power that is cut, again and again on the same stores."""
+"""T4 and T5: killed processes and power failures, again and again on the same stores."""
 
 from __future__ import annotations
 
@@ -15,75 +15,77 @@ from typing import NamedTuple
 from treehub_level import Mode
 
 from .disk import Disk, environment
-from .history import History, Moment, check, unit_of
+from .history import History, StoreState, check, unit_of
 
 ROOT = Path(__file__).parents[2]
-#: Seconds that a process may take to begin.
+#: Seconds to wait for the first output of a process.
 PATIENCE = 60
 
 
 def launch(
     module: str, arguments: Sequence[object], output: Path, variables: dict[str, str] | None
 ) -> subprocess.Popen[bytes]:
-    """Start a module of this folder in a process of its own. What it says goes to a file, which outlives it."""
+    """Start a module of this folder as a process, with its output in a file."""
     command = [sys.executable, "-m", f"tests.crash.{module}", *map(str, arguments)]
     with output.open("wb") as said, output.with_suffix(".log").open("ab") as log:
         return subprocess.Popen(command, stdout=said, stderr=log, cwd=ROOT, env=variables)
 
 
-def wait_for_word(process: subprocess.Popen[bytes], output: Path) -> None:
-    """Wait until a process has said something."""
+def wait_for_output(process: subprocess.Popen[bytes], output: Path) -> None:
+    """Wait for the first output of a process."""
     give_up = time.monotonic() + PATIENCE
     while not output.stat().st_size and process.poll() is None and time.monotonic() < give_up:
         time.sleep(0.002)
 
 
 def kill_later(process: subprocess.Popen[bytes], output: Path, rng: random.Random) -> None:
-    """Kill a process at a random moment: as it begins, or a while after it has said something."""
+    """Kill a process at a random time: during its start, or after its first output."""
     if rng.random() < 0.1:
         time.sleep(rng.uniform(0.0, 0.3))
     else:
-        wait_for_word(process, output)
+        wait_for_output(process, output)
         time.sleep(min(rng.expovariate(1 / 0.04), 0.4))
-    assert process.poll() is None, f"it ended by itself: {output.with_suffix('.log').read_text()[-2000:]}"
+    assert process.poll() is None, f"it ended too early: {output.with_suffix('.log').read_text()[-2000:]}"
     process.kill()
     process.wait()
 
 
-class Said(NamedTuple):
-    """What a writer has said of its units.
+class Progress(NamedTuple):
+    """The progress that a writer has reported.
 
     Attributes:
-        begun: The units that were begun.
-        done: The units that were acknowledged.
+        begun: The number of units that were begun.
+        done: The number of acknowledged units.
     """
 
     begun: int
     done: int
 
     @classmethod
-    def read(cls, output: Path, first: int) -> Said:
-        """What stands in a file, of a writer that began with the unit ``first``."""
-        said = [line.split() for line in output.read_text().splitlines()]
+    def read(cls, output: Path, first: int) -> Progress:
+        """Read the output of a writer that began with the unit ``first``."""
+        lines = [line.split() for line in output.read_text().splitlines()]
         begun, done = (
-            max((int(number) for word, number in said if word == what), default=first) for what in ("begun", "done")
+            max((int(number) for event, number in lines if event == wanted), default=first)
+            for wanted in ("begun", "done")
         )
         return cls(begun, done)
 
 
 @dataclass
 class Crashing:
-    """One store, and the process that writes to it until it is killed.
+    """A store, and the process that writes to it until it is killed.
 
     Attributes:
-        folder: Where everything goes.
+        folder: The folder of the store and the output files.
         engine: The name of the engine.
         mode: The mode of the store.
-        seed: Decides what is written, and when the process is killed (that, as far as a machine repeats itself).
-        power: Whether the power is cut, too.
+        seed: Selects the writes and, as far as a machine repeats itself, the times of the kills.
+        power: True to drop the bytes that were not synced, too.
         durable: See `unit_of`.
-        fault: A fault to put in: ``"early"``, ``"no-order"``, or ``"lying"``, a disk that does not sync.
-        counts: What happened.
+        fault: A fault to put in: ``"early"``, ``"no-order"``, or ``"lying"``, a disk that does not
+            sync.
+        counts: Totals of kills, acknowledgements and losses.
     """
 
     folder: Path
@@ -103,10 +105,11 @@ class Crashing:
         self._rng = random.Random(self.seed)
 
     def run(self, cycles: int) -> None:
-        """Kill the writer so many times.
+        """Kill the writer again and again.
 
         Raises:
-            AssertionError: Something that was acknowledged is lost, or what is left never was.
+            AssertionError: An acknowledged write is lost, or the store has a state that it never
+                had.
         """
         for cycle in range(cycles):
             self._cycle(cycle)
@@ -121,31 +124,31 @@ class Crashing:
                 disk.cut_power(self._rng)
         lost = self._history.settle(self._held(cycle), cycle, safe if self.power else done, begun)
         for disk in self._disks:
-            disk.settle()
+            disk.mark_synced()
         self.counts["kills"] += 1
         self.counts["acknowledged"] += done - first
         self.counts["of them durable"] += len(durable)
         self.counts["acknowledged and lost"] += max(0, lost - (begun - done))
 
-    def _crash(self, cycle: int) -> Said:
-        """Start what writes, and kill it."""
+    def _crash(self, cycle: int) -> Progress:
+        """Start the writer, kill it, and return its progress."""
         output = self.folder / "said"
         kill_later(launch("writer", self._arguments(cycle), output, self._environment()), output, self._rng)
-        return Said.read(output, self._history.units)
+        return Progress.read(output, self._history.units)
 
     def _arguments(self, cycle: int) -> list[object]:
-        """What `Writer` is told."""
+        """Return the arguments of `Writer`."""
         first = self._history.units
         return [self._store, self.engine, self.mode.value, self.seed, cycle, first, self.durable, self.fault]
 
     def _environment(self) -> dict[str, str] | None:
-        """With the shim, where the power will be cut."""
+        """Return the environment with the shim for a power failure, else None."""
         if not self.power:
             return None
         return environment(self._store, self.folder / "synced", lying=self.fault == "lying")
 
-    def _held(self, cycle: int) -> Moment:
-        """What is left; it must contradict itself nowhere."""
-        held = Moment.of(self._store, self.engine, self.mode)
+    def _held(self, cycle: int) -> StoreState:
+        """Verify the store, and return its state."""
+        held = StoreState.of(self._store, self.engine, self.mode)
         check(self._store, self.engine)
         return held

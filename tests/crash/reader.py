@@ -1,4 +1,7 @@
-"""The process that opens damaged stores: for each line on its input, a path, an engine and a mode, what it found."""
+"""A process that opens damaged stores.
+
+Each line of its input is a path, an engine and a mode, each line of its output the result.
+"""
 
 from __future__ import annotations
 
@@ -10,29 +13,29 @@ from typing import Any
 from treehub_level import CorruptionError, Mode, blocking
 from treehub_level.backends.leveldb.directory import DirectoryBackend
 
-from .history import OPTIONS, Moment
+from .history import OPTIONS, StoreState
 
-#: A key that nobody else writes.
+#: A key that no writer uses.
 MARK = "written after the damage"
 
 
-def look(path: Path, engine: str, mode: Mode) -> dict[str, Any]:
-    """What is in a store, unless it is refused, when opened or when read. Then it must take a write, and keep it."""
+def inspect_store(path: Path, engine: str, mode: Mode) -> dict[str, Any]:
+    """Return the contents of a store, which must keep a write, or the error that refuses it."""
     try:
-        found = Moment.of(path, engine, mode)
+        found = StoreState.of(path, engine, mode)
         faults = blocking.verify(path, backend=engine).faults
         with blocking.Level(path, backend=engine, mode=mode, **OPTIONS) as level:
             level.put(MARK, 1, durable=True)
-        later = Moment.of(path, engine, mode)
+        later = StoreState.of(path, engine, mode)
     except CorruptionError as error:
         return {"refused": str(error)}
     if later.data != {**found.data, MARK: 1}:
-        faults = [*faults, "what was written after the damage is not there, or not alone"]
+        faults = [*faults, "a write after the damage is missing, or other data appeared"]
     return {"digest": found.digest(), "log": found.log, "faults": faults}
 
 
 def open_naively() -> None:
-    """Open stores as LevelDB does by default, from now on."""
+    """Open stores with LevelDB's defaults from now on, without verification."""
     DirectoryBackend._connect_verified = lambda self: self._connect(paranoid=False)  # type: ignore[method-assign]
 
 
@@ -41,4 +44,4 @@ if __name__ == "__main__":
         open_naively()
     for line in sys.stdin:
         path, engine, mode = json.loads(line)
-        print(json.dumps(look(Path(path), engine, Mode(mode))), flush=True)
+        print(json.dumps(inspect_store(Path(path), engine, Mode(mode))), flush=True)

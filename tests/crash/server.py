@@ -1,4 +1,7 @@
-"""The process that serves a store until it is killed: ``python -m tests.crash.server PATH ENGINE``. It says its URL."""
+"""A server process that runs until it is killed: ``python -m tests.crash.server PATH ENGINE``.
+
+Its output is its URL.
+"""
 
 from __future__ import annotations
 

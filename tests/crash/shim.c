@@ -1,12 +1,14 @@
-/* Stands between LevelDB and the system, by LD_PRELOAD: notes what was synced, and makes calls fail when told to.
+/* A library for LD_PRELOAD between LevelDB and the system. It records syncs, and makes calls fail.
 
-   CRASH_FOLDER   only files below this path count.
-   CRASH_LEDGER   where to note, a line each: C path (created or emptied), S size path (synced up to there),
-                  R path tab path (renamed). It is written before the caller goes on.
-   CRASH_LYING    if set, syncs of LevelDB's logs do nothing, as with a disk that lies.
+   CRASH_FOLDER   The folder whose files are recorded.
+   CRASH_LEDGER   The file of the records, one a line: C path (created or emptied), S size path
+                  (synced up to this size), R path tab path (renamed). A record is written before
+                  the call returns.
+   CRASH_LYING    If set, fsync of LevelDB's logs does nothing, as on a disk that ignores it.
 
-   crash_arm(call, number, error): from its number-th use on, a call fails; 'w'rite, 's'ync, 'o'pen to write, 'r'ename.
-   The first write that fails writes half. crash_disarm() ends that, and returns how often the call was used. */
+   crash_arm(call, number, error): from its number-th use on, a call fails: 'w'rite, 's'ync, 'o'pen
+   for writing, 'r'ename. The first failing write writes half of its bytes. crash_disarm() ends this,
+   and returns the number of uses. */
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -69,7 +71,7 @@ static void note(const char *format, ...) {
   if (real_write(ledger, line, size) != size) abort();
 }
 
-/* The error with which a call shall fail now, or 0. *first tells whether it is the first to do so. */
+/* Return the error of this call, or 0. *first is set to 1 for the first failing call, else to 0. */
 static int fault(int call, int *first) {
   int error = 0;
   pthread_mutex_lock(&lock);

@@ -1,22 +1,23 @@
-"""A client and a server, each a process of its own, killed while they synchronise."""
+"""A client process and a server process, killed while they synchronise."""
 
 from __future__ import annotations
 
 from treehub_level import Mode, blocking
 
 from .disk import Disk, environment
-from .history import OPTIONS, History, Moment, check
-from .killing import Crashing, Said, kill_later, launch, wait_for_word
+from .history import OPTIONS, History, StoreState, check
+from .killing import Crashing, Progress, kill_later, launch, wait_for_output
 
-#: What the keys begin with that are written on the server.
+#: The prefix of the keys that are written on the server.
 OTHERS = "other "
 
 
 class CrashingPair(Crashing):
-    """A client that writes and synchronises, and its server. Both are killed in each cycle, one after the other.
+    """A client that writes and synchronises, and its server. Each cycle kills both in turn.
 
-    Then they synchronise here, and must be equal. What the client was told to write is what it held at one moment: it
-    pushes all that it has, and what the server takes is durable there.
+    Afterwards they synchronise in this process and must be equal. The data of the client must be one
+    state of its history: it pushes all its changes, and the server syncs them before it
+    acknowledges.
     """
 
     def __post_init__(self) -> None:
@@ -25,19 +26,19 @@ class CrashingPair(Crashing):
         self._server = self.folder / "hub" / "server"
         self._disks.append(Disk(self._server, self.folder / "synced-server"))
 
-    def _crash(self, cycle: int) -> Said:
+    def _crash(self, cycle: int) -> Progress:
         url, output = self.folder / "url", self.folder / "said"
         self._write_on_server(cycle)
         variables = environment(self._server, self.folder / "synced-server") if self.power else None
         server = launch("server", [self._server, self.engine], url, variables)
-        wait_for_word(server, url)
+        wait_for_output(server, url)
         client = launch("client", [url.read_text(), *self._arguments(cycle)], output, self._environment())
-        wait_for_word(client, output)
+        wait_for_output(client, output)
         victims = [(server, url), (client, output)]
         self._rng.shuffle(victims)
         for process, said in victims:
             kill_later(process, said, self._rng)
-        return Said.read(output, self._history.units)
+        return Progress.read(output, self._history.units)
 
     def _write_on_server(self, cycle: int) -> None:
         with blocking.Level(self._server, backend=self.engine, mode=Mode.SERVER, **OPTIONS) as server:
@@ -45,9 +46,9 @@ class CrashingPair(Crashing):
                 server.put(f"{OTHERS}{self._rng.randrange(100)}", [cycle, number])
             if self._rng.random() < 0.3:
                 server.compact_log()
-        self._disks[1].settle()
+        self._disks[1].mark_synced()
 
-    def _held(self, cycle: int) -> Moment:
+    def _held(self, cycle: int) -> StoreState:
         with (
             blocking.Level(self._server, backend=self.engine, mode=Mode.SERVER, **OPTIONS) as server,
             blocking.Level(self._store, backend=self.engine, mode=Mode.CLIENT, **OPTIONS) as client,
@@ -58,4 +59,4 @@ class CrashingPair(Crashing):
             assert client.cid == server.cid
         check(self._server, self.engine)
         check(self._store, self.engine)
-        return Moment({key: value for key, value in data.items() if not key.startswith(OTHERS)})
+        return StoreState({key: value for key, value in data.items() if not key.startswith(OTHERS)})

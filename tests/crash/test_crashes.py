@@ -1,4 +1,4 @@
-"""T4 to T7, their share of the suite. See `__main__.py`, `failing.py` and `damage.py` for longer runs."""
+"""The short share of T4 to T7. `__main__.py`, `failing.py` and `damage.py` are for longer runs."""
 
 from __future__ import annotations
 
@@ -23,9 +23,11 @@ pytestmark = pytest.mark.once
 
 needs_shim = pytest.mark.skipif(
     not sys.platform.startswith("linux") or shutil.which("cc") is None,
-    reason="LD_PRELOAD, /proc and a C compiler are needed to stand between LevelDB and the disk",
+    reason="LD_PRELOAD, /proc and a C compiler are needed to intercept calls of LevelDB",
 )
-needs_signals = pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps the files of a process that it ends")
+needs_signals = pytest.mark.skipif(
+    sys.platform == "win32", reason="Windows locks the files of a killed process for a while"
+)
 
 every_engine = pytest.mark.parametrize("engine", ENGINES)
 every_mode = pytest.mark.parametrize("mode", [Mode.SERVER, Mode.CLIENT], ids=lambda mode: mode.value)
@@ -33,20 +35,20 @@ every_mode = pytest.mark.parametrize("mode", [Mode.SERVER, Mode.CLIENT], ids=lam
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder for stores."""
+    """A folder for the stores."""
     with scratch_folder() as folder:
         yield folder
 
 
 @pytest.fixture(autouse=True)
 def quiet() -> Iterator[None]:
-    """Opening a store whose end was lost says so in the log; here that is what is provoked."""
+    """Silence the warnings about lost ends of logs, which are provoked on purpose."""
     logging.disable(logging.WARNING)
     yield
     logging.disable(logging.NOTSET)
 
 
-# ----------------------------------------------------------------------------------------------------- T4: kill -9
+# -------------------------------------------------------------------------------------- T4: kill -9
 
 
 @needs_signals
@@ -59,16 +61,16 @@ def test_nothing_acknowledged_is_lost_when_processes_are_killed(folder: Path) ->
 
 @needs_signals
 @every_mode
-def test_what_is_acknowledged_before_it_is_written_is_found_missing(folder: Path, mode: Mode) -> None:
-    with pytest.raises(AssertionError, match="nothing that it held"):
+def test_a_write_acknowledged_too_early_is_found_missing(folder: Path, mode: Mode) -> None:
+    with pytest.raises(AssertionError, match="no state from unit"):
         Crashing(folder, ENGINES[0], mode, 2, fault="early").run(100)
 
 
-# ----------------------------------------------------------------------------------------------------- T5: power cut
+# ------------------------------------------------------------------------------------ T5: power cut
 
 
 @needs_shim
-def test_nothing_durable_is_lost_when_the_power_is_cut_and_what_is_left_is_a_beginning(folder: Path) -> None:
+def test_a_power_failure_loses_no_durable_write_and_leaves_a_prefix_of_the_history(folder: Path) -> None:
     counts = run(folder, ENGINES, 20, 3, power=True)
     assert counts["kills"] == 20
     assert counts["of them durable"] > 50
@@ -76,7 +78,7 @@ def test_nothing_durable_is_lost_when_the_power_is_cut_and_what_is_left_is_a_beg
 
 @needs_shim
 @every_mode
-def test_what_need_not_be_durable_is_lost_when_the_power_is_cut(folder: Path, mode: Mode) -> None:
+def test_a_power_failure_loses_writes_that_are_not_durable(folder: Path, mode: Mode) -> None:
     crashing = Crashing(folder, ENGINES[0], mode, 4, power=True, durable="never")
     crashing.run(6)
     assert crashing.counts["acknowledged and lost"] > 0
@@ -84,8 +86,8 @@ def test_what_need_not_be_durable_is_lost_when_the_power_is_cut(folder: Path, mo
 
 @needs_shim
 @every_engine
-def test_a_disk_that_only_says_that_it_syncs_is_found_to_lose_what_is_durable(folder: Path, engine: str) -> None:
-    with pytest.raises(AssertionError, match="nothing that it held"):
+def test_a_disk_that_ignores_fsync_is_found_to_lose_durable_writes(folder: Path, engine: str) -> None:
+    with pytest.raises(AssertionError, match="no state from unit"):
         Crashing(folder, engine, Mode.SERVER, 5, power=True, durable="always", fault="lying").run(100)
 
 
@@ -96,18 +98,18 @@ def test_a_durable_write_that_leaves_the_log_before_its_own_unsynced_makes_a_hol
         Crashing(folder, engine, Mode.CLIENT, 6, power=True, fault="no-order").run(300)
 
 
-# ----------------------------------------------------------------------------------------------------- T6: bad disk
+# ------------------------------------------------------------------------------------- T6: bad disk
 
 
 def failing(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """What ``python -m tests.crash.failing`` says. It needs the shim, so it is a process of its own."""
+    """Run ``python -m tests.crash.failing`` as a process, as it needs the shim preloaded."""
     command = [sys.executable, "-m", "tests.crash.failing", *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
 
 
 @needs_shim
 @every_engine
-def test_a_disk_that_fails_at_any_write_sync_or_file_is_an_error_and_loses_nothing(engine: str) -> None:
+def test_a_failing_write_fsync_or_open_is_an_error_and_loses_nothing(engine: str) -> None:
     process = failing("--last", "30", "--engine", engine)
     assert process.returncode == 0, process.stdout + process.stderr
     assert "'failed writes (w)': 30, 'failed openings (w)': " in process.stdout
@@ -117,18 +119,18 @@ def test_a_disk_that_fails_at_any_write_sync_or_file_is_an_error_and_loses_nothi
 
 @needs_shim
 @every_engine
-def test_writing_on_after_the_disk_failed_loses_what_is_acknowledged(engine: str) -> None:
+def test_writing_on_after_a_failure_loses_acknowledged_writes(engine: str) -> None:
     process = failing("--last", "30", "--engine", engine, "--unfenced")
     assert process.returncode == 1
-    assert "nothing that it held" in process.stdout
+    assert "no state from unit" in process.stdout
 
 
-# ----------------------------------------------------------------------------------------------------- T7: bad bytes
+# ------------------------------------------------------------------------------------ T7: damaged files
 
 
 @needs_signals
 @every_engine
-def test_bad_bytes_anywhere_are_refused_or_leave_what_there_once_was(folder: Path, engine: str) -> None:
+def test_a_damaged_store_is_refused_or_has_a_state_that_it_once_had(folder: Path, engine: str) -> None:
     counts = damage.run(folder, engine, 100 // len(ENGINES), 7)
     assert counts["refused"] > 10
     assert counts["opened"] > 5
@@ -136,6 +138,6 @@ def test_bad_bytes_anywhere_are_refused_or_leave_what_there_once_was(folder: Pat
 
 @needs_signals
 @every_engine
-def test_what_leveldb_opens_by_default_is_found_to_have_holes(folder: Path, engine: str) -> None:
+def test_stores_opened_with_the_defaults_of_leveldb_are_found_to_have_holes(folder: Path, engine: str) -> None:
     with pytest.raises(AssertionError):
         damage.run(folder, engine, 200, 8, naive=True)

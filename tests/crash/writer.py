@@ -1,4 +1,7 @@
-"""The process that writes until it is killed: ``python -m tests.crash.writer PATH ENGINE MODE SEED CYCLE START …``."""
+"""A process that writes until it is killed.
+
+``python -m tests.crash.writer PATH ENGINE MODE SEED CYCLE START DURABLE FAULT``
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,10 @@ from .history import OPTIONS, unit_of, write_unit
 
 
 class Writer:
-    """Writes units, and says of each when it begins and when it was acknowledged.
+    """Writes units, and reports the start and the acknowledgement of each.
 
     Args:
-        arguments: Of the command line.
+        arguments: The arguments of the command line.
     """
 
     def __init__(self, arguments: list[str]) -> None:
@@ -26,7 +29,7 @@ class Writer:
         self._level = blocking.Level(path, backend=engine, mode=Mode(mode), **OPTIONS)
 
     def run(self) -> None:
-        """Write until somebody ends this process."""
+        """Write until this process is killed."""
         if self._fault == "no-order":
             DirectoryBackend._sync_older_logs = lambda self: None  # type: ignore[method-assign]
         while True:
@@ -34,27 +37,27 @@ class Writer:
                 for _ in range(self._rng.randint(20, 400)):
                     self._write()
                     if self._rng.random() < 0.02:
-                        self._tidy()
+                        self._compact()
 
     def _write(self) -> None:
         unit = unit_of(self._seed, self._cycle, self._next, self._durable)
-        say("begun", self._next + 1)
-        if self._fault == "early":  # the fault that the test must find
-            say("done", self._next + 1)
+        report("begun", self._next + 1)
+        if self._fault == "early":  # a fault that the test must find
+            report("done", self._next + 1)
         write_unit(self._level, unit)
         self._next += 1
-        say("done", self._next)
+        report("done", self._next)
 
-    def _tidy(self) -> None:
+    def _compact(self) -> None:
         if self._level.mode is Mode.SERVER and self._rng.random() < 0.8:
             self._level.compact_log()
         else:
             self._level.compact_range()
 
 
-def say(what: str, number: int) -> None:
-    """Tell whoever reads this process's output, in one piece."""
-    os.write(1, f"{what} {number}\n".encode())
+def report(event: str, number: int) -> None:
+    """Write one line to stdout in one call, so that a kill cannot split it."""
+    os.write(1, f"{event} {number}\n".encode())
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from async_adapter import Bridge
+from async_adapter import AsyncAdapter
 from stores import Stores
 from waiting import PATIENCE, until
 
@@ -405,7 +405,7 @@ async def test_an_argument_that_is_not_a_server_is_refused(client: Any) -> None:
 
 
 async def test_a_session_that_is_cancelled_ends(stores: Stores, client: Any, server: Any) -> None:
-    if isinstance(client, Bridge):
+    if isinstance(client, AsyncAdapter):
         return  # threads are not cancelled
     entered = asyncio.Event()
 

@@ -1,4 +1,4 @@
-"""What is tried with a wheel installed is there: it is named outside of the suite, where nobody sees it move."""
+"""The tests that `wheels.py` runs exist. It names them, so the suite would miss a move."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ TESTS = runpy.run_path(str(Path(__file__).with_name("wheels.py")))["TESTS"]
 
 
 @pytest.mark.parametrize("path", TESTS)
-def test_what_a_wheel_is_tried_with_was_not_moved_away(path: str) -> None:
+def test_the_tests_of_a_wheel_exist(path: str) -> None:
     assert (Path(__file__).parents[2] / path).exists()

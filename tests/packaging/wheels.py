@@ -1,11 +1,12 @@
-"""Wheels as they are published, and what must pass with one installed.
+"""Builds the published wheels, and tests them as a user installs them.
 
-``python tests/packaging/wheels.py make FOLDER`` builds the source distribution, a wheel from it and the pure wheel, and
-tries both wheels as a stranger would: in an environment of its own each, with no compiler on the path. It is for Linux,
-and for the interpreter that runs it, which has the tools of requirements-dev.txt. (Elsewhere cibuildwheel does this.)
+``python tests/packaging/wheels.py make FOLDER`` builds the source distribution, a wheel from it and
+the pure wheel, and tests both wheels, each installed into an environment of its own with no
+compiler on the path. It runs on Linux, for the interpreter that runs it, which needs the tools of
+requirements-dev.txt. On other systems cibuildwheel does the same.
 
-``python tests/packaging/wheels.py try c`` runs the tests of an installed wheel that has the compiled core and LevelDB
-inside, ``try python`` those of a pure one.
+``python tests/packaging/wheels.py try c`` runs the tests of an installed wheel that includes the
+compiled core and LevelDB, ``try python`` those of a pure one.
 """
 
 from __future__ import annotations
@@ -16,18 +17,24 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 TEST_TOOLS = ["hypothesis", "pytest", "pytest-asyncio"]
-#: What works on every platform: not what needs plyvel, which has not as many wheels.
+#: Tests that run on every platform. Those over plyvel are left out, as it has fewer wheels.
 SUBJECTS = ["reading", "scan", "snapshot", "writing", "bulk", "server", "client", "sync"]
 TESTS = ["tests/core", "tests/closing", *(f"tests/level/test_{subject}.py" for subject in SUBJECTS)]
 
 
 def run(*command: str | Path, environment: dict[str, str] | None = None) -> None:
-    """Run a command in the source tree, in this environment if it is given none. One that fails ends this program."""
+    """Run a command in the source tree, and exit if it fails.
+
+    Args:
+        command: The program and its arguments.
+        environment: Its environment variables; None for those of this process.
+    """
     print("+", *command, flush=True)
     completed = subprocess.run(command, cwd=ROOT, env=environment, check=False)
     if completed.returncode:
@@ -35,13 +42,13 @@ def run(*command: str | Path, environment: dict[str, str] | None = None) -> None
 
 
 def only_wheel(folder: Path) -> Path:
-    """The one wheel in a folder."""
+    """Return the one wheel in a folder."""
     (wheel,) = folder.glob("*.whl")
     return wheel
 
 
 def check_contents(wheel: Path) -> None:
-    """A wheel with extensions has LevelDB inside its engine: neither left out, nor as a library that others see."""
+    """Exit unless LevelDB is linked statically into the native engine of a wheel."""
     with zipfile.ZipFile(wheel) as archive:
         folders = {name.partition("/")[0] for name in archive.namelist()}
         files = {name.partition(".")[0] for name in archive.namelist() if name.endswith(".so")}
@@ -53,7 +60,7 @@ def check_contents(wheel: Path) -> None:
 
 
 def try_in_clean_environment(wheel: Path, core: str, folder: Path) -> None:
-    """Install a wheel, and what it needs, without compiling anything; run its tests with nothing else in reach."""
+    """Install a wheel without compiling, and run its tests with no other programs on the path."""
     run(sys.executable, "-m", "venv", folder)
     python = folder / "bin" / "python"
     pins = ["--only-binary", ":all:", "--constraint", "requirements-dev.txt"]
@@ -63,7 +70,7 @@ def try_in_clean_environment(wheel: Path, core: str, folder: Path) -> None:
 
 
 def make(folder: Path) -> None:
-    """Build all that is published for this interpreter, and try it."""
+    """Build the published files for this interpreter, and test both wheels in parallel."""
     folder.mkdir(parents=True, exist_ok=True)
     tools = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     build = [sys.executable, "-m", "build", "--no-isolation", "--outdir"]
@@ -74,8 +81,13 @@ def make(folder: Path) -> None:
         run(*repair, work / "repaired", only_wheel(work / "compiled"), environment=tools)
         check_contents(only_wheel(work / "repaired"))
         run(*build, work / "pure", ROOT, environment={**tools, "TREEHUB_LEVEL_NO_EXTENSIONS": "1"})
-        try_in_clean_environment(only_wheel(work / "repaired"), "c", work / "venv-c")
-        try_in_clean_environment(only_wheel(work / "pure"), "python", work / "venv-python")
+        with ThreadPoolExecutor() as both:
+            tries = [
+                both.submit(try_in_clean_environment, only_wheel(work / kind), core, work / f"venv-{core}")
+                for kind, core in (("repaired", "c"), ("pure", "python"))
+            ]
+        for attempt in tries:
+            attempt.result()  # raises SystemExit if its tests failed
         for path in [*work.glob("compiled/*.tar.gz"), *work.glob("repaired/*"), *work.glob("pure/*.whl")]:
             print(shutil.copy(path, folder))
 
@@ -92,7 +104,7 @@ def check_command_line() -> None:
 
 
 def try_installed(core: str) -> None:
-    """Run the tests of the wheel that is installed for this interpreter."""
+    """Run the tests of the wheel installed for this interpreter."""
     check_command_line()
     os.environ["TREEHUB_LEVEL_CORE"] = core
     if core == "c":
@@ -101,7 +113,7 @@ def try_installed(core: str) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """The command line."""
+    """Run the command line."""
     match arguments:
         case ["make", folder]:
             make(Path(folder).resolve())

@@ -27,6 +27,11 @@ ROOT: Final = HERE.parents[1]
 BUILD: Final = ROOT / "build" / "asan"
 SITE: Final = BUILD / "site"
 
+#: Imported at the start of each process: the finder of an editable install would precede this build.
+_WITHOUT_EDITABLE: Final = """
+import sys
+sys.meta_path[:] = [finder for finder in sys.meta_path if "ScikitBuild" not in type(finder).__name__]
+"""
 _FLAGS: Final = "-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g -O1"
 #: The default arguments of pytest.
 _SUITE: Final = ["tests", "--ignore=tests/packaging", "--numprocesses=auto", "--dist=worksteal", "-q"]
@@ -82,6 +87,7 @@ def _build(compiler: str) -> None:
     install += ["-Ccmake.build-type=Debug", f"-Cbuild-dir={BUILD / 'cmake'}", "-Cinstall.strip=false", str(ROOT)]
     flags = {"CFLAGS": _FLAGS, "CXXFLAGS": _FLAGS, "LDFLAGS": _FLAGS, "TREEHUB_LEVEL_REQUIRE_EXTENSIONS": "1"}
     subprocess.run(install, check=True, env={**os.environ, **flags})
+    (SITE / "sitecustomize.py").write_text(_WITHOUT_EDITABLE, encoding="utf-8")
     include = sysconfig.get_path("include")
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
     command = [compiler, *_FLAGS.split(), "-shared", "-fPIC", f"-I{include}", "-o", str(SITE / f"bugs{suffix}")]

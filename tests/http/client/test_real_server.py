@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
-from async_adapter import Bridge
+from async_adapter import AsyncAdapter
 from waiting import PATIENCE, until
 
 from treehub_level import Change, CIDMismatchError, ForbiddenError, Level, TransportError, blocking
@@ -158,7 +158,7 @@ async def test_a_read_only_token_pulls_and_pushes_nothing(served: Any, remote: R
 async def test_live_sessions_see_each_others_writes(served: Any, api: str) -> None:
     def client(name: str) -> Any:
         level: Any = (Level if api == "async" else blocking.Level)(name, backend="memory", mode=Level.CLIENT)
-        return level if api == "async" else Bridge(level)
+        return level if api == "async" else AsyncAdapter(level)
 
     remote_class: Any = RemoteServer if api == "async" else http_blocking.RemoteServer
     remotes = [remote_class(served.url, token=lambda: served.write) for _ in range(2)]

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from async_adapter import Bridge
+from async_adapter import AsyncAdapter
 from waiting import PATIENCE, until
 
 from treehub_level import Level, StoreMismatchError, TransportError, blocking
@@ -24,8 +24,8 @@ async def client(api: str) -> AsyncIterator[Any]:
     """An open client of this API."""
     level_class: Any = Level if api == "async" else blocking.Level
     level = level_class("client", backend="memory", mode=Level.CLIENT)
-    async with level if api == "async" else Bridge(level):
-        yield level if api == "async" else Bridge(level)
+    async with level if api == "async" else AsyncAdapter(level):
+        yield level if api == "async" else AsyncAdapter(level)
 
 
 @pytest.fixture
