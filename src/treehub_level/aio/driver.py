@@ -44,8 +44,8 @@ async def drive(
     """Run a session to its end, and return its result.
 
     The steps of the session run in the worker's writing thread; requests are awaited on the event
-    loop. A request that the session announces before it takes the last reply (`session.LookAhead`) is
-    sent at once, so that client and server work at the same time.
+    loop. A request that the session announces before it takes the last reply (`session.LookAhead`)
+    is sent at once, so that client and server work at the same time.
 
     Args:
         worker: The worker of the level.

@@ -274,5 +274,5 @@ class Level(AsyncReadWriteVerbs):
 
 
 def internals(level: Level) -> tuple[Namespace, Worker]:
-    """Return the namespace and the worker of a level. The HTTP server reads stored bytes with them."""
+    """Return the namespace and the worker of a level, for the HTTP server."""
     return level._namespace, level._worker

@@ -56,7 +56,7 @@ class LiveSession(LiveSessionBase):
         self._wake()
 
     def resume(self) -> None:
-        """Synchronise now: after a pause, with a new token, or instead of waiting for the next retry.
+        """Synchronise now: after a pause, with a new token, or before the next retry is due.
 
         Raises:
             StateError: The session is over.

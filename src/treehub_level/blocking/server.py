@@ -109,7 +109,9 @@ class ServerVerbs:
         return self._store.step(change_step(mode, cid, self._codec.encoder.changes(changes)))
 
     def exchange(self, request: Mapping[str, Any], *, wait: float = 0) -> dict[str, Any]:
-        """Pull and push in one atomic step: the server's half of `sync` (``docs/protocol.md``, "One exchange").
+        """Pull and push in one atomic step: the server's half of `sync`.
+
+        The rules are in ``docs/protocol.md``, "One exchange".
 
         Args:
             request: The client's message, as decoded from JSON.

@@ -65,6 +65,6 @@ class CallGuard:
         self.closed_reason = reason
 
     def raise_if_inside(self) -> None:
-        """Raise StateError if the calling thread has a call in flight: `shut` would never return."""
+        """Raise StateError if the calling thread has a call in flight: `shut` would not return."""
         if get_ident() in self._in_flight:
             raise StateError(f"{self._subject} cannot be closed from within one of its own calls (a filter, say)")

@@ -125,7 +125,7 @@ class Codec:
 
 
 def unpadded_cid(name: bytes) -> int | None:
-    """Parse a CID in bare decimal digits, as `@treehub/level` writes it; ``None`` for other bytes."""
+    """Parse a CID in bare decimal digits, as in `@treehub/level`; ``None`` for other bytes."""
     if name.isdigit() and name[:1] != b"0" and len(name) <= len(str(_core.MAX_CID)) and int(name) <= _core.MAX_CID:
         return int(name)
     return None

@@ -156,7 +156,7 @@ def adopting_record(reader: Reader, space: _core.KeySpace) -> dict[str, Any] | N
 
 
 def copying_record(reader: Reader) -> dict[str, Any] | None:
-    """Return the progress record of an interrupted copy to this store; ``None`` if there is none."""
+    """Return the progress record of an interrupted copy to this store, or ``None``."""
     return _record_with(reader, COPYING_KEY, {"from", "store", "run"})
 
 

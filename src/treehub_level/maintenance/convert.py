@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -18,11 +17,13 @@ from ..engine.identity import (
     adopting_record,
     birth_records,
     has_unpadded_ids,
+    mode_by_shape,
     refuse_half_made,
     shape_of,
     stored_identity,
 )
 from ..engine.modes import read_cid
+from ..engine.scan import row_chunks
 from ..errors import (
     CorruptionError,
     DecodeError,
@@ -80,7 +81,7 @@ def identity_of(reader: Reader, space: _core.KeySpace) -> tuple[Mode, str | None
     identity = stored_identity(reader, space, strict=False)
     if identity is not None:
         return identity
-    return {"server": Mode.SERVER, "client": Mode.CLIENT}.get(shape_of(reader, space), Mode.NORMAL), None
+    return mode_by_shape(reader, space), None
 
 
 # ------------------------------------------------------------------------------------------- adopt
@@ -106,7 +107,7 @@ def adopt(backend: Backend, mode: Mode, space: _core.KeySpace, progress: Callabl
         if begun is None:
             return
         store_id, after, done = begun
-        for rows in pages(backend, space.user_start if after is None else after + b"\0"):
+        for rows in row_chunks(backend, space.user_start if after is None else after + b"\0", None):
             with backend.exclusive() as transaction:
                 _check_alone(transaction, space, _progress(store_id, mode, after, done), backend.name)
                 after, done = rows[-1][0], done + len(rows)
@@ -163,7 +164,7 @@ def _check_alone(reader: Reader, space: _core.KeySpace, record: bytes | None, na
 def _check_all(backend: Backend, mode: Mode, space: _core.KeySpace) -> None:
     """Raise an error for the first key or value that the mode does not allow."""
     encoder = _core.Encoder(space)
-    for rows in pages(backend, None):
+    for rows in row_chunks(backend, None, None):
         for stored_key, value in rows:
             try:
                 key = _core.decode_key(stored_key)
@@ -194,13 +195,6 @@ def _progress(store_id: str, mode: Mode, after: bytes | None, done: int) -> byte
     return orjson.dumps(
         {"id": store_id, "mode": mode.value, "after": None if after is None else after.decode(), "done": done}
     )
-
-
-def pages(reader: Reader, start: bytes | None, stop: bytes | None = None) -> Iterator[list[Row]]:
-    """Yield the rows of a range, in batches."""
-    with closing(reader.scan(start, stop)) as cursor:
-        while rows := cursor.fetch(_BATCH):
-            yield rows
 
 
 # ----------------------------------------------------------------------------------------- upgrade
@@ -244,7 +238,7 @@ def upgrade(
             return 0
         if not _is_unpadded_server(store, space):
             return 0
-        for rows in pages(store, space.log_start, space.prefix + b":"):
+        for rows in row_chunks(store, space.log_start, space.prefix + b":"):
             with store.exclusive() as transaction:
                 rewritten += _pad(transaction, space, rows)
             if progress is not None:

@@ -21,9 +21,10 @@ from .. import _core
 from ..backends.base import Backend, Batch, Reader, Row
 from ..backends.registry import create
 from ..engine.identity import COPYING_KEY, copying_record, is_empty
+from ..engine.scan import key_chunks, row_chunks
 from ..errors import CorruptionError, InvalidKeyError, StateError
 from ..types import CopyReport, Mode
-from .convert import identity_of, pages
+from .convert import identity_of
 
 #: Called after each batch with the current step, ``"copy"`` or ``"compare"``, and the number of
 #: rows done in it.
@@ -96,14 +97,13 @@ def _check_keys(source: Reader, name: str, target: Backend) -> None:
     limit = target.supports.max_key_bytes
     if limit is None:
         return
-    with closing(source.scan(None, None, values=False)) as cursor:
-        while keys := cursor.fetch_keys(_STEP):
-            longest = max(keys, key=len)
-            if len(longest) > limit:
-                raise InvalidKeyError(
-                    f"{name!r} has a key of {len(longest)} bytes, {longest!r:.80}, but keys of {target.name!r} have at "
-                    f"most {limit} bytes, metadata included: delete that key, or copy to another backend"
-                )
+    for keys in key_chunks(source, None, None):
+        longest = max(keys, key=len)
+        if len(longest) > limit:
+            raise InvalidKeyError(
+                f"{name!r} has a key of {len(longest)} bytes, {longest!r:.80}, but keys of {target.name!r} have at "
+                f"most {limit} bytes, metadata included: delete that key, or copy to another backend"
+            )
 
 
 def _ignore_progress(step: str, rows: int) -> None:
@@ -165,7 +165,7 @@ class _CopyRun:
     def _copy(self) -> None:
         """Make the target's rows equal to those of the source."""
         done, after = 0, None
-        for rows in pages(self._source, None):
+        for rows in row_chunks(self._source, None, None):
             stop = rows[-1][0] + b"\0"
             self._write_differences(rows, after, stop)
             done, after = done + len(rows), stop
@@ -178,7 +178,7 @@ class _CopyRun:
         The target holds rows in that range only if an earlier call was interrupted.
         """
         missing = dict(rows)
-        for found in pages(self._target, start, stop):
+        for found in row_chunks(self._target, start, stop):
             known = [(key, value, missing.pop(key, None)) for key, value in found if key != COPYING_KEY]
             self._write([(key, wanted) for key, value, wanted in known if value != wanted])
         self._write([*missing.items()])
@@ -223,5 +223,5 @@ class _CopyRun:
 
 
 def _rows(reader: Reader) -> Iterator[Row]:
-    for rows in pages(reader, None):
+    for rows in row_chunks(reader, None, None):
         yield from rows

@@ -29,8 +29,9 @@ from .. import _core
 from ..backends.base import Backend, Batch, Entry
 from ..backends.leveldb.directory import DirectoryBackend
 from ..backends.registry import create
-from ..engine.identity import birth_records, shape_of, stored_identity
+from ..engine.identity import birth_records, mode_by_shape, stored_identity
 from ..engine.modes import Epoch, read_record
+from ..engine.scan import first_key
 from ..errors import CorruptionError, StateError
 from ..replication.state import ClientState, ResetProgress
 from ..types import Mode
@@ -133,8 +134,7 @@ class Repairer:
         own = self._backend.get_many([self._space.own_key(name) for name in ("id", "epochs")])
         if any(own):
             return Mode.CLIENT if own[0] else Mode.SERVER
-        shape = shape_of(self._backend, self._space)
-        return {"server": Mode.SERVER, "client": Mode.CLIENT}.get(shape, Mode.NORMAL)
+        return mode_by_shape(self._backend, self._space)
 
     def _identity(self) -> tuple[Mode, str] | None:
         return stored_identity(self._backend, self._space, strict=False)
@@ -190,8 +190,7 @@ class Repairer:
 
         It is an existing key if there is one; else one that never existed.
         """
-        with closing(self._backend.scan(self._space.user_start, None, values=False)) as cursor:
-            return next(iter(cursor.fetch_keys(1)), self._space.user_start)
+        return first_key(self._backend, self._space.user_start, None) or self._space.user_start
 
     # ------------------------------------------------------------------------------------- client
 

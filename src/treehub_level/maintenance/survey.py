@@ -7,24 +7,20 @@ distinct keys in a server's log, or in a client's dirty set.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass, field
 
 import orjson
 
 from .. import _core
-from ..backends.base import Reader, Row
+from ..backends.base import Reader
 from ..engine.log import read_floor
 from ..engine.modes import Epoch, Server, read_cid
+from ..engine.scan import rows
 from ..errors import CorruptionError, DecodeError
 from ..replication.journal import parse_conflict
 from ..replication.manual import canonical
 from ..replication.server import read_decision
 from ..replication.state import ClientState
-
-#: Rows to read at a time.
-_FETCH = 1000
 
 
 @dataclass
@@ -93,13 +89,6 @@ class ClientSurvey(Survey):
     state: ClientState | None = None
 
 
-def rows_of(reader: Reader) -> Iterator[Row]:
-    """Yield every row of a store, in key order."""
-    with closing(reader.scan(None, None)) as cursor:
-        while rows := cursor.fetch(_FETCH):
-            yield from rows
-
-
 class _Surveyor(ABC):
     """The base class of the surveyors of servers and clients.
 
@@ -124,7 +113,7 @@ class _Surveyor(ABC):
             self._survey.cid = read_cid(self._reader, space)
         except CorruptionError as error:
             self._damaged(space.prefix, error)
-        for key, value in rows_of(self._reader):
+        for key, value in rows(self._reader, None, None):
             try:
                 if key >= space.user_start:
                     self._add_record(key, value)

@@ -14,10 +14,11 @@ import orjson
 from .. import _core
 from ..backends.base import Backend, Reader
 from ..backends.registry import create
-from ..engine.identity import adopting_record, copying_record, has_unpadded_ids, shape_of, stored_identity
+from ..engine.identity import adopting_record, copying_record, has_unpadded_ids, mode_by_shape, stored_identity
+from ..engine.scan import rows
 from ..errors import CorruptionError, StateError
 from ..types import Mode
-from .survey import ClientSurveyor, ServerSurvey, ServerSurveyor, rows_of
+from .survey import ClientSurveyor, ServerSurvey, ServerSurveyor
 
 #: The maximum number of faults of one kind that are listed; further ones are counted.
 _LISTED = 5
@@ -114,8 +115,7 @@ def examine(reader: Reader, space: _core.KeySpace) -> Verification:
         return Verification(None, faults=[str(error)])
     mode = identity[0] if identity else None
     if identity is None:
-        shape = shape_of(reader, space)
-        mode = {"server": Mode.SERVER, "client": Mode.CLIENT}.get(shape, Mode.NORMAL)
+        mode = mode_by_shape(reader, space)
         if mode is Mode.SERVER and has_unpadded_ids(reader, space):
             return Verification(
                 mode,
@@ -132,7 +132,7 @@ def examine(reader: Reader, space: _core.KeySpace) -> Verification:
 
 def _verify_normal(reader: Reader) -> Verification:
     records = not_json = 0
-    for _, value in rows_of(reader):
+    for _, value in rows(reader, None, None):
         records += 1
         try:
             orjson.loads(value)

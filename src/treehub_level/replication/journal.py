@@ -18,11 +18,9 @@ import orjson
 from .. import _core
 from ..backends.base import Entry, Reader, Transaction
 from ..engine.modes import Client, Plan, Step
+from ..engine.scan import rows
 from ..errors import CorruptionError, StateError
 from ..types import Change, Conflict
-
-#: Records to read at a time.
-_FETCH = 1000
 
 
 class LostChange(NamedTuple):
@@ -64,9 +62,7 @@ def read_conflicts(reader: Reader, space: _core.KeySpace) -> list[Conflict]:
     Raises:
         CorruptionError: A record is malformed.
     """
-    with closing(reader.scan(*_bounds(space))) as cursor:
-        pages = iter(lambda: cursor.fetch(_FETCH), [])
-        return [parse_conflict(space, key, record) for page in pages for key, record in page]
+    return [parse_conflict(space, key, record) for key, record in rows(reader, *_bounds(space))]
 
 
 def parse_conflict(space: _core.KeySpace, key: bytes, record: bytes) -> Conflict:

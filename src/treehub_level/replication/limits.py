@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from contextlib import closing
-from itertools import chain
 
 from .. import _core
 from ..backends.base import Entry, Reader, Row
+from ..engine.scan import first_key, rows
 from ..errors import ForbiddenError, SyncError, TransportError
 from .fields import MAX_CHANGES
 from .manual import same_record
@@ -27,8 +27,7 @@ _SHOWN = 5
 
 def is_dirty(reader: Reader, space: _core.KeySpace) -> bool:
     """Return True if a client has dirty changes."""
-    with closing(reader.scan(space.dirty_start, space.dirty_stop, values=False)) as cursor:
-        return bool(cursor.fetch_keys(1))
+    return first_key(reader, space.dirty_start, space.dirty_stop) is not None
 
 
 class PushLimits:
@@ -71,8 +70,8 @@ class PushLimits:
 
     def pushable_rows(self, reader: Reader, space: _core.KeySpace) -> Generator[Row, None, None]:
         """Yield the dirty changes that are not too large, in key order."""
-        with closing(reader.scan(space.dirty_start, space.dirty_stop)) as cursor:
-            for row in chain.from_iterable(iter(lambda: cursor.fetch(_FETCH), [])):
+        with closing(rows(reader, space.dirty_start, space.dirty_stop, size=_FETCH)) as dirty:
+            for row in dirty:
                 if not self._is_too_large(*row):
                     yield row
 

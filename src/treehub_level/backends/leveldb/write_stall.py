@@ -49,7 +49,7 @@ class WriteStallGuard:
         self._directory = directory
         self._budget = min(max(write_buffer_size, _MIN_BUFFER), _MAX_BUFFER) - _RESERVE
         #: The value of ``database.buffered`` at which the budget is used up.
-        self._limit = 0
+        self.limit = 0
         #: The log file of the buffer that is being written to a table; empty if there is none.
         self._pending_log = ""
         self._compactions = 0
@@ -59,13 +59,13 @@ class WriteStallGuard:
     def attach(self, database: WriteStatistics) -> None:
         """Start with a newly opened database."""
         self._database = database
-        self._limit = 0
+        self.limit = 0
         self._pending_log = ""
         self.refresh()
 
     def may_write(self) -> bool:
         """Return True if a small write would not stall."""
-        if self._database.buffered < self._limit:
+        if self._database.buffered < self.limit:
             return True
         self.refresh_wanted = True
         return False
@@ -82,12 +82,12 @@ class WriteStallGuard:
             # grow.
             tables = int(self._database.property_value("leveldb.num-files-at-level0") or 0)
             if len(logs) == 1 and tables <= _MAX_LEVEL_0_TABLES:
-                self._limit = self._database.buffered + self._budget
+                self.limit = self._database.buffered + self._budget
 
     def begin_compaction(self) -> None:
         """Revoke the budget: the compaction flushes the write buffer, and writers wait for that."""
         self._compactions += 1
-        self._limit = 0
+        self.limit = 0
 
     def end_compaction(self) -> None:
         """Allow `refresh` to grant a budget again."""

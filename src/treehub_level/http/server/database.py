@@ -12,6 +12,7 @@ from ...backends.base import Row
 from ...engine.access import Access
 from ...engine.log import read_floor, read_rows
 from ...engine.modes import Server
+from ...engine.scan import first_key
 from ...errors import ProtocolError
 from ...replication.endpoint import answer
 from ...replication.fields import MAX_CHANGES
@@ -147,8 +148,7 @@ class Database:
                 return rows, False
             with self.store.current_reader as reader:
                 after, _ = _core.range_bounds(rows[-1][0], None, None, None, None, None)
-                with closing(reader.scan(after, stop, values=False)) as cursor:
-                    return rows, bool(cursor.fetch_keys(1))
+                return rows, first_key(reader, after, stop) is not None
 
         return await self._worker.read(read)
 
