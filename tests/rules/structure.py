@@ -35,7 +35,7 @@ LAYERS: Final = [
     ["aio"],
     [NAME],  # the public names
     ["http"],
-    ["cli", "testing"],
+    ["__main__", "cli", "testing"],
 ]
 RANKS: Final = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 
@@ -60,14 +60,15 @@ TESTED: Final = {
 }
 
 #: Classes that stand in for each other, and therefore share their name: one for asyncio, one that
-#: blocks. Each is defined once below each of these packages or modules.
+#: blocks, and for snapshots the contract of backends. Each is defined once below each of these packages or modules.
 COUNTERPARTS: Final = {
     "Level": ("aio", "blocking"),
     "LiveSession": ("aio", "blocking"),
     "RemoteServer": ("http.client.remote", "http.client.blocking"),
-    "Snapshot": ("aio", "blocking"),
+    "Snapshot": ("aio", "blocking", "backends.base"),
     "Sublevel": ("aio", "blocking"),
     "WriteBatch": ("aio", "blocking"),
+    "_EffectRunner": ("http.client.remote", "http.client.blocking"),
 }
 
 #: Attributes that hold an object of another package, and this package.

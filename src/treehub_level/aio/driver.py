@@ -17,14 +17,14 @@ from .worker import Worker
 R = TypeVar("R")
 
 
-class Exchanger(Protocol):
+class AsyncExchanger(Protocol):
     """The part of a server that `Level.sync` needs: one method."""
 
     def exchange(self, request: dict[str, Any], /) -> Awaitable[dict[str, Any]] | dict[str, Any]:
         """Answer a request: see `Level.exchange`."""
 
 
-def async_exchange_of(server: Exchanger) -> Callable[..., Any]:
+def async_exchange_of(server: AsyncExchanger) -> Callable[..., Any]:
     """Return a function that sends a request to a server: see `replication.driver.exchange_of`.
 
     A blocking level is called in a thread, since its calls would block the event loop.

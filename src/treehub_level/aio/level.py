@@ -19,7 +19,7 @@ from ..replication.endpoint import answer, changes_after, check_wait, watch_page
 from ..replication.messages import Reply, Request
 from ..replication.session import rebind_session, sync_session
 from ..types import JSON, Change, Changes, Conflict, Mode, SyncReport
-from .driver import Exchanger, async_exchange_of, drive
+from .driver import AsyncExchanger, async_exchange_of, drive
 from .live import LiveSession
 from .reads_writes import AsyncReadVerbs, AsyncWriteVerbs, Snapshot, documented_by
 from .wait import commit_event, wait_for_commit
@@ -233,7 +233,7 @@ class Level(AsyncReadWriteVerbs):
 
     async def sync(
         self,
-        server: Exchanger,
+        server: AsyncExchanger,
         *,
         pull: bool = True,
         push: bool = True,
@@ -254,10 +254,10 @@ class Level(AsyncReadWriteVerbs):
         async with self._worker.sync_lock:
             return await drive(self._worker, session, exchange, lambda: progress and progress(report))
 
-    def live(self, server: Exchanger, *, interval: float = 10.0, on_reset: str = "reset") -> LiveSession:
+    def live(self, server: AsyncExchanger, *, interval: float = 10.0, on_reset: str = "reset") -> LiveSession:
         return LiveSession(self._store, self._worker, async_exchange_of(server), interval=interval, on_reset=on_reset)
 
-    async def rebind(self, server: Exchanger) -> None:
+    async def rebind(self, server: AsyncExchanger) -> None:
         session = rebind_session(self._store.step, self._store.client("rebind"))
         exchange = async_exchange_of(server)
         async with self._worker.sync_lock:
