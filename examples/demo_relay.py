@@ -31,7 +31,7 @@ class Relay:
         self.cuts = 0
 
     def cut_after(self, counts: Iterable[int]) -> None:
-        """Cut all connections after each of these numbers of further bytes from the server."""
+        """Cut all connections when the server has sent so many more bytes, once for each count."""
         self._cut_at = sorted(self._relayed_bytes + count for count in counts)
 
     async def __aenter__(self) -> Relay:

@@ -141,7 +141,7 @@ def keys_to_read(records: int, *, among: int) -> list[str]:
 
     Args:
         records: The number of records in the store.
-        among: The number of keys to choose from: the first ones.
+        among: The keys are chosen from the first ``among`` records.
     """
     rng = random.Random(1)
     return [make_key(rng.randrange(min(among, records))) for _ in range(records)]
