@@ -116,12 +116,13 @@ class RemoteServer:
         change.
 
         Args:
-            request: A ``replication.messages.Request``.
+            request: The client's message.
             wait: Seconds for which the server may hold the request if it has no changes yet, 0 to
                 60 (long poll).
 
         Returns:
-            The server's reply, for ``replication.wire.read_answer``.
+            The server's reply: a ``replication.wire.Received``, or a decoded JSON document if the
+            server does not support NDJSON.
 
         Raises:
             TypeError, ValueError, ProtocolError, ForbiddenError, StoreMismatchError: As `exchange`.
