@@ -30,7 +30,7 @@ def fake(server: blocking.Level) -> FakeServer:
     return FakeServer(server)
 
 
-class AsyncAdapter:
+class RemoteServerAdapter:
     """The blocking `RemoteServer` with the interface of the asyncio one.
 
     Each test is written once, with ``await``, and runs with both.
@@ -82,7 +82,7 @@ async def remote(fake: FakeServer, api: str, monkeypatch: pytest.MonkeyPatch) ->
         if api == "async":
             created.append(RemoteServer(url, transport=transport, **options))
         else:
-            created.append(AsyncAdapter(http_blocking.RemoteServer(url, transport=transport, **options)))
+            created.append(RemoteServerAdapter(http_blocking.RemoteServer(url, transport=transport, **options)))
         return created[-1]
 
     yield create

@@ -116,12 +116,17 @@ class RemoteServer:
         change.
 
         Args:
-            request: A ``replication.messages.Request``.
+            request: The client's message.
             wait: Seconds for which the server may hold the request if it has no changes yet, 0 to
                 60 (long poll).
 
         Returns:
+<<<<<<< HEAD
             The server's reply, for ``replication.wire.decode_reply``.
+=======
+            The server's reply: a ``replication.wire.Received``, or a decoded JSON document if the
+            server does not support NDJSON.
+>>>>>>> h/httpclient
 
         Raises:
             TypeError, ValueError, ProtocolError, ForbiddenError, StoreMismatchError: As `exchange`.
