@@ -121,12 +121,8 @@ class RemoteServer:
                 60 (long poll).
 
         Returns:
-<<<<<<< HEAD
-            The server's reply, for ``replication.wire.decode_reply``.
-=======
             The server's reply: a ``replication.wire.Received``, or a decoded JSON document if the
             server does not support NDJSON.
->>>>>>> h/httpclient
 
         Raises:
             TypeError, ValueError, ProtocolError, ForbiddenError, StoreMismatchError: As `exchange`.

@@ -56,12 +56,8 @@ class RemoteVerbs:
         """Exchange a session's messages, with changes as encoded bytes.
 
         Returns:
-<<<<<<< HEAD
-            The reply, for ``replication.wire.decode_reply``: a `Received`, or a JSON document.
-=======
             The server's reply: a `Received`, or a decoded JSON document if the server does not
             support NDJSON.
->>>>>>> h/httpclient
         """
         call = _exchange_call(request_to_json(request), check_wait(wait))
         return (yield from self._call(call, accept=NDJSON_TYPE))
