@@ -46,7 +46,9 @@ class Replica:
         )
         assert self._process.stdout is not None
         announcement = self._process.stdout.readline().decode()
-        assert "://" in announcement, f"the replica does not serve: {announcement!r}"
+        if "://" not in announcement:
+            self.kill()
+            raise AssertionError(f"the replica does not serve: {announcement!r}")
         self.port = int(announcement.rpartition(":")[2])
 
     def kill(self) -> None:

@@ -43,10 +43,10 @@ PostgresBackend.snapshot = lambda backend: NoSnapshot(backend)
 SKIPS_COMMITS = """
 from itertools import count
 
-from treehub_level.backends.postgres.transaction import Transaction
+from treehub_level.backends.postgres.transaction import PostgresTransaction
 
-commit, commits = Transaction._commit, count(1)
-Transaction._commit = lambda transaction, connection: next(commits) % 20 and commit(transaction, connection)
+commit, commits = PostgresTransaction._commit, count(1)
+PostgresTransaction._commit = lambda transaction, connection: next(commits) % 20 and commit(transaction, connection)
 """
 
 
