@@ -210,7 +210,7 @@ IMPOSSIBLE_PAGES: dict[str, Message] = {
     "a CID behind the page": {"page": [[1, ["a", 1]], [3, ["b", 2]]]},
     "a forged CID": {"page": [[1, ["!", 7]], [2, ["b", 2]]]},
     "a change that is none": {"page": [[1, ["a", 1]], [2, "bc"]]},
-    "a value that is none": {"page": [[1, ["a", float("nan")]], [2, ["b", 2]]]},
+    "an invalid value": {"page": [[1, ["a", float("nan")]], [2, ["b", 2]]]},
     "epochs that are none": {"epochs": [[ID, "0"]]},
     "an ack that is none": {"ack": [0, 1]},
     "an ack of nothing in an epoch": {"ack": [1, 1, ID]},
@@ -220,7 +220,7 @@ IMPOSSIBLE_PAGES: dict[str, Message] = {
     "a rejection of what was not sent": {"rejected": ["a"]},
     "a rejection that is no key": {"rejected": [1]},
     "more that is no bool": {"more": 0},
-    "keys that were not asked for": {"kind": "keys", "after": "", "keys": ["a"], "end": True},
+    "keys that were not requested": {"kind": "keys", "after": "", "keys": ["a"], "end": True},
     "a fork where nothing was pushed": {"kind": "forked"},
 }
 
