@@ -1,4 +1,4 @@
-"""Level.adopt: how a plain store becomes a server or a client."""
+"""``Level.adopt``: convert a NORMAL store to a server or a client."""
 
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from treehub_level import (
 )
 
 
-async def plain(stores: Stores, pairs: Any) -> None:
+async def create_normal_store(stores: Stores, pairs: Any) -> None:
     level = await stores.open("store")
     for key, value in pairs:
         await level.put(key, value)
@@ -31,7 +31,7 @@ PAIRS = [("a", 1), ("b", {"x": [1, "é"]}), ("é", None), ("😀", "emoji"), ("z
 
 
 async def test_a_server_that_adopts_a_plain_store_logs_its_keys(stores: Stores) -> None:
-    await plain(stores, PAIRS)
+    await create_normal_store(stores, PAIRS)
 
     level = await stores.adopt("store", mode=Level.SERVER)
     await level.open()
@@ -42,7 +42,7 @@ async def test_a_server_that_adopts_a_plain_store_logs_its_keys(stores: Stores) 
 
 
 async def test_a_client_that_adopts_a_plain_store_marks_its_keys_dirty(stores: Stores) -> None:
-    await plain(stores, PAIRS)
+    await create_normal_store(stores, PAIRS)
 
     level = await stores.adopt("store", mode=Level.CLIENT)
     await level.open()
@@ -52,8 +52,8 @@ async def test_a_client_that_adopts_a_plain_store_marks_its_keys_dirty(stores: S
     assert await level.dirty() == [[key, value] for key, value in sorted(PAIRS)]
 
 
-async def test_what_was_adopted_synchronises(stores: Stores, server: Any) -> None:
-    await plain(stores, PAIRS)
+async def test_an_adopted_client_syncs(stores: Stores, server: Any) -> None:
+    await create_normal_store(stores, PAIRS)
     client = await stores.adopt("store", mode=Level.CLIENT)
     await client.open()
 
@@ -82,7 +82,7 @@ async def test_adopting_more_than_one_batch_loses_nothing(stores: Stores) -> Non
 async def test_a_key_that_the_mode_cannot_hold_stops_adoption_before_it_begins(
     stores: Stores, mode: Mode, key: Any
 ) -> None:
-    await plain(stores, [("a", 1), (key, 2)])
+    await create_normal_store(stores, [("a", 1), (key, 2)])
     before = stores.raw("store")
 
     with pytest.raises(InvalidKeyError):
@@ -92,7 +92,7 @@ async def test_a_key_that_the_mode_cannot_hold_stops_adoption_before_it_begins(
 
 
 async def test_a_value_that_the_mode_cannot_hold_stops_adoption_before_it_begins(stores: Stores) -> None:
-    await plain(stores, [("a", 1), ("big", "x" * (4 * 1024 * 1024))])
+    await create_normal_store(stores, [("a", 1), ("big", "x" * (4 * 1024 * 1024))])
     before = stores.raw("store")
 
     with pytest.raises(InvalidValueError):
@@ -112,21 +112,21 @@ async def test_a_store_of_another_mode_is_not_adopted(stores: Stores, server: An
     assert stores.raw("server") == before
 
 
-async def test_adopting_into_normal_mode_means_nothing(stores: Stores) -> None:
-    await plain(stores, PAIRS)
+async def test_adopting_into_normal_mode_is_an_error(stores: Stores) -> None:
+    await create_normal_store(stores, PAIRS)
     with pytest.raises(ValueError, match="adopted as"):
         await stores.adopt("store", mode=Level.NORMAL)
 
 
 async def test_an_empty_store_may_be_adopted(stores: Stores) -> None:
-    await plain(stores, [])
+    await create_normal_store(stores, [])
     level = await stores.adopt("store", mode=Level.SERVER)
     await level.open()
     assert level.cid == 0
     assert await level.put("a", 1) is None
 
 
-def test_what_does_not_exist_is_not_adopted(tmp_path: Path, engine: str) -> None:
+def test_a_missing_store_is_not_adopted(tmp_path: Path, engine: str) -> None:
     with pytest.raises(StateError, match="no store"):
         blocking.Level.adopt(tmp_path / "nothing", backend=engine, mode=Level.SERVER)
     assert not (tmp_path / "nothing").exists()
@@ -151,15 +151,15 @@ async def test_adopting_reports_progress(stores: Stores) -> None:
 
 
 async def test_adopting_twice_is_harmless(stores: Stores) -> None:
-    await plain(stores, PAIRS)
+    await create_normal_store(stores, PAIRS)
     await stores.adopt("store", mode=Level.SERVER)
     before = stores.raw("store")
     await stores.adopt("store", mode=Level.SERVER)
     assert stores.raw("store") == before
 
 
-class Interrupted(MemoryBackend):
-    """A backend that fails at the n-th write, when told to."""
+class FailingBackend(MemoryBackend):
+    """A backend whose writes fail after ``writes_left`` writes."""
 
     writes_left: int | None = None
 
@@ -173,8 +173,8 @@ class Interrupted(MemoryBackend):
 
 @pytest.mark.parametrize("mode", [Level.SERVER, Level.CLIENT], ids=["mode=server", "mode=client"])
 @pytest.mark.parametrize("writes", range(5))
-def test_an_adoption_that_was_interrupted_is_finished_by_the_next(mode: Mode, writes: int) -> None:
-    backend = Interrupted("x")
+def test_an_interrupted_adoption_is_completed_by_the_next_call(mode: Mode, writes: int) -> None:
+    backend = FailingBackend("x")
     pairs = [(f"k{n:05}", n) for n in range(2500)]
     with blocking.Level("x", backend=lambda name: backend) as level:
         level.load(pairs)

@@ -1,4 +1,4 @@
-"""Bytes that treehub-level cannot have written: an error that says which, never a guess."""
+"""Bytes that treehub-level cannot have written: each raises an error that names the record."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ CLIENT = {
 
 
 async def opened(stores: Stores, rows: Any, changed: Any, **options: Any) -> Any:
-    """A store of these rows, with some of them changed, or left out (None)."""
+    """Open a store of these rows, with some of them changed, or removed (``None``)."""
     merged = {key: value for key, value in (rows | changed).items() if value is not None}
     stores.seed("store", merged.items())
     return await stores.open("store", **options)
@@ -79,7 +79,7 @@ async def test_a_store_of_a_later_format_is_not_opened(stores: Stores, mode: Mod
         await opened(stores, SERVER if mode is Level.SERVER else CLIENT, {b"!!store": record}, mode=mode)
 
 
-async def test_a_plain_store_may_hold_what_looks_like_a_broken_record(stores: Stores) -> None:
+async def test_a_normal_store_may_hold_rows_that_look_like_damaged_metadata(stores: Stores) -> None:
     level = await opened(stores, {}, {b"!!store": b"{", b"!": b"x", b"!!adopting": b"{"})
     assert await level.count(gt="!!store") == 0
     assert await level.keys() == ["!", "!!adopting", "!!store"]
@@ -148,13 +148,13 @@ async def test_a_conflict_that_cannot_be_read_is_an_error(stores: Stores, record
         await client.conflicts()
 
 
-async def test_metadata_that_is_no_json_is_a_decode_error_where_it_is_got(stores: Stores) -> None:
+async def test_reading_metadata_that_is_not_json_is_a_decode_error(stores: Stores) -> None:
     server = await opened(stores, SERVER, {b"!2": b"x"}, mode=Level.SERVER)
     with pytest.raises(DecodeError, match="2"):
         await server.get("!2")
 
 
 @pytest.mark.parametrize("mode", [Level.SERVER, Level.CLIENT], ids=["mode=server", "mode=client"])
-async def test_data_below_the_prefix_is_no_store_of_ours(stores: Stores, mode: Mode) -> None:
+async def test_a_store_with_data_below_the_prefix_is_refused(stores: Stores, mode: Mode) -> None:
     with pytest.raises(ModeMismatchError):
         await opened(stores, {}, {b"\x01": b"1"}, mode=mode)

@@ -1,4 +1,4 @@
-"""The flow of the original's README and tests: pull by changes() and apply(), push by dirty(), change() and clean()."""
+"""Manual sync, as in the README and the tests of ``@treehub/level``."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from stores import Stores
 from treehub_level import CIDMismatchError, Level
 
 
-async def perform_sync(server: Any, client: Any) -> None:
+async def sync_manually(server: Any, client: Any) -> None:
     cid, changes = (await server.changes(client.CID))[:2]
     await client.apply(cid, changes)
     client_changes = await client.dirty()
@@ -16,7 +16,7 @@ async def perform_sync(server: Any, client: Any) -> None:
     await client.clean(server_cid, [change.key for change in client_changes])
 
 
-async def assert_same(*levels: Any) -> None:
+async def assert_equal(*levels: Any) -> None:
     assert len({level.CID for level in levels}) == 1
     first, *others = [await level.query() for level in levels]
     assert all(other == first for other in others)
@@ -32,65 +32,65 @@ async def test_clients_sync_through_the_server(server: Any, clients: Any) -> Non
     client1, client2 = clients
     await server.put("s1", True)
     await client1.put("c1", "bar")
-    await perform_sync(server, client1)
-    await assert_same(server, client1)
-    await perform_sync(server, client2)
-    await assert_same(server, client1, client2)
+    await sync_manually(server, client1)
+    await assert_equal(server, client1)
+    await sync_manually(server, client2)
+    await assert_equal(server, client1, client2)
 
     await server.del_("s1")
     await server.put("s2", "bar")
     await client2.put("c2", "foo")
-    await perform_sync(server, client1)
-    await assert_same(server, client1)
-    await perform_sync(server, client2)
-    await assert_same(server, client2)
-    await perform_sync(server, client1)
-    await assert_same(server, client1, client2)
+    await sync_manually(server, client1)
+    await assert_equal(server, client1)
+    await sync_manually(server, client2)
+    await assert_equal(server, client2)
+    await sync_manually(server, client1)
+    await assert_equal(server, client1, client2)
     assert await server.query() == [("c1", "bar"), ("c2", "foo"), ("s2", "bar")]
 
 
 async def test_the_server_overwrites_what_a_client_changed(server: Any, clients: Any) -> None:
     client1, client2 = clients
     await server.put("s1", True)
-    await perform_sync(server, client1)
-    await perform_sync(server, client2)
+    await sync_manually(server, client1)
+    await sync_manually(server, client2)
 
     await client1.put("s1", "Client1")
     await client2.put("s1", "Client2")
-    await perform_sync(server, client1)
-    await perform_sync(server, client2)
+    await sync_manually(server, client1)
+    await sync_manually(server, client2)
 
-    await assert_same(server, client1, client2)
+    await assert_equal(server, client1, client2)
     assert await client1.get("s1") == "Client1"
 
 
-async def test_the_flow_goes_on_far_beyond_cid_9_and_100_changes(server: Any, clients: Any) -> None:
+async def test_manual_sync_works_beyond_cid_9_and_100_changes(server: Any, clients: Any) -> None:
     client1, client2 = clients
     for round in range(30):
         await client1.put(f"k{round % 7}", round)
         await client2.put(f"l{round}", round)
-        await perform_sync(server, client1)
-        await perform_sync(server, client2)
-    await perform_sync(server, client1)
-    await assert_same(server, client1, client2)
+        await sync_manually(server, client1)
+        await sync_manually(server, client2)
+    await sync_manually(server, client1)
+    await assert_equal(server, client1, client2)
     assert server.cid == 60
 
 
-async def test_a_push_that_did_not_pull_first_is_refused(server: Any, clients: Any) -> None:
+async def test_a_push_without_a_pull_before_it_is_refused(server: Any, clients: Any) -> None:
     client1, _ = clients
     await server.put("s1", True)
     await client1.put("c1", "bar")
     with pytest.raises(CIDMismatchError):
         await server.change(client1.CID, await client1.dirty())
-    await perform_sync(server, client1)
-    await assert_same(server, client1)
+    await sync_manually(server, client1)
+    await assert_equal(server, client1)
 
 
-async def test_a_client_that_used_the_seeds_verbs_goes_on_with_sync(server: Any, clients: Any) -> None:
+async def test_sync_works_after_manual_sync(server: Any, clients: Any) -> None:
     client1, client2 = clients
     await server.put("s1", 1)
     await client1.put("c1", 1)
-    await perform_sync(server, client1)
+    await sync_manually(server, client1)
     await client1.put("c2", 2)
     await server.put("s2", 2)
 
@@ -98,19 +98,19 @@ async def test_a_client_that_used_the_seeds_verbs_goes_on_with_sync(server: Any,
 
     assert (report.pulled, report.pushed, report.reset) == (1, 1, False)
     await client2.sync(server)
-    await assert_same(server, client1, client2)
+    await assert_equal(server, client1, client2)
 
 
-async def test_the_seeds_verbs_go_on_after_sync(server: Any, clients: Any) -> None:
+async def test_manual_sync_works_after_sync(server: Any, clients: Any) -> None:
     client1, client2 = clients
     await server.put("s1", 1)
     await client1.put("c1", 1)
     await client1.sync(server)
     await client2.put("c2", 2)
-    await perform_sync(server, client2)
-    await perform_sync(server, client1)
-    await assert_same(server, client1, client2)
+    await sync_manually(server, client2)
+    await sync_manually(server, client1)
+    await assert_equal(server, client1, client2)
     await client1.put("c3", 3)
     await client1.sync(server)
     await client2.sync(server)
-    await assert_same(server, client1, client2)
+    await assert_equal(server, client1, client2)

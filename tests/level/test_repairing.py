@@ -1,6 +1,6 @@
-"""``blocking.repair``: whatever LevelDB's own repair loses or brings back, the store agrees with itself afterwards.
+"""``blocking.repair``: a repaired store is consistent, and converges with its clients or server.
 
-So it does with its clients, or with its server, once they have synchronised.
+LevelDB's own repair may lose any row, or bring back an older value of it.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ Rows = dict[bytes, bytes]
 
 
 def rows_in(path: Path) -> Rows:
-    """Everything that a store holds."""
+    """Return all rows of a closed store."""
     with plyvel().DB(str(path)) as db:
         return dict(db)
 
 
 def tamper(path: Path, changes: Mapping[bytes, bytes | None]) -> None:
-    """Change bytes behind the store's back."""
+    """Change rows of a closed store."""
     with plyvel().DB(str(path)) as db, db.write_batch() as batch:
         for key, value in changes.items():
             if value is None:
@@ -38,7 +38,7 @@ def tamper(path: Path, changes: Mapping[bytes, bytes | None]) -> None:
 
 @pytest.fixture
 def server(engine: str, tmp_path: Path) -> blocking.Level:
-    """A server, not open: CID 6, ``a`` is 3, ``b`` deleted, ``c`` and ``d`` 1."""
+    """A closed server at CID 6: ``a`` is 3, ``b`` is deleted, ``c`` and ``d`` are 1."""
     level = blocking.Level(tmp_path / "server", backend=engine, mode=Level.SERVER)
     with level:
         for key, value in (("a", 1), ("b", 1), ("c", 1), ("a", 3), ("d", 1)):
@@ -53,8 +53,8 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def mend(engine: str, path: Path) -> Callable[[], list[str]]:
-    """Repairs the server, and returns what it says of its own part, behind that of LevelDB."""
+def repaired(engine: str, path: Path) -> Callable[[], list[str]]:
+    """A function that repairs the server, and returns the report without LevelDB's line."""
 
     def repair() -> list[str]:
         done = blocking.repair(path, backend=engine)
@@ -65,27 +65,29 @@ def mend(engine: str, path: Path) -> Callable[[], list[str]]:
     return repair
 
 
-CLIENTS_RESET = "the CID is now 7, in a new epoch: clients reset at their next sync"
+CLIENTS_RESET = "the CID is new_rows 7, in a new epoch: clients reset at their next sync"
 
 
-def test_a_server_whose_log_is_whole_is_left_as_it_is(server: blocking.Level, path: Path, mend: Any) -> None:
+def test_a_server_with_a_complete_log_is_not_changed(server: blocking.Level, path: Path, repaired: Any) -> None:
     before = rows_in(path)
-    assert mend() == ["the log is complete and agrees with the data: nothing else to repair"]
+    assert repaired() == ["the log is complete and agrees with the data: nothing else to repair"]
     assert rows_in(path) == before
 
 
-def test_what_the_log_says_last_comes_back(server: blocking.Level, path: Path, mend: Any) -> None:
+def test_values_are_restored_from_the_log(server: blocking.Level, path: Path, repaired: Any) -> None:
     tamper(path, {b"a": b"1", b"b": b"1", b"c": None})
-    assert mend() == ["restored from the log: 3 keys", CLIENTS_RESET]
+    assert repaired() == ["restored from the log: 3 keys", CLIENTS_RESET]
     with server:
         assert server.query() == [("a", 3), ("c", 1), ("d", 1)]
 
 
-def test_behind_a_gap_in_the_log_values_stay_and_are_logged_anew(server: blocking.Level, path: Path, mend: Any) -> None:
+def test_values_stay_and_are_logged_again_if_the_log_has_a_gap_after_their_change(
+    server: blocking.Level, path: Path, repaired: Any
+) -> None:
     tamper(path, {b"!4": None, b"b": b"1"})
-    assert mend() == [
+    assert repaired() == [
         "the log lacks 1 change",
-        "restored from the log: 1 key",  # nothing is missing behind the delete of b
+        "restored from the log: 1 key",  # the log has no gap after the delete of b
         "appended to the log: 1 value whose last change the log may lack",
         CLIENTS_RESET,
     ]
@@ -94,27 +96,27 @@ def test_behind_a_gap_in_the_log_values_stay_and_are_logged_anew(server: blockin
         assert [(change.cid, change.key) for change in server.changes(0).changes][-2:] == [(6, "b"), (7, "a")]
 
 
-def test_a_value_that_the_log_has_lost_is_logged_anew(server: blocking.Level, path: Path, mend: Any) -> None:
+def test_a_value_without_a_change_in_the_log_is_logged_again(server: blocking.Level, path: Path, repaired: Any) -> None:
     tamper(path, {b"!5": None})
-    assert mend()[1:] == ["appended to the log: 1 value whose last change the log may lack", CLIENTS_RESET]
+    assert repaired()[1:] == ["appended to the log: 1 value whose last change the log may lack", CLIENTS_RESET]
 
 
-def test_rows_that_nobody_can_read_are_dropped(server: blocking.Level, path: Path, mend: Any) -> None:
+def test_unreadable_rows_are_deleted(server: blocking.Level, path: Path, repaired: Any) -> None:
     rubbish = {b"\xff": b"1", b"x": b"{", b"!x": b"1", b"!!client/x": b"1", b"!!floor": b"1", b"!!epochs": b"1"}
     tamper(path, rubbish)
-    assert mend() == ["deleted: 6 unreadable rows", CLIENTS_RESET]
+    assert repaired() == ["deleted: 6 unreadable rows", CLIENTS_RESET]
     assert rubbish.items().isdisjoint(rows_in(path).items())
 
 
-def test_a_server_that_has_lost_its_id_gets_another_one_and_its_clients_must_rebind(
-    server: blocking.Level, path: Path, mend: Any, engine: str, tmp_path: Path
+def test_a_server_without_its_id_gets_a_new_one_and_its_clients_must_rebind(
+    server: blocking.Level, path: Path, repaired: Any, engine: str, tmp_path: Path
 ) -> None:
     client = blocking.Level(tmp_path / "client", backend=engine, mode=Level.CLIENT)
     with client:
         with server:
             client.sync(server)
         tamper(path, {b"!!store": None})
-        assert "its clients must call rebind()" in mend()[0]
+        assert "its clients must call rebind()" in repaired()[0]
         client.put("mine", 1)
         with server:
             with pytest.raises(StoreMismatchError):
@@ -124,15 +126,15 @@ def test_a_server_that_has_lost_its_id_gets_another_one_and_its_clients_must_reb
             assert server.query() == client.query() == [("a", 3), ("c", 1), ("d", 1), ("mine", 1)]
 
 
-def test_a_server_without_records_is_repaired_too(server: blocking.Level, path: Path, mend: Any) -> None:
+def test_a_server_without_records_is_repaired_too(server: blocking.Level, path: Path, repaired: Any) -> None:
     tamper(path, dict.fromkeys(rows_in(path).keys() - {b"!!store", b"!!epochs"}))
     tamper(path, {b"!3": b"["})
-    assert mend()[-1] == "the CID is now 1, in a new epoch: clients reset at their next sync"
+    assert repaired()[-1] == "the CID is new_rows 1, in a new epoch: clients reset at their next sync"
     with server:
         assert server.query() == []
 
 
-def test_a_client_starts_over_and_takes_its_dirty_changes_along(engine: str, tmp_path: Path, server: Any) -> None:
+def test_a_repaired_client_resets_and_keeps_its_dirty_changes(engine: str, tmp_path: Path, server: Any) -> None:
     path = tmp_path / "client"
     client = blocking.Level(path, backend=engine, mode=Level.CLIENT)
     with client, server:
@@ -140,7 +142,8 @@ def test_a_client_starts_over_and_takes_its_dirty_changes_along(engine: str, tmp
         client.batch([{"type": "put", "key": "mine", "value": 1}, {"type": "del", "key": "c"}])
         client.put("a", 9)
     before = rows_in(path)
-    # Its own records are from before it synchronised, a record was lost, and one that the server has deleted is back.
+    # Its state is from before the sync, a record is lost, and a record that the server has deleted
+    # is back.
     tamper(path, {b"!!server": None, b"!": b"2", b"mine": b"0", b"d": None, b"b": b"1", b"x": b"{"})
     done = blocking.repair(path, backend=engine)
     assert done.verification.ok, done.verification.faults
@@ -168,7 +171,7 @@ def test_a_normal_store_is_repaired_by_leveldb_alone(engine: str, tmp_path: Path
         assert level.get("a") == b"\xff"
 
 
-def test_an_interrupted_repair_has_to_be_done_again(
+def test_an_interrupted_repair_must_be_run_again(
     server: blocking.Level, path: Path, engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(*_: object) -> None:
@@ -192,7 +195,7 @@ def test_only_directories_of_leveldb_can_be_repaired() -> None:
         blocking.repair("store", backend="memory")
 
 
-def test_a_server_that_has_lost_a_table_is_whole_again_for_its_clients(engine: str, tmp_path: Path) -> None:
+def test_a_server_that_has_lost_a_table_converges_with_its_clients(engine: str, tmp_path: Path) -> None:
     server = blocking.Level(
         tmp_path / "server", backend=engine, mode=Level.SERVER, write_buffer_size=64 * 1024, max_file_size=1
     )
@@ -212,7 +215,7 @@ def test_a_server_that_has_lost_a_table_is_whole_again_for_its_clients(engine: s
             assert client.query() == server.query()
 
 
-def test_a_flipped_bit_in_the_middle_of_a_log_is_mended(engine: str, tmp_path: Path) -> None:
+def test_a_flipped_bit_in_the_middle_of_a_log_is_repaired(engine: str, tmp_path: Path) -> None:
     server = blocking.Level(tmp_path / "server", backend=engine, mode=Level.SERVER)
     with server:
         for number in range(300):
@@ -224,11 +227,11 @@ def test_a_flipped_bit_in_the_middle_of_a_log_is_mended(engine: str, tmp_path: P
     assert done.verification.ok, done.verification.faults
 
 
-# ---------------------------------------------------------------------- rows lost, or from before
+# -------------------------------------------------------------------------------- lost or old rows
 
 
-class Universe:
-    """A server, and clients that have seen more or less of it, all in one folder."""
+class Fleet:
+    """A server, and clients that have synchronised with it at different times."""
 
     def __init__(self, folder: Path, engine: str, seed: int) -> None:
         self.rng = random.Random(seed)
@@ -236,12 +239,12 @@ class Universe:
         self.server = blocking.Level(folder / "server", backend=engine, mode=Level.SERVER)
         self.clients = [blocking.Level(f"client {number}", backend="memory", mode=Level.CLIENT) for number in range(3)]
 
-    def live(self) -> Rows:
-        """Let time pass, and return what the server held at one moment of it."""
+    def run(self) -> Rows:
+        """Run random writes and syncs. Return the rows of the server at a random point."""
         for client in self.clients:
             client.open()
-        then: Rows = {}
-        moment = self.rng.randrange(12)
+        old_rows: Rows = {}
+        chosen_turn = self.rng.randrange(12)
         for turn in range(12):
             with self.server as server:
                 for _ in range(self.rng.randrange(6)):
@@ -253,9 +256,9 @@ class Universe:
                         self.write(client)
                     if self.rng.random() < 0.3:
                         client.sync(server)
-            if turn == moment:
-                then = rows_in(self.folder / "server")
-        return then
+            if turn == chosen_turn:
+                old_rows = rows_in(self.folder / "server")
+        return old_rows
 
     def write(self, level: blocking.Level) -> None:
         key = f"k{self.rng.randrange(12)}"
@@ -265,7 +268,7 @@ class Universe:
             level.put(key, self.rng.random())
 
     def converge(self) -> None:
-        """Synchronise everybody, until nobody has news."""
+        """Sync all clients until all stores are equal."""
         with self.server:
             for _ in range(2):
                 for client in self.clients:
@@ -280,32 +283,30 @@ class Universe:
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_clients_of_a_repaired_server_agree_with_it_whatever_it_has_lost(
-    tmp_path: Path, engine: str, seed: int
-) -> None:
-    universe = Universe(tmp_path, engine, seed)
-    then, now = universe.live(), rows_in(tmp_path / "server")
+def test_clients_of_a_repaired_server_converge_with_it(tmp_path: Path, engine: str, seed: int) -> None:
+    fleet = Fleet(tmp_path, engine, seed)
+    old_rows, new_rows = fleet.run(), rows_in(tmp_path / "server")
     stale: dict[bytes, bytes | None] = {}
-    share = universe.rng.choice([0.05, 0.3, 0.8])
-    for key in {**now, **then}.keys() - {b"!!store"}:
-        if universe.rng.random() < share:
-            stale[key] = universe.rng.choice([None, then.get(key)])
+    share = fleet.rng.choice([0.05, 0.3, 0.8])
+    for key in {**new_rows, **old_rows}.keys() - {b"!!store"}:
+        if fleet.rng.random() < share:
+            stale[key] = fleet.rng.choice([None, old_rows.get(key)])
     tamper(tmp_path / "server", stale)
     done = blocking.repair(tmp_path / "server", backend=engine)
     assert done.verification.ok, done.verification.faults
-    universe.converge()
-    universe.close()
+    fleet.converge()
+    fleet.close()
 
 
-def test_without_the_floor_clients_keep_what_a_repaired_server_has_lost(
+def test_without_the_floor_clients_do_not_converge(
     tmp_path: Path, engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("treehub_level.maintenance.repair.Repairer._repair_server", lambda *_: None)
     for seed in range(40):
         folder = tmp_path / str(seed)
         try:
-            test_clients_of_a_repaired_server_agree_with_it_whatever_it_has_lost(folder, engine, seed)
+            test_clients_of_a_repaired_server_converge_with_it(folder, engine, seed)
         except (AssertionError, CorruptionError):
             return
         shutil.rmtree(folder)
-    pytest.fail("none of the losses was noticed")
+    pytest.fail("no run has failed without the floor")

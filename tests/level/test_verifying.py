@@ -1,4 +1,4 @@
-"""``blocking.verify``: it finds what is wrong in a store of any mode, says it in words, and changes nothing."""
+"""``blocking.verify``: it describes the faults of a store of any mode, and changes nothing."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from treehub_level import CorruptionError, Level, LockedError, MemoryBackend, Mo
 from treehub_level.backends.base import Row
 
 
-class Kept:
-    """A store in memory, by its bytes."""
+class StoredRows:
+    """A store in memory whose rows a test can change."""
 
     def __init__(self) -> None:
         self.memory = MemoryBackend("store")
@@ -28,7 +28,7 @@ class Kept:
         return lambda _: self.memory
 
     def write(self, *rows: tuple[bytes, bytes | None]) -> None:
-        """Change bytes behind the store's back."""
+        """Change rows of the closed store."""
         self.memory.open()
         self.memory.write(list(rows))
         self.memory.close()
@@ -37,43 +37,43 @@ class Kept:
         return blocking.verify("store", backend=self.backend)
 
     def faults_after(self, rows: list[Any], beginning: str) -> list[str]:
-        """The faults that begin so, once these bytes were changed."""
+        """Change rows, and return the faults that begin with a text."""
         self.write(*rows)
         return [sentence for sentence in self.verify().faults if sentence.startswith(beginning)]
 
 
 @pytest.fixture
-def kept() -> Kept:
-    return Kept()
+def store() -> StoredRows:
+    return StoredRows()
 
 
 @pytest.fixture
-def server(kept: Kept) -> Kept:
-    """A server at CID 5: ``a`` is 4, ``b`` deleted, ``c`` 3; a client has pushed the last two changes."""
+def server(store: StoredRows) -> StoredRows:
+    """A server at CID 5: ``a`` is 4, ``b`` is deleted, ``c`` is 3. A client pushed the last two."""
     client = blocking.Level("client", backend="memory", mode=Level.CLIENT)
-    with kept.level(Level.SERVER) as level, client:
+    with store.level(Level.SERVER) as level, client:
         level.batch([{"type": "put", "key": key, "value": value} for key, value in (("a", 1), ("b", 2), ("c", 3))])
         client.sync(level)
         client.delete("b")
         client.put("a", 4)
         client.sync(level)
-    return kept
+    return store
 
 
 @pytest.fixture
-def client(kept: Kept) -> Kept:
-    """A client with a conflict in its journal, and two dirty changes: ``a`` is 4, and ``b`` deleted."""
+def client(store: StoredRows) -> StoredRows:
+    """A client with a conflict, and two dirty changes: ``a`` is 4, and ``b`` is deleted."""
     other = blocking.Level("server", backend="memory", mode=Level.SERVER)
-    with kept.level(Level.CLIENT) as level, other:
+    with store.level(Level.CLIENT) as level, other:
         other.put("lost", 1)
         level.put("lost", 2)
         level.sync(other)
         level.put("a", 4)
         level.delete("b")
-    return kept
+    return store
 
 
-def test_nothing_is_wrong_with_what_levels_write(server: Kept) -> None:
+def test_a_server_has_no_faults(server: StoredRows) -> None:
     before = dump(server.memory)
     found = server.verify()
     assert found == blocking.Verification(Mode.SERVER, ["2 records, CID 5", "5 changes in the log"], [])
@@ -81,7 +81,7 @@ def test_nothing_is_wrong_with_what_levels_write(server: Kept) -> None:
     assert dump(server.memory) == before
 
 
-def test_a_compacted_log_has_gaps_and_nothing_is_wrong_with_it(server: Kept) -> None:
+def test_the_gaps_of_a_compacted_log_are_no_faults(server: StoredRows) -> None:
     with server.level(Level.SERVER) as level:
         level.put("a", 5)
         level.compact_log(drop_deletes_before=6)
@@ -93,17 +93,17 @@ def test_a_compacted_log_has_gaps_and_nothing_is_wrong_with_it(server: Kept) -> 
     assert found.ok
 
 
-def test_nothing_is_wrong_with_a_client(client: Kept) -> None:
+def test_a_client_has_no_faults(client: StoredRows) -> None:
     found = client.verify()
     assert found.found == ["2 records, CID 1", "2 dirty changes, 1 conflict in the journal"]
     assert found.ok
 
 
-def test_a_normal_store_may_hold_anything_that_can_be_read(kept: Kept) -> None:
-    with blocking.Level("store", backend=kept.backend, value_encoding="bytes") as level:
+def test_a_normal_store_may_hold_any_bytes(store: StoredRows) -> None:
+    with blocking.Level("store", backend=store.backend, value_encoding="bytes") as level:
         level.put("a", b"\xff")
         level.put("b", b"1")
-    found = kept.verify()
+    found = store.verify()
     assert found.mode is Mode.NORMAL
     assert found.found == [
         "2 records, all readable",
@@ -140,7 +140,7 @@ def test_a_normal_store_may_hold_anything_that_can_be_read(kept: Kept) -> None:
         ),
     ],
 )
-def test_what_is_wrong_with_a_server_is_said(server: Kept, rows: list[Any], fault: str) -> None:
+def test_faults_of_a_server_are_described(server: StoredRows, rows: list[Any], fault: str) -> None:
     assert server.faults_after(rows, fault)
 
 
@@ -159,18 +159,18 @@ def test_what_is_wrong_with_a_server_is_said(server: Kept, rows: list[Any], faul
         ([(b"!!conflict/1", b"{}")], "the row under the key b'!!conflict/1' is damaged: "),
     ],
 )
-def test_what_is_wrong_with_a_client_is_said(client: Kept, rows: list[Any], fault: str) -> None:
+def test_faults_of_a_client_are_described(client: StoredRows, rows: list[Any], fault: str) -> None:
     assert client.faults_after(rows, fault)
 
 
-def test_of_many_faults_of_a_kind_some_are_named_and_all_are_counted(server: Kept) -> None:
+def test_a_long_list_of_faults_is_cut_and_counted(server: StoredRows) -> None:
     server.write(*((b"stray %03d" % number, b"1") for number in range(1000)))
     faults = server.verify().faults
     assert len(faults) == 6
     assert faults[-1] == "1,000 values that are not in the log, in all"
 
 
-ORIGINAL_SERVER: list[Row] = [
+NPM_SERVER: list[Row] = [
     (b"!", b"2"),
     (b"!1", b'["a", 1]'),
     (b"!2", b'["b",\n"\\u00e9"]'),
@@ -179,43 +179,43 @@ ORIGINAL_SERVER: list[Row] = [
 ]
 
 
-def test_stores_of_the_original_are_looked_at_by_their_shape(kept: Kept) -> None:
-    kept.write(*ORIGINAL_SERVER)
-    found = kept.verify()
+def test_stores_of_the_npm_package_are_recognised_by_their_rows(store: StoredRows) -> None:
+    store.write(*NPM_SERVER)
+    found = store.verify()
     assert (found.mode, found.faults) == (Mode.SERVER, [])
-    kept.write((b"b", b'"e"'))
-    assert kept.verify().faults == ["the value of 'b' differs from its last change in the log, CID 2"]
+    store.write((b"b", b'"e"'))
+    assert store.verify().faults == ["the value of 'b' differs from its last change in the log, CID 2"]
 
 
-def test_a_client_of_the_original_has_no_records_of_its_own(kept: Kept) -> None:
-    kept.write((b"!", b"7"), (b"!a", b'["a",1]'), (b"!gone", b'["gone"]'), (b"a", b"1"))
-    found = kept.verify()
+def test_a_client_of_the_npm_package_has_no_own_records(store: StoredRows) -> None:
+    store.write((b"!", b"7"), (b"!a", b'["a",1]'), (b"!gone", b'["gone"]'), (b"a", b"1"))
+    found = store.verify()
     assert (found.mode, found.faults) == (Mode.CLIENT, [])
 
 
-def test_a_log_of_the_original_in_wrong_order_asks_for_its_upgrade(kept: Kept) -> None:
+def test_a_log_of_the_npm_package_in_text_order_needs_an_upgrade(store: StoredRows) -> None:
     rows = [(b"!%d" % cid, b'["k%d",1]' % cid) for cid in range(1, 12)]
-    kept.write((b"!", b"11"), *rows, *((b"k%d" % cid, b"1") for cid in range(1, 12)))
-    assert "treehub-level upgrade" in kept.verify().faults[0]
+    store.write((b"!", b"11"), *rows, *((b"k%d" % cid, b"1") for cid in range(1, 12)))
+    assert "treehub-level upgrade" in store.verify().faults[0]
 
 
-def test_a_store_that_is_half_way_to_another_mode_is_said_to_be(kept: Kept) -> None:
-    kept.write((b"a", b"1"), (b"!!adopting", b'{"id":"00","mode":"server","after":null,"done":0}'))
-    assert "adopt() to the mode server was interrupted: call it again" in kept.verify().faults[0]
+def test_an_interrupted_adoption_is_reported(store: StoredRows) -> None:
+    store.write((b"a", b"1"), (b"!!adopting", b'{"id":"00","mode":"server","after":null,"done":0}'))
+    assert "adopt() to the mode server was interrupted: call it again" in store.verify().faults[0]
 
 
-def test_a_store_of_a_later_format_is_not_judged(server: Kept) -> None:
+def test_a_later_format_is_reported(server: StoredRows) -> None:
     server.write((b"!!store", b'{"id":"00","mode":"server","format":2}'))
     assert "has format 2" in server.verify().faults[0]
 
 
-def test_there_must_be_a_store(engine: str, tmp_path: Path) -> None:
+def test_a_missing_store_is_an_error(engine: str, tmp_path: Path) -> None:
     with pytest.raises(StateError, match="there is no store at"):
         blocking.verify(tmp_path / "absent", backend=engine)
     assert not (tmp_path / "absent").exists()
 
 
-def test_looking_at_a_directory_changes_nothing_in_it_nor_beside_it(engine: str, tmp_path: Path) -> None:
+def test_verifying_changes_nothing_in_the_directory_or_beside_it(engine: str, tmp_path: Path) -> None:
     path = tmp_path / "store"
     with blocking.Level(path, backend=engine, mode=Level.SERVER, write_buffer_size=64 * 1024) as level:
         level.load((f"{number:04}", "x" * 1000) for number in range(200))
@@ -227,12 +227,12 @@ def test_looking_at_a_directory_changes_nothing_in_it_nor_beside_it(engine: str,
     assert [file.name for file in tmp_path.iterdir()] == ["store"]
 
 
-def test_a_directory_that_is_open_is_not_looked_at(engine: str, tmp_path: Path) -> None:
+def test_an_open_directory_is_locked(engine: str, tmp_path: Path) -> None:
     with blocking.Level(tmp_path / "store", backend=engine), pytest.raises(LockedError):
         blocking.verify(tmp_path / "store", backend=engine)
 
 
-def test_a_directory_that_cannot_be_opened_is_a_fault_that_names_its_repair(engine: str, tmp_path: Path) -> None:
+def test_a_directory_that_cannot_be_opened_is_a_fault_that_names_repair(engine: str, tmp_path: Path) -> None:
     path = tmp_path / "store"
     with blocking.Level(path, backend=engine) as level:
         level.put("a", 1)
@@ -255,12 +255,12 @@ def test_a_table_that_cannot_be_read_is_a_fault(engine: str, tmp_path: Path) -> 
         level.get("a")
 
 
-def test_a_log_that_ends_in_rubbish_is_a_fault_and_stays_as_it_is(engine: str, tmp_path: Path) -> None:
+def test_a_log_with_a_damaged_end_is_a_fault_and_is_not_changed(engine: str, tmp_path: Path) -> None:
     path = tmp_path / "store"
     with blocking.Level(path, backend=engine) as level:
         level.put("a", 1)
     with only(path, "*.log").open("ab") as log:
-        log.write(b"rubb\x05\x00\x01ish!!")  # what could be a record of five bytes, but for its checksum
+        log.write(b"rubb\x05\x00\x01ish!!")  # a record of five bytes with a wrong checksum
     before = contents(path)
     found = blocking.verify(path, backend=engine)
     assert found.found == ["1 record, all readable"]

@@ -1,4 +1,4 @@
-"""Clients, servers, and what stands between them."""
+"""Clients, servers, and a connection between them that tests can disturb."""
 
 from __future__ import annotations
 
@@ -20,33 +20,33 @@ Message = dict[str, Any]
 
 
 class Store(blocking.Level):
-    """A level over memory, and a view of its bytes."""
+    """A blocking level in memory that shows its stored bytes."""
 
     def __init__(self, mode: Mode, name: str) -> None:
         self.memory = MemoryBackend(name)
         super().__init__(name, backend=lambda _: self.memory, mode=mode)
 
     def raw(self) -> dict[bytes, bytes]:
-        """Everything that it holds."""
+        """Return all stored rows."""
         cursor = self.memory.scan(None, None)
         rows = cursor.fetch(1_000_000)
         cursor.close()
         return dict(rows)
 
     def reopen(self) -> None:
-        """End the process, and start another one over the same bytes."""
+        """Close and open the level, like a restarted process."""
         self.close()
         self.open()
 
-    def put_back(self, rows: dict[bytes, bytes]) -> None:
-        """Restore a backup that `raw` has made, and start over it."""
+    def restore_rows(self, rows: dict[bytes, bytes]) -> None:
+        """Restore the rows of an earlier `raw` call, and open the level again."""
         gone: list[tuple[bytes, bytes | None]] = [(key, None) for key in self.raw().keys() - rows.keys()]
         self.memory.write([*gone, *rows.items()])
         self.reopen()
 
 
 def a_server(**values: Any) -> Store:
-    """An open server; each value is a write of its own."""
+    """Return an open server, with one write for each value."""
     server = Store(Mode.SERVER, "server")
     server.open()
     for key, value in values.items():
@@ -55,7 +55,7 @@ def a_server(**values: Any) -> Store:
 
 
 def a_client(name: str = "client", **values: Any) -> Store:
-    """An open client, which has these values as dirty changes."""
+    """Return an open client with these values as dirty changes."""
     client = Store(Mode.CLIENT, name)
     client.open()
     for key, value in values.items():
@@ -64,13 +64,13 @@ def a_client(name: str = "client", **values: Any) -> Store:
 
 
 def own_record(store: Store, name: str) -> Any:
-    """One of the store's own records, decoded; ``None`` if it is absent."""
+    """Return one of the store's own records, decoded; ``None`` if there is none."""
     record = store.raw().get(b"!!" + name.encode())
     return None if record is None else orjson.loads(record)
 
 
 def ask(**fields: Any) -> Message:
-    """A request of a client that knows nothing yet, but for these fields."""
+    """Return the request of a new client, with these fields replaced."""
     return {
         "protocol": 1,
         "server": None,
@@ -89,13 +89,13 @@ def ask(**fields: Any) -> Message:
 
 
 class Wire:
-    """A server, as seen by a client through a wire that can be tampered with.
+    """A server behind a connection that a test can disturb.
 
     Attributes:
-        requests: What went out.
-        replies: What came back.
-        on_request: Called with each request before the server gets it; may raise.
-        on_reply: Gets each reply, and returns what arrives; may raise.
+        requests: The requests that were sent.
+        replies: The replies of the server.
+        on_request: Called with each request before the server gets it; may raise an error.
+        on_reply: Called with each reply; returns the reply to deliver, or raises an error.
     """
 
     def __init__(self, server: Any) -> None:
@@ -114,12 +114,12 @@ class Wire:
 
 
 def lose(message: Message) -> Any:
-    """What happens to a message that never arrives."""
+    """Lose a message."""
     raise TimeoutError("lost on the way")
 
 
 def delay(late: list[Message]) -> Callable[[Message], object]:
-    """Keep messages, for later; whoever waits for them waits in vain."""
+    """Return a function that keeps messages in ``late`` and delivers none."""
 
     def keep(message: Message) -> object:
         late.append(message)
@@ -129,14 +129,14 @@ def delay(late: list[Message]) -> Callable[[Message], object]:
 
 
 def once(act: Callable[[Message], Any]) -> Callable[[Message], Any]:
-    """Do it to the first message; let later ones through."""
-    waiting = [act]
-    return lambda message: waiting.pop()(message) if waiting else message
+    """Return a function that calls ``act`` for the first message and delivers all others."""
+    pending = [act]
+    return lambda message: pending.pop()(message) if pending else message
 
 
 @contextmanager
 def unchanged(*stores: Store) -> Iterator[None]:
-    """Nothing in here may change a byte of these stores, nor the CID in memory."""
+    """Assert that the block changes no byte of these stores, and no CID in memory."""
     before = [(store.raw(), store.cid) for store in stores]
     yield
     assert [(store.raw(), store.cid) for store in stores] == before

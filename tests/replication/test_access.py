@@ -1,4 +1,4 @@
-"""Who may see and change only a part of the keys: the exchange and the seed's verbs within a key prefix."""
+"""Access to a part of the keys: the exchange and manual sync within a key prefix."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from .helpers import Message, Store, a_client, a_server, ask, unchanged
 MINE = Access("alice", b"mine/")
 
 
-class Fenced:
-    """A server as one who holds a token for a part of the keys meets it."""
+class RestrictedServer:
+    """A server with restricted access, as the holder of a token for a key prefix uses it."""
 
     def __init__(self, server: Store, access: Access) -> None:
         self._server = server
@@ -40,20 +40,20 @@ def a_shared_server() -> Store:
     return a_server(**{"mine/a": 1, "theirs/a": 2, "mine/b": 3, "theirs/b": 4})
 
 
-def test_a_page_shows_the_keys_within_and_goes_on_over_the_others() -> None:
+def test_a_page_shows_the_keys_within_the_prefix_and_skips_the_others() -> None:
     page = step(a_shared_server(), MINE)
     assert page["page"] == [[1, ["mine/a", 1]], [3, ["mine/b", 3]]]
     assert (page["cid"], page["head"], page["count"]) == (4, 4, 2)
 
 
-def test_keys_are_those_within() -> None:
+def test_live_keys_are_those_within_the_prefix() -> None:
     assert step(a_shared_server(), MINE, reset=True, keys_after="")["keys"] == ["mine/a", "mine/b"]
 
 
 def test_a_client_within_a_prefix_syncs_in_both_directions_and_resets() -> None:
     server, client = a_shared_server(), a_client()
     client.put("mine/c", 5)
-    fenced = Fenced(server, MINE)
+    fenced = RestrictedServer(server, MINE)
     report = client.sync(fenced)
     assert dict(client.query()) == {"mine/a": 1, "mine/b": 3, "mine/c": 5}
     assert (report.pulled, report.pushed, client.cid) == (2, 1, server.cid)
@@ -73,14 +73,14 @@ def test_a_push_with_a_key_outside_is_refused_as_a_whole(changes: list[Any]) -> 
         step(server, MINE, cid=4, changes=changes)
 
 
-def test_taking_back_a_key_outside_is_refused() -> None:
+def test_withdrawing_a_key_outside_is_refused() -> None:
     server = a_shared_server()
     with unchanged(server), pytest.raises(ForbiddenError, match="begin with 'mine/'"):
         step(server, MINE, cid=4, withdraw=["theirs/a"])
 
 
 @pytest.mark.parametrize("push", [{"changes": [["mine/a", 0]]}, {"withdraw": ["mine/a"]}])
-def test_who_may_only_read_pulls_and_does_not_push(push: Message) -> None:
+def test_a_client_that_may_only_read_pulls_and_does_not_push(push: Message) -> None:
     server, reader = a_shared_server(), MINE._replace(write=False)
     with unchanged(server):
         assert step(server, reader)["count"] == 2
@@ -88,7 +88,7 @@ def test_who_may_only_read_pulls_and_does_not_push(push: Message) -> None:
             step(server, reader, cid=4, **push)
 
 
-def test_the_seeds_pull_shows_the_keys_within_and_goes_on_over_the_others() -> None:
+def test_a_manual_pull_shows_the_keys_within_the_prefix_and_skips_the_others() -> None:
     server = a_shared_server()
     mode = server._store.strategy
     assert isinstance(mode, Server)
@@ -98,7 +98,7 @@ def test_the_seeds_pull_shows_the_keys_within_and_goes_on_over_the_others() -> N
     assert (part.cid, part.records, part.has_more) == (4, [], False)
 
 
-def test_a_part_of_the_log_is_as_small_as_it_is_asked_to_be() -> None:
+def test_a_part_of_the_log_respects_the_limits_on_its_size() -> None:
     server = a_server(a="x" * 100, b="y" * 100)
     mode = server._store.strategy
     assert isinstance(mode, Server)
@@ -106,7 +106,7 @@ def test_a_part_of_the_log_is_as_small_as_it_is_asked_to_be() -> None:
     assert (part.cid, part.has_more) == (1, True)
 
 
-def test_the_seeds_push_with_a_key_outside_is_refused() -> None:
+def test_a_manual_push_with_a_key_outside_is_refused() -> None:
     server = a_shared_server()
     mode = server._store.strategy
     assert isinstance(mode, Server)

@@ -1,4 +1,4 @@
-"""The client's half of the exchange: what it freezes, what it keeps, and how it takes each kind of reply."""
+"""The client's half of the exchange: frozen pushes, requests, and each kind of reply."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from treehub_level.types import Change, Conflict, SyncReport
 from .helpers import Store, Wire, a_client, a_server, lose, once, own_record, unchanged
 
 
-def talk(client: Store, **options: Any) -> Any:
-    """A session that the test drives itself."""
+def session_of(client: Store, **options: Any) -> Any:
+    """Return a session whose messages the test delivers."""
     report = options.pop("report", SyncReport())
     return sync_session(client._store.step, client._store.client("sync"), report=report, **options)
 
@@ -45,7 +45,7 @@ def test_a_push_is_frozen_on_disk_before_it_is_sent(monkeypatch: pytest.MonkeyPa
     assert own_record(client, "push") is None
 
 
-def test_a_push_is_resent_as_it_was_frozen_whatever_is_written_meanwhile() -> None:
+def test_a_frozen_push_is_resent_unchanged_after_later_writes() -> None:
     server, client = a_server(), a_client(a=1)
     wire = Wire(server)
     wire.on_reply = once(lose)
@@ -62,7 +62,7 @@ def test_a_push_is_resent_as_it_was_frozen_whatever_is_written_meanwhile() -> No
     assert server.changes(0).changes == [["a", 1], ["a", 2], ["b", 3]]
 
 
-def test_everything_but_the_push_is_read_anew_for_each_request() -> None:
+def test_all_fields_except_the_push_are_read_again_for_each_request() -> None:
     server, client = a_server(a=1), a_client(k=1)
     wire = Wire(server)
     wire.on_request = once(lose)
@@ -75,7 +75,7 @@ def test_everything_but_the_push_is_read_anew_for_each_request() -> None:
     assert wire.requests[2]["epochs"] == own_record(server, "epochs")
 
 
-def test_a_key_rewritten_while_its_push_is_away_stays_dirty() -> None:
+def test_a_key_rewritten_while_its_push_is_in_flight_stays_dirty() -> None:
     server, client = a_server(), a_client(a=1)
     wire = Wire(server)
     wire.on_request = once(lambda request: client.put("a", 2))
@@ -99,7 +99,7 @@ def test_a_push_holds_at_most_8_mib() -> None:
     assert [len(request["changes"]) for request in wire.requests] == [2, 1]
 
 
-def test_records_of_the_original_with_white_space_and_escapes_are_pushed_and_cleaned() -> None:
+def test_records_of_the_npm_package_with_white_space_and_escapes_are_pushed_and_cleaned() -> None:
     server, client = a_server(), a_client()
     client.memory.write([("é".encode(), b'{"a": 1}'), ("!é".encode(), b' [ "\\u00e9" , {"a": 1} ] ')])
     assert client.sync(server).pushed == 1
@@ -113,7 +113,7 @@ def test_a_dirty_change_that_cannot_be_sent_is_named() -> None:
         client.sync(a_server())
 
 
-def test_a_client_without_its_own_record_is_corrupt() -> None:
+def test_a_client_without_its_id_record_is_corrupt() -> None:
     client = a_client()
     client.memory.write([(b"!!id", None)])
     with pytest.raises(CorruptionError, match="replication state of this client"):
@@ -123,14 +123,14 @@ def test_a_client_without_its_own_record_is_corrupt() -> None:
 # ------------------------------------------------------------------------------------------ pages
 
 
-def test_a_caught_up_client_remembers_the_servers_history() -> None:
+def test_a_client_that_has_caught_up_records_the_servers_history() -> None:
     server, client = a_server(a=1), a_client()
     client.sync(server)
     server_id, epochs = own_record(server, "store")["id"], own_record(server, "epochs")
     assert own_record(client, "server") == {"id": server_id, "hi": 1, "epochs": epochs}
 
 
-def test_a_client_in_the_middle_of_a_log_remembers_up_to_where_it_was_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_in_the_middle_of_a_log_records_the_cid_at_which_it_was_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_half, "PAGE_CHANGES", 1)
     server, client = a_server(a=1, b=2), a_client()
     wire = Wire(server)
@@ -153,7 +153,7 @@ def test_a_key_that_changed_twice_in_a_page_is_one_conflict() -> None:
     assert client.get("a") == 2
 
 
-def test_the_echo_of_a_push_is_neither_repeated_nor_counted() -> None:
+def test_a_clients_own_changes_are_neither_returned_nor_counted() -> None:
     server, client = a_server(), a_client(a=1)
     wire = Wire(server)
     wire.on_reply = once(lose)
@@ -174,8 +174,8 @@ def test_an_accepted_change_that_was_overwritten_since_is_no_conflict() -> None:
     assert (report.pushed, report.conflicts, client.get("a")) == (1, [], 2)
 
 
-def test_a_rejected_change_is_never_lost_silently_even_if_its_reply_was() -> None:
-    """The reply said that "a" was refused. When it was lost, compaction hid the reason behind the next page."""
+def test_a_rejected_change_is_journaled_even_if_the_reply_is_lost() -> None:
+    """The lost reply rejected "a". Compaction then moves the reason to the next page."""
     server, client = a_server(a=1), a_client(a=9, b=9)
     wire = Wire(server)
     wire.on_reply = once(lose)
@@ -191,7 +191,7 @@ def test_a_rejected_change_is_never_lost_silently_even_if_its_reply_was() -> Non
     assert client.conflicts() == report.conflicts
 
 
-def test_while_its_own_range_is_open_a_client_pushes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_pushes_nothing_while_its_own_range_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_half, "MAX_BYTES", 1)
     server, client = a_server(a=1, b=2), a_client(k=1)
     wire = Wire(server)
@@ -208,7 +208,7 @@ def test_while_its_own_range_is_open_a_client_pushes_nothing(monkeypatch: pytest
     assert own_record(client, "own") is None
 
 
-def test_old_epochs_are_forgotten_once_their_changes_are_past() -> None:
+def test_old_epochs_are_dropped_after_their_changes_were_pulled() -> None:
     server, client = a_server(), a_client()
     for n in range(40):
         server.put("k", n)
@@ -222,7 +222,7 @@ def test_old_epochs_are_forgotten_once_their_changes_are_past() -> None:
     assert len(wire.requests[0]["epochs"]) == 32
 
 
-def test_epochs_of_changes_to_come_are_kept_however_many_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_epochs_of_changes_still_to_be_pulled_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_half, "PAGE_CHANGES", 5)
     server, client = a_server(), a_client()
     for n in range(50):
@@ -235,11 +235,11 @@ def test_epochs_of_changes_to_come_are_kept_however_many_they_are(monkeypatch: p
     assert own_record(client, "server")["epochs"] == own_record(server, "epochs")[5:]
 
 
-# ---------------------------------------------------------------------------------- what to drain
+# ------------------------------------------------------------------------------------ pull and push
 
 
-def test_a_sync_that_does_not_push_settles_a_push_that_is_under_way_all_the_same() -> None:
-    """The server may have taken it; pulling past it would make strangers' changes of one's own."""
+def test_a_sync_with_push_false_still_sends_a_push_in_flight() -> None:
+    """The server may have accepted it. Pulling past it would turn own changes into foreign ones."""
     server, client = a_server(), a_client(a=1)
     wire = Wire(server)
     wire.on_reply = once(lose)
@@ -250,12 +250,12 @@ def test_a_sync_that_does_not_push_settles_a_push_that_is_under_way_all_the_same
     assert (report.pushed, report.conflicts, client.dirty()) == (1, [], [Change("a", 2)])
 
 
-def test_a_sync_that_does_not_pull_asks_nothing_if_there_is_nothing_to_push() -> None:
+def test_a_sync_with_pull_false_sends_no_request_if_there_is_nothing_to_push() -> None:
     server, client = a_server(a=1), a_client()
     assert client.sync(server, pull=False).rounds == 0
 
 
-def test_a_sync_ends_though_others_never_stop_writing() -> None:
+def test_a_sync_ends_while_others_keep_writing() -> None:
     server, client = a_server(), a_client(a=1)
     wire = Wire(server)
     wire.on_request = lambda request: server.load((f"k{n}", n) for n in range(300))
@@ -263,7 +263,7 @@ def test_a_sync_ends_though_others_never_stop_writing() -> None:
     assert (report.pushed, report.rounds) == (1, 1)
 
 
-def test_a_client_that_has_caught_up_is_taken_at_its_next_try_however_many_write() -> None:
+def test_a_push_of_a_client_that_has_caught_up_needs_two_attempts_while_others_write() -> None:
     server, client = a_server(), a_client()
     wire = Wire(server)
     wire.on_request = lambda request: server.load((f"k{n}", n) for n in range(900))
@@ -273,7 +273,7 @@ def test_a_client_that_has_caught_up_is_taken_at_its_next_try_however_many_write
         assert client.sync(wire).rounds == 1
 
 
-def test_a_push_from_too_far_behind_is_taken_at_the_second_try() -> None:
+def test_a_push_from_too_far_behind_is_accepted_at_the_second_attempt() -> None:
     server, client = a_server(), a_client(mine=1)
     server.load((f"k{n}", n) for n in range(1001))
     wire = Wire(server)
@@ -291,10 +291,10 @@ def test_many_overwrites_of_a_few_keys_are_pulled_in_one_page_once_compacted() -
     assert (report.pulled, report.rounds) == (10, 1)
 
 
-# ---------------------------------------------------------------------------------- stray replies
+# ---------------------------------------------------------------------------------- stale replies
 
 
-def test_a_reply_to_something_else_is_ignored_and_the_request_made_anew() -> None:
+def test_a_stale_reply_is_ignored_and_the_request_is_repeated() -> None:
     server, client = a_server(a=1), a_client(b=2)
     wire = Wire(server)
     wire.on_reply = once(lambda reply: {**reply, "nonce": "f" * 32})
@@ -302,7 +302,7 @@ def test_a_reply_to_something_else_is_ignored_and_the_request_made_anew() -> Non
     assert (report.rounds, report.pulled, report.pushed) == (2, 1, 1)
 
 
-def test_eight_replies_to_something_else_are_too_many() -> None:
+def test_eight_successive_stale_replies_are_an_error() -> None:
     server, client = a_server(a=1), a_client()
     wire = Wire(server)
     wire.on_reply = lambda reply: {**reply, "base": 0, "nonce": "f" * 32}
@@ -311,9 +311,9 @@ def test_eight_replies_to_something_else_are_too_many() -> None:
     assert len(wire.requests) == 8
 
 
-def test_a_reply_that_comes_after_the_client_has_moved_on_is_ignored() -> None:
+def test_a_reply_is_ignored_if_the_clients_cid_has_changed() -> None:
     server, client = a_server(a=1), a_client()
-    first = talk(client)
+    first = session_of(client)
     reply = server.exchange(next(first).to_dict())
     client.put("b", 2)
     client.sync(server)
@@ -323,12 +323,12 @@ def test_a_reply_that_comes_after_the_client_has_moved_on_is_ignored() -> None:
     assert request.cid == 2
 
 
-def test_a_page_pulled_beside_a_push_does_not_move_the_client_past_it() -> None:
+def test_a_page_pulled_during_a_push_does_not_move_the_client_past_it() -> None:
     server, client = a_server(a=1), a_client()
-    first = talk(client)
+    first = session_of(client)
     reply = server.exchange(next(first).to_dict())
     client.put("b", 2)
-    second = talk(client)
+    second = session_of(client)
     push = next(second)
     with unchanged(client):
         assert first.send(reply).nonce == push.nonce
@@ -337,12 +337,12 @@ def test_a_page_pulled_beside_a_push_does_not_move_the_client_past_it() -> None:
 # ------------------------------------------------------------------------------------------ forks
 
 
-def test_two_stores_of_one_id_are_told_apart_and_both_keep_their_changes() -> None:
+def test_two_stores_with_one_id_are_distinguished_and_both_keep_their_changes() -> None:
     server, client = a_server(), a_client(a=1)
     copy = client.raw()
     client.sync(server)
     twin = a_client("twin")
-    twin.put_back(copy)
+    twin.restore_rows(copy)
     twin.put("b", 2)
     wire = Wire(server)
     twin.sync(wire)

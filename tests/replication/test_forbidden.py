@@ -1,4 +1,4 @@
-"""A client that may pull and not push: it pulls, keeps its changes, takes back what it had sent (``protocol.md``)."""
+"""A client that may pull but not push: it keeps its changes, and withdraws a push in flight."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from .helpers import Message, Store, Wire, a_client, a_server, delay, lose, once
 
 
 def forbid(request: Message) -> None:
-    """What a token that may only read does to a push."""
+    """Refuse a push, as for a token that may only read."""
     if request["changes"] or request.get("withdraw"):
         raise ForbiddenError("this token may read and not write")
 
 
 def allow(request: Message) -> None:
-    """What a token that may write does."""
+    """Allow every request, as for a token that may write."""
 
 
 def forbidden_wire(server: Store) -> Wire:
@@ -27,7 +27,7 @@ def forbidden_wire(server: Store) -> Wire:
     return wire
 
 
-def test_a_client_that_may_not_push_pulls_and_says_what_stays_here() -> None:
+def test_a_client_that_may_not_push_pulls_and_lists_its_dirty_changes() -> None:
     client, server = a_client(mine=1, shared=1), a_server(theirs=1, shared=2)
     with (
         unchanged(server),
@@ -40,7 +40,7 @@ def test_a_client_that_may_not_push_pulls_and_says_what_stays_here() -> None:
     assert [(lost.key, lost.local.value) for lost in client.conflicts()] == [("shared", 1)]
 
 
-def test_it_goes_on_pulling() -> None:
+def test_it_continues_to_pull() -> None:
     client, server = a_client(mine=1), a_server()
     wire = forbidden_wire(server)
     for number in range(3):
@@ -50,7 +50,7 @@ def test_it_goes_on_pulling() -> None:
         assert client.get("theirs") == number
 
 
-def test_of_many_changes_that_stay_some_are_shown() -> None:
+def test_a_long_list_of_dirty_changes_is_cut() -> None:
     values: dict[str, Any] = {f"k{n}": n for n in range(9)}
     client, server = a_client(**values), a_server()
     with pytest.raises(ForbiddenError, match=r"'k0'.*'k4' and 4 more") as raised:
@@ -58,18 +58,18 @@ def test_of_many_changes_that_stay_some_are_shown() -> None:
     assert raised.value.keys == [f"k{n}" for n in range(9)]
 
 
-def test_a_client_with_nothing_to_push_is_not_bothered() -> None:
+def test_a_client_with_nothing_to_push_gets_no_error() -> None:
     client, server = a_client(), a_server(theirs=1)
     assert client.sync(forbidden_wire(server)).pulled == 1
 
 
-def test_a_client_whose_changes_all_lost_is_not_bothered() -> None:
+def test_a_client_whose_changes_all_lost_gets_no_error() -> None:
     client, server = a_client(shared=1), a_server(shared=2)
     report = client.sync(forbidden_wire(server))
     assert [lost.key for lost in report.conflicts] == ["shared"]
 
 
-def test_pulling_alone_is_not_bothered_by_a_push_that_was_frozen() -> None:
+def test_a_pull_alone_gets_no_error_for_a_frozen_push() -> None:
     client, server = a_client(mine=1), a_server(theirs=1)
     wire = forbidden_wire(server)
     with pytest.raises(ForbiddenError):
@@ -78,21 +78,21 @@ def test_pulling_alone_is_not_bothered_by_a_push_that_was_frozen() -> None:
     assert client.get("theirs") == 1
 
 
-def test_a_client_that_may_not_even_pull_is_told_so() -> None:
+def test_a_client_that_may_not_pull_gets_an_error() -> None:
     client, server = a_client(mine=1), a_server(theirs=1)
     wire = Wire(server)
 
     def refuse(request: Message) -> None:
-        raise ForbiddenError("the client id belongs to somebody else")
+        raise ForbiddenError("the client id belongs to another principal")
 
     wire.on_request = refuse
-    with pytest.raises(ForbiddenError, match="belongs to somebody else") as raised:
+    with pytest.raises(ForbiddenError, match="belongs to another principal") as raised:
         client.sync(wire)
     assert raised.value.keys == []
     assert client.pending() == 1
 
 
-def test_what_stayed_is_pushed_once_that_is_allowed() -> None:
+def test_dirty_changes_are_pushed_once_that_is_allowed() -> None:
     client, server = a_client(mine=1), a_server(theirs=1)
     wire = forbidden_wire(server)
     with pytest.raises(ForbiddenError):
@@ -106,7 +106,7 @@ def test_what_stayed_is_pushed_once_that_is_allowed() -> None:
     assert own_record(client, "aside") is None
 
 
-def test_what_somebody_else_has_changed_meanwhile_is_not_overwritten() -> None:
+def test_a_change_made_by_another_client_meanwhile_is_not_overwritten() -> None:
     client, server = a_client(shared=1, mine=1), a_server()
     wire = forbidden_wire(server)
     with pytest.raises(ForbiddenError):
@@ -120,7 +120,7 @@ def test_what_somebody_else_has_changed_meanwhile_is_not_overwritten() -> None:
 
 
 def taken_and_then_forbidden(client: Store, server: Store) -> Wire:
-    """The server took a push, its reply was lost, and then the right to write."""
+    """Let the server accept a push, lose its reply, and take away the right to write."""
     wire = Wire(server)
     wire.on_reply = once(lose)
     with pytest.raises(Exception, match="lost"):
@@ -129,7 +129,7 @@ def taken_and_then_forbidden(client: Store, server: Store) -> Wire:
     return wire
 
 
-def test_a_push_that_the_server_had_taken_is_recognised_in_what_is_pulled() -> None:
+def test_an_accepted_push_is_recognised_in_the_pulled_changes() -> None:
     client, server = a_client(mine=1), a_server()
     wire = taken_and_then_forbidden(client, server)
     report = client.sync(wire)
@@ -137,7 +137,7 @@ def test_a_push_that_the_server_had_taken_is_recognised_in_what_is_pulled() -> N
     assert client.cid == server.cid
 
 
-def test_what_was_written_since_does_not_lose_to_it() -> None:
+def test_a_later_write_does_not_lose_to_the_withheld_push() -> None:
     client, server = a_client(mine=1), a_server()
     wire = taken_and_then_forbidden(client, server)
     client.put("mine", 2)
@@ -150,7 +150,7 @@ def test_what_was_written_since_does_not_lose_to_it() -> None:
     assert (server.get("mine"), client.conflicts()) == (2, [])
 
 
-def test_a_copy_that_comes_late_is_refused_once_it_was_taken_back() -> None:
+def test_a_late_copy_of_a_withdrawn_push_is_rejected() -> None:
     client, server = a_client(mine=1), a_server()
     late: list[Message] = []
     wire = Wire(server)
@@ -167,7 +167,7 @@ def test_a_copy_that_comes_late_is_refused_once_it_was_taken_back() -> None:
         assert server.exchange(late[0])["kind"] == "forked"
 
 
-def test_a_reset_goes_on_beside_a_push_that_was_set_aside() -> None:
+def test_a_reset_continues_with_a_withheld_push() -> None:
     client, server = a_client(), a_server(old=1)
     backup = server.raw()
     server.put("newer", 1)
@@ -176,7 +176,7 @@ def test_a_reset_goes_on_beside_a_push_that_was_set_aside() -> None:
     wire = forbidden_wire(server)
     with pytest.raises(ForbiddenError):
         client.sync(wire)
-    server.put_back(backup)
+    server.restore_rows(backup)
     server.put("other", 1)
     with pytest.raises(ForbiddenError) as raised:
         client.sync(wire)
@@ -187,7 +187,7 @@ def test_a_reset_goes_on_beside_a_push_that_was_set_aside() -> None:
     assert client.query() == server.query()
 
 
-def test_the_verbs_of_the_seed_wait_until_it_was_taken_back() -> None:
+def test_manual_sync_raises_until_the_push_is_withdrawn() -> None:
     client, server = a_client(mine=1), a_server()
     with pytest.raises(ForbiddenError):
         client.sync(forbidden_wire(server))

@@ -1,4 +1,4 @@
-"""Two levels in one process: messages cross as they are, changes in bytes, and come to the same as over a wire."""
+"""Two levels in one process: the result of a sync is the same as over HTTP."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ KEYS = st.text(min_size=1, max_size=8).filter(lambda key: key >= '"')
 
 
 def contents(store: Store) -> dict[bytes, bytes]:
-    """What a store holds but for its own records, which name it."""
+    """Return all rows except the store's own records, which hold random ids."""
     return {key: value for key, value in store.raw().items() if not key.startswith(b"!!")}
 
 
 @given(writes=st.lists(st.tuples(KEYS) | st.tuples(KEYS, VALUES), max_size=12))
-def test_both_roads_lead_to_the_same_bytes(writes: list[Any]) -> None:
+def test_both_transports_store_the_same_bytes(writes: list[Any]) -> None:
     server = a_server()
     server.batch([Put(*write) if len(write) == 2 else Delete(*write) for write in writes])
     near, far = a_client("near", mine=1), a_client("far", mine=1)
@@ -50,7 +50,7 @@ def test_both_roads_lead_to_the_same_bytes(writes: list[Any]) -> None:
     assert near.query() == far.query() == server.query()
 
 
-def test_a_level_in_this_process_is_handed_requests_and_gives_records_as_they_are(
+def test_a_level_in_this_process_receives_requests_as_objects_and_returns_records_as_bytes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     server, client = a_server(a=1), a_client()
@@ -70,7 +70,7 @@ def test_a_level_in_this_process_is_handed_requests_and_gives_records_as_they_ar
     assert reply.records == [(1, b'["a",1]')]
 
 
-def test_a_level_with_an_exchange_of_its_own_gets_and_gives_what_json_can_hold() -> None:
+def test_a_level_that_overrides_exchange_receives_and_returns_json_objects() -> None:
     messages: list[Any] = []
 
     class Watched(blocking.Level):
@@ -87,7 +87,7 @@ def test_a_level_with_an_exchange_of_its_own_gets_and_gives_what_json_can_hold()
     assert all(orjson.loads(orjson.dumps(message)) == message for message in messages)
 
 
-async def test_an_asyncio_level_with_an_exchange_of_its_own_gets_and_gives_what_json_can_hold() -> None:
+async def test_an_asyncio_level_that_overrides_exchange_receives_and_returns_json_objects() -> None:
     messages: list[Any] = []
 
     class Watched(Level):
@@ -111,9 +111,7 @@ async def test_an_asyncio_level_with_an_exchange_of_its_own_gets_and_gives_what_
     ("record", "stored"),
     [(b'[ "a" , {"x": 1.0e2} ]', b'{"x":100.0}'), (rb'["\u0061","\/"]', b'"/"'), (b'["a",1.50]', b"1.5")],
 )
-def test_what_the_original_wrote_in_another_way_is_stored_as_this_library_writes_it(
-    record: bytes, stored: bytes
-) -> None:
+def test_records_of_the_npm_package_are_stored_as_this_library_writes_them(record: bytes, stored: bytes) -> None:
     server, client = a_server(a=1), a_client()
     server.memory.write([(b"!1", record)])
     client.sync(server)

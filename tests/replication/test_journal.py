@@ -24,7 +24,7 @@ def client() -> Store:
 
 
 def lose(client: Store, server: Store, key: str, local: Any, remote: Any) -> Conflict:
-    """Let a local change of ``key`` lose to one of the server; ``None`` stands for a delete."""
+    """Make a local change of ``key`` lose to one of the server; ``None`` is a delete."""
     if remote is None:
         server.delete(key)
     else:
@@ -42,7 +42,7 @@ def test_a_record_has_the_bytes_of_the_format(client: Store, server: Store) -> N
     assert client.raw()[b"!!conflict/1"] == '{"key":"é","local":["é",{"x":[1,2]}],"remote":["é"],"cid":1}'.encode()
 
 
-def test_a_conflict_tells_both_sides_and_where_the_winner_stands_in_the_log(client: Store, server: Store) -> None:
+def test_a_conflict_holds_both_changes_and_the_cid_of_the_winner(client: Store, server: Store) -> None:
     conflict = lose(client, server, "k", None, 2)
     assert conflict == Conflict("k", Change.deletion("k"), Change("k", 2))
     assert (conflict.id, conflict.remote and conflict.remote.cid) == (1, 1)
@@ -55,14 +55,14 @@ def test_conflicts_are_numbered_in_the_order_in_which_they_happened(client: Stor
     assert b"!!conflict/:12" in client.raw()
 
 
-def test_numbers_go_on_behind_the_last_one_that_is_left(client: Store, server: Store) -> None:
+def test_numbers_continue_after_the_last_record(client: Store, server: Store) -> None:
     first = lose(client, server, "a", 1, 2)
     lose(client, server, "b", 1, 2)
     client.dismiss(first)
     assert lose(client, server, "c", 1, 2).id == 3
 
 
-def test_a_conflict_whose_number_was_given_anew_is_not_mistaken_for_the_new_one(client: Store, server: Store) -> None:
+def test_a_conflict_whose_number_was_reused_is_not_found(client: Store, server: Store) -> None:
     old = lose(client, server, "a", 1, 2)
     client.dismiss(old)
     new = lose(client, server, "b", 1, 2)
@@ -73,7 +73,7 @@ def test_a_conflict_whose_number_was_given_anew_is_not_mistaken_for_the_new_one(
     assert client.conflicts() == [new]
 
 
-def test_restoring_writes_and_strikes_out_in_one_batch(client: Store, server: Store) -> None:
+def test_restoring_writes_the_change_and_removes_the_record_in_one_batch(client: Store, server: Store) -> None:
     conflict = lose(client, server, "k", 1, 2)
     client.restore(conflict)
     assert (client.get("k"), client.dirty(), client.conflicts()) == (1, [Change("k", 1)], [])
@@ -84,14 +84,14 @@ def test_a_restored_delete_deletes(client: Store, server: Store) -> None:
     assert (client.get("k"), client.dirty()) == (None, [Change.deletion("k")])
 
 
-def test_a_conflict_made_by_hand_is_not_in_the_journal(client: Store, server: Store) -> None:
+def test_a_conflict_that_the_test_has_built_is_not_in_the_journal(client: Store, server: Store) -> None:
     conflict = lose(client, server, "k", 1, 2)
     with unchanged(client), pytest.raises(StateError, match="not in the journal"):
         client.restore(Conflict(conflict.key, conflict.local, conflict.remote))
 
 
 @pytest.mark.parametrize("verb", ["restore", "dismiss"])
-def test_what_is_no_conflict_is_a_type_error(client: Store, verb: str) -> None:
+def test_an_argument_that_is_not_a_conflict_is_a_type_error(client: Store, verb: str) -> None:
     with pytest.raises(TypeError, match="a Conflict is needed"):
         getattr(client, verb)(1)
 
@@ -113,8 +113,8 @@ def test_a_record_without_a_number_is_named(client: Store, server: Store) -> Non
         client.sync(server)
 
 
-def test_a_change_that_loses_to_a_page_with_two_changes_of_its_key_is_told_once(client: Store, server: Store) -> None:
-    """Found by the simulation: apply() told of it once for each of them."""
+def test_a_change_that_loses_to_two_changes_in_a_page_is_reported_once(client: Store, server: Store) -> None:
+    """Found by the simulation: apply() reported the conflict once for each change."""
     server.put("k", 1)
     server.put("k", 2)
     client.put("k", "mine")

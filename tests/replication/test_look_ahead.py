@@ -1,4 +1,4 @@
-"""A client that is far behind says what it will ask next before it has taken what came: both sides work at a time."""
+"""The look-ahead: a client sends its next request before it applies the current page."""
 
 from __future__ import annotations
 
@@ -17,98 +17,98 @@ from treehub_level.testing import CrashingDisk
 from .helpers import Store, a_client, a_server
 
 
-def far_ahead(changes: int = 3500) -> Store:
+def a_server_with(changes: int = 3500) -> Store:
     server = a_server()
     server.load((f"k{n:05}", n) for n in range(changes))
     return server
 
 
-def talk_of(client: Store) -> Any:
+def session_of(client: Store) -> Any:
     return sync_session(client._store.step, client._store.client("sync"), report=SyncReport(), look_ahead=True)
 
 
 @pytest.mark.parametrize("in_lines", [False, True], ids=["in process", "in lines"])
-def test_the_next_request_is_known_before_a_page_is_taken(in_lines: bool) -> None:
-    client, server = a_client(), far_ahead()
-    talk = talk_of(client)
-    request, early = next(talk), []
+def test_the_next_request_is_announced_before_a_page_is_applied(in_lines: bool) -> None:
+    client, server = a_client(), a_server_with()
+    session = session_of(client)
+    request, early = next(session), []
     while True:
         answer: Any = server.exchange_encoded(request)
         if in_lines:
             answer = Received(b"".join(reply_pieces(answer, in_lines=True)), in_lines=True)
         try:
-            said = talk.send(answer)
-            if isinstance(said, LookAhead):
-                early.append((said.request.cid, client.cid))
-                following = next(talk)
-                assert following is said.request
-                said = following
-            request = said
+            message = session.send(answer)
+            if isinstance(message, LookAhead):
+                early.append((message.request.cid, client.cid))
+                following = next(session)
+                assert following is message.request
+                message = following
+            request = message
         except StopIteration:
             break
-    # Near the head a push may be taken, so what is dirty is looked at first.
+    # Near the head a push may be accepted, so the dirty changes are read first.
     assert early == [(1000, 0), (2000, 1000)]
     assert client.query() == server.query()
 
 
-def test_what_is_written_meanwhile_is_pushed_in_the_end() -> None:
-    client, server = a_client(), far_ahead()
-    talk = talk_of(client)
-    ahead = talk.send(server.exchange_encoded(next(talk)))
+def test_changes_written_meanwhile_are_pushed_at_the_end() -> None:
+    client, server = a_client(), a_server_with()
+    session = session_of(client)
+    ahead = session.send(server.exchange_encoded(next(session)))
     assert isinstance(ahead, LookAhead)
     client.put("k00000", "mine")
     client.put("mine", 1)
-    request = next(talk)
+    request = next(session)
     with pytest.raises(StopIteration) as end:
         while True:
-            said = talk.send(server.exchange_encoded(request))
-            request = next(talk) if isinstance(said, LookAhead) else said
+            message = session.send(server.exchange_encoded(request))
+            request = next(session) if isinstance(message, LookAhead) else message
     assert (end.value.value.pushed, server.get("mine")) == (1, 1)
     assert [lost.key for lost in end.value.value.conflicts] == ["k00000"]
     assert client.query() == server.query()
 
 
-def test_a_reply_to_something_else_says_nothing_of_what_comes_next() -> None:
-    client, server = a_client(), far_ahead()
-    talk = talk_of(client)
-    first = next(talk)
+def test_a_stale_reply_announces_no_request() -> None:
+    client, server = a_client(), a_server_with()
+    session = session_of(client)
+    first = next(session)
     other = server.exchange_encoded(Request(None, "c" * 32, 0, 0, [], 0, "f" * 32, limit=1000))
-    again = talk.send(other)
+    again = session.send(other)
     assert isinstance(again, Request)
     assert (again.cid, again.nonce != first.nonce, client.cid) == (0, True, 0)
 
 
-def test_a_client_asks_ahead_however_often_its_server_was_opened() -> None:
-    """A request shows the last epochs only: those that a page names may lie between them."""
+def test_a_look_ahead_works_for_a_server_with_many_epochs() -> None:
+    """A request lists the last epochs only; those of a page may lie between them."""
     disk = CrashingDisk()
     for opening in range(60):
         with blocking.Level("server", backend=disk, mode=Level.SERVER) as server:
             server.load((f"k{opening:02}{n:02}", n) for n in range(100))
     client = a_client()
     with blocking.Level("server", backend=disk, mode=Level.SERVER) as server:
-        talk = talk_of(client)
-        said, ahead = next(talk), 0
+        session = session_of(client)
+        message, ahead = next(session), 0
         with pytest.raises(StopIteration):
             while True:
-                if isinstance(said, LookAhead):
+                if isinstance(message, LookAhead):
                     ahead += 1
-                    said = next(talk)
-                starts = [epoch.start for epoch in said.epochs]
+                    message = next(session)
+                starts = [epoch.start for epoch in message.epochs]
                 assert starts == sorted({*starts})
-                said = talk.send(server.exchange_encoded(said))
+                message = session.send(server.exchange_encoded(message))
         assert ahead > 2
         assert client.query() == server.query()
 
 
-class Breaking:
-    """A server that cannot be reached from some request on."""
+class UnreachableServer:
+    """A server that becomes unreachable after a number of requests."""
 
     def __init__(self, server: Any, after: int) -> None:
         self._server = server
         self._left = after
 
     async def exchange(self, request: Mapping[str, Any], *, wait: float = 0) -> Any:
-        raise AssertionError("messages are carried as they are")
+        raise AssertionError("requests must be passed as objects")
 
     async def exchange_encoded(self, request: Request, *, wait: float = 0) -> Any:
         await asyncio.sleep(0)
@@ -125,14 +125,14 @@ async def test_a_request_that_was_sent_early_and_lost_is_sent_again_by_the_next_
     ):
         await server.load((f"k{n:05}", n) for n in range(5500))
         with pytest.raises(TransportError, match="could not be reached"):
-            await client.sync(Breaking(server, 2))
+            await client.sync(UnreachableServer(server, 2))
         assert client.cid == 2000
         report = await client.sync(server)
         assert (report.pulled, report.rounds) == (3500, 4)
         assert await client.query() == await server.query()
 
 
-async def test_a_synchronisation_that_fails_leaves_no_request_behind() -> None:
+async def test_a_sync_that_fails_leaves_no_pending_request() -> None:
     async with (
         Level("server", backend="memory", mode=Level.SERVER) as server,
         Level("client", backend="memory", mode=Level.CLIENT) as client,

@@ -23,7 +23,7 @@ json_values = st.recursive(
     max_leaves=8,
 )
 
-#: For each field of a request, what it must not be.
+#: Invalid values for each field of a request.
 WRONG: dict[str, list[Any]] = {
     "protocol": [0, 2, True, 1.0, "1", None],
     "server": [1, True, "", [], "x y", "f" * 65],
@@ -59,19 +59,19 @@ def server() -> Store:
     return a_server(a=1)
 
 
-def test_every_field_of_a_request_has_wrong_values_here() -> None:
+def test_every_field_of_a_request_has_invalid_values_in_this_test() -> None:
     assert sorted(WRONG) == FIELDS
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        pytest.param(name, value, id=f"{name}-{number}")  # an id of the value's own might have thousands of digits
+        pytest.param(name, value, id=f"{name}-{number}")  # the repr of the value may have thousands of digits
         for name, values in WRONG.items()
         for number, value in enumerate(values)
     ],
 )
-def test_a_wrong_field_is_refused_and_named(server: Store, name: str, value: Any) -> None:
+def test_an_invalid_field_is_refused_and_named(server: Store, name: str, value: Any) -> None:
     request = {**ask(changes=[] if name in ("reset", "keys_after") else [["b", 1]]), name: value}
     with unchanged(server), pytest.raises(ProtocolError, match=f'"{name}" of the request'):
         server.exchange(request)
@@ -86,12 +86,12 @@ def test_a_missing_field_is_refused_and_named(server: Store, name: str) -> None:
 
 
 @pytest.mark.parametrize("request_", [None, 1, "{}", [], [["protocol", 1]], b"{}"])
-def test_what_is_no_object_is_refused(server: Store, request_: Any) -> None:
+def test_a_request_that_is_not_an_object_is_refused(server: Store, request_: Any) -> None:
     with unchanged(server), pytest.raises(ProtocolError, match="must be a JSON object"):
         server.exchange(request_)
 
 
-def test_another_version_is_told_which_one_is_spoken(server: Store) -> None:
+def test_another_version_is_refused_with_the_supported_one(server: Store) -> None:
     with pytest.raises(ProtocolError, match="version 2 is not supported, only version 1"):
         server.exchange(ask(protocol=2))
 
@@ -129,7 +129,7 @@ def test_unknown_fields_are_ignored(server: Store) -> None:
         ["k", "x" * (4 << 20)],
     ],
 )
-def test_a_change_that_is_none_is_refused(server: Store, change: Any) -> None:
+def test_a_malformed_change_is_refused(server: Store, change: Any) -> None:
     with unchanged(server), pytest.raises(ProtocolError, match="change 1"):
         server.exchange(ask(cid=1, changes=[["fine", 1], change]))
 
@@ -161,8 +161,8 @@ def test_a_push_during_a_reset_is_refused(server: Store, fields: Message) -> Non
 
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=st.sampled_from(FIELDS), value=json_values)
-def test_whatever_stands_in_a_field_it_is_answered_or_refused(server: Store, name: str, value: Any) -> None:
-    """And if it is refused, the database is byte-identical."""
+def test_a_request_with_any_field_value_is_answered_or_refused(server: Store, name: str, value: Any) -> None:
+    """If the request is refused, the database is unchanged."""
     before = server.raw()
     try:
         server.exchange({**ask(changes=[["b", 1]]), name: value})
@@ -172,12 +172,12 @@ def test_whatever_stands_in_a_field_it_is_answered_or_refused(server: Store, nam
 
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(message=json_values)
-def test_whatever_is_sent_as_a_request_is_refused(server: Store, message: Any) -> None:
+def test_arbitrary_json_is_refused_as_a_request(server: Store, message: Any) -> None:
     with unchanged(server), pytest.raises(ProtocolError):
         server.exchange(message)
 
 
-def test_a_request_survives_the_wire() -> None:
+def test_a_request_round_trips_through_json() -> None:
     request = ask(server="f" * 32, epochs=[[ID, 3]], changes=[["k", {"x": 1}], ["gone"]])
     assert Request.from_dict(request).to_dict() == request
 
@@ -210,7 +210,7 @@ IMPOSSIBLE_PAGES: dict[str, Message] = {
     "a CID behind the page": {"page": [[1, ["a", 1]], [3, ["b", 2]]]},
     "a forged CID": {"page": [[1, ["!", 7]], [2, ["b", 2]]]},
     "a change that is none": {"page": [[1, ["a", 1]], [2, "bc"]]},
-    "a value that is none": {"page": [[1, ["a", float("nan")]], [2, ["b", 2]]]},
+    "an invalid value": {"page": [[1, ["a", float("nan")]], [2, ["b", 2]]]},
     "epochs that are none": {"epochs": [[ID, "0"]]},
     "an ack that is none": {"ack": [0, 1]},
     "an ack of nothing in an epoch": {"ack": [1, 1, ID]},
@@ -220,13 +220,13 @@ IMPOSSIBLE_PAGES: dict[str, Message] = {
     "a rejection of what was not sent": {"rejected": ["a"]},
     "a rejection that is no key": {"rejected": [1]},
     "more that is no bool": {"more": 0},
-    "keys that were not asked for": {"kind": "keys", "after": "", "keys": ["a"], "end": True},
+    "keys that were not requested": {"kind": "keys", "after": "", "keys": ["a"], "end": True},
     "a fork where nothing was pushed": {"kind": "forked"},
 }
 
 
 @pytest.mark.parametrize("fault", IMPOSSIBLE_PAGES)
-def test_an_impossible_page_is_refused_and_nothing_of_it_is_written(fault: str) -> None:
+def test_a_contradictory_page_is_refused_and_nothing_is_written(fault: str) -> None:
     server, client = a_server(a=1, b=2), a_client()
     wire = Wire(server)
     wire.on_reply = lambda reply: {**reply, **IMPOSSIBLE_PAGES[fault]}
@@ -255,7 +255,7 @@ def test_a_page_that_lacks_a_field_is_refused(name: str) -> None:
     ],
     ids=["undecided", "more accepted than sent", "another key rejected"],
 )
-def test_an_impossible_decision_is_refused_and_the_push_stays_frozen(fields: Message) -> None:
+def test_a_contradictory_decision_is_refused_and_the_push_stays_frozen(fields: Message) -> None:
     server, client = a_server(), a_client(k=1)
     wire = Wire(server)
     wire.on_reply = lambda reply: {**reply, "head": 2, "cid": 2, **fields}
@@ -281,7 +281,7 @@ IMPOSSIBLE_KEYS: dict[str, Message] = {
 
 
 @pytest.mark.parametrize("fault", IMPOSSIBLE_KEYS)
-def test_an_impossible_list_of_keys_is_refused_and_deletes_nothing(fault: str) -> None:
+def test_a_contradictory_list_of_keys_is_refused_and_deletes_nothing(fault: str) -> None:
     server, client = a_server(a=1, b=2), a_client()
     client.rebind(server)
     wire = Wire(server)
@@ -302,7 +302,7 @@ def test_a_reset_in_answer_to_a_reset_at_cid_0_is_refused() -> None:
         client.sync(wire)
 
 
-def test_a_page_larger_than_was_asked_for_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_larger_than_requested_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     server, client = a_server(a=1, b=2), a_client()
     wire = Wire(server)
     wire.on_request = lambda request: request.update(limit=MAX_CHANGES)
@@ -315,7 +315,7 @@ def test_a_page_larger_than_was_asked_for_is_refused(monkeypatch: pytest.MonkeyP
 
 @settings(max_examples=200)
 @given(name=st.sampled_from(sorted(a_server().exchange(ask()))), value=json_values)
-def test_whatever_stands_in_a_field_of_a_reply_it_is_taken_or_refused(name: str, value: Any) -> None:
+def test_a_reply_with_any_field_value_is_applied_or_refused(name: str, value: Any) -> None:
     server, client = a_server(a=1), a_client()
     wire = Wire(server)
     before: list[dict[bytes, bytes]] = []

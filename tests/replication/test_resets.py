@@ -1,4 +1,4 @@
-"""Servers that were restored, have forgotten deletes, or are others."""
+"""Servers that were restored, were replaced, or have removed deletes from the log."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from .helpers import Store, Wire, a_client, a_server, lose, once, own_record, un
 
 
 def restored_server(**values: Any) -> tuple[Store, Store]:
-    """A server restored from a backup of CID 1, when "a" was 1, and a client that has seen these values since."""
+    """A server that was restored to CID 1, and a client that has seen later values."""
     server, client = a_server(a=1), a_client()
     backup = server.raw()
     for key, value in values.items():
         server.put(key, value)
     client.sync(server)
-    server.put_back(backup)
+    server.restore_rows(backup)
     return server, client
 
 
-def test_what_a_restored_server_lacks_is_removed_and_journaled() -> None:
+def test_keys_that_a_restored_server_lacks_are_removed_and_journaled() -> None:
     server, client = restored_server(b=2)
     report = client.sync(server)
     assert (report.reset, report.conflicts) == (True, [Conflict("b", Change("b", 2), None)])
@@ -43,8 +43,8 @@ def test_dirty_changes_survive_a_reset() -> None:
     assert server.query() == [("a", 1), ("b", 3), ("c", 4)]
 
 
-def test_a_change_made_in_knowledge_of_the_servers_is_kept_in_a_reset() -> None:
-    """Up to the CID that both have in common the client has seen the log: what it wrote since is newer."""
+def test_a_dirty_change_made_after_the_servers_is_kept_in_a_reset() -> None:
+    """Up to the common CID, the client knew the log: its dirty change is newer."""
     server, client = restored_server(b=2)
     client.put("a", 9)
     report = client.sync(server)
@@ -52,8 +52,8 @@ def test_a_change_made_in_knowledge_of_the_servers_is_kept_in_a_reset() -> None:
     assert (server.get("a"), client.get("a")) == (9, 9)
 
 
-def test_a_change_of_a_client_that_came_by_the_seeds_verbs_does_not_lose_to_its_own_older_one() -> None:
-    """Found by the simulation: it showed a history up to CID 0, so nothing was known to be in common."""
+def test_a_change_after_a_manual_sync_does_not_lose_to_an_older_one_of_the_same_client() -> None:
+    """Found by the simulation: the client sent a history up to CID 0, so nothing was in common."""
     server, client = a_server(), a_client()
     client.put("a", 1)
     client.clean(server.change(0, [["a", 1]]), ["a"])
@@ -65,7 +65,7 @@ def test_a_change_of_a_client_that_came_by_the_seeds_verbs_does_not_lose_to_its_
     assert (report.reset, report.conflicts, server.get("a")) == (True, [], 2)
 
 
-def test_a_change_behind_what_both_have_in_common_beats_a_dirty_one() -> None:
+def test_a_change_after_the_common_cid_beats_a_dirty_one() -> None:
     server, client = restored_server(b=2)
     server.put("b", "other")
     client.put("b", 3)
@@ -73,7 +73,7 @@ def test_a_change_behind_what_both_have_in_common_beats_a_dirty_one() -> None:
 
 
 @pytest.mark.parametrize("lost", range(1, 9))
-def test_a_reset_goes_on_where_it_was_interrupted(monkeypatch: pytest.MonkeyPatch, lost: int) -> None:
+def test_a_reset_continues_where_it_was_interrupted(monkeypatch: pytest.MonkeyPatch, lost: int) -> None:
     for name in ("PAGE_CHANGES", "SWEEP_KEYS"):
         monkeypatch.setattr(client_half, name, 2)
     server, client = restored_server(b=2, c=3, d=4)
@@ -100,27 +100,27 @@ def test_a_second_reset_keeps_the_lower_common_cid() -> None:
     wire.on_request = lambda request: lose(request) if request["keys_after"] is not None else None
     with pytest.raises(TransportError):
         client.sync(wire)
-    server.put_back(empty)
+    server.restore_rows(empty)
     wire.on_request = lambda request: lose(request) if request["cid"] == 0 else None
     with pytest.raises(TransportError):
         client.sync(wire)
     assert own_record(client, "reset") == {"common": 0, "phase": "A", "cursor": ""}
 
 
-def test_a_sweep_remembers_the_history_that_its_keys_were_read_in() -> None:
-    """Found by the simulation: keys were compared at CID 1, the server lost that change, and nobody noticed."""
+def test_a_sweep_records_the_history_of_its_keys() -> None:
+    """Found by the simulation: keys were read at CID 1, then the server lost that change."""
     server, client = a_server(), a_client()
     server.put("k", "old")
     client.sync(server)
     empty = {b"!!store": server.raw()[b"!!store"]}
-    server.put_back(empty)
+    server.restore_rows(empty)
     wire = Wire(server)
     wire.on_request = lambda request: server.put("k", "new") if request["keys_after"] == "" else None
     wire.on_reply = lambda reply: reply if reply["kind"] != "page" or reply["head"] == 0 else lose(reply)
     with pytest.raises(TransportError):
         client.sync(wire)
     assert (client.cid, own_record(client, "server")["hi"], client.get("k")) == (0, 1, "old")
-    server.put_back(empty)
+    server.restore_rows(empty)
     client.sync(server)
     assert client.query() == server.query() == []
 
@@ -131,7 +131,7 @@ def test_many_local_keys_are_swept_in_several_batches(monkeypatch: pytest.Monkey
     server.load((f"k{n}", n) for n in range(25))
     client.sync(server)
     empty = {key: value for key, value in server.raw().items() if key == b"!!store"}
-    server.put_back(empty)
+    server.restore_rows(empty)
     wire = Wire(server)
     report = client.sync(wire)
     assert [request["keys_after"] for request in wire.requests[2:5]] == ["", "k17", "k4"]
@@ -141,21 +141,21 @@ def test_many_local_keys_are_swept_in_several_batches(monkeypatch: pytest.Monkey
 def test_large_local_values_are_swept_in_several_batches() -> None:
     server, client = a_server(**dict.fromkeys("abcd", "x" * (3 << 20))), a_client()
     client.sync(server)
-    server.put_back({b"!!store": server.raw()[b"!!store"]})
+    server.restore_rows({b"!!store": server.raw()[b"!!store"]})
     wire = Wire(server)
     client.sync(wire)
     assert [request["keys_after"] for request in wire.requests if request["keys_after"] is not None] == ["", "c"]
     assert client.query() == []
 
 
-def test_those_who_want_to_look_first_are_stopped_before_anything_is_written() -> None:
+def test_on_reset_raise_stops_before_anything_is_written() -> None:
     server, client = restored_server(b=2)
     with unchanged(client), pytest.raises(StoreMismatchError, match="restored from a backup"):
         client.sync(server, on_reset="raise")
     assert client.sync(server).reset is True
 
 
-def test_a_new_client_of_a_server_that_has_forgotten_deletes_is_not_stopped_and_not_told_of_a_reset() -> None:
+def test_a_new_client_of_a_server_with_a_floor_is_not_reset() -> None:
     server, client = a_server(a=1), a_client(k=1)
     server.delete("a")
     server.put("b", 2)
@@ -165,7 +165,7 @@ def test_a_new_client_of_a_server_that_has_forgotten_deletes_is_not_stopped_and_
     assert client.query() == server.query() == [("b", 2), ("k", 1)]
 
 
-def test_a_reset_settles_a_push_that_the_server_had_taken() -> None:
+def test_a_reset_acknowledges_a_push_that_the_server_had_accepted() -> None:
     server, client = a_server(a=1), a_client(a=2, b=2)
     wire = Wire(server)
     wire.on_reply = once(lose)
@@ -183,7 +183,7 @@ def test_a_reset_settles_a_push_that_the_server_had_taken() -> None:
 # ---------------------------------------------------------------------------------- other servers
 
 
-def test_a_reply_of_another_server_touches_nothing() -> None:
+def test_a_reply_of_another_server_changes_nothing() -> None:
     server, client = a_server(a=1), a_client()
     client.sync(server)
     server.put("a", 2)
@@ -193,7 +193,7 @@ def test_a_reply_of_another_server_touches_nothing() -> None:
         client.sync(wire)
 
 
-def test_rebinding_forgets_the_old_server_and_keeps_what_is_dirty() -> None:
+def test_rebind_forgets_the_old_server_and_keeps_dirty_changes() -> None:
     old, new, client = a_server(a=1), a_server(b=2), a_client(k=1)
     wire = Wire(old)
     wire.on_reply = once(lose)
@@ -209,7 +209,7 @@ def test_rebinding_forgets_the_old_server_and_keeps_what_is_dirty() -> None:
     assert (client.cid, client.dirty()) == (0, [Change("k", 1)])
 
 
-def test_after_rebinding_the_next_sync_takes_everything_over() -> None:
+def test_after_a_rebind_the_next_sync_pulls_and_pushes_everything() -> None:
     old, new, client = a_server(a=1, both="old"), a_server(b=2, both="new"), a_client()
     client.sync(old)
     client.put("k", 1)
@@ -221,7 +221,7 @@ def test_after_rebinding_the_next_sync_takes_everything_over() -> None:
         client.sync(old)
 
 
-def test_a_rebinding_that_gets_no_proper_answer_changes_nothing() -> None:
+def test_a_rebind_without_a_valid_reply_changes_nothing() -> None:
     server, client = a_server(a=1), a_client(k=1)
     wire = Wire(server)
     for spoil in (
@@ -234,7 +234,7 @@ def test_a_rebinding_that_gets_no_proper_answer_changes_nothing() -> None:
             client.rebind(wire)
 
 
-def test_rebinding_takes_one_exchange() -> None:
+def test_a_rebind_takes_one_exchange() -> None:
     client = a_client()
     asking = rebind_session(client._store.step, client._store.client("rebind"))
     request = next(asking)

@@ -1,4 +1,4 @@
-"""When a live session does what: the state machine alone, in a time of its own."""
+"""The schedule of a live session: the state machine alone, with a simulated clock."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def a_schedule(*, can_wait: bool = True, jitter: float = 1.0) -> LiveSchedule:
 
 
 def state(schedule: LiveSchedule) -> str:
-    """The state now: a type checker takes it for the one that was seen before."""
+    """Return the current state. A type checker would assume that it has not changed."""
     return schedule.state
 
 
 def in_sync(schedule: LiveSchedule, now: float = 0.0) -> LiveSchedule:
-    """A session that has synchronised."""
+    """Return the schedule of a session that has synchronised."""
     assert schedule.next_task(now) is Task.SYNC
     schedule.on_synced(now)
     return schedule
@@ -36,7 +36,7 @@ def offline(schedule: LiveSchedule, error: Exception = LOST, now: float = 0.0) -
     return schedule
 
 
-def test_it_begins_with_a_synchronisation() -> None:
+def test_it_begins_with_a_sync() -> None:
     schedule = a_schedule()
     assert schedule.state == "connecting"
     assert schedule.next_task(0.0) is Task.SYNC
@@ -47,7 +47,7 @@ def test_it_begins_with_a_synchronisation() -> None:
     assert state(schedule) == "idle"
 
 
-def test_idle_it_lets_the_server_keep_a_question_waiting() -> None:
+def test_an_idle_session_long_polls() -> None:
     schedule = in_sync(a_schedule())
     assert schedule.next_task(0.0) is Task.POLL
     assert schedule.state == "idle"
@@ -55,7 +55,7 @@ def test_idle_it_lets_the_server_keep_a_question_waiting() -> None:
     assert schedule.next_task(25.0) is Task.POLL
 
 
-def test_a_server_that_cannot_wait_is_looked_at_now_and_then() -> None:
+def test_a_server_without_long_polling_is_synced_with_at_intervals() -> None:
     schedule = in_sync(a_schedule(can_wait=False))
     assert schedule.next_task(0.0) is Task.WAIT
     assert schedule.due == 10.0
@@ -63,29 +63,29 @@ def test_a_server_that_cannot_wait_is_looked_at_now_and_then() -> None:
     assert schedule.next_task(10.0) is Task.SYNC
 
 
-def test_a_server_that_should_wait_and_does_not_is_looked_at_now_and_then() -> None:
+def test_a_server_that_replies_early_is_polled_with_backoff() -> None:
     schedule = in_sync(a_schedule())
-    now, rests = 0.0, []
+    now, waits = 0.0, []
     for _ in range(7):
         assert schedule.next_task(now) is Task.POLL
         schedule.on_polled(PollResult.EMPTY, now, elapsed=0.1, wait=25.0)
         assert schedule.next_task(now) is Task.WAIT
         assert schedule.due is not None
-        rests.append(schedule.due - now)
+        waits.append(schedule.due - now)
         now = schedule.due
-    assert rests == [0.5, 1.0, 2.0, 4.0, 8.0, 10.0, 10.0]
+    assert waits == [0.5, 1.0, 2.0, 4.0, 8.0, 10.0, 10.0]
     schedule.on_polled(PollResult.EMPTY, now, elapsed=25.0, wait=25.0)
     schedule.on_polled(PollResult.EMPTY, now, elapsed=0.1, wait=25.0)
     assert schedule.due == now + 0.5
 
 
-def test_news_that_was_taken_is_followed_by_the_next_question() -> None:
+def test_a_poll_that_was_applied_is_followed_by_the_next_poll() -> None:
     schedule = in_sync(a_schedule())
     schedule.on_polled(PollResult.APPLIED, 1.0, elapsed=0.1, wait=25.0)
     assert schedule.next_task(1.0) is Task.POLL
 
 
-def test_more_news_than_was_taken_is_a_synchronisation() -> None:
+def test_an_incomplete_poll_is_followed_by_a_sync() -> None:
     schedule = in_sync(a_schedule())
     schedule.on_polled(PollResult.INCOMPLETE, 1.0, elapsed=0.1, wait=25.0)
     assert schedule.next_task(1.0) is Task.SYNC
@@ -93,7 +93,7 @@ def test_more_news_than_was_taken_is_a_synchronisation() -> None:
 
 
 @pytest.mark.parametrize("can_wait", [True, False])
-def test_what_is_written_here_is_pushed_at_once(can_wait: bool) -> None:
+def test_a_local_write_is_pushed_at_once(can_wait: bool) -> None:
     schedule = in_sync(a_schedule(can_wait=can_wait))
     schedule.next_task(0.0)
     schedule.request_sync()
@@ -102,7 +102,7 @@ def test_what_is_written_here_is_pushed_at_once(can_wait: bool) -> None:
     assert schedule.next_task(0.2) is not Task.SYNC
 
 
-def test_a_write_during_a_synchronisation_is_pushed_after_it() -> None:
+def test_a_write_during_a_sync_is_pushed_after_it() -> None:
     schedule = a_schedule()
     schedule.next_task(0.0)
     schedule.request_sync()
@@ -113,7 +113,7 @@ def test_a_write_during_a_synchronisation_is_pushed_after_it() -> None:
 # --------------------------------------------------------------------------------------- failures
 
 
-def test_after_a_failure_it_rests_and_then_begins_with_a_synchronisation() -> None:
+def test_after_a_failure_it_waits_and_then_syncs() -> None:
     schedule = in_sync(a_schedule())
     assert schedule.next_task(0.0) is Task.POLL
     schedule.on_failure(LOST, 5.0)
@@ -126,20 +126,20 @@ def test_after_a_failure_it_rests_and_then_begins_with_a_synchronisation() -> No
     assert (schedule.state, schedule.last_error) == ("idle", None)
 
 
-def test_rests_double_up_to_a_minute_and_begin_anew_after_a_success() -> None:
-    schedule, now, rests = a_schedule(), 0.0, []
+def test_the_backoff_doubles_up_to_a_minute_and_is_reset_by_a_success() -> None:
+    schedule, now, waits = a_schedule(), 0.0, []
     for _ in range(12):
         offline(schedule, now=now)
         assert schedule.due is not None
-        rests.append(schedule.due - now)
+        waits.append(schedule.due - now)
         now = schedule.due
-    assert rests == [0.5, 1, 2, 4, 8, 16, 32, 60, 60, 60, 60, 60]
+    assert waits == [0.5, 1, 2, 4, 8, 16, 32, 60, 60, 60, 60, 60]
     in_sync(schedule, now)
     schedule.on_failure(LOST, now)
     assert schedule.due == now + 0.5
 
 
-def test_rests_are_jittered_in_full() -> None:
+def test_the_backoff_has_full_jitter() -> None:
     assert offline(a_schedule(jitter=0.0)).due == 0.0
     assert offline(a_schedule(jitter=0.25)).due == 0.125
     draws = {backoff(9, None, partial(float, draw)) for draw in (0.0, 0.5, 1.0)}
@@ -147,12 +147,12 @@ def test_rests_are_jittered_in_full() -> None:
     assert backoff(10**9, None, lambda: 1.0) == MAX_BACKOFF
 
 
-def test_the_server_may_ask_for_a_longer_rest() -> None:
+def test_the_server_may_ask_for_a_longer_wait() -> None:
     schedule = offline(a_schedule(), TransportError("busy", status=503, retry_after=100.0))
     assert schedule.due == 100.5
 
 
-def test_a_write_does_not_shorten_the_rest() -> None:
+def test_a_write_does_not_shorten_the_backoff() -> None:
     schedule = offline(a_schedule())
     schedule.request_sync()
     assert schedule.next_task(0.1) is Task.WAIT
@@ -170,7 +170,7 @@ def test_a_write_does_not_shorten_the_rest() -> None:
         NotOpenError("the server is closed"),
     ],
 )
-def test_what_may_pass_is_tried_again(error: Exception) -> None:
+def test_a_retryable_error_is_retried(error: Exception) -> None:
     schedule = offline(a_schedule(), error)
     assert (schedule.state, schedule.last_error) == ("offline", error)
     assert schedule.next_task(60.0) is Task.SYNC
@@ -179,7 +179,7 @@ def test_what_may_pass_is_tried_again(error: Exception) -> None:
 @pytest.mark.parametrize(
     "error", [StoreMismatchError("another server"), StorageError("no space"), ValueError("a token"), RuntimeError("x")]
 )
-def test_what_will_not_pass_ends_the_session(error: Exception) -> None:
+def test_a_permanent_error_ends_the_session(error: Exception) -> None:
     schedule = offline(a_schedule(), error)
     assert (schedule.state, schedule.last_error, schedule.is_over) == ("stopped", error, True)
     assert schedule.next_task(1e9) is Task.END
@@ -187,7 +187,7 @@ def test_what_will_not_pass_ends_the_session(error: Exception) -> None:
     assert schedule.next_task(1e9) is Task.END
 
 
-def test_what_is_too_large_to_be_sent_does_not_keep_the_rest_from_going_on() -> None:
+def test_a_change_that_is_too_large_does_not_stop_the_session() -> None:
     schedule = a_schedule()
     schedule.next_task(0.0)
     error = TransportError("too large", status=413, keys=["a"])
@@ -196,7 +196,7 @@ def test_what_is_too_large_to_be_sent_does_not_keep_the_rest_from_going_on() -> 
     assert schedule.next_task(0.0) is Task.POLL
 
 
-def test_a_refused_token_waits_for_whoever_can_get_another() -> None:
+def test_a_rejected_token_waits_for_resume() -> None:
     schedule = offline(a_schedule(), TransportError("who are you?", status=401))
     assert schedule.state == "needs_auth"
     schedule.request_sync()
@@ -210,7 +210,7 @@ def test_a_refused_token_waits_for_whoever_can_get_another() -> None:
 # ----------------------------------------------------------------------------- pause, resume, end
 
 
-def test_paused_it_does_nothing() -> None:
+def test_a_paused_session_does_nothing() -> None:
     schedule = in_sync(a_schedule())
     schedule.pause()
     schedule.request_sync()
@@ -219,7 +219,7 @@ def test_paused_it_does_nothing() -> None:
     assert schedule.due is None
 
 
-def test_what_was_on_its_way_when_it_was_paused_changes_nothing() -> None:
+def test_a_result_that_arrives_during_a_pause_changes_nothing() -> None:
     schedule = a_schedule()
     schedule.next_task(0.0)
     schedule.pause()
@@ -229,7 +229,7 @@ def test_what_was_on_its_way_when_it_was_paused_changes_nothing() -> None:
     assert (schedule.state, schedule.last_error) == ("stopped", None)
 
 
-def test_resumed_it_begins_with_a_synchronisation() -> None:
+def test_a_resumed_session_begins_with_a_sync() -> None:
     schedule = in_sync(a_schedule())
     schedule.pause()
     schedule.resume()
@@ -237,20 +237,20 @@ def test_resumed_it_begins_with_a_synchronisation() -> None:
     assert schedule.next_task(0.0) is Task.SYNC
 
 
-def test_resuming_cuts_a_rest_short() -> None:
+def test_resuming_ends_the_backoff() -> None:
     schedule = offline(a_schedule())
     schedule.resume()
     assert schedule.next_task(0.0) is Task.SYNC
 
 
-def test_resuming_what_goes_on_changes_nothing() -> None:
+def test_resuming_a_running_session_changes_nothing() -> None:
     schedule = in_sync(a_schedule())
     schedule.resume()
     assert schedule.state == "idle"
     assert schedule.next_task(0.0) is Task.POLL
 
 
-def test_ended_it_is_over() -> None:
+def test_a_session_can_be_ended() -> None:
     schedule = in_sync(a_schedule())
     schedule.end()
     assert (schedule.state, schedule.next_task(0.0)) == ("stopped", Task.END)
@@ -259,7 +259,7 @@ def test_ended_it_is_over() -> None:
 # ---------------------------------------------------------------------------------------- in sync
 
 
-def test_a_ticket_is_served_by_a_synchronisation_that_begins_after_it() -> None:
+def test_a_ticket_is_covered_by_a_sync_that_begins_after_it() -> None:
     schedule = a_schedule()
     schedule.next_task(0.0)
     ticket = schedule.take_ticket()
@@ -269,7 +269,7 @@ def test_a_ticket_is_served_by_a_synchronisation_that_begins_after_it() -> None:
     assert schedule.has_synced(ticket)
 
 
-def test_a_ticket_is_not_served_by_one_that_fails() -> None:
+def test_a_ticket_is_not_covered_by_a_sync_that_fails() -> None:
     schedule = in_sync(a_schedule())
     ticket = schedule.take_ticket()
     offline(schedule)

@@ -1,4 +1,4 @@
-"""The server's rules of the exchange, one after the other (``protocol.md``, "One exchange", Server)."""
+"""The rules of the server, in the order of ``docs/protocol.md``, "The server"."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def exchange_as(server: Store, principal: str | None, **fields: Any) -> Message:
     return server._store.step(exchange_step(Request.from_dict(ask(**fields)), mode, Access(principal))).to_dict()
 
 
-# ----------------------------------------------------------------------- 1: who is asked, by whom
+# ---------------------------------------------------------------------------------------- 1: ids
 
 
 def test_a_request_for_another_server_is_refused() -> None:
@@ -53,7 +53,7 @@ def test_a_client_id_belongs_to_the_first_principal_that_used_it() -> None:
     assert exchange_as(server, "alice", cid=1, seq=2, nonce="1" * 32, changes=[["a", 2]])["ack"][:2] == [1, 2]
 
 
-def test_a_client_id_used_in_process_belongs_to_the_first_principal_that_comes_with_it() -> None:
+def test_a_client_id_used_in_process_belongs_to_the_first_principal_that_uses_it() -> None:
     server = a_server()
     exchange_as(server, None, changes=[["a", 1]])
     exchange_as(server, "alice", cid=1, seq=2, changes=[["a", 2]])
@@ -74,14 +74,14 @@ def test_a_repeated_push_is_answered_by_its_record_and_not_applied_again() -> No
     assert again["page"] == [[2, ["b", 2]]]
 
 
-def test_a_repeated_push_is_told_again_what_was_rejected() -> None:
+def test_the_reply_to_a_repeated_push_lists_the_rejected_keys_again() -> None:
     server = a_server(a=1)
     push = ask(changes=[["a", 2], ["b", 2]])
     assert server.exchange(push)["rejected"] == ["a"]
     assert server.exchange(push)["rejected"] == ["a"]
 
 
-def test_a_repeat_is_told_of_a_rejection_even_after_compaction_hid_what_was_in_the_way() -> None:
+def test_the_reply_to_a_repeat_lists_rejected_keys_even_after_compaction() -> None:
     server = a_server(a=1)
     push = ask(limit=2, changes=[["a", 2], ["b", 2]])
     server.exchange(push)
@@ -93,8 +93,8 @@ def test_a_repeat_is_told_of_a_rejection_even_after_compaction_hid_what_was_in_t
     assert again["rejected"] == ["a"]
 
 
-def test_a_repeat_does_not_claim_what_the_log_cannot_prove() -> None:
-    """A change that was taken, and compacted away since, counts as rejected: what superseded it settles the matter."""
+def test_the_reply_to_a_repeat_claims_only_changes_that_the_log_shows() -> None:
+    """An accepted change that was compacted away counts as rejected: it was superseded."""
     server = a_server(a=1)
     push = ask(changes=[["a", 2], ["b", 2], ["c", 2]])
     assert server.exchange(push)["rejected"] == ["a"]
@@ -103,7 +103,7 @@ def test_a_repeat_does_not_claim_what_the_log_cannot_prove() -> None:
     assert server.exchange(push)["rejected"] == ["a", "b"]
 
 
-def test_a_repeat_far_behind_is_still_answered_with_its_decision() -> None:
+def test_a_repeat_from_far_behind_gets_its_decision() -> None:
     server = a_server()
     push = ask(limit=1, changes=[["a", 1]])
     ack = server.exchange(push)["ack"]
@@ -114,7 +114,7 @@ def test_a_repeat_far_behind_is_still_answered_with_its_decision() -> None:
 
 
 @pytest.mark.parametrize(("seq", "nonce"), [(2, "1" * 32), (1, NONCE), (1, "1" * 32)])
-def test_a_push_that_is_not_newer_and_no_repeat_is_forked(seq: int, nonce: str) -> None:
+def test_a_push_that_is_neither_newer_nor_a_repeat_is_forked(seq: int, nonce: str) -> None:
     server = a_server()
     server.exchange(ask(changes=[["a", 1]]))
     server.exchange(ask(cid=1, seq=2, nonce="2" * 32, changes=[["a", 2]]))
@@ -133,7 +133,7 @@ def test_a_request_without_changes_is_never_forked() -> None:
 
 
 def with_history(server: Store, **fields: Any) -> Message:
-    """A request of a client that has all of the server's history."""
+    """Return the request of a client that has the server's whole history."""
     return ask(cid=server.cid, hi=server.cid, epochs=own_record(server, "epochs"), **fields)
 
 
@@ -143,31 +143,31 @@ def test_a_client_of_the_same_history_is_not_reset() -> None:
     assert (reply["kind"], reply["page"], reply["epochs"]) == ("page", [], [])
 
 
-def test_a_client_of_another_history_is_reset_to_where_both_agree() -> None:
+def test_a_client_of_another_history_is_reset_to_the_common_cid() -> None:
     server = a_server(a=1)
     backup = server.raw()
     server.put("b", 2)
     request = with_history(server, changes=[["c", 3]])
-    server.put_back(backup)
+    server.restore_rows(backup)
     server.put("b", "other")
     with unchanged(server):
         reply = server.exchange(request)
     assert (reply["kind"], reply["common"], reply["ack"], reply["head"]) == ("reset", 1, None, 2)
 
 
-def test_a_client_of_an_unknown_history_agrees_up_to_nothing() -> None:
+def test_a_client_of_an_unknown_history_has_nothing_in_common() -> None:
     server = a_server(a=1, b=2)
     reply = server.exchange(ask(cid=2, hi=2, epochs=[["e" * 32, 0]]))
     assert (reply["kind"], reply["common"]) == ("reset", 0)
 
 
-def test_what_a_client_has_seen_of_the_future_resets_it_even_if_its_cid_lies_in_the_past() -> None:
-    """A page may have been read at a head far beyond its end: ``hi`` remembers it."""
+def test_a_client_that_has_seen_lost_changes_is_reset_even_if_its_cid_is_lower() -> None:
+    """A page may be read at a head far beyond its end, which ``hi`` records."""
     server = a_server(a=1)
     backup = server.raw()
     server.put("b", 2)
     request = {**with_history(server), "cid": 1}
-    server.put_back(backup)
+    server.restore_rows(backup)
     reply = server.exchange(request)
     assert (reply["kind"], reply["common"]) == ("reset", 1)
 
@@ -177,11 +177,11 @@ def test_a_reset_never_claims_more_in_common_than_the_client_has() -> None:
     backup = server.raw()
     server.put("c", 3)
     request = {**with_history(server), "cid": 1}
-    server.put_back(backup)
+    server.restore_rows(backup)
     assert server.exchange(request)["common"] == 1
 
 
-def test_a_client_without_history_is_taken_at_its_word_and_taught_all_of_it() -> None:
+def test_a_client_without_history_is_accepted_and_gets_all_epochs() -> None:
     server = a_server(a=1)
     server.reopen()
     server.put("b", 2)
@@ -198,7 +198,7 @@ def test_a_client_without_history_that_is_ahead_of_the_server_is_reset(hi: int) 
 
 
 def forgetful() -> Store:
-    """A server that has forgotten the delete of "a", which was change 2."""
+    """A server that has removed the delete of "a", change 2, from its log."""
     server = a_server(a=1)
     server.delete("a")
     server.put("b", 1)
@@ -212,8 +212,9 @@ def test_a_client_below_the_floor_is_reset(cid: int) -> None:
     assert (reply["kind"], reply["common"]) == ("reset", cid)
 
 
-def test_a_floor_outlives_a_power_cut() -> None:
-    # Else a push that was refused below it, and given up, could be taken when a copy of it comes late. Found by T2.
+def test_a_floor_survives_a_power_cut() -> None:
+    # Otherwise a push that was refused below the floor, and dropped, could be accepted when a copy
+    # arrives late. Found by T2.
     class Noted(MemoryBackend):
         def write(self, batch: Batch, *, durable: bool = False) -> None:
             floors.extend((orjson.loads(value or b"")[1], durable) for key, value in batch if key == b"!!floor")
@@ -237,7 +238,7 @@ def test_a_client_in_a_reset_may_pull_from_below_the_floor() -> None:
     assert (reply["kind"], reply["page"]) == ("page", [[3, ["b", 1]]])
 
 
-def test_a_reset_says_what_became_of_a_push_decided_before() -> None:
+def test_a_reset_holds_the_decision_on_an_earlier_push() -> None:
     server = a_server(a=1)
     push = ask(changes=[["a", 2], ["b", 2]])
     ack = server.exchange(push)["ack"]
@@ -260,7 +261,7 @@ def test_keys_come_in_pages_in_order_with_an_end() -> None:
     assert (rest["keys"], rest["end"]) == (["é", "😀"], True)
 
 
-def test_keys_say_at_which_point_of_which_history_they_were_read() -> None:
+def test_a_keys_reply_names_the_head_and_the_epochs() -> None:
     server = a_server(a=1)
     reply = server.exchange(ask(reset=True, keys_after=""))
     assert (reply["head"], reply["epochs"]) == (1, own_record(server, "epochs"))
@@ -274,7 +275,7 @@ def test_an_empty_server_has_no_keys() -> None:
 # ----------------------------------------------------------------------------- 5: pages, distance
 
 
-def test_a_client_more_than_a_page_behind_gets_a_page_and_its_push_is_not_taken() -> None:
+def test_a_push_from_more_than_a_page_behind_is_not_judged() -> None:
     server = a_server(a=1, b=2, c=3)
     with unchanged(server):
         reply = server.exchange(ask(limit=2, changes=[["d", 4]]))
@@ -282,7 +283,7 @@ def test_a_client_more_than_a_page_behind_gets_a_page_and_its_push_is_not_taken(
     assert (reply["more"], reply["ack"], reply["rejected"]) == (True, None, [])
 
 
-def test_a_push_from_exactly_a_page_behind_is_taken() -> None:
+def test_a_push_from_exactly_a_page_behind_is_accepted() -> None:
     reply = a_server(a=1, b=2).exchange(ask(limit=2, changes=[["d", 4]]))
     assert (reply["ack"][:2], reply["more"]) == ([2, 3], False)
 
@@ -296,8 +297,8 @@ def test_gaps_cost_no_pages() -> None:
     assert (reply["page"], reply["cid"], reply["more"]) == ([[49, ["b", 48]], [50, ["a", 49]]], 50, False)
 
 
-def test_compaction_does_not_bring_a_refused_push_nearer() -> None:
-    """It was refused for its distance, so a late copy of it must be refused as well."""
+def test_compaction_does_not_shorten_the_distance_of_a_push() -> None:
+    """A push that was refused for its distance must be refused when a late copy arrives."""
     server = a_server(a=1, b=2, c=3)
     server.put("a", 4)
     push = ask(limit=3, changes=[["d", 4]])
@@ -315,7 +316,7 @@ def test_a_page_ends_at_8_mib() -> None:
     assert ([cid for cid, _ in reply["page"]], reply["cid"], reply["more"]) == ([1, 2], 2, True)
 
 
-def test_a_push_is_judged_by_the_whole_log_behind_its_base_even_if_the_page_is_cut() -> None:
+def test_the_whole_log_after_the_base_decides_even_if_the_page_is_cut() -> None:
     server = a_server(a=PADDING, b=PADDING, c=PADDING)
     reply = server.exchange(ask(changes=[["c", 1], ["d", 1]]))
     assert (reply["cid"], reply["more"], reply["head"]) == (2, True, 4)
@@ -326,7 +327,7 @@ def test_a_push_is_judged_by_the_whole_log_behind_its_base_even_if_the_page_is_c
 # ----------------------------------------------------------------------------------- 6: decisions
 
 
-def test_keys_that_others_have_changed_are_refused_and_the_rest_is_taken() -> None:
+def test_keys_that_others_have_changed_are_rejected_and_the_rest_is_accepted() -> None:
     server = a_server(a=1)
     reply = server.exchange(ask(changes=[["a", 2], ["b", 2], ["gone"]]))
     assert reply["rejected"] == ["a"]
@@ -353,14 +354,14 @@ def test_a_decision_is_recorded_in_the_batch_of_the_changes(monkeypatch: pytest.
     assert orjson.loads(server.raw()[decision]) == [1, NONCE, 1, 2, epoch, None]
 
 
-def test_a_push_of_which_everything_is_refused_writes_nothing() -> None:
+def test_a_push_that_is_rejected_as_a_whole_writes_nothing() -> None:
     server = a_server(a=1)
     with unchanged(server):
         reply = server.exchange(ask(changes=[["a", 2]]))
     assert (reply["ack"], reply["rejected"], reply["cid"]) == ([1, 1, None], ["a"], 1)
 
 
-def test_the_first_push_after_an_opening_begins_an_epoch_and_says_so() -> None:
+def test_the_first_push_after_an_opening_begins_an_epoch_and_returns_it() -> None:
     server = a_server(a=1)
     server.reopen()
     reply = server.exchange(ask(cid=1, hi=1, epochs=own_record(server, "epochs"), changes=[["b", 1]]))
@@ -398,7 +399,7 @@ def test_a_reply_has_the_fields_of_the_protocol() -> None:
     }
 
 
-def test_a_long_log_is_read_in_parts_when_it_judges_a_push(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_log_is_read_in_parts_to_decide_on_a_push(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_half, "_READ", 2)
     monkeypatch.setattr(server_half, "MAX_BYTES", 1)
     server = a_server(**{f"k{n}": n for n in range(7)})
@@ -413,7 +414,7 @@ def test_a_damaged_decision_is_named() -> None:
         server.exchange(ask())
 
 
-def test_a_damaged_change_is_named_when_it_should_judge_a_push() -> None:
+def test_a_damaged_change_is_named_when_a_push_is_decided() -> None:
     server = a_server(a=1)
     server.memory.write([(b"!1", b"[1]")])
     with unchanged(server), pytest.raises(CorruptionError, match="change 1 cannot be read"):

@@ -1,4 +1,4 @@
-"""A push that is too large for what carries it: taken back, halved, and at last held back (``protocol.md``)."""
+"""A push that is too large for the transport: it is withdrawn, halved, and at last held back."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PUSH = {"changes": [["a", 1], ["b", 1]]}
 
 
 def narrow(size: int) -> Any:
-    """What carries requests up to so many bytes."""
+    """A connection that rejects larger requests with status 413."""
 
     def carry(request: Message) -> None:
         if len(orjson.dumps(request)) > size:
@@ -28,7 +28,7 @@ def narrow(size: int) -> Any:
 # ------------------------------------------------------------------------------ the server's half
 
 
-def test_a_push_that_was_taken_back_is_refused_for_ever() -> None:
+def test_a_withdrawn_push_is_rejected_permanently() -> None:
     server = a_server()
     reply = server.exchange(ask(**TAKE_BACK))
     assert (reply["ack"], reply["rejected"], reply["more"]) == ([0, 0, None], ["a", "b"], False)
@@ -38,7 +38,7 @@ def test_a_push_that_was_taken_back_is_refused_for_ever() -> None:
     assert server.query() == []
 
 
-def test_taking_back_what_the_server_took_is_answered_with_its_decision() -> None:
+def test_withdrawing_an_accepted_push_returns_its_decision() -> None:
     server = a_server(b=0)
     first = server.exchange(ask(**PUSH))
     with unchanged(server):
@@ -47,27 +47,27 @@ def test_taking_back_what_the_server_took_is_answered_with_its_decision() -> Non
     assert reply["rejected"] == first["rejected"] == ["b"]
 
 
-def test_taking_back_twice_is_harmless() -> None:
+def test_withdrawing_twice_is_harmless() -> None:
     server = a_server()
     first = server.exchange(ask(**TAKE_BACK))
     with unchanged(server):
         assert server.exchange(ask(**TAKE_BACK)) == first
 
 
-def test_taking_an_older_push_back_is_a_fork() -> None:
+def test_withdrawing_an_older_push_is_a_fork() -> None:
     server = a_server()
     server.exchange(ask(seq=2, nonce="2" * 32, changes=[["a", 2]]))
     with unchanged(server):
         assert server.exchange(ask(seq=1, **TAKE_BACK))["kind"] == "forked"
 
 
-def test_a_push_after_one_that_was_taken_back_is_taken() -> None:
+def test_a_push_after_a_withdrawn_one_is_accepted() -> None:
     server = a_server()
     server.exchange(ask(**TAKE_BACK))
     assert server.exchange(ask(seq=2, nonce="2" * 32, changes=[["a", 1]]))["ack"][:2] == [0, 1]
 
 
-def test_a_push_that_is_far_behind_is_refused_by_its_distance_and_needs_no_record() -> None:
+def test_a_push_that_is_refused_for_its_distance_needs_no_record() -> None:
     server = a_server(x=1, y=2, z=3)
     with unchanged(server):
         reply = server.exchange(ask(limit=2, **TAKE_BACK))
@@ -89,7 +89,7 @@ def test_a_push_that_is_far_behind_is_refused_by_its_distance_and_needs_no_recor
         {"withdraw": None},
     ],
 )
-def test_taking_back_what_cannot_be_a_push_is_refused(fields: Message) -> None:
+def test_withdrawing_invalid_keys_is_refused(fields: Message) -> None:
     server = a_server(a=1)
     with unchanged(server), pytest.raises(ProtocolError):
         server.exchange(ask(**fields))
@@ -129,7 +129,7 @@ def test_a_single_value_that_is_too_large_is_named_and_everything_else_is_synchr
     assert own_record(client, "push") is None
 
 
-def test_of_many_values_that_are_too_large_some_are_shown() -> None:
+def test_a_long_list_of_values_that_are_too_large_is_cut() -> None:
     values: dict[str, Any] = {f"k{n}": "x" * 3000 for n in range(9)}
     client, server = a_client(**values), a_server()
     wire = Wire(server)
@@ -139,7 +139,7 @@ def test_of_many_values_that_are_too_large_some_are_shown() -> None:
     assert raised.value.keys == list(values)
 
 
-def test_what_was_too_large_is_sent_once_it_fits() -> None:
+def test_a_change_that_was_too_large_is_sent_once_it_fits() -> None:
     client, server = a_client(large="x" * 5000), a_server()
     wire = Wire(server)
     wire.on_request = narrow(2000)
@@ -152,7 +152,7 @@ def test_what_was_too_large_is_sent_once_it_fits() -> None:
     assert client.sync(wire).pushed == 1
 
 
-def test_a_push_that_the_server_took_before_it_was_too_large_is_acknowledged_once() -> None:
+def test_a_push_that_was_accepted_before_it_was_too_large_is_acknowledged_once() -> None:
     client, server = a_client(a="x" * 3000, b="x" * 3000), a_server()
     wire = Wire(server)
     wire.on_reply = once(lose)
@@ -168,7 +168,7 @@ def test_a_push_that_the_server_took_before_it_was_too_large_is_acknowledged_onc
     assert server.cid == 3
 
 
-def test_a_copy_of_a_push_that_comes_late_is_not_applied() -> None:
+def test_a_late_copy_of_a_push_is_not_applied() -> None:
     client, server = a_client(a="x" * 3000, b="x" * 3000), a_server()
     late: list[Message] = []
     wire = Wire(server)
@@ -192,7 +192,7 @@ def test_a_pull_that_is_too_large_is_an_error() -> None:
     assert (raised.value.status, raised.value.keys) == (413, [])
 
 
-def test_taking_back_keys_that_are_too_large_themselves_is_an_error_and_loses_nothing() -> None:
+def test_withdrawing_keys_that_are_too_large_themselves_is_an_error_and_loses_nothing() -> None:
     values: dict[str, Any] = {"k" * 1000 + str(n): n for n in range(9)}
     client, server = a_client(**values), a_server()
     wire = Wire(server)
@@ -203,11 +203,11 @@ def test_taking_back_keys_that_are_too_large_themselves_is_an_error_and_loses_no
     assert client.sync(wire).pushed == 9
 
 
-# ------------------------------------------------------------------- what hangs up without a word
+# ----------------------------------------------------------------------------- broken connections
 
 
 def hang_up_beyond(size: int) -> Any:
-    """What breaks the connection of requests beyond so many bytes."""
+    """A connection that breaks for larger requests."""
 
     def carry(request: Message) -> None:
         if len(orjson.dumps(request)) > size:
@@ -260,7 +260,7 @@ def test_a_server_that_cannot_be_reached_at_all_is_an_error_and_the_push_stays_f
     assert own_record(client, "push") is not None
 
 
-def test_a_small_push_whose_connection_is_lost_is_not_taken_back() -> None:
+def test_a_small_push_whose_connection_breaks_is_not_withdrawn() -> None:
     client, server = a_client(small=1), a_server()
     wire = Wire(server)
     wire.on_request = hang_up_beyond(0)

@@ -1,4 +1,4 @@
-"""Messages as bytes: what they say is what they say as objects, and what is wrong with them is refused alike."""
+"""Messages as bytes: every encoding has the same contents, and the same faults are refused."""
 
 from __future__ import annotations
 
@@ -54,34 +54,34 @@ def encoder() -> _core.Encoder:
 
 
 def to_lines(message: dict[str, Any], dumps: Any = orjson.dumps) -> bytes:
-    """A message as NDJSON, its page as rows."""
+    """Return a message as NDJSON, with its page as rows."""
     header = {name: field for name, field in message.items() if name != "page"}
     return b"".join(dumps(document) + b"\n" for document in [header, *message.get("page", [])])
 
 
 def outcome(message: object) -> Any:
-    """What a client reads; ``None`` if it refuses."""
+    """Return the reply as a client decodes it; ``None`` if the client refuses it."""
     try:
         return decode_reply(message, encoder())
     except ProtocolError:
         return None
 
 
-# ----------------------------------------------------------------------------------- what is sent
+# ------------------------------------------------------------------------------------- encoding
 
 
-def test_a_request_says_in_bytes_what_it_says_as_an_object() -> None:
+def test_a_request_has_the_same_contents_in_bytes_and_as_an_object() -> None:
     assert orjson.loads(request_to_json(REQUEST)) == REQUEST.to_dict()
     assert Request.from_dict(orjson.loads(request_to_json(REQUEST))) == REQUEST
 
 
 @pytest.mark.parametrize("reply", REPLIES.values(), ids=REPLIES)
-def test_a_reply_says_in_bytes_what_it_says_as_an_object(reply: Reply) -> None:
+def test_a_reply_has_the_same_contents_in_bytes_and_as_an_object(reply: Reply) -> None:
     assert orjson.loads(reply_to_json(reply)) == reply.to_dict()
     assert reply_to_ndjson(reply) == to_lines(reply.to_dict())
 
 
-def test_a_record_that_the_original_wrote_in_several_lines_takes_one() -> None:
+def test_a_record_of_the_npm_package_with_line_breaks_takes_one_line() -> None:
     page = LogPage(*ADDRESS, 3, 3, False, [], None, [], [(3, b'[\r\n"a",\n1]')])
     assert reply_to_ndjson(page).splitlines()[1:] == [b'[3,["a",1]]']
 
@@ -102,11 +102,11 @@ def test_the_bytes_on_the_wire_are_the_golden_ones(name: str, written: bytes) ->
     assert written == (GOLDEN / name).read_bytes()
 
 
-# ----------------------------------------------------------------------------------- what is read
+# ------------------------------------------------------------------------------------- decoding
 
 
 @pytest.mark.parametrize("reply", REPLIES.values(), ids=REPLIES)
-def test_a_reply_is_read_alike_however_it_came(reply: Reply) -> None:
+def test_a_reply_is_decoded_alike_from_every_encoding(reply: Reply) -> None:
     expected = decode_reply(reply.to_dict(), encoder())
     for message in (
         reply,
@@ -120,7 +120,7 @@ def test_a_reply_is_read_alike_however_it_came(reply: Reply) -> None:
 
 
 def fields_of(answer: Any) -> dict[str, Any]:
-    """The fields of an answer, of which sequences may be lists or tuples."""
+    """Return the fields of a reply, with sequences as tuples."""
     values = {name: getattr(answer, name) for kind in type(answer).__mro__ for name in getattr(kind, "__slots__", ())}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
@@ -132,16 +132,21 @@ JSON = st.recursive(
 )
 CHANGES = st.tuples(st.text(max_size=3)) | st.tuples(st.text(max_size=3), JSON) | JSON
 ROWS = st.tuples(st.integers(0, 12), CHANGES) | JSON
+
+
+def row_of(cid: int) -> Any:
+    """Generate a valid row of a page."""
+    return st.tuples(st.just(cid), st.tuples(st.text("abcé", min_size=1), JSON))
+
+
 GOOD_ROWS = st.lists(st.integers(3, 9), unique=True, max_size=4).flatmap(
-    lambda cids: st.tuples(
-        *(st.tuples(st.just(cid), st.tuples(st.text("abcé", min_size=1), JSON)) for cid in sorted(cids))
-    )
+    lambda cids: st.tuples(*map(row_of, sorted(cids)))
 )
 
 
 @st.composite
 def messages(draw: st.DrawFn) -> dict[str, Any]:
-    """Replies, most of them pages; of some a field is missing or something else."""
+    """Generate replies, most of them pages. Some lack a field, or have an invalid one."""
     page = draw(GOOD_ROWS | st.lists(ROWS, max_size=4))
     message = {**REPLIES["page"].to_dict(), "cid": 9, "page": page, "count": len(page)}
     for name in draw(st.lists(st.sampled_from(sorted({*message} - {"page"})), max_size=1)):
@@ -155,7 +160,7 @@ def messages(draw: st.DrawFn) -> dict[str, Any]:
 
 @settings(max_examples=500)
 @given(message=messages())
-def test_good_and_bad_replies_are_taken_or_refused_alike(message: dict[str, Any]) -> None:
+def test_valid_and_invalid_replies_are_accepted_or_refused_alike(message: dict[str, Any]) -> None:
     expected = outcome(message)
     assert outcome(Received(orjson.dumps(message), in_lines=False)) == expected
     if message.get("kind") == "page" or not message["page"]:
@@ -187,7 +192,7 @@ def test_a_reply_that_was_cut_off_is_refused() -> None:
         b"",
     ],
 )
-def test_a_row_that_is_none_is_refused(row: bytes) -> None:
+def test_a_malformed_row_is_refused(row: bytes) -> None:
     lines = reply_to_ndjson(REPLIES["page"]).splitlines()
     good, bad = [*lines[:-1], b'[8,["k",1]]'], [*lines[:-1], row]
     assert outcome(Received(b"\n".join(good) + b"\n", in_lines=True)) is not None
@@ -203,13 +208,13 @@ def test_a_value_that_decoding_would_change_is_refused(value: bytes) -> None:
 
 @pytest.mark.parametrize("body", [b"", b"\n", b"[]", b"null\n", b"\xff", b"<html>"])
 @pytest.mark.parametrize("in_lines", [False, True])
-def test_what_is_no_reply_is_refused(body: bytes, in_lines: bool) -> None:
+def test_bytes_that_are_not_a_reply_are_refused(body: bytes, in_lines: bool) -> None:
     assert outcome(Received(body, in_lines)) is None
 
 
 @pytest.mark.skipif(_core.CORE == "python", reason="the pure core decodes a value to judge it")
 def test_values_of_a_page_in_lines_are_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(json_py, "json_value", None)  # what the compiled core hands over to
+    monkeypatch.setattr(json_py, "json_value", None)  # the fallback of the compiled core
     assert outcome(Received(reply_to_ndjson(REPLIES["page"]), in_lines=True)) is not None
 
 

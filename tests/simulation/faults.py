@@ -131,7 +131,7 @@ def _identify_in_any_mode(backend: Any, mode: Mode, space: Any) -> Any:
         return (ServerMode if mode is Mode.SERVER else ClientMode)(space, "f" * 32)
 
 
-#: The failures of ``@treehub/level``, named as in ``tests/replication/test_original_failures.py``.
+#: The failures of ``@treehub/level``, named as in ``tests/replication/test_npm_failures.py``.
 FAILURES: Final[dict[str, list[Patch]]] = {
     "order after CID 9": [(module, "read_log", _log_in_the_order_of_text) for module in (server, manual)],
     "more than 100 changes": [(server, "LogPage", _PageThatClaimsToBeAll)],

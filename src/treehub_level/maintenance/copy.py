@@ -101,8 +101,8 @@ def _check_keys(source: Reader, name: str, target: Backend) -> None:
         longest = max(keys, key=len)
         if len(longest) > limit:
             raise InvalidKeyError(
-                f"{name!r} has a key of {len(longest)} bytes, {longest!r:.80}, but keys of {target.name!r} have at "
-                f"most {limit} bytes, metadata included: delete that key, or copy to another backend"
+                f"{name!r} has a key of {len(longest)} bytes, {longest!r:.80}, but {target.name!r} takes at most "
+                f"{limit} bytes, metadata included: delete that key, or copy to another backend"
             )
 
 

@@ -141,11 +141,9 @@ def _contradiction(reply: ParsedReply, request: Request) -> str | None:
         return "a client at CID 0 in a reset cannot be reset again" if request.reset and not request.max_head else None
     if request.keys_after is not None or len(reply.entries) > request.limit:
         return "it holds changes that were not requested"
-    return (
-        "it does not decide on the push, and does not ask for another request"
-        if (sent and not reply.more and reply.ack is None)
-        else None
-    )
+    if sent and not reply.more and reply.ack is None:
+        return "it does not decide on the push, and does not ask for another request"
+    return None
 
 
 def receive_step(mode: Client, request: Request, reply: ParsedReply) -> Step[ReplyOutcome | None]:

@@ -115,12 +115,17 @@ class LiveSchedule:
     # --------------------------------------------------------------------------- results of tasks
 
     def on_reply(self) -> None:
-        """The server has replied during a sync."""
+        """Record a reply during a sync."""
         if self.state == "connecting":
             self.state = "busy"
 
     def on_synced(self, now: float, error: TransportError | ForbiddenError | None = None) -> None:
-        """A sync has drained both sides, except for the changes that ``error`` lists."""
+        """Record that a sync has drained both sides.
+
+        Args:
+            now: The time.
+            error: The error that lists changes which could not be pushed; ``None`` if there are none.
+        """
         if self.state in ("stopped", "needs_auth"):
             return
         self.state = "idle"
@@ -132,7 +137,7 @@ class LiveSchedule:
             self.due = now + self._interval
 
     def on_polled(self, result: PollResult, now: float, *, elapsed: float, wait: float) -> None:
-        """A long poll has ended.
+        """Record the result of a long poll.
 
         Args:
             result: The result of the poll.
@@ -150,7 +155,7 @@ class LiveSchedule:
             self._early_replies = 0
 
     def on_failure(self, error: Exception, now: float) -> None:
-        """A sync or a long poll has failed."""
+        """Record the failure of a sync or a long poll."""
         if self.state == "stopped":
             return
         self.last_error = error

@@ -152,7 +152,7 @@ class _Exchange:
         return self._accept(page, transaction)
 
     def _is_too_far_behind(self) -> bool:
-        """True if the client has to pull before its push is judged.
+        """Return True if the client has to pull before its push is judged.
 
         The distance counts CIDs, not records: compaction cannot shrink it.
         """

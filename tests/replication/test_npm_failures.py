@@ -1,6 +1,6 @@
-"""Each failure of the original that ``protocol.md`` lists, by name: what it did, and what happens here instead.
+"""The known failures of ``@treehub/level``, one test each. The docstring describes the failure.
 
-All were reproduced by running @treehub/level 0.3.0. They run through both APIs, over every backend.
+All were reproduced with version 0.3.0. The tests run with both APIs and every backend.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ async def other(stores: Stores) -> Any:
     return await stores.open("other", mode=Level.CLIENT)
 
 
-async def sync_by_the_seeds_verbs(client: Any, server: Any) -> None:
-    """What an application of the original did: pull, then push, page by page."""
+async def sync_manually(client: Any, server: Any) -> None:
+    """Sync like an application of ``@treehub/level``: pull, then push, page by page."""
     while True:
         page = await server.changes(client.cid)
         await client.apply(page)
@@ -42,7 +42,7 @@ async def sync_by_the_seeds_verbs(client: Any, server: Any) -> None:
         await client.clean(await server.change(client.cid, dirty), dirty)
 
 
-class Lossy:
+class LossyServer:
     """A server whose first reply is lost."""
 
     def __init__(self, server: Any) -> None:
@@ -58,33 +58,33 @@ class Lossy:
 
 
 async def test_order_after_cid_9(server: Any, client: Any) -> None:
-    """Its ids sorted as text, change 10 before change 9: values went back in time, then CID Mismatch for ever."""
+    """Change ids sorted as text, 10 before 9: old values returned, and each later sync failed."""
     for n in range(1, 131):
         await server.put("k", n)
     assert [change.cid for change in (await server.changes(0, limit=None)).changes] == list(range(1, 131))
-    await sync_by_the_seeds_verbs(client, server)
+    await sync_manually(client, server)
     assert (await client.get("k"), client.cid) == (130, 130)
     await client.put("k", "mine")
-    await sync_by_the_seeds_verbs(client, server)
+    await sync_manually(client, server)
     assert (await server.get("k"), server.cid) == ("mine", 131)
 
 
 @pytest.mark.parametrize("verbs", ["the seed's", "sync"])
 async def test_more_than_100_changes(server: Any, client: Any, other: Any, verbs: str) -> None:
-    """It pulled and pushed 100 changes and set the CID as if those had been all."""
+    """A sync handled the first 100 changes, and set the CID as if there were no others."""
     await server.batch([{"type": "put", "key": f"s{n}", "value": n} for n in range(250)])
     await client.batch([{"type": "put", "key": f"c{n}", "value": n} for n in range(250)])
     for level in (client, other):
         if verbs == "sync":
             await level.sync(server)
         else:
-            await sync_by_the_seeds_verbs(level, server)
+            await sync_manually(level, server)
     assert await server.count() == 500
     assert await client.query() == await other.query() == await server.query()
 
 
 async def test_a_local_write_between_dirty_and_clean(server: Any, client: Any) -> None:
-    """clean() dropped the dirty change of the key, whatever it was by then: the newer write was never sent."""
+    """clean() dropped the dirty change of a key even after a newer write, which was never sent."""
     await client.put("k", 1)
     pushed = await client.dirty()
     cid = await server.change(client.cid, pushed)
@@ -96,7 +96,7 @@ async def test_a_local_write_between_dirty_and_clean(server: Any, client: Any) -
 
 
 async def test_a_local_write_between_dirty_and_clean_by_keys(server: Any, client: Any) -> None:
-    """The same, with the keys alone, as the original's clean() took them."""
+    """The same with keys only, as ``clean()`` of ``@treehub/level`` accepts them."""
     await client.put("k", 1)
     cid = await server.change(client.cid, await client.dirty())
     await client.put("k", 2)
@@ -105,9 +105,9 @@ async def test_a_local_write_between_dirty_and_clean_by_keys(server: Any, client
 
 
 async def test_a_lost_reply_then_a_local_edit(server: Any, client: Any) -> None:
-    """Its own echo came back as somebody else's change, and won over the newer edit."""
+    """A client pulled its own change as a foreign one, which won over a newer edit."""
     await client.put("k", 1)
-    lossy = Lossy(server)
+    lossy = LossyServer(server)
     with pytest.raises(TransportError):
         await client.sync(lossy)
     await client.put("k", 2)
@@ -116,7 +116,7 @@ async def test_a_lost_reply_then_a_local_edit(server: Any, client: Any) -> None:
 
 
 async def test_a_late_apply(server: Any, client: Any) -> None:
-    """A page that came late set CID and values back."""
+    """A late page set the CID and values back."""
     await server.put("k", 1)
     late = await server.changes(0)
     await server.put("k", 2)
@@ -127,7 +127,7 @@ async def test_a_late_apply(server: Any, client: Any) -> None:
 
 
 async def test_a_repeated_apply(server: Any, client: Any) -> None:
-    """A page that came twice undid what was written locally in between."""
+    """A page that arrived twice undid local writes made in between."""
     await server.put("k", 1)
     page = await server.changes(0)
     await client.apply(page)
@@ -137,7 +137,7 @@ async def test_a_repeated_apply(server: Any, client: Any) -> None:
 
 
 async def test_starvation_while_others_write(server: Any, client: Any) -> None:
-    """Its push needed a CID that nobody else had moved meanwhile; among busy writers it never succeeded."""
+    """A push failed if the server's CID had changed; among busy writers it never succeeded."""
 
     class Busy:
         async def exchange(self, request: Any) -> Any:
@@ -151,7 +151,7 @@ async def test_starvation_while_others_write(server: Any, client: Any) -> None:
 
 
 async def test_a_restored_server(stores: Stores, server: Any, client: Any) -> None:
-    """A server restored from a backup went on from its old CID, and clients "synchronised" with other data."""
+    """Clients of a restored server did not notice, and kept other data under equal CIDs."""
     await server.put("a", 1)
     await server.close()
     backup = stores.raw("server")
@@ -169,7 +169,7 @@ async def test_a_restored_server(stores: Stores, server: Any, client: Any) -> No
 
 
 async def test_another_server_with_an_equal_cid(stores: Stores, server: Any, client: Any) -> None:
-    """It took any server at the same CID for its own."""
+    """A client accepted any server with the same CID."""
     await server.put("a", 1)
     await client.sync(server)
     stranger = await stores.open("stranger", mode=Level.SERVER)
@@ -181,7 +181,7 @@ async def test_another_server_with_an_equal_cid(stores: Stores, server: Any, cli
 
 
 async def test_keys_above_u_ffff(server: Any, client: Any, other: Any) -> None:
-    """Their dirty changes lay beyond the range that dirty() read, so they were never sent, and leaked into queries."""
+    """Dirty changes of such keys were outside the range of dirty(), so they were never sent."""
     for key in EMOJI:
         await client.put(key, key)
     assert await client.query() == [(key, key) for key in EMOJI]
@@ -193,7 +193,7 @@ async def test_keys_above_u_ffff(server: Any, client: Any, other: Any) -> None:
 
 @pytest.mark.parametrize("key", ["!", "!1", "!!epochs", "", " ", "\x00"])
 async def test_pushed_keys_that_forge_the_cid_and_the_log(stores: Stores, server: Any, client: Any, key: str) -> None:
-    """A pushed "!" became the CID, a pushed "!1" a change that never happened."""
+    """A pushed key "!" set the CID, and a pushed key "!1" forged a change in the log."""
     await server.put("a", 1)
     for push in (server.change(1, [[key, 99]]), client.apply(1, [[key, 99]])):
         with pytest.raises(ProtocolError):
@@ -205,8 +205,8 @@ async def test_pushed_keys_that_forge_the_cid_and_the_log(stores: Stores, server
 
 
 @pytest.mark.parametrize("changes", ["xy", b"xy", {"x": "y"}, ["xy"], [["a", 1], 2], 1, None])
-async def test_changes_that_are_none(server: Any, changes: Any) -> None:
-    """change(1, "xy") wrote something."""
+async def test_malformed_changes(server: Any, changes: Any) -> None:
+    """change(1, "xy") wrote records."""
     await server.put("a", 1)
     with pytest.raises(ProtocolError):
         await server.change(1, changes)
@@ -214,8 +214,8 @@ async def test_changes_that_are_none(server: Any, changes: Any) -> None:
 
 
 @pytest.mark.parametrize("cid", ["x", "1", True, False, 1.5, 1.0, None])
-async def test_a_cid_that_is_no_int(server: Any, client: Any, cid: Any) -> None:
-    """Whatever came as a CID was stored as one."""
+async def test_a_cid_that_is_not_an_int(server: Any, client: Any, cid: Any) -> None:
+    """A value of any type was stored as a CID."""
     await server.put("a", 1)
     for call in (
         server.change(cid, [["b", 1]]),
@@ -229,7 +229,7 @@ async def test_a_cid_that_is_no_int(server: Any, client: Any, cid: Any) -> None:
 
 
 async def test_a_negative_cid(server: Any, client: Any) -> None:
-    """So was -1."""
+    """The value -1 was stored as a CID."""
     await server.put("a", 1)
     with pytest.raises(CIDMismatchError):
         await server.change(-1, [["b", 1]])
@@ -243,7 +243,7 @@ async def test_a_negative_cid(server: Any, client: Any) -> None:
 
 @pytest.mark.parametrize("mode", [Level.NORMAL, Level.SERVER, Level.CLIENT], ids=lambda mode: mode.value)
 async def test_the_callers_operations_mutated(stores: Stores, mode: Any) -> None:
-    """It pushed its own operations into the caller's list, and kept the caller's values."""
+    """batch() appended operations to the caller's list, and kept references to its values."""
     level = await stores.open("level", mode=mode)
     value = {"x": [1]}
     ops = [{"type": "put", "key": "k", "value": value}, {"type": "del", "key": "gone"}]
@@ -254,7 +254,7 @@ async def test_the_callers_operations_mutated(stores: Stores, mode: Any) -> None
 
 
 async def test_a_client_store_opened_as_a_server(stores: Stores, client: Any) -> None:
-    """It opened, took dirty changes for its log, and served them."""
+    """The store opened, and its dirty changes were served as a log."""
     await client.put("k", 1)
     await client.close()
     with pytest.raises(ModeMismatchError):
