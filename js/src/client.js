@@ -215,8 +215,8 @@ class Receipt {
 
   /**
    * Write a pulled change. A dirty change of the same key loses to it and is journaled. But a dirty
-   * change that was made after the pulled one stays: if this client pushed the pulled change, or had
-   * pulled it before a reset.
+   * change that was made after the pulled one stays: if this client pushed the pulled change, or
+   * had pulled it before a reset.
    * @param {Row} row
    */
   applyRow({ cid, key, value }) {
