@@ -1,6 +1,6 @@
 /**
  * The client's half of the exchange: making a request, and writing a reply, in one batch each. Both
- * read, decide and write; the caller keeps other writers out meanwhile.
+ * read, decide and write, so the caller must exclude other writers until they are done.
  */
 import { utf8Length } from './json.js'
 import { journalEntries } from './journal.js'
@@ -21,7 +21,7 @@ const DURABLE = { ...UTF8, sync: true }
  * A request, and the state that it was made from.
  * @typedef {object} Outgoing
  * @property {Request} request
- * @property {Change[]} changes of the push that it carries
+ * @property {Change[]} changes of the push in the request
  * @property {boolean} isBusy true if changes are dirty, a push is undecided or a reset is under way
  * @property {string} version of the state
  */
@@ -209,12 +209,14 @@ class Receipt {
     const isPassed = state.ownRange !== undefined && state.ownRange[1] <= reply.cid
     if (isPassed || this.isCaughtUp) state.ownRange = undefined
     if (this.isCaughtUp && state.reset) state.reset.phase = 'B'
-    // The epochs of changes still to come tell whether those are this client's own.
+    // `isOwn` needs the epochs of the changes that are not pulled yet.
     while (state.epochs.length > MAX_EPOCHS && state.epochs[1][1] <= reply.cid) state.epochs.shift()
   }
 
   /**
-   * Write a pulled change. It wins over a dirty change, unless that was made in knowledge of it.
+   * Write a pulled change. A dirty change of the same key loses to it and is journaled. But a dirty
+   * change that was made after the pulled one stays: if this client pushed the pulled change, or
+   * had pulled it before a reset.
    * @param {Row} row
    */
   applyRow({ cid, key, value }) {
@@ -222,8 +224,8 @@ class Receipt {
     const local = this.dirty.get(key)
     const remote = joinRecord({ key, value })
     if (local !== undefined) {
-      const isKnown = isOwn || (this.state.reset !== undefined && cid <= this.state.reset.common)
-      if (isKnown) return
+      const isSeen = isOwn || (this.state.reset !== undefined && cid <= this.state.reset.common)
+      if (isSeen) return
       if (local !== remote) this.lost.push({ key, local, remote, cid })
       this.clean(key)
     }
@@ -273,7 +275,7 @@ class Receipt {
   }
 
   /**
-   * Begin to pull everything anew: the server's history is not the one that this client has seen.
+   * Begin to pull everything again: the server's history is not the one that this client has seen.
    */
   takeReset() {
     const { reply, state } = this

@@ -35,7 +35,7 @@ export function httpExchange(url, { token, fetch = globalThis.fetch, signal } = 
       redirect: 'error',
     })
     const text = await response.text()
-    // A captive portal, or a proxy, answers with a page of its own.
+    // A captive portal or a proxy may respond with a page of HTML.
     const isJson = response.headers.get('content-type')?.startsWith('application/json')
     const reply = isJson ? JSON.parse(text) : { message: 'the response is not JSON' }
     if (reply.kind) return text

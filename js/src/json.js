@@ -49,7 +49,7 @@ function endOfString(text, start) {
 /**
  * Split an array that is a member of a JSON object.
  * @param {string} text the object
- * @param {string} name of the member; if it stands twice, the last counts, as for `JSON.parse`
+ * @param {string} name of the member; the last one counts if it is repeated, as for `JSON.parse`
  * @returns {string[]} the items of the array; none if there is no such member
  */
 export function splitMember(text, name) {

@@ -113,23 +113,23 @@ function findFault(message, rows, request, changes) {
   }
   if (!/^[\w-]{1,64}$/.test(message.server)) return 'it does not name its server'
   if (kind === 'reset') {
-    if (!(message.common <= request.cid)) return 'it shares a history beyond the CID of the client'
+    if (!(message.common <= request.cid)) return 'its common CID is above the CID of the client'
   } else if (kind === 'forked') {
     if (changes.length === 0) return 'it rejects a push, and none was sent'
   } else {
     if (kind !== (after === null ? 'page' : 'keys')) return 'it is of an unknown kind'
-    if (after !== request.keys_after) return 'it brings keys or changes that were not requested'
+    if (after !== request.keys_after) return 'it holds keys or changes that were not requested'
     if (!(cid <= message.head)) return 'its CID is above its head'
   }
   const cids = rows.map((row) => row.cid)
   if (!areAscending([request.cid, ...cids, cid + 1])) return 'its CIDs do not ascend'
   if (ack) {
-    if (changes.length === 0) return 'it decides on a push, and none was sent'
+    if (changes.length === 0) return 'it acknowledges a push, and none was sent'
   } else if (message.more && !(cid > request.cid)) {
-    return 'it promises more changes, and brings none'
+    return 'it announces more changes, and holds none'
   }
   if (kind === 'keys' && !message.end && keys.length === 0) {
-    return 'it promises more keys, and brings none'
+    return 'it announces more keys, and holds none'
   }
   return null
 }

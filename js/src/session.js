@@ -14,8 +14,8 @@ import { readReply, writeRequest } from './messages.js'
  * @property {number} pushed changes that the server took
  * @property {Conflict[]} conflicts local changes that lost
  * @property {string[]} rejected keys of the push that the server refused
- * @property {boolean} reset true if the server's history was another one, and everything was pulled
- *   anew
+ * @property {boolean} reset true if the server was restored from a backup, and everything was
+ *   pulled again
  */
 
 /**

@@ -21,7 +21,7 @@ import { UTF8, batchEntry, joinRecord, splitRecord } from './records.js'
  */
 
 /**
- * A reset under way. In phase A the client pulls everything anew; in phase B it deletes clean keys
+ * A reset under way. In phase A the client pulls everything again; in phase B it deletes clean keys
  * that the server does not have. Dirty keys win over changes up to `common`, which both histories
  * share.
  * @typedef {object} Reset

@@ -266,7 +266,7 @@ def client_batch(space: KeySpace, entries: Sequence[Entry]) -> Entries:
     """Return the batch of a client's write: each entry, and its record under dirty_key(key)."""
 
 def apply_batch(space: KeySpace, cid: int, entries: Sequence[Entry]) -> Entries:
-    """Return the batch of a pulled page: the entries, deletes of their dirty keys, the new CID."""
+    """Return the batch of a pulled page: entries, the deletes of their dirty keys, the new CID."""
 
 # -------------------------------------------------------------------------------------------- scan
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import psycopg
 import pytest
 from backends.relay import Relay
 from backends.tables import Table
 from databases import ELSEWHERE, Database
 from psycopg_pool import ConnectionPool
 
-from treehub_level import CommitUnknownError, UnavailableError
+from treehub_level import CommitUnknownError, StorageError, UnavailableError
 from treehub_level.backends.postgres import PostgresBackend
+from treehub_level.backends.postgres import backend as backend_module
 
 pytestmark = [
     pytest.mark.once,
@@ -175,3 +177,24 @@ def test_a_stopped_server_is_unavailable_and_works_after_a_restart(table: Table,
     assert backend.get(b"k") == b"acknowledged"
     backend.write([(b"k", b"after")])
     assert backend.get(b"k") == b"after"
+
+
+# --------------------------------------------------------------------- without an open store
+
+
+@pytest.mark.parametrize("look_up", ["exists", "stored_names"])
+def test_a_connection_lost_before_the_store_is_open_is_translated(
+    table: Table, monkeypatch: pytest.MonkeyPatch, look_up: str
+) -> None:
+    backend = table.open()
+    backend.close()
+
+    def lose_connection(*_: object) -> object:
+        raise psycopg.OperationalError("server closed the connection unexpectedly")
+
+    monkeypatch.setattr(backend_module, "table_exists", lose_connection)
+    with pytest.raises(StorageError, match="server closed the connection"):
+        if look_up == "exists":
+            backend.exists()
+        else:
+            backend_module.stored_names(table.url, table=table.name)

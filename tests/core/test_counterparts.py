@@ -39,7 +39,7 @@ from treehub_level.types import Change, Delete, Put
 pytestmark = pytest.mark.once
 
 ANY_TEXT = st.text(st.characters(exclude_categories=[]), max_size=12)  # with lone surrogates
-ODD = st.sampled_from(
+UNEXPECTED = st.sampled_from(
     [
         Colour.RED,
         Elsewhere.HERE,
@@ -69,7 +69,7 @@ ODD = st.sampled_from(
         range(2),
     ]
 )
-WILD_SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | ANY_TEXT | st.binary(max_size=8) | ODD
+WILD_SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | ANY_TEXT | st.binary(max_size=8) | UNEXPECTED
 WILD = st.recursive(
     WILD_SCALARS,
     lambda inner: (

@@ -80,7 +80,7 @@ def replies(data: bytes) -> None:
             wire.decode_reply(wire.Received(data, in_lines), _ENCODER)
 
 
-def answers(data: bytes) -> None:
+def responses(data: bytes) -> None:
     """An HTTP response, as a client reads it: the status, headers, an empty line, the body."""
     head, _, body = data.partition(b"\n\n")
     first, *lines = head.decode("latin-1").split("\n")
@@ -190,5 +190,5 @@ class TokensFile:
 
 #: The harnesses that need no folder.
 HARNESSES: Final[dict[str, Callable[[bytes], Any]]] = {
-    check.__name__: check for check in (requests, replies, answers, bodies, urls, lines, arguments)
+    check.__name__: check for check in (requests, replies, responses, bodies, urls, lines, arguments)
 }

@@ -107,7 +107,7 @@ _FAULTS: Final[dict[str, Callable[[], Any]]] = {
     "packed": _crash(scan, "unpack", struct.pack("@N", 2**63)),
     "requests": _crash(decoders, "decode_json", b"[[["),
     "replies": _crash(wire, "decode_json", b"[[["),
-    "answers": _crash(events, "parse_event", b"::"),
+    "responses": _crash(events, "parse_event", b"::"),
     "bodies": _crash(decoders, "parse_json", b"::"),
     "urls": _crash(query, "unquote_to_bytes", b"%%"),
     "lines": _crash(cli_lines, "parse_json", b"::"),

@@ -46,7 +46,7 @@ _CHANGES_AND_CONTAINERS: Final = [
 ]
 # fmt: on
 #: Values of unexpected types and sizes.
-ODD: Final[list[Any]] = [*_SCALARS, *_CHANGES_AND_CONTAINERS]
+UNEXPECTED: Final[list[Any]] = [*_SCALARS, *_CHANGES_AND_CONTAINERS]
 
 
 def mutate(data: bytes, corpus: Sequence[bytes], rng: random.Random) -> bytes:
@@ -96,7 +96,7 @@ def _mutate_json(data: bytes, rng: random.Random) -> bytes | None:
             places += [(container, step) for step in steps]
             waiting += [container[step] for step in steps]
     if not places:
-        document = rng.choice(ODD)
+        document = rng.choice(UNEXPECTED)
     else:
         container, step = rng.choice(places)
         change = rng.randrange(4)
@@ -105,7 +105,7 @@ def _mutate_json(data: bytes, rng: random.Random) -> bytes | None:
         elif change == 1 and isinstance(container, list):
             container.append(container[step])
         else:
-            container[step] = rng.choice(ODD)
+            container[step] = rng.choice(UNEXPECTED)
     separators = rng.choice(((",", ":"), (", ", ": ")))
     return (
         head

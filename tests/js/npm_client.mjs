@@ -30,7 +30,7 @@ await serve({
     await level.apply(cid, changes)
     return hasMore
   },
-  /** Push one page, and return the status of the response. No write may happen meanwhile. */
+  /** Push one page, and return the status of the response. No write may happen during a push. */
   async push({ level }, server) {
     const changes = await level.dirty(100)
     const { status, cid } = await send(server, 'POST', 'change', { cid: level.CID, changes })

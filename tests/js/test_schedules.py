@@ -205,7 +205,7 @@ def test_all_clients_end_equal_and_no_change_is_lost(node: Node, database: Datab
             "const isAsSent = true",
             id="a change rewritten after the freeze stays dirty",
         ),
-        pytest.param("const isKnown = isOwn || (", "const isKnown = (", id="its own change returning is no conflict"),
+        pytest.param("const isSeen = isOwn || (", "const isSeen = (", id="its own change returning is no conflict"),
         pytest.param("this.lost.push({ key, local, remote, cid })", "null", id="a losing change is journaled"),
         pytest.param("nonce: push?.nonce ?? newId()", "nonce: newId()", id="a push keeps its nonce"),
     ],

@@ -7,6 +7,7 @@ from typing import Any
 
 from ...errors import LockedError, NotOpenError, StorageError
 from ..base import Backend, Batch, Supports
+from .errors import translate_errors
 from .open_tables import OpenTable, acquire_table, release_table
 from .pool import connect, execute
 from .reading import PostgresCursor, PostgresSnapshot, ReadTransaction, get, get_many
@@ -144,7 +145,7 @@ class PostgresBackend(Backend):
     def exists(self) -> bool:
         """See `Backend.exists`."""
         statements = Statements(self.settings, self._store, reports_start_time=False, can_notify=False)
-        with connect(self.settings) as connection:
+        with connect(self.settings) as connection, translate_errors(self.settings.label, connection):
             return table_exists(connection, self.settings) and bool(execute(connection, statements.select_any))
 
     def size_on_disk(self) -> int:
@@ -173,7 +174,7 @@ def stored_names(name: str, **options: Any) -> list[str]:
         StorageError: The server refuses the connection, or the table belongs to another program.
     """
     settings = PostgresBackend(name, **options).settings
-    with connect(settings) as connection:
+    with connect(settings) as connection, translate_errors(settings.label, connection):
         if not table_exists(connection, settings):
             return []
         return sorted(key.decode() for (key,) in execute(connection, select_all_locks(settings)))
