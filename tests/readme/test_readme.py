@@ -13,6 +13,9 @@ from typing import Any, NamedTuple
 import pytest
 from typer.main import get_command
 
+import treehub_level
+from treehub_level import Level, blocking, http, testing
+from treehub_level.aio.live import LiveSession
 from treehub_level.cli.application import app
 
 ROOT = Path(__file__).parents[2]
@@ -21,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 #: `docs/testing.md` are run by tests/testing/test_documentation.py.)
 PAGES = ["README.md", *(f"docs/{name}.md" for name in ("tutorial", "guide", "sync", "network", "storage", "errors"))]
 #: Pages without Python examples.
-OTHER_PAGES = [f"docs/{name}.md" for name in ("cli", "from-npm", "glossary", "index", "install")]
+OTHER_PAGES = [f"docs/{name}.md" for name in ("api", "cli", "from-npm", "glossary", "index", "install")]
 
 #: The address of the server in the examples. The tests replace it by one with a free port.
 ADDRESS = "http://127.0.0.1:8421"
@@ -207,6 +210,16 @@ def test_every_command_and_option_exists() -> None:
             name = " ".join(words[:2] if words[0] == "token" else words[:1])
             options = {word for word in words if word.startswith("--")}
             assert options <= options_of(name), f"{page}: {command}"
+
+
+@pytest.mark.once
+def test_the_page_of_the_api_lists_every_public_name() -> None:
+    words = set(re.findall(r"\w+", (ROOT / "docs/api.md").read_text(encoding="utf-8")))
+    errors = set(re.findall(r"\w+", (ROOT / "docs/errors.md").read_text(encoding="utf-8")))
+    for package in (treehub_level, treehub_level.backends, blocking, http, testing):
+        assert set(package.__all__) <= words | errors, package
+    for cls in (Level, LiveSession, http.RemoteServer):
+        assert {name for name in dir(cls) if not name.startswith("_")} <= words, cls
 
 
 def anchors(page: Path) -> set[str]:
