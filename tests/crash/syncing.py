@@ -15,8 +15,8 @@ OTHERS = "other "
 class CrashingPair(Crashing):
     """A client that writes and synchronises, and its server. Each cycle kills both in turn.
 
-    Afterwards they synchronise in this process and must be equal. The data of the client must be one
-    state of its history: it pushes all its changes, and the server syncs them before it
+    Afterwards they synchronise in this process and must be equal. The data of the client must be
+    one state of its history: it pushes all its changes, and the server syncs them before it
     acknowledges.
     """
 

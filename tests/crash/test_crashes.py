@@ -125,7 +125,7 @@ def test_writing_on_after_a_failure_loses_acknowledged_writes(engine: str) -> No
     assert "no state from unit" in process.stdout
 
 
-# ------------------------------------------------------------------------------------ T7: damaged files
+# -------------------------------------------------------------------------------- T7: damaged files
 
 
 @needs_signals

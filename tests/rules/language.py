@@ -72,8 +72,8 @@ class Text(NamedTuple):
         kind: "docstring", "comment" or "markdown".
         path: The file.
         line: The number of its first line.
-        text: Its lines. A comment on a line of its own keeps its indentation, so that columns can be
-            counted.
+        text: Its lines. A comment on a line of its own keeps its indentation, to count
+            its columns.
     """
 
     kind: str
