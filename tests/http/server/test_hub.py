@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -24,6 +25,7 @@ from treehub_level import (
     StateError,
     StorageError,
     blocking,
+    extras,
 )
 from treehub_level.http import Hub, create_app
 from treehub_level.http.server.refusals import RefusedError
@@ -205,7 +207,7 @@ def test_a_url_that_no_backend_was_named_for_is_refused_and_neither_made_nor_rep
 
 @pytest.mark.usefixtures("without_psycopg")
 def test_a_hub_without_the_library_of_its_backend_says_what_to_install() -> None:
-    with pytest.raises(BackendNotFoundError, match=r'pip install "treehub-level\[postgres\]"'):
+    with pytest.raises(BackendNotFoundError, match=re.escape(extras.install_command("postgres"))):
         Hub("postgresql://example.org/db", backend="postgres").names()
 
 
