@@ -175,7 +175,7 @@ def test_every_other_command_is_a_target_of_the_makefile_or_installs_the_package
     makefile = (ROOT / "Makefile").read_text()
     pyproject = (ROOT / "pyproject.toml").read_text()
     [section] = re.findall(r"^\[project.optional-dependencies\]\n(.*?)^\[", pyproject, re.MULTILINE | re.DOTALL)
-    extras = {"cli", *re.findall(r"^(\w+) = \[", section, re.MULTILINE)}
+    extras = set(re.findall(r"^(\w+) = \[", section, re.MULTILINE))
     for block in read_blocks(page):
         if block.language != "sh":
             continue
