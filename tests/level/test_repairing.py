@@ -53,7 +53,7 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def repaired(engine: str, path: Path) -> Callable[[], list[str]]:
+def repair_report(engine: str, path: Path) -> Callable[[], list[str]]:
     """A function that repairs the server, and returns the report without LevelDB's line."""
 
     def repair() -> list[str]:
@@ -65,27 +65,27 @@ def repaired(engine: str, path: Path) -> Callable[[], list[str]]:
     return repair
 
 
-CLIENTS_RESET = "the CID is new_rows 7, in a new epoch: clients reset at their next sync"
+CLIENTS_RESET = "the CID is now 7, in a new epoch: clients reset at their next sync"
 
 
-def test_a_server_with_a_complete_log_is_not_changed(server: blocking.Level, path: Path, repaired: Any) -> None:
+def test_a_server_with_a_complete_log_is_not_changed(server: blocking.Level, path: Path, repair_report: Any) -> None:
     before = rows_in(path)
-    assert repaired() == ["the log is complete and agrees with the data: nothing else to repair"]
+    assert repair_report() == ["the log is complete and agrees with the data: nothing else to repair"]
     assert rows_in(path) == before
 
 
-def test_values_are_restored_from_the_log(server: blocking.Level, path: Path, repaired: Any) -> None:
+def test_values_are_restored_from_the_log(server: blocking.Level, path: Path, repair_report: Any) -> None:
     tamper(path, {b"a": b"1", b"b": b"1", b"c": None})
-    assert repaired() == ["restored from the log: 3 keys", CLIENTS_RESET]
+    assert repair_report() == ["restored from the log: 3 keys", CLIENTS_RESET]
     with server:
         assert server.query() == [("a", 3), ("c", 1), ("d", 1)]
 
 
 def test_values_stay_and_are_logged_again_if_the_log_has_a_gap_after_their_change(
-    server: blocking.Level, path: Path, repaired: Any
+    server: blocking.Level, path: Path, repair_report: Any
 ) -> None:
     tamper(path, {b"!4": None, b"b": b"1"})
-    assert repaired() == [
+    assert repair_report() == [
         "the log lacks 1 change",
         "restored from the log: 1 key",  # the log has no gap after the delete of b
         "appended to the log: 1 value whose last change the log may lack",
@@ -96,27 +96,29 @@ def test_values_stay_and_are_logged_again_if_the_log_has_a_gap_after_their_chang
         assert [(change.cid, change.key) for change in server.changes(0).changes][-2:] == [(6, "b"), (7, "a")]
 
 
-def test_a_value_without_a_change_in_the_log_is_logged_again(server: blocking.Level, path: Path, repaired: Any) -> None:
+def test_a_value_without_a_change_in_the_log_is_logged_again(
+    server: blocking.Level, path: Path, repair_report: Any
+) -> None:
     tamper(path, {b"!5": None})
-    assert repaired()[1:] == ["appended to the log: 1 value whose last change the log may lack", CLIENTS_RESET]
+    assert repair_report()[1:] == ["appended to the log: 1 value whose last change the log may lack", CLIENTS_RESET]
 
 
-def test_unreadable_rows_are_deleted(server: blocking.Level, path: Path, repaired: Any) -> None:
+def test_unreadable_rows_are_deleted(server: blocking.Level, path: Path, repair_report: Any) -> None:
     rubbish = {b"\xff": b"1", b"x": b"{", b"!x": b"1", b"!!client/x": b"1", b"!!floor": b"1", b"!!epochs": b"1"}
     tamper(path, rubbish)
-    assert repaired() == ["deleted: 6 unreadable rows", CLIENTS_RESET]
+    assert repair_report() == ["deleted: 6 unreadable rows", CLIENTS_RESET]
     assert rubbish.items().isdisjoint(rows_in(path).items())
 
 
 def test_a_server_without_its_id_gets_a_new_one_and_its_clients_must_rebind(
-    server: blocking.Level, path: Path, repaired: Any, engine: str, tmp_path: Path
+    server: blocking.Level, path: Path, repair_report: Any, engine: str, tmp_path: Path
 ) -> None:
     client = blocking.Level(tmp_path / "client", backend=engine, mode=Level.CLIENT)
     with client:
         with server:
             client.sync(server)
         tamper(path, {b"!!store": None})
-        assert "its clients must call rebind()" in repaired()[0]
+        assert "its clients must call rebind()" in repair_report()[0]
         client.put("mine", 1)
         with server:
             with pytest.raises(StoreMismatchError):
@@ -126,10 +128,10 @@ def test_a_server_without_its_id_gets_a_new_one_and_its_clients_must_rebind(
             assert server.query() == client.query() == [("a", 3), ("c", 1), ("d", 1), ("mine", 1)]
 
 
-def test_a_server_without_records_is_repaired_too(server: blocking.Level, path: Path, repaired: Any) -> None:
+def test_a_server_without_records_is_repaired_too(server: blocking.Level, path: Path, repair_report: Any) -> None:
     tamper(path, dict.fromkeys(rows_in(path).keys() - {b"!!store", b"!!epochs"}))
     tamper(path, {b"!3": b"["})
-    assert repaired()[-1] == "the CID is new_rows 1, in a new epoch: clients reset at their next sync"
+    assert repair_report()[-1] == "the CID is now 1, in a new epoch: clients reset at their next sync"
     with server:
         assert server.query() == []
 
