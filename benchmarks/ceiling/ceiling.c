@@ -1,14 +1,15 @@
-/* What a C program gets out of LevelDB: the ceiling for everything built on top of it.
+/* LevelDB in C: the upper bound of the speed of everything built on it.
  *
- *   ceiling fill ENTRIES DIRECTORY BATCH   write all entries into a new store, BATCH of them at a time
- *   ceiling get  ENTRIES DIRECTORY         get the key of each entry from a store that is there
- *   ceiling scan DIRECTORY                 read every row of a store that is there
+ *   ceiling fill ENTRIES DIRECTORY BATCH   write all entries to a new store, BATCH at a time
+ *   ceiling get  ENTRIES DIRECTORY         get the key of each entry from an existing store
+ *   ceiling scan DIRECTORY                 read every row of an existing store
  *
- * It works as the children of benchmarks/runner.py do: it says {"ready": true}, then answers each line of its input with
- * one measurement, {"seconds": 0.0123}, until its input ends.
+ * The program follows the protocol of the children of benchmarks/runner.py: it prints
+ * {"ready": true}, then one measurement, {"seconds": 0.0123}, for each line of its input.
  *
- * ENTRIES is a file of entries, one behind the other: the size of the key and of the value, both uint32_t of this
- * machine's; the key; the value. It is read before anything is measured.
+ * ENTRIES is a file of entries, one after the other: the sizes of the key and of the value, both
+ * uint32_t in the byte order of this machine; the key; the value. The program reads the file
+ * before it measures.
  */
 
 #define _POSIX_C_SOURCE 200809L
@@ -20,7 +21,7 @@
 #include <string.h>
 #include <time.h>
 
-/* The defaults of the package's backend: src/treehub_level/backends/_directory.py. */
+/* The defaults of the package's backend: src/treehub_level/backends/leveldb/directory.py. */
 enum {
   WRITE_BUFFER_SIZE = 64 << 20,
   BLOCK_CACHE_SIZE = 32 << 20,

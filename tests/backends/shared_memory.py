@@ -1,4 +1,4 @@
-"""Memory that several backends share, as processes share a database: it runs the part of the suite for those."""
+"""Memory that several backends share, as processes share a database."""
 
 from __future__ import annotations
 

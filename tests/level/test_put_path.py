@@ -18,7 +18,8 @@ pytestmark = [
 ]
 
 PACKAGE = str(Path(treehub_level.__file__).parent)
-#: The compiled functions of the path, which a profiler does not see: `Encoder.put`, `server_batch`, `DB.write`.
+#: The compiled functions of the path, which a profiler does not see: `Encoder.put`,
+#: `server_batch`, `DB.write`.
 COMPILED = 3
 MOST = 14
 

@@ -60,7 +60,8 @@ TESTED: Final = {
 }
 
 #: Classes that stand in for each other, and therefore share their name: one for asyncio, one that
-#: blocks, and for snapshots the contract of backends. Each is defined once below each of these packages or modules.
+#: blocks, and for snapshots the contract of backends. Each is defined once below each of these
+#: packages or modules.
 COUNTERPARTS: Final = {
     "Level": ("aio", "blocking"),
     "LiveSession": ("aio", "blocking"),

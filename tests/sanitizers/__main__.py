@@ -27,7 +27,8 @@ ROOT: Final = HERE.parents[1]
 BUILD: Final = ROOT / "build" / "asan"
 SITE: Final = BUILD / "site"
 
-#: Imported at the start of each process: the finder of an editable install would precede this build.
+#: Imported at the start of each process. The finder of an editable install would precede this
+#: build.
 _WITHOUT_EDITABLE: Final = """
 import sys
 sys.meta_path[:] = [finder for finder in sys.meta_path if "ScikitBuild" not in type(finder).__name__]

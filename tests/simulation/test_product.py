@@ -20,7 +20,7 @@ CONTROL = 4000
 PARTS = 5
 #: Seeds that once found a fault of the product, with the day of the fix.
 FOUND = [
-    12983,  # 2026-11-23: compaction removed a delete before the values that it superseded, and crashed in between
+    12983,  # 2026-11-23: compaction removed a delete before superseded values, and crashed
 ]
 
 
