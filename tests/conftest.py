@@ -38,19 +38,19 @@ settings.load_profile("ci" if os.environ.get("CI") else "any")
 
 
 #: Folders and modules whose tests do not depend on the core, as they test layers above it. They run
-#: once, with the compiled core: `tests/core`, `tests/golden` and `tests/stateful` hold both cores to
-#: the same results.
+#: once, with the compiled core: `tests/core`, `tests/golden` and `tests/stateful` hold both cores
+#: to the same results.
 ONCE = {
     *("backends", "benchmarks", "cli", "clock", "closing", "crash", "fuzz", "http", "js", "leaks"),
     *("packaging", "readme", "replicas", "sharing", "simulation/test_live.py", "testing"),
 }
 
-#: The pairs of API and backend that depend on the core: each API once, and each kind of backend once,
-#: in memory and on disk. Coverage is measured over them, too.
+#: The pairs of API and backend that depend on the core: each API once, and each kind of backend
+#: once, in memory and on disk. Coverage is measured over them, too.
 PAIRS = {("async", "memory"), ("blocking", "plyvel")}
 
-#: Folders that coverage leaves out: they repeat calls of other tests at random, or make them in other
-#: processes.
+#: Folders that coverage leaves out: they repeat calls of other tests at random, or make them in
+#: other processes.
 UNCOVERED = {"benchmarks", "crash", "fuzz", "leaks", "replicas", "sharing", "simulation", "stateful"}
 
 
