@@ -63,7 +63,7 @@ test-one: $(PACKAGE) ## Run some tests: make test-one T=tests/level/test_reading
 	$(BIN)/python -m pytest $(T)
 
 # Coverage is measured with the compiled core, as that run includes the tests of both cores. It is
-# measured over two of the pairs of API and backend (PAIRS in tests/conftest.py), and where Python has
+# measured where it is cheap (PAIRS and UNCOVERED in tests/conftest.py), and where Python has
 # sys.monitoring, by that, which costs much less than a trace function.
 COVERAGE_CORE := $(shell $(PYTHON) -c 'import sys; print("sysmon" if sys.version_info >= (3, 12) else "ctrace")')
 

@@ -37,17 +37,21 @@ settings.register_profile("ci", settings.get_profile("any"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "any")
 
 
-#: Folders whose tests do not depend on the core, as they test layers above it. They run once,
-#: with the compiled core: `tests/core`, `tests/golden` and `tests/stateful` hold both cores to the
-#: same results.
+#: Folders and modules whose tests do not depend on the core, as they test layers above it. They run
+#: once, with the compiled core: `tests/core`, `tests/golden` and `tests/stateful` hold both cores
+#: to the same results.
 ONCE = {
     *("backends", "benchmarks", "cli", "clock", "closing", "crash", "fuzz", "http", "js", "leaks"),
-    *("packaging", "readme", "replicas", "sharing", "testing"),
+    *("packaging", "readme", "replicas", "sharing", "simulation/test_live.py", "testing"),
 }
 
 #: The pairs of API and backend that depend on the core: each API once, and each kind of backend
 #: once, in memory and on disk. Coverage is measured over them, too.
 PAIRS = {("async", "memory"), ("blocking", "plyvel")}
+
+#: Folders that coverage leaves out: they repeat calls of other tests at random, or make them in
+#: other processes.
+UNCOVERED = {"benchmarks", "crash", "fuzz", "leaks", "replicas", "sharing", "simulation", "stateful"}
 
 
 def pytest_report_header() -> str:
@@ -64,12 +68,14 @@ def api(request: pytest.FixtureRequest) -> Any:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark tests that run once, and leave out backends that a module is not marked for."""
     items[:] = [item for item in items if item.get_closest_marker("shared") or not item.get_closest_marker("if_shared")]
-    here = Path(__file__).parent
+    covers = config.pluginmanager.hasplugin("_cov")  # pytest-cov, which defines no_cover
     for item in items:
+        module = item.path.relative_to(Path(__file__).parent)
+        folder = module.parts[0]
         repeated = not _in_pairs(item)
-        if repeated or item.path.relative_to(here).parts[0] in ONCE:
+        if repeated or folder in ONCE or module.as_posix() in ONCE:
             item.add_marker(pytest.mark.once)
-        if repeated and config.pluginmanager.hasplugin("_cov"):
+        if covers and (repeated or folder in UNCOVERED):
             item.add_marker(pytest.mark.no_cover)
 
 
