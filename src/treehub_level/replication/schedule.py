@@ -124,7 +124,7 @@ class LiveSchedule:
 
         Args:
             now: The time.
-            error: The error that lists changes which could not be pushed; ``None`` if there are none.
+            error: The error that lists the changes that could not be pushed, if any.
         """
         if self.state in ("stopped", "needs_auth"):
             return
