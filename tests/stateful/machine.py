@@ -21,7 +21,6 @@ from ranges import asked, expected, is_even, keys, options
 from stores import ENGINES, SHARED, Stores
 
 from treehub_level import Change, CIDMismatchError, Delete, InvalidKeyError, InvalidValueError, Mode, Put
-from treehub_level.blocking import client as client_module
 from treehub_level.blocking import reads as reads_module
 from treehub_level.blocking import writes as writes_module
 
@@ -95,7 +94,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp(prefix="treehub-level-machine-", dir=_FOLDER))
         self.loop = asyncio.new_event_loop()
         self.patches = ExitStack()
-        for module in (reads_module, client_module, writes_module):
+        for module in (reads_module, writes_module):
             self.patches.enter_context(mock.patch.object(module, "CHUNK", 2))
         self.stores = self.stores_of(self.variant.api, self.variant.backend, self.folder, self.url)
         made = self.stores.level("store", mode=self.variant.mode)
