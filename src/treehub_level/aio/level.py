@@ -276,3 +276,8 @@ class Level(AsyncReadWriteVerbs):
 def internals(level: Level) -> tuple[Namespace, Worker]:
     """Return the namespace and the worker of a level, for the HTTP server."""
     return level._namespace, level._worker
+
+
+def blocking_counterpart(level: Level) -> blocking.Level:
+    """Return the blocking level that an asyncio level forwards to. It may be used in other threads."""
+    return level._blocking

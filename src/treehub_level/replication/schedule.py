@@ -124,11 +124,7 @@ class LiveSchedule:
 
         Args:
             now: The time.
-<<<<<<< HEAD
             error: The error that lists the changes that could not be pushed, or ``None``.
-=======
-            error: The error that lists the changes that could not be pushed, if any.
->>>>>>> h/replication
         """
         if self.state in ("stopped", "needs_auth"):
             return

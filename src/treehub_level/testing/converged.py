@@ -7,7 +7,7 @@ from itertools import islice
 import orjson
 
 from .. import blocking
-from ..aio.level import Level
+from ..aio.level import Level, blocking_counterpart
 from ..types import JSON
 
 #: The number of differing keys that a message names.
@@ -30,10 +30,10 @@ def assert_converged(server: Level | blocking.Level, *clients: Level | blocking.
             first differing keys.
         TypeError: An argument is not a level.
     """
-    reference = _blocking(server)
+    reference = _as_blocking(server)
     expected = dict(reference.query())
     faults: list[str] = []
-    for client in map(_blocking, clients):
+    for client in map(_as_blocking, clients):
         found = dict(client.query())
         differing = sorted(key for key in {*expected, *found} if _encoded(expected, key) != _encoded(found, key))
         if differing:
@@ -53,10 +53,10 @@ def assert_converged(server: Level | blocking.Level, *clients: Level | blocking.
         raise AssertionError("\n".join(faults))
 
 
-def _blocking(level: object) -> blocking.Level:
+def _as_blocking(level: object) -> blocking.Level:
     match level:
         case Level():
-            return level._blocking
+            return blocking_counterpart(level)
         case blocking.Level():
             return level
     raise TypeError(
