@@ -72,7 +72,7 @@ class Served:
         cursor.close()
         return dict(rows)
 
-    async def until_somebody_waits(self, name: str = "notes") -> None:
+    async def wait_for_long_poll(self, name: str = "notes") -> None:
         """Wait until a long poll of a database is pending."""
         while not self.levels[name]._store.listeners:  # noqa: ASYNC110  # no event reports this
             await asyncio.sleep(0)
@@ -86,7 +86,7 @@ def _factory(memory: MemoryBackend) -> Callable[[str], MemoryBackend]:
     return lambda _: memory
 
 
-class Conversation:
+class StreamingRequest:
     """An ASGI request whose body or response may not end, such as an event stream.
 
     `httpx.ASGITransport` waits for the end of a response; this class records each message of the
@@ -101,7 +101,7 @@ class Conversation:
 
     Attributes:
         sent: The ASGI messages that the application has sent.
-        taking: An event. While it is cleared, the client reads nothing (backpressure).
+        reading: An event. While it is cleared, the client reads nothing (backpressure).
         task: The task that runs the application.
     """
 
@@ -131,15 +131,15 @@ class Conversation:
             ],
         }
         self.sent: list[dict[str, Any]] = []
-        self.taking = asyncio.Event()
-        self.taking.set()
+        self.reading = asyncio.Event()
+        self.reading.set()
         self._body = body
         self._disconnected = asyncio.Event()
         self._message_sent = asyncio.Event()
         self._app = app
 
     @asynccontextmanager
-    async def held(self) -> AsyncIterator[Conversation]:
+    async def open(self) -> AsyncIterator[StreamingRequest]:
         """Send the request. Disconnect at the end of the ``with`` block."""
         task = asyncio.ensure_future(self._app(self.scope, self._receive, self._send))
         task.add_done_callback(lambda _: self._message_sent.set())
@@ -147,7 +147,7 @@ class Conversation:
         try:
             yield self
         finally:
-            self.taking.set()
+            self.reading.set()
             self._disconnected.set()
             await asyncio.wait_for(task, 30)
 
@@ -177,7 +177,7 @@ class Conversation:
         return {"type": "http.disconnect"}
 
     async def _send(self, message: dict[str, Any]) -> None:
-        await self.taking.wait()
+        await self.reading.wait()
         self.sent.append(message)
         self._message_sent.set()
 

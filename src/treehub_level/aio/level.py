@@ -279,5 +279,5 @@ def internals(level: Level) -> tuple[Namespace, Worker]:
 
 
 def blocking_counterpart(level: Level) -> blocking.Level:
-    """Return the blocking level that an asyncio level forwards to. It may be used in other threads."""
+    """Return the blocking level that an asyncio level forwards to."""
     return level._blocking

@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 from ..extras import missing
-from ..http import Hub, Tokens
-from ..http.server.tokens import ALL_DATABASES, Token
+from ..http import Hub, Token, Tokens
+from ..http.server.tokens import ALL_DATABASES
 from .errors import CommandError
 from .options import Backend, JSONOutput, MetadataPrefix
 from .output import print_json, print_line

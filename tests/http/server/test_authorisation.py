@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from replication.helpers import ask as request
-from served import Conversation, Served
+from served import Served, StreamingRequest
 from starlette.routing import Route
 
 from treehub_level.engine.access import Access
@@ -109,7 +109,7 @@ async def violations(served: Served) -> list[str]:
 
 
 async def status_of_stream(served: Served, path: str, headers: dict[str, str]) -> int:
-    async with Conversation(served.app, "GET", path, headers=headers).held() as stream:
+    async with StreamingRequest(served.app, "GET", path, headers=headers).open() as stream:
         await stream.until(lambda: stream.sent)
         return stream.status
 
@@ -196,7 +196,7 @@ async def seen(served: Served) -> set[str]:
     entries = (await mine.get("/v1/notes/entries")).json()["entries"]
     outside = await mine.get("/v1/notes/entries/theirs/a")
     headers = {"authorization": f"Bearer {token}"}
-    async with Conversation(served.app, "GET", "/v1/notes/watch?since=0", headers=headers).held() as stream:
+    async with StreamingRequest(served.app, "GET", "/v1/notes/watch?since=0", headers=headers).open() as stream:
         await stream.until(lambda: b"id: 3\n" in stream.text)
         watched = stream.text.decode()
     return {

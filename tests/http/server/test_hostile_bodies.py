@@ -17,7 +17,7 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from replication.helpers import ask as request
-from served import Conversation, Served
+from served import Served, StreamingRequest
 
 from treehub_level.engine import codec as codecs
 from treehub_level.errors import InvalidValueError, ProtocolError
@@ -311,9 +311,9 @@ async def test_an_unbounded_decoder_is_detected(served: Served, monkeypatch: pyt
 
 async def test_a_slow_body_is_refused(served: Served) -> None:
     served.rebuild(tokens=None, limits=Limits(body_seconds=0.1))
-    async with Conversation(
+    async with StreamingRequest(
         served.app, "PUT", "/v1/notes/entries/a", headers=JSON, body=[b'"x', b"y"]
-    ).held() as stream:
+    ).open() as stream:
         await stream.until(lambda: stream.task.done())
     assert (stream.status, json.loads(stream.text)["code"]) == (408, "LEVEL_TIMEOUT")
 
@@ -321,7 +321,7 @@ async def test_a_slow_body_is_refused(served: Served) -> None:
 async def test_a_disconnect_during_a_body_releases_its_memory(served: Served) -> None:
     served.rebuild(tokens=None)
     before = served.raw()
-    async with Conversation(served.app, "PUT", "/v1/notes/entries/a", headers=JSON, body=[b'"x']).held() as stream:
+    async with StreamingRequest(served.app, "PUT", "/v1/notes/entries/a", headers=JSON, body=[b'"x']).open() as stream:
         pass
     assert stream.sent == []
     assert served.raw() == before

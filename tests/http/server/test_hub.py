@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
-from served import Conversation, Served, asyncio_timeout
+from served import Served, StreamingRequest, asyncio_timeout
 from starlette.applications import Starlette
 from starlette.routing import Mount
 from waiting import until
@@ -137,7 +137,7 @@ async def test_a_name_never_becomes_a_path(tmp_path: Path, name: str) -> None:
     async with hub:
         assert await refusal(hub, name) == ABSENT
         for path in (f"/v1/{name}", f"/v1/{name}/entries/a"):
-            async with Conversation(app, "GET", path).held() as stream:
+            async with StreamingRequest(app, "GET", path).open() as stream:
                 await stream.until(lambda: stream.sent)
                 assert stream.status == 404
     assert tree(tmp_path) == before

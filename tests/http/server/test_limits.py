@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 from replication.helpers import ask as request
-from served import Conversation, Served, asyncio_timeout
+from served import Served, StreamingRequest, asyncio_timeout
 
 from treehub_level.http.server.limits import Limits
 
@@ -73,7 +73,7 @@ async def test_the_bytes_of_buffered_bodies_are_limited(served: Served) -> None:
     served.rebuild(tokens=None, limits=Limits(held_bytes=100))
     body_reader = served.app.state.dispatcher.body_reader
     path = "/v1/notes/entries/a"
-    async with Conversation(served.app, "PUT", path, headers=JSON, body=[b'"' + b"x" * 80]).held() as stream:
+    async with StreamingRequest(served.app, "PUT", path, headers=JSON, body=[b'"' + b"x" * 80]).open() as stream:
         async with asyncio_timeout(30):
             while body_reader.buffered_bytes < 81:  # noqa: ASYNC110
                 await asyncio.sleep(0)
@@ -87,7 +87,7 @@ async def test_the_bytes_of_buffered_bodies_are_limited(served: Served) -> None:
 async def test_a_long_poll_ends_when_its_client_disconnects(served: Served) -> None:
     served.rebuild(tokens=None)
     store = served.levels["notes"]._store
-    async with Conversation(served.app, "GET", "/v1/notes/changes?wait=60").held(), asyncio_timeout(30):
-        await served.until_somebody_waits()
+    async with StreamingRequest(served.app, "GET", "/v1/notes/changes?wait=60").open(), asyncio_timeout(30):
+        await served.wait_for_long_poll()
     assert not store.listeners
     assert not served.app.state.dispatcher.requests.active

@@ -113,7 +113,7 @@ async def test_a_long_poll_is_answered_at_a_commit(served: Served, path: str) ->
     method, body = ("POST", request()) if "exchange" in path else ("GET", None)
     poll = asyncio.ensure_future(served.client.request(method, path, json=body))
     async with asyncio_timeout(30):
-        await served.until_somebody_waits()
+        await served.wait_for_long_poll()
         await served.levels["notes"].put("a", 1)
         answer = (await poll).json()
     assert answer["cid"] == 1
@@ -130,7 +130,7 @@ async def test_a_long_poll_is_answered_when_the_server_stops(served: Served, pat
     method, body = ("POST", request()) if "exchange" in path else ("GET", None)
     poll = asyncio.ensure_future(served.client.request(method, path, json=body))
     async with asyncio_timeout(30):
-        await served.until_somebody_waits()
+        await served.wait_for_long_poll()
         served.hub.stop()
         response = await poll
     assert (response.status_code, response.json()["cid"]) == (200, 0)

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from served import Conversation, Served
+from served import Served, StreamingRequest
 
 from treehub_level.http.server.database import Database
 from treehub_level.http.server.limits import Limits
@@ -21,7 +21,7 @@ def without_tokens(served: Served) -> Served:
 
 
 def watching(served: Served, query: str = "", **headers: str) -> Any:
-    return Conversation(served.app, "GET", f"/v1/notes/watch{query}", headers=headers).held()
+    return StreamingRequest(served.app, "GET", f"/v1/notes/watch{query}", headers=headers).open()
 
 
 def parsed(text: bytes) -> list[tuple[int, str]]:
@@ -134,7 +134,7 @@ async def bytes_read_for_a_slow_reader(served: Served, monkeypatch: pytest.Monke
     monkeypatch.setattr(Database, "changes", counted)
     async with watching(served, "?since=0") as stream:
         await stream.until(lambda: parsed(stream.text))
-        stream.taking.clear()
+        stream.reading.clear()
         await level.put("more", 1)
         for _ in range(100):
             await asyncio.sleep(0.002)
