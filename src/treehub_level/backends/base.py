@@ -101,7 +101,10 @@ class Cursor(Protocol):
 
 
 def row_fetcher(cursor: Cursor) -> Callable[[int], Rows]:
-    """Return the fastest fetch method of a cursor: ``fetch_packed`` if it exists, or ``fetch``."""
+    """Return the fastest fetch method of a cursor: ``fetch_packed`` if it exists, or ``fetch``.
+
+    With ``fetch_packed`` the benchmark "queryall" takes 2 to 10 % less time.
+    """
     fetch: Callable[[int], Rows] = getattr(cursor, "fetch_packed", cursor.fetch)
     return fetch
 
