@@ -111,7 +111,7 @@ _FAULTS: Final[dict[str, Callable[[], Any]]] = {
     "bodies": _crash(decoders, "parse_json", b"::"),
     "urls": _crash(query, "unquote_to_bytes", b"%%"),
     "lines": _crash(cli_lines, "parse_json", b"::"),
-    "arguments": _crash(decoders, "_value", b"::"),
+    "arguments": _crash(decoders, "parse_value", b"::"),
     "tokens": _crash(tokens, "_parse_token", "é".encode()),
     "application": lambda: mock.patch.object(
         next(route for route in routes.ROUTES if route.label.startswith("PUT ")), "handler", _delete_first

@@ -309,6 +309,22 @@ def test_every_writer_of_a_failed_commit_gets_its_error() -> None:
     assert len(failures) == 8
 
 
+class BusyLock:
+    """A lock that another writer seems to hold: it is acquired only by those who wait for it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def acquire(self, *, blocking: bool) -> bool:
+        return False
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *exception: object) -> None:
+        self._lock.release()
+
+
 def test_a_write_refused_by_a_closing_level_is_not_made_after_reopening(monkeypatch: pytest.MonkeyPatch) -> None:
     with blocking.Level("x", backend="memory") as level:
         store, enqueue = level._store, level._store.enqueue
@@ -320,8 +336,7 @@ def test_a_write_refused_by_a_closing_level_is_not_made_after_reopening(monkeypa
             closing.join(0.1)
             return queued
 
-        # Simulates another active writer.
-        monkeypatch.setattr(store, "_commit_alone", lambda *args: False)
+        monkeypatch.setattr(store, "_write_lock", BusyLock())
         monkeypatch.setattr(store, "enqueue", enqueue_while_closing)
         try:
             level.put("a", 1)

@@ -92,12 +92,12 @@ def _rows_up_to_u_ffff(self: Any, reader: Any, space: Any) -> Any:
 
 
 def _change_of_any_cid(level: Any, cid: Any, changes: Any) -> int:
-    mode, store = level._server("change"), level._store
+    mode, store = level._store.server("change"), level._store
     return int(store.step(manual.change_step(mode, level.cid, level._codec.encoder.changes(changes))))
 
 
 def _change_of_any_key(level: Any, cid: Any, changes: Any) -> int:
-    mode, store = level._server("change"), level._store
+    mode, store = level._store.server("change"), level._store
     return int(store.step(manual.change_step(mode, cid, _core.Encoder().changes(changes))))
 
 
@@ -105,7 +105,7 @@ def _change_of_anything(level: Any, cid: Any, changes: Any) -> int:
     if not isinstance(changes, list):
         changes = [[item] for item in changes]
     return int(
-        level._store.step(manual.change_step(level._server("change"), cid, level._codec.encoder.changes(changes)))
+        level._store.step(manual.change_step(level._store.server("change"), cid, level._codec.encoder.changes(changes)))
     )
 
 
