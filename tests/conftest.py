@@ -42,7 +42,7 @@ settings.load_profile("ci" if os.environ.get("CI") else "any")
 #: to the same results.
 ONCE = {
     *("backends", "benchmarks", "cli", "clock", "closing", "crash", "fuzz", "http", "js", "leaks"),
-    *("packaging", "readme", "replicas", "sharing", "simulation/test_live.py", "testing"),
+    *("packaging", "readme", "replicas", "sharing", "simulation/test_live.py", "simulation/test_model.py", "testing"),
 }
 
 #: The pairs of API and backend that depend on the core: each API once, and each kind of backend
@@ -65,18 +65,17 @@ def api(request: pytest.FixtureRequest) -> Any:
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m selects by these marks
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark tests that run once, and leave out backends that a module is not marked for."""
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by the runs that they belong to, and leave out backends that a module is not marked for."""
     items[:] = [item for item in items if item.get_closest_marker("shared") or not item.get_closest_marker("if_shared")]
-    covers = config.pluginmanager.hasplugin("_cov")  # pytest-cov, which defines no_cover
     for item in items:
         module = item.path.relative_to(Path(__file__).parent)
         folder = module.parts[0]
         repeated = not _in_pairs(item)
         if repeated or folder in ONCE or module.as_posix() in ONCE:
             item.add_marker(pytest.mark.once)
-        if covers and (repeated or folder in UNCOVERED):
-            item.add_marker(pytest.mark.no_cover)
+        if not repeated and folder not in UNCOVERED:
+            item.add_marker(pytest.mark.covered)
 
 
 def _in_pairs(item: pytest.Item) -> bool:

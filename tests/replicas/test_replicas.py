@@ -13,8 +13,17 @@ pytestmark = pytest.mark.once
 CACHES_CID = """
 from treehub_level.engine.store import Store
 
-read = Store.cid_in
-Store.cid_in = lambda store, reader: read(store, reader) if store._cid is None else store._cid
+execute = Store._execute_in
+
+
+def execute_and_cache(store, transaction, step, durable):
+    plan = execute(store, transaction, step, durable)
+    if plan.cid is not None:
+        store._cid = plan.cid
+    return plan
+
+
+Store._execute_in = execute_and_cache
 """
 
 #: A faulty replica without snapshots: each statement sees the commits before it (READ COMMITTED).

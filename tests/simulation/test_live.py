@@ -15,7 +15,7 @@ from . import live
 from .runner import first_violation
 from .virtual import DeadlockError, virtual_time
 
-RUNS = int(os.environ.get("TREEHUB_LEVEL_LIVE_PLAYS", "100"))
+RUNS = int(os.environ.get("TREEHUB_LEVEL_LIVE_PLAYS", "25"))
 
 
 def test_live_sessions_converge_in_spite_of_all_faults() -> None:

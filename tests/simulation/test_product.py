@@ -14,7 +14,7 @@ from .engines import DISKS, postgres_disks_at
 from .faults import FAILURES
 from .runner import Run, first_violation
 
-SCHEDULES = int(os.environ.get("TREEHUB_LEVEL_PRODUCT_SCHEDULES", "5000"))
+SCHEDULES = int(os.environ.get("TREEHUB_LEVEL_PRODUCT_SCHEDULES", "1000"))
 #: Schedules for each control. Most fail within a hundred; mechanisms against rare faults need more.
 CONTROL = 4000
 PARTS = 5
@@ -38,7 +38,7 @@ def test_a_seed_that_found_a_fault_passes(seed: int) -> None:
 
 @pytest.mark.parametrize("focus", sorted(FOCUS))
 def test_the_product_holds_where_one_mechanism_is_stressed(focus: str) -> None:
-    assert first_violation(range(SCHEDULES // 50), product.run, focus=focus) is None
+    assert first_violation(range(SCHEDULES // 10), product.run, focus=focus) is None
 
 
 @pytest.mark.parametrize("mechanism", sorted(MECHANISMS))

@@ -61,7 +61,7 @@ def shares(examples: int) -> list[tuple[Variant, int]]:
     return [(variant, -(-examples * weight // sum(weights))) for variant, weight in zip(VARIANTS, weights, strict=True)]
 
 
-#: A few keys, so that examples use the assert_same key often. `any_keys` adds arbitrary ones.
+#: A few keys, so that examples use the same key often. `any_keys` adds arbitrary ones.
 some_keys = st.sampled_from(
     ["a", "aa", "a\x00", "b", "0", '"', "~", "😀", "\uffff", PREFIX + "a", PREFIX, "sub", "sub0"]
 )

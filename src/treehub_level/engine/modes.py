@@ -168,7 +168,7 @@ class Server:
         record = read_record(reader, self.space.own_key("store"))
         if not isinstance(record, dict) or record.get("id") != self.store_id:
             raise StateError(
-                f"the server {self.store_id} was replaced by another store, or removed, while it was open: "
+                f"the store of the server {self.store_id} is another store now, or missing: it was replaced while open; "
                 "close it, and open it again"
             )
 

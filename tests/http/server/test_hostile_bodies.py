@@ -152,7 +152,7 @@ async def test_malformed_or_ambiguous_json_is_refused(served: Served, path: str,
 async def test_a_parser_that_accepts_duplicate_members_is_detected(
     served: Served, monkeypatch: pytest.MonkeyPatch, body: bytes
 ) -> None:
-    monkeypatch.setattr(codecs, "_says_all", lambda *_: True)
+    monkeypatch.setattr(codecs, "_is_complete", lambda *_: True)
     with pytest.raises(AssertionError):
         await refused(served, "PUT", "/v1/notes/entries/a", body)
 
