@@ -66,7 +66,7 @@ def api(request: pytest.FixtureRequest) -> Any:
 
 @pytest.hookimpl(tryfirst=True)  # before -m selects by these marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests by the runs that they belong to, and leave out backends that a module is not marked for."""
+    """Mark tests by the run that they belong to; deselect backends without a module's mark."""
     items[:] = [item for item in items if item.get_closest_marker("shared") or not item.get_closest_marker("if_shared")]
     for item in items:
         module = item.path.relative_to(Path(__file__).parent)

@@ -168,8 +168,7 @@ class Server:
         record = read_record(reader, self.space.own_key("store"))
         if not isinstance(record, dict) or record.get("id") != self.store_id:
             raise StateError(
-                f"the store of the server {self.store_id} is another store now, or missing: it was replaced while open; "
-                "close it, and open it again"
+                f"the store of the server {self.store_id} is another store now, or missing: close it, and open it again"
             )
 
     def plan_write_in(
