@@ -15,6 +15,7 @@ import pytest
 from backends.tables import Table
 
 from treehub_level import CommitUnknownError, Level, StorageError, UnavailableError, blocking
+from treehub_level.backends.postgres.insert_strategy import InsertStrategy
 from treehub_level.engine import store as _store
 
 pytestmark = pytest.mark.once
@@ -277,6 +278,31 @@ def test_batches_of_new_and_existing_keys_are_written_correctly(table: Table) ->
         backend.write([*batch.items()])
         rows |= batch
     assert dict(backend.scan(None, None).fetch(100_000)) == rows
+
+
+def test_new_keys_are_inserted_without_a_query_and_conflicts_back_off() -> None:
+    def steps(batches: list[set[bytes]]) -> str:
+        """For each batch: inserted (i), queried (q), or inserted in vain and then queried (x)."""
+        strategy = InsertStrategy()
+        existing: set[bytes] = set()
+        taken = ""
+        for batch in batches:
+            step = "q"
+            if strategy.expects_new_keys:
+                step = "x" if batch & existing - strategy.overwritten else "i"
+                strategy.on_conflict() if step == "x" else strategy.on_success()
+            if step != "i":
+                strategy.learn(batch & existing)
+            existing |= batch
+            taken += step
+        return taken
+
+    appended = [{b"count", b"%d" % number} for number in range(8)]
+    assert steps(appended) == "qxiiiiii"
+    overlapping = [{b"%d" % number, b"%d" % (number - 1)} for number in range(200)]
+    assert steps(overlapping).count("x") <= 8
+    overwritten = [{b"%d" % number for number in range(100)}] * 50
+    assert steps(overwritten) == "qx" + 48 * "q"
 
 
 def test_a_batch_of_several_chunks_is_atomic(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from ...errors import LockedError, NotOpenError, StorageError
 from ..base import Backend, Batch, Supports
 from .errors import translate_errors
+from .insert_strategy import InsertStrategy
 from .open_tables import OpenTable, acquire_table, release_table
 from .pool import connect, execute
 from .reading import PostgresCursor, PostgresSnapshot, ReadTransaction, get, get_many
@@ -98,6 +99,7 @@ class PostgresBackend(Backend):
             reports_start_time=table.features.reports_start_time,
             can_notify=table.features.can_notify,
         )
+        self._strategy = InsertStrategy()
         self._open_table = table
 
     def close(self) -> None:
@@ -130,7 +132,7 @@ class PostgresBackend(Backend):
 
     def exclusive(self) -> PostgresTransaction:
         """See `Backend.exclusive`."""
-        return PostgresTransaction(self._table.pool, self._statements)
+        return PostgresTransaction(self._table.pool, self._statements, self._strategy)
 
     def write(self, batch: Batch, *, durable: bool = False) -> None:
         """Write the batch in a transaction of its own."""

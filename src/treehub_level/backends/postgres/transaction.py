@@ -7,10 +7,12 @@ from types import TracebackType
 from typing import Final
 
 import psycopg
+from psycopg.errors import UniqueViolation
 
-from ...errors import InvalidKeyError
+from ...errors import InvalidKeyError, StorageError
 from ..base import Batch
 from .errors import commit_error, translate_errors
+from .insert_strategy import InsertStrategy
 from .pool import Connection, LimitedPool, Result, execute
 from .reading import PostgresCursor, get, get_many
 from .statements import ByteaArray, Statements
@@ -34,11 +36,13 @@ class PostgresTransaction:
     Args:
         pool: The pool to take a connection from.
         statements: The statements of the store.
+        strategy: The insert strategy of the store.
     """
 
-    def __init__(self, pool: LimitedPool, statements: Statements) -> None:
+    def __init__(self, pool: LimitedPool, statements: Statements, strategy: InsertStrategy) -> None:
         self._pool = pool
         self._statements = statements
+        self._strategy = strategy
         self._label = pool.settings.label
         self._durable = False
         self._has_written = False
@@ -124,9 +128,33 @@ class PostgresTransaction:
             # No other writer can add a key in between. A query for the keys that exist, and a plain
             # INSERT of the others, take less time than ON CONFLICT DO UPDATE for all keys: the
             # benchmark "fillbatch into PostgreSQL" runs 1.2 times as fast.
-            existing = {key for (key,) in self._run(self._statements.select_keys, (ByteaArray(keys),))}
-            self._put_rows(self._statements.insert, [key for key in keys if key not in existing], puts)
-            self._put_rows(self._statements.put, [key for key in keys if key in existing], puts)
+            self._put_many(keys, puts)
+
+    def _put_many(self, keys: list[bytes], puts: dict[bytes, bytes]) -> None:
+        # Without the query, where keys are new, that benchmark runs 1.1 to 1.2 times as fast.
+        if self._strategy.expects_new_keys:
+            overwritten = self._strategy.overwritten
+            if self._insert_new([key for key in keys if key not in overwritten], puts):
+                self._strategy.on_success()
+                self._put_rows(self._statements.put, [key for key in keys if key in overwritten], puts)
+                return
+            self._strategy.on_conflict()
+        existing = {key for (key,) in self._run(self._statements.select_keys, (ByteaArray(keys),))}
+        self._strategy.learn(existing)
+        self._put_rows(self._statements.insert, [key for key in keys if key not in existing], puts)
+        self._put_rows(self._statements.put, [key for key in keys if key in existing], puts)
+
+    def _insert_new(self, keys: list[bytes], puts: dict[bytes, bytes]) -> bool:
+        """Insert rows and return True. If a key exists, insert nothing and return False."""
+        self._run("SAVEPOINT before_rows")
+        try:
+            self._put_rows(self._statements.insert, keys, puts)
+        except StorageError as error:
+            if not isinstance(error.__cause__, UniqueViolation):
+                raise
+            self._run("ROLLBACK TO SAVEPOINT before_rows")
+            return False
+        return True
 
     def _put_rows(self, statement: str, keys: list[bytes], puts: dict[bytes, bytes]) -> None:
         if keys:
