@@ -30,6 +30,7 @@ from .call_guard import CallGuard
 from .identity import check_shared, identify
 from .modes import AnyMode, Client, Normal, Plan, Server, Step, read_cid
 
+S = TypeVar("S", Server, Client)
 T = TypeVar("T")
 
 #: Retries of a step after the database of a shared store rolled it back, and the upper bound of the
@@ -240,10 +241,7 @@ class Store:
             NotOpenError: The store is not open.
             ModeError: The store is open in another mode; the message names ``verb``.
         """
-        strategy = self.strategy
-        if not isinstance(strategy, Server):
-            raise self._wrong_mode(verb, Mode.SERVER)
-        return strategy
+        return self._strategy_of(Server, verb)
 
     def client(self, verb: str) -> Client:
         """Return the strategy of CLIENT mode, for a verb that needs it.
@@ -252,13 +250,13 @@ class Store:
             NotOpenError: The store is not open.
             ModeError: The store is open in another mode; the message names ``verb``.
         """
-        strategy = self.strategy
-        if not isinstance(strategy, Client):
-            raise self._wrong_mode(verb, Mode.CLIENT)
-        return strategy
+        return self._strategy_of(Client, verb)
 
-    def _wrong_mode(self, verb: str, needed: Mode) -> ModeError:
-        return ModeError(f"{verb}() needs {needed.name} mode; this level is open in {self.mode.name} mode")
+    def _strategy_of(self, kind: type[S], verb: str) -> S:
+        strategy = self.strategy
+        if not isinstance(strategy, kind):
+            raise ModeError(f"{verb}() needs {kind.mode.name} mode; this level is open in {self.mode.name} mode")
+        return strategy
 
     @property
     def cid(self) -> int:
@@ -475,11 +473,6 @@ class StoreCursor:
         self._cursor: Cursor | None = cursor
         self._lock = threading.Lock()
         store.register(self)
-
-    def fetch(self, limit: int) -> list[tuple[bytes, bytes]]:
-        """Fetch rows as `Cursor.fetch` does."""
-        with self._store.guard, self._lock:
-            return self._open_cursor().fetch(limit)
 
     def fetch_rows(self, limit: int) -> Rows:
         """Fetch rows, packed into one block of bytes if the backend can do so."""
