@@ -50,7 +50,7 @@ _LEVELDB_FILE: Final = re.compile(r"CURRENT|MANIFEST-[0-9]+|[0-9]+\.ldb")
 #: The files to copy for a complete copy of a store.
 _STORE_FILE: Final = re.compile(rf"CURRENT|MANIFEST-[0-9]+|{_DATA_FILE.pattern}|{_REPAIRING}")
 #: LevelDB's status message for a missing table.
-_TABLE_GONE: Final = re.compile(r"NotFound: .*[0-9]+\.(ldb|sst): ", re.DOTALL)
+_TABLE_GONE: Final = re.compile(r"NotFound: .*[0-9]\.(ldb|sst): ", re.DOTALL)
 #: LevelDB's status messages for a lock that is held: by this process, by another process (one of
 #: two error numbers), and on Windows.
 _LOCK_TAKEN: Final = re.compile(

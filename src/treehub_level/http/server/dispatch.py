@@ -28,6 +28,7 @@ from .refusals import (
     forbidden,
     refusal_for,
     server_closing,
+    too_many_connections,
     unauthorized,
 )
 from .responses import refusal_response
@@ -37,6 +38,9 @@ T = TypeVar("T")
 
 #: In the set of accepted host names: accept every name.
 ANY_HOST: Final = "*"
+
+#: The key of the ASGI scope that is true if the server has too many connections.
+OVERLOADED: Final = "treehub_level.overloaded"
 
 #: A ``Host`` header: a name or an address, and an optional port.
 _HOST: Final = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")
@@ -186,6 +190,8 @@ class Dispatcher:
         if route.permission is Permission.OPEN:
             yield
             return
+        if context.request.scope.get(OVERLOADED):
+            raise too_many_connections()
         if self.hub.stopping.is_set():
             raise server_closing()
         self._check_host(context.request)

@@ -22,6 +22,8 @@ class Limits:
         per_token: The most concurrent requests of one token, long polls included.
         writes: The most concurrent write requests to one database.
         keep_alive_seconds: Seconds without a change after which a watcher is sent a comment.
+        connections: The most connections to ``treehub-level serve``.
+        address_connections: The most of them from one address.
     """
 
     body_bytes: int = 16 << 20
@@ -31,6 +33,8 @@ class Limits:
     per_token: int = 1000
     writes: int = 64
     keep_alive_seconds: float = 15
+    connections: int = 2000
+    address_connections: int = 1000
 
 
 class ConcurrencyLimiter:
