@@ -22,7 +22,7 @@ _LINGER_SECONDS: Final = 1.0
 
 
 class TimedConnection(H11Protocol):
-    """uvicorn's HTTP/1.1 protocol, with bounds on the time and the size of what a peer sends.
+    """uvicorn's HTTP/1.1 protocol, with bounds on the time and the size of requests.
 
     uvicorn waits forever for the first request, for the rest of incomplete headers, and for a peer
     that does not read the response. The request body has a timeout of its own: see `bodies`.
