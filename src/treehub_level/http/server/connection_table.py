@@ -72,6 +72,7 @@ class TableEntry:
     def remove(self) -> None:
         """Remove the connection from the table."""
         self._table.move(self, ConnectionState.CLOSED)
+        self.close = _do_nothing  # the entry no longer refers to the connection, which can be freed
 
 
 class ConnectionTable:
@@ -168,10 +169,15 @@ class ConnectionTable:
         for state in _IDLE:
             if address.by_state[state]:
                 entry = next(iter(address.by_state[state]))
-                self.move(entry, ConnectionState.CLOSED)
-                entry.close()
+                close = entry.close
+                entry.remove()
+                close()
                 return True
         return False
+
+
+def _do_nothing() -> None:
+    """Do nothing."""
 
 
 def address_group(host: str) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any, ClassVar, Final
 
 import h11
 import orjson
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from .access_log import ACCESS_RECORD, SECURITY_HEADERS, AccessRecord
@@ -49,7 +50,7 @@ class TimedConnection(H11Protocol):
 
     def __init__(self, entry: TableEntry, **options: Any) -> None:
         super().__init__(**options)
-        self.app = self._answer
+        self.app = partial(_answer, entry, self.config.loaded_app)  # no method: it would be a reference cycle
         self._entry = entry
         self._framing = RequestFraming(self.header_bytes)
 
@@ -58,7 +59,8 @@ class TimedConnection(H11Protocol):
         super().connection_made(transport)
         if self._entry.state is ConnectionState.CLOSED:  # it made room while this call was scheduled
             transport.abort()
-        self._entry.close = transport.abort
+        else:
+            self._entry.close = transport.abort
         self._idle_since = self._stalled_since = self.loop.time()
         self._schedule_check()
 
@@ -118,11 +120,6 @@ class TimedConnection(H11Protocol):
         if self.transport.can_write_eof():
             self.transport.write_eof()
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request to the application, and tell it if the server has too many connections."""
-        scope[OVERLOADED] = not self._entry.begin_request()
-        await self.config.loaded_app(scope, receive, send)
-
     def _advance(self) -> None:
         """Pass the parts of requests that are complete to h11, as far as it can take them."""
         try:
@@ -162,3 +159,9 @@ class TimedConnection(H11Protocol):
     def _is_responding(self) -> bool:
         cycle: Any = self.cycle
         return cycle is not None and not cycle.response_complete
+
+
+async def _answer(entry: TableEntry, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Pass a request to the application, and tell it if the server has too many connections."""
+    scope[OVERLOADED] = not entry.begin_request()
+    await app(scope, receive, send)

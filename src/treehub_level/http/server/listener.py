@@ -10,6 +10,7 @@ import asyncio
 import errno
 import logging
 import socket
+from asyncio import sslproto
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, Final
@@ -23,6 +24,10 @@ BACKLOG: Final = 2048
 _BATCH: Final = 16
 #: Seconds without accepting connections if the system has no file descriptor or memory for one.
 _RETRY_SECONDS: Final = 0.1
+
+#: The size of asyncio's buffer for each TLS connection, in bytes. By default it has 256 KiB, which
+#: is most of the memory of an idle connection. A TLS record has at most 16 KiB.
+_TLS_BUFFER_BYTES: Final = 32 << 10
 
 _EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -55,6 +60,9 @@ class Listener:
         self._certificate = certificate
         self._handshake_seconds = handshake_seconds
         self._tasks: set[asyncio.Task[None]] = set()
+        if certificate is not None:
+            # For the whole process, since asyncio has no parameter for it.
+            sslproto.SSLProtocol.max_size = _TLS_BUFFER_BYTES  # type: ignore[attr-defined]  # not in typeshed
 
     def start(self) -> None:
         """Start to accept connections, in a task of the running event loop."""
@@ -114,8 +122,11 @@ class Listener:
                 ssl=context,
                 ssl_handshake_timeout=None if context is None else self._handshake_seconds,
             )
-        except OSError:  # a failed handshake, or a peer that is gone
+        except OSError as error:  # a failed handshake, or a peer that is gone
             entry.remove()
+            # The frames of the traceback and the error refer to each other, and the frames to the
+            # buffers of TLS, which would be kept until the next collection of cycles.
+            error.__traceback__ = None
         except BaseException:
             entry.remove()
             connection.close()

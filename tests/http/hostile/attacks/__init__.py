@@ -32,6 +32,7 @@ class Attack:
         arguments: Further arguments of ``treehub-level serve``.
         control: Python statements, which end in a semicolon, that remove the defence from the
             server's process. With them, the attack must break one of the bounds.
+        tls: True if the server uses TLS.
     """
 
     run: Callable[[Target], Awaitable[None]]
@@ -39,6 +40,7 @@ class Attack:
     control: str
     seed: int = 100
     arguments: tuple[str, ...] = field(default=())
+    tls: bool = False
 
 
 def names() -> list[str]:
