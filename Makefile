@@ -73,7 +73,7 @@ test: export PYTHONDEVMODE = 1
 test: export PYTHONMALLOC = default
 test: $(PACKAGE) ## Run the whole suite, once for each core, with coverage
 	TREEHUB_LEVEL_CORE=python $(BIN)/python -m pytest $(PARALLEL) -m 'not once'
-	TREEHUB_LEVEL_CORE=c $(BIN)/python -m pytest $(PARALLEL) -m 'not covered'
+	TREEHUB_LEVEL_CORE=c $(BIN)/python -m pytest $(PARALLEL) -m 'not covered and not builds'
 	TREEHUB_LEVEL_CORE=c COVERAGE_CORE=$(COVERAGE_CORE) $(BIN)/python -m pytest $(PARALLEL) -m covered \
 	  --cov --cov-report=
 	$(BIN)/coverage report
@@ -120,7 +120,8 @@ bench: $(PACKAGE) ## Run the benchmarks
 demo: $(PACKAGE) ## Show two clients, a server and a conflict
 	$(BIN)/python examples/demo.py
 
-wheel: $(TOOLS) ## Build the sdist, a wheel with LevelDB inside and a pure wheel into dist/, and try them
+wheel: $(PACKAGE) ## Build the sdist, a wheel with LevelDB inside and a pure wheel into dist/, and try them
+	$(BIN)/python -m pytest tests/packaging/test_build.py
 	$(BIN)/python tests/packaging/wheels.py make dist
 
 clean: ## Remove the environment and everything that was built
