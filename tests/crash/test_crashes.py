@@ -112,9 +112,9 @@ def failing(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_a_failing_write_fsync_or_open_is_an_error_and_loses_nothing(engine: str) -> None:
     process = failing("--last", "15", "--engine", engine)
     assert process.returncode == 0, process.stdout + process.stderr
-    assert "'failed writes (w)': 30, 'failed openings (w)': " in process.stdout
-    assert "'failed writes (s)': 30, 'failed openings (s)': " in process.stdout
-    assert "'failed writes (o)': 30, 'failed openings (o)': " in process.stdout
+    assert "'failed writes (w)': 15, 'failed openings (w)': " in process.stdout
+    assert "'failed writes (s)': 15, 'failed openings (s)': " in process.stdout
+    assert "'failed writes (o)': 15, 'failed openings (o)': " in process.stdout
 
 
 @needs_shim
