@@ -15,10 +15,11 @@ ROOT = Path(__file__).parents[2]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 #: An action at a commit, with the version in a comment, which Dependabot keeps current.
 PINNED = re.compile(r"[\w.-]+/[\w.-]+(?:/[\w./-]+)?@[0-9a-f]{40} # v\d+\.\d+\.\d+")
+#: A package of a lock file, with its hashes: the name and the version.
+PACKAGE = r"^([\w.-]+)==(\S+)(?: ;.*)? \\\n(?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+"
 #: `pip install` with hashes, or of files that an earlier step has built.
-HASHED = re.compile(
-    r"pip install (--require-hashes --requirement \.github/requirements/\w+\.txt|--no-deps --no-index )"
-)
+REQUIREMENTS = r"\.github/requirements/\w+\.txt"
+HASHED = re.compile(rf"pip install (--require-hashes --requirement {REQUIREMENTS}|--no-deps --no-index )")
 
 
 def unpinned(text: str) -> list[str]:
@@ -39,7 +40,7 @@ def unhashed(text: str) -> list[str]:
 
 
 def privileged(text: str) -> dict[str, list[str]]:
-    """Return the actions of each job that may request an identity token, outside of GitHub's own."""
+    """Return the actions of third parties in each job that may request an identity token."""
     jobs: dict[str, Any] = yaml.safe_load(text)["jobs"]
     return {
         name: [step["uses"] for step in job["steps"] if not step.get("uses", "actions/").startswith("actions/")]
@@ -74,7 +75,7 @@ def test_each_package_of_a_release_has_a_hash_and_the_version_of_the_tools(path:
     )
     assert len(packages) == sum("==" in line for line in text.splitlines() if not line.startswith(" "))
     pins = (ROOT / "requirements-dev.txt").read_text(encoding="utf-8")
-    for name, found, _, _ in packages:
+    for name, found in packages:
         pinned = set(re.findall(rf"^{re.escape(name)}==([^\s;]+)", pins, re.MULTILINE))
         assert not pinned or found in pinned, f"{name}: run `make lock`"
 
