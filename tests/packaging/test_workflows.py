@@ -70,9 +70,7 @@ def test_the_job_that_publishes_runs_no_action_of_third_parties() -> None:
 @pytest.mark.parametrize("path", sorted((ROOT / ".github/requirements").glob("*.txt")), ids=lambda path: path.stem)
 def test_each_package_of_a_release_has_a_hash_and_the_version_of_the_tools(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
-    packages = re.findall(
-        r"^([\w.-]+)==(\S+)((?: ;.*)?) \\\n((?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)", text, re.M
-    )
+    packages = re.findall(PACKAGE, text, re.MULTILINE)
     assert len(packages) == sum("==" in line for line in text.splitlines() if not line.startswith(" "))
     pins = (ROOT / "requirements-dev.txt").read_text(encoding="utf-8")
     for name, found in packages:
