@@ -19,6 +19,7 @@ from typing import Final
 from ...errors import CommitUnknownError, LevelError, LockedError, NotOpenError, StorageError, UnavailableError
 from ..base import Backend, Batch, Supports
 from ..paths import checked_path
+from .disk_space import MIB, DiskSpace
 from .reading import SQLiteCursor, SQLiteSnapshot, select_value, translated_error
 
 #: The application id ("THLV") and the format version in the header of the file.
@@ -31,15 +32,9 @@ _TABLE: Final = "CREATE TABLE entries(key BLOB PRIMARY KEY, value BLOB) WITHOUT 
 _PUT: Final = "INSERT OR REPLACE INTO entries VALUES (?, ?)"
 _DELETE: Final = "DELETE FROM entries WHERE key = ?"
 
-_MIB: Final = 1024 * 1024
 #: The page cache of the writing connection and of each reading connection, in bytes.
-_WRITER_CACHE: Final = 64 * _MIB
-_READER_CACHE: Final = 8 * _MIB
-#: Pages of 4 KiB in the write-ahead log after which a commit starts a checkpoint: 64 MiB, so that a
-#: page that is written many times is copied to the database once.
-_CHECKPOINT_PAGES: Final = 16_000
-#: The size in bytes to which a checkpoint truncates the file of the write-ahead log.
-_LOG_SIZE_LIMIT: Final = 64 * _MIB
+_WRITER_CACHE: Final = 64 * MIB
+_READER_CACHE: Final = 8 * MIB
 #: Pages that a compaction frees in one transaction. Other writers can run between two transactions.
 _VACUUM_PAGES: Final = 500
 #: The maximum number of idle connections kept for later reads.
@@ -87,6 +82,7 @@ class SQLiteBackend(Backend):
         self._path = os.path.abspath(path) if path else path
         self._timeout = timeout
         self._writer: sqlite3.Connection | None = None
+        self._space: DiskSpace | None = None
         self._idle: list[sqlite3.Connection] = []
         self._file: tuple[int, int] | None = None
         self._listener: SQLiteListener | None = None
@@ -106,13 +102,13 @@ class SQLiteBackend(Backend):
             _check_path(self._path)
             with self._translating_errors("open"), _close_on_error(self._connect("rwc", _WRITER_CACHE)) as writer:
                 writer.execute("PRAGMA synchronous = NORMAL")
-                writer.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
-                writer.execute(f"PRAGMA journal_size_limit = {_LOG_SIZE_LIMIT}")
+                space = DiskSpace(self._path, writer, self._checkpoint)
+                space.before_transaction()
                 self._create_table(writer)
                 if os.name == "posix":  # sync the directory entries of the file and its log
                     _sync(os.path.dirname(self._path), os.O_RDONLY)
                 self._file = self._stat()
-                self._writer = writer
+                self._writer, self._space = writer, space
 
     def _create_table(self, writer: sqlite3.Connection) -> None:
         """Create the table, unless it exists."""
@@ -186,6 +182,8 @@ class SQLiteBackend(Backend):
             while self._idle:
                 self._idle.pop().close()
             if writer is not None:
+                with suppress(sqlite3.Error):  # where other processes keep the log, bound its size
+                    writer.execute("PRAGMA wal_checkpoint(PASSIVE)")
                 writer.close()
 
     def exists(self) -> bool:
@@ -251,17 +249,22 @@ class SQLiteBackend(Backend):
         """See `Backend.exclusive`."""
         with self.write_lock:
             writer = self._writer
-            if writer is None:
+            space = self._space
+            if writer is None or space is None:
                 raise NotOpenError(f"the SQLite store {self._path!r} is not open")
             try:
                 with self._translating_errors("write to"):
+                    space.before_transaction()
                     writer.execute("BEGIN IMMEDIATE")
                 self._check_file()
-                with closing(SQLiteTransaction(writer, self)) as transaction:
+                with closing(SQLiteTransaction(writer, self, space)) as transaction:
                     yield transaction
                 if transaction.has_written:
                     with self._translating_errors("write to"):
                         writer.execute("COMMIT")
+            except BaseException:
+                space.after_failure()
+                raise
             finally:
                 _roll_back(writer)
             if transaction.durable:
@@ -319,7 +322,12 @@ class SQLiteBackend(Backend):
         more = True
         while more:
             with self.exclusive() as transaction:
-                more = transaction.release_free_pages(_VACUUM_PAGES)
+                more = transaction.release_free_pages()
+            self._checkpoint()
+
+    def _checkpoint(self) -> None:
+        """Copy the log into the database and truncate it, as far as open snapshots permit."""
+        # A connection of its own, which does not wait for readers.
         with self._translating_errors("write to"), closing(self._connect("rw", 0, timeout=0)) as connection:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
@@ -350,9 +358,10 @@ class SQLiteTransaction(SQLiteSnapshot):
 
     connection_epoch = None
 
-    def __init__(self, writer: sqlite3.Connection, backend: SQLiteBackend) -> None:
+    def __init__(self, writer: sqlite3.Connection, backend: SQLiteBackend, space: DiskSpace) -> None:
         super().__init__(writer, backend._path, lambda writer: None)
         self._backend = backend
+        self._space = space
         self.has_written = self.durable = False
 
     def write(self, batch: Batch, *, durable: bool = False) -> None:
@@ -361,6 +370,7 @@ class SQLiteTransaction(SQLiteSnapshot):
         deletes = [key for key, value in puts.items() if value is None]
         for key in deletes:
             del puts[key]
+        self._space.before_write(puts, len(deletes))
         # In order of the keys, so that those which share a page lie side by side. As bytearrays,
         # since sqlite3 looks for an adapter for each bytes, which takes longer than a copy.
         rows = ((bytearray(key), bytearray(puts[key] or b"")) for key in sorted(puts))
@@ -369,8 +379,9 @@ class SQLiteTransaction(SQLiteSnapshot):
             self._connection.executemany(_DELETE, ((key,) for key in deletes))
         self.has_written, self.durable = True, durable
 
-    def release_free_pages(self, count: int) -> bool:
-        """Truncate the file by up to ``count`` free pages. Return True if more are left."""
+    def release_free_pages(self) -> bool:
+        """Truncate the file by some of its free pages. Return True if more are left."""
+        count = self._space.vacuum_pages(_VACUUM_PAGES)
         with self._backend._translating_errors("compact"):
             before = self._free_pages()
             self._connection.execute(f"PRAGMA incremental_vacuum({count})").fetchall()
