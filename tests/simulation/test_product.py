@@ -55,10 +55,10 @@ def test_each_failure_of_the_npm_package_is_found(failure: str) -> None:
 def shared(request: pytest.FixtureRequest) -> Iterator[tuple[Run, int]]:
     """A function that runs schedules over a shared backend, and the number of schedules."""
     if request.param == "postgres":
-        yield product.run_over(postgres_disks_at(request.getfixturevalue("postgres_url"))), 10
+        yield product.run_over(postgres_disks_at(request.getfixturevalue("postgres_url"))), 5
     else:
         with DISKS[request.param]() as make_disk:
-            yield product.run_over(make_disk), 50
+            yield product.run_over(make_disk), 25
 
 
 @pytest.mark.once
