@@ -32,6 +32,7 @@ from typing import Any, Final, NoReturn
 from ...errors import CorruptionError, LevelError, NotOpenError, StorageError
 from ..base import Backend, Supports
 from ..paths import checked_path
+from .files import LOST, REPAIRING, STORE_FILE, check_files, holds_store, remedy, would_create
 from .lock import DirectoryLock, directory_error, hold_lock_file, locked_error
 from .log_scan import LogScan, log_files, scan_logs
 
@@ -41,14 +42,6 @@ _MIB: Final = 1024 * 1024
 _MAX_SIZE: Final = 2**40
 _MAX_COUNT: Final = 2**31 - 1
 
-#: A marker file that exists while a store is being repaired.
-_REPAIRING: Final = "REPAIRING"
-#: The files that hold data: logs, and tables with the current or the older suffix.
-_DATA_FILE: Final = re.compile(r"[0-9]+\.(log|ldb|sst)")
-#: The files that only LevelDB makes. A log alone proves nothing: other programs use ``.log`` too.
-_LEVELDB_FILE: Final = re.compile(r"CURRENT|MANIFEST-[0-9]+|[0-9]+\.ldb")
-#: The files to copy for a complete copy of a store.
-_STORE_FILE: Final = re.compile(rf"CURRENT|MANIFEST-[0-9]+|{_DATA_FILE.pattern}|{_REPAIRING}")
 #: LevelDB's status message for a missing table.
 _TABLE_GONE: Final = re.compile(r"NotFound: .*[0-9]+\.(ldb|sst): ", re.DOTALL)
 #: LevelDB's status messages for a lock that is held: by this process, by another process (one of
@@ -62,8 +55,8 @@ _LOCK_TAKEN: Final = re.compile(
 class DirectoryBackend(Backend):
     """A store in a LevelDB directory.
 
-    ``open()`` refuses a directory that contains files of other programs and no store. LevelDB clips
-    sizes outside its own limits.
+    ``open()`` refuses a directory that is no store and not empty: it has files of other programs, or
+    holds stores in its turn. LevelDB clips sizes outside its own limits.
 
     Args:
         name: The path of the directory. ``open()`` creates it, with its parents.
@@ -119,7 +112,7 @@ class DirectoryBackend(Backend):
         # An empty path stays empty: `open` rejects it.
         self._path = os.path.abspath(path) if path else path
         #: The directory to which a repair moves replaced files, and `open` copies damaged ones.
-        self.lost = os.path.join(self._path, "lost")
+        self.lost = os.path.join(self._path, LOST)
         self._closed = ClosedDatabase(self._path)
         # Set before `_lock`: attributes are freed in this order, so a backend that is
         # garbage-collected while open closes its database before it releases the lock.
@@ -160,7 +153,7 @@ class DirectoryBackend(Backend):
         lock = DirectoryLock("open", self._path)
         self.recovery_notes = ()
         try:
-            _check_files(self._path, repaired=repaired)
+            check_files(self._path, repaired=repaired)
             self._db = self._connect_verified()
         except BaseException:
             lock.release()
@@ -181,7 +174,7 @@ class DirectoryBackend(Backend):
             except CorruptionError as error:
                 damage = error
         else:
-            damage = CorruptionError(f"the LevelDB store at {self._path!r} is damaged: {gap}. {_remedy(self._path)}")
+            damage = CorruptionError(f"the LevelDB store at {self._path!r} is damaged: {gap}. {remedy(self._path)}")
         scan = self._scan_logs(verify_checksums=True)
         if scan.gap is not None or not scan.damaged_files:
             raise damage
@@ -265,7 +258,7 @@ class DirectoryBackend(Backend):
             with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=folder) as copy:
                 try:
                     for file in os.listdir(self._path):
-                        if _STORE_FILE.fullmatch(file):
+                        if STORE_FILE.fullmatch(file):
                             _link(os.path.join(self._path, file), os.path.join(copy, file))
                 except OSError as error:
                     raise directory_error("read", self._path, error) from error
@@ -280,14 +273,12 @@ class DirectoryBackend(Backend):
                     backend.close()
 
     def exists(self) -> bool:
-        """Return True unless the directory is absent or empty.
+        """Return True unless `open` would create a store.
 
-        Also True if the directory cannot be read: `open` raises the error then.
+        Also True if `open` raises an error: the directory cannot be read, or holds other files.
         """
         try:
-            return bool(os.listdir(self._path))
-        except FileNotFoundError:
-            return False
+            return not would_create(self._path)
         except (OSError, ValueError):
             return True
 
@@ -364,7 +355,7 @@ class DirectoryBackend(Backend):
             StorageError: The directory contains no LevelDB store, or cannot be read or written.
         """
         backend = cls(path)
-        repairing = os.path.join(backend._path, _REPAIRING)
+        repairing = os.path.join(backend._path, REPAIRING)
         with _lock_store("repair", backend._path), hold_lock_file("repair", backend._path):
             try:
                 open(repairing, "w").close()
@@ -392,7 +383,7 @@ class DirectoryBackend(Backend):
         backend = cls(path)
         with _lock_store("destroy", backend._path):
             with suppress(FileNotFoundError):
-                os.unlink(os.path.join(backend._path, _REPAIRING))
+                os.unlink(os.path.join(backend._path, REPAIRING))
             backend._destroy()
 
 
@@ -425,51 +416,11 @@ def _lock_store(verb: str, path: str) -> Iterator[None]:
         lock.release()
 
 
-def _check_files(path: str, *, repaired: bool) -> None:
-    """Raise an error for a directory in which LevelDB must not open or create a store."""
-    names = os.listdir(path)
-    if _REPAIRING in names and not repaired:
-        raise CorruptionError(
-            f"the repair of the LevelDB store at {path!r} was interrupted: run `treehub-level repair {path}` again"
-        )
-    if not holds_store(path):
-        if _holds_other_files(path):
-            raise StorageError(
-                f"cannot open a LevelDB store at {path!r}: that directory holds other files, and no store: "
-                "choose a new or an empty directory"
-            )
-    elif "CURRENT" not in names and any(map(_DATA_FILE.fullmatch, names)):
-        raise CorruptionError(
-            f"the LevelDB store at {path!r} has lost its CURRENT file, and LevelDB would delete the other files. "
-            f"{_remedy(path)}"
-        )
-
-
-def holds_store(path: str) -> bool:
-    """Return True if a directory contains the files of a store, damaged or not."""
-    names = os.listdir(path)
-    return any(map(_LEVELDB_FILE.fullmatch, names)) or ("LOCK" in names and any(map(_DATA_FILE.fullmatch, names)))
-
-
 def _link(source: str, target: str) -> None:
     try:
         os.link(source, target)
     except OSError:  # another file system, or one without hard links
         shutil.copy2(source, target)
-
-
-def _holds_other_files(path: str) -> bool:
-    """Return True if a directory has files that are neither hidden nor LevelDB's LOCK or LOG."""
-    with os.scandir(path) as entries:
-        names = [entry.name for entry in entries if entry.is_file() and not entry.name.startswith(".")]
-    return bool(names) and not {"LOCK", "LOG", "LOG.old"}.issuperset(names)
-
-
-def _remedy(path: str) -> str:
-    return (
-        "Restore the store from a backup, sync a new one, or copy the directory and save the readable data: "
-        f"run `treehub-level repair {path}`"
-    )
 
 
 def status_error(path: str, status: str) -> LevelError:
@@ -483,7 +434,7 @@ def status_error(path: str, status: str) -> LevelError:
     # file was truncated, its status is "Invalid argument".
     truncated = status.endswith(os.strerror(errno.EINVAL))
     if status.startswith("Corruption: ") or truncated or _TABLE_GONE.match(status):
-        return CorruptionError(f"the LevelDB store at {path!r} is damaged: {status}. {_remedy(path)}")
+        return CorruptionError(f"the LevelDB store at {path!r} is damaged: {status}. {remedy(path)}")
     if _LOCK_TAKEN.search(status):
         return locked_error(path)
     return StorageError(f"LevelDB could not read or write {path!r}: {status}")

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Final
 
 from ... import blocking
 from ...backends import Backend, create
-from ...backends.leveldb.directory import holds_store
+from ...backends.leveldb.files import holds_store
 from ...backends.paths import checked_path
 from ...errors import StorageError
 from ...types import Mode
