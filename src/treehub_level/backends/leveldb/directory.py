@@ -32,6 +32,7 @@ from typing import Any, Final, NoReturn
 from ...errors import CorruptionError, LevelError, NotOpenError, StorageError
 from ..base import Backend, Supports
 from ..paths import checked_path
+from .file_identity import FileIdentity
 from .files import LOST, REPAIRING, STORE_FILE, check_files, holds_store, remedy, would_create
 from .lock import DirectoryLock, directory_error, hold_lock_file, locked_error
 from .log_scan import LogScan, log_files, scan_logs
@@ -55,8 +56,8 @@ _LOCK_TAKEN: Final = re.compile(
 class DirectoryBackend(Backend):
     """A store in a LevelDB directory.
 
-    ``open()`` refuses a directory that is no store and not empty: it has files of other programs, or
-    holds stores in its turn. LevelDB clips sizes outside its own limits.
+    ``open()`` refuses a directory that is no store and not empty: it has files of other programs,
+    or holds stores in its turn. LevelDB clips sizes outside its own limits.
 
     Args:
         name: The path of the directory. ``open()`` creates it, with its parents.
@@ -118,6 +119,8 @@ class DirectoryBackend(Backend):
         # garbage-collected while open closes its database before it releases the lock.
         self._db: Any = self._closed
         self._lock: DirectoryLock | None = None
+        #: The files of the open store.
+        self._identity: FileIdentity | None = None
         #: True if the last write was not durable. Each subclass sets it in ``write``.
         self._unsynced = True
 
@@ -154,8 +157,13 @@ class DirectoryBackend(Backend):
         self.recovery_notes = ()
         try:
             check_files(self._path, repaired=repaired)
+            lock.hold_file()
             self._db = self._connect_verified()
+            lock.replace_file()
+            self._identity = FileIdentity(self._path)
         except BaseException:
+            db, self._db = self._db, self._closed
+            db.close()
             lock.release()
             raise
         self._lock = lock
@@ -242,7 +250,22 @@ class DirectoryBackend(Backend):
                 with suppress(FileNotFoundError), open(os.path.join(self._path, name), "rb") as file:
                     os.fsync(file.fileno())  # FileNotFoundError: its rows are in a table by now, and synced
         except OSError as error:
+            self._check_files_in_place()
             raise StorageError(f"cannot sync a log of the LevelDB store at {self._path!r}: {error}") from error
+
+    def _check_files_in_place(self) -> None:
+        """Check, after a durable write and before its acknowledgement, that it lies at the path.
+
+        Raises:
+            StorageError: The directory or its files were deleted, moved or replaced.
+        """
+        if self._identity is None or sys.platform == "win32":  # Windows does not let go of open files
+            return
+        try:
+            self._identity.check()
+        except StorageError as error:
+            logger.error("%s", error)
+            raise
 
     @contextmanager
     def open_read_only(self) -> Iterator[DirectoryBackend]:
@@ -411,6 +434,7 @@ def _lock_store(verb: str, path: str) -> Iterator[None]:
     try:
         if not holds_store(path):
             raise StorageError(f"cannot {verb} a LevelDB store at {path!r}: there is none in that directory")
+        lock.hold_file()
         yield
     finally:
         lock.release()

@@ -1,4 +1,4 @@
-"""The files of a LevelDB directory: their names, and the check that a directory may hold a store."""
+"""The files of a LevelDB directory: their names, and the check that it may hold a store."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ _LEVELDB_FILE: Final = re.compile(r"CURRENT|MANIFEST-[0-9]+|[0-9]+\.ldb")
 #: The files to copy for a complete copy of a store.
 STORE_FILE: Final = re.compile(rf"CURRENT|MANIFEST-[0-9]+|{_DATA_FILE.pattern}|{REPAIRING}")
 #: Entries that may lie in a directory in which a store is created: an earlier creation that failed
-#: leaves the first three, a repair ``lost``, and the root of an ext4 file system has ``lost+found``.
+#: leaves the first three, a repair leaves ``lost``, and the root of an ext4 file system has
+#: ``lost+found``.
 _HARMLESS: Final = {"LOCK", "LOG", "LOG.old", LOST, "lost+found"}
 #: The stores that an error message lists.
 _LISTED: Final = 3
