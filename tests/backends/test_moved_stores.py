@@ -141,3 +141,49 @@ def test_the_check_costs_no_listing_of_the_directory(engine: str, path: Path, mo
         monkeypatch.setattr("treehub_level.backends.leveldb.file_identity.log_files", lambda path: 1 / 0)
         for number in range(20):
             level.put("k", number)
+
+
+# ------------------------------------------------------------------------------------------- SQLite
+
+
+def _delete_sqlite(path: Path) -> None:
+    for file in path.parent.glob(f"{path.name}*"):
+        file.unlink()
+
+
+def _move_folder(path: Path) -> None:
+    path.parent.rename(path.parent.with_name("elsewhere"))
+
+
+def _replace_sqlite(path: Path) -> None:
+    shutil.copy(path, path.with_name("backup"))
+    path.with_name("backup").rename(path)
+
+
+def _delete_sqlite_log(path: Path) -> None:
+    path.with_name(f"{path.name}-wal").unlink()
+
+
+def _open_by_another_program(path: Path) -> None:
+    """Delete the log, so that another process makes a new one: what this one writes is lost."""
+    _delete_sqlite_log(path)
+    path.with_name(f"{path.name}-wal").touch()
+
+
+SQLITE_FAULTS = [_delete_sqlite, _move_folder, _replace_sqlite, _delete_sqlite_log, _open_by_another_program]
+
+
+@pytest.mark.parametrize("sqlite_fault", SQLITE_FAULTS, ids=lambda fault: fault.__name__.strip("_"))
+def test_a_write_to_an_sqlite_store_that_is_gone_is_an_error_and_logged(
+    tmp_path: Path, sqlite_fault: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    store = folder / "store.sqlite"
+    with blocking.Level(store, backend="sqlite") as level:
+        level.put("a", 1, durable=True)
+        sqlite_fault(store)
+        for durable in (True, False):
+            with pytest.raises(StorageError, match="deleted, moved or replaced"):
+                level.put("b", 2, durable=durable)
+        assert repr(str(store)) in caplog.text

@@ -7,6 +7,7 @@ a read transaction keeps the snapshot that it began with (https://www.sqlite.org
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 import threading
@@ -20,6 +21,8 @@ from ...errors import CommitUnknownError, LevelError, LockedError, NotOpenError,
 from ..base import Backend, Batch, Supports
 from ..paths import checked_path
 from .reading import SQLiteCursor, SQLiteSnapshot, select_value, translated_error
+
+logger = logging.getLogger("treehub_level")
 
 #: The application id ("THLV") and the format version in the header of the file.
 APPLICATION_ID: Final = 0x54484C56
@@ -88,7 +91,8 @@ class SQLiteBackend(Backend):
         self._timeout = timeout
         self._writer: sqlite3.Connection | None = None
         self._idle: list[sqlite3.Connection] = []
-        self._file: tuple[int, int] | None = None
+        #: The device and inode of the file and of its log, as they were when the store was opened.
+        self._identity: list[tuple[int, int]] = []
         self._listener: SQLiteListener | None = None
 
     # ----------------------------------------------------------------------------------- life cycle
@@ -111,7 +115,7 @@ class SQLiteBackend(Backend):
                 self._create_table(writer)
                 if os.name == "posix":  # sync the directory entries of the file and its log
                     _sync(os.path.dirname(self._path), os.O_RDONLY)
-                self._file = self._stat()
+                self._identity = self._file_identity()
                 self._writer = writer
 
     def _create_table(self, writer: sqlite3.Connection) -> None:
@@ -256,7 +260,7 @@ class SQLiteBackend(Backend):
             try:
                 with self._translating_errors("write to"):
                     writer.execute("BEGIN IMMEDIATE")
-                self._check_file()
+                self._check_files_in_place()
                 with closing(SQLiteTransaction(writer, self)) as transaction:
                     yield transaction
                 if transaction.has_written:
@@ -266,6 +270,7 @@ class SQLiteBackend(Backend):
                 _roll_back(writer)
             if transaction.durable:
                 self._sync_log()
+                self._check_files_in_place()
 
     def write(self, batch: Batch, *, durable: bool = False) -> None:
         """Write in a transaction of its own."""
@@ -286,18 +291,30 @@ class SQLiteBackend(Backend):
                 f"the transaction was written to {self._path!r}, but fsync failed: a power cut may lose it ({error})"
             ) from error
 
-    def _check_file(self) -> None:
-        if self._stat() != self._file:
-            raise StorageError(
-                f"cannot write to {self._path!r}: the file was replaced while it was open, so its write-ahead log does "
-                f"not fit. Close the store in all processes, remove {os.path.basename(self._path) + '-wal'!r}, and "
-                "restore the file again"
-            )
+    def _check_files_in_place(self) -> None:
+        """Check that the file and its log are those that were opened.
 
-    def _stat(self) -> tuple[int, int]:
-        with self._translating_errors("write to"):
-            found = os.stat(self._path)
-        return found.st_dev, found.st_ino
+        Raises:
+            StorageError: One of them was deleted, moved or replaced.
+        """
+        try:
+            found = self._file_identity()
+        except OSError as error:
+            reason = str(error)
+        else:
+            if found == self._identity:
+                return
+            reason = "another file has its name now"
+        logger.error("the SQLite store %r was deleted, moved or replaced while it was open: %s", self._path, reason)
+        raise StorageError(
+            f"cannot write to {self._path!r}: the file or its write-ahead log was deleted, moved or replaced while it "
+            f"was open ({reason}). Close the store in all processes. Then put both files back; or remove "
+            f"{os.path.basename(self._path) + '-wal'!r}, and restore the file from a backup"
+        )
+
+    def _file_identity(self) -> list[tuple[int, int]]:
+        status = [os.stat(self._path + suffix) for suffix in ("", "-wal")]
+        return [(found.st_dev, found.st_ino) for found in status]
 
     # ---------------------------------------------------------------------------------- maintenance
 
