@@ -7,20 +7,24 @@ a read transaction keeps the snapshot that it began with (https://www.sqlite.org
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 from ...errors import CommitUnknownError, LevelError, LockedError, NotOpenError, StorageError, UnavailableError
-from ..base import Backend, Batch, Supports
+from ..base import Backend, Batch, Reader, Supports, no_store_error
 from ..paths import checked_path
 from .disk_space import MIB, DiskSpace
+from .read_only import read_only_uri
 from .reading import SQLiteCursor, SQLiteSnapshot, select_value, translated_error
+
+logger = logging.getLogger("treehub_level")
 
 #: The application id ("THLV") and the format version in the header of the file.
 APPLICATION_ID: Final = 0x54484C56
@@ -84,7 +88,13 @@ class SQLiteBackend(Backend):
         self._writer: sqlite3.Connection | None = None
         self._space: DiskSpace | None = None
         self._idle: list[sqlite3.Connection] = []
-        self._file: tuple[int, int] | None = None
+        #: The device and inode of the file and of its log, as they were when the store was opened.
+        self._identity: list[tuple[int, int]] = []
+        #: The URI of connections that read, and True if no connection may write.
+        self._uri = ""
+        self._read_only = False
+        #: The copy that is read, if any.
+        self._resources = ExitStack()
         self._listener: SQLiteListener | None = None
 
     # ----------------------------------------------------------------------------------- life cycle
@@ -100,22 +110,45 @@ class SQLiteBackend(Backend):
             if self._writer is not None:
                 raise LockedError(f"the SQLite store {self._path!r} is open already: close the level that has it open")
             _check_path(self._path)
-            with self._translating_errors("open"), _close_on_error(self._connect("rwc", _WRITER_CACHE)) as writer:
+            uri = Path(self._path).as_uri()
+            self._uri, self._read_only = f"{uri}?mode=rw", False  # "rw" does not create the file
+            with (
+                self._translating_errors("open"),
+                _close_on_error(self._connect(_WRITER_CACHE, uri=f"{uri}?mode=rwc")) as writer,
+            ):
                 writer.execute("PRAGMA synchronous = NORMAL")
                 space = DiskSpace(self._path, writer, self._checkpoint)
                 space.before_transaction()
                 self._create_table(writer)
                 if os.name == "posix":  # sync the directory entries of the file and its log
                     _sync(os.path.dirname(self._path), os.O_RDONLY)
-                self._file = self._stat()
+                self._identity = self._file_identity()
                 self._writer, self._space = writer, space
+
+    def open_read_only(self, *, locked: bool = False) -> None:
+        """See `Backend.open_read_only`. Commits of other processes are seen."""
+        with self.write_lock, ExitStack() as resources:
+            if self._writer is not None:
+                raise LockedError(f"the SQLite store {self._path!r} is open already: close the level that has it open")
+            _check_path(self._path)
+            if not self.exists():
+                raise no_store_error(self._path)
+            with self._translating_errors("read"):
+                self._uri, self._read_only = read_only_uri(self._path, resources), True
+                with _close_on_error(self._connect(_READER_CACHE)) as reader:
+                    if not self._has_table_now(reader):
+                        raise no_store_error(self._path)
+                    self._writer = reader
+            self._resources = resources.pop_all()
+
+    def _has_table_now(self, connection: sqlite3.Connection) -> bool:
+        with _transaction(connection, "DEFERRED"):
+            return self._has_table(connection)
 
     def _create_table(self, writer: sqlite3.Connection) -> None:
         """Create the table, unless it exists."""
         # Check first: WAL mode is persistent, and must not be set on a database of another program.
-        with _transaction(writer, "DEFERRED"):
-            exists = self._has_table(writer)
-        if not exists:
+        if not self._has_table_now(writer):
             writer.execute("PRAGMA auto_vacuum = INCREMENTAL")
         self._use_wal(writer)
         with _transaction(writer, "IMMEDIATE"):
@@ -178,17 +211,40 @@ class SQLiteBackend(Backend):
         if listener is not None:
             listener.stop()
         with self.write_lock:
-            writer, self._writer = self._writer, None
+            writer, self._writer, self._space = self._writer, None, None
             while self._idle:
                 self._idle.pop().close()
             if writer is not None:
                 with suppress(sqlite3.Error):  # where other processes keep the log, bound its size
                     writer.execute("PRAGMA wal_checkpoint(PASSIVE)")
                 writer.close()
+            self._resources.close()
+
+    def close_and_remove(self, is_unused: Callable[[Reader], bool]) -> None:
+        """See `Backend.close_and_remove`."""
+        try:
+            with self.exclusive() as transaction:
+                if is_unused(transaction):
+                    for suffix in ("", "-wal", "-shm"):
+                        with suppress(FileNotFoundError):
+                            os.unlink(self._path + suffix)
+        finally:
+            self.close()
 
     def exists(self) -> bool:
-        """Return True if the path exists and is not an empty file."""
-        return os.path.exists(self._path) and os.path.getsize(self._path) > 0
+        """Return True unless `open` would create the table.
+
+        Also True if `open` raises an error, because the path is no file or no database of ours.
+        """
+        if not os.path.exists(self._path) or os.path.getsize(self._path) == 0:
+            return False
+        try:
+            with ExitStack() as resources:
+                uri = read_only_uri(self._path, resources)
+                with closing(self._connect(0, uri=uri)) as connection:
+                    return self._has_table_now(connection)
+        except (LevelError, sqlite3.Error, OSError):
+            return True
 
     # -------------------------------------------------------------------------------------- reading
 
@@ -234,7 +290,7 @@ class SQLiteBackend(Backend):
         with suppress(IndexError):
             return self._idle.pop()
         with self._translating_errors("read"):
-            return self._connect("rw", _READER_CACHE)
+            return self._connect(_READER_CACHE)
 
     def _release_reader(self, connection: sqlite3.Connection) -> None:
         if len(self._idle) < _MAX_IDLE and self._writer is not None:
@@ -256,7 +312,7 @@ class SQLiteBackend(Backend):
                 with self._translating_errors("write to"):
                     space.before_transaction()
                     writer.execute("BEGIN IMMEDIATE")
-                self._check_file()
+                self.check_in_place()
                 with closing(SQLiteTransaction(writer, self, space)) as transaction:
                     yield transaction
                 if transaction.has_written:
@@ -269,6 +325,7 @@ class SQLiteBackend(Backend):
                 _roll_back(writer)
             if transaction.durable:
                 self._sync_log()
+                self.check_in_place()
 
     def write(self, batch: Batch, *, durable: bool = False) -> None:
         """Write in a transaction of its own."""
@@ -289,24 +346,34 @@ class SQLiteBackend(Backend):
                 f"the transaction was written to {self._path!r}, but fsync failed: a power cut may lose it ({error})"
             ) from error
 
-    def _check_file(self) -> None:
-        if self._stat() != self._file:
-            raise StorageError(
-                f"cannot write to {self._path!r}: the file was replaced while it was open, so its write-ahead log does "
-                f"not fit. Close the store in all processes, remove {os.path.basename(self._path) + '-wal'!r}, and "
-                "restore the file again"
-            )
+    def check_in_place(self) -> None:
+        """See `Backend.check_in_place`. The file's log is checked, too."""
+        if self._read_only:
+            return
+        try:
+            found = self._file_identity()
+        except OSError as error:
+            reason = str(error)
+        else:
+            if found == self._identity:
+                return
+            reason = "another file has its name now"
+        logger.error("the SQLite store %r was deleted, moved or replaced while it was open: %s", self._path, reason)
+        raise StorageError(
+            f"cannot write to {self._path!r}: the file or its write-ahead log was deleted, moved or replaced while it "
+            f"was open ({reason}). Close the store in all processes. Then put both files back; or remove "
+            f"{os.path.basename(self._path) + '-wal'!r}, and restore the file from a backup"
+        )
 
-    def _stat(self) -> tuple[int, int]:
-        with self._translating_errors("write to"):
-            found = os.stat(self._path)
-        return found.st_dev, found.st_ino
+    def _file_identity(self) -> list[tuple[int, int]]:
+        status = [os.stat(self._path + suffix) for suffix in ("", "-wal")]
+        return [(found.st_dev, found.st_ino) for found in status]
 
     # ---------------------------------------------------------------------------------- maintenance
 
     def listen(self, callback: Callable[[], None]) -> None:
         """See `Backend.listen`. A thread polls for commits, including our own, every 30 ms."""
-        self._listener = SQLiteListener(callback, lambda: self._connect("rw", 0))
+        self._listener = SQLiteListener(callback, lambda: self._connect(0))
 
     def size_on_disk(self) -> int:
         """Return the size of the file and its write-ahead log, in bytes."""
@@ -328,12 +395,12 @@ class SQLiteBackend(Backend):
     def _checkpoint(self) -> None:
         """Copy the log into the database and truncate it, as far as open snapshots permit."""
         # A connection of its own, which does not wait for readers.
-        with self._translating_errors("write to"), closing(self._connect("rw", 0, timeout=0)) as connection:
+        with self._translating_errors("write to"), closing(self._connect(0, timeout=0)) as connection:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
-    def _connect(self, mode: str, cache: int, timeout: float | None = None) -> sqlite3.Connection:
+    def _connect(self, cache: int, timeout: float | None = None, uri: str | None = None) -> sqlite3.Connection:
         connection = sqlite3.connect(
-            f"{Path(self._path).as_uri()}?mode={mode}",  # "rw" does not create the file
+            uri or self._uri,
             uri=True,
             timeout=self._timeout if timeout is None else timeout,
             isolation_level=None,
@@ -341,6 +408,8 @@ class SQLiteBackend(Backend):
         )
         with _close_on_error(connection):
             connection.execute(f"PRAGMA cache_size = {-(cache // 1024)}")
+            if self._read_only:
+                connection.execute("PRAGMA query_only = ON")
         return connection
 
     @contextmanager
