@@ -58,7 +58,8 @@ def answer(store: Store, request: object, access: Access = FULL) -> tuple[Reply,
     """
     mode = store.server("exchange")
     parsed = request if isinstance(request, Request) else Request.from_dict(request)
-    if parsed.keys or not (store.backend.supports.shared or store.read_only):
+    # The changes are not validated yet, so that their keys cannot be asked for here.
+    if parsed.changes or parsed.withdraw or not (store.backend.supports.shared or store.read_only):
         reply = store.step(exchange_step(parsed, mode, access))
     else:
         reply = store.read_step(lambda reader, head: answer_pull(parsed, mode, access, reader, head))
