@@ -1,26 +1,37 @@
-"""Access to one database for the routes, restricted by a token. Records stay encoded."""
+"""Access to one database for the routes, with the rights of a token. Records stay encoded."""
 
 from __future__ import annotations
 
-from contextlib import closing
-from typing import Any, Final, NamedTuple
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
+from functools import partial
+from typing import Any, Final, NamedTuple, TypeVar
 
 from ... import _core
 from ...aio.level import Level, internals
-from ...aio.wait import wait_for_commit
-from ...backends.base import Row
+from ...aio.wait import set_within
+from ...aio.worker import Worker
+from ...backends.base import Reader, Row
 from ...engine.access import Access
+from ...engine.codec import Codec
 from ...engine.log import read_floor, read_rows
-from ...engine.modes import Server
+from ...engine.modes import Epoch
 from ...engine.scan import first_key
-from ...errors import ProtocolError
+from ...engine.store import Store
+from ...errors import LockedError, NotOpenError, ProtocolError
 from ...replication.endpoint import answer
 from ...replication.fields import MAX_CHANGES
 from ...replication.manual import Part, change_step, read_part
-from ...replication.messages import MAX_BYTES, Reply, encode_changes
+from ...replication.messages import MAX_BYTES, LogPage, Reply, encode_changes
+from .hub import Hub
+from .pieces import EntryPieces, LogPieces, NumberedRecord, page_changed
+from .refusals import RefusedError
+from .response_budget import PIECE_BYTES
 
-#: Bytes of records read at a time for a watcher. It bounds the memory for a slow one.
-WATCH_BYTES: Final = 256 << 10
+T = TypeVar("T")
+
+_VERB: Final = "serving over HTTP"
 
 
 class KeyBounds(NamedTuple):
@@ -33,132 +44,271 @@ class KeyBounds(NamedTuple):
     prefix: str | None
 
 
-class Database:
-    """An open level in SERVER mode, restricted to the access of a token.
+class _OpenDatabase(NamedTuple):
+    """An open database for the length of one call, and the rights of the caller at its begin."""
 
-    Each method raises the errors of the level's method of that name, and `ForbiddenError` for a key
-    outside the token's prefix.
-
-    Args:
-        name: The name of the database.
-        level: The open level.
-        access: The access that the token grants.
-    """
-
-    def __init__(self, name: str, level: Level, access: Access) -> None:
-        self.name = name
-        self.level = level
-        self._access = access
-        namespace, self._worker = internals(level)
-        self.store = namespace.store
-        self._codec = namespace.codec
+    level: Level
+    store: Store
+    worker: Worker
+    codec: Codec
+    access: Access
 
     @property
-    def _mode(self) -> Server:
-        return self.store.server("serving over HTTP")
+    def space(self) -> _core.KeySpace:
+        return self.store.server(_VERB).space
 
-    async def info(self) -> dict[str, Any]:
-        """Return the store id, the CID, the floor and the mode."""
-        mode = self._mode
-
-        def read() -> dict[str, Any]:
-            with self.store.current_reader as reader:
-                cid, floor = self.store.cid_in(reader), read_floor(reader, mode.space)[1]
-            return {"server": mode.store_id, "cid": cid, "floor": floor, "mode": mode.mode.value}
-
-        return await self._worker.read(read)
-
-    # --------------------------------------------------------------------------------- replication
-
-    async def exchange(self, message: object, wait: float) -> Reply:
-        """Answer an exchange: see ``Level.exchange``.
-
-        Args:
-            message: The client's message, as parsed from JSON.
-            wait: Seconds to wait for a change if there is none to send.
-        """
-        return await wait_for_commit(
-            self.store, lambda: self._worker.write(answer, self.store, message, self._access), wait
-        )
-
-    async def changes(self, since: int, limit: int, wait: float = 0, *, max_bytes: int = MAX_BYTES) -> Part:
-        """Read a page of the change log: see ``Level.changes``.
-
-        Args:
-            since: The CID after which the page begins.
-            limit: The most changes in the page.
-            wait: Seconds to wait for a change if there is none.
-            max_bytes: The most bytes of records in the page, unless its only record is larger.
-        """
-
-        def read() -> tuple[Part, bool]:
-            mode = self._mode
-            part = self.store.read_step(
-                lambda reader, head: read_part(reader, mode.space, head, since, limit, max_bytes, self._access)
-            )
-            return part, not (part.records or part.has_more)
-
-        return await wait_for_commit(self.store, lambda: self._worker.read(read), wait)
-
-    async def change(self, cid: int, changes: list[Any]) -> int:
-        """Apply the changes of a manual sync and return the new CID: see ``Level.change``."""
-        if len(changes) > MAX_CHANGES:
-            raise ProtocolError(f"changes has {len(changes)} items: send at most {MAX_CHANGES} at a time")
-
-        def apply() -> int:
-            entries = encode_changes(changes, self._codec.encoder)
-            return self.store.step(change_step(self._mode, cid, entries, self._access))
-
-        return await self._worker.write(apply)
-
-    # ------------------------------------------------------------------------------------- entries
-
-    async def get(self, key: str) -> bytes | None:
-        """Return the value of a key in JSON; ``None`` if the key is absent."""
-        stored_key = self._user_key(key)
-
-        def read() -> bytes | None:
-            with self.store.current_reader as reader:
-                return reader.get(stored_key)
-
-        return await self._worker.read_key(read)
-
-    async def put(self, key: str, value: Any) -> None:
-        """Store a value durably: it is on disk when this returns."""
-        self._access.check_write([self._user_key(key)])
-        await self.level.put(key, value, durable=True)
-
-    async def delete(self, key: str) -> None:
-        """Delete a key durably: the delete is on disk when this returns."""
-        self._access.check_write([self._user_key(key)])
-        await self.level.delete(key, durable=True)
-
-    async def entries(self, bounds: KeyBounds, limit: int) -> tuple[list[Row], bool]:
-        """Read the first entries of a range.
-
-        Returns:
-            Keys and values in key order, and True if the range has further entries.
-        """
-        start, stop = self._access.bounds(*self._codec.bounds(*bounds))
-
-        def read() -> tuple[list[Row], bool]:
-            with self.store.current_reader as reader, closing(reader.scan(start, stop)) as cursor:
-                rows = read_rows(cursor, limit, MAX_BYTES)
-            if not rows:
-                return rows, False
-            with self.store.current_reader as reader:
-                after, _ = _core.range_bounds(rows[-1][0], None, None, None, None, None)
-                return rows, first_key(reader, after, stop) is not None
-
-        return await self._worker.read(read)
-
-    def _user_key(self, key: str) -> bytes:
+    def user_key(self, key: str) -> bytes:
         """Return a key as it is stored. Metadata keys cannot be read or written over HTTP.
 
         Raises:
             InvalidKeyError: The key is empty, a metadata key, or not valid Unicode.
             ForbiddenError: The key is outside the token's prefix.
         """
-        stored_key = self._codec.encoder.key(key)
-        self._access.check_read([stored_key])
+        stored_key = self.codec.encoder.key(key)
+        self.access.check_read([stored_key])
         return stored_key
+
+    def history(self) -> list[Epoch]:
+        """Return the epochs of the store."""
+        mode = self.store.server(_VERB)
+        with self.store.current_reader as reader:
+            return mode.epochs(reader)
+
+
+class Database:
+    """A database in SERVER mode, with the rights of a request.
+
+    A call has the database open while it runs, and asks for the rights again. Between two calls,
+    and while a call waits for a commit, the hub may close the database to make room.
+
+    Each method raises the errors of the level's method of that name, `ForbiddenError` for a key
+    outside the token's prefix, and `RefusedError` if the token is no longer valid.
+
+    Args:
+        hub: The hub that opens the database.
+        name: The name of the database.
+        rights: Returns the access that the request's token grants now, or raises the refusal.
+    """
+
+    def __init__(self, hub: Hub, name: str, rights: Callable[[], Access]) -> None:
+        self.name = name
+        self._hub = hub
+        self._rights = rights
+
+    @asynccontextmanager
+    async def _open(self) -> AsyncIterator[_OpenDatabase]:
+        async with self._hub.borrow(self.name) as level:
+            namespace, worker = internals(level)
+            yield _OpenDatabase(level, namespace.store, worker, namespace.codec, self._rights())
+
+    def check_rights(self) -> None:
+        """Check that the token of the request is still valid for it.
+
+        Raises:
+            RefusedError: It is not.
+        """
+        self._rights()
+
+    @contextmanager
+    def commits(self) -> Iterator[asyncio.Event]:
+        """Provide an event that is set after each commit, and when the store may have changed."""
+        with self._hub.subscribe(self.name) as event:
+            yield event
+
+    async def info(self) -> dict[str, Any]:
+        """Return the store id, the CID, the floor and the mode."""
+
+        def read(store: Store) -> dict[str, Any]:
+            mode = store.server(_VERB)
+            with store.current_reader as reader:
+                cid, floor = store.cid_in(reader), read_floor(reader, mode.space)[1]
+            return {"server": mode.store_id, "cid": cid, "floor": floor, "mode": mode.mode.value}
+
+        async with self._open() as database:
+            return await database.worker.read(read, database.store)
+
+    # --------------------------------------------------------------------------------- replication
+
+    async def exchange(self, message: object, wait: float = 0) -> tuple[Reply, LogPieces | None]:
+        """Answer an exchange: see ``Level.exchange``.
+
+        Args:
+            message: The client's message, as parsed from JSON.
+            wait: Seconds to wait for a change if there is none to send.
+
+        Returns:
+            The reply, and the records of its page. The `LogPage` itself has none of them.
+        """
+
+        def answer_in(database: _OpenDatabase) -> tuple[tuple[Reply, LogPieces | None], bool]:
+            reply, nothing = answer(database.store, message, database.access)
+            if not isinstance(reply, LogPage):
+                return (reply, None), nothing
+            pieces = self._pieces(database, reply.records, reply.base)
+            reply.records = []
+            return (reply, pieces), nothing
+
+        async def attempt() -> tuple[tuple[Reply, LogPieces | None], bool]:
+            async with self._open() as database:
+                return await database.worker.write(answer_in, database)
+
+        return await self._until_news(attempt, wait)
+
+    async def changes(self, since: int, limit: int, wait: float = 0) -> tuple[Part, LogPieces]:
+        """Read a page of the change log: see ``Level.changes``.
+
+        Args:
+            since: The CID after which the page begins.
+            limit: The most changes in the page.
+            wait: Seconds to wait for a change if there is none.
+
+        Returns:
+            The page, and its records. The `Part` itself has none of them.
+        """
+
+        def read(database: _OpenDatabase) -> tuple[tuple[Part, LogPieces], bool]:
+            part = _read_part(database, since, limit, MAX_BYTES)
+            pieces = self._pieces(database, part.records, since)
+            nothing = not (part.records or part.has_more)
+            return (part._replace(records=[]), pieces), nothing
+
+        async def attempt() -> tuple[tuple[Part, LogPieces], bool]:
+            async with self._open() as database:
+                return await database.worker.read(read, database)
+
+        return await self._until_news(attempt, wait)
+
+    def _pieces(self, database: _OpenDatabase, records: list[NumberedRecord], after: int) -> LogPieces:
+        pieces = LogPieces(records, after)
+        if not pieces.is_whole:
+            pieces.read = partial(self._read_piece, database.history())
+        return pieces
+
+    async def piece(self, since: int) -> Part:
+        """Read one piece of the change log after a CID."""
+        async with self._open() as database:
+            return await database.worker.read(_read_part, database, since, MAX_CHANGES, PIECE_BYTES)
+
+    async def _read_piece(self, history: list[Epoch], since: int) -> Part:
+        """Read one piece of the log, if the store still has the history of an earlier read.
+
+        Raises:
+            RefusedError: It has not: it was replaced, by a backup for instance.
+        """
+
+        def read(database: _OpenDatabase) -> Part:
+            # The epochs first: a store that is replaced later has fewer records than the page.
+            if database.history()[: len(history)] != history:
+                raise page_changed()
+            return _read_part(database, since, MAX_CHANGES, PIECE_BYTES)
+
+        async with self._open() as database:
+            return await database.worker.read(read, database)
+
+    async def change(self, cid: int, changes: list[Any]) -> int:
+        """Apply the changes of a manual sync and return the new CID: see ``Level.change``."""
+        if len(changes) > MAX_CHANGES:
+            raise ProtocolError(f"changes has {len(changes)} items: send at most {MAX_CHANGES} at a time")
+
+        def apply(database: _OpenDatabase) -> int:
+            entries = encode_changes(changes, database.codec.encoder)
+            return database.store.step(change_step(database.store.server(_VERB), cid, entries, database.access))
+
+        async with self._open() as database:
+            return await database.worker.write(apply, database)
+
+    async def _until_news(self, attempt: Callable[[], Awaitable[tuple[T, bool]]], wait: float) -> T:
+        """Repeat a call after each commit until it has something to report; return its last result.
+
+        Args:
+            attempt: The call: returns a result, and True if there is nothing to report.
+            wait: Seconds to wait at most. A database that its program closes ends the wait.
+
+        Raises:
+            RefusedError: The token is no longer valid at the end of the wait.
+        """
+        if not wait:
+            return (await attempt())[0]
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + wait
+        with self._hub.subscribe(self.name) as committed:
+            result, nothing = await attempt()
+            while nothing and await set_within(committed, deadline - loop.time()):
+                committed.clear()
+                try:
+                    result, nothing = await attempt()
+                except (NotOpenError, LockedError):
+                    break
+                except RefusedError as refusal:
+                    if not is_temporary(refusal):
+                        raise
+                    break
+        self._rights()
+        return result
+
+    # ------------------------------------------------------------------------------------- entries
+
+    async def get(self, key: str) -> bytes | None:
+        """Return the value of a key in JSON; ``None`` if the key is absent."""
+
+        def read(store: Store, stored_key: bytes) -> bytes | None:
+            with store.current_reader as reader:
+                return reader.get(stored_key)
+
+        async with self._open() as database:
+            return await database.worker.read_key(read, database.store, database.user_key(key))
+
+    async def put(self, key: str, value: Any) -> None:
+        """Store a value durably: it is on disk when this returns."""
+        async with self._open() as database:
+            database.access.check_write([database.user_key(key)])
+            await database.level.put(key, value, durable=True)
+
+    async def delete(self, key: str) -> None:
+        """Delete a key durably: the delete is on disk when this returns."""
+        async with self._open() as database:
+            database.access.check_write([database.user_key(key)])
+            await database.level.delete(key, durable=True)
+
+    async def entries(self, bounds: KeyBounds, limit: int) -> EntryPieces:
+        """Read the first entries of a range, in key order."""
+
+        def read(database: _OpenDatabase) -> EntryPieces:
+            start, stop = database.access.bounds(*database.codec.bounds(*bounds))
+            with database.store.current_reader as reader:
+                rows = _scan(reader, start, stop, limit, MAX_BYTES)
+            if not rows:
+                return EntryPieces(rows, False, partial(self._read_entries, None))
+            after, _ = _core.range_bounds(rows[-1][0], None, None, None, None, None)
+            with database.store.current_reader as reader:
+                has_more = first_key(reader, after, stop) is not None
+            return EntryPieces(rows, has_more, partial(self._read_entries, after))
+
+        async with self._open() as database:
+            return await database.worker.read(read, database)
+
+    async def _read_entries(self, stop: bytes | None, start: bytes) -> list[Row]:
+        """Read one piece of the entries in a range of stored keys."""
+
+        def read(database: _OpenDatabase) -> list[Row]:
+            with database.store.current_reader as reader:
+                return _scan(reader, *database.access.bounds(start, stop), MAX_CHANGES, PIECE_BYTES)
+
+        async with self._open() as database:
+            return await database.worker.read(read, database)
+
+
+def is_temporary(error: Exception) -> bool:
+    """Return True if a database cannot be opened at the moment, and a waiting request may go on."""
+    return isinstance(error, LockedError) or (isinstance(error, RefusedError) and error.code == "LEVEL_BUSY")
+
+
+def _read_part(database: _OpenDatabase, since: int, limit: int, max_bytes: int) -> Part:
+    return database.store.read_step(
+        lambda reader, head: read_part(reader, database.space, head, since, limit, max_bytes, database.access)
+    )
+
+
+def _scan(reader: Reader, start: bytes | None, stop: bytes | None, limit: int, max_bytes: int) -> list[Row]:
+    with closing(reader.scan(start, stop)) as cursor:
+        return read_rows(cursor, limit, max_bytes)

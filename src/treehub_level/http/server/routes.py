@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
+import orjson
 from starlette.responses import Response
 
 from ... import _core
-from ...replication.wire import part_pieces, rows_pieces
+from ...replication.messages import LogPage
+from ...replication.wire import RowsEncoder, numbered_rows, page_encoder, part_encoder
 from . import query
 from .database import KeyBounds
 from .dispatch import RequestContext
 from .metrics import CONTENT_TYPE
 from .permissions import AuthorizedRoute, Permission
+from .pieces import LogPieces
 from .refusals import RefusedError, bad_request
-from .responses import bytes_response, json_response, reply_response, streamed_response
+from .responses import bytes_response, json_response, rows_response
 from .watch import WatchResponse
 
 #: The number of items in a page unless the client asks for another.
@@ -39,7 +42,8 @@ def _health_response(context: RequestContext, status: str) -> Response:
 
 async def metrics(context: RequestContext) -> Response:
     """Answer with the Prometheus metrics."""
-    return bytes_response(context.request, context.dispatcher.metrics.render(), media_type=CONTENT_TYPE)
+    rendered = context.dispatcher.metrics.render()
+    return bytes_response(context.request, context.hold, rendered, media_type=CONTENT_TYPE)
 
 
 async def info(context: RequestContext) -> Response:
@@ -57,14 +61,37 @@ async def exchange(context: RequestContext) -> Response:
     database = context.database
     if _has_push(message):
         with context.write_slot():
-            reply = await database.exchange(message, 0)
+            reply, pieces = await database.exchange(message)
     elif wait:
-        reply = await context.long_poll(database.exchange(message, wait), lambda: database.exchange(message, 0))
+        reply, pieces = await context.long_poll(database.exchange(message, wait), lambda: database.exchange(message))
     else:
-        reply = await database.exchange(message, 0)
+        reply, pieces = await database.exchange(message)
     context.release_body()
-    context.dispatcher.metrics.count_exchange(database.name, reply)
-    return reply_response(context.request, reply)
+    context.dispatcher.metrics.count_exchange(database.name, reply, 0 if pieces is None else pieces.count)
+    if isinstance(reply, LogPage) and pieces is not None:
+        return await _log_response(context, pieces, partial(page_encoder, reply, pieces.count))
+    # 409 for the replies after which a client cannot go on from its present state.
+    status = 409 if reply.kind in ("reset", "forked") else 200
+    return bytes_response(context.request, context.hold, orjson.dumps(reply.to_dict()), status=status)
+
+
+async def _log_response(
+    context: RequestContext, pieces: LogPieces, encoder: Callable[[bool], RowsEncoder], *, numbered: bool = True
+) -> Response:
+    """Return the response with a page of the log. Records are copied without being decoded.
+
+    Args:
+        context: The request.
+        pieces: The records of the page.
+        encoder: Returns an encoder of the page; its argument is True for NDJSON.
+        numbered: True if the rows have their CIDs in JSON, too.
+    """
+
+    async def next_rows(in_lines: bool) -> list[bytes]:
+        records = await pieces.next(context.hold)
+        return [*numbered_rows(records)] if numbered or in_lines else [record for _, record in records]
+
+    return await rows_response(context.request, context.hold, encoder, next_rows, is_whole=pieces.is_whole)
 
 
 def _has_push(message: object) -> bool:
@@ -80,11 +107,13 @@ async def changes(context: RequestContext) -> Response:
     since, limit, wait = given["since"] or 0, given["limit"] or _DEFAULT_LIMIT, given["wait"] or 0
     database = context.database
     if wait:
-        page = await context.long_poll(database.changes(since, limit, wait), lambda: database.changes(since, limit))
+        page, pieces = await context.long_poll(
+            database.changes(since, limit, wait), lambda: database.changes(since, limit)
+        )
     else:
-        page = await database.changes(since, limit)
-    context.dispatcher.metrics.count_pulled(database.name, len(page.records))
-    return streamed_response(context.request, partial(part_pieces, page))
+        page, pieces = await database.changes(since, limit)
+    context.dispatcher.metrics.count_pulled(database.name, pieces.count)
+    return await _log_response(context, pieces, partial(part_encoder, page), numbered=False)
 
 
 async def change(context: RequestContext) -> Response:
@@ -108,7 +137,7 @@ async def watch(context: RequestContext) -> Response:
     if since is None:
         since = (await context.database.info())["cid"]
     # Raises now if `since` is beyond the log, while a status can still be sent.
-    await context.database.changes(since, 1)
+    await context.database.piece(since)
     return WatchResponse(context, since)
 
 
@@ -117,10 +146,11 @@ async def watch(context: RequestContext) -> Response:
 
 async def get_entry(context: RequestContext) -> Response:
     """Answer with the value of a key."""
-    value = await context.database.get(query.parse_key(context.request))
+    key = query.parse_key(context.request)
+    value = await context.hold.read(partial(context.database.get, key), lambda value: len(value or b""))
     if value is None:
         raise RefusedError(404, "LEVEL_NOT_FOUND", "there is no such key")
-    return bytes_response(context.request, value)
+    return bytes_response(context.request, context.hold, value)
 
 
 async def put_entry(context: RequestContext) -> Response:
@@ -151,9 +181,15 @@ async def entries(context: RequestContext) -> Response:
     for one, other in (("gt", "gte"), ("lt", "lte")):
         if given[one] is not None and given[other] is not None:
             raise bad_request(f"give {one} or {other}, not both")
-    rows, has_more = await context.database.entries(KeyBounds(**given), limit)
-    records = (_core.join_record(*row) for row in rows)
-    return streamed_response(context.request, partial(rows_pieces, {"has_more": has_more}, "entries", records))
+    page = await context.database.entries(KeyBounds(**given), limit)
+
+    def encoder(in_lines: bool) -> RowsEncoder:
+        return RowsEncoder({"has_more": page.has_more}, "entries", in_lines)
+
+    async def next_rows(_: bool) -> list[bytes]:
+        return [_core.join_record(*row) for row in await page.next(context.hold)]
+
+    return await rows_response(context.request, context.hold, encoder, next_rows, is_whole=page.is_whole)
 
 
 ROUTES = [

@@ -1,0 +1,188 @@
+"""The budget for responses: their bytes in memory, in total and of each token."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from .limits import Limits
+from .refusals import retry_later
+
+T = TypeVar("T")
+
+#: Bytes of a response that are read, encoded and sent at a time. A response needs no share of the
+#: budget for a piece of this size: the number of connections bounds those.
+PIECE_BYTES: Final = 64 << 10
+#: Bytes of a page that stay in memory from the first read, if the budget has room. Most pages are
+#: smaller, and are then read once.
+FIRST_BYTES: Final = 256 << 10
+
+
+@dataclass(slots=True, eq=False)
+class _Waiter:
+    """A response that waits for its share of the budget."""
+
+    token: str
+    size: int
+    granted: asyncio.Future[None]
+
+
+class ResponseBudget:
+    """Bounds the bytes of responses in memory, and the compressors in use, over all requests.
+
+    Only values, log records and beginnings of pages of more than `PIECE_BYTES` count, since the
+    rest is sent in pieces of that size.
+    A response without room waits for its turn. Responses of one token take turns in the order of
+    their requests, and no token can take more than its share.
+
+    Args:
+        limits: The limits of the application.
+
+    Attributes:
+        held: The bytes in memory by token id. Tokens without any are absent.
+        compressors: The number of compressors in use.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._waiting: list[_Waiter] = []
+        self.held: Counter[str] = Counter()
+        self.compressors = 0
+
+    def hold(self, token: str) -> ResponseHold:
+        """Return the hold of a new response, which has no bytes yet."""
+        return ResponseHold(self, token)
+
+    def try_take(self, token: str, size: int) -> bool:
+        """Count bytes of a token if there is room for them now. Return False otherwise."""
+        if not self._fits(token, size) or any(waiter.token == token for waiter in self._waiting):
+            return False
+        self.held[token] += size
+        return True
+
+    async def take(self, token: str, size: int) -> None:
+        """Count bytes of a token once there is room for them.
+
+        Raises:
+            RefusedError: There was no room in time.
+        """
+        if self.try_take(token, size):
+            return
+        waiter = _Waiter(token, size, asyncio.get_running_loop().create_future())
+        self._waiting.append(waiter)
+        try:
+            await asyncio.wait([waiter.granted], timeout=self._limits.response_seconds)
+        except asyncio.CancelledError:
+            if waiter.granted.done():
+                self.give(token, size)
+            raise
+        finally:
+            if not waiter.granted.done():
+                self._waiting.remove(waiter)
+                self._grant()  # those behind it may fit
+        if not waiter.granted.done():
+            raise retry_later(503, "LEVEL_BUSY", "the server is sending too much data: try again in a moment")
+
+    def give(self, token: str, size: int) -> None:
+        """Stop counting bytes of a token, and let waiting responses have the room."""
+        self.held[token] -= size
+        if not self.held[token]:
+            del self.held[token]
+        self._grant()
+
+    def take_compressor(self) -> bool:
+        """Count a compressor if there is room for it. Return False otherwise."""
+        if self.compressors >= self._limits.compressors:
+            return False
+        self.compressors += 1
+        return True
+
+    def charge(self, size: int) -> int:
+        """Return the bytes to count for so many. More than a share would never find room."""
+        return min(size, self._limits.response_share, self._limits.response_bytes)
+
+    def _fits(self, token: str, size: int) -> bool:
+        return (
+            self.held[token] + size <= self._limits.response_share
+            and self.held.total() + size <= self._limits.response_bytes
+        )
+
+    def _grant(self) -> None:
+        """Let the first waiter of each token go on if there is room for it."""
+        passed: set[str] = set()
+        for waiter in [*self._waiting]:
+            if waiter.token not in passed and self._fits(waiter.token, waiter.size):
+                self.held[waiter.token] += waiter.size
+                self._waiting.remove(waiter)
+                waiter.granted.set_result(None)
+            else:
+                passed.add(waiter.token)
+
+
+class ResponseHold:
+    """The share of one response in a budget.
+
+    Args:
+        budget: The budget.
+        token: The id of the request's token.
+    """
+
+    def __init__(self, budget: ResponseBudget, token: str) -> None:
+        self._budget = budget
+        self._token = token
+        self._size = 0
+        self._has_compressor = False
+
+    def try_take(self, size: int) -> bool:
+        """Count bytes that were read already if there is room for them now."""
+        self.release()
+        charge = self._budget.charge(size)
+        if size > PIECE_BYTES and not self._budget.try_take(self._token, charge):
+            return False
+        self._size = charge if size > PIECE_BYTES else 0
+        return True
+
+    async def read(self, read: Callable[[], Awaitable[T]], measure: Callable[[T], int]) -> T:
+        """Return the result of a read as soon as the budget has room for it.
+
+        The bytes of the read before are given back. A result without room is dropped, and is read
+        again once there is room, since a waiting response must not fill memory.
+
+        Args:
+            read: Reads a part of the response. It may run several times.
+            measure: Returns the bytes of a result.
+
+        Raises:
+            RefusedError: There was no room in time.
+        """
+        result = await read()
+        while not self.try_take(size := measure(result)):
+            del result
+            charge = self._budget.charge(size)
+            await self._budget.take(self._token, charge)
+            self._size = charge
+            result = await read()
+            if measure(result) <= size:
+                break
+        return result
+
+    def take_compressor(self) -> bool:
+        """Return True if the response may use a compressor until it is closed."""
+        self._has_compressor = self._has_compressor or self._budget.take_compressor()
+        return self._has_compressor
+
+    def release(self) -> None:
+        """Give back the bytes: the client has taken them."""
+        if self._size:
+            size, self._size = self._size, 0
+            self._budget.give(self._token, size)
+
+    def close(self) -> None:
+        """Give back everything: the response has ended. Closing twice is harmless."""
+        self.release()
+        if self._has_compressor:
+            self._has_compressor = False
+            self._budget.compressors -= 1
