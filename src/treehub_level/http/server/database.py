@@ -27,9 +27,10 @@ from ...replication.messages import MAX_BYTES, LogPage, Reply, encode_changes
 from .hub import Hub
 from .pieces import EntryPieces, LogPieces, NumberedRecord, page_changed
 from .refusals import RefusedError
-from .response_budget import PIECE_BYTES
+from .response_budget import PIECE_BYTES, ResponseHold
 
-T = TypeVar("T")
+#: A page without its records, and the records; ``None`` if it has none.
+P = TypeVar("P", tuple[Reply, LogPieces | None], tuple[Part, LogPieces])
 
 _VERB: Final = "serving over HTTP"
 
@@ -88,12 +89,14 @@ class Database:
         hub: The hub that opens the database.
         name: The name of the database.
         rights: Returns the access that the request's token grants now, or raises the refusal.
+        hold: The share of the response in the budget for responses.
     """
 
-    def __init__(self, hub: Hub, name: str, rights: Callable[[], Access]) -> None:
+    def __init__(self, hub: Hub, name: str, rights: Callable[[], Access], hold: ResponseHold) -> None:
         self.name = name
         self._hub = hub
         self._rights = rights
+        self._hold = hold
 
     @asynccontextmanager
     async def _open(self) -> AsyncIterator[_OpenDatabase]:
@@ -180,7 +183,7 @@ class Database:
 
     def _pieces(self, database: _OpenDatabase, records: list[NumberedRecord], after: int) -> LogPieces:
         pieces = LogPieces(records, after)
-        if not pieces.is_whole:
+        if not pieces.is_small:
             pieces.read = partial(self._read_piece, database.history())
         return pieces
 
@@ -217,16 +220,23 @@ class Database:
         async with self._open() as database:
             return await database.worker.write(apply, database)
 
-    async def _until_news(self, attempt: Callable[[], Awaitable[tuple[T, bool]]], wait: float) -> T:
-        """Repeat a call after each commit until it has something to report; return its last result.
+    async def _until_news(self, read: Callable[[], Awaitable[tuple[P, bool]]], wait: float) -> P:
+        """Repeat a read after each commit until it has something to report; return its last result.
 
         Args:
-            attempt: The call: returns a result, and True if there is nothing to report.
+            read: The read: returns a page, and True if there is nothing to report.
             wait: Seconds to wait at most. A database that its program closes ends the wait.
 
         Raises:
             RefusedError: The token is no longer valid at the end of the wait.
         """
+
+        def settle(found: tuple[P, bool]) -> None:
+            (_, pieces), _ = found
+            if pieces is not None:
+                pieces.settle(self._hold)
+
+        attempt = partial(self._hold.read_page, read, settle)
         if not wait:
             return (await attempt())[0]
         loop = asyncio.get_running_loop()
@@ -284,8 +294,11 @@ class Database:
                 has_more = first_key(reader, after, stop) is not None
             return EntryPieces(rows, has_more, partial(self._read_entries, after))
 
-        async with self._open() as database:
-            return await database.worker.read(read, database)
+        async def read_page() -> EntryPieces:
+            async with self._open() as database:
+                return await database.worker.read(read, database)
+
+        return await self._hold.read_page(read_page, lambda page: page.settle(self._hold))
 
     async def _read_entries(self, stop: bytes | None, start: bytes) -> list[Row]:
         """Read one piece of the entries in a range of stored keys."""

@@ -210,7 +210,8 @@ class Dispatcher:
             async with self.hub.admit(name):
                 record.database = name
                 context.hold = self.responses.hold(token.id)
-                context.database = Database(self.hub, name, partial(self._ask_again, route, context.request, name))
+                rights = partial(self._ask_again, route, context.request, name)
+                context.database = Database(self.hub, name, rights, context.hold)
                 yield
 
     def _check_rights(self, route: AuthorizedRoute, token: Token, name: str) -> Access:

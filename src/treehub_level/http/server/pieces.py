@@ -1,22 +1,60 @@
 """Pages that are read from a database in pieces, as they are sent.
 
 The end of a page, its number of rows, and the fields of its header are fixed when the request is
-answered. Only its first rows stay in memory, if the budget has room for them. The next piece is
-read once the client has taken the one before, so that a page for a client that reads slowly, or
-nothing, costs no more than a piece.
+answered. Its rows stay in memory only if the budget has room for them. Otherwise they are read
+again: the next piece once the client has taken the one before, so that a page for a client that
+reads slowly, or nothing, costs no more than a piece.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, Generic, TypeVar
 
 from ...backends.base import Row
 from ...replication.manual import Part
 from .refusals import RefusedError, retry_later
-from .response_budget import FIRST_BYTES, PIECE_BYTES, ResponseHold
+from .response_budget import PIECE_BYTES, ResponseHold
+
+T = TypeVar("T")
+
+#: Bytes of rows in memory that are encoded at a time.
+_PART_BYTES: Final = 256 << 10
 
 #: A change record of the log, with its CID.
 NumberedRecord = tuple[int, bytes]
+
+
+class _Kept(Generic[T]):
+    """The rows of a page that are still in memory."""
+
+    def __init__(self, rows: list[T], size: Callable[[T], int]) -> None:
+        self._rows = deque(rows)
+        self._measure = size
+        self._size = sum(map(size, rows))
+
+    @property
+    def is_small(self) -> bool:
+        """True if the rows can be sent at once."""
+        return self._size <= PIECE_BYTES
+
+    def settle(self, hold: ResponseHold) -> None:
+        """Forget the rows if the budget has no room for them."""
+        if not hold.keep(self._size):
+            self._rows.clear()
+
+    def next(self, hold: ResponseHold) -> list[T]:
+        """Return the next rows; an empty list after the last."""
+        rows: list[T] = []
+        size = 0
+        while self._rows and (not rows or size + self._measure(self._rows[0]) <= _PART_BYTES):
+            size += self._measure(self._rows[0])
+            rows.append(self._rows.popleft())
+        # The rows before these were taken by the client.
+        hold.shrink(self._size)
+        self._size -= size
+        return rows
 
 
 class LogPieces:
@@ -28,22 +66,24 @@ class LogPieces:
 
     Attributes:
         count: The number of records in the page.
-        first: The records that are in memory.
-        is_whole: True if they are the whole page, and small enough to be sent at once.
+        is_small: True if the page can be sent at once.
         read: Reads the next piece of the log after a CID. It raises an error if the history of the
-            store is no longer the one that the page was read from. A whole page needs none.
+            store is no longer the one that the page was read from. A small page needs none.
     """
 
     read: Callable[[int], Awaitable[Part]]
 
-    def __init__(self, records: Sequence[NumberedRecord], after: int) -> None:
+    def __init__(self, records: list[NumberedRecord], after: int) -> None:
         self.count = len(records)
-        kept = _fitting([len(record) for _, record in records], FIRST_BYTES)
-        self.first: list[NumberedRecord] = [*records[:kept]]
-        self.is_whole = kept == self.count and _records_size(self.first) <= PIECE_BYTES
+        self._kept = _Kept(records, _record_size)
+        self.is_small = self._kept.is_small
         self._last = records[-1][0] if records else after
         self._left = self.count
         self._after = after
+
+    def settle(self, hold: ResponseHold) -> None:
+        """Keep the rows in memory if the budget has room for them."""
+        self._kept.settle(hold)
 
     async def next(self, hold: ResponseHold) -> list[NumberedRecord]:
         """Return the next records; an empty list after the last.
@@ -51,15 +91,12 @@ class LogPieces:
         Raises:
             RefusedError: The log was compacted meanwhile, so that the page cannot be completed.
         """
-        if self.first:
-            first, self.first = self.first, []
-            if hold.try_take(_records_size(first)):
-                self._left -= len(first)
-                self._after = first[-1][0]
-                return first
-            del first
+        if records := self._kept.next(hold):
+            self._left -= len(records)
+            self._after = records[-1][0]
+            return records
         while self._left:
-            part = await hold.read(self._read_part, lambda part: _records_size(part.records))
+            part = await hold.read(self._read_part, lambda part: sum(map(_record_size, part.records)))
             records = [record for record in part.records if record[0] <= self._last]
             self._left -= len(records)
             # A prefix hides records: a piece may be empty, but it gets on.
@@ -77,8 +114,8 @@ class LogPieces:
 class EntryPieces:
     """The entries of a page, in key order.
 
-    Entries that are read later are those at the time when they are read: an entry that was
-    deleted meanwhile is left out, and one that was inserted is not in the page.
+    Entries that are read later are those at the time when they are read: an entry that was deleted
+    meanwhile is left out, and one that was inserted is not in the page.
 
     Args:
         rows: All entries of the page.
@@ -86,32 +123,30 @@ class EntryPieces:
         read: Reads entries from a key, inclusive, on.
 
     Attributes:
-        first: The entries that are in memory.
         has_more: True if the range has entries after the page. The page ends early if its keys
             alone would take more memory than a piece.
-        is_whole: True if they are the whole page, and small enough to be sent at once.
+        is_small: True if the page can be sent at once.
     """
 
-    def __init__(self, rows: Sequence[Row], has_more: bool, read: Callable[[bytes], Awaitable[list[Row]]]) -> None:
-        kept = _fitting([len(key) + len(value) for key, value in rows], FIRST_BYTES)
-        self.first: list[Row] = [*rows[:kept]]
-        self.is_whole = kept == len(rows) and _rows_size(self.first) <= PIECE_BYTES
-        keys = [key for key, _ in rows]
-        end = len(keys) if self.is_whole else max(kept, _fitting([len(key) for key in keys], PIECE_BYTES))
-        self._keys = keys[:end]
-        self.has_more = has_more or end < len(keys)
+    def __init__(self, rows: list[Row], has_more: bool, read: Callable[[bytes], Awaitable[list[Row]]]) -> None:
+        end = _fitting([len(key) for key, _ in rows], PIECE_BYTES)
+        self.has_more = has_more or end < len(rows)
+        self._keys = [key for key, _ in rows[:end]]
+        self._kept = _Kept(rows[:end], _row_size)
+        self.is_small = self._kept.is_small
         self._read = read
+
+    def settle(self, hold: ResponseHold) -> None:
+        """Keep the rows in memory if the budget has room for them."""
+        self._kept.settle(hold)
 
     async def next(self, hold: ResponseHold) -> list[Row]:
         """Return the next entries; an empty list after the last."""
-        if self.first:
-            first, self.first = self.first, []
-            if hold.try_take(_rows_size(first)):
-                self._keys = self._keys[len(first) :]
-                return first
-            del first
+        if rows := self._kept.next(hold):
+            self._keys = self._keys[len(rows) :]
+            return rows
         while self._keys:
-            rows = await hold.read(self._read_rows, _rows_size)
+            rows = await hold.read(self._read_rows, lambda rows: sum(map(_row_size, rows)))
             if not rows:
                 break
             wanted, reached = set(self._keys), rows[-1][0]
@@ -142,9 +177,9 @@ def _fitting(sizes: Sequence[int], most: int) -> int:
     return len(sizes)
 
 
-def _records_size(records: Sequence[NumberedRecord]) -> int:
-    return sum(len(record) for _, record in records)
+def _record_size(record: NumberedRecord) -> int:
+    return len(record[1])
 
 
-def _rows_size(rows: Sequence[Row]) -> int:
-    return sum(len(key) + len(value) for key, value in rows)
+def _row_size(row: Row) -> int:
+    return len(row[0]) + len(row[1])

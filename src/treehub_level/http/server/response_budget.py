@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, TypeVar
+from weakref import WeakValueDictionary
 
 from .limits import Limits
 from .refusals import retry_later
@@ -16,9 +18,10 @@ T = TypeVar("T")
 #: Bytes of a response that are read, encoded and sent at a time. A response needs no share of the
 #: budget for a piece of this size: the number of connections bounds those.
 PIECE_BYTES: Final = 64 << 10
-#: Bytes of a page that stay in memory from the first read, if the budget has room. Most pages are
-#: smaller, and are then read once.
-FIRST_BYTES: Final = 256 << 10
+
+
+#: Pages that are read at a time for one token. A page is in memory until its size is known.
+_CONCURRENT_READS: Final = 4
 
 
 @dataclass(slots=True, eq=False)
@@ -33,10 +36,10 @@ class _Waiter:
 class ResponseBudget:
     """Bounds the bytes of responses in memory, and the compressors in use, over all requests.
 
-    Only values, log records and beginnings of pages of more than `PIECE_BYTES` count, since the
-    rest is sent in pieces of that size.
-    A response without room waits for its turn. Responses of one token take turns in the order of
-    their requests, and no token can take more than its share.
+    Only values, log records and pages of more than `PIECE_BYTES` count. A page without room is read
+    again in pieces of that size, as they are sent. Another response without room waits for its
+    turn. Responses of one token take turns in the order of their requests, and no token can take
+    more than its share.
 
     Args:
         limits: The limits of the application.
@@ -49,6 +52,7 @@ class ResponseBudget:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._waiting: list[_Waiter] = []
+        self._reading: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self.held: Counter[str] = Counter()
         self.compressors = 0
 
@@ -56,9 +60,24 @@ class ResponseBudget:
         """Return the hold of a new response, which has no bytes yet."""
         return ResponseHold(self, token)
 
-    def try_take(self, token: str, size: int) -> bool:
-        """Count bytes of a token if there is room for them now. Return False otherwise."""
-        if not self._fits(token, size) or any(waiter.token == token for waiter in self._waiting):
+    @asynccontextmanager
+    async def reading(self, token: str) -> AsyncIterator[None]:
+        """Count as one of the token's reads whose result is not counted yet. Wait for a turn."""
+        reading = self._reading.get(token)
+        if reading is None:
+            reading = self._reading[token] = asyncio.Semaphore(_CONCURRENT_READS)
+        async with reading:
+            yield
+
+    def try_take(self, token: str, size: int, *, parts: int = 1) -> bool:
+        """Count bytes of a token if there is room for them now. Return False otherwise.
+
+        Args:
+            token: The id of the token.
+            size: The bytes.
+            parts: The parts of the room of which this may take one.
+        """
+        if not self._fits(token, size, parts) or any(waiter.token == token for waiter in self._waiting):
             return False
         self.held[token] += size
         return True
@@ -104,10 +123,10 @@ class ResponseBudget:
         """Return the bytes to count for so many. More than a share would never find room."""
         return min(size, self._limits.response_share, self._limits.response_bytes)
 
-    def _fits(self, token: str, size: int) -> bool:
+    def _fits(self, token: str, size: int, parts: int = 1) -> bool:
         return (
-            self.held[token] + size <= self._limits.response_share
-            and self.held.total() + size <= self._limits.response_bytes
+            self.held[token] + size <= self._limits.response_share // parts
+            and self.held.total() + size <= self._limits.response_bytes // parts
         )
 
     def _grant(self) -> None:
@@ -136,14 +155,30 @@ class ResponseHold:
         self._size = 0
         self._has_compressor = False
 
-    def try_take(self, size: int) -> bool:
-        """Count bytes that were read already if there is room for them now."""
-        self.release()
-        charge = self._budget.charge(size)
-        if size > PIECE_BYTES and not self._budget.try_take(self._token, charge):
-            return False
-        self._size = charge if size > PIECE_BYTES else 0
-        return True
+    def keep(self, size: int) -> bool:
+        """Return True if a page of so many bytes may stay in memory, and count them.
+
+        Pages can be read again, so that they take only half of the room.
+        """
+        return self._try_take(size, parts=2)
+
+    def shrink(self, size: int) -> None:
+        """Give back all but so many bytes: the client has taken the others."""
+        if size < self._size:
+            self._budget.give(self._token, self._size - size)
+            self._size = size
+
+    async def read_page(self, read: Callable[[], Awaitable[T]], settle: Callable[[T], object]) -> T:
+        """Return the result of a read once it is its turn.
+
+        Args:
+            read: Reads a page.
+            settle: Called with the result. It decides if the page stays in memory: see `keep`.
+        """
+        async with self._budget.reading(self._token):
+            result = await read()
+            settle(result)
+            return result
 
     async def read(self, read: Callable[[], Awaitable[T]], measure: Callable[[T], int]) -> T:
         """Return the result of a read as soon as the budget has room for it.
@@ -158,8 +193,9 @@ class ResponseHold:
         Raises:
             RefusedError: There was no room in time.
         """
+        self.shrink(0)
         result = await read()
-        while not self.try_take(size := measure(result)):
+        while not self._try_take(size := measure(result)):
             del result
             charge = self._budget.charge(size)
             await self._budget.take(self._token, charge)
@@ -174,15 +210,18 @@ class ResponseHold:
         self._has_compressor = self._has_compressor or self._budget.take_compressor()
         return self._has_compressor
 
-    def release(self) -> None:
-        """Give back the bytes: the client has taken them."""
-        if self._size:
-            size, self._size = self._size, 0
-            self._budget.give(self._token, size)
+    def _try_take(self, size: int, *, parts: int = 1) -> bool:
+        self.shrink(0)
+        if size > PIECE_BYTES:
+            charge = self._budget.charge(size)
+            if not self._budget.try_take(self._token, charge, parts=parts):
+                return False
+            self._size = charge
+        return True
 
     def close(self) -> None:
         """Give back everything: the response has ended. Closing twice is harmless."""
-        self.release()
+        self.shrink(0)
         if self._has_compressor:
             self._has_compressor = False
             self._budget.compressors -= 1

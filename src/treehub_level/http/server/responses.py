@@ -24,6 +24,8 @@ NDJSON: Final = "application/x-ndjson"
 
 #: Responses of fewer bytes are not compressed: they would not become smaller.
 _MIN_COMPRESSED_BYTES: Final = 1 << 10
+#: Bytes that are compressed at a time, in a thread.
+_COMPRESSED_BYTES: Final = 256 << 10
 
 
 class PieceResponse(Response):
@@ -65,10 +67,9 @@ class PieceResponse(Response):
         try:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             while (part := await self._next_part()) is not None:
-                for start in range(0, len(part), PIECE_BYTES):
-                    await send_piece(send, await self._compressed(part[start : start + PIECE_BYTES]))
+                for start in range(0, len(part), _COMPRESSED_BYTES):
+                    await send_in_pieces(send, await self._compressed(part[start : start + _COMPRESSED_BYTES]))
                 del part
-                self._hold.release()
             last = b"" if self._compressor is None else self._compressor.flush()
             await send({"type": "http.response.body", "body": last, "more_body": False})
         finally:
@@ -81,14 +82,15 @@ class PieceResponse(Response):
         return await asyncio.to_thread(self._compressor.compress, chunk)
 
 
-async def send_piece(send: Send, piece: bytes) -> None:
-    """Send a piece of a body, and return once the client has taken most of it.
+async def send_in_pieces(send: Send, data: bytes) -> None:
+    """Send a part of a body, and return once the client has taken most of it.
 
-    uvicorn waits for room in its buffer before it takes a message, and not after it. The second,
+    uvicorn waits for room in its buffer before it takes a message, and not after it. The last,
     empty message adds nothing to the body, and waits.
     """
-    if piece:
-        await send({"type": "http.response.body", "body": piece, "more_body": True})
+    for start in range(0, len(data), PIECE_BYTES):
+        await send({"type": "http.response.body", "body": data[start : start + PIECE_BYTES], "more_body": True})
+    if data:
         await send({"type": "http.response.body", "body": b"", "more_body": True})
 
 
@@ -140,7 +142,7 @@ async def rows_response(
     encoder: Callable[[bool], RowsEncoder],
     next_rows: Callable[[bool], Awaitable[list[bytes]]],
     *,
-    is_whole: bool,
+    is_small: bool,
 ) -> Response:
     """Return a page in NDJSON if the client asks for it, otherwise in JSON.
 
@@ -150,12 +152,12 @@ async def rows_response(
         encoder: Returns an encoder of the page; its argument is True for NDJSON.
         next_rows: Returns the next encoded rows of the page; an empty list after the last. Its
             argument is True for NDJSON.
-        is_whole: True if the first rows are the whole page, and small.
+        is_small: True if the page can be sent at once.
     """
     in_lines = accepts_ndjson(request)
     media_type = NDJSON if in_lines else JSON
     parts = _PageParts(encoder(in_lines), partial(next_rows, in_lines))
-    if not is_whole:
+    if not is_small:
         return PieceResponse(request, hold, parts.next, media_type=media_type)
     body = b""
     while (part := await parts.next()) is not None:

@@ -91,7 +91,7 @@ async def _log_response(
         records = await pieces.next(context.hold)
         return [*numbered_rows(records)] if numbered or in_lines else [record for _, record in records]
 
-    return await rows_response(context.request, context.hold, encoder, next_rows, is_whole=pieces.is_whole)
+    return await rows_response(context.request, context.hold, encoder, next_rows, is_small=pieces.is_small)
 
 
 def _has_push(message: object) -> bool:
@@ -189,7 +189,7 @@ async def entries(context: RequestContext) -> Response:
     async def next_rows(_: bool) -> list[bytes]:
         return [_core.join_record(*row) for row in await page.next(context.hold)]
 
-    return await rows_response(context.request, context.hold, encoder, next_rows, is_whole=page.is_whole)
+    return await rows_response(context.request, context.hold, encoder, next_rows, is_small=page.is_small)
 
 
 ROUTES = [

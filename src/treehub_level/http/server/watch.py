@@ -17,8 +17,7 @@ from .access_log import ACCESS_RECORD
 from .database import is_temporary
 from .dispatch import RequestContext, wait_for_disconnect
 from .refusals import RETRY_SOON, RefusedError
-from .response_budget import PIECE_BYTES
-from .responses import send_piece
+from .responses import send_in_pieces
 
 _HEADERS: Final = [(b"content-type", b"text/event-stream"), (b"x-accel-buffering", b"no")]
 
@@ -47,7 +46,7 @@ class WatchResponse(Response):
         dispatcher, database = self._context.dispatcher, self._context.database
         await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
         # The first id lets the client resume from here even if no event follows.
-        await send_piece(send, format_events([], self._since))
+        await send_in_pieces(send, format_events([], self._since))
         endings: list[asyncio.Future[Any]] = [
             asyncio.ensure_future(wait_for_disconnect(receive)),
             asyncio.ensure_future(dispatcher.hub.stopping.wait()),
@@ -61,7 +60,7 @@ class WatchResponse(Response):
             pass
         except RefusedError as refusal:
             scope[ACCESS_RECORD].reason = refusal.code
-            await send_piece(send, f": {refusal.code}: {refusal}\n\n".encode())
+            await send_in_pieces(send, f": {refusal.code}: {refusal}\n\n".encode())
         finally:
             for ending in endings:
                 ending.cancel()
@@ -91,8 +90,7 @@ class WatchResponse(Response):
             metrics.count_pulled(database.name, len(page.records))
             text = format_events(page.records, page.cid)
             del page
-            for start in range(0, len(text), PIECE_BYTES):
-                await send_piece(send, text[start : start + PIECE_BYTES])
+            await send_in_pieces(send, text)
 
     async def _read(self) -> Part:
         return await self._context.database.piece(self._since)
@@ -101,7 +99,7 @@ class WatchResponse(Response):
         """Wait for a commit, and send a comment from time to time."""
         while not await set_within(wakeup, self._context.dispatcher.limits.keep_alive_seconds):
             self._context.database.check_rights()
-            await send_piece(send, b": nothing new\n\n")
+            await send_in_pieces(send, b": nothing new\n\n")
 
 
 def _size(page: Part) -> int:

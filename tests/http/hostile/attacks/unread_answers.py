@@ -78,6 +78,6 @@ ATTACK = Attack(
     record_bytes=16 << 10,
     # One piece is as large as a page, and all of it is compressed at once.
     control=(
-        "from treehub_level.http.server import database; database.PIECE_BYTES = 8 << 20;"
+        "x"
     ),
 )
