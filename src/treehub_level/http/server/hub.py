@@ -320,6 +320,10 @@ class Hub:
         own = sum(not database.is_external for database in self._databases.values())
         return own < self._max_open
 
+    def _may_close(self, name: str, database: _OpenDatabase) -> bool:
+        """Return True if a database may be closed to make room. Its watches go on without it."""
+        return not (database.is_external or database.references)
+
     async def _make_room(self) -> None:
         """Close the least recently used database if ``max_open`` databases are open.
 
@@ -330,7 +334,7 @@ class Hub:
         deadline = loop.time() + _ROOM_SECONDS
         while not self._has_room():
             # Least recently used first: see `_mark_idle`.
-            idle = (name for name, found in self._databases.items() if not (found.is_external or found.references))
+            idle = (name for name, found in self._databases.items() if self._may_close(name, found))
             name = next(idle, None)
             if name is not None:
                 await self._close(name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, TypeVar
 from weakref import WeakValueDictionary
@@ -20,8 +20,8 @@ T = TypeVar("T")
 PIECE_BYTES: Final = 64 << 10
 
 
-#: Pages that are read at a time for one token. A page is in memory until its size is known.
-_CONCURRENT_READS: Final = 4
+#: Pages and pieces that are read or compressed at a time for one token.
+_CONCURRENT_TURNS: Final = 4
 
 
 @dataclass(slots=True, eq=False)
@@ -52,7 +52,7 @@ class ResponseBudget:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._waiting: list[_Waiter] = []
-        self._reading: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self.held: Counter[str] = Counter()
         self.compressors = 0
 
@@ -61,12 +61,16 @@ class ResponseBudget:
         return ResponseHold(self, token)
 
     @asynccontextmanager
-    async def reading(self, token: str) -> AsyncIterator[None]:
-        """Count as one of the token's reads whose result is not counted yet. Wait for a turn."""
-        reading = self._reading.get(token)
-        if reading is None:
-            reading = self._reading[token] = asyncio.Semaphore(_CONCURRENT_READS)
-        async with reading:
+    async def turn(self, token: str) -> AsyncIterator[None]:
+        """Wait until few other responses of a token are produced at the moment.
+
+        So the threads have little of one token's work in their queues, and others do not wait for
+        it. A page is also in memory until its size is known.
+        """
+        turns = self._turns.get(token)
+        if turns is None:
+            turns = self._turns[token] = asyncio.Semaphore(_CONCURRENT_TURNS)
+        async with turns:
             yield
 
     def try_take(self, token: str, size: int, *, parts: int = 1) -> bool:
@@ -175,7 +179,7 @@ class ResponseHold:
             read: Reads a page.
             settle: Called with the result. It decides if the page stays in memory: see `keep`.
         """
-        async with self._budget.reading(self._token):
+        async with self.turn():
             result = await read()
             settle(result)
             return result
@@ -194,16 +198,21 @@ class ResponseHold:
             RefusedError: There was no room in time.
         """
         self.shrink(0)
-        result = await read()
-        while not self._try_take(size := measure(result)):
+        while True:
+            async with self.turn():
+                result = await read()
+                size = measure(result)
+                if self._size >= self._budget.charge(size) or self._try_take(size):
+                    return result
             del result
+            self.shrink(0)
             charge = self._budget.charge(size)
             await self._budget.take(self._token, charge)
             self._size = charge
-            result = await read()
-            if measure(result) <= size:
-                break
-        return result
+
+    def turn(self) -> AbstractAsyncContextManager[None]:
+        """Return a context manager that waits for a turn: see `ResponseBudget.turn`."""
+        return self._budget.turn(self._token)
 
     def take_compressor(self) -> bool:
         """Return True if the response may use a compressor until it is closed."""

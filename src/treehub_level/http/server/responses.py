@@ -79,7 +79,8 @@ class PieceResponse(Response):
         if self._compressor is None:
             return chunk
         # In a thread, so that compressing a large response does not block the event loop.
-        return await asyncio.to_thread(self._compressor.compress, chunk)
+        async with self._hold.turn():
+            return await asyncio.to_thread(self._compressor.compress, chunk)
 
 
 async def send_in_pieces(send: Send, data: bytes) -> None:

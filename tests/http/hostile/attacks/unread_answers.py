@@ -73,11 +73,9 @@ async def run(target: Target) -> None:
 
 ATTACK = Attack(
     run,
-    memory=160,
+    memory=300,
     seed=2000,
     record_bytes=16 << 10,
-    # One piece is as large as a page, and all of it is compressed at once.
-    control=(
-        "x"
-    ),
+    # Pages stay in memory until they are sent.
+    control="from treehub_level.http.server.response_budget import ResponseHold; ResponseHold.keep = lambda *_: True;",
 )
