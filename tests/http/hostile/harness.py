@@ -66,6 +66,7 @@ async def measure(name: str, folder: Path, seconds: float, *, defended: bool = T
         defended: False to remove the defence from the server (the control).
     """
     bounds = attack(name)
+    seconds = seconds if defended else max(seconds, bounds.control_seconds)
     tokens = Tokens(folder / "tokens")
     others = [f"other-{number}" for number in range(bounds.databases)]
     reader = tokens.add(databases=["notes", *others], write=False, name="hostile")

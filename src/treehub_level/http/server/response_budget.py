@@ -164,7 +164,12 @@ class ResponseHold:
 
         Pages can be read again, so that they take only half of the room.
         """
-        return self._try_take(size, parts=2)
+        self.shrink(0)
+        if size > PIECE_BYTES:
+            if not self._budget.try_take(self._token, size, parts=2):
+                return False
+            self._size = size
+        return True
 
     def shrink(self, size: int) -> None:
         """Give back all but so many bytes: the client has taken the others."""
@@ -219,11 +224,11 @@ class ResponseHold:
         self._has_compressor = self._has_compressor or self._budget.take_compressor()
         return self._has_compressor
 
-    def _try_take(self, size: int, *, parts: int = 1) -> bool:
+    def _try_take(self, size: int) -> bool:
         self.shrink(0)
         if size > PIECE_BYTES:
             charge = self._budget.charge(size)
-            if not self._budget.try_take(self._token, charge, parts=parts):
+            if not self._budget.try_take(self._token, charge):
                 return False
             self._size = charge
         return True

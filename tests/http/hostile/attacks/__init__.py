@@ -35,6 +35,8 @@ class Attack:
         arguments: Further arguments of ``treehub-level serve``.
         control: Python statements, which end in a semicolon, that remove the defence from the
             server's process. With them, the attack must break one of the bounds.
+        control_seconds: The least duration of the control, in seconds, where a bound is broken only
+            after a timeout.
     """
 
     run: Callable[[Target], Awaitable[None]]
@@ -44,6 +46,7 @@ class Attack:
     record_bytes: int = 1024
     databases: int = 0
     arguments: tuple[str, ...] = field(default=())
+    control_seconds: float = 0
 
 
 def names() -> list[str]:

@@ -38,6 +38,7 @@ ATTACK = Attack(
     run,
     memory=200,
     databases=DATABASES,
+    control_seconds=15,  # an honest client repeats its requests, for 10 s
     # A database with a watch counts as being in use.
     control=(
         "from treehub_level.http.server.hub import Hub;"
