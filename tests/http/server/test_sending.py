@@ -240,7 +240,7 @@ def test_a_client_that_trickles_is_disconnected(tmp_path: Path) -> None:
 
 def test_a_client_above_the_minimum_rate_gets_its_page(tmp_path: Path) -> None:
     with serving(tmp_path, 5, 16 << 10) as port, requesting(port, "/v1/notes/changes?limit=1000") as connection:
-        received, cut = receive(connection, 64 << 10, 0.01)
+        received, cut = receive(connection, 64 << 10, 0.003)
     assert not cut
     assert received >= 4 << 20
 
