@@ -240,8 +240,8 @@ class Hub:
         self._check_accepting()
         self._admitted += 1
         try:
-            async with self.borrow(name):
-                pass
+            if name not in self._databases:
+                await self._ensure_open(name)
             yield
         finally:
             self._admitted -= 1

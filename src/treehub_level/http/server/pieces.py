@@ -8,8 +8,9 @@ reads slowly, or nothing, costs no more than a piece.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from itertools import chain
+from operator import itemgetter
 from typing import Final, Generic, TypeVar
 
 from ...backends.base import Row
@@ -27,33 +28,32 @@ NumberedRecord = tuple[int, bytes]
 
 
 class _Kept(Generic[T]):
-    """The rows of a page that are still in memory."""
+    """The rows of a page that are still in memory.
 
-    def __init__(self, rows: list[T], size: Callable[[T], int]) -> None:
-        self._rows = deque(rows)
-        self._measure = size
-        self._size = sum(map(size, rows))
+    Args:
+        rows: The rows.
+        measure: Returns the bytes of some rows.
+    """
 
-    @property
-    def is_small(self) -> bool:
-        """True if the rows can be sent at once."""
-        return self._size <= PIECE_BYTES
+    def __init__(self, rows: list[T], measure: Callable[[Sequence[T]], int]) -> None:
+        self._rows = rows
+        self._measure = measure
+        self._size = measure(rows)
+        self.is_small = self._size <= PIECE_BYTES
 
     def settle(self, hold: ResponseHold) -> None:
         """Forget the rows if the budget has no room for them."""
         if not hold.keep(self._size):
-            self._rows.clear()
+            self._rows = []
 
     def next(self, hold: ResponseHold) -> list[T]:
         """Return the next rows; an empty list after the last."""
-        rows: list[T] = []
-        size = 0
-        while self._rows and (not rows or size + self._measure(self._rows[0]) <= _PART_BYTES):
-            size += self._measure(self._rows[0])
-            rows.append(self._rows.popleft())
-        # The rows before these were taken by the client.
-        hold.shrink(self._size)
-        self._size -= size
+        hold.shrink(self._size)  # the client has taken the rows before these
+        rows, self._rows = self._rows, []
+        if self._size > _PART_BYTES and rows:
+            end = _fitting([self._measure([row]) for row in rows], _PART_BYTES)
+            rows, self._rows = rows[:end], rows[end:]
+        self._size -= self._measure(rows)
         return rows
 
 
@@ -75,7 +75,7 @@ class LogPieces:
 
     def __init__(self, records: list[NumberedRecord], after: int) -> None:
         self.count = len(records)
-        self._kept = _Kept(records, _record_size)
+        self._kept = _Kept(records, records_size)
         self.is_small = self._kept.is_small
         self._last = records[-1][0] if records else after
         self._left = self.count
@@ -96,7 +96,7 @@ class LogPieces:
             self._after = records[-1][0]
             return records
         while self._left:
-            part = await hold.read(self._read_part, lambda part: sum(map(_record_size, part.records)))
+            part = await hold.read(self._read_part, lambda part: records_size(part.records))
             records = [record for record in part.records if record[0] <= self._last]
             self._left -= len(records)
             # A prefix hides records: a piece may be empty, but it gets on.
@@ -132,7 +132,7 @@ class EntryPieces:
         end = _fitting([len(key) for key, _ in rows], PIECE_BYTES)
         self.has_more = has_more or end < len(rows)
         self._keys = [key for key, _ in rows[:end]]
-        self._kept = _Kept(rows[:end], _row_size)
+        self._kept = _Kept(rows[:end], _rows_size)
         self.is_small = self._kept.is_small
         self._read = read
 
@@ -146,7 +146,7 @@ class EntryPieces:
             self._keys = self._keys[len(rows) :]
             return rows
         while self._keys:
-            rows = await hold.read(self._read_rows, lambda rows: sum(map(_row_size, rows)))
+            rows = await hold.read(self._read_rows, _rows_size)
             if not rows:
                 break
             wanted, reached = set(self._keys), rows[-1][0]
@@ -177,9 +177,10 @@ def _fitting(sizes: Sequence[int], most: int) -> int:
     return len(sizes)
 
 
-def _record_size(record: NumberedRecord) -> int:
-    return len(record[1])
+def records_size(records: Iterable[NumberedRecord]) -> int:
+    """Return the bytes of some records."""
+    return sum(map(len, map(itemgetter(1), records)))
 
 
-def _row_size(row: Row) -> int:
-    return len(row[0]) + len(row[1])
+def _rows_size(rows: Iterable[Row]) -> int:
+    return sum(map(len, chain.from_iterable(rows)))

@@ -63,16 +63,18 @@ class PieceResponse(Response):
             self.raw_headers.append((b"content-length", b"%d" % length))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the response."""
+        """Send the response, until the client disconnects."""
+        disconnect = asyncio.ensure_future(wait_for_disconnect(receive))
         try:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            while (part := await self._next_part()) is not None:
+            while not disconnect.done() and (part := await self._next_part()) is not None:
                 for start in range(0, len(part), _COMPRESSED_BYTES):
                     await send_in_pieces(send, await self._compressed(part[start : start + _COMPRESSED_BYTES]))
                 del part
             last = b"" if self._compressor is None else self._compressor.flush()
             await send({"type": "http.response.body", "body": last, "more_body": False})
         finally:
+            disconnect.cancel()
             self._hold.close()
 
     async def _compressed(self, chunk: bytes) -> bytes:
@@ -81,6 +83,12 @@ class PieceResponse(Response):
         # In a thread, so that compressing a large response does not block the event loop.
         async with self._hold.turn():
             return await asyncio.to_thread(self._compressor.compress, chunk)
+
+
+async def wait_for_disconnect(receive: Receive) -> None:
+    """Return once the client closes the connection."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 async def send_in_pieces(send: Send, data: bytes) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 import orjson
 from starlette.responses import Response
 
 from ... import _core
-from ...replication.messages import LogPage
+from ...replication.messages import LogPage, Reply
 from ...replication.wire import RowsEncoder, numbered_rows, page_encoder, part_encoder
 from . import query
 from .database import KeyBounds
@@ -70,9 +71,21 @@ async def exchange(context: RequestContext) -> Response:
     context.dispatcher.metrics.count_exchange(database.name, reply, 0 if pieces is None else pieces.count)
     if isinstance(reply, LogPage) and pieces is not None:
         return await _log_response(context, pieces, partial(page_encoder, reply, pieces.count))
-    # 409 for the replies after which a client cannot go on from its present state.
-    status = 409 if reply.kind in ("reset", "forked") else 200
-    return bytes_response(context.request, context.hold, orjson.dumps(reply.to_dict()), status=status)
+    return await _other_reply(context, message, reply)
+
+
+async def _other_reply(context: RequestContext, message: Any, reply: Reply) -> Response:
+    """Return the response with a reply that is no page, as soon as the budget has room for it."""
+    replies = [reply]
+
+    async def encoded() -> tuple[int, bytes]:
+        # Repeating a request is safe: its push was decided on, and is answered with the decision.
+        answer = replies.pop() if replies else (await context.database.exchange(message))[0]
+        # 409 for the replies after which a client cannot go on from its present state.
+        return 409 if answer.kind in ("reset", "forked") else 200, orjson.dumps(answer.to_dict())
+
+    status, body = await context.hold.read(encoded, lambda found: len(found[1]))
+    return bytes_response(context.request, context.hold, body, status=status)
 
 
 async def _log_response(

@@ -15,9 +15,10 @@ from ...replication.manual import Part
 from ...replication.wire import one_line
 from .access_log import ACCESS_RECORD
 from .database import is_temporary
-from .dispatch import RequestContext, wait_for_disconnect
+from .dispatch import RequestContext
+from .pieces import records_size
 from .refusals import RETRY_SOON, RefusedError
-from .responses import send_in_pieces
+from .responses import send_in_pieces, wait_for_disconnect
 
 _HEADERS: Final = [(b"content-type", b"text/event-stream"), (b"x-accel-buffering", b"no")]
 
@@ -74,7 +75,7 @@ class WatchResponse(Response):
             if any(ending.done() for ending in endings):
                 return
             try:
-                page = await self._context.hold.read(self._read, _size)
+                page = await self._context.hold.read(self._read, lambda page: records_size(page.records))
             except (LockedError, RefusedError) as error:
                 if not is_temporary(error):
                     raise
@@ -100,10 +101,6 @@ class WatchResponse(Response):
         while not await set_within(wakeup, self._context.dispatcher.limits.keep_alive_seconds):
             self._context.database.check_rights()
             await send_in_pieces(send, b": nothing new\n\n")
-
-
-def _size(page: Part) -> int:
-    return sum(len(record) for _, record in page.records)
 
 
 def format_events(records: Iterable[tuple[int, bytes]], cid: int) -> bytes:
