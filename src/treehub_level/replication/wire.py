@@ -48,7 +48,7 @@ def reply_pieces(reply: Reply, in_lines: bool) -> Iterator[bytes]:
     own.
     """
     if isinstance(reply, LogPage):
-        return _pieces(page_encoder(reply, len(reply.records), in_lines), numbered_rows(reply.records))
+        return _pieces(page_encoder(reply, len(reply.records), in_lines), _numbered(reply.records))
     return iter([orjson.dumps(reply.to_dict(), option=orjson.OPT_APPEND_NEWLINE if in_lines else None)])
 
 
@@ -57,12 +57,12 @@ def part_pieces(part: Part, in_lines: bool) -> Iterator[bytes]:
 
     In JSON the changes have no CIDs, as in ``@treehub/level``.
     """
-    rows = numbered_rows(part.records) if in_lines else (record for _, record in part.records)
+    rows = _numbered(part.records) if in_lines else (record for _, record in part.records)
     return _pieces(part_encoder(part, in_lines), rows)
 
 
 def page_encoder(page: LogPage, count: int, in_lines: bool) -> RowsEncoder:
-    """Return an encoder for a page with so many records: their `numbered_rows`."""
+    """Return an encoder for a page with so many records: rows ``[cid,record]``."""
     return RowsEncoder(page.header(count), "page", in_lines)
 
 
@@ -111,6 +111,10 @@ class RowsEncoder:
         self._comma = b","
         return text
 
+    def whole(self, rows: Sequence[bytes]) -> bytes:
+        """Return the whole object."""
+        return b"".join((self.start(), self.rows(rows), self.end()))
+
     def end(self) -> bytes:
         """Return the end, after the last row."""
         return b"" if self._in_lines else b"]}"
@@ -123,7 +127,7 @@ def _lines(rows: Sequence[bytes]) -> bytes:
     return text + b"\n"
 
 
-def numbered_rows(records: Iterable[tuple[int, bytes]]) -> Iterator[bytes]:
+def _numbered(records: Iterable[tuple[int, bytes]]) -> Iterator[bytes]:
     """Return each record of the log as the row ``[cid,record]``."""
     return (b"[%d,%b]" % record for record in records)
 

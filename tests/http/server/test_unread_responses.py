@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -17,14 +16,11 @@ from served import Served, StreamingRequest
 
 from treehub_level import Level, blocking
 from treehub_level.http import Hub, create_app
-from treehub_level.http.server.database import Database
 from treehub_level.http.server.limits import Limits
-from treehub_level.http.server.response_budget import PIECE_BYTES, ResponseBudget, ResponseHold
+from treehub_level.http.server.response_budget import PIECE_BYTES, ResponseBudget
 
 pytestmark = pytest.mark.once
 
-#: No page stays in memory.
-NO_ROOM = Limits(response_share=0)
 LINES = {"accept": "application/x-ndjson"}
 
 
@@ -42,9 +38,8 @@ def streaming(served: Served, path: str, body: Any = None, *, stop_after: int | 
     method = "GET" if body is None else "POST"
     chunks = None if body is None else [json.dumps(body).encode()]
     headers["content-type"] = "application/json"
-    return StreamingRequest(
-        served.app, method, path, headers=headers, body=chunks, ends=True, stop_after=stop_after
-    ).open()
+    options: dict[str, Any] = {"body": chunks, "ends": True, "stop_after": stop_after}
+    return StreamingRequest(served.app, method, path, headers=headers, **options).open()
 
 
 def budget(served: Served) -> ResponseBudget:
@@ -55,129 +50,94 @@ def budget(served: Served) -> ResponseBudget:
 PAGES = ["changes?limit=1000", "entries?limit=1000", "exchange"]
 
 
-async def page_of(served: Served, route: str, headers: dict[str, str]) -> bytes:
+async def page_of(served: Served, route: str, **headers: str) -> bytes:
     if route == "exchange":
         return (await served.client.post("/v1/notes/exchange", json=request(), headers=headers)).content
     return (await served.client.get(f"/v1/notes/{route}", headers=headers)).content
 
 
-@pytest.mark.parametrize("headers", [{}, LINES, {"accept-encoding": "zstd"}], ids=["json", "lines", "zstd"])
-@pytest.mark.parametrize("route", PAGES)
-async def test_a_page_in_pieces_is_the_page(filled: Served, route: str, headers: dict[str, str]) -> None:
-    whole = await page_of(filled, route, headers)
-    filled.rebuild(tokens=None, limits=NO_ROOM)
-    assert await page_of(filled, route, headers) == whole
-    assert len(whole) > 40 * (32 << 10)
+async def unread_pages(served: Served, route: str, stack: AsyncExitStack) -> list[StreamingRequest]:
+    """Request ten pages of 1.25 MiB each, and read no byte of them."""
+    streams = []
+    for _ in range(10):
+        body = request() if route == "exchange" else None
+        stream = await stack.enter_async_context(streaming(served, f"/v1/notes/{route}", body, stop_after=0))
+        await stream.until(lambda stream=stream: stream.blocked)
+        streams.append(stream)
+    return streams
 
 
 @pytest.mark.parametrize("route", PAGES)
-async def test_pages_that_are_not_read_hold_no_more_than_half_of_a_share(
+async def test_pages_that_are_not_read_take_no_more_than_half_of_a_share(
     filled: Served, monkeypatch: pytest.MonkeyPatch, route: str
 ) -> None:
     filled.rebuild(tokens=None, limits=Limits(response_share=6 << 20))
-    held = await held_by_unread_pages(filled, route)
-    assert 1 << 20 < held <= 3 << 20
-    assert not budget(filled).held
-    monkeypatch.setattr(ResponseHold, "keep", lambda hold, size: hold._try_take(size))  # the control
-    assert await held_by_unread_pages(filled, route) > 3 << 20
-
-
-async def held_by_unread_pages(served: Served, route: str) -> int:
-    """Return the bytes in memory of ten pages of 1.25 MiB each, of which no byte is read."""
+    whole = await page_of(filled, route)
     async with AsyncExitStack() as stack:
-        for _ in range(10):
-            body = request() if route == "exchange" else None
-            stream = await stack.enter_async_context(streaming(served, f"/v1/notes/{route}", body, stop_after=0))
-            await stream.until(lambda stream=stream: stream.blocked)
-        return budget(served).held.total()
+        streams = await unread_pages(filled, route, stack)
+        assert 2 << 20 < budget(filled).held.total() <= 3 << 20
+        for stream in streams:
+            stream.reading.set()
+            await stream.until(stream.task.done)
+    sizes = [len(stream.text) for stream in streams]
+    assert sizes[0] == len(whole) > 40 * (32 << 10)
+    assert sizes[-1] <= PIECE_BYTES + 1000
+    assert not budget(filled).held
+    monkeypatch.setattr(ResponseBudget, "take_for_page", lambda _, __, most: most)  # the control
+    async with AsyncExitStack() as stack:
+        streams = await unread_pages(filled, route, stack)
+        for stream in streams:
+            stream.reading.set()
+            await stream.until(stream.task.done)
+        assert [len(stream.text) for stream in streams] == [len(whole)] * 10
 
 
+@pytest.mark.parametrize("headers", [{}, LINES, {"accept-encoding": "zstd"}], ids=["json", "lines", "zstd"])
 @pytest.mark.parametrize("route", PAGES)
-async def test_the_next_piece_is_read_once_the_client_has_taken_the_last(
-    filled: Served, monkeypatch: pytest.MonkeyPatch, route: str
+async def test_a_page_without_room_is_short_and_says_that_there_is_more(
+    filled: Served, headers: dict[str, str], route: str
 ) -> None:
-    reads: list[str] = []
-    for name in ("_read_piece", "_read_entries"):
-        method = getattr(Database, name)
-
-        async def counted(*args: Any, method: Any = method) -> Any:
-            reads.append("piece")
-            return await method(*args)
-
-        monkeypatch.setattr(Database, name, counted)
-    filled.rebuild(tokens=None, limits=NO_ROOM)
-    body = request() if route == "exchange" else None
-    async with streaming(filled, f"/v1/notes/{route}", body, stop_after=3) as stream:
-        await stream.until(lambda: stream.blocked)
-        await asyncio.sleep(0.05)
-        assert len(reads) <= 3
-        stream.reading.set()
-        await stream.until(lambda: stream.task.done())
-    assert len(reads) >= 10
+    filled.rebuild(tokens=None, limits=Limits(response_bytes=0))
+    text = await page_of(filled, route, **headers)
+    assert len(text) <= PIECE_BYTES + 1000
+    page = json.loads(text.partition(b"\n")[0])
+    assert page.get("more") or page.get("has_more")
+    if headers is LINES:
+        rows = [*map(json.loads, text.splitlines()[1:])]
+        assert len(rows) == 1 or page["cid"] == rows[-1][0] == page["count"]
 
 
-async def test_a_page_of_a_log_compacted_meanwhile_ends_early(filled: Served) -> None:
-    filled.rebuild(tokens=None, limits=NO_ROOM)
-    level = filled.levels["notes"]
-    async with streaming(filled, "/v1/notes/exchange", request(), stop_after=3) as stream:
-        await stream.until(lambda: stream.blocked)
-        await level.put("k39", "newer")
-        await level.compact_log()
-        stream.reading.set()
-        await stream.until(lambda: stream.task.done())
-        assert stream.sent[-1]["more_body"] is True
-    assert len((await filled.client.get("/v1/notes/changes?limit=1000")).json()["changes"]) == 40
+async def test_clients_without_room_for_pages_are_equal_in_the_end(filled: Served) -> None:
+    filled.rebuild(tokens=None, limits=Limits(response_bytes=0))
+    server, remote = filled.levels["notes"], Forwarder(filled.client)
+    await server.delete("k03")
+    async with Level("one", backend="memory", mode=Level.CLIENT) as client:
+        for number in range(0, 60, 2):
+            await client.put(f"k{number:02}", f"{number:05}" * (8 << 10))
+        await client.sync(remote)
+        assert await client.query() == await server.query()
+        assert client.cid == server.cid
+        assert len(await client.conflicts()) == 20
 
 
-async def test_a_page_goes_on_while_others_write(filled: Served) -> None:
-    filled.rebuild(tokens=None, limits=NO_ROOM)
-    async with streaming(filled, "/v1/notes/exchange", request(), stop_after=3, **LINES) as stream:
-        await stream.until(lambda: stream.blocked)
-        await filled.levels["notes"].put("k00", "newer")
-        stream.reading.set()
-        await stream.until(lambda: stream.task.done())
-        header, *rows = map(json.loads, stream.text.splitlines())
-        assert header["count"] == len(rows) == 40
-        assert [cid for cid, _ in rows] == [*range(1, 41)]
+class Forwarder:
+    """A server for ``Level.sync`` that sends each exchange to the application."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    async def exchange(self, message: Any) -> Any:
+        return (await self._client.post("/v1/notes/exchange", json=message)).json()
 
 
-async def test_an_entry_that_is_sent_later_is_the_present_one(filled: Served) -> None:
-    filled.rebuild(tokens=None, limits=NO_ROOM)
-    level = filled.levels["notes"]
-    async with streaming(filled, "/v1/notes/entries?limit=30", stop_after=3) as stream:
-        await stream.until(lambda: stream.blocked)
-        await level.delete("k20")
-        await level.put("k21", "newer")
-        await level.put("k22a", "inserted")
-        await level.delete("k29")
-        stream.reading.set()
-        await stream.until(lambda: stream.task.done())
-        page = json.loads(stream.text)
-    assert page["has_more"] is True
-    assert [key for key, _ in page["entries"]] == [f"k{number:02}" for number in range(29) if number != 20]
-    assert dict(page["entries"])["k21"] == "newer"
-
-
-@pytest.mark.parametrize("checked", [True, False], ids=["checked", "control"])
-async def test_a_page_of_a_store_that_was_replaced_ends_early(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checked: bool
-) -> None:
-    if not checked:
-        monkeypatch.setattr("treehub_level.http.server.database._OpenDatabase.history", lambda _: [])
-    for name in ("notes", "other", "backup"):
-        with blocking.Level(tmp_path / name, mode=Level.SERVER) as level:
-            for number in range(40):
-                level.put(f"k{number:02}", f"{number:04}" * (8 << 10))
-    hub = Hub(tmp_path, max_open=1)
-    app = create_app(hub, limits=NO_ROOM)
-    async with hub, StreamingRequest(app, "GET", "/v1/notes/changes?limit=1000", stop_after=3).open() as stream:
-        await stream.until(lambda: stream.blocked)
-        async with hub.use("other"):
-            shutil.rmtree(tmp_path / "notes")
-            (tmp_path / "backup").rename(tmp_path / "notes")
-        stream.reading.set()
-        await stream.until(lambda: stream.task.done())
-        assert stream.sent[-1]["more_body"] is checked
+async def test_what_a_client_has_taken_is_no_longer_in_memory(filled: Served) -> None:
+    held = []
+    for taken in (4, 12, 20):
+        async with streaming(filled, "/v1/notes/changes?limit=1000", stop_after=taken) as stream:
+            await stream.until(lambda stream=stream: stream.blocked)
+            held.append(budget(filled).held.total())
+    assert held[0] > held[1] > held[2] > 0
+    assert not budget(filled).held
 
 
 async def test_a_page_goes_on_after_its_database_was_closed_to_make_room(tmp_path: Path) -> None:
@@ -186,13 +146,13 @@ async def test_a_page_goes_on_after_its_database_was_closed_to_make_room(tmp_pat
             for number in range(40):
                 level.put(f"k{number:02}", f"{number:04}" * (8 << 10))
     hub = Hub(tmp_path, max_open=1)
-    app = create_app(hub, limits=NO_ROOM)
+    app = create_app(hub)
     async with hub, StreamingRequest(app, "GET", "/v1/notes/changes?limit=1000", stop_after=3).open() as stream:
         await stream.until(lambda: stream.blocked)
         async with hub.use("other"):
             pass
         stream.reading.set()
-        await stream.until(lambda: stream.task.done())
+        await stream.until(stream.task.done)
         assert len(json.loads(stream.text)["changes"]) == 40
 
 
@@ -265,7 +225,7 @@ async def test_waiting_responses_of_one_token_do_not_stop_those_of_others() -> N
 
 async def test_compressors_are_limited_and_further_responses_are_not_compressed(filled: Served) -> None:
     filled.rebuild(tokens=None, limits=Limits(compressors=2))
-    whole = await page_of(filled, "entries?limit=1000", {"accept-encoding": "identity"})
+    whole = await page_of(filled, "entries?limit=1000", **{"accept-encoding": "identity"})
     async with AsyncExitStack() as stack:
         streams = []
         for _ in range(3):

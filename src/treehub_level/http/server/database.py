@@ -3,34 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
-from functools import partial
+from itertools import chain
+from operator import itemgetter
 from typing import Any, Final, NamedTuple, TypeVar
 
 from ... import _core
 from ...aio.level import Level, internals
 from ...aio.wait import set_within
 from ...aio.worker import Worker
-from ...backends.base import Reader, Row
+from ...backends.base import Row
 from ...engine.access import Access
 from ...engine.codec import Codec
 from ...engine.log import read_floor, read_rows
-from ...engine.modes import Epoch
 from ...engine.scan import first_key
 from ...engine.store import Store
 from ...errors import LockedError, NotOpenError, ProtocolError
 from ...replication.endpoint import answer
 from ...replication.fields import MAX_CHANGES
 from ...replication.manual import Part, change_step, read_part
-from ...replication.messages import MAX_BYTES, LogPage, Reply, encode_changes
+from ...replication.messages import MAX_BYTES, Keys, LogPage, Reply, Reset, encode_changes
 from .hub import Hub
-from .pieces import EntryPieces, LogPieces, NumberedRecord, page_changed
 from .refusals import RefusedError
 from .response_budget import PIECE_BYTES, ResponseHold
 
-#: A page without its records, and the records; ``None`` if it has none.
-P = TypeVar("P", tuple[Reply, LogPieces | None], tuple[Part, LogPieces])
+T = TypeVar("T")
 
 _VERB: Final = "serving over HTTP"
 
@@ -68,12 +66,6 @@ class _OpenDatabase(NamedTuple):
         stored_key = self.codec.encoder.key(key)
         self.access.check_read([stored_key])
         return stored_key
-
-    def history(self) -> list[Epoch]:
-        """Return the epochs of the store."""
-        mode = self.store.server(_VERB)
-        with self.store.current_reader as reader:
-            return mode.epochs(reader)
 
 
 class Database:
@@ -132,81 +124,48 @@ class Database:
 
     # --------------------------------------------------------------------------------- replication
 
-    async def exchange(self, message: object, wait: float = 0) -> tuple[Reply, LogPieces | None]:
-        """Answer an exchange: see ``Level.exchange``.
+    async def exchange(self, message: object, wait: float = 0) -> Reply:
+        """Answer an exchange: see ``Level.exchange``. A page is as large as there is room for.
 
         Args:
             message: The client's message, as parsed from JSON.
             wait: Seconds to wait for a change if there is none to send.
-
-        Returns:
-            The reply, and the records of its page. The `LogPage` itself has none of them.
         """
 
-        def answer_in(database: _OpenDatabase) -> tuple[tuple[Reply, LogPieces | None], bool]:
-            reply, nothing = answer(database.store, message, database.access)
-            if not isinstance(reply, LogPage):
-                return (reply, None), nothing
-            pieces = self._pieces(database, reply.records, reply.base)
-            reply.records = []
-            return (reply, pieces), nothing
-
-        async def attempt() -> tuple[tuple[Reply, LogPieces | None], bool]:
+        async def attempt(max_bytes: int) -> tuple[Reply, bool]:
             async with self._open() as database:
-                return await database.worker.write(answer_in, database)
+                return await database.worker.write(answer, database.store, message, database.access, max_bytes)
 
-        return await self._until_news(attempt, wait)
+        return await self._until_news(attempt, _reply_size, wait)
 
-    async def changes(self, since: int, limit: int, wait: float = 0) -> tuple[Part, LogPieces]:
-        """Read a page of the change log: see ``Level.changes``.
+    async def changes(self, since: int, limit: int, wait: float = 0) -> Part:
+        """Read a page of the change log, as large as there is room for: see ``Level.changes``.
 
         Args:
             since: The CID after which the page begins.
             limit: The most changes in the page.
             wait: Seconds to wait for a change if there is none.
-
-        Returns:
-            The page, and its records. The `Part` itself has none of them.
         """
 
-        def read(database: _OpenDatabase) -> tuple[tuple[Part, LogPieces], bool]:
-            part = _read_part(database, since, limit, MAX_BYTES)
-            pieces = self._pieces(database, part.records, since)
-            nothing = not (part.records or part.has_more)
-            return (part._replace(records=[]), pieces), nothing
+        async def attempt(max_bytes: int) -> tuple[Part, bool]:
+            part = await self._read_part(since, limit, max_bytes)
+            return part, not (part.records or part.has_more)
 
-        async def attempt() -> tuple[tuple[Part, LogPieces], bool]:
-            async with self._open() as database:
-                return await database.worker.read(read, database)
-
-        return await self._until_news(attempt, wait)
-
-    def _pieces(self, database: _OpenDatabase, records: list[NumberedRecord], after: int) -> LogPieces:
-        pieces = LogPieces(records, after)
-        if not pieces.is_small:
-            pieces.read = partial(self._read_piece, database.history())
-        return pieces
+        return await self._until_news(attempt, lambda part: records_size(part.records), wait)
 
     async def piece(self, since: int) -> Part:
-        """Read one piece of the change log after a CID."""
-        async with self._open() as database:
-            return await database.worker.read(_read_part, database, since, MAX_CHANGES, PIECE_BYTES)
+        """Read the change log after a CID, as soon as there is room for its first record."""
+        return await self._hold.read(
+            lambda: self._read_part(since, MAX_CHANGES, PIECE_BYTES), lambda part: records_size(part.records)
+        )
 
-    async def _read_piece(self, history: list[Epoch], since: int) -> Part:
-        """Read one piece of the log, if the store still has the history of an earlier read.
-
-        Raises:
-            RefusedError: It has not: it was replaced, by a backup for instance.
-        """
-
-        def read(database: _OpenDatabase) -> Part:
-            # The epochs first: a store that is replaced later has fewer records than the page.
-            if database.history()[: len(history)] != history:
-                raise page_changed()
-            return _read_part(database, since, MAX_CHANGES, PIECE_BYTES)
+    async def _read_part(self, since: int, limit: int, max_bytes: int) -> Part:
+        def read(store: Store, access: Access) -> Part:
+            space = store.server(_VERB).space
+            return store.read_step(lambda reader, head: read_part(reader, space, head, since, limit, max_bytes, access))
 
         async with self._open() as database:
-            return await database.worker.read(read, database)
+            return await database.worker.read(read, database.store, database.access)
 
     async def change(self, cid: int, changes: list[Any]) -> int:
         """Apply the changes of a manual sync and return the new CID: see ``Level.change``."""
@@ -220,33 +179,34 @@ class Database:
         async with self._open() as database:
             return await database.worker.write(apply, database)
 
-    async def _until_news(self, read: Callable[[], Awaitable[tuple[P, bool]]], wait: float) -> P:
+    async def _until_news(
+        self, attempt: Callable[[int], Awaitable[tuple[T, bool]]], measure: Callable[[T], int], wait: float
+    ) -> T:
         """Repeat a read after each commit until it has something to report; return its last result.
 
         Args:
-            read: The read: returns a page, and True if there is nothing to report.
+            attempt: Reads a page of at most so many bytes: returns it, and True if there is nothing
+                to report.
+            measure: Returns the bytes of a page.
             wait: Seconds to wait at most. A database that its program closes ends the wait.
 
         Raises:
             RefusedError: The token is no longer valid at the end of the wait.
         """
 
-        def settle(found: tuple[P, bool]) -> None:
-            (_, pieces), _ = found
-            if pieces is not None:
-                pieces.settle(self._hold)
+        async def read() -> tuple[T, bool]:
+            return await self._hold.read_page(attempt, lambda found: measure(found[0]), MAX_BYTES)
 
-        attempt = partial(self._hold.read_page, read, settle)
         if not wait:
-            return (await attempt())[0]
+            return (await read())[0]
         loop = asyncio.get_running_loop()
         deadline = loop.time() + wait
         with self._hub.subscribe(self.name) as committed:
-            result, nothing = await attempt()
+            result, nothing = await read()
             while nothing and await set_within(committed, deadline - loop.time()):
                 committed.clear()
                 try:
-                    result, nothing = await attempt()
+                    result, nothing = await read()
                 except (NotOpenError, LockedError):
                     break
                 except RefusedError as refusal:
@@ -265,8 +225,11 @@ class Database:
             with store.current_reader as reader:
                 return reader.get(stored_key)
 
-        async with self._open() as database:
-            return await database.worker.read_key(read, database.store, database.user_key(key))
+        async def attempt() -> bytes | None:
+            async with self._open() as database:
+                return await database.worker.read_key(read, database.store, database.user_key(key))
+
+        return await self._hold.read(attempt, lambda value: len(value or b""))
 
     async def put(self, key: str, value: Any) -> None:
         """Store a value durably: it is on disk when this returns."""
@@ -280,35 +243,29 @@ class Database:
             database.access.check_write([database.user_key(key)])
             await database.level.delete(key, durable=True)
 
-    async def entries(self, bounds: KeyBounds, limit: int) -> EntryPieces:
-        """Read the first entries of a range, in key order."""
+    async def entries(self, bounds: KeyBounds, limit: int) -> tuple[list[Row], bool]:
+        """Read the first entries of a range, as many as there is room for.
 
-        def read(database: _OpenDatabase) -> EntryPieces:
+        Returns:
+            Keys and values in key order, and True if the range has further entries.
+        """
+
+        def read(database: _OpenDatabase, max_bytes: int) -> tuple[list[Row], bool]:
             start, stop = database.access.bounds(*database.codec.bounds(*bounds))
-            with database.store.current_reader as reader:
-                rows = _scan(reader, start, stop, limit, MAX_BYTES)
+            store = database.store
+            with store.current_reader as reader, closing(reader.scan(start, stop)) as cursor:
+                rows = read_rows(cursor, limit, max_bytes)
             if not rows:
-                return EntryPieces(rows, False, partial(self._read_entries, None))
-            after, _ = _core.range_bounds(rows[-1][0], None, None, None, None, None)
-            with database.store.current_reader as reader:
-                has_more = first_key(reader, after, stop) is not None
-            return EntryPieces(rows, has_more, partial(self._read_entries, after))
+                return rows, False
+            with store.current_reader as reader:
+                after, _ = _core.range_bounds(rows[-1][0], None, None, None, None, None)
+                return rows, first_key(reader, after, stop) is not None
 
-        async def read_page() -> EntryPieces:
+        async def attempt(max_bytes: int) -> tuple[list[Row], bool]:
             async with self._open() as database:
-                return await database.worker.read(read, database)
+                return await database.worker.read(read, database, max_bytes)
 
-        return await self._hold.read_page(read_page, lambda page: page.settle(self._hold))
-
-    async def _read_entries(self, stop: bytes | None, start: bytes) -> list[Row]:
-        """Read one piece of the entries in a range of stored keys."""
-
-        def read(database: _OpenDatabase) -> list[Row]:
-            with database.store.current_reader as reader:
-                return _scan(reader, *database.access.bounds(start, stop), MAX_CHANGES, PIECE_BYTES)
-
-        async with self._open() as database:
-            return await database.worker.read(read, database)
+        return await self._hold.read_page(attempt, lambda page: rows_size(page[0]), MAX_BYTES)
 
 
 def is_temporary(error: Exception) -> bool:
@@ -316,12 +273,23 @@ def is_temporary(error: Exception) -> bool:
     return isinstance(error, LockedError) or (isinstance(error, RefusedError) and error.code == "LEVEL_BUSY")
 
 
-def _read_part(database: _OpenDatabase, since: int, limit: int, max_bytes: int) -> Part:
-    return database.store.read_step(
-        lambda reader, head: read_part(reader, database.space, head, since, limit, max_bytes, database.access)
-    )
+def _reply_size(reply: Reply) -> int:
+    """Return the bytes of a reply in memory: those of its records or keys."""
+    match reply:
+        case LogPage():
+            return records_size(reply.records)
+        case Keys():
+            return sum(map(len, reply.keys))
+        case Reset():
+            return sum(map(len, reply.rejected))
+    return 0
 
 
-def _scan(reader: Reader, start: bytes | None, stop: bytes | None, limit: int, max_bytes: int) -> list[Row]:
-    with closing(reader.scan(start, stop)) as cursor:
-        return read_rows(cursor, limit, max_bytes)
+def records_size(records: Iterable[tuple[int, bytes]]) -> int:
+    """Return the bytes of some records of the log."""
+    return sum(map(len, map(itemgetter(1), records)))
+
+
+def rows_size(rows: Iterable[Row]) -> int:
+    """Return the bytes of some entries."""
+    return sum(map(len, chain.from_iterable(rows)))

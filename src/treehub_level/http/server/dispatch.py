@@ -33,7 +33,7 @@ from .refusals import (
     unauthorized,
 )
 from .response_budget import ResponseBudget
-from .responses import refusal_response, wait_for_disconnect
+from .responses import refusal_response
 from .tokens import UNRESTRICTED, Token, Tokens
 
 T = TypeVar("T")
@@ -115,6 +115,12 @@ class RequestContext:
         if not disconnect.cancelled():
             raise DisconnectedError
         return await fallback()
+
+
+async def wait_for_disconnect(receive: Receive) -> None:
+    """Return once the client closes the connection."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 class Dispatcher:

@@ -56,10 +56,10 @@ class Metrics:
         """Count changes that were received from a client and stored."""
         self._pushed.labels(self._label(database)).inc(count)
 
-    def count_exchange(self, database: str, reply: Reply, pulled: int) -> None:
+    def count_exchange(self, database: str, reply: Reply) -> None:
         """Count the changes that an exchange sent and received."""
         if isinstance(reply, LogPage):
-            self.count_pulled(database, pulled)
+            self.count_pulled(database, len(reply.records))
             if reply.ack is not None:
                 self.count_pushed(database, reply.ack.after - reply.ack.before)
 

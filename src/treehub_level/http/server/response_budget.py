@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, TypeVar
 from weakref import WeakValueDictionary
 
@@ -36,10 +37,10 @@ class _Waiter:
 class ResponseBudget:
     """Bounds the bytes of responses in memory, and the compressors in use, over all requests.
 
-    Only values, log records and pages of more than `PIECE_BYTES` count. A page without room is read
-    again in pieces of that size, as they are sent. Another response without room waits for its
-    turn. Responses of one token take turns in the order of their requests, and no token can take
-    more than its share.
+    Only responses of more than `PIECE_BYTES` count. A page is as large as there is room for, and at
+    least as large as that: the client asks for the rest. A larger value waits for room, after those
+    of earlier requests of its token. No token can take more than its share, and pages leave half of
+    it to large values.
 
     Args:
         limits: The limits of the application.
@@ -73,15 +74,21 @@ class ResponseBudget:
         async with turns:
             yield
 
-    def try_take(self, token: str, size: int, *, parts: int = 1) -> bool:
-        """Count bytes of a token if there is room for them now. Return False otherwise.
+    def take_for_page(self, token: str, most: int) -> int:
+        """Count as many bytes of a token as there is room for, and return their number.
 
-        Args:
-            token: The id of the token.
-            size: The bytes.
-            parts: The parts of the room of which this may take one.
+        It is ``most`` at most, and 0 instead of fewer than `PIECE_BYTES`.
         """
-        if not self._fits(token, size, parts) or any(waiter.token == token for waiter in self._waiting):
+        share, total = self._limits.response_share // 2, self._limits.response_bytes // 2
+        size = min(most, share - self.held[token], total - self.held.total())
+        if size < PIECE_BYTES:
+            return 0
+        self.held[token] += size
+        return size
+
+    def try_take(self, token: str, size: int) -> bool:
+        """Count bytes of a token if there is room for them now. Return False otherwise."""
+        if not self._fits(token, size) or any(waiter.token == token for waiter in self._waiting):
             return False
         self.held[token] += size
         return True
@@ -127,10 +134,10 @@ class ResponseBudget:
         """Return the bytes to count for so many. More than a share would never find room."""
         return min(size, self._limits.response_share, self._limits.response_bytes)
 
-    def _fits(self, token: str, size: int, parts: int = 1) -> bool:
+    def _fits(self, token: str, size: int) -> bool:
         return (
-            self.held[token] + size <= self._limits.response_share // parts
-            and self.held.total() + size <= self._limits.response_bytes // parts
+            self.held[token] + size <= self._limits.response_share
+            and self.held.total() + size <= self._limits.response_bytes
         )
 
     def _grant(self) -> None:
@@ -159,35 +166,34 @@ class ResponseHold:
         self._size = 0
         self._has_compressor = False
 
-    def keep(self, size: int) -> bool:
-        """Return True if a page of so many bytes may stay in memory, and count them.
-
-        Pages can be read again, so that they take only half of the room.
-        """
-        self.shrink(0)
-        if size > PIECE_BYTES:
-            if not self._budget.try_take(self._token, size, parts=2):
-                return False
-            self._size = size
-        return True
-
     def shrink(self, size: int) -> None:
         """Give back all but so many bytes: the client has taken the others."""
         if size < self._size:
             self._budget.give(self._token, self._size - size)
             self._size = size
 
-    async def read_page(self, read: Callable[[], Awaitable[T]], settle: Callable[[T], object]) -> T:
-        """Return the result of a read once it is its turn.
+    async def read_page(self, read: Callable[[int], Awaitable[T]], measure: Callable[[T], int], most: int) -> T:
+        """Return a page that is as large as the budget has room for.
 
         Args:
-            read: Reads a page.
-            settle: Called with the result. It decides if the page stays in memory: see `keep`.
+            read: Reads a page of at most so many bytes, unless its only row is larger. It may run
+                several times.
+            measure: Returns the bytes of a page.
+            most: The most bytes of a page.
+
+        Raises:
+            RefusedError: There was no room in time for the first row.
         """
+        self.shrink(0)
         async with self.turn():
-            result = await read()
-            settle(result)
-            return result
+            room = self._size = self._budget.take_for_page(self._token, most)
+            page = await read(max(room, PIECE_BYTES))
+            size = measure(page)
+            if size <= max(room, PIECE_BYTES):
+                self.shrink(size if size > PIECE_BYTES else 0)
+                return page
+        del page
+        return await self.read(partial(read, PIECE_BYTES), measure)
 
     async def read(self, read: Callable[[], Awaitable[T]], measure: Callable[[T], int]) -> T:
         """Return the result of a read as soon as the budget has room for it.

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import re
 import zlib
+from collections import deque
 from collections.abc import Awaitable, Callable
-from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import orjson
 from starlette.requests import Request
@@ -19,13 +19,15 @@ from . import zstd
 from .refusals import RefusedError
 from .response_budget import PIECE_BYTES, ResponseHold
 
+T = TypeVar("T")
+
 JSON: Final = "application/json"
 NDJSON: Final = "application/x-ndjson"
 
 #: Responses of fewer bytes are not compressed: they would not become smaller.
-_MIN_COMPRESSED_BYTES: Final = 1 << 10
-#: Bytes that are compressed at a time, in a thread.
-_COMPRESSED_BYTES: Final = 256 << 10
+_MINPART_BYTES: Final = 1 << 10
+#: The approximate bytes that are encoded, and compressed in a thread, at a time.
+PART_BYTES: Final = 256 << 10
 
 
 class PieceResponse(Response):
@@ -63,18 +65,16 @@ class PieceResponse(Response):
             self.raw_headers.append((b"content-length", b"%d" % length))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the response, until the client disconnects."""
-        disconnect = asyncio.ensure_future(wait_for_disconnect(receive))
+        """Send the response."""
         try:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            while not disconnect.done() and (part := await self._next_part()) is not None:
-                for start in range(0, len(part), _COMPRESSED_BYTES):
-                    await send_in_pieces(send, await self._compressed(part[start : start + _COMPRESSED_BYTES]))
+            while (part := await self._next_part()) is not None:
+                for start in range(0, len(part), PART_BYTES):
+                    await send_in_pieces(send, await self._compressed(part[start : start + PART_BYTES]))
                 del part
             last = b"" if self._compressor is None else self._compressor.flush()
             await send({"type": "http.response.body", "body": last, "more_body": False})
         finally:
-            disconnect.cancel()
             self._hold.close()
 
     async def _compressed(self, chunk: bytes) -> bytes:
@@ -83,12 +83,6 @@ class PieceResponse(Response):
         # In a thread, so that compressing a large response does not block the event loop.
         async with self._hold.turn():
             return await asyncio.to_thread(self._compressor.compress, chunk)
-
-
-async def wait_for_disconnect(receive: Receive) -> None:
-    """Return once the client closes the connection."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 async def send_in_pieces(send: Send, data: bytes) -> None:
@@ -116,7 +110,7 @@ def json_response(request: Request, content: Any, *, status: int = 200) -> Respo
 def small_response(request: Request, body: bytes, *, status: int = 200, media_type: str = JSON) -> Response:
     """Return a response that is sent in one piece."""
     headers = [(b"content-type", media_type.encode()), _VARY]
-    if len(body) >= _MIN_COMPRESSED_BYTES:
+    if len(body) >= _MINPART_BYTES:
         encoding, compressor = _compression_for(request)
         if compressor is not None:
             headers += encoding
@@ -145,13 +139,12 @@ def refusal_response(refusal: RefusedError) -> Response:
     return Response(orjson.dumps(refusal.body()), refusal.status, refusal.headers, JSON)
 
 
-async def rows_response(
+def rows_response(
     request: Request,
     hold: ResponseHold,
     encoder: Callable[[bool], RowsEncoder],
-    next_rows: Callable[[bool], Awaitable[list[bytes]]],
-    *,
-    is_small: bool,
+    rows: list[T],
+    encode: Callable[[T, bool], bytes],
 ) -> Response:
     """Return a page in NDJSON if the client asks for it, otherwise in JSON.
 
@@ -159,34 +152,39 @@ async def rows_response(
         request: The request.
         hold: The response's share of the budget.
         encoder: Returns an encoder of the page; its argument is True for NDJSON.
-        next_rows: Returns the next encoded rows of the page; an empty list after the last. Its
-            argument is True for NDJSON.
-        is_small: True if the page can be sent at once.
+        rows: The rows of the page.
+        encode: Encodes a row; its last argument is True for NDJSON.
     """
     in_lines = accepts_ndjson(request)
     media_type = NDJSON if in_lines else JSON
-    parts = _PageParts(encoder(in_lines), partial(next_rows, in_lines))
-    if not is_small:
-        return PieceResponse(request, hold, parts.next, media_type=media_type)
-    body = b""
-    while (part := await parts.next()) is not None:
-        body += part
-    return bytes_response(request, hold, body, media_type=media_type)
+    encoded = [encode(row, in_lines) for row in rows]
+    rows.clear()
+    if sum(map(len, encoded)) + len(encoded) <= PIECE_BYTES:
+        return small_response(request, encoder(in_lines).whole(encoded), media_type=media_type)
+    return PieceResponse(request, hold, _PageParts(encoder(in_lines), encoded, hold).next, media_type=media_type)
 
 
 class _PageParts:
     """The encoded parts of a page. It keeps none, so that a part is freed once it is sent."""
 
-    def __init__(self, encoder: RowsEncoder, next_rows: Callable[[], Awaitable[list[bytes]]]) -> None:
+    def __init__(self, encoder: RowsEncoder, rows: list[bytes], hold: ResponseHold) -> None:
         self._encoder = encoder
-        self._next_rows = next_rows
+        self._rows = deque(rows)
+        self._left = sum(map(len, rows))
+        self._hold = hold
         self._head: bytes | None = encoder.start()
 
     async def next(self) -> bytes | None:
         """Return the next part; ``None`` after the last."""
+        self._hold.shrink(self._left)  # the client has taken the parts before this one
         if self._head is None:
             return None
-        rows = await self._next_rows()
+        rows: list[bytes] = []
+        size = 0
+        while self._rows and size < PART_BYTES:
+            rows.append(self._rows.popleft())
+            size += len(rows[-1])
+        self._left -= size
         part = self._head + (self._encoder.rows(rows) if rows else self._encoder.end())
         self._head = b"" if rows else None
         return part

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
 import orjson
 from starlette.responses import Response
 
 from ... import _core
-from ...replication.messages import LogPage, Reply
-from ...replication.wire import RowsEncoder, numbered_rows, page_encoder, part_encoder
+from ...replication.messages import LogPage
+from ...replication.wire import RowsEncoder, page_encoder, part_encoder
 from . import query
 from .database import KeyBounds
 from .dispatch import RequestContext
 from .metrics import CONTENT_TYPE
 from .permissions import AuthorizedRoute, Permission
-from .pieces import LogPieces
 from .refusals import RefusedError, bad_request
 from .responses import bytes_response, json_response, rows_response
 from .watch import WatchResponse
@@ -62,49 +60,23 @@ async def exchange(context: RequestContext) -> Response:
     database = context.database
     if _has_push(message):
         with context.write_slot():
-            reply, pieces = await database.exchange(message)
+            reply = await database.exchange(message)
     elif wait:
-        reply, pieces = await context.long_poll(database.exchange(message, wait), lambda: database.exchange(message))
+        reply = await context.long_poll(database.exchange(message, wait), lambda: database.exchange(message))
     else:
-        reply, pieces = await database.exchange(message)
+        reply = await database.exchange(message)
     context.release_body()
-    context.dispatcher.metrics.count_exchange(database.name, reply, 0 if pieces is None else pieces.count)
-    if isinstance(reply, LogPage) and pieces is not None:
-        return await _log_response(context, pieces, partial(page_encoder, reply, pieces.count))
-    return await _other_reply(context, message, reply)
+    context.dispatcher.metrics.count_exchange(database.name, reply)
+    if isinstance(reply, LogPage):
+        encoder = partial(page_encoder, reply, len(reply.records))
+        return rows_response(context.request, context.hold, encoder, reply.records, _encode_numbered)
+    # 409 for the replies after which a client cannot go on from its present state.
+    status = 409 if reply.kind in ("reset", "forked") else 200
+    return bytes_response(context.request, context.hold, orjson.dumps(reply.to_dict()), status=status)
 
 
-async def _other_reply(context: RequestContext, message: Any, reply: Reply) -> Response:
-    """Return the response with a reply that is no page, as soon as the budget has room for it."""
-    replies = [reply]
-
-    async def encoded() -> tuple[int, bytes]:
-        # Repeating a request is safe: its push was decided on, and is answered with the decision.
-        answer = replies.pop() if replies else (await context.database.exchange(message))[0]
-        # 409 for the replies after which a client cannot go on from its present state.
-        return 409 if answer.kind in ("reset", "forked") else 200, orjson.dumps(answer.to_dict())
-
-    status, body = await context.hold.read(encoded, lambda found: len(found[1]))
-    return bytes_response(context.request, context.hold, body, status=status)
-
-
-async def _log_response(
-    context: RequestContext, pieces: LogPieces, encoder: Callable[[bool], RowsEncoder], *, numbered: bool = True
-) -> Response:
-    """Return the response with a page of the log. Records are copied without being decoded.
-
-    Args:
-        context: The request.
-        pieces: The records of the page.
-        encoder: Returns an encoder of the page; its argument is True for NDJSON.
-        numbered: True if the rows have their CIDs in JSON, too.
-    """
-
-    async def next_rows(in_lines: bool) -> list[bytes]:
-        records = await pieces.next(context.hold)
-        return [*numbered_rows(records)] if numbered or in_lines else [record for _, record in records]
-
-    return await rows_response(context.request, context.hold, encoder, next_rows, is_small=pieces.is_small)
+def _encode_numbered(record: tuple[int, bytes], in_lines: bool) -> bytes:
+    return b"[%d,%b]" % record
 
 
 def _has_push(message: object) -> bool:
@@ -120,13 +92,15 @@ async def changes(context: RequestContext) -> Response:
     since, limit, wait = given["since"] or 0, given["limit"] or _DEFAULT_LIMIT, given["wait"] or 0
     database = context.database
     if wait:
-        page, pieces = await context.long_poll(
-            database.changes(since, limit, wait), lambda: database.changes(since, limit)
-        )
+        page = await context.long_poll(database.changes(since, limit, wait), lambda: database.changes(since, limit))
     else:
-        page, pieces = await database.changes(since, limit)
-    context.dispatcher.metrics.count_pulled(database.name, pieces.count)
-    return await _log_response(context, pieces, partial(part_encoder, page), numbered=False)
+        page = await database.changes(since, limit)
+    context.dispatcher.metrics.count_pulled(database.name, len(page.records))
+
+    def encode(record: tuple[int, bytes], in_lines: bool) -> bytes:
+        return _encode_numbered(record, in_lines) if in_lines else record[1]
+
+    return rows_response(context.request, context.hold, partial(part_encoder, page), page.records, encode)
 
 
 async def change(context: RequestContext) -> Response:
@@ -160,7 +134,7 @@ async def watch(context: RequestContext) -> Response:
 async def get_entry(context: RequestContext) -> Response:
     """Answer with the value of a key."""
     key = query.parse_key(context.request)
-    value = await context.hold.read(partial(context.database.get, key), lambda value: len(value or b""))
+    value = await context.database.get(key)
     if value is None:
         raise RefusedError(404, "LEVEL_NOT_FOUND", "there is no such key")
     return bytes_response(context.request, context.hold, value)
@@ -194,15 +168,9 @@ async def entries(context: RequestContext) -> Response:
     for one, other in (("gt", "gte"), ("lt", "lte")):
         if given[one] is not None and given[other] is not None:
             raise bad_request(f"give {one} or {other}, not both")
-    page = await context.database.entries(KeyBounds(**given), limit)
-
-    def encoder(in_lines: bool) -> RowsEncoder:
-        return RowsEncoder({"has_more": page.has_more}, "entries", in_lines)
-
-    async def next_rows(_: bool) -> list[bytes]:
-        return [_core.join_record(*row) for row in await page.next(context.hold)]
-
-    return await rows_response(context.request, context.hold, encoder, next_rows, is_small=page.is_small)
+    rows, has_more = await context.database.entries(KeyBounds(**given), limit)
+    encoder = partial(RowsEncoder, {"has_more": has_more}, "entries")
+    return rows_response(context.request, context.hold, encoder, rows, lambda row, _: _core.join_record(*row))
 
 
 ROUTES = [

@@ -11,14 +11,12 @@ from starlette.types import Receive, Scope, Send
 
 from ...aio.wait import set_within
 from ...errors import LockedError, NotOpenError
-from ...replication.manual import Part
 from ...replication.wire import one_line
 from .access_log import ACCESS_RECORD
 from .database import is_temporary
-from .dispatch import RequestContext
-from .pieces import records_size
+from .dispatch import RequestContext, wait_for_disconnect
 from .refusals import RETRY_SOON, RefusedError
-from .responses import send_in_pieces, wait_for_disconnect
+from .responses import send_in_pieces
 
 _HEADERS: Final = [(b"content-type", b"text/event-stream"), (b"x-accel-buffering", b"no")]
 
@@ -75,7 +73,7 @@ class WatchResponse(Response):
             if any(ending.done() for ending in endings):
                 return
             try:
-                page = await self._context.hold.read(self._read, lambda page: records_size(page.records))
+                page = await database.piece(self._since)
             except (LockedError, RefusedError) as error:
                 if not is_temporary(error):
                     raise
@@ -92,9 +90,6 @@ class WatchResponse(Response):
             text = format_events(page.records, page.cid)
             del page
             await send_in_pieces(send, text)
-
-    async def _read(self) -> Part:
-        return await self._context.database.piece(self._since)
 
     async def _wait(self, send: Send, wakeup: asyncio.Event) -> None:
         """Wait for a commit, and send a comment from time to time."""

@@ -76,6 +76,9 @@ ATTACK = Attack(
     memory=200,
     seed=520,
     record_bytes=16 << 10,
-    # Pages stay in memory until they are sent.
-    control="from treehub_level.http.server.response_budget import ResponseHold; ResponseHold.keep = lambda *_: True;",
+    # There is always room for a page.
+    control=(
+        "from treehub_level.http.server.response_budget import ResponseBudget;"
+        "ResponseBudget.take_for_page = lambda budget, token, most: most;"
+    ),
 )
