@@ -193,7 +193,7 @@ def revoke(served: Served, token: str) -> None:
     served.tokens.revoke(token.partition(".")[0])
 
 
-#: What happens to a token, and the code with which its requests end then.
+#: The ways in which a token loses its rights, and the code with which its requests end.
 ENDINGS: dict[str, tuple[Callable[[Served, str], None], str]] = {
     "revoked": (revoke, "LEVEL_UNAUTHORIZED"),
     "expired": (lambda served, token: edit_token(served, token, expires=1.0), "LEVEL_UNAUTHORIZED"),

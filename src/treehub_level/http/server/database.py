@@ -124,19 +124,20 @@ class Database:
 
     # --------------------------------------------------------------------------------- replication
 
-    async def exchange(self, message: object, wait: float = 0) -> Reply:
+    async def exchange(self, message: object, wait: float = 0, *, pushes: bool = False) -> Reply:
         """Answer an exchange: see ``Level.exchange``. A page is as large as there is room for.
 
         Args:
             message: The client's message, as parsed from JSON.
             wait: Seconds to wait for a change if there is none to send.
+            pushes: True if the message may push changes.
         """
 
         async def attempt(max_bytes: int) -> tuple[Reply, bool]:
             async with self._open() as database:
                 return await database.worker.write(answer, database.store, message, database.access, max_bytes)
 
-        return await self._until_news(attempt, _reply_size, wait)
+        return await self._until_news(attempt, _reply_size, wait, has_written=pushes)
 
     async def changes(self, since: int, limit: int, wait: float = 0) -> Part:
         """Read a page of the change log, as large as there is room for: see ``Level.changes``.
@@ -155,6 +156,7 @@ class Database:
 
     async def piece(self, since: int) -> Part:
         """Read the change log after a CID, as soon as there is room for its first record."""
+        await self._hub.ensure_open(self.name)
         return await self._hold.read(
             lambda: self._read_part(since, MAX_CHANGES, PIECE_BYTES), lambda part: records_size(part.records)
         )
@@ -180,7 +182,12 @@ class Database:
             return await database.worker.write(apply, database)
 
     async def _until_news(
-        self, attempt: Callable[[int], Awaitable[tuple[T, bool]]], measure: Callable[[T], int], wait: float
+        self,
+        attempt: Callable[[int], Awaitable[tuple[T, bool]]],
+        measure: Callable[[T], int],
+        wait: float,
+        *,
+        has_written: bool = False,
     ) -> T:
         """Repeat a read after each commit until it has something to report; return its last result.
 
@@ -189,13 +196,18 @@ class Database:
                 to report.
             measure: Returns the bytes of a page.
             wait: Seconds to wait at most. A database that its program closes ends the wait.
+            has_written: True if ``attempt`` may also write.
 
         Raises:
             RefusedError: The token is no longer valid at the end of the wait.
         """
 
         async def read() -> tuple[T, bool]:
-            return await self._hold.read_page(attempt, lambda found: measure(found[0]), MAX_BYTES)
+            # Before the turn: opening may take long, and other databases should not wait for it.
+            await self._hub.ensure_open(self.name)
+            return await self._hold.read_page(
+                attempt, lambda found: measure(found[0]), MAX_BYTES, has_written=has_written
+            )
 
         if not wait:
             return (await read())[0]

@@ -240,8 +240,7 @@ class Hub:
         self._check_accepting()
         self._admitted += 1
         try:
-            if name not in self._databases:
-                await self._ensure_open(name)
+            await self.ensure_open(name)
             yield
         finally:
             self._admitted -= 1
@@ -256,7 +255,7 @@ class Hub:
             RefusedError, LevelError: As `use`.
         """
         while (database := self._databases.get(name)) is None:
-            await self._ensure_open(name)
+            await self.ensure_open(name)
         self._acquire(database)
         try:
             yield database.level
@@ -289,11 +288,16 @@ class Hub:
                 503, NotOpenError.code, "this server is not ready: its hub is not open", seconds=RETRY_LATER
             )
 
-    async def _ensure_open(self, name: str) -> None:
-        """Return once a database is open.
+    async def ensure_open(self, name: str) -> None:
+        """Return once a database is open. It may be closed again to make room.
 
         Concurrent callers share one task that opens it. The task goes on if a caller is cancelled.
+
+        Raises:
+            RefusedError, LevelError: As `use`.
         """
+        if name in self._databases:
+            return
         opening = self._opening.get(name)
         if opening is None:
             opening = self._opening[name] = self._start_task(self._open(name))

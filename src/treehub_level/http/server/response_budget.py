@@ -172,7 +172,9 @@ class ResponseHold:
             self._budget.give(self._token, self._size - size)
             self._size = size
 
-    async def read_page(self, read: Callable[[int], Awaitable[T]], measure: Callable[[T], int], most: int) -> T:
+    async def read_page(
+        self, read: Callable[[int], Awaitable[T]], measure: Callable[[T], int], most: int, *, has_written: bool = False
+    ) -> T:
         """Return a page that is as large as the budget has room for.
 
         Args:
@@ -180,6 +182,7 @@ class ResponseHold:
                 several times.
             measure: Returns the bytes of a page.
             most: The most bytes of a page.
+            has_written: True if the read may also write. It is then not refused for its result.
 
         Raises:
             RefusedError: There was no room in time for the first row.
@@ -191,6 +194,10 @@ class ResponseHold:
             size = measure(page)
             if size <= max(room, PIECE_BYTES):
                 self.shrink(size if size > PIECE_BYTES else 0)
+                return page
+            if has_written:
+                self._budget.held[self._token] += size - room
+                self._size = size
                 return page
         del page
         return await self.read(partial(read, PIECE_BYTES), measure)

@@ -60,7 +60,7 @@ async def exchange(context: RequestContext) -> Response:
     database = context.database
     if _has_push(message):
         with context.write_slot():
-            reply = await database.exchange(message)
+            reply = await database.exchange(message, pushes=True)
     elif wait:
         reply = await context.long_poll(database.exchange(message, wait), lambda: database.exchange(message))
     else:
