@@ -35,7 +35,7 @@ from treehub_level.http.client.responses import (
 )
 from treehub_level.http.client.url import DatabaseURL
 from treehub_level.http.server import query
-from treehub_level.http.server.bodies import CONTENT_DECODERS, parse_json
+from treehub_level.http.server.bodies import CONTENT_DECODERS, parse_body, parse_value
 from treehub_level.http.server.refusals import RefusedError
 from treehub_level.replication import wire
 from treehub_level.replication.messages import Request, encode_changes
@@ -105,7 +105,9 @@ def bodies(data: bytes) -> None:
         with refused_by(RefusedError):
             plain = decode(data, _LIMIT)
             assert len(plain) <= len(data) + _LIMIT + (128 << 10), "a small body was decompressed beyond the limit"
-            parse_json(plain)
+            for parse in (decode_message, parse_value):
+                with refused_by(RefusedError, InvalidValueError):
+                    parse_body(plain, parse)
 
 
 def urls(data: bytes) -> None:

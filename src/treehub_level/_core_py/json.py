@@ -22,8 +22,10 @@ _SIMPLE: Final = frozenset({str, int, bool, type(None)})
 #: (Python 3.11) or 4 KiB (3.13). Copies take a tenth of the memory and half of the time, because
 #: orjson then writes every value into the same warm buffer.
 _WORTH_COPYING: Final = 2048
-#: `{"key":string,"value":value}`. The two parts are checked by the JSON parser, not here.
-_LINE: Final = re.compile(rb'\{"key":("[^"\\]*(?:\\.[^"\\]*)*"),"value":(.*)\}[ \t\r\n]*', re.DOTALL)
+#: The white space of JSON.
+WHITE_SPACE: Final = b" \t\n\r"
+#: The start of a line as ``dump`` writes it, and the part between key and value.
+_LINE_START, _LINE_MIDDLE = b'{"key":"', b',"value":'
 
 
 class JSONBytes(bytes):
@@ -148,11 +150,12 @@ def json_value(text: bytes) -> JSONBytes:
 def json_line(line: bytes) -> tuple[str, JSONBytes] | None:
     """See ``_core_c.pyi``."""
     check_bytes(line, "a line")
-    parts = _LINE.fullmatch(line)
-    if parts is None:
+    end = string_end(line, len(_LINE_START)) if line.startswith(_LINE_START) else -1
+    rest = line[end + len(_LINE_MIDDLE) :].rstrip(WHITE_SPACE)
+    if end < 0 or not line.startswith(_LINE_MIDDLE, end) or not rest.endswith(b"}"):
         return None
     try:
-        return orjson.loads(parts[1]), json_value(parts[2])
+        return orjson.loads(line[len(_LINE_START) - 1 : end]), json_value(rest[:-1])
     except (orjson.JSONDecodeError, InvalidValueError):
         return None
 
@@ -199,10 +202,10 @@ def _refuse_constant(constant: str) -> NoReturn:
 
 #: Bytes of text that are split at a time. It bounds the memory for the parts.
 _SLICE: Final = 1 << 16
-#: A byte with a meaning inside a string, and one outside of strings.
-_IN_STRING: Final = re.compile(rb'["\\]')
+#: A byte with a meaning outside of strings.
 _STRUCTURE: Final = re.compile(rb'["\[\]{},]')
-_WHITE_SPACE: Final = b" \t\n\r"
+#: A part of a string. Its length is bounded, because `re` takes 130 bytes of memory for each escape.
+_IN_STRING: Final = re.compile(rb'[^"\\]*(?:\\.[^"\\]*){0,1000}', re.DOTALL)
 
 
 def count_nodes(text: bytes) -> int:
@@ -225,16 +228,16 @@ def split_items(text: bytes, brackets: bytes, limit: int) -> list[bytes] | None:
         raise ValueError(f"brackets are b'[]' or b'{{}}', not {brackets!r:.80}")
     if type(limit) is not int or limit < 0:
         raise ValueError(f"a limit is an int from 0, not {limit!r:.80}")
-    text = text.strip(_WHITE_SPACE)
+    text = text.strip(WHITE_SPACE)
     if len(text) < 2 or text[:1] != brackets[:1] or text[-1:] != brackets[1:]:
         return None
-    text = text[1:-1].strip(_WHITE_SPACE)
+    text = text[1:-1].strip(WHITE_SPACE)
     if not text:
         return []
     cuts = _find_cuts(text, limit)
     if cuts is None:
         return None
-    items = [text[start + 1 : end].strip(_WHITE_SPACE) for start, end in zip([-1, *cuts], cuts, strict=False)]
+    items = [text[start + 1 : end].strip(WHITE_SPACE) for start, end in zip([-1, *cuts], cuts, strict=False)]
     return items if all(items) else None
 
 
@@ -246,7 +249,7 @@ def _find_cuts(text: bytes, limit: int) -> list[int] | None:
         position = found.end()
         match found[0]:
             case b'"':
-                position = _string_end(text, position)
+                position = string_end(text, position)
                 if position < 0:
                     return None
             case b"[" | b"{":
@@ -262,10 +265,13 @@ def _find_cuts(text: bytes, limit: int) -> list[int] | None:
     return None if depth or len(cuts) >= limit else [*cuts, len(text)]
 
 
-def _string_end(text: bytes, position: int) -> int:
+def string_end(text: bytes, position: int) -> int:
     """Return the position behind a string that begins before ``position``; -1 if it has no end."""
-    while (found := _IN_STRING.search(text, position)) is not None:
-        if found[0] == b'"':
-            return found.end()
-        position = found.end() + 1
-    return -1
+    while True:
+        found = _IN_STRING.match(text, position)
+        assert found is not None, "the pattern matches the empty string"
+        if text.startswith(b'"', found.end()):
+            return found.end() + 1
+        if found.end() == position:
+            return -1
+        position = found.end()

@@ -100,13 +100,18 @@ class Database:
 
         return await wait_for_commit(self.store, lambda: self._worker.read(read), wait)
 
-    async def change(self, cid: int, changes: list[Any]) -> int:
-        """Apply the changes of a manual sync and return the new CID: see ``Level.change``."""
+    async def change(self, cid: int, changes: list[bytes]) -> int:
+        """Apply the changes of a manual sync and return the new CID: see ``Level.change``.
+
+        Args:
+            cid: The CID that the client has pulled up to.
+            changes: The changes, each a record in bytes.
+        """
         if len(changes) > MAX_CHANGES:
             raise ProtocolError(f"changes has {len(changes)} items: send at most {MAX_CHANGES} at a time")
 
         def apply() -> int:
-            entries = encode_changes(changes, self._codec.encoder)
+            entries = encode_changes(changes, self._codec.encoder, in_records=True)
             return self.store.step(change_step(self._mode, cid, entries, self._access))
 
         return await self._worker.write(apply)
@@ -122,6 +127,15 @@ class Database:
                 return reader.get(stored_key)
 
         return await self._worker.read_key(read)
+
+    def check_write(self, key: str) -> None:
+        """Check that a key may be written, before the body with its value is read.
+
+        Raises:
+            InvalidKeyError: The key is empty, a metadata key, or not valid Unicode.
+            ForbiddenError: The token may not write, or not this key.
+        """
+        self._access.check_write([self._user_key(key)])
 
     async def put(self, key: str, value: Any) -> None:
         """Store a value durably: it is on disk when this returns."""

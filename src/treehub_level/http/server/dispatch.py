@@ -15,9 +15,11 @@ from starlette.types import Receive, Scope, Send
 from ...errors import StorageError
 from .access_log import ACCESS_RECORD, AccessRecord
 from .bodies import BodyReader, DisconnectedError
+from .body_memory import BodyAccount
 from .catalog import DATABASE_NAME
 from .database import Database
 from .hub import Hub
+
 from .limits import ConcurrencyLimiter, Limits
 from .metrics import Metrics
 from .permissions import AuthorizedRoute, Permission
@@ -60,19 +62,21 @@ class RequestContext:
     def __init__(self, request: Request, dispatcher: Dispatcher) -> None:
         self.request = request
         self.dispatcher = dispatcher
-        self._buffered_bytes = 0
+        self._body_account: BodyAccount | None = None
 
-    async def read_json(self) -> Any:
-        """Read the request body and return the JSON document in it: see `BodyReader.read_json`."""
-        return await self.dispatcher.body_reader.read_json(self.request, self._count_buffered)
+    def admit_body(self, token: Token) -> None:
+        """Allow the route to read the request body, within the limits of a token."""
+        self._body_account = self.dispatcher.body_reader.memory.account(token.id, may_write=token.write)
 
-    def _count_buffered(self, size: int) -> None:
-        self._buffered_bytes += size
-        self.dispatcher.body_reader.buffered_bytes += size
+    async def read_json(self, parse: Callable[[bytes], T]) -> T:
+        """Read and parse the request body: see `BodyReader.read_json`."""
+        assert self._body_account is not None, "the rights of the request are checked before its body is read"
+        return await self.dispatcher.body_reader.read_json(self.request, self._body_account, parse)
 
     def release_body(self) -> None:
         """Stop counting the bytes of the body as being in memory."""
-        self._count_buffered(-self._buffered_bytes)
+        if self._body_account is not None:
+            self._body_account.release()
 
     @contextmanager
     def write_slot(self) -> Iterator[None]:
@@ -202,6 +206,7 @@ class Dispatcher:
                 raise database_not_found()
             if route.permission is Permission.WRITE and not token.write:
                 raise forbidden("this token is read-only: use one that may write")
+            context.admit_body(token)
             async with self.hub.use(name) as level:
                 record.database = name
                 context.database = Database(name, level, token.access)
