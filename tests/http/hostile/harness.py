@@ -67,7 +67,7 @@ async def measure(name: str, folder: Path, seconds: float, *, defended: bool = T
     """
     bounds = attack(name)
     tokens = Tokens(folder / "tokens")
-    reader = tokens.add(databases=["notes"], write=False, name="hostile")
+    hostile = tokens.add(databases=["notes"], write=bounds.write, name="hostile")
     writer = tokens.add(databases=["*"], write=True, name="honest")
     stores = folder / "stores"
     stores.mkdir()
@@ -81,7 +81,7 @@ async def measure(name: str, folder: Path, seconds: float, *, defended: bool = T
         honest = asyncio.gather(*clients)
         await asyncio.sleep(1)
         rest = server.memory or 0.0
-        command = [sys.executable, "-m", "tests.http.hostile.attacker", name, str(server.port), reader]
+        command = [sys.executable, "-m", "tests.http.hostile.attacker", name, str(server.port), hostile]
         process = await asyncio.to_thread(subprocess.Popen, command)
         peak, end = rest, time.monotonic() + seconds
         try:

@@ -19,7 +19,6 @@ from .body_memory import BodyAccount
 from .catalog import DATABASE_NAME
 from .database import Database
 from .hub import Hub
-
 from .limits import ConcurrencyLimiter, Limits
 from .metrics import Metrics
 from .permissions import AuthorizedRoute, Permission

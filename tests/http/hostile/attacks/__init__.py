@@ -14,7 +14,8 @@ class Target:
 
     Attributes:
         port: The port on 127.0.0.1.
-        token: A token that may only read the database ``notes``.
+        token: A token for the database ``notes`` that may only read, unless the attack asks for one
+            that may write.
     """
 
     port: int
@@ -30,6 +31,7 @@ class Attack:
         memory: The most memory, in MiB, by which the server may grow.
         seed: The number of records of 1 KiB in the database ``notes``.
         arguments: Further arguments of ``treehub-level serve``.
+        write: True if the token of the attack may write.
         control: Python statements, which end in a semicolon, that remove the defence from the
             server's process. With them, the attack must break one of the bounds.
     """
@@ -39,6 +41,7 @@ class Attack:
     control: str
     seed: int = 100
     arguments: tuple[str, ...] = field(default=())
+    write: bool = False
 
 
 def names() -> list[str]:
