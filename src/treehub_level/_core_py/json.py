@@ -204,7 +204,7 @@ def _refuse_constant(constant: str) -> NoReturn:
 _SLICE: Final = 1 << 16
 #: A byte with a meaning outside of strings.
 _STRUCTURE: Final = re.compile(rb'["\[\]{},]')
-#: A part of a string. Its length is bounded, because `re` takes 130 bytes of memory for each escape.
+#: A part of a string. It has a bounded number of escapes: `re` takes 130 bytes of memory for each.
 _IN_STRING: Final = re.compile(rb'[^"\\]*(?:\\.[^"\\]*){0,1000}', re.DOTALL)
 
 

@@ -19,6 +19,10 @@ VALUE_ENCODINGS: Final = ("json", "bytes")
 LONG_NUMBER: Final = re.compile(rb"[0-9]{19}")
 
 
+class RepeatedMemberError(ValueError):
+    """A JSON object names a member twice. A parser would silently drop one of the two values."""
+
+
 class Codec:
     """Encodes keys, values and operations, decodes rows, and tells metadata keys from user keys.
 
@@ -150,7 +154,7 @@ def decode_json(text: bytes, max_nodes: int | None = None) -> Any:
         raise ValueError(f"it holds more than {max_nodes:,} values")
     try:
         document = orjson.loads(text)
-        if LONG_NUMBER.search(text) or not _is_complete(document, text):
+        if LONG_NUMBER.search(text) or not is_complete(document, text):
             json.loads(text, object_pairs_hook=unique_members, parse_int=_exact)
     except RecursionError:
         raise ValueError("it is nested too deep") from None
@@ -159,7 +163,7 @@ def decode_json(text: bytes, max_nodes: int | None = None) -> Any:
     return document
 
 
-def _is_complete(document: Any, text: bytes) -> bool:
+def is_complete(document: Any, text: bytes) -> bool:
     """Return True if a document certainly has all the members of its text.
 
     Each member that the parser drops had a colon, and only an escape adds a colon.
@@ -171,13 +175,13 @@ def unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return the members of an object, for the argument ``object_pairs_hook`` of `json.loads`.
 
     Raises:
-        ValueError: Two members have the same name.
+        RepeatedMemberError: Two members have the same name.
     """
     members = dict(pairs)
     if len(members) < len(pairs):
         names = Counter(name for name, _ in pairs)
         repeated = next(name for name, count in names.items() if count > 1)
-        raise ValueError(f"an object names the member {repeated!r:.80} twice")
+        raise RepeatedMemberError(f"an object names the member {repeated!r:.80} twice")
     return members
 
 

@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from .. import _core
-from ..engine.codec import decode_json
+from ..engine.codec import RepeatedMemberError, decode_json
 from ..engine.modes import Epoch
 from ..errors import ProtocolError
 
@@ -201,7 +201,7 @@ def decode_message(text: bytes) -> Any:
         members, records = split
         message = decode_json(b"{%b}" % b",".join(members), MAX_NODES)
         if "changes" in message:
-            raise ValueError("an object names the member 'changes' twice")
+            raise RepeatedMemberError("an object names the member 'changes' twice")
         return {**message, "changes": records}
     message = decode_json(text, MAX_NODES)
     if isinstance(message, dict) and isinstance(message.get("changes"), list):
