@@ -55,7 +55,9 @@ def test_a_reply_that_names_a_member_twice_is_refused(
     here = node.client()
     here.sync(database)
     stored = here.raw()
-    database.put("k", "one")
+    with python_client() as there:
+        there.put("k", "one")
+        there.sync(database)
     with pytest.raises(NodeError, match="twice") as error:
         here.sync(database, [{"replace": [old, new]}])
     assert (error.value.code, f'"{name}"' in str(error.value)) == ("LEVEL_PROTOCOL", True)
