@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
@@ -414,7 +414,7 @@ def test_the_pure_core_refuses_a_value_that_is_too_long_without_decoding_it(pure
 @pytest.mark.parametrize("escape", [b"\\\\", b'\\"', b"\\n"])
 def test_a_string_of_many_escapes_takes_little_memory(core: Any, escape: bytes) -> None:
     text = b'"%b"' % (escape * 100_000)
-    calls = [
+    calls: list[Callable[[], Any]] = [
         lambda: core.split_record(b"[%b, 1]" % text),
         lambda: core.json_line(b'{"key":%b,"value":1} ' % text),
         lambda: core.split_items(b"[%b]" % text, b"[]", 9),

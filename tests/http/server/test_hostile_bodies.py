@@ -445,7 +445,7 @@ def explosive(size: int, space: bytes = b"") -> bytes:
 @pytest.mark.parametrize("space", [b"", b" "])
 async def test_a_value_of_any_number_of_containers_is_stored(served: Served, space: bytes) -> None:
     value = explosive(1 << 20)
-    assert await served.levels["notes"].put("local", orjson.loads(value)) is None
+    await served.levels["notes"].put("local", orjson.loads(value))
     sent = explosive(1 << 20, space)
     assert (await served.client.put("/v1/notes/entries/put", content=sent, headers=JSON)).status_code == 204
     push = orjson.dumps(request(cid=2, hi=2, changes=[["pushed", "here"]])).replace(b'"here"', sent)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 from weakref import WeakValueDictionary
@@ -15,6 +16,10 @@ from .refusals import retry_later
 #: Bodies of at most this many bytes may use all of the memory. Larger ones leave a quarter free, so
 #: that no number of uploads refuses a pull or a small write.
 SMALL_BODY_BYTES: Final = 64 << 10
+#: After bodies of at least this many bytes, free memory is returned to the operating system.
+_TRIMMED_BYTES: Final = 1 << 20
+#: Seconds from such a body to that. Further bodies in between share one call.
+_TRIM_SECONDS: Final = 0.5
 
 
 class BodyMemory:
@@ -33,6 +38,7 @@ class BodyMemory:
         self.limits = limits
         self.buffered_bytes = 0
         self.by_token: Counter[str] = Counter()
+        self._trim_timer: asyncio.TimerHandle | None = None
 
     def account(self, token: str, *, may_write: bool) -> BodyAccount:
         """Return the account of one request.
@@ -42,6 +48,16 @@ class BodyMemory:
             may_write: True if the token may write. Others have a smaller limit.
         """
         return BodyAccount(self, token, may_write)
+
+    def schedule_trim(self) -> None:
+        """Return free memory to the operating system soon, in a thread."""
+        if _malloc_trim is not None and self._trim_timer is None:
+            self._trim_timer = asyncio.get_running_loop().call_later(_TRIM_SECONDS, self._trim)
+
+    def _trim(self) -> None:
+        self._trim_timer = None
+        assert _malloc_trim is not None
+        asyncio.get_running_loop().run_in_executor(None, _malloc_trim, 0)
 
 
 class BodyAccount:
@@ -83,7 +99,24 @@ class BodyAccount:
 
     def release(self) -> None:
         """Stop counting the bytes of the body."""
+        if self.size >= _TRIMMED_BYTES:
+            self._memory.schedule_trim()
         self.add(-self.size)
+
+
+def _find_malloc_trim() -> Callable[[int], int] | None:
+    """Return glibc's ``malloc_trim``; ``None`` for other libraries, which keep less.
+
+    glibc keeps freed blocks of up to 32 MiB, in each thread, once it has seen one of that size.
+    """
+    try:
+        trim: Callable[[int], int] = ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):
+        return None
+    return trim
+
+
+_malloc_trim: Final = _find_malloc_trim()
 
 
 def _room(limit: int, is_small: bool) -> int:
