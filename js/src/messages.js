@@ -1,6 +1,6 @@
 /** The messages of the exchange, as in `docs/protocol.md`. */
 import { LevelError } from './errors.js'
-import { splitItems, splitMember } from './json.js'
+import { findRepeatedName, splitItems, splitMember } from './json.js'
 import { checkKey } from './keys.js'
 import { joinRecord, splitRecord } from './records.js'
 
@@ -73,6 +73,14 @@ export function writeRequest(request, changes) {
  */
 export function readReply(text, request, changes) {
   const message = JSON.parse(text)
+  const repeated = findRepeatedName(text)
+  if (repeated !== undefined) {
+    throw new LevelError(
+      'LEVEL_PROTOCOL',
+      `an object in the server's reply names the member ${JSON.stringify(repeated)} twice. ` +
+        'Nothing of it was written',
+    )
+  }
   const { rejected = [], keys = [] } = message
   const rows = splitMember(text, 'page').map(readRow)
   if (request.server !== null && message.server !== request.server) {

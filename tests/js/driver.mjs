@@ -25,7 +25,7 @@ function faultyFetch(client, faults) {
     if (fault.edit) client.edits.push(await client.level.batch([fault.edit]).then(() => fault.edit))
     if (fault.lost === 'reply') throw new TypeError('the reply was lost')
     const { text, status, headers } = fault.old ? client.replies.at(-2) ?? reply : reply
-    return new Response(text, { status, headers: { 'content-type': headers.get('content-type') } })
+    return new Response(fault.replace ? text.replace(...fault.replace) : text, { status, headers: { 'content-type': headers.get('content-type') } })
   }
 }
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ..engine.codec import RepeatedMemberError
 from ..types import MISSING, Mode
 from .errors import CommandError
 from .lines import parse_json
@@ -82,7 +83,8 @@ def parse_value(text: str, string: bool) -> object:
         string: True if the value is a string, not JSON.
 
     Raises:
-        CommandError: The value is not JSON, or a string from stdin is not UTF-8.
+        CommandError: The value is not JSON, names a member of an object twice, or is a string from
+            stdin that is not UTF-8.
     """
     if string and text != "-":
         return text
@@ -92,9 +94,12 @@ def parse_value(text: str, string: bool) -> object:
         return given.decode() if string else parse_json(given)
     except ValueError as error:
         shown = given.decode("utf-8", "backslashreplace")[:80]
-        fault = (
-            f"is not UTF-8: {shown}" if string else f"is not JSON ({error}): {shown}; --string stores it as a string"
-        )
+        if string:
+            fault = f"is not UTF-8: {shown}"
+        elif isinstance(error, RepeatedMemberError):
+            fault = f"cannot be stored: {error}: remove one of them"
+        else:
+            fault = f"is not JSON ({error}): {shown}; --string stores it as a string"
         raise CommandError(f"the value {fault}", code="CLI_BAD_VALUE") from error
 
 

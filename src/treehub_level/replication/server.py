@@ -77,7 +77,7 @@ def answer_pull(
     request: Request, mode: Server, access: Access, reader: Reader, head: int, max_bytes: int = MAX_BYTES
 ) -> Reply:
     """Reply to a request without a push, which needs no transaction: see `exchange_step`."""
-    assert not request.keys, "a push is decided in a step"
+    assert not request.is_push, "a push is decided in a step"
     return _Exchange(request, _parse_push(request, mode), mode, access, reader, head, max_bytes).answer()
 
 
@@ -253,7 +253,11 @@ def _parse_push(request: Request, mode: Server) -> list[Entry]:
         ProtocolError: A change is malformed, a key occurs twice, or the push is too large.
         StoreMismatchError: The request is for another server.
     """
-    entries = encode_changes(request.changes or [[key] for key in request.withdraw], _core.Encoder(mode.space))
+    encoder = _core.Encoder(mode.space)
+    if request.changes:
+        entries = encode_changes(request.changes, encoder, in_records=request.in_records)
+    else:
+        entries = encode_changes([[key] for key in request.withdraw], encoder)
     if request.server not in (None, mode.store_id):
         raise StoreMismatchError(
             f"this is the server {mode.store_id}, but the client follows the server {request.server}: "

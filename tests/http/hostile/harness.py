@@ -78,7 +78,7 @@ async def measure(name: str, folder: Path, seconds: float, *, defended: bool = T
     seconds = seconds if defended else max(seconds, bounds.control_seconds)
     tokens = Tokens(folder / "tokens")
     others = [f"other-{number}" for number in range(bounds.databases)]
-    reader = tokens.add(databases=["notes", *others], write=False, name="hostile")
+    hostile = tokens.add(databases=["notes", *others], write=bounds.write, name="hostile")
     writer = tokens.add(databases=["*"], write=True, name="honest")
     stores = folder / "stores"
     stores.mkdir()
@@ -102,7 +102,7 @@ async def measure(name: str, folder: Path, seconds: float, *, defended: bool = T
         while len(figures.latencies) < 4 * len(clients):  # noqa: ASYNC110  # no event reports this
             await asyncio.sleep(INTERVAL)
         rest = server.memory or 0.0
-        command = [sys.executable, "-m", "tests.http.hostile.attacker", name, str(server.port), reader]
+        command = [sys.executable, "-m", "tests.http.hostile.attacker", name, str(server.port), hostile]
         process = await asyncio.to_thread(subprocess.Popen, command)
         end = time.monotonic() + (seconds if defended else CONTROL_SECONDS)
         figures.memory = (rest, rest)

@@ -95,6 +95,7 @@ def test_a_change_to_the_file_takes_effect_at_once(tokens: Tokens) -> None:
         b'{"version": 1, "tokens": [{}]}',
         b'{"version": 1, "tokens": {"a": 1}}',
         b'{"version": 1, "tokens": 1}',
+        b'{"version": 1, "tokens": [], "tokens": []}',
     ],
 )
 def test_a_damaged_file_admits_no_token(tokens: Tokens, content: bytes) -> None:

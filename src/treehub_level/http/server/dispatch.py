@@ -17,6 +17,7 @@ from ...engine.access import Access
 from ...errors import StorageError
 from .access_log import ACCESS_RECORD, AccessRecord
 from .bodies import BodyReader, DisconnectedError
+from .body_memory import BodyAccount
 from .catalog import DATABASE_NAME
 from .database import Database
 from .hub import Hub
@@ -69,19 +70,21 @@ class RequestContext:
         self.request = request
         self.dispatcher = dispatcher
         self.hold = dispatcher.responses.hold("-")
-        self._buffered_bytes = 0
+        self._body_account: BodyAccount | None = None
 
-    async def read_json(self) -> Any:
-        """Read the request body and return the JSON document in it: see `BodyReader.read_json`."""
-        return await self.dispatcher.body_reader.read_json(self.request, self._count_buffered)
+    def admit_body(self, token: Token) -> None:
+        """Allow the route to read the request body, within the limits of a token."""
+        self._body_account = self.dispatcher.body_reader.memory.account(token.id, may_write=token.write)
 
-    def _count_buffered(self, size: int) -> None:
-        self._buffered_bytes += size
-        self.dispatcher.body_reader.buffered_bytes += size
+    async def read_json(self, parse: Callable[[bytes], T]) -> T:
+        """Read and parse the request body: see `BodyReader.read_json`."""
+        assert self._body_account is not None, "the rights of the request are checked before its body is read"
+        return await self.dispatcher.body_reader.read_json(self.request, self._body_account, parse)
 
     def release_body(self) -> None:
         """Stop counting the bytes of the body as being in memory."""
-        self._count_buffered(-self._buffered_bytes)
+        if self._body_account is not None:
+            self._body_account.release()
 
     @contextmanager
     def write_slot(self) -> Iterator[None]:
@@ -213,6 +216,7 @@ class Dispatcher:
                 return
             name = context.request.path_params["db"]
             self._check_rights(route, token, name)
+            context.admit_body(token)
             async with self.hub.admit(name):
                 record.database = name
                 context.hold = self.responses.hold(token.id)

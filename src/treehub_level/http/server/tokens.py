@@ -16,6 +16,7 @@ from typing import Any, Final
 import orjson
 
 from ...engine.access import Access
+from ...engine.codec import decode_json
 from ...errors import StorageError
 from .catalog import DATABASE_NAME
 
@@ -203,7 +204,7 @@ class Tokens:
         with open(self.path, "rb") as file:
             stored = file.read()
         try:
-            content = orjson.loads(stored)
+            content = decode_json(stored)
             if content["version"] != _VERSION:
                 raise ValueError(f"version {content['version']}")
             return [_parse_token(item) for item in content["tokens"]]
