@@ -333,14 +333,14 @@ class _EffectRunner:
             self._response = client.send(connection.build_request(client, send), stream=True)
         self._chunks = self._response.iter_raw()
         response = response_head(self._response)
-        if response.is_stream:
+        if response.is_stream or not response.is_from_server:
             return response
-        decoder, chunks = BodyDecoder(response.headers), []
+        decoder = BodyDecoder(response.headers, response.max_bytes(send.max_bytes))
         due = started + connection.timeout + send.wait
         while chunk := self._receive():
-            chunks.append(decoder.feed(chunk, time.monotonic() - due))
+            decoder.feed(chunk, time.monotonic() - due)
         decoder.finish()
-        return response.with_body(chunks)
+        return response.with_body(decoder.body)
 
     def _receive(self) -> bytes:
         with httpx_errors():
