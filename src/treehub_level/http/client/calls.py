@@ -49,6 +49,8 @@ class RouteCall:
         is_repeatable: True if the call may be sent again although the server may have received it.
         missing_is_ok: True if the call reads a key, which may be missing.
         max_bytes: The maximum size of the response body, decoded.
+        has_nonce: True if the response repeats a nonce of the request, and so proves by itself that
+            it answers this request.
     """
 
     method: str
@@ -59,6 +61,7 @@ class RouteCall:
     is_repeatable: bool = True
     missing_is_ok: bool = False
     max_bytes: int = MAX_DOCUMENT_BYTES
+    has_nonce: bool = False
 
 
 class RouteCaller:
@@ -102,7 +105,7 @@ class RouteCaller:
         while True:
             try:
                 headers = _headers(call, token, accept, is_loopback=self._database.is_loopback)
-                response = yield Send(call.method, url, headers, call.body, call.wait, call.max_bytes)
+                response = yield Send(call.method, url, headers, call.body, call.wait, call.max_bytes, call.has_nonce)
                 if response.status in _REDIRECT_STATUSES:
                     redirects += 1
                     url = self._redirected(call, url, response, redirects)
@@ -113,7 +116,7 @@ class RouteCaller:
                     if new_token is not None:
                         token = new_token
                         continue
-                if not response.is_from_server:
+                if not response.is_answer(call.has_nonce):
                     raise not_a_server(response, self.url)
                 if response.status == 200 and response.is_stream and accept == response.media_type:
                     return None

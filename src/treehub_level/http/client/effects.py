@@ -36,6 +36,7 @@ class Send(NamedTuple):
         wait: Seconds for which the server may hold the request (long poll), in addition to the
             timeout.
         max_bytes: The maximum size of the response body, decoded.
+        has_nonce: True if the response proves by a nonce that it answers this request.
     """
 
     method: str
@@ -44,6 +45,7 @@ class Send(NamedTuple):
     body: bytes | None
     wait: float
     max_bytes: int
+    has_nonce: bool
 
 
 class Sleep(NamedTuple):

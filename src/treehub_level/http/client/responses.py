@@ -47,6 +47,7 @@ _ERRORS_BY_CODE: Mapping[str, type[LevelError]] = {
     error.code: error
     for error in (ForbiddenError, InvalidKeyError, InvalidValueError, ProtocolError, StoreMismatchError)
 }
+_REPLY_TYPES = ("application/json", "application/x-ndjson")
 _UNAUTHORIZED = "LEVEL_UNAUTHORIZED"
 #: Explanations of the statuses of other programs, whose text is not shown.
 _FOREIGN_REASONS = {
@@ -93,6 +94,16 @@ class ServerResponse:
     def is_from_server(self) -> bool:
         """True if a treehub-level server answered, and no other program in its place."""
         return SERVER_HEADER in self.headers
+
+    def is_answer(self, has_nonce: bool) -> bool:
+        """Return True if the response counts as an answer to the request.
+
+        Args:
+            has_nonce: True for an exchange. The nonce in its reply proves that it answers this
+                request, also if a gateway has removed the server's header.
+        """
+        is_reply = self.status in (200, 409) and self.media_type in _REPLY_TYPES
+        return self.is_from_server or (has_nonce and is_reply)
 
     @property
     def asks_for_token(self) -> bool:
@@ -208,7 +219,7 @@ def _error_of(response: ServerResponse, url: str, token: str | None) -> LevelErr
             return CIDMismatchError(message, expected=expected, got=got)
         if code in _ERRORS_BY_CODE:
             return _ERRORS_BY_CODE[code](message)
-    if not fields or (status == 401 and code != _UNAUTHORIZED):
+    if not fields or not response.is_from_server or (status == 401 and code != _UNAUTHORIZED):
         return not_a_server(response, url)
     reason = message or "the server gave no reason"
     return TransportError(f"{url} refused with status {status}: {reason}", status=status, retry_after=retry_after)

@@ -189,7 +189,9 @@ class RemoteVerbs:
 
 
 def _exchange_call(body: bytes, wait: float) -> RouteCall:
-    return RouteCall("POST", "/exchange", {"wait": wait} if wait else {}, body, wait, max_bytes=MAX_PAGE_BYTES)
+    return RouteCall(
+        "POST", "/exchange", {"wait": wait} if wait else {}, body, wait, max_bytes=MAX_PAGE_BYTES, has_nonce=True
+    )
 
 
 def _entry_path(key: str) -> str:
