@@ -213,14 +213,14 @@ def _error_of(response: ServerResponse, url: str, token: str | None) -> LevelErr
     fields = _error_fields(response)
     message = _sanitized(str(fields.get("message", "")), token)
     code = fields.get("code")
+    if not fields or not response.is_from_server or (status == 401 and code != _UNAUTHORIZED):
+        return not_a_server(response, url)
     if status in (400, 403, 409) and isinstance(code, str):
         expected, got = fields.get("expected"), fields.get("got")
         if code == CIDMismatchError.code and type(expected) is int and type(got) is int:
             return CIDMismatchError(message, expected=expected, got=got)
         if code in _ERRORS_BY_CODE:
             return _ERRORS_BY_CODE[code](message)
-    if not fields or not response.is_from_server or (status == 401 and code != _UNAUTHORIZED):
-        return not_a_server(response, url)
     reason = message or "the server gave no reason"
     return TransportError(f"{url} refused with status {status}: {reason}", status=status, retry_after=retry_after)
 
