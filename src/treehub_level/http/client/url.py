@@ -72,7 +72,10 @@ class DatabaseURL:
             url: The URL of the request that was redirected.
             location: The ``Location`` header of the response.
         """
-        target = urljoin(url, location)
+        try:
+            target = urljoin(url, location)
+        except ValueError:  # an invalid IPv6 address, for example
+            return None
         return target if origin(target) == origin(self.url) else None
 
 

@@ -13,6 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 
+from ..identity import SERVER_HEADER
 from .access_log import ACCESS_RECORD, AccessLogMiddleware
 from .dispatch import Dispatcher
 from .hub import Hub
@@ -76,7 +77,7 @@ def create_app(
                 allow_origins=origins,
                 allow_methods=_CORS_METHODS,
                 allow_headers=_CORS_REQUEST_HEADERS,
-                expose_headers=["retry-after"],
+                expose_headers=["retry-after", SERVER_HEADER],
             )
         )
     middleware.append(Middleware(RawPathMiddleware))

@@ -124,6 +124,7 @@ def serve(
         http="h11",
         ws="none",
         lifespan="on",
+        workers=1,  # otherwise uvicorn reads WEB_CONCURRENCY
         log_config=None,
         access_log=False,
         proxy_headers=False,
