@@ -150,20 +150,20 @@ def serve(
 
 
 def _announce(url: str, hub: Hub, tokens: Tokens | None) -> None:
-    """Print the URL and a temporary token. A server without a stdout serves all the same."""
+    """Print the URL and a temporary token. A server without a usable stdout serves all the same."""
     names = hub.names()
     listed = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
     try:
         print_line(f"serving {listed or 'nothing yet'} at {url}")
         if isinstance(tokens, TemporaryToken):
             print_line(f"{TOKEN_VARIABLE}={tokens.credentials}")
+        elif tokens is None:
+            print_line("every user and program of this machine can read and write: see --temporary-token and --tokens")
         flush_stdout()
     except (OutputError, ReaderGoneError) as error:
         if isinstance(tokens, TemporaryToken):
             raise  # no client could use the server
         logger.warning("the URL %s could not be printed: %s", url, error or "the reader of stdout is gone")
-    if tokens is None:
-        logger.warning("every user and program of this machine can read and write: see --temporary-token, --tokens")
 
 
 token = typer.Typer(name="token", help="Manage the tokens that give access to a server.", no_args_is_help=True)

@@ -17,6 +17,7 @@ from .access_log import ACCESS_RECORD, AccessLogMiddleware
 from .dispatch import Dispatcher
 from .hub import Hub
 from .limits import Limits
+from .origins import OriginPolicy
 from .permissions import authorized
 from .refusals import RefusedError
 from .responses import refusal_response
@@ -52,7 +53,7 @@ def create_app(
         hosts: Host names that the server accepts in the ``Host`` header, without a port; ``"*"``
             accepts every name.
         origins: Origins whose pages may call the server (CORS), such as ``https://example.org``.
-            By default no other origin may.
+            By default no other origin may: requests that its pages cause are refused.
         compressed_requests: True to accept request bodies compressed with gzip or zstd.
         limits: Limits on sizes, times and concurrent requests; the defaults of `Limits` if not
             given.
@@ -60,15 +61,17 @@ def create_app(
     Returns:
         The application.
     """
+    origins = [*origins]
     dispatcher = Dispatcher(
         hub,
         tokens,
         frozenset(host.lower() for host in hosts),
+        OriginPolicy(origins),
         compressed_requests=compressed_requests,
         limits=limits or Limits(),
     )
     middleware = [Middleware(AccessLogMiddleware, metrics=dispatcher.metrics)]
-    if origins := [*origins]:
+    if origins:
         middleware.append(
             Middleware(
                 CORSMiddleware,
