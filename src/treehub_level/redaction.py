@@ -9,6 +9,8 @@ from typing import Final
 _URL_IN_TEXT: Final = re.compile(r"(?:postgres(?:ql)?)?://[^\s'\"]+")
 #: The user in the URL of a database, which is no secret. That of another URL may be a token.
 _DATABASE_USER: Final = re.compile(r"postgres(?:ql)?://([^:@/?]*)")
+#: A port that is no number: most likely the password of a URL whose host is missing.
+_NO_PORT: Final = re.compile(r":(?![0-9]*(?:,|$))[^:\]]*$")
 #: The parameter of a store's URL that is no secret.
 _STORE: Final = re.compile(r"store=[a-z0-9_-]*")
 #: Names of parameters that hold secrets. In a text, the URL may be a key, which is to be readable.
@@ -41,14 +43,17 @@ def _redact(url: str, secrets: re.Pattern[str]) -> str:
         user = _DATABASE_USER.match(url)
         is_user_alone = user is not None and user[1] == credentials
         credentials = credentials if is_user_alone else "***" if user is None else f"{user[1]}:***"
+    rest, mark, fragment = rest.partition("#")
     address, question, query = rest.partition("?")
-    if query:
-        query = "&".join(_redact_parameter(parameter, secrets) for parameter in query.split("&"))
-    return scheme + separator + credentials + at + address + question + query
+    query = "&".join(_redact_parameter(parameter, secrets) for parameter in query.split("&"))
+    fragment = _redact_parameter(fragment, secrets)
+    authority, slash, path = address.partition("/")
+    authority = _NO_PORT.sub(":***", authority)
+    return "".join((scheme, separator, credentials, at, authority, slash, path, question, query, mark, fragment))
 
 
 def _redact_parameter(parameter: str, secrets: re.Pattern[str]) -> str:
     name, equals, _ = parameter.partition("=")
-    if _STORE.fullmatch(parameter) or not secrets.search(name):
+    if not parameter or _STORE.fullmatch(parameter) or not secrets.search(name):
         return parameter
     return f"{name}=***" if equals else "***"

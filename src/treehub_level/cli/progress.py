@@ -17,6 +17,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from ..redaction import redact_text
 from .output import printable
 from .streams import write_stderr
 
@@ -46,7 +47,7 @@ def progress_bar(title: str, total: int | None, *, in_bytes: bool = False, shown
         transient=True,
         disable=not (shown and sys.stderr.isatty()),
     ) as bars:
-        task = bars.add_task(printable(title), total=total)
+        task = bars.add_task(printable(redact_text(title)), total=total)
         yield lambda done: bars.update(task, completed=done)
 
 

@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Annotated, BinaryIO, cast
 
 import typer
@@ -141,7 +140,7 @@ def _open_input(file: str) -> Iterator[BinaryIO]:
     if file == "-":
         yield stdin()
         return
-    with Path(file).open("rb") as stream:
+    with open(file, "rb") as stream:
         yield stream
 
 

@@ -143,8 +143,8 @@ class Tokens:
             The credentials, ``id.secret``. They cannot be retrieved again: the file holds a hash.
 
         Raises:
-            ValueError: ``databases`` is empty or has an invalid name, ``name`` is invalid, or
-                ``expires`` is negative or after the year 9999.
+            ValueError: ``databases`` is empty or has an invalid name, ``name`` or ``prefix`` is
+                invalid, or ``expires`` is negative or after the year 9999.
             StorageError: The file cannot be read or written.
         """
         databases = (*databases,)
@@ -157,6 +157,8 @@ class Tokens:
             raise ValueError("a token needs a database: name one, or * for all")
         if name is not None and not (0 < len(name) <= _MAX_NAME and name.isprintable()):
             raise ValueError(f"{name!r:.80} is not a valid name: use 1 to {_MAX_NAME} printable characters")
+        if any("\ud800" <= character <= "\udfff" for character in prefix):
+            raise ValueError(f"{prefix!r:.80} is not a valid prefix of keys: it is not UTF-8")
         if expires is not None and not 0 <= expires < _END_OF_TIME:
             raise ValueError(
                 f"a token cannot expire at {expires}: give seconds since 1970, for a time before the year 10000"
