@@ -75,13 +75,18 @@ async def measure(name: str, folder: Path, seconds: float, *, defended: bool = T
         defended: False to remove the defence from the server (the control).
     """
     bounds = attack(name)
+    seconds = seconds if defended else max(seconds, bounds.control_seconds)
     tokens = Tokens(folder / "tokens")
-    reader = tokens.add(databases=["notes"], write=False, name="hostile")
+    others = [f"other-{number}" for number in range(bounds.databases)]
+    hostile = tokens.add(databases=["notes", *others], write=bounds.write, name="hostile")
     writer = tokens.add(databases=["*"], write=True, name="honest")
     stores = folder / "stores"
     stores.mkdir()
     with BlockingLevel(str(stores / "notes"), mode=BlockingLevel.SERVER) as level:
-        level.load((f"{number:08}", "x" * 1024) for number in range(bounds.seed))
+        level.load((f"{number:08}", "x" * bounds.record_bytes) for number in range(bounds.seed))
+    for other in others:
+        with BlockingLevel(str(stores / other), mode=BlockingLevel.SERVER):
+            pass
     arguments = ["--tokens", str(folder / "tokens"), *bounds.arguments]
     context = None
     if bounds.tls:
@@ -97,7 +102,7 @@ async def measure(name: str, folder: Path, seconds: float, *, defended: bool = T
         while len(figures.latencies) < 4 * len(clients):  # noqa: ASYNC110  # no event reports this
             await asyncio.sleep(INTERVAL)
         rest = server.memory or 0.0
-        command = [sys.executable, "-m", "tests.http.hostile.attacker", name, str(server.port), reader]
+        command = [sys.executable, "-m", "tests.http.hostile.attacker", name, str(server.port), hostile]
         process = await asyncio.to_thread(subprocess.Popen, command)
         end = time.monotonic() + (seconds if defended else CONTROL_SECONDS)
         figures.memory = (rest, rest)

@@ -9,25 +9,25 @@ from typing import Any, ClassVar, Final
 import h11
 import orjson
 from starlette.types import ASGIApp, Receive, Scope, Send
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from .access_log import ACCESS_RECORD, SECURITY_HEADERS, AccessRecord
+from .access_log import ACCESS_RECORD, COMMON_HEADERS, AccessRecord
 from .connection_table import ConnectionState, TableEntry
 from .dispatch import OVERLOADED
 from .framing import FramingError, RequestFraming
 from .refusals import bad_request
+from .sending import PacedConnection
 
 #: Seconds for which a refused peer may go on sending. Data that arrives at a closed socket would
 #: make the kernel discard the refusal before the peer reads it.
 _LINGER_SECONDS: Final = 1.0
 
 
-class TimedConnection(H11Protocol):
+class TimedConnection(PacedConnection):
     """uvicorn's HTTP/1.1 protocol, with bounds on the time and the size of requests.
 
-    uvicorn waits forever for the first request, for the rest of incomplete headers, and for a peer
-    that does not read the response. The request body has a timeout of its own: see `bodies`.
-    `framing` describes the bounds on heads and chunks.
+    uvicorn waits forever for the first request, and for the rest of incomplete headers. The request
+    body has a timeout of its own: see `bodies`. So has the response: see `sending`. `framing`
+    describes the bounds on heads and chunks.
 
     Args:
         entry: The entry of the connection in the table of connections.
@@ -36,15 +36,11 @@ class TimedConnection(H11Protocol):
 
     #: Seconds for the headers of a request, counted from the connection or the previous response.
     header_seconds: ClassVar[float] = 20
-    #: Seconds within which the peer must read at least some of the response.
-    stall_seconds: ClassVar[float] = 60
     #: The most bytes of a request line with its headers.
     header_bytes: ClassVar[int] = 16 << 10
 
     _timer: asyncio.TimerHandle | None = None
     _lingering: asyncio.TimerHandle | None = None
-    _stalled_since: float = 0
-    _unsent: int = 0
     _idle_since: float = 0
     _last_cycle: Any = None
 
@@ -61,7 +57,7 @@ class TimedConnection(H11Protocol):
             transport.abort()
         else:
             self._entry.close = transport.abort
-        self._idle_since = self._stalled_since = self.loop.time()
+        self._idle_since = self.loop.time()
         self._schedule_check()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -103,7 +99,7 @@ class TimedConnection(H11Protocol):
             (b"content-type", b"application/json"),
             (b"content-length", b"%d" % len(body)),
             (b"connection", b"close"),
-            *SECURITY_HEADERS,
+            *COMMON_HEADERS,
         ]
         for event in (
             h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
@@ -140,25 +136,22 @@ class TimedConnection(H11Protocol):
         return b""
 
     def _schedule_check(self) -> None:
-        self._timer = self.loop.call_later(min(self.header_seconds, self.stall_seconds) / 4, self._check_timeouts)
+        self._timer = self.loop.call_later(self.header_seconds / 4, self._check_timeouts)
 
     def _check_timeouts(self) -> None:
-        now, unsent = self.loop.time(), self.transport.get_write_buffer_size()
-        if not unsent or unsent < self._unsent:
-            self._stalled_since = now
-        self._unsent = unsent
+        now = self.loop.time()
         # A changed cycle means that a whole request was served between two checks.
         if self._is_responding() or self.cycle is not self._last_cycle:
             self._idle_since = now
         self._last_cycle = self.cycle
-        if now - self._stalled_since > self.stall_seconds or now - self._idle_since > self.header_seconds:
+        if now - self._idle_since > self.header_seconds:
             self.transport.abort()
         else:
             self._schedule_check()
 
     def _is_responding(self) -> bool:
         cycle: Any = self.cycle
-        return cycle is not None and not cycle.response_complete
+        return self.is_sending or (cycle is not None and not cycle.response_complete)
 
 
 async def _answer(entry: TableEntry, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
