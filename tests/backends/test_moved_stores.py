@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -107,7 +108,7 @@ def test_control_without_the_check_a_durable_write_to_a_deleted_directory_is_ack
 
 
 def test_a_store_whose_files_change_as_leveldb_changes_them_goes_on(engine: str, path: Path) -> None:
-    options = {"write_buffer_size": 64 << 10, "compression": None}
+    options: dict[str, Any] = {"write_buffer_size": 64 << 10, "compression": None}
     with blocking.Level(path, backend=engine, **options) as level:
         for number in range(60):
             level.put(f"{number}", "x" * 9000, durable=number % 3 == 0)

@@ -23,17 +23,17 @@ import os
 import re
 import shutil
 import sys
-import tempfile
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Final, NoReturn
 
 from ...errors import CorruptionError, LevelError, NotOpenError, StorageError
-from ..base import Backend, Supports
+from ..base import Backend, Reader, Supports, no_store_error
 from ..paths import checked_path
+from .checkpoint import Checkpoint, folders_for
 from .file_identity import FileIdentity
-from .files import LOST, REPAIRING, STORE_FILE, check_files, holds_store, remedy, would_create
+from .files import LOST, REPAIRING, check_files, holds_store, is_leveldb_file, remedy, would_create
 from .lock import DirectoryLock, directory_error, hold_lock_file, locked_error
 from .log_scan import LogScan, log_files, scan_logs
 
@@ -119,6 +119,10 @@ class DirectoryBackend(Backend):
         # garbage-collected while open closes its database before it releases the lock.
         self._db: Any = self._closed
         self._lock: DirectoryLock | None = None
+        #: The directories that the last opening has created, outermost first.
+        self._created: list[str] = []
+        #: The checkpoint and the locks of a store that is open for reading only.
+        self._reading: ExitStack | None = None
         #: The files of the open store.
         self._identity: FileIdentity | None = None
         #: True if the last write was not durable. Each subclass sets it in ``write``.
@@ -149,9 +153,11 @@ class DirectoryBackend(Backend):
         self._open()
 
     def _open(self, *, repaired: bool = False) -> None:
+        self._created = _missing_directories(self._path)
         try:
             os.makedirs(self._path, exist_ok=True)
         except (OSError, ValueError) as error:
+            self._remove_created()
             raise directory_error("open", self._path, error) from error
         lock = DirectoryLock("open", self._path)
         self.recovery_notes = ()
@@ -164,7 +170,10 @@ class DirectoryBackend(Backend):
         except BaseException:
             db, self._db = self._db, self._closed
             db.close()
+            if self._created:
+                self._remove_files()
             lock.release()
+            self._remove_created()
             raise
         self._lock = lock
 
@@ -192,7 +201,8 @@ class DirectoryBackend(Backend):
         self._connect(paranoid=False).close()
         db = self._connect(paranoid=True)
         self.recovery_notes = [*self._describe_damage(scan)]
-        logger.warning("the LevelDB store at %r was damaged: %s", self._path, "; ".join(self.recovery_notes))
+        shown = shown_paths.get(self._path, self._path)
+        logger.warning("the LevelDB store at %r was damaged: %s", shown, "; ".join(self.recovery_notes))
         return db
 
     def _describe_damage(self, scan: LogScan) -> Iterator[str]:
@@ -231,11 +241,45 @@ class DirectoryBackend(Backend):
         """See `Backend.close`."""
         db, self._db = self._db, self._closed
         lock, self._lock = self._lock, None
+        reading, self._reading = self._reading, None
         try:
-            db.close()
+            if reading is None:
+                db.close()
+            else:
+                reading.close()
         finally:
             if lock is not None:
                 lock.release()
+
+    def close_and_remove(self, is_unused: Callable[[Reader], bool]) -> None:
+        """See `Backend.close_and_remove`."""
+        lock, self._lock = self._lock, None  # `close` would release it
+        unused = False
+        try:
+            unused = is_unused(self)
+        finally:
+            try:
+                self.close()
+                if unused:
+                    self._remove_files()
+            finally:
+                if lock is not None:
+                    lock.release()
+        if unused:
+            self._remove_created()
+
+    def _remove_files(self) -> None:
+        """Remove LevelDB's files from the directory, the lock file last."""
+        with suppress(OSError):
+            names = [name for name in os.listdir(self._path) if is_leveldb_file(name)]
+            for name in sorted(names, key="LOCK".__eq__):
+                os.unlink(os.path.join(self._path, name))
+
+    def _remove_created(self) -> None:
+        """Remove the directories that `open` has created, unless they hold other files."""
+        with suppress(OSError):
+            while self._created:
+                os.rmdir(self._created.pop())
 
     def _sync_older_logs(self) -> None:
         """Sync all logs but the current one, before a durable write.
@@ -267,33 +311,50 @@ class DirectoryBackend(Backend):
             logger.error("%s", error)
             raise
 
-    @contextmanager
-    def open_read_only(self) -> Iterator[DirectoryBackend]:
-        """See `Backend.open_read_only`. Opening changes a directory, so this opens a copy.
+    def open_read_only(self, *, locked: bool = False) -> None:
+        """See `Backend.open_read_only`. Opening changes a directory, so this opens a `Checkpoint`.
 
-        LevelDB never changes an existing table, log or MANIFEST in place. The copy therefore
-        consists of hard links where the file system has them, which take neither time nor space.
+        Another process may have the store open. Writes after this call are not seen.
         """
-        folder, name = os.path.split(self._path)
-        with _lock_store("read", self._path), hold_lock_file("read", self._path):
-            if not os.access(folder, os.W_OK):
-                folder = tempfile.gettempdir()
-            with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=folder) as copy:
-                try:
-                    for file in os.listdir(self._path):
-                        if STORE_FILE.fullmatch(file):
-                            _link(os.path.join(self._path, file), os.path.join(copy, file))
-                except OSError as error:
-                    raise directory_error("read", self._path, error) from error
-                backend = type(self)(copy, **self._options)
-                try:
-                    backend.open()
-                    backend.recovery_notes = [note.replace(copy, self._path) for note in backend.recovery_notes]
-                    yield backend
-                except (StorageError, CorruptionError) as error:
-                    raise type(error)(str(error).replace(copy, self._path)) from error
-                finally:
-                    backend.close()
+        if self._lock is not None or self._reading is not None:
+            raise locked_error(self._path)
+        if not self.exists():
+            raise no_store_error(self._path)
+        with ExitStack() as resources:
+            try:
+                check_files(self._path, repaired=False)
+            except OSError as error:
+                raise directory_error("read", self._path, error) from error
+            if locked:
+                resources.enter_context(_lock_for_reading(self._path))
+            reading = self._open_checkpoint(resources)
+            self._reading = resources.pop_all()
+        self._db = reading._db
+        self.recovery_notes = reading.recovery_notes
+
+    def _open_checkpoint(self, resources: ExitStack) -> DirectoryBackend:
+        """Open a checkpoint in the first folder that has space for it."""
+        *folders, last = folders_for(self._path)
+        for folder in folders:
+            with suppress(StorageError), ExitStack() as attempt:
+                reading = self._open_checkpoint_in(folder, attempt)
+                resources.enter_context(attempt.pop_all())
+                return reading
+        return self._open_checkpoint_in(last, resources)
+
+    def _open_checkpoint_in(self, folder: str, resources: ExitStack) -> DirectoryBackend:
+        checkpoint = Checkpoint(self._path, folder)
+        resources.callback(checkpoint.remove)
+        shown_paths[checkpoint.path] = self._path
+        resources.callback(shown_paths.pop, checkpoint.path)
+        reading = type(self)(checkpoint.path, **self._options)
+        resources.callback(reading.close)
+        try:
+            reading.open()
+        except (StorageError, CorruptionError) as error:
+            raise type(error)(str(error).replace(checkpoint.path, self._path)) from error
+        reading.recovery_notes = [note.replace(checkpoint.path, self._path) for note in reading.recovery_notes]
+        return reading
 
     def exists(self) -> bool:
         """Return True unless `open` would create a store.
@@ -440,11 +501,32 @@ def _lock_store(verb: str, path: str) -> Iterator[None]:
         lock.release()
 
 
-def _link(source: str, target: str) -> None:
+def _missing_directories(path: str) -> list[str]:
+    """Return the directories that ``os.makedirs`` would create for a path, outermost first."""
+    missing: list[str] = []
+    while path and not os.path.lexists(path):
+        missing.insert(0, path)
+        path = os.path.dirname(path)
+    return missing
+
+
+#: The directories of stores, by the paths of their open checkpoints: error messages name the store.
+shown_paths: Final[dict[str, str]] = {}
+
+
+@contextmanager
+def _lock_for_reading(path: str) -> Iterator[None]:
+    """Keep other processes from opening a store, if its medium can be written at all."""
+    lock = DirectoryLock("read", path)
     try:
-        os.link(source, target)
-    except OSError:  # another file system, or one without hard links
-        shutil.copy2(source, target)
+        if not os.access(path, os.W_OK):
+            yield
+            return
+        lock.hold_file()
+        with hold_lock_file("read", path):
+            yield
+    finally:
+        lock.release()
 
 
 def status_error(path: str, status: str) -> LevelError:
@@ -454,6 +536,9 @@ def status_error(path: str, status: str) -> LevelError:
         path: The directory of the store.
         status: The message of the status: "IO error: …", "Corruption: …".
     """
+    if path in shown_paths:
+        status = status.replace(path, shown_paths[path])
+        path = shown_paths[path]
     # LevelDB maps tables into memory. For a read beyond the end of a table, which means that the
     # file was truncated, its status is "Invalid argument".
     truncated = status.endswith(os.strerror(errno.EINVAL))

@@ -36,6 +36,11 @@ def holds_store(path: str) -> bool:
     return _are_of_a_store(os.listdir(path))
 
 
+def is_leveldb_file(name: str) -> bool:
+    """Return True if LevelDB makes files of that name."""
+    return name in ("LOCK", "LOG", "LOG.old") or STORE_FILE.fullmatch(name) is not None
+
+
 def would_create(path: str) -> bool:
     """Return True if opening a directory would create a new store in it.
 
@@ -46,7 +51,7 @@ def would_create(path: str) -> bool:
         names = os.listdir(path)
     except FileNotFoundError:
         return True
-    return not _are_of_a_store(names) and REPAIRING not in names and not _foreign(names)
+    return not _are_of_a_store(names) and REPAIRING not in names and not any(_foreign(names))
 
 
 def check_files(path: str, *, repaired: bool) -> None:

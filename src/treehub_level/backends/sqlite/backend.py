@@ -13,13 +13,14 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 from ...errors import CommitUnknownError, LevelError, LockedError, NotOpenError, StorageError, UnavailableError
-from ..base import Backend, Batch, Supports
+from ..base import Backend, Batch, Reader, Supports, no_store_error
 from ..paths import checked_path
+from .read_only import read_only_uri
 from .reading import SQLiteCursor, SQLiteSnapshot, select_value, translated_error
 
 logger = logging.getLogger("treehub_level")
@@ -93,6 +94,11 @@ class SQLiteBackend(Backend):
         self._idle: list[sqlite3.Connection] = []
         #: The device and inode of the file and of its log, as they were when the store was opened.
         self._identity: list[tuple[int, int]] = []
+        #: The URI of connections that read, and True if no connection may write.
+        self._uri = ""
+        self._read_only = False
+        #: The copy that is read, if any.
+        self._resources = ExitStack()
         self._listener: SQLiteListener | None = None
 
     # ----------------------------------------------------------------------------------- life cycle
@@ -108,7 +114,12 @@ class SQLiteBackend(Backend):
             if self._writer is not None:
                 raise LockedError(f"the SQLite store {self._path!r} is open already: close the level that has it open")
             _check_path(self._path)
-            with self._translating_errors("open"), _close_on_error(self._connect("rwc", _WRITER_CACHE)) as writer:
+            uri = Path(self._path).as_uri()
+            self._uri, self._read_only = f"{uri}?mode=rw", False  # "rw" does not create the file
+            with (
+                self._translating_errors("open"),
+                _close_on_error(self._connect(_WRITER_CACHE, uri=f"{uri}?mode=rwc")) as writer,
+            ):
                 writer.execute("PRAGMA synchronous = NORMAL")
                 writer.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
                 writer.execute(f"PRAGMA journal_size_limit = {_LOG_SIZE_LIMIT}")
@@ -118,12 +129,30 @@ class SQLiteBackend(Backend):
                 self._identity = self._file_identity()
                 self._writer = writer
 
+    def open_read_only(self, *, locked: bool = False) -> None:
+        """See `Backend.open_read_only`. Commits of other processes are seen."""
+        with self.write_lock, ExitStack() as resources:
+            if self._writer is not None:
+                raise LockedError(f"the SQLite store {self._path!r} is open already: close the level that has it open")
+            _check_path(self._path)
+            if not self.exists():
+                raise no_store_error(self._path)
+            with self._translating_errors("read"):
+                self._uri, self._read_only = read_only_uri(self._path, resources), True
+                with _close_on_error(self._connect(_READER_CACHE)) as reader:
+                    if not self._has_table_now(reader):
+                        raise no_store_error(self._path)
+                    self._writer = reader
+            self._resources = resources.pop_all()
+
+    def _has_table_now(self, connection: sqlite3.Connection) -> bool:
+        with _transaction(connection, "DEFERRED"):
+            return self._has_table(connection)
+
     def _create_table(self, writer: sqlite3.Connection) -> None:
         """Create the table, unless it exists."""
         # Check first: WAL mode is persistent, and must not be set on a database of another program.
-        with _transaction(writer, "DEFERRED"):
-            exists = self._has_table(writer)
-        if not exists:
+        if not self._has_table_now(writer):
             writer.execute("PRAGMA auto_vacuum = INCREMENTAL")
         self._use_wal(writer)
         with _transaction(writer, "IMMEDIATE"):
@@ -191,10 +220,33 @@ class SQLiteBackend(Backend):
                 self._idle.pop().close()
             if writer is not None:
                 writer.close()
+            self._resources.close()
+
+    def close_and_remove(self, is_unused: Callable[[Reader], bool]) -> None:
+        """See `Backend.close_and_remove`."""
+        try:
+            with self.exclusive() as transaction:
+                if is_unused(transaction):
+                    for suffix in ("", "-wal", "-shm"):
+                        with suppress(FileNotFoundError):
+                            os.unlink(self._path + suffix)
+        finally:
+            self.close()
 
     def exists(self) -> bool:
-        """Return True if the path exists and is not an empty file."""
-        return os.path.exists(self._path) and os.path.getsize(self._path) > 0
+        """Return True unless `open` would create the table.
+
+        Also True if `open` raises an error, because the path is no file or no database of ours.
+        """
+        if not os.path.exists(self._path) or os.path.getsize(self._path) == 0:
+            return False
+        try:
+            with ExitStack() as resources:
+                uri = read_only_uri(self._path, resources)
+                with closing(self._connect(0, uri=uri)) as connection:
+                    return self._has_table_now(connection)
+        except (LevelError, sqlite3.Error, OSError):
+            return True
 
     # -------------------------------------------------------------------------------------- reading
 
@@ -240,7 +292,7 @@ class SQLiteBackend(Backend):
         with suppress(IndexError):
             return self._idle.pop()
         with self._translating_errors("read"):
-            return self._connect("rw", _READER_CACHE)
+            return self._connect(_READER_CACHE)
 
     def _release_reader(self, connection: sqlite3.Connection) -> None:
         if len(self._idle) < _MAX_IDLE and self._writer is not None:
@@ -320,7 +372,7 @@ class SQLiteBackend(Backend):
 
     def listen(self, callback: Callable[[], None]) -> None:
         """See `Backend.listen`. A thread polls for commits, including our own, every 30 ms."""
-        self._listener = SQLiteListener(callback, lambda: self._connect("rw", 0))
+        self._listener = SQLiteListener(callback, lambda: self._connect(0))
 
     def size_on_disk(self) -> int:
         """Return the size of the file and its write-ahead log, in bytes."""
@@ -337,12 +389,12 @@ class SQLiteBackend(Backend):
         while more:
             with self.exclusive() as transaction:
                 more = transaction.release_free_pages(_VACUUM_PAGES)
-        with self._translating_errors("write to"), closing(self._connect("rw", 0, timeout=0)) as connection:
+        with self._translating_errors("write to"), closing(self._connect(0, timeout=0)) as connection:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
-    def _connect(self, mode: str, cache: int, timeout: float | None = None) -> sqlite3.Connection:
+    def _connect(self, cache: int, timeout: float | None = None, uri: str | None = None) -> sqlite3.Connection:
         connection = sqlite3.connect(
-            f"{Path(self._path).as_uri()}?mode={mode}",  # "rw" does not create the file
+            uri or self._uri,
             uri=True,
             timeout=self._timeout if timeout is None else timeout,
             isolation_level=None,
@@ -350,6 +402,8 @@ class SQLiteBackend(Backend):
         )
         with _close_on_error(connection):
             connection.execute(f"PRAGMA cache_size = {-(cache // 1024)}")
+            if self._read_only:
+                connection.execute("PRAGMA query_only = ON")
         return connection
 
     @contextmanager
