@@ -1,8 +1,12 @@
 """A private copy of a LevelDB directory at one moment, while another process may write to it.
 
 Opening a LevelDB directory changes it and needs its lock, so a store that is only read is opened
-through a copy. LevelDB never changes a table, and only appends to a log. The copy therefore
-consists of hard links where the file system has them, which take neither time nor space.
+through a copy. LevelDB never changes a table that its MANIFEST names, and only appends to a log. The
+copy therefore consists of hard links where the file system has them, which take neither time nor
+space.
+
+A table that the copied MANIFEST does not name must not be linked. The copy's LevelDB may give its
+number to a new table of its own, and would overwrite the file of the store through the link.
 """
 
 from __future__ import annotations
@@ -13,14 +17,16 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Final
 
 from ...errors import LevelError, UnavailableError
+from ..paths import is_writable
 from ..private_directory import PrivateDirectory
 from .files import STORE_FILE
 from .lock import DirectoryLock, directory_error
-from .log_scan import is_complete
+from .log_scan import is_complete, listed_tables
 
 #: Attempts to copy a directory that another process changes at the same time.
 _ATTEMPTS: Final = 100
@@ -64,15 +70,17 @@ def folders_for(path: str) -> list[str]:
     or full; then the folder for temporary files has to do.
     """
     folder = os.path.dirname(path)
-    return [*([folder] if os.access(folder, os.W_OK) else []), tempfile.gettempdir()]
+    return [*([folder] if is_writable(folder) else []), tempfile.gettempdir()]
 
 
 def _copy_consistently(source: str, target: str) -> None:
     for _ in range(_ATTEMPTS):
         names = _store_files(source)
-        vanished = not all(_copy(source, target, name) for name in names)
+        _copy_listed(source, target, names)
+        if is_complete(target):
+            return
         # A damaged store is never complete: it is copied as it is, if it does not change.
-        if is_complete(target) or not (vanished or _store_files(source) != names):
+        if _copy_rest(source, target, names) and _store_files(source) == names:
             return
         for name in os.listdir(target):
             os.unlink(os.path.join(target, name))
@@ -96,18 +104,29 @@ def _copying_order(name: str) -> tuple[int, int]:
     return (0, 0) if name.startswith(("CURRENT", "MANIFEST")) else (2, 0)
 
 
-def _copy(source: str, target: str, name: str) -> bool:
-    """Copy or link a file. Return False if it does not exist any more."""
-    original, copy = os.path.join(source, name), os.path.join(target, name)
-    try:
-        if name.startswith(("CURRENT", "MANIFEST")):  # the writer appends to the MANIFEST
-            shutil.copyfile(original, copy)
-        elif _is_read_only(source):
-            os.symlink(original, copy)
-        else:
-            _link(original, copy)
-    except FileNotFoundError:
-        return False
+def _copy_listed(source: str, target: str, names: Sequence[str]) -> None:
+    """Copy the MANIFEST, and link the logs and the tables that it names, unless they have vanished."""
+    for name in names:
+        if name.startswith(("CURRENT", "MANIFEST")):
+            with suppress(FileNotFoundError):
+                shutil.copyfile(os.path.join(source, name), os.path.join(target, name))
+    tables = listed_tables(target)
+    link = os.symlink if _is_on_read_only_medium(source) else _link
+    for name in names:
+        if _LOG.fullmatch(name) or name in tables:
+            with suppress(FileNotFoundError):
+                link(os.path.join(source, name), os.path.join(target, name))
+
+
+def _copy_rest(source: str, target: str, names: Sequence[str]) -> bool:
+    """Copy the other files. Return False if one has vanished."""
+    for name in names:
+        copy = os.path.join(target, name)
+        if not os.path.lexists(copy):
+            try:
+                shutil.copyfile(os.path.join(source, name), copy)
+            except FileNotFoundError:
+                return False
     return True
 
 
@@ -120,7 +139,7 @@ def _link(original: str, copy: str) -> None:
         shutil.copyfile(original, copy)
 
 
-def _is_read_only(path: str) -> bool:
+def _is_on_read_only_medium(path: str) -> bool:
     """Return True if no process can delete a file, as on a read-only medium."""
     return sys.platform != "win32" and bool(os.statvfs(path).f_flag & os.ST_RDONLY)
 

@@ -30,7 +30,7 @@ from typing import Any, Final, NoReturn
 
 from ...errors import CorruptionError, LevelError, NotOpenError, StorageError
 from ..base import Backend, Reader, Supports, no_store_error
-from ..paths import checked_path
+from ..paths import checked_path, is_writable
 from .checkpoint import Checkpoint, folders_for
 from .file_identity import FileIdentity
 from .files import LOST, REPAIRING, check_files, holds_store, is_leveldb_file, remedy, would_create
@@ -519,7 +519,7 @@ def _lock_for_reading(path: str) -> Iterator[None]:
     """Keep other processes from opening a store, if its medium can be written at all."""
     lock = DirectoryLock("read", path)
     try:
-        if not os.access(path, os.W_OK):
+        if not is_writable(path):
             yield
             return
         lock.hold_file()

@@ -101,11 +101,26 @@ def is_complete(path: str) -> bool:
         OSError: A file cannot be read.
     """
     try:
-        _, edits, _ = _read_manifest(path, False)
+        _, edits, damage = _read_manifest(path, True)
         first, _ = _oldest_log(edits)
-        return first in _numbers_of(path, _LOG) and _live_tables(edits) <= _numbers_of(path, _TABLE)
+        complete = first in _numbers_of(path, _LOG) and _live_tables(edits) <= _numbers_of(path, _TABLE)
+        return complete and damage is None
     except (LookupError, _DamagedError, FileNotFoundError):
         return False
+
+
+def listed_tables(path: str) -> set[str]:
+    """Return the possible names of the tables that a MANIFEST names; empty if it is damaged.
+
+    Raises:
+        OSError: A file cannot be read.
+    """
+    try:
+        _, edits, damage = _read_manifest(path, True)
+        live = _live_tables(edits) if damage is None else set()
+    except (LookupError, _DamagedError, FileNotFoundError):
+        return set()
+    return {f"{number:06}.{suffix}" for number in live for suffix in ("ldb", "sst")}
 
 
 def _numbers_of(path: str, kind: re.Pattern[str]) -> set[int]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from ...errors import UnavailableError
+from ..paths import is_writable
 from ..private_directory import PrivateDirectory
 
 _LOG: Final = "-wal"
@@ -36,7 +37,7 @@ def read_only_uri(path: str, resources: ExitStack) -> str:
         OSError: The file cannot be read.
     """
     uri = Path(path).as_uri()
-    if os.access(path, os.W_OK) and os.access(os.path.dirname(path), os.W_OK):
+    if is_writable(path) and is_writable(os.path.dirname(path)):
         return f"{uri}?mode=rw"  # with "ro" SQLite would leave an empty log and the shared memory behind
     if os.path.exists(path + _SHARED_MEMORY) and os.path.exists(path + _LOG):
         return f"{uri}?mode=ro"  # another process has the store open, or was killed
