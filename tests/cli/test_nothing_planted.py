@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from treehub_level import Level, blocking
-from treehub_level.backends.leveldb import directory
+from treehub_level.backends.leveldb import directory, lock
 from treehub_level.cli import transfer
 
 from .conftest import Cli
@@ -148,7 +148,7 @@ def test_an_opening_that_fails_leaves_no_directory_behind(
     def fail(self: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(directory.DirectoryLock, "replace_file", fail)
+    monkeypatch.setattr(lock.DirectoryLock, "replace_file", fail)
     with pytest.raises(OSError, match="No space"):
         blocking.Level(tmp_path / "new" / "store", backend=engine).open()
     assert list(tmp_path.iterdir()) == []

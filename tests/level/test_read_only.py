@@ -1,4 +1,4 @@
-"""``read_only=True``: a store is read beside its writer and on a read-only medium, never changed."""
+"""``read_only=True``: a store is read beside its writer, and on a read-only medium."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from treehub_level import Level, LockedError, Mode, StateError, StorageError, bl
 from treehub_level.backends.leveldb import checkpoint
 
 #: The writing verbs of each mode, as statements. ``other`` is a store to synchronise with.
-WRITING = [
+WRITING: list[tuple[str, Mode, Callable[[Any, Any], Any]]] = [
     ("put", Mode.NORMAL, lambda level, other: level.put("a", 2)),
     ("put durable", Mode.NORMAL, lambda level, other: level.put("a", 2, durable=True)),
     ("delete", Mode.NORMAL, lambda level, other: level.delete("a")),

@@ -286,6 +286,13 @@ class Backend(ABC):
         """Return True if ``open()`` would not create a new store. Called while it is closed."""
         return True
 
+    def check_in_place(self) -> None:  # noqa: B027  # a database server looks after its own files
+        """Check that the open store still lies where it was opened.
+
+        Raises:
+            StorageError: Its files were deleted, moved or replaced.
+        """
+
     def size_on_disk(self) -> int | None:
         """Return the size of the store on disk in bytes; ``None`` if it is not on disk."""
         return None

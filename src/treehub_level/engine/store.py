@@ -238,6 +238,21 @@ class Store:
             raise self.not_open()
 
     @property
+    def is_fenced(self) -> bool:
+        """True if the store refuses writes since one has failed."""
+        return self._write_error is not None
+
+    def check_in_place(self) -> None:
+        """Check that the store's files still lie where they were opened.
+
+        Raises:
+            NotOpenError: The store is not open.
+            StorageError: The files were deleted, moved or replaced.
+        """
+        with self.guard:
+            self.backend.check_in_place()
+
+    @property
     def strategy(self) -> AnyMode:
         """The strategy of the mode.
 

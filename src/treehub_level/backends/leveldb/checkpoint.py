@@ -1,9 +1,9 @@
 """A private copy of a LevelDB directory at one moment, while another process may write to it.
 
 Opening a LevelDB directory changes it and needs its lock, so a store that is only read is opened
-through a copy. LevelDB never changes a table that its MANIFEST names, and only appends to a log. The
-copy therefore consists of hard links where the file system has them, which take neither time nor
-space.
+through a copy. LevelDB never changes a table that its MANIFEST names, and only appends to a log.
+The copy therefore consists of hard links where the file system has them, which take neither time
+nor space.
 
 A table that the copied MANIFEST does not name must not be linked. The copy's LevelDB may give its
 number to a new table of its own, and would overwrite the file of the store through the link.
@@ -105,7 +105,7 @@ def _copying_order(name: str) -> tuple[int, int]:
 
 
 def _copy_listed(source: str, target: str, names: Sequence[str]) -> None:
-    """Copy the MANIFEST, and link the logs and the tables that it names, unless they have vanished."""
+    """Copy the MANIFEST, and link the logs and the tables that it names, as far as they exist."""
     for name in names:
         if name.startswith(("CURRENT", "MANIFEST")):
             with suppress(FileNotFoundError):

@@ -311,6 +311,11 @@ class DirectoryBackend(Backend):
             logger.error("%s", error)
             raise
 
+    def check_in_place(self) -> None:
+        """See `Backend.check_in_place`."""
+        if self._identity is not None and sys.platform != "win32":
+            self._identity.check_directory()
+
     def open_read_only(self, *, locked: bool = False) -> None:
         """See `Backend.open_read_only`. Opening changes a directory, so this opens a `Checkpoint`.
 

@@ -46,14 +46,25 @@ class FileIdentity:
         Raises:
             StorageError: The directory or a file was deleted, moved or replaced.
         """
+        self.check_directory()
+        try:
+            if not self._log_has_grown() and not self._follow_log():
+                raise self._error(f"the log after {self._log!r} is missing")
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise self._error(f"{error.filename!r} is missing") from error
+
+    def check_directory(self) -> None:
+        """Check the directory and those of its files that stay the same while it is open.
+
+        Raises:
+            StorageError: The directory or a file was deleted, moved or replaced.
+        """
         if self._missing_since_open is not None:
             raise self._missing_since_open
         try:
             for file, identity in self._files:
                 if _identity(os.stat(file)) != identity:
                     raise self._error(f"{file!r} is another file now")
-            if not self._log_has_grown() and not self._follow_log():
-                raise self._error(f"the log after {self._log!r} is missing")
         except (FileNotFoundError, NotADirectoryError) as error:
             raise self._error(f"{error.filename!r} is missing") from error
 

@@ -312,7 +312,7 @@ class SQLiteBackend(Backend):
             try:
                 with self._translating_errors("write to"):
                     writer.execute("BEGIN IMMEDIATE")
-                self._check_files_in_place()
+                self.check_in_place()
                 with closing(SQLiteTransaction(writer, self)) as transaction:
                     yield transaction
                 if transaction.has_written:
@@ -322,7 +322,7 @@ class SQLiteBackend(Backend):
                 _roll_back(writer)
             if transaction.durable:
                 self._sync_log()
-                self._check_files_in_place()
+                self.check_in_place()
 
     def write(self, batch: Batch, *, durable: bool = False) -> None:
         """Write in a transaction of its own."""
@@ -343,12 +343,10 @@ class SQLiteBackend(Backend):
                 f"the transaction was written to {self._path!r}, but fsync failed: a power cut may lose it ({error})"
             ) from error
 
-    def _check_files_in_place(self) -> None:
-        """Check that the file and its log are those that were opened.
-
-        Raises:
-            StorageError: One of them was deleted, moved or replaced.
-        """
+    def check_in_place(self) -> None:
+        """See `Backend.check_in_place`. The file's log is checked, too."""
+        if self._read_only:
+            return
         try:
             found = self._file_identity()
         except OSError as error:
