@@ -20,6 +20,7 @@ from typing import Final
 from ...errors import CommitUnknownError, LevelError, LockedError, NotOpenError, StorageError, UnavailableError
 from ..base import Backend, Batch, Reader, Supports, no_store_error
 from ..paths import checked_path
+from .log_limit import LogLimit, is_disk_full
 from .read_only import read_only_uri
 from .reading import SQLiteCursor, SQLiteSnapshot, select_value, translated_error
 
@@ -39,13 +40,11 @@ _MIB: Final = 1024 * 1024
 #: The page cache of the writing connection and of each reading connection, in bytes.
 _WRITER_CACHE: Final = 64 * _MIB
 _READER_CACHE: Final = 8 * _MIB
-#: Pages of 4 KiB in the write-ahead log after which a commit starts a checkpoint: 64 MiB, so that a
-#: page that is written many times is copied to the database once.
-_CHECKPOINT_PAGES: Final = 16_000
-#: The size in bytes to which a checkpoint truncates the file of the write-ahead log.
-_LOG_SIZE_LIMIT: Final = 64 * _MIB
 #: Pages that a compaction frees in one transaction. Other writers can run between two transactions.
 _VACUUM_PAGES: Final = 500
+#: Bytes of metadata that a transaction which deletes data may write for each deleted key: the log
+#: record of a delete holds the key.
+_RECORD_BYTES: Final = 2048
 #: The maximum number of idle connections kept for later reads.
 _MAX_IDLE: Final = 8
 #: Seconds between two polls for commits of other processes.
@@ -100,6 +99,7 @@ class SQLiteBackend(Backend):
         #: The copy that is read, if any.
         self._resources = ExitStack()
         self._listener: SQLiteListener | None = None
+        self._log = LogLimit(self._path)
 
     # ----------------------------------------------------------------------------------- life cycle
 
@@ -121,9 +121,11 @@ class SQLiteBackend(Backend):
                 _close_on_error(self._connect(_WRITER_CACHE, uri=f"{uri}?mode=rwc")) as writer,
             ):
                 writer.execute("PRAGMA synchronous = NORMAL")
-                writer.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
-                writer.execute(f"PRAGMA journal_size_limit = {_LOG_SIZE_LIMIT}")
-                self._create_table(writer)
+                # Some builds overwrite each freed page with zeros, for which the log needs space.
+                writer.execute("PRAGMA secure_delete = FAST")
+                self._log = LogLimit(self._path)
+                self._log.apply(writer)
+                self._create_table_or_make_space(writer)
                 if os.name == "posix":  # sync the directory entries of the file and its log
                     _sync(os.path.dirname(self._path), os.O_RDONLY)
                 self._identity = self._file_identity()
@@ -148,6 +150,19 @@ class SQLiteBackend(Backend):
     def _has_table_now(self, connection: sqlite3.Connection) -> bool:
         with _transaction(connection, "DEFERRED"):
             return self._has_table(connection)
+
+    def _create_table_or_make_space(self, writer: sqlite3.Connection) -> None:
+        if self._log.is_exceeded():
+            self._make_space()
+        try:
+            self._create_table(writer)
+        except sqlite3.OperationalError as error:
+            if not is_disk_full(error) or not self._make_space():
+                raise
+            self._create_table(writer)
+
+    def _make_space(self) -> bool:
+        return self._log.make_space(self._connect(0, timeout=0))
 
     def _create_table(self, writer: sqlite3.Connection) -> None:
         """Create the table, unless it exists."""
@@ -313,13 +328,25 @@ class SQLiteBackend(Backend):
                 with self._translating_errors("write to"):
                     writer.execute("BEGIN IMMEDIATE")
                 self.check_in_place()
+                pages = self._log.page_count(writer)
                 with closing(SQLiteTransaction(writer, self)) as transaction:
                     yield transaction
                 if transaction.has_written:
+                    if not transaction.frees_space:
+                        self._log.check_growth(writer, pages)
                     with self._translating_errors("write to"):
                         writer.execute("COMMIT")
+            except StorageError as error:
+                _roll_back(writer)
+                if is_disk_full(error) and self._make_space():
+                    retry = UnavailableError(f"{error}. The log was written back now: try again")
+                    retry.retryable = True
+                    raise retry from error
+                raise
             finally:
                 _roll_back(writer)
+            if transaction.has_written:
+                self._log.after_commit(writer)
             if transaction.durable:
                 self._sync_log()
                 self.check_in_place()
@@ -383,10 +410,11 @@ class SQLiteBackend(Backend):
 
         VACUUM is not used, since it rewrites the whole file and blocks all writers meanwhile.
         """
+        self._make_space()
         more = True
         while more:
             with self.exclusive() as transaction:
-                more = transaction.release_free_pages(_VACUUM_PAGES)
+                more = transaction.release_free_pages(self._log.pages_at_a_time(_VACUUM_PAGES))
         with self._translating_errors("write to"), closing(self._connect(0, timeout=0)) as connection:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
@@ -423,6 +451,8 @@ class SQLiteTransaction(SQLiteSnapshot):
         super().__init__(writer, backend._path, lambda writer: None)
         self._backend = backend
         self.has_written = self.durable = False
+        #: True if the transaction deletes more than it writes.
+        self.frees_space = False
 
     def write(self, batch: Batch, *, durable: bool = False) -> None:
         """See `base.Transaction.write`."""
@@ -437,6 +467,8 @@ class SQLiteTransaction(SQLiteSnapshot):
             self._connection.executemany(_PUT, rows)
             self._connection.executemany(_DELETE, ((key,) for key in deletes))
         self.has_written, self.durable = True, durable
+        written = sum(len(value) for value in puts.values() if value is not None)
+        self.frees_space = bool(deletes) and written <= _RECORD_BYTES * (len(deletes) + 1)
 
     def release_free_pages(self, count: int) -> bool:
         """Truncate the file by up to ``count`` free pages. Return True if more are left."""
@@ -444,7 +476,7 @@ class SQLiteTransaction(SQLiteSnapshot):
             before = self._free_pages()
             self._connection.execute(f"PRAGMA incremental_vacuum({count})").fetchall()
             after = self._free_pages()
-        self.has_written = True
+        self.has_written = self.frees_space = True
         return 0 < after < before
 
     def _free_pages(self) -> int:

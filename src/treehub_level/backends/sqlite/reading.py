@@ -36,6 +36,11 @@ def translated_error(verb: str, path: str, error: Exception) -> LevelError:
         return UnavailableError(f"cannot {verb} {path!r} now: another writer keeps it locked. Try again ({error})")
     if _CORRUPT.search(str(error)):
         return CorruptionError(f"cannot {verb} {path!r}: it is damaged, or it is not an SQLite database ({error})")
+    if "disk is full" in str(error):
+        return StorageError(
+            f"cannot {verb} {path!r}: {error}. Delete data in smaller batches and compact the store, or free space on "
+            "the disk"
+        )
     # Readers need write access too: the shared memory of WAL mode is a file in the same folder.
     hint = ". This user must be able to write to the file and its folder" if _READ_ONLY.search(str(error)) else ""
     return StorageError(f"cannot {verb} {path!r}: {error}{hint}")
