@@ -85,9 +85,13 @@ class LogLimit:
             # SQLite stops reading a log at the first frame that is not valid, such as zeros.
             with suppress(OSError), open(self._path + "-wal", "r+b") as log:
                 os.posix_fallocate(log.fileno(), 0, _MIN)
-        if _number(writer, "page_count") * _PAGE > self._size("") + _PENDING_GROWTH:
+        allowed = 0 if self._is_scarce else _PENDING_GROWTH
+        pages = -(-(_number(writer, "page_count") * _PAGE - self._size("")) // _PAGE)
+        if pages * _PAGE > allowed and not _checkpoint(writer) and _number(writer, "freelist_count") >= pages:
+            # No space to extend the database: shorten it in the log instead.
             with suppress(sqlite3.Error):
-                writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+                writer.execute(f"PRAGMA incremental_vacuum({pages})").fetchall()
+            _checkpoint(writer)
 
     def page_count(self, writer: sqlite3.Connection) -> int:
         """Return the pages of the database in a transaction; 0 if there is space enough."""
@@ -160,6 +164,15 @@ def is_disk_full(error: BaseException | None) -> bool:
     if isinstance(error, StorageError):
         error = error.__cause__
     return isinstance(error, sqlite3.OperationalError) and "disk is full" in str(error)
+
+
+def _checkpoint(writer: sqlite3.Connection) -> bool:
+    """Copy back what no reader needs in the log. Return False if the disk has no space for it."""
+    try:
+        writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+    except sqlite3.Error:
+        return False
+    return True
 
 
 def _number(connection: sqlite3.Connection, pragma: str) -> int:
