@@ -166,7 +166,7 @@ def _delete_sqlite_log(path: Path) -> None:
 
 
 def _open_by_another_program(path: Path) -> None:
-    """Replace the log, as another process does after it was deleted. Writes to the old one are lost."""
+    """Replace the log, as another process does after it was deleted."""
     _delete_sqlite_log(path)
     path.with_name(f"{path.name}-wal").touch()
 

@@ -21,6 +21,7 @@ from ...errors import CommitUnknownError, LevelError, LockedError, NotOpenError,
 from ..base import Backend, Batch, Reader, Supports, no_store_error
 from ..paths import checked_path
 from .log_limit import LogLimit, is_disk_full
+from .process_lock import ProcessLock
 from .read_only import read_only_uri
 from .reading import SQLiteCursor, SQLiteSnapshot, select_value, translated_error
 
@@ -100,6 +101,7 @@ class SQLiteBackend(Backend):
         self._resources = ExitStack()
         self._listener: SQLiteListener | None = None
         self._log = LogLimit(self._path)
+        self._process_lock: ProcessLock | None = None
 
     # ----------------------------------------------------------------------------------- life cycle
 
@@ -114,6 +116,7 @@ class SQLiteBackend(Backend):
             if self._writer is not None:
                 raise LockedError(f"the SQLite store {self._path!r} is open already: close the level that has it open")
             _check_path(self._path)
+            ProcessLock.check(self._path)
             uri = Path(self._path).as_uri()
             self._uri, self._read_only = f"{uri}?mode=rw", False  # "rw" does not create the file
             with (
@@ -129,6 +132,7 @@ class SQLiteBackend(Backend):
                 if os.name == "posix":  # sync the directory entries of the file and its log
                     _sync(os.path.dirname(self._path), os.O_RDONLY)
                 self._identity = self._file_identity()
+                self._process_lock = ProcessLock(self._path)
                 self._writer = writer
 
     def open_read_only(self, *, locked: bool = False) -> None:
@@ -137,6 +141,7 @@ class SQLiteBackend(Backend):
             if self._writer is not None:
                 raise LockedError(f"the SQLite store {self._path!r} is open already: close the level that has it open")
             _check_path(self._path)
+            ProcessLock.check(self._path)
             if not self.exists():
                 raise no_store_error(self._path)
             with self._translating_errors("read"):
@@ -144,6 +149,7 @@ class SQLiteBackend(Backend):
                 with _close_on_error(self._connect(_READER_CACHE)) as reader:
                     if not self._has_table_now(reader):
                         raise no_store_error(self._path)
+                    self._process_lock = ProcessLock(self._path, marked=False)
                     self._writer = reader
             self._resources = resources.pop_all()
 
@@ -231,6 +237,9 @@ class SQLiteBackend(Backend):
             listener.stop()
         with self.write_lock:
             writer, self._writer = self._writer, None
+            lock, self._process_lock = self._process_lock, None
+            if lock is not None:
+                lock.release()
             while self._idle:
                 self._idle.pop().close()
             if writer is not None:
@@ -256,6 +265,7 @@ class SQLiteBackend(Backend):
         if not os.path.exists(self._path) or os.path.getsize(self._path) == 0:
             return False
         try:
+            ProcessLock.check(self._path)
             with ExitStack() as resources:
                 uri = read_only_uri(self._path, resources)
                 with closing(self._connect(0, uri=uri)) as connection:
