@@ -126,7 +126,8 @@ if sys.platform == "linux":
             found = fcntl.fcntl(descriptor, fcntl.F_GETLK, wanted)
         finally:
             os.close(descriptor)
-        return struct.unpack("hhqqi", found)[0] != fcntl.F_UNLCK
+        kind: int = struct.unpack("hhqqi", found)[0]
+        return kind != fcntl.F_UNLCK
 
 
 #: All marks of this process.
