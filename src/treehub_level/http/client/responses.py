@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from operator import ge, gt, le, lt
@@ -323,7 +323,12 @@ def _are_within(keys: Sequence[str], bounds: KeyRange) -> bool:
     if not keys:
         return True
     first, last, prefix = keys[0], keys[-1], bounds.get("prefix") or ""
-    checks = (("gt", gt, first), ("gte", ge, first), ("lt", lt, last), ("lte", le, last))
+    checks: Sequence[tuple[str, Callable[[Any, Any], bool], str]] = (
+        ("gt", gt, first),
+        ("gte", ge, first),
+        ("lt", lt, last),
+        ("lte", le, last),
+    )
     within = all((bound := bounds.get(name)) is None or check(key, bound) for name, check, key in checks)
     # Keys with a common prefix are adjacent, so the first and the last one decide.
     return within and first.startswith(prefix) and last.startswith(prefix)
