@@ -30,6 +30,7 @@ from core.values import (
     Whole,
     nested,
 )
+from example_counts import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -90,6 +91,12 @@ GOOD_KEY = st.text(max_size=8).map(str.encode)
 JSON_TEXT = JSON.map(orjson.dumps) | st.sampled_from(
     [b"1", b'"a"', b" [1, 2]", b"", b"{", b"1,2", b"[1", b"2]", b"NaN", b"\xff"]
 )
+#: Texts of the bytes by which a document is split, most of them malformed.
+STRUCTURE = st.text('[]{},:"\\ a1', max_size=14).map(str.encode) | st.builds(
+    lambda opening, inner: opening[:1] + inner + opening[1:],
+    st.sampled_from([b"[]", b"{}"]),
+    st.text('[]{},:"\\ a1', max_size=14).map(str.encode),
+)
 LINE = (
     st.builds(
         b'{"key":%b,"value":%b}%b'.__mod__, st.tuples(JSON_TEXT, JSON_TEXT, st.sampled_from([b"", b"\r\n", b"1"]))
@@ -101,6 +108,7 @@ RAW_VALUE = st.none() | RAW | st.binary(max_size=6).map(JSONBytes)
 RECORD = (
     st.from_regex(rb'[ \n]?\[ ?"[^"]{0,4}" ?(, ?[0-9 \]]{0,3})?\] ?', fullmatch=True)
     | st.binary(max_size=10)
+    | st.text('[]{},:"\\ a1', max_size=14).map(lambda text: f'["{text}]'.encode())
     | st.sampled_from([b'["a"]', b'["a",1]', b'["\\u00e9","x"]', b'["\\ud800"]', b"[1]", '["é",{}]'.encode()])
     | WILD_SCALARS
 )
@@ -188,8 +196,8 @@ CASES: dict[str, Case] = {
     "encode_value": case(
         lambda core, value, limit: core.encode_value(value, limit), WILD, st.none() | st.integers(0, 9)
     ),
-    "json_line": case(lambda core, line: core.json_line(line), LINE),
-    "json_value": case(lambda core, text: core.json_value(text), JSON_TEXT | RAW),
+    "json_line": case(lambda core, line: core.json_line(line), LINE | STRUCTURE),
+    "json_value": case(lambda core, text: core.json_value(text), JSON_TEXT | STRUCTURE | RAW),
     "Encoder.key": case(lambda core, kind, key: encoders(core)[kind].key(key), KIND, KEY | RAW),
     "Encoder.value": case(lambda core, kind, value: encoders(core)[kind].value(value), KIND, WILD),
     "Encoder.put": case(lambda core, kind, *args: encoders(core)[kind].put(*args), KIND, KEY | RAW, WILD),
@@ -199,6 +207,13 @@ CASES: dict[str, Case] = {
     "Encoder.changes": case(lambda core, kind, changes: encoders(core)[kind].changes(changes), KIND, many(CHANGE)),
     "Encoder.records": case(
         lambda core, kind, records: encoders(core)[kind].records(records), KIND, many(RECORD | GOOD_RECORD)
+    ),
+    "count_nodes": case(lambda core, text: core.count_nodes(text), JSON_TEXT | STRUCTURE | RAW),
+    "split_items": case(
+        lambda core, text, brackets, limit: core.split_items(text, brackets, limit),
+        JSON_TEXT | STRUCTURE | RAW,
+        st.sampled_from([b"[]", b"{}"]) | WILD_SCALARS,
+        st.integers(-1, 9) | st.just(2**70) | WILD_SCALARS,
     ),
     "server_batch": case(
         lambda core, cid, entries: [*core.server_batch(core.KeySpace("!"), cid, entries)],
@@ -235,10 +250,10 @@ def outcome(core: Any, call: Callable[..., Any], arguments: list[Any]) -> tuple[
     return type(result), repr(result)
 
 
-def compare(tested: Case, one: Any, other: Any, examples: int) -> None:
+def compare(tested: Case, one: Any, other: Any, count: int) -> None:
     """Fail unless both cores have the same outcome for every example."""
 
-    @settings(max_examples=examples, database=None)
+    @settings(max_examples=count, database=None)
     @given(arguments=st.tuples(*tested.arguments))
     def agree(arguments: tuple[Any, ...]) -> None:
         assert outcome(one, tested.call, list(arguments)) == outcome(other, tested.call, list(arguments))
@@ -248,7 +263,7 @@ def compare(tested: Case, one: Any, other: Any, examples: int) -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_both_cores_have_the_same_outcomes(name: str, compiled: Any, pure: Any) -> None:
-    compare(CASES[name], compiled, pure, examples=300)
+    compare(CASES[name], compiled, pure, examples(100))
 
 
 def test_every_public_name_is_compared(pure: Any) -> None:
@@ -272,7 +287,7 @@ def test_every_public_name_is_compared(pure: Any) -> None:
 def test_a_faulty_core_is_found(name: str, fault: Callable[[Any], dict[str, Any]], pure: Any) -> None:
     faulty = SimpleNamespace(**{**vars(pure), **fault(pure)})
     with pytest.raises(AssertionError):
-        compare(CASES[name], faulty, pure, examples=300)
+        compare(CASES[name], faulty, pure, 300)
 
 
 def test_a_different_message_is_found(pure: Any) -> None:
@@ -283,4 +298,4 @@ def test_a_different_message_is_found(pure: Any) -> None:
             raise TypeError("not a str") from None
 
     with pytest.raises(AssertionError):
-        compare(CASES["encode_key"], SimpleNamespace(encode_key=reworded), pure, examples=300)
+        compare(CASES["encode_key"], SimpleNamespace(encode_key=reworded), pure, 300)

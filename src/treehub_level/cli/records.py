@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
+from ..engine.codec import RepeatedMemberError
 from ..types import MISSING, Mode
 from .errors import CommandError
 from .lines import parse_json
@@ -26,8 +26,9 @@ from .options import (
     Reverse,
     bounds,
 )
-from .output import print_json, print_line, value_text
-from .stores import prepare_level
+from .output import print_json, print_line, print_value, value_text
+from .stores import created_level, existing_level, readable_level
+from .streams import stdin
 
 
 def get(
@@ -42,14 +43,14 @@ def get(
 
     An absent key is an error.
     """
-    with prepare_level(directory, mode=mode, backend=backend, prefix=metadata_prefix) as level:
+    with readable_level(directory, mode=mode, backend=backend, prefix=metadata_prefix) as level:
         value = level.get(key, MISSING)
     if value is MISSING:
         raise CommandError(f"{level.name} has no key {key!r}", code="CLI_NO_KEY")
     if as_json:
         print_json(value)
     else:
-        sys.stdout.buffer.write(value_text(value, indent=True).encode() + b"\n")
+        print_value(value)
 
 
 def put(
@@ -67,7 +68,7 @@ def put(
     The store is created if it does not exist.
     """
     document = parse_value(value, string)
-    with prepare_level(directory, mode=mode, backend=backend, prefix=metadata_prefix, create_as=Mode.NORMAL) as level:
+    with created_level(directory, mode=mode, backend=backend, prefix=metadata_prefix, create_as=Mode.NORMAL) as level:
         level.put(key, document)
         cid = level.info()["cid"]
     if as_json:
@@ -82,19 +83,23 @@ def parse_value(text: str, string: bool) -> object:
         string: True if the value is a string, not JSON.
 
     Raises:
-        CommandError: The value is not JSON, or a string from stdin is not UTF-8.
+        CommandError: The value is not JSON, names a member of an object twice, or is a string from
+            stdin that is not UTF-8.
     """
     if string and text != "-":
         return text
     # Python decodes bytes of an argument that are not UTF-8 as lone surrogates: restore the bytes.
-    given = sys.stdin.buffer.read() if text == "-" else text.encode("utf-8", "surrogateescape")
+    given = stdin().read() if text == "-" else text.encode("utf-8", "surrogateescape")
     try:
         return given.decode() if string else parse_json(given)
     except ValueError as error:
         shown = given.decode("utf-8", "backslashreplace")[:80]
-        fault = (
-            f"is not UTF-8: {shown}" if string else f"is not JSON ({error}): {shown}; --string stores it as a string"
-        )
+        if string:
+            fault = f"is not UTF-8: {shown}"
+        elif isinstance(error, RepeatedMemberError):
+            fault = f"cannot be stored: {error}: remove one of them"
+        else:
+            fault = f"is not JSON ({error}): {shown}; --string stores it as a string"
         raise CommandError(f"the value {fault}", code="CLI_BAD_VALUE") from error
 
 
@@ -110,7 +115,7 @@ def delete(
 
     Deleting an absent key is not an error.
     """
-    with prepare_level(directory, mode=mode, backend=backend, prefix=metadata_prefix) as level:
+    with existing_level(directory, mode=mode, backend=backend, prefix=metadata_prefix) as level:
         level.delete(key)
         cid = level.info()["cid"]
     if as_json:
@@ -136,7 +141,7 @@ def query(
     Each line has a key, a tab and a JSON value.
     """
     within = bounds(gt, gte, lt, lte, prefix)
-    with prepare_level(directory, mode=mode, backend=backend, prefix=metadata_prefix) as level:
+    with readable_level(directory, mode=mode, backend=backend, prefix=metadata_prefix) as level:
         for key, value in level.scan(**within, reverse=reverse, limit=limit):
             if as_json:
                 print_json({"key": key, "value": value})
@@ -160,7 +165,7 @@ def keys(
 ) -> None:
     """Print the keys of a range, one per line."""
     within = bounds(gt, gte, lt, lte, prefix)
-    with prepare_level(directory, mode=mode, backend=backend, prefix=metadata_prefix) as level:
+    with readable_level(directory, mode=mode, backend=backend, prefix=metadata_prefix) as level:
         found = level.keys(**within, reverse=reverse, limit=limit)
     for key in found:
         if as_json:
@@ -183,7 +188,7 @@ def count(
 ) -> None:
     """Print the number of keys in a range."""
     within = bounds(gt, gte, lt, lte, prefix)
-    with prepare_level(directory, mode=mode, backend=backend, prefix=metadata_prefix) as level:
+    with readable_level(directory, mode=mode, backend=backend, prefix=metadata_prefix) as level:
         counted = level.count(**within)
     if as_json:
         print_json({"count": counted})

@@ -46,10 +46,10 @@ def stored_mode(
     prefix: str = "!",
     **backend_options: Any,
 ) -> Mode | None:
-    """Return the mode in which a store was created. No store is created.
+    """Return the mode in which a store was created. No store is created, and none is changed.
 
-    The mode of a store of ``@treehub/level`` is inferred from its metadata. A store without
-    metadata is NORMAL.
+    Another process may have the store open meanwhile, and may open it. The mode of a store of
+    ``@treehub/level`` is inferred from its metadata. A store without metadata is NORMAL.
 
     Args:
         name: The store.
@@ -61,12 +61,12 @@ def stored_mode(
         The mode; ``None`` if there is no store.
 
     Raises:
-        LockedError, StorageError, CorruptionError: The store cannot be opened.
+        StorageError, CorruptionError: The store cannot be read.
     """
     store, space = create(backend, os.fspath(name), backend_options), _core.KeySpace(prefix)
     if not store.exists():
         return None
-    store.open()
+    store.open_read_only()
     try:
         return identity_of(store, space)[0]
     finally:
@@ -174,8 +174,8 @@ def _check_all(backend: Backend, mode: Mode, space: _core.KeySpace) -> None:
                     f"{backend.name!r} cannot become a {mode.value}: {error}. Delete or rename that key first"
                 ) from error
             try:
-                _core.encode_value(orjson.loads(value), _core.MAX_VALUE_BYTES)
-            except (InvalidValueError, orjson.JSONDecodeError) as error:
+                _core.encode_value(_core.json_value(value), _core.MAX_VALUE_BYTES)
+            except InvalidValueError as error:
                 raise InvalidValueError(
                     f"{backend.name!r} cannot become a {mode.value}: the value of {key!r:.80} is not allowed: {error}. "
                     "Write another value to that key, or delete it"

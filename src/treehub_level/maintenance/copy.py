@@ -23,6 +23,7 @@ from ..backends.registry import create
 from ..engine.identity import COPYING_KEY, copying_record, is_empty
 from ..engine.scan import key_chunks, row_chunks
 from ..errors import CorruptionError, InvalidKeyError, StateError
+from ..escapes import escape_unsafe
 from ..types import CopyReport, Mode
 from .convert import identity_of
 
@@ -82,7 +83,8 @@ def copy(
     to_store = create(to_backend, os.fspath(target), to_options or {})
     if not from_store.exists():
         raise StateError(f"there is no store at {from_store.name!r} to copy")
-    with _opened(from_store), _opened(to_store), closing(from_store.snapshot()) as snapshot:
+    from_store.open_read_only(locked=True)
+    with closing(from_store), _opened(to_store), closing(from_store.snapshot()) as snapshot:
         if snapshot.get(COPYING_KEY) is not None:
             raise StateError(
                 f"{from_store.name!r} is a half-made copy itself: complete that copy first, or copy its source"
@@ -145,6 +147,7 @@ class _CopyRun:
 
     def _begin(self, name: str, store_id: str | None) -> None:
         """Mark the target as a half-made copy of the source, owned by this call."""
+        name = escape_unsafe(name)  # of a path that is not UTF-8, which JSON cannot hold
         record = {"from": name, "store": store_id, "run": uuid.uuid4().hex}
         with self._target.exclusive() as transaction:
             begun = copying_record(transaction)

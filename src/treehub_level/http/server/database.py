@@ -169,13 +169,18 @@ class Database:
         async with self._open() as database:
             return await database.worker.read(read, database.store, database.access)
 
-    async def change(self, cid: int, changes: list[Any]) -> int:
-        """Apply the changes of a manual sync and return the new CID: see ``Level.change``."""
+    async def change(self, cid: int, changes: list[bytes]) -> int:
+        """Apply the changes of a manual sync and return the new CID: see ``Level.change``.
+
+        Args:
+            cid: The CID that the client has pulled up to.
+            changes: The changes, each a record in bytes.
+        """
         if len(changes) > MAX_CHANGES:
             raise ProtocolError(f"changes has {len(changes)} items: send at most {MAX_CHANGES} at a time")
 
         def apply(database: _OpenDatabase) -> int:
-            entries = encode_changes(changes, database.codec.encoder)
+            entries = encode_changes(changes, database.codec.encoder, in_records=True)
             return database.store.step(change_step(database.store.server(_VERB), cid, entries, database.access))
 
         async with self._open() as database:
@@ -242,6 +247,16 @@ class Database:
                 return await database.worker.read_key(read, database.store, database.user_key(key))
 
         return await self._hold.read(attempt, lambda value: len(value or b""))
+
+    async def check_write(self, key: str) -> None:
+        """Check that a key may be written, before the body with its value is read.
+
+        Raises:
+            InvalidKeyError: The key is empty, a metadata key, or not valid Unicode.
+            ForbiddenError: The token may not write, or not this key.
+        """
+        async with self._open() as database:
+            database.access.check_write([database.user_key(key)])
 
     async def put(self, key: str, value: Any) -> None:
         """Store a value durably: it is on disk when this returns."""

@@ -17,11 +17,13 @@ from ...engine.access import Access
 from ...errors import StorageError
 from .access_log import ACCESS_RECORD, AccessRecord
 from .bodies import BodyReader, DisconnectedError
+from .body_memory import BodyAccount
 from .catalog import DATABASE_NAME
 from .database import Database
 from .hub import Hub
 from .limits import ConcurrencyLimiter, Limits
 from .metrics import Metrics
+from .origins import OriginPolicy
 from .permissions import AuthorizedRoute, Permission
 from .refusals import (
     RefusedError,
@@ -30,6 +32,7 @@ from .refusals import (
     forbidden,
     refusal_for,
     server_closing,
+    too_many_connections,
     unauthorized,
 )
 from .response_budget import ResponseBudget
@@ -40,6 +43,9 @@ T = TypeVar("T")
 
 #: In the set of accepted host names: accept every name.
 ANY_HOST: Final = "*"
+
+#: The key of the ASGI scope that is true if the server has too many connections.
+OVERLOADED: Final = "treehub_level.overloaded"
 
 #: A ``Host`` header: a name or an address, and an optional port.
 _HOST: Final = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")
@@ -65,19 +71,21 @@ class RequestContext:
         self.request = request
         self.dispatcher = dispatcher
         self.hold = dispatcher.responses.hold("-")
-        self._buffered_bytes = 0
+        self._body_account: BodyAccount | None = None
 
-    async def read_json(self) -> Any:
-        """Read the request body and return the JSON document in it: see `BodyReader.read_json`."""
-        return await self.dispatcher.body_reader.read_json(self.request, self._count_buffered)
+    def admit_body(self, token: Token) -> None:
+        """Allow the route to read the request body, within the limits of a token."""
+        self._body_account = self.dispatcher.body_reader.memory.account(token.id, may_write=token.write)
 
-    def _count_buffered(self, size: int) -> None:
-        self._buffered_bytes += size
-        self.dispatcher.body_reader.buffered_bytes += size
+    async def read_json(self, parse: Callable[[bytes], T]) -> T:
+        """Read and parse the request body: see `BodyReader.read_json`."""
+        assert self._body_account is not None, "the rights of the request are checked before its body is read"
+        return await self.dispatcher.body_reader.read_json(self.request, self._body_account, parse)
 
     def release_body(self) -> None:
         """Stop counting the bytes of the body as being in memory."""
-        self._count_buffered(-self._buffered_bytes)
+        if self._body_account is not None:
+            self._body_account.release()
 
     @contextmanager
     def write_slot(self) -> Iterator[None]:
@@ -130,6 +138,7 @@ class Dispatcher:
         hub: The databases.
         tokens: The access tokens; ``None`` to let every client do everything.
         hosts: The accepted host names in lower case; `ANY_HOST` among them accepts every name.
+        origins: The check of requests that pages of other sites cause.
         compressed_requests: True to accept compressed request bodies.
         limits: The limits of the application.
 
@@ -144,7 +153,14 @@ class Dispatcher:
     """
 
     def __init__(
-        self, hub: Hub, tokens: Tokens | None, hosts: frozenset[str], *, compressed_requests: bool, limits: Limits
+        self,
+        hub: Hub,
+        tokens: Tokens | None,
+        hosts: frozenset[str],
+        origins: OriginPolicy,
+        *,
+        compressed_requests: bool,
+        limits: Limits,
     ) -> None:
         self.hub = hub
         self.limits = limits
@@ -155,6 +171,7 @@ class Dispatcher:
         self.writes = ConcurrencyLimiter(limits.writes, 503, "writes to this database")
         self._tokens = tokens
         self._hosts = hosts
+        self._origins = origins
 
     async def dispatch(self, route: AuthorizedRoute, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request by its route, or send a refusal. No `Exception` leaves this method."""
@@ -194,9 +211,12 @@ class Dispatcher:
         if route.permission is Permission.OPEN:
             yield
             return
+        if context.request.scope.get(OVERLOADED):
+            raise too_many_connections()
         if self.hub.stopping.is_set():
             raise server_closing()
         self._check_host(context.request)
+        self._origins.check(context.request.headers)
         token = self._authenticate(context.request)
         record.token = token.id or "-"
         with self.requests.slot(token.id):
@@ -207,6 +227,7 @@ class Dispatcher:
                 return
             name = context.request.path_params["db"]
             self._check_rights(route, token, name)
+            context.admit_body(token)
             async with self.hub.admit(name):
                 record.database = name
                 context.hold = self.responses.hold(token.id)

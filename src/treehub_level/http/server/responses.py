@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import zlib
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -16,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from ...replication.wire import RowsEncoder
 from . import zstd
+from .content_coding import accepted_codings
 from .refusals import RefusedError
 from .response_budget import PIECE_BYTES, ResponseHold
 
@@ -196,14 +196,9 @@ _VARY: Final = (b"vary", b"accept, accept-encoding")
 
 def _compression_for(request: Request) -> tuple[list[tuple[bytes, bytes]], zstd.Compressor | None]:
     """Return the ``Content-Encoding`` header and a compressor for the best coding of the client."""
-    header = request.headers.get("accept-encoding", "").lower()
-    accepted = {coding for coding, weight in _ACCEPTED_CODING.findall(header) if not weight or weight.strip("0.")}
+    accepted = accepted_codings(request.headers.get("accept-encoding", ""))
     if "zstd" in accepted and zstd.AVAILABLE:
         return [(b"content-encoding", b"zstd")], zstd.compressor()
     if "gzip" in accepted:
         return [(b"content-encoding", b"gzip")], zlib.compressobj(level=4, wbits=16 + zlib.MAX_WBITS)
     return [], None
-
-
-#: A content coding in ``Accept-Encoding``, and its weight; a weight of 0 excludes the coding.
-_ACCEPTED_CODING: Final = re.compile(r"(?:^|,)\s*([a-z]+)\s*(?:;\s*q\s*=\s*([0-9.]+))?\s*(?=,|$)")

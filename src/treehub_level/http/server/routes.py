@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 
 import orjson
 from starlette.responses import Response
 
 from ... import _core
-from ...replication.messages import LogPage
+from ...replication.fields import decode_message
+from ...replication.messages import LogPage, Request
 from ...replication.wire import RowsEncoder, page_encoder, part_encoder
 from . import query
+from .bodies import parse_value
 from .database import KeyBounds
 from .dispatch import RequestContext
 from .metrics import CONTENT_TYPE
@@ -56,15 +57,17 @@ async def info(context: RequestContext) -> Response:
 async def exchange(context: RequestContext) -> Response:
     """Push and pull in one step. A read-only token may exchange, but not push."""
     wait = query.parse_parameters(context.request, {"wait": query.parse_wait})["wait"] or 0
-    message = await context.read_json()
+    message = Request.from_dict(await context.read_json(decode_message), in_records=True)
     database = context.database
-    if _has_push(message):
+    if message.is_push:
         with context.write_slot():
             reply = await database.exchange(message, pushes=True)
-    elif wait:
-        reply = await context.long_poll(database.exchange(message, wait), lambda: database.exchange(message))
     else:
-        reply = await database.exchange(message)
+        context.release_body()  # a long poll keeps only the fields that it needs
+        if wait:
+            reply = await context.long_poll(database.exchange(message, wait), lambda: database.exchange(message))
+        else:
+            reply = await database.exchange(message)
     context.release_body()
     context.dispatcher.metrics.count_exchange(database.name, reply)
     if isinstance(reply, LogPage):
@@ -77,11 +80,6 @@ async def exchange(context: RequestContext) -> Response:
 
 def _encode_numbered(record: tuple[int, bytes], in_lines: bool) -> bytes:
     return b"[%d,%b]" % record
-
-
-def _has_push(message: object) -> bool:
-    """Return True if an exchange message may push changes. The exchange itself validates it."""
-    return isinstance(message, Mapping) and bool(message.get("changes") or message.get("withdraw"))
 
 
 async def changes(context: RequestContext) -> Response:
@@ -105,7 +103,7 @@ async def changes(context: RequestContext) -> Response:
 
 async def change(context: RequestContext) -> Response:
     """Apply changes, for manual sync, and answer with the new CID."""
-    message = await context.read_json()
+    message = await context.read_json(decode_message)
     match message:
         case {"cid": cid, "changes": list(pushed)} if type(cid) is int:
             with context.write_slot():
@@ -143,7 +141,8 @@ async def get_entry(context: RequestContext) -> Response:
 async def put_entry(context: RequestContext) -> Response:
     """Store the value of a key."""
     key = query.parse_key(context.request)
-    value = await context.read_json()
+    await context.database.check_write(key)
+    value = await context.read_json(parse_value)
     with context.write_slot():
         await context.database.put(key, value)
     context.dispatcher.metrics.count_pushed(context.database.name, 1)

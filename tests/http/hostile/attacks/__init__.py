@@ -14,7 +14,8 @@ class Target:
 
     Attributes:
         port: The port on 127.0.0.1.
-        token: A token that may only read the database ``notes``.
+        token: A token for the database ``notes`` that may only read, unless the attack asks for one
+            that may write.
     """
 
     port: int
@@ -33,8 +34,10 @@ class Attack:
         databases: The number of further databases, ``other-0`` and so on, which the token of the
             attacker may read.
         arguments: Further arguments of ``treehub-level serve``.
+        write: True if the token of the attack may write.
         control: Python statements, which end in a semicolon, that remove the defence from the
             server's process. With them, the attack must break one of the bounds.
+        tls: True if the server uses TLS.
         control_seconds: The least duration of the control, in seconds, where a bound is broken only
             after a timeout.
     """
@@ -46,7 +49,9 @@ class Attack:
     record_bytes: int = 1024
     databases: int = 0
     arguments: tuple[str, ...] = field(default=())
+    tls: bool = False
     control_seconds: float = 0
+    write: bool = False
 
 
 def names() -> list[str]:
