@@ -43,7 +43,7 @@ class Decision(NamedTuple):
     principal: str | None
 
 
-def exchange_step(request: Request, mode: Server, access: Access = FULL, max_bytes: int = MAX_BYTES) -> Step[Reply]:
+def exchange_step(request: Request, mode: Server, access: Access = FULL, max_bytes: int | None = None) -> Step[Reply]:
     """Reply to one request. The first rule of the protocol that matches decides.
 
     A client that may see only some keys gets the log and the live keys restricted to those. For
@@ -53,7 +53,8 @@ def exchange_step(request: Request, mode: Server, access: Access = FULL, max_byt
         request: The request.
         mode: The server.
         access: The client's principal, and the keys that it may see and write.
-        max_bytes: The most bytes of records in the page, unless its only record is larger.
+        max_bytes: The most bytes of records in the page, unless its only record is larger;
+            `MAX_BYTES` if not given.
 
     Raises:
         ProtocolError: A change is malformed.
@@ -73,7 +74,7 @@ def exchange_step(request: Request, mode: Server, access: Access = FULL, max_byt
 
 
 def answer_pull(
-    request: Request, mode: Server, access: Access, reader: Reader, head: int, max_bytes: int = MAX_BYTES
+    request: Request, mode: Server, access: Access, reader: Reader, head: int, max_bytes: int | None = None
 ) -> Reply:
     """Reply to a request without a push, which needs no transaction: see `exchange_step`."""
     assert not request.is_push, "a push is decided in a step"
@@ -90,7 +91,8 @@ class _Exchange:
         access: The client's principal, and the keys that it may see and write.
         reader: The store to read from.
         head: The server's CID.
-        max_bytes: The most bytes of records in the page, unless its only record is larger.
+        max_bytes: The most bytes of records in the page, unless its only record is larger;
+            `MAX_BYTES` if not given.
     """
 
     def __init__(
@@ -101,7 +103,7 @@ class _Exchange:
         access: Access,
         reader: Reader,
         head: int,
-        max_bytes: int,
+        max_bytes: int | None,
     ) -> None:
         self._request = request
         self._push = push
@@ -109,7 +111,7 @@ class _Exchange:
         self._access = access
         self._reader = reader
         self._head = head
-        self._max_bytes = max_bytes
+        self._max_bytes = MAX_BYTES if max_bytes is None else max_bytes
         self._epochs: list[Epoch] = []
         self._reply_to = mode.store_id, request.nonce, request.cid
 
