@@ -126,9 +126,8 @@ def urls(data: bytes) -> None:
     request = HTTPRequest(
         {
             "type": "http",
-            "raw_path": path,
             "query_string": parameters,
-            "path_params": {"db": "notes"},
+            "path_params": {"db": "notes", "key": path.decode("latin-1")},
             "headers": [],
         }
     )

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from ..extras import missing
-from ..http import Hub, Token, Tokens
+from ..http import Hub, Limits, Token, Tokens
 from ..http.server.tokens import ALL_DATABASES
 from .errors import CommandError
 from .options import Backend, JSONOutput, MetadataPrefix
@@ -82,6 +82,11 @@ def serve(
     ] = False,
     max_open: Annotated[int, typer.Option(min=1, help="The maximum number of stores open at a time.")] = 32,
     idle: Annotated[float, typer.Option(min=0, help="Seconds without requests after which a store is closed.")] = 300,
+    max_connections: Annotated[int, typer.Option(min=1, help="The maximum number of connections at a time.")] = 2000,
+    max_per_address: Annotated[
+        int,
+        typer.Option(min=1, help="The maximum number of them from one address; raise it behind a reverse proxy."),
+    ] = 1000,
     grace: Annotated[
         int, typer.Option(min=0, help="Seconds that running requests may take to finish when the server stops.")
     ] = 10,
@@ -121,6 +126,7 @@ def serve(
             origins=allow_origin or (),
             compressed_requests=compressed_requests,
             grace_seconds=grace,
+            limits=Limits(connections=max_connections, address_connections=max_per_address),
             on_listening=lambda url: _announce(url, hub),
         )
     except ValueError as error:

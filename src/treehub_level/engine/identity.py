@@ -33,43 +33,60 @@ COPYING_KEY: Final = b"\0treehub-level/copying"
 Shape = Literal["empty", "plain", "server", "client", "either"]
 
 
-def identify(backend: Backend, mode: Mode, space: _core.KeySpace) -> AnyMode:
+def identify(backend: Backend, mode: Mode, space: _core.KeySpace, *, read_only: bool = False) -> AnyMode:
     """Check or record the mode of a store, and return the strategy of the mode.
+
+    Args:
+        backend: The backend, open.
+        mode: The mode to open the store in.
+        space: The key space of the store.
+        read_only: True if the backend is open for reading only. Nothing is recorded then.
 
     Raises:
         ModeMismatchError: The store was made in another mode, or holds data without a mode.
         StateError: The store needs ``upgrade``, or an ``adopt`` or a ``copy`` was interrupted.
         CorruptionError: The store's own records, or its log and its CID, contradict each other.
     """
+    if read_only:
+        with closing(backend.snapshot()) as snapshot:
+            return _identify_in(snapshot, backend, mode, space)[0]
     with backend.exclusive() as transaction:
-        refuse_half_made(transaction, backend.name)
-        if adopting_record(transaction, space) is not None:
-            raise StateError(
-                f"Level.adopt({backend.name!r}) was interrupted: call it again with the same mode, it will finish"
-            )
-        found = stored_identity(transaction, space, strict=mode is not Mode.NORMAL)
-        if found is not None and found[0] is not mode:
-            raise ModeMismatchError(
-                f"{backend.name!r} was made in {found[0].name} mode and cannot be opened in {mode.name} mode"
-            )
-        if mode is Mode.NORMAL:
-            return Normal()
-        records: list[Entry] = []
-        if found is None:
-            _check_newcomer(transaction, mode, space, backend.name)
-            store_id = uuid.uuid4().hex
-            records += birth_records(space, mode, store_id)
-        else:
-            store_id = found[1]
-            if mode is Mode.SERVER:
-                _check_log(transaction, space, backend.name)
-        shared = backend.supports.shared
-        holder = transaction.get(space.own_key("holder"))
+        strategy, records = _identify_in(transaction, backend, mode, space)
         if records:
             transaction.write(records, durable=True)
+    return strategy
+
+
+def _identify_in(
+    reader: Reader, backend: Backend, mode: Mode, space: _core.KeySpace
+) -> tuple[AnyMode, Sequence[Entry]]:
+    """Return the strategy of the mode, and the records to write to a store that has none yet."""
+    refuse_half_made(reader, backend.name)
+    if adopting_record(reader, space) is not None:
+        raise StateError(
+            f"Level.adopt({backend.name!r}) was interrupted: call it again with the same mode, it will finish"
+        )
+    found = stored_identity(reader, space, strict=mode is not Mode.NORMAL)
+    if found is not None and found[0] is not mode:
+        raise ModeMismatchError(
+            f"{backend.name!r} was made in {found[0].name} mode and cannot be opened in {mode.name} mode"
+        )
+    if mode is Mode.NORMAL:
+        return Normal(), ()
+    records: Sequence[Entry] = ()
+    if found is None:
+        _check_newcomer(reader, mode, space, backend.name)
+        store_id = uuid.uuid4().hex
+        records = birth_records(space, mode, store_id)
+    else:
+        store_id = found[1]
+        if mode is Mode.SERVER:
+            _check_log(reader, space, backend.name)
+    shared = backend.supports.shared
     if mode is Mode.SERVER:
-        return Server(space, store_id, shared=shared)
-    return Client(space, store_id, orjson.dumps(uuid.uuid4().hex) if shared else None, holder)
+        return Server(space, store_id, shared=shared), records
+    holder = reader.get(space.own_key("holder"))
+    return Client(space, store_id, orjson.dumps(uuid.uuid4().hex) if shared else None, holder), records
 
 
 def check_shared(reader: Reader, mode: AnyMode, space: _core.KeySpace, name: str) -> Sequence[Entry]:
@@ -265,6 +282,13 @@ def _is_log_key(space: _core.KeySpace, key: bytes) -> bool:
 def _rows(reader: Reader, space: _core.KeySpace, reverse: bool) -> list[tuple[bytes, bytes]]:
     with closing(reader.scan(space.prefix, space.user_start, reverse=reverse)) as cursor:
         return cursor.fetch(_SAMPLE)
+
+
+def is_unused(reader: Reader, mode: Mode, space: _core.KeySpace) -> bool:
+    """Return True if a store holds nothing but the records of its creation."""
+    if mode is Mode.NORMAL:
+        return is_empty(reader)
+    return first_key(reader, space.dirty_start, None) is None and read_cid(reader, space) == 0
 
 
 def is_empty(reader: Reader) -> bool:

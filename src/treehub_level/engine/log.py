@@ -7,16 +7,16 @@ numbers.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import closing
 
 import orjson
 
 from .. import _core
 from ..backends.base import Cursor, Entry, Reader, Row, Transaction
-from ..errors import CorruptionError
+from ..errors import CorruptionError, StorageError
 from .access import Access
-from .modes import Plan, Server, read_record
+from .modes import Plan, Server, Step, read_record
 
 #: Records that one step of a compaction reads. Other writers run between two steps.
 COMPACTION_STEP = 1000
@@ -61,14 +61,16 @@ def read_rows(cursor: Cursor, limit: int, max_bytes: int) -> list[Row]:
             is larger.
     """
     page: list[Row] = []
-    size, count = 0, _FETCH_FIRST
+    size, count = 0, max(1, min(_FETCH_FIRST, max_bytes // _SMALL_BYTES))
     while len(page) < limit and (rows := cursor.fetch(min(count, limit - len(page)))):
         for row in rows:
             size += len(row[1])
             if size > max_bytes and page:
                 return page
             page.append(row)
-        count = _FETCH_SMALL if size < _SMALL_BYTES * len(page) else _FETCH_FIRST
+        average = size // len(page) + 1
+        most = _FETCH_SMALL if average <= _SMALL_BYTES else _FETCH_FIRST
+        count = max(1, min(most, (max_bytes - size) // average + 1))
     return page
 
 
@@ -147,6 +149,7 @@ class Compaction:
         self._drop_deletes_before = drop_deletes_before
         self._connection_epoch: Hashable = None
         self.dropped = 0
+        self._size = COMPACTION_STEP
         self._restart()
 
     def _restart(self) -> None:
@@ -155,6 +158,24 @@ class Compaction:
         self._stop = self._space.log_stop
         self._deferred: list[Entry] = []
         self._deletes: list[tuple[int, Entry]] = []
+
+    def run(self, step: Callable[[Step[bool]], bool]) -> int:
+        """Run all steps. Make them smaller while the disk has no room for the log of one.
+
+        Args:
+            step: Runs one step and commits its plan: `Store.step`.
+
+        Returns:
+            The number of records dropped.
+        """
+        while True:
+            try:
+                if not step(self.step):
+                    return self.dropped
+            except StorageError as error:
+                if not error.is_disk_full or self._size == 1:
+                    raise
+                self._size = max(1, self._size // 4)
 
     def step(self, transaction: Transaction, cid: int) -> Plan[bool]:
         """Process the next records, or the next deletes.
@@ -166,7 +187,7 @@ class Compaction:
             self._connection_epoch = transaction.connection_epoch
             self._restart()
         before = read_floor(transaction, self._space)
-        rows = _newest(transaction, self._space, self._stop, COMPACTION_STEP)
+        rows = _newest(transaction, self._space, self._stop, self._size)
         return self._drop_superseded(rows, before) if rows else self._drop_deletes(before)
 
     def _drop_superseded(self, rows: list[Row], before: tuple[int, int]) -> Plan[bool]:
@@ -202,7 +223,7 @@ class Compaction:
         return Plan(True, batch, after_commit=advance)
 
     def _drop_deletes(self, before: tuple[int, int]) -> Plan[bool]:
-        chosen, left = self._deletes[:COMPACTION_STEP], self._deletes[COMPACTION_STEP:]
+        chosen, left = self._deletes[: self._size], self._deletes[self._size :]
         batch = [*self._deferred, *(entry for _, entry in chosen)]
         dropped = len(batch)
         if batch:

@@ -43,7 +43,7 @@ class Decision(NamedTuple):
     principal: str | None
 
 
-def exchange_step(request: Request, mode: Server, access: Access = FULL) -> Step[Reply]:
+def exchange_step(request: Request, mode: Server, access: Access = FULL, max_bytes: int = MAX_BYTES) -> Step[Reply]:
     """Reply to one request. The first rule of the protocol that matches decides.
 
     A client that may see only some keys gets the log and the live keys restricted to those. For
@@ -53,6 +53,7 @@ def exchange_step(request: Request, mode: Server, access: Access = FULL) -> Step
         request: The request.
         mode: The server.
         access: The client's principal, and the keys that it may see and write.
+        max_bytes: The most bytes of records in the page, unless its only record is larger.
 
     Raises:
         ProtocolError: A change is malformed.
@@ -63,7 +64,7 @@ def exchange_step(request: Request, mode: Server, access: Access = FULL) -> Step
     push = _parse_push(request, mode)
 
     def step(transaction: Transaction, head: int) -> Plan[Reply]:
-        exchange = _Exchange(request, push, mode, access, transaction, head)
+        exchange = _Exchange(request, push, mode, access, transaction, head, max_bytes)
         reply = exchange.answer()
         if push and isinstance(reply, LogPage) and reply.ack is None:
             return exchange.decide(reply, transaction)
@@ -72,10 +73,12 @@ def exchange_step(request: Request, mode: Server, access: Access = FULL) -> Step
     return step
 
 
-def answer_pull(request: Request, mode: Server, access: Access, reader: Reader, head: int) -> Reply:
+def answer_pull(
+    request: Request, mode: Server, access: Access, reader: Reader, head: int, max_bytes: int = MAX_BYTES
+) -> Reply:
     """Reply to a request without a push, which needs no transaction: see `exchange_step`."""
     assert not request.is_push, "a push is decided in a step"
-    return _Exchange(request, _parse_push(request, mode), mode, access, reader, head).answer()
+    return _Exchange(request, _parse_push(request, mode), mode, access, reader, head, max_bytes).answer()
 
 
 class _Exchange:
@@ -88,10 +91,18 @@ class _Exchange:
         access: The client's principal, and the keys that it may see and write.
         reader: The store to read from.
         head: The server's CID.
+        max_bytes: The most bytes of records in the page, unless its only record is larger.
     """
 
     def __init__(
-        self, request: Request, push: list[Entry], mode: Server, access: Access, reader: Reader, head: int
+        self,
+        request: Request,
+        push: list[Entry],
+        mode: Server,
+        access: Access,
+        reader: Reader,
+        head: int,
+        max_bytes: int,
     ) -> None:
         self._request = request
         self._push = push
@@ -99,6 +110,7 @@ class _Exchange:
         self._access = access
         self._reader = reader
         self._head = head
+        self._max_bytes = max_bytes
         self._epochs: list[Epoch] = []
         self._reply_to = mode.store_id, request.nonce, request.cid
 
@@ -129,7 +141,7 @@ class _Exchange:
         if request.keys_after is not None:
             return self._list_keys(request.keys_after, self._unseen(self._epochs))
 
-        records = read_log(self._reader, self._mode.space, request.cid, request.limit, MAX_BYTES)
+        records = read_log(self._reader, self._mode.space, request.cid, request.limit, self._max_bytes)
         to = records[-1][0] if records else request.cid
         return LogPage(
             *self._reply_to,

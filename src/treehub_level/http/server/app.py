@@ -18,6 +18,7 @@ from .dispatch import Dispatcher
 from .hub import Hub
 from .limits import Limits
 from .permissions import authorized
+from .raw_path import RawPathMiddleware
 from .refusals import RefusedError
 from .responses import refusal_response
 from .routes import ROUTES
@@ -78,6 +79,7 @@ def create_app(
                 expose_headers=["retry-after"],
             )
         )
+    middleware.append(Middleware(RawPathMiddleware))
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:

@@ -27,6 +27,14 @@ class Limits:
         per_token: The most concurrent requests of one token, long polls included.
         writes: The most concurrent write requests to one database.
         keep_alive_seconds: Seconds without a change after which a watcher is sent a comment.
+        connections: The most connections to ``treehub-level serve``.
+        address_connections: The most of them from one address.
+        response_bytes: The most bytes of large values and log records in responses in memory, over
+            all requests.
+        response_share: The most of these bytes of one token.
+        response_seconds: Seconds for which a response waits for room in `response_bytes`.
+        compressors: The most responses that are compressed piece by piece at a time. Further ones
+            are sent without compression.
     """
 
     body_bytes: int = 16 << 20
@@ -39,6 +47,12 @@ class Limits:
     per_token: int = 1000
     writes: int = 64
     keep_alive_seconds: float = 15
+    connections: int = 2000
+    address_connections: int = 1000
+    response_bytes: int = 256 << 20
+    response_share: int = 64 << 20
+    response_seconds: float = 20
+    compressors: int = 64
 
 
 class ConcurrencyLimiter:
