@@ -37,6 +37,39 @@ export function splitItems(text) {
   return items[0] === '' ? [] : items
 }
 
+/**
+ * The containers inside each other in JSON text: 0 for a scalar. The text may be nested so deep that
+ * a recursive function would overflow the stack.
+ * @param {string} text valid JSON
+ * @returns {number}
+ */
+export function depthOf(text) {
+  let depth = 0
+  let deepest = 0
+  for (let position = 0; position < text.length; position++) {
+    const character = text[position]
+    if (character === '"') position = endOfString(text, position)
+    else if (character === '[' || character === '{') deepest = Math.max(deepest, ++depth)
+    else if (character === ']' || character === '}') depth--
+  }
+  return deepest
+}
+
+/**
+ * The commas and opening brackets in a text. Each may be a value of JSON, which takes far more
+ * memory than its text.
+ * @param {string} text
+ * @returns {number}
+ */
+export function countItems(text) {
+  let items = 0
+  for (let position = 0; position < text.length; position++) {
+    const code = text.charCodeAt(position)
+    if (code === 0x2c || code === 0x5b || code === 0x7b) items++
+  }
+  return items
+}
+
 /** The position of the closing quotation mark of the string that opens at `start`. */
 function endOfString(text, start) {
   let position = start + 1

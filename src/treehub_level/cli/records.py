@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
@@ -27,8 +26,9 @@ from .options import (
     Reverse,
     bounds,
 )
-from .output import print_json, print_line, value_text
+from .output import print_json, print_line, print_value, value_text
 from .stores import created_level, existing_level, readable_level
+from .streams import stdin
 
 
 def get(
@@ -50,7 +50,7 @@ def get(
     if as_json:
         print_json(value)
     else:
-        sys.stdout.buffer.write(value_text(value, indent=True).encode() + b"\n")
+        print_value(value)
 
 
 def put(
@@ -89,7 +89,7 @@ def parse_value(text: str, string: bool) -> object:
     if string and text != "-":
         return text
     # Python decodes bytes of an argument that are not UTF-8 as lone surrogates: restore the bytes.
-    given = sys.stdin.buffer.read() if text == "-" else text.encode("utf-8", "surrogateescape")
+    given = stdin().read() if text == "-" else text.encode("utf-8", "surrogateescape")
     try:
         return given.decode() if string else parse_json(given)
     except ValueError as error:

@@ -19,7 +19,7 @@ from ..backends.base import Entry, Reader, Transaction
 from ..engine.access import FULL, Access
 from ..engine.log import keys_of, permitted_records, read_floor, read_log
 from ..engine.modes import Epoch, Plan, Server, Step, read_record
-from ..errors import CorruptionError, ForbiddenError, ProtocolError, StoreMismatchError
+from ..errors import CorruptionError, ProtocolError, StoreMismatchError
 from .fields import Ack, shown
 from .messages import MAX_BYTES, Forked, Keys, LogPage, Reply, Request, Reset, encode_changes
 
@@ -57,8 +57,7 @@ def exchange_step(request: Request, mode: Server, access: Access = FULL, max_byt
 
     Raises:
         ProtocolError: A change is malformed.
-        ForbiddenError: The client may not write a key, or the client id belongs to another
-            principal (raised by the step).
+        ForbiddenError: The client may not write a key (raised by the step).
         StoreMismatchError: The request is for another server.
     """
     push = _parse_push(request, mode)
@@ -123,14 +122,11 @@ class _Exchange:
         rejected: list[str] = []
 
         decision = read_decision(self._reader, self._mode.space, request.client)
-        if decision is not None:
-            if decision.principal not in (None, self._access.principal):
-                raise ForbiddenError(
-                    f"the client id {request.client} belongs to another principal: take a new client id"
-                )
-            if self._push and (request.seq, request.nonce) == (decision.seq, decision.nonce):
+        # A pull needs no client id of its own: the reply depends on the caller's rights alone.
+        if self._push and decision is not None:
+            if self._repeats(decision):
                 ack, rejected = decision.ack, self._unconfirmed(decision.ack)
-            elif self._push and request.seq <= decision.seq:
+            elif request.seq <= decision.seq or not self._owns(decision):
                 return Forked(*self._reply_to)
 
         self._epochs = self._mode.epochs(self._reader)
@@ -153,6 +149,18 @@ class _Exchange:
             rejected=rejected,
             records=permitted_records(records, self._access),
         )
+
+    def _repeats(self, decision: Decision) -> bool:
+        """Return True if the push is the decided one, under any principal.
+
+        Only the client that froze the push knows its nonce. So a client with a new token of another
+        name learns the decision on the push that it sent with the old one.
+        """
+        return (self._request.seq, self._request.nonce) == (decision.seq, decision.nonce)
+
+    def _owns(self, decision: Decision) -> bool:
+        """Return True if the caller may use the client id of a decided push."""
+        return decision.principal in (None, self._access.principal)
 
     def decide(self, page: LogPage, transaction: Transaction) -> Plan[Reply]:
         """Decide on the push, and add the decision to the page."""

@@ -155,7 +155,7 @@ class DirectoryBackend(Backend):
     def _open(self, *, repaired: bool = False) -> None:
         self._created = _missing_directories(self._path)
         try:
-            os.makedirs(self._path, exist_ok=True)
+            os.makedirs(self._path, mode=0o700, exist_ok=True)  # for the owner only; the parents as usual
         except (OSError, ValueError) as error:
             self._remove_created()
             raise directory_error("open", self._path, error) from error

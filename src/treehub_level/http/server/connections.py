@@ -10,7 +10,7 @@ import h11
 import orjson
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from .access_log import ACCESS_RECORD, SECURITY_HEADERS, AccessRecord
+from .access_log import ACCESS_RECORD, COMMON_HEADERS, AccessRecord
 from .connection_table import ConnectionState, TableEntry
 from .dispatch import OVERLOADED
 from .framing import FramingError, RequestFraming
@@ -99,7 +99,7 @@ class TimedConnection(PacedConnection):
             (b"content-type", b"application/json"),
             (b"content-length", b"%d" % len(body)),
             (b"connection", b"close"),
-            *SECURITY_HEADERS,
+            *COMMON_HEADERS,
         ]
         for event in (
             h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),

@@ -23,6 +23,7 @@ from .database import Database
 from .hub import Hub
 from .limits import ConcurrencyLimiter, Limits
 from .metrics import Metrics
+from .origins import OriginPolicy
 from .permissions import AuthorizedRoute, Permission
 from .refusals import (
     RefusedError,
@@ -137,6 +138,7 @@ class Dispatcher:
         hub: The databases.
         tokens: The access tokens; ``None`` to let every client do everything.
         hosts: The accepted host names in lower case; `ANY_HOST` among them accepts every name.
+        origins: The check of requests that pages of other sites cause.
         compressed_requests: True to accept compressed request bodies.
         limits: The limits of the application.
 
@@ -151,7 +153,14 @@ class Dispatcher:
     """
 
     def __init__(
-        self, hub: Hub, tokens: Tokens | None, hosts: frozenset[str], *, compressed_requests: bool, limits: Limits
+        self,
+        hub: Hub,
+        tokens: Tokens | None,
+        hosts: frozenset[str],
+        origins: OriginPolicy,
+        *,
+        compressed_requests: bool,
+        limits: Limits,
     ) -> None:
         self.hub = hub
         self.limits = limits
@@ -162,6 +171,7 @@ class Dispatcher:
         self.writes = ConcurrencyLimiter(limits.writes, 503, "writes to this database")
         self._tokens = tokens
         self._hosts = hosts
+        self._origins = origins
 
     async def dispatch(self, route: AuthorizedRoute, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request by its route, or send a refusal. No `Exception` leaves this method."""
@@ -208,6 +218,7 @@ class Dispatcher:
         if self.hub.stopping.is_set():
             raise server_closing()
         self._check_host(context.request)
+        self._origins.check(context.request.headers)
         token = self._authenticate(context.request)
         record.token = token.id or "-"
         with self.requests.slot(token.id):

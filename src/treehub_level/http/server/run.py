@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import logging
-import re
 import signal
 import socket
 import sys
@@ -15,6 +14,7 @@ from typing import Final
 
 import uvicorn
 
+from ...escapes import escape_unsafe
 from .app import LOOPBACK_HOSTS, create_app
 from .certificate import Certificate
 from .connection_table import ConnectionTable
@@ -124,6 +124,7 @@ def serve(
         http="h11",
         ws="none",
         lifespan="on",
+        workers=1,  # otherwise uvicorn reads WEB_CONCURRENCY
         log_config=None,
         access_log=False,
         proxy_headers=False,
@@ -162,16 +163,14 @@ def serve(
 
 
 class OneLineFormatter(logging.Formatter):
-    """A log formatter that escapes control characters and shortens long records.
+    """A log formatter that escapes controls and invisible characters, and shortens long records.
 
     Each record becomes exactly one line, so that a client cannot forge log lines.
     """
 
-    _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-
     def format(self, record: logging.LogRecord) -> str:
         """Format a record as one line of at most `MAX_LOG_LINE` characters and an ellipsis."""
-        line = self._CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", super().format(record))
+        line = escape_unsafe(super().format(record))
         return line if len(line) <= MAX_LOG_LINE else line[:MAX_LOG_LINE] + "…"
 
 

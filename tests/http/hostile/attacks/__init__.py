@@ -49,9 +49,9 @@ class Attack:
     record_bytes: int = 1024
     databases: int = 0
     arguments: tuple[str, ...] = field(default=())
-    write: bool = False
     tls: bool = False
     control_seconds: float = 0
+    write: bool = False
 
 
 def names() -> list[str]:
