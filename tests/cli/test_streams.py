@@ -28,8 +28,16 @@ pytestmark = [
 COMMAND = [sys.executable, "-m", "treehub_level.cli"]
 #: Commands that print a result, and change nothing.
 READING = [
-    *("get normal a", "query normal", "keys normal --json", "count normal", "dump normal", "info normal"),
-    *("changes server", "dirty client", "verify normal", "token list tokens", "dump normal -"),
+    "get normal a",
+    "query normal",
+    "keys normal --json",
+    "count normal",
+    "dump normal",
+    "info normal",
+    "changes server",
+    "dirty client",
+    "verify normal",
+    "token list tokens",
 ]
 #: Commands that print once their work is done, and a command that reads their result.
 WRITING = {

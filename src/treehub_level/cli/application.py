@@ -115,8 +115,16 @@ def _help_of(command: Callable[..., None]) -> str:
 _SILENT = (records.put, records.delete)
 #: Commands that print once their work is done, so that it stays done if they cannot print.
 _REPORTING = (
-    *(records.put, records.delete, transfer.load, replication.sync, maintenance.compact, maintenance.adopt),
-    *(maintenance.upgrade, maintenance.repair, copying.copy, serve.revoke),
+    records.put,
+    records.delete,
+    transfer.load,
+    replication.sync,
+    maintenance.compact,
+    maintenance.adopt,
+    maintenance.upgrade,
+    maintenance.repair,
+    copying.copy,
+    serve.revoke,
 )
 
 
