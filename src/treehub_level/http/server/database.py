@@ -43,7 +43,7 @@ class KeyBounds(NamedTuple):
     prefix: str | None
 
 
-class _OpenDatabase(NamedTuple):
+class _BorrowedDatabase(NamedTuple):
     """An open database for the length of one call, and the rights of the caller at its begin."""
 
     level: Level
@@ -91,10 +91,10 @@ class Database:
         self._hold = hold
 
     @asynccontextmanager
-    async def _open(self) -> AsyncIterator[_OpenDatabase]:
+    async def _open(self) -> AsyncIterator[_BorrowedDatabase]:
         async with self._hub.borrow(self.name) as level:
             namespace, worker = internals(level)
-            yield _OpenDatabase(level, namespace.store, worker, namespace.codec, self._rights())
+            yield _BorrowedDatabase(level, namespace.store, worker, namespace.codec, self._rights())
 
     def check_rights(self) -> None:
         """Check that the token of the request is still valid for it.
@@ -179,7 +179,7 @@ class Database:
         if len(changes) > MAX_CHANGES:
             raise ProtocolError(f"changes has {len(changes)} items: send at most {MAX_CHANGES} at a time")
 
-        def apply(database: _OpenDatabase) -> int:
+        def apply(database: _BorrowedDatabase) -> int:
             entries = encode_changes(changes, database.codec.encoder, in_records=True)
             return database.store.step(change_step(database.store.server(_VERB), cid, entries, database.access))
 
@@ -277,7 +277,7 @@ class Database:
             Keys and values in key order, and True if the range has further entries.
         """
 
-        def read(database: _OpenDatabase, max_bytes: int) -> tuple[list[Row], bool]:
+        def read(database: _BorrowedDatabase, max_bytes: int) -> tuple[list[Row], bool]:
             start, stop = database.access.bounds(*database.codec.bounds(*bounds))
             store = database.store
             with store.current_reader as reader, closing(reader.scan(start, stop)) as cursor:
