@@ -22,6 +22,7 @@ from ..engine.modes import Epoch, Plan, Server, Step, read_record
 from ..errors import CorruptionError, ProtocolError, StoreMismatchError
 from .fields import Ack, shown
 from .messages import MAX_BYTES, Forked, Keys, LogPage, Reply, Request, Reset, encode_changes
+from .withdrawals import Withdrawal, read_withdrawal, withdrawal_entries, withdrawal_key
 
 #: Records to read at a time if only their keys are needed.
 _READ = 1000
@@ -113,6 +114,8 @@ class _Exchange:
         self._head = head
         self._max_bytes = MAX_BYTES if max_bytes is None else max_bytes
         self._epochs: list[Epoch] = []
+        self._has_decision = False
+        self._withdrawal: Withdrawal | None = None
         self._reply_to = mode.store_id, request.nonce, request.cid
 
     def answer(self) -> Reply:
@@ -125,6 +128,12 @@ class _Exchange:
 
         decision = read_decision(self._reader, self._mode.space, request.client)
         # A pull needs no client id of its own: the reply depends on the caller's rights alone.
+        self._has_decision = decision is not None
+        if self._push and decision is None:
+            self._withdrawal = read_withdrawal(self._reader, self._mode.space, request.client)
+            if self._withdrawal is not None:
+                seq, nonce, before, principal = self._withdrawal
+                decision = Decision(seq, nonce, Ack(before, before, None), principal)
         if self._push and decision is not None:
             if self._repeats(decision):
                 ack, rejected = decision.ack, self._unconfirmed(decision.ack)
@@ -202,14 +211,24 @@ class _Exchange:
         page.head = after
         page.cid = page.cid if page.more else after
         page.epochs = self._unseen(epochs)
-        written = self._mode.plan_write_in(epoch_start, self._head, accepted, [self._decision_entry(page.ack)])
+        records: list[Entry] = [self._decision_entry(page.ack)]
+        if self._withdrawal is not None:
+            records.append((withdrawal_key(self._mode.space, self._request.client), None))
+        written = self._mode.plan_write_in(epoch_start, self._head, accepted, records)
         return Plan(page, written.batch, written.cid, durable=True, after_commit=written.after_commit)
 
     def _reject_all(self, page: LogPage) -> Plan[Reply]:
         """Reject a withdrawn push, and record it: a delayed copy of the push may still arrive."""
         page.rejected = _decode_keys(key for key, _ in self._push)
         page.ack = Ack(self._head, self._head, None)
-        return Plan(page, [self._decision_entry(page.ack)], durable=True)
+        return Plan(page, self._withdrawal_entries(page.ack), durable=True)
+
+    def _withdrawal_entries(self, ack: Ack) -> list[Entry]:
+        request = self._request
+        if self._has_decision:
+            return [self._decision_entry(ack)]
+        withdrawal = Withdrawal(request.seq, request.nonce, ack.before, self._access.principal)
+        return withdrawal_entries(self._reader, self._mode.space, request.client, withdrawal)
 
     def _decision_entry(self, ack: Ack) -> Entry:
         record = orjson.dumps([self._request.seq, self._request.nonce, *ack, self._access.principal])

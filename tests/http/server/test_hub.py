@@ -297,8 +297,13 @@ async def watching_all(app: Starlette, names: Iterable[str]) -> AsyncIterator[di
         for name in names:
             request = StreamingRequest(app, "GET", f"/v1/{name}/watch?since=0")
             streams[name] = await stack.enter_async_context(request.open())
-            await streams[name].until(lambda name=name: b'data: ["first"' in streams[name].text)
+            await until_text(streams[name], b'data: ["first"')
         yield streams
+
+
+async def until_text(stream: StreamingRequest, text: bytes) -> None:
+    """Wait until a stream has received a text."""
+    await stream.until(lambda: text in stream.text)
 
 
 def is_watched_one_in_use(hub: Hub, name: str, database: Any) -> bool:
@@ -325,7 +330,7 @@ async def test_databases_beyond_max_open_are_served_while_all_others_are_watched
                 for name in names:
                     assert (await client.put(f"/v1/{name}/entries/{number}", json=name)).status_code == 204
             for name, stream in streams.items():
-                await stream.until(lambda name=name, stream=stream: f'["2","{name}"]'.encode() in stream.text)
+                await until_text(stream, f'["2","{name}"]'.encode())
                 ids = re.findall(rb"id: (\d+)\ndata", stream.text)
                 assert ids == [b"1", b"2", b"3", b"4"], "a watch lost or repeated a change"
         monkeypatch.setattr(Hub, "_may_close", is_watched_one_in_use)
