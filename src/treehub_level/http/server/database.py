@@ -96,6 +96,17 @@ class Database:
             namespace, worker = internals(level)
             yield _BorrowedDatabase(level, namespace.store, worker, namespace.codec, self._rights())
 
+    async def _read(self, read: Callable[[_BorrowedDatabase], Awaitable[T]]) -> T:
+        """Return the result of a read with the rights that the token has after it.
+
+        A token may lose its rights while a thread reads. Later changes must not be sent.
+        """
+        while True:
+            async with self._open() as database:
+                result = await read(database)
+            if self._rights() == database.access:
+                return result
+
     def check_rights(self) -> None:
         """Check that the token of the request is still valid for it.
 
@@ -119,8 +130,7 @@ class Database:
                 cid, floor = store.cid_in(reader), read_floor(reader, mode.space)[1]
             return {"server": mode.store_id, "cid": cid, "floor": floor, "mode": mode.mode.value}
 
-        async with self._open() as database:
-            return await database.worker.read(read, database.store)
+        return await self._read(lambda database: database.worker.read(read, database.store))
 
     # --------------------------------------------------------------------------------- replication
 
@@ -134,8 +144,13 @@ class Database:
         """
 
         async def attempt(max_bytes: int) -> tuple[Reply, bool]:
+            def exchange(database: _BorrowedDatabase) -> Awaitable[tuple[Reply, bool]]:
+                return database.worker.write(answer, database.store, message, database.access, max_bytes)
+
+            if not pushes:
+                return await self._read(exchange)
             async with self._open() as database:
-                return await database.worker.write(answer, database.store, message, database.access, max_bytes)
+                return await exchange(database)
 
         return await self._until_news(attempt, _reply_size, wait, has_written=pushes)
 
@@ -166,8 +181,7 @@ class Database:
             space = store.server(_VERB).space
             return store.read_step(lambda reader, head: read_part(reader, space, head, since, limit, max_bytes, access))
 
-        async with self._open() as database:
-            return await database.worker.read(read, database.store, database.access)
+        return await self._read(lambda database: database.worker.read(read, database.store, database.access))
 
     async def change(self, cid: int, changes: list[bytes]) -> int:
         """Apply the changes of a manual sync and return the new CID: see ``Level.change``.
@@ -243,8 +257,9 @@ class Database:
                 return reader.get(stored_key)
 
         async def attempt() -> bytes | None:
-            async with self._open() as database:
-                return await database.worker.read_key(read, database.store, database.user_key(key))
+            return await self._read(
+                lambda database: database.worker.read_key(read, database.store, database.user_key(key))
+            )
 
         return await self._hold.read(attempt, lambda value: len(value or b""))
 
@@ -289,8 +304,7 @@ class Database:
                 return rows, first_key(reader, after, stop) is not None
 
         async def attempt(max_bytes: int) -> tuple[list[Row], bool]:
-            async with self._open() as database:
-                return await database.worker.read(read, database, max_bytes)
+            return await self._read(lambda database: database.worker.read(read, database, max_bytes))
 
         return await self._hold.read_page(attempt, lambda page: rows_size(page[0]), MAX_BYTES)
 
