@@ -38,8 +38,8 @@ export function splitItems(text) {
 }
 
 /**
- * The containers inside each other in JSON text: 0 for a scalar. The text may be nested so deep that
- * a recursive function would overflow the stack.
+ * The containers inside each other in JSON text: 0 for a scalar. The text may be nested so deep
+ * that a recursive function would overflow the stack.
  * @param {string} text valid JSON
  * @returns {number}
  */

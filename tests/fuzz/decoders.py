@@ -23,7 +23,7 @@ from treehub_level.cli.records import parse_value
 from treehub_level.cli.serve import token_document, token_fields
 from treehub_level.engine.codec import decode_json
 from treehub_level.http import Tokens
-from treehub_level.http.client.body import MAX_RESPONSE_BYTES, BodyDecoder, NoResponseError
+from treehub_level.http.client.body import MAX_PAGE_BYTES, BodyDecoder, NoResponseError
 from treehub_level.http.client.events import EventReader
 from treehub_level.http.client.responses import (
     DamagedResponseError,
@@ -97,13 +97,15 @@ def responses(data: bytes) -> None:
     status = int(first) if first.isascii() and first.isdigit() and len(first) == 3 else 200
     headers = {name.lower(): value for name, _, value in (line.partition(":") for line in lines)}
     with refused_by(LevelError, NoResponseError, DamagedResponseError):
-        reader = BodyDecoder(headers)
-        response = ServerResponse(status, headers).with_body([reader.feed(body, 0.0)])
+        response = ServerResponse(status, headers)
+        reader = BodyDecoder(headers, response.max_bytes(MAX_PAGE_BYTES))
+        reader.feed(body, 0.0)
         reader.finish()
-        assert len(response.body) <= MAX_RESPONSE_BYTES
+        response = response.with_body(reader.body)
+        assert len(response.body) <= MAX_PAGE_BYTES
         retry_after = parse_retry_after(headers)
         assert retry_after is None or 0 <= retry_after <= 3600
-        parse_changes(read_document(response, "http://localhost/v1/notes", "secret"))
+        parse_changes(read_document(response, "http://localhost/v1/notes", "secret"), 0, 1000)
         wire.decode_reply(read_lines(response), _ENCODER)
     with refused_by(ProtocolError):
         EventReader().feed(body)

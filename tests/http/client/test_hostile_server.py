@@ -207,7 +207,7 @@ async def test_a_response_has_the_size_of_its_route(remote: Remote, fake: FakeSe
     one = remote()
     limit = body.MAX_VALUE_BYTES if call == "get" else body.MAX_DOCUMENT_BYTES
     fake.always = httpx.Response(200, content=b" " * (limit + 1), headers={"content-type": "application/json"})
-    arguments = {"put": ("a", 1), "delete": ("a",), "get": ("a",), "change": (0, [])}
+    arguments: dict[str, tuple[Any, ...]] = {"put": ("a", 1), "delete": ("a",), "get": ("a",), "change": (0, [])}
     with pytest.raises(TransportError, match=f"more than {limit:,} bytes"):
         await getattr(one, call)(*arguments.get(call, ()))
 

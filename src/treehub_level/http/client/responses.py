@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from operator import ge, gt, le, lt
+from operator import lt
 from typing import Any
 
 import orjson
@@ -326,10 +326,14 @@ def _are_within(keys: Sequence[str], bounds: KeyRange) -> bool:
     if not keys:
         return True
     first, last, prefix = keys[0], keys[-1], bounds.get("prefix") or ""
-    checks = (("gt", gt, first), ("gte", ge, first), ("lt", lt, last), ("lte", le, last))
-    within = all((bound := bounds.get(name)) is None or check(key, bound) for name, check, key in checks)
+    above, at_least = bounds.get("gt"), bounds.get("gte")
+    below, at_most = bounds.get("lt"), bounds.get("lte")
+    if (above is not None and first <= above) or (at_least is not None and first < at_least):
+        return False
+    if (below is not None and last >= below) or (at_most is not None and last > at_most):
+        return False
     # Keys with a common prefix are adjacent, so the first and the last one decide.
-    return within and first.startswith(prefix) and last.startswith(prefix)
+    return first.startswith(prefix) and last.startswith(prefix)
 
 
 def _parse_entry(item: Any) -> tuple[str, Any]:
