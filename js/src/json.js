@@ -85,7 +85,8 @@ function endOfString(text, start) {
  * @returns {string | undefined} the first such name; `undefined` if there is none
  */
 export function findRepeatedName(text) {
-  /** The names of each open object; `null` for an open array. @type {(Set<string> | null)[]} */
+  // The names of each open object; `null` for an open array.
+  /** @type {(Set<string> | null)[]} */
   const open = []
   for (let position = 0; position < text.length; position++) {
     const character = text[position]
