@@ -1,6 +1,6 @@
 /** The messages of the exchange, as in `docs/protocol.md`. */
 import { LevelError } from './errors.js'
-import { countItems, splitItems, splitMember, utf8Length } from './json.js'
+import { countItems, findRepeatedName, splitItems, splitMember, utf8Length } from './json.js'
 import { checkKey, isBefore } from './keys.js'
 import { joinRecord, splitRecord } from './records.js'
 import { isWithinLimits } from './values.js'
@@ -107,6 +107,10 @@ function parseMessage(text) {
     throw impossible('it is not JSON')
   }
   if (!isObject(message)) throw impossible('it is not an object')
+  const repeated = findRepeatedName(text)
+  if (repeated !== undefined) {
+    throw impossible(`an object in it names the member ${JSON.stringify(repeated)} twice`)
+  }
   return message
 }
 

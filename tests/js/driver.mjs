@@ -26,7 +26,7 @@ function faultyFetch(client, faults) {
     if (fault.lost === 'reply') throw new TypeError('the reply was lost')
     const { text, status, headers } = fault.old ? client.replies.at(-2) ?? reply : reply
     const kept = [...headers].filter(([name]) => name === 'content-type' || name === 'treehub-level')
-    return new Response(text, { status, headers: kept })
+    return new Response(fault.replace ? text.replace(...fault.replace) : text, { status, headers: kept })
   }
 }
 

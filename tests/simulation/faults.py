@@ -27,6 +27,7 @@ Patch = tuple[Any, str, Any]
 
 #: The originals of functions that a fault replaces.
 _READ_LOG: Final = log.read_log
+_REPEATS: Final = server._Exchange._repeats
 _IDENTIFY: Final = _identity.identify
 _PUSHABLE_ROWS: Final = limits.PushLimits.pushable_rows
 _BATCH: Final = blocking.Level.batch
@@ -40,6 +41,10 @@ def _keys_without_sweep(handler: Any, reply: Keys) -> None:
 def _distance_in_records(exchange: Any) -> bool:
     records = _READ_LOG(exchange._reader, exchange._mode.space, exchange._request.cid, 1000, 1 << 30)
     return bool(len(records) > exchange._request.limit)
+
+
+def _repeats_of_the_same_principal(exchange: Any, decision: Any) -> bool:
+    return bool(_REPEATS(exchange, decision) and exchange._owns(decision))
 
 
 #: The patches that remove each mechanism from the product. (`processes` removes the other ones.)
@@ -59,6 +64,7 @@ REMOVALS: Final[dict[str, list[Patch]]] = {
     "cid_distance": [(server._Exchange, "_is_too_far_behind", _distance_in_records)],
     "withdrawal_record": [(server._Exchange, "_withdrawal_entries", lambda *_: [])],
     "withdrawal_lifetime": [(withdrawals.Withdrawal, "has_ended", lambda *_: True)],
+    "repeat_by_nonce": [(server._Exchange, "_repeats", _repeats_of_the_same_principal)],
     "whole_log": [(server._Exchange, "_log_between", lambda *_: iter(()))],
 }
 

@@ -23,6 +23,7 @@ from ..backends.registry import create
 from ..engine.identity import COPYING_KEY, copying_record, is_empty
 from ..engine.scan import key_chunks, row_chunks
 from ..errors import CorruptionError, InvalidKeyError, StateError
+from ..escapes import escape_unsafe
 from ..types import CopyReport, Mode
 from .convert import identity_of
 
@@ -113,9 +114,15 @@ def _ignore_progress(step: str, rows: int) -> None:
 
 @contextmanager
 def _opened(backend: Backend) -> Iterator[None]:
+    """Open the target for the block. A new one is removed if the block fails and left it empty."""
+    existed = backend.exists()
     backend.open()
     try:
         yield
+    except BaseException:
+        if not existed:
+            backend.close_and_remove(is_empty)
+        raise
     finally:
         backend.close()
 
@@ -146,6 +153,7 @@ class _CopyRun:
 
     def _begin(self, name: str, store_id: str | None) -> None:
         """Mark the target as a half-made copy of the source, owned by this call."""
+        name = escape_unsafe(name)  # of a path that is not UTF-8, which JSON cannot hold
         record = {"from": name, "store": store_id, "run": uuid.uuid4().hex}
         with self._target.exclusive() as transaction:
             begun = copying_record(transaction)

@@ -167,7 +167,7 @@ def _seconds(option: str, value: object) -> float:
 def _parse(url: str) -> tuple[str, str]:
     try:
         given = {name: str(value) for name, value in conninfo_to_dict(url).items() if value is not None}
-    except psycopg.Error:
+    except (psycopg.Error, UnicodeEncodeError):  # the latter for bytes of an argument that are not UTF-8
         given = None
     if given is None or not _PORTS.fullmatch(given.get("port", "")):
         raise _invalid_url()  # outside the except block, which would chain psycopg's error, password included

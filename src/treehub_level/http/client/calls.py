@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from ...errors import TransportError
+from ...redaction import redact_url
 from ...replication.schedule import backoff
 from .body import MAX_DOCUMENT_BYTES, NoResponseError
 from .effects import CallFlow, GetToken, Send, Sleep
@@ -158,8 +159,8 @@ class RouteCaller:
         changes_method = call.method != "GET" and response.status not in (307, 308)
         if target is None or redirects > _MAX_REDIRECTS or changes_method:
             raise TransportError(
-                f"{self.url} redirects to another place ({location[:100]!a}), which the client does not follow: a "
-                "captive portal or a proxy answered, or the URL is wrong",
+                f"{self.url} redirects to another place ({redact_url(location)[:100]!a}), which the client does not "
+                "follow: a captive portal or a proxy answered, or the URL is wrong",
                 status=response.status,
             )
         return target

@@ -17,7 +17,7 @@ ACCESS_RECORD: Final = "treehub_level.access_record"
 
 #: Headers of every response. Browsers may not cache it, embed it, run it, or guess its media type;
 #: clients recognise the server.
-_COMMON_HEADERS: Final = [
+COMMON_HEADERS: Final = [
     (b"cache-control", b"no-store"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
     (b"x-content-type-options", b"nosniff"),
@@ -69,7 +69,7 @@ class AccessLogMiddleware:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 record.status = message["status"]
-                message["headers"] = [*message["headers"], *_COMMON_HEADERS]
+                message["headers"] = [*message["headers"], *COMMON_HEADERS]
             await send(message)
 
         try:
