@@ -44,7 +44,7 @@ class Decision(NamedTuple):
     principal: str | None
 
 
-def exchange_step(request: Request, mode: Server, access: Access = FULL, max_bytes: int = MAX_BYTES) -> Step[Reply]:
+def exchange_step(request: Request, mode: Server, access: Access = FULL, max_bytes: int | None = None) -> Step[Reply]:
     """Reply to one request. The first rule of the protocol that matches decides.
 
     A client that may see only some keys gets the log and the live keys restricted to those. For
@@ -54,7 +54,8 @@ def exchange_step(request: Request, mode: Server, access: Access = FULL, max_byt
         request: The request.
         mode: The server.
         access: The client's principal, and the keys that it may see and write.
-        max_bytes: The most bytes of records in the page, unless its only record is larger.
+        max_bytes: The most bytes of records in the page, unless its only record is larger;
+            `MAX_BYTES` if not given.
 
     Raises:
         ProtocolError: A change is malformed.
@@ -74,7 +75,7 @@ def exchange_step(request: Request, mode: Server, access: Access = FULL, max_byt
 
 
 def answer_pull(
-    request: Request, mode: Server, access: Access, reader: Reader, head: int, max_bytes: int = MAX_BYTES
+    request: Request, mode: Server, access: Access, reader: Reader, head: int, max_bytes: int | None = None
 ) -> Reply:
     """Reply to a request without a push, which needs no transaction: see `exchange_step`."""
     assert not request.is_push, "a push is decided in a step"
@@ -91,7 +92,8 @@ class _Exchange:
         access: The client's principal, and the keys that it may see and write.
         reader: The store to read from.
         head: The server's CID.
-        max_bytes: The most bytes of records in the page, unless its only record is larger.
+        max_bytes: The most bytes of records in the page, unless its only record is larger;
+            `MAX_BYTES` if not given.
     """
 
     def __init__(
@@ -102,7 +104,7 @@ class _Exchange:
         access: Access,
         reader: Reader,
         head: int,
-        max_bytes: int,
+        max_bytes: int | None,
     ) -> None:
         self._request = request
         self._push = push
@@ -110,7 +112,7 @@ class _Exchange:
         self._access = access
         self._reader = reader
         self._head = head
-        self._max_bytes = max_bytes
+        self._max_bytes = MAX_BYTES if max_bytes is None else max_bytes
         self._epochs: list[Epoch] = []
         self._has_decision = False
         self._withdrawal: Withdrawal | None = None
@@ -125,13 +127,13 @@ class _Exchange:
         rejected: list[str] = []
 
         decision = read_decision(self._reader, self._mode.space, request.client)
+        # A pull needs no client id of its own: the reply depends on the caller's rights alone.
         self._has_decision = decision is not None
         if self._push and decision is None:
             self._withdrawal = read_withdrawal(self._reader, self._mode.space, request.client)
             if self._withdrawal is not None:
                 seq, nonce, before, principal = self._withdrawal
                 decision = Decision(seq, nonce, Ack(before, before, None), principal)
-        # A pull needs no client id of its own: the reply depends on the caller's rights alone.
         if self._push and decision is not None:
             if self._repeats(decision):
                 ack, rejected = decision.ack, self._unconfirmed(decision.ack)

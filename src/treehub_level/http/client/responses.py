@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 
 from ... import _core
+from ...engine.codec import RepeatedMemberError, decode_json
 from ...errors import (
     CIDMismatchError,
     ForbiddenError,
@@ -177,7 +178,7 @@ def _check_items(body: bytes, limit: int, end: int | None = None) -> None:
     Raises:
         ProtocolError: The body may have more than ``limit`` values before the position ``end``.
     """
-    if sum(body.count(mark, 0, end) for mark in (b",", b"[", b"{")) > limit:
+    if _core.count_nodes(body if end is None else body[:end]) > limit:
         raise ProtocolError("the server's response has more values than a page can have")
 
 
@@ -186,7 +187,9 @@ def _parse_json(response: ServerResponse, url: str) -> Any:
         raise not_a_server(response, url)
     _check_items(response.body, MAX_ITEMS)
     try:
-        return orjson.loads(response.body)
+        return decode_json(response.body)
+    except RepeatedMemberError as error:
+        raise ProtocolError(f"the server's response: {error}") from error
     except ValueError as error:
         raise DamagedResponseError("its body is not valid JSON") from error
 
