@@ -28,7 +28,8 @@ from ..types import Mode
 from . import forking
 from .call_guard import CallGuard
 from .identity import check_shared, identify
-from .modes import AnyMode, Client, Normal, Plan, Server, Step, read_cid
+from .modes import AnyMode, Client, Normal, Plan, Server, Step
+from .records import OwnRecords
 
 S = TypeVar("S", Server, Client)
 T = TypeVar("T")
@@ -113,6 +114,7 @@ class Store:
         self.backend = backend
         self.mode = mode
         self.space = space
+        self._records = OwnRecords(space, backend.name)
         self.guard = CallGuard("the level")
         self.current_reader = CurrentReader(self.guard, backend)
         self._shared = backend.supports.shared
@@ -151,7 +153,7 @@ class Store:
         try:
             self.backend.open()
             try:
-                self._strategy = identify(self.backend, self.mode, self.space)
+                self._strategy = identify(self.backend, self.mode, self._records)
                 self._plan_write = self._strategy.plan_write
                 self._cid = None
                 if not self._shared:
@@ -268,7 +270,7 @@ class Store:
         """Return the CID: from memory in an embedded store, else as ``reader`` reads it."""
         if self._cid is not None:
             return self._cid
-        return 0 if self.mode is Mode.NORMAL else read_cid(reader, self.space)
+        return 0 if self.mode is Mode.NORMAL else self._records.cid(reader)
 
     # -------------------------------------------------------------------------------------- reading
 
@@ -422,7 +424,7 @@ class Store:
     def _execute_in(self, transaction: Transaction, step: Step[T], durable: bool) -> Plan[T]:
         extra: Sequence[Entry] = ()
         if self._shared:
-            extra = check_shared(transaction, self.strategy, self.space, self.backend.name)
+            extra = check_shared(transaction, self.strategy, self._records, self.backend.name)
         plan = step(transaction, self.cid_in(transaction) if self._cid is None else self._cid)
         if plan.batch:
             if extra:

@@ -82,7 +82,7 @@ def changes_after(store: Store, cid: int, limit: int | None) -> tuple[Changes, b
     check_cid(cid)
     check_limit(limit)
     page = store.read_step(
-        lambda reader, head: read_changes(reader, mode.space, head, cid, head if limit is None else limit)
+        lambda reader, head: read_changes(reader, mode, head, cid, head if limit is None else limit)
     )
     return page, not (page.changes or page.has_more)
 
@@ -110,5 +110,6 @@ def watch_page(store: Store, since: int) -> list[Change]:
     """
     mode = store.server("watch")
     with store.current_reader as reader:
-        page = read_log(reader, mode.space, since, CHUNK, _WATCH_BYTES)
+        page = read_log(reader, mode, since, CHUNK, _WATCH_BYTES)
+    mode.records.check_outgoing(page)
     return [decode_record(record, cid) for cid, record in page]

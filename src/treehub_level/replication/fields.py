@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from .. import _core
-from ..engine.modes import Epoch
+from ..engine.records import Epoch
 from ..errors import ProtocolError
 
 #: The version of the protocol.

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Final
 
 from .. import _core
 from ..backends.base import Entry
-from ..engine.modes import Epoch
+from ..engine.records import Epoch
 from ..errors import InvalidKeyError, ProtocolError
 from .fields import ID, MAX_CHANGES, NONCE, PROTOCOL, Ack, Fields, shown
 

@@ -10,7 +10,7 @@ from ...aio.level import Level, internals
 from ...aio.wait import wait_for_commit
 from ...backends.base import Row
 from ...engine.access import Access
-from ...engine.log import read_floor, read_rows
+from ...engine.log import read_rows
 from ...engine.modes import Server
 from ...engine.scan import first_key
 from ...errors import ProtocolError
@@ -63,7 +63,8 @@ class Database:
 
         def read() -> dict[str, Any]:
             with self.store.current_reader as reader:
-                cid, floor = self.store.cid_in(reader), read_floor(reader, mode.space)[1]
+                cid = self.store.cid_in(reader)
+                floor = mode.records.floor(reader, cid).floor
             return {"server": mode.store_id, "cid": cid, "floor": floor, "mode": mode.mode.value}
 
         return await self._worker.read(read)
@@ -94,7 +95,7 @@ class Database:
         def read() -> tuple[Part, bool]:
             mode = self._mode
             part = self.store.read_step(
-                lambda reader, head: read_part(reader, mode.space, head, since, limit, max_bytes, self._access)
+                lambda reader, head: read_part(reader, mode, head, since, limit, max_bytes, self._access)
             )
             return part, not (part.records or part.has_more)
 
@@ -119,7 +120,10 @@ class Database:
 
         def read() -> bytes | None:
             with self.store.current_reader as reader:
-                return reader.get(stored_key)
+                value = reader.get(stored_key)
+            if value is not None:
+                self._mode.records.check_outgoing_rows([(stored_key, value)])
+            return value
 
         return await self._worker.read_key(read)
 
@@ -144,6 +148,7 @@ class Database:
         def read() -> tuple[list[Row], bool]:
             with self.store.current_reader as reader, closing(reader.scan(start, stop)) as cursor:
                 rows = read_rows(cursor, limit, MAX_BYTES)
+            self._mode.records.check_outgoing_rows(rows)
             if not rows:
                 return rows, False
             with self.store.current_reader as reader:
