@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -13,7 +12,7 @@ from unittest import mock
 
 import orjson
 
-from treehub_level import Delete, ForbiddenError, Level, MemoryBackend, Mode, Put, TransportError, blocking
+from treehub_level import ForbiddenError, Level, MemoryBackend, Mode, Put, TransportError, blocking
 
 Rows = dict[bytes, bytes]
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import orjson
 
-from treehub_level import Level, MemoryBackend, Mode, blocking
+from treehub_level import MemoryBackend, Mode, blocking
 from treehub_level.replication.messages import Reply, Request
 from treehub_level.replication.wire import Received, reply_pieces
 

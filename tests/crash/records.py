@@ -14,12 +14,9 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from treehub_level import CorruptionError, DecodeError, LevelError, Mode, SyncError, blocking
+from treehub_level import CorruptionError, DecodeError, LevelError
 
 from .disk import scratch_folder
 from .record_store import RowStore

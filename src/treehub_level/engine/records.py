@@ -167,13 +167,11 @@ class OwnRecords:
         if not strict and sum(field in record for field in _IDENTITY_FIELDS) < 2:
             return None
         match self.decode(key, record):
-            case {"id": str(id), "mode": str(mode), "format": version} if (
-                HEX.fullmatch(id) and mode in ("server", "client") and type(version) is int and version > 0
-            ):
-                if version != FORMAT:
-                    raise StateError(
-                        f"this store has format {version}; this version of treehub-level reads format {FORMAT}"
-                    )
+            case {"id": str(), "mode": str(), "format": version} if type(version) is int and version > FORMAT:
+                raise StateError(
+                    f"this store has format {version}; this version of treehub-level reads format {FORMAT}"
+                )
+            case {"id": str(id), "mode": "server" | "client" as mode, "format": 1} if HEX.fullmatch(id):
                 return Identity(Mode(mode), id)
         raise self.damaged(key, "does not say what store this is", record)
 

@@ -133,12 +133,16 @@ def _contradiction(reply: ParsedReply, request: Request) -> str | None:
     if isinstance(reply, Keys):
         if reply.after != request.keys_after or len(reply.keys) > request.limit:
             return "it holds keys that were not requested"
+        if not reply.end and len(reply.keys) < request.limit:
+            return "it is not the last part of the keys, but holds fewer than were requested"
         return None if reply.head >= request.cid else f"its CID {reply.head} is below the client's CID {request.cid}"
     sent = {*request.keys}
     if reply.ack is not None and not reply.ack.after - reply.ack.before <= len(sent):
         return f"it accepts more changes than the {len(sent)} that were sent"
     if not sent.issuperset(reply.rejected) or (reply.ack is not None and not sent):
         return "it decides on changes that were not sent"
+    if reply.ack is not None and reply.ack.after - reply.ack.before + len({*reply.rejected}) < len(sent):
+        return f"it neither accepts nor rejects some of the {len(sent)} changes that were sent"
     if isinstance(reply, Reset):
         return "a client at CID 0 in a reset cannot be reset again" if request.reset and not request.max_head else None
     if request.keys_after is not None or len(reply.entries) > request.limit:

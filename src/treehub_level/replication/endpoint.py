@@ -81,9 +81,7 @@ def changes_after(store: Store, cid: int, limit: int | None) -> tuple[Changes, b
     mode = store.server("changes")
     check_cid(cid)
     check_limit(limit)
-    page = store.read_step(
-        lambda reader, head: read_changes(reader, mode, head, cid, head if limit is None else limit)
-    )
+    page = store.read_step(lambda reader, head: read_changes(reader, mode, head, cid, head if limit is None else limit))
     return page, not (page.changes or page.has_more)
 
 

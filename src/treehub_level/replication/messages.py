@@ -346,8 +346,8 @@ def _parse_page(
     ack = fields.ack()
     cids, changes = fields.numbered_changes("page", base, to)
     fields.integer("count", len(cids), len(cids))
-    if more and to == base and ack is None:
-        raise fields.error("more", "it is true, but the page holds neither changes nor a decision")
+    if more and to == base:
+        raise fields.error("more", "it is true, but the page holds no changes")
     if not more and to != head:
         raise fields.error("more", f"it is false, but the log continues to CID {head} and this page ends at CID {to}")
     entries = _check_size(encode(changes))

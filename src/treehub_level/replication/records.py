@@ -61,9 +61,7 @@ def read_state(reader: Reader, own: OwnRecords, cid: int) -> ClientState:
         raise own.damaged(own.space.own_key("id"), "is missing: it holds the id of this client")
     id, seq = found["id"]
     server, max_head, epochs = found["server"] or (None, 0, ())
-    state = ClientState(
-        id, seq, server, max_head, epochs, found["push"], found["aside"], found["own"], found["reset"]
-    )
+    state = ClientState(id, seq, server, max_head, epochs, found["push"], found["aside"], found["own"], found["reset"])
     if state.push is not None and state.push.seq != seq:
         raise own.damaged(own.space.own_key("push"), f"has the seq {state.push.seq}, but the last one is {seq}")
     return state
