@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from treehub_level import LevelError, MemoryBackend, Mode, _core, blocking
+from treehub_level import MemoryBackend, Mode, _core, blocking
 from treehub_level.backends import create
 from treehub_level.backends.base import Backend
 from treehub_level.maintenance.repair import Repair, Repairer
@@ -40,24 +40,16 @@ class RowStore:
 
     @contextmanager
     def opened(self, mode: Mode) -> Iterator[blocking.Level]:
-        """Open a level on the store. An error of the opening has the attribute ``refused_open``."""
-        level = blocking.Level(self._name, backend=self._create, mode=mode)
-        try:
-            level.open()
-        except LevelError as error:
-            error.refused_open = True  # type: ignore[attr-defined]
-            raise
-        try:
+        """Open a level on the store."""
+        with blocking.Level(self._name, backend=self._create, mode=mode) as level:
             yield level
-        finally:
-            level.close()
 
     def verify(self) -> blocking.Verification:
         """Return the result of `verify`."""
         return blocking.verify(self._name, backend=self._create)
 
     def repair(self) -> Repair:
-        """Repair the store: with `repair` on LevelDB, on other backends by the part that follows."""
+        """Repair the store; on other backends than LevelDB, by the part after LevelDB's own."""
         if self._backend == "leveldb":
             return blocking.repair(self._path)
         result, space = Repair(), _core.KeySpace("!")

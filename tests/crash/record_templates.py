@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import uuid
 from collections.abc import Iterator
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -57,14 +58,17 @@ class Forbidding:
 def templates() -> tuple[Template, ...]:
     """Return the templates, which are the same in each process."""
     rng = random.Random(1)
-    with mock.patch("uuid.uuid4", lambda: uuid.UUID(int=rng.getrandbits(128))):
+    with mock.patch("uuid.uuid4", side_effect=lambda: uuid.UUID(int=rng.getrandbits(128))):
         return tuple(_templates())
 
 
 def _templates() -> Iterator[Template]:
-    memory = {name: MemoryBackend(name) for name in ("server", "a", "b")}
-    server = blocking.Level("server", backend=lambda _: memory["server"], mode=Level.SERVER)
-    a, b = (blocking.Level(name, backend=lambda _, n=name: memory[n], mode=Level.CLIENT) for name in "ab")
+    backends = {name: MemoryBackend(name) for name in ("server", "a", "b")}
+
+    def level(name: str, mode: Mode) -> blocking.Level:
+        return blocking.Level(name, backend=lambda _: backends[name], mode=mode)
+
+    server, a, b = level("server", Level.SERVER), level("a", Level.CLIENT), level("b", Level.CLIENT)
     with a, b:
         with server:
             server.batch([Put(f"k{number}", {"n": number, "é": [1.5, None, "x"]}) for number in range(8)])
@@ -78,14 +82,14 @@ def _templates() -> Iterator[Template]:
             server.put("k3", 3)
             b.put("other", 1)
             b.sync(server)
-    full, early = rows_of(memory["server"]), (rows_of(memory["a"]), rows_of(memory["b"]))
+    full, early = rows_of(backends["server"]), (rows_of(backends["a"]), rows_of(backends["b"]))
     yield Template("server", Mode.SERVER, full, early)
     with server:
         server.delete("k4")
         server.put("k5", 5)
         server.compact_log(drop_deletes_before=server.cid)
         server.put("k6", 6)
-    compacted = rows_of(memory["server"])
+    compacted = rows_of(backends["server"])
     yield Template("compacted server", Mode.SERVER, compacted, early)
 
     def client(name: str, rows: Rows) -> Template:
@@ -96,17 +100,15 @@ def _templates() -> Iterator[Template]:
         a.put("k0", "dirty")
         a.put("new", {"deep": [[1], {"x": "y"}]})
         a.delete("k7")
-        dirty = _copy(memory["a"])
+        dirty = _rows(backends["a"])
         try:
             a.sync(Lost())
         except TransportError:
             a.put("new", "after the push")
-        frozen = _copy(memory["a"])
-        try:
+        frozen = _rows(backends["a"])
+        with suppress(ForbiddenError):
             a.sync(Forbidding(server))
-        except ForbiddenError:
-            pass
-        withheld = _copy(memory["a"])
+        withheld = _rows(backends["a"])
     yield client("dirty client", dirty)
     yield client("client with a frozen push", frozen)
     yield client("client with a withheld push", withheld)
@@ -129,10 +131,5 @@ def rows_of(backend: MemoryBackend) -> Rows:
 
 
 def _rows(backend: MemoryBackend) -> Rows:
-    cursor = backend.scan(None, None)
-    rows = dict(cursor.fetch(100_000))
-    cursor.close()
-    return rows
-
-
-_copy = _rows
+    with closing(backend.scan(None, None)) as cursor:
+        return dict(cursor.fetch(100_000))

@@ -97,14 +97,14 @@ def _serve(index: int | None, in_lines: bool | None) -> Verb:
     return verb
 
 
-def _sync(in_lines: bool | None, **options: bool) -> Verb:
+def _sync(in_lines: bool | None, *, pull: bool = True, push: bool = True) -> Verb:
     """Return a verb that syncs the damaged client with the server of the template."""
 
     def verb(store: RowStore, template: Template) -> None:
         with peer(template.peers[0], Mode.SERVER) as server, store.opened(Mode.CLIENT) as client:
             before = server.cid
             pending = client.pending() + len(client.conflicts())
-            client.sync(Counting(server, in_lines), **options)
+            client.sync(Counting(server, in_lines), pull=pull, push=push)
             assert server.cid <= before + pending + 1, f"the log grew by {server.cid - before} changes"
 
     return verb
@@ -195,7 +195,7 @@ VERBS: Final[dict[Mode, dict[str, Verb]]] = {
 }
 
 
-def repaired_verb(store: RowStore, template: Template) -> None:
+def repair_and_sync(store: RowStore, template: Template) -> None:
     """Repair the store: it has no fault then, opens in its mode, and syncs."""
     done = store.repair()
     assert done.verification.ok, f"a fault is left: {done.verification.faults[0]}"

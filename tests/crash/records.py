@@ -2,29 +2,31 @@
 
 A bit flips where no checksum notices it: in memory, in a SQLite file, in a backup. One record of a
 store is damaged, mostly one of the metadata, and each verb is called on a copy of that store. A
-verb ends within a bounded number of exchanges, with a result or a `LevelError`. If a verb raises an
-error that blames the store, `verify` reports a fault too. A repaired store has no faults, and syncs.
+verb ends within a bounded number of exchanges, with a result or a `LevelError`. If an error blames
+the store, `verify` reports a fault too. A repaired store has no faults, and syncs.
 """
 
 from __future__ import annotations
 
 import argparse
 import random
+import re
 import sys
 import time
 import traceback
 from collections import Counter
 from typing import Final
 
-from treehub_level import CorruptionError, DecodeError, LevelError
+from treehub_level import CorruptionError, DecodeError, LevelError, ModeMismatchError, StateError
 
 from .disk import scratch_folder
 from .record_store import RowStore
 from .record_templates import Rows, Template, templates
-from .record_verbs import VERBS, EndlessSyncError, repaired_verb
+from .record_verbs import VERBS, EndlessSyncError, Verb, repair_and_sync
 
-#: The bytes of a key or a value that damage replaces by other JSON.
+#: JSON that replaces a part of a value.
 _OTHERS: Final = (b"0", b"-1", b"9007199254740993", b"1e99", b"true", b"null", b'"x"', b"[]", b"{}", b"[1]", b"7")
+#: The weight of each kind of damage.
 _DAMAGE: Final = {"flip value": 10, "flip key": 3, "replace": 4, "cut": 1, "remove": 1, "swap": 1}
 
 
@@ -78,8 +80,6 @@ def _flip(data: bytes, rng: random.Random) -> bytes:
 
 def _replace(value: bytes, rng: random.Random) -> bytes:
     """Replace one number, string or word of a JSON text by other JSON."""
-    import re
-
     parts = [*re.finditer(rb'"[^"]*"|[0-9.]+|null|true|false', value)]
     if not parts:
         return rng.choice(_OTHERS)
@@ -106,43 +106,38 @@ def check(template: Template, rows: Rows, store: RowStore) -> Counter[str]:
     blamed: list[str] = []
     for name, verb in VERBS[template.mode].items():
         store.fill(rows)
-        try:
-            verb(store, template)
-            counts["no error"] += 1
-        except EndlessSyncError as error:
-            raise FindingError(f"{name} does not end: {error}") from error
-        except LevelError as error:
-            counts[type(error).__name__] += 1
-            if isinstance(error, (CorruptionError, DecodeError)) or _is_refused_open(error):
-                blamed.append(f"{name}: {type(error).__name__}: {error}")
-        except FindingError:
-            raise
-        except Exception as error:
-            raise FindingError(f"{name} raises {type(error).__name__}: {error}") from error
+        error = outcome(name, verb, store, template)
+        counts["no error" if error is None else type(error).__name__] += 1
+        if isinstance(error, (CorruptionError, DecodeError, ModeMismatchError)):
+            blamed.append(f"{name}: {type(error).__name__}: {error}")
     store.fill(rows)
-    try:
-        verification = store.verify()
-    except LevelError as error:
-        raise FindingError(f"verify raises {type(error).__name__}: {error}") from error
-    except Exception as error:
-        raise FindingError(f"verify raises {type(error).__name__}: {error}") from error
+    verification = store.verify()
+    counts["faults reported"] += not verification.ok
     if blamed and verification.ok:
         raise FindingError(f"verify calls the store sound, but {blamed[0]}")
-    if not verification.ok:
-        counts["faults reported"] += 1
     store.fill(rows)
-    try:
-        repaired_verb(store, template)
-    except EndlessSyncError as error:
-        raise FindingError(f"after repair a sync does not end: {error}") from error
-    except Exception as error:
-        raise FindingError(f"repair: {type(error).__name__}: {error}") from error
+    error = outcome("repair", repair_and_sync, store, template)
+    # A store of a later version cannot be told from one whose format is damaged.
+    if error is not None and not (isinstance(error, StateError) and "has format" in str(error)):
+        raise FindingError(f"repair: {type(error).__name__}: {error}")
     return counts
 
 
-def _is_refused_open(error: LevelError) -> bool:
-    """Return True if the error refused the opening of the store."""
-    return bool(getattr(error, "refused_open", False))
+def outcome(name: str, verb: Verb, store: RowStore, template: Template) -> LevelError | None:
+    """Call a verb, and return its error.
+
+    Raises:
+        FindingError: The error is not a `LevelError`, or the verb does not end.
+    """
+    try:
+        verb(store, template)
+    except EndlessSyncError as error:
+        raise FindingError(f"{name} does not end: {error}") from error
+    except LevelError as error:
+        return error
+    except Exception as error:
+        raise FindingError(f"{name} raises {type(error).__name__}: {error}") from error
+    return None
 
 
 def run(store: RowStore, cycles: int, seed: int, *, keep_going: bool = False) -> tuple[Counter[str], list[str]]:
