@@ -1,4 +1,4 @@
-"""The short share of T7 for damaged records. ``python -m tests.crash.records`` is for longer runs."""
+"""The short share of T7 for damaged records; ``python -m tests.crash.records`` is the long run."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_every_verb_ends_on_a_damaged_store_and_verify_finds_the_damage(
     if backend not in ("memory", "sqlite", *ENGINES):
         pytest.skip("the native engine is not installed")
     counts, _ = records.run(RowStore(backend, folder), stores, 7)
-    assert counts["DamagedRecordError"] > stores
+    assert counts["CorruptionError"] > stores
     assert counts["faults reported"] > stores // 5
 
 
@@ -43,7 +43,7 @@ def test_every_verb_succeeds_on_the_stores_before_the_damage(folder: Path) -> No
     store = RowStore("memory", folder)
     for template in templates():
         counts = records.check(template, template.rows, store)
-        assert counts["faults reported"] == counts["DamagedRecordError"] == 0, template.name
+        assert counts["faults reported"] == counts["CorruptionError"] == 0, template.name
 
 
 # ----------------------------------------------------------------------------------------- controls
@@ -62,7 +62,7 @@ _NO_PROGRESS_CHECK = (f"{_REPLICATION}.progress.ProgressCheck.check", lambda *_,
 #: The finding, the store, its damaged rows, and the checks that are taken away.
 _CONTROLS = [
     (
-        "push does not end",
+        "sync, objects does not end",
         "dirty client",
         {b"!k0": None, b"!k1": b'["k0","dirty"]'},
         [

@@ -77,16 +77,6 @@ class Adoption(NamedTuple):
     done: int
 
 
-class DamagedRecordError(CorruptionError):
-    """A record of the store is malformed, or contradicts another one.
-
-    Attributes:
-        key: The key of the record.
-    """
-
-    key: bytes = b""
-
-
 class OwnRecords:
     """A reader of the own records of one store.
 
@@ -104,7 +94,7 @@ class OwnRecords:
         self.space = space
         self._name = name
 
-    def damaged(self, key: bytes, problem: str, value: object = None) -> DamagedRecordError:
+    def damaged(self, key: bytes, problem: str, value: object = None) -> CorruptionError:
         """Return the error for a damaged record.
 
         Args:
@@ -119,7 +109,7 @@ class OwnRecords:
                 f"{self._name!r} is damaged: {fault}. `treehub-level verify {self._name}` lists every fault; restore a "
                 f"backup, or copy the store and run `treehub-level repair {self._name}` (LevelDB stores only)"
             )
-        error = DamagedRecordError(fault)
+        error = CorruptionError(fault)
         error.key = key
         return error
 

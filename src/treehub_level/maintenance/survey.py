@@ -13,7 +13,7 @@ import orjson
 
 from .. import _core
 from ..backends.base import Reader
-from ..engine.records import DamagedRecordError, Epoch, OwnRecords
+from ..engine.records import Epoch, OwnRecords
 from ..engine.scan import rows
 from ..errors import CorruptionError, DecodeError, StateError
 from ..replication.manual import canonical
@@ -272,8 +272,9 @@ class ClientSurveyor(_Surveyor):
         self._read_all()
         try:
             self.survey.state = read_state(self._reader, self._records, self.survey.cid)
-        except DamagedRecordError as error:
-            if error.key not in {key for key, _ in self.survey.damaged}:
-                self._damaged(error.key, error)
+        except CorruptionError as error:
+            key = error.key or self._space.own_key("id")
+            if key not in {damaged for damaged, _ in self.survey.damaged}:
+                self._damaged(key, error)
         self.survey.differing += [key for key, (_, hashed) in self._last.items() if hashed is not None]
         return self.survey
