@@ -20,7 +20,7 @@ HAS_LEVELDB := $(shell echo '\#include <leveldb/c.h>' | $(CXX) -x c++ -E - >/dev
 LEVELDB := $(VENV)/leveldb-$(HAS_LEVELDB).stamp
 
 .DEFAULT_GOAL := help
-.PHONY: asan bench clean crash demo dev format fuzz help hooks lint simulate soak test test-one wheel
+.PHONY: asan bench clean crash demo dev format fuzz help hooks lint lock simulate soak test test-one wheel
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | while IFS='	' read -r target text; do \
@@ -73,7 +73,7 @@ test: export PYTHONDEVMODE = 1
 test: export PYTHONMALLOC = default
 test: $(PACKAGE) ## Run the whole suite, once for each core, with coverage
 	TREEHUB_LEVEL_CORE=python $(BIN)/python -m pytest $(PARALLEL) -m 'not once'
-	TREEHUB_LEVEL_CORE=c $(BIN)/python -m pytest $(PARALLEL) -m 'not covered'
+	TREEHUB_LEVEL_CORE=c $(BIN)/python -m pytest $(PARALLEL) -m 'not covered and not builds'
 	TREEHUB_LEVEL_CORE=c COVERAGE_CORE=$(COVERAGE_CORE) $(BIN)/python -m pytest $(PARALLEL) -m covered \
 	  --cov --cov-report=
 	$(BIN)/coverage report
@@ -120,8 +120,24 @@ bench: $(PACKAGE) ## Run the benchmarks
 demo: $(PACKAGE) ## Show two clients, a server and a conflict
 	$(BIN)/python examples/demo.py
 
-wheel: $(TOOLS) ## Build the sdist, a wheel with LevelDB inside and a pure wheel into dist/, and try them
+wheel: $(PACKAGE) ## Build the sdist, a wheel with LevelDB inside and a pure wheel into dist/, and try them
+	$(BIN)/python -m pytest tests/packaging/test_build.py
 	$(BIN)/python tests/packaging/wheels.py make dist
+
+# Hashes for the packages that build, test and upload the published files. The versions are those of
+# requirements-dev.txt.
+LOCK = build/lock/bin/uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --no-emit-index-url \
+  --constraint build/lock/versions.txt
+LOCKS := .github/requirements
+
+lock: ## Write the hashes of the packages of a release (.github/requirements)
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip --disable-pip-version-check --quiet install uv==0.13.9
+	grep -v '^#' requirements-dev.txt >build/lock/versions.txt
+	rm -f $(LOCKS)/*.txt
+	$(LOCK) --python-version 3.10 $(LOCKS)/build.in --output-file $(LOCKS)/build.txt
+	$(LOCK) --python-version 3.13 $(LOCKS)/release.in --output-file $(LOCKS)/release.txt
+	$(LOCK) --python-version 3.10 pyproject.toml --group test --output-file $(LOCKS)/test.txt
 
 clean: ## Remove the environment and everything that was built
 	rm -rf $(VENV) build dist demo-data benchmarks/node/node_modules js/node_modules \

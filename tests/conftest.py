@@ -49,9 +49,15 @@ ONCE = {
 #: once, in memory and on disk. Coverage is measured over them, too.
 PAIRS = {("async", "memory"), ("blocking", "plyvel")}
 
-#: Folders that coverage leaves out: they repeat calls of other tests at random, or make them in
-#: other processes.
-UNCOVERED = {"benchmarks", "crash", "fuzz", "leaks", "replicas", "sharing", "simulation", "stateful"}
+#: Folders and modules that coverage leaves out: they repeat calls of other tests at random, make
+#: them in other processes, or read the source.
+UNCOVERED = {
+    *("benchmarks", "closing", "crash", "fuzz", "http/hostile", "js", "leaks", "packaging", "readme", "replicas"),
+    *("sharing", "simulation", "stateful", "testing"),
+    *("cli/test_demo.py", "cli/test_entry_points.py", "cli/test_processes.py"),
+    *("core/test_counterparts.py", "core/test_json_value.py", "golden/test_npm_stores.py"),
+    *("http/server/test_process.py", "http/test_bad_network.py", "http/test_many_clients.py"),
+}
 
 
 def pytest_report_header() -> str:
@@ -70,11 +76,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items[:] = [item for item in items if item.get_closest_marker("shared") or not item.get_closest_marker("if_shared")]
     for item in items:
         module = item.path.relative_to(Path(__file__).parent)
-        folder = module.parts[0]
+        places = {module.as_posix(), *(folder.as_posix() for folder in module.parents)}
         repeated = not _in_pairs(item)
-        if repeated or folder in ONCE or module.as_posix() in ONCE:
+        if repeated or places & ONCE:
             item.add_marker(pytest.mark.once)
-        if not repeated and folder not in UNCOVERED:
+        if not repeated and not places & UNCOVERED:
             item.add_marker(pytest.mark.covered)
 
 

@@ -30,6 +30,7 @@ unchanged; only after ``CommitUnknownError`` it is not known.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from errno import ENOSPC
 from typing import ClassVar
 
 
@@ -103,9 +104,18 @@ class CorruptionError(LevelError):
 
 
 class StorageError(LevelError, OSError):
-    """The backend could not read or write: no permission, a full disk, a failing disk."""
+    """The backend could not read or write: no permission, a full disk, a failing disk.
+
+    Attributes:
+        errno: `errno.ENOSPC` if the disk is full, where the backend reports it (SQLite).
+    """
 
     code = "LEVEL_STORAGE"
+
+    @property
+    def is_disk_full(self) -> bool:
+        """True if the write failed for lack of space on the disk."""
+        return self.errno == ENOSPC
 
 
 class CommitUnknownError(StorageError):

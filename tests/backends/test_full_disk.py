@@ -169,3 +169,69 @@ def test_sqlite_writes_again_after_the_file_size_limit_is_lifted(tmp_path: Path)
 
 def test_sqlite_writes_again_after_the_disk_has_space(tmp_path: Path) -> None:
     on_a_full_disk("sqlite", tmp_path, CONTINUING)
+
+
+#: A small disk that other programs do not fill: 20 MB.
+SMALL_DISK = """
+import os, sys
+from treehub_level import StorageError, blocking
+from treehub_level.backends.sqlite import disk_space
+engine, path, kind = sys.argv[1:]
+if kind == "undefended":
+    disk_space.DiskSpace.before_transaction = lambda self: self._writer.execute("PRAGMA wal_autocheckpoint = 16000")
+    disk_space.DiskSpace.before_write = lambda *_: None
+level = blocking.Level(path, backend=engine)
+
+def fill(keys):
+    try:
+        for number in range(6000):
+            level.put(f"{number % keys:06}", "x" * 1000)
+    except StorageError as error:
+        assert error.is_disk_full and "delete records and compact" in str(error), error
+        return True
+    return False
+"""
+
+OVERWRITING = """
+with level:
+    assert not fill(keys=1)
+    assert level.info()["bytes"] < 5_000_000
+print("nothing lost")
+"""
+
+FREEING = """
+with level:
+    assert fill(keys=6000)
+    stored = level.count()
+    level.delete("000000")
+    assert level.clear() == stored - 1
+    level.compact_range()
+    assert level.info()["bytes"] < 100_000
+    assert fill(keys=6000)
+with level:
+    level.clear()
+    level.compact_range()
+    level.put("k", 1)
+    assert level.get("k") == 1
+print("nothing lost")
+"""
+
+
+def on_a_small_disk(tmp_path: Path, script: str, kind: str) -> subprocess.CompletedProcess[str]:
+    inside = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o size=20m tmpfs "$0" && exec "$@"', str(tmp_path)]
+    if not shutil.which("unshare") or subprocess.run([*inside, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("only root may mount a small disk")
+    return subprocess.run(
+        [*inside, sys.executable, "-c", SMALL_DISK + script, "sqlite", str(tmp_path / "store"), kind],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("script", [OVERWRITING, FREEING], ids=["overwriting one key", "deleting and compacting"])
+def test_sqlite_bounds_its_log_by_the_disk_and_frees_space_on_a_full_one(tmp_path: Path, script: str) -> None:
+    done = on_a_small_disk(tmp_path, script, "defended")
+    assert done.stdout.strip() == "nothing lost", done.stderr
+    # Control: without the bound and the reserve, the log fills the disk for ever.
+    assert on_a_small_disk(tmp_path, script, "undefended").returncode != 0

@@ -16,6 +16,8 @@ from benchmarks.workloads.lag import measure_lag
 pytestmark = pytest.mark.once
 
 RECORDS = 200
+#: Records of a workload with clients, which has a client for each record, up to its number.
+CLIENT_RECORDS = 20
 LOCK = peers.NODE / "package-lock.json"
 
 ALL_CONTENDERS = [
@@ -33,7 +35,8 @@ async def test_every_contender_returns_the_figures_of_its_comparison(
     if contender.peer is not None:
         skip_if_missing(contender.peer)
     try:
-        async with WORKLOADS[contender.workload](RECORDS, contender.engine) as measure:
+        records = CLIENT_RECORDS if contender.workload.startswith("clients") else RECORDS
+        async with WORKLOADS[contender.workload](records, contender.engine) as measure:
             figures = await measure()
     except NotInstalledError as error:
         pytest.skip(str(error))

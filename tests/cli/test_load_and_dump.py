@@ -96,8 +96,7 @@ def test_a_bad_line_is_named_and_nothing_is_loaded(cli: Cli, bad: str | bytes, r
     assert run.err.startswith("error: bad.jsonl, line 1202: ")
     assert run.err.endswith("; loaded 0 records\n")
     assert reason in run.err
-    assert cli("dump", "store").lines == []
-    assert cli("info", "store", "--json").json["cid"] == 0
+    assert not Path("store").exists()
 
 
 @pytest.mark.parametrize(
@@ -115,7 +114,7 @@ def test_a_line_without_a_usable_key_is_named(cli: Cli, bad: str, reason: str) -
     assert run.error["code"] == "CLI_BAD_LINE"
     assert run.error["message"].startswith("stdin, line 2: ")
     assert reason in run.error["message"]
-    assert cli("keys", "store").out == ""
+    assert not Path("store").exists()
 
 
 def test_a_truncated_file_is_reported_as_truncated(cli: Cli) -> None:
@@ -125,7 +124,7 @@ def test_a_truncated_file_is_reported_as_truncated(cli: Cli) -> None:
     assert run.err.startswith("error: cut.jsonl, line 5: not JSON (")
     assert "it was truncated" in run.err
     assert run.err.endswith("; loaded 0 records\n")
-    assert cli("count", "store").out == "0\n"
+    assert not Path("store").exists()
 
 
 def test_a_line_without_end_is_refused_before_it_fills_the_memory(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

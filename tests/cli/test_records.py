@@ -229,7 +229,9 @@ def test_a_file_in_place_of_a_store_is_an_error(cli: Cli) -> None:
 def test_a_store_that_is_open_elsewhere_is_an_error(cli: Cli) -> None:
     with blocking.Level("store") as level:
         level.put("a", 1)
-        assert cli("get", "store", "a", "--json", code=1).error["code"] == "LEVEL_LOCKED"
+        assert cli("put", "store", "a", "2", "--json", code=1).error["code"] == "LEVEL_LOCKED"
+        assert cli("delete", "store", "a", "--json", code=1).error["code"] == "LEVEL_LOCKED"
+        assert cli("get", "store", "a").out == "1\n", "a command that only reads does not need the lock"
 
 
 def test_errors_are_one_line_or_json(cli: Cli, fruit: str) -> None:

@@ -140,7 +140,7 @@ async def main():
     await level.close()
 
 path += "-async"
-asyncio.run(main())
+asyncio.run(main(), debug=False)
 print("done")
 """
 

@@ -30,6 +30,7 @@ from core.values import (
     Whole,
     nested,
 )
+from example_counts import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -236,10 +237,10 @@ def outcome(core: Any, call: Callable[..., Any], arguments: list[Any]) -> tuple[
     return type(result), repr(result)
 
 
-def compare(tested: Case, one: Any, other: Any, examples: int) -> None:
+def compare(tested: Case, one: Any, other: Any, count: int) -> None:
     """Fail unless both cores have the same outcome for every example."""
 
-    @settings(max_examples=examples, database=None)
+    @settings(max_examples=count, database=None)
     @given(arguments=st.tuples(*tested.arguments))
     def agree(arguments: tuple[Any, ...]) -> None:
         assert outcome(one, tested.call, list(arguments)) == outcome(other, tested.call, list(arguments))
@@ -249,7 +250,7 @@ def compare(tested: Case, one: Any, other: Any, examples: int) -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_both_cores_have_the_same_outcomes(name: str, compiled: Any, pure: Any) -> None:
-    compare(CASES[name], compiled, pure, examples=300)
+    compare(CASES[name], compiled, pure, examples(100))
 
 
 def test_every_public_name_is_compared(pure: Any) -> None:
@@ -273,7 +274,7 @@ def test_every_public_name_is_compared(pure: Any) -> None:
 def test_a_faulty_core_is_found(name: str, fault: Callable[[Any], dict[str, Any]], pure: Any) -> None:
     faulty = SimpleNamespace(**{**vars(pure), **fault(pure)})
     with pytest.raises(AssertionError):
-        compare(CASES[name], faulty, pure, examples=300)
+        compare(CASES[name], faulty, pure, 300)
 
 
 def test_a_different_message_is_found(pure: Any) -> None:
@@ -284,4 +285,4 @@ def test_a_different_message_is_found(pure: Any) -> None:
             raise TypeError("not a str") from None
 
     with pytest.raises(AssertionError):
-        compare(CASES["encode_key"], SimpleNamespace(encode_key=reworded), pure, examples=300)
+        compare(CASES["encode_key"], SimpleNamespace(encode_key=reworded), pure, 300)

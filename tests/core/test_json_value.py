@@ -12,6 +12,7 @@ from unittest import mock
 import orjson
 import pytest
 from core.values import JSON, nested
+from example_counts import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -279,7 +280,7 @@ def test_json_of_other_encoders_is_rewritten_to_canonical_form(core: Any, value:
 def compare(one: Any, other: Any) -> None:
     """Fail unless both cores return the same for every text that resembles JSON."""
 
-    @settings(max_examples=1000, database=None)
+    @settings(max_examples=examples(300), database=None)
     @given(text=LIKE_JSON)
     def agree(text: bytes) -> None:
         assert result_of(one, text) == result_of(other, text)
@@ -300,7 +301,7 @@ def test_the_comparison_finds_a_core_that_does_not_rewrite(pure: Any) -> None:
         compare(SimpleNamespace(json_value=accept), pure)
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(100))
 @given(text=texts, data=st.data())
 def test_both_cores_treat_every_deformed_text_alike(compiled: Any, pure: Any, text: bytes, data: Any) -> None:
     at = data.draw(st.integers(0, len(text)))

@@ -73,8 +73,8 @@ def _templates() -> Iterator[Template]:
         with server:
             server.batch([Put(f"k{number}", {"n": number, "é": [1.5, None, "x"]}) for number in range(8)])
             a.put("k1", "loses")
-            for client in (a, b):
-                client.sync(server)
+            a.sync(server)
+            b.sync(server)
             a.put("mine", ["\U0001f600", True])
             a.delete("k2")
             a.sync(server)
@@ -92,10 +92,10 @@ def _templates() -> Iterator[Template]:
     compacted = rows_of(backends["server"])
     yield Template("compacted server", Mode.SERVER, compacted, early)
 
-    def client(name: str, rows: Rows) -> Template:
+    def of_client(name: str, rows: Rows) -> Template:
         return Template(name, Mode.CLIENT, rows, (compacted,))
 
-    yield client("clean client", early[1])
+    yield of_client("clean client", early[1])
     with a, server:
         a.put("k0", "dirty")
         a.put("new", {"deep": [[1], {"x": "y"}]})
@@ -109,16 +109,16 @@ def _templates() -> Iterator[Template]:
         with suppress(ForbiddenError):
             a.sync(Forbidding(server))
         withheld = _rows(backends["a"])
-    yield client("dirty client", dirty)
-    yield client("client with a frozen push", frozen)
-    yield client("client with a withheld push", withheld)
+    yield of_client("dirty client", dirty)
+    yield of_client("client with a frozen push", frozen)
+    yield of_client("client with a withheld push", withheld)
     cid = orjson.loads(dirty[b"!"])
     epoch = orjson.loads(dirty[b"!!server"])["epochs"][-1][0]
-    yield client("client with an own range", {**dirty, b"!!own": orjson.dumps([cid, cid + 2, epoch])})
+    yield of_client("client with an own range", {**dirty, b"!!own": orjson.dumps([cid, cid + 2, epoch])})
     reset = {"common": 3, "phase": "A", "cursor": ""}
-    yield client("client in phase A", {**dirty, b"!!reset": orjson.dumps(reset)})
+    yield of_client("client in phase A", {**dirty, b"!!reset": orjson.dumps(reset)})
     reset = {"common": 3, "phase": "B", "cursor": "k1"}
-    yield client("client in phase B", {**dirty, b"!!reset": orjson.dumps(reset), b"stale": b"1"})
+    yield of_client("client in phase B", {**dirty, b"!!reset": orjson.dumps(reset), b"stale": b"1"})
 
 
 def rows_of(backend: MemoryBackend) -> Rows:

@@ -1,15 +1,10 @@
 """The asyncio and the blocking API have the same names, signatures and docstrings."""
 
-import importlib.util
 import inspect
-import pkgutil
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 
-import treehub_level
 from treehub_level import Level, blocking
 from treehub_level.aio import level as asyncio_level
 from treehub_level.aio.live import LiveSession
@@ -81,41 +76,3 @@ def test_asyncio_contexts_have_the_members_of_blocking_contexts(pair: Any) -> No
     left, right = pair
     assert hasattr(left, "__aenter__") == hasattr(right, "__enter__")
     assert not hasattr(left, "__enter__")
-
-
-# ------------------------------------------------------------------------------------------ exports
-
-
-def test_all_is_sorted_and_holds_the_public_names() -> None:
-    names = [
-        name
-        for name, member in vars(treehub_level).items()
-        if not name.startswith("_") and not (inspect.ismodule(member) and name != "blocking")
-    ]
-    # The order of ruff: constants, classes, functions and modules.
-    order = sorted(treehub_level.__all__, key=lambda name: (not name.isupper(), name[0].islower(), name))
-    assert order == list(treehub_level.__all__)
-    assert sorted(names) == sorted(treehub_level.__all__)
-
-
-def modules() -> Any:
-    """Return every module of the package; `_store_c` only if it was built."""
-    native = importlib.util.find_spec("treehub_level._store_c") is not None
-    return [
-        module.name
-        for module in pkgutil.walk_packages(treehub_level.__path__, "treehub_level.")
-        if not module.name.endswith("__main__") and (native or module.name != "treehub_level.backends.leveldb.native")
-    ]
-
-
-@pytest.mark.once
-def test_every_module_can_be_imported_alone() -> None:
-    script = "import importlib, sys; importlib.import_module(sys.argv[1])"
-    for start in range(0, len(modules()), 8):
-        running = [
-            subprocess.Popen([sys.executable, "-W", "error", "-c", script, name], stderr=subprocess.PIPE, text=True)
-            for name in modules()[start : start + 8]
-        ]
-        for process in running:
-            _, errors = process.communicate(timeout=60)
-            assert process.returncode == 0, errors

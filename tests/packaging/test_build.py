@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from stores import plyvel
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.builds]
 
 ROOT = Path(__file__).parents[2]
 #: The interface between build frontends and the backend (PEP 517), called directly.

@@ -6,7 +6,7 @@ import argparse
 import random
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import NoReturn
@@ -48,7 +48,7 @@ def run_seed(
 
 
 def first_violation(
-    seeds: range, run: Run, without: str | None = None, focus: str | None = None
+    seeds: Sequence[int], run: Run, without: str | None = None, focus: str | None = None
 ) -> tuple[int, Exception] | None:
     """Return the first seed whose schedule fails, and the failure; ``None`` if all schedules pass.
 

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from . import live
+from .controls import LIVE, control_is_found
 from .runner import first_violation
 from .virtual import DeadlockError, virtual_time
 
-RUNS = int(os.environ.get("TREEHUB_LEVEL_LIVE_PLAYS", "25"))
+RUNS = int(os.environ.get("TREEHUB_LEVEL_LIVE_PLAYS", "10"))
 
 
 def test_live_sessions_converge_in_spite_of_all_faults() -> None:
@@ -23,21 +24,9 @@ def test_live_sessions_converge_in_spite_of_all_faults() -> None:
 
 
 @pytest.mark.once
-@pytest.mark.parametrize(
-    "fault",
-    [
-        "compare_and_clean",
-        "decision_record",
-        "own_range",
-        "epochs",
-        "sweep",
-        "rejected_in_repeats",
-        "order after CID 9",
-        "keys above U+FFFF",
-    ],
-)
+@pytest.mark.parametrize("fault", LIVE)
 def test_they_do_not_converge_with(fault: str) -> None:
-    assert first_violation(range(1000), live.run, without=fault) is not None
+    assert control_is_found("live", fault, 1000)
 
 
 @pytest.mark.once

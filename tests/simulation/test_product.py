@@ -10,13 +10,12 @@ from stores import SHARED
 
 from . import product
 from .configuration import FOCUS, MECHANISMS
+from .controls import control_is_found
 from .engines import DISKS, postgres_disks_at
 from .faults import FAILURES
 from .runner import Run, first_violation
 
-SCHEDULES = int(os.environ.get("TREEHUB_LEVEL_PRODUCT_SCHEDULES", "1000"))
-#: Schedules for each control. Most fail within a hundred; mechanisms against rare faults need more.
-CONTROL = 4000
+SCHEDULES = int(os.environ.get("TREEHUB_LEVEL_PRODUCT_SCHEDULES", "400"))
 PARTS = 5
 #: Seeds that once found a fault of the product, with the day of the fix.
 FOUND = [
@@ -43,23 +42,23 @@ def test_the_product_holds_where_one_mechanism_is_stressed(focus: str) -> None:
 
 @pytest.mark.parametrize("mechanism", sorted(MECHANISMS))
 def test_the_product_breaks_without(mechanism: str) -> None:
-    assert first_violation(range(CONTROL), product.run, without=mechanism, focus=mechanism) is not None
+    assert control_is_found("product", mechanism)
 
 
 @pytest.mark.once
 @pytest.mark.parametrize("failure", sorted(FAILURES))
 def test_each_failure_of_the_npm_package_is_found(failure: str) -> None:
-    assert first_violation(range(1000), product.run, without=failure) is not None
+    assert control_is_found("product", failure, 1000)
 
 
 @pytest.fixture(params=[name for name in DISKS if name in SHARED])
 def shared(request: pytest.FixtureRequest) -> Iterator[tuple[Run, int]]:
     """A function that runs schedules over a shared backend, and the number of schedules."""
     if request.param == "postgres":
-        yield product.run_over(postgres_disks_at(request.getfixturevalue("postgres_url"))), 10
+        yield product.run_over(postgres_disks_at(request.getfixturevalue("postgres_url"))), 5
     else:
         with DISKS[request.param]() as make_disk:
-            yield product.run_over(make_disk), 100
+            yield product.run_over(make_disk), 25
 
 
 @pytest.mark.once

@@ -14,7 +14,7 @@ from treehub_level.backends.memory import MemoryBackend
 from .machine import VARIANTS, Variant, run, shares
 
 #: Examples for each core. `make soak` runs 100,000.
-EXAMPLES = {"c": 400, "python": 200}[_core.CORE]
+EXAMPLES = {"c": 200, "python": 100}[_core.CORE]
 #: Examples for each control. Most fail within a few dozen.
 CONTROL = 500
 

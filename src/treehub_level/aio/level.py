@@ -67,6 +67,9 @@ class Level(AsyncReadWriteVerbs):
             keys.
         value_encoding: ``"json"``. In NORMAL mode also ``"bytes"``: values are stored as they are.
         durable: True if each write waits for the fsync unless it says otherwise.
+        read_only: True to open an existing store for reading only, also beside a process that has
+            it open, and on a read-only medium. A LevelDB store is read as it was when it was
+            opened. No file of the store is changed, and every verb that writes raises `StateError`.
         **backend_options: Further arguments of the backend's constructor.
 
     The filters of ``query``, ``keys``, ``values``, ``count`` and ``scan`` run in a thread beside
@@ -95,6 +98,7 @@ class Level(AsyncReadWriteVerbs):
         key_encoding: str = "utf8",
         value_encoding: str = "json",
         durable: bool = False,
+        read_only: bool = False,
         **backend_options: Any,
     ) -> None:
         self._use(
@@ -106,6 +110,7 @@ class Level(AsyncReadWriteVerbs):
                 key_encoding=key_encoding,
                 value_encoding=value_encoding,
                 durable=durable,
+                read_only=read_only,
                 **backend_options,
             )
         )

@@ -22,10 +22,12 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from types import TracebackType
 from typing import ClassVar, Protocol
+
+from ..errors import StorageError
 
 #: One operation of a batch: a key and its new value, or ``None`` to delete the key. Deleting an
 #: absent key is allowed and has no effect.
@@ -196,6 +198,18 @@ class Backend(ABC):
     def close(self) -> None:
         """Close the store. The engine calls it when no other call, cursor or snapshot is left."""
 
+    def close_and_remove(self, is_unused: Callable[[Reader], bool]) -> None:
+        """Close the store, and remove it with all that ``open()`` has created, if it is unused.
+
+        Called instead of ``close()`` if ``open()`` has created the store for a command that failed.
+        The default only closes it.
+
+        Args:
+            is_unused: Returns True if the store holds no data. Called with the other writers locked
+                out.
+        """
+        self.close()
+
     @abstractmethod
     def snapshot(self) -> Snapshot:
         """Take a snapshot of the store."""
@@ -248,22 +262,36 @@ class Backend(ABC):
         """
         return False
 
-    @contextmanager
-    def open_read_only(self) -> Iterator[Backend]:
-        """Open the store for reading, so that nothing on disk changes. Called while it is closed.
+    def open_read_only(self, *, locked: bool = False) -> None:
+        """Open the store for reading only. No store is created, and no data is changed.
 
-        Yields:
-            This backend, or another backend with the same contents.
+        The engine calls no method that writes until the store is closed. Override this method if
+        ``open()`` changes files, or cannot open a store on a read-only medium or beside a process
+        that has it open.
+
+        Args:
+            locked: True if no other process may have the store open meanwhile. Without a lock for
+                one process, as in a shared store, it has no effect.
+
+        Raises:
+            StorageError: There is no store, or it cannot be read.
+            LockedError: ``locked`` is set, and the store is open.
+            CorruptionError: The store is damaged.
         """
+        if not self.exists():
+            raise no_store_error(self.name)
         self.open()
-        try:
-            yield self
-        finally:
-            self.close()
 
     def exists(self) -> bool:
         """Return True if ``open()`` would not create a new store. Called while it is closed."""
         return True
+
+    def check_in_place(self) -> None:  # noqa: B027  # a database server looks after its own files
+        """Check that the open store still lies where it was opened.
+
+        Raises:
+            StorageError: Its files were deleted, moved or replaced.
+        """
 
     def size_on_disk(self) -> int | None:
         """Return the size of the store on disk in bytes; ``None`` if it is not on disk."""
@@ -271,6 +299,11 @@ class Backend(ABC):
 
     def compact(self) -> None:  # noqa: B027  # an engine without compaction needs no override
         """Reclaim the space of overwritten and deleted rows."""
+
+
+def no_store_error(name: str) -> StorageError:
+    """Return the exception for a store that is to be read, and does not exist."""
+    return StorageError(f"there is no store at {name!r}")
 
 
 class SnapshotCursor(Cursor):

@@ -1,4 +1,4 @@
-"""The check of store names that are file-system paths."""
+"""Checks of paths: of store names, and of permissions."""
 
 from __future__ import annotations
 
@@ -10,6 +10,11 @@ from ..errors import StorageError
 
 #: A URL scheme. It has at least two letters, so that a Windows drive such as ``C:`` is no URL.
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+
+
+def is_writable(path: str) -> bool:
+    """Return True if the effective user of this process may write to a file or directory."""
+    return os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
 def checked_path(name: str | os.PathLike[str], engine: str) -> str:

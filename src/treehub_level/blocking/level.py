@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 from ..backends.base import Backend
-from ..engine.identity import FORMAT
 from ..engine.namespace import Namespace
+from ..engine.records import FORMAT
 from ..engine.store import CurrentReader
 from ..errors import ModeError
 from ..maintenance.convert import adopt
@@ -84,6 +84,9 @@ class Level(ReadWriteVerbs, ServerVerbs, ClientVerbs):
             keys.
         value_encoding: ``"json"``. In NORMAL mode also ``"bytes"``: values are stored as they are.
         durable: True if each write waits for the fsync unless it says otherwise.
+        read_only: True to open an existing store for reading only, also beside a process that has
+            it open, and on a read-only medium. A LevelDB store is read as it was when it was
+            opened. No file of the store is changed, and every verb that writes raises `StateError`.
         **backend_options: Further arguments of the backend's constructor.
 
     Raises:
@@ -106,6 +109,7 @@ class Level(ReadWriteVerbs, ServerVerbs, ClientVerbs):
         key_encoding: str = "utf8",
         value_encoding: str = "json",
         durable: bool = False,
+        read_only: bool = False,
         **backend_options: Any,
     ) -> None:
         self._use(
@@ -117,13 +121,14 @@ class Level(ReadWriteVerbs, ServerVerbs, ClientVerbs):
                 key_encoding=key_encoding,
                 value_encoding=value_encoding,
                 durable=durable,
+                read_only=read_only,
                 **backend_options,
             )
         )
         ClientVerbs.__init__(self)
 
     def open(self) -> None:
-        """Open the store, or create it if it does not exist.
+        """Open the store, or create it if it does not exist and ``read_only`` is not set.
 
         Raises:
             StateError: The level is open already, or the store needs ``treehub-level upgrade``, or
@@ -131,7 +136,8 @@ class Level(ReadWriteVerbs, ServerVerbs, ClientVerbs):
             LockedError: Another process, or another level of this process, has the store open.
             ModeMismatchError: The store was made in another mode, or holds data without a mode: see
                 `adopt`.
-            StorageError: The store cannot be reached, created or read.
+            StorageError: The store cannot be reached, created or read; or ``read_only`` is set, and
+                there is no store.
             CorruptionError: The store is damaged.
         """
         self._store.open()
@@ -259,7 +265,9 @@ class Level(ReadWriteVerbs, ServerVerbs, ClientVerbs):
 
         Raises:
             NotOpenError: The level is not open.
+            StateError: The level is open for reading only.
         """
+        self._store.require_writable()
         with self._store.guard:
             self._store.backend.compact()
 
@@ -306,6 +314,11 @@ class Level(ReadWriteVerbs, ServerVerbs, ClientVerbs):
     def __repr__(self) -> str:
         state = "open" if self.is_open else "closed"
         return f"<treehub_level.blocking.Level {self.name!r} {self.mode.name} {state}>"
+
+
+def close_and_remove_unused(level: Level) -> None:
+    """Close an open level that a failed command has created, and remove it if it holds no data."""
+    level._store.close(remove_unused=True)
 
 
 def level_over(namespace: Namespace) -> Level:

@@ -188,6 +188,4 @@ class ServerVerbs:
         compaction = Compaction(
             mode, drop_deletes_before=0 if drop_deletes_before is None else check_cid(drop_deletes_before)
         )
-        while self._store.step(compaction.step):
-            pass
-        return compaction.dropped
+        return compaction.run(self._store.step)

@@ -12,6 +12,7 @@ from ..engine.namespace import check_durable
 from ..engine.ranges import parse_bounds
 from ..engine.scan import CHUNK
 from ..engine.store import Store
+from ..errors import StorageError
 from ..types import JSON, KeyRange
 
 if TYPE_CHECKING:
@@ -147,7 +148,8 @@ class WriteVerbs:
 
         In CLIENT and SERVER mode each key gets a delete of its own.
 
-        Keys that are written during the call stay.
+        Keys that are written during the call stay. On a full disk the batches become smaller, and
+        later keys of the range that are written meanwhile may be deleted.
 
         Args:
             **bounds: See `KeyRange`; without bounds, all keys.
@@ -156,16 +158,26 @@ class WriteVerbs:
             The number of keys deleted.
         """
         start, stop = parse_bounds(self._codec, "clear", bounds)
-        with self._store.current_reader as reader:
-            cursor = self._store.cursor(reader, start, stop, reverse=False, values=False)
-        cleared = 0
-        try:
-            while keys := cursor.fetch_keys(CHUNK):
-                self._commit([(key, None) for key in keys], None)
-                cleared += len(keys)
-        finally:
-            cursor.close()
-        return cleared
+        cleared, chunk = 0, CHUNK
+        while True:
+            with self._store.current_reader as reader:
+                cursor = self._store.cursor(reader, start, stop, reverse=False, values=False)
+            try:
+                while keys := cursor.fetch_keys(chunk):
+                    if chunk < CHUNK:  # an open cursor keeps the backend's log from being reused
+                        cursor.close()
+                    self._commit([(key, None) for key in keys], None)
+                    cleared, start = cleared + len(keys), keys[-1] + b"\0"
+                    if chunk < CHUNK:
+                        break
+                else:
+                    return cleared
+            except StorageError as error:
+                if not error.is_disk_full or chunk == 1:
+                    raise
+                chunk = max(1, chunk // 4)
+            finally:
+                cursor.close()
 
     def _commit(self, entries: Sequence[Entry], durable: bool | None) -> None:
         durable = check_durable(durable, self._durable)

@@ -18,7 +18,7 @@ from .options import Backend, Dir, JSONOutput, MetadataPrefix
 from .output import counted, print_json, print_line, print_table
 from .progress import progress_bar
 from .replication import read_log
-from .stores import check_prefix, display_name, mode_of_store, no_store_error, prepare_level
+from .stores import check_prefix, display_name, existing_level, mode_of_store, no_store_error, readable_level
 
 
 def info(
@@ -28,7 +28,7 @@ def info(
     metadata_prefix: MetadataPrefix = "!",
 ) -> None:
     """Print a store's mode, identity, size and number of records."""
-    with prepare_level(directory, mode=None, backend=backend, prefix=metadata_prefix) as level:
+    with readable_level(directory, backend=backend, prefix=metadata_prefix) as level:
         facts = {**level.info(), "core": _core.CORE, "records": level.count(), **_counts(level)}
     if as_json:
         print_json(facts)
@@ -68,7 +68,7 @@ def compact(
     On a server store, first drop the changes that a later change of the same key supersedes. Then
     compact the files of the storage engine.
     """
-    with prepare_level(directory, mode=None, backend=backend, prefix=metadata_prefix) as level:
+    with existing_level(directory, backend=backend, prefix=metadata_prefix) as level:
         before = level.info()["bytes"]
         dropped = 0
         if level.mode is Mode.SERVER:

@@ -27,7 +27,7 @@ from .options import (
     bounds,
 )
 from .output import print_json, print_line, value_text
-from .stores import prepare_level
+from .stores import created_level, existing_level, readable_level
 
 
 def get(
@@ -42,7 +42,7 @@ def get(
 
     An absent key is an error.
     """
-    with prepare_level(directory, mode=mode, backend=backend, prefix=metadata_prefix) as level:
+    with readable_level(directory, mode=mode, backend=backend, prefix=metadata_prefix) as level:
         value = level.get(key, MISSING)
     if value is MISSING:
         raise CommandError(f"{level.name} has no key {key!r}", code="CLI_NO_KEY")
@@ -67,7 +67,7 @@ def put(
     The store is created if it does not exist.
     """
     document = parse_value(value, string)
-    with prepare_level(directory, mode=mode, backend=backend, prefix=metadata_prefix, create_as=Mode.NORMAL) as level:
+    with created_level(directory, mode=mode, backend=backend, prefix=metadata_prefix, create_as=Mode.NORMAL) as level:
         level.put(key, document)
         cid = level.info()["cid"]
     if as_json:
@@ -110,7 +110,7 @@ def delete(
 
     Deleting an absent key is not an error.
     """
-    with prepare_level(directory, mode=mode, backend=backend, prefix=metadata_prefix) as level:
+    with existing_level(directory, mode=mode, backend=backend, prefix=metadata_prefix) as level:
         level.delete(key)
         cid = level.info()["cid"]
     if as_json:
@@ -136,7 +136,7 @@ def query(
     Each line has a key, a tab and a JSON value.
     """
     within = bounds(gt, gte, lt, lte, prefix)
-    with prepare_level(directory, mode=mode, backend=backend, prefix=metadata_prefix) as level:
+    with readable_level(directory, mode=mode, backend=backend, prefix=metadata_prefix) as level:
         for key, value in level.scan(**within, reverse=reverse, limit=limit):
             if as_json:
                 print_json({"key": key, "value": value})
@@ -160,7 +160,7 @@ def keys(
 ) -> None:
     """Print the keys of a range, one per line."""
     within = bounds(gt, gte, lt, lte, prefix)
-    with prepare_level(directory, mode=mode, backend=backend, prefix=metadata_prefix) as level:
+    with readable_level(directory, mode=mode, backend=backend, prefix=metadata_prefix) as level:
         found = level.keys(**within, reverse=reverse, limit=limit)
     for key in found:
         if as_json:
@@ -183,7 +183,7 @@ def count(
 ) -> None:
     """Print the number of keys in a range."""
     within = bounds(gt, gte, lt, lte, prefix)
-    with prepare_level(directory, mode=mode, backend=backend, prefix=metadata_prefix) as level:
+    with readable_level(directory, mode=mode, backend=backend, prefix=metadata_prefix) as level:
         counted = level.count(**within)
     if as_json:
         print_json({"count": counted})

@@ -26,7 +26,7 @@ from .output import (
 )
 from .progress import progress_bar
 from .remote import Insecure, TokenFile, is_url, remote_server
-from .stores import display_name, prepare_level
+from .stores import created_level, display_name, existing_level, readable_level
 
 _MAX_CID = 2**53 - 1
 #: Changes per read of the log.
@@ -57,7 +57,7 @@ def changes(
 
     Each line has the CID, `put` or `del`, the key and the value, separated by tabs.
     """
-    with prepare_level(directory, mode=None, backend=backend, prefix=metadata_prefix) as level:
+    with readable_level(directory, backend=backend, prefix=metadata_prefix) as level:
         for change in read_log(level, since, limit):
             if as_json:
                 print_json(change_document(change))
@@ -91,7 +91,7 @@ def dirty(
 
     A change is dirty until the server has acknowledged it.
     """
-    with prepare_level(directory, mode=None, backend=backend, prefix=metadata_prefix) as level:
+    with readable_level(directory, backend=backend, prefix=metadata_prefix) as level:
         found = level.dirty(limit)
     for change in found:
         if as_json:
@@ -122,9 +122,10 @@ def conflicts(
     """
     if restore is not None and dismiss is not None:
         raise typer.BadParameter("give --restore or --dismiss, not both")
-    with prepare_level(directory, mode=None, backend=backend, prefix=metadata_prefix) as level:
+    key = dismiss if restore is None else restore
+    open_level = readable_level if key is None else existing_level
+    with open_level(directory, backend=backend, prefix=metadata_prefix) as level:
         found = level.conflicts()
-        key = dismiss if restore is None else restore
         if key is not None:
             found = _resolve(level, found, key, restoring=restore is not None)
     for conflict in found:
@@ -185,10 +186,10 @@ def sync(
     elif os.path.realpath(client) == os.path.realpath(server):
         raise typer.BadParameter(f"CLIENT and SERVER are the same store: {display_name(client, backend=backend)}")
     else:
-        peer = prepare_level(server, mode=Mode.SERVER, backend=backend, prefix=metadata_prefix)
+        peer = existing_level(server, mode=Mode.SERVER, backend=backend, prefix=metadata_prefix)
     with (
         peer as server_level,
-        prepare_level(
+        created_level(
             client, mode=Mode.CLIENT, backend=backend, prefix=metadata_prefix, create_as=Mode.CLIENT
         ) as client_level,
         progress_bar("sync", None) as advance,

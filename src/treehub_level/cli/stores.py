@@ -2,35 +2,84 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import typer
 
 from .. import _core
 from ..backends import create
 from ..blocking import Level, stored_mode
+from ..blocking.level import close_and_remove_unused
 from ..types import Mode
 from .errors import CommandError
 
 
-def prepare_level(name: str, *, mode: Mode | None, backend: str, prefix: str, create_as: Mode | None = None) -> Level:
-    """Return a level that is not open yet. Its mode is ``mode``, else the mode of its store.
+def readable_level(name: str, *, mode: Mode | None = None, backend: str, prefix: str) -> Level:
+    """Return a level for a command that only reads, not open yet.
+
+    It is opened with ``read_only``: no store is created or changed, and other processes may have it
+    open.
+
+    Args:
+        name: The store.
+        mode: The value of the option ``--mode``, if given; else the store's own mode counts.
+        backend: The registered name of the backend.
+        prefix: The prefix of the store's metadata.
+
+    Raises:
+        CommandError: The store does not exist.
+        typer.BadParameter: ``prefix`` is invalid.
+        LevelError: The store cannot be read.
+    """
+    found = _existing_mode(name, backend=backend, prefix=prefix)
+    return Level(name, backend=backend, mode=mode or found, prefix=prefix, read_only=True)
+
+
+def existing_level(name: str, *, mode: Mode | None = None, backend: str, prefix: str) -> Level:
+    """Return a level for a command that changes an existing store, not open yet.
+
+    A mistyped path is an error, not a new store. The arguments and errors are those of
+    `readable_level`.
+    """
+    found = _existing_mode(name, backend=backend, prefix=prefix)
+    return Level(name, backend=backend, mode=mode or found, prefix=prefix)
+
+
+@contextmanager
+def created_level(
+    name: str, *, mode: Mode | None = None, backend: str, prefix: str, create_as: Mode
+) -> Iterator[Level]:
+    """Open a level for the length of a block, and create its store if it does not exist.
+
+    If the block fails, a store that was created for it is removed again, unless it holds data.
 
     Args:
         name: The store.
         mode: The value of the option ``--mode``, if given.
         backend: The registered name of the backend.
         prefix: The prefix of the store's metadata.
-        create_as: The mode of a store that the command creates. ``None`` if the command never
-            creates a store: a mistyped path is an error then, not a new store.
+        create_as: The mode of a new store, if ``mode`` is not given.
 
     Raises:
-        CommandError: The store does not exist, and ``create_as`` is ``None``.
         typer.BadParameter: ``prefix`` is invalid.
-        LevelError: The store cannot be read.
+        LevelError: The store cannot be opened.
     """
     found = mode_of_store(name, backend=backend, prefix=prefix)
-    if found is None and create_as is None:
+    with Level(name, backend=backend, mode=mode or found or create_as, prefix=prefix) as level:
+        try:
+            yield level
+        except BaseException:
+            if found is None and level.is_open:
+                close_and_remove_unused(level)
+            raise
+
+
+def _existing_mode(name: str, *, backend: str, prefix: str) -> Mode:
+    found = mode_of_store(name, backend=backend, prefix=prefix)
+    if found is None:
         raise no_store_error(name, backend=backend, hint=": create it with `put` or `load`")
-    return Level(name, backend=backend, mode=mode or found or create_as or Mode.NORMAL, prefix=prefix)
+    return found
 
 
 def mode_of_store(name: str, *, backend: str, prefix: str) -> Mode | None:

@@ -33,7 +33,7 @@ from .options import (
 )
 from .output import counted, print_json, print_line
 from .progress import Advance, progress_bar
-from .stores import prepare_level
+from .stores import created_level, readable_level
 
 #: Records between two updates of the progress bar of ``dump``.
 _PROGRESS_EVERY = 1000
@@ -68,7 +68,7 @@ def load(
     began = time.perf_counter()
     with (
         _open_input(file) as stream,
-        prepare_level(directory, mode=mode, backend=backend, prefix=metadata_prefix, create_as=Mode.NORMAL) as level,
+        created_level(directory, mode=mode, backend=backend, prefix=metadata_prefix, create_as=Mode.NORMAL) as level,
     ):
         loader = _Loader(level, source, lambda: batched(read_records(stream, source, key_field), batch_size))
         size = _bytes_left(stream)
@@ -176,7 +176,7 @@ def dump(
     to_stdout = file == "-"
     # Open the store before the file: if the store cannot be opened, the file keeps its content.
     with (
-        prepare_level(directory, mode=mode, backend=backend, prefix=metadata_prefix) as level,
+        readable_level(directory, mode=mode, backend=backend, prefix=metadata_prefix) as level,
         _open_output(file) as stream,
     ):
         shown = sys.stderr.isatty() and not (to_stdout and sys.stdout.isatty())

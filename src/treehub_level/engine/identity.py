@@ -29,47 +29,61 @@ _SAMPLE = 64
 Shape = Literal["empty", "plain", "server", "client", "either"]
 
 
-def identify(backend: Backend, mode: Mode, records: OwnRecords) -> AnyMode:
+def identify(backend: Backend, mode: Mode, records: OwnRecords, *, read_only: bool = False) -> AnyMode:
     """Check or record the mode of a store, and return the strategy of the mode.
 
     A client opens although its replication state may be damaged: its data and its dirty changes can
     still be read. ``sync`` checks that state.
+
+    Args:
+        backend: The backend, open.
+        mode: The mode to open the store in.
+        records: The own records of the store.
+        read_only: True if the backend is open for reading only. Nothing is recorded then.
 
     Raises:
         ModeMismatchError: The store was made in another mode, or holds data without a mode.
         StateError: The store needs ``upgrade``, or an ``adopt`` or a ``copy`` was interrupted.
         CorruptionError: The store's own records, or its log and its CID, contradict each other.
     """
-    space = records.space
+    if read_only:
+        with closing(backend.snapshot()) as snapshot:
+            return _identify_in(snapshot, backend, mode, records)[0]
     with backend.exclusive() as transaction:
-        refuse_half_made(transaction, backend.name)
-        if records.adoption(transaction) is not None:
-            raise StateError(
-                f"Level.adopt({backend.name!r}) was interrupted: call it again with the same mode, it will finish"
-            )
-        found = find_identity(transaction, records, strict=mode is not Mode.NORMAL)
-        if found is not None and found.mode is not mode:
-            raise ModeMismatchError(
-                f"{backend.name!r} was made in {found.mode.name} mode and cannot be opened in {mode.name} mode"
-            )
-        if mode is Mode.NORMAL:
-            return Normal()
-        born: list[Entry] = []
-        if found is None:
-            _check_newcomer(transaction, mode, records, backend.name)
-            store_id = uuid.uuid4().hex
-            born += birth_records(space, mode, store_id)
-        else:
-            store_id = found.id
-            if mode is Mode.SERVER:
-                _check_server(transaction, records)
-        shared = backend.supports.shared
-        holder = transaction.get(space.own_key("holder"))
+        strategy, born = _identify_in(transaction, backend, mode, records)
         if born:
             transaction.write(born, durable=True)
+    return strategy
+
+
+def _identify_in(reader: Reader, backend: Backend, mode: Mode, records: OwnRecords) -> tuple[AnyMode, Sequence[Entry]]:
+    """Return the strategy of the mode, and the records to write to a store that has none yet."""
+    refuse_half_made(reader, backend.name)
+    if records.adoption(reader) is not None:
+        raise StateError(
+            f"Level.adopt({backend.name!r}) was interrupted: call it again with the same mode, it will finish"
+        )
+    found = find_identity(reader, records, strict=mode is not Mode.NORMAL)
+    if found is not None and found.mode is not mode:
+        raise ModeMismatchError(
+            f"{backend.name!r} was made in {found.mode.name} mode and cannot be opened in {mode.name} mode"
+        )
+    if mode is Mode.NORMAL:
+        return Normal(), ()
+    born: Sequence[Entry] = ()
+    if found is None:
+        _check_newcomer(reader, mode, records, backend.name)
+        store_id = uuid.uuid4().hex
+        born = birth_records(records.space, mode, store_id)
+    else:
+        store_id = found.id
+        if mode is Mode.SERVER:
+            _check_server(reader, records)
+    shared = backend.supports.shared
     if mode is Mode.SERVER:
-        return Server(records, store_id, shared=shared)
-    return Client(records, store_id, orjson.dumps(uuid.uuid4().hex) if shared else None, holder)
+        return Server(records, store_id, shared=shared), born
+    holder = reader.get(records.space.own_key("holder"))
+    return Client(records, store_id, orjson.dumps(uuid.uuid4().hex) if shared else None, holder), born
 
 
 def check_shared(reader: Reader, mode: AnyMode, records: OwnRecords, name: str) -> Sequence[Entry]:
@@ -234,6 +248,13 @@ def _is_log_key(space: _core.KeySpace, key: bytes) -> bool:
 def _rows(reader: Reader, space: _core.KeySpace, reverse: bool) -> list[tuple[bytes, bytes]]:
     with closing(reader.scan(space.prefix, space.user_start, reverse=reverse)) as cursor:
         return cursor.fetch(_SAMPLE)
+
+
+def is_unused(reader: Reader, mode: Mode, records: OwnRecords) -> bool:
+    """Return True if a store holds nothing but the records of its creation."""
+    if mode is Mode.NORMAL:
+        return is_empty(reader)
+    return first_key(reader, records.space.dirty_start, None) is None and records.cid(reader) == 0
 
 
 def is_empty(reader: Reader) -> bool:

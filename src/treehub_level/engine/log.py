@@ -7,15 +7,16 @@ numbers.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import closing
 
 import orjson
 
 from .. import _core
 from ..backends.base import Cursor, Entry, Reader, Row, Transaction
+from ..errors import StorageError
 from .access import Access
-from .modes import Plan, Server
+from .modes import Plan, Server, Step
 from .records import Floor, OwnRecords
 
 #: Records that one step of a compaction reads. Other writers run between two steps.
@@ -128,6 +129,7 @@ class Compaction:
         self._drop_deletes_before = drop_deletes_before
         self._connection_epoch: Hashable = None
         self.dropped = 0
+        self._size = COMPACTION_STEP
         self._restart()
 
     def _restart(self) -> None:
@@ -136,6 +138,24 @@ class Compaction:
         self._stop = self._space.log_stop
         self._deferred: list[Entry] = []
         self._deletes: list[tuple[int, Entry]] = []
+
+    def run(self, step: Callable[[Step[bool]], bool]) -> int:
+        """Run all steps. Make them smaller while the disk has no room for the log of one.
+
+        Args:
+            step: Runs one step and commits its plan: `Store.step`.
+
+        Returns:
+            The number of records dropped.
+        """
+        while True:
+            try:
+                if not step(self.step):
+                    return self.dropped
+            except StorageError as error:
+                if not error.is_disk_full or self._size == 1:
+                    raise
+                self._size = max(1, self._size // 4)
 
     def step(self, transaction: Transaction, cid: int) -> Plan[bool]:
         """Process the next records, or the next deletes.
@@ -147,7 +167,7 @@ class Compaction:
             self._connection_epoch = transaction.connection_epoch
             self._restart()
         before = self._records.floor(transaction, cid)
-        rows = _newest(transaction, self._space, self._stop, COMPACTION_STEP)
+        rows = _newest(transaction, self._space, self._stop, self._size)
         return self._drop_superseded(rows, before) if rows else self._drop_deletes(before)
 
     def _drop_superseded(self, rows: list[Row], before: Floor) -> Plan[bool]:
@@ -180,7 +200,7 @@ class Compaction:
         return Plan(True, batch, after_commit=advance)
 
     def _drop_deletes(self, before: Floor) -> Plan[bool]:
-        chosen, left = self._deletes[:COMPACTION_STEP], self._deletes[COMPACTION_STEP:]
+        chosen, left = self._deletes[: self._size], self._deletes[self._size :]
         batch = [*self._deferred, *(entry for _, entry in chosen)]
         dropped = len(batch)
         if batch:

@@ -40,6 +40,7 @@ class Namespace:
         key_encoding: str = "utf8",
         value_encoding: str = "json",
         durable: bool = False,
+        read_only: bool = False,
         **backend_options: Any,
     ) -> Namespace:
         """Return the namespace of a ``Level``'s whole store, after a check of its arguments."""
@@ -50,10 +51,13 @@ class Namespace:
             raise TypeError(f"the name of a level is a str or a path, not {name!r:.80}")
         space = _core.KeySpace(prefix)
         durable = check_durable(durable, False)
+        if not isinstance(read_only, bool):
+            raise TypeError(f"read_only is True or False, not {read_only!r:.80}")
         codec = Codec(
             mode, None if mode is Mode.NORMAL else space, key_encoding=key_encoding, value_encoding=value_encoding
         )
-        return cls(Store(create(backend, name, backend_options), mode, space), codec, durable)
+        store = Store(create(backend, name, backend_options), mode, space, read_only=read_only)
+        return cls(store, codec, durable)
 
     def sublevel(self, name: str, separator: str) -> Namespace:
         """Return the namespace of a sublevel: see ``Level.sublevel``."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeGuard
 
 import orjson
 
@@ -134,7 +134,7 @@ class OwnRecords:
         record = reader.get(key)
         if record is None:
             return 0
-        cid = self.decode(key, record)
+        cid: object = self.decode(key, record)
         if not is_cid(cid):
             raise self.damaged(key, "is not a change id from 0 to 2^53 - 1", record)
         return cid
@@ -288,7 +288,7 @@ class OwnRecords:
             raise DecodeError(f"the value stored under {_core.decode_key(key)!r:.80} cannot be read: {value!r:.80}")
 
 
-def is_cid(number: object) -> bool:
+def is_cid(number: object) -> TypeGuard[int]:
     """Return True if a decoded JSON value is an integer from 0 to 2^53 - 1."""
     return type(number) is int and 0 <= number <= _core.MAX_CID
 

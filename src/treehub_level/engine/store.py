@@ -27,7 +27,7 @@ from ..errors import (
 from ..types import Mode
 from . import forking
 from .call_guard import CallGuard
-from .identity import check_shared, identify
+from .identity import check_shared, identify, is_unused
 from .modes import AnyMode, Client, Normal, Plan, Server, Step
 from .records import OwnRecords
 
@@ -108,10 +108,12 @@ class Store:
         backend: The backend. This store alone may use it.
         mode: The mode to open the store in.
         space: The key space for the chosen metadata prefix.
+        read_only: True to open the store for reading only: every step is refused.
     """
 
-    def __init__(self, backend: Backend, mode: Mode, space: _core.KeySpace) -> None:
+    def __init__(self, backend: Backend, mode: Mode, space: _core.KeySpace, *, read_only: bool = False) -> None:
         self.backend = backend
+        self.read_only = read_only
         self.mode = mode
         self.space = space
         self._records = OwnRecords(space, backend.name)
@@ -151,14 +153,17 @@ class Store:
         self._change_state("closed", "opening", "open")
         forking.in_use.add(self)
         try:
-            self.backend.open()
+            if self.read_only:
+                self.backend.open_read_only()
+            else:
+                self.backend.open()
             try:
-                self._strategy = identify(self.backend, self.mode, self._records)
+                self._strategy = identify(self.backend, self.mode, self._records, read_only=self.read_only)
                 self._plan_write = self._strategy.plan_write
                 self._cid = None
                 if not self._shared:
                     self._cid = self.cid_in(self.backend)
-                self._write_error = None
+                self._write_error = self.read_only_error() if self.read_only else None
                 self._backend_notifies = False
             except BaseException:
                 self.backend.close()
@@ -172,8 +177,13 @@ class Store:
             # The benchmark "readhot" takes 8 to 22 % more time with the guard.
             self.get = self.backend.get
 
-    def close(self) -> None:
-        """Refuse new calls, wait for those in flight, and close cursors, snapshots and backend."""
+    def close(self, *, remove_unused: bool = False) -> None:
+        """Refuse new calls, wait for those in flight, and close cursors, snapshots and backend.
+
+        Args:
+            remove_unused: True to remove the store if it holds nothing but the records of its
+                creation.
+        """
         self.guard.raise_if_inside()
         self._change_state("open", "closing", "close")
         try:
@@ -183,7 +193,10 @@ class Store:
             for handle in list(self._handles.values()):
                 handle.release()
             self._handles.clear()
-            self.backend.close()
+            if remove_unused:
+                self.backend.close_and_remove(lambda reader: is_unused(reader, self.mode, self._records))
+            else:
+                self.backend.close()
         finally:
             self._mark_closed()
 
@@ -225,6 +238,21 @@ class Store:
         """Raise NotOpenError if a parent process opened this store before a fork."""
         if self.guard.closed_reason:
             raise self.not_open()
+
+    @property
+    def is_fenced(self) -> bool:
+        """True if the store refuses writes since one has failed."""
+        return self._write_error is not None
+
+    def check_in_place(self) -> None:
+        """Check that the store's files still lie where they were opened.
+
+        Raises:
+            NotOpenError: The store is not open.
+            StorageError: The files were deleted, moved or replaced.
+        """
+        with self.guard:
+            self.backend.check_in_place()
 
     @property
     def strategy(self) -> AnyMode:
@@ -337,7 +365,7 @@ class Store:
         It takes longer if the write is large, if other writes run or wait, or if the backend says
         so (`Backend.writes_at_once`).
         """
-        if self._shared or len(entries) > _SMALL_ENTRIES:
+        if self._shared or self.read_only or len(entries) > _SMALL_ENTRIES:
             return False
         size = 0
         for key, value in entries:
@@ -392,10 +420,7 @@ class Store:
     def _execute(self, step: Step[T], durable: bool = False, attempt: int = 0) -> T:
         """Run a step and commit its plan. Called under the write lock."""
         if self._write_error is not None:
-            raise StorageError(
-                f"{self.backend.name!r} refuses writes since one failed ({self._write_error}); reads still work: "
-                "close it, mend the cause, and open it again"
-            )
+            raise self._refusal(self._write_error)
         try:
             if self._begin is None:
                 plan = self._execute_in(self.backend, step, durable)
@@ -420,6 +445,32 @@ class Store:
         if plan.batch and self.listeners:
             self.notify()
         return plan.result
+
+    def require_writable(self) -> None:
+        """Raise an error for a verb that writes, unless the store is open for writing.
+
+        Raises:
+            NotOpenError: The store is not open.
+            StateError: The store is open for reading only.
+        """
+        self.require_open()
+        if self.read_only:
+            raise self.read_only_error()
+
+    def _refusal(self, error: LevelError) -> LevelError:
+        """Return the exception for a write that is refused because of an earlier error."""
+        if self.read_only:
+            return self.read_only_error()
+        return StorageError(
+            f"{self.backend.name!r} refuses writes since one failed ({error}); reads still work: "
+            "close it, mend the cause, and open it again"
+        )
+
+    def read_only_error(self) -> StateError:
+        """Return the error for a verb that writes on a store that is open for reading only."""
+        return StateError(
+            f"{self.backend.name!r} is open for reading only: open it without read_only=True to write to it"
+        )
 
     def _execute_in(self, transaction: Transaction, step: Step[T], durable: bool) -> Plan[T]:
         extra: Sequence[Entry] = ()

@@ -45,10 +45,10 @@ def stored_mode(
     prefix: str = "!",
     **backend_options: Any,
 ) -> Mode | None:
-    """Return the mode in which a store was created. No store is created.
+    """Return the mode in which a store was created. No store is created, and none is changed.
 
-    The mode of a store of ``@treehub/level`` is inferred from its metadata. A store without
-    metadata is NORMAL.
+    Another process may have the store open meanwhile, and may open it. The mode of a store of
+    ``@treehub/level`` is inferred from its metadata. A store without metadata is NORMAL.
 
     Args:
         name: The store.
@@ -60,12 +60,12 @@ def stored_mode(
         The mode; ``None`` if there is no store.
 
     Raises:
-        LockedError, StorageError, CorruptionError: The store cannot be opened.
+        StorageError, CorruptionError: The store cannot be read.
     """
     store, space = create(backend, os.fspath(name), backend_options), _core.KeySpace(prefix)
     if not store.exists():
         return None
-    store.open()
+    store.open_read_only()
     try:
         return identity_of(store, OwnRecords(space, store.name))[0]
     finally:

@@ -83,7 +83,8 @@ def copy(
     to_store = create(to_backend, os.fspath(target), to_options or {})
     if not from_store.exists():
         raise StateError(f"there is no store at {from_store.name!r} to copy")
-    with _opened(from_store), _opened(to_store), closing(from_store.snapshot()) as snapshot:
+    from_store.open_read_only(locked=True)
+    with closing(from_store), _opened(to_store), closing(from_store.snapshot()) as snapshot:
         if snapshot.get(COPYING_KEY) is not None:
             raise StateError(
                 f"{from_store.name!r} is a half-made copy itself: complete that copy first, or copy its source"

@@ -82,9 +82,10 @@ def verify(
     if not store.exists():
         raise StateError(f"there is no store at {store.name!r}")
     try:
-        with store.open_read_only() as opened, closing(opened.snapshot()) as reader:
+        store.open_read_only(locked=True)
+        with closing(store), closing(store.snapshot()) as reader:
             result = examine(reader, space)
-            result.faults[:0] = opened.recovery_notes
+            result.faults[:0] = store.recovery_notes
             return result
     except CorruptionError as error:
         return Verification(None, faults=[str(error)])

@@ -58,7 +58,7 @@ def answer(store: Store, request: object, access: Access = FULL) -> tuple[Reply,
     """
     mode = store.server("exchange")
     parsed = request if isinstance(request, Request) else Request.from_dict(request)
-    if not store.backend.supports.shared or parsed.keys:
+    if parsed.keys or not (store.backend.supports.shared or store.read_only):
         reply = store.step(exchange_step(parsed, mode, access))
     else:
         reply = store.read_step(lambda reader, head: answer_pull(parsed, mode, access, reader, head))

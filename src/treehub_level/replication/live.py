@@ -49,6 +49,7 @@ class LiveSessionBase:
     Raises:
         TypeError: ``interval`` is not a number.
         ValueError: ``interval`` is not positive and finite, or ``on_reset`` is unknown.
+        StateError: The level is open for reading only.
     """
 
     def __init__(self, store: Store, exchange: Callable[..., Any], *, interval: float, on_reset: str) -> None:
@@ -58,6 +59,8 @@ class LiveSessionBase:
             raise ValueError(f"the interval is more than 0 seconds, not {interval!r:.80}")
         if on_reset not in ("reset", "raise"):
             raise ValueError(f'on_reset is "reset" or "raise", not {on_reset!r:.80}')
+        if store.read_only:
+            raise store.read_only_error()
         self._store = store
         self._exchange = exchange
         self._on_reset = on_reset

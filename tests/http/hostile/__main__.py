@@ -1,4 +1,4 @@
-"""Run the attacks and print what they cost the honest clients and the server.
+"""Run the attacks and print their cost for the honest clients and the server.
 
 python -m tests.http.hostile [NAME…] [--seconds 20] [--control]
 """

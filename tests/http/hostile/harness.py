@@ -1,4 +1,4 @@
-"""Measures what a hostile load costs the honest clients and the server."""
+"""Measures the cost of a hostile load for the honest clients and the server."""
 
 from __future__ import annotations
 

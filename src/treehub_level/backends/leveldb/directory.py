@@ -23,15 +23,17 @@ import os
 import re
 import shutil
 import sys
-import tempfile
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Final, NoReturn
 
 from ...errors import CorruptionError, LevelError, NotOpenError, StorageError
-from ..base import Backend, Supports
-from ..paths import checked_path
+from ..base import Backend, Reader, Supports, no_store_error
+from ..paths import checked_path, is_writable
+from .checkpoint import Checkpoint, folders_for
+from .file_identity import FileIdentity
+from .files import LOST, REPAIRING, check_files, holds_store, is_leveldb_file, remedy, would_create
 from .lock import DirectoryLock, directory_error, hold_lock_file, locked_error
 from .log_scan import LogScan, log_files, scan_logs
 
@@ -41,14 +43,6 @@ _MIB: Final = 1024 * 1024
 _MAX_SIZE: Final = 2**40
 _MAX_COUNT: Final = 2**31 - 1
 
-#: A marker file that exists while a store is being repaired.
-_REPAIRING: Final = "REPAIRING"
-#: The files that hold data: logs, and tables with the current or the older suffix.
-_DATA_FILE: Final = re.compile(r"[0-9]+\.(log|ldb|sst)")
-#: The files that only LevelDB makes. A log alone proves nothing: other programs use ``.log`` too.
-_LEVELDB_FILE: Final = re.compile(r"CURRENT|MANIFEST-[0-9]+|[0-9]+\.ldb")
-#: The files to copy for a complete copy of a store.
-_STORE_FILE: Final = re.compile(rf"CURRENT|MANIFEST-[0-9]+|{_DATA_FILE.pattern}|{_REPAIRING}")
 #: LevelDB's status message for a missing table.
 _TABLE_GONE: Final = re.compile(r"NotFound: .*[0-9]+\.(ldb|sst): ", re.DOTALL)
 #: LevelDB's status messages for a lock that is held: by this process, by another process (one of
@@ -62,8 +56,8 @@ _LOCK_TAKEN: Final = re.compile(
 class DirectoryBackend(Backend):
     """A store in a LevelDB directory.
 
-    ``open()`` refuses a directory that contains files of other programs and no store. LevelDB clips
-    sizes outside its own limits.
+    ``open()`` refuses a directory that is no store and not empty: it has files of other programs,
+    or holds stores in its turn. LevelDB clips sizes outside its own limits.
 
     Args:
         name: The path of the directory. ``open()`` creates it, with its parents.
@@ -119,12 +113,18 @@ class DirectoryBackend(Backend):
         # An empty path stays empty: `open` rejects it.
         self._path = os.path.abspath(path) if path else path
         #: The directory to which a repair moves replaced files, and `open` copies damaged ones.
-        self.lost = os.path.join(self._path, "lost")
+        self.lost = os.path.join(self._path, LOST)
         self._closed = ClosedDatabase(self._path)
         # Set before `_lock`: attributes are freed in this order, so a backend that is
         # garbage-collected while open closes its database before it releases the lock.
         self._db: Any = self._closed
         self._lock: DirectoryLock | None = None
+        #: The directories that the last opening has created, outermost first.
+        self._created: list[str] = []
+        #: The checkpoint and the locks of a store that is open for reading only.
+        self._reading: ExitStack | None = None
+        #: The files of the open store.
+        self._identity: FileIdentity | None = None
         #: True if the last write was not durable. Each subclass sets it in ``write``.
         self._unsynced = True
 
@@ -153,17 +153,27 @@ class DirectoryBackend(Backend):
         self._open()
 
     def _open(self, *, repaired: bool = False) -> None:
+        self._created = _missing_directories(self._path)
         try:
             os.makedirs(self._path, exist_ok=True)
         except (OSError, ValueError) as error:
+            self._remove_created()
             raise directory_error("open", self._path, error) from error
         lock = DirectoryLock("open", self._path)
         self.recovery_notes = ()
         try:
-            _check_files(self._path, repaired=repaired)
+            check_files(self._path, repaired=repaired)
+            lock.hold_file()
             self._db = self._connect_verified()
+            lock.replace_file()
+            self._identity = FileIdentity(self._path)
         except BaseException:
+            db, self._db = self._db, self._closed
+            db.close()
+            if self._created:
+                self._remove_files()
             lock.release()
+            self._remove_created()
             raise
         self._lock = lock
 
@@ -181,7 +191,7 @@ class DirectoryBackend(Backend):
             except CorruptionError as error:
                 damage = error
         else:
-            damage = CorruptionError(f"the LevelDB store at {self._path!r} is damaged: {gap}. {_remedy(self._path)}")
+            damage = CorruptionError(f"the LevelDB store at {self._path!r} is damaged: {gap}. {remedy(self._path)}")
         scan = self._scan_logs(verify_checksums=True)
         if scan.gap is not None or not scan.damaged_files:
             raise damage
@@ -191,7 +201,8 @@ class DirectoryBackend(Backend):
         self._connect(paranoid=False).close()
         db = self._connect(paranoid=True)
         self.recovery_notes = [*self._describe_damage(scan)]
-        logger.warning("the LevelDB store at %r was damaged: %s", self._path, "; ".join(self.recovery_notes))
+        shown = shown_paths.get(self._path, self._path)
+        logger.warning("the LevelDB store at %r was damaged: %s", shown, "; ".join(self.recovery_notes))
         return db
 
     def _describe_damage(self, scan: LogScan) -> Iterator[str]:
@@ -230,11 +241,45 @@ class DirectoryBackend(Backend):
         """See `Backend.close`."""
         db, self._db = self._db, self._closed
         lock, self._lock = self._lock, None
+        reading, self._reading = self._reading, None
         try:
-            db.close()
+            if reading is None:
+                db.close()
+            else:
+                reading.close()
         finally:
             if lock is not None:
                 lock.release()
+
+    def close_and_remove(self, is_unused: Callable[[Reader], bool]) -> None:
+        """See `Backend.close_and_remove`."""
+        lock, self._lock = self._lock, None  # `close` would release it
+        unused = False
+        try:
+            unused = is_unused(self)
+        finally:
+            try:
+                self.close()
+                if unused:
+                    self._remove_files()
+            finally:
+                if lock is not None:
+                    lock.release()
+        if unused:
+            self._remove_created()
+
+    def _remove_files(self) -> None:
+        """Remove LevelDB's files from the directory, the lock file last."""
+        with suppress(OSError):
+            names = [name for name in os.listdir(self._path) if is_leveldb_file(name)]
+            for name in sorted(names, key="LOCK".__eq__):
+                os.unlink(os.path.join(self._path, name))
+
+    def _remove_created(self) -> None:
+        """Remove the directories that `open` has created, unless they hold other files."""
+        with suppress(OSError):
+            while self._created:
+                os.rmdir(self._created.pop())
 
     def _sync_older_logs(self) -> None:
         """Sync all logs but the current one, before a durable write.
@@ -249,45 +294,80 @@ class DirectoryBackend(Backend):
                 with suppress(FileNotFoundError), open(os.path.join(self._path, name), "rb") as file:
                     os.fsync(file.fileno())  # FileNotFoundError: its rows are in a table by now, and synced
         except OSError as error:
+            self._check_files_in_place()
             raise StorageError(f"cannot sync a log of the LevelDB store at {self._path!r}: {error}") from error
 
-    @contextmanager
-    def open_read_only(self) -> Iterator[DirectoryBackend]:
-        """See `Backend.open_read_only`. Opening changes a directory, so this opens a copy.
+    def _check_files_in_place(self) -> None:
+        """Check, after a durable write and before its acknowledgement, that it lies at the path.
 
-        LevelDB never changes an existing table, log or MANIFEST in place. The copy therefore
-        consists of hard links where the file system has them, which take neither time nor space.
+        Raises:
+            StorageError: The directory or its files were deleted, moved or replaced.
         """
-        folder, name = os.path.split(self._path)
-        with _lock_store("read", self._path), hold_lock_file("read", self._path):
-            if not os.access(folder, os.W_OK):
-                folder = tempfile.gettempdir()
-            with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=folder) as copy:
-                try:
-                    for file in os.listdir(self._path):
-                        if _STORE_FILE.fullmatch(file):
-                            _link(os.path.join(self._path, file), os.path.join(copy, file))
-                except OSError as error:
-                    raise directory_error("read", self._path, error) from error
-                backend = type(self)(copy, **self._options)
-                try:
-                    backend.open()
-                    backend.recovery_notes = [note.replace(copy, self._path) for note in backend.recovery_notes]
-                    yield backend
-                except (StorageError, CorruptionError) as error:
-                    raise type(error)(str(error).replace(copy, self._path)) from error
-                finally:
-                    backend.close()
+        if self._identity is None or sys.platform == "win32":  # Windows does not let go of open files
+            return
+        try:
+            self._identity.check()
+        except StorageError as error:
+            logger.error("%s", error)
+            raise
+
+    def check_in_place(self) -> None:
+        """See `Backend.check_in_place`."""
+        if self._identity is not None and sys.platform != "win32":
+            self._identity.check_directory()
+
+    def open_read_only(self, *, locked: bool = False) -> None:
+        """See `Backend.open_read_only`. Opening changes a directory, so this opens a `Checkpoint`.
+
+        Another process may have the store open. Writes after this call are not seen.
+        """
+        if self._lock is not None or self._reading is not None:
+            raise locked_error(self._path)
+        if not self.exists():
+            raise no_store_error(self._path)
+        with ExitStack() as resources:
+            try:
+                check_files(self._path, repaired=False)
+            except OSError as error:
+                raise directory_error("read", self._path, error) from error
+            if locked:
+                resources.enter_context(_lock_for_reading(self._path))
+            reading = self._open_checkpoint(resources)
+            self._reading = resources.pop_all()
+        self._db = reading._db
+        self.recovery_notes = reading.recovery_notes
+
+    def _open_checkpoint(self, resources: ExitStack) -> DirectoryBackend:
+        """Open a checkpoint in the first folder that has space for it."""
+        *folders, last = folders_for(self._path)
+        for folder in folders:
+            with suppress(StorageError), ExitStack() as attempt:
+                reading = self._open_checkpoint_in(folder, attempt)
+                resources.enter_context(attempt.pop_all())
+                return reading
+        return self._open_checkpoint_in(last, resources)
+
+    def _open_checkpoint_in(self, folder: str, resources: ExitStack) -> DirectoryBackend:
+        checkpoint = Checkpoint(self._path, folder)
+        resources.callback(checkpoint.remove)
+        shown_paths[checkpoint.path] = self._path
+        resources.callback(shown_paths.pop, checkpoint.path)
+        reading = type(self)(checkpoint.path, **self._options)
+        resources.callback(reading.close)
+        try:
+            reading.open()
+        except (StorageError, CorruptionError) as error:
+            raise type(error)(str(error).replace(checkpoint.path, self._path)) from error
+        reading.recovery_notes = [note.replace(checkpoint.path, self._path) for note in reading.recovery_notes]
+        return reading
 
     def exists(self) -> bool:
-        """Return True unless the directory is absent or empty.
+        """Return True unless `open` would create a store.
 
-        Also True if the directory cannot be read: `open` raises the error then.
+        Also True if `open` raises an error: the directory cannot be read, or holds other files.
         """
         try:
-            return bool(os.listdir(self._path))
-        except FileNotFoundError:
-            return False
+            return not would_create(self._path)
         except (OSError, ValueError):
             return True
 
@@ -364,7 +444,7 @@ class DirectoryBackend(Backend):
             StorageError: The directory contains no LevelDB store, or cannot be read or written.
         """
         backend = cls(path)
-        repairing = os.path.join(backend._path, _REPAIRING)
+        repairing = os.path.join(backend._path, REPAIRING)
         with _lock_store("repair", backend._path), hold_lock_file("repair", backend._path):
             try:
                 open(repairing, "w").close()
@@ -392,7 +472,7 @@ class DirectoryBackend(Backend):
         backend = cls(path)
         with _lock_store("destroy", backend._path):
             with suppress(FileNotFoundError):
-                os.unlink(os.path.join(backend._path, _REPAIRING))
+                os.unlink(os.path.join(backend._path, REPAIRING))
             backend._destroy()
 
 
@@ -420,56 +500,38 @@ def _lock_store(verb: str, path: str) -> Iterator[None]:
     try:
         if not holds_store(path):
             raise StorageError(f"cannot {verb} a LevelDB store at {path!r}: there is none in that directory")
+        lock.hold_file()
         yield
     finally:
         lock.release()
 
 
-def _check_files(path: str, *, repaired: bool) -> None:
-    """Raise an error for a directory in which LevelDB must not open or create a store."""
-    names = os.listdir(path)
-    if _REPAIRING in names and not repaired:
-        raise CorruptionError(
-            f"the repair of the LevelDB store at {path!r} was interrupted: run `treehub-level repair {path}` again"
-        )
-    if not holds_store(path):
-        if _holds_other_files(path):
-            raise StorageError(
-                f"cannot open a LevelDB store at {path!r}: that directory holds other files, and no store: "
-                "choose a new or an empty directory"
-            )
-    elif "CURRENT" not in names and any(map(_DATA_FILE.fullmatch, names)):
-        raise CorruptionError(
-            f"the LevelDB store at {path!r} has lost its CURRENT file, and LevelDB would delete the other files. "
-            f"{_remedy(path)}"
-        )
+def _missing_directories(path: str) -> list[str]:
+    """Return the directories that ``os.makedirs`` would create for a path, outermost first."""
+    missing: list[str] = []
+    while path and not os.path.lexists(path):
+        missing.insert(0, path)
+        path = os.path.dirname(path)
+    return missing
 
 
-def holds_store(path: str) -> bool:
-    """Return True if a directory contains the files of a store, damaged or not."""
-    names = os.listdir(path)
-    return any(map(_LEVELDB_FILE.fullmatch, names)) or ("LOCK" in names and any(map(_DATA_FILE.fullmatch, names)))
+#: The directories of stores, by the paths of their open checkpoints: error messages name the store.
+shown_paths: Final[dict[str, str]] = {}
 
 
-def _link(source: str, target: str) -> None:
+@contextmanager
+def _lock_for_reading(path: str) -> Iterator[None]:
+    """Keep other processes from opening a store, if its medium can be written at all."""
+    lock = DirectoryLock("read", path)
     try:
-        os.link(source, target)
-    except OSError:  # another file system, or one without hard links
-        shutil.copy2(source, target)
-
-
-def _holds_other_files(path: str) -> bool:
-    """Return True if a directory has files that are neither hidden nor LevelDB's LOCK or LOG."""
-    with os.scandir(path) as entries:
-        names = [entry.name for entry in entries if entry.is_file() and not entry.name.startswith(".")]
-    return bool(names) and not {"LOCK", "LOG", "LOG.old"}.issuperset(names)
-
-
-def _remedy(path: str) -> str:
-    return (
-        "Restore the store from a backup, sync a new one, or copy the directory and save the readable data: "
-        f"run `treehub-level repair {path}`"
-    )
+        if not is_writable(path):
+            yield
+            return
+        lock.hold_file()
+        with hold_lock_file("read", path):
+            yield
+    finally:
+        lock.release()
 
 
 def status_error(path: str, status: str) -> LevelError:
@@ -479,11 +541,14 @@ def status_error(path: str, status: str) -> LevelError:
         path: The directory of the store.
         status: The message of the status: "IO error: …", "Corruption: …".
     """
+    if path in shown_paths:
+        status = status.replace(path, shown_paths[path])
+        path = shown_paths[path]
     # LevelDB maps tables into memory. For a read beyond the end of a table, which means that the
     # file was truncated, its status is "Invalid argument".
     truncated = status.endswith(os.strerror(errno.EINVAL))
     if status.startswith("Corruption: ") or truncated or _TABLE_GONE.match(status):
-        return CorruptionError(f"the LevelDB store at {path!r} is damaged: {status}. {_remedy(path)}")
+        return CorruptionError(f"the LevelDB store at {path!r} is damaged: {status}. {remedy(path)}")
     if _LOCK_TAKEN.search(status):
         return locked_error(path)
     return StorageError(f"LevelDB could not read or write {path!r}: {status}")

@@ -1,34 +1,57 @@
 """Locks on a LevelDB directory: one user within this process, and one process.
 
-LevelDB's own lock does not protect a directory against a second user in the same process (observed
-with LevelDB 1.22 and 1.23). A second open succeeds if the path is spelled differently, or if
-another copy of the library makes it. With the same spelling the second open fails, but it also
-drops the file lock, so that another process can open the directory. Therefore every user takes a
-`DirectoryLock` first. LevelDB's repair takes no file lock at all; `hold_lock_file` takes it
-instead.
+LevelDB's own lock, a POSIX record lock on the file ``LOCK``, has two faults:
+
+- It does not protect a directory against a second user in the same process (observed with LevelDB
+  1.22 and 1.23). A second open succeeds if the path is spelled differently, or if another copy of
+  the library makes it. With the same spelling the second open fails, but it also drops the lock.
+  LevelDB's repair takes no lock at all.
+- POSIX drops the record locks of a process on a file when that process closes any descriptor of the
+  file (fcntl(2)). A program that copies the directory of its own open store, as a backup, reads and
+  closes ``LOCK``, and another process can open the store.
+
+Therefore every user takes a `DirectoryLock` first. It has locks that belong to an open file
+description, and so end only when that description is closed:
+
+- ``flock`` on ``LOCK``, from before LevelDB opens the store. On Linux it is independent of
+  LevelDB's record lock. On other systems both kinds of lock exclude each other, even within one
+  process, and this lock is left out.
+- As soon as LevelDB has opened the store, ``LOCK`` is replaced by a new file, which this lock holds
+  by an open-file-description lock (Linux) or by ``flock``. Either excludes programs that know only
+  LevelDB's record lock. LevelDB keeps its lock on the replaced file.
+
+On Windows, LevelDB opens the file without sharing, so no other handle can be opened.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import struct
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
-from weakref import WeakValueDictionary
+from weakref import WeakSet, WeakValueDictionary
 
 from ...errors import LockedError, StorageError
 
 if sys.platform != "win32":
     import fcntl
 
+_LOCK_FILE: Final = "LOCK"
+#: The name of the new lock file until it replaces the old one. Hidden files are not a store's.
+_NEW_LOCK_FILE: Final = ".LOCK"
+#: True where ``flock`` does not exclude record locks (flock(2)).
+_FLOCK_IS_INDEPENDENT: Final = sys.platform == "linux"
+
 
 class DirectoryLock:
-    """An exclusive lock on a directory within this process.
+    """An exclusive lock on a directory: within this process, and, with its files, on the machine.
 
-    The lock ends with ``release()`` or when the object is garbage-collected.
+    The lock ends with ``release()`` or when the object is garbage-collected. It is not inherited by
+    a forked child.
 
     Args:
         verb: The operation on the directory, for error messages: ``"open"``.
@@ -40,9 +63,13 @@ class DirectoryLock:
     """
 
     _held: Final[WeakValueDictionary[tuple[int, int], DirectoryLock]] = WeakValueDictionary()
-    _lock: Final = threading.Lock()
+    _lock: threading.Lock = threading.Lock()
 
     def __init__(self, verb: str, path: str) -> None:
+        self._verb = verb
+        self._path = path
+        self._descriptors: list[int] = []
+        self._directory = -1, -1
         try:
             with os.scandir(path):
                 status = os.stat(path)
@@ -53,12 +80,100 @@ class DirectoryLock:
             if self._directory in self._held:
                 raise locked_error(path)
             self._held[self._directory] = self
+        _locks.add(self)
+
+    def hold_file(self) -> None:
+        """Lock the lock file against other processes that take a `DirectoryLock`.
+
+        Creates the file if it does not exist.
+
+        Raises:
+            LockedError: Another process holds the lock.
+            StorageError: The file cannot be created.
+        """
+        if not _FLOCK_IS_INDEPENDENT:
+            return
+        lock_file = os.path.join(self._path, _LOCK_FILE)
+        while True:
+            try:
+                descriptor = os.open(lock_file, os.O_RDWR | os.O_CREAT, 0o644)
+            except OSError as error:
+                raise directory_error(self._verb, self._path, error) from error
+            self._descriptors.append(descriptor)
+            _flock(self._path, descriptor)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), os.stat(lock_file)):
+                    return
+            self._close(descriptor)  # another process has replaced the file: see `replace_file`
+
+    def replace_file(self) -> os.stat_result | None:
+        """Replace the lock file by one that excludes LevelDB's own locks, too.
+
+        Called while LevelDB holds its lock on the old file.
+
+        Returns:
+            The status of the new file; ``None`` on Windows.
+
+        Raises:
+            StorageError: The file cannot be created.
+        """
+        if sys.platform == "win32":
+            return None
+        new = os.path.join(self._path, _NEW_LOCK_FILE)
+        try:
+            with suppress(FileNotFoundError):
+                os.unlink(new)  # of a process that was killed at this place
+            descriptor = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+            self._descriptors.append(descriptor)
+            _flock(self._path, descriptor)
+            _lock_description(self._path, descriptor)
+            os.replace(new, os.path.join(self._path, _LOCK_FILE))
+            return os.fstat(descriptor)
+        except OSError as error:
+            raise directory_error(self._verb, self._path, error) from error
 
     def release(self) -> None:
         """Release the lock. Releasing twice is harmless."""
         with self._lock:
             if self._held.get(self._directory) is self:
                 del self._held[self._directory]
+        self._unlock_files()
+
+    def _unlock_files(self) -> None:
+        for descriptor in self._descriptors:
+            if sys.platform != "win32":
+                # Closing does not unlock while a forked child has a copy of the descriptor.
+                with suppress(OSError):
+                    fcntl.flock(descriptor, fcntl.LOCK_UN)
+                    _unlock_description(descriptor)
+        self.forget_after_fork()
+
+    def __del__(self) -> None:
+        self._unlock_files()  # `release` would wait for its own thread, if it was interrupted here
+
+    def forget_after_fork(self) -> None:
+        """Close the descriptors. Those of a forked child are copies: the parent keeps the lock."""
+        while self._descriptors:
+            self._close(self._descriptors[-1])
+
+    def _close(self, descriptor: int) -> None:
+        self._descriptors.remove(descriptor)
+        os.close(descriptor)
+
+
+#: All locks of this process.
+_locks: Final[WeakSet[DirectoryLock]] = WeakSet()
+
+
+def _forget_all_after_fork() -> None:
+    DirectoryLock._lock = threading.Lock()
+    DirectoryLock._held.clear()
+    for lock in [*_locks]:
+        lock.forget_after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_all_after_fork)
 
 
 @contextmanager
@@ -74,18 +189,47 @@ def hold_lock_file(verb: str, path: str) -> Iterator[None]:
         StorageError: The lock file cannot be created.
     """
     try:
-        file = open(os.path.join(path, "LOCK"), "a")  # noqa: SIM115  # the with statement below closes it
+        file = open(os.path.join(path, _LOCK_FILE), "a")  # noqa: SIM115  # the with statement below closes it
     except OSError as error:
         if sys.platform == "win32" and isinstance(error, PermissionError):
             raise locked_error(path) from error  # on Windows, LevelDB opens the file without sharing
         raise directory_error(verb, path, error) from error
     with file:
         if sys.platform != "win32":
-            try:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise locked_error(path) from error
+            _lock_description(path, file.fileno())
         yield
+
+
+if sys.platform != "win32":
+    #: The command of fcntl(2) that locks; Python has the first one on Linux only.
+    _SET_LOCK: Final = getattr(fcntl, "F_OFD_SETLK", None)
+
+    def _flock(path: str, descriptor: int) -> None:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise locked_error(path) from error
+        except OSError as error:  # a file system without such locks: LevelDB's own must do
+            if error.errno not in (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS, errno.EINVAL):
+                raise
+
+    def _lock_description(path: str, descriptor: int) -> None:
+        """Exclude record locks of other processes on the file."""
+        try:
+            if _SET_LOCK is None:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            else:
+                fcntl.fcntl(descriptor, _SET_LOCK, _whole_file(fcntl.F_WRLCK))
+        except (BlockingIOError, PermissionError) as error:
+            raise locked_error(path) from error
+
+    def _unlock_description(descriptor: int) -> None:
+        if _SET_LOCK is not None:
+            fcntl.fcntl(descriptor, _SET_LOCK, _whole_file(fcntl.F_UNLCK))
+
+    def _whole_file(kind: int) -> bytes:
+        """Return a ``struct flock`` for a whole file: kind, whence, start, length, process."""
+        return struct.pack("hhqqi", kind, os.SEEK_SET, 0, 0, 0)
 
 
 def directory_error(verb: str, path: str, error: Exception) -> StorageError:

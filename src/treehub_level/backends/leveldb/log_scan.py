@@ -94,6 +94,39 @@ def scan_logs(path: str, *, verify_checksums: bool) -> LogScan:
     return LogScan(gap, damaged) if size is None else LogScan(gap, [name, *damaged], (name, size))
 
 
+def is_complete(path: str) -> bool:
+    """Return True if a directory has the oldest log and all tables that its MANIFEST names.
+
+    Raises:
+        OSError: A file cannot be read.
+    """
+    try:
+        _, edits, damage = _read_manifest(path, True)
+        first, _ = _oldest_log(edits)
+        complete = first in _numbers_of(path, _LOG) and _live_tables(edits) <= _numbers_of(path, _TABLE)
+        return complete and damage is None
+    except (LookupError, _DamagedError, FileNotFoundError):
+        return False
+
+
+def listed_tables(path: str) -> set[str]:
+    """Return the possible names of the tables that a MANIFEST names; empty if it is damaged.
+
+    Raises:
+        OSError: A file cannot be read.
+    """
+    try:
+        _, edits, damage = _read_manifest(path, True)
+        live = _live_tables(edits) if damage is None else set()
+    except (LookupError, _DamagedError, FileNotFoundError):
+        return set()
+    return {f"{number:06}.{suffix}" for number in live for suffix in ("ldb", "sst")}
+
+
+def _numbers_of(path: str, kind: re.Pattern[str]) -> set[int]:
+    return {number for _, number in _numbered(path, kind)}
+
+
 def _refuse_unlisted(path: str, names: list[str]) -> None:
     for name in names:
         if os.path.getsize(os.path.join(path, name)):  # LevelDB's repair leaves empty tables behind

@@ -57,6 +57,8 @@ class LevelDBBackend(DirectoryBackend):
             self._sync_older_logs()
         self._db.write(batch, durable=durable)
         self._unsynced = not durable
+        if durable:
+            self._check_files_in_place()
         if self._stall_guard.refresh_wanted:  # `writes_at_once` was False, so this is a worker thread
             self._stall_guard.refresh()
 

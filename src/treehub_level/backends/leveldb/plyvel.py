@@ -115,6 +115,8 @@ class PlyvelBackend(DirectoryBackend):
                     put(key, value)
             changes.write()
         self._unsynced = not durable
+        if durable:
+            self._check_files_in_place()
 
     def _write_empty_batch(self) -> None:
         with self._translator:

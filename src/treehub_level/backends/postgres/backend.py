@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ...errors import LockedError, NotOpenError, StorageError
-from ..base import Backend, Batch, Supports
+from ..base import Backend, Batch, Reader, Supports
 from .errors import translate_errors
 from .insert_strategy import InsertStrategy
 from .open_tables import OpenTable, acquire_table, release_table
@@ -110,6 +110,15 @@ class PostgresBackend(Backend):
             if callback is not None:
                 table.listener.remove(self._store, callback)
             release_table(table)
+
+    def close_and_remove(self, is_unused: Callable[[Reader], bool]) -> None:
+        """See `Backend.close_and_remove`. The table stays."""
+        try:
+            with self.exclusive() as transaction:
+                if is_unused(transaction):
+                    transaction.delete_store()
+        finally:
+            self.close()
 
     def get(self, key: bytes) -> bytes | None:
         """See `Reader.get`."""

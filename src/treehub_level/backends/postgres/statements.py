@@ -104,6 +104,8 @@ class Statements:
         self.select_any = f"SELECT 1 {self._of_store} LIMIT 1"
         self.size = f"SELECT sum(length(key) + length(value)) {self._of_store}"
         self.delete = f"DELETE {self._of_store} AND key = ANY(%b)"
+        self.delete_all = f"DELETE {self._of_store}"
+        self.delete_lock = f"DELETE FROM {table} WHERE {self._row}"
         self.select_keys = f"SELECT key {self._of_store} AND key = ANY(%b)"
         self.insert = (
             f"INSERT INTO {table} (store, key, value) SELECT '{store}', new.key, new.value "

@@ -113,6 +113,12 @@ class PostgresTransaction:
         self._durable = durable
         self._has_written = bool(changes)
 
+    def delete_store(self) -> None:
+        """Delete all rows of the store, and its lock row."""
+        self._run(self._statements.delete_all)
+        self._run(self._statements.delete_lock)
+        self._has_written = True
+
     def _delete(self, keys: list[bytes]) -> None:
         for start in range(0, len(keys), _CHUNK_KEYS):
             self._run(self._statements.delete, (ByteaArray(keys[start : start + _CHUNK_KEYS]),))

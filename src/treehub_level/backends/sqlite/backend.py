@@ -7,19 +7,24 @@ a read transaction keeps the snapshot that it began with (https://www.sqlite.org
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 from ...errors import CommitUnknownError, LevelError, LockedError, NotOpenError, StorageError, UnavailableError
-from ..base import Backend, Batch, Supports
+from ..base import Backend, Batch, Reader, Supports, no_store_error
 from ..paths import checked_path
+from .disk_space import MIB, DiskSpace
+from .read_only import read_only_uri
 from .reading import SQLiteCursor, SQLiteSnapshot, select_value, translated_error
+
+logger = logging.getLogger("treehub_level")
 
 #: The application id ("THLV") and the format version in the header of the file.
 APPLICATION_ID: Final = 0x54484C56
@@ -31,15 +36,9 @@ _TABLE: Final = "CREATE TABLE entries(key BLOB PRIMARY KEY, value BLOB) WITHOUT 
 _PUT: Final = "INSERT OR REPLACE INTO entries VALUES (?, ?)"
 _DELETE: Final = "DELETE FROM entries WHERE key = ?"
 
-_MIB: Final = 1024 * 1024
 #: The page cache of the writing connection and of each reading connection, in bytes.
-_WRITER_CACHE: Final = 64 * _MIB
-_READER_CACHE: Final = 8 * _MIB
-#: Pages of 4 KiB in the write-ahead log after which a commit starts a checkpoint: 64 MiB, so that a
-#: page that is written many times is copied to the database once.
-_CHECKPOINT_PAGES: Final = 16_000
-#: The size in bytes to which a checkpoint truncates the file of the write-ahead log.
-_LOG_SIZE_LIMIT: Final = 64 * _MIB
+_WRITER_CACHE: Final = 64 * MIB
+_READER_CACHE: Final = 8 * MIB
 #: Pages that a compaction frees in one transaction. Other writers can run between two transactions.
 _VACUUM_PAGES: Final = 500
 #: The maximum number of idle connections kept for later reads.
@@ -87,8 +86,15 @@ class SQLiteBackend(Backend):
         self._path = os.path.abspath(path) if path else path
         self._timeout = timeout
         self._writer: sqlite3.Connection | None = None
+        self._space: DiskSpace | None = None
         self._idle: list[sqlite3.Connection] = []
-        self._file: tuple[int, int] | None = None
+        #: The device and inode of the file and of its log, as they were when the store was opened.
+        self._identity: list[tuple[int, int]] = []
+        #: The URI of connections that read, and True if no connection may write.
+        self._uri = ""
+        self._read_only = False
+        #: The copy that is read, if any.
+        self._resources = ExitStack()
         self._listener: SQLiteListener | None = None
 
     # ----------------------------------------------------------------------------------- life cycle
@@ -104,22 +110,45 @@ class SQLiteBackend(Backend):
             if self._writer is not None:
                 raise LockedError(f"the SQLite store {self._path!r} is open already: close the level that has it open")
             _check_path(self._path)
-            with self._translating_errors("open"), _close_on_error(self._connect("rwc", _WRITER_CACHE)) as writer:
+            uri = Path(self._path).as_uri()
+            self._uri, self._read_only = f"{uri}?mode=rw", False  # "rw" does not create the file
+            with (
+                self._translating_errors("open"),
+                _close_on_error(self._connect(_WRITER_CACHE, uri=f"{uri}?mode=rwc")) as writer,
+            ):
                 writer.execute("PRAGMA synchronous = NORMAL")
-                writer.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
-                writer.execute(f"PRAGMA journal_size_limit = {_LOG_SIZE_LIMIT}")
+                space = DiskSpace(self._path, writer, self._checkpoint)
+                space.before_transaction()
                 self._create_table(writer)
                 if os.name == "posix":  # sync the directory entries of the file and its log
                     _sync(os.path.dirname(self._path), os.O_RDONLY)
-                self._file = self._stat()
-                self._writer = writer
+                self._identity = self._file_identity()
+                self._writer, self._space = writer, space
+
+    def open_read_only(self, *, locked: bool = False) -> None:
+        """See `Backend.open_read_only`. Commits of other processes are seen."""
+        with self.write_lock, ExitStack() as resources:
+            if self._writer is not None:
+                raise LockedError(f"the SQLite store {self._path!r} is open already: close the level that has it open")
+            _check_path(self._path)
+            if not self.exists():
+                raise no_store_error(self._path)
+            with self._translating_errors("read"):
+                self._uri, self._read_only = read_only_uri(self._path, resources), True
+                with _close_on_error(self._connect(_READER_CACHE)) as reader:
+                    if not self._has_table_now(reader):
+                        raise no_store_error(self._path)
+                    self._writer = reader
+            self._resources = resources.pop_all()
+
+    def _has_table_now(self, connection: sqlite3.Connection) -> bool:
+        with _transaction(connection, "DEFERRED"):
+            return self._has_table(connection)
 
     def _create_table(self, writer: sqlite3.Connection) -> None:
         """Create the table, unless it exists."""
         # Check first: WAL mode is persistent, and must not be set on a database of another program.
-        with _transaction(writer, "DEFERRED"):
-            exists = self._has_table(writer)
-        if not exists:
+        if not self._has_table_now(writer):
             writer.execute("PRAGMA auto_vacuum = INCREMENTAL")
         self._use_wal(writer)
         with _transaction(writer, "IMMEDIATE"):
@@ -182,15 +211,40 @@ class SQLiteBackend(Backend):
         if listener is not None:
             listener.stop()
         with self.write_lock:
-            writer, self._writer = self._writer, None
+            writer, self._writer, self._space = self._writer, None, None
             while self._idle:
                 self._idle.pop().close()
             if writer is not None:
+                with suppress(sqlite3.Error):  # where other processes keep the log, bound its size
+                    writer.execute("PRAGMA wal_checkpoint(PASSIVE)")
                 writer.close()
+            self._resources.close()
+
+    def close_and_remove(self, is_unused: Callable[[Reader], bool]) -> None:
+        """See `Backend.close_and_remove`."""
+        try:
+            with self.exclusive() as transaction:
+                if is_unused(transaction):
+                    for suffix in ("", "-wal", "-shm"):
+                        with suppress(FileNotFoundError):
+                            os.unlink(self._path + suffix)
+        finally:
+            self.close()
 
     def exists(self) -> bool:
-        """Return True if the path exists and is not an empty file."""
-        return os.path.exists(self._path) and os.path.getsize(self._path) > 0
+        """Return True unless `open` would create the table.
+
+        Also True if `open` raises an error, because the path is no file or no database of ours.
+        """
+        if not os.path.exists(self._path) or os.path.getsize(self._path) == 0:
+            return False
+        try:
+            with ExitStack() as resources:
+                uri = read_only_uri(self._path, resources)
+                with closing(self._connect(0, uri=uri)) as connection:
+                    return self._has_table_now(connection)
+        except (LevelError, sqlite3.Error, OSError):
+            return True
 
     # -------------------------------------------------------------------------------------- reading
 
@@ -236,7 +290,7 @@ class SQLiteBackend(Backend):
         with suppress(IndexError):
             return self._idle.pop()
         with self._translating_errors("read"):
-            return self._connect("rw", _READER_CACHE)
+            return self._connect(_READER_CACHE)
 
     def _release_reader(self, connection: sqlite3.Connection) -> None:
         if len(self._idle) < _MAX_IDLE and self._writer is not None:
@@ -251,21 +305,27 @@ class SQLiteBackend(Backend):
         """See `Backend.exclusive`."""
         with self.write_lock:
             writer = self._writer
-            if writer is None:
+            space = self._space
+            if writer is None or space is None:
                 raise NotOpenError(f"the SQLite store {self._path!r} is not open")
             try:
                 with self._translating_errors("write to"):
+                    space.before_transaction()
                     writer.execute("BEGIN IMMEDIATE")
-                self._check_file()
-                with closing(SQLiteTransaction(writer, self)) as transaction:
+                self.check_in_place()
+                with closing(SQLiteTransaction(writer, self, space)) as transaction:
                     yield transaction
                 if transaction.has_written:
                     with self._translating_errors("write to"):
                         writer.execute("COMMIT")
+            except BaseException:
+                space.after_failure()
+                raise
             finally:
                 _roll_back(writer)
             if transaction.durable:
                 self._sync_log()
+                self.check_in_place()
 
     def write(self, batch: Batch, *, durable: bool = False) -> None:
         """Write in a transaction of its own."""
@@ -286,24 +346,34 @@ class SQLiteBackend(Backend):
                 f"the transaction was written to {self._path!r}, but fsync failed: a power cut may lose it ({error})"
             ) from error
 
-    def _check_file(self) -> None:
-        if self._stat() != self._file:
-            raise StorageError(
-                f"cannot write to {self._path!r}: the file was replaced while it was open, so its write-ahead log does "
-                f"not fit. Close the store in all processes, remove {os.path.basename(self._path) + '-wal'!r}, and "
-                "restore the file again"
-            )
+    def check_in_place(self) -> None:
+        """See `Backend.check_in_place`. The file's log is checked, too."""
+        if self._read_only:
+            return
+        try:
+            found = self._file_identity()
+        except OSError as error:
+            reason = str(error)
+        else:
+            if found == self._identity:
+                return
+            reason = "another file has its name now"
+        logger.error("the SQLite store %r was deleted, moved or replaced while it was open: %s", self._path, reason)
+        raise StorageError(
+            f"cannot write to {self._path!r}: the file or its write-ahead log was deleted, moved or replaced while it "
+            f"was open ({reason}). Close the store in all processes. Then put both files back; or remove "
+            f"{os.path.basename(self._path) + '-wal'!r}, and restore the file from a backup"
+        )
 
-    def _stat(self) -> tuple[int, int]:
-        with self._translating_errors("write to"):
-            found = os.stat(self._path)
-        return found.st_dev, found.st_ino
+    def _file_identity(self) -> list[tuple[int, int]]:
+        status = [os.stat(self._path + suffix) for suffix in ("", "-wal")]
+        return [(found.st_dev, found.st_ino) for found in status]
 
     # ---------------------------------------------------------------------------------- maintenance
 
     def listen(self, callback: Callable[[], None]) -> None:
         """See `Backend.listen`. A thread polls for commits, including our own, every 30 ms."""
-        self._listener = SQLiteListener(callback, lambda: self._connect("rw", 0))
+        self._listener = SQLiteListener(callback, lambda: self._connect(0))
 
     def size_on_disk(self) -> int:
         """Return the size of the file and its write-ahead log, in bytes."""
@@ -319,13 +389,18 @@ class SQLiteBackend(Backend):
         more = True
         while more:
             with self.exclusive() as transaction:
-                more = transaction.release_free_pages(_VACUUM_PAGES)
-        with self._translating_errors("write to"), closing(self._connect("rw", 0, timeout=0)) as connection:
+                more = transaction.release_free_pages()
+            self._checkpoint()
+
+    def _checkpoint(self) -> None:
+        """Copy the log into the database and truncate it, as far as open snapshots permit."""
+        # A connection of its own, which does not wait for readers.
+        with self._translating_errors("write to"), closing(self._connect(0, timeout=0)) as connection:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
-    def _connect(self, mode: str, cache: int, timeout: float | None = None) -> sqlite3.Connection:
+    def _connect(self, cache: int, timeout: float | None = None, uri: str | None = None) -> sqlite3.Connection:
         connection = sqlite3.connect(
-            f"{Path(self._path).as_uri()}?mode={mode}",  # "rw" does not create the file
+            uri or self._uri,
             uri=True,
             timeout=self._timeout if timeout is None else timeout,
             isolation_level=None,
@@ -333,6 +408,8 @@ class SQLiteBackend(Backend):
         )
         with _close_on_error(connection):
             connection.execute(f"PRAGMA cache_size = {-(cache // 1024)}")
+            if self._read_only:
+                connection.execute("PRAGMA query_only = ON")
         return connection
 
     @contextmanager
@@ -350,9 +427,10 @@ class SQLiteTransaction(SQLiteSnapshot):
 
     connection_epoch = None
 
-    def __init__(self, writer: sqlite3.Connection, backend: SQLiteBackend) -> None:
+    def __init__(self, writer: sqlite3.Connection, backend: SQLiteBackend, space: DiskSpace) -> None:
         super().__init__(writer, backend._path, lambda writer: None)
         self._backend = backend
+        self._space = space
         self.has_written = self.durable = False
 
     def write(self, batch: Batch, *, durable: bool = False) -> None:
@@ -361,6 +439,7 @@ class SQLiteTransaction(SQLiteSnapshot):
         deletes = [key for key, value in puts.items() if value is None]
         for key in deletes:
             del puts[key]
+        self._space.before_write(puts, len(deletes))
         # In order of the keys, so that those which share a page lie side by side. As bytearrays,
         # since sqlite3 looks for an adapter for each bytes, which takes longer than a copy.
         rows = ((bytearray(key), bytearray(puts[key] or b"")) for key in sorted(puts))
@@ -369,8 +448,9 @@ class SQLiteTransaction(SQLiteSnapshot):
             self._connection.executemany(_DELETE, ((key,) for key in deletes))
         self.has_written, self.durable = True, durable
 
-    def release_free_pages(self, count: int) -> bool:
-        """Truncate the file by up to ``count`` free pages. Return True if more are left."""
+    def release_free_pages(self) -> bool:
+        """Truncate the file by some of its free pages. Return True if more are left."""
+        count = self._space.vacuum_pages(_VACUUM_PAGES)
         with self._backend._translating_errors("compact"):
             before = self._free_pages()
             self._connection.execute(f"PRAGMA incremental_vacuum({count})").fetchall()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -11,10 +12,13 @@ from typing import Any, ClassVar, Final
 
 from ... import blocking
 from ...backends import Backend, create
-from ...backends.leveldb.directory import holds_store
+from ...backends.leveldb.files import holds_store
 from ...backends.paths import checked_path
 from ...errors import StorageError
 from ...types import Mode
+
+#: Seconds for which a store in another mode than SERVER is not looked at again.
+_REMEMBER_SECONDS: Final = 1.0
 
 #: The pattern of database names.
 DATABASE_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
@@ -65,7 +69,32 @@ class Catalog(ABC):
         return self._if_server(self.level_options(name))
 
     def _if_server(self, options: dict[str, Any]) -> dict[str, Any] | None:
+        # Reading the mode neither changes the store nor keeps its owner from opening it.
         return options if blocking.stored_mode(**options) is Mode.SERVER else None
+
+
+class _OtherStores:
+    """The stores that were found not to be servers, for a while.
+
+    To find the mode of a store takes reading its files, and any page on the web can ask for it.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[float, tuple[int, int]]] = {}
+
+    def add(self, path: str) -> None:
+        """Remember a store."""
+        status = os.stat(path)
+        now = time.monotonic()
+        self._known = {known: entry for known, entry in self._known.items() if now - entry[0] < _REMEMBER_SECONDS}
+        self._known[path] = now, (status.st_dev, status.st_ino)
+
+    def __contains__(self, path: str) -> bool:
+        known = self._known.get(path)
+        if known is None or time.monotonic() - known[0] >= _REMEMBER_SECONDS:
+            return False
+        status = os.stat(path)
+        return known[1] == (status.st_dev, status.st_ino)
 
 
 class FileSystemCatalog(Catalog):
@@ -80,6 +109,7 @@ class FileSystemCatalog(Catalog):
 
     def __init__(self, location: str | os.PathLike[str], options: Mapping[str, Any]) -> None:
         super().__init__(os.path.abspath(checked_path(location, "a served")), options)
+        self._others = _OtherStores()
 
     @staticmethod
     @abstractmethod
@@ -120,8 +150,11 @@ class FileSystemCatalog(Catalog):
         """See `Catalog.find`."""
         with suppress(FileNotFoundError, NotADirectoryError):  # it was removed during the search
             for candidate, path in self._candidates():
-                if candidate == name and self.is_store(path):
-                    return self._if_server({"name": path, **self._options})
+                if candidate == name and self.is_store(path) and path not in self._others:
+                    found = self._if_server({"name": path, **self._options})
+                    if found is None:
+                        self._others.add(path)
+                    return found
         return None
 
     def _candidates(self) -> Iterator[tuple[str, str]]:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ... import blocking
-from ...aio.level import Level
-from ...errors import LevelError, NotOpenError, StateError
+from ...aio.level import Level, internals
+from ...errors import LevelError, NotOpenError, StateError, StorageError
 from ...types import Mode
 from .catalog import DATABASE_NAME, create_catalog
 from .refusals import RETRY_LATER, database_not_found, retry_later, server_closing
@@ -31,12 +31,14 @@ class _OpenDatabase:
         level: The level.
         is_external: True if the program passed the level to the hub. The program closes it.
         references: The number of requests that use the level.
+        is_lost: True if the store was deleted or moved while it was open.
         idle_timer: Closes the level after the idle time; ``None`` while the level is in use.
     """
 
     level: Level
     is_external: bool = False
     references: int = 0
+    is_lost: bool = False
     idle_timer: asyncio.TimerHandle | None = None
 
 
@@ -160,16 +162,20 @@ class Hub:
         return sorted({*self._external_levels, *(() if self._catalog is None else self._catalog.names())})
 
     async def is_ready(self) -> bool:
-        """Return True if the hub takes requests and can reach its root.
+        """Return True if the hub takes requests and can reach its root and its open databases.
 
-        The root is checked at most once a second, however often this is called.
+        They are checked at most once a second, however often this is called.
         """
         if self.stopping.is_set() or not self.is_open:
             return False
         now = asyncio.get_running_loop().time()
         if self._probe is None or (self._probe.done() and now - self._probed_at > _PROBE_SECONDS):
             self._probe, self._probed_at = asyncio.ensure_future(asyncio.to_thread(self._is_reachable)), now
-        return await asyncio.shield(self._probe)
+        ready = await asyncio.shield(self._probe)
+        for name, database in list(self._databases.items()):
+            if database.is_lost and not database.is_external:
+                self._start_task(self._close_if_idle(name, database))
+        return ready
 
     def _is_reachable(self) -> bool:
         try:
@@ -177,6 +183,24 @@ class Hub:
                 self._catalog.check()
         except LevelError as error:
             logger.error("the stores cannot be reached: %s", error.code)
+            return False
+        return all([*map(self._is_in_place, list(self._databases))])
+
+    def _is_in_place(self, name: str) -> bool:
+        """Return False if an open database was deleted or moved.
+
+        It is looked up anew by the next request.
+        """
+        database = self._databases.get(name)
+        if database is None:
+            return True
+        try:
+            internals(database.level)[0].store.check_in_place()
+        except NotOpenError:
+            return True  # it is closing
+        except StorageError as error:
+            logger.error("database %s is not where it was opened: %s", name, error.code)
+            database.is_lost = True
             return False
         return True
 
@@ -272,6 +296,9 @@ class Hub:
             self._released.set()
             if not database.is_external:
                 self._mark_idle(name, database)
+                if internals(database.level)[0].store.is_fenced:
+                    # Reopening verifies the store, or finds that it is gone.
+                    self._start_task(self._close_if_idle(name, database))
 
     def _mark_idle(self, name: str, database: _OpenDatabase) -> None:
         """Move a database to the end of the eviction order, and start its idle timer."""

@@ -1,0 +1,13 @@
+"""The number of examples that the differential tests of the cores draw."""
+
+from __future__ import annotations
+
+import os
+
+#: Multiplies the number of examples. The long run of row T3 sets it.
+FACTOR = int(os.environ.get("TREEHUB_LEVEL_EXAMPLES", "1"))
+
+
+def examples(share: int) -> int:
+    """Return the number of examples to draw, from the share of the ordinary suite."""
+    return share * FACTOR
