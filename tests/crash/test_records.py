@@ -46,7 +46,7 @@ def test_every_verb_succeeds_on_the_stores_before_the_damage(folder: Path) -> No
         assert counts["faults reported"] == counts["CorruptionError"] == 0, template.name
 
 
-# ----------------------------------------------------------------------------------------- controls
+# --------------------------------------------------------------------------------------- controls
 
 
 def _name_only(own: Any, stored_key: bytes, record: bytes) -> tuple[bytes, None]:
