@@ -97,9 +97,13 @@ class StreamingRequest:
         method: The HTTP method.
         path: The path and the query string.
         headers: Request headers, in addition to ``Host``.
-        body: Chunks of the request body, which never ends; ``None`` for no body.
+        body: Chunks of the request body; ``None`` for no body.
+        ends: True if the body ends with the last chunk. Otherwise it never ends.
+        stop_after: The number of messages of the response that the client takes before it stops
+            reading.
 
     Attributes:
+        blocked: True while a message waits for the client to read.
         sent: The ASGI messages that the application has sent.
         reading: An event. While it is cleared, the client reads nothing (backpressure).
         task: The task that runs the application.
@@ -113,6 +117,8 @@ class StreamingRequest:
         *,
         headers: dict[str, str] | None = None,
         body: list[bytes] | None = None,
+        ends: bool = False,
+        stop_after: int | None = None,
     ) -> None:
         raw_path, _, query = path.partition("?")
         self.scope = {
@@ -133,7 +139,10 @@ class StreamingRequest:
         self.sent: list[dict[str, Any]] = []
         self.reading = asyncio.Event()
         self.reading.set()
+        self.blocked = False
         self._body = body
+        self._ends = ends
+        self._stop_after = stop_after
         self._disconnected = asyncio.Event()
         self._message_sent = asyncio.Event()
         self._app = app
@@ -172,12 +181,19 @@ class StreamingRequest:
 
     async def _receive(self) -> dict[str, Any]:
         if self._body:
-            return {"type": "http.request", "body": self._body.pop(0), "more_body": True}
+            chunk = self._body.pop(0)
+            return {"type": "http.request", "body": chunk, "more_body": bool(self._body) or not self._ends}
         await self._disconnected.wait()
         return {"type": "http.disconnect"}
 
     async def _send(self, message: dict[str, Any]) -> None:
+        if self._stop_after == len(self.sent):
+            self.reading.clear()
+            self._stop_after = None
+        self.blocked = not self.reading.is_set()
+        self._message_sent.set()
         await self.reading.wait()
+        self.blocked = False
         self.sent.append(message)
         self._message_sent.set()
 

@@ -67,6 +67,7 @@ ROWS: Final = {
     "T13": Row("many clients", "tests.http.many_clients", "--seconds", 60, ("--clients", "200")),
     "T14": Row("the event loop", "benchmarks", "--records", 1_000_000, ("lag", "--check", "--no-install")),
     "T15": Row("the clock", "pytest", more=("tests/clock", "-q")),
+    "T16": Row("hostile load", "tests.http.hostile", "--seconds", 20),
 }
 
 

@@ -37,6 +37,39 @@ export function splitItems(text) {
   return items[0] === '' ? [] : items
 }
 
+/**
+ * The containers inside each other in JSON text: 0 for a scalar. The text may be nested so deep that
+ * a recursive function would overflow the stack.
+ * @param {string} text valid JSON
+ * @returns {number}
+ */
+export function depthOf(text) {
+  let depth = 0
+  let deepest = 0
+  for (let position = 0; position < text.length; position++) {
+    const character = text[position]
+    if (character === '"') position = endOfString(text, position)
+    else if (character === '[' || character === '{') deepest = Math.max(deepest, ++depth)
+    else if (character === ']' || character === '}') depth--
+  }
+  return deepest
+}
+
+/**
+ * The commas and opening brackets in a text. Each may be a value of JSON, which takes far more
+ * memory than its text.
+ * @param {string} text
+ * @returns {number}
+ */
+export function countItems(text) {
+  let items = 0
+  for (let position = 0; position < text.length; position++) {
+    const code = text.charCodeAt(position)
+    if (code === 0x2c || code === 0x5b || code === 0x7b) items++
+  }
+  return items
+}
+
 /** The position of the closing quotation mark of the string that opens at `start`. */
 function endOfString(text, start) {
   let position = start + 1
@@ -47,9 +80,42 @@ function endOfString(text, start) {
 }
 
 /**
+ * Find a name that an object in a JSON text has twice: `JSON.parse` silently keeps the last member.
+ * @param {string} text valid JSON
+ * @returns {string | undefined} the first such name; `undefined` if there is none
+ */
+export function findRepeatedName(text) {
+  /** The names of each open object; `null` for an open array. @type {(Set<string> | null)[]} */
+  const open = []
+  for (let position = 0; position < text.length; position++) {
+    const character = text[position]
+    if (character === '{') open.push(new Set())
+    else if (character === '[') open.push(null)
+    else if (character === '}' || character === ']') open.pop()
+    else if (character === '"') {
+      const end = endOfString(text, position)
+      const names = open.at(-1)
+      if (names && isBeforeColon(text, end + 1)) {
+        const name = JSON.parse(text.slice(position, end + 1))
+        if (names.has(name)) return name
+        names.add(name)
+      }
+      position = end
+    }
+  }
+  return undefined
+}
+
+/** True if a colon follows, after white space: the string before it is a name. */
+function isBeforeColon(text, position) {
+  while (' \t\r\n'.includes(text[position])) position++
+  return text[position] === ':'
+}
+
+/**
  * Split an array that is a member of a JSON object.
  * @param {string} text the object
- * @param {string} name of the member; the last one counts if it is repeated, as for `JSON.parse`
+ * @param {string} name of the member, which occurs once
  * @returns {string[]} the items of the array; none if there is no such member
  */
 export function splitMember(text, name) {

@@ -66,3 +66,23 @@ export function checkKey(key, code = 'LEVEL_INVALID_KEY') {
   }
   return key
 }
+
+/**
+ * True if one key sorts before another by the bytes of their UTF-8. JavaScript compares the units of
+ * UTF-16, in which surrogates sort before U+E000 to U+FFFF.
+ * @param {string} one @param {string} other
+ */
+export function isBefore(one, other) {
+  const length = Math.min(one.length, other.length)
+  for (let index = 0; index < length; index++) {
+    const [a, b] = [one.charCodeAt(index), other.charCodeAt(index)]
+    if (a !== b) return rank(a) < rank(b)
+  }
+  return one.length < other.length
+}
+
+/** A number that orders units of UTF-16 as UTF-8 does. @param {number} unit */
+function rank(unit) {
+  if (unit < 0xd800) return unit
+  return unit < 0xe000 ? unit + 0x2000 : unit - 0x800
+}

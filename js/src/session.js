@@ -1,7 +1,9 @@
 /** A whole `sync()`: request after request until both sides are drained. */
 import { prepareRequest, receiveReply } from './client.js'
 import { readReply, writeRequest } from './messages.js'
+import { ProgressCheck } from './progress.js'
 
+/** @import { LevelError } from './errors.js' */
 /** @import { Exchange } from './http.js' */
 /** @import { Conflict } from './journal.js' */
 
@@ -26,6 +28,7 @@ import { readReply, writeRequest } from './messages.js'
  * @param {Exchange} exchange
  * @param {AbortSignal} [signal]
  * @returns {Promise<Report>}
+ * @throws {LevelError} `LEVEL_PROTOCOL`: a reply is impossible, or the replies bring no progress
  */
 export async function synchronise(store, runExclusively, exchange, signal) {
   /** @type {Report} */
@@ -38,6 +41,7 @@ export async function synchronise(store, runExclusively, exchange, signal) {
     rejected: [],
     reset: false,
   }
+  const progress = new ProgressCheck()
   for (let isCaughtUp = false; ; report.rounds++) {
     signal?.throwIfAborted()
     const outgoing = await runExclusively(() => prepareRequest(store))
@@ -54,5 +58,6 @@ export async function synchronise(store, runExclusively, exchange, signal) {
       report.rejected.push(...outcome.rejected)
       report.reset ||= outcome.isReset
     }
+    progress.check(request, reply)
   }
 }

@@ -1,15 +1,11 @@
 /** Values of users, and their limits in a store that synchronises. */
 import { LevelError } from './errors.js'
-import { utf8Length } from './json.js'
+import { depthOf, utf8Length } from './json.js'
 
-const MAX_VALUE_BYTES = 4 << 20
+/** Bytes of a value. */
+export const MAX_VALUE_BYTES = 4 << 20
+/** Containers inside each other in a value. */
 const MAX_DEPTH = 64
-
-/** The containers inside each other in a value: 0 for a scalar. @returns {number} */
-function depthOf(value) {
-  if (typeof value !== 'object' || value === null) return 0
-  return 1 + Object.values(value).reduce((deepest, part) => Math.max(deepest, depthOf(part)), 0)
-}
 
 /**
  * True if JSON text that `JSON.stringify` wrote holds a lone surrogate: it writes only those as
@@ -17,6 +13,11 @@ function depthOf(value) {
  */
 function hasLoneSurrogate(text) {
   return /(?<!\\)(\\\\)*\\ud/.test(text)
+}
+
+/** True if JSON text is not too large and not nested too deep for a value. @param {string} text */
+export function isWithinLimits(text) {
+  return utf8Length(text) <= MAX_VALUE_BYTES && depthOf(text) <= MAX_DEPTH
 }
 
 /**
@@ -30,8 +31,7 @@ export function encodeValue(value) {
   if (
     text === undefined ||
     hasLoneSurrogate(text) ||
-    utf8Length(text) > MAX_VALUE_BYTES ||
-    depthOf(JSON.parse(text)) > MAX_DEPTH
+    !isWithinLimits(text)
   ) {
     throw new LevelError(
       'LEVEL_INVALID_VALUE',

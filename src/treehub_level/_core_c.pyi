@@ -174,7 +174,38 @@ def json_value(text: bytes) -> JSONBytes:
         TypeError: ``text`` is not bytes.
         InvalidValueError: ``text`` is not JSON (NaN and Infinity are not), `check_value` refuses
             its value, or JSON cannot round-trip it: an int beyond 64 bits, a lone surrogate, or an
-            object with two equal keys.
+            object with two equal keys. The message for a text of more than 64 KiB may have fewer
+            details.
+    """
+
+def count_nodes(text: bytes) -> int:
+    """Return an upper bound of the values and keys in a JSON text, without parsing the text.
+
+    The bound is one more than the number of ``,``, ``:``, ``[`` and ``{`` outside of strings. A
+    parsed document takes at most 90 bytes of memory for each node, plus the text of its strings,
+    and its text has at least one byte for each.
+
+    Raises:
+        TypeError: ``text`` is not bytes.
+    """
+
+def split_items(text: bytes, brackets: bytes, limit: int) -> list[bytes] | None:
+    """Return the items of a JSON array, or the members (`"name":value`) of a JSON object.
+
+    Only strings and brackets are recognised. The text is JSON if each item is.
+
+    Args:
+        text: The array or object. White space around it and around its items is removed.
+        brackets: ``b"[]"`` for an array, ``b"{}"`` for an object.
+        limit: The largest number of items.
+
+    Returns:
+        The items, each as it is written. None if the text has other brackets, or they do not match;
+        if an item is empty; or if there are more items than ``limit``.
+
+    Raises:
+        TypeError: ``text`` is not bytes.
+        ValueError: ``brackets`` or ``limit`` is not one of these.
     """
 
 def json_line(line: bytes) -> tuple[str, JSONBytes] | None:

@@ -85,6 +85,13 @@ def test_loading_into_a_server_logs_and_into_a_client_marks_dirty(cli: Cli) -> N
         ('{"key": "x", "value": 18446744073709551616}', "int"),
         ('{"key": "x", "value": -9223372036854775809}', "int"),
         ('{"key": "!x", "value": 1}', "'!x'"),
+        ('{"key": "x", "value": {"a": 1, "a": 2}}', "an object names the member 'a' twice: remove one of them"),
+        ('{"key":"x","value":[{"a":1,"b":3,"a":2}]}', "an object names the member 'a' twice"),
+        ('{"key": "x", "value": 1, "value": 2}', "an object names the member 'value' twice"),
+        (
+            '{"key":"x","value":' + str({f"k{n}": 1 for n in range(40)}).replace("'", '"')[:-1] + ',"k7":1}}',
+            "'k7' twice",
+        ),
         ('{"key": "", "value": 1}', "key"),
     ],
 )
@@ -107,6 +114,8 @@ def test_a_bad_line_is_named_and_nothing_is_loaded(cli: Cli, bad: str | bytes, r
         ('{"id": null}', "must be a string or an integer"),
         ('{"id": true}', "must be a string or an integer"),
         ('{"id": 1.5}', "must be a string or an integer"),
+        ('{"id": "b", "id": "c"}', "an object names the member 'id' twice"),
+        ('{"id": "b", "more": {"x": 1, "x": 1}}', "an object names the member 'x' twice"),
     ],
 )
 def test_a_line_without_a_usable_key_is_named(cli: Cli, bad: str, reason: str) -> None:

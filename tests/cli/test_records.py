@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from treehub_level import blocking
+from treehub_level.cli import lines
 
 from .conftest import Cli
 
@@ -69,6 +70,30 @@ def test_a_value_that_is_not_json_is_refused_and_no_store_is_made(cli: Cli, valu
     assert reason in run.err
     assert run.err.count("\n") == 1
     assert not Path("store").exists()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        '{"a": 1, "a": 2}',
+        '[{"b": {"a": 1, "c": ":", "a": 1}}]',
+        '{"a": 1, "\\u0061": 2}',
+        '{"a": ":", "a": "\\u003a"}',
+        '{"n": 1234567890123456789, "a": 1, "a": 2}',
+        "[" * 60 + '{"a": 1, "a": 2}' + "]" * 60,
+    ],
+)
+@pytest.mark.parametrize("stdin", [False, True])
+def test_a_value_that_names_a_member_twice_is_refused(cli: Cli, value: str, stdin: bool) -> None:
+    run = cli("put", "store", "key", "-" if stdin else value, stdin=value if stdin else None, code=1)
+    assert run.err == "error: the value cannot be stored: an object names the member 'a' twice: remove one of them\n"
+    assert not Path("store").exists()
+
+
+def test_a_parser_that_keeps_the_last_of_two_members_is_detected(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lines, "_has_all_members", lambda document, text: True)
+    with pytest.raises(AssertionError):
+        test_a_value_that_names_a_member_twice_is_refused(cli, '{"a": 1, "a": 2}', False)
 
 
 def test_a_string_from_stdin_that_is_not_utf8_is_refused(cli: Cli) -> None:

@@ -102,3 +102,22 @@ def test_an_unreachable_server_is_an_error(cli: Cli) -> None:
     run = cli("sync", "client", "http://127.0.0.1:9/v1/notes", "--json", code=1)
     assert run.error["code"] == "LEVEL_TRANSPORT"
     assert cli("get", "client", "mine").json == 2
+
+
+@pytest.mark.parametrize("proxy", ["socks4://127.0.0.1:9", "http://[::1", "http://127.0.0.1:port"])
+def test_a_proxy_of_the_environment_that_cannot_be_used_is_an_error(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, proxy: str
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", proxy)
+    error = cli("sync", "client", "http://127.0.0.1:9/v1/notes", "--json", code=1).error
+    assert error["code"] == "LEVEL_TRANSPORT"
+    assert "HTTP_PROXY" in error["message"]
+
+
+def test_networks_and_brackets_in_no_proxy_are_understood(
+    cli: Cli, served: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", "[::1],fd00::/8,127.0.0.0/8")
+    served.level.put("yours", 1)
+    assert cli("sync", "client", served.url, "--json").json["pulled"] == 1

@@ -91,6 +91,12 @@ GOOD_KEY = st.text(max_size=8).map(str.encode)
 JSON_TEXT = JSON.map(orjson.dumps) | st.sampled_from(
     [b"1", b'"a"', b" [1, 2]", b"", b"{", b"1,2", b"[1", b"2]", b"NaN", b"\xff"]
 )
+#: Texts of the bytes by which a document is split, most of them malformed.
+STRUCTURE = st.text('[]{},:"\\ a1', max_size=14).map(str.encode) | st.builds(
+    lambda opening, inner: opening[:1] + inner + opening[1:],
+    st.sampled_from([b"[]", b"{}"]),
+    st.text('[]{},:"\\ a1', max_size=14).map(str.encode),
+)
 LINE = (
     st.builds(
         b'{"key":%b,"value":%b}%b'.__mod__, st.tuples(JSON_TEXT, JSON_TEXT, st.sampled_from([b"", b"\r\n", b"1"]))
@@ -102,6 +108,7 @@ RAW_VALUE = st.none() | RAW | st.binary(max_size=6).map(JSONBytes)
 RECORD = (
     st.from_regex(rb'[ \n]?\[ ?"[^"]{0,4}" ?(, ?[0-9 \]]{0,3})?\] ?', fullmatch=True)
     | st.binary(max_size=10)
+    | st.text('[]{},:"\\ a1', max_size=14).map(lambda text: f'["{text}]'.encode())
     | st.sampled_from([b'["a"]', b'["a",1]', b'["\\u00e9","x"]', b'["\\ud800"]', b"[1]", '["é",{}]'.encode()])
     | WILD_SCALARS
 )
@@ -190,8 +197,8 @@ CASES: dict[str, Case] = {
     "encode_value": case(
         lambda core, value, limit: core.encode_value(value, limit), WILD, st.none() | st.integers(0, 9)
     ),
-    "json_line": case(lambda core, line: core.json_line(line), LINE),
-    "json_value": case(lambda core, text: core.json_value(text), JSON_TEXT | RAW),
+    "json_line": case(lambda core, line: core.json_line(line), LINE | STRUCTURE),
+    "json_value": case(lambda core, text: core.json_value(text), JSON_TEXT | STRUCTURE | RAW),
     "Encoder.key": case(lambda core, kind, key: encoders(core)[kind].key(key), KIND, KEY | RAW),
     "Encoder.value": case(lambda core, kind, value: encoders(core)[kind].value(value), KIND, WILD),
     "Encoder.put": case(lambda core, kind, *args: encoders(core)[kind].put(*args), KIND, KEY | RAW, WILD),
@@ -201,6 +208,13 @@ CASES: dict[str, Case] = {
     "Encoder.changes": case(lambda core, kind, changes: encoders(core)[kind].changes(changes), KIND, many(CHANGE)),
     "Encoder.records": case(
         lambda core, kind, records: encoders(core)[kind].records(records), KIND, many(RECORD | GOOD_RECORD)
+    ),
+    "count_nodes": case(lambda core, text: core.count_nodes(text), JSON_TEXT | STRUCTURE | RAW),
+    "split_items": case(
+        lambda core, text, brackets, limit: core.split_items(text, brackets, limit),
+        JSON_TEXT | STRUCTURE | RAW,
+        st.sampled_from([b"[]", b"{}"]) | WILD_SCALARS,
+        st.integers(-1, 9) | st.just(2**70) | WILD_SCALARS,
     ),
     "server_batch": case(
         lambda core, cid, entries: [*core.server_batch(core.KeySpace("!"), cid, entries)],

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
+import tracemalloc
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
@@ -16,8 +17,9 @@ from example_counts import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from treehub_level._core_py import batch as batch_py
 from treehub_level._core_py import json as json_py
-from treehub_level.errors import InvalidValueError
+from treehub_level.errors import InvalidValueError, ProtocolError
 
 pytestmark = pytest.mark.once
 
@@ -325,3 +327,151 @@ def test_plain_decimals_are_their_own_shortest_form(alone: Any) -> None:
         if float(text) >= 0.0001:
             assert orjson.dumps(float(text)) == text
             assert alone.json_value(text) == text
+
+
+# ------------------------------------------------------------------------------------ long texts
+
+COUNT = 40_000
+LONG = {
+    "spaces": b"[ " + b"[]," * COUNT + b"[]]",
+    "escapes": b"[" + b'"\\/",' * COUNT + b"1]",
+    "numbers": b"[" + b"1E5," * COUNT + b"1]",
+    "keys": b"{" + b",".join(b'"%d": 1' % number for number in range(COUNT)) + b"}",
+    "records": b"[" + b'{"a":1},' * COUNT + b" 1]",
+}
+
+
+def peak_of(call: Any) -> int:
+    """The bytes of Python's memory that a call takes at most."""
+    tracemalloc.start()
+    try:
+        call()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("form", LONG)
+def test_a_long_text_in_another_form_is_rewritten(core: Any, form: str) -> None:
+    assert core.json_value(LONG[form]) == orjson.dumps(orjson.loads(LONG[form]))
+
+
+@pytest.mark.parametrize("form", sorted(LONG.keys() - {"keys"}))
+def test_a_long_text_is_rewritten_without_being_decoded(alone: Any, form: str) -> None:
+    text = LONG[form]
+    value = orjson.dumps(orjson.loads(text))
+    assert peak_of(lambda: alone.json_value(text)) < 3 * len(value) < peak_of(lambda: orjson.loads(text))
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "message"),
+    [
+        (b"[", b'{"a":1,"b":2,"a":3}]', "the key 'a' twice"),
+        (b"[", b'{"\\u0061":1,"a":3}]', "the key 'a' twice"),
+        (b"[", b"[" * 64 + b"]" * 65, "more than 64 containers"),
+        (b"[", b"1", "byte 120002 begins"),
+        (b"[", b"nul]", "byte 120001 begins"),
+        (b"[", b"1]1", "byte 120003 begins"),
+        (b"[", b"18446744073709551616]", "byte 120001 begins"),
+        (b"[", b"1e999]", "byte 120001 begins"),
+        (b"[", b'"\\ud800"]', "byte 120001 begins"),
+        (b"[", b'"', "byte 120001 begins"),
+        (b'{"a":[', b'1],"\\u0061":1}', "the key 'a' twice"),
+    ],
+)
+def test_a_fault_in_a_long_text_is_found_without_decoding_it(
+    alone: Any, pure: Any, start: bytes, end: bytes, message: str
+) -> None:
+    text = start + b"[]," * COUNT + end
+    with pytest.raises(InvalidValueError, match=message):
+        alone.json_value(text)
+    with pytest.raises(InvalidValueError):
+        pure.Encoder().value(pure.json_value(text))
+
+
+def test_a_fault_in_a_long_object_is_found_by_its_name(core: Any) -> None:
+    with pytest.raises(InvalidValueError, match="the key '123' twice"):
+        core.json_value(LONG["keys"][:-1] + b',"123":1}')
+
+
+def test_a_record_of_a_long_value_is_encoded_without_decoding_it(alone: Any) -> None:
+    encoder = alone.Encoder(alone.KeySpace("!"))
+    record = b'[ "\\u0061" , %b ]' % LONG["spaces"]
+    assert encoder.records([record]) == [(b"a", LONG["spaces"].replace(b" ", b""))]
+    for too_long in (b"[]," * (2 << 20), b" [ ]," * (2 << 20)):
+        with pytest.raises(ProtocolError, match="change 0: the value takes 6291459 bytes of JSON, and at most 4194304"):
+            encoder.records([b'["a",[%b1]]' % too_long])
+
+
+def test_the_pure_core_refuses_a_value_that_is_too_long_without_decoding_it(pure: Any) -> None:
+    record = b'["a",[%b1]]' % (b"[ ]," * (2 << 20))
+    with (
+        mock.patch.object(batch_py, "json_value", side_effect=AssertionError("it was decoded")),
+        pytest.raises(ProtocolError, match="change 0: the value takes more than 4194304 bytes"),
+    ):
+        pure.Encoder(pure.KeySpace("!")).records([record])
+
+
+@pytest.mark.parametrize("escape", [b"\\\\", b'\\"', b"\\n"])
+def test_a_string_of_many_escapes_takes_little_memory(core: Any, escape: bytes) -> None:
+    text = b'"%b"' % (escape * 100_000)
+    calls: list[Callable[[], Any]] = [
+        lambda: core.split_record(b"[%b, 1]" % text),
+        lambda: core.json_line(b'{"key":%b,"value":1} ' % text),
+        lambda: core.split_items(b"[%b]" % text, b"[]", 9),
+        lambda: core.count_nodes(text),
+    ]
+    for call in calls:
+        assert call() is not None
+        assert peak_of(call) < 25 * len(text)  # orjson reserves 16 times the size of a text
+
+
+def nodes_of(value: Any) -> int:
+    """The values and keys in a decoded document."""
+    if isinstance(value, dict):
+        return 1 + sum(1 + nodes_of(item) for item in value.values())
+    return 1 + sum(map(nodes_of, value)) if isinstance(value, list) else 1
+
+
+@settings(max_examples=30)
+@given(value=JSON, indented=st.booleans())
+def test_nodes_bound_the_values_of_a_document_and_its_canonical_size(core: Any, value: Any, indented: bool) -> None:
+    canonical = orjson.dumps(value)
+    text = orjson.dumps(value, option=orjson.OPT_INDENT_2) if indented else canonical
+    assert nodes_of(orjson.loads(text)) <= core.count_nodes(text) <= len(canonical)
+
+
+@settings(max_examples=30)
+@given(values=st.lists(JSON, max_size=3), indented=st.booleans())
+def test_items_are_those_of_the_decoded_array_or_object(core: Any, values: list[Any], indented: bool) -> None:
+    option = orjson.OPT_INDENT_2 if indented else None
+    items = core.split_items(orjson.dumps(values, option=option), b"[]", 5)
+    assert orjson.dumps([*map(orjson.loads, items)]) == orjson.dumps(values)
+    members = {f'"{number},': value for number, value in enumerate(values)}
+    items = core.split_items(orjson.dumps(members, option=option), b"{}", 5)
+    assert orjson.loads(b"{%b}" % b",".join(items)) == orjson.loads(orjson.dumps(members))
+
+
+@pytest.mark.parametrize(
+    ("text", "limit", "items"),
+    [
+        (b" [ 1 , [2, 3] ] ", 2, [b"1", b"[2, 3]"]),
+        (b"[]", 0, []),
+        (b"[1,2]", 1, None),
+        (b"[1,]", 9, None),
+        (b"[,]", 9, None),
+        (b"[1", 9, None),
+        (b"1", 9, None),
+        (b"{}", 9, None),
+        (b"[1]]", 9, None),
+        (b"[[1]", 9, None),
+        (b'["]', 9, None),
+        (b'["\\"]', 9, None),
+        (b'["\\\\"]', 9, [b'"\\\\"']),
+        (b"", 9, None),
+        (b"[", 9, None),
+        (b"[1,2,3]", 2**70, [b"1", b"2", b"3"]),
+    ],
+)
+def test_an_array_is_split_only_if_its_brackets_match(core: Any, text: bytes, limit: int, items: Any) -> None:
+    assert core.split_items(text, b"[]", limit) == items

@@ -120,7 +120,7 @@ _FAULTS: Final[dict[str, Callable[[], Any]]] = {
     "requests": _crash(decoders, "decode_json", b"[[["),
     "replies": _crash(wire, "decode_json", b"[[["),
     "responses": _crash(events, "parse_event", b"::"),
-    "bodies": _crash(decoders, "parse_json", b"::"),
+    "bodies": _crash(decoders, "parse_body", b"::"),
     "urls": _crash(query, "unquote_to_bytes", b"%%"),
     "lines": _crash(cli_lines, "parse_json", b"::"),
     "arguments": _crash(decoders, "parse_value", b"::"),

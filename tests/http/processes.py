@@ -21,9 +21,11 @@ class ServerProcess:
 
     Attributes:
         port: The port on which the server listens.
+        scheme: The scheme of its URLs.
     """
 
     def __init__(self, folder: Path, *arguments: str, prelude: str = "") -> None:
+        self.scheme = "https" if "--tls-cert" in arguments else "http"
         self._folder = folder
         self._program = f"{prelude}from treehub_level.cli import main; main()"
         self._arguments = arguments
@@ -38,7 +40,7 @@ class ServerProcess:
 
     def url_of(self, name: str) -> str:
         """Return the URL of a database."""
-        return f"http://127.0.0.1:{self.port}/v1/{name}"
+        return f"{self.scheme}://127.0.0.1:{self.port}/v1/{name}"
 
     @property
     def memory(self) -> float | None:

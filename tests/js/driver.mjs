@@ -25,7 +25,8 @@ function faultyFetch(client, faults) {
     if (fault.edit) client.edits.push(await client.level.batch([fault.edit]).then(() => fault.edit))
     if (fault.lost === 'reply') throw new TypeError('the reply was lost')
     const { text, status, headers } = fault.old ? client.replies.at(-2) ?? reply : reply
-    return new Response(text, { status, headers: { 'content-type': headers.get('content-type') } })
+    const kept = [...headers].filter(([name]) => name === 'content-type' || name === 'treehub-level')
+    return new Response(fault.replace ? text.replace(...fault.replace) : text, { status, headers: kept })
   }
 }
 
@@ -71,6 +72,8 @@ await serve({
   /** Two calls of `sync` at the same time. */
   syncTwice: ({ level }, { url, token }) => Promise.all([level.sync(url, { token }), level.sync(url, { token })]),
   sync: (client, { url, token, faults = [] }) => client.level.sync(url, { token, fetch: faultyFetch(client, faults) }),
+  /** A `sync` over the network as it is. */
+  syncDirectly: ({ level }, { url, ...options }) => level.sync(url, options),
   /** The edits that were made during exchanges since the last call of `edits`. */
   edits: async (client) => client.edits.splice(0),
   requests: async ({ requests }) => requests.map((request) => JSON.parse(request)),

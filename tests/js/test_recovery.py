@@ -41,6 +41,31 @@ def test_a_late_reply_is_refused(node: Node, database: Database) -> None:
     assert here.raw() == stored
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "name"),
+    [
+        ('"one"', '{"a":1,"a":2}', "a"),
+        ('"one"', '[{"b":[{"a\\"":1 , "\\u0061\\"" : 2}]}]', 'a\\"'),
+        ('"more"', '"more":true,"more"', "more"),
+    ],
+)
+def test_a_reply_that_names_a_member_twice_is_refused(
+    node: Node, database: Database, old: str, new: str, name: str
+) -> None:
+    here = node.client()
+    here.sync(database)
+    stored = here.raw()
+    with python_client() as there:
+        there.put("k", "one")
+        there.sync(database)
+    with pytest.raises(NodeError, match="twice") as error:
+        here.sync(database, [{"replace": [old, new]}])
+    assert (error.value.code, f'"{name}"' in str(error.value)) == ("LEVEL_PROTOCOL", True)
+    assert here.raw() == stored
+    here.sync(database, [{"replace": ['"one"', '{"a":"a","b":{"a":1},"c":[{"a":":"},{"a":2}]}']}])
+    assert here.items() == [("k", {"a": "a", "b": {"a": 1}, "c": [{"a": ":"}, {"a": 2}]})]
+
+
 @pytest.mark.parametrize("written", [False, True], ids=["before", "after"])
 def test_a_crash_at_any_batch_loses_nothing(node: Node, server: Server, written: bool) -> None:
     crashes = 0

@@ -101,6 +101,16 @@ async def test_a_value_that_the_mode_cannot_hold_stops_adoption_before_it_begins
     assert stores.raw("store") == before
 
 
+@pytest.mark.parametrize("value", [b'{"a":1,"a":2}', b"[18446744073709551616]", b"{"])
+async def test_a_value_that_json_cannot_round_trip_stops_adoption(stores: Stores, value: bytes) -> None:
+    level = await stores.open("store", value_encoding="bytes")
+    await level.put("a", value)
+    await level.close()
+
+    with pytest.raises(InvalidValueError, match="the value of 'a' is not allowed"):
+        await stores.adopt("store", mode=Level.SERVER)
+
+
 async def test_a_store_of_another_mode_is_not_adopted(stores: Stores, server: Any) -> None:
     await server.put("a", 1)
     before = await stores.bytes_of(server)

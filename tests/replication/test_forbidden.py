@@ -83,10 +83,10 @@ def test_a_client_that_may_not_pull_gets_an_error() -> None:
     wire = Wire(server)
 
     def refuse(request: Message) -> None:
-        raise ForbiddenError("the client id belongs to another principal")
+        raise ForbiddenError("this token is for another database")
 
     wire.on_request = refuse
-    with pytest.raises(ForbiddenError, match="belongs to another principal") as raised:
+    with pytest.raises(ForbiddenError, match="another database") as raised:
         client.sync(wire)
     assert raised.value.keys == []
     assert client.pending() == 1

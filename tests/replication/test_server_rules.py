@@ -12,7 +12,7 @@ from treehub_level.backends.base import Batch
 from treehub_level.backends.memory import MemoryBackend
 from treehub_level.engine.access import Access
 from treehub_level.engine.modes import Server
-from treehub_level.errors import CorruptionError, ForbiddenError, StoreMismatchError
+from treehub_level.errors import CorruptionError, StoreMismatchError
 from treehub_level.replication import server as server_half
 from treehub_level.replication.messages import Request
 from treehub_level.replication.server import exchange_step
@@ -44,21 +44,38 @@ def test_a_request_that_names_this_server_is_answered() -> None:
     assert server.exchange(ask(server=server_id))["server"] == server_id
 
 
-def test_a_client_id_belongs_to_the_first_principal_that_used_it() -> None:
+def test_a_client_id_belongs_to_the_first_principal_that_pushed_with_it() -> None:
     server = a_server()
     exchange_as(server, "alice", changes=[["a", 1]])
     for principal in ("mallory", None):
-        with unchanged(server), pytest.raises(ForbiddenError, match="belongs to another principal"):
-            exchange_as(server, principal, cid=1, seq=2, changes=[["a", 2]])
+        for push in ({"changes": [["a", 2]]}, {"withdraw": ["a"]}):
+            with unchanged(server):
+                reply = exchange_as(server, principal, cid=1, seq=2, nonce="1" * 32, **push)
+            assert reply["kind"] == "forked"
     assert exchange_as(server, "alice", cid=1, seq=2, nonce="1" * 32, changes=[["a", 2]])["ack"][:2] == [1, 2]
 
 
-def test_a_client_id_used_in_process_belongs_to_the_first_principal_that_uses_it() -> None:
+def test_a_client_id_used_in_process_belongs_to_the_first_principal_that_pushes_with_it() -> None:
     server = a_server()
     exchange_as(server, None, changes=[["a", 1]])
-    exchange_as(server, "alice", cid=1, seq=2, changes=[["a", 2]])
-    with pytest.raises(ForbiddenError, match="belongs to another principal"):
-        exchange_as(server, "mallory", cid=2, seq=3, changes=[["a", 3]])
+    exchange_as(server, "alice", cid=1, seq=2, nonce="1" * 32, changes=[["a", 2]])
+    assert exchange_as(server, "mallory", cid=2, seq=3, nonce="2" * 32, changes=[["a", 3]])["kind"] == "forked"
+
+
+def test_a_pull_needs_no_client_id_of_its_own() -> None:
+    server = a_server()
+    exchange_as(server, "alice", changes=[["a", 1]])
+    for principal in ("bob", None):
+        assert exchange_as(server, principal)["page"] == [[1, ["a", 1]]]
+        assert exchange_as(server, principal, reset=True, keys_after="")["keys"] == ["a"]
+
+
+def test_the_decision_on_a_push_is_told_under_another_principal_to_its_sender_alone() -> None:
+    server = a_server()
+    decided = exchange_as(server, "alice", changes=[["a", 1]])
+    with unchanged(server):
+        assert exchange_as(server, "alice's new token", changes=[["a", 1]])["ack"] == decided["ack"]
+        assert exchange_as(server, "mallory", nonce="1" * 32, changes=[["a", 1]])["kind"] == "forked"
 
 
 # ------------------------------------------------------------------------------ 2: repeats, forks

@@ -37,6 +37,7 @@ class Configuration:
     send_invalid_input: float = 0
     withdraw: float = 0.05  # the share of pushes that are too large, and are withdrawn
     forbidden: float = 0.05  # the share of requests whose push is forbidden
+    replace_token: float = 0  # a client gets a token of another name, and the old one is revoked
     manual_before: bool = False  # server and clients have used manual sync before
     without: frozenset[str] = frozenset()  # mechanisms to remove, see MECHANISMS
 
@@ -63,6 +64,7 @@ MECHANISMS: Final = {
     "withdrawal_record": "the server records that a push was withdrawn, and rejects a late copy of it",
     "withheld_push": "a forbidden push is withheld, and withdrawn before another one is frozen",
     "withheld_echo": "a pulled change that equals the withheld one does not beat a newer dirty change",
+    "repeat_by_nonce": "a repeat is answered under another principal, too: its nonce proves the client",
     "whole_log": "the whole log after its base decides on a push, even if the page is cut",
 }
 
@@ -106,6 +108,7 @@ FOCUS: Final = {
     "withdrawal_record": replace(BASE, withdraw=0.4, drop=0.1, duplicate=0.3, restore=0),
     "withheld_push": replace(BASE, forbidden=0.4, drop=0.1, duplicate=0.3, restore=0),
     "withheld_echo": replace(BASE, forbidden=0.4, drop=0.3, restore=0),
+    "repeat_by_nonce": replace(BASE, replace_token=6, drop=0.3, restore=0),
     "sweep": replace(BASE, keys=8, drop=0.1, duplicate=0.1, compact=5, restore=5, forget_deletes=5, steps=200),
 }
 
@@ -141,6 +144,7 @@ def random_configuration(rng: random.Random) -> Configuration:
         rebind=rng.choice([0, 0, 1]),
         settle_conflicts=rng.choice([0, 2, 6]),
         send_invalid_input=rng.choice([0, 0.5]),
+        replace_token=rng.choice([0, 0, 2]),
     )
     if drawn.manual_before:
         drawn = replace(drawn, replace=0)

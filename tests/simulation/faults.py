@@ -29,6 +29,7 @@ Patch = tuple[Any, str, Any]
 #: The originals of functions that a fault replaces.
 _READ_LOG: Final = log.read_log
 _DECISION_ENTRY: Final = server._Exchange._decision_entry
+_REPEATS: Final = server._Exchange._repeats
 _IDENTIFY: Final = _identity.identify
 _PUSHABLE_ROWS: Final = limits.PushLimits.pushable_rows
 _BATCH: Final = blocking.Level.batch
@@ -49,6 +50,10 @@ def _decision_without_withdrawals(exchange: Any, ack: Any) -> Any:
     return (key, record) if ack.epoch else (key + b"/nowhere", record)
 
 
+def _repeats_of_the_same_principal(exchange: Any, decision: Any) -> bool:
+    return bool(_REPEATS(exchange, decision) and exchange._owns(decision))
+
+
 #: The patches that remove each mechanism from the product. (`processes` removes the other ones.)
 REMOVALS: Final[dict[str, list[Patch]]] = {
     "compare_and_clean": [(client, "is_as_frozen", lambda *_: True)],
@@ -65,6 +70,7 @@ REMOVALS: Final[dict[str, list[Patch]]] = {
     "rejected_in_repeats": [(server._Exchange, "_unconfirmed", lambda *_: [])],
     "cid_distance": [(server._Exchange, "_is_too_far_behind", _distance_in_records)],
     "withdrawal_record": [(server._Exchange, "_decision_entry", _decision_without_withdrawals)],
+    "repeat_by_nonce": [(server._Exchange, "_repeats", _repeats_of_the_same_principal)],
     "whole_log": [(server._Exchange, "_log_between", lambda *_: iter(()))],
 }
 

@@ -77,7 +77,7 @@ class Server:
 
     # --------------------------------------------------------------------------------- protocol
 
-    def exchange(self, request: Request) -> Reply:
+    def exchange(self, request: Request, principal: str) -> Reply:
         """Reply to a request, under the write lock. The first rule that matches decides."""
         state = self._state
         reply_to = state.id, request.nonce, request.cid
@@ -86,13 +86,15 @@ class Server:
         if request.server not in (None, state.id):
             return WrongServer(*reply_to)
 
-        # Rule 2: the push is a repeat.
+        # Rule 2: the push is a repeat, or the client id is that of another client.
         decision = state.decisions.get(request.client)
         ack, rejected = None, frozenset[str]()
         if request.keys and decision is not None and self._has("decision_record"):
-            if (request.seq, request.nonce) == (decision.seq, decision.nonce):
+            is_owner = decision.principal == principal
+            is_repeat = (request.seq, request.nonce) == (decision.seq, decision.nonce)
+            if is_repeat and (is_owner or self._has("repeat_by_nonce")):
                 ack, rejected = decision.ack, self._unconfirmed(decision.ack, request.keys)
-            elif request.seq <= decision.seq:
+            elif request.seq <= decision.seq or not is_owner:
                 return Forked(*reply_to)
 
         # Rule 3: the histories differ, or the client is below the floor.
@@ -116,9 +118,9 @@ class Server:
             distance = state.cid - request.cid if self._has("cid_distance") else len(log)
             is_too_far_behind = distance > self._options.limit
             if request.withdraw and not is_too_far_behind:
-                ack, rejected = self._reject_all(request)
+                ack, rejected = self._reject_all(request, principal)
             elif not is_too_far_behind:
-                ack, rejected = self._decide(request, log if self._has("whole_log") else page)
+                ack, rejected = self._decide(request, principal, log if self._has("whole_log") else page)
 
         to = page[-1][0] if is_cut else state.cid
         return Page(
@@ -157,7 +159,7 @@ class Server:
             page.append(record)
         return page
 
-    def _decide(self, request: Request, log: list[LogRecord]) -> tuple[Ack, frozenset[str]]:
+    def _decide(self, request: Request, principal: str, log: list[LogRecord]) -> tuple[Ack, frozenset[str]]:
         """Accept the changes of keys that the log after the client's CID does not contain."""
         state = self._state
         changed = {key for _, key, _ in log}
@@ -171,14 +173,14 @@ class Server:
         for key, content in accepted:
             self.write(key, content)
         ack = Ack(before, state.cid, state.epochs[-1].id)
-        state.decisions[request.client] = Decision(request.seq, request.nonce, ack)
+        state.decisions[request.client] = Decision(request.seq, request.nonce, ack, principal)
         return ack, rejected
 
-    def _reject_all(self, request: Request) -> tuple[Ack, frozenset[str]]:
+    def _reject_all(self, request: Request, principal: str) -> tuple[Ack, frozenset[str]]:
         """Reject a withdrawn push, and record it: a delayed copy of the push may still arrive."""
         ack = Ack(self._state.cid, self._state.cid, None)
         if self._has("withdrawal_record"):
-            self._state.decisions[request.client] = Decision(request.seq, request.nonce, ack)
+            self._state.decisions[request.client] = Decision(request.seq, request.nonce, ack, principal)
         return ack, frozenset(request.withdraw)
 
     def _unconfirmed(self, ack: Ack, keys: tuple[str, ...]) -> frozenset[str]:

@@ -31,11 +31,12 @@ class Ack(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """The server's record of a client's last push that was decided."""
+    """The server's record of a client's last push that was decided, and of its principal."""
 
     seq: int
     nonce: int
     ack: Ack
+    principal: str
 
 
 class Push(NamedTuple):

@@ -13,6 +13,7 @@ import orjson
 from treehub_level import blocking
 from treehub_level.backends.base import Backend
 from treehub_level.engine import log as change_log
+from treehub_level.engine.access import Access
 from treehub_level.engine.modes import Server as ServerMode
 from treehub_level.engine.records import OwnRecords
 from treehub_level.errors import (
@@ -25,6 +26,7 @@ from treehub_level.errors import (
     TransportError,
 )
 from treehub_level.replication import client as client_module
+from treehub_level.replication import endpoint
 from treehub_level.replication.messages import Reply, Request
 from treehub_level.replication.records import read_state
 from treehub_level.replication.session import LookAhead, rebind_session, sync_session
@@ -217,9 +219,10 @@ class Server(_Process):
     def head(self) -> int:
         return self.level.cid
 
-    def exchange(self, asked: Request) -> Any:
+    def exchange(self, asked: Request, principal: str) -> Any:
+        access = Access(principal)
         if self._transport != "JSON":
-            answer = self._answered(asked, lambda: self.level.exchange_encoded(asked))
+            answer = self._answered(asked, lambda: endpoint.answer(self.level._store, asked, access)[0])
             if not isinstance(answer, Reply) or self._transport == "process":
                 return answer
             return Received(b"".join(reply_pieces(answer, in_lines=True)), in_lines=True)
@@ -228,9 +231,11 @@ class Server(_Process):
             request["hi"] = request["cid"]
         if "another server" in self._options.without:
             request["server"] = None
-        reply = self._answered(asked, lambda: self.level.exchange(orjson.loads(orjson.dumps(request))))
-        if not isinstance(reply, dict):
-            return reply
+        document = orjson.loads(orjson.dumps(request))
+        answer = self._answered(asked, lambda: endpoint.answer(self.level._store, document, access)[0])
+        if not isinstance(answer, Reply):
+            return answer
+        reply = answer.to_dict()
         if "max_head" in self._options.without and reply["kind"] == "page":
             reply["epochs"] = [epoch for epoch in reply["epochs"] if epoch[1] < reply["cid"]]
         if "keys_max_head" in self._options.without and reply["kind"] == "keys":

@@ -52,6 +52,7 @@ class Schedule:
         self._oracle = Oracle(server, clients)
         self._network: list[tuple[str, str, Any]] = []  # ("request" | "reply" | "page", client, message)
         self._backups: list[tuple[Any, dict[int, tuple[str, str]]]] = []
+        self._principals = {name: name for name in clients}
         self._server_writes = 0
         if configuration.manual_before:
             self._sync_manually_before()
@@ -118,6 +119,7 @@ class Schedule:
             (self._pull_manually, options.manual_sync),
             (self._push_manually, options.manual_sync),
             (self._send_invalid_input, options.send_invalid_input),
+            (self._replace_token, options.replace_token),
         ]
         total, weights = 0.0, []
         for _, weight in actions:
@@ -194,7 +196,7 @@ class Schedule:
 
     def _exchange(self, name: str, request: Any) -> Any:
         before = self._server.head
-        reply = self._server.exchange(request)
+        reply = self._server.exchange(request, self._principals[name])
         self._trace(
             "a request of {} from CID {} arrives: from CID {} to {}", name, request.cid, before, self._server.head
         )
@@ -264,6 +266,14 @@ class Schedule:
         expected.may_conflict_with_itself = True
         self._send(name, client.rebind())
         self.counts["rebound"] += 1
+
+    def _replace_token(self) -> None:
+        """Give a client a token of another name, and refuse the requests sent with the old one."""
+        name, _, _ = self._any_client()
+        self._principals[name] += "'"
+        self._network = [item for item in self._network if item[:2] != ("request", name)]
+        self._trace("{} has a token of another name", name)
+        self.counts["tokens replaced"] += 1
 
     def _settle_conflict(self) -> None:
         name, client, expected = self._any_client()

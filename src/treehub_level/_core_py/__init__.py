@@ -1,7 +1,7 @@
 """The pure-Python core: the names, results and errors of the compiled core, without a compiler."""
 
 from .batch import Encoder, apply_batch, client_batch, server_batch
-from .json import JSONBytes, check_value, encode_value, json_line, json_value
+from .json import JSONBytes, check_value, count_nodes, encode_value, json_line, json_value, split_items
 from .keys import (
     MAX_CID,
     MAX_DEPTH,
@@ -32,6 +32,7 @@ __all__ = [
     "cid_key",
     "client_batch",
     "collect",
+    "count_nodes",
     "decode_changes",
     "decode_key",
     "encode_json_key",
@@ -44,6 +45,7 @@ __all__ = [
     "parse_cid_key",
     "range_bounds",
     "server_batch",
+    "split_items",
     "split_record",
     "split_rows",
     "successor",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, final
 
-from ..errors import ProtocolError
+from ..errors import InvalidValueError, ProtocolError
 from ..types import Delete, Put
-from .json import encode_value, json_value
+from .json import count_nodes, encode_value, json_value
 from .keys import (
     MAX_CID,
     MAX_VALUE_BYTES,
@@ -112,7 +112,12 @@ class Encoder:
 
     def _record(self, record: bytes) -> Entry:
         key, value = split_record(record)
-        return self.delete(decode_key(key)) if value is None else self.put(decode_key(key), json_value(value))
+        if value is None:
+            return self.delete(decode_key(key))
+        if self._limit is not None and len(value) > self._limit and count_nodes(value) > self._limit:
+            # This core parses values. Each node takes at least one byte of JSON.
+            raise InvalidValueError(f"the value takes more than {self._limit} bytes of JSON")
+        return self.put(decode_key(key), json_value(value))
 
 
 def _encode_each(items: Iterable[T], encode: Callable[[T], Entry], noun: str) -> list[Entry]:

@@ -7,13 +7,9 @@ from typing import Final
 
 import orjson
 
+from .json import WHITE_SPACE, string_end
 from .keys import MAX_CID, check_bytes, decode_key, encode_key, quoted
 
-_WHITE_SPACE: Final = b" \t\n\r"
-#: `[string]` or `[string, value]`. The string is checked by the JSON parser, not here.
-_RECORD: Final = re.compile(
-    rb'[ \t\n\r]*\[[ \t\n\r]*("[^"\\]*(?:\\.[^"\\]*)*")[ \t\n\r]*(?:,(.*))?\][ \t\n\r]*', re.DOTALL
-)
 #: `[cid,record]`.
 _ROW: Final = re.compile(rb"\[([1-9][0-9]{0,15}),(.+)\]", re.DOTALL)
 
@@ -34,12 +30,16 @@ def join_record(key: bytes, value: bytes | None) -> bytes:
 def split_record(record: bytes) -> tuple[bytes, bytes | None]:
     """See ``_core_c.pyi``."""
     check_bytes(record, "a change record")
-    parts = _RECORD.fullmatch(record)
-    value = None if parts is None or parts[2] is None else parts[2].strip(_WHITE_SPACE)
-    if parts is None or value == b"":
+    text = record.strip(WHITE_SPACE)
+    inner = text[1:-1].strip(WHITE_SPACE)
+    end = string_end(inner, 1) if text[:1] == b"[" and text[-1:] == b"]" and inner[:1] == b'"' else -1
+    rest = inner[end:].lstrip(WHITE_SPACE)
+    value = rest[1:].lstrip(WHITE_SPACE) if rest else None
+    if end < 0 or value == b"" or (rest and rest[:1] != b","):
         raise ValueError(f"{quoted(record)} is not a change record: it is neither [key] nor [key,value]")
     try:
-        key = orjson.loads(parts[1])
+        # The string is checked by the JSON parser, not here.
+        key = orjson.loads(inner[:end])
     except orjson.JSONDecodeError as error:
         raise ValueError(
             f"{quoted(record)} is not a change record: its key is not a JSON string: {error.msg}"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import io
+import functools
 import logging
-import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -14,10 +14,15 @@ from typer.core import TyperGroup
 
 from .. import BackendNotFoundError, LevelError, __version__, _core
 from ..backends import create
+from ..redaction import redact_text
 from . import copying, maintenance, records, replication, serve, transfer
 from .errors import EX_SOFTWARE, CommandError, is_usage_error, unexpected
 from .options import JSON_WANTED
-from .output import print_error, print_line
+from .output import print_error, print_line, printable
+from .streams import OutputError, ReaderGoneError, flush_stdout, prepare_streams, require_stdout
+
+#: The base of all usage errors, which typer does not export.
+_USAGE_ERROR: Any = typer.BadParameter.__base__
 
 
 class ErrorHandlingGroup(TyperGroup):
@@ -27,14 +32,17 @@ class ErrorHandlingGroup(TyperGroup):
     (raised by typer); 70 an exception that no command expects; 130 interrupted.
     """
 
+    def make_context(self, *args: Any, **options: Any) -> Any:
+        with _printable_usage_errors():
+            return super().make_context(*args, **options)
+
     def invoke(self, ctx: Any) -> Any:
         try:
-            result = super().invoke(ctx)
-            sys.stdout.flush()
+            with _printable_usage_errors():
+                result = super().invoke(ctx)
+            flush_stdout()
             return result
-        except BrokenPipeError as error:
-            # Python flushes stdout once more at exit, which would raise again: discard the rest.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except ReaderGoneError as error:
             raise typer.Exit(0) from error
         except KeyboardInterrupt as error:
             message, code, status = str(error) or "interrupted", "CLI_INTERRUPTED", 130
@@ -49,6 +57,17 @@ class ErrorHandlingGroup(TyperGroup):
             message, code, status = str(unexpected(error)), "CLI_INTERNAL", EX_SOFTWARE
         print_error(message, code, as_json=ctx.meta.get(JSON_WANTED, False))
         raise typer.Exit(status)
+
+
+@contextmanager
+def _printable_usage_errors() -> Iterator[None]:
+    """Escape and redact the messages of usage errors, which quote arguments."""
+    try:
+        yield
+    except _USAGE_ERROR as error:
+        message = error.format_message()
+        error.format_message = lambda: printable(redact_text(message))
+        raise
 
 
 app = typer.Typer(
@@ -96,6 +115,37 @@ def _help_of(command: Callable[..., None]) -> str:
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in (command.__doc__ or "").split("\n\n"))
 
 
+#: Commands that print nothing without --json.
+_SILENT = (records.put, records.delete)
+#: Commands that print once their work is done, so that it stays done if they cannot print.
+_REPORTING = (
+    *(records.put, records.delete, transfer.load, replication.sync, maintenance.compact, maintenance.adopt),
+    *(maintenance.upgrade, maintenance.repair, copying.copy, serve.revoke),
+)
+
+
+def _checked(command: Callable[..., None]) -> Callable[..., None]:
+    """Return a command that checks stdout before its work, and flushes it afterwards.
+
+    A command that could not print its result does nothing. A server prints to its operator only.
+    """
+
+    @functools.wraps(command)
+    def checked(*args: Any, **options: Any) -> None:
+        if command is not serve.serve and (command not in _SILENT or options.get("as_json")):
+            require_stdout()
+        try:
+            command(*args, **options)
+            flush_stdout()
+        except OutputError as error:
+            if command not in _REPORTING:
+                raise
+            done = "the command has done its work, and only its report is lost"
+            raise CommandError(f"{error}; {done}", code=error.code) from error
+
+    return checked
+
+
 _COMMANDS = {
     "Records": (records.get, records.put, records.delete, records.query, records.keys, records.count),
     "Import and export": (transfer.load, transfer.dump),
@@ -116,16 +166,41 @@ for _panel, _commands in _COMMANDS.items():
     for _command in _commands:
         # ``put KEY -5``: a negative number is a value, not an unknown option.
         _settings = {"ignore_unknown_options": _command is records.put}
-        app.command(rich_help_panel=_panel, help=_help_of(_command), context_settings=_settings)(_command)
+        app.command(rich_help_panel=_panel, help=_help_of(_command), context_settings=_settings)(_checked(_command))
+for _name, _token_command in serve.TOKEN_COMMANDS.items():
+    serve.token.command(_name, help=_help_of(_token_command))(_checked(_token_command))
 app.add_typer(serve.token, rich_help_panel="Server")
 
 
 def main() -> None:
     """Run the command line with the arguments of the process, and exit."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(encoding="utf-8", errors="backslashreplace", newline="\n")
+    prepare_streams()
     # psycopg logs each lost connection. Without a handler, logging would print these records on
     # stderr, beside our errors, which report the same.
     logging.getLogger("psycopg").addHandler(logging.NullHandler())
-    app()
+    _log_to_stderr()
+    try:
+        try:
+            app()
+        finally:
+            flush_stdout()  # the output of --help and --version, which end before `invoke`
+    except ReaderGoneError:
+        sys.exit(0)
+    except OutputError as error:
+        print_error(str(error), error.code, as_json=False)
+        sys.exit(1)
+
+
+def _log_to_stderr() -> None:
+    """Print the warnings of the library as errors are printed: one line each, without secrets."""
+    handler = logging.StreamHandler()
+    handler.setLevel(logging.WARNING)
+    handler.setFormatter(_WarningFormatter())
+    logging.getLogger("treehub_level").addHandler(handler)
+
+
+class _WarningFormatter(logging.Formatter):
+    """Formats a warning of the library on one line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return f"{record.levelname.lower()}: {printable(redact_text(super().format(record)))}"

@@ -8,6 +8,7 @@ import typer
 
 from ..backends import create
 from ..blocking import copy as copy_store
+from ..redaction import redact_url
 from ..types import Mode
 from .options import JSONOutput, MetadataPrefix
 from .output import counted, print_json, print_line
@@ -68,13 +69,15 @@ def copy(
         print_json({"mode": report.mode.value, "rows": report.rows, "written": report.written, "sha256": report.sha256})
         return
     already_copied = report.rows - report.written
-    # Names of backends, not the arguments: a URL in an argument may contain a password.
+    # Names of backends, not the arguments: a URL in an argument may contain a password. That of a
+    # directory is the argument.
+    names = {"source": redact_url(source_backend.name), "target": redact_url(target_backend.name)}
     print_line(
-        f"copied {counted(report.rows, 'row')} from {source_backend.name} to {target_backend.name}"
+        f"copied {counted(report.rows, 'row')} from {names['source']} to {names['target']}"
         + (f", of which {already_copied:,} were there already" if already_copied > 0 else "")
     )
     print_line(f"compared both: they are equal, SHA-256 {report.sha256}")
-    print_line(_IDENTITY[report.mode].format(source=source_backend.name, target=target_backend.name))
+    print_line(_IDENTITY[report.mode].format(**names))
 
 
 def _options(store: str | None) -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, NamedTuple, NoReturn
 import orjson
 
 from .. import _core
-from ..engine.codec import LONG_NUMBER
+from ..engine.codec import LONG_NUMBER, RepeatedMemberError, is_complete, unique_members
 from .errors import CommandError
 
 #: The longest line that is read. A file without line ends cannot exhaust the memory.
@@ -53,14 +53,26 @@ def parse_json(text: bytes) -> Any:
     """Parse one JSON document. Integers of any size are exact.
 
     Raises:
+        RepeatedMemberError: An object names a member twice; the message names it.
         ValueError: ``text`` is not JSON; the message gives the reason.
     """
     try:
-        return json.loads(text, parse_constant=_refuse) if LONG_NUMBER.search(text) else orjson.loads(text)
+        if not LONG_NUMBER.search(text):
+            document = orjson.loads(text)
+            if _has_all_members(document, text):
+                return document
+        return json.loads(text.decode(), object_pairs_hook=unique_members, parse_constant=_refuse)
     except json.JSONDecodeError as error:
         raise ValueError(f"{error.msg} at column {error.colno}") from error
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
+
+
+def _has_all_members(document: object, text: bytes) -> bool:
+    try:
+        return is_complete(document, text)
+    except TypeError:  # orjson reads deeper documents than it writes
+        return False
 
 
 def _refuse(constant: str) -> NoReturn:
@@ -77,8 +89,8 @@ def read_records(stream: BinaryIO, source: str, key_field: str | None) -> Iterat
             if each line is ``{"key": …, "value": …}``.
 
     Raises:
-        BadLineError: A line is not JSON, is truncated, is longer than `MAX_LINE_BYTES`, or has no
-            usable key.
+        BadLineError: A line is not JSON, names a member of an object twice, is truncated, is longer
+            than `MAX_LINE_BYTES`, or has no usable key.
     """
     number = 0
     while text := stream.readline(MAX_LINE_BYTES + 1):
@@ -92,6 +104,8 @@ def read_records(stream: BinaryIO, source: str, key_field: str | None) -> Iterat
             try:
                 document = parse_json(text)
             except ValueError as error:
+                if isinstance(error, RepeatedMemberError):
+                    raise BadLineError(source, number, f"{error}: remove one of them") from error
                 truncated = "" if text.endswith(b"\n") else "; the file ends within this line: it was truncated"
                 raise BadLineError(source, number, f"not JSON ({error}){truncated}") from error
             try:

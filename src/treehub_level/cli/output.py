@@ -1,9 +1,14 @@
-"""The output of commands: JSON for programs, lines and tables for people, always in UTF-8."""
+"""The output of commands: JSON for programs, lines and tables for people, always in UTF-8.
+
+A terminal gets escapes for controls, bidirectional overrides and invisible characters, which a JSON
+parser reads back as the same value. A pipe or a file gets JSON byte for byte; in lines for people,
+controls are escaped there too, since they would break the lines.
+"""
 
 from __future__ import annotations
 
+import io
 import json
-import re
 import sys
 from collections.abc import Iterable
 from typing import Any
@@ -14,21 +19,31 @@ from rich.table import Table
 from rich.text import Text
 
 from .. import Change, Conflict
+from ..escapes import escape_controls, escape_unsafe
+from ..redaction import redact_text
+from .streams import require_stdout, write_stderr, write_stdout
 
-#: Characters that would break a line, a column or the terminal itself.
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 #: The table width in columns if stdout is no terminal: rich folds nothing.
 _UNLIMITED = 10_000
 
 
 def print_json(document: object) -> None:
     """Write one JSON document on a line of stdout."""
-    sys.stdout.buffer.write(orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE))
+    try:
+        line = orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE)
+    except TypeError:  # a name of a file with lone surrogates, which stand for bytes that are not UTF-8
+        line = json.dumps(document).encode() + b"\n"
+    write_stdout(line)
 
 
 def print_line(*fields: str) -> None:
     """Write fields on a line of stdout: separated by tabs, control characters escaped."""
-    sys.stdout.buffer.write("\t".join(map(printable, fields)).encode() + b"\n")
+    write_stdout(_encode("\t".join(map(escape_controls, fields))) + b"\n")
+
+
+def print_value(value: object) -> None:
+    """Write a value as JSON on several lines of stdout."""
+    write_stdout(value_text(value, indent=True).encode() + b"\n")
 
 
 def print_table(rows: Iterable[tuple[str, str]], *, title: str | None = None) -> None:
@@ -36,17 +51,30 @@ def print_table(rows: Iterable[tuple[str, str]], *, title: str | None = None) ->
     table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
+    require_stdout()
+    is_terminal = sys.stdout.isatty()
     for name, value in rows:
-        table.add_row(name, Text(printable(value)))
-    sys.stdout.flush()
-    Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else _UNLIMITED).print(table)
+        table.add_row(name, Text(escape_unsafe(value) if is_terminal else escape_controls(value)))
+    # The table itself has the controls of the terminal, so it is not escaped as a whole.
+    text = io.StringIO()
+    width = Console(file=sys.stdout).width if is_terminal else _UNLIMITED
+    Console(file=text, highlight=False, force_terminal=is_terminal, width=width).print(table)
+    sys.stdout.buffer.write(_encode(text.getvalue()))
+
+
+def _encode(text: str) -> bytes:
+    """Encode text. A lone surrogate stands for a byte of an argument that was not UTF-8."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return escape_unsafe(text).encode()
 
 
 def print_error(message: str, code: str, *, as_json: bool) -> None:
     """Write an error on one line of stderr."""
+    message = redact_text(message)
     # A key from the command line may contain lone surrogates. json escapes them; orjson raises.
-    line = json.dumps({"code": code, "message": message}) if as_json else f"error: {printable(message)}"
-    sys.stderr.write(line + "\n")
+    write_stderr(json.dumps({"code": code, "message": message}) if as_json else f"error: {printable(message)}")
 
 
 def counted(number: int, noun: str) -> str:
@@ -55,8 +83,8 @@ def counted(number: int, noun: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Return ``text`` with its control characters escaped as in JSON."""
-    return _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+    """Return ``text`` as one line that is safe on a terminal, with escapes as in JSON."""
+    return escape_unsafe(text)
 
 
 def value_text(value: object, *, indent: bool = False) -> str:

@@ -17,6 +17,10 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from ..redaction import redact_text
+from .output import printable
+from .streams import write_stderr
+
 #: Sets the amount of work done so far, in bytes or items. (Not an increment.)
 Advance = Callable[[int], None]
 #: Items between two lines of progress if stderr is no terminal.
@@ -43,7 +47,7 @@ def progress_bar(title: str, total: int | None, *, in_bytes: bool = False, shown
         transient=True,
         disable=not (shown and sys.stderr.isatty()),
     ) as bars:
-        task = bars.add_task(title, total=total)
+        task = bars.add_task(printable(redact_text(title)), total=total)
         yield lambda done: bars.update(task, completed=done)
 
 
@@ -87,4 +91,4 @@ class StepsProgress:
 
     def _print_line(self) -> None:
         if self._lines:
-            sys.stderr.write(f"{self._step}: {self._done:,}\n")
+            write_stderr(f"{printable(self._step)}: {self._done:,}")

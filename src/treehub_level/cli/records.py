@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
+from ..engine.codec import RepeatedMemberError
 from ..types import MISSING, Mode
 from .errors import CommandError
 from .lines import parse_json
@@ -26,8 +26,9 @@ from .options import (
     Reverse,
     bounds,
 )
-from .output import print_json, print_line, value_text
+from .output import print_json, print_line, print_value, value_text
 from .stores import created_level, existing_level, readable_level
+from .streams import stdin
 
 
 def get(
@@ -49,7 +50,7 @@ def get(
     if as_json:
         print_json(value)
     else:
-        sys.stdout.buffer.write(value_text(value, indent=True).encode() + b"\n")
+        print_value(value)
 
 
 def put(
@@ -82,19 +83,23 @@ def parse_value(text: str, string: bool) -> object:
         string: True if the value is a string, not JSON.
 
     Raises:
-        CommandError: The value is not JSON, or a string from stdin is not UTF-8.
+        CommandError: The value is not JSON, names a member of an object twice, or is a string from
+            stdin that is not UTF-8.
     """
     if string and text != "-":
         return text
     # Python decodes bytes of an argument that are not UTF-8 as lone surrogates: restore the bytes.
-    given = sys.stdin.buffer.read() if text == "-" else text.encode("utf-8", "surrogateescape")
+    given = stdin().read() if text == "-" else text.encode("utf-8", "surrogateescape")
     try:
         return given.decode() if string else parse_json(given)
     except ValueError as error:
         shown = given.decode("utf-8", "backslashreplace")[:80]
-        fault = (
-            f"is not UTF-8: {shown}" if string else f"is not JSON ({error}): {shown}; --string stores it as a string"
-        )
+        if string:
+            fault = f"is not UTF-8: {shown}"
+        elif isinstance(error, RepeatedMemberError):
+            fault = f"cannot be stored: {error}: remove one of them"
+        else:
+            fault = f"is not JSON ({error}): {shown}; --string stores it as a string"
         raise CommandError(f"the value {fault}", code="CLI_BAD_VALUE") from error
 
 

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import sys
+import tempfile
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timezone
-from typing import Annotated
+from typing import Annotated, Final, TextIO
 
 import typer
 
 from ..extras import missing
-from ..http import Hub, Token, Tokens
-from ..http.server.tokens import ALL_DATABASES
+from ..http import Hub, Limits, Token, Tokens
+from ..http.server.tokens import ALL_DATABASES, TemporaryToken
 from .errors import CommandError
 from .options import Backend, JSONOutput, MetadataPrefix
 from .output import print_json, print_line
+from .remote import TOKEN_VARIABLE
+from .streams import OutputError, ReaderGoneError, flush_stdout
 
+logger = logging.getLogger("treehub_level.http")
 _DAY_SECONDS = 24 * 60 * 60
 _LISTEN = "Listening"
 _SECURITY = "Security"
@@ -57,6 +65,14 @@ def serve(
             metavar="FILE", help="The token file; requests then need a token (see `token`).", rich_help_panel=_SECURITY
         ),
     ] = None,
+    temporary_token: Annotated[
+        bool,
+        typer.Option(
+            "--temporary-token",
+            help="Make a token for all stores, print it, and require it until this server stops.",
+            rich_help_panel=_SECURITY,
+        ),
+    ] = False,
     allow_host: Annotated[
         list[str] | None,
         typer.Option(
@@ -82,6 +98,11 @@ def serve(
     ] = False,
     max_open: Annotated[int, typer.Option(min=1, help="The maximum number of stores open at a time.")] = 32,
     idle: Annotated[float, typer.Option(min=0, help="Seconds without requests after which a store is closed.")] = 300,
+    max_connections: Annotated[int, typer.Option(min=1, help="The maximum number of connections at a time.")] = 2000,
+    max_per_address: Annotated[
+        int,
+        typer.Option(min=1, help="The maximum number of them from one address; raise it behind a reverse proxy."),
+    ] = 1000,
     grace: Annotated[
         int, typer.Option(min=0, help="Seconds that running requests may take to finish when the server stops.")
     ] = 10,
@@ -92,6 +113,9 @@ def serve(
 
     The name of a store is the name of its directory, of its file or in its database. A store that
     is added while the server runs is served too. Stores cannot be created over HTTP.
+
+    Without --tokens or --temporary-token, every user and program of this machine can read and write
+    the stores.
 
     Several servers may serve the same stores of the backends sqlite and postgres. Give a URL that
     contains a password in the environment variable TREEHUB_LEVEL_ROOT: other users of the machine
@@ -104,6 +128,9 @@ def serve(
         raise CommandError(missing("a server", error.name, "server"), code="CLI_MISSING_EXTRA") from error
     if tls_key is not None and tls_cert is None:
         raise typer.BadParameter("--tls-key needs the certificate of the key: give --tls-cert too")
+    if tokens is not None and temporary_token:
+        raise typer.BadParameter("--tokens and --temporary-token: give one of them")
+    required = TemporaryToken() if temporary_token else None if tokens is None else Tokens(tokens)
     try:
         hub = Hub(
             root,
@@ -116,28 +143,38 @@ def serve(
         run(
             hub,
             ListenAddress(host=host, port=port, certificate=tls_cert, key=tls_key, insecure=insecure),
-            tokens=None if tokens is None else Tokens(tokens),
+            tokens=required,
             hosts=allow_host or (),
             origins=allow_origin or (),
             compressed_requests=compressed_requests,
             grace_seconds=grace,
-            on_listening=lambda url: _announce(url, hub),
+            limits=Limits(connections=max_connections, address_connections=max_per_address),
+            on_listening=lambda url: _announce(url, hub, required),
         )
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
 
 
-def _announce(url: str, hub: Hub) -> None:
+def _announce(url: str, hub: Hub, tokens: Tokens | None) -> None:
+    """Print the URL and a temporary token. A server without a usable stdout serves all the same."""
     names = hub.names()
     listed = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
-    print_line(f"serving {listed or 'nothing yet'} at {url}")
-    sys.stdout.flush()
+    try:
+        print_line(f"serving {listed or 'nothing yet'} at {url}")
+        if isinstance(tokens, TemporaryToken):
+            print_line(f"{TOKEN_VARIABLE}={tokens.credentials}")
+        elif tokens is None:
+            print_line("every user and program of this machine can read and write: see --temporary-token and --tokens")
+        flush_stdout()
+    except (OutputError, ReaderGoneError) as error:
+        if isinstance(tokens, TemporaryToken):
+            raise  # no client could use the server
+        logger.warning("the URL %s could not be printed: %s", url, error or "the reader of stdout is gone")
 
 
 token = typer.Typer(name="token", help="Manage the tokens that give access to a server.", no_args_is_help=True)
 
 
-@token.command()
 def add(
     file: TokensFile,
     database: Annotated[
@@ -148,29 +185,94 @@ def add(
     name: Annotated[
         str | None,
         typer.Option(
-            help="The owner of the token; clients that pushed with a token can go on with a new one of the same name."
+            help="The owner of the token, the same for a token that replaces another one. Without it, a terminal is "
+            "asked; elsewhere the name is the id of the token."
         ),
     ] = None,
     prefix: Annotated[str, typer.Option(help="Only give access to keys that begin with this prefix.")] = "",
     days: Annotated[float | None, typer.Option(min=0, help="Days until the token expires (default: never).")] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write the token to FILE, readable by its owner only, instead of stdout: the --token-file of `sync`.",
+        ),
+    ] = None,
     as_json: JSONOutput = False,
 ) -> None:
     """Create a token and print it.
 
     The token cannot be printed again: the file has only a hash of it.
     """
+    if name is None:
+        name = _asked_name()
     expires = None if days is None else time.time() + days * _DAY_SECONDS
+    tokens = Tokens(file)
+    with _token_output(output, file) as write_token:
+        try:
+            made = tokens.add(databases=database, write=write, name=name, prefix=prefix, expires=expires)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from error
+        id = made.partition(".")[0]
+        try:
+            if write_token is not None:
+                write_token(made)
+            elif as_json:
+                print_json({"token": made, "id": id, "name": name or id})
+            else:
+                print_line(made)
+            flush_stdout()
+        except BaseException:
+            tokens.revoke(id)  # its holder has not received it
+            raise
+    if output is not None and as_json:
+        print_json({"id": id, "name": name or id, "output": output})
+    elif output is not None:
+        print_line(f"wrote the token {id} of {name or id} to {output}")
+
+
+def _asked_name() -> str | None:
+    """Ask for the name of a token's owner; return ``None`` where there is no terminal to ask."""
+    if sys.stdin is None or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return None
+    answer: str = typer.prompt("Name of the owner (a token that replaces this one needs the same name)", err=True)
+    return answer
+
+
+@contextmanager
+def _token_output(output: str | None, file: str) -> Iterator[Callable[[str], None] | None]:
+    """Yield a function that writes a token to the file ``output``; ``None`` without such a file.
+
+    The file is replaced at the end of the block, and only if a token was written. Opening it first
+    shows that it can be written, before there is a token.
+
+    Raises:
+        typer.BadParameter: ``output`` cannot be replaced, or is the token file of the server.
+    """
+    if output is None:
+        yield None
+        return
+    target = os.path.realpath(output)
+    if target == os.path.realpath(file):
+        raise typer.BadParameter(f"{output} is the token file of the server: give another file", param_hint="--output")
+    if os.path.exists(target) and not os.path.isfile(target):
+        raise typer.BadParameter(f"{output} is not a file", param_hint="--output")
+    descriptor, scratch = tempfile.mkstemp(prefix=".token-", dir=os.path.dirname(target))  # its mode is 0600
     try:
-        made = Tokens(file).add(databases=database, write=write, name=name, prefix=prefix, expires=expires)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
-    if as_json:
-        print_json({"token": made})
-    else:
-        print_line(made)
+        with open(descriptor, "w", encoding="ascii") as stream:
+            yield lambda made: _write_durably(stream, made)
+        os.replace(scratch, target)
+    except BaseException:
+        os.unlink(scratch)
+        raise
 
 
-@token.command(name="list")
+def _write_durably(stream: TextIO, token: str) -> None:
+    stream.write(token + "\n")
+    stream.flush()
+    os.fsync(stream.fileno())
+
+
 def list_(file: TokensFile, as_json: JSONOutput = False) -> None:
     """Print the tokens of a file.
 
@@ -183,7 +285,6 @@ def list_(file: TokensFile, as_json: JSONOutput = False) -> None:
             print_line(*token_fields(item))
 
 
-@token.command()
 def revoke(
     file: TokensFile,
     id: Annotated[str, typer.Argument(metavar="ID", help="The id of the token: the first field of `token list`.")],
@@ -192,9 +293,13 @@ def revoke(
 
     A running server refuses the token from the next request on.
     """
+    id = id.partition(".")[0]  # the whole token is accepted, and not repeated
     if not Tokens(file).revoke(id):
         raise CommandError(f"there is no token {id} in {file}: see `token list`", code="CLI_NO_TOKEN")
     print_line(f"revoked {id}")
+
+
+TOKEN_COMMANDS: Final[dict[str, Callable[..., None]]] = {"add": add, "list": list_, "revoke": revoke}
 
 
 def token_document(item: Token) -> dict[str, object]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import Annotated, BinaryIO, cast
 
 import typer
 
@@ -33,7 +33,8 @@ from .options import (
 )
 from .output import counted, print_json, print_line
 from .progress import Advance, progress_bar
-from .stores import created_level, readable_level
+from .stores import created_level, display_name, readable_level
+from .streams import StdoutWriter, stdin
 
 #: Records between two updates of the progress bar of ``dump``.
 _PROGRESS_EVERY = 1000
@@ -137,9 +138,9 @@ class _Loader:
 @contextmanager
 def _open_input(file: str) -> Iterator[BinaryIO]:
     if file == "-":
-        yield sys.stdin.buffer
+        yield stdin()
         return
-    with Path(file).open("rb") as stream:
+    with open(file, "rb") as stream:
         yield stream
 
 
@@ -179,10 +180,10 @@ def dump(
         readable_level(directory, mode=mode, backend=backend, prefix=metadata_prefix) as level,
         _open_output(file) as stream,
     ):
-        shown = sys.stderr.isatty() and not (to_stdout and sys.stdout.isatty())
+        shown = sys.stderr.isatty() and not (to_stdout and sys.stdout is not None and sys.stdout.isatty())
         total = level.count(**within) if shown else None
         dumped = 0
-        with progress_bar(f"dump {directory}", total, shown=shown) as advance:
+        with progress_bar(f"dump {display_name(directory, backend=backend)}", total, shown=shown) as advance:
             for key, value in level.scan(**within, reverse=reverse, limit=limit):
                 write_record(stream, key, value)
                 dumped += 1
@@ -199,7 +200,17 @@ def dump(
 @contextmanager
 def _open_output(file: str) -> Iterator[BinaryIO]:
     if file == "-":
-        yield sys.stdout.buffer
+        yield cast(BinaryIO, StdoutWriter())
         return
-    with Path(file).open("wb") as stream:
-        yield stream
+    try:
+        with open(file, "wb", opener=_open_private) as stream:
+            yield stream
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise CommandError(f"{file} cannot be written: {error.strerror}; it is incomplete", code="CLI_IO") from error
+
+
+def _open_private(path: str, flags: int) -> int:
+    """Open a file; a new one is for its owner only, as it holds the data of a store."""
+    return os.open(path, flags, 0o600)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from typing import Any, Final
 
 import orjson
@@ -16,6 +17,10 @@ KEY_ENCODINGS: Final = ("utf8", "bytes")
 VALUE_ENCODINGS: Final = ("json", "bytes")
 #: A run of digits that may be an integer beyond 64 bits, which orjson silently rounds to a float.
 LONG_NUMBER: Final = re.compile(rb"[0-9]{19}")
+
+
+class RepeatedMemberError(ValueError):
+    """A JSON object names a member twice. A parser would silently drop one of the two values."""
 
 
 class Codec:
@@ -131,19 +136,26 @@ def unpadded_cid(name: bytes) -> int | None:
     return None
 
 
-def decode_json(text: bytes) -> Any:
+def decode_json(text: bytes, max_nodes: int | None = None) -> Any:
     """Decode JSON from outside, and refuse a document that orjson would alter silently.
 
     orjson keeps the last of several members with one name, and rounds integers beyond 64 bits.
 
+    Args:
+        text: The JSON text.
+        max_nodes: The most values and keys, as `_core.count_nodes` counts them before anything is
+            parsed: each may take 90 bytes of memory. ``None`` for any number.
+
     Raises:
-        ValueError: The text is not JSON, names a member twice, holds an integer beyond 64 bits, or
-            is nested too deep.
+        ValueError: The text is not JSON, names a member twice, holds an integer beyond 64 bits, is
+            nested too deep, or has more values than ``max_nodes``.
     """
+    if max_nodes is not None and len(text) > max_nodes and _core.count_nodes(text) > max_nodes:
+        raise ValueError(f"it holds more than {max_nodes:,} values")
     try:
         document = orjson.loads(text)
-        if LONG_NUMBER.search(text) or not _is_complete(document, text):
-            json.loads(text, object_pairs_hook=_unique, parse_int=_exact)
+        if LONG_NUMBER.search(text) or not is_complete(document, text):
+            json.loads(text, object_pairs_hook=unique_members, parse_int=_exact)
     except RecursionError:
         raise ValueError("it is nested too deep") from None
     except TypeError as error:  # orjson refuses to write a deeply nested document
@@ -151,7 +163,7 @@ def decode_json(text: bytes) -> Any:
     return document
 
 
-def _is_complete(document: Any, text: bytes) -> bool:
+def is_complete(document: Any, text: bytes) -> bool:
     """Return True if a document certainly has all the members of its text.
 
     Each member that the parser drops had a colon, and only an escape adds a colon.
@@ -159,15 +171,23 @@ def _is_complete(document: Any, text: bytes) -> bool:
     return b"\\u003" not in text and orjson.dumps(document).count(b":") == text.count(b":")
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the members of an object, for the argument ``object_pairs_hook`` of `json.loads`.
+
+    Raises:
+        RepeatedMemberError: Two members have the same name.
+    """
     members = dict(pairs)
     if len(members) < len(pairs):
-        raise ValueError("an object names a member twice")
+        names = Counter(name for name, _ in pairs)
+        repeated = next(name for name, count in names.items() if count > 1)
+        raise RepeatedMemberError(f"an object names the member {repeated!r:.80} twice")
     return members
 
 
 def _exact(digits: str) -> int:
-    number = int(digits)
-    if not -(2**63) <= number < 2**64:
+    # 20 digits and a sign. The conversion of longer ones takes quadratic time.
+    number = int(digits) if len(digits) <= 21 else None
+    if number is None or not -(2**63) <= number < 2**64:
         raise ValueError(f"{digits:.40} is an int beyond 64 bits")
     return number

@@ -55,14 +55,16 @@ def read_rows(cursor: Cursor, limit: int, max_bytes: int) -> list[Row]:
             is larger.
     """
     page: list[Row] = []
-    size, count = 0, _FETCH_FIRST
+    size, count = 0, max(1, min(_FETCH_FIRST, max_bytes // _SMALL_BYTES))
     while len(page) < limit and (rows := cursor.fetch(min(count, limit - len(page)))):
         for row in rows:
             size += len(row[1])
             if size > max_bytes and page:
                 return page
             page.append(row)
-        count = _FETCH_SMALL if size < _SMALL_BYTES * len(page) else _FETCH_FIRST
+        average = size // len(page) + 1
+        most = _FETCH_SMALL if average <= _SMALL_BYTES else _FETCH_FIRST
+        count = max(1, min(most, (max_bytes - size) // average + 1))
     return page
 
 

@@ -175,8 +175,8 @@ def _check_all(backend: Backend, mode: Mode, space: _core.KeySpace) -> None:
                     f"{backend.name!r} cannot become a {mode.value}: {error}. Delete or rename that key first"
                 ) from error
             try:
-                _core.encode_value(orjson.loads(value), _core.MAX_VALUE_BYTES)
-            except (InvalidValueError, orjson.JSONDecodeError) as error:
+                _core.encode_value(_core.json_value(value), _core.MAX_VALUE_BYTES)
+            except InvalidValueError as error:
                 raise InvalidValueError(
                     f"{backend.name!r} cannot become a {mode.value}: the value of {key!r:.80} is not allowed: {error}. "
                     "Write another value to that key, or delete it"

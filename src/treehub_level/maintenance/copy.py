@@ -24,6 +24,7 @@ from ..engine.identity import is_empty
 from ..engine.records import COPYING_KEY, OwnRecords, copying_record
 from ..engine.scan import key_chunks, row_chunks
 from ..errors import CorruptionError, InvalidKeyError, StateError
+from ..escapes import escape_unsafe
 from ..types import CopyReport, Mode
 from .convert import identity_of
 
@@ -147,6 +148,7 @@ class _CopyRun:
 
     def _begin(self, name: str, store_id: str | None) -> None:
         """Mark the target as a half-made copy of the source, owned by this call."""
+        name = escape_unsafe(name)  # of a path that is not UTF-8, which JSON cannot hold
         record = {"from": name, "store": store_id, "run": uuid.uuid4().hex}
         with self._target.exclusive() as transaction:
             begun = copying_record(transaction)

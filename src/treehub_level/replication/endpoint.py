@@ -16,7 +16,7 @@ from ..engine.scan import CHUNK
 from ..engine.store import Store
 from ..types import Change, Changes
 from .manual import check_cid, decode_record, read_changes
-from .messages import Reply, Request
+from .messages import MAX_BYTES, Reply, Request
 from .server import answer_pull, exchange_step, is_idle
 
 #: The most seconds that a call may wait for a commit.
@@ -39,13 +39,14 @@ def check_wait(wait: object) -> float:
     return wait
 
 
-def answer(store: Store, request: object, access: Access = FULL) -> tuple[Reply, bool]:
+def answer(store: Store, request: object, access: Access = FULL, max_bytes: int = MAX_BYTES) -> tuple[Reply, bool]:
     """Answer a request of the exchange.
 
     Args:
         store: A store in SERVER mode.
         request: A `Request`, or one as decoded from JSON.
         access: The rights of the caller.
+        max_bytes: The most bytes of records in a page, unless its only record is larger.
 
     Returns:
         The reply, and True if it brings the client nothing.
@@ -58,10 +59,10 @@ def answer(store: Store, request: object, access: Access = FULL) -> tuple[Reply,
     """
     mode = store.server("exchange")
     parsed = request if isinstance(request, Request) else Request.from_dict(request)
-    if parsed.keys or not (store.backend.supports.shared or store.read_only):
-        reply = store.step(exchange_step(parsed, mode, access))
+    if parsed.is_push or not (store.backend.supports.shared or store.read_only):
+        reply = store.step(exchange_step(parsed, mode, access, max_bytes))
     else:
-        reply = store.read_step(lambda reader, head: answer_pull(parsed, mode, access, reader, head))
+        reply = store.read_step(lambda reader, head: answer_pull(parsed, mode, access, reader, head, max_bytes))
     return reply, is_idle(reply)
 
 

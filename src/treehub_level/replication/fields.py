@@ -1,5 +1,8 @@
 """Read a message field by field. A malformed field raises `ProtocolError`, which names the field.
 
+`decode_message` decodes the text of a message from a client, except its changes: parsed, 16 MiB of
+`[[],[],…]` would take 0.5 GB.
+
 Unknown fields are ignored, so that a later version of the protocol may add some.
 """
 
@@ -11,7 +14,10 @@ import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+import orjson
+
 from .. import _core
+from ..engine.codec import RepeatedMemberError, decode_json
 from ..engine.records import Epoch
 from ..errors import ProtocolError
 
@@ -19,6 +25,12 @@ from ..errors import ProtocolError
 PROTOCOL: Final = 1
 #: The maximum number of changes, or keys, in a page or a push.
 MAX_CHANGES: Final = 1000
+
+#: The maximum number of values in a message, without its changes. A request has about 1,200.
+MAX_NODES: Final = 10_000
+#: The maximum number of fields in a message whose changes are not decoded.
+_MAX_FIELDS: Final = 100
+_CHANGES_FIELD: Final = re.compile(rb'"changes"[ \t\r\n]*:(.*)', re.DOTALL)
 
 NONCE: Final = re.compile(r"[0-9a-f]{32}")
 ID: Final = re.compile(r"[0-9A-Za-z_-]{1,64}")
@@ -172,6 +184,44 @@ class Fields:
                 if 0 <= before <= after <= _core.MAX_CID and (epoch is None) == (before == after):
                     return Ack(before, after, epoch)
         raise self.error("ack", f"null or [CID, CID, epoch] is needed, not {shown(value)}")
+
+
+def decode_message(text: bytes) -> Any:
+    """Decode a message, except its changes: the field ``changes`` is a list of records in bytes.
+
+    A record is the text of an item, unaltered. `_core.Encoder.records` validates it. So a message
+    takes little more memory than its text, whatever the values in it are.
+
+    Raises:
+        ValueError: The text is not JSON, names a member twice, holds an integer beyond 64 bits, is
+            nested too deep, or has more than `MAX_NODES` values beside its changes.
+    """
+    split = _split_changes(text)
+    if split is not None:
+        members, records = split
+        message = decode_json(b"{%b}" % b",".join(members), MAX_NODES)
+        if "changes" in message:
+            raise RepeatedMemberError("an object names the member 'changes' twice")
+        return {**message, "changes": records}
+    message = decode_json(text, MAX_NODES)
+    if isinstance(message, dict) and isinstance(message.get("changes"), list):
+        message["changes"] = [*map(orjson.dumps, message["changes"])]
+    return message
+
+
+def _split_changes(text: bytes) -> tuple[list[bytes], list[bytes]] | None:
+    """Return the other members of a message, and its changes, each as written.
+
+    ``None`` if the text has another form: it is malformed, or has too many items.
+    """
+    members = _core.split_items(text, b"{}", _MAX_FIELDS)
+    if members is None:
+        return None
+    found = [*filter(None, map(_CHANGES_FIELD.fullmatch, members))]
+    records = _core.split_items(found[0][1], b"[]", MAX_CHANGES + 1) if len(found) == 1 else None
+    if records is None:
+        return None
+    return [member for member in members if not _CHANGES_FIELD.fullmatch(member)], records
 
 
 def shown(value: object) -> str:

@@ -44,6 +44,7 @@ class Request:
         keys_after: In phase B of a reset, the key after which live keys are requested; ``""`` for
             the first.
         withdraw: The keys of the frozen push, if the push is withdrawn. ``changes`` is empty then.
+        in_records: True if ``changes`` are records in bytes, as `decode_message` returns them.
     """
 
     server: str | None
@@ -58,15 +59,26 @@ class Request:
     reset: bool = False
     keys_after: str | None = None
     withdraw: Sequence[str] = ()
+    in_records: bool = False
+
+    @property
+    def is_push(self) -> bool:
+        """True if the request pushes changes, or withdraws a push."""
+        return bool(self.changes or self.withdraw)
 
     @property
     def keys(self) -> list[str]:
-        """The keys of the push, whether it is sent or withdrawn."""
+        """The keys of the push, whether it is sent or withdrawn. For the client's side."""
+        assert not self.in_records, "a server encodes the changes, and reads the keys from them"
         return [change[0] for change in self.changes] or [*self.withdraw]
 
     @classmethod
-    def from_dict(cls, message: object) -> Request:
+    def from_dict(cls, message: object, *, in_records: bool = False) -> Request:
         """Validate a request. The changes are only counted: their validation needs a key space.
+
+        Args:
+            message: The request, as decoded from JSON.
+            in_records: True if its changes are records in bytes.
 
         Raises:
             ProtocolError: A field is missing, has the wrong type, or is out of range.
@@ -86,6 +98,7 @@ class Request:
             reset=fields.boolean("reset"),
             keys_after=fields.cursor("keys_after"),
             withdraw=fields.keys("withdraw") if "withdraw" in fields else (),
+            in_records=in_records,
         )
         if request.changes and request.withdraw:
             raise fields.error("withdraw", "a push is either sent or withdrawn, not both")
@@ -375,13 +388,18 @@ def _parse_keys(fields: Fields, server: str, nonce: str, base: int, encoder: _co
     return Keys(server, nonce, base, fields.cid("head"), fields.epochs("epochs"), after, keys, end)
 
 
-def encode_changes(changes: Sequence[Any], encoder: _core.Encoder) -> list[Entry]:
+def encode_changes(changes: Sequence[Any], encoder: _core.Encoder, *, in_records: bool = False) -> list[Entry]:
     """Encode the changes of a page or a push.
+
+    Args:
+        changes: The changes.
+        encoder: The encoder for the key space of the store.
+        in_records: True if the changes are records in bytes.
 
     Raises:
         ProtocolError: A change is malformed, or the changes are larger than `MAX_BYTES`.
     """
-    return _check_size(encoder.changes(changes))
+    return _check_size(encoder.records(changes) if in_records else encoder.changes(changes))
 
 
 def _check_size(entries: list[Entry]) -> list[Entry]:

@@ -11,16 +11,18 @@ from typing import Final
 
 from .. import _core
 from ..errors import ProtocolError
-from .messages import MAX_BYTES, Forked, ParsedReply, PulledPage, Request, Reset
+from .messages import Forked, ParsedReply, PulledPage, Request, Reset
 
 #: Stale replies of a session in succession.
 MAX_STALE_REPLIES: Final = 8
 #: Resets of a session; its forks; its rejections without a later change. A restored backup, and a
 #: push that an earlier session has withdrawn, cause one each.
 MAX_FRUITLESS: Final = 8
-#: Short pages of a session that announce more. A server cuts a page at the limit of the request or
-#: at `MAX_BYTES`, but a token for some keys may hide all of it.
+#: Short pages of a session that announce more: those that move the CID by less than the limit of
+#: the request. A server cuts them for their size, at 256 KiB or more. So they hold `SHORT_BYTES` on
+#: average, unless a token for some keys hides them: each `SHORT_BYTES` makes up for one page.
 MAX_SHORT_PAGES: Final = 1000
+SHORT_BYTES: Final = 64 << 10
 #: Exchanges of a session: 100 million changes in full pages.
 MAX_ROUNDS: Final = 100_000
 
@@ -37,7 +39,7 @@ class ProgressCheck:
         self._resets = 0
         self._forks = 0
         self._rejections = 0
-        self._short_pages = 0
+        self._short_pages = 0.0
         self._pulled_to = -1
         #: The rejected keys whose later changes are still to be pulled.
         self._owed: set[str] = set()
@@ -77,7 +79,8 @@ class ProgressCheck:
         if self._owed:
             self._owed.difference_update(_core.decode_key(key) for key, _ in page.entries)
         if page.more:
-            self._short_pages += _is_short(page, request.limit)
+            if page.cid - page.base < request.limit:
+                self._short_pages = max(0.0, self._short_pages + 1 - _size(page) / SHORT_BYTES)
             if self._short_pages >= MAX_SHORT_PAGES:
                 raise ProtocolError(
                     f"the server sent {MAX_SHORT_PAGES} short pages, each of which announces another one. {_AGAIN}"
@@ -92,12 +95,5 @@ class ProgressCheck:
             raise ProtocolError(f"the server {act} {count} {noun}: {_MEND}. Local changes are kept")
 
 
-def _is_short(page: PulledPage, limit: int) -> bool:
-    """Return True if a page is shorter than a server makes it that has more.
-
-    The next change, which did not fit, has at most `MAX_VALUE_BYTES` and a key.
-    """
-    if page.cid - page.base >= limit:
-        return False
-    size = sum(len(key) + len(value or b"") for key, value in page.entries)
-    return size < MAX_BYTES - _core.MAX_VALUE_BYTES - (1 << 16)
+def _size(page: PulledPage) -> int:
+    return sum(len(key) + len(value or b"") for key, value in page.entries)

@@ -19,16 +19,16 @@ from ..engine.access import FULL, Access
 from ..engine.log import keys_of, outgoing_records, read_log
 from ..engine.modes import Plan, Server, Step
 from ..engine.records import Epoch
-from ..errors import ForbiddenError, ProtocolError, StoreMismatchError
+from ..errors import ProtocolError, StoreMismatchError
 from .fields import Ack, shown
 from .messages import MAX_BYTES, Forked, Keys, LogPage, Reply, Request, Reset, encode_changes
-from .records import decision_key, read_decision
+from .records import Decision, decision_key, read_decision
 
 #: Records to read at a time if only their keys are needed.
 _READ = 1000
 
 
-def exchange_step(request: Request, mode: Server, access: Access = FULL) -> Step[Reply]:
+def exchange_step(request: Request, mode: Server, access: Access = FULL, max_bytes: int = MAX_BYTES) -> Step[Reply]:
     """Reply to one request. The first rule of the protocol that matches decides.
 
     A client that may see only some keys gets the log and the live keys restricted to those. For
@@ -38,17 +38,17 @@ def exchange_step(request: Request, mode: Server, access: Access = FULL) -> Step
         request: The request.
         mode: The server.
         access: The client's principal, and the keys that it may see and write.
+        max_bytes: The most bytes of records in the page, unless its only record is larger.
 
     Raises:
         ProtocolError: A change is malformed.
-        ForbiddenError: The client may not write a key, or the client id belongs to another
-            principal (raised by the step).
+        ForbiddenError: The client may not write a key (raised by the step).
         StoreMismatchError: The request is for another server.
     """
     push = _parse_push(request, mode)
 
     def step(transaction: Transaction, head: int) -> Plan[Reply]:
-        exchange = _Exchange(request, push, mode, access, transaction, head)
+        exchange = _Exchange(request, push, mode, access, transaction, head, max_bytes)
         reply = exchange.answer()
         if push and isinstance(reply, LogPage) and reply.ack is None:
             return exchange.decide(reply, transaction)
@@ -57,10 +57,12 @@ def exchange_step(request: Request, mode: Server, access: Access = FULL) -> Step
     return step
 
 
-def answer_pull(request: Request, mode: Server, access: Access, reader: Reader, head: int) -> Reply:
+def answer_pull(
+    request: Request, mode: Server, access: Access, reader: Reader, head: int, max_bytes: int = MAX_BYTES
+) -> Reply:
     """Reply to a request without a push, which needs no transaction: see `exchange_step`."""
-    assert not request.keys, "a push is decided in a step"
-    return _Exchange(request, _parse_push(request, mode), mode, access, reader, head).answer()
+    assert not request.is_push, "a push is decided in a step"
+    return _Exchange(request, _parse_push(request, mode), mode, access, reader, head, max_bytes).answer()
 
 
 class _Exchange:
@@ -73,10 +75,18 @@ class _Exchange:
         access: The client's principal, and the keys that it may see and write.
         reader: The store to read from.
         head: The server's CID.
+        max_bytes: The most bytes of records in the page, unless its only record is larger.
     """
 
     def __init__(
-        self, request: Request, push: list[Entry], mode: Server, access: Access, reader: Reader, head: int
+        self,
+        request: Request,
+        push: list[Entry],
+        mode: Server,
+        access: Access,
+        reader: Reader,
+        head: int,
+        max_bytes: int,
     ) -> None:
         self._request = request
         self._push = push
@@ -84,6 +94,7 @@ class _Exchange:
         self._access = access
         self._reader = reader
         self._head = head
+        self._max_bytes = max_bytes
         self._epochs: list[Epoch] = []
         self._reply_to = mode.store_id, request.nonce, request.cid
 
@@ -96,14 +107,11 @@ class _Exchange:
         rejected: list[str] = []
 
         decision = read_decision(self._reader, self._mode.records, request.client, self._head)
-        if decision is not None:
-            if decision.principal not in (None, self._access.principal):
-                raise ForbiddenError(
-                    f"the client id {request.client} belongs to another principal: take a new client id"
-                )
-            if self._push and (request.seq, request.nonce) == (decision.seq, decision.nonce):
+        # A pull needs no client id of its own: the reply depends on the caller's rights alone.
+        if self._push and decision is not None:
+            if self._repeats(decision):
                 ack, rejected = decision.ack, self._unconfirmed(decision.ack)
-            elif self._push and request.seq <= decision.seq:
+            elif request.seq <= decision.seq or not self._owns(decision):
                 return Forked(*self._reply_to)
 
         self._epochs = self._mode.records.epochs(self._reader, self._head)
@@ -114,7 +122,7 @@ class _Exchange:
         if request.keys_after is not None:
             return self._list_keys(request.keys_after, self._unseen(self._epochs))
 
-        records = read_log(self._reader, self._mode, request.cid, request.limit, MAX_BYTES)
+        records = read_log(self._reader, self._mode, request.cid, request.limit, self._max_bytes)
         to = records[-1][0] if records else request.cid
         return LogPage(
             *self._reply_to,
@@ -126,6 +134,18 @@ class _Exchange:
             rejected=rejected,
             records=outgoing_records(self._mode, records, self._access),
         )
+
+    def _repeats(self, decision: Decision) -> bool:
+        """Return True if the push is the decided one, under any principal.
+
+        Only the client that froze the push knows its nonce. So a client with a new token of another
+        name learns the decision on the push that it sent with the old one.
+        """
+        return (self._request.seq, self._request.nonce) == (decision.seq, decision.nonce)
+
+    def _owns(self, decision: Decision) -> bool:
+        """Return True if the caller may use the client id of a decided push."""
+        return decision.principal in (None, self._access.principal)
 
     def decide(self, page: LogPage, transaction: Transaction) -> Plan[Reply]:
         """Decide on the push, and add the decision to the page."""
@@ -226,7 +246,11 @@ def _parse_push(request: Request, mode: Server) -> list[Entry]:
         ProtocolError: A change is malformed, a key occurs twice, or the push is too large.
         StoreMismatchError: The request is for another server.
     """
-    entries = encode_changes(request.changes or [[key] for key in request.withdraw], _core.Encoder(mode.space))
+    encoder = _core.Encoder(mode.space)
+    if request.changes:
+        entries = encode_changes(request.changes, encoder, in_records=request.in_records)
+    else:
+        entries = encode_changes([[key] for key in request.withdraw], encoder)
     if request.server not in (None, mode.store_id):
         raise StoreMismatchError(
             f"this is the server {mode.store_id}, but the client follows the server {request.server}: "

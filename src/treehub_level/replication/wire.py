@@ -48,7 +48,7 @@ def reply_pieces(reply: Reply, in_lines: bool) -> Iterator[bytes]:
     own.
     """
     if isinstance(reply, LogPage):
-        return rows_pieces(reply.header(len(reply.records)), "page", _numbered(reply.records), in_lines)
+        return _pieces(page_encoder(reply, len(reply.records), in_lines), _numbered(reply.records))
     return iter([orjson.dumps(reply.to_dict(), option=orjson.OPT_APPEND_NEWLINE if in_lines else None)])
 
 
@@ -58,31 +58,66 @@ def part_pieces(part: Part, in_lines: bool) -> Iterator[bytes]:
     In JSON the changes have no CIDs, as in ``@treehub/level``.
     """
     rows = _numbered(part.records) if in_lines else (record for _, record in part.records)
-    return rows_pieces({"cid": part.cid, "has_more": part.has_more}, "changes", rows, in_lines)
+    return _pieces(part_encoder(part, in_lines), rows)
 
 
-def rows_pieces(header: dict[str, Any], name: str, rows: Iterable[bytes], in_lines: bool) -> Iterator[bytes]:
-    """Yield the chunks of a JSON object, or of NDJSON.
+def page_encoder(page: LogPage, count: int, in_lines: bool) -> RowsEncoder:
+    """Return an encoder for a page with so many records: rows ``[cid,record]``."""
+    return RowsEncoder(page.header(count), "page", in_lines)
+
+
+def part_encoder(part: Part, in_lines: bool) -> RowsEncoder:
+    """Return an encoder for a page of a manual pull: the records, or in NDJSON their rows."""
+    return RowsEncoder({"cid": part.cid, "has_more": part.has_more}, "changes", in_lines)
+
+
+def _pieces(encoder: RowsEncoder, rows: Iterable[bytes]) -> Iterator[bytes]:
+    rows = iter(rows)
+    yield encoder.start()
+    while chunk := [*islice(rows, _JOINED)]:
+        yield encoder.rows(chunk)
+    yield encoder.end()
+
+
+class RowsEncoder:
+    """Encodes a JSON object with one array of rows, or NDJSON, while the rows arrive.
 
     Args:
         header: The fields of the object except one.
-        name: The name of the remaining field, an array of rows.
-        rows: The rows, each encoded as JSON.
+        name: The name of the remaining field, the array of rows.
         in_lines: True for NDJSON: the header on the first line, without the array, and each row on
             a line.
     """
-    rows = iter(rows)
-    if in_lines:
-        yield orjson.dumps(header, option=orjson.OPT_APPEND_NEWLINE)
-        while chunk := [*islice(rows, _JOINED)]:
-            yield _lines(chunk)
-        return
-    yield orjson.dumps(header)[:-1] + b',"%b":[' % name.encode()
-    comma = b""
-    while chunk := [*islice(rows, _JOINED)]:
-        yield comma + b",".join(chunk)
-        comma = b","
-    yield b"]}"
+
+    def __init__(self, header: dict[str, Any], name: str, in_lines: bool) -> None:
+        self._header = header
+        self._name = name
+        self._in_lines = in_lines
+        self._comma = b""
+
+    def start(self) -> bytes:
+        """Return the beginning, up to the first row."""
+        if self._in_lines:
+            return orjson.dumps(self._header, option=orjson.OPT_APPEND_NEWLINE)
+        return orjson.dumps(self._header)[:-1] + b',"%b":[' % self._name.encode()
+
+    def rows(self, rows: Sequence[bytes]) -> bytes:
+        """Return the next rows. Each of them is encoded as JSON already."""
+        if not rows:
+            return b""
+        if self._in_lines:
+            return _lines(rows)
+        text = b"".join((self._comma, b",".join(rows)))
+        self._comma = b","
+        return text
+
+    def whole(self, rows: Sequence[bytes]) -> bytes:
+        """Return the whole object."""
+        return b"".join((self.start(), self.rows(rows), self.end()))
+
+    def end(self) -> bytes:
+        """Return the end, after the last row."""
+        return b"" if self._in_lines else b"]}"
 
 
 def _lines(rows: Sequence[bytes]) -> bytes:

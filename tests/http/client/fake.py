@@ -39,6 +39,8 @@ class FakeServer:
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         response = self._respond(request)
+        if not is_foreign(response):
+            response.headers["treehub-level"] = "1"
         if not hasattr(response, "_content"):
             return response
         return httpx.Response(response.status_code, headers=response.headers, stream=httpx.ByteStream(response.content))
@@ -114,7 +116,19 @@ STREAM = {"content-type": "text/event-stream"}
 
 def json_error(status: int, message: str = "no", **headers: Any) -> httpx.Response:
     """Return an error response of a treehub-level server."""
-    return httpx.Response(status, json={"code": "LEVEL_TRANSPORT", "message": message}, headers=headers)
+    code = "LEVEL_UNAUTHORIZED" if status == 401 else "LEVEL_TRANSPORT"
+    return httpx.Response(status, json={"code": code, "message": message}, headers=headers)
+
+
+def is_foreign(response: httpx.Response) -> bool:
+    """True if a response is one of another program than the server."""
+    return "html" in response.headers.get("content-type", "") or "x-foreign" in response.headers
+
+
+def foreign(status: int, **options: Any) -> httpx.Response:
+    """Return a response of another program, with any body and headers."""
+    headers = {"x-foreign": "1", **options.pop("headers", {})}
+    return httpx.Response(status, headers=headers, **options)
 
 
 def captive_portal(status: int = 200) -> httpx.Response:

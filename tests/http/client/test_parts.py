@@ -111,7 +111,7 @@ def test_events_do_not_depend_on_chunk_boundaries(size: int, newline: bytes) -> 
 
 
 def test_an_event_over_the_limit_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(events, "MAX_RESPONSE_BYTES", 1000)
+    monkeypatch.setattr(events, "MAX_VALUE_BYTES", 1000)
     reader = EventReader()
     reader.feed(b"data: " + b"x" * 900)
     with pytest.raises(ProtocolError, match="more than 1,000 bytes"):

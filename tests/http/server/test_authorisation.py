@@ -225,9 +225,10 @@ async def test_a_client_id_belongs_to_the_first_token_that_pushed_with_it(served
     ]
     assert (await alice.post("/v1/notes/exchange", json=request(changes=[["a", 1]]))).status_code == 200
     before = served.raw()
-    theirs = await mallory.post("/v1/notes/exchange", json=request(cid=1, seq=2, changes=[["a", 2]]))
-    assert (theirs.status_code, theirs.json()["code"]) == (403, ForbiddenError.code)
+    theirs = await mallory.post("/v1/notes/exchange", json=request(cid=1, seq=2, nonce="2" * 32, changes=[["a", 2]]))
+    assert (theirs.status_code, theirs.json()["kind"]) == (409, "forked")
     assert served.raw() == before
+    assert (await mallory.post("/v1/notes/exchange", json=request())).json()["page"] == [[1, ["a", 1]]]
     renewed = request(cid=1, seq=2, nonce="2" * 32, changes=[["a", 2]])
     assert (await again.post("/v1/notes/exchange", json=renewed)).status_code == 200
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +45,80 @@ def test_a_token_is_printed_once_listed_and_revoked() -> None:
     assert run("token", "revoke", "tokens", id).stdout == f"revoked {id}\n"
     assert run("token", "list", "tokens").stdout == ""
     assert "there is no token" in run("token", "revoke", "tokens", id, code=1).stderr
+
+
+def test_a_token_is_revoked_by_its_id_or_as_a_whole_and_not_repeated() -> None:
+    made = run("token", "add", "tokens", "--database", "notes").stdout.strip()
+    id, _, secret = made.partition(".")
+    assert run("token", "revoke", "tokens", made).stdout == f"revoked {id}\n"
+    assert secret not in run("token", "revoke", "tokens", made, code=1).stderr
+
+
+def test_a_token_file_that_is_absent_is_not_created_by_revoke() -> None:
+    assert "cannot be read" in run("token", "revoke", "mistyped", "0123456789ab", code=1).stderr
+    assert list(Path().iterdir()) == []
+
+
+def test_a_token_without_a_name_is_named_by_its_id_where_nobody_can_be_asked() -> None:
+    made = json.loads(run("token", "add", "tokens", "--database", "notes", "--json").stdout)
+    assert made["name"] == made["id"] == made["token"].partition(".")[0]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a pseudo-terminal")
+def test_a_token_without_a_name_asks_for_it_on_a_terminal() -> None:
+    import pty
+
+    program = [sys.executable, "-m", "treehub_level.cli", "token", "add", "tokens", "--database", "notes"]
+    terminal, side = pty.openpty()
+    process = subprocess.Popen(program, stdin=side, stderr=side, stdout=subprocess.PIPE)
+    os.close(side)
+    os.write(terminal, b"ada\n")
+    out, _ = process.communicate(timeout=60)
+    shown = os.read(terminal, 10_000)
+    os.close(terminal)
+    assert process.returncode == 0
+    assert b"Name of the owner" in shown
+    token = Tokens("tokens").find(out.decode().strip())
+    assert token is not None
+    assert token.name == "ada"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX file modes")
+@pytest.mark.parametrize("before", [None, "file", "link"])
+def test_a_token_is_written_to_a_file_for_its_owner_only(before: str | None) -> None:
+    if before is not None:
+        Path("old").write_text("old")
+        os.chmod("old", 0o644)
+        Path("ada.token").symlink_to("old") if before == "link" else os.rename("old", "ada.token")
+    done = run("token", "add", "tokens", "--database", "notes", "--name", "ada", "--output", "ada.token")
+    made = Path("ada.token").read_text().strip()
+    token = Tokens("tokens").find(made)
+    assert token is not None
+    assert stat.S_IMODE(os.stat("ada.token").st_mode) == 0o600
+    assert done.stdout == f"wrote the token {token.id} of ada to ada.token\n"
+    assert made not in done.output
+    assert not [path for path in Path().iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize(
+    ("output", "code"), [("tokens", 2), (".", 2), ("absent/token", 1), ("tokens/token", 1), ("/dev/full", 2)]
+)
+def test_a_token_that_cannot_be_written_is_not_made(output: str, code: int) -> None:
+    first = run("token", "add", "tokens", "--database", "notes").stdout.strip()
+    run("token", "add", "tokens", "--database", "notes", "--output", output, code=code)
+    assert [token.id for token in Tokens("tokens").all()] == [first.partition(".")[0]]
+
+
+def test_a_token_whose_output_fails_is_revoked(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = run("token", "add", "tokens", "--database", "notes").stdout.strip()
+
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("treehub_level.cli.serve._write_durably", refuse)
+    run("token", "add", "tokens", "--database", "notes", "--output", "new.token", code=1)
+    assert [token.id for token in Tokens("tokens").all()] == [first.partition(".")[0]]
+    assert [path.name for path in Path().iterdir()] == ["tokens"]
 
 
 def test_tokens_are_listed_in_json() -> None:

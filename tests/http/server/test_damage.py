@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import orjson
@@ -15,10 +16,11 @@ from treehub_level.engine.records import OwnRecords
 
 pytestmark = pytest.mark.once
 
-REQUEST = {
+CLIENT_ID = uuid.uuid4().hex
+REQUEST: dict[str, Any] = {
     "protocol": 1,
     "server": None,
-    "client": uuid.uuid4().hex,
+    "client": CLIENT_ID,
     "cid": 0,
     "hi": 0,
     "epochs": [],
@@ -66,7 +68,7 @@ async def test_a_damaged_record_is_answered_with_500_and_a_code(damaged: Served)
     assert (await damaged.client.get("/v1/notes/entries/c")).json() == {"n": "c"}
 
 
-@pytest.mark.parametrize("record", [b"!!floor", b"!!epochs", b"!!client/" + REQUEST["client"].encode()])  # type: ignore[attr-defined]
+@pytest.mark.parametrize("record", [b"!!floor", b"!!epochs", b"!!client/" + CLIENT_ID.encode()])
 async def test_a_damaged_own_record_is_answered_with_500(damaged: Served, record: bytes) -> None:
     damaged.memories["notes"].write([(record, b"[9,9]")])
     response = await damaged.client.post("/v1/notes/exchange", json=REQUEST)

@@ -9,7 +9,7 @@ from served import Served
 
 pytestmark = pytest.mark.once
 
-SECURITY_HEADERS = {
+COMMON_HEADERS = {
     "cache-control": "no-store",
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
@@ -32,7 +32,7 @@ ORIGIN = "https://example.org"
 )
 async def test_every_response_has_the_security_headers(served: Served, method: str, path: str) -> None:
     response = await served.client.request(method, path, json=1)
-    assert SECURITY_HEADERS.items() <= dict(response.headers).items()
+    assert COMMON_HEADERS.items() <= dict(response.headers).items()
     assert "set-cookie" not in response.headers
 
 
@@ -43,7 +43,7 @@ async def test_an_internal_error_has_the_security_headers(served: Served, monkey
     monkeypatch.setattr(served.app.state.dispatcher, "_authenticate", broken)
     response = await served.client.get("/v1/notes")
     assert (response.status_code, response.json()["code"]) == (500, "LEVEL_INTERNAL")
-    assert SECURITY_HEADERS.items() <= dict(response.headers).items()
+    assert COMMON_HEADERS.items() <= dict(response.headers).items()
 
 
 @pytest.mark.parametrize("host", ["localhost", "localhost:8421", "127.0.0.1", "[::1]:80", "LocalHost"])
@@ -95,4 +95,4 @@ async def test_a_page_of_a_listed_origin_can_read_refusals(served: Served) -> No
         response = await served.client.get(path, headers={"origin": ORIGIN})
         assert response.headers["access-control-allow-origin"] == ORIGIN
         assert "access-control-allow-credentials" not in response.headers
-        assert SECURITY_HEADERS.items() <= dict(response.headers).items()
+        assert COMMON_HEADERS.items() <= dict(response.headers).items()

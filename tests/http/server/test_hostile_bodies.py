@@ -5,8 +5,11 @@ A refused body must write nothing, and must never cause a status 500.
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
+import time
+from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import quote
 
@@ -17,11 +20,13 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from replication.helpers import ask as request
-from served import Served, StreamingRequest
+from served import Served, StreamingRequest, asyncio_timeout
 
-from treehub_level.engine import codec as codecs
-from treehub_level.errors import InvalidValueError, ProtocolError
+from treehub_level import Level, _core
+from treehub_level.errors import ForbiddenError, InvalidValueError, ProtocolError
+from treehub_level.http import RemoteServer
 from treehub_level.http.server import bodies
+from treehub_level.http.server.body_memory import Turns
 from treehub_level.http.server.limits import Limits
 
 JSON = {"content-type": "application/json"}
@@ -152,7 +157,7 @@ async def test_malformed_or_ambiguous_json_is_refused(served: Served, path: str,
 async def test_a_parser_that_accepts_duplicate_members_is_detected(
     served: Served, monkeypatch: pytest.MonkeyPatch, body: bytes
 ) -> None:
-    monkeypatch.setattr(codecs, "_is_complete", lambda *_: True)
+    monkeypatch.setattr(_core, "json_value", lambda text: _core.JSONBytes(orjson.dumps(orjson.loads(text))))
     with pytest.raises(AssertionError):
         await refused(served, "PUT", "/v1/notes/entries/a", body)
 
@@ -160,7 +165,7 @@ async def test_a_parser_that_accepts_duplicate_members_is_detected(
 async def test_a_push_of_an_integer_that_would_be_rounded_is_refused(served: Served) -> None:
     push = orjson.dumps(request(changes=[["a", "here"]])).replace(b'"here"', b"18446744073709551616")
     response = await refused(served, "POST", "/v1/notes/exchange", push)
-    assert "beyond 64 bits" in response.json()["message"]
+    assert "an int lies between -2**63 and 2**64 - 1" in response.json()["message"]
 
 
 @pytest.mark.parametrize("value", ["18446744073709551615", "-9223372036854775808", "0.1234567890123456789", '"%s"'])
@@ -325,4 +330,249 @@ async def test_a_disconnect_during_a_body_releases_its_memory(served: Served) ->
         pass
     assert stream.sent == []
     assert served.raw() == before
-    assert served.app.state.dispatcher.body_reader.buffered_bytes == 0
+    assert served.app.state.dispatcher.body_reader.memory.buffered_bytes == 0
+
+
+async def stalled(served: Served, limits: Limits, *chunks: bytes) -> StreamingRequest:
+    """Send the beginning of a body, and wait until the server has given it up."""
+    served.rebuild(tokens=None, limits=limits)
+    path = "/v1/notes/entries/a"
+    async with StreamingRequest(served.app, "PUT", path, headers=JSON, body=[*chunks]).open() as stream:
+        await stream.until(lambda: stream.task.done())
+    assert served.app.state.dispatcher.body_reader.memory.buffered_bytes == 0
+    return stream
+
+
+async def test_a_body_that_stalls_is_refused_after_the_idle_limit(served: Served) -> None:
+    stream = await stalled(served, Limits(body_idle_seconds=0.1, body_seconds=3600), b'"x')
+    assert (stream.status, json.loads(stream.text)["code"]) == (408, "LEVEL_TIMEOUT")
+
+
+async def test_bytes_that_arrive_fast_buy_no_time_to_stall(served: Served) -> None:
+    limits = Limits(body_idle_seconds=3600, body_seconds=0.1, body_rate=1)
+    stream = await stalled(served, limits, b'"', b"x" * 100_000)  # at this rate, a day's worth of bytes
+    assert (stream.status, json.loads(stream.text)["code"]) == (408, "LEVEL_TIMEOUT")
+
+
+async def test_a_body_at_the_least_rate_is_read_to_its_end(served: Served) -> None:
+    served.rebuild(limits=Limits(body_idle_seconds=1, body_seconds=1, body_rate=10))
+
+    async def pieces() -> Any:
+        yield b'"'
+        for _ in range(8):
+            await asyncio.sleep(0.2)
+            yield b"xxxx"
+        yield b'"'
+
+    assert (await served.client.put("/v1/notes/entries/a", content=pieces(), headers=JSON)).status_code == 204
+
+
+# ------------------------------------------------------------------------------------------ rights
+
+
+class UnreadBody:
+    """A request body of 64 KiB chunks that counts the bytes which the server has read."""
+
+    def __init__(self, chunks: int = 64) -> None:
+        self.read = 0
+        self._chunks = chunks
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for _ in range(self._chunks):
+            self.read += 64 << 10
+            yield b"x" * (64 << 10)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("PUT", "/v1/notes/entries/a", 403),
+        ("POST", "/v1/notes/change", 403),
+        ("PUT", "/v1/absent/entries/a", 404),
+        ("PUT", "/v1/other/entries/a", 404),
+    ],
+)
+async def test_rights_are_checked_before_a_body_is_read(served: Served, method: str, path: str, status: int) -> None:
+    reader = await served.client_with(served.tokens.add(databases=["notes"], write=False))
+    body = UnreadBody()
+    response = await reader.request(method, path, content=body, headers=JSON)
+    assert (response.status_code, body.read) == (status, 0)
+
+
+@pytest.mark.parametrize(("key", "status"), [("b", 403), ("!a", 400)])
+async def test_a_key_that_may_not_be_written_is_refused_before_the_body_is_read(
+    served: Served, key: str, status: int
+) -> None:
+    writer = await served.client_with(served.tokens.add(databases=["notes"], write=True, prefix="a"))
+    body = UnreadBody()
+    response = await writer.put(f"/v1/notes/entries/{key}", content=body, headers=JSON)
+    assert (response.status_code, body.read) == (status, 0)
+
+
+@pytest.mark.parametrize("length", [None, 4 << 20])
+async def test_a_body_of_a_token_that_may_only_read_is_small(served: Served, length: int | None) -> None:
+    reader = await served.client_with(served.tokens.add(databases=["notes"], write=False))
+    body = UnreadBody()
+    headers = {**JSON, **({} if length is None else {"content-length": str(length)})}
+    response = await reader.post("/v1/notes/exchange", content=body, headers=headers)
+    # 403, as for a small push: status 413 would make the client push again, in smaller parts.
+    assert (response.status_code, response.json()["code"]) == (403, "LEVEL_FORBIDDEN")
+    assert body.read == (128 << 10 if length is None else 0)
+    pull = await reader.post("/v1/notes/exchange", json=request(epochs=[[f"e{n}", n] for n in range(32)], hi=31))
+    assert pull.status_code in (200, 409)
+
+
+async def test_a_large_push_with_a_token_that_may_only_read_keeps_its_changes(served: Served) -> None:
+    token = served.tokens.add(databases=["notes"], write=False)
+    async with Level("reader", backend="memory", mode=Level.CLIENT) as client:
+        await client.put("large", "x" * 100_000)
+        transport = httpx.ASGITransport(served.app)
+        async with RemoteServer("http://localhost/v1/notes", token=token, transport=transport) as server:
+            with pytest.raises(ForbiddenError) as refusal:
+                await client.sync(server)
+        assert refusal.value.keys == ["large"]
+        assert await client.get("large") == "x" * 100_000
+
+
+# ----------------------------------------------------------------------------------- many values
+
+
+def explosive(size: int, space: bytes = b"") -> bytes:
+    """Return an array of empty arrays, which takes 40 times its size once it is parsed."""
+    return b"[" + space + b"[]," * (size // 3 - 1) + b"[]]"
+
+
+@pytest.mark.parametrize("space", [b"", b" "])
+async def test_a_value_of_any_number_of_containers_is_stored(served: Served, space: bytes) -> None:
+    value = explosive(1 << 20)
+    await served.levels["notes"].put("local", orjson.loads(value))
+    sent = explosive(1 << 20, space)
+    assert (await served.client.put("/v1/notes/entries/put", content=sent, headers=JSON)).status_code == 204
+    push = orjson.dumps(request(cid=2, hi=2, changes=[["pushed", "here"]])).replace(b'"here"', sent)
+    response = await served.client.post("/v1/notes/exchange", content=push, headers=JSON)
+    assert response.status_code in (200, 409), response.text
+    change = orjson.dumps({"cid": served.levels["notes"].cid, "changes": [["changed", 1]]}).replace(
+        b",1]", b",%b]" % sent
+    )
+    assert (await served.client.post("/v1/notes/change", content=change, headers=JSON)).status_code == 200
+    stored = served.raw()
+    assert stored[b"local"] == stored[b"put"] == stored[b"changed"] == value
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"junk":%b}' % explosive(1 << 20),
+        explosive(1 << 20),
+        b'{"changes":%b}' % explosive(1 << 20),
+        b'{"changes":[],"changes":%b}' % explosive(1 << 20),
+        b'{"ch\\u0061nges":%b}' % explosive(1 << 20),
+        b"{%b}" % b",".join(b'"%d":1' % number for number in range(50_000)),
+    ],
+    ids=lambda body: repr(body[:24]),
+)
+@pytest.mark.parametrize("path", ["/v1/notes/exchange", "/v1/notes/change"])
+async def test_a_message_of_many_values_beside_its_changes_is_refused_unparsed(
+    served: Served, monkeypatch: pytest.MonkeyPatch, path: str, body: bytes
+) -> None:
+    loads = orjson.loads
+    monkeypatch.setattr(orjson, "loads", lambda text: loads(text) if len(text) < 10_000 else pytest.fail("parsed"))
+    response = await served.client.post(path, content=body, headers=JSON)
+    assert (response.status_code, b"LEVEL_PROTOCOL" in response.content) == (400, True)
+    assert b"10,000 values" in response.content
+
+
+async def test_a_value_beyond_the_limit_is_refused_unparsed(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_core, "MAX_VALUE_BYTES", 1000)
+    monkeypatch.setattr(_core, "json_value", lambda text: pytest.fail("the value was parsed"))
+    await refused(served, "PUT", "/v1/notes/entries/a", explosive(10_000))
+
+
+@pytest.mark.parametrize("name", [b'"changes"', b'"changes" \n', b'"ch\\u0061nges"'])
+async def test_changes_in_any_form_are_those_that_were_sent(served: Served, name: bytes) -> None:
+    body = orjson.dumps(request(changes=[["é", {"a": [1, "\\"]}], ["b"]]), option=orjson.OPT_INDENT_2)
+    response = await served.client.post("/v1/notes/exchange", content=body.replace(b'"changes"', name), headers=JSON)
+    assert response.status_code == 200, response.text
+    assert await served.levels["notes"].get("é") == {"a": [1, "\\"]}
+
+
+async def test_the_bytes_of_a_decompressed_body_are_counted(served: Served) -> None:
+    served.rebuild(compressed_requests=True, limits=Limits(held_bytes=400_000))
+    headers = {**JSON, "content-encoding": "gzip"}
+    for size, status in ((200_000, 204), (400_000, 503)):
+        body = gzip.compress(b'"' + b"x" * size + b'"')
+        response = await served.client.put("/v1/notes/entries/a", content=body, headers=headers)
+        assert (response.status_code, len(body) < 1000) == (status, True)
+    assert served.app.state.dispatcher.body_reader.memory.buffered_bytes == 0
+
+
+async def test_large_bodies_are_parsed_one_at_a_time(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    active, most = 0, 0
+
+    def parse(body: bytes, parse: Any) -> Any:
+        nonlocal active, most
+        active += 1
+        most = max(most, active)
+        time.sleep(0.01)
+        active -= 1
+        return original(body, parse)
+
+    original = bodies.parse_body
+    monkeypatch.setattr(bodies, "parse_body", parse)
+    value = "x" * 100_000
+    puts = [served.client.put(f"/v1/notes/entries/{number}", json=value) for number in range(8)]
+    assert {response.status_code for response in await asyncio.gather(*puts)} == {204}
+    assert most == 1
+
+
+async def test_the_turns_of_one_token_delay_another_by_one(served: Served) -> None:
+    turns, order = Turns(), list[str]()
+
+    async def body(token: str) -> None:
+        async with turns.take(token):
+            order.append(token)
+            await asyncio.sleep(0)
+
+    await asyncio.gather(*(body("many") for _ in range(20)), body("one"))
+    assert order.index("one") <= 2
+
+
+# --------------------------------------------------------------------------------- shared memory
+
+
+async def test_the_bodies_of_one_token_leave_room_for_others(served: Served) -> None:
+    served.rebuild(limits=Limits(token_held_bytes=100))
+    token = served.tokens.add(databases=["notes"], write=True)
+    headers = {**JSON, "authorization": f"Bearer {token}"}
+    path, value = "/v1/notes/entries/a", "y" * 40
+    async with StreamingRequest(served.app, "PUT", path, headers=headers, body=[b'"' + b"x" * 80]).open():
+        async with asyncio_timeout(30):
+            while not served.app.state.dispatcher.body_reader.memory.buffered_bytes:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+        same = await served.client_with(token)
+        response = await same.put(path, json=value)
+        assert (response.status_code, response.json()["code"]) == (429, "LEVEL_BUSY")
+        assert (await served.client.put(path, json=value)).status_code == 204
+    assert not served.app.state.dispatcher.body_reader.memory.by_token
+    assert (await same.put(path, json=value)).status_code == 204
+
+
+async def test_large_bodies_leave_room_for_small_ones(served: Served) -> None:
+    served.rebuild(tokens=None, limits=Limits(held_bytes=400_000))
+    path = "/v1/notes/entries/a"
+    async with StreamingRequest(served.app, "PUT", path, headers=JSON, body=[b'"' + b"x" * 280_000]).open():
+        async with asyncio_timeout(30):
+            while not served.app.state.dispatcher.body_reader.memory.buffered_bytes:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+        assert (await served.client.put(path, json="y" * 80_000)).status_code == 503
+        assert (await served.client.put(path, json="y" * 60_000)).status_code == 204
+
+
+async def test_a_long_poll_keeps_nothing_of_its_body(served: Served) -> None:
+    body = orjson.dumps({**request(), "junk": "x" * 100_000})
+    poll = asyncio.ensure_future(served.client.post("/v1/notes/exchange?wait=60", content=body, headers=JSON))
+    async with asyncio_timeout(30):
+        await served.wait_for_long_poll()
+    assert served.app.state.dispatcher.body_reader.memory.buffered_bytes == 0
+    await served.levels["notes"].put("a", 1)
+    assert (await poll).status_code == 200

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -252,7 +253,10 @@ async def test_the_least_recently_used_database_is_evicted(tmp_path: Path) -> No
         assert hub.open_count == 2
 
 
-async def test_a_database_beyond_max_open_is_refused_while_all_are_in_use(tmp_path: Path) -> None:
+async def test_a_database_beyond_max_open_is_refused_while_all_are_in_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("treehub_level.http.server.hub._ROOM_SECONDS", 0.05)
     for name in "ab":
         make(tmp_path / name)
     async with Hub(tmp_path, max_open=1) as hub:
@@ -260,6 +264,192 @@ async def test_a_database_beyond_max_open_is_refused_while_all_are_in_use(tmp_pa
             assert await refusal(hub, "b") == (503, "LEVEL_BUSY")
         async with hub.use("b"):
             pass
+
+
+async def test_a_database_beyond_max_open_waits_until_another_is_no_longer_in_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("treehub_level.http.server.hub._ROOM_SECONDS", 30)
+    for name in "ab":
+        make(tmp_path / name, a=name)
+    async with Hub(tmp_path, max_open=1) as hub:
+
+        async def read() -> Any:
+            async with hub.use("b") as level:
+                return await level.get("a")
+
+        async with hub.use("a"):
+            waiting = asyncio.ensure_future(read())
+            await asyncio.sleep(0.05)
+            assert not waiting.done()
+        async with asyncio_timeout(30):
+            assert await waiting == "b"
+
+
+# ---------------------------------------------------------------------------- waiting for commits
+
+
+@asynccontextmanager
+async def watching_all(app: Starlette, names: Iterable[str]) -> AsyncIterator[dict[str, StreamingRequest]]:
+    """Watch databases, and yield the streams by name, once each has begun."""
+    async with AsyncExitStack() as stack:
+        streams = {}
+        for name in names:
+            request = StreamingRequest(app, "GET", f"/v1/{name}/watch?since=0")
+            streams[name] = await stack.enter_async_context(request.open())
+            await streams[name].until(lambda name=name: b'data: ["first"' in streams[name].text)
+        yield streams
+
+
+def is_watched_one_in_use(hub: Hub, name: str, database: Any) -> bool:
+    """The former rule, as a control: a watched database may not be closed."""
+    return not (database.references or name in hub._subscriptions)
+
+
+@pytest.mark.parametrize("backend", ["leveldb", "sqlite"])
+async def test_databases_beyond_max_open_are_served_while_all_others_are_watched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str
+) -> None:
+    names = "abcd"
+    hub = Hub(tmp_path, create=names, max_open=2, backend=backend)
+    app = create_app(hub)
+    async with hub, client_of(app) as client:
+        for name in names:
+            assert (await client.put(f"/v1/{name}/entries/first", json=1)).status_code == 204
+        async with watching_all(app, names) as streams:
+            for _ in range(3):
+                for name in names:
+                    assert (await client.get(f"/v1/{name}/entries/first")).json() == 1
+                    assert hub.open_count <= 2
+            for number in range(3):
+                for name in names:
+                    assert (await client.put(f"/v1/{name}/entries/{number}", json=name)).status_code == 204
+            for name, stream in streams.items():
+                await stream.until(lambda name=name, stream=stream: f'["2","{name}"]'.encode() in stream.text)
+                ids = re.findall(rb"id: (\d+)\ndata", stream.text)
+                assert ids == [b"1", b"2", b"3", b"4"], "a watch lost or repeated a change"
+        monkeypatch.setattr(Hub, "_may_close", is_watched_one_in_use)
+        monkeypatch.setattr("treehub_level.http.server.hub._ROOM_SECONDS", 0.05)
+        async with watching_all(app, "ab"):
+            assert (await client.get("/v1/c/entries/first")).json()["code"] == "LEVEL_BUSY"
+
+
+async def test_databases_beyond_max_open_are_served_during_long_polls(tmp_path: Path) -> None:
+    hub = Hub(tmp_path, create="abc", max_open=1)
+    async with hub, client_of(create_app(hub)) as client:
+        polls = {name: asyncio.ensure_future(client.get(f"/v1/{name}/changes?wait=60", timeout=60)) for name in "ab"}
+        await until(lambda: all(name in hub._subscriptions for name in "ab"))
+        assert (await client.put("/v1/c/entries/x", json=1)).status_code == 204
+        for name, poll in polls.items():
+            assert not poll.done()
+            assert (await client.put(f"/v1/{name}/entries/x", json=name)).status_code == 204
+            async with asyncio_timeout(30):
+                assert (await poll).json()["changes"] == [["x", name]]
+
+
+async def test_databases_beyond_max_open_are_served_during_uploads(tmp_path: Path) -> None:
+    hub = Hub(tmp_path, create="ab", max_open=1)
+    app = create_app(hub)
+    headers = {"content-type": "application/json"}
+    upload = StreamingRequest(app, "PUT", "/v1/a/entries/x", headers=headers, body=[b"1"])
+    async with hub, client_of(app) as client, upload.open():
+        await until(lambda: not upload._body)
+        assert (await client.get("/v1/b")).status_code == 200
+
+
+async def test_a_watched_database_is_not_closed_for_being_idle(tmp_path: Path) -> None:
+    hub = Hub(tmp_path, create=["a"], idle_seconds=0.05)
+    app = create_app(hub)
+    async with hub:
+        async with hub.use("a") as level:
+            await level.put("first", 1)
+        async with watching_all(app, "a"):
+            await asyncio.sleep(0.2)
+            assert hub.open_count == 1
+        await until(lambda: hub.open_count == 0)
+
+
+@pytest.mark.parametrize("backend", ["leveldb", "sqlite"])
+async def test_a_watch_of_a_closed_database_sees_the_writes_of_other_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str
+) -> None:
+    monkeypatch.setattr("treehub_level.http.server.hub._RECHECK_SECONDS", 0.1)
+    hub = Hub(tmp_path, create="ab", max_open=1, backend=backend, idle_seconds=0.2)
+    app = create_app(hub)
+    path = tmp_path / ("a" if backend == "leveldb" else "a.sqlite")
+
+    def write() -> None:
+        with blocking.Level(path, mode=Level.SERVER, backend=backend) as level:
+            level.put("other", 1)
+
+    async with hub:
+        async with hub.use("a") as level:
+            await level.put("first", 1)
+        async with watching_all(app, "a") as streams:
+            async with hub.use("b"):
+                await asyncio.to_thread(write)
+            await streams["a"].until(lambda: b'["other",1]' in streams["a"].text)
+
+
+async def test_a_watch_goes_on_after_another_process_had_its_database_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("treehub_level.http.server.watch.RETRY_SOON", 0.02)
+    hub = Hub(tmp_path, create="ab", max_open=1)
+    app = create_app(hub)
+    async with hub:
+        async with hub.use("a") as level:
+            await level.put("first", 1)
+        async with watching_all(app, "a") as streams:
+            async with hub.use("b"):
+                other = await asyncio.to_thread(blocking.Level, tmp_path / "a", mode=Level.SERVER)
+                await asyncio.to_thread(other.open)
+            other.put("other", 1)
+            hub._subscriptions.wake("a")
+            await asyncio.sleep(0.1)
+            assert not streams["a"].task.done()
+            await asyncio.to_thread(other.close)
+            await streams["a"].until(lambda: b'["other",1]' in streams["a"].text)
+
+
+async def test_a_watch_of_a_deleted_database_ends(tmp_path: Path) -> None:
+    hub = Hub(tmp_path, create="ab", max_open=1)
+    app = create_app(hub)
+    async with hub:
+        async with hub.use("a") as level:
+            await level.put("first", 1)
+        async with watching_all(app, "a") as streams:
+            async with hub.use("b"):
+                await asyncio.to_thread(shutil.rmtree, tmp_path / "a")
+            hub._subscriptions.wake("a")
+            await streams["a"].until(lambda: streams["a"].task.done())
+            assert b": LEVEL_DATABASE_NOT_FOUND: " in streams["a"].text
+
+
+async def test_closing_waits_for_admitted_requests(tmp_path: Path) -> None:
+    hub = Hub(tmp_path, create="a")
+    app = create_app(hub)
+    await hub.__aenter__()
+    gate = asyncio.Event()
+
+    async def upload() -> AsyncIterator[bytes]:
+        yield b"1"
+        await gate.wait()
+        yield b"2"
+
+    async with client_of(app) as client:
+        headers = {"content-type": "application/json"}
+        put = asyncio.ensure_future(client.put("/v1/a/entries/x", content=upload(), headers=headers))
+        await until(lambda: hub._admitted)
+        closing = asyncio.ensure_future(hub.__aexit__())
+        await asyncio.sleep(0.02)
+        assert not closing.done()
+        gate.set()
+        assert (await put).status_code == 204
+        async with asyncio_timeout(30):
+            await closing
+    with blocking.Level(tmp_path / "a", mode=Level.SERVER) as level:
+        assert level.get("x") == 12
 
 
 async def test_concurrent_requests_open_a_database_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,16 +71,16 @@ async def test_concurrent_writes_to_a_database_are_limited(
 
 async def test_the_bytes_of_buffered_bodies_are_limited(served: Served) -> None:
     served.rebuild(tokens=None, limits=Limits(held_bytes=100))
-    body_reader = served.app.state.dispatcher.body_reader
+    memory = served.app.state.dispatcher.body_reader.memory
     path = "/v1/notes/entries/a"
     async with StreamingRequest(served.app, "PUT", path, headers=JSON, body=[b'"' + b"x" * 80]).open() as stream:
         async with asyncio_timeout(30):
-            while body_reader.buffered_bytes < 81:  # noqa: ASYNC110
+            while memory.buffered_bytes < 81:  # noqa: ASYNC110
                 await asyncio.sleep(0)
         assert_busy(await served.client.put(path, json="y" * 40), 503)
         assert (await served.client.put(path, json="y")).status_code == 204
     assert stream.sent == []
-    assert body_reader.buffered_bytes == 0
+    assert memory.buffered_bytes == 0
     assert (await served.client.put(path, json="y" * 40)).status_code == 204
 
 

@@ -5,12 +5,9 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
-import os
 import re
-import shutil
 import signal
 import socket
-import ssl
 import subprocess
 import sys
 import time
@@ -21,111 +18,23 @@ from typing import Any
 
 import httpx
 import pytest
+from certificates import CAN_MAKE_CERTIFICATES, make_certificate
 
 from treehub_level import Level, blocking
 
+from .running import RunningServer, begin_get, begin_upload, read_to_end, running, until, waits
+
 pytestmark = pytest.mark.once
-
-#: `serve` with other timeouts. Arguments: seconds for headers, seconds for a stall, then its own.
-PROGRAM = """
-import sys
-from treehub_level.http.server.connections import TimedConnection
-from treehub_level.cli.application import main
-TimedConnection.header_seconds, TimedConnection.stall_seconds = map(float, sys.argv[1:3])
-sys.argv[1:3] = []
-main()
-"""
-
-
-class Server:
-    """A running server.
-
-    Attributes:
-        url: The URL of the server.
-        port: The port of the server.
-        process: The process.
-        log: The file with the output to stderr.
-        line: The first line of the output to stdout.
-    """
-
-    def __init__(self, folder: Path, *options: str, header_seconds: float = 20, stall_seconds: float = 60) -> None:
-        self.log = folder / "stderr"
-        with self.log.open("wb") as log:
-            program = [sys.executable, "-W", "error", "-c", PROGRAM, str(header_seconds), str(stall_seconds)]
-            self.process = subprocess.Popen(
-                [*program, "serve", str(folder / "stores"), "--create", "notes", "--port", "0", *options],
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-            )
-        assert self.process.stdout is not None
-        self.line = self.process.stdout.readline()
-        found = re.search(r"https?://127\.0\.0\.1:(\d+)\n", self.line)
-        assert found, self.line + self.log.read_text()
-        self.url, self.port = found[0].strip(), int(found[1])
-
-    def connect(self) -> socket.socket:
-        """Open a TCP connection to the server."""
-        return socket.create_connection(("127.0.0.1", self.port), timeout=30)
-
-    def stop(self, number: int = signal.SIGTERM) -> int:
-        """Send a signal, and return the exit code."""
-        self.process.send_signal(number)
-        return self.process.wait(60)
-
-    def memory(self) -> int:
-        """Return the resident memory of the process in bytes."""
-        pages = Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]
-        return int(pages) * os.sysconf("SC_PAGE_SIZE")
-
-
-@contextmanager
-def running(folder: Path, *options: str, **timeouts: float) -> Iterator[Server]:
-    server = Server(folder, *options, **timeouts)
-    try:
-        yield server
-    finally:
-        server.process.kill()
-        server.process.wait()
-        assert server.process.stdout is not None
-        server.process.stdout.close()
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
+def server(tmp_path: Path) -> Iterator[RunningServer]:
     """A server of one database, ``notes``."""
     with running(tmp_path) as server:
         yield server
 
 
-def begin_get(server: Server, connection: socket.socket, path: str) -> None:
-    connection.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n\r\n".encode())
-
-
-def begin_upload(server: Server, connection: socket.socket, rest: str) -> None:
-    """Send the head of a PUT and ``rest``: further headers and the first bytes of the body."""
-    head = f"PUT /v1/notes/entries/a HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nContent-Type: application/json\r\n"
-    connection.sendall((head + rest).encode())
-
-
-def waits(server: Server) -> float:
-    """Return the number of long polls and watches in progress, from the server's metrics."""
-    found = re.search(r"^treehub_level_http_waits (.*)$", httpx.get(f"{server.url}/metrics").text, re.MULTILINE)
-    assert found
-    return float(found[1])
-
-
-def read_to_end(connection: socket.socket) -> bytes:
-    received = b""
-    try:
-        while data := connection.recv(1 << 16):
-            received += data
-    except ConnectionResetError:
-        pass
-    return received
-
-
-def test_the_server_announces_its_stores_and_url_in_one_line(server: Server) -> None:
+def test_the_server_announces_its_stores_and_url_in_one_line(server: RunningServer) -> None:
     assert server.line == f"serving notes at {server.url}\n"
     assert httpx.get(f"{server.url}/v1/notes").json()["cid"] == 0
 
@@ -162,7 +71,7 @@ def fill(folder: Path) -> None:
 
 
 @contextmanager
-def slow_watcher(server: Server) -> Iterator[socket.socket]:
+def slow_watcher(server: RunningServer) -> Iterator[socket.socket]:
     """Yield the connection of a watcher that requests all changes and reads nothing."""
     with closing(socket.socket()) as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -243,7 +152,7 @@ def test_slow_headers_time_out(tmp_path: Path) -> None:
     ["X-H: 1\r\n" * 100_000, "X-H: " + "x" * 1_000_000 + "\r\n"],
     ids=["many", "long"],
 )
-def test_a_flood_of_headers_is_refused(server: Server, flood: str) -> None:
+def test_a_flood_of_headers_is_refused(server: RunningServer, flood: str) -> None:
     with server.connect() as connection:
         answer = b""
         try:
@@ -268,7 +177,7 @@ def test_an_endless_body_is_refused_and_the_connection_closed(tmp_path: Path) ->
         assert httpx.get(f"{server.url}/v1/notes").json()["cid"] == 0
 
 
-def test_malformed_http_is_refused(server: Server) -> None:
+def test_malformed_http_is_refused(server: RunningServer) -> None:
     hello = b"\x16\x03\x01\x02\x00\x01\x00"  # the begin of a TLS handshake
     for raw in (hello, b"GET\r\n\r\n", b"\0" * 1000, b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n"):
         with server.connect() as connection:
@@ -276,7 +185,7 @@ def test_malformed_http_is_refused(server: Server) -> None:
             assert read_to_end(connection).startswith(b"HTTP/1.1 400")
 
 
-def test_a_malformed_chunk_of_a_body_closes_the_connection(server: Server) -> None:
+def test_a_malformed_chunk_of_a_body_closes_the_connection(server: RunningServer) -> None:
     with server.connect() as connection:
         begin_upload(server, connection, "Transfer-Encoding: chunked\r\n\r\n1\r\n1\r\nzzz\r\n")
         read_to_end(connection)
@@ -284,7 +193,7 @@ def test_a_malformed_chunk_of_a_body_closes_the_connection(server: Server) -> No
     assert server.stop() == 0
 
 
-def test_the_log_has_one_line_a_request_without_values(server: Server) -> None:
+def test_the_log_has_one_line_a_request_without_values(server: RunningServer) -> None:
     httpx.put(f"{server.url}/v1/notes/entries/a%0aFAKE", json="s3cr3t")
     httpx.get(f"{server.url}/%0d%0aFAKE?s3cr3t")
     server.stop()
@@ -293,7 +202,7 @@ def test_the_log_has_one_line_a_request_without_values(server: Server) -> None:
     assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} INFO (PUT /v1/\{db\}|- 404)", line) for line in lines)
 
 
-def test_another_process_may_not_open_a_store_that_is_served(server: Server, tmp_path: Path) -> None:
+def test_another_process_may_not_open_a_store_that_is_served(server: RunningServer, tmp_path: Path) -> None:
     httpx.get(f"{server.url}/v1/notes")
     path = str(tmp_path / "stores" / "notes")
     code = f"from treehub_level import blocking, Level; blocking.Level({path!r}, mode=Level.SERVER).open()"
@@ -301,24 +210,19 @@ def test_another_process_may_not_open_a_store_that_is_served(server: Server, tmp
     assert "LockedError" in done.stderr
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+@pytest.mark.skipif(not CAN_MAKE_CERTIFICATES, reason="openssl makes the certificate")
 def test_the_server_supports_tls(tmp_path: Path) -> None:
-    certificate, key = str(tmp_path / "cert.pem"), str(tmp_path / "key.pem")
-    names = "subjectAltName=DNS:localhost,IP:127.0.0.1"
-    make = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=x"]
-    files = ["-addext", names, "-keyout", key, "-out", certificate]
-    subprocess.run(["openssl", *make, *files], check=True, capture_output=True)
-    with running(tmp_path, "--tls-cert", certificate, "--tls-key", key) as server:
+    files = make_certificate(tmp_path)
+    with running(tmp_path, *files.options) as server:
         assert server.url.startswith("https://")
-        trusting = ssl.create_default_context(cafile=certificate)
-        assert httpx.get(f"{server.url}/v1/notes", verify=trusting).json()["cid"] == 0
+        assert httpx.get(f"{server.url}/v1/notes", verify=files.trusting()).json()["cid"] == 0
         with server.connect() as plain:
             begin_get(server, plain, "/v1/notes")
             assert not read_to_end(plain).startswith(b"HTTP/1.1 200")
         assert server.stop() == 0
 
 
-async def test_many_concurrent_clients_sync(server: Server) -> None:
+async def test_many_concurrent_clients_sync(server: RunningServer) -> None:
     async def one(number: int) -> None:
         async with Level(f"c{number}", backend="memory", mode=Level.CLIENT) as client:
             for key in range(5):
@@ -334,10 +238,3 @@ async def test_many_concurrent_clients_sync(server: Server) -> None:
     async with httpx.AsyncClient(base_url=server.url, timeout=60) as http:
         await asyncio.gather(*(one(number) for number in range(20)))
         assert (await http.get("/v1/notes")).json()["cid"] == 100
-
-
-def until(condition: Any) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)

@@ -320,3 +320,33 @@ async def test_an_unknown_path_or_method_is_refused_in_json(
     assert response.status_code == status
     assert response.json()["code"] == {404: "LEVEL_ROUTE_NOT_FOUND", 405: "LEVEL_METHOD"}[status]
     assert (await served.client.head("/v1/notes")).status_code == 405
+
+
+# ------------------------------------------------------------------------------------- the path
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/%6eotes",
+        "/v1/%6eotes/entries/a",
+        "/v1/%6eotes/changes",
+        "/%761/notes",
+        "/v1/notes%2Fentries%2Fa",
+        "/v1/notes/entries%2Fa",
+        "/v1/notes/%65ntries/a",
+        "/v1/notes%0a",
+        "/%68ealthz",
+        "/healthz%0a",
+    ],
+)
+async def test_only_the_key_of_a_path_may_be_percent_encoded(served: Served, path: str) -> None:
+    assert (await served.client.put("/v1/notes/entries/a", json=1)).status_code == 204
+    assert (await served.client.get(path)).status_code == 404
+
+
+async def test_a_key_may_have_encoded_and_plain_slashes(served: Served) -> None:
+    assert (await served.client.put("/v1/notes/entries/%61%2F%62", json=1)).status_code == 204
+    assert (await served.client.get("/v1/notes/entries/a/b")).json() == 1
+    assert (await served.client.put("/v1/notes/entries/%252F", json=2)).status_code == 204
+    assert (await served.client.get("/v1/notes/entries?gte=%252F&limit=1")).json()["entries"] == [["%2F", 2]]

@@ -95,6 +95,7 @@ def test_a_change_to_the_file_takes_effect_at_once(tokens: Tokens) -> None:
         b'{"version": 1, "tokens": [{}]}',
         b'{"version": 1, "tokens": {"a": 1}}',
         b'{"version": 1, "tokens": 1}',
+        b'{"version": 1, "tokens": [], "tokens": []}',
     ],
 )
 def test_a_damaged_file_admits_no_token(tokens: Tokens, content: bytes) -> None:
@@ -143,6 +144,88 @@ def test_a_file_writable_by_others_admits_no_token(tokens: Tokens) -> None:
     os.chmod(tokens.path, 0o660)
     with pytest.raises(StorageError, match="chmod 600"):
         Tokens(tokens.path).find(made)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="symbolic links need a privilege on Windows")
+@pytest.mark.parametrize("through", ["link", "link to a link", "linked directory"])
+def test_a_change_through_a_symbolic_link_reaches_the_file(tokens: Tokens, tmp_path: Path, through: str) -> None:
+    made = tokens.add(databases=["*"])
+    link = tmp_path / "link"
+    if through == "linked directory":
+        link.symlink_to(tmp_path, target_is_directory=True)
+        link /= "tokens"
+    else:
+        link.symlink_to("tokens")
+    if through == "link to a link":
+        (tmp_path / "second").symlink_to("link")
+        link = tmp_path / "second"
+    added = Tokens(link).add(databases=["*"])
+    assert tokens.find(added) is not None
+    assert Tokens(link).revoke(made.partition(".")[0])
+    assert tokens.find(made) is None
+    assert os.path.realpath(link) == os.path.realpath(tokens.path)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX hard links")
+def test_a_file_with_several_names_is_not_changed_under_one_of_them(tokens: Tokens, tmp_path: Path) -> None:
+    made = tokens.add(databases=["*"])
+    os.link(tokens.path, tmp_path / "other name")
+    for path in (tokens.path, tmp_path / "other name"):
+        with pytest.raises(StorageError, match="2 names"):
+            Tokens(path).revoke(made.partition(".")[0])
+    assert Tokens(tmp_path / "other name").find(made) is not None
+    assert not os.path.exists(tokens.path + ".new")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX file modes")
+def test_a_changed_file_keeps_its_mode_and_owner(tokens: Tokens) -> None:
+    tokens.add(databases=["*"])
+    os.chmod(tokens.path, 0o640)
+    if os.geteuid() == 0:
+        os.chown(tokens.path, 1234, 1234)
+    before = os.stat(tokens.path)
+    tokens.add(databases=["*"])
+    after = os.stat(tokens.path)
+    assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
+    assert after.st_ino != before.st_ino
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX file modes")
+def test_a_file_whose_owner_cannot_be_kept_is_not_changed(tokens: Tokens, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = tokens.add(databases=["*"])
+    before = Path(tokens.path).read_bytes()
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "fchmod", refuse)
+    with pytest.raises(StorageError, match="run the command as the owner"):
+        tokens.revoke(made.partition(".")[0])
+    assert Path(tokens.path).read_bytes() == before
+    assert not os.path.exists(tokens.path + ".new")
+
+
+def test_a_file_that_cannot_be_replaced_says_so(tokens: Tokens, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = tokens.add(databases=["*"])
+
+    def busy(*_: object) -> None:
+        raise OSError(16, "Device or resource busy")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", busy)
+        with pytest.raises(StorageError, match="mount its directory"):
+            tokens.revoke(made.partition(".")[0])
+    assert tokens.find(made) is not None
+
+
+def test_revoking_an_absent_token_writes_nothing(tokens: Tokens) -> None:
+    with pytest.raises(StorageError, match="cannot be read"):
+        tokens.revoke("absent")
+    assert not os.path.exists(tokens.path)
+    tokens.add(databases=["*"])
+    before = os.stat(tokens.path).st_ino
+    assert not tokens.revoke("absent")
+    assert os.stat(tokens.path).st_ino == before
 
 
 def test_concurrent_changes_to_the_file_are_refused(tokens: Tokens) -> None:

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
-from served import Served, StreamingRequest
+from replication.helpers import ask
+from served import Served, StreamingRequest, asyncio_timeout
 
+from treehub_level import Put
 from treehub_level.http.server.database import Database
+from treehub_level.http.server.dispatch import Dispatcher
 from treehub_level.http.server.limits import Limits
 from treehub_level.http.server.watch import format_events
 
@@ -124,14 +131,14 @@ async def bytes_read_for_a_slow_reader(served: Served, monkeypatch: pytest.Monke
     for number in range(64):
         await level.put(f"k{number}", "x" * (128 << 10))
     read: list[int] = []
-    changes = Database.changes
+    piece = Database.piece
 
     async def counted(*args: Any, **options: Any) -> Any:
-        found = await changes(*args, **options)
+        found = await piece(*args, **options)
         read.append(sum(len(record) for _, record in found.records))
         return found
 
-    monkeypatch.setattr(Database, "changes", counted)
+    monkeypatch.setattr(Database, "piece", counted)
     async with watching(served, "?since=0") as stream:
         await stream.until(lambda: parsed(stream.text))
         stream.reading.clear()
@@ -148,8 +155,201 @@ async def test_a_slow_reader_is_not_read_ahead_for(without_tokens: Served, monke
 async def test_a_watch_that_reads_ahead_of_a_slow_reader_is_detected(
     without_tokens: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("treehub_level.http.server.watch.WATCH_BYTES", 1 << 30)
+    monkeypatch.setattr("treehub_level.http.server.database.PIECE_BYTES", 1 << 30)
     assert await bytes_read_for_a_slow_reader(without_tokens, monkeypatch) > 8 << 20
+
+
+async def test_a_large_change_for_a_reader_that_stops_is_counted(without_tokens: Served) -> None:
+    await without_tokens.levels["notes"].put("large", "x" * (1 << 20))
+    responses = without_tokens.app.state.dispatcher.responses
+    path = "/v1/notes/watch?since=0"
+    async with StreamingRequest(without_tokens.app, "GET", path, stop_after=3).open() as stream:
+        await stream.until(lambda: stream.blocked)
+        assert responses.held.total() > 1 << 20
+        stream.reading.set()
+        await stream.until(lambda: parsed(stream.text))
+        await without_tokens.levels["notes"].put("small", 1)
+        await stream.until(lambda: len(parsed(stream.text)) == 2)
+        assert not responses.held
+
+
+# ----------------------------------------------------------------------------------------- tokens
+
+
+def edit_token(served: Served, token: str, **fields: Any) -> None:
+    """Change fields of a token in its file, as an operator would."""
+    path = Path(served.tokens.path)
+    content = json.loads(path.read_bytes())
+    (found,) = (item for item in content["tokens"] if item["id"] == token.partition(".")[0])
+    found.update(fields)
+    path.write_text(json.dumps(content))
+
+
+def damage_token_file(served: Served) -> None:
+    Path(served.tokens.path).write_text("damaged")
+
+
+def revoke(served: Served, token: str) -> None:
+    served.tokens.revoke(token.partition(".")[0])
+
+
+#: The ways in which a token loses its rights, and the code with which its requests end.
+ENDINGS: dict[str, tuple[Callable[[Served, str], None], str]] = {
+    "revoked": (revoke, "LEVEL_UNAUTHORIZED"),
+    "expired": (lambda served, token: edit_token(served, token, expires=1.0), "LEVEL_UNAUTHORIZED"),
+    "for another database": (
+        lambda served, token: edit_token(served, token, databases=["other"]),
+        "LEVEL_DATABASE_NOT_FOUND",
+    ),
+}
+
+
+@pytest.fixture(params=ENDINGS)
+def ending(request: pytest.FixtureRequest) -> tuple[Callable[[Served, str], None], str]:
+    """A way in which a token loses its rights, and the code of the refusal."""
+    return ENDINGS[request.param]
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {token}"}
+
+
+async def test_a_watch_ends_at_the_next_event_after_its_token_lost_its_rights(served: Served, ending: Any) -> None:
+    token = served.tokens.add(databases=["notes"])
+    async with watching(served, **bearer(token)) as stream:
+        await stream.until(lambda: stream.text)
+        ending[0](served, token)
+        await served.levels["notes"].put("a", "novel")
+        await stream.until(lambda: stream.task.done())
+        assert stream.sent[-1]["more_body"] is False
+        assert f": {ending[1]}: ".encode() in stream.text
+        assert parsed(stream.text) == []
+    assert not served.levels["notes"]._store.listeners
+
+
+async def test_a_watch_ends_at_the_next_keep_alive_after_its_token_lost_its_rights(served: Served, ending: Any) -> None:
+    served.rebuild(limits=Limits(keep_alive_seconds=0.02))
+    token = served.tokens.add(databases=["notes"])
+    async with watching(served, **bearer(token)) as stream:
+        await stream.until(lambda: b"nothing new" in stream.text)
+        ending[0](served, token)
+        await stream.until(lambda: stream.task.done())
+        assert f": {ending[1]}: ".encode() in stream.text
+
+
+async def test_a_watch_of_a_token_that_expires_ends(served: Served) -> None:
+    served.rebuild(limits=Limits(keep_alive_seconds=0.02))
+    token = served.tokens.add(databases=["notes"], expires=time.time() + 0.5)
+    async with watching(served, **bearer(token)) as stream:
+        await stream.until(lambda: stream.task.done())
+        assert b": LEVEL_UNAUTHORIZED: " in stream.text
+
+
+async def test_a_watch_of_a_narrowed_token_shows_only_what_is_left(served: Served) -> None:
+    token = served.tokens.add(databases=["notes"])
+    async with watching(served, **bearer(token)) as stream:
+        await stream.until(lambda: stream.text)
+        edit_token(served, token, prefix="public/")
+        await served.levels["notes"].put("private/a", 1)
+        await served.levels["notes"].put("public/a", 2)
+        await stream.until(lambda: b"id: 2" in stream.text)
+        assert parsed(stream.text) == [(2, '["public/a",2]')]
+
+
+async def test_a_watch_ends_without_a_readable_token_file(served: Served) -> None:
+    served.rebuild(limits=Limits(keep_alive_seconds=0.02))
+    token = served.tokens.add(databases=["notes"])
+    async with watching(served, **bearer(token)) as stream:
+        await stream.until(lambda: stream.text)
+        damage_token_file(served)
+        await stream.until(lambda: stream.task.done())
+
+
+async def test_rights_that_are_asked_once_are_detected(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    token = served.tokens.add(databases=["notes"])
+    found = served.tokens.find(token)
+    monkeypatch.setattr(Dispatcher, "_ask_again", lambda *_: found and found.access)
+    async with watching(served, **bearer(token)) as stream:
+        await stream.until(lambda: stream.text)
+        revoke(served, token)
+        await served.levels["notes"].put("a", "novel")
+        await stream.until(lambda: parsed(stream.text))
+
+
+@pytest.mark.parametrize("commits", [True, False], ids=["commit", "timeout"])
+@pytest.mark.parametrize("route", ["exchange", "changes"])
+async def test_a_long_poll_is_refused_after_its_token_lost_its_rights(
+    served: Served, ending: Any, route: str, commits: bool
+) -> None:
+    token = served.tokens.add(databases=["notes"])
+    client = await served.client_with(token)
+    path, wait = f"/v1/notes/{route}", {"wait": "60" if commits else "0.2"}
+    poll = asyncio.ensure_future(
+        client.post(path, params=wait, json=ask()) if route == "exchange" else client.get(path, params=wait)
+    )
+    async with asyncio_timeout(30):
+        await served.wait_for_long_poll()
+        ending[0](served, token)
+        if commits:
+            await served.levels["notes"].put("a", "novel")
+        answer = await poll
+    assert answer.json()["code"] == ending[1]
+    assert "novel" not in answer.text
+
+
+@pytest.mark.parametrize("route", ["exchange", "changes"])
+async def test_a_long_poll_of_a_narrowed_token_brings_only_what_is_left(served: Served, route: str) -> None:
+    token = served.tokens.add(databases=["notes"])
+    client = await served.client_with(token)
+    path = f"/v1/notes/{route}?wait=60"
+    poll = asyncio.ensure_future(client.post(path, json=ask()) if route == "exchange" else client.get(path))
+    async with asyncio_timeout(30):
+        await served.wait_for_long_poll()
+        edit_token(served, token, prefix="public/")
+        await served.levels["notes"].batch([Put("private/a", 1), Put("public/a", 2)])
+        answer = await poll
+    assert "private" not in answer.text
+    assert "public/a" in answer.text
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        (revoke, "LEVEL_UNAUTHORIZED"),
+        (lambda served, token: edit_token(served, token, write=False), "LEVEL_FORBIDDEN"),
+        (lambda served, token: edit_token(served, token, prefix="public/"), "LEVEL_FORBIDDEN"),
+    ],
+    ids=["revoked", "read-only", "narrowed"],
+)
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("PUT", "entries/a", b"1"),
+        ("POST", "change", b'{"cid":0,"changes":[["a",1]]}'),
+        ("POST", "exchange", json.dumps(ask(changes=[["a", 1]])).encode()),
+    ],
+)
+async def test_a_write_is_refused_if_its_token_lost_its_rights_during_the_upload(
+    served: Served, change: Any, code: str, method: str, path: str, body: bytes
+) -> None:
+    token = served.tokens.add(databases=["notes"], write=True)
+    sent = asyncio.Event()
+    headers = {**bearer(token), "content-type": "application/json"}
+
+    async def upload() -> AsyncIterator[bytes]:
+        yield body[:1]
+        await sent.wait()
+        yield body[1:]
+
+    upload_ = asyncio.ensure_future(
+        served.anonymous.request(method, f"/v1/notes/{path}", headers=headers, content=upload())
+    )
+    await asyncio.sleep(0.01)
+    change(served, token)
+    sent.set()
+    answer = await upload_
+    assert answer.json()["code"] == code
+    assert await served.levels["notes"].query() == []
 
 
 def test_a_record_with_line_breaks_is_one_event() -> None:

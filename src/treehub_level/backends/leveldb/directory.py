@@ -44,7 +44,7 @@ _MAX_SIZE: Final = 2**40
 _MAX_COUNT: Final = 2**31 - 1
 
 #: LevelDB's status message for a missing table.
-_TABLE_GONE: Final = re.compile(r"NotFound: .*[0-9]+\.(ldb|sst): ", re.DOTALL)
+_TABLE_GONE: Final = re.compile(r"NotFound: .*[0-9]\.(ldb|sst): ", re.DOTALL)
 #: LevelDB's status messages for a lock that is held: by this process, by another process (one of
 #: two error numbers), and on Windows.
 _LOCK_TAKEN: Final = re.compile(
@@ -155,7 +155,7 @@ class DirectoryBackend(Backend):
     def _open(self, *, repaired: bool = False) -> None:
         self._created = _missing_directories(self._path)
         try:
-            os.makedirs(self._path, exist_ok=True)
+            os.makedirs(self._path, mode=0o700, exist_ok=True)  # for the owner only; the parents as usual
         except (OSError, ValueError) as error:
             self._remove_created()
             raise directory_error("open", self._path, error) from error

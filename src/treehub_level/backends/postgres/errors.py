@@ -5,12 +5,14 @@ Their messages may name hosts, users and tables, but never a password.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
 import psycopg
+from psycopg.pq import Conninfo
 
 from ...errors import CommitUnknownError, LevelError, StorageError, UnavailableError
 
@@ -36,8 +38,12 @@ _HINTS: Final = {
 #: code.
 _REFUSED: Final = re.compile(
     "authentication|password|does not exist|no such|pg_hba|permission denied|not permitted|unsupported|certificate|SSL|"
-    "invalid [a-z_ ]*(value|number)|bad value"
+    "invalid [a-z_ ]*(value|number)|bad value|could not parse|credential cache|"
+    # A setting of the environment: PGSERVICE, PGSERVICEFILE, PGSSLMINPROTOCOLVERSION, PGOPTIONS.
+    'definition of service|service file|invalid "|unrecognized configuration|requires a '
 )
+#: Variables that libpq reads besides those of its connection parameters.
+_FILE_VARIABLES: Final = ("PGSERVICEFILE", "PGSYSCONFDIR")
 
 
 def message_of(error: psycopg.Error) -> str:
@@ -57,8 +63,16 @@ def connection_error(label: str, error: psycopg.Error) -> StorageError:
     if _REFUSED.search(message):
         return StorageError(
             f"the server refuses {label}: {message}. Check the URL, and the privileges of the user in it"
+            f"{_environment_hint()}"
         )
     return UnavailableError(f"cannot reach {label}: {message}. Try again later")
+
+
+def _environment_hint() -> str:
+    """Return the names of the variables that libpq has read, as the end of a sentence."""
+    known = [option.envvar.decode() for option in Conninfo.get_defaults() if option.envvar]
+    given = sorted(name for name in (*known, *_FILE_VARIABLES) if os.environ.get(name))
+    return f"; the environment sets {', '.join(given)}" if given else ""
 
 
 def statement_error(label: str, error: psycopg.Error, connection: psycopg.Connection[Any]) -> LevelError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, field
 from typing import Final
@@ -33,6 +34,7 @@ _CONNECTION_DEFAULTS: Final[dict[str, str | int]] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,  # in milliseconds
     "fallback_application_name": "treehub-level",
+    "client_encoding": "UTF8",
 }
 
 #: With fewer connections, a writer (a quarter of them) or a scan (half of them) would get none.
@@ -165,10 +167,11 @@ def _seconds(option: str, value: object) -> float:
 def _parse(url: str) -> tuple[str, str]:
     try:
         given = {name: str(value) for name, value in conninfo_to_dict(url).items() if value is not None}
-    except psycopg.Error:
+    except (psycopg.Error, UnicodeEncodeError):  # the latter for bytes of an argument that are not UTF-8
         given = None
     if given is None or not _PORTS.fullmatch(given.get("port", "")):
         raise _invalid_url()  # outside the except block, which would chain psycopg's error, password included
+    _check_hosts(given)
     label = "postgresql://"
     if user := given.get("user"):
         label += f"{quote(user, safe='')}@"
@@ -176,6 +179,21 @@ def _parse(url: str) -> tuple[str, str]:
     if port := given.get("port"):
         label += f":{port}"
     return make_conninfo("", **(_CONNECTION_DEFAULTS | given)), f"{label}/{quote(given.get('dbname') or '')}"
+
+
+def _check_hosts(given: dict[str, str]) -> None:
+    """Check that the names of all hosts can be looked up: psycopg would raise a UnicodeError.
+
+    Raises:
+        StorageError: A name, in the URL or in ``PGHOST``, is not a valid host name.
+    """
+    source = "the URL" if given.get("host") else "the environment variable PGHOST"
+    for host in (given.get("host") or os.environ.get("PGHOST", "")).split(","):
+        try:
+            if not host.startswith(("/", "@")):  # the directory of a socket, or its abstract name
+                host.encode("idna")
+        except UnicodeError as error:
+            raise StorageError(f"the host {host!r:.80} in {source} is not a valid host name: {error}") from error
 
 
 def _invalid_url() -> StorageError:

@@ -110,6 +110,7 @@ class SQLiteBackend(Backend):
             if self._writer is not None:
                 raise LockedError(f"the SQLite store {self._path!r} is open already: close the level that has it open")
             _check_path(self._path)
+            _create_private_file(self._path)
             uri = Path(self._path).as_uri()
             self._uri, self._read_only = f"{uri}?mode=rw", False  # "rw" does not create the file
             with (
@@ -512,6 +513,16 @@ def _check_path(path: str) -> None:
         raise StorageError(f"cannot open {path!r}: it is a directory, and an SQLite store is a file")
     if not os.path.isdir(folder):
         raise StorageError(f"cannot open {path!r}: there is no folder {folder!r}; create it first")
+
+
+def _create_private_file(path: str) -> None:
+    """Create an empty file for its owner only, unless it exists.
+
+    SQLite creates files that all users may read, and gives its log the mode of the database. An
+    empty file is a new database. If it cannot be created, SQLite reports the reason.
+    """
+    with suppress(OSError):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
 
 
 def _sync(path: str, flags: int) -> None:

@@ -48,12 +48,14 @@ class RemoteServer:
         timeout: Seconds without a byte from the server after which a request fails.
         retries: Maximum number of retries of a call.
         insecure: True to allow sending the token unencrypted to another machine.
-        ssl_context: The trusted certificates; ``None`` for the default certificates of httpx.
+        ssl_context: The trusted certificates; ``None`` for those that ``SSL_CERT_FILE`` or
+            ``SSL_CERT_DIR`` names, or else those of httpx.
         transport: A transport of httpx that replaces the network, for tests.
 
     All verbs raise:
         TransportError: There was no response, another program answered, or the server refused;
-            ``status`` is the HTTP status, or ``None`` without a response.
+            ``status`` is the HTTP status, or ``None`` without a response. A 401 is the server's:
+            that of another program has no status. Or a variable of the environment cannot be used.
         ProtocolError: The response is invalid.
         StateError: This object was closed.
 
@@ -281,7 +283,7 @@ class RemoteServer:
         if self._is_closed:
             raise StateError(f"the RemoteServer of {self.url} was closed: create another one")
         if self._client is None:
-            self._client = httpx.Client(transport=self._transport, **self._connection.client_options)
+            self._client = httpx.Client(**self._connection.client_options(self._transport))
         return self._client
 
     def _get_token(self, renew: bool) -> str | None:
@@ -333,14 +335,14 @@ class _EffectRunner:
             self._response = client.send(connection.build_request(client, send), stream=True)
         self._chunks = self._response.iter_raw()
         response = response_head(self._response)
-        if response.is_stream:
+        if response.is_stream or not response.is_answer(send.has_nonce):
             return response
-        decoder, chunks = BodyDecoder(response.headers), []
+        decoder = BodyDecoder(response.headers, response.max_bytes(send.max_bytes))
         due = started + connection.timeout + send.wait
         while chunk := self._receive():
-            chunks.append(decoder.feed(chunk, time.monotonic() - due))
+            decoder.feed(chunk, time.monotonic() - due)
         decoder.finish()
-        return response.with_body(chunks)
+        return response.with_body(decoder.body)
 
     def _receive(self) -> bytes:
         with httpx_errors():

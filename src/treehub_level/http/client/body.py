@@ -7,9 +7,14 @@ from collections.abc import Mapping
 
 from ...errors import TransportError
 
-#: Maximum bytes of a response body, both as sent and as decoded. A page of the protocol holds at
-#: most 8 MiB of keys and values.
-MAX_RESPONSE_BYTES = 32 << 20
+#: Maximum bytes of the body of a page, decoded. A page has at most 8 MiB of records or values, and
+#: at most 1000 keys of 1 KiB, whose JSON may take 6 bytes for each byte.
+MAX_PAGE_BYTES = 16 << 20
+#: Maximum bytes of a body with one value of a key, or one event with a change: 4 MiB of JSON, and
+#: the key of the change.
+MAX_VALUE_BYTES = (4 << 20) + (16 << 10)
+#: Maximum bytes of any other body: a description of the database, or a refusal.
+MAX_DOCUMENT_BYTES = 64 << 10
 #: Minimum bytes per second. A slower response is abandoned: the read timeout alone would let a
 #: server send one byte now and then for ever.
 MIN_RATE = 4 << 10
@@ -32,21 +37,27 @@ class BodyDecoder:
 
     Args:
         headers: The headers of the response, with names in lower case.
+        limit: The maximum size of the decoded body, in bytes.
+
+    Attributes:
+        body: The bytes decoded so far.
 
     Raises:
         TransportError: The content encoding is neither gzip nor identity.
     """
 
-    def __init__(self, headers: Mapping[str, str]) -> None:
+    def __init__(self, headers: Mapping[str, str], limit: int) -> None:
         encoding = headers.get("content-encoding", "").strip().lower()
         if encoding not in ("", "identity", "gzip"):
             raise TransportError(f"the response is encoded as {encoding!r:.40}, which the client did not accept")
         self._decompressor = zlib.decompressobj(wbits=31) if encoding == "gzip" else None
         self._received = 0
-        self._decoded = 0
+        self._limit = limit
+        # One buffer: a list of chunks of two bytes would take thirty times as much memory.
+        self.body = bytearray()
 
-    def feed(self, chunk: bytes, overtime: float) -> bytes:
-        """Decode one chunk.
+    def feed(self, chunk: bytes, overtime: float) -> None:
+        """Decode one chunk, and append it to `body`.
 
         Args:
             chunk: The bytes as sent.
@@ -54,7 +65,7 @@ class BodyDecoder:
                 positive.
 
         Raises:
-            TransportError: The body exceeds `MAX_RESPONSE_BYTES`.
+            TransportError: The body exceeds the limit.
             NoResponseError: The body arrives too slowly, or is not valid gzip.
         """
         self._received += len(chunk)
@@ -64,15 +75,12 @@ class BodyDecoder:
             try:
                 # One byte over the limit: enough to detect a decompression bomb without inflating
                 # it.
-                chunk = self._decompressor.decompress(chunk, MAX_RESPONSE_BYTES - self._decoded + 1)
+                chunk = self._decompressor.decompress(chunk, self._limit - len(self.body) + 1)
             except zlib.error as error:
                 raise NoResponseError("the response is damaged", maybe_sent=True) from error
-        self._decoded += len(chunk)
-        if self._decoded > MAX_RESPONSE_BYTES:
-            raise TransportError(
-                f"the response has more than {MAX_RESPONSE_BYTES:,} bytes: request fewer items at once"
-            )
-        return chunk
+        if len(self.body) + len(chunk) > self._limit:
+            raise TransportError(f"the response has more than {self._limit:,} bytes: it is not one of this request")
+        self.body += chunk
 
     def finish(self) -> None:
         """Check that the body is complete.

@@ -13,10 +13,11 @@ from typing import Any
 from urllib.parse import urlencode
 
 from ...errors import TransportError
+from ...redaction import redact_url
 from ...replication.schedule import backoff
-from .body import NoResponseError
+from .body import MAX_DOCUMENT_BYTES, NoResponseError
 from .effects import CallFlow, GetToken, Send, Sleep
-from .responses import DamagedResponseError, ServerResponse, read_document, read_lines
+from .responses import DamagedResponseError, ServerResponse, not_a_server, read_document, read_lines
 from .url import DatabaseURL
 
 JSON_TYPE = "application/json"
@@ -48,6 +49,9 @@ class RouteCall:
         wait: Seconds for which the server may hold the request (long poll).
         is_repeatable: True if the call may be sent again although the server may have received it.
         missing_is_ok: True if the call reads a key, which may be missing.
+        max_bytes: The maximum size of the response body, decoded.
+        has_nonce: True if the response repeats a nonce of the request, and so proves by itself that
+            it answers this request.
     """
 
     method: str
@@ -57,6 +61,8 @@ class RouteCall:
     wait: float = 0
     is_repeatable: bool = True
     missing_is_ok: bool = False
+    max_bytes: int = MAX_DOCUMENT_BYTES
+    has_nonce: bool = False
 
 
 class RouteCaller:
@@ -90,7 +96,8 @@ class RouteCaller:
             supports it; ``None`` for an event stream, whose body follows.
 
         Raises:
-            TransportError: There was no response, or the server refused the call.
+            TransportError: There was no response, another program answered, or the server refused
+                the call.
             LevelError: The verb failed on the server.
         """
         token = yield GetToken(renew=False)
@@ -99,17 +106,19 @@ class RouteCaller:
         while True:
             try:
                 headers = _headers(call, token, accept, is_loopback=self._database.is_loopback)
-                response = yield Send(call.method, url, headers, call.body, call.wait)
+                response = yield Send(call.method, url, headers, call.body, call.wait, call.max_bytes, call.has_nonce)
                 if response.status in _REDIRECT_STATUSES:
                     redirects += 1
                     url = self._redirected(call, url, response, redirects)
                     continue
-                if response.status == 401 and not is_renewed:
+                if response.asks_for_token and not is_renewed:
                     is_renewed = True
                     new_token = yield GetToken(renew=True)
                     if new_token is not None:
                         token = new_token
                         continue
+                if not response.is_answer(call.has_nonce):
+                    raise not_a_server(response, self.url)
                 if response.status == 200 and response.is_stream and accept == response.media_type:
                     return None
                 if response.status == 200 and response.media_type == accept == NDJSON_TYPE:
@@ -150,8 +159,8 @@ class RouteCaller:
         changes_method = call.method != "GET" and response.status not in (307, 308)
         if target is None or redirects > _MAX_REDIRECTS or changes_method:
             raise TransportError(
-                f"{self.url} redirects to another place ({location[:100]!a}), which the client does not follow: a "
-                "captive portal or a proxy answered, or the URL is wrong",
+                f"{self.url} redirects to another place ({redact_url(location)[:100]!a}), which the client does not "
+                "follow: a captive portal or a proxy answered, or the URL is wrong",
                 status=response.status,
             )
         return target

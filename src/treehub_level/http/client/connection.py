@@ -18,6 +18,7 @@ except ImportError as error:
 from .body import NoResponseError
 from .calls import RouteCaller, check_token
 from .effects import Send
+from .environment import network_options
 from .responses import ServerResponse
 from .url import DatabaseURL
 from .verbs import RemoteVerbs
@@ -38,14 +39,14 @@ class Connection:
         timeout: Seconds without a byte from the server after which a request fails.
         retries: Maximum number of retries of a call.
         insecure: True to allow sending the token unencrypted to another machine.
-        ssl_context: The trusted certificates; ``None`` for the default certificates of httpx.
+        ssl_context: The trusted certificates; ``None`` for those that ``SSL_CERT_FILE`` or
+            ``SSL_CERT_DIR`` names, or else those of httpx.
 
     Attributes:
         url: The URL of the database, without a trailing slash.
         token: The bearer token, or a callable that returns it.
         timeout: Seconds without a byte from the server after which a request fails.
         verbs: The verbs of the database.
-        client_options: Keyword arguments for a client of httpx.
     """
 
     def __init__(
@@ -74,10 +75,21 @@ class Connection:
         self.token = token
         self.timeout = timeout
         self.verbs = RemoteVerbs(RouteCaller(database, retries=retries))
-        self.client_options: dict[str, Any] = {
-            # Loading the certificates takes tens of milliseconds, so HTTP does without. A redirect
-            # cannot lead from HTTP to HTTPS (`DatabaseURL.resolve_redirect`).
-            "verify": database.is_encrypted if ssl_context is None else ssl_context,
+        self._ssl_context = ssl_context
+
+    def client_options(self, transport: object) -> dict[str, Any]:
+        """Return the keyword arguments for a client of httpx.
+
+        Args:
+            transport: The transport that replaces the network; ``None`` for the network.
+
+        Raises:
+            TransportError: A variable of the environment cannot be used.
+        """
+        network = {"trust_env": False} if transport else network_options(self.url, self._ssl_context)
+        return {
+            **network,
+            "transport": transport,
             "cookies": CookieJar(DefaultCookiePolicy(allowed_domains=[])),
             "limits": httpx.Limits(keepalive_expiry=_KEEPALIVE_EXPIRY),
         }
@@ -102,9 +114,10 @@ def httpx_errors() -> Iterator[None]:
     """Translate the exceptions of httpx into `NoResponseError`."""
     try:
         yield
-    except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+    except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError) as error:
         raise NoResponseError(_reason(error), maybe_sent=False) from error
-    except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, ValueError) as error:
+        # A ValueError comes from the name of a host that cannot be looked up, for example.
         raise NoResponseError(_reason(error), maybe_sent=True) from error
 
 

@@ -25,7 +25,8 @@ class GetToken(NamedTuple):
 class Send(NamedTuple):
     """Send a request. The result is a `ServerResponse`; a network failure raises `NoResponseError`.
 
-    An event stream is returned without its body, which `Receive` reads.
+    An event stream is returned without its body, which `Receive` reads. A response of another
+    program than a treehub-level server is returned without its body, too.
 
     Attributes:
         method: The HTTP method.
@@ -34,6 +35,8 @@ class Send(NamedTuple):
         body: The request body.
         wait: Seconds for which the server may hold the request (long poll), in addition to the
             timeout.
+        max_bytes: The maximum size of the response body, decoded.
+        has_nonce: True if the response proves by a nonce that it answers this request.
     """
 
     method: str
@@ -41,6 +44,8 @@ class Send(NamedTuple):
     headers: Mapping[str, str]
     body: bytes | None
     wait: float
+    max_bytes: int
+    has_nonce: bool
 
 
 class Sleep(NamedTuple):

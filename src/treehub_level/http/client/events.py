@@ -5,10 +5,11 @@ Source: WHATWG HTML standard, "Server-sent events". Only the fields ``id`` and `
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from ...errors import ProtocolError
-from .body import MAX_RESPONSE_BYTES
+from .body import MAX_VALUE_BYTES
 
 
 class Event(NamedTuple):
@@ -28,34 +29,51 @@ class EventReader:
     """
 
     def __init__(self) -> None:
-        self._buffer = b""
+        self._lines: list[bytes] = []
+        self._rest = bytearray()
+        self._size = 0
 
     def feed(self, data: bytes) -> list[Event]:
-        """Return the events that ``data`` completes.
+        """Return the events that ``data`` completes. Each byte is read once.
 
         Raises:
-            ProtocolError: An event is larger than `MAX_RESPONSE_BYTES`, or is not UTF-8.
+            ProtocolError: An event is larger than `MAX_VALUE_BYTES`, or is not UTF-8.
         """
-        *blocks, self._buffer = (self._buffer + data).replace(b"\r\n", b"\n").split(b"\n\n")
-        if len(self._buffer) > MAX_RESPONSE_BYTES:
-            raise ProtocolError(f"an event from the server has more than {MAX_RESPONSE_BYTES:,} bytes")
-        events = map(parse_event, blocks)
-        return [event for event in events if event != _COMMENT]
+        events = []
+        *ends, rest = data.split(b"\n")
+        for end in ends:
+            self._count(len(end) + 1)
+            line = bytes(self._rest + end).removesuffix(b"\r")
+            self._rest.clear()
+            if line:
+                if line.startswith((b"id", b"data")):
+                    self._lines.append(line)
+                continue
+            event, self._lines, self._size = parse_event(self._lines), [], 0
+            if event != _COMMENT:
+                events.append(event)
+        self._count(len(rest))
+        self._rest += rest
+        return events
+
+    def _count(self, size: int) -> None:
+        self._size += size
+        if self._size > MAX_VALUE_BYTES:
+            raise ProtocolError(f"an event from the server has more than {MAX_VALUE_BYTES:,} bytes")
 
 
-def parse_event(block: bytes) -> Event:
+def parse_event(lines: Sequence[bytes]) -> Event:
     """Parse the lines of one event.
 
     Raises:
         ProtocolError: The event is not UTF-8.
     """
     event_id, data = "", []
-    try:
-        lines = block.decode().split("\n")
-    except UnicodeDecodeError as error:
-        raise ProtocolError("an event from the server is not UTF-8") from error
     for line in lines:
-        name, _, value = line.partition(":")
+        try:
+            name, _, value = line.decode().partition(":")
+        except UnicodeDecodeError as error:
+            raise ProtocolError("an event from the server is not UTF-8") from error
         value = value.removeprefix(" ")
         if name == "id":
             event_id = value

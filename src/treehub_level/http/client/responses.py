@@ -6,10 +6,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from operator import ge, gt, le, lt
 from typing import Any
 
 import orjson
 
+from ... import _core
 from ...errors import (
     CIDMismatchError,
     ForbiddenError,
@@ -20,11 +22,24 @@ from ...errors import (
     StoreMismatchError,
     TransportError,
 )
+from ...replication.fields import MAX_CHANGES
 from ...replication.wire import Received
-from ...types import MISSING, Change, Changes
+from ...types import MISSING, Change, Changes, KeyRange
+from ..identity import SERVER_HEADER
+from .body import MAX_DOCUMENT_BYTES
 
 #: Maximum of a parsed `Retry-After`, in seconds: a faulty server must not stop a client for days.
 MAX_RETRY_AFTER = 3600.0
+#: The same for a response of another program: a captive portal knows nothing of the server.
+MAX_FOREIGN_RETRY_AFTER = 60.0
+#: Maximum number of lines of an NDJSON reply: a header, and one line for each change.
+MAX_LINES = 1 + MAX_CHANGES
+#: Maximum number of commas and opening brackets in a JSON document. Each may be a value that takes
+#: some 100 bytes of memory. A page of 8 MiB has at most two in three bytes (`[],[],`), and its
+#: keys of 1 MiB may consist of them.
+MAX_ITEMS = 7_000_000
+#: The same in the header of an NDJSON reply, which names at most 1000 keys of 1 KiB.
+MAX_HEADER_ITEMS = 1_100_000
 
 #: Maximum number of characters of a server's text in an exception's message.
 _MAX_SHOWN = 300
@@ -32,14 +47,18 @@ _ERRORS_BY_CODE: Mapping[str, type[LevelError]] = {
     error.code: error
     for error in (ForbiddenError, InvalidKeyError, InvalidValueError, ProtocolError, StoreMismatchError)
 }
-#: Explanations of statuses, for responses that have none.
-_REASONS = {
-    401: "the token is missing, unknown, expired or revoked",
-    403: "the token does not allow this",
-    404: "there is no such database, or the token is not valid for it",
-    413: "the request is too large for the server, or for a proxy in front of it",
+_REPLY_TYPES = ("application/json", "application/x-ndjson")
+_UNAUTHORIZED = "LEVEL_UNAUTHORIZED"
+#: Explanations of the statuses of other programs, whose text is not shown.
+_FOREIGN_REASONS = {
+    401: "it asks for credentials",
+    403: "it does not allow the request",
+    404: "there is no such database at this URL",
+    407: "the proxy asks for credentials",
+    413: "the request is too large for a proxy in front of the server",
     429: "too many requests",
-    503: "the server is busy, or shutting down",
+    503: "the server is busy, starting or shutting down",
+    511: "the network asks for a login",
 }
 
 
@@ -71,13 +90,43 @@ class ServerResponse:
         """True if the body is an uncompressed event stream, which has no defined end."""
         return self.media_type == "text/event-stream" and "content-encoding" not in self.headers
 
-    def with_body(self, chunks: Sequence[bytes]) -> ServerResponse:
+    @property
+    def is_from_server(self) -> bool:
+        """True if a treehub-level server answered, and no other program in its place."""
+        return SERVER_HEADER in self.headers
+
+    def is_answer(self, has_nonce: bool) -> bool:
+        """Return True if the response counts as an answer to the request.
+
+        Args:
+            has_nonce: True for an exchange. The nonce in its reply proves that it answers this
+                request, also if a gateway has removed the server's header.
+        """
+        is_reply = self.status in (200, 409) and self.media_type in _REPLY_TYPES
+        return self.is_from_server or (has_nonce and is_reply)
+
+    @property
+    def asks_for_token(self) -> bool:
+        """True if a new token may help: the server, or a gateway that checks tokens, refused it."""
+        challenge = self.headers.get("www-authenticate", "").lower()
+        return self.status == 401 and (self.is_from_server or challenge.startswith("bearer"))
+
+    def max_bytes(self, limit: int) -> int:
+        """Return the maximum size of the body, decoded.
+
+        Args:
+            limit: The maximum for a response that does not refuse the request. Replies to an
+                exchange of the kinds "reset" and "forked" have status 409.
+        """
+        return limit if self.status < 400 or self.status == 409 else MAX_DOCUMENT_BYTES
+
+    def with_body(self, body: bytes | bytearray) -> ServerResponse:
         """Return a copy of this response that has a body."""
-        return ServerResponse(self.status, self.headers, b"".join(chunks))
+        return ServerResponse(self.status, self.headers, bytes(body))
 
 
 def read_document(response: ServerResponse, url: str, token: str | None, *, missing_is_ok: bool = False) -> Any:
-    """Return the JSON document of a response.
+    """Return the JSON document of a response of the server.
 
     Args:
         response: The response.
@@ -90,6 +139,7 @@ def read_document(response: ServerResponse, url: str, token: str | None, *, miss
 
     Raises:
         LevelError: The server refused the request, or another program answered in its place.
+        ProtocolError: The document has more values than a page can have.
         DamagedResponseError: The body is not valid JSON.
     """
     status = response.status
@@ -110,27 +160,50 @@ def read_lines(response: ServerResponse) -> Received:
 
     Raises:
         DamagedResponseError: The last line is truncated.
+        ProtocolError: The reply has more rows or values than a page can have.
     """
     if not response.body.endswith(b"\n"):
         raise DamagedResponseError("its last line is truncated")
+    # Each line takes far more memory than its text.
+    if response.body.count(b"\n") > MAX_LINES:
+        raise ProtocolError("the server's reply has more rows than a page can have")
+    _check_items(response.body, MAX_HEADER_ITEMS, response.body.index(b"\n"))
     return Received(response.body, in_lines=True)
+
+
+def _check_items(body: bytes, limit: int, end: int | None = None) -> None:
+    """Count values before they are decoded: each takes far more memory than its text.
+
+    Raises:
+        ProtocolError: The body may have more than ``limit`` values before the position ``end``.
+    """
+    if sum(body.count(mark, 0, end) for mark in (b",", b"[", b"{")) > limit:
+        raise ProtocolError("the server's response has more values than a page can have")
 
 
 def _parse_json(response: ServerResponse, url: str) -> Any:
     if response.media_type != "application/json":
-        raise _not_a_server(response, url)
+        raise not_a_server(response, url)
+    _check_items(response.body, MAX_ITEMS)
     try:
         return orjson.loads(response.body)
     except ValueError as error:
         raise DamagedResponseError("its body is not valid JSON") from error
 
 
-def _not_a_server(response: ServerResponse, url: str) -> TransportError:
-    media_type = _sanitized(response.media_type, None) or "no media type"
+def not_a_server(response: ServerResponse, url: str) -> TransportError:
+    """Return the exception for a response of another program: the server is unreachable.
+
+    ``status`` is ``None`` for a 401: it says nothing about the token for this server.
+    """
+    status = response.status
+    reason = _FOREIGN_REASONS.get(status) or _sanitized(response.media_type, None) or "no media type"
+    retry_after = parse_retry_after(response.headers)
     return TransportError(
-        f"{url} answered with {media_type} instead of JSON: a captive portal or a proxy answered in the server's "
-        "place, or the URL is not that of a treehub-level server",
-        status=response.status,
+        f"{url} could not be reached: another program answered in the server's place, with status {status} ({reason}). "
+        "It is a captive portal, a proxy or a gateway, or the URL is not that of a treehub-level server",
+        status=None if status == 401 else status,
+        retry_after=None if retry_after is None else min(retry_after, MAX_FOREIGN_RETRY_AFTER),
     )
 
 
@@ -140,15 +213,15 @@ def _error_of(response: ServerResponse, url: str, token: str | None) -> LevelErr
     fields = _error_fields(response)
     message = _sanitized(str(fields.get("message", "")), token)
     code = fields.get("code")
+    if not fields or not response.is_from_server or (status == 401 and code != _UNAUTHORIZED):
+        return not_a_server(response, url)
     if status in (400, 403, 409) and isinstance(code, str):
         expected, got = fields.get("expected"), fields.get("got")
         if code == CIDMismatchError.code and type(expected) is int and type(got) is int:
             return CIDMismatchError(message, expected=expected, got=got)
         if code in _ERRORS_BY_CODE:
             return _ERRORS_BY_CODE[code](message)
-    if not fields and status not in _REASONS and "html" in response.media_type:
-        return _not_a_server(response, url)
-    reason = message or _REASONS.get(status, "the server gave no reason")
+    reason = message or "the server gave no reason"
     return TransportError(f"{url} refused with status {status}: {reason}", status=status, retry_after=retry_after)
 
 
@@ -185,14 +258,25 @@ def parse_retry_after(headers: Mapping[str, str]) -> float | None:
     return min(max(delay.total_seconds(), 0.0), MAX_RETRY_AFTER)
 
 
-def parse_changes(document: Any) -> Changes:
+def parse_changes(document: Any, since: int, limit: int) -> Changes:
     """Parse a page of the change log.
 
+    Args:
+        document: The page, decoded from JSON.
+        since: The CID after which the page was requested.
+        limit: The number of changes that were requested.
+
     Raises:
-        ProtocolError: The document is not such a page.
+        ProtocolError: The document is not such a page. Each change has a CID of its own, so a page
+            ends at a CID as many above ``since`` as it has changes, or more; and a page that
+            announces more ends above ``since``.
     """
     match document:
         case {"cid": int(cid), "changes": list(items), "has_more": bool(has_more)} if type(cid) is int:
+            if not max(len(items), has_more) <= cid - since <= _core.MAX_CID - since or len(items) > limit:
+                raise ProtocolError(
+                    f"the server's changes do not belong to this request ({limit} changes after CID {since})"
+                )
             return Changes(cid, [parse_change(item) for item in items], has_more)
     raise ProtocolError(f"the server's changes are invalid: {document!r:.80}")
 
@@ -211,23 +295,57 @@ def parse_change(item: Any) -> Change:
     raise ProtocolError(f"a change of the server is invalid: {item!r:.80}")
 
 
-def parse_entries(document: Any) -> tuple[list[tuple[str, Any]], bool]:
+def parse_entries(document: Any, bounds: KeyRange, limit: int) -> tuple[list[tuple[str, Any]], bool]:
     """Parse a page of entries. Return the entries, and True if the range has more.
 
+    Args:
+        document: The page, decoded from JSON.
+        bounds: The bounds of the keys that were requested.
+        limit: The number of entries that were requested.
+
     Raises:
-        ProtocolError: The document is not such a page.
+        ProtocolError: The document is not such a page: its keys are not in the range, or not in
+            ascending order; it has too many entries, or announces more and has none.
     """
     match document:
         case {"entries": list(items), "has_more": bool(has_more)} if bool(items) or not has_more:
-            return [_parse_entry(item) for item in items], has_more
+            rows = [_parse_entry(item) for item in items]
+            keys = [key for key, _ in rows]
+            # Strings sort by code points, as their UTF-8 does.
+            if len(rows) > limit or not all(map(lt, keys, keys[1:])) or not _are_within(keys, bounds):
+                raise ProtocolError(f"the server's entries do not belong to this request ({dict(bounds)!r:.200})")
+            return rows, has_more
     raise ProtocolError(f"the server's entries are invalid: {document!r:.80}")
+
+
+def _are_within(keys: Sequence[str], bounds: KeyRange) -> bool:
+    """Return True if ascending keys satisfy all bounds."""
+    if not keys:
+        return True
+    first, last, prefix = keys[0], keys[-1], bounds.get("prefix") or ""
+    checks = (("gt", gt, first), ("gte", ge, first), ("lt", lt, last), ("lte", le, last))
+    within = all((bound := bounds.get(name)) is None or check(key, bound) for name, check, key in checks)
+    # Keys with a common prefix are adjacent, so the first and the last one decide.
+    return within and first.startswith(prefix) and last.startswith(prefix)
 
 
 def _parse_entry(item: Any) -> tuple[str, Any]:
     match item:
-        case [str(key), value]:
+        case [str(key), value] if key:
             return key, value
     raise ProtocolError(f"an entry of the server is invalid: {item!r:.80}")
+
+
+def parse_info(document: Any) -> dict[str, Any]:
+    """Return the description of a database.
+
+    Raises:
+        ProtocolError: The document is not one.
+    """
+    info = parse_object(document)
+    if type(info.get("cid")) is not int or not 0 <= info["cid"] <= _core.MAX_CID:
+        raise ProtocolError(f"the server's description of the database has no CID: {document!r:.80}")
+    return info
 
 
 def parse_object(document: Any) -> dict[str, Any]:

@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass
 from urllib.parse import SplitResult, urljoin, urlsplit
 
+from ...redaction import redact_url
+
 _PATH = re.compile(r"(/[0-9A-Za-z._~%-]+)*/v1/[a-z0-9][a-z0-9_-]{0,63}")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -27,13 +29,16 @@ class DatabaseURL:
 
         Raises:
             TypeError: ``url`` is not a ``str``.
-            ValueError: ``url`` does not name a database. The message never repeats a password.
+            ValueError: ``url`` does not name a database. The message repeats no password and no
+                value of a parameter.
         """
         if not isinstance(url, str):
             raise TypeError(f"the URL of a database must be a str, not {url!r:.80}")
         parts = _split(url)
         if parts is None:
-            raise ValueError(f"the URL of a database must be http(s)://HOST[:PORT]/v1/NAME, not {url!r:.200}")
+            raise ValueError(
+                f"the URL of a database must be http(s)://HOST[:PORT]/v1/NAME, not {redact_url(url)!r:.200}"
+            )
         if "@" in parts.netloc:
             raise ValueError(
                 "the URL of a database must not contain a user name or a password: pass the token as token=..."
@@ -42,7 +47,7 @@ class DatabaseURL:
         if not _PATH.fullmatch(path) or parts.query or parts.fragment:
             raise ValueError(
                 f"the URL of a database must be {parts.scheme}://{parts.netloc}/v1/NAME, with a NAME of a-z, 0-9, "
-                f"- and _, not {url!r:.200}"
+                f"- and _, not {redact_url(url)!r:.200}"
             )
         return cls(f"{parts.scheme}://{parts.netloc}{path}")
 
@@ -72,7 +77,10 @@ class DatabaseURL:
             url: The URL of the request that was redirected.
             location: The ``Location`` header of the response.
         """
-        target = urljoin(url, location)
+        try:
+            target = urljoin(url, location)
+        except ValueError:  # an invalid IPv6 address, for example
+            return None
         return target if origin(target) == origin(self.url) else None
 
 

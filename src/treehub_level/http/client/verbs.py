@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import count as count_from
 from typing import Any
 from urllib.parse import quote
 
@@ -17,14 +18,17 @@ from ...replication.manual import check_cid
 from ...replication.messages import Request
 from ...replication.wire import request_to_json
 from ...types import MISSING, Change, Changes, KeyRange, Mode
-from .body import NoResponseError
+from .body import MAX_PAGE_BYTES, MAX_VALUE_BYTES, NoResponseError
 from .calls import EVENT_STREAM_TYPE, NDJSON_TYPE, RouteCall, RouteCaller, transport_error
 from .effects import CallFlow, Deliver, Receive, Sleep
 from .events import EventReader
-from .responses import parse_change, parse_changes, parse_entries, parse_object
+from .pages import PageProgress
+from .responses import parse_change, parse_changes, parse_entries, parse_info, parse_object
 
 #: Changes or entries per request: the maximum that a server returns.
 PAGE_SIZE = 1000
+#: Pages of changes after which a call without a limit asks for the server's CID, and ends there.
+_ENDLESS_PAGES = 8
 #: The encoding of a server's level with the default metadata prefix. It rejects invalid keys and
 #: values before anything is sent.
 _CODEC = Codec(Mode.SERVER, _core.KeySpace("!"))
@@ -68,20 +72,28 @@ class RemoteVerbs:
         check_limit(limit)
         seconds = check_wait(wait)
         changes: list[Change] = []
-        while True:
+        progress = PageProgress()
+        head: int | None = None
+        for pages in count_from(1):
             # The route takes a limit of at least 1; `limit=0` only asks whether there are changes.
             count = PAGE_SIZE if limit is None else max(1, min(PAGE_SIZE, limit - len(changes)))
-            query = {"since": cid, "limit": count, **({"wait": seconds} if seconds and not changes else {})}
-            document = yield from self._call(RouteCall("GET", "/changes", query, wait=seconds))
-            page = parse_changes(document)
-            if page.cid < cid or len(page.changes) > count:
-                raise ProtocolError(f"the server's changes do not belong to this request (changes after CID {cid})")
+            query = {"since": cid, "limit": count, **({"wait": seconds} if seconds else {})}
+            call = RouteCall("GET", "/changes", query, wait=seconds, max_bytes=MAX_PAGE_BYTES)
+            page = parse_changes((yield from self._call(call)), cid, count)
             if limit == 0:
-                return Changes(cid, [], bool(page.changes))
+                return Changes(cid, [], bool(page.changes) or page.has_more)
             changes += page.changes
-            if not page.has_more or not page.changes or len(changes) == limit:
+            if not page.has_more or len(changes) == limit:
                 return Changes(page.cid, changes, page.has_more)
-            cid = page.cid
+            progress.record(page.changes, page.cid - cid, count)
+            if limit is None and pages == _ENDLESS_PAGES:
+                # A log may grow faster than this client reads it: from here on, "all" are those up
+                # to now.
+                head = (yield from self.info())["cid"]
+            cid, seconds = page.cid, 0
+            if head is not None and cid >= head:
+                return Changes(cid, changes, page.has_more)
+        raise AssertionError("unreachable")
 
     def change(self, cid: int, changes: Any) -> CallFlow[int]:
         """See ``Level.change``.
@@ -104,12 +116,12 @@ class RemoteVerbs:
 
     def info(self) -> CallFlow[dict[str, Any]]:
         """Return the description of the database: ``server``, ``cid``, ``floor`` and ``mode``."""
-        return parse_object((yield from self._call(RouteCall("GET", ""))))
+        return parse_info((yield from self._call(RouteCall("GET", ""))))
 
     def watch(self, since: int | None) -> CallFlow[None]:
         """See ``Level.watch``. Reconnects after a failure, and resumes after the last change."""
         if since is None:
-            since = (yield from self.info()).get("cid")
+            since = (yield from self.info())["cid"]
         since = check_cid(since)
         failures = 0
         while True:
@@ -119,6 +131,8 @@ class RemoteVerbs:
                 while data := (yield Receive()):
                     for event in reader.feed(data):
                         cid = _parse_event_id(event.id)
+                        if cid < since + bool(event.data):
+                            raise ProtocolError(f"an event from the server has the CID {cid}, after the CID {since}")
                         if cid > since:
                             since, failures = cid, 0
                         if event.data:
@@ -135,7 +149,8 @@ class RemoteVerbs:
 
     def get(self, key: str, default: Any) -> CallFlow[Any]:
         """Return the value of a key, or ``default`` if the key is missing."""
-        value = yield from self._call(RouteCall("GET", _entry_path(key), missing_is_ok=True))
+        call = RouteCall("GET", _entry_path(key), missing_is_ok=True, max_bytes=MAX_VALUE_BYTES)
+        value = yield from self._call(call)
         return default if value is MISSING else value
 
     def put(self, key: str, value: Any) -> CallFlow[None]:
@@ -156,26 +171,27 @@ class RemoteVerbs:
         """
         parse_bounds(_CODEC, "scan", bounds)
         remaining = check_limit(limit)
-        query: dict[str, object] = {name: bound for name, bound in bounds.items() if bound is not None}
+        given: KeyRange = {name: bound for name, bound in bounds.items() if bound is not None}  # type: ignore[assignment]
+        progress = PageProgress()
         has_more = remaining != 0
         while has_more:
             count = PAGE_SIZE if remaining is None else min(PAGE_SIZE, remaining)
-            document = yield from self._call(RouteCall("GET", "/entries", {**query, "limit": count}))
-            rows, has_more = parse_entries(document)
+            call = RouteCall("GET", "/entries", {**given, "limit": count}, max_bytes=MAX_PAGE_BYTES)
+            rows, has_more = parse_entries((yield from self._call(call)), given, count)
             for row in rows:
                 yield Deliver(row)
             if has_more:
-                last_key = rows[-1][0]
-                if len(rows) > count or last_key <= str(query.get("gt", "")):
-                    raise ProtocolError("the server's entries do not belong to this request")
-                query.pop("gte", None)
-                query["gt"] = last_key
+                progress.record(rows, len(rows), count)
+                given.pop("gte", None)
+                given["gt"] = rows[-1][0]
                 remaining = None if remaining is None else remaining - len(rows)
                 has_more = remaining != 0
 
 
 def _exchange_call(body: bytes, wait: float) -> RouteCall:
-    return RouteCall("POST", "/exchange", {"wait": wait} if wait else {}, body, wait)
+    return RouteCall(
+        "POST", "/exchange", {"wait": wait} if wait else {}, body, wait, max_bytes=MAX_PAGE_BYTES, has_nonce=True
+    )
 
 
 def _entry_path(key: str) -> str:

@@ -1,4 +1,4 @@
-"""Middleware for every request: security headers, metrics, and one access log line."""
+"""Middleware for every request: common headers, metrics, and one access log line."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ..identity import SERVER_HEADER, SERVER_HEADER_VALUE
 from .metrics import Metrics
 
 #: The key of the ASGI scope that holds the `AccessRecord` of a request.
 ACCESS_RECORD: Final = "treehub_level.access_record"
 
-#: Headers of every response. Browsers may not cache it, embed it, run it, or guess its media type.
-_SECURITY_HEADERS: Final = [
+#: Headers of every response. Browsers may not cache it, embed it, run it, or guess its media type;
+#: clients recognise the server.
+COMMON_HEADERS: Final = [
     (b"cache-control", b"no-store"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
     (b"x-content-type-options", b"nosniff"),
+    (SERVER_HEADER.encode(), SERVER_HEADER_VALUE.encode()),
 ]
 
 logger = logging.getLogger("treehub_level.http")
@@ -44,7 +47,7 @@ class AccessRecord:
 
 
 class AccessLogMiddleware:
-    """Adds the security headers to each response, updates the metrics, and logs one line a request.
+    """Adds the common headers to each response, updates the metrics, and logs one line a request.
 
     Args:
         app: The next ASGI application.
@@ -66,7 +69,7 @@ class AccessLogMiddleware:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 record.status = message["status"]
-                message["headers"] = [*message["headers"], *_SECURITY_HEADERS]
+                message["headers"] = [*message["headers"], *COMMON_HEADERS]
             await send(message)
 
         try:

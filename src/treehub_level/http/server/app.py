@@ -13,11 +13,14 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 
+from ..identity import SERVER_HEADER
 from .access_log import ACCESS_RECORD, AccessLogMiddleware
 from .dispatch import Dispatcher
 from .hub import Hub
 from .limits import Limits
+from .origins import OriginPolicy
 from .permissions import authorized
+from .raw_path import RawPathMiddleware
 from .refusals import RefusedError
 from .responses import refusal_response
 from .routes import ROUTES
@@ -52,7 +55,7 @@ def create_app(
         hosts: Host names that the server accepts in the ``Host`` header, without a port; ``"*"``
             accepts every name.
         origins: Origins whose pages may call the server (CORS), such as ``https://example.org``.
-            By default no other origin may.
+            By default no other origin may: requests that its pages cause are refused.
         compressed_requests: True to accept request bodies compressed with gzip or zstd.
         limits: Limits on sizes, times and concurrent requests; the defaults of `Limits` if not
             given.
@@ -60,24 +63,27 @@ def create_app(
     Returns:
         The application.
     """
+    origins = [*origins]
     dispatcher = Dispatcher(
         hub,
         tokens,
         frozenset(host.lower() for host in hosts),
+        OriginPolicy(origins),
         compressed_requests=compressed_requests,
         limits=limits or Limits(),
     )
     middleware = [Middleware(AccessLogMiddleware, metrics=dispatcher.metrics)]
-    if origins := [*origins]:
+    if origins:
         middleware.append(
             Middleware(
                 CORSMiddleware,
                 allow_origins=origins,
                 allow_methods=_CORS_METHODS,
                 allow_headers=_CORS_REQUEST_HEADERS,
-                expose_headers=["retry-after"],
+                expose_headers=["retry-after", SERVER_HEADER],
             )
         )
+    middleware.append(Middleware(RawPathMiddleware))
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:

@@ -5,17 +5,25 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final, TypeVar
 
 from starlette.requests import Request
 
+from ... import _core
 from ...engine.codec import decode_json
+from ...errors import InvalidValueError, LevelError
 from . import zstd
+from .body_memory import BodyAccount, BodyMemory, Turns
 from .limits import Limits
-from .refusals import RefusedError, bad_request, retry_later
+from .refusals import RefusedError, bad_request, forbidden
 
-#: Bodies of at least this many bytes are parsed in a thread, so that the event loop is not blocked.
-_THREAD_BYTES: Final = 256 << 10
+T = TypeVar("T")
+
+#: Bodies of at least this many bytes are parsed in a thread, one at a time, so that they neither
+#: block the event loop nor add up in memory.
+_THREAD_BYTES: Final = 64 << 10
+#: The most values of a document that is parsed only to explain the fault in it.
+_EXPLAINED_NODES: Final = 200_000
 
 
 class DisconnectedError(Exception):
@@ -31,25 +39,28 @@ class BodyReader:
             compressed body may decode to a large one.
 
     Attributes:
-        buffered_bytes: The bytes of all request bodies in memory.
+        memory: The memory for request bodies.
     """
 
     def __init__(self, limits: Limits, *, compressed: bool) -> None:
         self._limits = limits
         self._compressed = compressed
-        self.buffered_bytes = 0
+        self._turns = Turns()
+        self.memory = BodyMemory(limits)
 
-    async def read_json(self, request: Request, on_buffered: Callable[[int], None]) -> Any:
+    async def read_json(self, request: Request, account: BodyAccount, parse: Callable[[bytes], T]) -> T:
         """Read the body of a request and return the JSON document in it.
 
         Args:
             request: The request.
-            on_buffered: Called with the size of each chunk before the chunk is kept in memory.
+            account: Counts the bytes in memory. The caller releases them.
+            parse: Parses the document. It raises ValueError for a document that is malformed.
 
         Raises:
-            RefusedError: The body is not JSON, too large or too slow, or has an object with a
-                duplicate member; or the server holds too many bytes of bodies.
+            RefusedError: The body is not JSON, too large or too slow; or the server, or the token,
+                has too many bytes of bodies in memory.
             DisconnectedError: The client closed the connection.
+            LevelError: ``parse`` raised it.
         """
         media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if media_type != "application/json":
@@ -57,12 +68,18 @@ class BodyReader:
                 415, "LEVEL_CONTENT_TYPE", "the body must be JSON: send `Content-Type: application/json`"
             )
         decode = self._content_decoder(request.headers.get("content-encoding", "identity").strip().lower())
-        body = await self._read(request, on_buffered)
-        if decode is not None:
-            body = await asyncio.to_thread(decode, body, self._limits.body_bytes)
-            if len(body) > self._limits.body_bytes:
-                raise self._too_large()
-        return await asyncio.to_thread(parse_json, body) if len(body) >= _THREAD_BYTES else parse_json(body)
+        body = await self._read(request, account)
+        if decode is None and len(body) < _THREAD_BYTES:
+            return parse_body(body, parse)
+        async with self._turns.take(account.token):
+            if decode is not None:
+                limit = self._limit_of(account)
+                plain = await asyncio.to_thread(decode, body, limit)
+                if len(plain) > limit:
+                    raise self._too_large(account)
+                account.add(len(plain) - len(body))
+                body = plain
+            return await asyncio.to_thread(parse_body, body, parse)
 
     def _content_decoder(self, encoding: str) -> Callable[[bytes, int], bytes] | None:
         if encoding == "identity":
@@ -74,52 +91,107 @@ class BodyReader:
             415, "LEVEL_CONTENT_ENCODING", f"this server does not accept the body's Content-Encoding: {remedy}"
         )
 
-    async def _read(self, request: Request, on_buffered: Callable[[int], None]) -> bytes:
+    async def _read(self, request: Request, account: BodyAccount) -> bytes:
+        limit = self._limit_of(account)
         content_length = request.headers.get("content-length", "")
-        if content_length.isdigit() and int(content_length[:20]) > self._limits.body_bytes:
-            raise self._too_large()
+        if content_length.isdigit() and int(content_length[:20]) > limit:
+            raise self._too_large(account)
         body = bytearray()
-        loop = asyncio.get_running_loop()
-        start = loop.time()
+        deadline = _Deadline(self._limits)
         more = True
         while more:
-            allowed = self._limits.body_seconds + len(body) / self._limits.body_rate
             try:
-                message = await asyncio.wait_for(request.receive(), start + allowed - loop.time())
+                message = await asyncio.wait_for(request.receive(), deadline.seconds_left())
             except asyncio.TimeoutError as error:
                 raise RefusedError(
                     408,
                     "LEVEL_TIMEOUT",
-                    f"the body is too slow: only {len(body)} bytes arrived in {allowed:.0f} seconds",
+                    f"the body is too slow: after {len(body)} bytes there were too few in "
+                    f"{self._limits.body_seconds:.0f} seconds, or none in {self._limits.body_idle_seconds:.0f}; "
+                    "send it again, in smaller parts or over a faster connection",
                     headers={"connection": "close"},
                 ) from error
             if message["type"] == "http.disconnect":
                 raise DisconnectedError
             chunk = message.get("body", b"")
-            if len(body) + len(chunk) > self._limits.body_bytes:
-                raise self._too_large()
-            if self.buffered_bytes + len(chunk) > self._limits.held_bytes:
-                raise retry_later(503, "LEVEL_BUSY", "the server is receiving too much data: try again later")
-            on_buffered(len(chunk))
+            if len(body) + len(chunk) > limit:
+                raise self._too_large(account)
+            account.add(len(chunk))
             body += chunk
+            deadline.extend(len(chunk))
             more = message.get("more_body", False)
         return bytes(body)
 
-    def _too_large(self) -> RefusedError:
-        return RefusedError(413, "LEVEL_TOO_LARGE", f"the body has more than {self._limits.body_bytes} bytes")
+    def _limit_of(self, account: BodyAccount) -> int:
+        return self._limits.body_bytes if account.may_write else self._limits.read_only_body_bytes
+
+    def _too_large(self, account: BodyAccount) -> RefusedError:
+        if account.may_write:
+            return RefusedError(413, "LEVEL_TOO_LARGE", f"the body has more than {self._limits.body_bytes} bytes")
+        # Not 413: a client would send the push again, in smaller parts.
+        return forbidden(
+            f"this token may read and not write, and a body without a push has at most "
+            f"{self._limits.read_only_body_bytes} bytes: ask for a token that may write"
+        )
 
 
-def parse_json(body: bytes) -> Any:
-    """Parse a JSON document, and refuse one that the parser could not represent exactly.
+class _Deadline:
+    """The time within which more of a body must arrive.
+
+    A client may be late by ``body_seconds``, and each ``body_rate`` bytes make up for a second. It
+    never gains more: bytes that arrived fast buy no time to stall at the end.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._clock = asyncio.get_running_loop().time
+        self._last = self._clock()
+        self._late_at = self._last + limits.body_seconds
+
+    def seconds_left(self) -> float:
+        """Return the seconds that the client has for its next bytes."""
+        return max(min(self._late_at, self._last + self._limits.body_idle_seconds) - self._clock(), 0)
+
+    def extend(self, size: int) -> None:
+        """Count bytes that have arrived."""
+        if size:
+            self._last = self._clock()
+            self._late_at = min(self._late_at + size / self._limits.body_rate, self._last + self._limits.body_seconds)
+
+
+def parse_body(body: bytes, parse: Callable[[bytes], T]) -> T:
+    """Return the result of ``parse``, and refuse a document that it cannot represent exactly.
 
     Raises:
         RefusedError: The body is not JSON, is nested too deep, or has a duplicate member or an
             integer beyond 64 bits.
+        LevelError: ``parse`` raised it.
     """
     try:
-        return decode_json(body)
+        return parse(body)
+    except LevelError:
+        raise
     except ValueError as error:
         raise bad_request(f"the body cannot be parsed as JSON: {error!s:.200}") from None
+
+
+def parse_value(body: bytes) -> _core.JSONBytes:
+    """Return a JSON document as it will be stored. The document is not decoded.
+
+    Raises:
+        ValueError: The body is not JSON, is nested too deep, or has a duplicate member or an
+            integer beyond 64 bits.
+        InvalidValueError: The document cannot be stored.
+    """
+    # The pure core parses the value. Each node takes at least one byte of JSON.
+    if len(body) > _core.MAX_VALUE_BYTES and _core.count_nodes(body) > _core.MAX_VALUE_BYTES:
+        raise InvalidValueError(f"the value takes more than {_core.MAX_VALUE_BYTES} bytes of JSON")
+    try:
+        return _core.json_value(body)
+    except InvalidValueError:
+        if _core.count_nodes(body) <= _EXPLAINED_NODES:
+            decode_json(body)  # raises if the body is not JSON
+        raise
 
 
 def _decode_gzip(data: bytes, limit: int) -> bytes:

@@ -119,7 +119,7 @@ class FileSystemCatalog(Catalog):
     def prepare(self, *, creating: bool) -> None:
         """See `Catalog.prepare`."""
         if creating:
-            os.makedirs(self._location, exist_ok=True)
+            os.makedirs(self._location, mode=0o700, exist_ok=True)
         self.check()
         if self.is_store(self._location):
             name = os.path.basename(self._location)

@@ -1,26 +1,36 @@
-"""Access to one database for the routes, restricted by a token. Records stay encoded."""
+"""Access to one database for the routes, with the rights of a token. Records stay encoded."""
 
 from __future__ import annotations
 
-from contextlib import closing
-from typing import Any, Final, NamedTuple
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
+from itertools import chain
+from operator import itemgetter
+from typing import Any, Final, NamedTuple, TypeVar
 
 from ... import _core
 from ...aio.level import Level, internals
-from ...aio.wait import wait_for_commit
+from ...aio.wait import set_within
+from ...aio.worker import Worker
 from ...backends.base import Row
 from ...engine.access import Access
+from ...engine.codec import Codec
 from ...engine.log import read_rows
-from ...engine.modes import Server
 from ...engine.scan import first_key
-from ...errors import ProtocolError
+from ...engine.store import Store
+from ...errors import LockedError, NotOpenError, ProtocolError
 from ...replication.endpoint import answer
 from ...replication.fields import MAX_CHANGES
 from ...replication.manual import Part, change_step, read_part
-from ...replication.messages import MAX_BYTES, Reply, encode_changes
+from ...replication.messages import MAX_BYTES, Keys, LogPage, Reply, Reset, encode_changes
+from .hub import Hub
+from .refusals import RefusedError
+from .response_budget import PIECE_BYTES, ResponseHold
 
-#: Bytes of records read at a time for a watcher. It bounds the memory for a slow one.
-WATCH_BYTES: Final = 256 << 10
+T = TypeVar("T")
+
+_VERB: Final = "serving over HTTP"
 
 
 class KeyBounds(NamedTuple):
@@ -33,137 +43,285 @@ class KeyBounds(NamedTuple):
     prefix: str | None
 
 
-class Database:
-    """An open level in SERVER mode, restricted to the access of a token.
+class _OpenDatabase(NamedTuple):
+    """An open database for the length of one call, and the rights of the caller at its begin."""
 
-    Each method raises the errors of the level's method of that name, and `ForbiddenError` for a key
-    outside the token's prefix.
-
-    Args:
-        name: The name of the database.
-        level: The open level.
-        access: The access that the token grants.
-    """
-
-    def __init__(self, name: str, level: Level, access: Access) -> None:
-        self.name = name
-        self.level = level
-        self._access = access
-        namespace, self._worker = internals(level)
-        self.store = namespace.store
-        self._codec = namespace.codec
+    level: Level
+    store: Store
+    worker: Worker
+    codec: Codec
+    access: Access
 
     @property
-    def _mode(self) -> Server:
-        return self.store.server("serving over HTTP")
+    def space(self) -> _core.KeySpace:
+        return self.store.server(_VERB).space
 
-    async def info(self) -> dict[str, Any]:
-        """Return the store id, the CID, the floor and the mode."""
-        mode = self._mode
-
-        def read() -> dict[str, Any]:
-            with self.store.current_reader as reader:
-                cid = self.store.cid_in(reader)
-                floor = mode.records.floor(reader, cid).floor
-            return {"server": mode.store_id, "cid": cid, "floor": floor, "mode": mode.mode.value}
-
-        return await self._worker.read(read)
-
-    # --------------------------------------------------------------------------------- replication
-
-    async def exchange(self, message: object, wait: float) -> Reply:
-        """Answer an exchange: see ``Level.exchange``.
-
-        Args:
-            message: The client's message, as parsed from JSON.
-            wait: Seconds to wait for a change if there is none to send.
-        """
-        return await wait_for_commit(
-            self.store, lambda: self._worker.write(answer, self.store, message, self._access), wait
-        )
-
-    async def changes(self, since: int, limit: int, wait: float = 0, *, max_bytes: int = MAX_BYTES) -> Part:
-        """Read a page of the change log: see ``Level.changes``.
-
-        Args:
-            since: The CID after which the page begins.
-            limit: The most changes in the page.
-            wait: Seconds to wait for a change if there is none.
-            max_bytes: The most bytes of records in the page, unless its only record is larger.
-        """
-
-        def read() -> tuple[Part, bool]:
-            mode = self._mode
-            part = self.store.read_step(
-                lambda reader, head: read_part(reader, mode, head, since, limit, max_bytes, self._access)
-            )
-            return part, not (part.records or part.has_more)
-
-        return await wait_for_commit(self.store, lambda: self._worker.read(read), wait)
-
-    async def change(self, cid: int, changes: list[Any]) -> int:
-        """Apply the changes of a manual sync and return the new CID: see ``Level.change``."""
-        if len(changes) > MAX_CHANGES:
-            raise ProtocolError(f"changes has {len(changes)} items: send at most {MAX_CHANGES} at a time")
-
-        def apply() -> int:
-            entries = encode_changes(changes, self._codec.encoder)
-            return self.store.step(change_step(self._mode, cid, entries, self._access))
-
-        return await self._worker.write(apply)
-
-    # ------------------------------------------------------------------------------------- entries
-
-    async def get(self, key: str) -> bytes | None:
-        """Return the value of a key in JSON; ``None`` if the key is absent."""
-        stored_key = self._user_key(key)
-
-        def read() -> bytes | None:
-            with self.store.current_reader as reader:
-                value = reader.get(stored_key)
-            if value is not None:
-                self._mode.records.check_outgoing_rows([(stored_key, value)])
-            return value
-
-        return await self._worker.read_key(read)
-
-    async def put(self, key: str, value: Any) -> None:
-        """Store a value durably: it is on disk when this returns."""
-        self._access.check_write([self._user_key(key)])
-        await self.level.put(key, value, durable=True)
-
-    async def delete(self, key: str) -> None:
-        """Delete a key durably: the delete is on disk when this returns."""
-        self._access.check_write([self._user_key(key)])
-        await self.level.delete(key, durable=True)
-
-    async def entries(self, bounds: KeyBounds, limit: int) -> tuple[list[Row], bool]:
-        """Read the first entries of a range.
-
-        Returns:
-            Keys and values in key order, and True if the range has further entries.
-        """
-        start, stop = self._access.bounds(*self._codec.bounds(*bounds))
-
-        def read() -> tuple[list[Row], bool]:
-            with self.store.current_reader as reader, closing(reader.scan(start, stop)) as cursor:
-                rows = read_rows(cursor, limit, MAX_BYTES)
-            self._mode.records.check_outgoing_rows(rows)
-            if not rows:
-                return rows, False
-            with self.store.current_reader as reader:
-                after, _ = _core.range_bounds(rows[-1][0], None, None, None, None, None)
-                return rows, first_key(reader, after, stop) is not None
-
-        return await self._worker.read(read)
-
-    def _user_key(self, key: str) -> bytes:
+    def user_key(self, key: str) -> bytes:
         """Return a key as it is stored. Metadata keys cannot be read or written over HTTP.
 
         Raises:
             InvalidKeyError: The key is empty, a metadata key, or not valid Unicode.
             ForbiddenError: The key is outside the token's prefix.
         """
-        stored_key = self._codec.encoder.key(key)
-        self._access.check_read([stored_key])
+        stored_key = self.codec.encoder.key(key)
+        self.access.check_read([stored_key])
         return stored_key
+
+
+class Database:
+    """A database in SERVER mode, with the rights of a request.
+
+    A call has the database open while it runs, and asks for the rights again. Between two calls,
+    and while a call waits for a commit, the hub may close the database to make room.
+
+    Each method raises the errors of the level's method of that name, `ForbiddenError` for a key
+    outside the token's prefix, and `RefusedError` if the token is no longer valid.
+
+    Args:
+        hub: The hub that opens the database.
+        name: The name of the database.
+        rights: Returns the access that the request's token grants now, or raises the refusal.
+        hold: The share of the response in the budget for responses.
+    """
+
+    def __init__(self, hub: Hub, name: str, rights: Callable[[], Access], hold: ResponseHold) -> None:
+        self.name = name
+        self._hub = hub
+        self._rights = rights
+        self._hold = hold
+
+    @asynccontextmanager
+    async def _open(self) -> AsyncIterator[_OpenDatabase]:
+        async with self._hub.borrow(self.name) as level:
+            namespace, worker = internals(level)
+            yield _OpenDatabase(level, namespace.store, worker, namespace.codec, self._rights())
+
+    def check_rights(self) -> None:
+        """Check that the token of the request is still valid for it.
+
+        Raises:
+            RefusedError: It is not.
+        """
+        self._rights()
+
+    @contextmanager
+    def commits(self) -> Iterator[asyncio.Event]:
+        """Provide an event that is set after each commit, and when the store may have changed."""
+        with self._hub.subscribe(self.name) as event:
+            yield event
+
+    async def info(self) -> dict[str, Any]:
+        """Return the store id, the CID, the floor and the mode."""
+
+        def read(store: Store) -> dict[str, Any]:
+            mode = store.server(_VERB)
+            with store.current_reader as reader:
+                cid = store.cid_in(reader)
+                floor = mode.records.floor(reader, cid).floor
+            return {"server": mode.store_id, "cid": cid, "floor": floor, "mode": mode.mode.value}
+
+        async with self._open() as database:
+            return await database.worker.read(read, database.store)
+
+    # --------------------------------------------------------------------------------- replication
+
+    async def exchange(self, message: object, wait: float = 0, *, pushes: bool = False) -> Reply:
+        """Answer an exchange: see ``Level.exchange``. A page is as large as there is room for.
+
+        Args:
+            message: The client's message, as parsed from JSON.
+            wait: Seconds to wait for a change if there is none to send.
+            pushes: True if the message may push changes.
+        """
+
+        async def attempt(max_bytes: int) -> tuple[Reply, bool]:
+            async with self._open() as database:
+                return await database.worker.write(answer, database.store, message, database.access, max_bytes)
+
+        return await self._until_news(attempt, _reply_size, wait, has_written=pushes)
+
+    async def changes(self, since: int, limit: int, wait: float = 0) -> Part:
+        """Read a page of the change log, as large as there is room for: see ``Level.changes``.
+
+        Args:
+            since: The CID after which the page begins.
+            limit: The most changes in the page.
+            wait: Seconds to wait for a change if there is none.
+        """
+
+        async def attempt(max_bytes: int) -> tuple[Part, bool]:
+            part = await self._read_part(since, limit, max_bytes)
+            return part, not (part.records or part.has_more)
+
+        return await self._until_news(attempt, lambda part: records_size(part.records), wait)
+
+    async def piece(self, since: int) -> Part:
+        """Read the change log after a CID, as soon as there is room for its first record."""
+        await self._hub.ensure_open(self.name)
+        return await self._hold.read(
+            lambda: self._read_part(since, MAX_CHANGES, PIECE_BYTES), lambda part: records_size(part.records)
+        )
+
+    async def _read_part(self, since: int, limit: int, max_bytes: int) -> Part:
+        def read(store: Store, access: Access) -> Part:
+            mode = store.server(_VERB)
+            return store.read_step(lambda reader, head: read_part(reader, mode, head, since, limit, max_bytes, access))
+
+        async with self._open() as database:
+            return await database.worker.read(read, database.store, database.access)
+
+    async def change(self, cid: int, changes: list[bytes]) -> int:
+        """Apply the changes of a manual sync and return the new CID: see ``Level.change``.
+
+        Args:
+            cid: The CID that the client has pulled up to.
+            changes: The changes, each a record in bytes.
+        """
+        if len(changes) > MAX_CHANGES:
+            raise ProtocolError(f"changes has {len(changes)} items: send at most {MAX_CHANGES} at a time")
+
+        def apply(database: _OpenDatabase) -> int:
+            entries = encode_changes(changes, database.codec.encoder, in_records=True)
+            return database.store.step(change_step(database.store.server(_VERB), cid, entries, database.access))
+
+        async with self._open() as database:
+            return await database.worker.write(apply, database)
+
+    async def _until_news(
+        self,
+        attempt: Callable[[int], Awaitable[tuple[T, bool]]],
+        measure: Callable[[T], int],
+        wait: float,
+        *,
+        has_written: bool = False,
+    ) -> T:
+        """Repeat a read after each commit until it has something to report; return its last result.
+
+        Args:
+            attempt: Reads a page of at most so many bytes: returns it, and True if there is nothing
+                to report.
+            measure: Returns the bytes of a page.
+            wait: Seconds to wait at most. A database that its program closes ends the wait.
+            has_written: True if ``attempt`` may also write.
+
+        Raises:
+            RefusedError: The token is no longer valid at the end of the wait.
+        """
+
+        async def read() -> tuple[T, bool]:
+            # Before the turn: opening may take long, and other databases should not wait for it.
+            await self._hub.ensure_open(self.name)
+            return await self._hold.read_page(
+                attempt, lambda found: measure(found[0]), MAX_BYTES, has_written=has_written
+            )
+
+        if not wait:
+            return (await read())[0]
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + wait
+        with self._hub.subscribe(self.name) as committed:
+            result, nothing = await read()
+            while nothing and await set_within(committed, deadline - loop.time()):
+                committed.clear()
+                try:
+                    result, nothing = await read()
+                except (NotOpenError, LockedError):
+                    break
+                except RefusedError as refusal:
+                    if not is_temporary(refusal):
+                        raise
+                    break
+        self._rights()
+        return result
+
+    # ------------------------------------------------------------------------------------- entries
+
+    async def get(self, key: str) -> bytes | None:
+        """Return the value of a key in JSON; ``None`` if the key is absent."""
+
+        def read(store: Store, stored_key: bytes) -> bytes | None:
+            with store.current_reader as reader:
+                value = reader.get(stored_key)
+            if value is not None:
+                store.server(_VERB).records.check_outgoing_rows([(stored_key, value)])
+            return value
+
+        async def attempt() -> bytes | None:
+            async with self._open() as database:
+                return await database.worker.read_key(read, database.store, database.user_key(key))
+
+        return await self._hold.read(attempt, lambda value: len(value or b""))
+
+    async def check_write(self, key: str) -> None:
+        """Check that a key may be written, before the body with its value is read.
+
+        Raises:
+            InvalidKeyError: The key is empty, a metadata key, or not valid Unicode.
+            ForbiddenError: The token may not write, or not this key.
+        """
+        async with self._open() as database:
+            database.access.check_write([database.user_key(key)])
+
+    async def put(self, key: str, value: Any) -> None:
+        """Store a value durably: it is on disk when this returns."""
+        async with self._open() as database:
+            database.access.check_write([database.user_key(key)])
+            await database.level.put(key, value, durable=True)
+
+    async def delete(self, key: str) -> None:
+        """Delete a key durably: the delete is on disk when this returns."""
+        async with self._open() as database:
+            database.access.check_write([database.user_key(key)])
+            await database.level.delete(key, durable=True)
+
+    async def entries(self, bounds: KeyBounds, limit: int) -> tuple[list[Row], bool]:
+        """Read the first entries of a range, as many as there is room for.
+
+        Returns:
+            Keys and values in key order, and True if the range has further entries.
+        """
+
+        def read(database: _OpenDatabase, max_bytes: int) -> tuple[list[Row], bool]:
+            start, stop = database.access.bounds(*database.codec.bounds(*bounds))
+            store = database.store
+            with store.current_reader as reader, closing(reader.scan(start, stop)) as cursor:
+                rows = read_rows(cursor, limit, max_bytes)
+            store.server(_VERB).records.check_outgoing_rows(rows)
+            if not rows:
+                return rows, False
+            with store.current_reader as reader:
+                after, _ = _core.range_bounds(rows[-1][0], None, None, None, None, None)
+                return rows, first_key(reader, after, stop) is not None
+
+        async def attempt(max_bytes: int) -> tuple[list[Row], bool]:
+            async with self._open() as database:
+                return await database.worker.read(read, database, max_bytes)
+
+        return await self._hold.read_page(attempt, lambda page: rows_size(page[0]), MAX_BYTES)
+
+
+def is_temporary(error: Exception) -> bool:
+    """Return True if a database cannot be opened at the moment, and a waiting request may go on."""
+    return isinstance(error, LockedError) or (isinstance(error, RefusedError) and error.code == "LEVEL_BUSY")
+
+
+def _reply_size(reply: Reply) -> int:
+    """Return the bytes of a reply in memory: those of its records or keys."""
+    match reply:
+        case LogPage():
+            return records_size(reply.records)
+        case Keys():
+            return sum(map(len, reply.keys))
+        case Reset():
+            return sum(map(len, reply.rejected))
+    return 0
+
+
+def records_size(records: Iterable[tuple[int, bytes]]) -> int:
+    """Return the bytes of some records of the log."""
+    return sum(map(len, map(itemgetter(1), records)))
+
+
+def rows_size(rows: Iterable[Row]) -> int:
+    """Return the bytes of some entries."""
+    return sum(map(len, chain.from_iterable(rows)))

@@ -7,19 +7,23 @@ import logging
 import re
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
+from ...engine.access import Access
 from ...errors import StorageError
 from .access_log import ACCESS_RECORD, AccessRecord
 from .bodies import BodyReader, DisconnectedError
+from .body_memory import BodyAccount
 from .catalog import DATABASE_NAME
 from .database import Database
 from .hub import Hub
 from .limits import ConcurrencyLimiter, Limits
 from .metrics import Metrics
+from .origins import OriginPolicy
 from .permissions import AuthorizedRoute, Permission
 from .refusals import (
     RefusedError,
@@ -28,8 +32,10 @@ from .refusals import (
     forbidden,
     refusal_for,
     server_closing,
+    too_many_connections,
     unauthorized,
 )
+from .response_budget import ResponseBudget
 from .responses import refusal_response
 from .tokens import UNRESTRICTED, Token, Tokens
 
@@ -37,6 +43,9 @@ T = TypeVar("T")
 
 #: In the set of accepted host names: accept every name.
 ANY_HOST: Final = "*"
+
+#: The key of the ASGI scope that is true if the server has too many connections.
+OVERLOADED: Final = "treehub_level.overloaded"
 
 #: A ``Host`` header: a name or an address, and an optional port.
 _HOST: Final = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")
@@ -53,6 +62,7 @@ class RequestContext:
 
     Attributes:
         database: The requested database. Not set for routes without one.
+        hold: The response's share of the budget for responses.
     """
 
     database: Database
@@ -60,19 +70,22 @@ class RequestContext:
     def __init__(self, request: Request, dispatcher: Dispatcher) -> None:
         self.request = request
         self.dispatcher = dispatcher
-        self._buffered_bytes = 0
+        self.hold = dispatcher.responses.hold("-")
+        self._body_account: BodyAccount | None = None
 
-    async def read_json(self) -> Any:
-        """Read the request body and return the JSON document in it: see `BodyReader.read_json`."""
-        return await self.dispatcher.body_reader.read_json(self.request, self._count_buffered)
+    def admit_body(self, token: Token) -> None:
+        """Allow the route to read the request body, within the limits of a token."""
+        self._body_account = self.dispatcher.body_reader.memory.account(token.id, may_write=token.write)
 
-    def _count_buffered(self, size: int) -> None:
-        self._buffered_bytes += size
-        self.dispatcher.body_reader.buffered_bytes += size
+    async def read_json(self, parse: Callable[[bytes], T]) -> T:
+        """Read and parse the request body: see `BodyReader.read_json`."""
+        assert self._body_account is not None, "the rights of the request are checked before its body is read"
+        return await self.dispatcher.body_reader.read_json(self.request, self._body_account, parse)
 
     def release_body(self) -> None:
         """Stop counting the bytes of the body as being in memory."""
-        self._count_buffered(-self._buffered_bytes)
+        if self._body_account is not None:
+            self._body_account.release()
 
     @contextmanager
     def write_slot(self) -> Iterator[None]:
@@ -125,6 +138,7 @@ class Dispatcher:
         hub: The databases.
         tokens: The access tokens; ``None`` to let every client do everything.
         hosts: The accepted host names in lower case; `ANY_HOST` among them accepts every name.
+        origins: The check of requests that pages of other sites cause.
         compressed_requests: True to accept compressed request bodies.
         limits: The limits of the application.
 
@@ -133,21 +147,31 @@ class Dispatcher:
         limits: The limits of the application.
         metrics: The metrics of the application.
         body_reader: The reader of request bodies.
+        responses: The budget for responses.
         requests: The concurrent requests, by token id.
         writes: The concurrent writes, by database.
     """
 
     def __init__(
-        self, hub: Hub, tokens: Tokens | None, hosts: frozenset[str], *, compressed_requests: bool, limits: Limits
+        self,
+        hub: Hub,
+        tokens: Tokens | None,
+        hosts: frozenset[str],
+        origins: OriginPolicy,
+        *,
+        compressed_requests: bool,
+        limits: Limits,
     ) -> None:
         self.hub = hub
         self.limits = limits
         self.metrics = Metrics(lambda: hub.open_count)
         self.body_reader = BodyReader(limits, compressed=compressed_requests)
+        self.responses = ResponseBudget(limits)
         self.requests = ConcurrencyLimiter(limits.per_token, 429, "requests of this token")
         self.writes = ConcurrencyLimiter(limits.writes, 503, "writes to this database")
         self._tokens = tokens
         self._hosts = hosts
+        self._origins = origins
 
     async def dispatch(self, route: AuthorizedRoute, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request by its route, or send a refusal. No `Exception` leaves this method."""
@@ -177,18 +201,22 @@ class Dispatcher:
             # Otherwise the response has begun. It ends incomplete, which HTTP clients detect.
         finally:
             context.release_body()
+            context.hold.close()
 
     @asynccontextmanager
     async def _admit(
         self, route: AuthorizedRoute, context: RequestContext, record: AccessRecord
     ) -> AsyncIterator[None]:
-        """Make all checks of a request, in this order, and open its database for the block."""
+        """Make all checks of a request, in this order, and let it use its database in the block."""
         if route.permission is Permission.OPEN:
             yield
             return
+        if context.request.scope.get(OVERLOADED):
+            raise too_many_connections()
         if self.hub.stopping.is_set():
             raise server_closing()
         self._check_host(context.request)
+        self._origins.check(context.request.headers)
         token = self._authenticate(context.request)
         record.token = token.id or "-"
         with self.requests.slot(token.id):
@@ -198,14 +226,37 @@ class Dispatcher:
                 yield
                 return
             name = context.request.path_params["db"]
-            if not DATABASE_NAME.fullmatch(name) or not token.covers(name):
-                raise database_not_found()
-            if route.permission is Permission.WRITE and not token.write:
-                raise forbidden("this token is read-only: use one that may write")
-            async with self.hub.use(name) as level:
+            self._check_rights(route, token, name)
+            context.admit_body(token)
+            async with self.hub.admit(name):
                 record.database = name
-                context.database = Database(name, level, token.access)
+                context.hold = self.responses.hold(token.id)
+                rights = partial(self._ask_again, route, context.request, name)
+                context.database = Database(self.hub, name, rights, context.hold)
                 yield
+
+    def _check_rights(self, route: AuthorizedRoute, token: Token, name: str) -> Access:
+        """Return the access that a token grants to a database for a route.
+
+        Raises:
+            RefusedError: The token does not allow the request.
+        """
+        if not DATABASE_NAME.fullmatch(name) or not token.covers(name):
+            raise database_not_found()
+        if route.permission is Permission.WRITE and not token.write:
+            raise forbidden("this token is read-only: use one that may write")
+        return token.access
+
+    def _ask_again(self, route: AuthorizedRoute, request: Request, name: str) -> Access:
+        """Return the access that the token of a request in progress grants now.
+
+        A request may last for minutes, and its token may be revoked, expire or be narrowed.
+
+        Raises:
+            RefusedError: The token does not allow the request any more.
+            StorageError: The file of the tokens cannot be read.
+        """
+        return self._check_rights(route, self._authenticate(request), name)
 
     def _check_host(self, request: Request) -> None:
         if ANY_HOST in self._hosts:

@@ -5,20 +5,26 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
 from ... import blocking
 from ...aio.level import Level, internals
+from ...aio.wait import set_within
 from ...errors import LevelError, NotOpenError, StateError, StorageError
 from ...types import Mode
 from .catalog import DATABASE_NAME, create_catalog
 from .refusals import RETRY_LATER, database_not_found, retry_later, server_closing
+from .subscriptions import Subscriptions
 
 #: Seconds for which the result of a reachability check is reused, since any client may ask for one.
 _PROBE_SECONDS: Final = 1.0
+#: Seconds for which opening a database waits until another one is no longer in use.
+_ROOM_SECONDS: Final = 1.0
+#: Seconds after which a watched database that was closed to make room is looked at again.
+_RECHECK_SECONDS: Final = 15.0
 
 logger = logging.getLogger("treehub_level.http")
 
@@ -32,7 +38,8 @@ class _OpenDatabase:
         is_external: True if the program passed the level to the hub. The program closes it.
         references: The number of requests that use the level.
         is_lost: True if the store was deleted or moved while it was open.
-        idle_timer: Closes the level after the idle time; ``None`` while the level is in use.
+        idle_timer: Closes the level after the idle time; ``None`` while the level is in use. A
+            watched level stays open, unless the hub needs room.
     """
 
     level: Level
@@ -60,7 +67,9 @@ class Hub:
             stores over HTTP.
         backend: The registered name of the backend for ``root``.
         prefix: The prefix of metadata keys in the stores of ``root``.
-        max_open: The most databases of ``root`` that are open at a time.
+        max_open: The most databases of ``root`` that are open at a time. Watches and long polls do
+            not keep a database open: to make room, the hub closes the one that was used least
+            recently, watched or not.
         idle_seconds: Seconds after which an unused database of ``root`` is closed.
         **options: Further arguments of the backend for ``root``.
 
@@ -98,6 +107,10 @@ class Hub:
         #: Held while a database is opened or closed.
         self._lock = asyncio.Lock()
         self._released = asyncio.Event()
+        #: The number of requests that may still use databases.
+        self._admitted = 0
+        self._subscriptions = Subscriptions()
+        self._rechecks: dict[str, asyncio.TimerHandle] = {}
         self._opening: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._probe: asyncio.Future[bool] | None = None
@@ -115,18 +128,22 @@ class Hub:
         # Locks and events belong to one event loop, and a hub may be reopened in another one.
         self._lock, self._released, self.stopping = asyncio.Lock(), asyncio.Event(), asyncio.Event()
         self._probe = None
-        self._databases = {
-            name: _OpenDatabase(level, is_external=True) for name, level in self._external_levels.items()
-        }
+        self._databases = {}
+        self._subscriptions = Subscriptions()
+        for name, level in self._external_levels.items():
+            self._add(name, _OpenDatabase(level, is_external=True))
         self.is_open = True
         return self
 
     async def __aexit__(self, *exception: object) -> None:
         self.stop()
-        self.is_open = False
-        while any(database.references for database in self._databases.values()):
+        while self._admitted or any(database.references for database in self._databases.values()):
             self._released.clear()
             await self._released.wait()
+        self.is_open = False
+        for recheck in self._rechecks.values():
+            recheck.cancel()
+        self._rechecks.clear()
         if self._tasks:
             await asyncio.wait(self._tasks)
         async with self._lock:
@@ -231,6 +248,60 @@ class Hub:
                 closed or about to close.
             LevelError: The store cannot be opened.
         """
+        self._check_accepting()
+        async with self.borrow(name) as level:
+            yield level
+
+    @asynccontextmanager
+    async def admit(self, name: str) -> AsyncIterator[None]:
+        """Admit a request for a database: `borrow` works for the length of the block.
+
+        The hub closes no earlier than at the end of the block, but may close the database.
+
+        Raises:
+            RefusedError, LevelError: As `use`.
+        """
+        self._check_accepting()
+        self._admitted += 1
+        try:
+            await self.ensure_open(name)
+            yield
+        finally:
+            self._admitted -= 1
+            if not self._admitted:
+                self._released.set()
+
+    @asynccontextmanager
+    async def borrow(self, name: str) -> AsyncIterator[Level]:
+        """Yield a database's level for an admitted request, also while the hub is about to close.
+
+        Raises:
+            RefusedError, LevelError: As `use`.
+        """
+        while (database := self._databases.get(name)) is None:
+            await self.ensure_open(name)
+        self._acquire(database)
+        try:
+            yield database.level
+        finally:
+            self._release(name, database)
+
+    @contextmanager
+    def subscribe(self, name: str) -> Iterator[asyncio.Event]:
+        """Provide an event that is set after each commit to a database: see `Subscriptions`.
+
+        It does not keep the database open. Without a use in between, the event of a database that
+        other processes write to is set at the latest every 15 seconds.
+        """
+        try:
+            with self._subscriptions.subscribe(name) as event:
+                yield event
+        finally:
+            database = self._databases.get(name)
+            if database is not None and not database.references and not database.is_external:
+                self._mark_idle(name, database)
+
+    def _check_accepting(self) -> None:
         if self.stopping.is_set():
             raise server_closing()
         if not self.is_open:
@@ -240,19 +311,17 @@ class Hub:
             raise retry_later(
                 503, NotOpenError.code, "this server is not ready: its hub is not open", seconds=RETRY_LATER
             )
-        while (database := self._databases.get(name)) is None:
-            await self._ensure_open(name)
-        self._acquire(database)
-        try:
-            yield database.level
-        finally:
-            self._release(name, database)
 
-    async def _ensure_open(self, name: str) -> None:
-        """Return once a database is open.
+    async def ensure_open(self, name: str) -> None:
+        """Return once a database is open. It may be closed again to make room.
 
         Concurrent callers share one task that opens it. The task goes on if a caller is cancelled.
+
+        Raises:
+            RefusedError, LevelError: As `use`.
         """
+        if name in self._databases:
+            return
         opening = self._opening.get(name)
         if opening is None:
             opening = self._opening[name] = self._start_task(self._open(name))
@@ -264,25 +333,45 @@ class Hub:
             if not self.is_open:
                 raise server_closing()
             arguments = await asyncio.to_thread(self._find, name)
-            await self._evict_if_full()
+            await self._make_room()
             level = Level(mode=Mode.SERVER, **arguments)
             await level.open()
-            self._mark_idle(name, _OpenDatabase(level))
+            database = _OpenDatabase(level)
+            self._mark_idle(name, database)
+            self._add(name, database)
 
-    async def _evict_if_full(self) -> None:
-        """Close the least recently used idle database if ``max_open`` databases are open.
+    def _add(self, name: str, database: _OpenDatabase) -> None:
+        self._databases[name] = database
+        self._subscriptions.attach(name, internals(database.level)[0].store)
+
+    def _has_room(self) -> bool:
+        own = sum(not database.is_external for database in self._databases.values())
+        return own < self._max_open
+
+    def _may_close(self, name: str, database: _OpenDatabase) -> bool:
+        """Return True if a database may be closed to make room. Its watches go on without it."""
+        return not (database.is_external or database.references)
+
+    async def _make_room(self) -> None:
+        """Close the least recently used database if ``max_open`` databases are open.
 
         Raises:
-            RefusedError: All of them are in use.
+            RefusedError: All of them are in use, and remained so for `_ROOM_SECONDS`.
         """
-        own = {name: database for name, database in self._databases.items() if not database.is_external}
-        if len(own) < self._max_open:
-            return
-        for name, database in own.items():  # least recently used first: see `_mark_idle`
-            if not database.references:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _ROOM_SECONDS
+        while not self._has_room():
+            # Least recently used first: see `_mark_idle`.
+            idle = (name for name, found in self._databases.items() if self._may_close(name, found))
+            name = next(idle, None)
+            if name is not None:
                 await self._close(name)
-                return
-        raise retry_later(503, "LEVEL_BUSY", "too many databases are in use: try again later", seconds=RETRY_LATER)
+                continue
+            self._released.clear()
+            if not await set_within(self._released, deadline - loop.time()):
+                raise retry_later(
+                    503, "LEVEL_BUSY", "too many databases are in use: try again later", seconds=RETRY_LATER
+                )
 
     def _acquire(self, database: _OpenDatabase) -> None:
         database.references += 1
@@ -304,6 +393,8 @@ class Hub:
         """Move a database to the end of the eviction order, and start its idle timer."""
         self._databases.pop(name, None)
         self._databases[name] = database
+        if database.idle_timer is not None:
+            database.idle_timer.cancel()
         loop = asyncio.get_running_loop()
         database.idle_timer = loop.call_later(
             self._idle_seconds, lambda: self._start_task(self._close_if_idle(name, database))
@@ -319,16 +410,40 @@ class Hub:
 
     async def _close_if_idle(self, name: str, database: _OpenDatabase) -> None:
         async with self._lock:
-            if self._databases.get(name) is database and not database.references:
+            in_use = database.references or name in self._subscriptions
+            if self._databases.get(name) is database and not in_use:
                 await self._close(name)
 
     async def _close(self, name: str) -> None:
         database = self._databases.pop(name)
         if database.idle_timer is not None:
             database.idle_timer.cancel()
+        self._subscriptions.detach(name)
         if database.is_external:
             return
+        if self.is_open and name in self._subscriptions:
+            self._recheck_later(name, internals(database.level)[0].store.backend.supports.shared)
         try:
             await database.level.close()
         except LevelError as error:
             logger.error("database %s could not be closed: %s", name, error.code)
+
+    def _recheck_later(self, name: str, shared: bool) -> None:
+        """Wake the subscribers of a database that was closed to make room, after some seconds.
+
+        If other processes may write to it while it is closed (``shared``), the subscribers look at
+        it then, as the only way to notice. Another database is opened again once there is room.
+        """
+        loop = asyncio.get_running_loop()
+        if name in self._rechecks:
+            self._rechecks.pop(name).cancel()
+        self._rechecks[name] = loop.call_later(_RECHECK_SECONDS, self._recheck, name, shared)
+
+    def _recheck(self, name: str, shared: bool) -> None:
+        del self._rechecks[name]
+        if name in self._databases or name not in self._subscriptions:
+            return
+        if shared or self._has_room():
+            self._subscriptions.wake(name)
+        else:
+            self._recheck_later(name, shared)

@@ -94,13 +94,8 @@ def parse_key(request: Request) -> str:
     Raises:
         RefusedError: The key is not percent-encoded UTF-8.
     """
-    # Starlette's decoded path replaces invalid UTF-8, so it could name another key.
-    path: bytes = request.scope["raw_path"]
-    marker = f"/v1/{request.path_params['db']}/entries/".encode()
-    _, found, encoded = path.partition(marker)
+    encoded: str = request.path_params["key"]  # as sent: see `raw_path`
     try:
-        if not found:
-            raise ValueError("the part before the key is percent-encoded")
-        return unquote_to_bytes(encoded).decode()
+        return unquote_to_bytes(encoded.encode("latin-1")).decode()
     except ValueError as error:
         raise bad_request("the key in the URL cannot be read: send it in percent-encoded UTF-8") from error

@@ -120,6 +120,16 @@ def server_closing() -> RefusedError:
     return retry_later(503, "LEVEL_CLOSING", "the server is about to stop: try again in a moment")
 
 
+def too_many_connections() -> RefusedError:
+    """Return the refusal of a request on a connection beyond the limits, which is then closed."""
+    return RefusedError(
+        503,
+        "LEVEL_BUSY",
+        "too many connections to the server, or from your address, are in use: try again in a moment",
+        headers={"retry-after": str(RETRY_SOON), "connection": "close"},
+    )
+
+
 def refusal_for(error: Exception) -> RefusedError:
     """Return the refusal for an error that a route raised.
 

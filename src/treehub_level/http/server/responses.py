@@ -1,76 +1,100 @@
-"""Responses: JSON or NDJSON, sent in chunks, compressed if the client accepts it."""
+"""Responses: JSON or NDJSON, sent in pieces, compressed if the client accepts it."""
 
 from __future__ import annotations
 
 import asyncio
-import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
-from itertools import chain, islice
-from typing import Any, Final
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeVar
 
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from ...replication.messages import LogPage, Reply
-from ...replication.wire import reply_pieces
+from ...replication.wire import RowsEncoder
 from . import zstd
+from .content_coding import accepted_codings
 from .refusals import RefusedError
+from .response_budget import PIECE_BYTES, ResponseHold
+
+T = TypeVar("T")
 
 JSON: Final = "application/json"
 NDJSON: Final = "application/x-ndjson"
 
-#: The approximate size of a chunk of a response, in bytes.
-CHUNK_BYTES: Final = 256 << 10
 #: Responses of fewer bytes are not compressed: they would not become smaller.
-_MIN_COMPRESSED_BYTES: Final = 1 << 10
+_MINPART_BYTES: Final = 1 << 10
+#: The approximate bytes that are encoded, and compressed in a thread, at a time.
+PART_BYTES: Final = 256 << 10
 
 
-class StreamedResponse(Response):
-    """A response in chunks, each produced once the client has taken the one before.
-
-    A response of a single chunk has a ``Content-Length``, unless it is compressed.
+class PieceResponse(Response):
+    """A response whose body is produced piece by piece, each once the client has taken the last.
 
     Args:
         request: The request. Its headers select the compression.
-        chunks: The body.
+        hold: The response's share of the budget. It is closed at the end.
+        next_part: Returns the next part of the body; ``None`` after the last.
         status: The HTTP status.
+        length: The size of the body in bytes, if it is known.
         media_type: The media type of the body.
     """
 
-    def __init__(self, request: Request, chunks: Iterable[bytes], *, status: int = 200, media_type: str = JSON) -> None:
-        chunks = iter(chunks)
-        head = [*islice(chunks, 2)]
-        self._chunks = chain(head, chunks)
-        self._is_large = len(head) > 1
-        self._compressor = None
+    def __init__(
+        self,
+        request: Request,
+        hold: ResponseHold,
+        next_part: Callable[[], Awaitable[bytes | None]],
+        *,
+        status: int = 200,
+        length: int | None = None,
+        media_type: str = JSON,
+    ) -> None:
+        self._hold = hold
+        self._next_part = next_part
         self.status_code = status
         self.background = None
-        self.raw_headers = [(b"content-type", media_type.encode()), (b"vary", b"accept, accept-encoding")]
-        if self._is_large or sum(map(len, head)) >= _MIN_COMPRESSED_BYTES:
-            encoding, self._compressor = _compression_for(request)
-            self.raw_headers += encoding
-        if not self._is_large and self._compressor is None:
-            self.raw_headers.append((b"content-length", b"%d" % sum(map(len, head))))
+        self.raw_headers = [(b"content-type", media_type.encode()), _VARY]
+        encoding, self._compressor = _compression_for(request)
+        if self._compressor is not None and not hold.take_compressor():
+            encoding, self._compressor = [], None
+        self.raw_headers += encoding
+        if self._compressor is None and length is not None:
+            self.raw_headers.append((b"content-length", b"%d" % length))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the response."""
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        for chunk in self._chunks:
-            await send({"type": "http.response.body", "body": await self._compressed(chunk), "more_body": True})
-        last = b"" if self._compressor is None else self._compressor.flush()
-        await send({"type": "http.response.body", "body": last, "more_body": False})
+        try:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            while (part := await self._next_part()) is not None:
+                for start in range(0, len(part), PART_BYTES):
+                    await send_in_pieces(send, await self._compressed(part[start : start + PART_BYTES]))
+                del part
+            last = b"" if self._compressor is None else self._compressor.flush()
+            await send({"type": "http.response.body", "body": last, "more_body": False})
+        finally:
+            self._hold.close()
 
     async def _compressed(self, chunk: bytes) -> bytes:
         if self._compressor is None:
             return chunk
-        if self._is_large:
-            # In a thread, so that compressing a large response does not block the event loop.
+        # In a thread, so that compressing a large response does not block the event loop.
+        async with self._hold.turn():
             return await asyncio.to_thread(self._compressor.compress, chunk)
-        return self._compressor.compress(chunk)
+
+
+async def send_in_pieces(send: Send, data: bytes) -> None:
+    """Send a part of a body, and return once the client has taken most of it.
+
+    uvicorn waits for room in its buffer before it takes a message, and not after it. The last,
+    empty message adds nothing to the body, and waits.
+    """
+    for start in range(0, len(data), PIECE_BYTES):
+        await send({"type": "http.response.body", "body": data[start : start + PIECE_BYTES], "more_body": True})
+    if data:
+        await send({"type": "http.response.body", "body": b"", "more_body": True})
 
 
 def accepts_ndjson(request: Request) -> bool:
@@ -78,14 +102,36 @@ def accepts_ndjson(request: Request) -> bool:
     return NDJSON in request.headers.get("accept", "").lower()
 
 
-def json_response(request: Request, content: Any, *, status: int = 200) -> StreamedResponse:
-    """Return a response with ``content`` encoded as JSON."""
-    return StreamedResponse(request, [orjson.dumps(content)], status=status)
+def json_response(request: Request, content: Any, *, status: int = 200) -> Response:
+    """Return a small response with ``content`` encoded as JSON."""
+    return small_response(request, orjson.dumps(content), status=status)
 
 
-def bytes_response(request: Request, content: bytes, *, media_type: str = JSON) -> StreamedResponse:
+def small_response(request: Request, body: bytes, *, status: int = 200, media_type: str = JSON) -> Response:
+    """Return a response that is sent in one piece."""
+    headers = [(b"content-type", media_type.encode()), _VARY]
+    if len(body) >= _MINPART_BYTES:
+        encoding, compressor = _compression_for(request)
+        if compressor is not None:
+            headers += encoding
+            body = compressor.compress(body) + compressor.flush()
+    response = Response(body, status)
+    response.raw_headers = [*headers, (b"content-length", b"%d" % len(body))]
+    return response
+
+
+def bytes_response(
+    request: Request, hold: ResponseHold, content: bytes, *, status: int = 200, media_type: str = JSON
+) -> Response:
     """Return a response with ``content`` as its body."""
-    return StreamedResponse(request, [content], media_type=media_type)
+    if len(content) <= PIECE_BYTES:
+        return small_response(request, content, status=status, media_type=media_type)
+    rest = [content]
+
+    async def next_part() -> bytes | None:
+        return rest.pop() if rest else None
+
+    return PieceResponse(request, hold, next_part, status=status, length=len(content), media_type=media_type)
 
 
 def refusal_response(refusal: RefusedError) -> Response:
@@ -93,49 +139,66 @@ def refusal_response(refusal: RefusedError) -> Response:
     return Response(orjson.dumps(refusal.body()), refusal.status, refusal.headers, JSON)
 
 
-def streamed_response(request: Request, encode: Callable[[bool], Iterable[bytes]]) -> StreamedResponse:
-    """Return a response in NDJSON if the client asks for it, otherwise in JSON.
+def rows_response(
+    request: Request,
+    hold: ResponseHold,
+    encoder: Callable[[bool], RowsEncoder],
+    rows: list[T],
+    encode: Callable[[T, bool], bytes],
+) -> Response:
+    """Return a page in NDJSON if the client asks for it, otherwise in JSON.
 
     Args:
         request: The request.
-        encode: Returns the parts of the body; its argument is True for NDJSON.
+        hold: The response's share of the budget.
+        encoder: Returns an encoder of the page; its argument is True for NDJSON.
+        rows: The rows of the page.
+        encode: Encodes a row; its last argument is True for NDJSON.
     """
-    as_lines = accepts_ndjson(request)
-    return StreamedResponse(request, _join_parts(encode(as_lines)), media_type=NDJSON if as_lines else JSON)
+    in_lines = accepts_ndjson(request)
+    media_type = NDJSON if in_lines else JSON
+    encoded = [encode(row, in_lines) for row in rows]
+    rows.clear()
+    if sum(map(len, encoded)) + len(encoded) <= PIECE_BYTES:
+        return small_response(request, encoder(in_lines).whole(encoded), media_type=media_type)
+    return PieceResponse(request, hold, _PageParts(encoder(in_lines), encoded, hold).next, media_type=media_type)
 
 
-def reply_response(request: Request, reply: Reply) -> StreamedResponse:
-    """Return the response to an exchange. Records of the log are copied without being decoded."""
-    if isinstance(reply, LogPage):
-        return streamed_response(request, partial(reply_pieces, reply))
-    # 409 for the replies after which a client cannot go on from its present state.
-    return json_response(request, reply.to_dict(), status=409 if reply.kind in ("reset", "forked") else 200)
+class _PageParts:
+    """The encoded parts of a page. It keeps none, so that a part is freed once it is sent."""
+
+    def __init__(self, encoder: RowsEncoder, rows: list[bytes], hold: ResponseHold) -> None:
+        self._encoder = encoder
+        self._rows = deque(rows)
+        self._left = sum(map(len, rows))
+        self._hold = hold
+        self._head: bytes | None = encoder.start()
+
+    async def next(self) -> bytes | None:
+        """Return the next part; ``None`` after the last."""
+        self._hold.shrink(self._left)  # the client has taken the parts before this one
+        if self._head is None:
+            return None
+        rows: list[bytes] = []
+        size = 0
+        while self._rows and size < PART_BYTES:
+            rows.append(self._rows.popleft())
+            size += len(rows[-1])
+        self._left -= size
+        part = self._head + (self._encoder.rows(rows) if rows else self._encoder.end())
+        self._head = b"" if rows else None
+        return part
 
 
-def _join_parts(parts: Iterable[bytes]) -> Iterator[bytes]:
-    """Join small parts to chunks of about `CHUNK_BYTES`."""
-    chunk: list[bytes] = []
-    size = 0
-    for part in parts:
-        chunk.append(part)
-        size += len(part)
-        if size >= CHUNK_BYTES:
-            yield b"".join(chunk)
-            chunk, size = [], 0
-    if chunk:
-        yield b"".join(chunk)
+#: Caches must not give a response in one form to a client that asked for another.
+_VARY: Final = (b"vary", b"accept, accept-encoding")
 
 
 def _compression_for(request: Request) -> tuple[list[tuple[bytes, bytes]], zstd.Compressor | None]:
     """Return the ``Content-Encoding`` header and a compressor for the best coding of the client."""
-    header = request.headers.get("accept-encoding", "").lower()
-    accepted = {coding for coding, weight in _ACCEPTED_CODING.findall(header) if not weight or weight.strip("0.")}
+    accepted = accepted_codings(request.headers.get("accept-encoding", ""))
     if "zstd" in accepted and zstd.AVAILABLE:
         return [(b"content-encoding", b"zstd")], zstd.compressor()
     if "gzip" in accepted:
         return [(b"content-encoding", b"gzip")], zlib.compressobj(level=4, wbits=16 + zlib.MAX_WBITS)
     return [], None
-
-
-#: A content coding in ``Accept-Encoding``, and its weight; a weight of 0 excludes the coding.
-_ACCEPTED_CODING: Final = re.compile(r"(?:^|,)\s*([a-z]+)\s*(?:;\s*q\s*=\s*([0-9.]+))?\s*(?=,|$)")

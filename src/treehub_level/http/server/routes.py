@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 
+import orjson
 from starlette.responses import Response
 
 from ... import _core
-from ...replication.wire import part_pieces, rows_pieces
+from ...replication.fields import decode_message
+from ...replication.messages import LogPage, Request
+from ...replication.wire import RowsEncoder, page_encoder, part_encoder
 from . import query
+from .bodies import parse_value
 from .database import KeyBounds
 from .dispatch import RequestContext
 from .metrics import CONTENT_TYPE
 from .permissions import AuthorizedRoute, Permission
 from .refusals import RefusedError, bad_request
-from .responses import bytes_response, json_response, reply_response, streamed_response
+from .responses import bytes_response, json_response, rows_response
 from .watch import WatchResponse
 
 #: The number of items in a page unless the client asks for another.
@@ -39,7 +42,8 @@ def _health_response(context: RequestContext, status: str) -> Response:
 
 async def metrics(context: RequestContext) -> Response:
     """Answer with the Prometheus metrics."""
-    return bytes_response(context.request, context.dispatcher.metrics.render(), media_type=CONTENT_TYPE)
+    rendered = context.dispatcher.metrics.render()
+    return bytes_response(context.request, context.hold, rendered, media_type=CONTENT_TYPE)
 
 
 async def info(context: RequestContext) -> Response:
@@ -53,23 +57,29 @@ async def info(context: RequestContext) -> Response:
 async def exchange(context: RequestContext) -> Response:
     """Push and pull in one step. A read-only token may exchange, but not push."""
     wait = query.parse_parameters(context.request, {"wait": query.parse_wait})["wait"] or 0
-    message = await context.read_json()
+    message = Request.from_dict(await context.read_json(decode_message), in_records=True)
     database = context.database
-    if _has_push(message):
+    if message.is_push:
         with context.write_slot():
-            reply = await database.exchange(message, 0)
-    elif wait:
-        reply = await context.long_poll(database.exchange(message, wait), lambda: database.exchange(message, 0))
+            reply = await database.exchange(message, pushes=True)
     else:
-        reply = await database.exchange(message, 0)
+        context.release_body()  # a long poll keeps only the fields that it needs
+        if wait:
+            reply = await context.long_poll(database.exchange(message, wait), lambda: database.exchange(message))
+        else:
+            reply = await database.exchange(message)
     context.release_body()
     context.dispatcher.metrics.count_exchange(database.name, reply)
-    return reply_response(context.request, reply)
+    if isinstance(reply, LogPage):
+        encoder = partial(page_encoder, reply, len(reply.records))
+        return rows_response(context.request, context.hold, encoder, reply.records, _encode_numbered)
+    # 409 for the replies after which a client cannot go on from its present state.
+    status = 409 if reply.kind in ("reset", "forked") else 200
+    return bytes_response(context.request, context.hold, orjson.dumps(reply.to_dict()), status=status)
 
 
-def _has_push(message: object) -> bool:
-    """Return True if an exchange message may push changes. The exchange itself validates it."""
-    return isinstance(message, Mapping) and bool(message.get("changes") or message.get("withdraw"))
+def _encode_numbered(record: tuple[int, bytes], in_lines: bool) -> bytes:
+    return b"[%d,%b]" % record
 
 
 async def changes(context: RequestContext) -> Response:
@@ -84,12 +94,16 @@ async def changes(context: RequestContext) -> Response:
     else:
         page = await database.changes(since, limit)
     context.dispatcher.metrics.count_pulled(database.name, len(page.records))
-    return streamed_response(context.request, partial(part_pieces, page))
+
+    def encode(record: tuple[int, bytes], in_lines: bool) -> bytes:
+        return _encode_numbered(record, in_lines) if in_lines else record[1]
+
+    return rows_response(context.request, context.hold, partial(part_encoder, page), page.records, encode)
 
 
 async def change(context: RequestContext) -> Response:
     """Apply changes, for manual sync, and answer with the new CID."""
-    message = await context.read_json()
+    message = await context.read_json(decode_message)
     match message:
         case {"cid": cid, "changes": list(pushed)} if type(cid) is int:
             with context.write_slot():
@@ -108,7 +122,7 @@ async def watch(context: RequestContext) -> Response:
     if since is None:
         since = (await context.database.info())["cid"]
     # Raises now if `since` is beyond the log, while a status can still be sent.
-    await context.database.changes(since, 1)
+    await context.database.piece(since)
     return WatchResponse(context, since)
 
 
@@ -117,16 +131,18 @@ async def watch(context: RequestContext) -> Response:
 
 async def get_entry(context: RequestContext) -> Response:
     """Answer with the value of a key."""
-    value = await context.database.get(query.parse_key(context.request))
+    key = query.parse_key(context.request)
+    value = await context.database.get(key)
     if value is None:
         raise RefusedError(404, "LEVEL_NOT_FOUND", "there is no such key")
-    return bytes_response(context.request, value)
+    return bytes_response(context.request, context.hold, value)
 
 
 async def put_entry(context: RequestContext) -> Response:
     """Store the value of a key."""
     key = query.parse_key(context.request)
-    value = await context.read_json()
+    await context.database.check_write(key)
+    value = await context.read_json(parse_value)
     with context.write_slot():
         await context.database.put(key, value)
     context.dispatcher.metrics.count_pushed(context.database.name, 1)
@@ -152,8 +168,8 @@ async def entries(context: RequestContext) -> Response:
         if given[one] is not None and given[other] is not None:
             raise bad_request(f"give {one} or {other}, not both")
     rows, has_more = await context.database.entries(KeyBounds(**given), limit)
-    records = (_core.join_record(*row) for row in rows)
-    return streamed_response(context.request, partial(rows_pieces, {"has_more": has_more}, "entries", records))
+    encoder = partial(RowsEncoder, {"has_more": has_more}, "entries")
+    return rows_response(context.request, context.hold, encoder, rows, lambda row, _: _core.join_record(*row))
 
 
 ROUTES = [

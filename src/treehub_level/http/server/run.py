@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import logging
-import re
 import signal
 import socket
 import sys
@@ -15,20 +14,23 @@ from typing import Final
 
 import uvicorn
 
+from ...escapes import escape_unsafe
 from .app import LOOPBACK_HOSTS, create_app
+from .certificate import Certificate
+from .connection_table import ConnectionTable
 from .connections import TimedConnection
 from .hub import Hub
+from .hub_server import HubServer
+from .limits import Limits
 from .tokens import Tokens
 
-#: The most bytes of a request line with its headers.
-_MAX_HEADER_BYTES: Final = 16 << 10
-#: The most concurrent connections. uvicorn refuses further ones with 503.
-_MAX_CONNECTIONS: Final = 2000
 #: The most characters of a log line, without the ellipsis of a shortened one.
 MAX_LOG_LINE: Final = 1000
 
 #: Log levels by logger. uvicorn's access log is off, since its lines contain the URL, and so keys.
 _LOG_LEVELS: Final = {"treehub_level.http": logging.INFO, "uvicorn": logging.WARNING, "asyncio": logging.WARNING}
+
+logger = logging.getLogger("treehub_level.http")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,12 +83,14 @@ def serve(
     origins: Iterable[str] = (),
     compressed_requests: bool = False,
     grace_seconds: int = 10,
+    limits: Limits | None = None,
     on_listening: Callable[[str], object],
 ) -> None:
     """Serve until SIGTERM or SIGINT, then shut down gracefully.
 
     A graceful shutdown ends long polls and watches, lets other requests finish, and closes the
-    stores.
+    stores. SIGHUP reads the tokens and the certificate again; if the server was started from a
+    terminal that is closed, it shuts down.
 
     Args:
         hub: The databases.
@@ -96,6 +100,8 @@ def serve(
         origins: See `create_app`.
         compressed_requests: See `create_app`.
         grace_seconds: Seconds for requests to finish during the shutdown.
+        limits: Limits on sizes, times and concurrent operations; the defaults of `Limits` if not
+            given. The open files that the system allows may reduce the number of connections.
         on_listening: Called with the URL once clients can connect.
 
     Raises:
@@ -108,26 +114,28 @@ def serve(
     if tokens is not None:
         tokens.all()  # raises now, not at the first request, if the file cannot be read
     names = [*LOOPBACK_HOSTS, *hosts, f"[{address.host}]" if ":" in address.host else address.host]
-    app = create_app(hub, tokens=tokens, hosts=names, origins=origins, compressed_requests=compressed_requests)
+    limits = limits or Limits()
+    app = create_app(
+        hub, tokens=tokens, hosts=names, origins=origins, compressed_requests=compressed_requests, limits=limits
+    )
+    certificate = None if address.certificate is None else Certificate(address.certificate, address.key)
     config = uvicorn.Config(
         app,
-        http=TimedConnection,
+        http="h11",
         ws="none",
         lifespan="on",
+        workers=1,  # otherwise uvicorn reads WEB_CONCURRENCY
         log_config=None,
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
-        limit_concurrency=_MAX_CONNECTIONS,
+        h11_max_incomplete_event_size=TimedConnection.header_bytes,
         timeout_keep_alive=int(TimedConnection.header_seconds),
         timeout_graceful_shutdown=grace_seconds,
-        ssl_certfile=address.certificate,
-        ssl_keyfile=address.key,
     )
     config.load()
     _log_to_stderr()
-    _raise_file_limit()
+    table = ConnectionTable(_bounded_by_files(limits.connections), limits.address_connections)
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     with socket.create_server((address.host, address.port), family=family) as listener:
         # Accepted sockets inherit TCP_NODELAY; asyncio does not set it. Without TCP_NODELAY, Nagle
@@ -140,40 +148,29 @@ def serve(
         # process by that signal instead of with exit code 0.
         previous = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
-            _HubServer(config, hub, lambda: on_listening(url)).run(sockets=[listener])
+            HubServer(
+                config,
+                hub,
+                listener,
+                table=table,
+                tokens=tokens,
+                certificate=certificate,
+                on_listening=lambda: on_listening(url),
+            ).run()
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
 
 
-class _HubServer(uvicorn.Server):
-    """uvicorn's server, which reports that it listens, and stops the hub before its shutdown."""
-
-    def __init__(self, config: uvicorn.Config, hub: Hub, on_listening: Callable[[], object]) -> None:
-        super().__init__(config)
-        self._hub = hub
-        self._on_listening = on_listening
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self._on_listening()
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._hub.stop()
-        await super().shutdown(sockets)
-
-
 class OneLineFormatter(logging.Formatter):
-    """A log formatter that escapes control characters and shortens long records.
+    """A log formatter that escapes controls and invisible characters, and shortens long records.
 
     Each record becomes exactly one line, so that a client cannot forge log lines.
     """
 
-    _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-
     def format(self, record: logging.LogRecord) -> str:
         """Format a record as one line of at most `MAX_LOG_LINE` characters and an ellipsis."""
-        line = self._CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", super().format(record))
+        line = escape_unsafe(super().format(record))
         return line if len(line) <= MAX_LOG_LINE else line[:MAX_LOG_LINE] + "…"
 
 
@@ -187,13 +184,18 @@ def _log_to_stderr() -> None:
         logger.propagate = False
 
 
-def _raise_file_limit() -> None:
-    """Raise the limit of open files to its maximum.
+def _bounded_by_files(connections: int) -> int:
+    """Raise the limit of open files to its maximum, and bound the number of connections by it.
 
-    Each connection needs one file, and each LevelDB store about a hundred.
+    Each connection needs one file, and each LevelDB store about a hundred. Connections may take
+    half of the files.
     """
     with suppress(ImportError, OSError, ValueError):
         import resource
 
         _, maximum = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (maximum, maximum))
+        if maximum != resource.RLIM_INFINITY and maximum // 2 < connections:
+            logger.warning("at most %d connections: this process may open only %d files", maximum // 2, maximum)
+            return maximum // 2
+    return connections

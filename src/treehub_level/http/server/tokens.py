@@ -11,11 +11,12 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import orjson
 
 from ...engine.access import Access
+from ...engine.codec import decode_json
 from ...errors import StorageError
 from .catalog import DATABASE_NAME
 
@@ -23,6 +24,9 @@ from .catalog import DATABASE_NAME
 ALL_DATABASES: Final = "*"
 _VERSION: Final = 1
 _MAX_NAME: Final = 64
+#: The principal of a temporary token. It is the same in each run of a server, so that the clients
+#: keep their ids.
+_TEMPORARY_NAME: Final = "temporary"
 #: Expiry times lie before this one: the year 10000, which Python's `datetime` cannot represent.
 _END_OF_TIME: Final = 253_402_300_800
 
@@ -79,7 +83,8 @@ UNRESTRICTED: Final = Token("", "", "", (ALL_DATABASES,), True, "", None, 0)
 class Tokens:
     """The access tokens in a file. A change to the file takes effect at the next request.
 
-    If the file is missing or damaged, no token is valid.
+    If the file is missing or damaged, no token is valid. If the path is a symbolic link, the file
+    is the one that it leads to.
 
     Args:
         path: The path of the file. `add` creates it.
@@ -130,7 +135,8 @@ class Tokens:
             databases: Names of databases, or ``"*"`` for all of them.
             write: True to allow writes.
             name: The principal, 1 to 64 printable characters; the id of the token if not given. It
-                is stored in the databases with the ids of the principal's clients.
+                is stored in the databases with the ids of the principal's clients. A token that
+                replaces another one has the same name.
             prefix: The prefix of the keys that the token may see; empty for all keys.
             expires: The time of expiry, in seconds since 1970; ``None`` for never.
 
@@ -138,8 +144,8 @@ class Tokens:
             The credentials, ``id.secret``. They cannot be retrieved again: the file holds a hash.
 
         Raises:
-            ValueError: ``databases`` is empty or has an invalid name, ``name`` is invalid, or
-                ``expires`` is negative or after the year 9999.
+            ValueError: ``databases`` is empty or has an invalid name, ``name`` or ``prefix`` is
+                invalid, or ``expires`` is negative or after the year 9999.
             StorageError: The file cannot be read or written.
         """
         databases = (*databases,)
@@ -152,22 +158,26 @@ class Tokens:
             raise ValueError("a token needs a database: name one, or * for all")
         if name is not None and not (0 < len(name) <= _MAX_NAME and name.isprintable()):
             raise ValueError(f"{name!r:.80} is not a valid name: use 1 to {_MAX_NAME} printable characters")
+        if any("\ud800" <= character <= "\udfff" for character in prefix):
+            raise ValueError(f"{prefix!r:.80} is not a valid prefix of keys: it is not UTF-8")
         if expires is not None and not 0 <= expires < _END_OF_TIME:
             raise ValueError(
                 f"a token cannot expire at {expires}: give seconds since 1970, for a time before the year 10000"
             )
-        id, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
+        id, secret = _new_credentials()
         token = Token(id, _digest(secret), name or id, databases, write, prefix, expires, time.time())
         with self._update() as tokens:
             tokens.append(token)
         return f"{id}.{secret}"
 
     def revoke(self, id: str) -> bool:
-        """Delete a token. Return False if there is no token with this id.
+        """Delete a token. Return False, and write nothing, if there is no token with this id.
 
         Raises:
             StorageError: The file cannot be read or written.
         """
+        if all(token.id != id for token in self.all()):
+            return False
         with self._update() as tokens:
             remaining = [token for token in tokens if token.id != id]
             found = len(remaining) < len(tokens)
@@ -203,7 +213,7 @@ class Tokens:
         with open(self.path, "rb") as file:
             stored = file.read()
         try:
-            content = orjson.loads(stored)
+            content = decode_json(stored)
             if content["version"] != _VERSION:
                 raise ValueError(f"version {content['version']}")
             return [_parse_token(item) for item in content["tokens"]]
@@ -217,9 +227,12 @@ class Tokens:
         """Yield the tokens for modification, then replace the file atomically.
 
         The new file is created exclusively, so until it replaces the old one it also serves as a
-        lock against other writers.
+        lock against other writers. It replaces the file that a symbolic link leads to, not the
+        link: a server that was given another path of the file must see the change. It has the owner
+        and the mode of the old one: the server may run as another user than the administrator.
         """
-        scratch = self.path + ".new"
+        target = os.path.realpath(self.path)
+        scratch = target + ".new"
         try:
             descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError as error:
@@ -231,16 +244,97 @@ class Tokens:
             raise StorageError(f"the token file {scratch!r} cannot be written: {error.strerror}") from error
         try:
             with open(descriptor, "wb") as file:
-                tokens = self.all() if os.path.exists(self.path) else []
+                exists = os.path.exists(target)
+                if exists:
+                    self._keep_access(target, descriptor)
+                tokens = self.all() if exists else []
                 yield tokens
                 content = {"version": _VERSION, "tokens": [asdict(token) for token in tokens]}
                 file.write(orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(scratch, self.path)
+            _replace(scratch, target)
         except BaseException:
             os.unlink(scratch)
             raise
+
+    def _keep_access(self, target: str, descriptor: int) -> None:
+        """Give the new file the owner and the mode of the old one.
+
+        Raises:
+            StorageError: The process may not, or the file has several names, of which a new file
+                would replace one only.
+        """
+        old, new = os.stat(target), os.fstat(descriptor)
+        if old.st_nlink > 1:
+            raise StorageError(
+                f"the token file {self.path!r} has {old.st_nlink} names (hard links), and a change would reach one of "
+                "them only: delete the other names, or make them symbolic links"
+            )
+        if os.name != "posix":
+            return
+        try:
+            if (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid):
+                os.fchown(descriptor, old.st_uid, old.st_gid)
+            os.fchmod(descriptor, stat.S_IMODE(old.st_mode))
+        except OSError as error:
+            raise StorageError(
+                f"the token file {self.path!r} belongs to another user or group, who could not read the changed one: "
+                "run the command as the owner of the file, or as root"
+            ) from error
+
+
+class TemporaryToken(Tokens):
+    """One token for all databases, in memory. It is valid until this process ends.
+
+    Attributes:
+        credentials: The credentials of the token, ``id.secret``.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("(memory)")
+        id, secret = _new_credentials()
+        self.credentials = f"{id}.{secret}"
+        token = Token(id, _digest(secret), _TEMPORARY_NAME, (ALL_DATABASES,), True, "", None, time.time())
+        self._by_id = {id: token}
+
+    def _refresh(self) -> None:
+        """Do nothing: there is no file."""
+
+    def _update(self) -> NoReturn:
+        raise StorageError("a temporary token is in no file, so it cannot be changed")
+
+
+def _replace(scratch: str, target: str) -> None:
+    """Replace the token file by the new one.
+
+    Raises:
+        StorageError: The directory does not allow it.
+    """
+    try:
+        os.replace(scratch, target)
+        if os.name == "posix":
+            _sync_directory(os.path.dirname(target))
+    except OSError as error:
+        # A container can mount a single file, which cannot be replaced (EBUSY).
+        raise StorageError(
+            f"the token file {target!r} cannot be replaced: {error.strerror}; if it is a mount point, "
+            "mount its directory instead"
+        ) from error
+
+
+def _sync_directory(path: str) -> None:
+    """Sync a directory: after a power failure, a revoked token must not be back."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _new_credentials() -> tuple[str, str]:
+    """Return a new id and a secret of 256 random bits."""
+    return secrets.token_hex(6), secrets.token_urlsafe(32)
 
 
 def _digest(secret: str) -> str:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from ...aio.wait import commit_event, set_within
-from ...errors import NotOpenError
-from ...replication.fields import MAX_CHANGES
+from ...aio.wait import set_within
+from ...errors import LockedError, NotOpenError
 from ...replication.wire import one_line
-from .database import WATCH_BYTES
+from .access_log import ACCESS_RECORD
+from .database import is_temporary
 from .dispatch import RequestContext, wait_for_disconnect
+from .refusals import RETRY_SOON, RefusedError
+from .responses import send_in_pieces
 
 _HEADERS: Final = [(b"content-type", b"text/event-stream"), (b"x-accel-buffering", b"no")]
 
@@ -23,8 +25,9 @@ class WatchResponse(Response):
     """An endless response with the changes of a database as server-sent events.
 
     Changes are read from the log only once the client has taken those before, so a slow client
-    neither blocks writers nor fills memory. The stream ends when the client disconnects, the server
-    stops, or the database is closed.
+    neither blocks writers nor fills memory. The stream does not keep the database open: if the hub
+    closes it to make room, the stream goes on at its CID later. It ends when the client
+    disconnects, its token is no longer valid, the server stops, or a program closes the database.
 
     Args:
         context: The request.
@@ -42,33 +45,57 @@ class WatchResponse(Response):
         dispatcher, database = self._context.dispatcher, self._context.database
         await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
         # The first id lets the client resume from here even if no event follows.
-        await self._send(send, format_events([], self._since))
-        disconnect = asyncio.ensure_future(wait_for_disconnect(receive))
-        stopping = asyncio.ensure_future(dispatcher.hub.stopping.wait())
-        with commit_event(database.store) as wakeup, dispatcher.metrics.waits.track_inprogress():
-            for ending in (disconnect, stopping):
-                ending.add_done_callback(lambda _: wakeup.set())
-            try:
-                while True:
-                    wakeup.clear()
-                    if disconnect.done() or stopping.done():
-                        break
-                    page = await database.changes(self._since, MAX_CHANGES, max_bytes=WATCH_BYTES)
-                    if page.cid > self._since:
-                        await self._send(send, format_events(page.records, page.cid))
-                        dispatcher.metrics.count_pulled(database.name, len(page.records))
-                        self._since = page.cid
-                    elif not await set_within(wakeup, dispatcher.limits.keep_alive_seconds):
-                        await self._send(send, b": nothing new\n\n")
-            except NotOpenError:
-                pass
-            finally:
-                disconnect.cancel()
-                stopping.cancel()
+        await send_in_pieces(send, format_events([], self._since))
+        endings: list[asyncio.Future[Any]] = [
+            asyncio.ensure_future(wait_for_disconnect(receive)),
+            asyncio.ensure_future(dispatcher.hub.stopping.wait()),
+        ]
+        try:
+            with database.commits() as wakeup, dispatcher.metrics.waits.track_inprogress():
+                for ending in endings:
+                    ending.add_done_callback(lambda _: wakeup.set())
+                await self._follow(send, wakeup, endings)
+        except NotOpenError:
+            pass
+        except RefusedError as refusal:
+            scope[ACCESS_RECORD].reason = refusal.code
+            await send_in_pieces(send, f": {refusal.code}: {refusal}\n\n".encode())
+        finally:
+            for ending in endings:
+                ending.cancel()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _send(self, send: Send, text: bytes) -> None:
-        await send({"type": "http.response.body", "body": text, "more_body": True})
+    async def _follow(self, send: Send, wakeup: asyncio.Event, endings: Sequence[asyncio.Future[Any]]) -> None:
+        """Send the changes after `_since`, and wait for further ones, until one of ``endings``."""
+        metrics, database = self._context.dispatcher.metrics, self._context.database
+        while True:
+            wakeup.clear()
+            if any(ending.done() for ending in endings):
+                return
+            try:
+                page = await database.piece(self._since)
+            except (LockedError, RefusedError) as error:
+                if not is_temporary(error):
+                    raise
+                # All databases are in use, or another process has this one open.
+                await asyncio.wait(endings, timeout=RETRY_SOON, return_when=asyncio.FIRST_COMPLETED)
+                database.check_rights()
+                continue
+            if page.cid == self._since:
+                del page
+                await self._wait(send, wakeup)
+                continue
+            self._since = page.cid
+            metrics.count_pulled(database.name, len(page.records))
+            text = format_events(page.records, page.cid)
+            del page
+            await send_in_pieces(send, text)
+
+    async def _wait(self, send: Send, wakeup: asyncio.Event) -> None:
+        """Wait for a commit, and send a comment from time to time."""
+        while not await set_within(wakeup, self._context.dispatcher.limits.keep_alive_seconds):
+            self._context.database.check_rights()
+            await send_in_pieces(send, b": nothing new\n\n")
 
 
 def format_events(records: Iterable[tuple[int, bytes]], cid: int) -> bytes:

@@ -10,6 +10,9 @@ from typing import Final, Protocol
 
 #: The largest window that RFC 8878 asks decoders to support. It bounds the memory for one stream.
 _MAX_WINDOW_LOG: Final = 23
+#: The window and the tables of a compressor, as base-2 logarithms: those of level 3 for 128 KiB.
+#: The defaults of level 3 have a window of 2 MiB, which each slow client would hold.
+_WINDOW_LOG, _CHAIN_LOG, _HASH_LOG = 17, 15, 16
 
 
 class Compressor(Protocol):
@@ -29,7 +32,15 @@ if sys.version_info >= (3, 14):
 
     def compressor() -> Compressor:
         """Return a compressor for a new stream."""
-        return zstd.ZstdCompressor(level=3)
+        parameter = zstd.CompressionParameter
+        return zstd.ZstdCompressor(
+            options={
+                parameter.compression_level: 3,
+                parameter.window_log: _WINDOW_LOG,
+                parameter.chain_log: _CHAIN_LOG,
+                parameter.hash_log: _HASH_LOG,
+            }
+        )
 
     def decompress(data: bytes, limit: int) -> bytes:
         """Decompress one complete frame, or stop after more than ``limit`` bytes of output.
@@ -60,7 +71,10 @@ else:
 
     def compressor() -> Compressor:
         """Return a compressor for a new stream."""
-        return zstandard.ZstdCompressor(level=3).compressobj()
+        parameters = zstandard.ZstdCompressionParameters.from_level(
+            3, window_log=_WINDOW_LOG, chain_log=_CHAIN_LOG, hash_log=_HASH_LOG
+        )
+        return zstandard.ZstdCompressor(compression_params=parameters).compressobj()
 
     def decompress(data: bytes, limit: int) -> bytes:
         """Decompress one complete frame, or stop after more than ``limit`` bytes of output.

@@ -1,0 +1,84 @@
+/**
+ * The progress that a server's replies must bring, so that every session ends: the rules of
+ * `docs/protocol.md`, as in the Python client. A server that is damaged or hostile could keep a
+ * session going for ever.
+ */
+import { LevelError } from './errors.js'
+import { utf8Length } from './json.js'
+import { MAX_BYTES } from './messages.js'
+import { MAX_VALUE_BYTES } from './values.js'
+
+/** @import { Reply, Request } from './messages.js' */
+
+/** Resets of a session; its forks; its rejections without a later change of the key. */
+const MAX_FRUITLESS = 8
+/** Short pages of a session that announce more. */
+const MAX_SHORT_PAGES = 1000
+/** Exchanges of a session. */
+const MAX_ROUNDS = 100_000
+
+/** Counts the replies of one session that bring it no nearer to its end. */
+export class ProgressCheck {
+  #rounds = 0
+  #resets = 0
+  #forks = 0
+  #rejections = 0
+  #shortPages = 0
+  #pulledTo = -1
+  /** The rejected keys whose later changes are still to be pulled. @type {Set<string>} */
+  #owed = new Set()
+
+  /**
+   * Count a reply that has been applied.
+   * @param {Request} request
+   * @param {Reply} reply
+   * @throws {LevelError} `LEVEL_PROTOCOL`: the session makes no progress
+   */
+  check(request, reply) {
+    const { kind } = reply
+    if (++this.#rounds >= MAX_ROUNDS) {
+      throw endless(`the session has not ended after ${MAX_ROUNDS} exchanges`)
+    }
+    if (kind === 'reset' && ++this.#resets >= MAX_FRUITLESS) {
+      throw endless(`the server reset this client ${MAX_FRUITLESS} times in one session`)
+    }
+    if (kind === 'forked' && ++this.#forks >= MAX_FRUITLESS) {
+      throw endless(`the server refused the id of this client ${MAX_FRUITLESS} times`)
+    }
+    if (kind === 'page') this.#checkPage(request, reply)
+  }
+
+  /** @param {Request} request @param {Reply} page */
+  #checkPage(request, page) {
+    // The client has pulled by other means meanwhile, or begun a reset.
+    if (request.cid !== this.#pulledTo) this.#owed.clear()
+    this.#pulledTo = page.cid
+    for (const key of page.rejected) this.#owed.add(key)
+    for (const { key } of page.rows) this.#owed.delete(key)
+    if (page.more) {
+      if (isShort(request, page) && ++this.#shortPages >= MAX_SHORT_PAGES) {
+        throw endless(`the server sent ${MAX_SHORT_PAGES} short pages that announce another one`)
+      }
+    } else if (this.#owed.size > 0) {
+      this.#owed.clear()
+      if (++this.#rejections >= MAX_FRUITLESS) {
+        throw endless(
+          `the server rejected changes without a later change of their keys ${MAX_FRUITLESS} times`,
+        )
+      }
+    }
+  }
+}
+
+/** True if a page is shorter than a server makes it that has more. */
+function isShort(request, page) {
+  if (page.cid - request.cid >= request.limit) return false
+  const size = page.rows.reduce((sum, { key, value = '' }) => sum + utf8Length(key + value), 0)
+  return size < MAX_BYTES - MAX_VALUE_BYTES - (1 << 16)
+}
+
+/** @param {string} reason */
+function endless(reason) {
+  const advice = 'All replies so far were applied, and local changes are kept'
+  return new LevelError('LEVEL_PROTOCOL', `${reason}: it is damaged or broken. ${advice}`)
+}
