@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from treehub_level.engine.records import OwnRecords
 
 pytestmark = pytest.mark.once
 
-CLIENT_ID = uuid.uuid4().hex
+CLIENT_ID = "c" * 32
 REQUEST: dict[str, Any] = {
     "protocol": 1,
     "server": None,
