@@ -16,7 +16,7 @@ from unittest import mock
 import typer
 from starlette.requests import Request as HTTPRequest
 
-from treehub_level import Level, LevelError, ProtocolError, StorageError, _core, blocking
+from treehub_level import InvalidValueError, Level, LevelError, ProtocolError, StorageError, _core, blocking
 from treehub_level.cli.errors import CommandError
 from treehub_level.cli.lines import read_records
 from treehub_level.cli.records import parse_value
@@ -34,10 +34,12 @@ from treehub_level.http.client.responses import (
     read_lines,
 )
 from treehub_level.http.client.url import DatabaseURL
+from treehub_level.http.server import bodies as request_bodies
 from treehub_level.http.server import query
-from treehub_level.http.server.bodies import CONTENT_DECODERS, parse_json
+from treehub_level.http.server.bodies import CONTENT_DECODERS, parse_body
 from treehub_level.http.server.refusals import RefusedError
 from treehub_level.replication import wire
+from treehub_level.replication.fields import decode_message
 from treehub_level.replication.messages import Request, encode_changes
 from treehub_level.types import Put
 
@@ -63,12 +65,20 @@ def requests(data: bytes) -> None:
     try:
         document = decode_json(data)
     except ValueError:
-        return
+        document = None
     try:
         request = Request.from_dict(document)
-        encode_changes(request.changes, _ENCODER)
+        entries = encode_changes(request.changes, _ENCODER)
     except ProtocolError:
+        request = None
+    try:
+        received = Request.from_dict(decode_message(data), in_records=True)
+        pushed = encode_changes(received.changes, _ENCODER, in_records=True)
+    except (ProtocolError, ValueError):
+        assert request is None, "a server refuses a request that is valid"
         return
+    assert request is not None, "a server accepts a request that is not valid"
+    assert pushed == entries
     again = Request.from_dict(decode_json(wire.request_to_json(request)))
     assert again.to_dict() == request.to_dict()
 
@@ -107,7 +117,9 @@ def bodies(data: bytes) -> None:
         with refused_by(RefusedError):
             plain = decode(data, _LIMIT)
             assert len(plain) <= len(data) + _LIMIT + (128 << 10), "a small body was decompressed beyond the limit"
-            parse_json(plain)
+            for parse in (decode_message, request_bodies.parse_value):
+                with refused_by(RefusedError, InvalidValueError):
+                    parse_body(plain, parse)
 
 
 def urls(data: bytes) -> None:
@@ -116,9 +128,8 @@ def urls(data: bytes) -> None:
     request = HTTPRequest(
         {
             "type": "http",
-            "raw_path": path,
             "query_string": parameters,
-            "path_params": {"db": "notes"},
+            "path_params": {"db": "notes", "key": path.decode("latin-1")},
             "headers": [],
         }
     )

@@ -16,7 +16,7 @@ from ..engine.scan import CHUNK
 from ..engine.store import Store
 from ..types import Change, Changes
 from .manual import check_cid, decode_record, read_changes
-from .messages import MAX_BYTES, Reply, Request
+from .messages import Reply, Request
 from .server import answer_pull, exchange_step, is_idle
 
 #: The most seconds that a call may wait for a commit.
@@ -39,14 +39,15 @@ def check_wait(wait: object) -> float:
     return wait
 
 
-def answer(store: Store, request: object, access: Access = FULL, max_bytes: int = MAX_BYTES) -> tuple[Reply, bool]:
+def answer(store: Store, request: object, access: Access = FULL, max_bytes: int | None = None) -> tuple[Reply, bool]:
     """Answer a request of the exchange.
 
     Args:
         store: A store in SERVER mode.
         request: A `Request`, or one as decoded from JSON.
         access: The rights of the caller.
-        max_bytes: The most bytes of records in a page, unless its only record is larger.
+        max_bytes: The most bytes of records in a page, unless its only record is larger; ``None``
+            for the limit of the protocol.
 
     Returns:
         The reply, and True if it brings the client nothing.

@@ -28,7 +28,7 @@ from .records import Decision, decision_key, read_decision
 _READ = 1000
 
 
-def exchange_step(request: Request, mode: Server, access: Access = FULL, max_bytes: int = MAX_BYTES) -> Step[Reply]:
+def exchange_step(request: Request, mode: Server, access: Access = FULL, max_bytes: int | None = None) -> Step[Reply]:
     """Reply to one request. The first rule of the protocol that matches decides.
 
     A client that may see only some keys gets the log and the live keys restricted to those. For
@@ -58,7 +58,7 @@ def exchange_step(request: Request, mode: Server, access: Access = FULL, max_byt
 
 
 def answer_pull(
-    request: Request, mode: Server, access: Access, reader: Reader, head: int, max_bytes: int = MAX_BYTES
+    request: Request, mode: Server, access: Access, reader: Reader, head: int, max_bytes: int | None = None
 ) -> Reply:
     """Reply to a request without a push, which needs no transaction: see `exchange_step`."""
     assert not request.is_push, "a push is decided in a step"
@@ -86,7 +86,7 @@ class _Exchange:
         access: Access,
         reader: Reader,
         head: int,
-        max_bytes: int,
+        max_bytes: int | None,
     ) -> None:
         self._request = request
         self._push = push
@@ -94,7 +94,7 @@ class _Exchange:
         self._access = access
         self._reader = reader
         self._head = head
-        self._max_bytes = max_bytes
+        self._max_bytes = MAX_BYTES if max_bytes is None else max_bytes
         self._epochs: list[Epoch] = []
         self._reply_to = mode.store_id, request.nonce, request.cid
 
