@@ -261,7 +261,9 @@ class _ReplyHandler:
         """Record the server's epochs, and the CID at which the reply was read."""
         state = self._state
         new = [epoch for epoch in reply.epochs if epoch not in state.epochs]
-        self._state = replace(state, max_head=max(state.max_head, reply.head), epochs=(*state.epochs, *new))
+        # A new epoch starts after those that were seen. If it does not, their record was damaged.
+        seen = [epoch for epoch in state.epochs if not new or epoch.start < new[0].start]
+        self._state = replace(state, max_head=max(state.max_head, reply.head), epochs=(*seen, *new))
 
     def _apply_ack(self, ack: Ack | None, rejected: Sequence[str], pulled: Sequence[Entry]) -> dict[bytes, bytes]:
         """Drop the dirty changes that were accepted and have not been rewritten since the freeze.

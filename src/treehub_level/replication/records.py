@@ -113,7 +113,10 @@ def _identity(record: Any) -> tuple[str, int]:
 def _followed(record: Any) -> tuple[str, int, tuple[Epoch, ...]]:
     """Return the id, the highest CID and the epochs of the server that a client follows."""
     fields = Fields(record, "record")
-    return fields.text("id", ID), fields.cid("hi"), tuple(fields.epochs("epochs"))
+    max_head, epochs = fields.cid("hi"), tuple(fields.epochs("epochs"))
+    if epochs and epochs[-1].start >= max_head:
+        raise ValueError(f"an epoch starts at CID {epochs[-1].start}, but the client has seen the server at {max_head}")
+    return fields.text("id", ID), max_head, epochs
 
 
 def _push(record: Any, encoder: _core.Encoder) -> Push:
