@@ -57,6 +57,7 @@ ROWS: Final = {
     "T5": Row("a power cut", "tests.crash", "--cycles", 1000, ("--power-cut",)),
     "T6": Row("a full disk, I/O errors", "tests.crash.failing", "--last", 300),
     "T7": Row("damaged files", "tests.crash.damage", "--cycles", 3000),
+    "T7-records": Row("damaged records", "tests.crash.records", "--stores", 20_000),
     "T8": Row("a bad network", "tests.http.chaos", "--seconds", 3600, ("--clients", "8")),
     "T9": Row("several servers on one database", "tests.replicas.soak", "--seconds", 3600),
     "T10": Row("hostile input", "tests.fuzz", "--together", 10_000_000),

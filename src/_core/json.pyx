@@ -163,22 +163,44 @@ cdef bint contains_key(const Key *key, const Key *keys, int count) noexcept nogi
     return False
 
 
+cdef Position skip_plain_characters(Position at, Position end) noexcept nogil:
+    """Skip ASCII characters that JSON writes as they are, eight at a time.
+
+    A byte of the word is not plain if it is below 0x20, `"`, a backslash, or not ASCII: then one of
+    the differences, or the word, has its highest bit. A borrow can only mark a byte above such one.
+    """
+    cdef uint64_t word
+    while end - at >= 8:
+        memcpy(&word, at, 8)
+        if (
+            (word - 0x2020202020202020ULL)
+            | ((word ^ 0x2222222222222222ULL) - 0x0101010101010101ULL)
+            | ((word ^ 0x5C5C5C5C5C5C5C5CULL) - 0x0101010101010101ULL)
+            | word
+        ) & 0x8080808080808080ULL:
+            break
+        at += 8
+    while at < end and 0x20 <= at[0] < 0x80 and at[0] != c'"' and at[0] != c'\\':
+        at += 1
+    return at
+
+
 cdef Position skip_string(Position at, Position end) noexcept nogil:
     """Skip a string whose opening quotation mark is before `at`."""
     cdef int size
-    while at < end:
+    while True:
+        at = skip_plain_characters(at, end)
+        if at == end:
+            return NULL
         if at[0] == c'"':
             return at + 1
         if at[0] == c'\\':
             size = escape_size(at, end)
-        elif at[0] < 0x80:
-            size = at[0] >= 0x20
         else:
-            size = utf8_size(at, end)
+            size = 0 if at[0] < 0x20 else utf8_size(at, end)
         if size == 0:
             return NULL
         at += size
-    return NULL
 
 
 cdef int escape_size(Position at, Position end) noexcept nogil:

@@ -174,6 +174,10 @@ cdef class KeySpace:
 
     cdef bint allows(self, bytes key) noexcept:
         """True if users may write the key in SERVER and CLIENT mode."""
-        cdef Py_ssize_t size = PyBytes_GET_SIZE(key), start = PyBytes_GET_SIZE(self.user_start)
-        cdef int order = memcmp(PyBytes_AS_STRING(key), PyBytes_AS_STRING(self.user_start), min(size, start))
+        return self.allows_text(PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key))
+
+    cdef bint allows_text(self, const char *key, Py_ssize_t size) noexcept:
+        """True if users may write the key, given by its bytes, in SERVER and CLIENT mode."""
+        cdef Py_ssize_t start = PyBytes_GET_SIZE(self.user_start)
+        cdef int order = memcmp(key, PyBytes_AS_STRING(self.user_start), min(size, start))
         return size <= KEY_BYTES_LIMIT and (order > 0 or (order == 0 and size >= start))

@@ -219,3 +219,33 @@ cdef object without_gc(object decode, object rows):
         return decode(rows)
     finally:
         PyGC_Enable()
+
+
+def find_damaged(space, records):
+    cdef Py_ssize_t index = 0
+    cdef bint known = type(space) is KeySpace
+    for record in records:
+        if not (known and type(record) is bytes and is_plain_log_record(<KeySpace>space, <bytes>record)):
+            if not _scan_py.is_log_record(space, record):
+                return index
+        index += 1
+    return None
+
+
+cdef bint is_plain_log_record(KeySpace space, bytes record) except -1:
+    """True if a record is canonical JSON, and changes a key of users that JSON does not escape."""
+    cdef Position start = <Position>PyBytes_AS_STRING(record)
+    cdef Position end = start + PyBytes_GET_SIZE(record), at
+    cdef Py_ssize_t size
+    if end - start < 4 or start[0] != c'[' or start[1] != c'"':
+        return False
+    start += 2
+    at = skip_string(start, end)
+    if at == NULL or at == end:
+        return False
+    size = at - start - 1
+    if memchr(start, c'\\', size) != NULL or not space.allows_text(<const char *>start, size):
+        return False
+    if at[0] == c',':
+        at = skip_value(at + 1, end, DEPTH_LIMIT)
+    return at != NULL and at + 1 == end and at[0] == c']'

@@ -38,6 +38,7 @@ __all__ = [
     "encode_json_key",
     "encode_key",
     "encode_value",
+    "find_damaged",
     "join_record",
     "json_line",
     "json_value",

@@ -349,3 +349,14 @@ def decode_changes(records: Sequence[bytes]) -> list[Any]:
     Raises:
         ValueError: One of them is not a change record.
     """
+
+def find_damaged(space: KeySpace, records: Sequence[bytes]) -> int | None:
+    """Return the index of the first record that may not leave a server; None if all may.
+
+    A change record may leave if it is JSON of the form [key] or [key,value], if no object in it
+    names a member twice, and if its key is one that users may write. Values are not decoded if they
+    have the form in which this package writes them.
+
+    Raises:
+        TypeError: A record is not bytes.
+    """

@@ -93,9 +93,14 @@ class DecodeError(LevelError):
 
 
 class CorruptionError(LevelError):
-    """The store is damaged: it holds bytes that this package has not written."""
+    """The store is damaged: it holds bytes that this package has not written.
+
+    Attributes:
+        key: The stored key of the damaged record; ``None`` if the error is not about one record.
+    """
 
     code = "LEVEL_CORRUPTION"
+    key: bytes | None = None
 
 
 class StorageError(LevelError, OSError):

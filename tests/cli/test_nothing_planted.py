@@ -14,7 +14,7 @@ from treehub_level import Level, blocking
 from treehub_level.backends import create
 from treehub_level.backends.leveldb import directory, lock
 from treehub_level.cli import transfer
-from treehub_level.engine.identity import COPYING_KEY
+from treehub_level.engine.records import COPYING_KEY
 
 from .conftest import Cli
 

@@ -191,6 +191,7 @@ CASES: dict[str, Case] = {
     "encode_json_key": case(lambda core, key: core.encode_json_key(key), RAW),
     "join_record": case(lambda core, key, value: core.join_record(key, value), GOOD_KEY | RAW, RAW_VALUE),
     "split_record": case(lambda core, record: core.split_record(record), RECORD),
+    "find_damaged": case(lambda core, records: core.find_damaged(core.KeySpace("!"), records), many(RECORD)),
     "split_rows": case(lambda core, rows: core.split_rows(rows), many(ROW)),
     "check_value": case(lambda core, value: core.check_value(value), WILD),
     "encode_value": case(

@@ -126,3 +126,42 @@ def test_rows_are_split_into_cid_and_record(core: Any) -> None:
 )
 def test_rows_are_not_split_if_one_has_another_form(core: Any, row: bytes) -> None:
     assert core.split_rows([b"[1,1]", row]) is None
+
+
+@pytest.mark.parametrize("text", ["x" * 24, "é" * 8, "\U0001f600" * 5], ids=["ascii", "two bytes", "four bytes"])
+def test_each_byte_at_each_place_of_a_string_is_judged_as_the_parser_does(core: Any, text: str) -> None:
+    space = core.KeySpace("!")
+    for place in range(4, len(text.encode()) + 6):
+        for byte in range(256):
+            record = bytearray(b'["k","%b"]' % text.encode())
+            record[place] = byte
+            try:
+                change = orjson.loads(record)
+                is_sound = change[0] == "k" and len(change) == 2
+            except orjson.JSONDecodeError:
+                is_sound = False
+            assert (core.find_damaged(space, [bytes(record)]) is None) == is_sound, record
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        b"",
+        b"[",
+        b"[]",
+        b"[1]",
+        b'["a",1,2]',
+        b'["a",]',
+        b'["!",1]',
+        b'[""]',
+        b'["a",{"b":1,"b":2}]',
+        b'["a",1]x',
+        b'"a"',
+    ],
+)
+def test_a_damaged_record_is_found_by_its_index(core: Any, record: bytes) -> None:
+    space = core.KeySpace("!")
+    sound = [b'["a"]', b' [ "\\u00e9" , {"b": 1.50} ] ', b'["a",123456789012345678901234567890]']
+    assert core.find_damaged(space, []) is None
+    assert core.find_damaged(space, sound) is None
+    assert core.find_damaged(space, [*sound, record, record]) == 3

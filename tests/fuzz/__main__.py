@@ -24,6 +24,7 @@ from .corpus import FOLDER, corpus_of
 from .engines import ENGINES, FindingError, run_atheris, run_mutator
 
 ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "tests"))  # the harness of stored records uses the package ``crash``
 #: The folder in which atheris keeps its corpus between runs; `make clean` deletes it.
 ATHERIS_FOLDER = ROOT / "build" / "fuzz"
 #: Harnesses whose code runs in another process, so that atheris cannot measure its coverage.

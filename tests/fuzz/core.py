@@ -103,7 +103,9 @@ def records(data: bytes) -> None:
     changes = agreed(lambda core: core.decode_changes(lines), ValueError)
     assert changes is None or len(changes) == len(lines)
     entries = agreed(lambda core: [*core.Encoder(core.KeySpace("!")).records(lines)], ProtocolError)
+    damaged = agreed(lambda core: core.find_damaged(core.KeySpace("!"), lines))
     if entries is not None:
+        assert damaged is None, "a server refuses to send what clients accept"
         written = agreed(lambda core: [*core.server_batch(core.KeySpace("!"), 7, entries)])
         joined = agreed(lambda core: [core.join_record(*entry) for entry in entries])
         assert [record for _, record in written[1:-1:2]] == joined

@@ -15,6 +15,7 @@ from starlette.responses import Response
 from treehub_level import _core_py
 from treehub_level._core_py import scan
 from treehub_level.cli import lines as cli_lines
+from treehub_level.engine.records import OwnRecords
 from treehub_level.http.client import events
 from treehub_level.http.server import query, routes, tokens
 from treehub_level.http.server.dispatch import RequestContext
@@ -22,6 +23,7 @@ from treehub_level.replication import wire
 
 from . import core, decoders
 from .http_server import Application, Socket
+from .stored import StoredRecords
 
 #: A function that checks one input.
 Check = Callable[[bytes], Any]
@@ -43,6 +45,7 @@ PURE: Final[dict[str, Check]] = {
 #: The harnesses that need a folder for a store, a file or a server. They are slower.
 LIVE: Final[dict[str, Callable[[Path], Any]]] = {
     "tokens": decoders.TokensFile,
+    "stored": StoredRecords,
     "application": Application,
     "socket": Socket,
 }
@@ -92,6 +95,15 @@ def _crash(owner: Any, name: str, on: bytes) -> Callable[[], Any]:
     return lambda: mock.patch.object(owner, name, decode)
 
 
+_DECODE: Final = OwnRecords.decode
+
+
+def _decode_or_crash(self: OwnRecords, key: bytes, record: bytes) -> Any:
+    if b"]]]" in record:
+        raise IndexError("a seeded crash")
+    return _DECODE(self, key, record)
+
+
 async def _delete_first(call: RequestContext) -> Response:
     """Delete a key before its new value is read: a refused value changes the database."""
     await call.database.delete(query.parse_key(call.request))
@@ -112,6 +124,7 @@ _FAULTS: Final[dict[str, Callable[[], Any]]] = {
     "urls": _crash(query, "unquote_to_bytes", b"%%"),
     "lines": _crash(cli_lines, "parse_json", b"::"),
     "arguments": _crash(decoders, "parse_value", b"::"),
+    "stored": lambda: mock.patch.object(OwnRecords, "decode", _decode_or_crash),
     "tokens": _crash(tokens, "_parse_token", "é".encode()),
     "application": lambda: mock.patch.object(
         next(route for route in routes.ROUTES if route.label.startswith("PUT ")), "handler", _delete_first

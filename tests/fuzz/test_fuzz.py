@@ -21,7 +21,7 @@ pytestmark = pytest.mark.once
 
 INPUTS = 6_500
 #: The numbers of inputs of slow harnesses, which open a store, write a file or make a request.
-FEWER = {"arguments": 700, "tokens": 300, "application": 1500, "socket": 200}
+FEWER = {"arguments": 700, "tokens": 300, "stored": 90, "application": 1500, "socket": 200}
 #: The number of inputs within which a seeded fault must be found.
 MAX_INPUTS_TO_FAULT = 20_000
 

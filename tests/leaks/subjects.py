@@ -103,6 +103,8 @@ def functions() -> dict[str, Subject]:
     calls += [partial(core.apply_batch, space, 7, [_ENTRIES[0], entry]) for entry in _ENTRIES]
     calls += [partial(core.server_batch, space, core.MAX_CID, _ENTRIES[:1])]
     subjects["batches"] = Subject([*calls], [space, *_ENTRIES])
+    records: list[Any] = [_RECORDS[:3], _RECORDS, [b"1"], [1], None]
+    subjects["find_damaged"] = Subject([partial(core.find_damaged, space, some) for some in records], [space, *records])
     packed = core.client_batch(space, [(b"a", b"1"), (b"b", b"{}")]).rows
     rows = [packed, packed[:-1], [(b"a", b"1"), (b"\xff", b"1")], [(b"a", b"[")], None]
     decoders = [core.Decoder(), core.Decoder(strip=1), core.Decoder(raw_keys=True, raw_values=True)]

@@ -5,7 +5,16 @@ from typing import Any
 import pytest
 from stores import Stores
 
-from treehub_level import CorruptionError, DecodeError, Level, Mode, ModeMismatchError, StateError
+from treehub_level import (
+    CorruptionError,
+    DecodeError,
+    Level,
+    MemoryBackend,
+    Mode,
+    ModeMismatchError,
+    StateError,
+    blocking,
+)
 
 STORE_ID = b"0123456789abcdef0123456789abcdef"
 SERVER = {
@@ -57,6 +66,21 @@ async def test_an_intact_store_opens(stores: Stores) -> None:
         {b"!1": None, b"!2": None},
         {b"!3": b'["c",1]'},
         {b"!4x": b'["c",1]'},
+        {b"!!epochs": b"x"},
+        {b"!!epochs": b"5"},
+        {b"!!epochs": b"[1,2]"},
+        {b"!!epochs": b'[["a"]]'},
+        {b"!!epochs": b'[["%s",2]]' % STORE_ID},
+        {b"!!epochs": b'[["%s",1],["%s",1]]' % (STORE_ID, STORE_ID[::-1])},
+        {b"!!epochs": b'[["%s",1e99]]' % STORE_ID},
+        {b"!!floor": b"x"},
+        {b"!!floor": b"5"},
+        {b"!!floor": b"[1]"},
+        {b"!!floor": b'["x","y"]'},
+        {b"!!floor": b"[1,3]"},
+        {b"!!floor": b"[3,1]"},
+        {b"!!floor": b"[true,false]"},
+        {b"!!store": None},
     ],
     ids=repr,
 )
@@ -112,21 +136,28 @@ async def test_a_dirty_change_that_cannot_be_read_is_an_error_and_not_skipped(
 
 
 @pytest.mark.parametrize("record", [b"x", b"[1,2]", b'[["a"]]', b"5"], ids=repr)
-async def test_epochs_that_cannot_be_read_stop_writing(stores: Stores, record: Any) -> None:
-    server = await opened(stores, SERVER, {b"!!epochs": record}, mode=Level.SERVER)
-    with pytest.raises(CorruptionError):
-        await server.put("b", 1)
-    assert server.cid == 2
-    assert await server.query() == [("a", 1)]
+def test_epochs_that_are_damaged_while_the_server_is_open_stop_writing(record: Any) -> None:
+    memory = MemoryBackend("store")
+    with blocking.Level("store", backend=lambda _: memory, mode=Level.SERVER) as server:
+        memory.write([*SERVER.items(), (b"!!epochs", record)])
+        with pytest.raises(CorruptionError, match="'store' is damaged: the record b'!!epochs'"):
+            server.put("b", 1)
+        assert server.cid == 2
+        assert server.query() == [("a", 1)]
 
 
-@pytest.mark.parametrize("record", [b"x", b"5", b"[1]", b'["x","y"]'], ids=repr)
-async def test_a_floor_that_cannot_be_read_stops_what_needs_it(stores: Stores, record: Any) -> None:
-    server = await opened(stores, SERVER, {b"!!floor": record}, mode=Level.SERVER)
-    with pytest.raises(CorruptionError):
-        await server.changes(1)
-    with pytest.raises(CorruptionError):
-        await server.compact_log()
+@pytest.mark.parametrize("record", [b"x", b"5", b"[1]", b'["x","y"]', b"[2,3]", b"[1e1,0]"], ids=repr)
+def test_a_floor_that_is_damaged_while_the_server_is_open_stops_what_needs_it(record: Any) -> None:
+    memory = MemoryBackend("store")
+    memory.open()
+    memory.write([*SERVER.items()])
+    memory.close()
+    with blocking.Level("store", backend=lambda _: memory, mode=Level.SERVER) as server:
+        memory.write([(b"!!floor", record)])
+        with pytest.raises(CorruptionError, match="'store' is damaged: the record b'!!floor'"):
+            server.changes(1)
+        with pytest.raises(CorruptionError, match="`treehub-level repair store`"):
+            server.compact_log()
 
 
 @pytest.mark.parametrize("name", [b"id", b"server", b"push", b"own", b"reset"])

@@ -51,7 +51,7 @@ def engine(level: Any) -> Backend:
 def epochs(level: Any) -> list[Any]:
     mode = inner(level)._store.strategy
     assert isinstance(mode, Server)
-    return mode.epochs(engine(level))
+    return mode.records.epochs(engine(level), level.cid)
 
 
 # ------------------------------------------------------------------------------------------ servers

@@ -13,6 +13,8 @@ from stores import dump
 from treehub_level import CorruptionError, Level, LockedError, MemoryBackend, Mode, StateError, blocking
 from treehub_level.backends.base import Row
 
+HEX = b"0123456789abcdef" * 2
+
 
 class StoredRows:
     """A store in memory whose rows a test can change."""
@@ -129,13 +131,20 @@ def test_a_normal_store_may_hold_any_bytes(store: StoredRows) -> None:
         ([(b"!x", b"1")], "the row under the key b'!x' is damaged: "),
         ([(b"!", b"4")], "the store's CID is 4, but its log ends at CID 5"),
         ([(b"!", b"x")], "the row under the key b'!' is damaged: "),
-        ([(b"!!floor", b"[3,4]")], "the floor record is wrong: the floor is 4 and the log is compacted up to 3, but"),
+        ([(b"!!floor", b"[6,4]")], "the floor record is wrong: the floor is 4 and the log is compacted up to 6, but"),
+        ([(b"!!floor", b"[3,4]")], "the row under the key b'!!floor' is damaged: "),
+        ([(b"!!unknown", b"1")], "the row under the key b'!!unknown' is damaged: it is not a record of a server"),
+        ([(b"!4", b'["b",1,2]')], "the row under the key b'!4' is damaged: "),
+        ([(b"!!store", b'{"id":"%s","mode":"server","format":0}' % HEX)], "the record b'!!store' does not say what"),
+        ([(b"!!store", None)], "the record b'!!store' is missing or damaged, and other records are those of a server"),
         ([(b"!!floor", b"x")], "the row under the key b'!!floor' is damaged: "),
-        ([(b"!!epochs", b'[["a",9]]')], "the epochs record is wrong: the epochs must start at rising CIDs from 0 to 5"),
+        ([(b"!!epochs", b'[["%s",9]]' % HEX)], "the epochs record is wrong: the epochs must start below the CID 5"),
+        ([(b"!!epochs", b'[["a",1]]')], "the row under the key b'!!epochs' is damaged: "),
+        ([(b"!!epochs", b'[["%s",1],["%s",1]]' % (HEX, HEX))], "the row under the key b'!!epochs' is damaged: "),
         ([(b"!!epochs", b"[1]")], "the row under the key b'!!epochs' is damaged: "),
         ([(b"!!client/x", b"[1]")], "the row under the key b'!!client/x' is damaged: "),
         (
-            [(b"!!client/x", b'[1,"n",5,9,"e",null]')],
+            [(b"!!client/x", b'[1,"%s",5,9,"e",null]' % HEX)],
             "the record of a client's push names CID 9, but the store's CID is 5",
         ),
     ],
@@ -153,10 +162,16 @@ def test_faults_of_a_server_are_described(server: StoredRows, rows: list[Any], f
         ([(b"!a", b'["a",4')], "the row under the key b'!a' is damaged: "),
         (
             [(b"!a", b'["b",4]')],
-            "the row under the key b'!a' is damaged: the dirty change under b'!a' is a change of another key",
+            "the row under the key b'!a' is damaged: the record b'!a' of a dirty change is a change of another key",
         ),
         ([(b"!!id", None)], "the row under the key b'!!id' is damaged: "),
         ([(b"!!conflict/1", b"{}")], "the row under the key b'!!conflict/1' is damaged: "),
+        ([(b"!!own", b"[1,2]")], "the row under the key b'!!own' is damaged: "),
+        ([(b"!!push", b"{}")], "the row under the key b'!!push' is damaged: "),
+        ([(b"!!aside", b"{}")], "the row under the key b'!!aside' is damaged: "),
+        ([(b"!!reset", b'{"common":0,"phase":"C","cursor":""}')], "the row under the key b'!!reset' is damaged: "),
+        ([(b"!!holder", b"1")], "the row under the key b'!!holder' is damaged: "),
+        ([(b"!!pusi", b"1")], "the row under the key b'!!pusi' is damaged: it is not a record of a client"),
     ],
 )
 def test_faults_of_a_client_are_described(client: StoredRows, rows: list[Any], fault: str) -> None:
@@ -200,7 +215,7 @@ def test_a_log_of_the_npm_package_in_text_order_needs_an_upgrade(store: StoredRo
 
 
 def test_an_interrupted_adoption_is_reported(store: StoredRows) -> None:
-    store.write((b"a", b"1"), (b"!!adopting", b'{"id":"00","mode":"server","after":null,"done":0}'))
+    store.write((b"a", b"1"), (b"!!adopting", b'{"id":"%s","mode":"server","after":null,"done":0}' % HEX))
     assert "adopt() to the mode server was interrupted: call it again" in store.verify().faults[0]
 
 

@@ -92,9 +92,9 @@ def test_a_manual_pull_shows_the_keys_within_the_prefix_and_skips_the_others() -
     server = a_shared_server()
     mode = server._store.strategy
     assert isinstance(mode, Server)
-    part = read_part(server.memory, mode.space, 4, 0, 2, 1 << 20, MINE)
+    part = read_part(server.memory, mode, 4, 0, 2, 1 << 20, MINE)
     assert (part.cid, [cid for cid, _ in part.records], part.has_more) == (2, [1], True)
-    part = read_part(server.memory, mode.space, 4, 3, 2, 1 << 20, MINE)
+    part = read_part(server.memory, mode, 4, 3, 2, 1 << 20, MINE)
     assert (part.cid, part.records, part.has_more) == (4, [], False)
 
 
@@ -102,7 +102,7 @@ def test_a_part_of_the_log_respects_the_limits_on_its_size() -> None:
     server = a_server(a="x" * 100, b="y" * 100)
     mode = server._store.strategy
     assert isinstance(mode, Server)
-    part = read_part(server.memory, mode.space, 2, 0, 1000, 150)
+    part = read_part(server.memory, mode, 2, 0, 1000, 150)
     assert (part.cid, part.has_more) == (1, True)
 
 

@@ -116,7 +116,7 @@ def test_a_dirty_change_that_cannot_be_sent_is_named() -> None:
 def test_a_client_without_its_id_record_is_corrupt() -> None:
     client = a_client()
     client.memory.write([(b"!!id", None)])
-    with pytest.raises(CorruptionError, match="replication state of this client"):
+    with pytest.raises(CorruptionError, match=r"!!id.* is missing: it holds the id of this client"):
         client.sync(a_server())
 
 

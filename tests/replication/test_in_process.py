@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from treehub_level import Delete, Level, Put, blocking
+from treehub_level import CorruptionError, Delete, Level, MemoryBackend, Put, blocking
 from treehub_level.errors import ProtocolError
 from treehub_level.replication.messages import LogPage, Reply, Request
 from treehub_level.types import Mode
 
-from .helpers import Store, Wire, a_client, a_server, unchanged
+from .helpers import Store, Wire, a_client, a_server, ask, unchanged
 
 VALUES = st.recursive(
     st.none()
@@ -120,14 +120,29 @@ def test_records_of_the_npm_package_are_stored_as_this_library_writes_them(recor
 
 @pytest.mark.parametrize(
     "record",
-    [
-        b'["a",{]',
-        b'["a",NaN]',
-        b'["!a",1]',
-        b'["a",%b1%b]' % (b"[" * 65, b"]" * 65),
-        b'["a","%b"]' % (b"x" * (4 << 20)),
-    ],
-    ids=["no JSON", "no number", "a key below", "too deep", "too large"],
+    [b'["a",{]', b'["a",NaN]', b'["!a",1]', b'["a",1,2]', b'["a",{"b":1,"b":2}]'],
+    ids=["no JSON", "no number", "a key below", "three items", "a member twice"],
+)
+def test_a_damaged_record_does_not_leave_the_server(record: bytes) -> None:
+    server, client = a_server(a=1), a_client()
+    server.memory.write([(b"!1", record)])
+    with unchanged(client), pytest.raises(CorruptionError, match=r"'server' is damaged: .* of the change 1"):
+        client.sync(server)
+    with pytest.raises(CorruptionError, match="of the change 1 in the log"):
+        server.exchange(ask())
+    assert not blocking.verify("server", backend=lambda _: closed(server)).ok
+
+
+def closed(server: Store) -> MemoryBackend:
+    """Return the backend of a server, after closing it."""
+    server.close()
+    return server.memory
+
+
+@pytest.mark.parametrize(
+    "record",
+    [b'["a",%b1%b]' % (b"[" * 65, b"]" * 65), b'["a","%b"]' % (b"x" * (4 << 20))],
+    ids=["too deep", "too large"],
 )
 def test_a_record_that_the_client_may_not_store_is_refused(record: bytes) -> None:
     server, client = a_server(a=1), a_client()

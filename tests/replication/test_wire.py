@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from treehub_level import _core
 from treehub_level._core_py import json as json_py
-from treehub_level.engine.modes import Epoch
+from treehub_level.engine.records import Epoch
 from treehub_level.errors import ProtocolError
 from treehub_level.replication.fields import Ack
 from treehub_level.replication.manual import Part

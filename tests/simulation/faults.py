@@ -16,6 +16,7 @@ from treehub_level.engine import log
 from treehub_level.engine import store as engine
 from treehub_level.engine.modes import Client as ClientMode
 from treehub_level.engine.modes import Server as ServerMode
+from treehub_level.engine.records import Floor, OwnRecords
 from treehub_level.errors import ModeMismatchError
 from treehub_level.replication import client, limits, manual, server, session, withdrawals
 from treehub_level.replication.messages import Keys, LogPage
@@ -39,7 +40,7 @@ def _keys_without_sweep(handler: Any, reply: Keys) -> None:
 
 
 def _distance_in_records(exchange: Any) -> bool:
-    records = _READ_LOG(exchange._reader, exchange._mode.space, exchange._request.cid, 1000, 1 << 30)
+    records = _READ_LOG(exchange._reader, exchange._mode, exchange._request.cid, 1000, 1 << 30)
     return bool(len(records) > exchange._request.limit)
 
 
@@ -58,7 +59,7 @@ REMOVALS: Final[dict[str, list[Patch]]] = {
     "drained_own_range": [
         (ClientState, "may_freeze", property(lambda state: not (state.push or state.withheld_push or state.reset)))
     ],
-    "floor": [(server, "read_floor", lambda *_: (0, 0))],
+    "floor": [(OwnRecords, "floor", lambda *_: Floor(0, 0))],
     "sweep": [(client._ReplyHandler, "apply_keys", _keys_without_sweep)],
     "rejected_in_repeats": [(server._Exchange, "_unconfirmed", lambda *_: [])],
     "cid_distance": [(server._Exchange, "_is_too_far_behind", _distance_in_records)],
@@ -69,8 +70,8 @@ REMOVALS: Final[dict[str, list[Patch]]] = {
 }
 
 
-def _log_in_the_order_of_text(reader: Any, space: Any, after: int, limit: int, max_bytes: int) -> Any:
-    everything = _READ_LOG(reader, space, 0, 1_000_000, 1 << 40)
+def _log_in_the_order_of_text(reader: Any, mode: Any, after: int, limit: int, max_bytes: int) -> Any:
+    everything = _READ_LOG(reader, mode, 0, 1_000_000, 1 << 40)
     return sorted((row for row in everything if str(row[0]) > str(after)), key=lambda row: str(row[0]))[:limit]
 
 
@@ -125,11 +126,11 @@ def _batch_that_keeps_what_it_adds(level: Any, ops: Any, **options: Any) -> None
     ops += [{"type": "put", "key": "!", "value": level.cid}]
 
 
-def _identify_in_any_mode(backend: Any, mode: Mode, space: Any) -> Any:
+def _identify_in_any_mode(backend: Any, mode: Mode, records: Any, **options: Any) -> Any:
     try:
-        return _IDENTIFY(backend, mode, space)
+        return _IDENTIFY(backend, mode, records, **options)
     except ModeMismatchError:
-        return (ServerMode if mode is Mode.SERVER else ClientMode)(space, "f" * 32)
+        return (ServerMode if mode is Mode.SERVER else ClientMode)(records, "f" * 32)
 
 
 #: The failures of ``@treehub/level``, named as in ``tests/replication/test_npm_failures.py``.

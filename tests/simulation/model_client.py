@@ -68,6 +68,11 @@ class Client:
         self._options = configuration
         self._state = ClientState(rng.getrandbits(62))
         self._outstanding: Request | None = None
+        #: The rejected keys whose later changes are still to be pulled, and the CID pulled up to.
+        self._owed: frozenset[str] = frozenset()
+        self._checked_cid = -1
+        #: The nonces of withdrawn pushes: their rejection needs no later change.
+        self._withdrawn: set[int] = set()
         self._has_wrong_server = False
         self._faults_stopped = False
         self._durable = self._state.copy()
@@ -127,6 +132,8 @@ class Client:
             keys_after=state.reset.cursor if state.reset else None,
             server=state.server,
         )
+        if withdraw:
+            self._withdrawn.add(push.nonce)
         return self._outstanding
 
     def receive(self, reply: Reply) -> None:
@@ -143,6 +150,7 @@ class Client:
         if isinstance(reply, WrongServer):
             self._has_wrong_server = True
             return
+        self._check_progress(request, reply)
         state.server = reply.server
         match reply:
             case Forked():
@@ -166,6 +174,24 @@ class Client:
             case Page():
                 self._apply_page(request, reply)
                 self._commit()
+
+    def _check_progress(self, request: Request, reply: Reply) -> None:
+        """Check the progress that every reply must bring: a client refuses any other reply."""
+        if request.cid != self._checked_cid:
+            self._owed = frozenset()  # the client has pulled by other means meanwhile
+        if isinstance(reply, Page):
+            assert reply.cid > request.cid or not reply.more, "a page announces more, and holds nothing"
+            if request.nonce not in self._withdrawn:
+                self._owed |= reply.rejected
+            self._owed -= {key for _, key, _ in reply.changes}
+            assert reply.more or not self._owed, "a push was rejected for changes that the log does not have"
+            self._checked_cid = reply.cid
+        elif isinstance(reply, Keys):
+            is_part = len(reply.keys) == self._options.limit
+            assert reply.end or is_part or not self._has("sweep"), "a part of the keys is not the last, and not full"
+        if isinstance(reply, (Page, Reset)) and reply.ack is not None:
+            accepted = reply.ack.after - reply.ack.before
+            assert accepted + len(reply.rejected) >= len(request.keys), "changes are neither accepted nor rejected"
 
     def rebind(self) -> Request:
         """Return a request for a server's id, with a client id that no server knows."""

@@ -15,6 +15,7 @@ from treehub_level.backends.base import Backend
 from treehub_level.engine import log as change_log
 from treehub_level.engine.access import Access
 from treehub_level.engine.modes import Server as ServerMode
+from treehub_level.engine.records import OwnRecords
 from treehub_level.errors import (
     CIDMismatchError,
     ForbiddenError,
@@ -27,6 +28,7 @@ from treehub_level.errors import (
 from treehub_level.replication import client as client_module
 from treehub_level.replication import endpoint
 from treehub_level.replication.messages import Reply, Request
+from treehub_level.replication.records import read_state
 from treehub_level.replication.session import LookAhead, rebind_session, sync_session
 from treehub_level.replication.state import ClientState
 from treehub_level.replication.wire import Received, reply_pieces
@@ -264,14 +266,18 @@ class Server(_Process):
         self.restore({})
 
     def log(self, after: int) -> dict[int, tuple[str, Content]]:
-        records = change_log.read_log(self._backend, self.level._store.space, after, 1000, 1 << 30)
+        records = change_log.read_log(self._backend, self._strategy, after, 1000, 1 << 30)
         changes = [(cid, orjson.loads(record)) for cid, record in records]
         return {cid: (change[0], _content(change)) for cid, change in changes}
 
     def epoch(self, cid: int) -> Hashable:
+        return client_module.epoch_at(self._strategy.records.epochs(self._backend, self.level.cid), cid)
+
+    @property
+    def _strategy(self) -> ServerMode:
         mode = self.level._store.strategy
         assert isinstance(mode, ServerMode)
-        return client_module.epoch_at(mode.epochs(self._backend), cid)
+        return mode
 
 
 class Client(_Process):
@@ -295,7 +301,7 @@ class Client(_Process):
 
     @property
     def _state(self) -> ClientState:
-        return ClientState.read(self._backend, self.level._store.space)
+        return read_state(self._backend, OwnRecords(self.level._store.space), self.level.cid)
 
     @property
     def resetting(self) -> bool:

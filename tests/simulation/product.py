@@ -21,7 +21,7 @@ from functools import partial
 from unittest import mock
 
 from treehub_level.engine import log
-from treehub_level.replication import client, limits, push, server, session
+from treehub_level.replication import client, limits, progress, push, server, session
 
 from .configuration import Configuration
 from .engines import DISKS, MakeDisk, crashing_disk
@@ -44,7 +44,7 @@ def set_up(
         (client, "MAX_EPOCHS", 2),
         (session, "MAX_EPOCHS", 2),
         (limits, "_FETCH", 2),
-        (session, "MAX_STALE_REPLIES", 1000),  # schedules duplicate many messages
+        (progress, "MAX_STALE_REPLIES", 1000),  # schedules duplicate many messages
         (server, "MAX_BYTES", UNIT * configuration.page_weight),
         (server, "_READ", 2),
         (log, "COMPACTION_STEP", 3),

@@ -16,7 +16,7 @@ from .keys import (
     successor,
 )
 from .records import encode_json_key, join_record, split_record, split_rows
-from .scan import Decoder, collect, decode_changes
+from .scan import Decoder, collect, decode_changes, find_damaged
 
 __all__ = [
     "MAX_CID",
@@ -38,6 +38,7 @@ __all__ = [
     "encode_json_key",
     "encode_key",
     "encode_value",
+    "find_damaged",
     "join_record",
     "json_line",
     "json_value",

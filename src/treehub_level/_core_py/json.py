@@ -163,7 +163,7 @@ def json_line(line: bytes) -> tuple[str, JSONBytes] | None:
 def _parse(text: bytes) -> Any:
     """Parse JSON exactly: orjson rounds large integers, and keeps only the last of equal keys."""
     try:
-        return json.loads(text.decode(), object_pairs_hook=_object_of_pairs, parse_constant=_refuse_constant)
+        return json.loads(text.decode(), object_pairs_hook=object_of_pairs, parse_constant=_refuse_constant)
     except InvalidValueError:
         raise
     except ValueError as error:
@@ -172,7 +172,12 @@ def _parse(text: bytes) -> Any:
         raise too_deep() from None
 
 
-def _object_of_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def object_of_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the members of a JSON object, for ``json.loads``.
+
+    Raises:
+        InvalidValueError: A member occurs twice.
+    """
     items = dict(pairs)
     if len(items) < len(pairs):
         seen: set[str] = set()

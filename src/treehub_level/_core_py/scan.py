@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import gc
+import json
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, cast, final
 
 import orjson
 
 from ..errors import DecodeError
-from .keys import check_bytes, decode_key, quoted
+from .json import object_of_pairs
+from .keys import KeySpace, check_bytes, check_user_key, decode_key, encode_key, quoted
 from .packed import unpack
 
 if TYPE_CHECKING:
@@ -138,6 +140,29 @@ def _change(record: bytes) -> Any:
 
 def _is_change(change: object) -> bool:
     return type(change) is list and 1 <= len(change) <= 2 and type(change[0]) is str
+
+
+def find_damaged(space: KeySpace, records: Sequence[bytes]) -> int | None:
+    """See ``_core_c.pyi``."""
+    for index, record in enumerate(records):
+        if not is_log_record(space, record):
+            return index
+    return None
+
+
+def is_log_record(space: KeySpace, record: bytes) -> bool:
+    """Return True if a record is a change of a user key, and no object names a member twice."""
+    check_bytes(record, "a change record")
+    try:
+        change = orjson.loads(record)
+        if not _is_change(change):
+            return False
+        check_user_key(space, encode_key(change[0]))
+        if orjson.dumps(change) != record:  # @treehub/level has written it, or a member occurs twice
+            json.loads(record, object_pairs_hook=object_of_pairs)
+    except (ValueError, TypeError, RecursionError):  # orjson refuses to write deeply nested values
+        return False
+    return True
 
 
 def _loads_all(texts: Sequence[bytes]) -> list[Any] | None:

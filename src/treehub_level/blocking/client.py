@@ -83,7 +83,7 @@ class ClientVerbs:
         mode = self._store.client("dirty")
         check_limit(limit)
         with self._store.current_reader as reader:
-            rows = read_dirty(reader, mode.space, limit)
+            rows = read_dirty(reader, mode.records, limit)
         self._returned_dirty.update(rows)
         return [decode_record(record) for _, record in rows]
 
@@ -193,7 +193,7 @@ class ClientVerbs:
         """Return the conflicts in the journal, oldest first."""
         mode = self._store.client("conflicts")
         with self._store.current_reader as reader:
-            return read_conflicts(reader, mode.space)
+            return read_conflicts(reader, mode.records)
 
     def restore(self, conflict: Conflict) -> None:
         """Write the local change of a conflict again, and remove the conflict from the journal.

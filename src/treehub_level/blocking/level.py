@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 from ..backends.base import Backend
-from ..engine.identity import FORMAT
 from ..engine.namespace import Namespace
+from ..engine.records import FORMAT
 from ..engine.store import CurrentReader
 from ..errors import ModeError
 from ..maintenance.convert import adopt

@@ -16,7 +16,7 @@ from .. import BackendNotFoundError, LevelError, __version__, _core
 from ..backends import create
 from ..redaction import redact_text
 from . import copying, maintenance, records, replication, serve, transfer
-from .errors import CommandError
+from .errors import EX_SOFTWARE, CommandError, is_usage_error, unexpected
 from .options import JSON_WANTED
 from .output import print_error, print_line, printable
 from .streams import OutputError, ReaderGoneError, flush_stdout, prepare_streams, require_stdout
@@ -29,7 +29,7 @@ class ErrorHandlingGroup(TyperGroup):
     """A group that turns an error of a command into one line on stderr and an exit code.
 
     Exit codes: 0 success, also if the reader of stdout closes the pipe; 1 error; 2 usage error
-    (raised by typer); 130 interrupted.
+    (raised by typer); 70 an exception that no command expects; 130 interrupted.
     """
 
     def make_context(self, *args: Any, **options: Any) -> Any:
@@ -51,6 +51,10 @@ class ErrorHandlingGroup(TyperGroup):
         except OSError as error:
             message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
             code, status = "CLI_IO", 1
+        except Exception as error:
+            if is_usage_error(error):
+                raise
+            message, code, status = str(unexpected(error)), "CLI_INTERNAL", EX_SOFTWARE
         print_error(message, code, as_json=ctx.meta.get(JSON_WANTED, False))
         raise typer.Exit(status)
 

@@ -8,38 +8,37 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from contextlib import closing
-from typing import Any, Final, Literal
+from typing import Literal
 
 import orjson
 
 from .. import _core
 from ..backends.base import Backend, Entry, Reader
-from ..errors import CorruptionError, LockedError, ModeMismatchError, StateError
+from ..errors import LockedError, ModeMismatchError, StateError
 from ..types import Mode
 from .codec import unpadded_cid
 from .log import last_logged
-from .modes import AnyMode, Client, Normal, Server, read_cid, read_record
+from .modes import AnyMode, Client, Normal, Server
+from .records import FORMAT, Identity, OwnRecords, copying_record
 from .scan import first_key
 
-FORMAT = 1
 #: Rows of metadata sampled at each end, to tell servers of `@treehub/level` from its clients.
 _SAMPLE = 64
-
-#: The key of the record of an unfinished copy. It sorts below every prefix, so that a level with
-#: any prefix finds it.
-COPYING_KEY: Final = b"\0treehub-level/copying"
 
 #: The kind of a store without an identity record, by its metadata: see `shape_of`.
 Shape = Literal["empty", "plain", "server", "client", "either"]
 
 
-def identify(backend: Backend, mode: Mode, space: _core.KeySpace, *, read_only: bool = False) -> AnyMode:
+def identify(backend: Backend, mode: Mode, records: OwnRecords, *, read_only: bool = False) -> AnyMode:
     """Check or record the mode of a store, and return the strategy of the mode.
+
+    A client opens although its replication state may be damaged: its data and its dirty changes can
+    still be read. ``sync`` checks that state.
 
     Args:
         backend: The backend, open.
         mode: The mode to open the store in.
-        space: The key space of the store.
+        records: The own records of the store.
         read_only: True if the backend is open for reading only. Nothing is recorded then.
 
     Raises:
@@ -49,47 +48,45 @@ def identify(backend: Backend, mode: Mode, space: _core.KeySpace, *, read_only: 
     """
     if read_only:
         with closing(backend.snapshot()) as snapshot:
-            return _identify_in(snapshot, backend, mode, space)[0]
+            return _identify_in(snapshot, backend, mode, records)[0]
     with backend.exclusive() as transaction:
-        strategy, records = _identify_in(transaction, backend, mode, space)
-        if records:
-            transaction.write(records, durable=True)
+        strategy, born = _identify_in(transaction, backend, mode, records)
+        if born:
+            transaction.write(born, durable=True)
     return strategy
 
 
-def _identify_in(
-    reader: Reader, backend: Backend, mode: Mode, space: _core.KeySpace
-) -> tuple[AnyMode, Sequence[Entry]]:
+def _identify_in(reader: Reader, backend: Backend, mode: Mode, records: OwnRecords) -> tuple[AnyMode, Sequence[Entry]]:
     """Return the strategy of the mode, and the records to write to a store that has none yet."""
     refuse_half_made(reader, backend.name)
-    if adopting_record(reader, space) is not None:
+    if records.adoption(reader) is not None:
         raise StateError(
             f"Level.adopt({backend.name!r}) was interrupted: call it again with the same mode, it will finish"
         )
-    found = stored_identity(reader, space, strict=mode is not Mode.NORMAL)
-    if found is not None and found[0] is not mode:
+    found = find_identity(reader, records, strict=mode is not Mode.NORMAL)
+    if found is not None and found.mode is not mode:
         raise ModeMismatchError(
-            f"{backend.name!r} was made in {found[0].name} mode and cannot be opened in {mode.name} mode"
+            f"{backend.name!r} was made in {found.mode.name} mode and cannot be opened in {mode.name} mode"
         )
     if mode is Mode.NORMAL:
         return Normal(), ()
-    records: Sequence[Entry] = ()
+    born: Sequence[Entry] = ()
     if found is None:
-        _check_newcomer(reader, mode, space, backend.name)
+        _check_newcomer(reader, mode, records, backend.name)
         store_id = uuid.uuid4().hex
-        records = birth_records(space, mode, store_id)
+        born = birth_records(records.space, mode, store_id)
     else:
-        store_id = found[1]
+        store_id = found.id
         if mode is Mode.SERVER:
-            _check_log(reader, space, backend.name)
+            _check_server(reader, records)
     shared = backend.supports.shared
     if mode is Mode.SERVER:
-        return Server(space, store_id, shared=shared), records
-    holder = reader.get(space.own_key("holder"))
-    return Client(space, store_id, orjson.dumps(uuid.uuid4().hex) if shared else None, holder), records
+        return Server(records, store_id, shared=shared), born
+    holder = reader.get(records.space.own_key("holder"))
+    return Client(records, store_id, orjson.dumps(uuid.uuid4().hex) if shared else None, holder), born
 
 
-def check_shared(reader: Reader, mode: AnyMode, space: _core.KeySpace, name: str) -> Sequence[Entry]:
+def check_shared(reader: Reader, mode: AnyMode, records: OwnRecords, name: str) -> Sequence[Entry]:
     """Check, before each write to a shared store, that another process has not taken it over.
 
     A server checks this when it reads its epochs (`Server.epoch_start`).
@@ -104,7 +101,7 @@ def check_shared(reader: Reader, mode: AnyMode, space: _core.KeySpace, name: str
         StateError: The store was NORMAL when it was opened, and is being adopted.
     """
     if isinstance(mode, Client):
-        key = space.own_key("holder")
+        key = records.space.own_key("holder")
         found_holder = reader.get(key)
         if found_holder not in (mode.holder, mode.previous_holder):
             raise LockedError(
@@ -114,48 +111,38 @@ def check_shared(reader: Reader, mode: AnyMode, space: _core.KeySpace, name: str
         if found_holder != mode.holder and mode.holder is not None:
             return [(key, mode.holder)]
     if isinstance(mode, Normal):
-        found = stored_identity(reader, space, strict=False)
+        found = records.identity(reader, strict=False)
         if found is not None:
             raise ModeMismatchError(
-                f"{name!r} was made a {found[0].value} by another process since it was opened here in NORMAL mode: "
-                f"close it, and open it in {found[0].name} mode"
+                f"{name!r} was made a {found.mode.value} by another process since it was opened here in NORMAL mode: "
+                f"close it, and open it in {found.mode.name} mode"
             )
-        if adopting_record(reader, space) is not None:
+        if records.adoption(reader) is not None:
             raise StateError(f"{name!r} is being adopted by another process: close it, and open it in its new mode")
     return ()
 
 
-def stored_identity(reader: Reader, space: _core.KeySpace, *, strict: bool) -> tuple[Mode, str] | None:
-    """Return mode and id from the store's identity record; ``None`` if there is none.
+def find_identity(reader: Reader, records: OwnRecords, *, strict: bool) -> Identity | None:
+    """Return the identity of a store; ``None`` if it is NORMAL, or one of ``@treehub/level``.
 
     Args:
         reader: The reader.
-        space: The key space of the store.
-        strict: True if any other value in the record's place is an error. In a NORMAL store it may
-            be a user's value.
+        records: The own records of the store.
+        strict: See `OwnRecords.identity`.
 
     Raises:
-        CorruptionError: The record is damaged, and ``strict`` is set.
+        CorruptionError: The identity record is damaged, or lost: a store that synchronises must not
+            be opened as a NORMAL one, which writes neither to the log nor to the dirty set.
         StateError: The store has a format that this version does not read.
     """
-    key = space.own_key("store")
-    try:
-        record = read_record(reader, key)
-    except CorruptionError:
-        if strict:
-            raise
-        return None
-    if record is None:
-        return None
-    try:
-        mode, store_id, version = Mode(record["mode"]), bytes.fromhex(record["id"]).hex(), record["format"]
-    except (KeyError, TypeError, ValueError) as error:
-        if strict:
-            raise CorruptionError(f"the record {key!r} does not say what store this is: {record!r:.80}") from error
-        return None
-    if version != FORMAT:
-        raise StateError(f"this store has format {version!r}; this version of treehub-level reads format {FORMAT}")
-    return mode, store_id
+    found = records.identity(reader, strict=strict)
+    if found is None:
+        lost = records.identity_without_record(reader)
+        if lost is not None:
+            raise records.damaged(
+                records.space.own_key("store"), f"is missing or damaged, and other records are those of a {lost.value}"
+            )
+    return found
 
 
 def birth_records(space: _core.KeySpace, mode: Mode, store_id: str) -> list[Entry]:
@@ -165,16 +152,6 @@ def birth_records(space: _core.KeySpace, mode: Mode, store_id: str) -> list[Entr
     if mode is Mode.CLIENT:
         records.append((space.own_key("id"), orjson.dumps([uuid.uuid4().hex, 0])))
     return records
-
-
-def adopting_record(reader: Reader, space: _core.KeySpace) -> dict[str, Any] | None:
-    """Return the progress record of an interrupted adoption, or ``None``."""
-    return _record_with(reader, space.own_key("adopting"), {"id", "mode", "after", "done"})
-
-
-def copying_record(reader: Reader) -> dict[str, Any] | None:
-    """Return the progress record of an interrupted copy to this store, or ``None``."""
-    return _record_with(reader, COPYING_KEY, {"from", "store", "run"})
 
 
 def refuse_half_made(reader: Reader, name: str) -> None:
@@ -187,20 +164,8 @@ def refuse_half_made(reader: Reader, name: str) -> None:
         )
 
 
-def _record_with(reader: Reader, key: bytes, fields: set[str]) -> dict[str, Any] | None:
-    """Return the record under ``key`` if it has these fields.
-
-    In a NORMAL store a user's value may have the same key.
-    """
-    try:
-        record = read_record(reader, key)
-    except CorruptionError:
-        return None
-    return record if isinstance(record, dict) and fields <= record.keys() else None
-
-
-def _check_newcomer(reader: Reader, mode: Mode, space: _core.KeySpace, name: str) -> None:
-    shape = shape_of(reader, space)
+def _check_newcomer(reader: Reader, mode: Mode, records: OwnRecords, name: str) -> None:
+    shape = shape_of(reader, records)
     if shape == "plain":
         raise ModeMismatchError(
             f"{name!r} holds data and was not made in {mode.name} mode; "
@@ -209,29 +174,30 @@ def _check_newcomer(reader: Reader, mode: Mode, space: _core.KeySpace, name: str
     if shape not in ("empty", "either", mode.value):
         raise ModeMismatchError(f"{name!r} is a {shape} store of @treehub/level and cannot be opened as a {mode.value}")
     if mode is Mode.SERVER:
-        if has_unpadded_ids(reader, space):
+        if has_unpadded_ids(reader, records.space):
             raise StateError(
                 f"{name!r} is a server store of @treehub/level whose log is in wrong order: "
                 f"run `treehub-level upgrade {name}` once"
             )
-        _check_log(reader, space, name)
+        _check_server(reader, records)
 
 
-def _check_log(reader: Reader, space: _core.KeySpace, name: str) -> None:
-    cid, logged = read_cid(reader, space), last_logged(reader, space)
+def _check_server(reader: Reader, records: OwnRecords) -> None:
+    """Check the records of a server that its writes and replies rely on."""
+    cid, logged = records.cid(reader), last_logged(reader, records)
     if cid != logged:
-        raise CorruptionError(
-            f"{name!r} says that its CID is {cid}, but its log ends at {logged}: "
-            f"`treehub-level verify {name}` says what else is wrong"
-        )
+        raise records.damaged(records.space.prefix, f"says that the CID is {cid}, but the log ends at {logged}")
+    records.floor(reader, cid)
+    records.epochs(reader, cid)
 
 
-def shape_of(reader: Reader, space: _core.KeySpace) -> Shape:
+def shape_of(reader: Reader, records: OwnRecords) -> Shape:
     """Return the kind of a store without an identity record, by a sample of its metadata.
 
     On a client each record under ``P + key`` names the same key; on a server each lies under a
     number. A store in which both hold for all records (a key "1" in change 1) is ``"either"``.
     """
+    space = records.space
     rows = [row for reverse in (False, True) for row in _rows(reader, space, reverse)]
     client = server = True
     strip = len(space.prefix)
@@ -248,15 +214,15 @@ def shape_of(reader: Reader, space: _core.KeySpace) -> Shape:
     if not rows:
         return "empty" if is_empty(reader) else "plain"
     if all(key == space.prefix for key, _ in rows):
-        return "client" if read_cid(reader, space) else "either"  # a server above CID 0 has a log
+        return "client" if records.cid(reader) else "either"  # a server above CID 0 has a log
     if client and server:
         return "either"
     return "client" if client else "server" if server else "plain"
 
 
-def mode_by_shape(reader: Reader, space: _core.KeySpace) -> Mode:
+def mode_by_shape(reader: Reader, records: OwnRecords) -> Mode:
     """Return the mode of a store without an identity record; NORMAL in case of doubt."""
-    return {"server": Mode.SERVER, "client": Mode.CLIENT}.get(shape_of(reader, space), Mode.NORMAL)
+    return {"server": Mode.SERVER, "client": Mode.CLIENT}.get(shape_of(reader, records), Mode.NORMAL)
 
 
 def has_unpadded_ids(reader: Reader, space: _core.KeySpace) -> bool:
@@ -284,11 +250,11 @@ def _rows(reader: Reader, space: _core.KeySpace, reverse: bool) -> list[tuple[by
         return cursor.fetch(_SAMPLE)
 
 
-def is_unused(reader: Reader, mode: Mode, space: _core.KeySpace) -> bool:
+def is_unused(reader: Reader, mode: Mode, records: OwnRecords) -> bool:
     """Return True if a store holds nothing but the records of its creation."""
     if mode is Mode.NORMAL:
         return is_empty(reader)
-    return first_key(reader, space.dirty_start, None) is None and read_cid(reader, space) == 0
+    return first_key(reader, records.space.dirty_start, None) is None and records.cid(reader) == 0
 
 
 def is_empty(reader: Reader) -> bool:

@@ -14,9 +14,10 @@ import orjson
 
 from .. import _core
 from ..backends.base import Cursor, Entry, Reader, Row, Transaction
-from ..errors import CorruptionError, StorageError
+from ..errors import StorageError
 from .access import Access
-from .modes import Plan, Server, Step, read_record
+from .modes import Plan, Server, Step
+from .records import Floor, OwnRecords
 
 #: Records that one step of a compaction reads. Other writers run between two steps.
 COMPACTION_STEP = 1000
@@ -24,19 +25,12 @@ COMPACTION_STEP = 1000
 _FETCH_FIRST, _FETCH_SMALL, _SMALL_BYTES = 16, 1000, 8 << 10
 
 
-def _parse(space: _core.KeySpace, key: bytes) -> int:
-    try:
-        return space.parse_log_key(key)
-    except ValueError as error:
-        raise CorruptionError(f"{key!r} lies in the change log and names no change id") from error
-
-
-def read_log(reader: Reader, space: _core.KeySpace, after: int, limit: int, max_bytes: int) -> list[tuple[int, bytes]]:
+def read_log(reader: Reader, mode: Server, after: int, limit: int, max_bytes: int) -> list[tuple[int, bytes]]:
     """Read records of the log with CIDs above ``after``, in CID order.
 
     Args:
         reader: The reader.
-        space: The key space of the store.
+        mode: The server.
         after: The CID below the first one to read.
         limit: The largest number of records.
         max_bytes: The largest total size of the records in bytes. One record is
@@ -47,8 +41,8 @@ def read_log(reader: Reader, space: _core.KeySpace, after: int, limit: int, max_
     """
     if after >= _core.MAX_CID:
         return []
-    with closing(reader.scan(space.log_key(after + 1), space.log_stop)) as cursor:
-        return [(_parse(space, key), record) for key, record in read_rows(cursor, limit, max_bytes)]
+    with closing(reader.scan(mode.space.log_key(after + 1), mode.space.log_stop)) as cursor:
+        return [(mode.records.log_cid(key), record) for key, record in read_rows(cursor, limit, max_bytes)]
 
 
 def read_rows(cursor: Cursor, limit: int, max_bytes: int) -> list[Row]:
@@ -74,49 +68,36 @@ def read_rows(cursor: Cursor, limit: int, max_bytes: int) -> list[Row]:
     return page
 
 
-def keys_of(records: Iterable[tuple[int, bytes]]) -> Iterator[bytes]:
+def keys_of(mode: Server, records: Iterable[tuple[int, bytes]]) -> Iterator[bytes]:
     """Yield the stored key of each record of the log.
 
     Raises:
         CorruptionError: A record is damaged.
     """
     for cid, record in records:
-        try:
-            yield _core.split_record(record)[0]
-        except ValueError as error:
-            raise CorruptionError(f"change {cid} cannot be read: {record!r:.80}") from error
+        yield mode.records.logged(cid, record)[0]
 
 
-def permitted_records(records: list[tuple[int, bytes]], access: Access) -> list[tuple[int, bytes]]:
-    """Return those of the log's records whose keys the caller may read."""
-    if not access.prefix:
-        return records
-    return [record for record, key in zip(records, keys_of(records), strict=True) if access.covers(key)]
-
-
-def last_logged(reader: Reader, space: _core.KeySpace) -> int:
-    """Return the CID of the newest record in the log; 0 if the log is empty."""
-    rows = _newest(reader, space, space.log_stop, 1)
-    return _parse(space, rows[0][0]) if rows else 0
-
-
-def read_floor(reader: Reader, space: _core.KeySpace) -> tuple[int, int]:
-    """Return ``(compacted_to, floor)``; ``(0, 0)`` before the first compaction.
-
-    CIDs above ``compacted_to`` are contiguous. ``floor`` is the highest CID of a delete that was
-    dropped from the log: a client below it may have missed a delete.
+def outgoing_records(mode: Server, records: list[tuple[int, bytes]], access: Access) -> list[tuple[int, bytes]]:
+    """Return the records of the log that may leave the server: those that the caller may read.
 
     Raises:
-        CorruptionError: The record is damaged.
+        CorruptionError: A record is damaged. A transport copies the others without decoding them.
     """
-    record = read_record(reader, space.own_key("floor"))
-    if record is None:
-        return 0, 0
-    try:
-        compacted_to, floor = record
-        return int(compacted_to), int(floor)
-    except (TypeError, ValueError) as error:
-        raise CorruptionError(f"the record of this log's floor cannot be read: {record!r:.80}") from error
+    if access.prefix:
+        records = [record for record, key in zip(records, keys_of(mode, records), strict=True) if access.covers(key)]
+    mode.records.check_outgoing(records)
+    return records
+
+
+def last_logged(reader: Reader, records: OwnRecords) -> int:
+    """Return the CID of the newest record in the log; 0 if the log is empty.
+
+    Raises:
+        CorruptionError: The last key in the range of the log is not a log key.
+    """
+    rows = _newest(reader, records.space, records.space.log_stop, 1)
+    return records.log_cid(rows[0][0]) if rows else 0
 
 
 def _newest(reader: Reader, space: _core.KeySpace, stop: bytes, limit: int) -> list[Row]:
@@ -145,6 +126,7 @@ class Compaction:
     """
 
     def __init__(self, mode: Server, *, drop_deletes_before: int = 0) -> None:
+        self._records = mode.records
         self._space = mode.space
         self._drop_deletes_before = drop_deletes_before
         self._connection_epoch: Hashable = None
@@ -186,21 +168,18 @@ class Compaction:
             # The store may have been replaced, and this log may lack the records seen so far.
             self._connection_epoch = transaction.connection_epoch
             self._restart()
-        before = read_floor(transaction, self._space)
+        before = self._records.floor(transaction, cid)
         rows = _newest(transaction, self._space, self._stop, self._size)
         return self._drop_superseded(rows, before) if rows else self._drop_deletes(before)
 
-    def _drop_superseded(self, rows: list[Row], before: tuple[int, int]) -> Plan[bool]:
-        newest = self._newest or _parse(self._space, rows[0][0])
+    def _drop_superseded(self, rows: list[Row], before: Floor) -> Plan[bool]:
+        newest = self._newest or self._records.log_cid(rows[0][0])
         seen: set[bytes] = set()
         deletes: list[tuple[int, Entry]] = []
         batch = [*self._deferred]
         for stored_key, record in rows:
-            number = _parse(self._space, stored_key)
-            try:
-                key, value = _core.split_record(record)
-            except ValueError as error:
-                raise CorruptionError(f"change {number} cannot be read: {record!r:.80}") from error
+            number = self._records.log_cid(stored_key)
+            key, value = self._records.logged(number, record)
             if key in seen or key in self._seen:
                 batch.append((stored_key, None))
             elif value is None and number < self._drop_deletes_before and number != newest:
@@ -222,7 +201,7 @@ class Compaction:
 
         return Plan(True, batch, after_commit=advance)
 
-    def _drop_deletes(self, before: tuple[int, int]) -> Plan[bool]:
+    def _drop_deletes(self, before: Floor) -> Plan[bool]:
         chosen, left = self._deletes[: self._size], self._deletes[self._size :]
         batch = [*self._deferred, *(entry for _, entry in chosen)]
         dropped = len(batch)
@@ -236,6 +215,6 @@ class Compaction:
         # Pushes below the floor are refused for good, so the floor must survive a power cut.
         return Plan(bool(left), batch, durable=bool(chosen), after_commit=advance)
 
-    def _floor_entry(self, before: tuple[int, int], newest: int, dropped_delete: int) -> Entry:
+    def _floor_entry(self, before: Floor, newest: int, dropped_delete: int) -> Entry:
         compacted_to, floor = before
         return self._space.own_key("floor"), orjson.dumps([max(compacted_to, newest), max(floor, dropped_delete)])

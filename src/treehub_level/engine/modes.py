@@ -11,14 +11,15 @@ import uuid
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import orjson
 
 from .. import _core
 from ..backends.base import Batch, Entry, Reader, Transaction
-from ..errors import CorruptionError, StateError
+from ..errors import StateError
 from ..types import Mode
+from .records import Epoch, OwnRecords
 
 T = TypeVar("T")
 
@@ -44,13 +45,6 @@ class Plan(Generic[T]):
 
 #: A decision made under the write lock, from the transaction's reads and the current CID.
 Step = Callable[[Transaction, int], Plan[T]]
-
-
-class Epoch(NamedTuple):
-    """One opening of a server that wrote: a random id, and the CID before the first write."""
-
-    id: str
-    start: int
 
 
 class EpochStart(NamedTuple):
@@ -80,7 +74,7 @@ class Client:
     """Each write also lands in the set of dirty changes, under the key that it changes.
 
     Args:
-        space: The key space.
+        records: The own records of the store.
         store_id: The id of the store.
         holder: The holder record to write with this opening's first write; ``None`` if the store is
             not shared.
@@ -91,12 +85,13 @@ class Client:
 
     def __init__(
         self,
-        space: _core.KeySpace,
+        records: OwnRecords,
         store_id: str,
         holder: bytes | None = None,
         previous_holder: bytes | None = None,
     ) -> None:
-        self.space = space
+        self.records = records
+        self.space = records.space
         self.store_id = store_id
         self.holder = holder
         self.previous_holder = previous_holder
@@ -121,15 +116,16 @@ class Server:
     epochs lacks the epoch of this opening, and the next write starts another.
 
     Args:
-        space: The key space.
+        records: The own records of the store.
         store_id: The id of the store.
         shared: True if other processes may write to the store.
     """
 
     mode = Mode.SERVER
 
-    def __init__(self, space: _core.KeySpace, store_id: str, *, shared: bool = False) -> None:
-        self.space = space
+    def __init__(self, records: OwnRecords, store_id: str, *, shared: bool = False) -> None:
+        self.records = records
+        self.space = records.space
         self.store_id = store_id
         self._shared = shared
         self._started: EpochStart | None = None
@@ -150,14 +146,14 @@ class Server:
         Args:
             transaction: The transaction of the write.
             cid: The CID before the write.
-            epochs: The result of `epochs` in this transaction, if the caller has it.
+            epochs: The epochs of the store in this transaction, if the caller has them.
         """
         started = self._started
         if started is not None and not self._shared:
             return None
         if started is not None and started.connection_epoch != transaction.connection_epoch:
             started = None
-        epochs = self.epochs(transaction) if epochs is None else epochs
+        epochs = self.records.epochs(transaction, cid) if epochs is None else epochs
         if started is not None and started.epochs[-1] in epochs:
             return None
         if self._shared:
@@ -165,8 +161,8 @@ class Server:
         return EpochStart(transaction.connection_epoch, [*epochs, Epoch(uuid.uuid4().hex, cid)])
 
     def _check_store(self, reader: Reader) -> None:
-        record = read_record(reader, self.space.own_key("store"))
-        if not isinstance(record, dict) or record.get("id") != self.store_id:
+        identity = self.records.identity(reader, strict=True)
+        if identity is None or identity.id != self.store_id:
             raise StateError(
                 f"the store of the server {self.store_id} is another store now, or missing: close it, and open it again"
             )
@@ -191,46 +187,5 @@ class Server:
             plan.after_commit = partial(setattr, self, "_started", epoch_start)
         return plan
 
-    def epochs(self, reader: Reader) -> list[Epoch]:
-        """Return every epoch of the store, oldest first.
-
-        Raises:
-            CorruptionError: The record of epochs is damaged.
-        """
-        record = read_record(reader, self.space.own_key("epochs")) or []
-        try:
-            return [Epoch(str(epoch), int(start)) for epoch, start in record]
-        except (TypeError, ValueError) as error:
-            raise CorruptionError(f"the record of this server's epochs cannot be read: {record!r:.80}") from error
-
 
 AnyMode = Normal | Client | Server
-
-
-def read_record(reader: Reader, key: bytes) -> Any:
-    """Read one of the store's own records, decoded from JSON; ``None`` if it is absent.
-
-    Raises:
-        CorruptionError: The record is not JSON.
-    """
-    stored = reader.get(key)
-    if stored is None:
-        return None
-    try:
-        return orjson.loads(stored)
-    except orjson.JSONDecodeError as error:
-        raise CorruptionError(f"the store's own record {key!r} is not JSON: {stored[:40]!r}") from error
-
-
-def read_cid(reader: Reader, space: _core.KeySpace) -> int:
-    """Read the CID; 0 if none was written yet.
-
-    Raises:
-        CorruptionError: The record is not a CID.
-    """
-    cid = read_record(reader, space.prefix)
-    if cid is None:
-        return 0
-    if type(cid) is not int or not 0 <= cid <= _core.MAX_CID:
-        raise CorruptionError(f"the change id of this store cannot be read: {cid!r:.80}")
-    return cid

@@ -28,7 +28,8 @@ from ..types import Mode
 from . import forking
 from .call_guard import CallGuard
 from .identity import check_shared, identify, is_unused
-from .modes import AnyMode, Client, Normal, Plan, Server, Step, read_cid
+from .modes import AnyMode, Client, Normal, Plan, Server, Step
+from .records import OwnRecords
 
 S = TypeVar("S", Server, Client)
 T = TypeVar("T")
@@ -115,6 +116,7 @@ class Store:
         self.read_only = read_only
         self.mode = mode
         self.space = space
+        self._records = OwnRecords(space, backend.name)
         self.guard = CallGuard("the level")
         self.current_reader = CurrentReader(self.guard, backend)
         self._shared = backend.supports.shared
@@ -156,7 +158,7 @@ class Store:
             else:
                 self.backend.open()
             try:
-                self._strategy = identify(self.backend, self.mode, self.space, read_only=self.read_only)
+                self._strategy = identify(self.backend, self.mode, self._records, read_only=self.read_only)
                 self._plan_write = self._strategy.plan_write
                 self._cid = None
                 if not self._shared:
@@ -192,7 +194,7 @@ class Store:
                 handle.release()
             self._handles.clear()
             if remove_unused:
-                self.backend.close_and_remove(lambda reader: is_unused(reader, self.mode, self.space))
+                self.backend.close_and_remove(lambda reader: is_unused(reader, self.mode, self._records))
             else:
                 self.backend.close()
         finally:
@@ -296,7 +298,7 @@ class Store:
         """Return the CID: from memory in an embedded store, else as ``reader`` reads it."""
         if self._cid is not None:
             return self._cid
-        return 0 if self.mode is Mode.NORMAL else read_cid(reader, self.space)
+        return 0 if self.mode is Mode.NORMAL else self._records.cid(reader)
 
     # -------------------------------------------------------------------------------------- reading
 
@@ -473,7 +475,7 @@ class Store:
     def _execute_in(self, transaction: Transaction, step: Step[T], durable: bool) -> Plan[T]:
         extra: Sequence[Entry] = ()
         if self._shared:
-            extra = check_shared(transaction, self.strategy, self.space, self.backend.name)
+            extra = check_shared(transaction, self.strategy, self._records, self.backend.name)
         plan = step(transaction, self.cid_in(transaction) if self._cid is None else self._cid)
         if plan.batch:
             if extra:

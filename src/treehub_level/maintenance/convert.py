@@ -14,15 +14,14 @@ from ..backends.base import Backend, Batch, Entry, Reader, Row, Transaction
 from ..backends.registry import create
 from ..engine.codec import unpadded_cid
 from ..engine.identity import (
-    adopting_record,
     birth_records,
+    find_identity,
     has_unpadded_ids,
     mode_by_shape,
     refuse_half_made,
     shape_of,
-    stored_identity,
 )
-from ..engine.modes import read_cid
+from ..engine.records import Identity, OwnRecords
 from ..engine.scan import row_chunks
 from ..errors import (
     CorruptionError,
@@ -68,20 +67,21 @@ def stored_mode(
         return None
     store.open_read_only()
     try:
-        return identity_of(store, space)[0]
+        return identity_of(store, OwnRecords(space, store.name))[0]
     finally:
         store.close()
 
 
-def identity_of(reader: Reader, space: _core.KeySpace) -> tuple[Mode, str | None]:
+def identity_of(reader: Reader, records: OwnRecords) -> tuple[Mode, str | None]:
     """Return the mode and the id of a store.
 
     The id is ``None`` for a NORMAL store, and for a store of ``@treehub/level``.
+
+    Raises:
+        CorruptionError: The identity record is damaged, or lost.
     """
-    identity = stored_identity(reader, space, strict=False)
-    if identity is not None:
-        return identity
-    return mode_by_shape(reader, space), None
+    identity = find_identity(reader, records, strict=False)
+    return (mode_by_shape(reader, records), None) if identity is None else identity
 
 
 # ------------------------------------------------------------------------------------------- adopt
@@ -129,14 +129,16 @@ def _begin(backend: Backend, mode: Mode, space: _core.KeySpace) -> tuple[str, by
         store has the mode already.
     """
     refuse_half_made(backend, backend.name)
-    identity = stored_identity(backend, space, strict=False)
+    records = OwnRecords(space, backend.name)
+    # An interrupted adoption ends with the identity record: until then the other records have none.
+    record = records.adoption(backend)
+    identity: Identity | None = None if record else find_identity(backend, records, strict=False)
     if identity is not None:
-        if identity[0] is mode:
+        if identity.mode is mode:
             return None
         raise ModeMismatchError(
-            f"{backend.name!r} was created in {identity[0].name} mode: only NORMAL stores can be adopted"
+            f"{backend.name!r} was created in {identity.mode.name} mode: only NORMAL stores can be adopted"
         )
-    record = adopting_record(backend, space)
     if record is None:
         _check_all(backend, mode, space)
         store_id = uuid.uuid4().hex
@@ -144,12 +146,11 @@ def _begin(backend: Backend, mode: Mode, space: _core.KeySpace) -> tuple[str, by
             _check_alone(transaction, space, None, backend.name)
             transaction.write([(space.own_key("adopting"), _progress(store_id, mode, None, 0))])
         return store_id, None, 0
-    if record["mode"] != mode.value:
+    if record.mode is not mode:
         raise ModeMismatchError(
-            f"{backend.name!r} is partly adopted as a {record['mode']}: finish that with the same mode first"
+            f"{backend.name!r} is partly adopted as a {record.mode.value}: finish that with the same mode first"
         )
-    after = record["after"]
-    return record["id"], None if after is None else after.encode(), record["done"]
+    return record.id, None if record.after is None else record.after.encode(), record.done
 
 
 def _check_alone(reader: Reader, space: _core.KeySpace, record: bytes | None, name: str) -> None:
@@ -184,7 +185,7 @@ def _check_all(backend: Backend, mode: Mode, space: _core.KeySpace) -> None:
 
 def _adopted(reader: Reader, mode: Mode, space: _core.KeySpace, rows: list[Row], store_id: str, done: int) -> Batch:
     if mode is Mode.SERVER:
-        batch = _core.server_batch(space, read_cid(reader, space), rows)
+        batch = _core.server_batch(space, OwnRecords(space).cid(reader), rows)
     else:
         batch = _core.client_batch(space, rows)
     batch.append((space.own_key("adopting"), _progress(store_id, mode, rows[-1][0], done)))
@@ -234,9 +235,10 @@ def upgrade(
     rewritten = 0
     try:
         refuse_half_made(store, store.name)
-        if stored_identity(store, space, strict=False) is not None:
+        records = OwnRecords(space, store.name)
+        if find_identity(store, records, strict=False) is not None:
             return 0
-        if not _is_unpadded_server(store, space):
+        if not _is_unpadded_server(store, records):
             return 0
         for rows in row_chunks(store, space.log_start, space.prefix + b":"):
             with store.exclusive() as transaction:
@@ -250,12 +252,13 @@ def upgrade(
     return rewritten
 
 
-def _is_unpadded_server(reader: Reader, space: _core.KeySpace) -> bool:
-    shape = shape_of(reader, space)
+def _is_unpadded_server(reader: Reader, records: OwnRecords) -> bool:
+    space = records.space
+    shape = shape_of(reader, records)
     if shape == "either":
         # Each sampled record has a number as its key, and is a change of that same key. A log and a
         # dirty set can both look like that, but only a log has a record under its CID.
-        cid = read_cid(reader, space)
+        cid = records.cid(reader)
         newest = [space.prefix + b"%d" % cid, *([space.log_key(cid)] if cid else [])]
         if not any(reader.get_many(newest)):
             return False

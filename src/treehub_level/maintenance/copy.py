@@ -20,7 +20,8 @@ import orjson
 from .. import _core
 from ..backends.base import Backend, Batch, Reader, Row
 from ..backends.registry import create
-from ..engine.identity import COPYING_KEY, copying_record, is_empty
+from ..engine.identity import is_empty
+from ..engine.records import COPYING_KEY, OwnRecords, copying_record
 from ..engine.scan import key_chunks, row_chunks
 from ..errors import CorruptionError, InvalidKeyError, StateError
 from ..escapes import escape_unsafe
@@ -89,7 +90,7 @@ def copy(
             raise StateError(
                 f"{from_store.name!r} is a half-made copy itself: complete that copy first, or copy its source"
             )
-        mode, store_id = identity_of(snapshot, space)
+        mode, store_id = identity_of(snapshot, OwnRecords(space, from_store.name))
         _check_keys(snapshot, from_store.name, to_store)
         return _CopyRun(snapshot, to_store, progress or _ignore_progress).run(from_store.name, mode, store_id)
 

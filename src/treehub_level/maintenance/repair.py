@@ -29,10 +29,11 @@ from .. import _core
 from ..backends.base import Backend, Batch, Entry
 from ..backends.leveldb.directory import DirectoryBackend
 from ..backends.registry import create
-from ..engine.identity import birth_records, mode_by_shape, stored_identity
-from ..engine.modes import Epoch, read_record
+from ..engine.identity import birth_records, find_identity, mode_by_shape
+from ..engine.records import Epoch, Identity, OwnRecords
 from ..engine.scan import first_key
-from ..errors import CorruptionError, StateError
+from ..errors import CorruptionError, DecodeError, InvalidKeyError, StateError
+from ..replication.records import state_record
 from ..replication.state import ClientState, ResetProgress
 from ..types import Mode
 from .survey import ClientSurvey, ClientSurveyor, ServerSurvey, ServerSurveyor, Survey
@@ -111,6 +112,7 @@ class Repairer:
     def __init__(self, backend: Backend, space: _core.KeySpace, result: Repair) -> None:
         self._backend = backend
         self._space = space
+        self._records = OwnRecords(space, backend.name)
         self._result = result
 
     def repair(self) -> None:
@@ -119,9 +121,7 @@ class Repairer:
         if mode is Mode.NORMAL:
             return
         if self._identity() is None:
-            self._write(birth_records(self._space, mode, uuid.uuid4().hex)[:1])
-            clients = ": its clients must call rebind()" if mode is Mode.SERVER else ""
-            self._report(f"the record of the store's identity was lost; the store has a new id{clients}")
+            self._restore_identity(mode)
         if mode is Mode.SERVER:
             self._repair_server(ServerSurveyor(self._backend, self._space).run())
         else:
@@ -130,14 +130,25 @@ class Repairer:
     def _mode(self) -> Mode:
         identity = self._identity()
         if identity is not None:
-            return identity[0]
-        own = self._backend.get_many([self._space.own_key(name) for name in ("id", "epochs")])
-        if any(own):
-            return Mode.CLIENT if own[0] else Mode.SERVER
-        return mode_by_shape(self._backend, self._space)
+            return identity.mode
+        lost = self._records.identity_without_record(self._backend)
+        return mode_by_shape(self._backend, self._records) if lost is None else lost
 
-    def _identity(self) -> tuple[Mode, str] | None:
-        return stored_identity(self._backend, self._space, strict=False)
+    def _identity(self) -> Identity | None:
+        try:
+            return find_identity(self._backend, self._records, strict=False)
+        except CorruptionError:
+            return None
+
+    def _restore_identity(self, mode: Mode) -> None:
+        """Write the identity record again, with the store's id if the damaged one still has it."""
+        store_id = self._records.id_in_damaged_identity(self._backend)
+        self._write(birth_records(self._space, mode, store_id or uuid.uuid4().hex)[:1])
+        if store_id is not None:
+            self._report("the record of the store's identity was damaged; the store keeps its id")
+            return
+        clients = ": its clients must call rebind()" if mode is Mode.SERVER else ""
+        self._report(f"the record of the store's identity was lost; the store has a new id{clients}")
 
     # ------------------------------------------------------------------------------------- server
 
@@ -172,7 +183,9 @@ class Repairer:
         Returns:
             The new CID.
         """
-        record = orjson.dumps([[*epoch] for epoch in (*epochs, Epoch(uuid.uuid4().hex, cid))])
+        # An interrupted repair may have added an epoch at this CID before.
+        earlier = [epoch for epoch in epochs if epoch.start < cid]
+        record = orjson.dumps([[*epoch] for epoch in (*earlier, Epoch(uuid.uuid4().hex, cid))])
         self._write([(self._space.own_key("epochs"), record)])
         for start in range(0, len(keys), _BATCH):
             entries = [(key, self._backend.get(key)) for key in keys[start : start + _BATCH]]
@@ -195,6 +208,7 @@ class Repairer:
     # ------------------------------------------------------------------------------------- client
 
     def _repair_client(self, survey: ClientSurvey) -> None:
+        self._restore_dirty_changes(survey)
         self._delete_damaged(survey)
         restored = [(key, self._dirty_value(key)) for key in survey.differing]
         self._write_all(restored)
@@ -209,17 +223,55 @@ class Repairer:
             "in the conflict journal"
         )
 
+    def _restore_dirty_changes(self, survey: ClientSurvey) -> None:
+        """Write damaged dirty changes again, from the data: each agrees with the value of its key.
+
+        The name of a record or the key in it may be the damaged one. The change belongs to the one
+        whose value it holds. A delete may belong to both: deleting an absent key does no harm.
+        """
+        restored: dict[bytes, bytes] = {}
+        for stored_key, _ in survey.damaged:
+            if not self._space.dirty_start <= stored_key < self._space.dirty_stop:
+                continue
+            record = self._backend.get(stored_key) or b""
+            name = stored_key[len(self._space.prefix) :]
+            try:
+                key, value = _core.split_record(record)
+            except ValueError:
+                key, value = name, b""  # no value is empty
+            is_delete = value is None
+            for owner in (key, name) if is_delete else (key,) if self._holds(key, value) else (name,):
+                found = self._backend.get(owner)
+                if (found is None) == is_delete and self._holds(owner, found):
+                    restored[self._space.dirty_key(owner)] = _core.join_record(owner, found)
+        self._write_all(restored.items())
+        survey.damaged = [row for row in survey.damaged if row[0] not in restored]
+        if restored:
+            survey.dirty += len(restored)
+            self._report(f"restored from the data: {count(len(restored), 'dirty change')}")
+
+    def _holds(self, key: bytes, value: bytes | None) -> bool:
+        """Return True if users may write a key, and the store has this JSON value under it."""
+        try:
+            self._space.check_key(_core.decode_key(key))
+            if value is not None:
+                orjson.loads(value)
+        except (InvalidKeyError, DecodeError, orjson.JSONDecodeError):
+            return False
+        return self._backend.get(key) == value
+
     def _dirty_value(self, key: bytes) -> bytes | None:
         """Return the value that the dirty change of a key stores; ``None`` for a delete."""
         return _core.split_record(self._backend.get(self._space.dirty_key(key)) or b"")[1]
 
     def _followed_server(self) -> str | None:
         """Return the id of the server that the client follows; ``None`` if it cannot be read."""
+        record = self._backend.get(self._space.own_key("server"))
         try:
-            server = read_record(self._backend, self._space.own_key("server"))
-            return str(server["id"])
-        except (CorruptionError, LookupError, TypeError):
+            server: str | None = None if record is None else state_record(self._records, "server", record, 0)[0]
+        except CorruptionError:
             return None
+        return server
 
     # --------------------------------------------------------------------------------------- both
 
@@ -247,4 +299,6 @@ def _is_earlier_state(survey: ServerSurvey) -> bool:
     Then the new epoch that begins with its next opening is enough for clients to notice.
     """
     is_complete = survey.contiguous_from == 1 and survey.last_logged == survey.cid and not survey.compacted_to
+    starts = [epoch.start for epoch in survey.epochs]
+    is_complete = is_complete and survey.last_decided <= survey.cid and all(start < survey.cid for start in starts)
     return is_complete and not (survey.damaged or survey.differing or survey.missing or survey.unlogged)

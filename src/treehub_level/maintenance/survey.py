@@ -13,14 +13,26 @@ import orjson
 
 from .. import _core
 from ..backends.base import Reader
-from ..engine.log import read_floor
-from ..engine.modes import Epoch, Server, read_cid
+from ..engine.records import Epoch, OwnRecords
 from ..engine.scan import rows
-from ..errors import CorruptionError, DecodeError
-from ..replication.journal import parse_conflict
+from ..errors import CorruptionError, DecodeError, StateError
 from ..replication.manual import canonical
-from ..replication.server import read_decision
-from ..replication.state import ClientState
+from ..replication.records import (
+    check_holder,
+    decision_key,
+    journal_bounds,
+    parse_conflict,
+    parse_decision,
+    pushable_change,
+    read_state,
+    state_record,
+)
+from ..replication.state import NAMES, ClientState
+from ..replication.withdrawals import parse_withdrawal, withdrawal_key
+
+#: The highest CID that the own records of a server may name. `repair` takes those above the store's
+#: CID for CIDs that were lost, and continues after them; half of all CIDs is left to it.
+_HIGHEST = _core.MAX_CID // 2
 
 
 @dataclass
@@ -42,20 +54,23 @@ class Survey:
 class ServerSurvey(Survey):
     """The findings for a server.
 
+    The numbers in the own records may exceed the CID, if the store has lost its last changes:
+    `repair` must not use the CIDs in between again.
+
     Attributes:
         logged: The number of changes in the log.
         last_logged: The CID of the last change in the log.
         contiguous_from: The CID from which on the log has no gap, not even one left by a
             compaction.
-        compacted_to: See `read_floor`.
-        floor: See `read_floor`.
+        compacted_to: See `Floor`.
+        floor: See `Floor`.
         gaps: The first and the last CID of each gap in the log, except gaps left by a compaction.
         differing: Each key whose value differs from its last change in the log, and the CID of that
             change.
         missing: Each key without a value whose last change in the log stores one, and the CID of
             that change.
         unlogged: The keys with a value and without a change in the log.
-        epochs: See `Server.epochs`.
+        epochs: The epochs of the server; those that start beyond its CID are among them.
         last_decided: The highest CID in the records of the clients' last pushes.
     """
 
@@ -102,6 +117,7 @@ class _Surveyor(ABC):
         self._reader = reader
         self._space = space
         self._survey = survey
+        self._records = OwnRecords(space)
         self._own = space.prefix + space.prefix
         #: The last change of each key in the metadata: its stored key, and the hash of its value,
         #: or ``None`` for a delete.
@@ -110,18 +126,20 @@ class _Surveyor(ABC):
     def _read_all(self) -> None:
         space = self._space
         try:
-            self._survey.cid = read_cid(self._reader, space)
+            self._survey.cid = self._records.cid(self._reader)
         except CorruptionError as error:
             self._damaged(space.prefix, error)
         for key, value in rows(self._reader, None, None):
             try:
                 if key >= space.user_start:
                     self._add_record(key, value)
+                elif key == space.own_key("store"):
+                    self._records.identity(self._reader, strict=True)
                 elif key.startswith(self._own):
                     self._add_own_record(key, value)
                 elif key != space.prefix:
                     self._add_metadata(key, value)
-            except (ValueError, DecodeError, CorruptionError) as error:
+            except (ValueError, DecodeError, CorruptionError, StateError) as error:
                 self._damaged(key, error)
 
     def _damaged(self, key: bytes, error: Exception) -> None:
@@ -139,20 +157,15 @@ class _Surveyor(ABC):
 
     @abstractmethod
     def _add_own_record(self, key: bytes, value: bytes) -> None:
-        """Check one of the store's own records."""
+        """Check one of the store's own records. The identity record is checked already."""
 
     @abstractmethod
     def _add_metadata(self, key: bytes, value: bytes) -> None:
         """Check another row of metadata: a change in the log or in the dirty set."""
 
-    def _add_change(self, stored_key: bytes, record: bytes) -> bytes:
-        """Record a change as the last one of its key, and return the key."""
-        key, value = _core.split_record(record)
-        if key < self._space.user_start:
-            raise ValueError(f"the record {record!r:.80} changes a key that is reserved for metadata")
-        orjson.loads(record)
+    def _add_change(self, stored_key: bytes, key: bytes, value: bytes | None) -> None:
+        """Record a change as the last one of its key."""
         self._last[key] = stored_key, None if value is None else hash(value)
-        return key
 
     def _is_last(self, key: bytes, value: bytes) -> bool:
         """Return True if a value is that of the key's last change. There must be one."""
@@ -170,27 +183,29 @@ class ServerSurveyor(_Surveyor):
     def __init__(self, reader: Reader, space: _core.KeySpace) -> None:
         self.survey = ServerSurvey()
         super().__init__(reader, space, self.survey)
-        self._client = space.own_key("client/")
-        try:
-            self.survey.compacted_to, self.survey.floor = read_floor(reader, space)
-        except CorruptionError as error:
-            self._damaged(space.own_key("floor"), error)
-        try:
-            self.survey.epochs = Server(space, "").epochs(reader)
-        except CorruptionError as error:
-            self._damaged(space.own_key("epochs"), error)
+        self._client = decision_key(space, "")
+        self._withdrawn = withdrawal_key(space, "")
 
     def _add_own_record(self, key: bytes, value: bytes) -> None:
-        if key.startswith(self._client):
-            name = key[len(self._client) :].decode()
-            decision = read_decision(self._reader, self._space, name)
-            if decision is not None:
-                self.survey.last_decided = max(self.survey.last_decided, decision.ack.after)
+        survey, space = self.survey, self._space
+        if key == space.own_key("floor"):
+            survey.compacted_to, survey.floor = self._records.floor(self._reader, _HIGHEST)
+        elif key == space.own_key("epochs"):
+            survey.epochs = self._records.epochs(self._reader, _HIGHEST)
+        elif key.startswith(self._client):
+            decision = parse_decision(self._records, key, value, _HIGHEST)
+            survey.last_decided = max(survey.last_decided, decision.ack.after)
+        elif key.startswith(self._withdrawn):
+            withdrawal = parse_withdrawal(self._records, key, value, _HIGHEST)
+            survey.last_decided = max(survey.last_decided, withdrawal.before)
+        else:
+            raise ValueError("it is not a record of a server")
 
     def _add_metadata(self, key: bytes, value: bytes) -> None:
         survey = self.survey
-        cid = self._space.parse_log_key(key)
-        self._add_change(key, value)
+        cid = self._records.log_cid(key)
+        self._records.check_outgoing([(cid, value)])
+        self._add_change(key, *self._records.logged(cid, value))
         survey.logged += 1
         if cid != survey.last_logged + 1:
             survey.contiguous_from = cid
@@ -227,21 +242,24 @@ class ClientSurveyor(_Surveyor):
     def __init__(self, reader: Reader, space: _core.KeySpace) -> None:
         self.survey = ClientSurvey()
         super().__init__(reader, space, self.survey)
-        self._conflict = space.own_key("conflict/")
-        try:
-            self.survey.state = ClientState.read(reader, space)
-        except CorruptionError as error:
-            self._damaged(space.own_key("id"), error)
+        self._conflict, _ = journal_bounds(space)
+        self._names = {space.own_key(name): name for name in NAMES}
 
     def _add_own_record(self, key: bytes, value: bytes) -> None:
         if key.startswith(self._conflict):
-            parse_conflict(self._space, key, value)
+            parse_conflict(self._records, key, value)
             self.survey.conflicts += 1
+        elif key == self._space.own_key("holder"):
+            check_holder(self._records, key, value)
+        elif key in self._names:
+            state_record(self._records, self._names[key], value, self.survey.cid)
+        else:
+            raise ValueError("it is not a record of a client")
 
     def _add_metadata(self, key: bytes, value: bytes) -> None:
-        name = key[len(self._space.prefix) :]
-        if self._add_change(key, value) != name:
-            raise ValueError(f"the dirty change under {key!r} is a change of another key: {value!r:.80}")
+        _, (name, stored) = pushable_change(self._records, key, value)
+        # The bytes as they are stored: those of @treehub/level may differ from the encoded ones.
+        self._add_change(key, name, None if stored is None else _core.split_record(value)[1])
         self.survey.dirty += 1
 
     def _compare(self, key: bytes, value: bytes) -> None:
@@ -257,5 +275,11 @@ class ClientSurveyor(_Surveyor):
             CorruptionError: The backend cannot read the store to its end.
         """
         self._read_all()
+        try:
+            self.survey.state = read_state(self._reader, self._records, self.survey.cid)
+        except CorruptionError as error:
+            key = error.key or self._space.own_key("id")
+            if key not in {damaged for damaged, _ in self.survey.damaged}:
+                self._damaged(key, error)
         self.survey.differing += [key for key, (_, hashed) in self._last.items() if hashed is not None]
         return self.survey

@@ -14,15 +14,17 @@ from dataclasses import dataclass, field, replace
 
 from .. import _core
 from ..backends.base import Entry, Transaction
-from ..engine.modes import Client, Epoch, Plan, Step
+from ..engine.modes import Client, Plan, Step
+from ..engine.records import Epoch
 from ..errors import ProtocolError, StoreMismatchError
 from ..types import Conflict
 from .fields import MAX_CHANGES, Ack
-from .journal import LostChange, journal_entries, parse_conflict
+from .journal import LostChange, journal_entries
 from .limits import PushLimits, is_dirty
 from .manual import same_record
 from .messages import MAX_BYTES, MAX_EPOCHS, Forked, Keys, ParsedReply, PulledPage, Request, Reset
 from .push import freeze, is_as_frozen
+from .records import dirty_change, parse_conflict, read_state
 from .state import ClientState, ResetProgress
 
 #: The number of changes, or keys, that a request asks for.
@@ -80,13 +82,13 @@ def request_step(mode: Client, limits: PushLimits, *, push: bool, withdraw: bool
     space = mode.space
 
     def step(transaction: Transaction, cid: int) -> Plan[PreparedRequest]:
-        before = state = ClientState.read(transaction, space)
+        before = state = read_state(transaction, mode.records, cid)
         has_pushable = limits.has_pushable(transaction, space)
         forbidden = limits.forbidden is not None
         if forbidden and state.push is not None:
             state = replace(state, push=None, withheld_push=state.push)
         if push and has_pushable and state.may_freeze:
-            frozen = freeze(transaction, space, limits, state.seq + 1)
+            frozen = freeze(transaction, mode.records, limits, state.seq + 1)
             state = replace(state, seq=frozen.seq, push=frozen)
         withheld_push = None if forbidden or state.reset is not None else state.withheld_push
         undecided = state.push or withheld_push
@@ -131,12 +133,16 @@ def _contradiction(reply: ParsedReply, request: Request) -> str | None:
     if isinstance(reply, Keys):
         if reply.after != request.keys_after or len(reply.keys) > request.limit:
             return "it holds keys that were not requested"
+        if not reply.end and len(reply.keys) < request.limit:
+            return "it is not the last part of the keys, but holds fewer than were requested"
         return None if reply.head >= request.cid else f"its CID {reply.head} is below the client's CID {request.cid}"
     sent = {*request.keys}
     if reply.ack is not None and not reply.ack.after - reply.ack.before <= len(sent):
         return f"it accepts more changes than the {len(sent)} that were sent"
     if not sent.issuperset(reply.rejected) or (reply.ack is not None and not sent):
         return "it decides on changes that were not sent"
+    if reply.ack is not None and reply.ack.after - reply.ack.before + len({*reply.rejected}) < len(sent):
+        return f"it neither accepts nor rejects some of the {len(sent)} changes that were sent"
     if isinstance(reply, Reset):
         return "a client at CID 0 in a reset cannot be reset again" if request.reset and not request.max_head else None
     if request.keys_after is not None or len(reply.entries) > request.limit:
@@ -157,7 +163,7 @@ def receive_step(mode: Client, request: Request, reply: ParsedReply) -> Step[Rep
     """
 
     def step(transaction: Transaction, cid: int) -> Plan[ReplyOutcome | None]:
-        state = ClientState.read(transaction, mode.space)
+        state = read_state(transaction, mode.records, cid)
         if state.server not in (None, reply.server):
             raise StoreMismatchError(
                 f"this client follows the server {state.server}, but the reply came from the server {reply.server}: "
@@ -187,7 +193,7 @@ def rebind_step(mode: Client, server: str) -> Step[None]:
     """Follow another server: the next sync pulls all of its data and pushes the dirty changes."""
 
     def step(transaction: Transaction, cid: int) -> Plan[None]:
-        before = ClientState.read(transaction, mode.space)
+        before = read_state(transaction, mode.records, cid)
         after = ClientState(uuid.uuid4().hex, 0, server, reset=ResetProgress(0, "A", ""))
         batch = [*after.replacing(before, mode.space), (mode.space.prefix, b"0")]
         return Plan(None, batch, 0, durable=True)
@@ -207,6 +213,7 @@ class _ReplyHandler:
     """
 
     def __init__(self, mode: Client, request: Request, transaction: Transaction, state: ClientState, cid: int) -> None:
+        self._own = mode.records
         self._space = mode.space
         self._request = request
         self._transaction = transaction
@@ -220,8 +227,8 @@ class _ReplyHandler:
     def plan(self, before: ClientState) -> Plan[ReplyOutcome | None]:
         """Return all effects as one batch."""
         space = self._space
-        journaled = journal_entries(self._transaction, space, self._lost)
-        self._outcome.conflicts = [parse_conflict(space, key, record or b"") for key, record in journaled]
+        journaled = journal_entries(self._transaction, self._own, self._lost)
+        self._outcome.conflicts = [parse_conflict(self._own, key, record or b"") for key, record in journaled]
         self._batch += journaled
         self._batch += self._state.replacing(before, space)
         self._batch.append((space.prefix, b"%d" % self._cid))
@@ -254,7 +261,9 @@ class _ReplyHandler:
         """Record the server's epochs, and the CID at which the reply was read."""
         state = self._state
         new = [epoch for epoch in reply.epochs if epoch not in state.epochs]
-        self._state = replace(state, max_head=max(state.max_head, reply.head), epochs=(*state.epochs, *new))
+        # A new epoch starts after those that were seen. If it does not, their record was damaged.
+        seen = [epoch for epoch in state.epochs if not new or epoch.start < new[0].start]
+        self._state = replace(state, max_head=max(state.max_head, reply.head), epochs=(*seen, *new))
 
     def _apply_ack(self, ack: Ack | None, rejected: Sequence[str], pulled: Sequence[Entry]) -> dict[bytes, bytes]:
         """Drop the dirty changes that were accepted and have not been rewritten since the freeze.
@@ -267,6 +276,8 @@ class _ReplyHandler:
         keys = [*{key: None for entries in (pushed, pulled) for key, _ in entries}]
         records = self._transaction.get_many([space.dirty_key(key) for key in keys])
         dirty = {key: record for key, record in zip(keys, records, strict=True) if record is not None}
+        for key, record in dirty.items():
+            dirty_change(self._own, space.dirty_key(key), record)
         self._outcome.rejected = [*rejected]
         if ack is None:
             return dirty

@@ -46,8 +46,8 @@ def answer(store: Store, request: object, access: Access = FULL, max_bytes: int 
         store: A store in SERVER mode.
         request: A `Request`, or one as decoded from JSON.
         access: The rights of the caller.
-        max_bytes: The most bytes of records in a page, unless its only record is larger;
-            `MAX_BYTES` if not given.
+        max_bytes: The most bytes of records in a page, unless its only record is larger; ``None``
+            for the limit of the protocol.
 
     Returns:
         The reply, and True if it brings the client nothing.
@@ -83,9 +83,7 @@ def changes_after(store: Store, cid: int, limit: int | None) -> tuple[Changes, b
     mode = store.server("changes")
     check_cid(cid)
     check_limit(limit)
-    page = store.read_step(
-        lambda reader, head: read_changes(reader, mode.space, head, cid, head if limit is None else limit)
-    )
+    page = store.read_step(lambda reader, head: read_changes(reader, mode, head, cid, head if limit is None else limit))
     return page, not (page.changes or page.has_more)
 
 
@@ -112,5 +110,6 @@ def watch_page(store: Store, since: int) -> list[Change]:
     """
     mode = store.server("watch")
     with store.current_reader as reader:
-        page = read_log(reader, mode.space, since, CHUNK, _WATCH_BYTES)
+        page = read_log(reader, mode, since, CHUNK, _WATCH_BYTES)
+    mode.records.check_outgoing(page)
     return [decode_record(record, cid) for cid, record in page]

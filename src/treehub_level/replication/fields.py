@@ -18,7 +18,7 @@ import orjson
 
 from .. import _core
 from ..engine.codec import RepeatedMemberError, decode_json
-from ..engine.modes import Epoch
+from ..engine.records import Epoch
 from ..errors import ProtocolError
 
 #: The version of the protocol.

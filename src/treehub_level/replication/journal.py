@@ -11,16 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
-from typing import Any, NamedTuple
-
-import orjson
+from typing import NamedTuple
 
 from .. import _core
 from ..backends.base import Entry, Reader, Transaction
 from ..engine.modes import Client, Plan, Step
+from ..engine.records import OwnRecords
 from ..engine.scan import rows
-from ..errors import CorruptionError, StateError
-from ..types import Change, Conflict
+from ..errors import StateError
+from ..types import Conflict
+from .records import conflict_number, journal_bounds, parse_conflict
 
 
 class LostChange(NamedTuple):
@@ -48,40 +48,21 @@ class LostChange(NamedTuple):
         )
 
 
-def journal_entries(reader: Reader, space: _core.KeySpace, lost: Sequence[LostChange]) -> list[Entry]:
+def journal_entries(reader: Reader, own: OwnRecords, lost: Sequence[LostChange]) -> list[Entry]:
     """Return entries that append lost changes to the journal, numbered after its last record."""
     if not lost:
         return []
-    first = _last_number(reader, space) + 1
-    return [(_journal_key(space, number), loss.record()) for number, loss in enumerate(lost, first)]
+    first = _last_number(reader, own) + 1
+    return [(_journal_key(own.space, number), loss.record()) for number, loss in enumerate(lost, first)]
 
 
-def read_conflicts(reader: Reader, space: _core.KeySpace) -> list[Conflict]:
+def read_conflicts(reader: Reader, own: OwnRecords) -> list[Conflict]:
     """Return all conflicts in the journal, oldest first.
 
     Raises:
         CorruptionError: A record is malformed.
     """
-    return [parse_conflict(space, key, record) for key, record in rows(reader, *_bounds(space))]
-
-
-def parse_conflict(space: _core.KeySpace, key: bytes, record: bytes) -> Conflict:
-    """Decode a journal record.
-
-    Raises:
-        CorruptionError: The record is malformed.
-    """
-    try:
-        fields = orjson.loads(record)
-        remote = fields["remote"]
-        return Conflict(
-            key=fields["key"],
-            local=_change(fields["local"], None),
-            remote=None if remote is None else _change(remote, fields["cid"]),
-            id=_core.parse_cid_key(key[len(_bounds(space)[0]) :]),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise CorruptionError(f"the conflict journal holds a malformed record under {key!r}: {record!r:.80}") from error
+    return [parse_conflict(own, key, record) for key, record in rows(reader, *journal_bounds(own.space))]
 
 
 def restore_step(mode: Client, conflict: Conflict) -> Step[None]:
@@ -94,7 +75,7 @@ def restore_step(mode: Client, conflict: Conflict) -> Step[None]:
     _check_type(conflict)
 
     def step(transaction: Transaction, cid: int) -> Plan[None]:
-        key = _find(transaction, mode.space, conflict)
+        key = _find(transaction, mode.records, conflict)
         if key is None:
             raise StateError(
                 f"the conflict over {conflict.key!r} is not in the journal: it was restored or dismissed before"
@@ -114,7 +95,7 @@ def dismiss_step(mode: Client, conflict: Conflict) -> Step[None]:
     _check_type(conflict)
 
     def step(transaction: Transaction, cid: int) -> Plan[None]:
-        key = _find(transaction, mode.space, conflict)
+        key = _find(transaction, mode.records, conflict)
         return Plan(None, [] if key is None else [(key, None)])
 
     return step
@@ -125,38 +106,24 @@ def _check_type(conflict: object) -> None:
         raise TypeError(f"a Conflict is needed, as conflicts() returns them, not {conflict!r:.80}")
 
 
-def _find(reader: Reader, space: _core.KeySpace, conflict: Conflict) -> bytes | None:
+def _find(reader: Reader, own: OwnRecords, conflict: Conflict) -> bytes | None:
     """Return the key of a conflict's record; ``None`` if the journal does not hold the conflict.
 
     Numbers are reused after the last record is removed, so the contents are compared too.
     """
     if conflict.id < 1:
         return None
-    key = _journal_key(space, conflict.id)
+    key = _journal_key(own.space, conflict.id)
     record = reader.get(key)
-    return key if record is not None and parse_conflict(space, key, record) == conflict else None
-
-
-def _bounds(space: _core.KeySpace) -> tuple[bytes, bytes]:
-    return space.own_key("conflict/"), space.own_key("conflict0")  # "0" follows "/" in ASCII
+    return key if record is not None and parse_conflict(own, key, record) == conflict else None
 
 
 def _journal_key(space: _core.KeySpace, number: int) -> bytes:
-    return _bounds(space)[0] + _core.cid_key(number)
+    return journal_bounds(space)[0] + _core.cid_key(number)
 
 
-def _last_number(reader: Reader, space: _core.KeySpace) -> int:
-    start, stop = _bounds(space)
+def _last_number(reader: Reader, own: OwnRecords) -> int:
+    start, stop = journal_bounds(own.space)
     with closing(reader.scan(start, stop, reverse=True, values=False)) as cursor:
         keys = cursor.fetch_keys(1)
-    try:
-        return _core.parse_cid_key(keys[0][len(start) :]) if keys else 0
-    except ValueError as error:
-        raise CorruptionError(f"the key {keys[0]!r} in the conflict journal has no number") from error
-
-
-def _change(items: list[Any], cid: int | None) -> Change:
-    change: Change = tuple.__new__(Change, items)
-    if cid is not None:
-        change.cid = cid
-    return change
+    return conflict_number(own, keys[0]) if keys else 0

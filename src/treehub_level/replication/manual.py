@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from typing import Final, NamedTuple
 
 import orjson
@@ -15,11 +16,13 @@ import orjson
 from .. import _core
 from ..backends.base import Entry, Reader, Transaction
 from ..engine.access import FULL, Access
-from ..engine.log import permitted_records, read_floor, read_log
-from ..engine.modes import Client, Plan, Server, Step, read_record
+from ..engine.log import outgoing_records, read_log
+from ..engine.modes import Client, Plan, Server, Step
+from ..engine.records import OwnRecords
 from ..errors import CIDMismatchError, CorruptionError, ProtocolError, StateError
 from ..types import Change, Changes
 from .journal import LostChange, journal_entries
+from .records import dirty_change, read_state
 
 #: Rows to read at a time.
 _FETCH: Final = 1000
@@ -69,12 +72,12 @@ class Part(NamedTuple):
     has_more: bool
 
 
-def read_changes(reader: Reader, space: _core.KeySpace, head: int, since: int, limit: int) -> Changes:
+def read_changes(reader: Reader, mode: Server, head: int, since: int, limit: int) -> Changes:
     """Return at most ``limit`` changes of the log after the CID ``since``.
 
     Args:
         reader: The store to read from.
-        space: The key space of the store.
+        mode: The server.
         head: The server's CID.
         since: The CID after which the page begins.
         limit: The maximum number of changes.
@@ -82,18 +85,18 @@ def read_changes(reader: Reader, space: _core.KeySpace, head: int, since: int, l
     Raises:
         CIDMismatchError: ``since`` is greater than ``head``, or below the floor.
     """
-    part = read_part(reader, space, head, since, limit, max_bytes=1 << 62)
+    part = read_part(reader, mode, head, since, limit, max_bytes=1 << 62)
     return Changes(part.cid, [decode_record(record, cid) for cid, record in part.records], part.has_more)
 
 
 def read_part(
-    reader: Reader, space: _core.KeySpace, head: int, since: int, limit: int, max_bytes: int, access: Access = FULL
+    reader: Reader, mode: Server, head: int, since: int, limit: int, max_bytes: int, access: Access = FULL
 ) -> Part:
     """Return records of the log after the CID ``since``: see `read_changes`.
 
     Args:
         reader: The store to read from.
-        space: The key space of the store.
+        mode: The server.
         head: The server's CID.
         since: The CID after which the part begins.
         limit: The maximum number of records.
@@ -111,7 +114,7 @@ def read_part(
             expected=head,
             got=since,
         )
-    floor = read_floor(reader, space)[1]
+    floor = mode.records.floor(reader, head).floor
     if 0 < since < floor:
         raise CIDMismatchError(
             f"deletes up to CID {floor} were compacted away, so the changes after CID {since} would be incomplete: "
@@ -119,11 +122,11 @@ def read_part(
             expected=floor,
             got=since,
         )
-    records = read_log(reader, space, since, limit, max_bytes)
+    records = read_log(reader, mode, since, limit, max_bytes)
     reached = records[-1][0] if records else since
     # The log always keeps its newest record, so there are more records unless this page ends with
     # it.
-    return Part(reached, permitted_records(records, access), reached < head)
+    return Part(reached, outgoing_records(mode, records, access), reached < head)
 
 
 def change_step(mode: Server, base: int, entries: Sequence[Entry], access: Access = FULL) -> Step[int]:
@@ -166,30 +169,35 @@ def apply_step(mode: Client, to: int, entries: Sequence[Entry]) -> Step[int]:
             if entries and cid == 0:
                 raise ProtocolError("a page with changes ends at CID 1 or later, not at CID 0")
             return Plan(cid)
-        batch = [*_entries_without_history(mode, transaction, to), *_core.apply_batch(space, to, entries)]
+        batch = [*_entries_without_history(mode, transaction, cid, to), *_core.apply_batch(space, to, entries)]
         keys = list(dict.fromkeys(key for key, _ in entries))
         dirty = dict(zip(keys, transaction.get_many([space.dirty_key(key) for key in keys]), strict=True))
         lost = []
         for key, value in entries:
             local, remote = dirty.pop(key, None), _core.join_record(key, value)
             if local is not None and local != remote:
+                dirty_change(mode.records, space.dirty_key(key), local)
                 lost.append(LostChange(key, local, remote, to))
-        batch.extend(journal_entries(transaction, space, lost))
+        batch.extend(journal_entries(transaction, mode.records, lost))
         return Plan(to, batch, to)
 
     return step
 
 
-def read_dirty(reader: Reader, space: _core.KeySpace, limit: int | None) -> list[tuple[bytes, bytes]]:
-    """Return the keys and records of at most ``limit`` dirty changes, in key order."""
+def read_dirty(reader: Reader, own: OwnRecords, limit: int | None) -> list[tuple[bytes, bytes]]:
+    """Return the keys and records of at most ``limit`` dirty changes, in key order.
+
+    Raises:
+        CorruptionError: A record is damaged.
+    """
     rows: list[tuple[bytes, bytes]] = []
-    prefix_length = len(space.prefix)
+    space = own.space
     with closing(reader.scan(space.dirty_start, space.dirty_stop)) as cursor:
         while limit is None or len(rows) < limit:
             page = cursor.fetch(_FETCH if limit is None else min(_FETCH, limit - len(rows)))
             if not page:
                 break
-            rows.extend((key[prefix_length:], record) for key, record in page)
+            rows.extend((dirty_change(own, key, record)[0], record) for key, record in page)
     return rows
 
 
@@ -207,7 +215,7 @@ def clean_step(mode: Client, to: int, pushed: Sequence[tuple[bytes, bytes | None
     def step(transaction: Transaction, cid: int) -> Plan[int]:
         _check_not_older(cid, to, "reply")
         dirty_keys = [space.dirty_key(key) for key, _ in pushed]
-        batch: list[Entry] = [] if to == cid else _entries_without_history(mode, transaction, to)
+        batch: list[Entry] = [] if to == cid else _entries_without_history(mode, transaction, cid, to)
         batch.extend(
             (dirty_key, None)
             for dirty_key, record, (_, sent) in zip(dirty_keys, transaction.get_many(dirty_keys), pushed, strict=True)
@@ -247,7 +255,7 @@ def _check_not_older(cid: int, to: int, kind: str) -> None:
         )
 
 
-def _entries_without_history(mode: Client, transaction: Transaction, to: int) -> list[Entry]:
+def _entries_without_history(mode: Client, transaction: Transaction, cid: int, to: int) -> list[Entry]:
     """Return entries that drop the seen epochs: a manual sync does not report new ones.
 
     Raises:
@@ -257,7 +265,5 @@ def _entries_without_history(mode: Client, transaction: Transaction, to: int) ->
     for name, kind in (("push", "push"), ("aside", "push"), ("own", "push"), ("reset", "reset")):
         if transaction.get(space.own_key(name)) is not None:
             raise StateError(f"a {kind} of sync() is in progress: call sync() to finish it before apply() or clean()")
-    server = read_record(transaction, space.own_key("server"))
-    if server is None:
-        return []
-    return [(space.own_key("server"), orjson.dumps({"id": server["id"], "hi": to, "epochs": []}))]
+    state = read_state(transaction, mode.records, cid)
+    return replace(state, max_head=to, epochs=()).replacing(state, space)

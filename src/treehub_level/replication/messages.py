@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Final
 
 from .. import _core
 from ..backends.base import Entry
-from ..engine.modes import Epoch
+from ..engine.records import Epoch
 from ..errors import InvalidKeyError, ProtocolError
 from .fields import ID, MAX_CHANGES, NONCE, PROTOCOL, Ack, Fields, shown
 
@@ -359,8 +359,8 @@ def _parse_page(
     ack = fields.ack()
     cids, changes = fields.numbered_changes("page", base, to)
     fields.integer("count", len(cids), len(cids))
-    if more and to == base and ack is None:
-        raise fields.error("more", "it is true, but the page holds neither changes nor a decision")
+    if more and to == base:
+        raise fields.error("more", "it is true, but the page holds no changes")
     if not more and to != head:
         raise fields.error("more", f"it is false, but the log continues to CID {head} and this page ends at CID {to}")
     entries = _check_size(encode(changes))

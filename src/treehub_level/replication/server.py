@@ -10,38 +10,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from typing import NamedTuple
 
 import orjson
 
 from .. import _core
 from ..backends.base import Entry, Reader, Transaction
 from ..engine.access import FULL, Access
-from ..engine.log import keys_of, permitted_records, read_floor, read_log
-from ..engine.modes import Epoch, Plan, Server, Step, read_record
-from ..errors import CorruptionError, ProtocolError, StoreMismatchError
+from ..engine.log import keys_of, outgoing_records, read_log
+from ..engine.modes import Plan, Server, Step
+from ..engine.records import Epoch
+from ..errors import ProtocolError, StoreMismatchError
 from .fields import Ack, shown
 from .messages import MAX_BYTES, Forked, Keys, LogPage, Reply, Request, Reset, encode_changes
+from .records import Decision, decision_key, read_decision
 from .withdrawals import Withdrawal, read_withdrawal, withdrawal_entries, withdrawal_key
 
 #: Records to read at a time if only their keys are needed.
 _READ = 1000
-
-
-class Decision(NamedTuple):
-    """The server's record of a client's last push that was accepted (in part) or withdrawn.
-
-    Attributes:
-        seq: The sequence number of the push.
-        nonce: The nonce of the push.
-        ack: The decision.
-        principal: The principal that the client id belongs to; ``None`` without authentication.
-    """
-
-    seq: int
-    nonce: str
-    ack: Ack
-    principal: str | None
 
 
 def exchange_step(request: Request, mode: Server, access: Access = FULL, max_bytes: int | None = None) -> Step[Reply]:
@@ -126,11 +111,11 @@ class _Exchange:
         ack: Ack | None = None
         rejected: list[str] = []
 
-        decision = read_decision(self._reader, self._mode.space, request.client)
+        decision = read_decision(self._reader, self._mode.records, request.client, self._head)
         # A pull needs no client id of its own: the reply depends on the caller's rights alone.
         self._has_decision = decision is not None
         if self._push and decision is None:
-            self._withdrawal = read_withdrawal(self._reader, self._mode.space, request.client)
+            self._withdrawal = read_withdrawal(self._reader, self._mode.records, request.client, self._head)
             if self._withdrawal is not None:
                 seq, nonce, before, principal = self._withdrawal
                 decision = Decision(seq, nonce, Ack(before, before, None), principal)
@@ -140,15 +125,15 @@ class _Exchange:
             elif request.seq <= decision.seq or not self._owns(decision):
                 return Forked(*self._reply_to)
 
-        self._epochs = self._mode.epochs(self._reader)
+        self._epochs = self._mode.records.epochs(self._reader, self._head)
         common = last_common_cid(request, self._epochs, self._head)
-        _, floor = read_floor(self._reader, self._mode.space)
+        floor = self._mode.records.floor(self._reader, self._head).floor
         if common < request.max_head or request.cid > self._head or (request.cid < floor and not request.reset):
             return Reset(*self._reply_to, min(common, request.cid), ack, rejected, self._head)
         if request.keys_after is not None:
             return self._list_keys(request.keys_after, self._unseen(self._epochs))
 
-        records = read_log(self._reader, self._mode.space, request.cid, request.limit, self._max_bytes)
+        records = read_log(self._reader, self._mode, request.cid, request.limit, self._max_bytes)
         to = records[-1][0] if records else request.cid
         return LogPage(
             *self._reply_to,
@@ -158,7 +143,7 @@ class _Exchange:
             epochs=self._unseen(self._epochs),
             ack=ack,
             rejected=rejected,
-            records=permitted_records(records, self._access),
+            records=outgoing_records(self._mode, records, self._access),
         )
 
     def _repeats(self, decision: Decision) -> bool:
@@ -194,9 +179,9 @@ class _Exchange:
 
         All of the log after that CID counts, even if the page ends earlier.
         """
-        changed = set(keys_of(page.records))
+        changed = set(keys_of(self._mode, page.records))
         if page.more:
-            changed.update(keys_of(self._log_between(page.cid, self._head)))
+            changed.update(keys_of(self._mode, self._log_between(page.cid, self._head)))
         accepted = [entry for entry in self._push if entry[0] not in changed]
         page.rejected = _decode_keys(key for key, _ in self._push if key in changed)
         page.ack = Ack(self._head, self._head, None)
@@ -228,11 +213,11 @@ class _Exchange:
         if self._has_decision:
             return [self._decision_entry(ack)]
         withdrawal = Withdrawal(request.seq, request.nonce, ack.before, self._access.principal)
-        return withdrawal_entries(self._reader, self._mode.space, request.client, withdrawal)
+        return withdrawal_entries(self._reader, self._mode.records, request.client, withdrawal)
 
     def _decision_entry(self, ack: Ack) -> Entry:
         record = orjson.dumps([self._request.seq, self._request.nonce, *ack, self._access.principal])
-        return _decision_key(self._mode.space, self._request.client), record
+        return decision_key(self._mode.space, self._request.client), record
 
     def _unconfirmed(self, ack: Ack) -> list[str]:
         """Return the keys of a push decided earlier that the log does not show as accepted.
@@ -242,12 +227,12 @@ class _Exchange:
         """
         if ack.after - ack.before == len(self._push):
             return []
-        logged = set(keys_of(self._log_between(ack.before, ack.after)))
+        logged = set(keys_of(self._mode, self._log_between(ack.before, ack.after)))
         return _decode_keys(key for key, _ in self._push if key not in logged)
 
     def _log_between(self, after: int, to: int) -> Iterator[tuple[int, bytes]]:
         """Yield the log from ``after`` (exclusive) to ``to`` (inclusive), in bounded memory."""
-        while records := read_log(self._reader, self._mode.space, after, _READ, MAX_BYTES):
+        while records := read_log(self._reader, self._mode, after, _READ, MAX_BYTES):
             for cid, record in records:
                 if cid > to:
                     return
@@ -300,25 +285,6 @@ def _parse_push(request: Request, mode: Server) -> list[Entry]:
     return entries
 
 
-def read_decision(reader: Reader, space: _core.KeySpace, client: str) -> Decision | None:
-    """Return the decision on a client's last push; ``None`` if there is no record of one.
-
-    Raises:
-        CorruptionError: The record is malformed.
-    """
-    record = read_record(reader, _decision_key(space, client))
-    if record is None:
-        return None
-    try:
-        seq, nonce, before, after, epoch, principal = record
-        ack = Ack(int(before), int(after), None if epoch is None else str(epoch))
-        return Decision(int(seq), str(nonce), ack, principal)
-    except (TypeError, ValueError) as error:
-        raise CorruptionError(
-            f"the record of the last push of the client {client} cannot be read: {record!r:.80}"
-        ) from error
-
-
 def last_common_cid(request: Request, epochs: Sequence[Epoch], head: int) -> int:
     """Return the last CID that a client's history and the server's have in common.
 
@@ -338,10 +304,6 @@ def _ends(epochs: Sequence[Epoch], last: int) -> dict[str, int]:
     """Return the last CID of each epoch; the last epoch ends at ``last``."""
     starts = [epoch.start for epoch in epochs[1:]]
     return {epoch.id: end for epoch, end in zip(epochs, [*starts, last], strict=False)}
-
-
-def _decision_key(space: _core.KeySpace, client: str) -> bytes:
-    return space.own_key(f"client/{client}")
 
 
 def _decode_keys(keys: Iterable[bytes]) -> list[str]:

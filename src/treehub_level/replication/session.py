@@ -20,13 +20,11 @@ from ..types import SyncReport
 from .client import PreparedRequest, ReplyOutcome, is_reply_to, rebind_step, receive_step, request_step
 from .limits import PushLimits
 from .messages import MAX_EPOCHS, Forked, Page, ParsedReply, PulledPage, Request, Reset
+from .progress import ProgressCheck
 from .schedule import PollResult
 from .wire import decode_header, decode_reply
 
 T = TypeVar("T")
-
-#: The number of successive stale replies after which a session fails.
-MAX_STALE_REPLIES = 8
 
 
 class LookAhead(NamedTuple):
@@ -82,8 +80,8 @@ def sync_session(
         ValueError: ``pull`` and ``push`` are both False, or ``on_reset`` is unknown.
         StoreMismatchError: The reply comes from another server, or demands a reset and ``on_reset``
             is ``"raise"``. Nothing of the reply was written.
-        ProtocolError: A reply is malformed or contradicts its request, or `MAX_STALE_REPLIES`
-            successive replies were stale.
+        ProtocolError: A reply is malformed or contradicts its request, or the replies bring no
+            progress (`ProgressCheck`).
         TransportError: Everything is synchronised except changes that are too large.
         ForbiddenError: Everything is synchronised except changes that this client may not push; or
             this client may not pull either.
@@ -96,7 +94,7 @@ def sync_session(
     limits = limits or PushLimits()
     caught_up = False
     too_large: list[Entry] = []  # the last push, if it may have been too large
-    stale_replies = 0
+    progress = ProgressCheck()
     next_request: Request | None = None
     while True:
         if next_request is not None:
@@ -134,16 +132,10 @@ def sync_session(
             # The server replies, and has not received the push: the size was the reason.
             limits.shrink(too_large, mode.space)
         too_large = []
+        progress.check(request, reply, is_stale=outcome is None)
         if outcome is None or isinstance(reply, Forked):
-            stale_replies += 1
             next_request = None
-            if stale_replies == MAX_STALE_REPLIES:
-                raise ProtocolError(
-                    f"{MAX_STALE_REPLIES} successive replies did not answer the request that was sent: check that no "
-                    "proxy caches replies, and that no other process uses this client store"
-                )
         else:
-            stale_replies = 0
             caught_up = outcome.caught_up
 
 

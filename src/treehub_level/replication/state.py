@@ -1,5 +1,7 @@
 """The replication state of a client: its records between two exchanges (``docs/format.md``).
 
+`records.read_state` reads and checks it.
+
 Each record is stored under ``P + P + name``, where ``P`` is the prefix:
 
 ``id``      the client's id, and the sequence number of its last push
@@ -13,18 +15,48 @@ Each record is stored under ``P + P + name``, where ``P`` is the prefix:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 
 from .. import _core
-from ..backends.base import Entry, Reader
-from ..engine.modes import Epoch
-from ..errors import CorruptionError
+from ..backends.base import Entry
+from ..engine.records import Epoch
 from .fields import Ack
-from .push import Push
 
-_NAMES = ("id", "server", "push", "aside", "own", "reset")
+#: The names of the records.
+NAMES = ("id", "server", "push", "aside", "own", "reset")
+
+
+class Push(NamedTuple):
+    """A frozen push.
+
+    Attributes:
+        seq: The sequence number of the push. It rises by one with each push of a client id.
+        nonce: 32 random hex digits, which identify the push.
+        changes: The changes, each ``[key, value]`` or ``[key]``.
+    """
+
+    seq: int
+    nonce: str
+    changes: list[Any]
+
+    @property
+    def keys(self) -> list[str]:
+        """The keys of the changes."""
+        return [change[0] for change in self.changes]
+
+    def to_stored(self) -> bytes:
+        """Return the push as it is stored."""
+        return orjson.dumps(self._asdict())
+
+    def entries(self, space: _core.KeySpace) -> list[Entry]:
+        """Return the changes, encoded: each key with its value, or with ``None`` for a delete."""
+        return _core.Encoder(space).changes(self.changes)
+
+    def records(self, space: _core.KeySpace) -> dict[bytes, bytes]:
+        """Return the change record of each key."""
+        return {key: _core.join_record(key, value) for key, value in self.entries(space)}
 
 
 class ResetProgress(NamedTuple):
@@ -85,37 +117,9 @@ class ClientState:
         """The key after which phase B of a reset continues; ``None`` outside phase B."""
         return self.reset.cursor if self.reset is not None and self.reset.phase == "B" else None
 
-    @classmethod
-    def read(cls, reader: Reader, space: _core.KeySpace) -> ClientState:
-        """Read the records.
-
-        Raises:
-            CorruptionError: A record is missing or malformed.
-        """
-        stored = reader.get_many([space.own_key(name) for name in _NAMES])
-        try:
-            identity, server, push, withheld_push, own_range, reset = (
-                None if record is None else orjson.loads(record) for record in stored
-            )
-            id, seq = identity  # type: ignore[misc]  # None raises TypeError, which is caught below
-            return cls(
-                id=str(id),
-                seq=int(seq),
-                server=None if server is None else str(server["id"]),
-                max_head=0 if server is None else int(server["hi"]),
-                epochs=() if server is None else tuple(Epoch(str(id), int(start)) for id, start in server["epochs"]),
-                push=None if push is None else Push.from_stored(push),
-                withheld_push=None if withheld_push is None else Push.from_stored(withheld_push),
-                own_range=None if own_range is None else Ack(*own_range),
-                reset=reset and ResetProgress(int(reset["common"]), str(reset["phase"]), str(reset["cursor"])),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            records = dict(zip(_NAMES, stored, strict=True))
-            raise CorruptionError(f"the replication state of this client cannot be read: {records!r:.200}") from error
-
     def replacing(self, before: ClientState, space: _core.KeySpace) -> list[Entry]:
         """Return the entries that turn the stored state ``before`` into this one."""
-        records = zip(_NAMES, self._records(), before._records(), strict=True)
+        records = zip(NAMES, self._records(), before._records(), strict=True)
         return [(space.own_key(name), record) for name, record, old in records if record != old]
 
     def _records(self) -> list[bytes | None]:

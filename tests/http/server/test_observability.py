@@ -83,7 +83,7 @@ async def test_a_damaged_record_is_logged_without_its_content(served: Served, ca
     response = await mine.get("/v1/notes/changes")
     assert (response.status_code, response.json()["code"]) == (500, "LEVEL_CORRUPTION")
     (line,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
-    assert re.search(r"GET /v1/\{db\}/changes failed: CorruptionError in database notes at .*log\.py:\d+", line)
+    assert re.search(r"GET /v1/\{db\}/changes failed: CorruptionError in database notes at .*records\.py:\d+", line)
     assert SECRET not in line + response.text
 
 

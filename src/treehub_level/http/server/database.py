@@ -16,7 +16,7 @@ from ...aio.worker import Worker
 from ...backends.base import Row
 from ...engine.access import Access
 from ...engine.codec import Codec
-from ...engine.log import read_floor, read_rows
+from ...engine.log import read_rows
 from ...engine.scan import first_key
 from ...engine.store import Store
 from ...errors import LockedError, NotOpenError, ProtocolError
@@ -127,7 +127,8 @@ class Database:
         def read(store: Store) -> dict[str, Any]:
             mode = store.server(_VERB)
             with store.current_reader as reader:
-                cid, floor = store.cid_in(reader), read_floor(reader, mode.space)[1]
+                cid = store.cid_in(reader)
+                floor = mode.records.floor(reader, cid).floor
             return {"server": mode.store_id, "cid": cid, "floor": floor, "mode": mode.mode.value}
 
         return await self._read(lambda database: database.worker.read(read, database.store))
@@ -178,8 +179,8 @@ class Database:
 
     async def _read_part(self, since: int, limit: int, max_bytes: int) -> Part:
         def read(store: Store, access: Access) -> Part:
-            space = store.server(_VERB).space
-            return store.read_step(lambda reader, head: read_part(reader, space, head, since, limit, max_bytes, access))
+            mode = store.server(_VERB)
+            return store.read_step(lambda reader, head: read_part(reader, mode, head, since, limit, max_bytes, access))
 
         return await self._read(lambda database: database.worker.read(read, database.store, database.access))
 
@@ -254,7 +255,10 @@ class Database:
 
         def read(store: Store, stored_key: bytes) -> bytes | None:
             with store.current_reader as reader:
-                return reader.get(stored_key)
+                value = reader.get(stored_key)
+            if value is not None:
+                store.server(_VERB).records.check_outgoing_rows([(stored_key, value)])
+            return value
 
         async def attempt() -> bytes | None:
             return await self._read(
@@ -297,6 +301,7 @@ class Database:
             store = database.store
             with store.current_reader as reader, closing(reader.scan(start, stop)) as cursor:
                 rows = read_rows(cursor, limit, max_bytes)
+            store.server(_VERB).records.check_outgoing_rows(rows)
             if not rows:
                 return rows, False
             with store.current_reader as reader:

@@ -1,0 +1,310 @@
+"""`OwnRecords`: the one place that reads a store's own records, each with its type and its checks.
+
+A record may be damaged in any way: by a flipped bit where no checksum notices it, by another
+program, by an old copy of a file. So nothing is assumed about it. A record that does not fit raises
+`CorruptionError`, which names the store, the record and the remedy. The records of replication are
+read in ``replication.records``; ``maintenance.survey`` reads all of them with the same functions.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple, TypeGuard
+
+import orjson
+
+from .. import _core
+from ..backends.base import Reader, Row
+from ..errors import CorruptionError, DecodeError, StateError
+from ..types import Mode
+
+#: The version of the format on disk.
+FORMAT: Final = 1
+#: 32 hexadecimal digits: the ids of stores and of epochs, nonces.
+HEX: Final = re.compile(r"[0-9a-f]{32}")
+
+#: The key of the record of an unfinished copy. It sorts below every prefix, so that a level with
+#: any prefix finds it.
+COPYING_KEY: Final = b"\0treehub-level/copying"
+
+#: The fields of an identity record, as they are stored. A user's value under the same key in a
+#: NORMAL store has none of them; a damaged identity record still has two.
+_IDENTITY_FIELDS: Final = (b'"id":', b'"mode":', b'"format":')
+_ID_FIELD: Final = re.compile(rb'"id":"([0-9a-f]{32})"')
+
+
+class Epoch(NamedTuple):
+    """One opening of a server that wrote: a random id, and the CID before the first write."""
+
+    id: str
+    start: int
+
+
+class Floor(NamedTuple):
+    """The extent of compaction.
+
+    Attributes:
+        compacted_to: CIDs above this one are contiguous in the log.
+        floor: The highest CID of a delete that was dropped from the log: a client below it may have
+            missed a delete.
+    """
+
+    compacted_to: int
+    floor: int
+
+
+class Identity(NamedTuple):
+    """The identity record of a store: its mode and its id."""
+
+    mode: Mode
+    id: str
+
+
+class Adoption(NamedTuple):
+    """The progress of an interrupted adoption.
+
+    Attributes:
+        id: The id that the store will have.
+        mode: The mode that it will have.
+        after: The last key that was converted; ``None`` before the first.
+        done: The number of keys that were converted.
+    """
+
+    id: str
+    mode: Mode
+    after: str | None
+    done: int
+
+
+class OwnRecords:
+    """A reader of the own records of one store.
+
+    Every method raises:
+        CorruptionError: The record is malformed, or contradicts another one.
+
+    Args:
+        space: The key space of the store.
+        name: The name of the store, for error messages; ``None`` if the caller adds it.
+    """
+
+    __slots__ = ("_name", "space")
+
+    def __init__(self, space: _core.KeySpace, name: str | None = None) -> None:
+        self.space = space
+        self._name = name
+
+    def damaged(self, key: bytes, problem: str, value: object = None) -> CorruptionError:
+        """Return the error for a damaged record.
+
+        Args:
+            key: The key of the record.
+            problem: The end of a sentence that begins with the record.
+            value: The value of the record, to be shown.
+        """
+        shown = "" if value is None else f": {value!r:.80}"
+        fault = f"the record {key!r:.80} {problem}{shown}"
+        if self._name is not None:
+            fault = (
+                f"{self._name!r} is damaged: {fault}. `treehub-level verify {self._name}` lists every fault; restore a "
+                f"backup, or copy the store and run `treehub-level repair {self._name}` (LevelDB stores only)"
+            )
+        error = CorruptionError(fault)
+        error.key = key
+        return error
+
+    def decode(self, key: bytes, record: bytes) -> Any:
+        """Decode a record from JSON."""
+        try:
+            return orjson.loads(record)
+        except orjson.JSONDecodeError:
+            raise self.damaged(key, "is not JSON", record[:80]) from None
+
+    def read(self, reader: Reader, name: str) -> Any:
+        """Read the record of a name, decoded from JSON; ``None`` if it is absent."""
+        key = self.space.own_key(name)
+        record = reader.get(key)
+        return None if record is None else self.decode(key, record)
+
+    # -------------------------------------------------------------------------------- both sides
+
+    def cid(self, reader: Reader) -> int:
+        """Read the CID; 0 if none was written yet."""
+        key = self.space.prefix
+        record = reader.get(key)
+        if record is None:
+            return 0
+        cid: object = self.decode(key, record)
+        if not is_cid(cid):
+            raise self.damaged(key, "is not a change id from 0 to 2^53 - 1", record)
+        return cid
+
+    def identity(self, reader: Reader, *, strict: bool) -> Identity | None:
+        """Read the identity record; ``None`` if there is none.
+
+        Args:
+            reader: The reader.
+            strict: True if any other value in the record's place is damage. In a NORMAL store it
+                may be a user's value.
+
+        Raises:
+            StateError: The store has a format that this version does not read.
+        """
+        key = self.space.own_key("store")
+        record = reader.get(key)
+        if record is None:
+            return None
+        if not strict and sum(field in record for field in _IDENTITY_FIELDS) < 2:
+            return None
+        match self.decode(key, record):
+            case {"id": str(), "mode": str(), "format": version} if type(version) is int and version > FORMAT:
+                raise StateError(
+                    f"this store has format {version}; this version of treehub-level reads format {FORMAT}"
+                )
+            case {"id": str(id), "mode": "server" | "client" as mode, "format": 1} if HEX.fullmatch(id):
+                return Identity(Mode(mode), id)
+        raise self.damaged(key, "does not say what store this is", record)
+
+    def identity_without_record(self, reader: Reader) -> Mode | None:
+        """Return the mode of a store whose identity record was lost, by its other own records.
+
+        A store without own records, such as one of ``@treehub/level``, has none: ``None``.
+        """
+        space = self.space
+        damaged = reader.get(space.own_key("store"))
+        if damaged is not None:
+            for mode in (Mode.SERVER, Mode.CLIENT):
+                if b'"mode":"%b"' % mode.value.encode() in damaged:
+                    return mode
+        client, epochs = reader.get_many([space.own_key("id"), space.own_key("epochs")])
+        if client is not None and re.match(rb'\["[0-9a-f]{32}",', client):
+            return Mode.CLIENT
+        if epochs is not None and re.match(rb'\[\["[0-9a-f]{32}",', epochs):
+            return Mode.SERVER
+        return None
+
+    def id_in_damaged_identity(self, reader: Reader) -> str | None:
+        """Return the store id that a damaged identity record still holds; ``None`` without any."""
+        found = _ID_FIELD.search(reader.get(self.space.own_key("store")) or b"")
+        return None if found is None else found[1].decode()
+
+    def adoption(self, reader: Reader) -> Adoption | None:
+        """Read the progress of an interrupted adoption; ``None`` if there is none.
+
+        In a NORMAL store a user's value may have the same key: it has other members.
+        """
+        key = self.space.own_key("adopting")
+        record = _members(reader.get(key))
+        if record is None or not {"id", "mode", "after", "done"} <= record.keys():
+            return None
+        match record:
+            case {"id": str(id), "mode": "server" | "client" as mode, "after": None | str() as after, "done": done}:
+                if HEX.fullmatch(id) and is_cid(done):
+                    return Adoption(id, Mode(mode), after, done)
+        raise self.damaged(key, "does not hold the progress of an adoption", record)
+
+    # ------------------------------------------------------------------------------------ server
+
+    def floor(self, reader: Reader, cid: int) -> Floor:
+        """Read the extent of compaction; ``(0, 0)`` before the first one.
+
+        Args:
+            reader: The reader.
+            cid: The CID of the server in the same state: the floor is not above it.
+        """
+        record = self.read(reader, "floor")
+        if record is None:
+            return Floor(0, 0)
+        match record:
+            case [int(compacted_to), int(floor)] if type(floor) is type(compacted_to) is int:
+                if 0 <= floor <= compacted_to <= cid:
+                    return Floor(compacted_to, floor)
+        raise self.damaged(
+            self.space.own_key("floor"),
+            f"is not [compacted to, floor] with 0 <= floor <= compacted to <= {cid}, the CID of the store",
+            record,
+        )
+
+    def epochs(self, reader: Reader, cid: int) -> list[Epoch]:
+        """Read all epochs of the server, oldest first.
+
+        Args:
+            reader: The reader.
+            cid: The CID of the server in the same state: every epoch starts below it.
+        """
+        record = self.read(reader, "epochs")
+        if record is None:
+            return []
+        epochs: list[Epoch] = []
+        last = -1
+        for item in record if type(record) is list else [None]:
+            match item:
+                case [str(id), int(start)] if type(start) is int and last < start < cid and HEX.fullmatch(id):
+                    epochs.append(Epoch(id, start))
+                    last = start
+                    continue
+            raise self.damaged(
+                self.space.own_key("epochs"),
+                f"does not list epochs that start at rising CIDs below {cid}, the CID of the store",
+                item,
+            )
+        return epochs
+
+    def log_cid(self, key: bytes) -> int:
+        """Return the CID of a key in the range of the log."""
+        try:
+            return self.space.parse_log_key(key)
+        except ValueError:
+            raise self.damaged(key, "lies in the change log and names no change id") from None
+
+    def logged(self, cid: int, record: bytes) -> tuple[bytes, bytes | None]:
+        """Return the key and the value of a record of the log. The value is not checked."""
+        try:
+            key, value = _core.split_record(record)
+        except ValueError:
+            raise self._damaged_change(cid, record) from None
+        if key < self.space.user_start:
+            raise self._damaged_change(cid, record)
+        return key, value
+
+    def check_outgoing(self, records: Sequence[tuple[int, bytes]]) -> None:
+        """Check records of the log before they leave the server: a client gets well-formed JSON."""
+        index = _core.find_damaged(self.space, [record for _, record in records])
+        if index is not None:
+            raise self._damaged_change(*records[index])
+
+    def _damaged_change(self, cid: int, record: bytes) -> CorruptionError:
+        return self.damaged(self.space.log_key(cid), f"of the change {cid} in the log cannot be read", record)
+
+    def check_outgoing_rows(self, rows: Sequence[Row]) -> None:
+        """Check entries before they leave the server as they are stored.
+
+        Raises:
+            DecodeError: A value is not JSON, or a key is not one that users may write.
+        """
+        index = _core.find_damaged(self.space, [_core.join_record(key, value) for key, value in rows])
+        if index is not None:
+            key, value = rows[index]
+            raise DecodeError(f"the value stored under {_core.decode_key(key)!r:.80} cannot be read: {value!r:.80}")
+
+
+def is_cid(number: object) -> TypeGuard[int]:
+    """Return True if a decoded JSON value is an integer from 0 to 2^53 - 1."""
+    return type(number) is int and 0 <= number <= _core.MAX_CID
+
+
+def copying_record(reader: Reader) -> dict[str, Any] | None:
+    """Return the progress record of an interrupted copy to this store, or ``None``."""
+    record = _members(reader.get(COPYING_KEY))
+    return record if record is not None and {"from", "store", "run"} <= record.keys() else None
+
+
+def _members(record: bytes | None) -> dict[str, Any] | None:
+    """Return a record that is a JSON object; ``None`` for any other value."""
+    if record is None:
+        return None
+    try:
+        decoded = orjson.loads(record)
+    except orjson.JSONDecodeError:
+        return None
+    return decoded if isinstance(decoded, dict) else None

@@ -1,0 +1,99 @@
+"""`ProgressCheck`: the progress that a server's replies must bring, so that every session ends.
+
+A session ends when both sides are drained. A server that is damaged or hostile could keep it going
+for ever: with pages that announce more pages, with rejections without a reason, with one reset
+after another. ``docs/protocol.md``, "Progress", lists the rules.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from .. import _core
+from ..errors import ProtocolError
+from .messages import Forked, ParsedReply, PulledPage, Request, Reset
+
+#: Stale replies of a session in succession.
+MAX_STALE_REPLIES: Final = 8
+#: Resets of a session; its forks; its rejections without a later change. A restored backup, and a
+#: push that an earlier session has withdrawn, cause one each.
+MAX_FRUITLESS: Final = 8
+#: Short pages of a session that announce more: those that move the CID by less than the limit of
+#: the request. A server cuts them for their size, at 256 KiB or more. So they hold `SHORT_BYTES` on
+#: average, unless a token for some keys hides them: each `SHORT_BYTES` makes up for one page.
+MAX_SHORT_PAGES: Final = 1000
+SHORT_BYTES: Final = 64 << 10
+#: Exchanges of a session: 100 million changes in full pages.
+MAX_ROUNDS: Final = 100_000
+
+_MEND: Final = "the server is damaged or broken: check its store with `treehub-level verify` there"
+_AGAIN: Final = "All replies so far were applied: call sync() again to go on"
+
+
+class ProgressCheck:
+    """Counts the replies of one session that bring it no nearer to its end."""
+
+    def __init__(self) -> None:
+        self._rounds = 0
+        self._stale = 0
+        self._resets = 0
+        self._forks = 0
+        self._rejections = 0
+        self._short_pages = 0.0
+        self._pulled_to = -1
+        #: The rejected keys whose later changes are still to be pulled.
+        self._owed: set[str] = set()
+
+    def check(self, request: Request, reply: ParsedReply, *, is_stale: bool) -> None:
+        """Count a reply that has been applied, or ignored since it is stale.
+
+        Raises:
+            ProtocolError: The session makes no progress.
+        """
+        self._rounds += 1
+        if self._rounds >= MAX_ROUNDS:
+            raise ProtocolError(f"the session has not ended after {MAX_ROUNDS:,} exchanges. {_AGAIN}")
+        if is_stale:
+            self._stale += 1
+            if self._stale >= MAX_STALE_REPLIES:
+                raise ProtocolError(
+                    f"{MAX_STALE_REPLIES} successive replies did not answer the request that was sent: check that no "
+                    "proxy caches replies, and that no other process uses this client store"
+                )
+            return
+        self._stale = 0
+        if isinstance(reply, Reset):
+            self._resets += 1
+            self._fail_beyond(self._resets, "reset this client", "times in one session")
+        elif isinstance(reply, Forked):
+            self._forks += 1
+            self._fail_beyond(self._forks, "refused the id of this client", "times in one session")
+        elif isinstance(reply, PulledPage):
+            self._check_page(request, reply)
+
+    def _check_page(self, request: Request, page: PulledPage) -> None:
+        if request.cid != self._pulled_to:
+            self._owed.clear()  # the client has pulled by other means meanwhile, or begun a reset
+        self._pulled_to = page.cid
+        self._owed.update(() if request.withdraw else page.rejected)
+        if self._owed:
+            self._owed.difference_update(_core.decode_key(key) for key, _ in page.entries)
+        if page.more:
+            if page.cid - page.base < request.limit:
+                self._short_pages = max(0.0, self._short_pages + 1 - _size(page) / SHORT_BYTES)
+            if self._short_pages >= MAX_SHORT_PAGES:
+                raise ProtocolError(
+                    f"the server sent {MAX_SHORT_PAGES} short pages, each of which announces another one. {_AGAIN}"
+                )
+        elif self._owed:
+            self._owed.clear()
+            self._rejections += 1
+            self._fail_beyond(self._rejections, "rejected changes without a later change of their keys", "times")
+
+    def _fail_beyond(self, count: int, act: str, noun: str) -> None:
+        if count >= MAX_FRUITLESS:
+            raise ProtocolError(f"the server {act} {count} {noun}: {_MEND}. Local changes are kept")
+
+
+def _size(page: PulledPage) -> int:
+    return sum(len(key) + len(value or b"") for key, value in page.entries)

@@ -1,0 +1,290 @@
+"""The own records of replication, each read with its type and its checks (``docs/format.md``).
+
+On a client: the replication state, the dirty changes and the conflict journal. On a server: the
+decisions on its clients' last pushes. A record that does not fit raises `CorruptionError`, as those
+of ``engine.records`` do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+from .. import _core
+from ..backends.base import Entry, Reader
+from ..engine.records import HEX, Epoch, OwnRecords, is_cid
+from ..errors import LevelError, ProtocolError
+from ..types import Change, Conflict
+from .fields import ID, MAX_CHANGES, NONCE, Ack, Fields
+from .state import NAMES, ClientState, Push, ResetProgress
+
+T = TypeVar("T")
+
+#: The first key after the conflict journal: "0" follows "/" in ASCII.
+_JOURNAL, _AFTER_JOURNAL = "conflict/", "conflict0"
+
+
+class Decision(NamedTuple):
+    """The server's record of a client's last push that was accepted (in part) or withdrawn.
+
+    Attributes:
+        seq: The sequence number of the push.
+        nonce: The nonce of the push.
+        ack: The decision.
+        principal: The principal that the client id belongs to; ``None`` without authentication.
+    """
+
+    seq: int
+    nonce: str
+    ack: Ack
+    principal: str | None
+
+
+# ------------------------------------------------------------------------------------------ client
+
+
+def read_state(reader: Reader, own: OwnRecords, cid: int) -> ClientState:
+    """Read the replication state of a client.
+
+    Args:
+        reader: The reader.
+        own: The own records of the client.
+        cid: The CID of the client in the same state.
+
+    Raises:
+        CorruptionError: A record is missing or malformed, or contradicts another one.
+    """
+    keys = [own.space.own_key(name) for name in NAMES]
+    records = zip(NAMES, keys, reader.get_many(keys), strict=True)
+    found = {name: None if record is None else state_record(own, name, record, cid) for name, _, record in records}
+    if found["id"] is None:
+        raise own.damaged(own.space.own_key("id"), "is missing: it holds the id of this client")
+    id, seq = found["id"]
+    server, max_head, epochs = found["server"] or (None, 0, ())
+    state = ClientState(id, seq, server, max_head, epochs, found["push"], found["aside"], found["own"], found["reset"])
+    if state.push is not None and state.push.seq != seq:
+        raise own.damaged(own.space.own_key("push"), f"has the seq {state.push.seq}, but the last one is {seq}")
+    return state
+
+
+def state_record(own: OwnRecords, name: str, record: bytes, cid: int) -> Any:
+    """Decode one record of the replication state.
+
+    Args:
+        own: The own records of the client.
+        name: One of `NAMES`.
+        record: The record.
+        cid: The CID of the client in the same state.
+
+    Raises:
+        CorruptionError: The record is malformed.
+    """
+    parsers: dict[str, Callable[[Any], object]] = {
+        "id": _identity,
+        "server": _followed,
+        "push": lambda document: _push(document, _core.Encoder(own.space)),
+        "aside": lambda document: _push(document, _core.Encoder(own.space)),
+        "own": lambda document: _own_range(document, cid),
+        "reset": _reset,
+    }
+    return _parsed(own, own.space.own_key(name), record, parsers[name])
+
+
+def _parsed(own: OwnRecords, key: bytes, record: bytes, parse: Callable[[Any], T]) -> T:
+    """Decode and parse a record.
+
+    Raises:
+        CorruptionError: ``parse`` raises an error, or the record is not JSON.
+    """
+    document = own.decode(key, record)
+    try:
+        return parse(document)
+    except (ValueError, TypeError, LookupError, LevelError) as error:
+        raise own.damaged(key, f"is malformed ({error!s:.200})", record) from error
+
+
+def _identity(record: Any) -> tuple[str, int]:
+    match record:
+        case [str(id), seq] if ID.fullmatch(id) and is_cid(seq):
+            return id, seq
+    raise ValueError("it is not [client id, seq]")
+
+
+def _followed(record: Any) -> tuple[str, int, tuple[Epoch, ...]]:
+    """Return the id, the highest CID and the epochs of the server that a client follows."""
+    fields = Fields(record, "record")
+    max_head, epochs = fields.cid("hi"), tuple(fields.epochs("epochs"))
+    if epochs and epochs[-1].start >= max_head:
+        raise ValueError(f"an epoch starts at CID {epochs[-1].start}, but the client has seen the server at {max_head}")
+    return fields.text("id", ID), max_head, epochs
+
+
+def _push(record: Any, encoder: _core.Encoder) -> Push:
+    fields = Fields(record, "record")
+    push = Push(fields.cid("seq"), fields.text("nonce", NONCE), [*fields.array("changes", MAX_CHANGES)])
+    keys: set[bytes] = set()
+    for change in push.changes:
+        if type(change) is not list or not 1 <= len(change) <= 2:
+            raise ValueError("a change is neither [key, value] nor [key]")
+        keys.add(encoder.key(change[0]))
+    if not keys or len(keys) < len(push.changes):
+        raise ValueError("it holds no change, or two of one key")
+    return push
+
+
+def _own_range(record: Any, cid: int) -> Ack:
+    match record:
+        case [int(before), int(after), str(epoch)] if is_cid(before) and is_cid(after) and ID.fullmatch(epoch):
+            if before < after <= before + MAX_CHANGES and cid < after:
+                return Ack(before, after, epoch)
+    raise ValueError(f"it is not [before, after, epoch] of at most {MAX_CHANGES} changes that end after CID {cid}")
+
+
+def _reset(record: Any) -> ResetProgress:
+    fields = Fields(record, "record")
+    common, phase, cursor = fields.cid("common"), fields.get("phase"), fields.cursor("cursor")
+    if phase not in ("A", "B") or cursor is None:
+        raise ValueError('its phase is neither "A" nor "B", or its cursor is null')
+    return ResetProgress(common, phase, cursor)
+
+
+def dirty_change(own: OwnRecords, stored_key: bytes, record: bytes) -> Entry:
+    """Return the key and the value of a dirty change; the value is ``None`` for a delete.
+
+    Raises:
+        CorruptionError: The record is malformed, or is a change of another key than the one that it
+            is stored under. Such a change would be pushed again and again: after each push the
+            dirty change of the other key is looked for.
+    """
+    key = stored_key[len(own.space.prefix) :]
+    try:
+        named, value = _core.split_record(record)
+    except ValueError:
+        raise own.damaged(stored_key, "of a dirty change cannot be read", record) from None
+    if named != key:
+        raise own.damaged(stored_key, "of a dirty change is a change of another key", record)
+    return key, value
+
+
+def pushable_change(own: OwnRecords, stored_key: bytes, record: bytes) -> tuple[list[Any], Entry]:
+    """Return a dirty change twice: decoded, and encoded as it would be pulled.
+
+    Raises:
+        CorruptionError: See `dirty_change`; or the value is not JSON, or cannot be pushed.
+    """
+    dirty_change(own, stored_key, record)
+    try:
+        change: list[Any] = _core.decode_changes([record])[0]
+        return change, _core.Encoder(own.space).changes([change])[0]
+    except (ValueError, ProtocolError) as error:
+        raise own.damaged(stored_key, f"of a dirty change cannot be pushed ({error!s:.200})", record) from error
+
+
+def journal_bounds(space: _core.KeySpace) -> tuple[bytes, bytes]:
+    """Return the range of the keys of the conflict journal."""
+    return space.own_key(_JOURNAL), space.own_key(_AFTER_JOURNAL)
+
+
+def conflict_number(own: OwnRecords, key: bytes) -> int:
+    """Return the number of a record of the conflict journal, from its key.
+
+    Raises:
+        CorruptionError: The key has no number.
+    """
+    try:
+        return _core.parse_cid_key(key[len(own.space.own_key(_JOURNAL)) :])
+    except ValueError:
+        raise own.damaged(key, "in the conflict journal has no number") from None
+
+
+def parse_conflict(own: OwnRecords, key: bytes, record: bytes) -> Conflict:
+    """Decode a record of the conflict journal.
+
+    Raises:
+        CorruptionError: The record is malformed.
+    """
+    number = conflict_number(own, key)
+    encoder = _core.Encoder(own.space)
+
+    def parse(document: Any) -> Conflict:
+        fields = Fields(document, "record")
+        lost, remote, cid = fields.get("key"), fields.get("remote"), fields.cid("cid")
+        encoder.key(lost)
+        return Conflict(
+            key=lost,
+            local=_change_of(lost, fields.array("local"), None),
+            remote=None if remote is None else _change_of(lost, fields.array("remote"), cid),
+            id=number,
+        )
+
+    return _parsed(own, key, record, parse)
+
+
+def _change_of(key: str, items: Any, cid: int | None) -> Change:
+    """Return a change of a key, from its decoded items.
+
+    Raises:
+        ValueError: It is a change of another key, or no change.
+    """
+    if not 1 <= len(items) <= 2 or items[0] != key:
+        raise ValueError(f"a change is neither [{key!r:.40}, value] nor [{key!r:.40}]")
+    change: Change = tuple.__new__(Change, items)
+    if cid is not None:
+        change.cid = cid
+    return change
+
+
+def check_holder(own: OwnRecords, key: bytes, record: bytes) -> None:
+    """Check the record of the opening that wrote last.
+
+    Raises:
+        CorruptionError: The record is malformed.
+    """
+    token = own.decode(key, record)
+    if not isinstance(token, str) or not HEX.fullmatch(token):
+        raise own.damaged(key, "is not the token of an opening", record)
+
+
+# ------------------------------------------------------------------------------------------ server
+
+
+def decision_key(space: _core.KeySpace, client: str) -> bytes:
+    """Return the key of the decision on a client's last push."""
+    return space.own_key(f"client/{client}")
+
+
+def read_decision(reader: Reader, own: OwnRecords, client: str, head: int) -> Decision | None:
+    """Return the decision on a client's last push; ``None`` if there is no record of one.
+
+    Args:
+        reader: The reader.
+        own: The own records of the server.
+        client: The id of the client.
+        head: The CID of the server in the same state: no decision is beyond it.
+
+    Raises:
+        CorruptionError: The record is malformed.
+    """
+    key = decision_key(own.space, client)
+    record = reader.get(key)
+    return None if record is None else parse_decision(own, key, record, head)
+
+
+def parse_decision(own: OwnRecords, key: bytes, record: bytes, head: int) -> Decision:
+    """Decode the decision on a client's last push: see `read_decision`.
+
+    Raises:
+        CorruptionError: The record is malformed.
+    """
+
+    def parse(document: Any) -> Decision:
+        match document:
+            case [seq, str(nonce), before, after, epoch, None | str() as principal] if is_cid(seq):
+                ack = Fields({"ack": [before, after, epoch]}, "record").ack()
+                if ack is not None and ack.after <= head and NONCE.fullmatch(nonce):
+                    return Decision(seq, nonce, ack, principal)
+        raise ValueError(f"it is not [seq, nonce, before, after, epoch, principal] of CIDs up to {head}")
+
+    if not ID.fullmatch(key[len(decision_key(own.space, "")) :].decode(errors="replace")):
+        raise own.damaged(key, "does not name a client")
+    return _parsed(own, key, record, parse)

@@ -1,0 +1,135 @@
+"""The stores that `records` damages: servers and clients in every state that records can hold."""
+
+from __future__ import annotations
+
+import random
+import uuid
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+from unittest import mock
+
+import orjson
+
+from treehub_level import ForbiddenError, Level, MemoryBackend, Mode, Put, TransportError, blocking
+
+Rows = dict[bytes, bytes]
+
+
+@dataclass(frozen=True)
+class Template:
+    """A store to be damaged.
+
+    Attributes:
+        name: The name of its state.
+        mode: Its mode.
+        rows: Its rows.
+        peers: The rows of the stores that it syncs with: the clients of a server, or the server.
+    """
+
+    name: str
+    mode: Mode
+    rows: Rows
+    peers: tuple[Rows, ...]
+
+
+class Lost:
+    """A server whose replies are lost."""
+
+    def exchange(self, request: dict[str, Any]) -> dict[str, Any]:
+        raise ConnectionError("lost")
+
+
+class Forbidding:
+    """A server that forbids every push."""
+
+    def __init__(self, server: blocking.Level) -> None:
+        self._server = server
+
+    def exchange(self, request: dict[str, Any]) -> dict[str, Any]:
+        if request["changes"] or request.get("withdraw"):
+            raise ForbiddenError("read-only")
+        return self._server.exchange(request)
+
+
+@cache
+def templates() -> tuple[Template, ...]:
+    """Return the templates, which are the same in each process."""
+    rng = random.Random(1)
+    with mock.patch("uuid.uuid4", side_effect=lambda: uuid.UUID(int=rng.getrandbits(128))):
+        return tuple(_templates())
+
+
+def _templates() -> Iterator[Template]:
+    backends = {name: MemoryBackend(name) for name in ("server", "a", "b")}
+
+    def level(name: str, mode: Mode) -> blocking.Level:
+        return blocking.Level(name, backend=lambda _: backends[name], mode=mode)
+
+    server, a, b = level("server", Level.SERVER), level("a", Level.CLIENT), level("b", Level.CLIENT)
+    with a, b:
+        with server:
+            server.batch([Put(f"k{number}", {"n": number, "é": [1.5, None, "x"]}) for number in range(8)])
+            a.put("k1", "loses")
+            a.sync(server)
+            b.sync(server)
+            a.put("mine", ["\U0001f600", True])
+            a.delete("k2")
+            a.sync(server)
+        with server:
+            server.put("k3", 3)
+            b.put("other", 1)
+            b.sync(server)
+    full, early = rows_of(backends["server"]), (rows_of(backends["a"]), rows_of(backends["b"]))
+    yield Template("server", Mode.SERVER, full, early)
+    with server:
+        server.delete("k4")
+        server.put("k5", 5)
+        server.compact_log(drop_deletes_before=server.cid)
+        server.put("k6", 6)
+    compacted = rows_of(backends["server"])
+    yield Template("compacted server", Mode.SERVER, compacted, early)
+
+    def of_client(name: str, rows: Rows) -> Template:
+        return Template(name, Mode.CLIENT, rows, (compacted,))
+
+    yield of_client("clean client", early[1])
+    with a, server:
+        a.put("k0", "dirty")
+        a.put("new", {"deep": [[1], {"x": "y"}]})
+        a.delete("k7")
+        dirty = _rows(backends["a"])
+        try:
+            a.sync(Lost())
+        except TransportError:
+            a.put("new", "after the push")
+        frozen = _rows(backends["a"])
+        with suppress(ForbiddenError):
+            a.sync(Forbidding(server))
+        withheld = _rows(backends["a"])
+    yield of_client("dirty client", dirty)
+    yield of_client("client with a frozen push", frozen)
+    yield of_client("client with a withheld push", withheld)
+    cid = orjson.loads(dirty[b"!"])
+    epoch = orjson.loads(dirty[b"!!server"])["epochs"][-1][0]
+    yield of_client("client with an own range", {**dirty, b"!!own": orjson.dumps([cid, cid + 2, epoch])})
+    reset = {"common": 3, "phase": "A", "cursor": ""}
+    yield of_client("client in phase A", {**dirty, b"!!reset": orjson.dumps(reset)})
+    reset = {"common": 3, "phase": "B", "cursor": "k1"}
+    yield of_client("client in phase B", {**dirty, b"!!reset": orjson.dumps(reset), b"stale": b"1"})
+
+
+def rows_of(backend: MemoryBackend) -> Rows:
+    """Return all rows of a closed store."""
+    backend.open()
+    try:
+        return _rows(backend)
+    finally:
+        backend.close()
+
+
+def _rows(backend: MemoryBackend) -> Rows:
+    with closing(backend.scan(None, None)) as cursor:
+        return dict(cursor.fetch(100_000))
