@@ -19,10 +19,10 @@ MAX_STALE_REPLIES: Final = 8
 #: push that an earlier session has withdrawn, cause one each.
 MAX_FRUITLESS: Final = 8
 #: Short pages of a session that announce more: those that move the CID by less than the limit of
-#: the request. A server cuts them for their size, at 256 KiB or more. So they hold `SHORT_BYTES` on
+#: the request. A server cuts them for their size, at 64 KiB or more. So they hold `SHORT_BYTES` on
 #: average, unless a token for some keys hides them: each `SHORT_BYTES` makes up for one page.
 MAX_SHORT_PAGES: Final = 1000
-SHORT_BYTES: Final = 64 << 10
+SHORT_BYTES: Final = 8 << 10
 #: Exchanges of a session: 100 million changes in full pages.
 MAX_ROUNDS: Final = 100_000
 
