@@ -136,8 +136,8 @@ function foreign(url, status) {
 }
 
 /**
- * Read the body of a response, and count its bytes after decompression: a few kilobytes of gzip can
- * decode to gigabytes.
+ * Read the body of a response, and count its bytes after decompression: a few kilobytes of gzip
+ * can decode to gigabytes.
  * @param {Response} response @param {number} limit in bytes @param {Watchdog} watchdog
  * @returns {Promise<string>}
  */
@@ -163,7 +163,11 @@ async function readText(response, limit, watchdog) {
   }
 }
 
-/** The members of a JSON object; none if the text is not one. @param {string} text @returns {any} */
+/**
+ * The members of a JSON object; none if the text is not one.
+ * @param {string} text
+ * @returns {any}
+ */
 function parseObject(text) {
   try {
     return Object(JSON.parse(text))

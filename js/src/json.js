@@ -38,8 +38,8 @@ export function splitItems(text) {
 }
 
 /**
- * The containers inside each other in JSON text: 0 for a scalar. The text may be nested so deep that
- * a recursive function would overflow the stack.
+ * The containers inside each other in JSON text: 0 for a scalar. The text may be nested so deep
+ * that a recursive function would overflow the stack.
  * @param {string} text valid JSON
  * @returns {number}
  */
@@ -85,7 +85,8 @@ function endOfString(text, start) {
  * @returns {string | undefined} the first such name; `undefined` if there is none
  */
 export function findRepeatedName(text) {
-  /** The names of each open object; `null` for an open array. @type {(Set<string> | null)[]} */
+  // The names of each open object; `null` for an open array.
+  /** @type {(Set<string> | null)[]} */
   const open = []
   for (let position = 0; position < text.length; position++) {
     const character = text[position]

@@ -68,8 +68,8 @@ export function checkKey(key, code = 'LEVEL_INVALID_KEY') {
 }
 
 /**
- * True if one key sorts before another by the bytes of their UTF-8. JavaScript compares the units of
- * UTF-16, in which surrogates sort before U+E000 to U+FFFF.
+ * True if one key sorts before another by the bytes of their UTF-8. JavaScript compares the units
+ * of UTF-16, in which surrogates sort before U+E000 to U+FFFF.
  * @param {string} one @param {string} other
  */
 export function isBefore(one, other) {

@@ -5,15 +5,18 @@
  */
 import { LevelError } from './errors.js'
 import { utf8Length } from './json.js'
-import { MAX_BYTES } from './messages.js'
-import { MAX_VALUE_BYTES } from './values.js'
 
 /** @import { Reply, Request } from './messages.js' */
 
 /** Resets of a session; its forks; its rejections without a later change of the key. */
 const MAX_FRUITLESS = 8
-/** Short pages of a session that announce more. */
+/** Short pages in succession that announce more. */
 const MAX_SHORT_PAGES = 1000
+/**
+ * Bytes of changes from which on a page is no short one. A server that is short of memory ends a
+ * page after 64 KiB, and before that if the next change does not fit.
+ */
+const SHORT_BYTES = 8 << 10
 /** Exchanges of a session. */
 const MAX_ROUNDS = 100_000
 
@@ -56,7 +59,8 @@ export class ProgressCheck {
     for (const key of page.rejected) this.#owed.add(key)
     for (const { key } of page.rows) this.#owed.delete(key)
     if (page.more) {
-      if (isShort(request, page) && ++this.#shortPages >= MAX_SHORT_PAGES) {
+      this.#shortPages = isShort(request, page) ? this.#shortPages + 1 : 0
+      if (this.#shortPages >= MAX_SHORT_PAGES) {
         throw endless(`the server sent ${MAX_SHORT_PAGES} short pages that announce another one`)
       }
     } else if (this.#owed.size > 0) {
@@ -74,7 +78,7 @@ export class ProgressCheck {
 function isShort(request, page) {
   if (page.cid - request.cid >= request.limit) return false
   const size = page.rows.reduce((sum, { key, value = '' }) => sum + utf8Length(key + value), 0)
-  return size < MAX_BYTES - MAX_VALUE_BYTES - (1 << 16)
+  return size < SHORT_BYTES
 }
 
 /** @param {string} reason */

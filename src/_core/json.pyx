@@ -338,7 +338,7 @@ cdef tuple canonical_line(bytes line):
 
 
 # A rewriter of JSON in another form: white space, other escapes, other forms of numbers, objects of
-# many keys. It builds no Python object for a container: a list takes 80 bytes for two bytes of text.
+# many keys. It builds no Python objects for containers: a list of 2 bytes of text takes 80 bytes.
 
 cdef enum:
     DETAILED_SIZE = 64 << 10  # in bytes: the counterpart explains the faults of shorter texts
@@ -567,7 +567,7 @@ cdef Position rewrite_number(Rewriter *out, Position at, Position end) except? N
             text = dumps(loads(number))
         except JSONDecodeError:
             return fail(out, MALFORMED, at, stop)
-        # An int beyond 64 bits became a float, and a float beyond the largest one infinite ("null").
+        # An int beyond 64 bits became a float; a float beyond the largest one is infinite ("null").
         is_integer = b"." not in number and b"e" not in number and b"E" not in number
         if text == b"null" or (is_integer and text != number and number != b"-0"):
             return fail(out, MALFORMED, at, stop)

@@ -111,6 +111,94 @@ print("nothing lost")
 """
 )
 
+#: Statements for a store that fills its disk of 20 MB, or whose disk others fill. What frees space
+#: works; without a byte left on the disk, SQLite cannot make its shared memory, so the store stays
+#: open.
+SPACE = """
+def space():
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize
+
+def free_space():
+    keys, full = level.keys(gte="0", lt="1"), space()
+    assert len(keys) > 900 and full < 2_000_000
+    for key in keys[:5]:
+        level.delete(key)
+    for start in range(5, 600, 50):
+        level.batch([{"type": "del", "key": key} for key in keys[start:start + 50]])
+    level.compact_log()
+    level.compact_range()
+    assert space() > full + 1_000_000, (full, space())
+    level.put("k", 1)
+    assert level.keys(gte="0", lt="1") == keys[605:]
+
+def fill():
+    for number in range(10**6):
+        level.put(f"{number:06}", "x" * 1000, durable=False)
+"""
+OVERWRITING = (
+    SPACE
+    + """
+level = blocking.Level(path, backend=engine)
+with level:
+    before = space()
+    for number in range(3000):
+        level.put("one key", "x" * 1000, durable=False)
+    assert space() > before * 0.8, "the log grows without bound"
+print("nothing lost")
+"""
+)
+FREEING = (
+    SPACE
+    + """
+with level:
+    fails(fill)
+with level:
+    fails(level.put, "more", "x" * 100_000)
+    free_space()
+with level:
+    assert level.get("k") == 1
+print("nothing lost")
+"""
+)
+FREEING_BESIDE_OTHERS = (
+    SPACE
+    + """
+with level:
+    for number in range(1000):
+        level.put(f"{number:06}", "x" * 1000, durable=False)
+    fill_the_disk(0)
+    fails(level.put, "more", "x" * 100_000)
+    free_space()
+with level:
+    assert level.get("k") == 1
+print("nothing lost")
+"""
+)
+#: LevelDB opens again, and frees space, once others have freed a part of the disk.
+REOPENING = """
+import os
+level.close() if level.is_open else None
+with level:
+    fill_the_disk(5_000_000)
+    def fill():
+        for number in range(10**6):
+            level.put(f"{number:06}", "x" * 1000, durable=False)
+    fails(fill)
+free_the_disk()
+fill_the_disk(4_000_000)
+with level:
+    count = level.count()
+    assert count > 1000
+    assert max(os.path.getsize(os.path.join(path, name)) for name in os.listdir(path)) < 2_500_000
+    level.batch([{"type": "del", "key": f"{number:06}"} for number in range(1000)])
+    level.compact_log()
+    level.compact_range()
+    assert level.count() == count - 1000
+    level.put("k", 1)
+print("nothing lost")
+"""
+
 SCRIPTS = pytest.mark.parametrize("script", [WRITING, OPENING], ids=["writing", "opening"])
 
 
@@ -125,12 +213,12 @@ def test_a_full_disk_is_a_storage_error_and_loses_nothing(engine: str, tmp_path:
     on_a_full_disk(engine, tmp_path, script)
 
 
-def on_a_full_disk(engine: str, tmp_path: Path, script: str) -> None:
-    inside = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o size=3m tmpfs "$0" && exec "$@"', str(tmp_path)]
+def on_a_full_disk(engine: str, tmp_path: Path, script: str, *, size: str = "3m", prelude: str = "") -> None:
+    inside = ["unshare", "--mount", "sh", "-c", f'mount -t tmpfs -o size={size} tmpfs "$0" && exec "$@"', str(tmp_path)]
     if not shutil.which("unshare") or subprocess.run([*inside, "true"], capture_output=True, check=False).returncode:
         pytest.skip("only root may mount a small disk; the tests with a file size limit run instead")
     run = subprocess.run(
-        [*inside, sys.executable, "-c", DISK + script, engine, str(tmp_path / "store"), "disk"],
+        [*inside, sys.executable, "-c", prelude + DISK + script, engine, str(tmp_path / "store"), "disk"],
         capture_output=True,
         text=True,
         check=False,
@@ -171,67 +259,26 @@ def test_sqlite_writes_again_after_the_disk_has_space(tmp_path: Path) -> None:
     on_a_full_disk("sqlite", tmp_path, CONTINUING)
 
 
-#: A small disk that other programs do not fill: 20 MB.
-SMALL_DISK = """
-import os, sys
-from treehub_level import StorageError, blocking
-from treehub_level.backends.sqlite import disk_space
-engine, path, kind = sys.argv[1:]
-if kind == "undefended":
-    disk_space.DiskSpace.before_transaction = lambda self: self._writer.execute("PRAGMA wal_autocheckpoint = 16000")
-    disk_space.DiskSpace.before_write = lambda *_: None
-level = blocking.Level(path, backend=engine)
-
-def fill(keys):
-    try:
-        for number in range(6000):
-            level.put(f"{number % keys:06}", "x" * 1000)
-    except StorageError as error:
-        assert error.is_disk_full and "delete records and compact" in str(error), error
-        return True
-    return False
-"""
-
-OVERWRITING = """
-with level:
-    assert not fill(keys=1)
-    assert level.info()["bytes"] < 5_000_000
-print("nothing lost")
-"""
-
-FREEING = """
-with level:
-    assert fill(keys=6000)
-    stored = level.count()
-    level.delete("000000")
-    assert level.clear() == stored - 1
-    level.compact_range()
-    assert level.info()["bytes"] < 100_000
-    assert fill(keys=6000)
-with level:
-    level.clear()
-    level.compact_range()
-    level.put("k", 1)
-    assert level.get("k") == 1
-print("nothing lost")
+#: The control: SQLite's log without a limit.
+UNLIMITED = """
+from treehub_level.backends.sqlite.log_limit import LogLimit
+LogLimit.apply = lambda self, writer: writer.execute("PRAGMA wal_autocheckpoint = 16000")
+LogLimit.after_commit = LogLimit.check_growth = lambda self, *arguments: None
 """
 
 
-def on_a_small_disk(tmp_path: Path, script: str, kind: str) -> subprocess.CompletedProcess[str]:
-    inside = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o size=20m tmpfs "$0" && exec "$@"', str(tmp_path)]
-    if not shutil.which("unshare") or subprocess.run([*inside, "true"], capture_output=True, check=False).returncode:
-        pytest.skip("only root may mount a small disk")
-    return subprocess.run(
-        [*inside, sys.executable, "-c", SMALL_DISK + script, "sqlite", str(tmp_path / "store"), kind],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+@pytest.mark.parametrize(
+    "script", [OVERWRITING, FREEING, FREEING_BESIDE_OTHERS], ids=["overwriting", "filled", "filled by others"]
+)
+def test_what_frees_space_works_for_sqlite_on_a_full_disk(tmp_path: Path, script: str) -> None:
+    on_a_full_disk("sqlite", tmp_path, script, size="20m")
 
 
-@pytest.mark.parametrize("script", [OVERWRITING, FREEING], ids=["overwriting one key", "deleting and compacting"])
-def test_sqlite_bounds_its_log_by_the_disk_and_frees_space_on_a_full_one(tmp_path: Path, script: str) -> None:
-    done = on_a_small_disk(tmp_path, script, "defended")
-    assert done.stdout.strip() == "nothing lost", done.stderr
-    # Control: without the bound and the reserve, the log fills the disk for ever.
-    assert on_a_small_disk(tmp_path, script, "undefended").returncode != 0
+@pytest.mark.parametrize("script", [OVERWRITING, FREEING], ids=["overwriting", "filled"])
+def test_control_without_a_limit_the_log_of_sqlite_fills_a_small_disk(tmp_path: Path, script: str) -> None:
+    with pytest.raises(AssertionError, match=r"disk is full|Assertion"):
+        on_a_full_disk("sqlite", tmp_path, script, size="20m", prelude=UNLIMITED)
+
+
+def test_leveldb_opens_again_and_frees_space_on_a_small_disk(engine: str, tmp_path: Path) -> None:
+    on_a_full_disk(engine, tmp_path, REOPENING, size="20m")

@@ -166,7 +166,7 @@ def _delete_sqlite_log(path: Path) -> None:
 
 
 def _open_by_another_program(path: Path) -> None:
-    """Delete the log, so that another process makes a new one: what this one writes is lost."""
+    """Replace the log, as another process does after it was deleted."""
     _delete_sqlite_log(path)
     path.with_name(f"{path.name}-wal").touch()
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
 from treehub_level import Level, blocking
+from treehub_level.backends import create
 from treehub_level.backends.leveldb import directory, lock
 from treehub_level.cli import transfer
+from treehub_level.engine.records import COPYING_KEY
 
 from .conftest import Cli
 
@@ -119,6 +123,31 @@ def test_a_refused_load_put_or_sync_leaves_nothing_behind(cli: Cli, backend: str
     cli("put", target, "!k", "1", "--mode", "server", *options, code=1)
     cli("sync", target, "http://127.0.0.1:1/v1/notes", *options, code=1)
     assert sorted(path.name for path in Path().iterdir()) == ["bad.jsonl"]
+
+
+def test_a_refused_load_put_or_sync_leaves_no_store_in_postgres(cli: Cli, postgres_url: str) -> None:
+    store = f"planted-{uuid4().hex}"
+    target, options = f"{postgres_url}?store={store}", ["--backend", "postgres"]
+    for command in READING:
+        if command[0] not in ("copy", "verify"):
+            cli(command[0], target, *command[2:], *options, code=1)
+    cli("load", target, *options, stdin="{oops", code=1)
+    cli("put", target, "!k", "1", "--mode", "server", *options, code=1)
+    cli("sync", target, "http://127.0.0.1:1/v1/notes", *options, code=1)
+    stored_names = import_module("treehub_level.backends.postgres").stored_names
+    assert store not in stored_names(postgres_url)
+    cli("put", target, "k", "1", "--mode", "server", *options)
+    assert store in stored_names(postgres_url)
+
+
+@pytest.mark.parametrize("backend", ["leveldb", "sqlite"])
+def test_a_refused_copy_leaves_no_target_behind(cli: Cli, backend: str) -> None:
+    half_made = create("leveldb", "source", {})
+    half_made.open()
+    half_made.write([(COPYING_KEY, b'{"from": "elsewhere", "store": null, "run": "1"}'), (b"k", b"1")])
+    half_made.close()
+    assert "half-made copy" in cli("copy", "source", "target", "--to-backend", backend, code=1).err
+    assert [path.name for path in Path().iterdir()] == ["source"]
 
 
 def test_a_load_that_stored_a_batch_before_it_failed_keeps_it(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

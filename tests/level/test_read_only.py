@@ -320,6 +320,7 @@ def test_a_store_of_another_user_is_read(shared_folder: Path, backend: str) -> N
     store = shared_folder / "store"
     with blocking.Level(store, backend=backend) as level:
         level.put("k", 1)
+    store.chmod(0o755 if store.is_dir() else 0o644)  # a new store is for its owner only
     options: dict[str, Any] = {"backend": backend, "read_only": True}
     with AsNobody(), blocking.Level(store, **options) as level:
         assert level.get("k") == 1

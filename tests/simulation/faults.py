@@ -18,7 +18,7 @@ from treehub_level.engine.modes import Client as ClientMode
 from treehub_level.engine.modes import Server as ServerMode
 from treehub_level.engine.records import Floor, OwnRecords
 from treehub_level.errors import ModeMismatchError
-from treehub_level.replication import client, limits, manual, server, session
+from treehub_level.replication import client, limits, manual, server, session, withdrawals
 from treehub_level.replication.messages import Keys, LogPage
 from treehub_level.replication.state import ClientState, ResetProgress
 from treehub_level.types import Changes, Mode
@@ -28,7 +28,6 @@ Patch = tuple[Any, str, Any]
 
 #: The originals of functions that a fault replaces.
 _READ_LOG: Final = log.read_log
-_DECISION_ENTRY: Final = server._Exchange._decision_entry
 _REPEATS: Final = server._Exchange._repeats
 _IDENTIFY: Final = _identity.identify
 _PUSHABLE_ROWS: Final = limits.PushLimits.pushable_rows
@@ -45,11 +44,6 @@ def _distance_in_records(exchange: Any) -> bool:
     return bool(len(records) > exchange._request.limit)
 
 
-def _decision_without_withdrawals(exchange: Any, ack: Any) -> Any:
-    key, record = _DECISION_ENTRY(exchange, ack)
-    return (key, record) if ack.epoch else (key + b"/nowhere", record)
-
-
 def _repeats_of_the_same_principal(exchange: Any, decision: Any) -> bool:
     return bool(_REPEATS(exchange, decision) and exchange._owns(decision))
 
@@ -57,7 +51,7 @@ def _repeats_of_the_same_principal(exchange: Any, decision: Any) -> bool:
 #: The patches that remove each mechanism from the product. (`processes` removes the other ones.)
 REMOVALS: Final[dict[str, list[Patch]]] = {
     "compare_and_clean": [(client, "is_as_frozen", lambda *_: True)],
-    "decision_record": [(server, "read_decision", lambda *_: None)],
+    "decision_record": [(server, "read_decision", lambda *_: None), (server, "read_withdrawal", lambda *_: None)],
     "withheld_echo": [(client._ReplyHandler, "_withheld_records", lambda _: {})],
     "own_range": [(client._ReplyHandler, "_is_own_change", lambda *_: False)],
     "stale_replies": [(session, "is_reply_to", lambda *_: True)],
@@ -69,7 +63,8 @@ REMOVALS: Final[dict[str, list[Patch]]] = {
     "sweep": [(client._ReplyHandler, "apply_keys", _keys_without_sweep)],
     "rejected_in_repeats": [(server._Exchange, "_unconfirmed", lambda *_: [])],
     "cid_distance": [(server._Exchange, "_is_too_far_behind", _distance_in_records)],
-    "withdrawal_record": [(server._Exchange, "_decision_entry", _decision_without_withdrawals)],
+    "withdrawal_record": [(server._Exchange, "_withdrawal_entries", lambda *_: [])],
+    "withdrawal_lifetime": [(withdrawals.Withdrawal, "has_ended", lambda *_: True)],
     "repeat_by_nonce": [(server._Exchange, "_repeats", _repeats_of_the_same_principal)],
     "whole_log": [(server._Exchange, "_log_between", lambda *_: iter(()))],
 }

@@ -54,11 +54,17 @@ class ServerState:
     cid: int = 0
     epochs: list[Epoch] = field(default_factory=list)
     decisions: dict[int, Decision] = field(default_factory=dict)
+    withdrawals: dict[int, Decision] = field(default_factory=dict)
     floor: int = 0
 
     def copy(self) -> ServerState:
         return replace(
-            self, data=dict(self.data), log=dict(self.log), epochs=list(self.epochs), decisions=dict(self.decisions)
+            self,
+            data=dict(self.data),
+            log=dict(self.log),
+            epochs=list(self.epochs),
+            decisions=dict(self.decisions),
+            withdrawals=dict(self.withdrawals),
         )
 
 
@@ -87,7 +93,7 @@ class Server:
             return WrongServer(*reply_to)
 
         # Rule 2: the push is a repeat, or the client id is that of another client.
-        decision = state.decisions.get(request.client)
+        decision = state.decisions.get(request.client) or state.withdrawals.get(request.client)
         ack, rejected = None, frozenset[str]()
         if request.keys and decision is not None and self._has("decision_record"):
             is_owner = decision.principal == principal
@@ -174,13 +180,29 @@ class Server:
             self.write(key, content)
         ack = Ack(before, state.cid, state.epochs[-1].id)
         state.decisions[request.client] = Decision(request.seq, request.nonce, ack, principal)
+        state.withdrawals.pop(request.client, None)
         return ack, rejected
 
     def _reject_all(self, request: Request, principal: str) -> tuple[Ack, frozenset[str]]:
-        """Reject a withdrawn push, and record it: a delayed copy of the push may still arrive."""
-        ack = Ack(self._state.cid, self._state.cid, None)
-        if self._has("withdrawal_record"):
-            self._state.decisions[request.client] = Decision(request.seq, request.nonce, ack, principal)
+        """Reject a withdrawn push, and record it: a delayed copy of the push may still arrive.
+
+        The record of a client without an accepted push is dropped once every copy is too far
+        behind: its base is at most the CID of the withdrawal. The product refuses a withdrawal if
+        there are too many such records; to the client that is a lost request.
+        """
+        state = self._state
+        ack = Ack(state.cid, state.cid, None)
+        decision = Decision(request.seq, request.nonce, ack, principal)
+        if not self._has("withdrawal_record"):
+            pass
+        elif request.client in state.decisions:
+            state.decisions[request.client] = decision
+        else:
+            lifetime = self._options.limit if self._has("withdrawal_lifetime") else -1
+            for client, old in list(state.withdrawals.items()):
+                if state.cid - old.ack.before > lifetime:
+                    del state.withdrawals[client]
+            state.withdrawals[request.client] = decision
         return ack, frozenset(request.withdraw)
 
     def _unconfirmed(self, ack: Ack, keys: tuple[str, ...]) -> frozenset[str]:

@@ -119,8 +119,16 @@ def _help_of(command: Callable[..., None]) -> str:
 _SILENT = (records.put, records.delete)
 #: Commands that print once their work is done, so that it stays done if they cannot print.
 _REPORTING = (
-    *(records.put, records.delete, transfer.load, replication.sync, maintenance.compact, maintenance.adopt),
-    *(maintenance.upgrade, maintenance.repair, copying.copy, serve.revoke),
+    records.put,
+    records.delete,
+    transfer.load,
+    replication.sync,
+    maintenance.compact,
+    maintenance.adopt,
+    maintenance.upgrade,
+    maintenance.repair,
+    copying.copy,
+    serve.revoke,
 )
 
 
@@ -179,16 +187,19 @@ def main() -> None:
     # stderr, beside our errors, which report the same.
     logging.getLogger("psycopg").addHandler(logging.NullHandler())
     _log_to_stderr()
+    code: Any = 0
     try:
         try:
             app()
-        finally:
-            flush_stdout()  # the output of --help and --version, which end before `invoke`
+        except SystemExit as ended:
+            code = ended.code
+        flush_stdout()  # the output of --help and --version, which end before `invoke`
     except ReaderGoneError:
-        sys.exit(0)
+        pass
     except OutputError as error:
         print_error(str(error), error.code, as_json=False)
-        sys.exit(1)
+        code = code or 1
+    sys.exit(code)
 
 
 def _log_to_stderr() -> None:

@@ -14,6 +14,10 @@ from .errors import CommandError
 
 #: The longest line that is read. A file without line ends cannot exhaust the memory.
 MAX_LINE_BYTES = 64 << 20
+#: The longest line that begins as `write_record` begins it: LevelDB stores values of up to 4 GiB.
+MAX_RECORD_BYTES = 5 << 30
+#: The beginning of a line of `write_record`.
+_RECORD_START = b'{"key":'
 #: The size of a batch in bytes of input, after which it is written although it has few records.
 BATCH_BYTES = 8 << 20
 
@@ -96,7 +100,14 @@ def read_records(stream: BinaryIO, source: str, key_field: str | None) -> Iterat
     while text := stream.readline(MAX_LINE_BYTES + 1):
         number += 1
         if len(text) > MAX_LINE_BYTES:
-            raise BadLineError(source, number, f"longer than {MAX_LINE_BYTES >> 20} MiB: is this JSON Lines?")
+            if not text.startswith(_RECORD_START):
+                raise BadLineError(source, number, f"longer than {MAX_LINE_BYTES >> 20} MiB: is this JSON Lines?")
+            if not text.endswith(b"\n"):
+                text += stream.readline(MAX_RECORD_BYTES)
+            if not text.endswith(b"\n"):
+                raise BadLineError(
+                    source, number, f"longer than {MAX_LINE_BYTES >> 20} MiB, and without an end: it was truncated"
+                )
         if text.isspace():
             continue
         pair = _core.json_line(text) if key_field is None else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
@@ -19,6 +20,7 @@ from .output import counted, print_json, print_line, print_table
 from .progress import progress_bar
 from .replication import read_log
 from .stores import check_prefix, display_name, existing_level, mode_of_store, no_store_error, readable_level
+from .streams import ReaderGoneError, flush_stdout
 
 
 def info(
@@ -122,10 +124,12 @@ def verify(
     if not create(backend, directory, {}).exists():
         raise no_store_error(directory, backend=backend)
     result = verify_store(directory, backend=backend, prefix=metadata_prefix)
-    if as_json:
-        print_json(_verification(result))
-    else:
-        _print_verification(display_name(directory, backend=backend), result)
+    with suppress(ReaderGoneError):  # the exit code tells of faults, even if the output is not read
+        if as_json:
+            print_json(_verification(result))
+        else:
+            _print_verification(display_name(directory, backend=backend), result)
+        flush_stdout()
     if not result.ok:
         raise typer.Exit(1)
 
@@ -157,13 +161,15 @@ def repair(
     """
     check_prefix(metadata_prefix)
     result = repair_store(directory, backend=backend, prefix=metadata_prefix)
-    if as_json:
-        print_json({"mode": result.mode.value, "done": result.done, "verified": _verification(result.verification)})
-    else:
-        print_line(f"{directory} opens again; records may be lost, and older values be back")
-        for sentence in result.done:
-            print_line(f"  {sentence}")
-        _print_verification(directory, result.verification)
+    with suppress(ReaderGoneError):
+        if as_json:
+            print_json({"mode": result.mode.value, "done": result.done, "verified": _verification(result.verification)})
+        else:
+            print_line(f"{directory} opens again; records may be lost, and older values be back")
+            for sentence in result.done:
+                print_line(f"  {sentence}")
+            _print_verification(directory, result.verification)
+        flush_stdout()
     if not result.verification.ok:
         raise typer.Exit(1)
 

@@ -222,8 +222,10 @@ def add(
             else:
                 print_line(made)
             flush_stdout()
-        except BaseException:
+        except BaseException as error:
             tokens.revoke(id)  # its holder has not received it
+            if isinstance(error, ReaderGoneError):
+                raise OutputError("was closed by its reader: the token was revoked again") from error
             raise
     if output is not None and as_json:
         print_json({"id": id, "name": name or id, "output": output})

@@ -115,9 +115,15 @@ def _ignore_progress(step: str, rows: int) -> None:
 
 @contextmanager
 def _opened(backend: Backend) -> Iterator[None]:
+    """Open the target for the block. A new one is removed if the block fails and left it empty."""
+    existed = backend.exists()
     backend.open()
     try:
         yield
+    except BaseException:
+        if not existed:
+            backend.close_and_remove(is_empty)
+        raise
     finally:
         backend.close()
 

@@ -28,6 +28,7 @@ from ..replication.records import (
     state_record,
 )
 from ..replication.state import NAMES, ClientState
+from ..replication.withdrawals import Withdrawal, withdrawal_key
 
 #: The highest CID that the own records of a server may name. `repair` takes those above the store's
 #: CID for CIDs that were lost, and continues after them; half of all CIDs is left to it.
@@ -183,6 +184,7 @@ class ServerSurveyor(_Surveyor):
         self.survey = ServerSurvey()
         super().__init__(reader, space, self.survey)
         self._client = decision_key(space, "")
+        self._withdrawn = withdrawal_key(space, "")
 
     def _add_own_record(self, key: bytes, value: bytes) -> None:
         survey, space = self.survey, self._space
@@ -193,6 +195,9 @@ class ServerSurveyor(_Surveyor):
         elif key.startswith(self._client):
             decision = parse_decision(self._records, key, value, _HIGHEST)
             survey.last_decided = max(survey.last_decided, decision.ack.after)
+        elif key.startswith(self._withdrawn):
+            withdrawal = Withdrawal.from_stored(self._records, key, value, _HIGHEST)
+            survey.last_decided = max(survey.last_decided, withdrawal.before)
         else:
             raise ValueError("it is not a record of a server")
 

@@ -46,8 +46,8 @@ def answer(store: Store, request: object, access: Access = FULL, max_bytes: int 
         store: A store in SERVER mode.
         request: A `Request`, or one as decoded from JSON.
         access: The rights of the caller.
-        max_bytes: The most bytes of records in a page, unless its only record is larger; ``None``
-            for the limit of the protocol.
+        max_bytes: The most bytes of records in a page, unless its only record is larger;
+            `MAX_BYTES` if not given.
 
     Returns:
         The reply, and True if it brings the client nothing.

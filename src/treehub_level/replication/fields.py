@@ -190,7 +190,7 @@ def decode_message(text: bytes) -> Any:
     """Decode a message, except its changes: the field ``changes`` is a list of records in bytes.
 
     A record is the text of an item, unaltered. `_core.Encoder.records` validates it. So a message
-    takes little more memory than its text, whatever the values in it are.
+    takes little more memory than its text.
 
     Raises:
         ValueError: The text is not JSON, names a member twice, holds an integer beyond 64 bits, is

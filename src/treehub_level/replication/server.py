@@ -23,6 +23,7 @@ from ..errors import ProtocolError, StoreMismatchError
 from .fields import Ack, shown
 from .messages import MAX_BYTES, Forked, Keys, LogPage, Reply, Request, Reset, encode_changes
 from .records import Decision, decision_key, read_decision
+from .withdrawals import Withdrawal, read_withdrawal, withdrawal_entries, withdrawal_key
 
 #: Records to read at a time if only their keys are needed.
 _READ = 1000
@@ -38,7 +39,8 @@ def exchange_step(request: Request, mode: Server, access: Access = FULL, max_byt
         request: The request.
         mode: The server.
         access: The client's principal, and the keys that it may see and write.
-        max_bytes: The most bytes of records in the page, unless its only record is larger.
+        max_bytes: The most bytes of records in the page, unless its only record is larger;
+            `MAX_BYTES` if not given.
 
     Raises:
         ProtocolError: A change is malformed.
@@ -75,7 +77,8 @@ class _Exchange:
         access: The client's principal, and the keys that it may see and write.
         reader: The store to read from.
         head: The server's CID.
-        max_bytes: The most bytes of records in the page, unless its only record is larger.
+        max_bytes: The most bytes of records in the page, unless its only record is larger;
+            `MAX_BYTES` if not given.
     """
 
     def __init__(
@@ -96,6 +99,8 @@ class _Exchange:
         self._head = head
         self._max_bytes = MAX_BYTES if max_bytes is None else max_bytes
         self._epochs: list[Epoch] = []
+        self._has_decision = False
+        self._withdrawal: Withdrawal | None = None
         self._reply_to = mode.store_id, request.nonce, request.cid
 
     def answer(self) -> Reply:
@@ -108,6 +113,12 @@ class _Exchange:
 
         decision = read_decision(self._reader, self._mode.records, request.client, self._head)
         # A pull needs no client id of its own: the reply depends on the caller's rights alone.
+        self._has_decision = decision is not None
+        if self._push and decision is None:
+            self._withdrawal = read_withdrawal(self._reader, self._mode.records, request.client, self._head)
+            if self._withdrawal is not None:
+                seq, nonce, before, principal = self._withdrawal
+                decision = Decision(seq, nonce, Ack(before, before, None), principal)
         if self._push and decision is not None:
             if self._repeats(decision):
                 ack, rejected = decision.ack, self._unconfirmed(decision.ack)
@@ -185,14 +196,24 @@ class _Exchange:
         page.head = after
         page.cid = page.cid if page.more else after
         page.epochs = self._unseen(epochs)
-        written = self._mode.plan_write_in(epoch_start, self._head, accepted, [self._decision_entry(page.ack)])
+        records: list[Entry] = [self._decision_entry(page.ack)]
+        if self._withdrawal is not None:
+            records.append((withdrawal_key(self._mode.space, self._request.client), None))
+        written = self._mode.plan_write_in(epoch_start, self._head, accepted, records)
         return Plan(page, written.batch, written.cid, durable=True, after_commit=written.after_commit)
 
     def _reject_all(self, page: LogPage) -> Plan[Reply]:
         """Reject a withdrawn push, and record it: a delayed copy of the push may still arrive."""
         page.rejected = _decode_keys(key for key, _ in self._push)
         page.ack = Ack(self._head, self._head, None)
-        return Plan(page, [self._decision_entry(page.ack)], durable=True)
+        return Plan(page, self._withdrawal_entries(page.ack), durable=True)
+
+    def _withdrawal_entries(self, ack: Ack) -> list[Entry]:
+        request = self._request
+        if self._has_decision:
+            return [self._decision_entry(ack)]
+        withdrawal = Withdrawal(request.seq, request.nonce, ack.before, self._access.principal)
+        return withdrawal_entries(self._reader, self._mode.records, request.client, withdrawal)
 
     def _decision_entry(self, ack: Ack) -> Entry:
         record = orjson.dumps([self._request.seq, self._request.nonce, *ack, self._access.principal])

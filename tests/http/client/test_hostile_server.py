@@ -53,6 +53,19 @@ async def test_a_query_delivers_no_key_that_was_not_asked_for(
     assert len(fake.requests) == 2
 
 
+async def test_a_document_that_names_a_member_twice_is_refused(remote: Remote, fake: FakeServer) -> None:
+    content = b'{"entries":[["k",{"a":1,"a":2}]],"has_more":false}'
+    fake.always = httpx.Response(200, content=content, headers={"content-type": "application/json"})
+    with pytest.raises(ProtocolError, match="names the member 'a' twice"):
+        await remote().query()
+
+
+def test_separators_in_strings_are_no_values() -> None:
+    text = ",:[{" * 2_000_000
+    response = responses.ServerResponse(200, {"content-type": "application/json"}, b'["%b"]' % text.encode())
+    assert responses.read_document(response, "http://localhost/v1/notes", None) == [text]
+
+
 async def test_a_second_page_must_continue_the_first(remote: Remote, fake: FakeServer) -> None:
     fake.faults += [
         httpx.Response(200, json={"entries": [["b", 1], ["c", 2]], "has_more": True}),
@@ -194,7 +207,7 @@ async def test_a_response_has_the_size_of_its_route(remote: Remote, fake: FakeSe
     one = remote()
     limit = body.MAX_VALUE_BYTES if call == "get" else body.MAX_DOCUMENT_BYTES
     fake.always = httpx.Response(200, content=b" " * (limit + 1), headers={"content-type": "application/json"})
-    arguments = {"put": ("a", 1), "delete": ("a",), "get": ("a",), "change": (0, [])}
+    arguments: dict[str, tuple[Any, ...]] = {"put": ("a", 1), "delete": ("a",), "get": ("a",), "change": (0, [])}
     with pytest.raises(TransportError, match=f"more than {limit:,} bytes"):
         await getattr(one, call)(*arguments.get(call, ()))
 

@@ -6,9 +6,11 @@ A refused body must write nothing, and must never cause a status 500.
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import json
 import time
+import tracemalloc
 from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import quote
@@ -504,6 +506,26 @@ async def test_the_bytes_of_a_decompressed_body_are_counted(served: Served) -> N
         response = await served.client.put("/v1/notes/entries/a", content=body, headers=headers)
         assert (response.status_code, len(body) < 1000) == (status, True)
     assert served.app.state.dispatcher.body_reader.memory.buffered_bytes == 0
+
+
+@pytest.mark.parametrize(("method", "path"), [("PUT", "/v1/notes/entries/a"), ("POST", "/v1/notes/exchange")])
+async def test_a_refused_body_is_not_kept_until_a_garbage_collection(served: Served, method: str, path: str) -> None:
+    async def refuse() -> None:
+        response = await served.client.request(method, path, content=UnreadBody(chunks=16), headers=JSON)
+        assert response.status_code == 400
+
+    await refuse()
+    gc.collect()
+    gc.disable()
+    tracemalloc.start()
+    try:
+        for _ in range(6):
+            await refuse()
+        # An idle thread may hold the last one.
+        assert tracemalloc.get_traced_memory()[0] < 3 << 20, "bodies of 1 MiB are still in memory"
+    finally:
+        tracemalloc.stop()
+        gc.enable()
 
 
 async def test_large_bodies_are_parsed_one_at_a_time(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:

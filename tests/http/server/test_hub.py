@@ -297,8 +297,13 @@ async def watching_all(app: Starlette, names: Iterable[str]) -> AsyncIterator[di
         for name in names:
             request = StreamingRequest(app, "GET", f"/v1/{name}/watch?since=0")
             streams[name] = await stack.enter_async_context(request.open())
-            await streams[name].until(lambda name=name: b'data: ["first"' in streams[name].text)
+            await until_text(streams[name], b'data: ["first"')
         yield streams
+
+
+async def until_text(stream: StreamingRequest, text: bytes) -> None:
+    """Wait until a stream has received a text."""
+    await stream.until(lambda: text in stream.text)
 
 
 def is_watched_one_in_use(hub: Hub, name: str, database: Any) -> bool:
@@ -325,7 +330,7 @@ async def test_databases_beyond_max_open_are_served_while_all_others_are_watched
                 for name in names:
                     assert (await client.put(f"/v1/{name}/entries/{number}", json=name)).status_code == 204
             for name, stream in streams.items():
-                await stream.until(lambda name=name, stream=stream: f'["2","{name}"]'.encode() in stream.text)
+                await until_text(stream, f'["2","{name}"]'.encode())
                 ids = re.findall(rb"id: (\d+)\ndata", stream.text)
                 assert ids == [b"1", b"2", b"3", b"4"], "a watch lost or repeated a change"
         monkeypatch.setattr(Hub, "_may_close", is_watched_one_in_use)
@@ -378,16 +383,19 @@ async def test_a_watch_of_a_closed_database_sees_the_writes_of_other_processes(
     app = create_app(hub)
     path = tmp_path / ("a" if backend == "leveldb" else "a.sqlite")
 
-    def write() -> None:
-        with blocking.Level(path, mode=Level.SERVER, backend=backend) as level:
+    def write() -> bool:
+        with suppress(LockedError), blocking.Level(path, mode=Level.SERVER, backend=backend) as level:
             level.put("other", 1)
+            return True
+        return False  # the hub looks at the store at the moment
 
     async with hub:
         async with hub.use("a") as level:
             await level.put("first", 1)
         async with watching_all(app, "a") as streams:
             async with hub.use("b"):
-                await asyncio.to_thread(write)
+                while not await asyncio.to_thread(write):
+                    pass
             await streams["a"].until(lambda: b'["other",1]' in streams["a"].text)
 
 

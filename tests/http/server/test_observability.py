@@ -88,9 +88,11 @@ async def test_a_damaged_record_is_logged_without_its_content(served: Served, ca
 
 
 def test_a_record_of_another_logger_becomes_one_line_of_bounded_length() -> None:
-    record = logging.LogRecord("asyncio", logging.ERROR, "", 0, "a\r\nb\x1b[2J\u2028" + "x" * 5000, None, None)
+    record = logging.LogRecord(
+        "asyncio", logging.ERROR, "", 0, "a\r\nb\x1b[2J\u2028\x9b\u202e\u200b" + "x" * 5000, None, None
+    )
     line = OneLineFormatter("%(levelname)s %(message)s").format(record)
-    assert line.startswith("ERROR a\\u000d\\u000ab\\u001b[2J\\u2028xxx")
+    assert line.startswith("ERROR a\\u000d\\u000ab\\u001b[2J\\u2028\\u009b\\u202e\\u200bxxx")
     assert len(line) == 1001
 
 

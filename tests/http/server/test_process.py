@@ -101,7 +101,7 @@ def test_stalled_watchers_use_little_memory_and_block_no_others(tmp_path: Path) 
 
 def test_a_stalled_watcher_is_disconnected(tmp_path: Path) -> None:
     fill(tmp_path)
-    with running(tmp_path, stall_seconds=0.5) as server, slow_watcher(server):
+    with running(tmp_path, stall_seconds=3) as server, slow_watcher(server):
         until(lambda: waits(server) == 0)
 
 

@@ -131,7 +131,12 @@ def test_a_store_in_another_mode_is_looked_at_once_in_a_while(
         pass
     looked: list[object] = []
     stored_mode: Callable[..., object] = blocking.stored_mode
-    monkeypatch.setattr(blocking, "stored_mode", lambda **options: (looked.append(options), stored_mode(**options))[1])
+
+    def counted(**options: object) -> object:
+        looked.append(options)
+        return stored_mode(**options)
+
+    monkeypatch.setattr(blocking, "stored_mode", counted)
     stores = catalog.create_catalog(tmp_path, {"backend": backend, "prefix": "!"})
     assert [stores.find("phone") for _ in range(5)] == [None] * 5
     assert len(looked) == 1

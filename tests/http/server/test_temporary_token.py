@@ -13,7 +13,7 @@ from treehub_level import StorageError, blocking
 from treehub_level.http.blocking import RemoteServer
 from treehub_level.http.server.tokens import TemporaryToken
 
-from .test_process import running
+from .running import running
 
 pytestmark = pytest.mark.once
 

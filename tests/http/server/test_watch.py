@@ -18,6 +18,7 @@ from treehub_level.http.server.database import Database
 from treehub_level.http.server.dispatch import Dispatcher
 from treehub_level.http.server.limits import Limits
 from treehub_level.http.server.watch import format_events
+from treehub_level.replication.manual import read_part
 
 
 @pytest.fixture
@@ -263,6 +264,23 @@ async def test_a_watch_ends_without_a_readable_token_file(served: Served) -> Non
         await stream.until(lambda: stream.text)
         damage_token_file(served)
         await stream.until(lambda: stream.task.done())
+
+
+@pytest.mark.parametrize("route", ["changes", "watch?since=0"])
+async def test_rights_that_are_lost_during_a_read_count(
+    served: Served, monkeypatch: pytest.MonkeyPatch, route: str
+) -> None:
+    await served.levels["notes"].put("a", "novel")
+    token = served.tokens.add(databases=["notes"])
+
+    def losing_rights(*args: Any) -> Any:
+        revoke(served, token)
+        return read_part(*args)
+
+    monkeypatch.setattr("treehub_level.http.server.database.read_part", losing_rights)
+    client = await served.client_with(token)
+    answer = await client.get(f"/v1/notes/{route}")
+    assert (answer.status_code, answer.json()["code"]) == (401, "LEVEL_UNAUTHORIZED")
 
 
 async def test_rights_that_are_asked_once_are_detected(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,6 +43,8 @@ _MIB: Final = 1024 * 1024
 _MAX_SIZE: Final = 2**40
 _MAX_COUNT: Final = 2**31 - 1
 
+#: The log takes at most this fraction of the free space, unless that is less than 1 MiB.
+_LOG_SHARE: Final = 16
 #: LevelDB's status message for a missing table.
 _TABLE_GONE: Final = re.compile(r"NotFound: .*[0-9]\.(ldb|sst): ", re.DOTALL)
 #: LevelDB's status messages for a lock that is held: by this process, by another process (one of
@@ -63,7 +65,8 @@ class DirectoryBackend(Backend):
         name: The path of the directory. ``open()`` creates it, with its parents.
         write_buffer_size: Bytes collected in memory before LevelDB writes a table. The default of
             64 MiB, instead of LevelDB's 4 MiB, makes bulk loads about three times faster. The price
-            is up to half a second more to open, since the log is as long as the buffer.
+            is up to half a second more to open, since the log is as long as the buffer. It is at
+            most a sixteenth of the space that is free when the store is opened, or 1 MiB.
         bloom_filter_bits: Bits per key of the Bloom filter, which avoids most disk reads for absent
             keys; 0 for no filter.
         block_cache_size: Bytes of the cache for uncompressed blocks. The default of 32 MiB, four
@@ -147,6 +150,17 @@ class DirectoryBackend(Backend):
     @abstractmethod
     def _destroy(self) -> None:
         """Run LevelDB's destroy function on the directory. The caller holds the `DirectoryLock`."""
+
+    def _opening_options(self) -> dict[str, Any]:
+        """Return the options to open the database with. On a small disk its log stays small.
+
+        Opening a store writes its log to a table, which takes the space of the log again. A store
+        whose log fills the disk could not be opened any more.
+        """
+        with suppress(OSError):
+            bound = max(shutil.disk_usage(self._path).free // _LOG_SHARE, _MIB)
+            return {**self._options, "write_buffer_size": min(self._options["write_buffer_size"], bound)}
+        return self._options
 
     def open(self) -> None:
         """See `Backend.open`. Creates the directory with its parents."""

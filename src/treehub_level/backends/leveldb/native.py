@@ -19,8 +19,9 @@ class LevelDBBackend(DirectoryBackend):
     supports = Supports(persistent=True, inline_reads=True, guarded_get=True)
 
     def _connect(self, *, paranoid: bool) -> _store_c.DB:
-        db = _store_c.DB(self._path, create_if_missing=True, paranoid_checks=paranoid, **self._options)
-        self._stall_guard = WriteStallGuard(self._path, self._options["write_buffer_size"])
+        options = self._opening_options()
+        db = _store_c.DB(self._path, create_if_missing=True, paranoid_checks=paranoid, **options)
+        self._stall_guard = WriteStallGuard(self._path, options["write_buffer_size"])
         self._stall_guard.attach(db)
         return db
 

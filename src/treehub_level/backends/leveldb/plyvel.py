@@ -50,20 +50,21 @@ class PlyvelBackend(DirectoryBackend):
         return ErrorTranslator(self._path)
 
     def _connect(self, *, paranoid: bool) -> Any:
-        options = {**self._vendor_options(), "paranoid_checks": paranoid}
+        options = {**self._vendor_options(self._opening_options()), "paranoid_checks": paranoid}
         with self._translator:
             return _vendor.DB(os.fsencode(self._path), create_if_missing=True, **options)
 
     def _repair(self) -> None:
         with self._translator:
-            _vendor.repair_db(os.fsencode(self._path), **self._vendor_options())
+            _vendor.repair_db(os.fsencode(self._path), **self._vendor_options(self._options))
 
     def _destroy(self) -> None:
         with self._translator:
             _vendor.destroy_db(os.fsencode(self._path))
 
-    def _vendor_options(self) -> dict[str, Any]:
-        options = dict(self._options)
+    @staticmethod
+    def _vendor_options(options: dict[str, Any]) -> dict[str, Any]:
+        options = dict(options)
         options["lru_cache_size"] = options.pop("block_cache_size")
         return options
 

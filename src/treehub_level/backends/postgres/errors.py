@@ -43,7 +43,7 @@ _REFUSED: Final = re.compile(
     'definition of service|service file|invalid "|unrecognized configuration|requires a '
 )
 #: Variables that libpq reads besides those of its connection parameters.
-_FILE_VARIABLES: Final = ("PGSERVICEFILE", "PGSYSCONFDIR")
+_OTHER_VARIABLES: Final = ("PGDATESTYLE", "PGGEQO", "PGSERVICEFILE", "PGSYSCONFDIR", "PGTZ")
 
 
 def message_of(error: psycopg.Error) -> str:
@@ -71,7 +71,7 @@ def connection_error(label: str, error: psycopg.Error) -> StorageError:
 def _environment_hint() -> str:
     """Return the names of the variables that libpq has read, as the end of a sentence."""
     known = [option.envvar.decode() for option in Conninfo.get_defaults() if option.envvar]
-    given = sorted(name for name in (*known, *_FILE_VARIABLES) if os.environ.get(name))
+    given = sorted(name for name in (*known, *_OTHER_VARIABLES) if os.environ.get(name))
     return f"; the environment sets {', '.join(given)}" if given else ""
 
 

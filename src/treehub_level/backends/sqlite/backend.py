@@ -20,7 +20,8 @@ from typing import Final
 from ...errors import CommitUnknownError, LevelError, LockedError, NotOpenError, StorageError, UnavailableError
 from ..base import Backend, Batch, Reader, Supports, no_store_error
 from ..paths import checked_path
-from .disk_space import MIB, DiskSpace
+from .log_limit import LogLimit, is_disk_full
+from .process_lock import ProcessLock
 from .read_only import read_only_uri
 from .reading import SQLiteCursor, SQLiteSnapshot, select_value, translated_error
 
@@ -36,11 +37,15 @@ _TABLE: Final = "CREATE TABLE entries(key BLOB PRIMARY KEY, value BLOB) WITHOUT 
 _PUT: Final = "INSERT OR REPLACE INTO entries VALUES (?, ?)"
 _DELETE: Final = "DELETE FROM entries WHERE key = ?"
 
+_MIB: Final = 1024 * 1024
 #: The page cache of the writing connection and of each reading connection, in bytes.
-_WRITER_CACHE: Final = 64 * MIB
-_READER_CACHE: Final = 8 * MIB
+_WRITER_CACHE: Final = 64 * _MIB
+_READER_CACHE: Final = 8 * _MIB
 #: Pages that a compaction frees in one transaction. Other writers can run between two transactions.
 _VACUUM_PAGES: Final = 500
+#: Bytes of metadata that a transaction which deletes data may write for each deleted key: the log
+#: record of a delete holds the key.
+_RECORD_BYTES: Final = 2048
 #: The maximum number of idle connections kept for later reads.
 _MAX_IDLE: Final = 8
 #: Seconds between two polls for commits of other processes.
@@ -86,7 +91,6 @@ class SQLiteBackend(Backend):
         self._path = os.path.abspath(path) if path else path
         self._timeout = timeout
         self._writer: sqlite3.Connection | None = None
-        self._space: DiskSpace | None = None
         self._idle: list[sqlite3.Connection] = []
         #: The device and inode of the file and of its log, as they were when the store was opened.
         self._identity: list[tuple[int, int]] = []
@@ -96,6 +100,8 @@ class SQLiteBackend(Backend):
         #: The copy that is read, if any.
         self._resources = ExitStack()
         self._listener: SQLiteListener | None = None
+        self._log = LogLimit(self._path)
+        self._process_lock: ProcessLock | None = None
 
     # ----------------------------------------------------------------------------------- life cycle
 
@@ -110,6 +116,7 @@ class SQLiteBackend(Backend):
             if self._writer is not None:
                 raise LockedError(f"the SQLite store {self._path!r} is open already: close the level that has it open")
             _check_path(self._path)
+            ProcessLock.check(self._path)
             _create_private_file(self._path)
             uri = Path(self._path).as_uri()
             self._uri, self._read_only = f"{uri}?mode=rw", False  # "rw" does not create the file
@@ -118,13 +125,16 @@ class SQLiteBackend(Backend):
                 _close_on_error(self._connect(_WRITER_CACHE, uri=f"{uri}?mode=rwc")) as writer,
             ):
                 writer.execute("PRAGMA synchronous = NORMAL")
-                space = DiskSpace(self._path, writer, self._checkpoint)
-                space.before_transaction()
-                self._create_table(writer)
+                # Some builds overwrite each freed page with zeros, for which the log needs space.
+                writer.execute("PRAGMA secure_delete = FAST")
+                self._log = LogLimit(self._path)
+                self._log.apply(writer)
+                self._create_table_or_make_space(writer)
                 if os.name == "posix":  # sync the directory entries of the file and its log
                     _sync(os.path.dirname(self._path), os.O_RDONLY)
                 self._identity = self._file_identity()
-                self._writer, self._space = writer, space
+                self._process_lock = ProcessLock(self._path)
+                self._writer = writer
 
     def open_read_only(self, *, locked: bool = False) -> None:
         """See `Backend.open_read_only`. Commits of other processes are seen."""
@@ -132,6 +142,7 @@ class SQLiteBackend(Backend):
             if self._writer is not None:
                 raise LockedError(f"the SQLite store {self._path!r} is open already: close the level that has it open")
             _check_path(self._path)
+            ProcessLock.check(self._path)
             if not self.exists():
                 raise no_store_error(self._path)
             with self._translating_errors("read"):
@@ -139,12 +150,26 @@ class SQLiteBackend(Backend):
                 with _close_on_error(self._connect(_READER_CACHE)) as reader:
                     if not self._has_table_now(reader):
                         raise no_store_error(self._path)
+                    self._process_lock = ProcessLock(self._path, marked=False)
                     self._writer = reader
             self._resources = resources.pop_all()
 
     def _has_table_now(self, connection: sqlite3.Connection) -> bool:
         with _transaction(connection, "DEFERRED"):
             return self._has_table(connection)
+
+    def _create_table_or_make_space(self, writer: sqlite3.Connection) -> None:
+        if self._log.is_exceeded():
+            self._make_space()
+        try:
+            self._create_table(writer)
+        except sqlite3.OperationalError as error:
+            if not is_disk_full(error) or not self._make_space():
+                raise
+            self._create_table(writer)
+
+    def _make_space(self) -> bool:
+        return self._log.make_space(self._connect(0, timeout=0))
 
     def _create_table(self, writer: sqlite3.Connection) -> None:
         """Create the table, unless it exists."""
@@ -212,12 +237,13 @@ class SQLiteBackend(Backend):
         if listener is not None:
             listener.stop()
         with self.write_lock:
-            writer, self._writer, self._space = self._writer, None, None
+            writer, self._writer = self._writer, None
+            lock, self._process_lock = self._process_lock, None
+            if lock is not None:
+                lock.release()
             while self._idle:
                 self._idle.pop().close()
             if writer is not None:
-                with suppress(sqlite3.Error):  # where other processes keep the log, bound its size
-                    writer.execute("PRAGMA wal_checkpoint(PASSIVE)")
                 writer.close()
             self._resources.close()
 
@@ -240,6 +266,7 @@ class SQLiteBackend(Backend):
         if not os.path.exists(self._path) or os.path.getsize(self._path) == 0:
             return False
         try:
+            ProcessLock.check(self._path)
             with ExitStack() as resources:
                 uri = read_only_uri(self._path, resources)
                 with closing(self._connect(0, uri=uri)) as connection:
@@ -306,24 +333,31 @@ class SQLiteBackend(Backend):
         """See `Backend.exclusive`."""
         with self.write_lock:
             writer = self._writer
-            space = self._space
-            if writer is None or space is None:
+            if writer is None:
                 raise NotOpenError(f"the SQLite store {self._path!r} is not open")
             try:
                 with self._translating_errors("write to"):
-                    space.before_transaction()
                     writer.execute("BEGIN IMMEDIATE")
                 self.check_in_place()
-                with closing(SQLiteTransaction(writer, self, space)) as transaction:
+                pages = self._log.page_count(writer)
+                with closing(SQLiteTransaction(writer, self)) as transaction:
                     yield transaction
                 if transaction.has_written:
+                    if not transaction.frees_space:
+                        self._log.check_growth(writer, pages)
                     with self._translating_errors("write to"):
                         writer.execute("COMMIT")
-            except BaseException:
-                space.after_failure()
+            except StorageError as error:
+                _roll_back(writer)
+                if is_disk_full(error) and self._make_space():
+                    retry = UnavailableError(f"{error}. The log was written back now: try again")
+                    retry.retryable = True
+                    raise retry from error
                 raise
             finally:
                 _roll_back(writer)
+            if transaction.has_written:
+                self._log.after_commit(writer)
             if transaction.durable:
                 self._sync_log()
                 self.check_in_place()
@@ -387,15 +421,11 @@ class SQLiteBackend(Backend):
 
         VACUUM is not used, since it rewrites the whole file and blocks all writers meanwhile.
         """
+        self._make_space()
         more = True
         while more:
             with self.exclusive() as transaction:
-                more = transaction.release_free_pages()
-            self._checkpoint()
-
-    def _checkpoint(self) -> None:
-        """Copy the log into the database and truncate it, as far as open snapshots permit."""
-        # A connection of its own, which does not wait for readers.
+                more = transaction.release_free_pages(self._log.pages_at_a_time(_VACUUM_PAGES))
         with self._translating_errors("write to"), closing(self._connect(0, timeout=0)) as connection:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
@@ -428,11 +458,12 @@ class SQLiteTransaction(SQLiteSnapshot):
 
     connection_epoch = None
 
-    def __init__(self, writer: sqlite3.Connection, backend: SQLiteBackend, space: DiskSpace) -> None:
+    def __init__(self, writer: sqlite3.Connection, backend: SQLiteBackend) -> None:
         super().__init__(writer, backend._path, lambda writer: None)
         self._backend = backend
-        self._space = space
         self.has_written = self.durable = False
+        #: True if the transaction deletes more than it writes.
+        self.frees_space = False
 
     def write(self, batch: Batch, *, durable: bool = False) -> None:
         """See `base.Transaction.write`."""
@@ -440,7 +471,6 @@ class SQLiteTransaction(SQLiteSnapshot):
         deletes = [key for key, value in puts.items() if value is None]
         for key in deletes:
             del puts[key]
-        self._space.before_write(puts, len(deletes))
         # In order of the keys, so that those which share a page lie side by side. As bytearrays,
         # since sqlite3 looks for an adapter for each bytes, which takes longer than a copy.
         rows = ((bytearray(key), bytearray(puts[key] or b"")) for key in sorted(puts))
@@ -448,15 +478,16 @@ class SQLiteTransaction(SQLiteSnapshot):
             self._connection.executemany(_PUT, rows)
             self._connection.executemany(_DELETE, ((key,) for key in deletes))
         self.has_written, self.durable = True, durable
+        written = sum(len(value) for value in puts.values() if value is not None)
+        self.frees_space = bool(deletes) and written <= _RECORD_BYTES * (len(deletes) + 1)
 
-    def release_free_pages(self) -> bool:
-        """Truncate the file by some of its free pages. Return True if more are left."""
-        count = self._space.vacuum_pages(_VACUUM_PAGES)
+    def release_free_pages(self, count: int) -> bool:
+        """Truncate the file by up to ``count`` free pages. Return True if more are left."""
         with self._backend._translating_errors("compact"):
             before = self._free_pages()
             self._connection.execute(f"PRAGMA incremental_vacuum({count})").fetchall()
             after = self._free_pages()
-        self.has_written = True
+        self.has_written = self.frees_space = True
         return 0 < after < before
 
     def _free_pages(self) -> int:

@@ -20,15 +20,10 @@ _GET: Final = "SELECT value FROM entries WHERE key = ?"
 #: ``sqlite3_errstr`` do not change.
 _BUSY: Final = re.compile(r"is locked|locking protocol")
 _CORRUPT: Final = re.compile(r"malformed|not a database|does not contain a|file is encrypted")
-_FULL: Final = re.compile(r"is full|No space left")
 _READ_ONLY: Final = re.compile(r"readonly|unable to open")
 
 
-#: The remedy for a full disk.
-FREE_SPACE: Final = "Free space on the disk, or delete records and compact the store"
-
-
-def disk_full(message: str) -> StorageError:
+def disk_full_error(message: str) -> StorageError:
     """Return the error of a full disk."""
     error = StorageError(message)
     error.errno = errno.ENOSPC
@@ -49,8 +44,11 @@ def translated_error(verb: str, path: str, error: Exception) -> LevelError:
         return UnavailableError(f"cannot {verb} {path!r} now: another writer keeps it locked. Try again ({error})")
     if _CORRUPT.search(str(error)):
         return CorruptionError(f"cannot {verb} {path!r}: it is damaged, or it is not an SQLite database ({error})")
-    if _FULL.search(str(error)):
-        return disk_full(f"cannot {verb} {path!r}: {error}. {FREE_SPACE}")
+    if "disk is full" in str(error):
+        return disk_full_error(
+            f"cannot {verb} {path!r}: {error}. Delete data in smaller batches and compact the store, or free space on "
+            "the disk"
+        )
     # Readers need write access too: the shared memory of WAL mode is a file in the same folder.
     hint = ". This user must be able to write to the file and its folder" if _READ_ONLY.search(str(error)) else ""
     return StorageError(f"cannot {verb} {path!r}: {error}{hint}")

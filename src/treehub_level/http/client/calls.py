@@ -50,8 +50,8 @@ class RouteCall:
         is_repeatable: True if the call may be sent again although the server may have received it.
         missing_is_ok: True if the call reads a key, which may be missing.
         max_bytes: The maximum size of the response body, decoded.
-        has_nonce: True if the response repeats a nonce of the request, and so proves by itself that
-            it answers this request.
+        has_nonce: True if the response repeats a nonce of the request, which proves that it answers
+            this request.
     """
 
     method: str

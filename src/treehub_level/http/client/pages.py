@@ -8,9 +8,9 @@ import orjson
 
 from ...errors import ProtocolError
 
-#: Bytes of rows from which on a page is no sparse one. A server ends a page early only once its
-#: rows are much larger.
-SPARSE_BYTES = 64 << 10
+#: Bytes of rows from which on a page is no sparse one. A server that is short of memory ends a page
+#: after 64 KiB, and before that if the next row does not fit.
+SPARSE_BYTES = 8 << 10
 #: Maximum number of successive sparse pages. A few are valid: the rest of such a page may be
 #: changes that the token does not permit to read.
 MAX_SPARSE_PAGES = 1000

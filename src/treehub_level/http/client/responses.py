@@ -6,12 +6,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from operator import ge, gt, le, lt
+from operator import lt
 from typing import Any
 
 import orjson
 
 from ... import _core
+from ...engine.codec import RepeatedMemberError, decode_json
 from ...errors import (
     CIDMismatchError,
     ForbiddenError,
@@ -177,7 +178,7 @@ def _check_items(body: bytes, limit: int, end: int | None = None) -> None:
     Raises:
         ProtocolError: The body may have more than ``limit`` values before the position ``end``.
     """
-    if sum(body.count(mark, 0, end) for mark in (b",", b"[", b"{")) > limit:
+    if _core.count_nodes(body if end is None else body[:end]) > limit:
         raise ProtocolError("the server's response has more values than a page can have")
 
 
@@ -186,7 +187,9 @@ def _parse_json(response: ServerResponse, url: str) -> Any:
         raise not_a_server(response, url)
     _check_items(response.body, MAX_ITEMS)
     try:
-        return orjson.loads(response.body)
+        return decode_json(response.body)
+    except RepeatedMemberError as error:
+        raise ProtocolError(f"the server's response: {error}") from error
     except ValueError as error:
         raise DamagedResponseError("its body is not valid JSON") from error
 
@@ -323,10 +326,14 @@ def _are_within(keys: Sequence[str], bounds: KeyRange) -> bool:
     if not keys:
         return True
     first, last, prefix = keys[0], keys[-1], bounds.get("prefix") or ""
-    checks = (("gt", gt, first), ("gte", ge, first), ("lt", lt, last), ("lte", le, last))
-    within = all((bound := bounds.get(name)) is None or check(key, bound) for name, check, key in checks)
+    above, at_least = bounds.get("gt"), bounds.get("gte")
+    below, at_most = bounds.get("lt"), bounds.get("lte")
+    if (above is not None and first <= above) or (at_least is not None and first < at_least):
+        return False
+    if (below is not None and last >= below) or (at_most is not None and last > at_most):
+        return False
     # Keys with a common prefix are adjacent, so the first and the last one decide.
-    return within and first.startswith(prefix) and last.startswith(prefix)
+    return first.startswith(prefix) and last.startswith(prefix)
 
 
 def _parse_entry(item: Any) -> tuple[str, Any]:

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import orjson
 
 from ... import _core
-from ...engine.codec import Codec
+from ...engine.codec import Codec, decode_json
 from ...engine.ranges import check_limit, parse_bounds
 from ...errors import InvalidKeyError, ProtocolError, TransportError
 from ...replication.endpoint import check_wait
@@ -216,6 +216,6 @@ def _parse_event_id(event_id: str) -> int:
 
 def _parse_event_data(data: str) -> Any:
     try:
-        return orjson.loads(data)
+        return decode_json(data.encode())
     except ValueError as error:
         raise ProtocolError(f"an event from the server is not JSON: {data!r:.80}") from error

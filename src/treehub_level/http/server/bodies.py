@@ -68,10 +68,12 @@ class BodyReader:
                 415, "LEVEL_CONTENT_TYPE", "the body must be JSON: send `Content-Type: application/json`"
             )
         decode = self._content_decoder(request.headers.get("content-encoding", "identity").strip().lower())
-        body = await self._read(request, account)
-        if decode is None and len(body) < _THREAD_BYTES:
-            return parse_body(body, parse)
+        received = await self._read(request, account)
+        if decode is None and len(received) < _THREAD_BYTES:
+            return parse_body(bytes(received), parse)
         async with self._turns.take(account.token):
+            body = bytes(received)
+            del received  # only the body whose turn it is has a copy
             if decode is not None:
                 limit = self._limit_of(account)
                 plain = await asyncio.to_thread(decode, body, limit)
@@ -91,7 +93,7 @@ class BodyReader:
             415, "LEVEL_CONTENT_ENCODING", f"this server does not accept the body's Content-Encoding: {remedy}"
         )
 
-    async def _read(self, request: Request, account: BodyAccount) -> bytes:
+    async def _read(self, request: Request, account: BodyAccount) -> bytearray:
         limit = self._limit_of(account)
         content_length = request.headers.get("content-length", "")
         if content_length.isdigit() and int(content_length[:20]) > limit:
@@ -120,7 +122,7 @@ class BodyReader:
             body += chunk
             deadline.extend(len(chunk))
             more = message.get("more_body", False)
-        return bytes(body)
+        return body
 
     def _limit_of(self, account: BodyAccount) -> int:
         return self._limits.body_bytes if account.may_write else self._limits.read_only_body_bytes

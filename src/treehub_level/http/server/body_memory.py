@@ -124,7 +124,7 @@ def _room(limit: int, is_small: bool) -> int:
 
 
 class Turns:
-    """A lock that its holders take in turns: one waiter for each token, whatever tokens ask for.
+    """A lock that tokens take in turns, with at most one waiter of each token in the queue.
 
     A token with a thousand large bodies delays those of another token by one body only.
     """

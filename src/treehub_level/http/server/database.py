@@ -43,7 +43,7 @@ class KeyBounds(NamedTuple):
     prefix: str | None
 
 
-class _OpenDatabase(NamedTuple):
+class _BorrowedDatabase(NamedTuple):
     """An open database for the length of one call, and the rights of the caller at its begin."""
 
     level: Level
@@ -91,10 +91,21 @@ class Database:
         self._hold = hold
 
     @asynccontextmanager
-    async def _open(self) -> AsyncIterator[_OpenDatabase]:
+    async def _open(self) -> AsyncIterator[_BorrowedDatabase]:
         async with self._hub.borrow(self.name) as level:
             namespace, worker = internals(level)
-            yield _OpenDatabase(level, namespace.store, worker, namespace.codec, self._rights())
+            yield _BorrowedDatabase(level, namespace.store, worker, namespace.codec, self._rights())
+
+    async def _read(self, read: Callable[[_BorrowedDatabase], Awaitable[T]]) -> T:
+        """Return the result of a read with the rights that the token has after it.
+
+        A token may lose its rights while a thread reads. Later changes must not be sent.
+        """
+        while True:
+            async with self._open() as database:
+                result = await read(database)
+            if self._rights() == database.access:
+                return result
 
     def check_rights(self) -> None:
         """Check that the token of the request is still valid for it.
@@ -120,8 +131,7 @@ class Database:
                 floor = mode.records.floor(reader, cid).floor
             return {"server": mode.store_id, "cid": cid, "floor": floor, "mode": mode.mode.value}
 
-        async with self._open() as database:
-            return await database.worker.read(read, database.store)
+        return await self._read(lambda database: database.worker.read(read, database.store))
 
     # --------------------------------------------------------------------------------- replication
 
@@ -135,8 +145,13 @@ class Database:
         """
 
         async def attempt(max_bytes: int) -> tuple[Reply, bool]:
+            def exchange(database: _BorrowedDatabase) -> Awaitable[tuple[Reply, bool]]:
+                return database.worker.write(answer, database.store, message, database.access, max_bytes)
+
+            if not pushes:
+                return await self._read(exchange)
             async with self._open() as database:
-                return await database.worker.write(answer, database.store, message, database.access, max_bytes)
+                return await exchange(database)
 
         return await self._until_news(attempt, _reply_size, wait, has_written=pushes)
 
@@ -167,8 +182,7 @@ class Database:
             mode = store.server(_VERB)
             return store.read_step(lambda reader, head: read_part(reader, mode, head, since, limit, max_bytes, access))
 
-        async with self._open() as database:
-            return await database.worker.read(read, database.store, database.access)
+        return await self._read(lambda database: database.worker.read(read, database.store, database.access))
 
     async def change(self, cid: int, changes: list[bytes]) -> int:
         """Apply the changes of a manual sync and return the new CID: see ``Level.change``.
@@ -180,7 +194,7 @@ class Database:
         if len(changes) > MAX_CHANGES:
             raise ProtocolError(f"changes has {len(changes)} items: send at most {MAX_CHANGES} at a time")
 
-        def apply(database: _OpenDatabase) -> int:
+        def apply(database: _BorrowedDatabase) -> int:
             entries = encode_changes(changes, database.codec.encoder, in_records=True)
             return database.store.step(change_step(database.store.server(_VERB), cid, entries, database.access))
 
@@ -247,8 +261,9 @@ class Database:
             return value
 
         async def attempt() -> bytes | None:
-            async with self._open() as database:
-                return await database.worker.read_key(read, database.store, database.user_key(key))
+            return await self._read(
+                lambda database: database.worker.read_key(read, database.store, database.user_key(key))
+            )
 
         return await self._hold.read(attempt, lambda value: len(value or b""))
 
@@ -281,7 +296,7 @@ class Database:
             Keys and values in key order, and True if the range has further entries.
         """
 
-        def read(database: _OpenDatabase, max_bytes: int) -> tuple[list[Row], bool]:
+        def read(database: _BorrowedDatabase, max_bytes: int) -> tuple[list[Row], bool]:
             start, stop = database.access.bounds(*database.codec.bounds(*bounds))
             store = database.store
             with store.current_reader as reader, closing(reader.scan(start, stop)) as cursor:
@@ -294,8 +309,7 @@ class Database:
                 return rows, first_key(reader, after, stop) is not None
 
         async def attempt(max_bytes: int) -> tuple[list[Row], bool]:
-            async with self._open() as database:
-                return await database.worker.read(read, database, max_bytes)
+            return await self._read(lambda database: database.worker.read(read, database, max_bytes))
 
         return await self._hold.read_page(attempt, lambda page: rows_size(page[0]), MAX_BYTES)
 

@@ -178,6 +178,7 @@ class Dispatcher:
         record: AccessRecord = scope[ACCESS_RECORD]
         record.route = route.label
         context = RequestContext(Request(scope, receive), self)
+        refusal: RefusedError | None = None
         try:
             async with self._admit(route, context, record):
                 response = await route.handler(context)
@@ -196,12 +197,13 @@ class Dispatcher:
                     record.database,
                     _raised_at(error),
                 )
-            if not record.status:
-                await refusal_response(refusal)(scope, receive, send)
-            # Otherwise the response has begun. It ends incomplete, which HTTP clients detect.
+            _forget_frames(error)
         finally:
             context.release_body()
             context.hold.close()
+        if refusal is not None and not record.status:
+            await refusal_response(refusal)(scope, receive, send)
+        # A response that has begun ends incomplete, which HTTP clients detect.
 
     @asynccontextmanager
     async def _admit(
@@ -282,6 +284,18 @@ class Dispatcher:
         if token is None:
             raise unauthorized()
         return token
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """Drop the tracebacks of an error and of its causes.
+
+    Their frames hold the body of the request. They belong to reference cycles with the futures of
+    threads, so the body would stay in memory until a garbage collection.
+    """
+    while error is not None:
+        error.__traceback__, cause = None, error.__cause__ or error.__context__
+        error.__cause__ = error.__context__ = None
+        error = cause
 
 
 def _raised_at(error: BaseException) -> str:

@@ -25,12 +25,12 @@ def explosive(size: int) -> bytes:
 
 
 async def run(target: Target) -> None:
-    """Send bodies of 16 MiB, as pushes and as single values, over several connections."""
+    """Send bodies of 6 MiB, as pushes and as single values, over several connections."""
     import asyncio
 
     from ..sending import head, repeat
 
-    value = explosive((16 << 20) - 1000)
+    value = explosive(6 << 20)
     push = b'{"protocol":1,"server":null,"client":"x","cid":0,"hi":0,"epochs":[],"seq":1,"nonce":"%b","limit":1,' % (
         b"0" * 32
     )

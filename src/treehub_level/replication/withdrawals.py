@@ -1,0 +1,116 @@
+"""Records of withdrawn pushes, for clients from which the server has accepted no push yet.
+
+A withdrawal is recorded, since a late copy of the push may still arrive. Such a record has an end:
+a copy's base is at most the CID of the withdrawal, so once the log is `MAX_CHANGES` CIDs further,
+every copy is refused for its distance. The records of clients with an accepted push are decision
+records, of which each client has one.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import Final, NamedTuple
+
+import orjson
+
+from .. import _core
+from ..backends.base import Entry, Reader, Row
+from ..engine.records import OwnRecords, is_cid
+from ..errors import UnavailableError
+from .fields import MAX_CHANGES, NONCE
+
+#: The most records of a store that have not ended, and of one principal among them.
+MAX_WITHDRAWALS: Final = 1000
+MAX_OF_PRINCIPAL: Final = 100
+
+
+class Withdrawal(NamedTuple):
+    """The record of a withdrawn push.
+
+    Attributes:
+        seq: The sequence number of the push.
+        nonce: The nonce of the push.
+        before: The server's CID at the withdrawal.
+        principal: The principal of the client; ``None`` without authentication.
+    """
+
+    seq: int
+    nonce: str
+    before: int
+    principal: str | None
+
+    @classmethod
+    def from_stored(cls, own: OwnRecords, key: bytes, record: bytes, head: int) -> Withdrawal:
+        """Return the withdrawal that `to_stored` has encoded.
+
+        Args:
+            own: The own records of the server.
+            key: The key of the record.
+            record: The record.
+            head: The CID of the server in the same state: no withdrawal is beyond it.
+
+        Raises:
+            CorruptionError: The record is malformed.
+        """
+        match own.decode(key, record):
+            case [seq, str(nonce), before, None | str() as principal] if is_cid(seq) and is_cid(before):
+                if NONCE.fullmatch(nonce) and before <= head:
+                    return cls(seq, nonce, before, principal)
+        raise own.damaged(key, f"is not [seq, nonce, CID, principal] with a CID up to {head}", record)
+
+    def to_stored(self) -> bytes:
+        """Return the withdrawal as it is stored."""
+        return orjson.dumps([*self])
+
+    def has_ended(self, head: int) -> bool:
+        """Return True if no copy of the push can be accepted any more, at the server's CID."""
+        return head - self.before > MAX_CHANGES
+
+
+def withdrawal_key(space: _core.KeySpace, client: str) -> bytes:
+    """Return the key of the withdrawal record of a client."""
+    return space.own_key(f"withdrawn/{client}")
+
+
+def read_withdrawal(reader: Reader, own: OwnRecords, client: str, head: int) -> Withdrawal | None:
+    """Return the withdrawal record of a client; ``None`` if there is none.
+
+    Raises:
+        CorruptionError: The record is malformed.
+    """
+    key = withdrawal_key(own.space, client)
+    record = reader.get(key)
+    return None if record is None else Withdrawal.from_stored(own, key, record, head)
+
+
+def withdrawal_entries(reader: Reader, records: OwnRecords, client: str, withdrawal: Withdrawal) -> list[Entry]:
+    """Return the entries that record a withdrawal, and that drop the records which have ended.
+
+    Args:
+        reader: The transaction.
+        records: The own records of the server.
+        client: The id of the client.
+        withdrawal: The record, with the CID of now.
+
+    Raises:
+        CorruptionError: A record is malformed.
+        UnavailableError: There are too many records that have not ended.
+    """
+    own, head = withdrawal_key(records.space, client), withdrawal.before
+    rows = [row for row in _rows(reader, records.space) if row[0] != own]
+    others = [(key, Withdrawal.from_stored(records, key, record, head)) for key, record in rows]
+    ended = [key for key, other in others if other.has_ended(withdrawal.before)]
+    lasting = [other for _, other in others if not other.has_ended(withdrawal.before)]
+    of_principal = sum(other.principal == withdrawal.principal for other in lasting)
+    if len(lasting) >= MAX_WITHDRAWALS or (withdrawal.principal is not None and of_principal >= MAX_OF_PRINCIPAL):
+        raise UnavailableError(
+            "too many clients have withdrawn their first push: try again once this store has "
+            f"{MAX_CHANGES} more changes"
+        )
+    return [*((key, None) for key in ended), (own, withdrawal.to_stored())]
+
+
+def _rows(reader: Reader, space: _core.KeySpace) -> list[Row]:
+    start = withdrawal_key(space, "")
+    with closing(reader.scan(start, start[:-1] + b"0")) as cursor:  # "0" follows "/"
+        return cursor.fetch(MAX_WITHDRAWALS + 1)
