@@ -28,7 +28,7 @@ from ..replication.records import (
     state_record,
 )
 from ..replication.state import NAMES, ClientState
-from ..replication.withdrawals import parse_withdrawal, withdrawal_key
+from ..replication.withdrawals import Withdrawal, withdrawal_key
 
 #: The highest CID that the own records of a server may name. `repair` takes those above the store's
 #: CID for CIDs that were lost, and continues after them; half of all CIDs is left to it.
@@ -196,7 +196,7 @@ class ServerSurveyor(_Surveyor):
             decision = parse_decision(self._records, key, value, _HIGHEST)
             survey.last_decided = max(survey.last_decided, decision.ack.after)
         elif key.startswith(self._withdrawn):
-            withdrawal = parse_withdrawal(self._records, key, value, _HIGHEST)
+            withdrawal = Withdrawal.from_stored(self._records, key, value, _HIGHEST)
             survey.last_decided = max(survey.last_decided, withdrawal.before)
         else:
             raise ValueError("it is not a record of a server")

@@ -17,7 +17,7 @@ from .. import _core
 from ..backends.base import Entry, Reader, Row
 from ..engine.records import OwnRecords, is_cid
 from ..errors import UnavailableError
-from .fields import ID, MAX_CHANGES, NONCE
+from .fields import MAX_CHANGES, NONCE
 
 #: The most records of a store that have not ended, and of one principal among them.
 MAX_WITHDRAWALS: Final = 1000
@@ -39,6 +39,25 @@ class Withdrawal(NamedTuple):
     before: int
     principal: str | None
 
+    @classmethod
+    def from_stored(cls, own: OwnRecords, key: bytes, record: bytes, head: int) -> Withdrawal:
+        """Return the withdrawal that `to_stored` has encoded.
+
+        Args:
+            own: The own records of the server.
+            key: The key of the record.
+            record: The record.
+            head: The CID of the server in the same state: no withdrawal is beyond it.
+
+        Raises:
+            CorruptionError: The record is malformed.
+        """
+        match own.decode(key, record):
+            case [seq, str(nonce), before, None | str() as principal] if is_cid(seq) and is_cid(before):
+                if NONCE.fullmatch(nonce) and before <= head:
+                    return cls(seq, nonce, before, principal)
+        raise own.damaged(key, f"is not [seq, nonce, CID, principal] with a CID up to {head}", record)
+
     def to_stored(self) -> bytes:
         """Return the withdrawal as it is stored."""
         return orjson.dumps([*self])
@@ -56,41 +75,20 @@ def withdrawal_key(space: _core.KeySpace, client: str) -> bytes:
 def read_withdrawal(reader: Reader, own: OwnRecords, client: str, head: int) -> Withdrawal | None:
     """Return the withdrawal record of a client; ``None`` if there is none.
 
-    Args:
-        reader: The reader.
-        own: The own records of the server.
-        client: The id of the client.
-        head: The CID of the server in the same state: no withdrawal is beyond it.
-
     Raises:
         CorruptionError: The record is malformed.
     """
     key = withdrawal_key(own.space, client)
     record = reader.get(key)
-    return None if record is None else parse_withdrawal(own, key, record, head)
+    return None if record is None else Withdrawal.from_stored(own, key, record, head)
 
 
-def parse_withdrawal(own: OwnRecords, key: bytes, record: bytes, head: int) -> Withdrawal:
-    """Decode a withdrawal record: see `read_withdrawal`.
-
-    Raises:
-        CorruptionError: The record is malformed.
-    """
-    if not ID.fullmatch(key[len(withdrawal_key(own.space, "")) :].decode(errors="replace")):
-        raise own.damaged(key, "does not name a client")
-    match own.decode(key, record):
-        case [seq, str(nonce), before, None | str() as principal] if is_cid(seq) and is_cid(before):
-            if before <= head and NONCE.fullmatch(nonce):
-                return Withdrawal(seq, nonce, before, principal)
-    raise own.damaged(key, f"is not [seq, nonce, CID, principal] of a CID up to {head}", record)
-
-
-def withdrawal_entries(reader: Reader, own: OwnRecords, client: str, withdrawal: Withdrawal) -> list[Entry]:
+def withdrawal_entries(reader: Reader, records: OwnRecords, client: str, withdrawal: Withdrawal) -> list[Entry]:
     """Return the entries that record a withdrawal, and that drop the records which have ended.
 
     Args:
         reader: The transaction.
-        own: The own records of the server.
+        records: The own records of the server.
         client: The id of the client.
         withdrawal: The record, with the CID of now.
 
@@ -98,19 +96,18 @@ def withdrawal_entries(reader: Reader, own: OwnRecords, client: str, withdrawal:
         CorruptionError: A record is malformed.
         UnavailableError: There are too many records that have not ended.
     """
-    own_key, head = withdrawal_key(own.space, client), withdrawal.before
-    others = [
-        (key, parse_withdrawal(own, key, record, head)) for key, record in _rows(reader, own.space) if key != own_key
-    ]
-    ended = [key for key, other in others if other.has_ended(head)]
-    lasting = [other for _, other in others if not other.has_ended(head)]
+    own, head = withdrawal_key(records.space, client), withdrawal.before
+    rows = [row for row in _rows(reader, records.space) if row[0] != own]
+    others = [(key, Withdrawal.from_stored(records, key, record, head)) for key, record in rows]
+    ended = [key for key, other in others if other.has_ended(withdrawal.before)]
+    lasting = [other for _, other in others if not other.has_ended(withdrawal.before)]
     of_principal = sum(other.principal == withdrawal.principal for other in lasting)
     if len(lasting) >= MAX_WITHDRAWALS or (withdrawal.principal is not None and of_principal >= MAX_OF_PRINCIPAL):
         raise UnavailableError(
             "too many clients have withdrawn their first push: try again once this store has "
             f"{MAX_CHANGES} more changes"
         )
-    return [*((key, None) for key in ended), (own_key, withdrawal.to_stored())]
+    return [*((key, None) for key in ended), (own, withdrawal.to_stored())]
 
 
 def _rows(reader: Reader, space: _core.KeySpace) -> list[Row]:
