@@ -45,7 +45,8 @@ class WriteVerbs:
     becomes dirty.
 
     All verbs raise, with nothing written: NotOpenError: The level is not open. TypeError: An
-        argument is of a wrong type. InvalidKeyError: The mode cannot hold the key. In every mode
+        argument is of a wrong type. StateError: The call comes from within a write of the same
+        thread: from a signal handler, say. InvalidKeyError: The mode cannot hold the key. In every mode
         this is a lone surrogate; in CLIENT and SERVER mode also an empty key, a key over 1024 bytes
         of UTF-8, and a key that sorts before the successor of the prefix. InvalidValueError: JSON
         cannot round-trip the value, or in CLIENT and SERVER mode it has more than 4 MiB of JSON.
@@ -156,8 +157,8 @@ class WriteVerbs:
             The number of keys deleted.
         """
         start, stop = parse_bounds(self._codec, "clear", bounds)
-        with self._store.current_reader as reader:
-            cursor = self._store.cursor(reader, start, stop, reverse=False, values=False)
+        with self._store.guard.thread.lock:
+            cursor = self._store.cursor(self._store.reader(), start, stop, reverse=False, values=False)
         cleared = 0
         try:
             while keys := cursor.fetch_keys(CHUNK):

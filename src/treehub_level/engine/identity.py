@@ -41,7 +41,7 @@ def identify(backend: Backend, mode: Mode, space: _core.KeySpace) -> AnyMode:
         StateError: The store needs ``upgrade``, or an ``adopt`` or a ``copy`` was interrupted.
         CorruptionError: The store's own records, or its log and its CID, contradict each other.
     """
-    with backend.exclusive() as transaction:
+    with backend.write_lock.entry(), backend.exclusive() as transaction:
         refuse_half_made(transaction, backend.name)
         if adopting_record(transaction, space) is not None:
             raise StateError(

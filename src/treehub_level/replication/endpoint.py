@@ -109,6 +109,6 @@ def watch_page(store: Store, since: int) -> list[Change]:
         NotOpenError: The store was closed.
     """
     mode = store.server("watch")
-    with store.current_reader as reader:
-        page = read_log(reader, mode.space, since, CHUNK, _WATCH_BYTES)
+    with store.guard.thread.lock:
+        page = read_log(store.reader(), mode.space, since, CHUNK, _WATCH_BYTES)
     return [decode_record(record, cid) for cid, record in page]

@@ -161,11 +161,12 @@ class DirectoryBackend(Backend):
         self.recovery_notes = ()
         try:
             _check_files(self._path, repaired=repaired)
+            self._lock = lock
             self._db = self._connect_verified()
         except BaseException:
+            self.close()
             lock.release()
             raise
-        self._lock = lock
 
     def _connect_verified(self) -> Any:
         """Open the database after a check of its logs.
@@ -228,13 +229,14 @@ class DirectoryBackend(Backend):
 
     def close(self) -> None:
         """See `Backend.close`."""
-        db, self._db = self._db, self._closed
-        lock, self._lock = self._lock, None
+        # Interrupted, it goes on at the next call: the database forgets nothing before it is closed.
         try:
-            db.close()
+            self._db.close()
         finally:
-            if lock is not None:
-                lock.release()
+            self._db = self._closed
+            if self._lock is not None:
+                self._lock.release()
+                self._lock = None
 
     def _sync_older_logs(self) -> None:
         """Sync all logs but the current one, before a durable write.
@@ -314,7 +316,7 @@ class DirectoryBackend(Backend):
             start: The lower bound; ``None`` for no lower bound.
             stop: The upper bound; ``None`` for no upper bound.
         """
-        with self.exclusive():
+        with self.write_lock.entry():
             self._write_empty_batch()  # so that the log that the compaction ends has a record: see `_follow_logs`
         self._compact_range(start, stop)
 

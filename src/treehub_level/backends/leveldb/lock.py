@@ -13,13 +13,13 @@ from __future__ import annotations
 import errno
 import os
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 from weakref import WeakValueDictionary
 
 from ...errors import LockedError, StorageError
+from ...locks import ErrorCheckingLock
 
 if sys.platform != "win32":
     import fcntl
@@ -40,7 +40,7 @@ class DirectoryLock:
     """
 
     _held: Final[WeakValueDictionary[tuple[int, int], DirectoryLock]] = WeakValueDictionary()
-    _lock: Final = threading.Lock()
+    _lock: Final = ErrorCheckingLock("open or close a LevelDB store")
 
     def __init__(self, verb: str, path: str) -> None:
         try:
@@ -49,14 +49,14 @@ class DirectoryLock:
         except (OSError, ValueError) as error:  # ValueError: the path contains a NUL
             raise directory_error(verb, path, error) from error
         self._directory = status.st_dev, status.st_ino
-        with self._lock:
+        with self._lock.entry():
             if self._directory in self._held:
                 raise locked_error(path)
             self._held[self._directory] = self
 
     def release(self) -> None:
         """Release the lock. Releasing twice is harmless."""
-        with self._lock:
+        with self._lock.entry():
             if self._held.get(self._directory) is self:
                 del self._held[self._directory]
 

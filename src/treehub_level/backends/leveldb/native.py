@@ -72,12 +72,12 @@ class LevelDBBackend(DirectoryBackend):
         self._db.write([], durable=False)
 
     def _compact_range(self, start: bytes | None, stop: bytes | None) -> None:
-        with self.exclusive():  # wait for a write that was allowed by the budget
+        with self.write_lock.entry():  # wait for a write that was allowed by the budget
             self._stall_guard.begin_compaction()
         try:
             self._db.compact_range(start, stop)
         finally:
-            with self.exclusive():
+            with self.write_lock.entry():
                 self._stall_guard.end_compaction()
 
     def approximate_size(self, start: bytes, stop: bytes) -> int:

@@ -136,7 +136,7 @@ class PostgresBackend(Backend):
 
     def write(self, batch: Batch, *, durable: bool = False) -> None:
         """Write the batch in a transaction of its own."""
-        with self.exclusive() as transaction:
+        with self.write_lock.entry(), self.exclusive() as transaction:
             transaction.write(batch, durable=durable)
 
     def listen(self, callback: Callable[[], None]) -> None:

@@ -62,7 +62,8 @@ class Database:
         mode = self._mode
 
         def read() -> dict[str, Any]:
-            with self.store.current_reader as reader:
+            with self.store.guard.thread.lock:
+                reader = self.store.reader()
                 cid, floor = self.store.cid_in(reader), read_floor(reader, mode.space)[1]
             return {"server": mode.store_id, "cid": cid, "floor": floor, "mode": mode.mode.value}
 
@@ -118,8 +119,8 @@ class Database:
         stored_key = self._user_key(key)
 
         def read() -> bytes | None:
-            with self.store.current_reader as reader:
-                return reader.get(stored_key)
+            with self.store.guard.thread.lock:
+                return self.store.reader().get(stored_key)
 
         return await self._worker.read_key(read)
 
@@ -142,13 +143,13 @@ class Database:
         start, stop = self._access.bounds(*self._codec.bounds(*bounds))
 
         def read() -> tuple[list[Row], bool]:
-            with self.store.current_reader as reader, closing(reader.scan(start, stop)) as cursor:
+            with self.store.guard.thread.lock, closing(self.store.reader().scan(start, stop)) as cursor:
                 rows = read_rows(cursor, limit, MAX_BYTES)
             if not rows:
                 return rows, False
-            with self.store.current_reader as reader:
+            with self.store.guard.thread.lock:
                 after, _ = _core.range_bounds(rows[-1][0], None, None, None, None, None)
-                return rows, first_key(reader, after, stop) is not None
+                return rows, first_key(self.store.reader(), after, stop) is not None
 
         return await self._worker.read(read)
 

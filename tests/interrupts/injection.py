@@ -1,0 +1,83 @@
+"""Interrupts a call at its k-th bytecode, as Ctrl-C would: for every k, one after the other.
+
+CPython runs a signal handler where it next checks for one. A trace function that raised would raise
+at other places too, for example between the end of a ``with`` block and the release of its lock. So
+the trace function here only makes the signal pending, by an attribute access: after a call, the
+check would come within the trace function itself.
+"""
+
+from __future__ import annotations
+
+import _thread
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+
+class _Interrupt(int):
+    """A signal number. Reading `pending` makes that signal pending for the main thread."""
+
+    pending = property(_thread.interrupt_main)
+
+
+_SIGINT = _Interrupt(signal.SIGINT)
+
+
+class Injection:
+    """Interrupts one call.
+
+    Args:
+        at: The bytecode before which the signal becomes pending, counted from 0.
+
+    Attributes:
+        reached: True if the call has so many bytecodes.
+    """
+
+    def __init__(self, at: int) -> None:
+        self._left = at
+        self.reached = False
+
+    def run(self, call: Callable[[], object]) -> bool:
+        """Make the call, and return True if it was interrupted."""
+        try:
+            sys.settrace(self._trace)
+            call()
+            sys.settrace(None)
+        except KeyboardInterrupt:
+            return True
+        finally:
+            sys.settrace(None)
+        return False
+
+    def _trace(self, frame: Any, event: str, argument: object) -> Any:
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            if self._left == 0:
+                self.reached = True
+                sys.settrace(None)  # or the next check would be in the next call of this function
+                return _SIGINT.pending
+            self._left -= 1
+        return self._trace
+
+
+def interrupt_everywhere(
+    call: Callable[[], object], check: Callable[[], object], *, start: int = 0, stride: int = 1
+) -> int:
+    """Interrupt a call at every ``stride``-th bytecode, check after each, and return their number.
+
+    Args:
+        call: The call. It may be repeated.
+        check: Fails if the interrupt has left anything behind.
+        start: The first bytecode.
+        stride: The distance between two bytecodes.
+    """
+    interrupted = 0
+    at = start
+    while True:
+        injection = Injection(at)
+        interrupted += injection.run(call)
+        check()
+        if not injection.reached:
+            return interrupted
+        at += stride
