@@ -13,7 +13,9 @@ alone, and waits with `WakeUp` instead of an event.
 from __future__ import annotations
 
 from _thread import RLock, start_new_thread
+from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Final
@@ -24,7 +26,7 @@ from .errors import StateError
 WITHOUT_WAITING: Final = (False,)
 
 
-class RecursiveLock(RLock):
+class RecursiveLock(RLock):  # type: ignore[misc]  # final in typeshed, a base class in CPython
     """The recursive lock of ``threading``, with the method that ``threading.Condition`` uses."""
 
     __slots__ = ()
@@ -46,7 +48,9 @@ class ErrorCheckingLock(RecursiveLock):
     __slots__ = ("_action",)
 
     def __new__(cls, action: str) -> ErrorCheckingLock:
-        return super().__new__(cls)
+        """Make the recursive lock, which takes no argument."""
+        lock: ErrorCheckingLock = super().__new__(cls)
+        return lock
 
     def __init__(self, action: str) -> None:
         self._action = action
@@ -94,8 +98,9 @@ class WakeUp:
 
     def clear(self) -> None:
         """Forget earlier calls of `set`."""
-        while self._take(0):
-            pass
+        with suppress(Empty):
+            while True:
+                self._signals.get_nowait()
 
     def wait(self, seconds: float | None = None) -> bool:
         """Wait for `set`, and return True if it was called in time. It stays set.
@@ -103,14 +108,11 @@ class WakeUp:
         Args:
             seconds: The timeout; ``None`` for no limit.
         """
-        if not self._take(seconds):
-            return False
-        self._signals.put(None)
-        return True
-
-    def _take(self, seconds: float | None) -> bool:
+        timeout = None if seconds is None else max(0, seconds)
+        take, put = self._signals.get, self._signals.put
         try:
-            self._signals.get(timeout=None if seconds is None else max(0, seconds))
+            # One call into C takes a signal and puts it back: an interrupt does not lose it.
+            deque(map(put, map(take, (True,), (timeout,))))
         except Empty:
             return False
         return True

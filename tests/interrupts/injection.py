@@ -9,6 +9,7 @@ check would come within the trace function itself.
 from __future__ import annotations
 
 import _thread
+import random
 import signal
 import sys
 from collections.abc import Callable
@@ -32,10 +33,12 @@ class Injection:
 
     Attributes:
         reached: True if the call has so many bytecodes.
+        seen: The number of bytecodes before the interrupt.
     """
 
     def __init__(self, at: int) -> None:
-        self._left = at
+        self._at = at
+        self.seen = 0
         self.reached = False
 
     def run(self, call: Callable[[], object]) -> bool:
@@ -53,31 +56,32 @@ class Injection:
     def _trace(self, frame: Any, event: str, argument: object) -> Any:
         frame.f_trace_opcodes = True
         if event == "opcode":
-            if self._left == 0:
+            if self.seen == self._at:
                 self.reached = True
                 sys.settrace(None)  # or the next check would be in the next call of this function
                 return _SIGINT.pending
-            self._left -= 1
+            self.seen += 1
         return self._trace
 
 
 def interrupt_everywhere(
-    call: Callable[[], object], check: Callable[[], object], *, start: int = 0, stride: int = 1
+    call: Callable[[], object], check: Callable[[], object], *, most: int, rng: random.Random
 ) -> int:
-    """Interrupt a call at every ``stride``-th bytecode, check after each, and return their number.
+    """Interrupt a call at bytecodes that are spread over it, and return the number of interrupts.
 
     Args:
         call: The call. It may be repeated.
         check: Fails if the interrupt has left anything behind.
-        start: The first bytecode.
-        stride: The distance between two bytecodes.
+        most: The largest number of bytecodes. A call that has no more is interrupted at each.
+        rng: Selects one of each of ``most`` parts of the call.
     """
+    whole = Injection(sys.maxsize)
+    whole.run(call)
+    count = whole.seen
+    parts = min(most, count)
     interrupted = 0
-    at = start
-    while True:
-        injection = Injection(at)
-        interrupted += injection.run(call)
+    for part in range(parts):
+        first, end = count * part // parts, count * (part + 1) // parts
+        interrupted += Injection(rng.randrange(first, end)).run(call)
         check()
-        if not injection.reached:
-            return interrupted
-        at += stride
+    return interrupted

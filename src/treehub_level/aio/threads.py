@@ -1,8 +1,8 @@
 """`JobThreads`: the threads of an asyncio level, and the queues of their jobs.
 
 The executors of ``concurrent.futures`` answer the event loop through a ``threading.Condition``,
-which an interrupt can leave locked (see `locks`). Here a job passes through a ``SimpleQueue``, whose
-``put`` is one call into C. Its answer goes to the event loop that asked, so that a level serves
+which an interrupt can leave locked (see `locks`). Here a job passes through a ``SimpleQueue``,
+whose ``put`` is one call into C. Its answer goes to the event loop that asked, so that a level serves
 several loops, one after another or at a time.
 """
 
@@ -57,6 +57,14 @@ class Job(Generic[T]):
             result, error = None, raised
         self.ended = True
         answer(self.future.get_loop(), _settle, self.future, result, error)
+
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the event loop that runs in this thread; ``None`` if there is none."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def answer(loop: asyncio.AbstractEventLoop, function: Callable[..., object], *arguments: Any) -> None:
@@ -115,7 +123,7 @@ class _Queues:
         self.gone.put(None)
 
     def end_readers(self) -> None:
-        """Run the reads that are left, and wait for those in flight. Called by the writing thread."""
+        """Run the reads that are left, and wait for those in flight, in the writing thread."""
         _run_all(self.reads)
         self.reads.put(None)
         for _ in tuple(self.readers):

@@ -291,7 +291,7 @@ class Store:
             return StoreSnapshot(self, self.backend.snapshot())
 
     def register(self, handle: StoreCursor | StoreSnapshot, opened: Cursor | Snapshot) -> None:
-        """Close ``opened`` when the store closes, and release the handle. Called inside the guard."""
+        """Release the handle, and close ``opened``, when the store closes. Called in the guard."""
         self._opened.add(opened)
         self._handles.add(handle)
 

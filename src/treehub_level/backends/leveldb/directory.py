@@ -162,13 +162,13 @@ class DirectoryBackend(Backend):
         try:
             _check_files(self._path, repaired=repaired)
             self._lock = lock
-            self._db = self._connect_verified()
+            self._connect_verified()
         except BaseException:
             self.close()
             lock.release()
             raise
 
-    def _connect_verified(self) -> Any:
+    def _connect_verified(self) -> None:
         """Open the database after a check of its logs.
 
         A store with damage only at the end of a log or of the MANIFEST is opened without that end,
@@ -178,7 +178,9 @@ class DirectoryBackend(Backend):
         gap = self._scan_logs(verify_checksums=False).gap if has_current else None
         if gap is None:
             try:
-                return self._connect(paranoid=True)
+                # No other reference: the database that an interrupt leaves behind is freed at once.
+                self._db = self._connect(paranoid=True)
+                return
             except CorruptionError as error:
                 damage = error
         else:
@@ -190,10 +192,10 @@ class DirectoryBackend(Backend):
         # Without paranoid checks LevelDB moves the readable part of the logs to a table, and begins
         # a new log and a new MANIFEST. The store then opens with paranoid checks.
         self._connect(paranoid=False).close()
-        db = self._connect(paranoid=True)
-        self.recovery_notes = [*self._describe_damage(scan)]
-        logger.warning("the LevelDB store at %r was damaged: %s", self._path, "; ".join(self.recovery_notes))
-        return db
+        notes = [*self._describe_damage(scan)]
+        self._db = self._connect(paranoid=True)
+        self.recovery_notes = notes
+        logger.warning("the LevelDB store at %r was damaged: %s", self._path, "; ".join(notes))
 
     def _describe_damage(self, scan: LogScan) -> Iterator[str]:
         """Yield a sentence for each kind of damage that was cut off."""
@@ -229,7 +231,7 @@ class DirectoryBackend(Backend):
 
     def close(self) -> None:
         """See `Backend.close`."""
-        # Interrupted, it goes on at the next call: the database forgets nothing before it is closed.
+        # Interrupted, it goes on at the next call: the database is forgotten once it is closed.
         try:
             self._db.close()
         finally:

@@ -19,10 +19,12 @@ class LevelDBBackend(DirectoryBackend):
     supports = Supports(persistent=True, inline_reads=True, guarded_get=True)
 
     def _connect(self, *, paranoid: bool) -> _store_c.DB:
-        db = _store_c.DB(self._path, create_if_missing=True, paranoid_checks=paranoid, **self._options)
+        return _store_c.DB(self._path, create_if_missing=True, paranoid_checks=paranoid, **self._options)
+
+    def _open(self, *, repaired: bool = False) -> None:
+        super()._open(repaired=repaired)
         self._stall_guard = WriteStallGuard(self._path, self._options["write_buffer_size"])
-        self._stall_guard.attach(db)
-        return db
+        self._stall_guard.attach(self._db)
 
     def _repair(self) -> None:
         _store_c.repair(self._path, **self._options)
