@@ -12,27 +12,41 @@ alone, and waits with `WakeUp` instead of an event.
 
 from __future__ import annotations
 
-from _thread import RLock, start_new_thread
+from _thread import start_new_thread
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from threading import Thread
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from .errors import StateError
+
+if TYPE_CHECKING:
+
+    class RLock:
+        """The class in C. typeshed declares it final, and lacks a method."""
+
+        acquire: Callable[..., bool]
+        release: Callable[[], None]
+
+        def _is_owned(self) -> bool: ...
+        def __enter__(self) -> bool: ...
+        def __exit__(self, *exception: object) -> None: ...
+else:
+    from _thread import RLock
 
 #: The argument of ``acquire`` for a lock that is taken only if it is free.
 WITHOUT_WAITING: Final = (False,)
 
 
-class RecursiveLock(RLock):  # type: ignore[misc]  # final in typeshed, a base class in CPython
+class RecursiveLock(RLock):
     """The recursive lock of ``threading``, with the method that ``threading.Condition`` uses."""
 
     __slots__ = ()
 
     #: Return True if the calling thread holds the lock.
-    is_owned: Callable[[], bool] = RLock._is_owned  # type: ignore[attr-defined]  # absent from typeshed
+    is_owned = RLock._is_owned
 
 
 class ErrorCheckingLock(RecursiveLock):
@@ -49,8 +63,7 @@ class ErrorCheckingLock(RecursiveLock):
 
     def __new__(cls, action: str) -> ErrorCheckingLock:
         """Make the recursive lock, which takes no argument."""
-        lock: ErrorCheckingLock = super().__new__(cls)
-        return lock
+        return super().__new__(cls)
 
     def __init__(self, action: str) -> None:
         self._action = action

@@ -1,1 +1,1 @@
-"""T17: interrupts at any bytecode (Ctrl-C), over each backend and both APIs. See ``__main__.py``."""
+"""T17: interrupts at any bytecode (Ctrl-C), over each backend and API. See ``__main__.py``."""

@@ -99,7 +99,9 @@ def everywhere(backend: Backend, folder: str, interrupts: int, rng: random.Rando
     with BlockingBench(backend, folder) as bench:
         for call in CALLS:
             alive()
-            done += interrupt_everywhere(partial(call, bench), bench.check, most=-(-interrupts // len(CALLS)), rng=rng)
+            done += interrupt_everywhere(
+                partial(call, bench), bench.check, most=-(-interrupts // len(CALLS)), rng=rng, before=alive
+            )
             bench.check_closes()
     return done
 
@@ -119,10 +121,8 @@ def loop(backend: Backend, folder: str, interrupts: int, rng: random.Random) -> 
     """Interrupt calls of the asyncio API at random times; now and then, change the event loop."""
 
     def call() -> None:
-        try:
+        with suppress(CIDMismatchError):  # a change that was interrupted is made meanwhile
             bench.run(rng.choice(LOOP_CALLS))
-        except CIDMismatchError:
-            pass  # a change that was interrupted is made meanwhile
 
     with LoopBench(backend, folder) as bench:
         for _ in range(interrupts):

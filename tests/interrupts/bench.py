@@ -76,7 +76,7 @@ class BlockingBench:
                 self._other.run(level.close)
         self._other.end()
 
-    # ------------------------------------------------------------------------- the calls to interrupt
+    # ----------------------------------------------------------------------- the calls to interrupt
 
     def put(self) -> None:
         self._n += 1
@@ -120,7 +120,7 @@ class BlockingBench:
         for done in (self.server.close, self.server.open):
             done()
 
-    # -------------------------------------------------------------------------------------- the check
+    # ------------------------------------------------------------------------------------ the check
 
     def check(self) -> None:
         """Fail unless both levels work, here and in another thread, and agree with their disks."""
@@ -131,13 +131,18 @@ class BlockingBench:
             level.open()
         self._n += 1
         n = self._n
-        self._other.run(lambda: (level.put("other", n), self.client.put("other", n), self.client.sync(level)))
+        self._other.run(lambda: self._use_both(n))
         level.put("own", n)
         assert (level.get("other"), level.get("own"), self.client.get("other")) == (n, n, n)
         info = level.info()
         assert (info["snapshots"], info["cursors"]) == (0, 0), info
         assert len({level.get(f"b{n}") for n in range(5)}) == 1 or level.get("b4") is None, "half a batch"
         self._other.run(lambda: self._check_cid(level))
+
+    def _use_both(self, n: int) -> None:
+        for level in (self.server, self.client):
+            level.put("other", n)
+        self.client.sync(self.server)
 
     @staticmethod
     def _check_cid(level: blocking.Level) -> None:

@@ -43,6 +43,7 @@ class Injection:
 
     def run(self, call: Callable[[], object]) -> bool:
         """Make the call, and return True if it was interrupted."""
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a background process ignores it
         try:
             sys.settrace(self._trace)
             call()
@@ -65,7 +66,12 @@ class Injection:
 
 
 def interrupt_everywhere(
-    call: Callable[[], object], check: Callable[[], object], *, most: int, rng: random.Random
+    call: Callable[[], object],
+    check: Callable[[], object],
+    *,
+    most: int,
+    rng: random.Random,
+    before: Callable[[], object] = bool,
 ) -> int:
     """Interrupt a call at bytecodes that are spread over it, and return the number of interrupts.
 
@@ -74,6 +80,7 @@ def interrupt_everywhere(
         check: Fails if the interrupt has left anything behind.
         most: The largest number of bytecodes. A call that has no more is interrupted at each.
         rng: Selects one of each of ``most`` parts of the call.
+        before: Called before each interrupt.
     """
     whole = Injection(sys.maxsize)
     whole.run(call)
@@ -81,6 +88,7 @@ def interrupt_everywhere(
     parts = min(most, count)
     interrupted = 0
     for part in range(parts):
+        before()
         first, end = count * part // parts, count * (part + 1) // parts
         interrupted += Injection(rng.randrange(first, end)).run(call)
         check()

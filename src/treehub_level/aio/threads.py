@@ -2,8 +2,8 @@
 
 The executors of ``concurrent.futures`` answer the event loop through a ``threading.Condition``,
 which an interrupt can leave locked (see `locks`). Here a job passes through a ``SimpleQueue``,
-whose ``put`` is one call into C. Its answer goes to the event loop that asked, so that a level serves
-several loops, one after another or at a time.
+whose ``put`` is one call into C. Its answer goes to the event loop that asked, so that a level
+serves several loops, one after another or at a time.
 """
 
 from __future__ import annotations

@@ -48,8 +48,9 @@ class WriteVerbs:
         argument is of a wrong type. StateError: The call comes from within a write of the same
         thread: from a signal handler, say. InvalidKeyError: The mode cannot hold the key. In every
         mode this is a lone surrogate; in CLIENT and SERVER mode also an empty key, a key over 1024
-        bytes of UTF-8, and a key that sorts before the successor of the prefix. InvalidValueError: JSON
-        cannot round-trip the value, or in CLIENT and SERVER mode it has more than 4 MiB of JSON.
+        bytes of UTF-8, and a key that sorts before the successor of the prefix. InvalidValueError:
+        JSON cannot round-trip the value, or in CLIENT and SERVER mode it has more than 4 MiB of
+        JSON.
         StorageError: The backend could not write. The level refuses writes until it is closed and
         opened again.
     """
