@@ -66,6 +66,8 @@ ROWS: Final = {
     "T13": Row("many clients", "tests.http.many_clients", "--seconds", 60, ("--clients", "200")),
     "T14": Row("the event loop", "benchmarks", "--records", 1_000_000, ("lag", "--check", "--no-install")),
     "T15": Row("the clock", "pytest", more=("tests/clock", "-q")),
+    "T17": Row("interrupts", "tests.interrupts", "--interrupts", 100_000),
+    "T18": Row("second event loops", "tests.second_loops", "--rounds", 100),
 }
 
 

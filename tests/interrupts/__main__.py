@@ -21,11 +21,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
+
+from databases import database_url
 
 from treehub_level import MemoryBackend
 from treehub_level.errors import CIDMismatchError
@@ -35,7 +37,8 @@ from .injection import interrupt_everywhere
 from .loop_bench import LOOP_CALLS, LoopBench
 
 ROOT: Final = Path(__file__).parents[2]
-BACKENDS: Final = ["memory", *(["leveldb"] if find_spec("treehub_level._store_c") else []), "plyvel", "sqlite"]
+EMBEDDED: Final = ["memory", *(["leveldb"] if find_spec("treehub_level._store_c") else []), "plyvel", "sqlite"]
+BACKENDS: Final = [*EMBEDDED, "postgres"]
 #: Interrupts in one process, and the seconds without a result after which it counts as hanging.
 _TOGETHER: Final = 5000
 _PATIENCE: Final = 120
@@ -89,7 +92,11 @@ def run_here(kind: str, backend: str, folder: str, interrupts: int, seed: int) -
     def memory(name: str) -> MemoryBackend:
         return made.setdefault(name, MemoryBackend(name))
 
-    done = KINDS[kind](memory if backend == "memory" else backend, f"{folder}/", interrupts, random.Random(seed))
+    with ExitStack() as stack:
+        names = f"{folder}/"
+        if backend == "postgres":
+            names = f"{stack.enter_context(database_url())}?store="
+        done = KINDS[kind](memory if backend == "memory" else backend, names, interrupts, random.Random(seed))
     print(f"done {done} interrupts")
 
 
