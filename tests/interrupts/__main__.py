@@ -147,7 +147,7 @@ def _interrupt_soon(call: Callable[[], object], rng: random.Random) -> None:
     alive()
     signal.signal(signal.SIGALRM, _raise)
     try:
-        # Repeated, since Python drops what a handler raises within a finalizer.
+        # Repeated, since Python drops an exception that a handler raises within a finalizer.
         signal.setitimer(signal.ITIMER_REAL, rng.choice([1e-4, 1e-3, 4e-3]) * rng.random() + 1e-6, 0.05)
         while True:
             call()

@@ -152,7 +152,7 @@ class BlockingBench:
         assert [change.cid for change in page.changes] == [*range(max(0, level.cid - 5) + 1, level.cid + 1)]
 
     def check_closes(self) -> None:
-        """Fail unless the levels close, and open with what was written last."""
+        """Fail unless the levels close, and open with the last write."""
         n = self.server.get("own")
         self._other.run(self.server.close)
         self.server.open()

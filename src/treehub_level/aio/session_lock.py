@@ -1,4 +1,4 @@
-"""`SessionLock`: one sync session at a time, whichever event loops their tasks belong to."""
+"""`SessionLock`: one sync session at a time, in tasks of any event loops."""
 
 from __future__ import annotations
 

@@ -143,12 +143,12 @@ class LimitedPool:
         start_thread("treehub-level-close-pool", before.close)
 
     def abandon(self, limit: ConnectionLimit, tokens: list[None], held: list[Connection]) -> None:
-        """Take back what a collected lease held, at the next call. A finalizer calls this."""
+        """Release the connection of a collected lease at the next call. A finalizer calls this."""
         if tokens or held:
             self._abandoned.append((limit, tokens, held))
 
     def settle(self) -> None:
-        """Release what collected leases held."""
+        """Release the connections of collected leases."""
         while self._abandoned:
             self.give_back(*self._abandoned.popleft())
 
