@@ -68,6 +68,8 @@ ROWS: Final = {
     "T14": Row("the event loop", "benchmarks", "--records", 1_000_000, ("lag", "--check", "--no-install")),
     "T15": Row("the clock", "pytest", more=("tests/clock", "-q")),
     "T16": Row("hostile load", "tests.http.hostile", "--seconds", 20),
+    "T17": Row("interrupts", "tests.interrupts", "--interrupts", 100_000),
+    "T18": Row("second event loops", "tests.second_loops", "--rounds", 100),
 }
 
 

@@ -32,6 +32,10 @@ from treehub_level.errors import InvalidKeyError, InvalidValueError, NotOpenErro
 #: database that its parent opened.
 cdef Py_ssize_t forks = 0
 
+#: Seconds after which a close looks again for calls under way: it may be woken for another close,
+#: from a signal handler.
+cdef double IDLE_POLL = 0.05
+
 
 def _forked():
     global forks
@@ -131,7 +135,7 @@ cdef class DB:
     cdef Py_ssize_t calls
     cdef Py_ssize_t forks
     cdef bint closing
-    cdef object idle
+    cdef object idle  # a lock: released by the last call once the database is closing
     cdef object close_lock
     cdef set handles  # addresses of the handles to free before the database; no references
 
@@ -141,8 +145,9 @@ cdef class DB:
         cdef char *error = NULL
         self.path = path
         self.forks = forks
-        self.idle = threading.Event()
-        self.close_lock = threading.Lock()
+        self.idle = threading.Lock()
+        self.idle.acquire()
+        self.close_lock = threading.RLock()
         self.handles = set()
         self.options = _Options(**options)
         self.read_options = leveldb_readoptions_create()
@@ -176,8 +181,8 @@ cdef class DB:
             return
         with self.close_lock:
             self.closing = True
-            if self.calls:
-                self.idle.wait()
+            while self.calls:
+                self.idle.acquire(timeout=IDLE_POLL)
             for address in list(self.handles):
                 (<_Handle><void *><size_t>address).close()
             db = self.db
@@ -202,8 +207,8 @@ cdef class DB:
 
     cdef int leave(self) except -1:
         self.calls -= 1
-        if self.closing and self.calls == 0:
-            self.idle.set()
+        if self.closing and self.calls == 0 and self.idle.locked():
+            self.idle.release()
         return 0
 
     cdef const leveldb_readoptions_t *enter_read(self, Snapshot snapshot) except NULL:

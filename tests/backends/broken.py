@@ -19,6 +19,7 @@ from backends.shared_memory import SharedMemory
 
 from treehub_level import InvalidKeyError, LockedError, MemoryBackend, NotOpenError
 from treehub_level.backends.base import Backend, Batch, Row, Transaction
+from treehub_level.locks import ErrorCheckingLock
 from treehub_level.testing import BackendConformance
 
 
@@ -320,7 +321,7 @@ class TestKeepsOnlyItsOwnWritersOut(BrokenShared):
     class Faulty(SharedMemory):
         def __init__(self, name: str, first: SharedMemory | None) -> None:
             super().__init__(name, first)
-            self.write_lock = threading.Lock()
+            self.write_lock = ErrorCheckingLock("write")
 
 
 class TestKeepsTheOtherOutAfterAnError(BrokenShared):

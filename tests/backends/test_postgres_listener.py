@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from backends.relay import Relay
 from backends.tables import Table
 from databases import ELSEWHERE, Database
+from waiting import until
 
 from treehub_level.backends.postgres import PostgresBackend
 from treehub_level.backends.postgres import listener as listener_module
@@ -116,8 +118,12 @@ def test_a_listener_that_lost_its_connection_signals_the_commits_it_missed(table
 def test_stores_of_a_process_share_a_listener_and_each_can_be_closed_alone(table: Table) -> None:
     first, second, writer = table.open(), table.open(store="second"), table.open(connections=5, store="second")
     counters = [CallCounter(first), CallCounter(second)]
-    threads = [thread.name for thread in threading.enumerate()]
-    assert threads.count("treehub-level-listener") == 1
+
+    def listening_threads() -> int:
+        return [thread.name for thread in threading.enumerate()].count("treehub-level-listener")
+
+    asyncio.run(until(listening_threads))
+    assert listening_threads() == 1
     first.close()
     before = counters[1].settled_count()
     writer.write([(b"k", b"v")])

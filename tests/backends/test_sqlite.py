@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sqlite3
 import sys
@@ -15,6 +16,7 @@ from unittest import mock
 
 import pytest
 from backends.directories import AsNobody, needs_users
+from waiting import until
 
 from treehub_level import (
     CommitUnknownError,
@@ -393,9 +395,9 @@ def test_a_thread_polls_only_after_listen(opened: Callable[..., SQLiteBackend]) 
     backend = opened()
     assert not listening()
     backend.listen(lambda: None)
-    assert listening()
+    asyncio.run(until(listening))
     backend.close()
-    assert not listening()
+    asyncio.run(until(lambda: not listening()))
 
 
 def test_a_listener_outlives_an_error(opened: Callable[..., SQLiteBackend]) -> None:

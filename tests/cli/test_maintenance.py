@@ -50,6 +50,8 @@ def test_info_prints_the_facts_of_a_store(cli: Cli) -> None:
         "core": _core.CORE,
         "records": 1,
         "log": 2,
+        "snapshots": 0,
+        "cursors": 0,
     }
 
 

@@ -173,7 +173,9 @@ class Bench:
         """Wait until the threads of a cancelled call and a cancelled close have ended."""
         worker, store = level._worker, level._store
         ends = asyncio.get_running_loop().time() + PATIENCE
-        while (worker._writer is not None) != worker._accepting or worker._pending or store._handles:
+        if worker.accepts:
+            await worker.write(lambda: None)  # after the steps before it
+        while (worker._threads is not None and not worker.accepts) or store._opened or store._queue:
             assert asyncio.get_running_loop().time() < ends, (
                 f"{where}: it neither opens nor closes, or a cursor or a snapshot is left open"
             )

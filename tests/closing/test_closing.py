@@ -51,10 +51,12 @@ def test_a_guard_that_does_not_wait_is_found() -> None:
 
 async def test_a_close_that_ends_only_in_its_own_task_is_found() -> None:
     async def stop(self: Worker, closing: Any) -> None:
-        self._accepting = False
+        assert self._threads is not None
+        self._threads.accepts = False
         await asyncio.sleep(0)
         closing()
-        self._end_threads()
+        self._threads.end()
+        self._threads = None
 
     made: dict[str, StrictBackend] = {}
     bench = Bench(lambda name: made.setdefault(name, StrictBackend(name)), "")

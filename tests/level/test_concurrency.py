@@ -13,6 +13,7 @@ from stores import Stores
 from waiting import until
 
 from treehub_level import Level, MemoryBackend, NotOpenError, Put, StateError, StorageError, blocking
+from treehub_level.locks import ErrorCheckingLock
 
 pytestmark = pytest.mark.shared
 
@@ -309,20 +310,11 @@ def test_every_writer_of_a_failed_commit_gets_its_error() -> None:
     assert len(failures) == 8
 
 
-class BusyLock:
+class BusyLock(ErrorCheckingLock):
     """A lock that another writer seems to hold: it is acquired only by those who wait for it."""
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-
-    def acquire(self, *, blocking: bool) -> bool:
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         return False
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-
-    def __exit__(self, *exception: object) -> None:
-        self._lock.release()
 
 
 def test_a_write_refused_by_a_closing_level_is_not_made_after_reopening(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -336,7 +328,7 @@ def test_a_write_refused_by_a_closing_level_is_not_made_after_reopening(monkeypa
             closing.join(0.1)
             return queued
 
-        monkeypatch.setattr(store, "_write_lock", BusyLock())
+        monkeypatch.setattr(store, "_write_lock", BusyLock("write"))
         monkeypatch.setattr(store, "enqueue", enqueue_while_closing)
         try:
             level.put("a", 1)

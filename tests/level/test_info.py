@@ -21,7 +21,7 @@ async def test_info_returns_the_facts(stores: Stores, mode: Mode) -> None:
     level = await stores.open("store", mode=mode, prefix="#")
     await level.put("a", 1)
     info = await level.info()
-    assert set(info) == {"name", "backend", "mode", "prefix", "format", "store", "cid", "bytes"}
+    assert set(info) == {"name", "backend", "mode", "prefix", "format", "store", "cid", "bytes", "snapshots", "cursors"}
     assert (info["name"], info["mode"], info["prefix"], info["format"]) == (level.name, mode.value, "#", 1)
     assert info["cid"] == {Mode.NORMAL: None, Mode.SERVER: 1, Mode.CLIENT: 0}[mode]
     assert (info["store"] is None) == (mode is Mode.NORMAL)

@@ -1,5 +1,6 @@
 """snapshot(): every reading method on the state of one point in time."""
 
+import gc
 from contextlib import suppress
 from typing import Any
 
@@ -98,3 +99,40 @@ async def test_a_snapshot_of_a_sublevel_stays_in_it(stores: Stores) -> None:
     async with sublevel.snapshot() as snapshot:
         await sublevel.put("c", 3)
         assert await snapshot.query() == [("a", 1)]
+
+
+def collect(objects: list[object]) -> None:
+    objects.clear()
+    gc.collect()
+
+
+async def test_a_forgotten_snapshot_is_released_with_a_warning(level: Any) -> None:
+    await level.put("a", 1)
+    forgotten = level.snapshot()
+    assert await forgotten.get("a") == 1
+    assert (await level.info())["snapshots"] == 1
+    handles = [forgotten]
+    del forgotten
+    with pytest.warns(ResourceWarning, match="a snapshot of the level .* was not closed"):
+        collect(handles)
+    assert (await level.info())["snapshots"] == 0
+    await level.put("a", 2)
+    assert not level._store._opened
+
+
+async def test_info_counts_the_open_snapshots_and_scans(level: Any) -> None:
+    await level.load((f"k{n:04}", n) for n in range(3000))
+    async with level.snapshot() as first, level.snapshot():
+        async for _ in first.scan():
+            assert [(await level.info())[name] for name in ("snapshots", "cursors")] == [2, 1]
+            break
+        gc.collect()
+    assert [(await level.info())[name] for name in ("snapshots", "cursors")] == [0, 0]
+
+
+async def test_a_closed_snapshot_warns_of_nothing(level: Any, recwarn: pytest.WarningsRecorder) -> None:
+    closed = level.snapshot()
+    await closed.close()
+    del closed
+    gc.collect()
+    assert not [warning for warning in recwarn if warning.category is ResourceWarning]

@@ -205,19 +205,18 @@ class Level(AsyncReadWriteVerbs):
         return self._watch(watch_start(self._store, since))
 
     async def _watch(self, since: int) -> AsyncIterator[Change]:
-        with commit_event(self._store) as committed:
-            while True:
-                committed.clear()
+        while True:
+            with commit_event(self._store) as committed:  # of the event loop that waits this time
                 try:
                     page = await self._worker.read(watch_page, self._store, since)
                 except NotOpenError:
                     return
-                for change in page:
-                    assert change.cid is not None
-                    since = change.cid
-                    yield change
                 if not page:
                     await committed.wait()
+            for change in page:
+                assert change.cid is not None
+                since = change.cid
+                yield change
 
     async def compact_log(self, *, drop_deletes_before: int | None = None) -> int:
         return await self._worker.read(self._blocking.compact_log, drop_deletes_before=drop_deletes_before)

@@ -9,13 +9,14 @@ from typing import Any, NamedTuple
 
 from .. import blocking
 from ..engine.store import Store
-from ..errors import ForbiddenError, TransportError
+from ..errors import ForbiddenError, StateError, TransportError
 from ..replication.driver import Finished, advance, transport_errors
 from ..replication.live import LiveSessionBase
 from ..replication.messages import Request
 from ..replication.schedule import PollResult, Task
 from .driver import drive
 from .reads_writes import documented_by
+from .threads import answer, running_loop
 from .wait import set_within
 from .worker import Worker
 
@@ -51,20 +52,26 @@ class LiveSession(LiveSessionBase):
 
     def pause(self) -> None:
         self._schedule.pause()
-        self._interrupt()
+        self._on_own_loop(self._interrupt)
 
     def resume(self) -> None:
         if self._schedule.is_over:
             raise self._over()
         self._schedule.resume()
-        self._woken.set()
+        self._on_own_loop(self._woken.set)
 
     async def in_sync(self, *, within: float | None = None) -> None:
         if self._schedule.is_over:
             raise self._over()
+        loop = self._loop
+        if loop is not None and not loop.is_running():
+            raise StateError(
+                "in_sync() cannot wait here: the live session belongs to the event loop that entered it, which is not "
+                "running now. Enter another session in this loop"
+            )
         waiter = asyncio.get_running_loop().create_future()
         self._waiters[waiter] = self._schedule.take_ticket()
-        self._woken.set()
+        self._on_own_loop(self._woken.set)
         try:
             await asyncio.wait_for(waiter, within)
         except asyncio.TimeoutError:
@@ -79,9 +86,18 @@ class LiveSession(LiveSessionBase):
         return self
 
     async def __aexit__(self, *exception: object) -> None:
-        self._end()
-        if self._runner is not None:
+        if self._runner is None or self._loop is None:
+            return
+        if self._loop is asyncio.get_running_loop():
+            self._end()
             await self._runner
+            return
+        self._schedule.end()
+        self._on_own_loop(self._end)
+        if self._loop.is_running():
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(_wait_for(self._runner), self._loop))
+        else:  # the task never runs again, or ends as soon as its loop runs
+            self._store.remove_listener(self._on_commit)
 
     def __repr__(self) -> str:
         return f"<treehub_level live session, {self.state}>"
@@ -93,6 +109,13 @@ class LiveSession(LiveSessionBase):
         assert self._loop is not None
         with suppress(RuntimeError):  # the loop is closed, and the session with it
             self._loop.call_soon_threadsafe(self._woken.set if self._store.is_open else self._end)
+
+    def _on_own_loop(self, function: Callable[[], object]) -> None:
+        """Call a function on the event loop of the session: at once if it is the running one."""
+        if self._loop is None or self._loop is running_loop():
+            function()
+        else:
+            answer(self._loop, function)
 
     def _end(self) -> None:
         self._schedule.end()
@@ -106,13 +129,11 @@ class LiveSession(LiveSessionBase):
 
     def _resolve_waiters(self) -> None:
         """Resolve the waiters of `in_sync` that are served, or never will be."""
-        for waiter, ticket in self._waiters.items():
-            if waiter.done():
-                continue
+        for waiter, ticket in tuple(self._waiters.items()):
             if self._schedule.has_synced(ticket):
-                waiter.set_result(None)
+                answer(waiter.get_loop(), _settle, waiter, None)
             elif self._schedule.is_over:
-                waiter.set_exception(self._over())
+                answer(waiter.get_loop(), _settle, waiter, self._over())
 
     # ------------------------------------------------------------------------------------- its task
 
@@ -222,6 +243,19 @@ class LiveSession(LiveSessionBase):
             if not poll.reply.cancelled():
                 poll.reply.exception()  # or asyncio would log it
             poll.session.close()
+
+
+async def _wait_for(runner: asyncio.Task[None]) -> None:
+    await asyncio.wait([runner])
+
+
+def _settle(waiter: asyncio.Future[None], error: Exception | None) -> None:
+    if waiter.done():
+        return
+    if error is None:
+        waiter.set_result(None)
+    else:
+        waiter.set_exception(error)
 
 
 async def _awaited(reply: Awaitable[Any]) -> Any:

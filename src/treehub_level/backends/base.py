@@ -19,7 +19,6 @@ the cause chained, to ``StorageError``, ``CorruptionError``, ``LockedError`` or 
 
 from __future__ import annotations
 
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing
@@ -28,6 +27,7 @@ from types import TracebackType
 from typing import ClassVar, Protocol
 
 from ..errors import StorageError
+from ..locks import ErrorCheckingLock
 
 #: One operation of a batch: a key and its new value, or ``None`` to delete the key. Deleting an
 #: absent key is allowed and has no effect.
@@ -182,7 +182,8 @@ class Backend(ABC):
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.write_lock = threading.Lock()
+        #: The lock of the one writer in this process.
+        self.write_lock = ErrorCheckingLock(f"write to {name!r}")
 
     @abstractmethod
     def open(self) -> None:
@@ -243,8 +244,19 @@ class Backend(ABC):
         transaction, locks first the row that holds the CID, commits the batch that ``write``
         received at the end of the block, and rolls back if the block raises. If the block raises an
         `UnavailableError` with ``retryable`` set, the engine runs the whole transaction again.
+
+        The engine holds ``write_lock`` around the block. Others do the same, by ``with
+        backend.write_lock.entry(), backend.exclusive() as transaction``, if an interrupt must not
+        leave the lock taken. An override that needs the lock may take it again: it is recursive.
         """
         return ExclusiveAccess(self)
+
+    def on_interrupt(self) -> None:  # noqa: B027  # most backends have nothing to clean up
+        """Roll back what an interrupted ``exclusive()`` block has left behind.
+
+        The engine calls this method under ``write_lock``, after a signal handler has raised in the
+        middle of a write: perhaps in ``__enter__`` or in ``__exit__``.
+        """
 
     def listen(self, callback: Callable[[], None]) -> None:  # noqa: B027  # the engine notifies of its own commits
         """Call ``callback`` soon after each commit of another process, until ``close()``.
@@ -325,21 +337,24 @@ class SnapshotCursor(Cursor):
 
 
 class ExclusiveAccess:
-    """The ``exclusive()`` block of an embedded store: it holds the backend's lock.
+    """The ``exclusive()`` block of an embedded store: the thread holds the backend's lock in it.
 
     A class instead of a ``@contextmanager`` generator, which would be slower on each write.
     """
 
-    __slots__ = ("_backend",)
+    __slots__ = ("_acquired", "_backend")
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
+        self._acquired = False
 
     def __enter__(self) -> Transaction:
-        self._backend.write_lock.acquire()
+        if not self._backend.write_lock.is_owned():
+            self._acquired = self._backend.write_lock.acquire()
         return self._backend
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._backend.write_lock.release()
+        if self._acquired:
+            self._backend.write_lock.release()

@@ -9,14 +9,14 @@ written since it was taken, and no data is copied when it is taken.
 from __future__ import annotations
 
 import heapq
-import threading
-import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 from sortedcontainers import SortedList
 
 from ..errors import LockedError, NotOpenError
+from ..locks import WITHOUT_WAITING, ErrorCheckingLock
+from ..weak_registry import WeakRegistry
 from .base import Backend, Batch, Row, Supports
 
 
@@ -42,7 +42,7 @@ class MemoryBackend(Backend):
         Raises:
             LockedError: The store is open already.
         """
-        with self._data.lock:
+        with self._data.lock.entry():
             if self._is_open:
                 raise LockedError(
                     f"the memory store {self.name!r} is open already: close the level that has it open first"
@@ -51,18 +51,18 @@ class MemoryBackend(Backend):
 
     def close(self) -> None:
         """Close the store. The data is kept until the next ``open()``."""
-        with self._data.lock:
+        with self._data.lock.entry():
             self._is_open = False
 
     def get(self, key: bytes) -> bytes | None:
         """See `Reader.get`."""
-        with self._data.lock:
+        with self._data.lock.entry():
             self._check_open()
             return self._data.values.get(key)
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """See `Reader.get_many`."""
-        with self._data.lock:
+        with self._data.lock.entry():
             self._check_open()
             return [*map(self._data.values.get, keys)]
 
@@ -79,30 +79,38 @@ class MemoryBackend(Backend):
     def write(self, batch: Batch, *, durable: bool = False) -> None:
         """See `Transaction.write`. ``durable`` has no effect in memory."""
         changes = dict(batch)
-        with self._data.lock:
+        with self._data.lock.entry():
             self._check_open()
             self._data.write(changes)
 
     def writes_at_once(self) -> bool:
         """Return True unless a thread holds the lock, as it does to sort keys or to read rows."""
-        return not self._data.lock.locked()
+        taken: list[bool] = []
+        try:
+            taken.extend(map(self._data.lock.acquire, WITHOUT_WAITING))
+            return taken[0]
+        finally:
+            if True in taken:
+                self._data.lock.release()
 
     def _new_version(self) -> Version:
-        with self._data.lock:
+        with self._data.lock.entry():
             self._check_open()
             return self._data.version()
 
     def _check_open(self) -> None:
         if not self._is_open:
             raise NotOpenError(f"the memory store {self.name!r} is not open")
+        if self._data.changing is not None:
+            self._data.recover()
 
 
 class SortedKeys:
     """A sorted set of keys. Added keys are sorted in by the next iteration, all at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, keys: Iterable[bytes] = ()) -> None:
         self._sorted = SortedList()
-        self._unsorted: set[bytes] = set()
+        self._unsorted: set[bytes] = {*keys}
 
     def add(self, keys: Iterable[bytes]) -> None:
         """Add keys, none of which is in the set."""
@@ -128,14 +136,20 @@ class VersionedData:
     """The current rows, and the versions that older snapshots and cursors read.
 
     Every method must be called with ``lock`` held.
+
+    A signal handler may raise in the middle of a change. The rows and the old values of versions
+    are data; their order and the deleted keys follow from these. So `recover` completes the change
+    of the rows, and derives the rest again.
     """
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = ErrorCheckingLock("use this memory store")
+        #: The rows of the change that was begun last; ``None`` once it is complete.
+        self.changing: dict[bytes, bytes | None] | None = None
         self.values: dict[bytes, bytes] = {}
         self.order = SortedKeys()
         # Weak, so that a version goes away together with the last snapshot or cursor that reads it.
-        self._versions: weakref.WeakSet[Version] = weakref.WeakSet()
+        self._versions: WeakRegistry[Version] = WeakRegistry()
 
     def version(self) -> Version:
         """Return a new version, which keeps the current rows readable."""
@@ -149,13 +163,33 @@ class VersionedData:
         puts = {key: value for key, value in changes.items() if value is not None}
         created = [key for key in puts if key not in values]
         deleted = [key for key in changes.keys() - puts.keys() if key in values] if len(puts) < len(changes) else []
-        for version in self._versions:
+        self.changing = {}
+        for version in self._versions.alive():
             version.record(changes, created, deleted)
+        self.changing = changes  # from here on, the change is made
         for key in deleted:
             del values[key]
             self.order.remove(key)
         self.order.add(created)
         values.update(puts)
+        self.changing = None
+
+    def settle(self) -> None:
+        """Complete a change that was interrupted, if there is one."""
+        if self.changing is not None:
+            self.recover()
+
+    def recover(self) -> None:
+        """Complete a change that was interrupted."""
+        for key, value in (self.changing or {}).items():
+            if value is None:
+                self.values.pop(key, None)
+            else:
+                self.values[key] = value
+        self.order = SortedKeys(self.values)
+        for version in self._versions.alive():
+            version.recover()
+        self.changing = None
 
 
 class Version:
@@ -187,17 +221,27 @@ class Version:
             if old[key] is not None:
                 self._deleted.remove(key)
 
+    def recover(self) -> None:
+        """Derive the deleted keys again."""
+        current = self._data.values
+        self._deleted = SortedKeys(
+            key for key, value in self._old_values.items() if value is not None and key not in current
+        )
+
     def get(self, key: bytes) -> bytes | None:
         return self._old_values[key] if key in self._old_values else self._data.values.get(key)
 
     def iterate(self, start: bytes | None, stop: bytes | None, reverse: bool) -> Iterator[bytes]:
         """Return an iterator over the keys of this version with ``start <= key < stop``."""
+        self._data.changing = {}  # sorting changes the order
         keys = self._data.order.iterate(start, stop, reverse)
-        if not self._old_values:
+        deleted = self._deleted.iterate(start, stop, reverse) if self._old_values else None
+        self._data.changing = None
+        if deleted is None:
             return keys
         # Merge first, then drop the keys created since. In the other order, the merge's look-ahead
         # for one old key could skip any number of new keys, again in each chunk.
-        merged = heapq.merge(keys, self._deleted.iterate(start, stop, reverse), reverse=reverse)
+        merged = heapq.merge(keys, deleted, reverse=reverse)
         return (key for key in merged if self._old_values.get(key, b"") is not None)
 
     def rows(self, keys: Iterable[bytes]) -> list[Row]:
@@ -220,12 +264,14 @@ class MemoryCursor:
 
     def fetch(self, limit: int) -> list[Row]:
         version = self._version
-        with self._data.lock:
+        with self._data.lock.entry():
+            self._data.settle()
             return version.rows(self._next_keys(version, limit)) if version else []
 
     def fetch_keys(self, limit: int) -> list[bytes]:
         version = self._version
-        with self._data.lock:
+        with self._data.lock.entry():
+            self._data.settle()
             return self._next_keys(version, limit) if version else []
 
     def _next_keys(self, version: Version, limit: int) -> list[bytes]:
@@ -256,11 +302,13 @@ class MemorySnapshot:
         return self._open_version
 
     def get(self, key: bytes) -> bytes | None:
-        with self._data.lock:
+        with self._data.lock.entry():
+            self._data.settle()
             return self._version.get(key)
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        with self._data.lock:
+        with self._data.lock.entry():
+            self._data.settle()
             return [*map(self._version.get, keys)]
 
     def scan(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import threading
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
@@ -11,6 +10,7 @@ from .. import _core
 from ..engine.codec import Codec
 from ..engine.ranges import check_limit
 from ..engine.store import Store
+from ..locks import ErrorCheckingLock
 from ..replication.driver import drive, exchange_of, exchange_verb
 from ..replication.journal import dismiss_step, read_conflicts, restore_step
 from ..replication.live import count_dirty
@@ -40,7 +40,7 @@ class ClientVerbs:
     _codec: Codec
 
     def __init__(self) -> None:
-        self._sync_lock = threading.Lock()
+        self._sync_lock = ErrorCheckingLock("synchronise this level")
         self._returned_dirty: dict[bytes, bytes] = {}
 
     def apply(self, cid: int | Changes, changes: Any = None) -> int:
@@ -82,8 +82,8 @@ class ClientVerbs:
         """
         mode = self._store.client("dirty")
         check_limit(limit)
-        with self._store.current_reader as reader:
-            rows = read_dirty(reader, mode.records, limit)
+        with self._store.guard.thread.lock:
+            rows = read_dirty(self._store.reader(), mode.records, limit)
         self._returned_dirty.update(rows)
         return [decode_record(record) for _, record in rows]
 
@@ -164,13 +164,14 @@ class ClientVerbs:
             ForbiddenError: The token may not push: everything was pulled, and the error's ``keys``
                 stay dirty. Or it may not pull either.
             ValueError: ``pull`` and ``push`` are both false, or ``on_reset`` is unknown.
+            StateError: ``progress``, the server or a signal handler called it within a sync.
         """
         report = SyncReport()
         session = sync_session(
             self._store.step, self._store.client("sync"), pull=pull, push=push, on_reset=on_reset, report=report
         )
         exchange = blocking_exchange_of(server)
-        with self._sync_lock:
+        with self._sync_lock.entry():
             return drive(session, exchange, _nothing if progress is None else lambda: progress(report))
 
     def rebind(self, server: Exchanger) -> None:
@@ -186,14 +187,14 @@ class ClientVerbs:
         """
         session = rebind_session(self._store.step, self._store.client("rebind"))
         exchange = blocking_exchange_of(server)
-        with self._sync_lock:
+        with self._sync_lock.entry():
             drive(session, exchange, _nothing)
 
     def conflicts(self) -> list[Conflict]:
         """Return the conflicts in the journal, oldest first."""
         mode = self._store.client("conflicts")
-        with self._store.current_reader as reader:
-            return read_conflicts(reader, mode.records)
+        with self._store.guard.thread.lock:
+            return read_conflicts(self._store.reader(), mode.records)
 
     def restore(self, conflict: Conflict) -> None:
         """Write the local change of a conflict again, and remove the conflict from the journal.

@@ -6,10 +6,9 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
-from ..backends.base import Backend
+from ..backends.base import Backend, Reader
 from ..engine.namespace import Namespace
 from ..engine.records import FORMAT
-from ..engine.store import CurrentReader
 from ..errors import ModeError
 from ..maintenance.convert import adopt
 from ..types import JSON, MISSING, Mode
@@ -28,11 +27,12 @@ class ReadWriteVerbs(ReadVerbs, WriteVerbs):
     def _use(self, namespace: Namespace) -> None:
         self._namespace = namespace
         self._store = self._key_reader = namespace.store
+        self._guard = namespace.store.guard
         self._codec = namespace.codec
         self._durable = namespace.durable
 
-    def _reader(self) -> CurrentReader:
-        return self._store.current_reader
+    def _reader(self) -> Reader:
+        return self._store.reader()
 
     def snapshot(self) -> Snapshot:
         """Take a snapshot for reading. Close it, or use it in a ``with`` block.
@@ -158,7 +158,7 @@ class Level(ReadWriteVerbs, ServerVerbs, ClientVerbs):
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._store.is_open:
+        if self._store.needs_close:
             self.close()
 
     @classmethod
@@ -238,15 +238,18 @@ class Level(ReadWriteVerbs, ServerVerbs, ClientVerbs):
         Returns:
             A dictionary with ``name``, ``backend``, ``mode``, ``prefix``, ``format`` (the version
             of the format on disk), ``store`` (the store id), ``cid`` (the change id) and ``bytes``
-            (the size on disk). The store id and the CID are ``None`` in NORMAL mode; the size is
-            ``None`` for memory.
+            (the size on disk), ``snapshots`` and ``cursors`` (the open ones of this level, which
+            keep overwritten data). The store id and the CID are ``None`` in NORMAL mode; the size
+            is ``None`` for memory.
 
         Raises:
             NotOpenError: The level is not open.
         """
         strategy, backend = self._store.strategy, self._store.backend
         normal = self.mode is Mode.NORMAL
-        with self._store.guard:
+        with self._store.guard.thread.lock:
+            reader = self._store.reader()
+            snapshots, cursors = self._store.open_handles()
             return {
                 "name": backend.name,
                 "backend": type(backend).__name__,
@@ -254,8 +257,10 @@ class Level(ReadWriteVerbs, ServerVerbs, ClientVerbs):
                 "prefix": self._store.space.prefix.decode(),
                 "format": FORMAT,
                 "store": getattr(strategy, "store_id", None),
-                "cid": None if normal else self._store.cid_in(backend),
+                "cid": None if normal else self._store.cid_in(reader),
                 "bytes": backend.size_on_disk(),
+                "snapshots": snapshots,
+                "cursors": cursors,
             }
 
     def compact_range(self) -> None:
@@ -267,8 +272,8 @@ class Level(ReadWriteVerbs, ServerVerbs, ClientVerbs):
             NotOpenError: The level is not open.
             StateError: The level is open for reading only.
         """
-        self._store.require_writable()
-        with self._store.guard:
+        with self._store.guard.thread.lock:
+            self._store.require_writable()
             self._store.backend.compact()
 
     def live(self, server: Exchanger, *, interval: float = 10.0, on_reset: str = "reset") -> LiveSession:

@@ -9,7 +9,8 @@ from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 from ..engine.store import Store
-from ..errors import ForbiddenError, TransportError
+from ..errors import ForbiddenError, StateError, TransportError
+from ..locks import ErrorCheckingLock, RecursiveLock, WakeUp, start_thread
 from ..replication.driver import Finished, advance, drive, transport_errors
 from ..replication.live import LiveSessionBase
 from ..replication.messages import Request
@@ -36,21 +37,25 @@ class LiveSession(LiveSessionBase):
     """
 
     def __init__(
-        self, store: Store, sync_lock: threading.Lock, server: object, *, interval: float, on_reset: str
+        self, store: Store, sync_lock: ErrorCheckingLock, server: object, *, interval: float, on_reset: str
     ) -> None:
         super().__init__(store, blocking_exchange_of(server), interval=interval, on_reset=on_reset)
         self._sync_lock = sync_lock
-        self._condition = threading.Condition()
-        self._woken = False
+        #: Recursive: a signal handler may pause or resume the session.
+        self._lock = RecursiveLock()
+        self._woken = WakeUp()
+        #: Set when the state changes, for each call of `in_sync` that waits.
+        self._waiters: set[WakeUp] = set()
         self._interruptions = 0
         self._poll: _LongPoll | None = None
-        self._thread = threading.Thread(target=self._run, name="treehub-level-live", daemon=True)
+        self._ended = WakeUp()
+        self._thread_id: int | None = None
 
     # ---------------------------------------------------------------------------------- the session
 
     def pause(self) -> None:
         """Stop synchronising until `resume`. A request in flight is abandoned safely."""
-        with self._condition:
+        with self._lock:
             self._schedule.pause()
             self._interruptions += 1
         self._wake()
@@ -61,7 +66,7 @@ class LiveSession(LiveSessionBase):
         Raises:
             StateError: The session is over.
         """
-        with self._condition:
+        with self._lock:
             self._raise_if_over()
             self._schedule.resume()
         self._wake()
@@ -78,23 +83,36 @@ class LiveSession(LiveSessionBase):
             StateError: The session is over. Its cause is ``last_error``, if there is one.
             TransportError: The time is over.
         """
-        with self._condition:
-            ticket = self._schedule.take_ticket()
+        if threading.get_ident() == self._thread_id:
+            raise StateError("in_sync() cannot wait here: this is the thread of the live session, within its own work")
+        deadline = None if within is None else time.monotonic() + within
+        changed = WakeUp()
+        self._waiters.add(changed)
+        try:
+            with self._lock:
+                ticket = self._schedule.take_ticket()
             self._wake()
-            done = self._condition.wait_for(lambda: self._schedule.is_over or self._schedule.has_synced(ticket), within)
-            if not self._schedule.has_synced(ticket):
-                self._raise_if_over()
-            if not done:
-                raise self._not_in_sync(within)
+            while True:
+                changed.clear()
+                with self._lock:
+                    if self._schedule.has_synced(ticket):
+                        return
+                    self._raise_if_over()
+                if not changed.wait(None if deadline is None else deadline - time.monotonic()):
+                    raise self._not_in_sync(within)
+        finally:
+            self._waiters.discard(changed)
 
     def __enter__(self) -> LiveSession:
         self._store.client("live")
-        self._thread.start()
+        start_thread("treehub-level-live", self._run)
         return self
 
     def __exit__(self, *exception: object) -> None:
+        if threading.get_ident() == self._thread_id:
+            raise StateError("a live session cannot be left here: this is its own thread, within its own work")
         self._end()
-        self._thread.join()
+        self._ended.wait()
 
     def __repr__(self) -> str:
         return f"<treehub_level.blocking live session, {self.state}>"
@@ -106,12 +124,14 @@ class LiveSession(LiveSessionBase):
     # --------------------------------------------------------------------------- from other threads
 
     def _wake(self) -> None:
-        with self._condition:
-            self._woken = True
-            self._condition.notify_all()
+        self._woken.set()
+
+    def _notify(self) -> None:
+        for changed in tuple(self._waiters):
+            changed.set()
 
     def _end(self) -> None:
-        with self._condition:
+        with self._lock:
             self._schedule.end()
             self._interruptions += 1
         self._wake()
@@ -126,6 +146,7 @@ class LiveSession(LiveSessionBase):
     # ----------------------------------------------------------------------------------- its thread
 
     def _run(self) -> None:
+        self._thread_id = threading.get_ident()
         self._store.add_listener(self._on_commit)
         try:
             if not self._store.is_open:
@@ -135,13 +156,13 @@ class LiveSession(LiveSessionBase):
         finally:
             self._store.remove_listener(self._on_commit)
             self._drop_poll()
+            self._ended.set()
 
     def _run_task(self) -> bool:
-        with self._condition:
-            self._woken = False
+        self._woken.clear()
         if self._schedule.state == "idle":
             self._attempt(self._check_both_sides)
-        with self._condition:
+        with self._lock:
             task = self._schedule.next_task(time.monotonic())
         if task is Task.SYNC:
             self._attempt(self._sync)
@@ -149,14 +170,15 @@ class LiveSession(LiveSessionBase):
             self._attempt(self._start_poll)
         elif task is not Task.END:
             self._rest()
+        self._notify()
         return task is not Task.END
 
     def _rest(self) -> None:
-        with self._condition:
+        with self._lock:
             if self._schedule.state != "idle":
                 self._drop_poll()
             due = self._schedule.due
-            self._condition.wait_for(lambda: self._woken, None if due is None else max(0, due - time.monotonic()))
+        self._woken.wait(None if due is None else due - time.monotonic())
 
     def _check_both_sides(self) -> None:
         """Request a sync if there are changes to push, and take the reply of a long poll."""
@@ -172,41 +194,42 @@ class LiveSession(LiveSessionBase):
             pass
         except Exception as error:
             self._drop_poll()
-            with self._condition:
+            with self._lock:
                 if not self._store.is_open:
                     self._schedule.end()
                 self._schedule.on_failure(error, time.monotonic())
-        with self._condition:
-            self._condition.notify_all()
+        self._notify()
 
     def _sync(self) -> None:
         session = self._sync_session(look_ahead=False)
         remaining: TransportError | ForbiddenError | None = None
         try:
-            with self._sync_lock:
+            with self._sync_lock.entry():
                 drive(session, self._send, self._on_reply)
         except (TransportError, ForbiddenError) as error:
             if not error.keys:
                 raise
             remaining = error
-        with self._condition:
+        with self._lock:
             self._schedule.on_synced(time.monotonic(), remaining)
 
     def _on_reply(self) -> None:
-        with self._condition:
+        with self._lock:
             self._schedule.on_reply()
 
     def _send(self, request: Request) -> Any:
         """Send a request and return its reply, unless the session is paused or ended meanwhile."""
-        with self._condition:
+        with self._lock:
             before = self._interruptions
             if self._schedule.state == "stopped":
                 raise _InterruptedError
         reply = self._call(lambda: self._exchange(request))
-        with self._condition:
-            self._condition.wait_for(lambda: reply.done() or self._interruptions > before)
-        if not reply.done():
-            raise _InterruptedError
+        while not reply.done():
+            self._woken.clear()
+            if self._interruptions > before:
+                raise _InterruptedError
+            if not reply.done():
+                self._woken.wait()
         return reply.result()
 
     def _call(self, function: Callable[[], Any]) -> Future[Any]:
@@ -220,7 +243,7 @@ class LiveSession(LiveSessionBase):
                 result.set_exception(error)
             self._wake()
 
-        threading.Thread(target=run, name="treehub-level-live-call", daemon=True).start()
+        start_thread("treehub-level-live-call", run)
         return result
 
     def _start_poll(self) -> None:
@@ -244,7 +267,7 @@ class LiveSession(LiveSessionBase):
             session.close()
         assert isinstance(outcome, Finished)
         now = time.monotonic()
-        with self._condition:
+        with self._lock:
             self._schedule.on_polled(outcome.result, now, elapsed=now - started, wait=self._wait)
 
     def _drop_poll(self) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .. import _core
 from ..backends.base import Cursor, Reader, row_fetcher
+from ..engine.call_guard import CallGuard
 from ..engine.codec import Codec
 from ..engine.namespace import Namespace
 from ..engine.ranges import Range, parse_range
@@ -49,7 +50,11 @@ class ReadVerbs:
     _codec: Codec
     _key_reader: _KeyReader
 
-    def _reader(self) -> AbstractContextManager[Reader]:
+    #: The guard of the object that is read: that of the store, or of a snapshot.
+    _guard: CallGuard
+
+    def _reader(self) -> Reader:
+        """Return a reader, to be used inside the guards of the store and of this object."""
         raise NotImplementedError
 
     def get(self, key: str, default: Any = None) -> JSON:
@@ -84,7 +89,8 @@ class ReadVerbs:
         """
         if isinstance(keys, (str, bytes)):
             raise TypeError(f"get_many() takes several keys, not the one key {keys!r:.80}")
-        with self._reader() as reader:
+        with self._store.guard.thread.lock, self._guard.thread.lock:
+            reader = self._reader()
             stored_keys = [self._codec.stored_key(key) for key in keys]
             values = reader.get_many(stored_keys)
         decode = self._codec.decoder.value
@@ -97,7 +103,8 @@ class ReadVerbs:
             return self._codec.encoder.key(key)
         except (TypeError, ValueError):
             # Either a metadata key or an invalid one. A closed level is reported first.
-            with self._reader():
+            with self._store.guard.thread.lock, self._guard.thread.lock:
+                self._reader()
                 return self._codec.stored_key(key)
 
     def query(
@@ -112,7 +119,7 @@ class ReadVerbs:
         """
         span = parse_range(self._codec, "query", options)
         keep = _pair_filter(filter)
-        with self._reader() as reader, _cursor(reader, span) as cursor:
+        with self._store.guard.thread.lock, self._guard.thread.lock, self._cursor(span) as cursor:
             return _core.collect(row_fetcher(cursor), self._codec.decoder.items, keep, span.limit, CHUNK)
 
     def keys(self, *, filter: Callable[[str], object] | None = None, **options: Unpack[RangeOptions]) -> list[str]:
@@ -124,7 +131,7 @@ class ReadVerbs:
         """
         span = parse_range(self._codec, "keys", options)
         _check_filter(filter)
-        with self._reader() as reader, _cursor(reader, span, values=False) as cursor:
+        with self._store.guard.thread.lock, self._guard.thread.lock, self._cursor(span, values=False) as cursor:
             return _core.collect(cursor.fetch_keys, self._codec.decoder.keys, filter, span.limit, CHUNK)
 
     def values(self, *, filter: Callable[[JSON], object] | None = None, **options: Unpack[RangeOptions]) -> list[JSON]:
@@ -136,7 +143,7 @@ class ReadVerbs:
         """
         span = parse_range(self._codec, "values", options)
         _check_filter(filter)
-        with self._reader() as reader, _cursor(reader, span) as cursor:
+        with self._store.guard.thread.lock, self._guard.thread.lock, self._cursor(span) as cursor:
             return _core.collect(row_fetcher(cursor), self._codec.decoder.values, filter, span.limit, CHUNK)
 
     def count(self, *, filter: Callable[[str, JSON], object] | None = None, **options: Unpack[RangeOptions]) -> int:
@@ -149,7 +156,11 @@ class ReadVerbs:
         span = parse_range(self._codec, "count", options)
         keep = _pair_filter(filter)
         found = 0
-        with self._reader() as reader, _cursor(reader, span, values=keep is not None) as cursor:
+        with (
+            self._store.guard.thread.lock,
+            self._guard.thread.lock,
+            self._cursor(span, values=keep is not None) as cursor,
+        ):
             while span.limit is None or found < span.limit:
                 if keep is None:
                     fetched = len(cursor.fetch_keys(CHUNK))
@@ -178,10 +189,14 @@ class ReadVerbs:
         """
         return _pairs(scan_chunks(self, filter, options))
 
+    def _cursor(self, span: Range, *, values: bool = True) -> closing[Cursor]:
+        """Return a cursor for one call. The call stays in flight until the cursor is closed."""
+        return closing(self._reader().scan(span.start, span.stop, reverse=span.reverse, values=values))
+
     def _fetch_chunks(self, span: Range, keep: Callable[[Any], object] | None) -> Chunks:
         left = span.limit
-        with self._reader() as reader:
-            cursor = self._store.cursor(reader, span.start, span.stop, reverse=span.reverse, values=True)
+        with self._store.guard.thread.lock, self._guard.thread.lock:
+            cursor = self._store.cursor(self._reader(), span.start, span.stop, reverse=span.reverse, values=True)
         try:
             while left is None or left > 0:
                 rows = cursor.fetch_rows(CHUNK if left is None or keep else min(CHUNK, left))
@@ -205,30 +220,26 @@ def scan_chunks(verbs: ReadVerbs, filter: Callable[[str, JSON], object] | None, 
     """
     span = parse_range(verbs._codec, "scan", options)
     keep = _pair_filter(filter)
-    with verbs._reader():
+    with verbs._store.guard.thread.lock, verbs._guard.thread.lock:
+        verbs._reader()
         return verbs._fetch_chunks(span, keep)
-
-
-def _cursor(reader: Reader, span: Range, *, values: bool = True) -> closing[Cursor]:
-    """Return a cursor for one call. The call stays in flight until the cursor is closed."""
-    return closing(reader.scan(span.start, span.stop, reverse=span.reverse, values=values))
 
 
 class Snapshot(ReadVerbs):
     """A read-only view of a level as it was when the snapshot was taken.
 
-    Close the snapshot, or use it in a ``with`` block: the store keeps overwritten data for it.
+    Close the snapshot, or use it in a ``with`` block: the store keeps overwritten data for it. A
+    snapshot that is collected while it is open is released too, with a ResourceWarning.
     """
 
     def __init__(self, namespace: Namespace) -> None:
         self._store = namespace.store
         self._codec = namespace.codec
         self._snapshot = self._key_reader = namespace.store.snapshot()
+        self._guard = self._snapshot.guard
 
-    @contextmanager
-    def _reader(self) -> Iterator[Reader]:
-        with self._store.guard, self._snapshot.guard:
-            yield self._snapshot.reader
+    def _reader(self) -> Reader:
+        return self._snapshot.reader
 
     def close(self) -> None:
         """Release the snapshot. Closing it again is harmless."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from ..engine.codec import Codec
 from ..engine.log import Compaction
 from ..engine.store import Store
 from ..errors import NotOpenError
+from ..locks import WakeUp
 from ..replication.endpoint import answer, changes_after, check_wait, watch_page, watch_start
 from ..replication.manual import change_step, check_cid
 from ..replication.messages import Reply, Request
@@ -21,9 +21,9 @@ T = TypeVar("T")
 
 
 @contextmanager
-def commit_event(store: Store) -> Iterator[threading.Event]:
+def commit_event(store: Store) -> Iterator[WakeUp]:
     """Provide an event that is set after each commit, and when the store closes."""
-    event = threading.Event()
+    event = WakeUp()
     store.add_listener(event.set)
     try:
         yield event

@@ -46,10 +46,12 @@ class WriteVerbs:
     becomes dirty.
 
     All verbs raise, with nothing written: NotOpenError: The level is not open. TypeError: An
-        argument is of a wrong type. InvalidKeyError: The mode cannot hold the key. In every mode
-        this is a lone surrogate; in CLIENT and SERVER mode also an empty key, a key over 1024 bytes
-        of UTF-8, and a key that sorts before the successor of the prefix. InvalidValueError: JSON
-        cannot round-trip the value, or in CLIENT and SERVER mode it has more than 4 MiB of JSON.
+        argument is of a wrong type. StateError: The call comes from within a write of the same
+        thread: from a signal handler, say. InvalidKeyError: The mode cannot hold the key. In every
+        mode this is a lone surrogate; in CLIENT and SERVER mode also an empty key, a key over 1024
+        bytes of UTF-8, and a key that sorts before the successor of the prefix. InvalidValueError:
+        JSON cannot round-trip the value, or in CLIENT and SERVER mode it has more than 4 MiB of
+        JSON.
         StorageError: The backend could not write. The level refuses writes until it is closed and
         opened again.
     """
@@ -160,8 +162,8 @@ class WriteVerbs:
         start, stop = parse_bounds(self._codec, "clear", bounds)
         cleared, chunk = 0, CHUNK
         while True:
-            with self._store.current_reader as reader:
-                cursor = self._store.cursor(reader, start, stop, reverse=False, values=False)
+            with self._store.guard.thread.lock:
+                cursor = self._store.cursor(self._store.reader(), start, stop, reverse=False, values=False)
             try:
                 while keys := cursor.fetch_keys(chunk):
                     if chunk < CHUNK:  # an open cursor keeps the backend's log from being reused

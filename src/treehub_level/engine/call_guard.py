@@ -1,22 +1,37 @@
-"""`CallGuard`: counts the calls in flight, so that closing can wait for the last of them."""
+"""`CallGuard`: the calls in flight, so that closing can wait for the last of them."""
 
 from __future__ import annotations
 
-import time
-from collections import deque
-from threading import get_ident
-from types import TracebackType
+import threading
 
-from ..errors import NotOpenError, StateError
+from ..errors import StateError
+from ..locks import RecursiveLock
+from ..weak_registry import WeakRegistry
 
-_POLL_SECONDS = 0.0005
+
+class ThreadLock(threading.local):
+    """The lock of each thread that calls: another one in each thread, made at its first use.
+
+    Attributes:
+        lock: The lock of the calling thread. It is freed with the thread.
+    """
+
+    def __init__(self, locks: WeakRegistry[RecursiveLock]) -> None:
+        self.lock = RecursiveLock()
+        locks.add(self.lock)
 
 
 class CallGuard:
-    """A gate for calls: a ``with`` block is one call in flight, and `shut` waits for all of them.
+    """A gate for calls, which `shut` waits for.
 
-    Entering takes no lock, since every read enters: ``deque.append`` and ``deque.remove`` are
-    atomic.
+    A call holds the lock of its own thread, and `shut` takes the lock of each thread in turn: a
+    big-reader lock. Nothing has to be counted, so that nothing is left over when an interrupt ends
+    a call; and calls do not wait for each other. A call looks at `is_open` once it is inside, or
+    `shut` could miss it::
+
+        with guard.thread.lock:
+            if not guard.is_open:
+                raise …
 
     Args:
         subject: The guarded object in error messages: "the level", "the snapshot".
@@ -24,27 +39,17 @@ class CallGuard:
     Attributes:
         is_open: True while calls may enter.
         closed_reason: The reason for being closed for good, appended to error messages; else empty.
+        thread: Has the lock of the calling thread.
     """
 
-    __slots__ = ("_in_flight", "_subject", "closed_reason", "is_open")
+    __slots__ = ("_locks", "_subject", "closed_reason", "is_open", "thread")
 
     def __init__(self, subject: str) -> None:
         self._subject = subject
-        self._in_flight: deque[int] = deque()
+        self._locks: WeakRegistry[RecursiveLock] = WeakRegistry()
+        self.thread = ThreadLock(self._locks)
         self.is_open = False
         self.closed_reason = ""
-
-    def __enter__(self) -> None:
-        # Register before checking `is_open`, or `shut()` could miss this call.
-        self._in_flight.append(get_ident())
-        if not self.is_open:
-            self._in_flight.remove(get_ident())
-            raise NotOpenError(f"{self._subject} is not open{self.closed_reason}")
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._in_flight.remove(get_ident())
 
     def open(self) -> None:
         """Let calls enter."""
@@ -53,8 +58,9 @@ class CallGuard:
     def shut(self) -> None:
         """Refuse new calls, and wait for those in flight. Calling it again is harmless."""
         self.is_open = False
-        while self._in_flight:
-            time.sleep(_POLL_SECONDS)
+        for lock in self._locks.alive():
+            with lock:
+                pass
 
     def disable(self, reason: str) -> None:
         """Refuse all calls for good, without waiting for those in flight.
@@ -64,7 +70,7 @@ class CallGuard:
         self.is_open = False
         self.closed_reason = reason
 
-    def raise_if_inside(self) -> None:
+    def raise_if_inside(self, verb: str = "closed") -> None:
         """Raise StateError if the calling thread has a call in flight: `shut` would not return."""
-        if get_ident() in self._in_flight:
-            raise StateError(f"{self._subject} cannot be closed from within one of its own calls (a filter, say)")
+        if self.thread.lock.is_owned():
+            raise StateError(f"{self._subject} cannot be {verb} from within one of its own calls (a filter, say)")

@@ -49,7 +49,7 @@ def identify(backend: Backend, mode: Mode, records: OwnRecords, *, read_only: bo
     if read_only:
         with closing(backend.snapshot()) as snapshot:
             return _identify_in(snapshot, backend, mode, records)[0]
-    with backend.exclusive() as transaction:
+    with backend.write_lock.entry(), backend.exclusive() as transaction:
         strategy, born = _identify_in(transaction, backend, mode, records)
         if born:
             transaction.write(born, durable=True)

@@ -3,32 +3,36 @@
 from __future__ import annotations
 
 import random
-import threading
 import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from functools import partial
-from types import TracebackType
-from typing import Final, Protocol, TypeVar
+from itertools import takewhile
+from typing import Final, TypeVar
 
 from .. import _core
-from ..backends.base import Backend, Cursor, Entry, Reader, Rows, Snapshot, Transaction, row_fetcher
+from ..backends.base import Backend, Cursor, Entry, Reader, Snapshot, Transaction
 from ..errors import (
     CorruptionError,
     LevelError,
+    LockedError,
     ModeError,
     NotOpenError,
     StateError,
     StorageError,
     UnavailableError,
 )
+from ..locks import WITHOUT_WAITING, ErrorCheckingLock
 from ..types import Mode
+from ..weak_registry import WeakRegistry
 from . import forking
 from .call_guard import CallGuard
+from .handles import StoreCursor, StoreSnapshot
 from .identity import check_shared, identify, is_unused
 from .modes import AnyMode, Client, Normal, Plan, Server, Step
+from .pending import GroupCommit, PendingWrite
 from .records import OwnRecords
 
 S = TypeVar("S", Server, Client)
@@ -48,51 +52,6 @@ _SMALL_BYTES = 16 * 1024
 _SMALL_ENTRIES = 64
 
 
-class PendingWrite:
-    """A write in the queue, and its outcome.
-
-    Attributes:
-        entries: The entries to write.
-        durable: True if the writer waits for the fsync.
-        done: True once the write was committed or has failed.
-        error: The reason for a failure; ``None`` after a commit.
-    """
-
-    __slots__ = ("done", "durable", "entries", "error")
-
-    def __init__(self, entries: Sequence[Entry], durable: bool) -> None:
-        self.entries = entries
-        self.durable = durable
-        self.done = False
-        self.error: BaseException | None = None
-
-
-class CurrentReader:
-    """A reader of the latest committed state: a ``with`` block is one call in flight.
-
-    It has no state, so that one object serves all calls.
-    """
-
-    __slots__ = ("_backend", "_guard")
-
-    def __init__(self, guard: CallGuard, backend: Backend) -> None:
-        self._guard = guard
-        self._backend = backend
-
-    def __enter__(self) -> Reader:
-        self._guard.__enter__()
-        return self._backend
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._guard.__exit__(kind, error, traceback)
-
-
-class _Handle(Protocol):
-    def release(self) -> None: ...
-
-
 class Store:
     """The state shared by a ``Level`` and its snapshots, sublevels and iterators.
 
@@ -100,9 +59,9 @@ class Store:
     LevelDB handle that is freed while in use crashes the process. Every decision to write is a
     `Step`, which runs under the write lock.
 
-    A backend that inherits `Backend.exclusive` has one lock, and the store takes it directly. For
-    a backend with an ``exclusive`` of its own the store has a lock besides, for the writers of this
-    process to queue at.
+    The writers of this process queue at the backend's ``write_lock``. A backend that inherits
+    `Backend.exclusive` has no other lock; one with an ``exclusive`` of its own begins a transaction
+    besides.
 
     Args:
         backend: The backend. This store alone may use it.
@@ -118,23 +77,27 @@ class Store:
         self.space = space
         self._records = OwnRecords(space, backend.name)
         self.guard = CallGuard("the level")
-        self.current_reader = CurrentReader(self.guard, backend)
         self._shared = backend.supports.shared
         inherited = type(backend).exclusive is Backend.exclusive
         self._begin = None if inherited else backend.exclusive
-        self._write_lock = backend.write_lock if inherited else threading.Lock()
+        self._write_lock = backend.write_lock
         self._strategy: AnyMode = Normal()  # until `open` knows better
         self._plan_write: Callable[..., Plan[None]] = self._strategy.plan_write
         #: The CID; ``None`` if it must be read, as always if other processes write to the store.
         self._cid: int | None = None
-        self._state = "closed"
-        self._state_lock = threading.Lock()
+        #: True from the beginning of `open` to the end of `close`, also if either is interrupted.
+        self._in_use = False
+        self._life_lock = self._new_life_lock()
         self._queue: deque[PendingWrite] = deque()
-        self._handles: dict[int, _Handle] = {}
+        self._handles: WeakRegistry[StoreCursor | StoreSnapshot] = WeakRegistry()
+        #: The open cursors and snapshots of all handles, and those of collected ones.
+        self._opened: set[Cursor | Snapshot] = set()
+        self._forgotten: deque[Cursor | Snapshot] = deque()
         self._write_error: LevelError | None = None
         #: The callbacks of `add_listener`.
         self.listeners: set[Callable[[], None]] = set()
         self._backend_notifies = False
+        self._listener_lock = ErrorCheckingLock(f"add a listener to the level {backend.name!r}")
         #: Called with the writes of each group commit, in the thread that committed them.
         self.on_committed: Callable[[Sequence[PendingWrite]], None] = lambda group: None
         #: Reads one key. While the store is open, and if the backend supports ``guarded_get``, this
@@ -148,80 +111,106 @@ class Store:
         """True while the store accepts calls."""
         return self.guard.is_open
 
+    @property
+    def needs_close(self) -> bool:
+        """True while the store is open, or its closing was interrupted."""
+        return self._in_use
+
     def open(self) -> None:
-        """Open the backend, check or record the store's identity, and read the CID."""
-        self._change_state("closed", "opening", "open")
-        forking.in_use.add(self)
-        try:
-            if self.read_only:
-                self.backend.open_read_only()
-            else:
-                self.backend.open()
+        """Open the backend, check or record the store's identity, and read the CID.
+
+        Interrupted, it leaves the store closed.
+        """
+        self._check_outside("opened")
+        with self._life_lock.entry():
+            if self._in_use:
+                raise StateError(f"cannot open the level {self.backend.name!r}: it is open already")
+            self._in_use = True
+            forking.in_use.add(self)
             try:
-                self._strategy = identify(self.backend, self.mode, self._records, read_only=self.read_only)
-                self._plan_write = self._strategy.plan_write
-                self._cid = None
-                if not self._shared:
-                    self._cid = self.cid_in(self.backend)
-                self._write_error = self.read_only_error() if self.read_only else None
-                self._backend_notifies = False
-            except BaseException:
-                self.backend.close()
+                self._open()
+            except LockedError:  # the backend object may be that of another level, which has it open
+                self._mark_closed()
                 raise
-        except BaseException:
-            self._mark_closed()
-            raise
-        self._state = "open"
-        self.guard.open()
+            except BaseException:
+                self.guard.is_open = False
+                self.get = self._guarded_get
+                self.backend.close()
+                self._mark_closed()
+                raise
+
+    def _open(self) -> None:
+        if self.read_only:
+            self.backend.open_read_only()
+        else:
+            self.backend.open()
+        self._strategy = identify(self.backend, self.mode, self._records, read_only=self.read_only)
+        self._plan_write = self._strategy.plan_write
+        self._cid = None
+        if not self._shared:
+            self._cid = self.cid_in(self.backend)
+        self._write_error = self.read_only_error() if self.read_only else None
+        self._backend_notifies = False
         if self.backend.supports.guarded_get:
             # The benchmark "readhot" takes 8 to 22 % more time with the guard.
             self.get = self.backend.get
+        self.guard.open()
 
     def close(self, *, remove_unused: bool = False) -> None:
         """Refuse new calls, wait for those in flight, and close cursors, snapshots and backend.
+
+        If it is interrupted, another call continues.
 
         Args:
             remove_unused: True to remove the store if it holds nothing but the records of its
                 creation.
         """
-        self.guard.raise_if_inside()
-        self._change_state("open", "closing", "close")
-        try:
+        self._check_outside("closed")
+        with self._life_lock.entry():
+            if not self._in_use:
+                raise StateError(f"cannot close the level {self.backend.name!r}: it is closed already")
             self.get = self._guarded_get
             self.guard.shut()
             self.notify()
-            for handle in list(self._handles.values()):
+            for handle in self._handles.alive():
                 handle.release()
-            self._handles.clear()
-            if remove_unused:
-                self.backend.close_and_remove(lambda reader: is_unused(reader, self.mode, self._records))
-            else:
-                self.backend.close()
-        finally:
+            self._forgotten.extend(self._opened)  # of handles that are being collected now
+            self._refuse_queued()
+            try:
+                self._close_forgotten()
+                if remove_unused:
+                    self.backend.close_and_remove(lambda reader: is_unused(reader, self.mode, self._records))
+                else:
+                    self.backend.close()
+            except Exception:
+                self._mark_closed()
+                raise
             self._mark_closed()
+
+    def _check_outside(self, verb: str) -> None:
+        self.require_same_process()
+        self.guard.raise_if_inside(verb)
 
     def __del__(self) -> None:
         # A backend may free its resources without being closed, but need not.
-        if self._state == "open" and self.backend.supports.persistent:
+        if self._in_use and self.backend.supports.persistent:
             warnings.warn(f"the level {self.backend.name!r} was not closed", ResourceWarning, source=self, stacklevel=1)
 
     def _mark_closed(self) -> None:
-        self._state = "closed"
         forking.in_use.discard(self)
+        self._in_use = False
+
+    def _new_life_lock(self) -> ErrorCheckingLock:
+        return ErrorCheckingLock(f"open or close the level {self.backend.name!r}")
 
     def disable_after_fork(self) -> None:
         """Refuse every call: this process is a fork of the one that opened the store."""
-        self._state_lock = threading.Lock()
-        self._state = "closed"
+        self._life_lock = self._new_life_lock()
+        self._in_use = False
         self.guard.disable(": the process that this one was forked from has opened it, and it alone may use it")
         self.get = self._guarded_get
-
-    def _change_state(self, expected: str, following: str, verb: str) -> None:
-        self.require_same_process()
-        with self._state_lock:
-            if self._state != expected:
-                raise StateError(f"cannot {verb} the level {self.backend.name!r}: it is {self._state} already")
-            self._state = following
+        # Freeing them here could end a database session of the parent. This store is never freed.
+        self._kept_after_fork = self._handles.alive()
 
     # ---------------------------------------------------------------------------------------- state
 
@@ -251,7 +240,8 @@ class Store:
             NotOpenError: The store is not open.
             StorageError: The files were deleted, moved or replaced.
         """
-        with self.guard:
+        with self.guard.thread.lock:
+            self.require_open()
             self.backend.check_in_place()
 
     @property
@@ -291,8 +281,8 @@ class Store:
     @property
     def cid(self) -> int:
         """The current CID."""
-        with self.guard:
-            return self.cid_in(self.backend)
+        with self.guard.thread.lock:
+            return self.cid_in(self.reader())
 
     def cid_in(self, reader: Reader) -> int:
         """Return the CID: from memory in an embedded store, else as ``reader`` reads it."""
@@ -303,61 +293,115 @@ class Store:
     # -------------------------------------------------------------------------------------- reading
 
     def _guarded_get(self, key: bytes) -> bytes | None:
-        with self.guard:
-            return self.backend.get(key)
+        with self.guard.thread.lock:
+            return self.reader().get(key)
+
+    def reader(self) -> Reader:
+        """Return a reader of the latest committed state. Called inside the guard.
+
+        Raises:
+            NotOpenError: The store is not open.
+        """
+        if not self.guard.is_open:
+            raise self.not_open()
+        return self.backend
 
     def cursor(
         self, reader: Reader, start: bytes | None, stop: bytes | None, *, reverse: bool, values: bool
     ) -> StoreCursor:
-        """Return a cursor that outlives the call in flight. The store closes it at the latest."""
+        """Return a cursor that outlives the call in flight. Called inside the guard."""
+        self._close_forgotten()
         return StoreCursor(self, reader.scan(start, stop, reverse=reverse, values=values))
 
     def snapshot(self) -> StoreSnapshot:
         """Return a snapshot. The store closes it at the latest."""
-        with self.guard:
+        with self.guard.thread.lock:
+            self.require_open()
+            self._close_forgotten()
             return StoreSnapshot(self, self.backend.snapshot())
 
-    def register(self, handle: _Handle) -> None:
-        """Release ``handle`` when the store closes. Called inside the guard."""
-        self._handles[id(handle)] = handle
+    def register(self, handle: StoreCursor | StoreSnapshot, opened: Cursor | Snapshot) -> None:
+        """Release the handle, and close ``opened``, when the store closes. Called in the guard."""
+        self._opened.add(opened)
+        self._handles.add(handle)
 
-    def unregister(self, handle: _Handle) -> None:
-        """Forget a handle that was released. Called inside the guard."""
-        self._handles.pop(id(handle), None)
+    def unregister(self, handle: StoreCursor | StoreSnapshot, opened: Cursor | Snapshot) -> None:
+        """Forget a handle that was released."""
+        self._opened.discard(opened)
+        self._handles.discard(handle)
+
+    def forget(self, opened: Cursor | Snapshot, name: str) -> None:
+        """Close the object of a collected handle at the next call, and warn if it has a name.
+
+        A finalizer calls this at any time, also while its thread holds a lock that closing needs.
+        """
+        self._forgotten.append(opened)
+        if name and self.guard.is_open:
+            warnings.warn(
+                f"{name} of the level {self.backend.name!r} was not closed: close it, or use it in a with block",
+                ResourceWarning,
+                stacklevel=1,
+            )
+
+    def _close_forgotten(self) -> None:
+        while self._forgotten:
+            opened = self._forgotten.popleft()
+            opened.close()
+            self._opened.discard(opened)
+
+    def open_handles(self) -> tuple[int, int]:
+        """Return the numbers of open snapshots and of open cursors. Called inside the guard."""
+        self._close_forgotten()
+        handles = self._handles.alive()
+        snapshots = sum(isinstance(handle, StoreSnapshot) for handle in handles)
+        return snapshots, len(handles) - snapshots
 
     # -------------------------------------------------------------------------------------- writing
 
     def step(self, step: Step[T]) -> T:
-        """Run a step while every other writer waits, commit its plan, and return its result."""
-        with self.guard, self._write_lock:
-            return self._execute(step)
+        """Run a step while every other writer waits, commit its plan, and return its result.
+
+        Raises:
+            StateError: This thread is inside a write already, as from a signal handler.
+        """
+        with self.guard.thread.lock:
+            if not self.guard.is_open:
+                raise self.not_open()
+            with self._write_lock.entry():
+                return self._execute(step)
 
     def read_step(self, step: Callable[[Reader, int], T]) -> T:
         """Run a step that only reads, on a snapshot and its CID. No writer waits for it."""
-        with self.guard, closing(self.backend.snapshot()) as snapshot:
-            return step(snapshot, self.cid_in(snapshot))
+        with self.guard.thread.lock:
+            self.require_open()
+            with closing(self.backend.snapshot()) as snapshot:
+                return step(snapshot, self.cid_in(snapshot))
 
     def commit(self, entries: Sequence[Entry], durable: bool) -> None:
         """Write entries in the way of the store's mode. Concurrent writes share one commit.
 
         This is LevelDB's group commit: the writer that gets the lock commits for all writers in the
         queue (``DBImpl::Write``).
+
+        Raises:
+            StateError: This thread is inside a write already, as from a signal handler.
         """
-        with self.guard:
-            if self._write_lock.acquire(blocking=False):
-                try:
-                    if not self._queue:  # else earlier writes go first
-                        self._execute(partial(self._plan_write, entries=entries), durable)
-                        return
-                finally:
-                    self._write_lock.release()
+        with self.guard.thread.lock:
+            if not self.guard.is_open:
+                raise self.not_open()
+            if self._commit_alone(entries, durable):
+                return
             # Still inside the guard: a queued write must not outlive a close and reopen.
             write = self.enqueue(PendingWrite(entries, durable))
-            with self._write_lock:
-                while not write.done:
-                    self._commit_group()
-        if write.error is not None:
-            raise write.error
+            try:
+                with self._write_lock.entry():
+                    while write.group is None:
+                        self._commit_group()
+            except BaseException:
+                write.entries = ()  # interrupted: if the write still waits, it is not made later
+                raise
+        if (error := write.outcome()) is not None:
+            raise error
 
     def commit_at_once(self, entries: Sequence[Entry]) -> bool:
         """Commit a small write if that takes microseconds; else return ``False`` and write nothing.
@@ -372,55 +416,92 @@ class Store:
             size += len(key) if value is None else len(key) + len(value)
         if size > _SMALL_BYTES:
             return False
-        with self.guard:
-            if not self._write_lock.acquire(blocking=False):
+        with self.guard.thread.lock:
+            if not self.guard.is_open:
+                raise self.not_open()
+            return self._commit_alone(entries, False, at_once=True)
+
+    def _commit_alone(self, entries: Sequence[Entry], durable: bool, *, at_once: bool = False) -> bool:
+        """Commit a write if no other runs or waits, and return True. Called inside the guard."""
+        lock = self._write_lock
+        if lock.is_owned():
+            lock.entry()  # raises
+        taken: list[bool] = []
+        try:
+            # One call into C acquires and records. A signal handler can run after an ``acquire()``,
+            # and before its result is stored.
+            taken.extend(map(lock.acquire, WITHOUT_WAITING))
+            if self._queue or not taken[0]:  # earlier writes go first
                 return False
-            try:
-                if self._queue or not self.backend.writes_at_once():
-                    return False
-                self._execute(partial(self._plan_write, entries=entries))
-                return True
-            finally:
-                self._write_lock.release()
+            if at_once and not self.backend.writes_at_once():
+                return False
+            self._execute(partial(self._plan_write, entries=entries), durable)
+            return True
+        finally:
+            if True in taken:
+                lock.release()
 
     def enqueue(self, write: PendingWrite) -> PendingWrite:
         """Append a write to the queue for the next group commit."""
-        self.require_open()
-        self._queue.append(write)
-        return write
+        with self.guard.thread.lock:
+            self.require_open()
+            self._queue.append(write)
+            return write
+
+    def _refuse_queued(self) -> None:
+        """Give the writes that are left in the queue of a closing store their outcome."""
+        group = GroupCommit()
+        group.error = self.not_open()
+        for write in tuple(self._queue):
+            write.group = write.group or group
+        self._dequeue_committed()
 
     def commit_queued(self) -> None:
         """Commit the writes in the queue, group after group, until the queue is empty."""
-        with self.guard:
+        with self.guard.thread.lock:
+            self.require_open()
             while self._queue:
-                with self._write_lock:
+                with self._write_lock.entry():
                     self._commit_group()
 
     def _commit_group(self) -> None:
-        """Commit the writes at the head of the queue together, and set the outcome of each."""
-        group: list[PendingWrite] = []
-        error: BaseException | None = None
+        """Commit the writes at the head of the queue together, and set the outcome of each.
+
+        A write leaves the queue last, once its waiter is told. So the next call completes what an
+        interrupt has left undone.
+        """
+        self._dequeue_committed()
+        group = GroupCommit()
+        entries: list[Entry] = []
+        durable = False
+        for write in tuple(self._queue):
+            if entries and len(entries) + len(write.entries) > _GROUP_ENTRIES:
+                break
+            write.group = group
+            durable = durable or write.durable
+            entries.extend(write.entries)
         try:
-            entries: list[Entry] = []
-            while self._queue and (not group or len(entries) + len(self._queue[0].entries) <= _GROUP_ENTRIES):
-                group.append(self._queue[0])
-                entries.extend(self._queue.popleft().entries)
-            self._execute(partial(self._plan_write, entries=entries), durable=any(write.durable for write in group))
-        except Exception as raised:
-            error = raised
-        except BaseException:
-            error = StorageError("the commit was interrupted: whether it was written is not known")
-            raise
+            self._execute(partial(self._plan_write, entries=entries), durable)
+            group.committed = True
+        except Exception as error:
+            group.error = error
         finally:
-            for write in group:
-                write.error = error
-                write.done = True
-            self.on_committed(group)
+            self._dequeue_committed()
+
+    def _dequeue_committed(self) -> None:
+        """Report and remove the writes whose group commit has ended. Called under the lock."""
+        ended = [*takewhile(lambda write: write.group is not None, tuple(self._queue))]
+        if ended:
+            self.on_committed(ended)
+            for _ in ended:
+                self._queue.popleft()
 
     def _execute(self, step: Step[T], durable: bool = False, attempt: int = 0) -> T:
         """Run a step and commit its plan. Called under the write lock."""
         if self._write_error is not None:
             raise self._refusal(self._write_error)
+        if self._forgotten:
+            self._close_forgotten()
         try:
             if self._begin is None:
                 plan = self._execute_in(self.backend, step, durable)
@@ -429,6 +510,10 @@ class Store:
                     plan = self._execute_in(transaction, step, durable)
             if plan.cid is not None and not self._shared:
                 self._cid = plan.cid
+            if plan.after_commit is not None:
+                plan.after_commit()
+            if plan.batch and self.listeners:
+                self.notify()
         except UnavailableError as error:
             self._cid = None
             if not error.retryable or attempt == _ROLLBACK_RETRIES:
@@ -436,14 +521,13 @@ class Store:
             # A random pause, or the same writers would conflict again.
             time.sleep(random.uniform(0, _FIRST_PAUSE * 2**attempt))
             return self._execute(step, durable, attempt + 1)
-        except BaseException:
+        except BaseException as error:
             # It is not known how far the step came: the next one reads the CID from the store.
             self._cid = None
+            if not isinstance(error, Exception):
+                self.backend.on_interrupt()
+                self.notify()  # of a commit, if there was one
             raise
-        if plan.after_commit is not None:
-            plan.after_commit()
-        if plan.batch and self.listeners:
-            self.notify()
         return plan.result
 
     def require_writable(self) -> None:
@@ -499,8 +583,8 @@ class Store:
         The call comes from any thread and must return quickly. From the first listener on, a shared
         store also reports the commits of other processes.
         """
-        with suppress(NotOpenError), self.guard, self._state_lock:
-            if not self._backend_notifies:
+        with self.guard.thread.lock, self._listener_lock.entry():
+            if self.guard.is_open and not self._backend_notifies:
                 self.backend.listen(self.notify)
                 self._backend_notifies = True
         self.listeners.add(listener)
@@ -513,91 +597,3 @@ class Store:
         """Call the listeners."""
         for listener in tuple(self.listeners):
             listener()
-
-
-class StoreCursor:
-    """A cursor that is kept between calls.
-
-    Fetching after the store was closed raises NotOpenError.
-    """
-
-    def __init__(self, store: Store, cursor: Cursor) -> None:
-        self._store = store
-        self._cursor: Cursor | None = cursor
-        self._lock = threading.Lock()
-        store.register(self)
-
-    def fetch_rows(self, limit: int) -> Rows:
-        """Fetch rows, packed into one block of bytes if the backend can do so."""
-        with self._store.guard, self._lock:
-            return row_fetcher(self._open_cursor())(limit)
-
-    def fetch_keys(self, limit: int) -> list[bytes]:
-        """Fetch keys as `Cursor.fetch_keys` does."""
-        with self._store.guard, self._lock:
-            return self._open_cursor().fetch_keys(limit)
-
-    def _open_cursor(self) -> Cursor:
-        if self._cursor is None:
-            raise NotOpenError("the level was closed while this iterator was open: iterate anew")
-        return self._cursor
-
-    def close(self) -> None:
-        """Close the cursor, unless the store has closed it already."""
-        try:
-            with self._store.guard:
-                self._store.unregister(self)
-                self.release()
-        except NotOpenError:
-            pass  # the store is closing or closed, and releases its handles itself
-
-    def release(self) -> None:
-        """Close the cursor. Called inside the guard, or by the store once the guard is shut."""
-        with self._lock:
-            cursor, self._cursor = self._cursor, None
-        if cursor is not None:
-            cursor.close()
-
-
-class StoreSnapshot:
-    """A snapshot that is kept between calls."""
-
-    def __init__(self, store: Store, snapshot: Snapshot) -> None:
-        self._store = store
-        self._snapshot: Snapshot | None = snapshot
-        self.guard = CallGuard("the snapshot")
-        self.guard.open()
-        store.register(self)
-
-    @property
-    def reader(self) -> Reader:
-        """The snapshot as a reader, to be used inside both guards."""
-        if self._snapshot is None:
-            raise NotOpenError("the snapshot is not open")
-        return self._snapshot
-
-    def get(self, key: bytes) -> bytes | None:
-        """Read one key."""
-        with self._store.guard, self.guard:
-            return self.reader.get(key)
-
-    def close(self) -> None:
-        """Release the snapshot once the reads in flight have ended.
-
-        Closing it again is harmless.
-        """
-        self.guard.raise_if_inside()
-        self.guard.shut()
-        try:
-            with self._store.guard:
-                self._store.unregister(self)
-                self.release()
-        except NotOpenError:
-            pass  # the store is closing or closed, and releases its handles itself
-
-    def release(self) -> None:
-        """Release the snapshot. Called inside the guard, or by the store once the guard is shut."""
-        self.guard.shut()
-        snapshot, self._snapshot = self._snapshot, None
-        if snapshot is not None:
-            snapshot.close()

@@ -108,13 +108,13 @@ def adopt(backend: Backend, mode: Mode, space: _core.KeySpace, progress: Callabl
             return
         store_id, after, done = begun
         for rows in row_chunks(backend, space.user_start if after is None else after + b"\0", None):
-            with backend.exclusive() as transaction:
+            with backend.write_lock.entry(), backend.exclusive() as transaction:
                 _check_alone(transaction, space, _progress(store_id, mode, after, done), backend.name)
                 after, done = rows[-1][0], done + len(rows)
                 transaction.write(_adopted(transaction, mode, space, rows, store_id, done))
             if progress is not None:
                 progress(done)
-        with backend.exclusive() as transaction:
+        with backend.write_lock.entry(), backend.exclusive() as transaction:
             _check_alone(transaction, space, _progress(store_id, mode, after, done), backend.name)
             transaction.write([*birth_records(space, mode, store_id), (space.own_key("adopting"), None)], durable=True)
     finally:
@@ -142,7 +142,7 @@ def _begin(backend: Backend, mode: Mode, space: _core.KeySpace) -> tuple[str, by
     if record is None:
         _check_all(backend, mode, space)
         store_id = uuid.uuid4().hex
-        with backend.exclusive() as transaction:
+        with backend.write_lock.entry(), backend.exclusive() as transaction:
             _check_alone(transaction, space, None, backend.name)
             transaction.write([(space.own_key("adopting"), _progress(store_id, mode, None, 0))])
         return store_id, None, 0
@@ -241,11 +241,11 @@ def upgrade(
         if not _is_unpadded_server(store, records):
             return 0
         for rows in row_chunks(store, space.log_start, space.prefix + b":"):
-            with store.exclusive() as transaction:
+            with store.write_lock.entry(), store.exclusive() as transaction:
                 rewritten += _pad(transaction, space, rows)
             if progress is not None:
                 progress(rewritten)
-        with store.exclusive() as transaction:
+        with store.write_lock.entry(), store.exclusive() as transaction:
             transaction.write([(space.prefix, transaction.get(space.prefix))], durable=True)
     finally:
         store.close()

@@ -156,7 +156,7 @@ class _CopyRun:
         """Mark the target as a half-made copy of the source, owned by this call."""
         name = escape_unsafe(name)  # of a path that is not UTF-8, which JSON cannot hold
         record = {"from": name, "store": store_id, "run": uuid.uuid4().hex}
-        with self._target.exclusive() as transaction:
+        with self._target.write_lock.entry(), self._target.exclusive() as transaction:
             begun = copying_record(transaction)
             if begun is None:
                 if not is_empty(transaction):
@@ -199,7 +199,7 @@ class _CopyRun:
             self._written += len(batch)
 
     def _commit(self, batch: Batch, *, durable: bool = False) -> None:
-        with self._target.exclusive() as transaction:
+        with self._target.write_lock.entry(), self._target.exclusive() as transaction:
             if transaction.get(COPYING_KEY) != self._record:
                 raise StateError(
                     f"another copy to {self._target.name!r} has begun; this one has stopped and wrote nothing since"

@@ -286,7 +286,7 @@ class Repairer:
             self._write(batch)
 
     def _write(self, batch: Batch) -> None:
-        with self._backend.exclusive() as transaction:
+        with self._backend.write_lock.entry(), self._backend.exclusive() as transaction:
             transaction.write(batch, durable=True)
 
     def _report(self, sentence: str) -> None:

@@ -109,7 +109,7 @@ def watch_page(store: Store, since: int) -> list[Change]:
         NotOpenError: The store was closed.
     """
     mode = store.server("watch")
-    with store.current_reader as reader:
-        page = read_log(reader, mode, since, CHUNK, _WATCH_BYTES)
+    with store.guard.thread.lock:
+        page = read_log(store.reader(), mode, since, CHUNK, _WATCH_BYTES)
     mode.records.check_outgoing(page)
     return [decode_record(record, cid) for cid, record in page]

@@ -33,8 +33,8 @@ def count_dirty(store: Store, verb: str) -> int:
         NotOpenError, ModeError: The store is closed, or in another mode.
     """
     space = store.client(verb).space
-    with store.current_reader as reader:
-        return sum(map(len, key_chunks(reader, space.dirty_start, space.dirty_stop)))
+    with store.guard.thread.lock:
+        return sum(map(len, key_chunks(store.reader(), space.dirty_start, space.dirty_stop)))
 
 
 class LiveSessionBase:
@@ -113,8 +113,8 @@ class LiveSessionBase:
     def _has_changes(self) -> bool:
         """Return True if there are dirty changes that may be pushed."""
         space = self._store.client("live").space
-        with self._store.current_reader as reader:
-            return self._limits.has_pushable(reader, space)
+        with self._store.guard.thread.lock:
+            return self._limits.has_pushable(self._store.reader(), space)
 
     def _over(self) -> StateError:
         """Return the error for a call on a session that is over."""

@@ -178,20 +178,20 @@ class DirectoryBackend(Backend):
         try:
             check_files(self._path, repaired=repaired)
             lock.hold_file()
-            self._db = self._connect_verified()
+            self._lock = lock
+            self._connect_verified()
             lock.replace_file()
             self._identity = FileIdentity(self._path)
         except BaseException:
-            db, self._db = self._db, self._closed
-            db.close()
+            self._lock = None  # `close` would release it before the files are removed
+            self.close()
             if self._created:
                 self._remove_files()
             lock.release()
             self._remove_created()
             raise
-        self._lock = lock
 
-    def _connect_verified(self) -> Any:
+    def _connect_verified(self) -> None:
         """Open the database after a check of its logs.
 
         A store with damage only at the end of a log or of the MANIFEST is opened without that end,
@@ -201,7 +201,9 @@ class DirectoryBackend(Backend):
         gap = self._scan_logs(verify_checksums=False).gap if has_current else None
         if gap is None:
             try:
-                return self._connect(paranoid=True)
+                # No other reference: the database that an interrupt leaves behind is freed at once.
+                self._db = self._connect(paranoid=True)
+                return
             except CorruptionError as error:
                 damage = error
         else:
@@ -213,11 +215,11 @@ class DirectoryBackend(Backend):
         # Without paranoid checks LevelDB moves the readable part of the logs to a table, and begins
         # a new log and a new MANIFEST. The store then opens with paranoid checks.
         self._connect(paranoid=False).close()
-        db = self._connect(paranoid=True)
-        self.recovery_notes = [*self._describe_damage(scan)]
+        notes = [*self._describe_damage(scan)]
+        self._db = self._connect(paranoid=True)
+        self.recovery_notes = notes
         shown = shown_paths.get(self._path, self._path)
-        logger.warning("the LevelDB store at %r was damaged: %s", shown, "; ".join(self.recovery_notes))
-        return db
+        logger.warning("the LevelDB store at %r was damaged: %s", shown, "; ".join(notes))
 
     def _describe_damage(self, scan: LogScan) -> Iterator[str]:
         """Yield a sentence for each kind of damage that was cut off."""
@@ -253,17 +255,18 @@ class DirectoryBackend(Backend):
 
     def close(self) -> None:
         """See `Backend.close`."""
-        db, self._db = self._db, self._closed
-        lock, self._lock = self._lock, None
-        reading, self._reading = self._reading, None
+        # Interrupted, it goes on at the next call: the database is forgotten once it is closed.
         try:
-            if reading is None:
-                db.close()
+            if self._reading is None:
+                self._db.close()
             else:
-                reading.close()
+                self._reading.close()
         finally:
-            if lock is not None:
-                lock.release()
+            self._db = self._closed
+            self._reading = None
+            if self._lock is not None:
+                self._lock.release()
+                self._lock = None
 
     def close_and_remove(self, is_unused: Callable[[Reader], bool]) -> None:
         """See `Backend.close_and_remove`."""
@@ -408,7 +411,7 @@ class DirectoryBackend(Backend):
             start: The lower bound; ``None`` for no lower bound.
             stop: The upper bound; ``None`` for no upper bound.
         """
-        with self.exclusive():
+        with self.write_lock.entry():
             self._write_empty_batch()  # so that the log that the compaction ends has a record: see `_follow_logs`
         self._compact_range(start, stop)
 

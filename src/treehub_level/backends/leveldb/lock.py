@@ -29,13 +29,13 @@ import errno
 import os
 import struct
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Final
+from typing import ClassVar, Final
 from weakref import WeakSet, WeakValueDictionary
 
 from ...errors import LockedError, StorageError
+from ...locks import ErrorCheckingLock
 
 if sys.platform != "win32":
     import fcntl
@@ -45,6 +45,9 @@ _LOCK_FILE: Final = "LOCK"
 _NEW_LOCK_FILE: Final = ".LOCK"
 #: True where ``flock`` does not exclude record locks (flock(2)).
 _FLOCK_IS_INDEPENDENT: Final = sys.platform == "linux"
+
+#: The use of the lock over all directories, for the error of a thread that would wait for itself.
+_ACTION: Final = "open or close a LevelDB store"
 
 
 class DirectoryLock:
@@ -63,7 +66,7 @@ class DirectoryLock:
     """
 
     _held: Final[WeakValueDictionary[tuple[int, int], DirectoryLock]] = WeakValueDictionary()
-    _lock: threading.Lock = threading.Lock()
+    _lock: ClassVar[ErrorCheckingLock] = ErrorCheckingLock(_ACTION)
 
     def __init__(self, verb: str, path: str) -> None:
         self._verb = verb
@@ -76,7 +79,7 @@ class DirectoryLock:
         except (OSError, ValueError) as error:  # ValueError: the path contains a NUL
             raise directory_error(verb, path, error) from error
         self._directory = status.st_dev, status.st_ino
-        with self._lock:
+        with self._lock.entry():
             if self._directory in self._held:
                 raise locked_error(path)
             self._held[self._directory] = self
@@ -134,7 +137,7 @@ class DirectoryLock:
 
     def release(self) -> None:
         """Release the lock. Releasing twice is harmless."""
-        with self._lock:
+        with self._lock.entry():
             if self._held.get(self._directory) is self:
                 del self._held[self._directory]
         self._unlock_files()
@@ -166,7 +169,7 @@ _locks: Final[WeakSet[DirectoryLock]] = WeakSet()
 
 
 def _forget_all_after_fork() -> None:
-    DirectoryLock._lock = threading.Lock()
+    DirectoryLock._lock = ErrorCheckingLock(_ACTION)
     DirectoryLock._held.clear()
     for lock in [*_locks]:
         lock.forget_after_fork()

@@ -20,10 +20,13 @@ class LevelDBBackend(DirectoryBackend):
 
     def _connect(self, *, paranoid: bool) -> _store_c.DB:
         options = self._opening_options()
-        db = _store_c.DB(self._path, create_if_missing=True, paranoid_checks=paranoid, **options)
-        self._stall_guard = WriteStallGuard(self._path, options["write_buffer_size"])
-        self._stall_guard.attach(db)
-        return db
+        self._write_buffer_size = options["write_buffer_size"]
+        return _store_c.DB(self._path, create_if_missing=True, paranoid_checks=paranoid, **options)
+
+    def _open(self, *, repaired: bool = False) -> None:
+        super()._open(repaired=repaired)
+        self._stall_guard = WriteStallGuard(self._path, self._write_buffer_size)
+        self._stall_guard.attach(self._db)
 
     def _repair(self) -> None:
         _store_c.repair(self._path, **self._options)
@@ -75,12 +78,12 @@ class LevelDBBackend(DirectoryBackend):
         self._db.write([], durable=False)
 
     def _compact_range(self, start: bytes | None, stop: bytes | None) -> None:
-        with self.exclusive():  # wait for a write that was allowed by the budget
+        with self.write_lock.entry():  # wait for a write that was allowed by the budget
             self._stall_guard.begin_compaction()
         try:
             self._db.compact_range(start, stop)
         finally:
-            with self.exclusive():
+            with self.write_lock.entry():
                 self._stall_guard.end_compaction()
 
     def approximate_size(self, start: bytes, stop: bytes) -> int:

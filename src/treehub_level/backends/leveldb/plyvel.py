@@ -217,6 +217,7 @@ class PlyvelSnapshot:
     def __init__(self, translator: ErrorTranslator, snapshot: Any) -> None:
         self._translator = translator
         self._snapshot = snapshot
+        self._is_open = True
 
     def get(self, key: bytes) -> bytes | None:
         with self._translator:
@@ -234,7 +235,11 @@ class PlyvelSnapshot:
         return PlyvelCursor(self._translator, self._snapshot, start, stop, reverse, values)
 
     def close(self) -> None:
-        self._snapshot.close()
+        # plyvel crashes if a close that was interrupted is repeated. If this one is interrupted
+        # before the call, the snapshot is released when it is collected.
+        if self._is_open:
+            self._is_open = False
+            self._snapshot.close()
 
 
 class ErrorTranslator:

@@ -83,6 +83,8 @@ class PostgresBackend(Backend):
         self._store = checked_store(store)
         super().__init__(f"{self.settings.label}?store={self._store}")
         self._open_table: OpenTable | None = None
+        #: The latest transaction.
+        self._transaction: PostgresTransaction | None = None
         self._callback: Callable[[], None] | None = None
 
     def open(self) -> None:
@@ -141,11 +143,17 @@ class PostgresBackend(Backend):
 
     def exclusive(self) -> PostgresTransaction:
         """See `Backend.exclusive`."""
-        return PostgresTransaction(self._table.pool, self._statements, self._strategy)
+        self._transaction = PostgresTransaction(self._table.pool, self._statements, self._strategy)
+        return self._transaction
+
+    def on_interrupt(self) -> None:
+        """See `Backend.on_interrupt`."""
+        if self._transaction is not None:
+            self._transaction.close()
 
     def write(self, batch: Batch, *, durable: bool = False) -> None:
         """Write the batch in a transaction of its own."""
-        with self.exclusive() as transaction:
+        with self.write_lock.entry(), self.exclusive() as transaction:
             transaction.write(batch, durable=durable)
 
     def listen(self, callback: Callable[[], None]) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import selectors
 import socket
-import threading
 from collections.abc import Callable
 from typing import Final
 
 import psycopg
 
 from ...errors import StorageError
+from ...locks import ErrorCheckingLock, WakeUp, start_thread
 from .pool import Connection, connect, execute
 from .settings import Settings
 from .statements import ByteaArray, select_locks
@@ -37,36 +37,36 @@ class PostgresListener:
     def __init__(self, settings: Settings, *, can_listen: bool) -> None:
         self._settings = settings
         self._can_listen = can_listen
-        self._lock = threading.Lock()
+        self._lock = ErrorCheckingLock("change the listeners of a table in PostgreSQL")
         self._callbacks: dict[str, list[Callback]] = {}
-        self._thread: threading.Thread | None = None
+        self._is_running = False
+        self._ended = WakeUp()
         self._stopping = False
         #: The stores with a commit for which no callback was called yet.
         self._pending: set[str] = set()
 
     def add(self, store: str, callback: Callback) -> None:
         """Register a callback for the commits to a store. The first call starts the thread."""
-        with self._lock:
+        with self._lock.entry():
             self._callbacks.setdefault(store, []).append(callback)
-            if self._thread is None:
+            if not self._is_running:
                 self._wakeup_receiver, self._wakeup_sender = socket.socketpair()
-                self._thread = threading.Thread(target=self._run, name="treehub-level-listener", daemon=True)
-                self._thread.start()
+                start_thread("treehub-level-listener", self._run)
+                self._is_running = True
 
     def remove(self, store: str, callback: Callback) -> None:
         """Undo one ``add`` of the same arguments."""
-        with self._lock:
+        with self._lock.entry():
             self._callbacks[store].remove(callback)
             if not self._callbacks[store]:
                 del self._callbacks[store]
 
     def close(self) -> None:
         """Stop the thread and wait for it."""
-        thread = self._thread
-        if thread is not None:
+        if self._is_running:
             self._stopping = True
             self._wakeup_sender.send(b"\0")
-            thread.join()
+            self._ended.wait()
             self._wakeup_sender.close()
             self._wakeup_receiver.close()
 
@@ -86,6 +86,7 @@ class PostgresListener:
                 delay = min(2 * delay, longest_delay)
             else:
                 delay = first_delay
+        self._ended.set()
 
     def _listen_on(self, connection: Connection) -> None:
         """Call the callbacks until this listener is closed or the connection is lost."""
@@ -119,11 +120,11 @@ class PostgresListener:
         return {key.decode(): counter for key, counter in rows}
 
     def _stores(self) -> list[str]:
-        with self._lock:
+        with self._lock.entry():
             return [*self._callbacks]
 
     def _call(self, store: str) -> None:
-        with self._lock:
+        with self._lock.entry():
             callbacks = [*self._callbacks.get(store, ())]
         for callback in callbacks:
             callback()

@@ -6,9 +6,9 @@ server of a hundred stores would need hundreds of connections; PostgreSQL accept
 
 from __future__ import annotations
 
-import threading
 from typing import Final
 
+from ...locks import ErrorCheckingLock
 from .listener import PostgresListener
 from .pool import LimitedPool, connect
 from .settings import Settings
@@ -45,7 +45,7 @@ class OpenTable:
         self.pool.close()
 
 
-_lock: Final = threading.Lock()
+_lock: Final = ErrorCheckingLock("open or close a store in PostgreSQL")
 _open_tables: Final[dict[Settings, OpenTable]] = {}
 
 
@@ -56,7 +56,7 @@ def acquire_table(settings: Settings) -> OpenTable:
         UnavailableError: The server cannot be reached at the moment.
         StorageError: The server refuses the connection, or the table belongs to another program.
     """
-    with _lock:
+    with _lock.entry():
         table = _open_tables.get(settings)
         if table is None:
             table = _open_tables[settings] = OpenTable(settings)
@@ -66,7 +66,7 @@ def acquire_table(settings: Settings) -> OpenTable:
 
 def release_table(table: OpenTable) -> None:
     """Count the users of an open table down, and close it after the last."""
-    with _lock:
+    with _lock.entry():
         table.users -= 1
         if table.users:
             return

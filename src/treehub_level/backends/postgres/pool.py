@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import threading
+from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
+from queue import Empty, SimpleQueue
 from typing import Any, Final, TypeAlias
+from weakref import finalize
 
 import psycopg
 from psycopg.pq import TransactionStatus
-from psycopg_pool import ConnectionPool, PoolTimeout
+from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
 from ...errors import UnavailableError
+from ...locks import start_thread
 from .errors import connection_error, translate_errors
 from .settings import Settings
 from .statements import ADAPTERS
@@ -65,7 +68,7 @@ def execute(connection: Connection, query: str, parameters: Sequence[object] = (
 
 
 class ConnectionLimit:
-    """A semaphore that limits the connections used for one purpose.
+    """A semaphore that limits the connections used for one purpose, by a queue of tokens.
 
     Args:
         purpose: The purpose in the plural, for the error message: ``"writes"``.
@@ -77,24 +80,33 @@ class ConnectionLimit:
         self._purpose = purpose
         self._settings = settings
         self._limit = limit
-        self._semaphore = threading.BoundedSemaphore(limit)
+        self._tokens: SimpleQueue[None] = SimpleQueue()
+        for _ in range(limit):
+            self._tokens.put(None)
 
-    def acquire(self) -> None:
-        """Wait until fewer connections than the limit are in use, and count one more.
+    def acquire(self, taken: list[None]) -> None:
+        """Wait until fewer connections than the limit are in use, and take a token.
+
+        Args:
+            taken: The list that receives the token.
 
         Raises:
             UnavailableError: The limit was still reached after ``lock_timeout`` seconds.
         """
-        if not self._semaphore.acquire(timeout=self._settings.lock_timeout):
+        try:
+            # One call into C takes and records: an interrupt does not lose the token.
+            taken.extend(map(self._tokens.get, (True,), (self._settings.lock_timeout,)))
+        except Empty as error:
             raise UnavailableError(
                 f"{self._limit} {self._purpose} are open on {self._settings.label} already, and none of them ended "
                 f"within {self._settings.lock_timeout:g} seconds: close some, or open the store with more than "
                 f"connections={self._settings.connections}"
-            )
+            ) from error
 
-    def release(self) -> None:
-        """Count one connection less."""
-        self._semaphore.release()
+    def release(self, taken: list[None]) -> None:
+        """Put the token back, if one was taken."""
+        deque(map(self._tokens.put, taken), maxlen=0)
+        taken.clear()
 
 
 class LimitedPool:
@@ -117,27 +129,50 @@ class LimitedPool:
         self.lost_connections = 0
         self.scan_limit = ConnectionLimit("scans and snapshots", settings, settings.connections // 2)
         self.write_limit = ConnectionLimit("writes", settings, settings.connections // 4)
-        self._pool = ConnectionPool(
-            settings.conninfo,
-            kwargs={"autocommit": True, "prepare_threshold": None, "context": ADAPTERS},
-            min_size=1,
-            max_size=settings.connections,
-            timeout=settings.lock_timeout,
-            reconnect_timeout=_RECONNECT_TIMEOUT,
-            num_workers=_WORKERS,
-            name="treehub-level",
-            open=False,
-        )
-        self._pool.open()
+        #: The tokens and connections of leases that were collected before they were closed.
+        self._abandoned: deque[tuple[ConnectionLimit, list[None], list[Connection]]] = deque()
+        self._pool = _open_pool(settings)
 
     def close(self) -> None:
         """Close all connections."""
         self._pool.close()
 
+    def renew(self) -> None:
+        """Replace psycopg's pool, since an interrupt within it may have lost a connection."""
+        before, self._pool = self._pool, _open_pool(self.settings)
+        start_thread("treehub-level-close-pool", before.close)
+
+    def abandon(self, limit: ConnectionLimit, tokens: list[None], held: list[Connection]) -> None:
+        """Release the connection of a collected lease at the next call. A finalizer calls this."""
+        if tokens or held:
+            self._abandoned.append((limit, tokens, held))
+
+    def settle(self) -> None:
+        """Release the connections of collected leases."""
+        while self._abandoned:
+            self.give_back(*self._abandoned.popleft())
+
+    def give_back(self, limit: ConnectionLimit, tokens: list[None], held: list[Connection]) -> None:
+        """Release the connection of a lease, and its token."""
+        try:
+            while held:
+                self.release(held.pop())
+        except BaseException as error:
+            if not isinstance(error, Exception):
+                self.renew()
+            raise
+        finally:
+            limit.release(tokens)
+
     def run(self, query: str, parameters: Sequence[object] = ()) -> Result:
         """Run one read-only statement in a transaction of its own, and return its rows."""
-        connection, rows = self.begin(query, parameters)
-        self.release(connection)
+        try:
+            connection, rows = self.begin(query, parameters)
+            self.release(connection)
+        except BaseException as error:
+            if not isinstance(error, Exception):
+                self.renew()
+            raise
         return rows
 
     def begin(self, query: str, parameters: Sequence[object] = ()) -> tuple[Connection, Result]:
@@ -168,12 +203,24 @@ class LimitedPool:
             with suppress(psycopg.Error):
                 connection.execute("ROLLBACK")
         lost = connection.closed
-        self._pool.putconn(connection)
+        try:
+            self._pool.putconn(connection)
+        except ValueError:  # of a pool that `renew` has replaced
+            connection.close()
         if lost:
             self.lost_connections += 1
             self._pool.check()  # most likely the idle connections broke too: replace them before they are used
 
     def _acquire(self) -> Connection:
+        pool = self._pool
+        try:
+            return self._acquire_from_pool()
+        except PoolClosed:
+            if pool is self._pool:
+                raise
+            return self._acquire()  # `renew` has replaced it meanwhile
+
+    def _acquire_from_pool(self) -> Connection:
         try:
             return self._pool.getconn(min(_REACHABILITY_CHECK_AFTER, self.settings.lock_timeout))
         except PoolTimeout:
@@ -185,3 +232,64 @@ class LimitedPool:
                 f"all {self.settings.connections} connections to {self.settings.label} are in use: try again later, "
                 "or open the store with more connections"
             ) from error
+
+
+class Lease:
+    """A connection of the pool, which counts towards a limit, until `close`.
+
+    A lease that is lost by an interrupt gives its connection back when it is collected.
+
+    Args:
+        pool: The pool.
+        limit: The limit.
+    """
+
+    def __init__(self, pool: LimitedPool, limit: ConnectionLimit) -> None:
+        self._pool = pool
+        self._limit = limit
+        self._tokens: list[None] = []
+        self._held: list[Connection] = []
+        finalize(self, pool.abandon, limit, self._tokens, self._held).atexit = False
+
+    def begin(self, query: str) -> Result:
+        """Take a connection, run its first statement, and return the rows: see `LimitedPool.begin`.
+
+        Raises:
+            UnavailableError: The limit is reached, or no connection is available.
+        """
+        self._pool.settle()
+        try:
+            self._limit.acquire(self._tokens)
+            connection, rows = self._pool.begin(query)
+            self._held.append(connection)
+        except BaseException as error:
+            if not isinstance(error, Exception):
+                self._pool.renew()
+            self.close()
+            raise
+        return rows
+
+    @property
+    def connection(self) -> Connection:
+        """The connection, after `begin` and before `close`."""
+        return self._held[0]
+
+    def close(self) -> None:
+        """Give the connection back. Closing twice is harmless."""
+        self._pool.give_back(self._limit, self._tokens, self._held)
+
+
+def _open_pool(settings: Settings) -> ConnectionPool:
+    pool = ConnectionPool(
+        settings.conninfo,
+        kwargs={"autocommit": True, "prepare_threshold": None, "context": ADAPTERS},
+        min_size=1,
+        max_size=settings.connections,
+        timeout=settings.lock_timeout,
+        reconnect_timeout=_RECONNECT_TIMEOUT,
+        num_workers=_WORKERS,
+        name="treehub-level",
+        open=False,
+    )
+    pool.open()
+    return pool

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from ...errors import NotOpenError
+from ...locks import ErrorCheckingLock
 from ..base import Row
 from .errors import translate_errors
-from .pool import LimitedPool, Result, execute
+from .pool import Lease, LimitedPool, Result, execute
 from .statements import ByteaArray, Statements
 
 #: Runs a statement with its parameters, and returns the rows.
@@ -38,19 +38,15 @@ class ReadTransaction:
 
     def __init__(self, pool: LimitedPool, statements: Statements) -> None:
         self._pool = pool
-        self._lock = threading.Lock()
-        pool.scan_limit.acquire()
-        try:
-            connection, _ = pool.begin(statements.begin_read)
-        except BaseException:
-            pool.scan_limit.release()
-            raise
-        self._connection = connection
+        self._lock = ErrorCheckingLock("read from this snapshot")
+        self._lease = Lease(pool, pool.scan_limit)
+        self._lease.begin(statements.begin_read)
+        self._connection = self._lease.connection
         self._is_open = True
 
     def run(self, query: str, parameters: Sequence[object]) -> Result:
         """Run a statement in the transaction, and return its rows."""
-        with self._lock:
+        with self._lock.entry():
             if not self._is_open:
                 raise NotOpenError("the snapshot is closed")
             with translate_errors(self._pool.settings.label, self._connection):
@@ -58,11 +54,10 @@ class ReadTransaction:
 
     def close(self) -> None:
         """End the transaction, and return the connection to the pool."""
-        with self._lock:
+        with self._lock.entry():
             if self._is_open:
                 self._is_open = False
-                self._pool.release(self._connection)
-                self._pool.scan_limit.release()
+                self._lease.close()
 
 
 class PostgresSnapshot:

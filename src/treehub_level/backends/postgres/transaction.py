@@ -13,7 +13,7 @@ from ...errors import InvalidKeyError, StorageError
 from ..base import Batch
 from .errors import commit_error, translate_errors
 from .insert_strategy import InsertStrategy
-from .pool import Connection, LimitedPool, Result, execute
+from .pool import Connection, Lease, LimitedPool, Result, execute
 from .reading import PostgresCursor, get, get_many
 from .statements import ByteaArray, Statements
 
@@ -47,20 +47,17 @@ class PostgresTransaction:
         self._durable = False
         self._has_written = False
         self._connection_epoch: Hashable = None
+        self._lease = Lease(pool, pool.write_limit)
 
     def __enter__(self) -> PostgresTransaction:
-        self._pool.write_limit.acquire()
-        try:
-            self._connection, rows = self._pool.begin(self._statements.begin_write)
-        except BaseException:
-            self._pool.write_limit.release()
-            raise
+        rows = self._lease.begin(self._statements.begin_write)
+        self._connection = self._lease.connection
         try:
             while not rows:  # no lock row: this is the first write to the store, or the row was just deleted
                 self._run(self._statements.create_lock)
                 rows = self._run(self._statements.lock)
         except BaseException:
-            self._release()
+            self.close()
             raise
         self._lock, start_time = rows[0]
         self._connection_epoch = self._pool.lost_connections, start_time
@@ -73,7 +70,7 @@ class PostgresTransaction:
             if error is None and self._has_written:
                 self._commit(self._connection)
         finally:
-            self._release()
+            self.close()
 
     @property
     def connection_epoch(self) -> Hashable:
@@ -176,6 +173,6 @@ class PostgresTransaction:
         except psycopg.Error as error:
             raise commit_error(self._label, error, connection) from error
 
-    def _release(self) -> None:
-        self._pool.release(self._connection)
-        self._pool.write_limit.release()
+    def close(self) -> None:
+        """Give the connection back: roll back, unless it was committed."""
+        self._lease.close()

@@ -10,14 +10,15 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
+from types import TracebackType
 from typing import Final
 
 from ...errors import CommitUnknownError, LevelError, LockedError, NotOpenError, StorageError, UnavailableError
+from ...locks import WakeUp, start_thread
 from ..base import Backend, Batch, Reader, Supports, no_store_error
 from ..paths import checked_path
 from .log_limit import LogLimit, is_disk_full
@@ -112,7 +113,7 @@ class SQLiteBackend(Backend):
             StorageError: The file cannot be opened or written, or belongs to another program.
             CorruptionError: The file is damaged, or is not an SQLite database.
         """
-        with self.write_lock:
+        with self.write_lock.entry():
             if self._writer is not None:
                 raise LockedError(f"the SQLite store {self._path!r} is open already: close the level that has it open")
             _check_path(self._path)
@@ -138,7 +139,7 @@ class SQLiteBackend(Backend):
 
     def open_read_only(self, *, locked: bool = False) -> None:
         """See `Backend.open_read_only`. Commits of other processes are seen."""
-        with self.write_lock, ExitStack() as resources:
+        with self.write_lock.entry(), ExitStack() as resources:
             if self._writer is not None:
                 raise LockedError(f"the SQLite store {self._path!r} is open already: close the level that has it open")
             _check_path(self._path)
@@ -233,24 +234,26 @@ class SQLiteBackend(Backend):
 
     def close(self) -> None:
         """See `Backend.close`. The last process to close the file removes its log."""
-        listener, self._listener = self._listener, None
-        if listener is not None:
-            listener.stop()
-        with self.write_lock:
-            writer, self._writer = self._writer, None
-            lock, self._process_lock = self._process_lock, None
-            if lock is not None:
-                lock.release()
+        # Interrupted, it goes on at the next call: each connection is forgotten once it is closed.
+        if self._listener is not None:
+            self._listener.stop()
+            self._listener = None
+        with self.write_lock.entry():
+            if self._process_lock is not None:
+                self._process_lock.release()
+                self._process_lock = None
             while self._idle:
-                self._idle.pop().close()
-            if writer is not None:
-                writer.close()
+                self._idle[-1].close()
+                self._idle.pop()
+            if self._writer is not None:
+                self._writer.close()
+                self._writer = None
             self._resources.close()
 
     def close_and_remove(self, is_unused: Callable[[Reader], bool]) -> None:
         """See `Backend.close_and_remove`."""
         try:
-            with self.exclusive() as transaction:
+            with self.write_lock.entry(), self.exclusive() as transaction:
                 if is_unused(transaction):
                     for suffix in ("", "-wal", "-shm"):
                         with suppress(FileNotFoundError):
@@ -328,43 +331,18 @@ class SQLiteBackend(Backend):
 
     # -------------------------------------------------------------------------------------- writing
 
-    @contextmanager
-    def exclusive(self) -> Iterator[SQLiteTransaction]:
+    def exclusive(self) -> SQLiteExclusive:
         """See `Backend.exclusive`."""
-        with self.write_lock:
-            writer = self._writer
-            if writer is None:
-                raise NotOpenError(f"the SQLite store {self._path!r} is not open")
-            try:
-                with self._translating_errors("write to"):
-                    writer.execute("BEGIN IMMEDIATE")
-                self.check_in_place()
-                pages = self._log.page_count(writer)
-                with closing(SQLiteTransaction(writer, self)) as transaction:
-                    yield transaction
-                if transaction.has_written:
-                    if not transaction.frees_space:
-                        self._log.check_growth(writer, pages)
-                    with self._translating_errors("write to"):
-                        writer.execute("COMMIT")
-            except StorageError as error:
-                _roll_back(writer)
-                if is_disk_full(error) and self._make_space():
-                    retry = UnavailableError(f"{error}. The log was written back now: try again")
-                    retry.retryable = True
-                    raise retry from error
-                raise
-            finally:
-                _roll_back(writer)
-            if transaction.has_written:
-                self._log.after_commit(writer)
-            if transaction.durable:
-                self._sync_log()
-                self.check_in_place()
+        return SQLiteExclusive(self)
+
+    def on_interrupt(self) -> None:
+        """See `Backend.on_interrupt`."""
+        if self._writer is not None:
+            _roll_back(self._writer)
 
     def write(self, batch: Batch, *, durable: bool = False) -> None:
         """Write in a transaction of its own."""
-        with self.exclusive() as transaction:
+        with self.write_lock.entry(), self.exclusive() as transaction:
             transaction.write(batch, durable=durable)
 
     def _sync_log(self) -> None:
@@ -408,7 +386,10 @@ class SQLiteBackend(Backend):
 
     def listen(self, callback: Callable[[], None]) -> None:
         """See `Backend.listen`. A thread polls for commits, including our own, every 30 ms."""
+        if self._listener is not None:  # an earlier call was interrupted
+            self._listener.request_stop()
         self._listener = SQLiteListener(callback, lambda: self._connect(0))
+        self._listener.start()
 
     def size_on_disk(self) -> int:
         """Return the size of the file and its write-ahead log, in bytes."""
@@ -424,7 +405,7 @@ class SQLiteBackend(Backend):
         self._make_space()
         more = True
         while more:
-            with self.exclusive() as transaction:
+            with self.write_lock.entry(), self.exclusive() as transaction:
                 more = transaction.release_free_pages(self._log.pages_at_a_time(_VACUUM_PAGES))
         with self._translating_errors("write to"), closing(self._connect(0, timeout=0)) as connection:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -451,6 +432,86 @@ class SQLiteBackend(Backend):
             raise
         except (sqlite3.Error, OSError, OverflowError) as error:
             raise translated_error(verb, self._path, error) from error
+
+
+class SQLiteExclusive:
+    """The ``exclusive()`` block of a store: a transaction on the writing connection.
+
+    It is no generator: one that is interrupted would end its transaction when it is collected, in
+    the middle of a later one. The transaction that an interrupt leaves open is rolled back before
+    the next one begins.
+
+    Args:
+        backend: The backend.
+    """
+
+    def __init__(self, backend: SQLiteBackend) -> None:
+        self._backend = backend
+        self._acquired = False
+        self._pages = 0
+        self._transaction: SQLiteTransaction | None = None
+
+    def __enter__(self) -> SQLiteTransaction:
+        backend = self._backend
+        if not backend.write_lock.is_owned():
+            self._acquired = backend.write_lock.acquire()
+        try:
+            writer = backend._writer
+            if writer is None:
+                raise NotOpenError(f"the SQLite store {backend._path!r} is not open")
+            _roll_back(writer)
+            with backend._translating_errors("write to"):
+                writer.execute("BEGIN IMMEDIATE")
+            self._transaction = SQLiteTransaction(writer, backend)
+            backend.check_in_place()
+            self._pages = backend._log.page_count(writer)
+        except BaseException as error:
+            self.__exit__(type(error), error, None)
+            raise
+        return self._transaction
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        backend, writer, transaction = self._backend, self._backend._writer, self._transaction
+        try:
+            if writer is not None and transaction is not None:
+                self._end(writer, transaction, error)
+        finally:
+            if self._acquired:
+                backend.write_lock.release()
+        if error is None and transaction is not None and transaction.durable:
+            backend._sync_log()
+            backend.check_in_place()
+
+    def _end(self, writer: sqlite3.Connection, transaction: SQLiteTransaction, error: BaseException | None) -> None:
+        """Commit the transaction, or roll it back after an error in the block."""
+        log = self._backend._log
+        try:
+            transaction.close()
+            if error is None and transaction.has_written:
+                if not transaction.frees_space:
+                    log.check_growth(writer, self._pages)
+                with self._backend._translating_errors("write to"):
+                    writer.execute("COMMIT")
+                    log.after_commit(writer)
+        except StorageError as failure:
+            error = failure
+            raise
+        finally:
+            _roll_back(writer)
+            self._retry_with_space(error)
+
+    def _retry_with_space(self, error: BaseException | None) -> None:
+        """Let the engine repeat the step if the disk was full, and writing the log back has helped.
+
+        Raises:
+            UnavailableError: The step is to be repeated.
+        """
+        if isinstance(error, StorageError) and is_disk_full(error) and self._backend._make_space():
+            retry = UnavailableError(f"{error}. The log was written back now: try again")
+            retry.retryable = True
+            raise retry from error
 
 
 class SQLiteTransaction(SQLiteSnapshot):
@@ -512,28 +573,38 @@ class SQLiteListener:
     def __init__(self, callback: Callable[[], None], connect: Callable[[], sqlite3.Connection]) -> None:
         self._callback = callback
         self._connect = connect
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="treehub-level-sqlite-listen", daemon=True)
-        self._thread.start()
+        self._stopped = WakeUp()
+        self._ended = WakeUp()
+        self._has_started = False
+
+    def start(self) -> None:
+        """Start the thread."""
+        start_thread("treehub-level-sqlite-listen", self._run)
+        self._has_started = True
+
+    def request_stop(self) -> None:
+        """Let the thread end soon."""
+        self._stopped.set()
 
     def stop(self) -> None:
         """Stop the thread and wait for it."""
-        self._stopped.set()
-        self._thread.join()
+        self.request_stop()
+        if self._has_started:
+            self._ended.wait()
 
     def _run(self) -> None:
         connection: sqlite3.Connection | None = None
         last_version = None
-        while not self._stopped.is_set():
+        while not self._stopped.wait(_POLL_SECONDS):
             with suppress(sqlite3.Error):  # locked, or out of file descriptors: try again at the next poll
                 connection = connection or self._connect()
                 version = connection.execute("PRAGMA data_version").fetchone()
                 if version != last_version:
                     last_version = version
                     self._callback()
-            self._stopped.wait(_POLL_SECONDS)
         if connection is not None:
             connection.close()
+        self._ended.set()
 
 
 def _check_path(path: str) -> None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import os
 import struct
 import sys
-import threading
 import time
 from collections import Counter
 from contextlib import suppress
@@ -22,6 +21,7 @@ from typing import ClassVar, Final
 from weakref import WeakSet
 
 from ...errors import LockedError
+from ...locks import ErrorCheckingLock
 
 if sys.platform != "win32":
     import fcntl
@@ -34,6 +34,8 @@ _CONNECTED_BYTE: Final = 128
 #: Attempts to find a process between the two steps of its check, and the pause in seconds.
 _ATTEMPTS: Final = 20
 _PAUSE: Final = 0.005
+#: The use of the lock over all marks, for the error of a thread that would wait for itself.
+_ACTION: Final = "open or close an SQLite store"
 
 _File = tuple[int, int]
 
@@ -48,13 +50,13 @@ class ProcessLock:
     """
 
     _open: ClassVar[Counter[_File]] = Counter()
-    _mutex: threading.Lock = threading.Lock()
+    _mutex: ClassVar[ErrorCheckingLock] = ErrorCheckingLock(_ACTION)
 
     def __init__(self, path: str, *, marked: bool = True) -> None:
         self._descriptor = -1
         status = os.stat(path)
         self._file = status.st_dev, status.st_ino
-        with self._mutex:
+        with self._mutex.entry():
             self._open[self._file] += 1
         _locks.add(self)
         if marked and sys.platform == "linux":
@@ -64,7 +66,7 @@ class ProcessLock:
 
     def release(self) -> None:
         """Remove the mark. Called once."""
-        with self._mutex:
+        with self._mutex.entry():
             self._open[self._file] -= 1
         if self._descriptor >= 0 and sys.platform == "linux":
             with suppress(OSError):
@@ -135,7 +137,7 @@ _locks: Final[WeakSet[ProcessLock]] = WeakSet()
 
 
 def _forget_all_after_fork() -> None:
-    ProcessLock._mutex = threading.Lock()
+    ProcessLock._mutex = ErrorCheckingLock(_ACTION)
     ProcessLock._open = Counter()
     for lock in [*_locks]:
         lock.forget_after_fork()

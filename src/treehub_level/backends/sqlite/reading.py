@@ -92,7 +92,7 @@ class SQLiteSnapshot:
         self._connection = connection
         self._path = path
         self._on_closed = on_closed
-        self._lock = threading.RLock()
+        self._lock = threading.RLock()  # recursive: a cursor closes its snapshot
         self._cursors: set[SQLiteCursor] = set()
         self._is_open = True
 

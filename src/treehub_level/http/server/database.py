@@ -126,7 +126,8 @@ class Database:
 
         def read(store: Store) -> dict[str, Any]:
             mode = store.server(_VERB)
-            with store.current_reader as reader:
+            with store.guard.thread.lock:
+                reader = store.reader()
                 cid = store.cid_in(reader)
                 floor = mode.records.floor(reader, cid).floor
             return {"server": mode.store_id, "cid": cid, "floor": floor, "mode": mode.mode.value}
@@ -254,8 +255,8 @@ class Database:
         """Return the value of a key in JSON; ``None`` if the key is absent."""
 
         def read(store: Store, stored_key: bytes) -> bytes | None:
-            with store.current_reader as reader:
-                value = reader.get(stored_key)
+            with store.guard.thread.lock:
+                value = store.reader().get(stored_key)
             if value is not None:
                 store.server(_VERB).records.check_outgoing_rows([(stored_key, value)])
             return value
@@ -299,14 +300,14 @@ class Database:
         def read(database: _BorrowedDatabase, max_bytes: int) -> tuple[list[Row], bool]:
             start, stop = database.access.bounds(*database.codec.bounds(*bounds))
             store = database.store
-            with store.current_reader as reader, closing(reader.scan(start, stop)) as cursor:
+            with store.guard.thread.lock, closing(store.reader().scan(start, stop)) as cursor:
                 rows = read_rows(cursor, limit, max_bytes)
             store.server(_VERB).records.check_outgoing_rows(rows)
             if not rows:
                 return rows, False
-            with store.current_reader as reader:
+            with store.guard.thread.lock:
                 after, _ = _core.range_bounds(rows[-1][0], None, None, None, None, None)
-                return rows, first_key(reader, after, stop) is not None
+                return rows, first_key(store.reader(), after, stop) is not None
 
         async def attempt(max_bytes: int) -> tuple[list[Row], bool]:
             return await self._read(lambda database: database.worker.read(read, database, max_bytes))

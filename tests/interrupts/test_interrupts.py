@@ -1,0 +1,152 @@
+"""The short share of T17. ``python -m tests.interrupts`` is for longer runs."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Sequence
+from functools import partial
+from types import TracebackType
+from typing import Any
+from unittest import mock
+
+import pytest
+
+from treehub_level import MemoryBackend
+from treehub_level.backends.base import Entry
+from treehub_level.engine.call_guard import CallGuard
+from treehub_level.engine.store import Store
+from treehub_level.locks import WakeUp
+
+from .__main__ import EMBEDDED, KINDS, run
+from .bench import BlockingBench
+from .injection import Injection, interrupt_everywhere
+
+#: Interrupts of each kind over each backend.
+FEW = 36
+
+
+@pytest.mark.parametrize("backend", EMBEDDED)
+@pytest.mark.parametrize("kind", KINDS)
+def test_after_an_interrupt_the_level_works_and_closes(kind: str, backend: str) -> None:
+    assert run(kind, backend, FEW, seed=1), "see the output above"
+
+
+@pytest.fixture
+def bench() -> Any:
+    made: dict[str, MemoryBackend] = {}
+    with BlockingBench(lambda name: made.setdefault(name, MemoryBackend(name)), "") as bench:
+        yield bench
+
+
+def test_a_put_and_a_get_work_after_an_interrupt_at_each_of_their_bytecodes(bench: BlockingBench) -> None:
+    for call in (BlockingBench.put, BlockingBench.get):
+        done = interrupt_everywhere(partial(call, bench), bench.check, most=10_000, rng=random.Random(1))
+        assert done > 50, call
+    bench.check_closes()
+
+
+def test_every_call_is_interrupted_where_it_waits_too() -> None:
+    woken = WakeUp()
+    counted = Injection(10**9)
+    counted.run(lambda: woken.wait(0.001))
+    for at in range(counted.seen):
+        Injection(at).run(lambda: woken.wait(0.001))
+        woken.set()
+        assert woken.wait(1), "the signal was lost"
+        Injection(at).run(lambda: woken.wait(0.001))
+        assert woken.wait(1), "the signal was lost"
+        woken.clear()
+
+
+def test_the_injection_reaches_the_moment_between_two_statements() -> None:
+    steps: list[int] = []
+
+    def call() -> None:
+        steps.append(1)
+        steps.append(2)
+
+    counted = Injection(10**9)
+    counted.run(call)
+    steps.clear()
+    outcomes = set()
+    for at in range(counted.seen):
+        Injection(at).run(call)
+        outcomes.add(tuple(steps))
+        steps.clear()
+    assert outcomes == {(1,), (1, 2)}  # a signal arrives after a call, at the earliest
+
+
+# ----------------------------------------------------------------------------------------- controls
+
+
+def commit_alone_in_the_old_order(
+    self: Store, entries: Sequence[Entry], durable: bool, *, at_once: bool = False
+) -> bool:
+    """Acquire the lock before the try statement."""
+    if not self._write_lock.acquire(blocking=False):
+        return False
+    try:
+        self._execute(partial(self._plan_write, entries=entries), durable)
+        return True
+    finally:
+        self._write_lock.release()
+
+
+class CountedCall:
+    """A call in flight that is counted in Python."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.lock = self
+
+    def __enter__(self) -> None:
+        self.calls += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.calls -= 1
+
+    def is_owned(self) -> bool:
+        return False
+
+
+def found(bench: BlockingBench) -> bool:
+    """Return True if interrupts of a put leave something behind."""
+    done = threading.Event()
+
+    def put() -> None:
+        bench.server.put("other", 1)
+        done.set()
+
+    def check() -> None:
+        done.clear()
+        threading.Thread(target=put, daemon=True).start()
+        assert done.wait(0.5), "a put hangs"
+        guarded: Any = bench.server._store.guard.thread
+        assert not getattr(guarded, "calls", 0), "a call that has ended is counted"
+
+    try:
+        interrupt_everywhere(bench.put, check, most=10_000, rng=random.Random(1))
+    except AssertionError:
+        return True
+    return False
+
+
+def test_a_lock_acquired_before_its_try_statement_is_found() -> None:
+    bench = BlockingBench("memory", "")
+    bench.server.open()
+    bench.server.put("first", 1)
+    assert not found(bench)
+    with mock.patch.object(Store, "_commit_alone", commit_alone_in_the_old_order):
+        assert found(bench)
+
+
+def test_a_guard_that_counts_calls_is_found() -> None:
+    bench = BlockingBench("memory", "")
+    bench.server.open()
+    bench.server.put("first", 1)
+    guard: CallGuard = bench.server._store.guard
+    guard.thread = CountedCall()  # type: ignore[assignment]
+    assert found(bench)
