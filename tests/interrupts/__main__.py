@@ -27,8 +27,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
-from databases import database_url
-
 from treehub_level import MemoryBackend
 from treehub_level.errors import CIDMismatchError
 
@@ -95,6 +93,9 @@ def run_here(kind: str, backend: str, folder: str, interrupts: int, seed: int) -
     with ExitStack() as stack:
         names = f"{folder}/"
         if backend == "postgres":
+            sys.path.insert(0, str(ROOT / "tests"))
+            from databases import database_url
+
             names = f"{stack.enter_context(database_url())}?store="
         done = KINDS[kind](memory if backend == "memory" else backend, names, interrupts, random.Random(seed))
     print(f"done {done} interrupts")

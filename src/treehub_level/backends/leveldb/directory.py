@@ -294,7 +294,7 @@ class DirectoryBackend(Backend):
 
     def _remove_created(self) -> None:
         """Remove the directories that `open` has created, unless they hold other files."""
-        with suppress(OSError):
+        with suppress(OSError, ValueError):  # ValueError: the path cannot be a path, so `open` created nothing
             while self._created:
                 os.rmdir(self._created.pop())
 
