@@ -73,7 +73,7 @@ test: export PYTHONDEVMODE = 1
 test: export PYTHONMALLOC = default
 test: $(PACKAGE) ## Run the whole suite, once for each core, with coverage
 	TREEHUB_LEVEL_CORE=python $(BIN)/python -m pytest $(PARALLEL) -m 'not once'
-	TREEHUB_LEVEL_CORE=c $(BIN)/python -m pytest $(PARALLEL) -m 'not covered and not builds'
+	TREEHUB_LEVEL_CORE=c $(BIN)/python -m pytest $(PARALLEL) -m 'not covered and not builds and not repeated'
 	TREEHUB_LEVEL_CORE=c COVERAGE_CORE=$(COVERAGE_CORE) $(BIN)/python -m pytest $(PARALLEL) -m covered \
 	  --cov --cov-report=
 	$(BIN)/coverage report

@@ -49,6 +49,10 @@ ONCE = {
 #: once, in memory and on disk. Coverage is measured over them, too.
 PAIRS = {("async", "memory"), ("blocking", "plyvel")}
 
+#: Further pairs, so that `make test` runs each backend once. Tests over the rest are marked
+#: ``repeated``: `make soak` runs them, and so does CI on every system.
+FURTHER_PAIRS = {("async", "leveldb"), ("blocking", "sqlite"), ("async", "postgres")}
+
 #: Folders and modules that coverage leaves out: they repeat calls of other tests at random, make
 #: them in other processes, or read the source.
 UNCOVERED = {
@@ -77,17 +81,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         module = item.path.relative_to(Path(__file__).parent)
         places = {module.as_posix(), *(folder.as_posix() for folder in module.parents)}
-        repeated = not _in_pairs(item)
-        if repeated or places & ONCE:
+        in_pairs = _is_over(PAIRS, item)
+        if not in_pairs or places & ONCE:
             item.add_marker(pytest.mark.once)
-        if not repeated and not places & UNCOVERED:
+        if not in_pairs and not _is_over(FURTHER_PAIRS, item):
+            item.add_marker(pytest.mark.repeated)
+        if in_pairs and not places & UNCOVERED:
             item.add_marker(pytest.mark.covered)
 
 
-def _in_pairs(item: pytest.Item) -> bool:
-    """True if the test runs over one of `PAIRS`, or is not multiplied by both API and backend."""
+def _is_over(pairs: set[tuple[str, str]], item: pytest.Item) -> bool:
+    """True if the test runs over one of the pairs, or is not multiplied by both API and backend."""
     parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
-    return not parameters.keys() >= {"api", "backend"} or (parameters["api"], parameters["backend"]) in PAIRS
+    return not parameters.keys() >= {"api", "backend"} or (parameters["api"], parameters["backend"]) in pairs
 
 
 @pytest.fixture(

@@ -68,8 +68,10 @@ ROWS: Final = {
     "T14": Row("the event loop", "benchmarks", "--records", 1_000_000, ("lag", "--check", "--no-install")),
     "T15": Row("the clock", "pytest", more=("tests/clock", "-q")),
     "T16": Row("hostile load", "tests.http.hostile", "--seconds", 20),
+    "T16-control": Row("the same without the defences", "tests.http.hostile", "--seconds", 20, ("--control",)),
     "T17": Row("interrupts", "tests.interrupts", "--interrupts", 100_000),
     "T18": Row("second event loops", "tests.second_loops", "--rounds", 100),
+    "pairs": Row("all pairs of API and backend", "pytest", more=("-q", "-m", "repeated", "--numprocesses=4")),
 }
 
 

@@ -11,12 +11,13 @@ import asyncio
 import random
 import selectors
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 from unittest import mock
 
 from treehub_level.aio import worker as _worker
+from treehub_level.aio.threads import Job
 
 #: The maximum delay of a call to a worker thread, in seconds.
 _LATENCY = 0.005
@@ -56,32 +57,54 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 class _Threads:
-    """A replacement for the thread pool of a level: calls run on the loop, later, one at a time."""
+    """A replacement for the `JobThreads` of a level: jobs run on the loop, later, one at a time."""
 
-    def __init__(self, loop: VirtualLoop, rng: random.Random, workers: int) -> None:
+    def __init__(self, loop: VirtualLoop, rng: random.Random) -> None:
+        self.accepts = False
+        self.closing = False
         self._loop = loop
         self._rng = rng
-        self._in_order = workers == 1
-        self._waiting: list[tuple[Future[Any], Callable[[], Any]]] = []
+        self._writes: list[Job[Any]] = []
+        self._reads: list[Job[Any]] = []
 
-    def submit(self, function: Callable[[], Any]) -> Future[Any]:
-        future: Future[Any] = Future()
-        self._waiting.append((future, function))
-        self._loop.call_later(self._rng.uniform(0, _LATENCY), self._run_one)
-        return future
+    def write(self, call: Callable[[], Any]) -> Job[Any]:
+        job = Job(call)
+        self.put_write(job)
+        return job
 
-    def _run_one(self) -> None:
-        index = 0 if self._in_order else self._rng.randrange(len(self._waiting))
-        future, function = self._waiting.pop(index)
-        if not future.set_running_or_notify_cancel():
-            return
-        try:
-            future.set_result(function())
-        except BaseException as error:
-            future.set_exception(error)
+    def put_write(self, job: Job[Any]) -> None:
+        self._writes.append(job)
+        self._run_later(lambda: self._writes.pop(0).run())
 
-    def shutdown(self, wait: bool = True) -> None:
-        pass
+    def read(self, call: Callable[[], Any]) -> Job[Any]:
+        job = Job(call)
+        self._reads.append(job)
+        self._run_later(self._run_read)
+        return job
+
+    def _run_later(self, run: Callable[[], None]) -> None:
+        self._loop.call_later(self._rng.uniform(0, _LATENCY), run)
+
+    def _run_read(self) -> None:
+        if self._reads:  # else the end of the threads has run it
+            self._reads.pop(self._rng.randrange(len(self._reads))).run()
+
+    def close(self, close_store: Callable[[], object], closed: Callable[[], object]) -> Job[Any]:
+        def finish() -> None:
+            while self._reads:
+                self._run_read()
+            try:
+                close_store()
+            finally:
+                closed()
+
+        self.accepts = False
+        job = self.write(finish)
+        self.closing = True
+        return job
+
+    def end(self) -> None:
+        """Do nothing: there is no thread."""
 
 
 class _InOrder(dict[Any, None]):
@@ -110,7 +133,5 @@ def virtual_time(rng: random.Random) -> Iterator[VirtualLoop]:
         stack.callback(random.setstate, state)
         stack.callback(loop.close)
         stack.enter_context(mock.patch.object(_worker, "monotonic", loop.time))
-        stack.enter_context(
-            mock.patch.object(_worker, "ThreadPoolExecutor", lambda workers, _: _Threads(loop, rng, workers))
-        )
+        stack.enter_context(mock.patch.object(_worker, "JobThreads", partial(_Threads, loop, rng)))
         yield loop
