@@ -111,9 +111,9 @@ class StoreMachine(RuleBasedStateMachine):
         try:
             self.check_everything()
         finally:
+            self.level.close()
             self.iterators.clear()
             self.snapshots.clear()
-            self.level.close()
             self.loop.close()
             self.patches.close()
             shutil.rmtree(self.folder)
