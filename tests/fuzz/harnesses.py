@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 from unittest import mock
 
+from crash.record_templates import templates
 from starlette.responses import Response
 
 from treehub_level import _core_py
@@ -104,6 +105,11 @@ def _decode_or_crash(self: OwnRecords, key: bytes, record: bytes) -> Any:
     return _DECODE(self, key, record)
 
 
+def _crash_in_records() -> Any:
+    templates()  # built once in a process, by sound code
+    return mock.patch.object(OwnRecords, "decode", _decode_or_crash)
+
+
 async def _delete_first(call: RequestContext) -> Response:
     """Delete a key before its new value is read: a refused value changes the database."""
     await call.database.delete(query.parse_key(call.request))
@@ -124,7 +130,7 @@ _FAULTS: Final[dict[str, Callable[[], Any]]] = {
     "urls": _crash(query, "unquote_to_bytes", b"%%"),
     "lines": _crash(cli_lines, "parse_json", b"::"),
     "arguments": _crash(decoders, "parse_value", b"::"),
-    "stored": lambda: mock.patch.object(OwnRecords, "decode", _decode_or_crash),
+    "stored": _crash_in_records,
     "tokens": _crash(tokens, "_parse_token", "é".encode()),
     "application": lambda: mock.patch.object(
         next(route for route in routes.ROUTES if route.label.startswith("PUT ")), "handler", _delete_first
