@@ -11,7 +11,7 @@ cdef enum Form:
     RECORD
 
 
-def encode_record(encoder, record):
+def _encode_record(encoder, record):
     """`Encoder._record` of the counterpart, with `json_value` of this core.
 
     That of the counterpart parses the value, which may take 40 times the memory of its text.
@@ -61,7 +61,7 @@ cdef class Encoder:
         return self.encode_each(changes, CHANGE, "change", _batch_py.Encoder._change)
 
     def records(self, records):
-        return self.encode_each(records, RECORD, "change", encode_record)
+        return self.encode_each(records, RECORD, "change", _encode_record)
 
     cdef list encode_each(self, object items, Form form, str noun, object fallback):
         """Encode every item; the counterpart's method `fallback` encodes the rare forms."""
