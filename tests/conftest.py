@@ -59,7 +59,7 @@ UNCOVERED = {
     *("benchmarks", "closing", "crash", "fuzz", "http/hostile", "js", "leaks", "packaging", "readme", "replicas"),
     *("sharing", "simulation", "stateful", "testing"),
     *("cli/test_demo.py", "cli/test_entry_points.py", "cli/test_processes.py"),
-    *("core/test_counterparts.py", "core/test_json_value.py", "golden/test_npm_stores.py"),
+    *("core/test_counterparts.py", "golden/test_npm_stores.py"),
     *("http/server/test_process.py", "http/test_bad_network.py", "http/test_many_clients.py"),
 }
 
