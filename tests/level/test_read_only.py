@@ -136,7 +136,7 @@ class Writer:
 
 @contextmanager
 def read_beside_writer(store: Path, backend: str) -> Iterator[blocking.Level]:
-    """Open a server store for reading. Where the writer is faster, do as the error says: try again."""
+    """Open a server store for reading; try again where the writer is faster, as the error says."""
     level = blocking.Level(store, backend=backend, mode=Level.SERVER, read_only=True)
     for _ in range(20):
         with suppress(UnavailableError):
