@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from typing import Final
 
 from ..errors import StorageError
@@ -15,6 +16,11 @@ _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 def is_writable(path: str) -> bool:
     """Return True if the effective user of this process may write to a file or directory."""
     return os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
+
+
+def is_on_read_only_medium(path: str) -> bool:
+    """Return True if no process can write to the file system of a path."""
+    return sys.platform != "win32" and bool(os.statvfs(path).f_flag & os.ST_RDONLY)
 
 
 def checked_path(name: str | os.PathLike[str], engine: str) -> str:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -22,7 +21,7 @@ from contextlib import suppress
 from typing import Final
 
 from ...errors import LevelError, UnavailableError
-from ..paths import is_writable
+from ..paths import is_on_read_only_medium, is_writable
 from ..private_directory import PrivateDirectory
 from .files import STORE_FILE
 from .lock import DirectoryLock, directory_error
@@ -111,7 +110,7 @@ def _copy_listed(source: str, target: str, names: Sequence[str]) -> None:
             with suppress(FileNotFoundError):
                 shutil.copyfile(os.path.join(source, name), os.path.join(target, name))
     tables = listed_tables(target)
-    link = os.symlink if _is_on_read_only_medium(source) else _link
+    link = os.symlink if is_on_read_only_medium(source) else _link
     for name in names:
         if _LOG.fullmatch(name) or name in tables:
             with suppress(FileNotFoundError):
@@ -137,11 +136,6 @@ def _link(original: str, copy: str) -> None:
         raise
     except OSError:  # another file system, one without hard links, or the file of another user
         shutil.copyfile(original, copy)
-
-
-def _is_on_read_only_medium(path: str) -> bool:
-    """Return True if no process can delete a file, as on a read-only medium."""
-    return sys.platform != "win32" and bool(os.statvfs(path).f_flag & os.ST_RDONLY)
 
 
 def _remove_abandoned(folder: str, prefix: str) -> None:

@@ -147,11 +147,8 @@ class LogLimit:
 
     def _space(self) -> tuple[int, int]:
         """Return the free bytes and the size of the disk."""
-        if not hasattr(os, "statvfs"):
-            usage = shutil.disk_usage(os.path.dirname(self._path))
-            return usage.free, usage.total
-        status = os.statvfs(os.path.dirname(self._path))
-        return status.f_bavail * status.f_frsize, status.f_blocks * status.f_frsize
+        usage = shutil.disk_usage(os.path.dirname(self._path))
+        return usage.free, usage.total
 
     def _size(self, suffix: str) -> int:
         try:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
 from ...errors import UnavailableError
-from ..paths import is_writable
+from ..paths import is_on_read_only_medium, is_writable
 from ..private_directory import PrivateDirectory
 
 _LOG: Final = "-wal"
@@ -41,7 +40,7 @@ def read_only_uri(path: str, resources: ExitStack) -> str:
         return f"{uri}?mode=rw"  # with "ro" SQLite would leave an empty log and the shared memory behind
     if os.path.exists(path + _SHARED_MEMORY) and os.path.exists(path + _LOG):
         return f"{uri}?mode=ro"  # another process has the store open, or was killed
-    if _is_on_read_only_medium(path) and not _size(path + _LOG):
+    if is_on_read_only_medium(path) and not _size(path + _LOG):
         return f"{uri}?mode=ro&immutable=1"
     return f"{Path(_copy(path, resources)).as_uri()}?mode=rw"
 
@@ -65,11 +64,6 @@ def _copy(path: str, resources: ExitStack) -> str:
 def _state(path: str) -> list[tuple[int, int]]:
     found = [os.stat(path + suffix) for suffix in ("", _LOG) if os.path.exists(path + suffix)]
     return [(status.st_size, status.st_mtime_ns) for status in found]
-
-
-def _is_on_read_only_medium(path: str) -> bool:
-    """Return True if no process can write to the file."""
-    return sys.platform != "win32" and bool(os.statvfs(path).f_flag & os.ST_RDONLY)
 
 
 def _size(path: str) -> int:
