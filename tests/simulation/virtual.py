@@ -17,7 +17,7 @@ from typing import Any
 from unittest import mock
 
 from treehub_level.aio import worker as _worker
-from treehub_level.aio.threads import Job
+from treehub_level.aio.threads import Job, JobThreads
 
 #: The maximum delay of a call to a worker thread, in seconds.
 _LATENCY = 0.005
@@ -56,8 +56,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """Do nothing: there is no other thread."""
 
 
-class _Threads:
-    """A replacement for the `JobThreads` of a level: jobs run on the loop, later, one at a time."""
+class _Threads(JobThreads):
+    """`JobThreads` without threads: jobs run on the loop, later, one at a time."""
 
     def __init__(self, loop: VirtualLoop, rng: random.Random) -> None:
         self.accepts = False
@@ -66,11 +66,6 @@ class _Threads:
         self._rng = rng
         self._writes: list[Job[Any]] = []
         self._reads: list[Job[Any]] = []
-
-    def write(self, call: Callable[[], Any]) -> Job[Any]:
-        job = Job(call)
-        self.put_write(job)
-        return job
 
     def put_write(self, job: Job[Any]) -> None:
         self._writes.append(job)
@@ -89,19 +84,9 @@ class _Threads:
         if self._reads:  # else the end of the threads has run it
             self._reads.pop(self._rng.randrange(len(self._reads))).run()
 
-    def close(self, close_store: Callable[[], object], closed: Callable[[], object]) -> Job[Any]:
-        def finish() -> None:
-            while self._reads:
-                self._run_read()
-            try:
-                close_store()
-            finally:
-                closed()
-
-        self.accepts = False
-        job = self.write(finish)
-        self.closing = True
-        return job
+    def end_reads(self) -> None:
+        while self._reads:
+            self._run_read()
 
     def end(self) -> None:
         """Do nothing: there is no thread."""

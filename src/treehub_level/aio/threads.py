@@ -198,6 +198,10 @@ class JobThreads:
             queues.run_left()
         return job
 
+    def end_reads(self) -> None:
+        """Run the reads that are left, and wait for those in flight, in the writing thread."""
+        self._queues.end_readers()
+
     def close(self, close_store: Callable[[], object], closed: Callable[[], object]) -> Job[None]:
         """Queue the end: all jobs so far, then ``close_store``, then the end of the threads.
 
@@ -205,10 +209,9 @@ class JobThreads:
             close_store: Closes the store.
             closed: Called afterwards, in the writing thread, also if that failed.
         """
-        queues = self._queues
 
         def finish() -> None:
-            queues.end_readers()
+            self.end_reads()
             try:
                 close_store()
             finally:
