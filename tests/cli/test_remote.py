@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
+from scripted_server import ScriptedHandler, running
 
 from treehub_level import Level, blocking
 
@@ -22,32 +22,17 @@ def served() -> Iterator[Any]:
     """Serve a server level over HTTP: its ``url``, and the ``tokens`` of the requests."""
     with blocking.Level("server", backend="memory", mode=Level.SERVER) as level:
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
+        class Handler(ScriptedHandler):
+            def answer(self) -> None:
                 made.tokens.append(self.headers["Authorization"])
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                answer = orjson.dumps(level.exchange(orjson.loads(body)))
-                self.send_response(200)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(answer)))
-                self.end_headers()
-                self.wfile.write(answer)
+                answer = orjson.dumps(level.exchange(orjson.loads(self.read_body())))
+                self.respond(200, {"Content-Type": "application/json"}, answer)
 
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        made: Any = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        made.level = level
-        made.tokens = []
-        made.url = f"http://127.0.0.1:{made.server_address[1]}/v1/notes"
-        thread = threading.Thread(target=made.serve_forever)
-        thread.start()
-        yield made
-        made.shutdown()
-        thread.join()
-        made.server_close()
+        with running(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as made:
+            made.level = level
+            made.tokens = []
+            made.url += "/v1/notes"
+            yield made
 
 
 def test_sync_accepts_a_url(cli: Cli, served: Any) -> None:

@@ -7,12 +7,13 @@ import shutil
 import sys
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
+from scripted_server import ScriptedHandler, running
 
 from js.clients import MODULE, PACKAGE, Node, NodeClient, NodeError, put
 
@@ -33,36 +34,20 @@ def hostile() -> Iterator[Any]:
         requests: The number of requests.
     """
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self) -> None:
-            request = orjson.loads(self.rfile.read(int(self.headers["Content-Length"])))
+    class Handler(ScriptedHandler):
+        def answer(self) -> None:
+            request = orjson.loads(self.read_body())
             server.requests += 1
-            status, headers, body = server.answer(request)
-            self.send_response(status)
-            for name, value in headers.items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: Any) -> None:
-            pass
+            self.respond(*server.answer(request))
 
     class Server(ThreadingHTTPServer):
         def handle_error(self, *_: Any) -> None:
             pass  # the client has closed the connection
 
-    server: Any = Server(("127.0.0.1", 0), Handler)
-    server.requests = 0
-    server.url = f"http://127.0.0.1:{server.server_address[1]}/v1/notes"
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with running(Server(("127.0.0.1", 0), Handler)) as server:
+        server.requests = 0
+        server.url += "/v1/notes"
+        yield server
 
 
 def sync(client: NodeClient, hostile: Any, **options: Any) -> Any:

@@ -6,14 +6,14 @@ import os
 import ssl
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from scripted_server import ScriptedHandler, running
 
 from treehub_level import TransportError
 from treehub_level.http import RemoteServer
@@ -38,27 +38,16 @@ def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
 def proxy() -> Iterator[Any]:
     """An HTTP proxy that answers every request itself, and records its targets in ``targets``."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
+    class Handler(ScriptedHandler):
+        protocol_version = "HTTP/1.0"  # a connection for each request
+
+        def answer(self) -> None:
             server.targets.append(self.path)
-            self.send_response(200)
-            self.send_header("Treehub-Level", "1")
-            self.send_header("Content-Type", "application/json")
-            self.end_headers()
-            self.wfile.write(b'{"cid": 7}')
+            self.respond(200, {"Treehub-Level": "1", "Content-Type": "application/json"}, b'{"cid": 7}')
 
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server: Any = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.targets = []
-    server.url = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with running(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as server:
+        server.targets = []
+        yield server
 
 
 def call(url: str = URL) -> Any:

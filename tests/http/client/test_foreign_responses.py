@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from typing import Any
 
 import httpx
 import orjson
 import pytest
 from async_adapter import AsyncAdapter
+from scripted_server import ScriptedHandler, running
 from waiting import PATIENCE, until
 
 from treehub_level import ForbiddenError, Level, TransportError, blocking
@@ -129,38 +129,20 @@ def portal() -> Iterator[Any]:
     """
     with blocking.Level("server", backend="memory", mode=Level.SERVER) as level:
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
+        class Handler(ScriptedHandler):
+            def answer(self) -> None:
+                body = self.read_body()
                 if server.answer is None:
                     self.respond(200, server.headers, orjson.dumps(level.exchange(orjson.loads(body))))
                 else:
                     self.respond(*server.answer)
                     server.answered += 1
 
-            def respond(self, status: int, headers: dict[str, str], body: bytes) -> None:
-                self.send_response(status)
-                for name, value in headers.items():
-                    self.send_header(name, value)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        server: Any = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        server.headers = {"Content-Type": "application/json", "Treehub-Level": "1"}
-        server.level, server.answer, server.answered = level, None, 0
-        server.url = f"http://127.0.0.1:{server.server_address[1]}/v1/notes"
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
-        server.server_close()
+        with running(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as server:
+            server.headers = {"Content-Type": "application/json", "Treehub-Level": "1"}
+            server.level, server.answer, server.answered = level, None, 0
+            server.url += "/v1/notes"
+            yield server
 
 
 @pytest.fixture
