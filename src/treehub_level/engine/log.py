@@ -16,6 +16,7 @@ from .. import _core
 from ..backends.base import Cursor, Entry, Reader, Row, Transaction
 from ..errors import StorageError
 from .access import Access
+from .full_disk import smaller_step
 from .modes import Plan, Server, Step
 from .records import Floor, OwnRecords
 
@@ -155,9 +156,7 @@ class Compaction:
                 if not step(self.step):
                     return self.dropped
             except StorageError as error:
-                if not error.is_disk_full or self._size == 1:
-                    raise
-                self._size = max(1, self._size // 4)
+                self._size = smaller_step(self._size, error)
 
     def step(self, transaction: Transaction, cid: int) -> Plan[bool]:
         """Process the next records, or the next deletes.
