@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from .. import blocking
 from ..backends.base import Backend
-from ..blocking.level import ReadWriteVerbs, level_over
+from ..blocking.level import ReadWriteVerbs, namespace_of
 from ..engine.namespace import Namespace
 from ..errors import NotOpenError
 from ..replication.endpoint import answer, changes_after, check_wait, watch_page, watch_start
@@ -102,7 +102,7 @@ class Level(AsyncReadWriteVerbs):
         **backend_options: Any,
     ) -> None:
         self._use(
-            Namespace.of_level(
+            blocking.Level(
                 name,
                 backend=backend,
                 mode=mode,
@@ -115,11 +115,11 @@ class Level(AsyncReadWriteVerbs):
             )
         )
 
-    def _use(self, namespace: Namespace) -> None:
-        self._namespace = namespace
-        self._store = namespace.store
-        self._blocking = level_over(namespace)
-        self._worker = Worker(namespace.store)
+    def _use(self, counterpart: blocking.Level) -> None:
+        self._blocking = counterpart
+        self._namespace = namespace_of(counterpart)
+        self._store = self._namespace.store
+        self._worker = Worker(self._store)
 
     async def open(self) -> None:
         await self._worker.start(self._blocking.open, self._blocking.close)
@@ -145,8 +145,7 @@ class Level(AsyncReadWriteVerbs):
         **options: Any,
     ) -> Level:
         level = cls.__new__(cls)
-        counterpart = await asyncio.to_thread(blocking.Level.adopt, name, mode=mode, progress=progress, **options)
-        level._use(counterpart._namespace)
+        level._use(await asyncio.to_thread(blocking.Level.adopt, name, mode=mode, progress=progress, **options))
         return level
 
     # ---------------------------------------------------------------------------------------- facts
