@@ -2,56 +2,18 @@
 
 from __future__ import annotations
 
-import errno
-import re
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
-from ...errors import CorruptionError, LevelError, NotOpenError, StorageError, UnavailableError
+from ...errors import NotOpenError
 from ..base import Row
+from .errors import translated_error
 
 T = TypeVar("T")
 
 _GET: Final = "SELECT value FROM entries WHERE key = ?"
-
-#: SQLite's error messages. Python's exceptions have error codes only from 3.11 on, and the texts of
-#: ``sqlite3_errstr`` do not change.
-_BUSY: Final = re.compile(r"is locked|locking protocol")
-_CORRUPT: Final = re.compile(r"malformed|not a database|does not contain a|file is encrypted")
-_READ_ONLY: Final = re.compile(r"readonly|unable to open")
-
-
-def disk_full_error(message: str) -> StorageError:
-    """Return the error of a full disk."""
-    error = StorageError(message)
-    error.errno = errno.ENOSPC
-    return error
-
-
-def translated_error(verb: str, path: str, error: Exception) -> LevelError:
-    """Return the exception for an error of ``sqlite3`` or of a system call.
-
-    Args:
-        verb: The operation on the file, for the message: ``"open"``.
-        path: The file.
-        error: The error; a `LevelError` is returned as it is.
-    """
-    if isinstance(error, LevelError):
-        return error
-    if _BUSY.search(str(error)):
-        return UnavailableError(f"cannot {verb} {path!r} now: another writer keeps it locked. Try again ({error})")
-    if _CORRUPT.search(str(error)):
-        return CorruptionError(f"cannot {verb} {path!r}: it is damaged, or it is not an SQLite database ({error})")
-    if "disk is full" in str(error):
-        return disk_full_error(
-            f"cannot {verb} {path!r}: {error}. Delete data in smaller batches and compact the store, or free space on "
-            "the disk"
-        )
-    # Readers need write access too: the shared memory of WAL mode is a file in the same folder.
-    hint = ". This user must be able to write to the file and its folder" if _READ_ONLY.search(str(error)) else ""
-    return StorageError(f"cannot {verb} {path!r}: {error}{hint}")
 
 
 def select_value(connection: sqlite3.Connection, key: bytes) -> bytes | None:
