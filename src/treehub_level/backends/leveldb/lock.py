@@ -34,8 +34,8 @@ from contextlib import contextmanager, suppress
 from typing import ClassVar, Final
 from weakref import WeakSet, WeakValueDictionary
 
-from ...errors import LockedError, StorageError
 from ...locks import ErrorCheckingLock
+from .errors import directory_error, locked_error
 
 if sys.platform != "win32":
     import fcntl
@@ -233,21 +233,3 @@ if sys.platform != "win32":
     def _whole_file(kind: int) -> bytes:
         """Return a ``struct flock`` for a whole file: kind, whence, start, length, process."""
         return struct.pack("hhqqi", kind, os.SEEK_SET, 0, 0, 0)
-
-
-def directory_error(verb: str, path: str, error: Exception) -> StorageError:
-    """Return the exception for a failed system call on a directory."""
-    reason: object = error
-    if isinstance(error, FileExistsError | NotADirectoryError) and os.path.isfile(path):
-        reason = "that is a file, and a store is a directory"
-    elif isinstance(error, PermissionError) or (isinstance(error, OSError) and error.errno == errno.EROFS):
-        reason = f"{error}. This user must be able to write to the directory and its files"
-    return StorageError(f"cannot {verb} a LevelDB store at {path!r}: {reason}")
-
-
-def locked_error(path: str) -> LockedError:
-    """Return the exception for a directory that is open already."""
-    return LockedError(
-        f"the LevelDB store at {path!r} is open already, in this process or another, and only one can have it open: "
-        "close it there; or serve it over HTTP from the process that has it open, and sync a store of your own with it"
-    )

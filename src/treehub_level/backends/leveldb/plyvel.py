@@ -22,7 +22,8 @@ from typing import Any, Final
 
 from ...errors import NotOpenError
 from ..base import Batch, Row
-from .directory import DirectoryBackend, status_error
+from .directory import DirectoryBackend
+from .errors import status_error
 
 
 def _import_vendor() -> Any:
