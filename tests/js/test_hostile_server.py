@@ -58,7 +58,7 @@ def reply_to(request: dict[str, Any], **fields: Any) -> tuple[int, dict[str, str
     """Return a reply of kind ``page`` that is correct but for the given fields."""
     cid = request["cid"]
     page = {"kind": "page", "cid": cid, "head": cid, "more": False, "epochs": [], "ack": None, "rejected": []}
-    common = {"protocol": 1, "server": "s" * 32, "nonce": request["nonce"], "base": cid}
+    common = {"protocol": 2, "server": "s" * 32, "nonce": request["nonce"], "base": cid}
     return 200, OURS, orjson.dumps({**common, **page, "count": 0, "page": [], **fields})
 
 
@@ -179,7 +179,7 @@ NESTED = b"[" * 100_000 + b"]" * 100_000
 @pytest.mark.parametrize(
     "fields",
     [
-        {"protocol": 2},
+        {"protocol": 1},
         {"kind": "other"},
         {"kind": "toString"},
         {"server": None},

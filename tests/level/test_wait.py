@@ -20,7 +20,7 @@ LONG = 60
 def ask(**fields: Any) -> Any:
     """Return the request of a new client, with these fields replaced."""
     return {
-        "protocol": 1,
+        "protocol": 2,
         "server": None,
         "client": "c" * 32,
         "cid": 0,

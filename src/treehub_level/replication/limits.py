@@ -12,7 +12,6 @@ from .. import _core
 from ..backends.base import Entry, Reader, Row
 from ..engine.scan import first_key, rows
 from ..errors import ForbiddenError, SyncError, TransportError
-from .fields import MAX_CHANGES
 from .manual import same_record
 from .messages import MAX_BYTES
 
@@ -23,6 +22,8 @@ _FETCH = 64
 _LARGE = 64 << 10
 #: The maximum number of keys that an error message lists.
 _SHOWN = 5
+#: The maximum number of keys in the attribute ``keys`` of a `ForbiddenError`.
+_LISTED = 1000
 
 
 def is_dirty(reader: Reader, space: _core.KeySpace) -> bool:
@@ -90,7 +91,7 @@ class PushLimits:
 
     def _forbidden_error(self, reader: Reader, space: _core.KeySpace) -> ForbiddenError | None:
         with closing(reader.scan(space.dirty_start, space.dirty_stop, values=False)) as cursor:
-            keys = [_core.decode_key(key[len(space.prefix) :]) for key in cursor.fetch_keys(MAX_CHANGES)]
+            keys = [_core.decode_key(key[len(space.prefix) :]) for key in cursor.fetch_keys(_LISTED)]
         if not keys:
             return None
         return ForbiddenError(

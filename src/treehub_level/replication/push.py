@@ -15,14 +15,14 @@ from typing import Any
 from .. import _core
 from ..backends.base import Reader
 from ..engine.records import OwnRecords
-from .fields import MAX_CHANGES
+from .fields import MAX_PUSH
 from .limits import PushLimits
 from .manual import same_record
 from .records import pushable_change
 from .state import Push
 
 #: The maximum number of changes in a push.
-PUSH_CHANGES = MAX_CHANGES
+PUSH_CHANGES = MAX_PUSH
 
 
 def freeze(reader: Reader, own: OwnRecords, limits: PushLimits, seq: int) -> Push:

@@ -15,7 +15,7 @@ from ..backends.base import Entry, Reader
 from ..engine.records import HEX, Epoch, OwnRecords, is_cid
 from ..errors import LevelError, ProtocolError
 from ..types import Change, Conflict
-from .fields import ID, MAX_CHANGES, NONCE, Ack, Fields
+from .fields import ID, MAX_PUSH, NONCE, Ack, Fields
 from .state import NAMES, ClientState, Push, ResetProgress
 
 T = TypeVar("T")
@@ -121,7 +121,7 @@ def _followed(record: Any) -> tuple[str, int, tuple[Epoch, ...]]:
 
 def _push(record: Any, encoder: _core.Encoder) -> Push:
     fields = Fields(record, "record")
-    push = Push(fields.cid("seq"), fields.text("nonce", NONCE), [*fields.array("changes", MAX_CHANGES)])
+    push = Push(fields.cid("seq"), fields.text("nonce", NONCE), [*fields.array("changes", MAX_PUSH)])
     keys: set[bytes] = set()
     for change in push.changes:
         if type(change) is not list or not 1 <= len(change) <= 2:
@@ -135,9 +135,9 @@ def _push(record: Any, encoder: _core.Encoder) -> Push:
 def _own_range(record: Any, cid: int) -> Ack:
     match record:
         case [int(before), int(after), str(epoch)] if is_cid(before) and is_cid(after) and ID.fullmatch(epoch):
-            if before < after <= before + MAX_CHANGES and cid < after:
+            if before < after <= before + MAX_PUSH and cid < after:
                 return Ack(before, after, epoch)
-    raise ValueError(f"it is not [before, after, epoch] of at most {MAX_CHANGES} changes that end after CID {cid}")
+    raise ValueError(f"it is not [before, after, epoch] of at most {MAX_PUSH} changes that end after CID {cid}")
 
 
 def _reset(record: Any) -> ResetProgress:
