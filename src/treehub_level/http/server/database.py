@@ -145,7 +145,8 @@ class Database:
 
         async def attempt(max_bytes: int) -> tuple[Reply, bool]:
             def exchange(database: _BorrowedDatabase) -> Awaitable[tuple[Reply, bool]]:
-                return database.worker.write(answer, database.store, message, database.access, max_bytes)
+                run = database.worker.write if pushes else database.worker.read
+                return run(answer, database.store, message, database.access, max_bytes)
 
             if not pushes:
                 return await self._read(exchange)
