@@ -41,7 +41,11 @@ def _keys_without_sweep(handler: Any, reply: Keys) -> None:
 
 def _distance_in_records(exchange: Any) -> bool:
     records = _READ_LOG(exchange._reader, exchange._mode, exchange._request.cid, 1000, 1 << 30)
-    return bool(len(records) > exchange._request.limit)
+    return bool(len(records) > server.MAX_DISTANCE)
+
+
+def _distance_of_the_request(exchange: Any) -> bool:
+    return bool(exchange._head - exchange._request.cid > exchange._request.limit)
 
 
 def _repeats_of_the_same_principal(exchange: Any, decision: Any) -> bool:
@@ -63,6 +67,7 @@ REMOVALS: Final[dict[str, list[Patch]]] = {
     "sweep": [(client._ReplyHandler, "apply_keys", _keys_without_sweep)],
     "rejected_in_repeats": [(server._Exchange, "_unconfirmed", lambda *_: [])],
     "cid_distance": [(server._Exchange, "_is_too_far_behind", _distance_in_records)],
+    "fixed_distance": [(server._Exchange, "_is_too_far_behind", _distance_of_the_request)],
     "withdrawal_record": [(server._Exchange, "_withdrawal_entries", lambda *_: [])],
     "withdrawal_lifetime": [(withdrawals.Withdrawal, "has_ended", lambda *_: True)],
     "repeat_by_nonce": [(server._Exchange, "_repeats", _repeats_of_the_same_principal)],

@@ -66,6 +66,7 @@ class Client:
     def __init__(self, rng: random.Random, configuration: Configuration) -> None:
         self._rng = rng
         self._options = configuration
+        self.limit = configuration.limit
         self._state = ClientState(rng.getrandbits(62))
         self._outstanding: Request | None = None
         #: The rejected keys whose later changes are still to be pulled, and the CID pulled up to.
@@ -131,6 +132,7 @@ class Client:
             reset=state.reset is not None,
             keys_after=state.reset.cursor if state.reset else None,
             server=state.server,
+            limit=self.limit,
         )
         if withdraw:
             self._withdrawn.add(push.nonce)
@@ -187,7 +189,7 @@ class Client:
             assert reply.more or not self._owed, "a push was rejected for changes that the log does not have"
             self._checked_cid = reply.cid
         elif isinstance(reply, Keys):
-            is_part = len(reply.keys) == self._options.limit
+            is_part = len(reply.keys) == request.limit
             assert reply.end or is_part or not self._has("sweep"), "a part of the keys is not the last, and not full"
         if isinstance(reply, (Page, Reset)) and reply.ack is not None:
             accepted = reply.ack.after - reply.ack.before

@@ -288,6 +288,7 @@ class Client(_Process):
         super().__init__(name, rng, configuration, make_disk)
         self._session: Generator[Any, Any, Any] | None = None
         self._nonce = ""
+        self.limit = configuration.limit
         self._rebinds = self._has_wrong_server = False
         self.disk.honest = "durable_freeze" not in configuration.without
 
@@ -390,6 +391,8 @@ class Client(_Process):
         self._nonce = request.nonce if request else ""
         if request is None:
             self._session = None
+        elif not self._rebinds:
+            request.limit = self.limit  # the session compares the reply with the same object
         return request
 
     # ------------------------------------------------------------------------------- manual sync

@@ -21,7 +21,7 @@ from functools import partial
 from unittest import mock
 
 from treehub_level.engine import log
-from treehub_level.replication import client, limits, progress, push, server, session
+from treehub_level.replication import client, limits, progress, push, server, session, withdrawals
 
 from .configuration import Configuration
 from .engines import DISKS, MakeDisk, crashing_disk
@@ -39,6 +39,8 @@ def set_up(
     """Create a server and its clients, with small sizes and the faults of the configuration."""
     patches = [
         (client, "PAGE_CHANGES", configuration.limit),
+        (client, "PAGE_KEYS", configuration.limit),
+        *((module, "MAX_DISTANCE", configuration.distance) for module in (server, session, withdrawals)),
         (push, "PUSH_CHANGES", configuration.push),
         (client, "SWEEP_KEYS", configuration.sweep),
         (client, "MAX_EPOCHS", 2),

@@ -120,6 +120,7 @@ class Schedule:
             (self._push_manually, options.manual_sync),
             (self._send_invalid_input, options.send_invalid_input),
             (self._replace_token, options.replace_token),
+            (self._change_limit, options.change_limit),
         ]
         total, weights = 0.0, []
         for _, weight in actions:
@@ -275,6 +276,13 @@ class Schedule:
         self._trace("{} has a token of another name", name)
         self.counts["tokens replaced"] += 1
 
+    def _change_limit(self) -> None:
+        """Continue a client with a program that asks for longer pages, or for shorter ones."""
+        name, client, _ = self._any_client()
+        client.limit = self.rng.choice([1, 2, 6, 50])
+        self._trace("{} asks for {} changes at a time", name, client.limit)
+        self.counts["limits changed"] += 1
+
     def _settle_conflict(self) -> None:
         name, client, expected = self._any_client()
         losses: list[Loss] = client.journal()
@@ -357,7 +365,7 @@ class Schedule:
     def _push_during_writes(self) -> None:
         """Check that two attempts suffice for a push of a client that has caught up."""
         name, client, expected = self._any_client()
-        if expected.may_conflict_with_itself:
+        if expected.may_conflict_with_itself or self._principals[name] != name:
             return  # its first push may be answered with "forked", and needs another attempt
         key, content = self._write(name)
         request = client.start()

@@ -60,7 +60,13 @@ class ServerUnderTest(FaultyProcess, Protocol):
 
 
 class ClientUnderTest(FaultyProcess, Protocol):
-    """A client, as a schedule uses it."""
+    """A client, as a schedule uses it.
+
+    Attributes:
+        limit: The maximum number of changes, or keys, that the next request asks for.
+    """
+
+    limit: int
 
     @property
     def commits(self) -> int:

@@ -196,9 +196,9 @@ class Level(AsyncReadWriteVerbs):
         return await self._answer(request, wait)
 
     async def _answer(self, request: object, wait: float) -> Reply:
-        return await wait_for_commit(
-            self._store, lambda: self._worker.write(answer, self._store, request), check_wait(wait)
-        )
+        parsed = request if isinstance(request, Request) else Request.from_dict(request)
+        run = self._worker.write if parsed.is_push else self._worker.read
+        return await wait_for_commit(self._store, lambda: run(answer, self._store, parsed), check_wait(wait))
 
     def watch(self, *, since: int | None = None) -> AsyncIterator[Change]:
         return self._watch(watch_start(self._store, since))

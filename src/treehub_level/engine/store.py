@@ -368,7 +368,8 @@ class Store:
         with self.guard.thread.lock:
             self.require_open()
             with closing(self.backend.snapshot()) as snapshot:
-                return step(snapshot, self.cid_in(snapshot))
+                # Not the CID in memory: a write may have moved it since the snapshot was taken.
+                return step(snapshot, 0 if self.mode is Mode.NORMAL else self._records.cid(snapshot))
 
     def commit(self, entries: Sequence[Entry], durable: bool) -> None:
         """Write entries in the way of the store's mode. Concurrent writes share one commit.

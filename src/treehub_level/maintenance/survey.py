@@ -23,7 +23,7 @@ from ..replication.records import (
     journal_bounds,
     parse_conflict,
     parse_decision,
-    pushable_change,
+    pushable_entry,
     read_state,
     state_record,
 )
@@ -257,7 +257,7 @@ class ClientSurveyor(_Surveyor):
             raise ValueError("it is not a record of a client")
 
     def _add_metadata(self, key: bytes, value: bytes) -> None:
-        _, (name, stored) = pushable_change(self._records, key, value)
+        name, stored = pushable_entry(self._records, key, value)
         # The bytes as they are stored: those of @treehub/level may differ from the encoded ones.
         self._add_change(key, name, None if stored is None else _core.split_record(value)[1])
         self.survey.dirty += 1

@@ -18,7 +18,7 @@ from ..engine.modes import Client, Plan, Step
 from ..engine.records import Epoch
 from ..errors import ProtocolError, StoreMismatchError
 from ..types import Conflict
-from .fields import MAX_CHANGES, Ack
+from .fields import MAX_CHANGES, MAX_KEYS, Ack
 from .journal import LostChange, journal_entries
 from .limits import PushLimits, is_dirty
 from .manual import same_record
@@ -27,10 +27,10 @@ from .push import freeze, is_as_frozen
 from .records import dirty_change, parse_conflict, read_state
 from .state import ClientState, ResetProgress
 
-#: The number of changes, or keys, that a request asks for.
-PAGE_CHANGES = MAX_CHANGES
+#: The number of changes that a request asks for, and of keys in phase B of a reset.
+PAGE_CHANGES, PAGE_KEYS = MAX_CHANGES, MAX_KEYS
 #: The number of local keys that one batch compares in phase B of a reset.
-SWEEP_KEYS = 4 * MAX_CHANGES
+SWEEP_KEYS = 4 * MAX_KEYS
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ def request_step(mode: Client, limits: PushLimits, *, push: bool, withdraw: bool
             seq=undecided.seq if undecided else state.seq,
             nonce=undecided.nonce if undecided else uuid.uuid4().hex,
             changes=undecided.changes if undecided and not is_withdrawn else [],
-            limit=PAGE_CHANGES,
+            limit=PAGE_CHANGES if state.keys_after is None else PAGE_KEYS,
             reset=state.reset is not None,
             keys_after=state.keys_after,
             withdraw=undecided.keys if undecided and is_withdrawn else (),
@@ -145,7 +145,8 @@ def _contradiction(reply: ParsedReply, request: Request) -> str | None:
         return f"it neither accepts nor rejects some of the {len(sent)} changes that were sent"
     if isinstance(reply, Reset):
         return "a client at CID 0 in a reset cannot be reset again" if request.reset and not request.max_head else None
-    if request.keys_after is not None or len(reply.entries) > request.limit:
+    # The reply to another copy of the push, which asked for more, is a good one.
+    if request.keys_after is not None or (not sent and len(reply.entries) > request.limit):
         return "it holds changes that were not requested"
     if sent and not reply.more and reply.ack is None:
         return "it does not decide on the push, and does not ask for another request"

@@ -7,15 +7,15 @@ of ``engine.records`` do.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from .. import _core
-from ..backends.base import Entry, Reader
+from ..backends.base import Entry, Reader, Row
 from ..engine.records import HEX, Epoch, OwnRecords, is_cid
 from ..errors import LevelError, ProtocolError
 from ..types import Change, Conflict
-from .fields import ID, MAX_CHANGES, NONCE, Ack, Fields
+from .fields import ID, MAX_PUSH, NONCE, Ack, Fields
 from .state import NAMES, ClientState, Push, ResetProgress
 
 T = TypeVar("T")
@@ -121,7 +121,7 @@ def _followed(record: Any) -> tuple[str, int, tuple[Epoch, ...]]:
 
 def _push(record: Any, encoder: _core.Encoder) -> Push:
     fields = Fields(record, "record")
-    push = Push(fields.cid("seq"), fields.text("nonce", NONCE), [*fields.array("changes", MAX_CHANGES)])
+    push = Push(fields.cid("seq"), fields.text("nonce", NONCE), [*fields.array("changes", MAX_PUSH)])
     keys: set[bytes] = set()
     for change in push.changes:
         if type(change) is not list or not 1 <= len(change) <= 2:
@@ -135,9 +135,9 @@ def _push(record: Any, encoder: _core.Encoder) -> Push:
 def _own_range(record: Any, cid: int) -> Ack:
     match record:
         case [int(before), int(after), str(epoch)] if is_cid(before) and is_cid(after) and ID.fullmatch(epoch):
-            if before < after <= before + MAX_CHANGES and cid < after:
+            if before < after <= before + MAX_PUSH and cid < after:
                 return Ack(before, after, epoch)
-    raise ValueError(f"it is not [before, after, epoch] of at most {MAX_CHANGES} changes that end after CID {cid}")
+    raise ValueError(f"it is not [before, after, epoch] of at most {MAX_PUSH} changes that end after CID {cid}")
 
 
 def _reset(record: Any) -> ResetProgress:
@@ -166,16 +166,29 @@ def dirty_change(own: OwnRecords, stored_key: bytes, record: bytes) -> Entry:
     return key, value
 
 
-def pushable_change(own: OwnRecords, stored_key: bytes, record: bytes) -> tuple[list[Any], Entry]:
-    """Return a dirty change twice: decoded, and encoded as it would be pulled.
+def pushable_changes(own: OwnRecords, rows: Sequence[Row]) -> list[list[Any]]:
+    """Return dirty changes, decoded.
 
     Raises:
-        CorruptionError: See `dirty_change`; or the value is not JSON, or cannot be pushed.
+        CorruptionError: See `dirty_change`; or a value is not JSON, or cannot be pushed.
     """
+    for row in rows:
+        dirty_change(own, *row)
+    try:
+        changes: list[list[Any]] = _core.decode_changes([record for _, record in rows])
+        _core.Encoder(own.space).changes(changes)
+        return changes
+    except (ValueError, ProtocolError):
+        for row in rows:
+            pushable_entry(own, *row)  # raises for the damaged one
+        raise
+
+
+def pushable_entry(own: OwnRecords, stored_key: bytes, record: bytes) -> Entry:
+    """Return a dirty change, encoded as it would be pulled: see `pushable_changes`."""
     dirty_change(own, stored_key, record)
     try:
-        change: list[Any] = _core.decode_changes([record])[0]
-        return change, _core.Encoder(own.space).changes([change])[0]
+        return _core.Encoder(own.space).changes(_core.decode_changes([record]))[0]
     except (ValueError, ProtocolError) as error:
         raise own.damaged(stored_key, f"of a dirty change cannot be pushed ({error!s:.200})", record) from error
 

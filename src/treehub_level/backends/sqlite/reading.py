@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
 from ...errors import NotOpenError
-from ..base import Row
+from ..base import FETCH_BYTES, Row, take_within
 from .errors import translated_error
 
 T = TypeVar("T")
@@ -37,6 +37,12 @@ def _select_range(
     return connection.execute(
         f"SELECT {columns} FROM entries{where} ORDER BY key{order}", [bound for _, bound in bounds]
     )
+
+
+def _take(statement: sqlite3.Cursor, limit: int) -> tuple[list[Any], bool]:
+    """Return the next rows of a statement, and True at its end."""
+    rows = statement.fetchmany(limit)
+    return rows, len(rows) < limit
 
 
 class SQLiteSnapshot:
@@ -85,19 +91,28 @@ class SQLiteSnapshot:
             except sqlite3.Error as error:
                 raise translated_error("read", self._path, error) from error
 
-    def fetch(self, cursor: SQLiteCursor, statement: sqlite3.Cursor, limit: int) -> list[Any]:
-        """Return the next rows of a cursor, and close the cursor at its end.
+    def fetch_keys(self, cursor: SQLiteCursor, statement: sqlite3.Cursor, limit: int) -> list[Any]:
+        """Return the next keys of a cursor, each in a tuple, and close the cursor at its end.
 
         An open statement keeps SQLite from resetting the write-ahead log.
         """
+        return self._fetch(cursor, statement, lambda: _take(statement, limit))
+
+    def fetch(self, cursor: SQLiteCursor, statement: sqlite3.Cursor, limit: int, max_bytes: int) -> list[Row]:
+        """Return the next rows of a cursor as `fetch_keys` does: see `base.Cursor.fetch_within`."""
+        return self._fetch(cursor, statement, lambda: take_within(statement, limit, max_bytes))
+
+    def _fetch(
+        self, cursor: SQLiteCursor, statement: sqlite3.Cursor, take: Callable[[], tuple[list[Any], bool]]
+    ) -> list[Any]:
         with self._lock:
             if cursor not in self._cursors:
                 return []
             try:
-                rows = statement.fetchmany(limit)
+                rows, is_at_end = take()
             except sqlite3.Error as error:
                 raise translated_error("read", self._path, error) from error
-            if len(rows) < limit:
+            if is_at_end:
                 self.close_cursor(cursor, statement)
             return rows
 
@@ -130,11 +145,15 @@ class SQLiteCursor:
 
     def fetch(self, limit: int) -> list[Row]:
         """See `base.Cursor.fetch`."""
-        return self._snapshot.fetch(self, self._statement, limit)
+        return self._snapshot.fetch(self, self._statement, limit, FETCH_BYTES)
+
+    def fetch_within(self, limit: int, max_bytes: int) -> list[Row]:
+        """See `base.Cursor.fetch_within`."""
+        return self._snapshot.fetch(self, self._statement, limit, max_bytes)
 
     def fetch_keys(self, limit: int) -> list[bytes]:
         """See `base.Cursor.fetch_keys`."""
-        return [row[0] for row in self._snapshot.fetch(self, self._statement, limit)]
+        return [row[0] for row in self._snapshot.fetch_keys(self, self._statement, limit)]
 
     def close(self) -> None:
         """See `base.Cursor.close`."""
