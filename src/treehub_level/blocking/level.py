@@ -87,10 +87,15 @@ class Level(ReadWriteVerbs, ServerVerbs, ClientVerbs):
         read_only: True to open an existing store for reading only, also beside a process that has
             it open, and on a read-only medium. A LevelDB store is read as it was when it was
             opened. No file of the store is changed, and every verb that writes raises `StateError`.
+        keep_base: True to remember, for each dirty key, the value that the server had when the key
+            became dirty: see `Conflict.base`. CLIENT mode only. A write then reads the previous
+            values of its keys. False remembers none, and voids those of earlier openings; ``None``
+            does as the last opening did.
         **backend_options: Further arguments of the backend's constructor.
 
     Raises:
-        ValueError: The mode, an encoding or the prefix is invalid.
+        ValueError: The mode, an encoding or the prefix is invalid, or ``keep_base`` is True in
+            another mode than CLIENT.
         TypeError: An argument is of a wrong type, or the backend does not have such an option.
         BackendNotFoundError: There is no backend of that name.
     """
@@ -110,6 +115,7 @@ class Level(ReadWriteVerbs, ServerVerbs, ClientVerbs):
         value_encoding: str = "json",
         durable: bool = False,
         read_only: bool = False,
+        keep_base: bool | None = False,
         **backend_options: Any,
     ) -> None:
         self._use(
@@ -122,6 +128,7 @@ class Level(ReadWriteVerbs, ServerVerbs, ClientVerbs):
                 value_encoding=value_encoding,
                 durable=durable,
                 read_only=read_only,
+                keep_base=keep_base,
                 **backend_options,
             )
         )

@@ -41,6 +41,7 @@ class Namespace:
         value_encoding: str = "json",
         durable: bool = False,
         read_only: bool = False,
+        keep_base: bool | None = False,
         **backend_options: Any,
     ) -> Namespace:
         """Return the namespace of a ``Level``'s whole store, after a check of its arguments."""
@@ -53,10 +54,11 @@ class Namespace:
         durable = check_durable(durable, False)
         if not isinstance(read_only, bool):
             raise TypeError(f"read_only is True or False, not {read_only!r:.80}")
+        check_keep_base(keep_base, mode)
         codec = Codec(
             mode, None if mode is Mode.NORMAL else space, key_encoding=key_encoding, value_encoding=value_encoding
         )
-        store = Store(create(backend, name, backend_options), mode, space, read_only=read_only)
+        store = Store(create(backend, name, backend_options), mode, space, read_only=read_only, keep_base=keep_base)
         return cls(store, codec, durable)
 
     def sublevel(self, name: str, separator: str) -> Namespace:
@@ -75,3 +77,18 @@ def check_durable(durable: object, default: bool) -> bool:
     if not isinstance(durable, bool):
         raise TypeError(f"durable is True, False or None, not {durable!r:.80}")
     return durable
+
+
+def check_keep_base(keep_base: object, mode: Mode) -> None:
+    """Check the option ``keep_base``.
+
+    Raises:
+        TypeError: It is neither a ``bool`` nor ``None``.
+        ValueError: It is True, and the mode is not CLIENT.
+    """
+    if keep_base is not None and not isinstance(keep_base, bool):
+        raise TypeError(f"keep_base is True, False or None, not {keep_base!r:.80}")
+    if keep_base and mode is not Mode.CLIENT:
+        raise ValueError(
+            f"keep_base=True needs CLIENT mode, not {mode.name}: a base value is the server's value of a dirty key"
+        )
