@@ -40,6 +40,7 @@ class Configuration:
     forbidden: float = 0.05  # the share of requests whose push is forbidden
     replace_token: float = 0  # a client gets a token of another name, and the old one is revoked
     change_limit: float = 0  # another version of the program, with another limit, continues a client
+    keep_base: bool = True  # clients remember the base value of each dirty key
     manual_before: bool = False  # server and clients have used manual sync before
     without: frozenset[str] = frozenset()  # mechanisms to remove, see MECHANISMS
 
@@ -69,6 +70,8 @@ MECHANISMS: Final = {
     "withheld_push": "a forbidden push is withheld, and withdrawn before another one is frozen",
     "withheld_echo": "a pulled change that equals the withheld one does not beat a newer dirty change",
     "repeat_by_nonce": "a repeat is answered under another principal, too: its nonce proves the client",
+    "base_value_of_server": "the base value of a key that stays dirty follows the server's value",
+    "base_values_reset": "a reset and a rebind void the base values, and record none until the reset ends",
     "whole_log": "the whole log after its base decides on a push, even if the page is cut",
 }
 
@@ -167,6 +170,7 @@ def random_configuration(rng: random.Random) -> Configuration:
         settle_conflicts=rng.choice([0, 2, 6]),
         send_invalid_input=rng.choice([0, 0.5]),
         replace_token=rng.choice([0, 0, 2]),
+        keep_base=rng.random() < 0.8,
     )
     drawn = replace(drawn, distance=drawn.limit)
     if drawn.manual_before:

@@ -14,11 +14,12 @@ from treehub_level import _core, blocking
 from treehub_level.engine import identity as _identity
 from treehub_level.engine import log
 from treehub_level.engine import store as engine
+from treehub_level.engine.base_values import Bases
 from treehub_level.engine.modes import Client as ClientMode
 from treehub_level.engine.modes import Server as ServerMode
 from treehub_level.engine.records import Floor, OwnRecords
 from treehub_level.errors import ModeMismatchError
-from treehub_level.replication import client, limits, manual, server, session, withdrawals
+from treehub_level.replication import base_values, client, limits, manual, server, session, withdrawals
 from treehub_level.replication.messages import Keys, LogPage
 from treehub_level.replication.state import ClientState, ResetProgress
 from treehub_level.types import Changes, Mode
@@ -71,6 +72,11 @@ REMOVALS: Final[dict[str, list[Patch]]] = {
     "withdrawal_record": [(server._Exchange, "_withdrawal_entries", lambda *_: [])],
     "withdrawal_lifetime": [(withdrawals.Withdrawal, "has_ended", lambda *_: True)],
     "repeat_by_nonce": [(server._Exchange, "_repeats", _repeats_of_the_same_principal)],
+    "base_value_of_server": [(base_values.BaseValueChanges, "learn", lambda *_: None)],
+    "base_values_reset": [
+        (Bases, "void", lambda bases: bases),
+        (ClientState, "base_generation", property(lambda state: state.bases and state.bases.generation)),
+    ],
     "whole_log": [(server._Exchange, "_log_between", lambda *_: iter(()))],
 }
 

@@ -16,6 +16,7 @@ from typing import Any
 from .configuration import Configuration
 from .invariants import ExpectedClient, Oracle
 from .sides import SWEPT, ClientUnderTest, Content, InvariantError, Loss, ServerUnderTest
+from .versions import Logged
 
 #: Called with a line for each event.
 Trace = Callable[[str], object]
@@ -49,9 +50,9 @@ class Schedule:
         self._clients = clients
         self._trace_line = trace
         self._keys = [BEYOND_FFFF, *(f"k{i}" for i in range(1, configuration.keys))]
-        self._oracle = Oracle(server, clients)
+        self._oracle = Oracle(server, clients, base_values=not configuration.manual_sync)
         self._network: list[tuple[str, str, Any]] = []  # ("request" | "reply" | "page", client, message)
-        self._backups: list[tuple[Any, dict[int, tuple[str, str]]]] = []
+        self._backups: list[tuple[Any, dict[int, Logged]]] = []
         self._principals = {name: name for name in clients}
         self._server_writes = 0
         if configuration.manual_before:

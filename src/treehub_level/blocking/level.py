@@ -10,7 +10,7 @@ from .. import _core
 from ..backends.base import Backend, Reader
 from ..backends.registry import create
 from ..engine.codec import Codec
-from ..engine.namespace import Namespace, check_durable
+from ..engine.namespace import Namespace, check_durable, check_keep_base
 from ..engine.records import FORMAT
 from ..engine.store import Store
 from ..errors import ModeError
@@ -91,10 +91,15 @@ class Level(ReadWriteVerbs, ServerVerbs, ClientVerbs):
         read_only: True to open an existing store for reading only, also beside a process that has
             it open, and on a read-only medium. A LevelDB store is read as it was when it was
             opened. No file of the store is changed, and every verb that writes raises `StateError`.
+        keep_base: True to remember, for each dirty key, the value that the server had when the key
+            became dirty: see `Conflict.base`. CLIENT mode only. A write then reads the previous
+            values of its keys. False remembers none, and voids those of earlier openings; ``None``
+            does as the last opening did.
         **backend_options: Further arguments of the backend's constructor.
 
     Raises:
-        ValueError: The mode, an encoding or the prefix is invalid.
+        ValueError: The mode, an encoding or the prefix is invalid, or ``keep_base`` is True in
+            another mode than CLIENT.
         TypeError: An argument is of a wrong type, or the backend does not have such an option.
         BackendNotFoundError: There is no backend of that name.
     """
@@ -114,6 +119,7 @@ class Level(ReadWriteVerbs, ServerVerbs, ClientVerbs):
         value_encoding: str = "json",
         durable: bool = False,
         read_only: bool = False,
+        keep_base: bool | None = False,
         **backend_options: Any,
     ) -> None:
         if not isinstance(mode, Mode):
@@ -125,10 +131,11 @@ class Level(ReadWriteVerbs, ServerVerbs, ClientVerbs):
         durable = check_durable(durable, False)
         if not isinstance(read_only, bool):
             raise TypeError(f"read_only is True or False, not {read_only!r:.80}")
+        check_keep_base(keep_base, mode)
         codec = Codec(
             mode, None if mode is Mode.NORMAL else space, key_encoding=key_encoding, value_encoding=value_encoding
         )
-        store = Store(create(backend, name, backend_options), mode, space, read_only=read_only)
+        store = Store(create(backend, name, backend_options), mode, space, read_only=read_only, keep_base=keep_base)
         self._use(Namespace(store, codec, durable))
         ClientVerbs.__init__(self)
 

@@ -38,3 +38,18 @@ def check_durable(durable: object, default: bool) -> bool:
     if not isinstance(durable, bool):
         raise TypeError(f"durable is True, False or None, not {durable!r:.80}")
     return durable
+
+
+def check_keep_base(keep_base: object, mode: Mode) -> None:
+    """Check the option ``keep_base``.
+
+    Raises:
+        TypeError: It is neither a ``bool`` nor ``None``.
+        ValueError: It is True, and the mode is not CLIENT.
+    """
+    if keep_base is not None and not isinstance(keep_base, bool):
+        raise TypeError(f"keep_base is True, False or None, not {keep_base!r:.80}")
+    if keep_base and mode is not Mode.CLIENT:
+        raise ValueError(
+            f"keep_base=True needs CLIENT mode, not {mode.name}: a base value is the server's value of a dirty key"
+        )

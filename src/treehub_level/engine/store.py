@@ -63,11 +63,21 @@ class Store:
         mode: The mode to open the store in.
         space: The key space for the chosen metadata prefix.
         read_only: True to open the store for reading only: every step is refused.
+        keep_base: See `identify`.
     """
 
-    def __init__(self, backend: Backend, mode: Mode, space: _core.KeySpace, *, read_only: bool = False) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        mode: Mode,
+        space: _core.KeySpace,
+        *,
+        read_only: bool = False,
+        keep_base: bool | None = False,
+    ) -> None:
         self.backend = backend
         self.read_only = read_only
+        self._keep_base = keep_base
         self.mode = mode
         self.space = space
         self._records = OwnRecords(space, backend.name)
@@ -137,7 +147,9 @@ class Store:
             self.backend.open_read_only()
         else:
             self.backend.open()
-        self._strategy = identify(self.backend, self.mode, self._records, read_only=self.read_only)
+        self._strategy = identify(
+            self.backend, self.mode, self._records, read_only=self.read_only, keep_base=self._keep_base
+        )
         self._plan_write = self._strategy.plan_write
         self._cid = None
         if not self._shared:

@@ -85,6 +85,10 @@ class Fields:
         """Return the error for a malformed field."""
         return ProtocolError(f'the field "{name}" of the {self._kind}: {fault}')
 
+    def has(self, name: str) -> bool:
+        """Return True if the message has the field."""
+        return name in self._message
+
     def get(self, name: str) -> Any:
         """Return the field, of any type."""
         try:
