@@ -411,7 +411,7 @@ class Client:
         self._reopen()
 
     def _reopen(self) -> None:
-        """Open the store again: an opening that keeps no base values forgets those that it finds."""
+        """Open the store again. An opening that keeps no base values forgets the earlier ones."""
         self._keeps_base = self._options.keep_base and self._openings.random() < 0.9
         if not self._keeps_base:
             self._state.base_values.clear()
