@@ -88,7 +88,8 @@ def test_the_accepted_value_is_the_base_of_a_change_that_loses_later(client: Kee
     server = a_server(k="before")
     client.sync(server)
     client.put("k", "pushed")
-    wire, rewritten = Wire(server), []
+    wire = Wire(server)
+    rewritten: list[bool] = []
 
     def rewrite(reply: Message) -> Message:
         client.put("k", "rewritten")
