@@ -43,6 +43,7 @@ def set_up(
         *((module, "MAX_DISTANCE", configuration.distance) for module in (server, session, withdrawals)),
         (push, "PUSH_CHANGES", configuration.push),
         (client, "SWEEP_KEYS", configuration.sweep),
+        (client, "LOST_BYTES", UNIT * configuration.lost_weight),
         (client, "MAX_EPOCHS", 2),
         (session, "MAX_EPOCHS", 2),
         (limits, "_FETCH", 2),
