@@ -40,7 +40,9 @@ def set_up(
     patches = [
         (client, "PAGE_CHANGES", configuration.limit),
         (client, "PAGE_KEYS", configuration.limit),
-        *((module, "MAX_DISTANCE", configuration.distance) for module in (server, session, withdrawals)),
+        (server, "MAX_DISTANCE", configuration.distance),
+        (session, "MAX_DISTANCE", configuration.distance),
+        (withdrawals, "MAX_DISTANCE", configuration.distance),
         (push, "PUSH_CHANGES", configuration.push),
         (client, "SWEEP_KEYS", configuration.sweep),
         (client, "LOST_BYTES", UNIT * configuration.lost_weight),
