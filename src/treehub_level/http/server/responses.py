@@ -27,7 +27,7 @@ NDJSON: Final = "application/x-ndjson"
 
 #: Responses of fewer bytes are not compressed: they would not become smaller.
 _MINPART_BYTES: Final = 1 << 10
-#: Pages of more rows are sent in parts, whatever their size.
+#: Pages of more rows are sent in parts, also if they are short.
 _SMALL_ROWS: Final = 1000
 #: The approximate bytes that are encoded, and compressed in a thread, at a time.
 PART_BYTES: Final = 256 << 10
