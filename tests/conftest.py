@@ -24,6 +24,7 @@ from typing import Any
 
 import pytest
 from databases import ELSEWHERE, Database, running_database
+from example_counts import examples
 from hypothesis import HealthCheck, settings
 from stores import ENGINES, SHARED, Stores
 
@@ -32,16 +33,18 @@ from treehub_level import Level, _core
 
 # CI repeats the same examples, so that a failure comes from the change; elsewhere each run draws
 # new ones. Examples have no deadline: a slow machine fails no test.
-settings.register_profile("any", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("any", max_examples=examples(50), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", settings.get_profile("any"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "any")
 
+
+TESTS = Path(__file__).parent
 
 #: Folders and modules whose tests do not depend on the core, as they test layers above it. They run
 #: once, with the compiled core: `tests/core`, `tests/golden` and `tests/stateful` hold both cores
 #: to the same results.
 ONCE = {
-    *("backends", "benchmarks", "cli", "clock", "closing", "crash", "fuzz", "http", "js", "leaks"),
+    *("backends", "benchmarks", "cli", "clock", "closing", "core", "crash", "fuzz", "http", "js", "leaks"),
     *("packaging", "readme", "replicas", "sharing", "simulation/test_live.py", "simulation/test_model.py", "testing"),
 }
 
@@ -75,12 +78,12 @@ def api(request: pytest.FixtureRequest) -> Any:
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m selects by these marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark tests by the run that they belong to; deselect backends without a module's mark."""
     items[:] = [item for item in items if item.get_closest_marker("shared") or not item.get_closest_marker("if_shared")]
+    measures = config.pluginmanager.hasplugin("_cov")  # the plugin of --cov, which has the mark no_cover
     for item in items:
-        module = item.path.relative_to(Path(__file__).parent)
-        places = {module.as_posix(), *(folder.as_posix() for folder in module.parents)}
+        places = _places(item.path)
         in_pairs = _is_over(PAIRS, item)
         if not in_pairs or places & ONCE:
             item.add_marker(pytest.mark.once)
@@ -88,6 +91,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.repeated)
         if in_pairs and not places & UNCOVERED:
             item.add_marker(pytest.mark.covered)
+        elif measures:
+            item.add_marker(pytest.mark.no_cover)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Ignore folders and modules whose tests ``-m 'not once'`` would leave out, to save their import."""
+    return True if config.option.markexpr == "not once" and _places(collection_path) & ONCE else None
+
+
+def _places(path: Path) -> set[str]:
+    """Return the path of a module or folder, and of all folders around it, within this folder."""
+    within = path.relative_to(TESTS)
+    return {within.as_posix(), *(folder.as_posix() for folder in within.parents)}
 
 
 def _is_over(pairs: set[tuple[str, str]], item: pytest.Item) -> bool:
