@@ -45,7 +45,16 @@ TESTS = Path(__file__).parent
 #: to the same results.
 ONCE = {
     *("backends", "benchmarks", "cli", "clock", "closing", "core", "crash", "fuzz", "http", "js", "leaks"),
-    *("packaging", "readme", "replicas", "sharing", "simulation/test_live.py", "simulation/test_model.py", "testing"),
+    *(
+        "packaging",
+        "readme",
+        "replicas",
+        "second_loops",
+        "sharing",
+        "simulation/test_live.py",
+        "simulation/test_model.py",
+        "testing",
+    ),
 }
 
 #: The pairs of API and backend that depend on the core: each API once, and each kind of backend
@@ -96,7 +105,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Ignore folders and modules whose tests ``-m 'not once'`` would leave out, to save their import."""
+    """Ignore what ``-m 'not once'`` would leave out as a whole: its import takes time."""
     return True if config.option.markexpr == "not once" and _places(collection_path) & ONCE else None
 
 
