@@ -19,8 +19,9 @@ PACKAGE := $(VENV)/package.stamp
 HAS_LEVELDB := $(shell echo '\#include <leveldb/c.h>' | $(CXX) -x c++ -E - >/dev/null 2>&1 && echo yes || echo no)
 LEVELDB := $(VENV)/leveldb-$(HAS_LEVELDB).stamp
 
-# Containers often set this variable. Without the compiled files of earlier runs, each of the hundreds of
-# processes that the suite starts compiles the package again, and each worker of pytest all tests.
+# Containers often set this variable. Without the compiled files of earlier runs, each of the
+# hundreds of processes that the suite starts compiles the package again, and each worker of pytest
+# compiles all tests.
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
@@ -67,8 +68,9 @@ test-one: $(PACKAGE) ## Run some tests: make test-one T=tests/level/test_reading
 	$(BIN)/python -m pytest $(T)
 
 # Coverage costs 60 % of the time of the tests that it measures. So it is measured once, with the
-# compiled core, and only during the tests that are marked `covered` (COVERED in tests/conftest.py).
-# Where Python has sys.monitoring, it is measured by that, which costs much less than a trace function.
+# compiled core, and only during the tests that are marked `covered` (PAIRS and UNCOVERED in
+# tests/conftest.py). Where Python has sys.monitoring, it is measured by that, which costs much less than a trace
+# function.
 COVERAGE_CORE := $(shell $(PYTHON) -c 'import sys; print("sysmon" if sys.version_info >= (3, 12) else "ctrace")')
 
 # Development mode debugs asyncio and reports what processes leave open. It takes a tenth more time,
@@ -76,8 +78,8 @@ COVERAGE_CORE := $(shell $(PYTHON) -c 'import sys; print("sysmon" if sys.version
 # and left out: `make asan` checks memory.
 test: $(PACKAGE) ## Run the whole suite, once for each core, with coverage
 	TREEHUB_LEVEL_CORE=python $(BIN)/python -m pytest $(PARALLEL) -m 'not once'
-	TREEHUB_LEVEL_CORE=c PYTHONDEVMODE=1 PYTHONMALLOC=default COVERAGE_CORE=$(COVERAGE_CORE) $(BIN)/python -m pytest $(PARALLEL) \
-	  -m 'not builds and not repeated' --cov --cov-report=
+	TREEHUB_LEVEL_CORE=c PYTHONDEVMODE=1 PYTHONMALLOC=default COVERAGE_CORE=$(COVERAGE_CORE) \
+	  $(BIN)/python -m pytest $(PARALLEL) -m 'not builds and not repeated' --cov --cov-report=
 	$(BIN)/coverage report
 
 lint: $(PACKAGE) ## Check style, spelling and types

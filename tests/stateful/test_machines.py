@@ -22,7 +22,7 @@ CONTROL = 500
 FAULTS: dict[type[MemoryBackend], int] = {
     broken.TestUnsorted.Faulty: 1,
     broken.TestReverseIgnored.Faulty: 3,
-    broken.TestStopIncluded.Faulty: 2,
+    broken.TestStopIncluded.Faulty: 1,
     broken.TestLiveCursor.Faulty: 5,
     broken.TestLiveSnapshot.Faulty: 4,
     broken.TestFirstEntryWins.Faulty: 1,
