@@ -262,9 +262,10 @@ def compare(tested: Case, one: Any, other: Any, count: int) -> None:
     agree()
 
 
+@pytest.mark.hypothesis
 @pytest.mark.parametrize("name", CASES)
 def test_both_cores_have_the_same_outcomes(name: str, compiled: Any, pure: Any) -> None:
-    compare(CASES[name], compiled, pure, examples(100))
+    compare(CASES[name], compiled, pure, examples(50))
 
 
 def test_every_public_name_is_compared(pure: Any) -> None:
