@@ -185,6 +185,10 @@ CASES: dict[str, Case] = {
         lambda core, key: core.KeySpace("!").parse_log_key(key),
         CID_KEY | CID_KEY.map(lambda key: b"!" + key if type(key) is bytes else key),
     ),
+    "KeySpace.parse_log_rows": case(
+        lambda core, rows: core.KeySpace("!").parse_log_rows(rows),
+        many(st.tuples(CID_KEY.map(lambda key: b"!" + key if type(key) is bytes else key), RAW_VALUE) | RAW),
+    ),
     "KeySpace.dirty_key": case(lambda core, key: core.KeySpace("!").dirty_key(key), RAW),
     "KeySpace.own_key": case(lambda core, name: core.KeySpace("!").own_key(name), KEY),
     "KeySpace.check_key": case(lambda core, key: core.KeySpace("!").check_key(key), KEY),
