@@ -21,7 +21,7 @@ from ..engine.records import Epoch
 from ..errors import ProtocolError, StoreMismatchError
 from ..types import Conflict
 from .base_values import BaseValueChanges
-from .fields import MAX_CHANGES, MAX_KEYS, Ack
+from .fields import MAX_KEYS, Ack
 from .journal import LostChange, journal_entries
 from .limits import PushLimits, is_dirty
 from .manual import same_record
@@ -30,8 +30,12 @@ from .push import freeze, is_as_frozen
 from .records import dirty_change, parse_conflict, read_state
 from .state import ClientState, ResetProgress
 
-#: The number of changes that a request asks for, and of keys in phase B of a reset.
-PAGE_CHANGES, PAGE_KEYS = MAX_CHANGES, MAX_KEYS
+#: The number of changes that a request asks for. With fewer than the protocol allows, the server
+#: makes a page while the client writes the one before. 50,000 changes took 0.15 s with pages of
+#: 4000, 0.19 s with 1000 and 0.39 s with 65,536 in one process; 0.79, 1.13 and 1.02 s over HTTP.
+PAGE_CHANGES = 4096
+#: The number of keys that a request asks for in phase B of a reset.
+PAGE_KEYS = MAX_KEYS
 #: The number of local keys that one batch compares in phase B of a reset.
 SWEEP_KEYS = 4 * MAX_KEYS
 #: The most bytes of local changes that lose to a page in one batch, unless one change is larger.
