@@ -94,6 +94,12 @@ _CONTROLS = [
         {b"!!epochs": b"[]]"},
         [("treehub_level.blocking.verify", lambda *_, **__: Verification(Mode.SERVER))],
     ),
+    (
+        "verify calls the store sound, but sync",
+        "dirty client",
+        {b"!!base/k5": b"[9,1]"},
+        [("treehub_level.maintenance.survey.parse_base", lambda *_: None)],
+    ),
 ]
 
 
