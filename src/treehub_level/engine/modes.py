@@ -21,7 +21,6 @@ from ..errors import StateError
 from ..types import Mode
 from . import clock
 from .base_values import new_base_entries
-from .clock import unix_ms
 from .records import Commit, Epoch, OwnRecords, commit_key
 
 T = TypeVar("T")
@@ -105,8 +104,6 @@ class Client:
     """
 
     mode = Mode.CLIENT
-    #: The clock of the conflict journal, in milliseconds since 1970. Simulations replace it.
-    clock: Callable[[], int] = staticmethod(unix_ms)
 
     def __init__(
         self,

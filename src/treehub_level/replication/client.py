@@ -251,7 +251,7 @@ class _ReplyHandler:
     def plan(self, before: ClientState) -> Plan[ReplyOutcome | None]:
         """Return all effects as one batch."""
         space = self._space
-        journaled = journal_entries(self._transaction, self._mode, self._lost)
+        journaled = journal_entries(self._transaction, self._own, self._lost)
         self._outcome.conflicts = [parse_conflict(self._own, key, record or b"") for key, record in journaled]
         self._batch += journaled
         self._batch += self._bases.entries()

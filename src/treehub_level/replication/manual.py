@@ -230,7 +230,7 @@ def apply_step(mode: Client, to: int, entries: Sequence[Entry]) -> Step[int]:
                 dirty_change(mode.records, space.dirty_key(key), local)
                 lost.append(LostChange(key, local, remote, to, bases.change_of(key)))
             bases.forget(key)
-        batch.extend(journal_entries(transaction, mode, lost))
+        batch.extend(journal_entries(transaction, mode.records, lost))
         batch.extend(bases.entries())
         return Plan(to, batch, to)
 
