@@ -24,7 +24,7 @@ from .scan import first_key
 _FETCH: Final = 1000
 
 
-class Page(NamedTuple):
+class LogSegment(NamedTuple):
     """A part of the change log.
 
     Attributes:
@@ -35,7 +35,7 @@ class Page(NamedTuple):
     records: list[tuple[int, bytes]]
     commits: list[Commit]
 
-    def outgoing(self, mode: Server, access: Access) -> Page:
+    def outgoing(self, mode: Server, access: Access) -> LogSegment:
         """Return the part of the page that may leave the server to a caller.
 
         A caller with rights to some keys learns of the commits only as much as of the changes: no
@@ -46,9 +46,9 @@ class Page(NamedTuple):
         """
         records = outgoing_records(mode, self.records, access)
         if not access.prefix:
-            return Page(records, self.commits)
+            return LogSegment(records, self.commits)
         cids = [cid for cid, _ in records]
-        return Page(records, [*filter(None, (_visible(commit, cids) for commit in self.commits))])
+        return LogSegment(records, [*filter(None, (_visible(commit, cids) for commit in self.commits))])
 
 
 def _visible(commit: Commit, cids: Sequence[int]) -> Commit | None:
@@ -108,7 +108,7 @@ def last_commit(reader: Reader, records: OwnRecords, head: int) -> Commit | None
 
 def read_page(
     reader: Reader, mode: Server, head: int, after: int, limit: int, max_bytes: int, whole_bytes: int
-) -> Page:
+) -> LogSegment:
     """Read a page of the log that does not end inside changes which belong together.
 
     If they do not fit any more, the page ends before them. If the page begins with them, it may
@@ -131,7 +131,7 @@ def read_page(
     """
     records = read_log(reader, mode, after, limit, max_bytes)
     if not records:
-        return Page(records, [])
+        return LogSegment(records, [])
     commits = commits_between(reader, mode.records, head, records[0][0], records[-1][0])
     if commits:
         records = _fitting(records, commits, max_bytes)
@@ -139,7 +139,7 @@ def read_page(
             records = _between_commits(reader, mode, records, commits, limit, whole_bytes)
         last = records[-1][0]
         commits = [commit for commit in commits if commit.first <= last]
-    return Page(records, commits)
+    return LogSegment(records, commits)
 
 
 def _fitting(records: list[tuple[int, bytes]], commits: Iterable[Commit], max_bytes: int) -> list[tuple[int, bytes]]:

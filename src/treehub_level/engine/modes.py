@@ -65,12 +65,12 @@ class Write(NamedTuple):
     """One write among those that are committed together.
 
     Attributes:
-        count: The number of its entries.
+        size: The number of its entries.
         is_batch: True if its changes belong together.
         principal: The name of the caller; ``None`` if it is not known.
     """
 
-    count: int
+    size: int
     is_batch: bool = False
     principal: str | None = None
 
@@ -208,10 +208,10 @@ class Server:
     def _commit_entries(self, cid: int, writes: Sequence[Write]) -> list[Entry]:
         """Return the records of local commits: of each batch; of every write in an audit."""
         ms, found = clock.now(), []
-        for count, is_batch, principal in writes:
-            first, cid = cid + 1, cid + count
-            is_run = is_batch and count > 1
-            if is_run or (self._audit and count):
+        for size, is_batch, principal in writes:
+            first, cid = cid + 1, cid + size
+            is_run = is_batch and size > 1
+            if is_run or (self._audit and size):
                 commit = Commit(first, cid, None, principal, ms, ((first, cid),) if is_run else ())
                 found.append(self.commit_entry(commit))
         return found

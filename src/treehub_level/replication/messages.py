@@ -15,9 +15,9 @@ from typing import Any, ClassVar, Final
 
 from .. import _core
 from ..backends.base import Entry
-from ..engine.records import Commit, Epoch
+from ..engine.records import ID, Commit, Epoch
 from ..errors import InvalidKeyError, ProtocolError
-from .fields import ID, MAX_CHANGES, MAX_KEYS, MAX_PUSH, NONCE, PROTOCOL, Ack, Fields, shown
+from .fields import MAX_CHANGES, MAX_KEYS, MAX_PUSH, NONCE, PROTOCOL, Ack, Fields, shown
 
 #: The maximum size of a page or a push, in bytes of keys and values.
 MAX_BYTES: Final = 8 << 20
