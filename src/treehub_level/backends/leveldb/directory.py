@@ -254,19 +254,21 @@ class DirectoryBackend(Backend):
             raise directory_error("open", self._path, error) from error
 
     def close(self) -> None:
-        """See `Backend.close`."""
+        """See `Backend.close`. It waits for a write: see `_check_files_in_place`."""
         # Interrupted, it goes on at the next call: the database is forgotten once it is closed.
-        try:
-            if self._reading is None:
-                self._db.close()
-            else:
-                self._reading.close()
-        finally:
-            self._db = self._closed
-            self._reading = None
-            if self._lock is not None:
-                self._lock.release()
-                self._lock = None
+        with self.write_lock.entry():
+            self._identity = None
+            try:
+                if self._reading is None:
+                    self._db.close()
+                else:
+                    self._reading.close()
+            finally:
+                self._db = self._closed
+                self._reading = None
+                if self._lock is not None:
+                    self._lock.release()
+                    self._lock = None
 
     def close_and_remove(self, is_unused: Callable[[Reader], bool]) -> None:
         """See `Backend.close_and_remove`."""
@@ -317,6 +319,10 @@ class DirectoryBackend(Backend):
     def _check_files_in_place(self) -> None:
         """Check, after a durable write and before its acknowledgement, that it lies at the path.
 
+        Called under ``write_lock``, as is the write. Another durable write in between would take
+        the growth of the log for its own, and a close in between would let another opening replace
+        the files.
+
         Raises:
             StorageError: The directory or its files were deleted, moved or replaced.
         """
@@ -330,8 +336,14 @@ class DirectoryBackend(Backend):
 
     def check_in_place(self) -> None:
         """See `Backend.check_in_place`."""
-        if self._identity is not None and sys.platform != "win32":
-            self._identity.check_directory()
+        identity = self._identity
+        if identity is None or sys.platform == "win32":
+            return
+        try:
+            identity.check_directory()
+        except StorageError:
+            if self._identity is identity:  # it was not closed meanwhile, which lets others replace the files
+                raise
 
     def open_read_only(self, *, locked: bool = False) -> None:
         """See `Backend.open_read_only`. Opening changes a directory, so this opens a `Checkpoint`.

@@ -57,12 +57,13 @@ class LevelDBBackend(DirectoryBackend):
 
     def write(self, batch: Batch, *, durable: bool = False) -> None:
         """See `Transaction.write`. A durable write syncs all logs, the older ones first."""
-        if durable and self._unsynced:
-            self._sync_older_logs()
-        self._db.write(batch, durable=durable)
-        self._unsynced = not durable
-        if durable:
-            self._check_files_in_place()
+        with self.write_lock:
+            if durable and self._unsynced:
+                self._sync_older_logs()
+            self._db.write(batch, durable=durable)
+            self._unsynced = not durable
+            if durable:
+                self._check_files_in_place()
         if self._stall_guard.refresh_wanted:  # `writes_at_once` was False, so this is a worker thread
             self._stall_guard.refresh()
 

@@ -104,20 +104,21 @@ class PlyvelBackend(DirectoryBackend):
 
     def write(self, batch: Batch, *, durable: bool = False) -> None:
         """See `Transaction.write`. A durable write syncs all logs, the older ones first."""
-        if durable and self._unsynced:
-            self._sync_older_logs()
-        with self._translator:
-            changes = self._db.write_batch(sync=durable)
-            put, delete = changes.put, changes.delete
-            for key, value in batch:
-                if value is None:
-                    delete(key)
-                else:
-                    put(key, value)
-            changes.write()
-        self._unsynced = not durable
-        if durable:
-            self._check_files_in_place()
+        with self.write_lock:
+            if durable and self._unsynced:
+                self._sync_older_logs()
+            with self._translator:
+                changes = self._db.write_batch(sync=durable)
+                put, delete = changes.put, changes.delete
+                for key, value in batch:
+                    if value is None:
+                        delete(key)
+                    else:
+                        put(key, value)
+                changes.write()
+            self._unsynced = not durable
+            if durable:
+                self._check_files_in_place()
 
     def _write_empty_batch(self) -> None:
         with self._translator:

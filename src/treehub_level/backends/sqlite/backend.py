@@ -475,12 +475,13 @@ class SQLiteExclusive:
         try:
             if writer is not None and transaction is not None:
                 self._end(writer, transaction, error)
+            if error is None and transaction is not None and transaction.durable:
+                # Under the lock: closing removes the log.
+                backend._sync_log()
+                backend.check_in_place()
         finally:
             if self._acquired:
                 backend.write_lock.release()
-        if error is None and transaction is not None and transaction.durable:
-            backend._sync_log()
-            backend.check_in_place()
 
     def _end(self, writer: sqlite3.Connection, transaction: SQLiteTransaction, error: BaseException | None) -> None:
         """Commit the transaction, or roll it back after an error in the block."""
