@@ -30,12 +30,14 @@ from typing import Any, Final, NoReturn
 
 from ...errors import CorruptionError, LevelError, NotOpenError, StorageError
 from ..base import Backend, Reader, Supports, no_store_error
+from ..disk_space import disk_full_error
 from ..paths import checked_path, is_writable
 from .checkpoint import Checkpoint, folders_for
 from .file_identity import FileIdentity
 from .files import LOST, REPAIRING, check_files, holds_store, is_leveldb_file, remedy, would_create
 from .lock import DirectoryLock, directory_error, hold_lock_file, locked_error
-from .log_scan import LogScan, log_files, scan_logs
+from .log_scan import LogScan, is_complete, listed_tables, log_files, scan_logs
+from .space_limit import SpaceLimit
 
 logger = logging.getLogger("treehub_level")
 
@@ -128,6 +130,8 @@ class DirectoryBackend(Backend):
         self._reading: ExitStack | None = None
         #: The files of the open store.
         self._identity: FileIdentity | None = None
+        #: The limit for the writes of the open store.
+        self._space = SpaceLimit(self._path, write_buffer_size)
         #: True if the last write was not durable. Each subclass sets it in ``write``.
         self._unsynced = True
 
@@ -157,10 +161,11 @@ class DirectoryBackend(Backend):
         Opening a store writes its log to a table, which takes the space of the log again. A store
         whose log fills the disk could not be opened any more.
         """
+        self._write_buffer_size = self._options["write_buffer_size"]
         with suppress(OSError):
             bound = max(shutil.disk_usage(self._path).free // _LOG_SHARE, _MIB)
-            return {**self._options, "write_buffer_size": min(self._options["write_buffer_size"], bound)}
-        return self._options
+            self._write_buffer_size = min(self._write_buffer_size, bound)
+        return {**self._options, "write_buffer_size": self._write_buffer_size}
 
     def open(self) -> None:
         """See `Backend.open`. Creates the directory with its parents."""
@@ -182,6 +187,7 @@ class DirectoryBackend(Backend):
             self._connect_verified()
             lock.replace_file()
             self._identity = FileIdentity(self._path)
+            self._space = SpaceLimit(self._path, self._write_buffer_size)
         except BaseException:
             self._lock = None  # `close` would release it before the files are removed
             self.close()
@@ -202,7 +208,7 @@ class DirectoryBackend(Backend):
         if gap is None:
             try:
                 # No other reference: the database that an interrupt leaves behind is freed at once.
-                self._db = self._connect(paranoid=True)
+                self._db = self._connect_on_full_disk()
                 return
             except CorruptionError as error:
                 damage = error
@@ -216,10 +222,45 @@ class DirectoryBackend(Backend):
         # a new log and a new MANIFEST. The store then opens with paranoid checks.
         self._connect(paranoid=False).close()
         notes = [*self._describe_damage(scan)]
-        self._db = self._connect(paranoid=True)
+        self._db = self._connect_on_full_disk()
         self.recovery_notes = notes
         shown = shown_paths.get(self._path, self._path)
         logger.warning("the LevelDB store at %r was damaged: %s", shown, "; ".join(notes))
+
+    def _connect_on_full_disk(self) -> Any:
+        """Open the database. On a full disk make the space first that LevelDB makes afterwards."""
+        try:
+            return self._connect(paranoid=True)
+        except StorageError as error:
+            if not error.is_disk_full:
+                raise
+        self._remove_unlisted_tables()
+        try:
+            return self._connect(paranoid=True)
+        except StorageError as error:
+            if not error.is_disk_full:
+                raise
+            needed = 2 * sum(self._size_of(name) for name in log_files(self._path)) // _MIB + 1
+            raise disk_full_error(
+                f"cannot open the LevelDB store at {self._path!r}: the disk is full, and opening writes the log of the "
+                f"store to a table. Free {needed} MiB on the disk, open the store, then delete data and compact it. "
+                f"With read_only=True it can be read without: set TMPDIR to a folder on another disk ({error})"
+            ) from error
+
+    def _remove_unlisted_tables(self) -> None:
+        """Remove the tables that the MANIFEST does not name: those of a compaction that failed."""
+        with hold_lock_file("open", self._path), suppress(OSError):
+            if is_complete(self._path):
+                listed = listed_tables(self._path)
+                for name in os.listdir(self._path):
+                    if name.endswith((".ldb", ".sst")) and name not in listed:
+                        os.unlink(os.path.join(self._path, name))
+
+    def _size_of(self, name: str) -> int:
+        try:
+            return os.path.getsize(os.path.join(self._path, name))
+        except OSError:
+            return 0
 
     def _describe_damage(self, scan: LogScan) -> Iterator[str]:
         """Yield a sentence for each kind of damage that was cut off."""
@@ -426,6 +467,8 @@ class DirectoryBackend(Backend):
         with self.write_lock.entry():
             self._write_empty_batch()  # so that the log that the compaction ends has a record: see `_follow_logs`
         self._compact_range(start, stop)
+        with self.write_lock.entry():
+            self._write_empty_batch()  # LevelDB reports a compaction that failed at the next write
 
     @abstractmethod
     def _write_empty_batch(self) -> None:
@@ -580,6 +623,11 @@ def status_error(path: str, status: str) -> LevelError:
         return CorruptionError(f"the LevelDB store at {path!r} is damaged: {status}. {remedy(path)}")
     if _LOCK_TAKEN.search(status):
         return locked_error(path)
+    if status.endswith(os.strerror(errno.ENOSPC)):
+        return disk_full_error(
+            f"LevelDB could not write to {path!r}: the disk is full. Close the store, free space on the disk, and open "
+            f"it again ({status})"
+        )
     return StorageError(f"LevelDB could not read or write {path!r}: {status}")
 
 

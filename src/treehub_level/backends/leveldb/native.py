@@ -20,7 +20,6 @@ class LevelDBBackend(DirectoryBackend):
 
     def _connect(self, *, paranoid: bool) -> _store_c.DB:
         options = self._opening_options()
-        self._write_buffer_size = options["write_buffer_size"]
         return _store_c.DB(self._path, create_if_missing=True, paranoid_checks=paranoid, **options)
 
     def _open(self, *, repaired: bool = False) -> None:
@@ -58,6 +57,8 @@ class LevelDBBackend(DirectoryBackend):
     def write(self, batch: Batch, *, durable: bool = False) -> None:
         """See `Transaction.write`. A durable write syncs all logs, the older ones first."""
         with self.write_lock:
+            if (written := self._db.buffered) >= self._space.limit:
+                self._space.check(batch, written)
             if durable and self._unsynced:
                 self._sync_older_logs()
             self._db.write(batch, durable=durable)

@@ -19,6 +19,7 @@ from typing import Final
 
 from ...errors import CommitUnknownError, LevelError, LockedError, NotOpenError, StorageError, UnavailableError
 from ..base import Backend, Batch, Reader, Supports, no_store_error
+from ..disk_space import frees_space
 from ..paths import checked_path
 from .listener import SQLiteListener
 from .log_limit import LogLimit, is_disk_full
@@ -44,9 +45,6 @@ _WRITER_CACHE: Final = 64 * _MIB
 _READER_CACHE: Final = 8 * _MIB
 #: Pages that a compaction frees in one transaction. Other writers can run between two transactions.
 _VACUUM_PAGES: Final = 500
-#: Bytes of metadata that a transaction which deletes data may write for each deleted key: the log
-#: record of a delete holds the key.
-_RECORD_BYTES: Final = 2048
 #: The maximum number of idle connections kept for later reads.
 _MAX_IDLE: Final = 8
 
@@ -538,8 +536,7 @@ class SQLiteTransaction(SQLiteSnapshot):
             self._connection.executemany(_PUT, rows)
             self._connection.executemany(_DELETE, ((key,) for key in deletes))
         self.has_written, self.durable = True, durable
-        written = sum(len(value) for value in puts.values() if value is not None)
-        self.frees_space = bool(deletes) and written <= _RECORD_BYTES * (len(deletes) + 1)
+        self.frees_space = frees_space(batch)
 
     def release_free_pages(self, count: int) -> bool:
         """Truncate the file by up to ``count`` free pages. Return True if more are left."""

@@ -16,7 +16,7 @@ from contextlib import closing, suppress
 from typing import Final
 
 from ...errors import StorageError
-from .reading import disk_full_error
+from ..disk_space import disk_full_error
 
 _KIB: Final = 1024
 _MIB: Final = 1024 * _KIB

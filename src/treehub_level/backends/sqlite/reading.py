@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import re
 import sqlite3
 import threading
@@ -11,6 +10,7 @@ from typing import Any, Final, TypeVar
 
 from ...errors import CorruptionError, LevelError, NotOpenError, StorageError, UnavailableError
 from ..base import Row
+from ..disk_space import disk_full_error
 
 T = TypeVar("T")
 
@@ -21,13 +21,6 @@ _GET: Final = "SELECT value FROM entries WHERE key = ?"
 _BUSY: Final = re.compile(r"is locked|locking protocol")
 _CORRUPT: Final = re.compile(r"malformed|not a database|does not contain a|file is encrypted")
 _READ_ONLY: Final = re.compile(r"readonly|unable to open")
-
-
-def disk_full_error(message: str) -> StorageError:
-    """Return the error of a full disk."""
-    error = StorageError(message)
-    error.errno = errno.ENOSPC
-    return error
 
 
 def translated_error(verb: str, path: str, error: Exception) -> LevelError:
