@@ -5,7 +5,8 @@ from __future__ import annotations
 import h11
 import pytest
 
-from treehub_level.http.server.framing import MAX_CHUNK_HEADER, FramingError, RequestFraming
+from treehub_level.http.framing import MAX_CHUNK_HEADER, FramingError
+from treehub_level.http.server.framing import RequestFraming
 
 pytestmark = pytest.mark.once
 
