@@ -17,7 +17,7 @@ import pytest
 from treehub_level import Level, StorageError, blocking
 from treehub_level.backends import create
 from treehub_level.backends.leveldb.file_identity import FileIdentity
-from treehub_level.backends.sqlite import SQLiteBackend
+from treehub_level.backends.sqlite.file import SQLiteFile
 
 pytestmark = [pytest.mark.once, pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps open files in place")]
 
@@ -225,8 +225,8 @@ def test_a_durable_transaction_of_sqlite_ends_before_the_store_closes(
 ) -> None:
     backend = create("sqlite", str(tmp_path / "store"), {})
     backend.open()
-    meeting = Meeting(SQLiteBackend._sync_log, lambda: not thread.is_alive())
-    monkeypatch.setattr(SQLiteBackend, "_sync_log", meeting)
+    meeting = Meeting(SQLiteFile.sync_log, lambda: not thread.is_alive())
+    monkeypatch.setattr(SQLiteFile, "sync_log", meeting)
     thread = threading.Thread(target=lambda: meeting.reached.wait(30) and backend.close())
     thread.start()
     with backend.exclusive() as transaction:

@@ -17,7 +17,8 @@ class Configuration:
     clients: int = 3
     keys: int = 3
     steps: int = 120
-    limit: int = 6  # changes, or keys, in a page
+    limit: int = 6  # changes, or keys, in a page; see also `change_limit`
+    distance: int = 6  # CIDs that a client may be behind when its push is judged
     push: int = 2  # changes in a push
     sweep: int = 3  # local keys that one batch of phase B compares; the model compares all
     page_weight: int = 1000  # the maximum weight of a page: stands for its limit in bytes
@@ -38,6 +39,8 @@ class Configuration:
     withdraw: float = 0.05  # the share of pushes that are too large, and are withdrawn
     forbidden: float = 0.05  # the share of requests whose push is forbidden
     replace_token: float = 0  # a client gets a token of another name, and the old one is revoked
+    change_limit: float = 0  # another version of the program, with another limit, continues a client
+    keep_base: bool = True  # clients remember the base value of each dirty key
     manual_before: bool = False  # server and clients have used manual sync before
     without: frozenset[str] = frozenset()  # mechanisms to remove, see MECHANISMS
 
@@ -61,11 +64,14 @@ MECHANISMS: Final = {
     "keys_max_head": "and up to the highest CID at which a list of keys was read",
     "rejected_in_repeats": "repeats and resets list the changes that the log does not show as accepted",
     "cid_distance": "a push is refused by the distance in CIDs, which compaction cannot shrink",
+    "fixed_distance": "that distance is the same for all copies of a push, whatever the limit of each request",
     "withdrawal_record": "the server records that a push was withdrawn, and rejects a late copy of it",
     "withdrawal_lifetime": "and keeps that record until every copy of the push is too far behind",
     "withheld_push": "a forbidden push is withheld, and withdrawn before another one is frozen",
     "withheld_echo": "a pulled change that equals the withheld one does not beat a newer dirty change",
     "repeat_by_nonce": "a repeat is answered under another principal, too: its nonce proves the client",
+    "base_value_of_server": "the base value of a key that stays dirty follows the server's value",
+    "base_values_reset": "a reset and a rebind void the base values, and record none until the reset ends",
     "whole_log": "the whole log after its base decides on a push, even if the page is cut",
 }
 
@@ -74,12 +80,26 @@ MECHANISMS: Final = {
 #: its absence.
 FOCUS: Final = {
     "cid_distance": replace(
-        BASE, limit=2, keys=4, clients=2, drop=0, duplicate=0.4, compact=20, restore=0, forget_deletes=0, steps=200
+        BASE,
+        limit=2,
+        distance=2,
+        keys=4,
+        clients=2,
+        drop=0,
+        duplicate=0.4,
+        compact=20,
+        restore=0,
+        forget_deletes=0,
+        steps=200,
     ),
-    "drained_own_range": replace(BASE, limit=1, keys=2, restore=0),
+    "fixed_distance": replace(
+        BASE, limit=2, distance=2, change_limit=6, keys=4, clients=2, drop=0, duplicate=0.4, restore=0, steps=200
+    ),
+    "drained_own_range": replace(BASE, limit=1, distance=1, keys=2, restore=0),
     "max_head": replace(
         BASE,
         limit=1,
+        distance=1,
         push=5,
         keys=5,
         clients=2,
@@ -93,6 +113,7 @@ FOCUS: Final = {
     "keys_max_head": replace(
         BASE,
         limit=50,
+        distance=50,
         push=5,
         keys=20,
         sweep=50,
@@ -107,7 +128,9 @@ FOCUS: Final = {
         steps=250,
     ),
     "withdrawal_record": replace(BASE, withdraw=0.4, drop=0.1, duplicate=0.3, restore=0),
-    "withdrawal_lifetime": replace(BASE, withdraw=0.6, drop=0.1, duplicate=0.3, restore=0, clients=4, limit=2),
+    "withdrawal_lifetime": replace(
+        BASE, withdraw=0.6, drop=0.1, duplicate=0.3, restore=0, clients=4, limit=2, distance=2
+    ),
     "withheld_push": replace(BASE, forbidden=0.4, drop=0.1, duplicate=0.3, restore=0),
     "withheld_echo": replace(BASE, forbidden=0.4, drop=0.3, restore=0),
     "repeat_by_nonce": replace(BASE, replace_token=6, drop=0.3, restore=0),
@@ -147,7 +170,11 @@ def random_configuration(rng: random.Random) -> Configuration:
         settle_conflicts=rng.choice([0, 2, 6]),
         send_invalid_input=rng.choice([0, 0.5]),
         replace_token=rng.choice([0, 0, 2]),
+        keep_base=rng.random() < 0.8,
     )
+    drawn = replace(drawn, distance=drawn.limit)
     if drawn.manual_before:
         drawn = replace(drawn, replace=0)
+    if rng.random() < 0.5:  # the distance is that of a full page, or another one
+        drawn = replace(drawn, distance=rng.choice([1, 2, 3, 6, 50]), change_limit=rng.choice([0, 2, 6]))
     return replace(drawn, **MANUAL_SYNC) if rng.random() < 0.2 else drawn

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
-from .sides import SWEPT, ClientUnderTest, Content, InvariantError, Loss, ServerUnderTest
+from .sides import SWEPT, UNKNOWN, ClientUnderTest, Content, InvariantError, Loss, ServerUnderTest
+from .versions import Logged, Versions, check_base_values
+
+_NEVER: Final = Logged("", "", None)
 
 
 class ExpectedClient:
@@ -65,14 +68,24 @@ class Oracle:
 
     Attributes:
         expected: The expected state of each client.
-        history: The author and the key of each CID, including compacted ones.
+        history: The change of each CID, including compacted ones.
+
+    Args:
+        server: The server.
+        clients: The clients, by name.
+        base_values: True to check the base values. Manual sync does not guarantee them.
     """
 
-    def __init__(self, server: ServerUnderTest, clients: Mapping[str, ClientUnderTest]) -> None:
+    def __init__(
+        self, server: ServerUnderTest, clients: Mapping[str, ClientUnderTest], *, base_values: bool = True
+    ) -> None:
         self._server = server
         self._clients = clients
         self.expected = {name: ExpectedClient() for name in clients}
-        self.history: dict[int, tuple[str, str]] = {}
+        self.history: dict[int, Logged] = {}
+        self._versions = Versions()
+        self._checks_base_values = base_values
+        self._checked_losses: dict[str, set[Loss]] = {name: set() for name in clients}
         self._logged: set[tuple[str, Content]] = set()  # all changes that any log ever held
         self._history_was_lost = False
 
@@ -84,7 +97,8 @@ class Oracle:
         """
         for cid, change in self._server.log(max(self.history, default=0)).items():
             key, content = change
-            self.history[cid] = author or (content[0] if content else "unknown"), key
+            self.history[cid] = Logged(author or (content[0] if content else UNKNOWN), key, content)
+            self._versions.record(cid, key, content)
             self._logged.add(change)
 
     def drop_lost_changes(self) -> None:
@@ -92,10 +106,12 @@ class Oracle:
         for cid in [cid for cid in self.history if cid > self._server.head]:
             del self.history[cid]
             self._history_was_lost = True
+        self._versions.follow(self.history)
 
-    def replace_history(self, history: Mapping[int, tuple[str, str]]) -> None:
+    def replace_history(self, history: Mapping[int, Logged]) -> None:
         """Replace the history: the server was restored or replaced."""
         self.history = dict(history)
+        self._versions.follow(self.history)
         self._history_was_lost = True
 
     def check_server_wins(self, name: str, base: int, before: int) -> None:
@@ -106,9 +122,9 @@ class Oracle:
             base: The CID of its request.
             before: The server's CID before the request.
         """
-        unseen = {self.history[cid][1] for cid in range(base + 1, before + 1)}
+        unseen = {self.history[cid].key for cid in range(base + 1, before + 1)}
         for cid in range(before + 1, self._server.head + 1):
-            if self.history[cid][1] in unseen:
+            if self.history[cid].key in unseen:
                 raise InvariantError(
                     f"the server did not win: {name} at CID {base} overwrote what it had not seen in {cid}"
                 )
@@ -131,6 +147,15 @@ class Oracle:
                 )
         if not self._history_was_lost and not expected.may_conflict_with_itself:
             self._check_journal(name, journal)
+        if self._checks_base_values:
+            self._check_base_values(name, journal)
+
+    def _check_base_values(self, name: str, journal: list[Loss]) -> None:
+        for loss in {*journal} - self._checked_losses[name]:
+            self._versions.check_conflict(name, loss)
+        self._checked_losses[name] = {*journal}
+        if not self._history_was_lost:
+            check_base_values(name, self._clients[name], self.history, lambda: self._server.log(0))
 
     def _check_journal(self, name: str, journal: list[Loss]) -> None:
         reported = Counter(
@@ -140,7 +165,7 @@ class Oracle:
         if twice:
             raise InvariantError(f"reported twice: {name} journaled {twice}")
         for loss in journal:
-            if loss.remote != SWEPT and loss.local != loss.remote and self.history.get(loss.cid, ("", ""))[0] == name:
+            if loss.remote != SWEPT and loss.local != loss.remote and self.history.get(loss.cid, _NEVER).author == name:
                 raise InvariantError(f"self-conflict: {name} lost {loss.local} on {loss.key} to its own {loss.remote}")
 
     def compare(self) -> None:

@@ -115,14 +115,15 @@ class Server:
 
         # Rule 5: a page of the log.
         log = [(cid, *state.log[cid]) for cid in sorted(state.log) if cid > request.cid]
-        page = self._cut(log)
+        page = self._cut(log, request.limit)
         is_cut = len(page) < len(log)
 
         # Rule 6: the decision on the push.
         is_too_far_behind = False
         if request.keys and ack is None:
             distance = state.cid - request.cid if self._has("cid_distance") else len(log)
-            is_too_far_behind = distance > self._options.limit
+            most = self._options.distance if self._has("fixed_distance") else request.limit
+            is_too_far_behind = distance > most
             if request.withdraw and not is_too_far_behind:
                 ack, rejected = self._reject_all(request, principal)
             elif not is_too_far_behind:
@@ -141,7 +142,7 @@ class Server:
         )
 
     def _list_keys(self, request: Request, after: str) -> Keys:
-        state, limit = self._state, self._options.limit
+        state, limit = self._state, request.limit
         keys = sorted(key for key in state.data if key > after)
         return Keys(
             state.id,
@@ -154,11 +155,11 @@ class Server:
             end=len(keys) <= limit,
         )
 
-    def _cut(self, log: list[LogRecord]) -> list[LogRecord]:
+    def _cut(self, log: list[LogRecord], limit: int) -> list[LogRecord]:
         """Return the beginning of the log that fits into a page."""
         page: list[LogRecord] = []
         weight = 0
-        for record in log[: self._options.limit]:
+        for record in log[:limit]:
             weight += weigh(record[2])
             if weight > self._options.page_weight and page:
                 break
@@ -198,7 +199,7 @@ class Server:
         elif request.client in state.decisions:
             state.decisions[request.client] = decision
         else:
-            lifetime = self._options.limit if self._has("withdrawal_lifetime") else -1
+            lifetime = self._options.distance if self._has("withdrawal_lifetime") else -1
             for client, old in list(state.withdrawals.items()):
                 if state.cid - old.ack.before > lifetime:
                     del state.withdrawals[client]

@@ -22,7 +22,7 @@ from .model_messages import (
     WrongServer,
     set_or_delete,
 )
-from .sides import SWEPT, Content, Loss, ServerUnderTest
+from .sides import SWEPT, UNKNOWN, Content, Loss, ServerUnderTest
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class ClientState:
     id: int
     data: dict[str, Content] = field(default_factory=dict)
     dirty: dict[str, Content] = field(default_factory=dict)
+    base_values: dict[str, Content] = field(default_factory=dict)
     journal: tuple[Loss, ...] = ()
     cid: int = 0
     max_head: int = 0
@@ -57,7 +58,7 @@ class ClientState:
         return not (self.push or self.withheld_push or self.own_range or self.reset)
 
     def copy(self) -> ClientState:
-        return replace(self, data=dict(self.data), dirty=dict(self.dirty))
+        return replace(self, data=dict(self.data), dirty=dict(self.dirty), base_values=dict(self.base_values))
 
 
 class Client:
@@ -66,6 +67,7 @@ class Client:
     def __init__(self, rng: random.Random, configuration: Configuration) -> None:
         self._rng = rng
         self._options = configuration
+        self.limit = configuration.limit
         self._state = ClientState(rng.getrandbits(62))
         self._outstanding: Request | None = None
         #: The rejected keys whose later changes are still to be pulled, and the CID pulled up to.
@@ -76,6 +78,8 @@ class Client:
         self._has_wrong_server = False
         self._faults_stopped = False
         self._durable = self._state.copy()
+        self._openings = random.Random(self._state.id)
+        self._keeps_base = configuration.keep_base
         self._at_risk: list[ClientState] = []  # the state after each commit since `_durable`
         self._durable_commits = 0
 
@@ -131,6 +135,7 @@ class Client:
             reset=state.reset is not None,
             keys_after=state.reset.cursor if state.reset else None,
             server=state.server,
+            limit=self.limit,
         )
         if withdraw:
             self._withdrawn.add(push.nonce)
@@ -159,6 +164,7 @@ class Client:
                 self._commit(durable=True)
             case Reset():
                 self._apply_ack(request, reply.ack, reply.rejected)
+                self._forget_base_values()
                 common = min(reply.common, state.reset.common) if state.reset else reply.common
                 state.reset = ResetProgress(common)
                 state.push = None
@@ -187,7 +193,7 @@ class Client:
             assert reply.more or not self._owed, "a push was rejected for changes that the log does not have"
             self._checked_cid = reply.cid
         elif isinstance(reply, Keys):
-            is_part = len(reply.keys) == self._options.limit
+            is_part = len(reply.keys) == request.limit
             assert reply.end or is_part or not self._has("sweep"), "a part of the keys is not the last, and not full"
         if isinstance(reply, (Page, Reset)) and reply.ack is not None:
             accepted = reply.ack.after - reply.ack.before
@@ -207,6 +213,7 @@ class Client:
         self._outstanding, self._has_wrong_server, state = None, False, self._state
         state.id, state.seq = self._rng.getrandbits(62), 0
         state.push = state.withheld_push = state.own_range = None
+        self._forget_base_values()
         state.cid, state.max_head, state.epochs = 0, 0, ()
         state.reset = ResetProgress(common=0)
         state.server = reply.server
@@ -216,12 +223,19 @@ class Client:
         """Drop the dirty changes that were accepted and are still the frozen ones."""
         if ack is None:
             return
-        dirty = self._state.dirty
-        frozen = self._state.push.changes if self._state.push else request.changes
+        state, dirty = self._state, self._state.dirty
+        frozen = state.push.changes if state.push else request.changes
+        if state.withheld_push and request.withdraw and ack.before >= state.cid:  # else it was pulled before
+            for key, content in state.withheld_push.changes:
+                if key in dirty and key not in rejected:
+                    self._learn_base_value(key, content)
         for key, content in frozen:
             is_unchanged = dirty.get(key, SWEPT) == content or not self._has("compare_and_clean")
-            if key in dirty and key not in rejected and is_unchanged:
-                del dirty[key]
+            if key in dirty and key not in rejected:
+                if is_unchanged:
+                    self._clean(key)
+                else:
+                    self._learn_base_value(key, content)
         if ack.after > ack.before:
             self._state.own_range = ack
 
@@ -231,15 +245,12 @@ class Client:
         self._record_history(page)
         for cid, key, content in page.changes:
             if key in state.dirty:
-                if state.own_range and state.own_range.covers(cid, state.epochs) and self._has("own_range"):
+                if self._keeps_dirty(cid, key, content):
+                    self._learn_base_value(key, content)
                     continue
-                if state.reset and cid <= state.reset.common:
-                    continue
-                if self._is_withheld(key, content) and state.dirty[key] != content:
-                    continue
-                if state.dirty[key] != content:
-                    state.journal += (Loss(key, state.dirty[key], content, cid),)
-                del state.dirty[key]
+                base = state.base_values.get(key, UNKNOWN)
+                if (lost := self._clean(key)) != content:
+                    state.journal += (Loss(key, lost, content, cid, base),)
             set_or_delete(state.data, key, content)
         state.cid = page.cid
         if not self._has("max_head"):
@@ -252,6 +263,30 @@ class Client:
             state.withheld_push = None
         if state.reset and not page.more:
             state.reset = replace(state.reset, cursor="")
+
+    def _keeps_dirty(self, cid: int, key: str, content: Content) -> bool:
+        """Return True if a dirty change stays, since it was made with knowledge of a pulled one."""
+        state = self._state
+        if state.own_range and state.own_range.covers(cid, state.epochs) and self._has("own_range"):
+            return True
+        if state.reset and cid <= state.reset.common:
+            return True
+        return self._is_withheld(key, content) and state.dirty[key] != content
+
+    def _clean(self, key: str) -> Content:
+        """Return the dirty change of a key, and drop it with its base value."""
+        self._state.base_values.pop(key, None)
+        return self._state.dirty.pop(key)
+
+    def _learn_base_value(self, key: str, content: Content) -> None:
+        """Record the server's value of a key that stays dirty."""
+        if self._keeps_base and self._has("base_value_of_server"):
+            self._state.base_values[key] = content
+
+    def _forget_base_values(self) -> None:
+        """Forget all base values: the server may never have had them in its present history."""
+        if self._has("base_values_reset"):
+            self._state.base_values.clear()
 
     def _is_withheld(self, key: str, content: Content) -> bool:
         """Return True if a pulled change equals one of the withheld push.
@@ -294,8 +329,10 @@ class Client:
         if page.cid <= state.cid or not state.is_idle:
             return
         for _, key, content in page.changes:
-            if key in state.dirty and (lost := state.dirty.pop(key)) != content:
-                state.journal += (Loss(key, lost, content, page.cid),)
+            if key in state.dirty:
+                base = state.base_values.get(key, UNKNOWN)
+                if (lost := self._clean(key)) != content:
+                    state.journal += (Loss(key, lost, content, page.cid, base),)
             set_or_delete(state.data, key, content)
         self._move_cid_manually(page.cid)
 
@@ -312,7 +349,9 @@ class Client:
         dirty = self._state.dirty
         for _, key, content in pushed.changes:
             if dirty.get(key, SWEPT) == content:
-                del dirty[key]
+                self._clean(key)
+            elif key in dirty:
+                self._learn_base_value(key, content)
         self._move_cid_manually(pushed.cid)
 
     def _move_cid_manually(self, cid: int) -> None:
@@ -339,8 +378,13 @@ class Client:
         return not (state.dirty or state.push or state.withheld_push or state.reset or self._has_wrong_server)
 
     def write(self, key: str, content: Content) -> None:
-        set_or_delete(self._state.data, key, content)
-        self._state.dirty[key] = content
+        state = self._state
+        # During a reset the data may be of a history that the server no longer has.
+        is_known = state.reset is None or not self._has("base_values_reset")
+        if self._keeps_base and key not in state.dirty and is_known:
+            state.base_values[key] = state.data.get(key)
+        set_or_delete(state.data, key, content)
+        state.dirty[key] = content
         self._commit()
 
     def restore_loss(self, loss: Loss) -> None:
@@ -364,6 +408,13 @@ class Client:
         if power:
             self._at_risk = self._at_risk[: self._rng.randint(0, len(self._at_risk))]
             self._state = (self._at_risk[-1] if self._at_risk else self._durable).copy()
+        self._reopen()
+
+    def _reopen(self) -> None:
+        """Open the store again: an opening without base values forgets those that it finds."""
+        self._keeps_base = self._options.keep_base and self._openings.random() < 0.9
+        if not self._keeps_base:
+            self._state.base_values.clear()
 
     def backup(self) -> ClientState:
         return self._state.copy()
@@ -371,6 +422,7 @@ class Client:
     def restore(self, backup: ClientState) -> None:
         self._outstanding = None
         self._state = backup.copy()
+        self._reopen()
         self._commit(durable=True)
 
     def live(self) -> dict[str, Content]:
@@ -378,6 +430,9 @@ class Client:
 
     def dirty(self) -> dict[str, Content]:
         return self._state.dirty
+
+    def base_values(self) -> dict[str, Content]:
+        return self._state.base_values
 
     def journal(self) -> list[Loss]:
         return list(self._state.journal)

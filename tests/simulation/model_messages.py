@@ -52,7 +52,8 @@ class Request:
     """A request.
 
     ``keys_after`` is given in phase B of a reset only. ``withdraw`` replaces ``changes`` in a
-    request that withdraws the push.
+    request that withdraws the push. ``limit`` is the maximum number of changes, or keys, in the
+    reply.
     """
 
     client: int
@@ -66,6 +67,7 @@ class Request:
     keys_after: str | None = None
     withdraw: tuple[str, ...] = ()
     server: int | None = None
+    limit: int = 1
 
     @property
     def keys(self) -> tuple[str, ...]:

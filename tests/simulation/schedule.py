@@ -16,6 +16,7 @@ from typing import Any
 from .configuration import Configuration
 from .invariants import ExpectedClient, Oracle
 from .sides import SWEPT, ClientUnderTest, Content, InvariantError, Loss, ServerUnderTest
+from .versions import Logged
 
 #: Called with a line for each event.
 Trace = Callable[[str], object]
@@ -49,9 +50,9 @@ class Schedule:
         self._clients = clients
         self._trace_line = trace
         self._keys = [BEYOND_FFFF, *(f"k{i}" for i in range(1, configuration.keys))]
-        self._oracle = Oracle(server, clients)
+        self._oracle = Oracle(server, clients, base_values=not configuration.manual_sync)
         self._network: list[tuple[str, str, Any]] = []  # ("request" | "reply" | "page", client, message)
-        self._backups: list[tuple[Any, dict[int, tuple[str, str]]]] = []
+        self._backups: list[tuple[Any, dict[int, Logged]]] = []
         self._principals = {name: name for name in clients}
         self._server_writes = 0
         if configuration.manual_before:
@@ -120,6 +121,7 @@ class Schedule:
             (self._push_manually, options.manual_sync),
             (self._send_invalid_input, options.send_invalid_input),
             (self._replace_token, options.replace_token),
+            (self._change_limit, options.change_limit),
         ]
         total, weights = 0.0, []
         for _, weight in actions:
@@ -275,6 +277,13 @@ class Schedule:
         self._trace("{} has a token of another name", name)
         self.counts["tokens replaced"] += 1
 
+    def _change_limit(self) -> None:
+        """Continue a client with a program that asks for longer pages, or for shorter ones."""
+        name, client, _ = self._any_client()
+        client.limit = self.rng.choice([1, 2, 6, 50])
+        self._trace("{} asks for {} changes at a time", name, client.limit)
+        self.counts["limits changed"] += 1
+
     def _settle_conflict(self) -> None:
         name, client, expected = self._any_client()
         losses: list[Loss] = client.journal()
@@ -357,7 +366,7 @@ class Schedule:
     def _push_during_writes(self) -> None:
         """Check that two attempts suffice for a push of a client that has caught up."""
         name, client, expected = self._any_client()
-        if expected.may_conflict_with_itself:
+        if expected.may_conflict_with_itself or self._principals[name] != name:
             return  # its first push may be answered with "forked", and needs another attempt
         key, content = self._write(name)
         request = client.start()
