@@ -565,7 +565,7 @@ class Store:
                 # After a full disk LevelDB accepts writes again, and loses those that it then
                 # acknowledges. So nothing is written until a reopening. The database of a shared
                 # store rolls back instead.
-                if not self._shared:
+                if not self._shared and not (isinstance(error, StorageError) and error.is_refusal):
                     self._write_error = error
                 raise
         return plan
