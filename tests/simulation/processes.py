@@ -41,7 +41,7 @@ from .engines import Disk, MakeDisk
 from .sides import SWEPT, UNKNOWN, Content, InvariantError, Loss, weigh
 
 #: The number of bytes in a unit of weight.
-UNIT = 100
+UNIT = 200
 
 
 def _value(content: Content) -> Any:
