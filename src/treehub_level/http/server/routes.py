@@ -99,7 +99,9 @@ async def changes(context: RequestContext) -> Response:
     def encode(record: tuple[int, bytes], in_lines: bool) -> bytes:
         return _encode_numbered(record, in_lines) if in_lines else record[1]
 
-    return rows_response(context.request, context.hold, partial(part_encoder, page), page.records, encode)
+    return rows_response(
+        context.request, context.hold, partial(part_encoder, page, len(page.records)), page.records, encode
+    )
 
 
 async def change(context: RequestContext) -> Response:
