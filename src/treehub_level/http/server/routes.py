@@ -10,7 +10,7 @@ from starlette.responses import Response
 from ... import _core
 from ...replication.fields import decode_message
 from ...replication.messages import LogPage, Request
-from ...replication.wire import RowsEncoder, page_encoder, part_encoder
+from ...replication.wire import RowsEncoder, encode_row, page_encoder, part_encoder
 from . import query
 from .bodies import parse_value
 from .database import KeyBounds
@@ -72,15 +72,11 @@ async def exchange(context: RequestContext) -> Response:
     context.release_body()
     context.dispatcher.metrics.count_exchange(database.name, reply)
     if isinstance(reply, LogPage):
-        encoder = partial(page_encoder, reply, len(reply.records))
-        return rows_response(context.request, context.hold, encoder, reply.records, _encode_numbered)
+        encoder = partial(page_encoder, reply)
+        return rows_response(context.request, context.hold, encoder, reply.rows(), lambda row, _: encode_row(row))
     # 409 for the replies after which a client cannot go on from its present state.
     status = 409 if reply.kind in ("reset", "forked") else 200
     return bytes_response(context.request, context.hold, orjson.dumps(reply.to_dict()), status=status)
-
-
-def _encode_numbered(record: tuple[int, bytes], in_lines: bool) -> bytes:
-    return b"[%d,%b]" % record
 
 
 async def changes(context: RequestContext) -> Response:
@@ -97,7 +93,7 @@ async def changes(context: RequestContext) -> Response:
     context.dispatcher.metrics.count_pulled(database.name, len(page.records))
 
     def encode(record: tuple[int, bytes], in_lines: bool) -> bytes:
-        return _encode_numbered(record, in_lines) if in_lines else record[1]
+        return encode_row(record) if in_lines else record[1]
 
     return rows_response(context.request, context.hold, partial(part_encoder, page), page.records, encode)
 
@@ -170,7 +166,7 @@ async def entries(context: RequestContext) -> Response:
         if given[one] is not None and given[other] is not None:
             raise bad_request(f"give {one} or {other}, not both")
     rows, has_more = await context.database.entries(KeyBounds(**given), limit)
-    encoder = partial(RowsEncoder, {"has_more": has_more}, "entries")
+    encoder = partial(RowsEncoder, {"has_more": has_more}, {"entries": len(rows)})
     return rows_response(context.request, context.hold, encoder, rows, lambda row, _: _core.join_record(*row))
 
 
