@@ -39,6 +39,8 @@ from .fields import (
 MAX_BYTES: Final = 8 << 20
 #: A row of a page as a server sends it: the CID and the record of a change, or a key and its value.
 LogRow = tuple[int, bytes] | Entry
+#: Changes that one call of the core encodes: it does not release the GIL.
+_PART_CHANGES: Final = 2000
 #: The maximum number of epochs in a request. A client sends the last ones.
 MAX_EPOCHS: Final = 32
 
@@ -442,9 +444,9 @@ class LogPage(Page):
             self.ack,
             self.rejected,
             [cid for cid, _ in self.records],
-            encoder.records([record for _, record in self.records]),
+            _in_parts(encoder.records, [record for _, record in self.records]),
             refused=self.refused,
-            values=encoder.records([_core.join_record(*row) for row in self.values]),
+            values=_in_parts(encoder.records, [_core.join_record(*row) for row in self.values]),
             fill=fill,
             refill=self.refill,
         )
@@ -497,7 +499,7 @@ def _parse_page(
         raise fields.error("more", "it is true, but the page ends where it begins")
     if not more and to != head:
         raise fields.error("more", f"it is false, but the log continues to CID {head} and this page ends at CID {to}")
-    entries = encode(changes)
+    entries = _in_parts(encode, changes)
     epochs, rejected = fields.epochs("epochs"), fields.keys("rejected", MAX_PUSH)
     values, fill = _parse_values(fields, encode), _parse_fill(fields, encode)
     if more and (values or fill):
@@ -563,7 +565,7 @@ def _encoded(
     fields: Fields, name: str, encode: Callable[[Sequence[Any]], list[Entry]], rows: Sequence[Any]
 ) -> list[Entry]:
     try:
-        return encode(rows)
+        return _in_parts(encode, rows)
     except ProtocolError as error:
         raise fields.error(name, str(error)) from error
 
@@ -604,7 +606,21 @@ def encode_changes(changes: Sequence[Any], encoder: _core.Encoder, *, in_records
     Raises:
         ProtocolError: A change is malformed, or the changes are larger than `MAX_BYTES`.
     """
-    return _check_size(encoder.records(changes) if in_records else encoder.changes(changes))
+    return _check_size(_in_parts(encoder.records if in_records else encoder.changes, changes))
+
+
+def _in_parts(encode: Callable[[Sequence[Any]], list[Entry]], changes: Sequence[Any]) -> list[Entry]:
+    """Encode changes, some at a time, so that other threads run in between."""
+    if len(changes) <= _PART_CHANGES:
+        return encode(changes)
+    entries: list[Entry] = []
+    try:
+        for start in range(0, len(changes), _PART_CHANGES):
+            entries += encode(changes[start : start + _PART_CHANGES])
+    except ProtocolError:
+        encode(changes)  # its error has the number of the change in the whole page
+        raise
+    return entries
 
 
 def _check_size(entries: list[Entry]) -> list[Entry]:

@@ -21,6 +21,8 @@ from .messages import Forked, Keys, LogPage, LogRow, Page, ParsedReply, Reply, R
 
 #: Rows that are joined into one chunk.
 _JOINED = 200
+#: Rows that one call of the core splits: it does not release the GIL.
+_PART_ROWS = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +226,7 @@ def _decode_lines(body: bytes, encoder: _core.Encoder) -> ParsedReply:
         raise ProtocolError("the reply has more than one line, but is not a page")
     texts = rest.removesuffix(b"\n").split(b"\n") if rest else []
     ends = _section_ends(header, len(texts))
-    rows = _core.split_rows(texts[: ends[0]])
+    rows = _split_rows(texts[: ends[0]])
     in_records = rows is not None
     values, entries = (
         part if in_records else [*map(_parse, part)] for part in (texts[ends[0] : ends[1]], texts[ends[1] :])
@@ -245,6 +247,17 @@ def _section_ends(header: dict[Any, Any], lines: int) -> tuple[int, int]:
     if type(count) is not int or type(values) is not int or count < 0 or values < 0:
         return lines, lines
     return min(count, lines), min(count + values, lines)
+
+
+def _split_rows(texts: list[bytes]) -> list[tuple[int, bytes]] | None:
+    """Return the rows, split some at a time, so that other threads run in between."""
+    rows: list[tuple[int, bytes]] = []
+    for start in range(0, len(texts), _PART_ROWS):
+        part = _core.split_rows(texts[start : start + _PART_ROWS])
+        if part is None:
+            return None
+        rows += part
+    return rows
 
 
 def _parse(text: bytes) -> Any:
