@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from treehub_level.engine.records import Epoch
+from treehub_level.engine.records import Commit, Epoch
 from treehub_level.replication.fields import Ack, Fill, Refusal
 from treehub_level.replication.manual import Part
 from treehub_level.replication.messages import FillPart, Forked, LogPage, Reply, Request, Reset
@@ -20,6 +20,10 @@ NONCE = "0" * 32
 ADDRESS = SERVER, NONCE, 2
 EPOCHS = [Epoch("a" * 32, 0), Epoch("b" * 32, 4)]
 RECORDS = [(3, '["é",{"x":[1,2.5,null],"y":"\\n"}]'.encode()), (5, b'["gone"]'), (8, b'["n",12345678901234567890]')]
+COMMITS = [
+    Commit(3, 4, "c" * 32, "alice", 1_700_000_000_123, ()),
+    Commit(5, 8, None, None, None, ((5, 6), (7, 8))),
+]
 
 REQUEST = Request(
     SERVER,
@@ -42,8 +46,8 @@ WITHDRAWAL = Request(
     None, "c" * 32, 0, 0, [], NONCE, seq=1, push_nonce="d" * 32, withdraw=["é", "gone"], complete=[], partial=[]
 )
 REPLIES: dict[str, Reply] = {
-    "page": LogPage(*ADDRESS, 8, 9, True, EPOCHS, Ack(8, 9, "b" * 32), ["é"], RECORDS, refill=True),
-    "empty page": LogPage(*ADDRESS, 2, 2, False, [], None, [], []),
+    "page": LogPage(*ADDRESS, 8, 9, True, EPOCHS, Ack(8, 9, "b" * 32), ["é"], COMMITS, RECORDS, refill=True),
+    "empty page": LogPage(*ADDRESS, 2, 2, False, [], None, [], [], []),
     "decision": LogPage(
         *ADDRESS,
         9,
@@ -52,6 +56,7 @@ REPLIES: dict[str, Reply] = {
         [],
         Ack(9, 9, None),
         ["k", "é", "gone"],
+        COMMITS[:1],
         RECORDS[:1],
         refused=[Refusal("not on Sundays 😀", ["k", "é"])],
         values=[(b"k", b'{"x":[1]}'), ("é".encode(), None), (b"gone", b"null")],
@@ -64,14 +69,15 @@ REPLIES: dict[str, Reply] = {
         [],
         None,
         [],
+        [],
         RECORDS,
         fill=FillPart("f/", "f/1", "f/3", False, [(b"f/2", b'{"x":[1,2.5]}'), (b"f/3", b"2")]),
     ),
-    "end of a fill": LogPage(*ADDRESS, 2, 2, False, [], None, [], [], fill=FillPart("f/", "", "", True, [])),
+    "end of a fill": LogPage(*ADDRESS, 2, 2, False, [], None, [], [], [], fill=FillPart("f/", "", "", True, [])),
     "reset": Reset(*ADDRESS, 1, None, ["k"], 9),
     "forked": Forked(*ADDRESS),
 }
-PART = Part(8, RECORDS, has_more=True)
+PART = Part(8, RECORDS, COMMITS, has_more=True)
 
 
 def reply_to_json(reply: Reply) -> bytes:
@@ -97,6 +103,7 @@ MESSAGES = {
     "wire reset.json": reply_to_json(REPLIES["reset"]),
     "wire forked.json": reply_to_json(REPLIES["forked"]),
     "wire changes.json": b"".join(part_pieces(PART, in_lines=False)),
+    "wire changes.ndjson": b"".join(part_pieces(PART, in_lines=True)),
 }
 
 

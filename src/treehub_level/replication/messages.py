@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Final
 
 from .. import _core
 from ..backends.base import Entry, Row
-from ..engine.records import Epoch
+from ..engine.records import Commit, Epoch
 from ..errors import InvalidKeyError, ProtocolError
 from .fields import (
     ID,
@@ -335,6 +335,7 @@ class Page(Reply):
         ack: The decision on the push; ``None`` if it was not judged, or if nothing was pushed.
         rejected: The keys of the push that the server rejected, or that the log does not show as
             accepted.
+        commits: The recorded commits of the changes in the page, in CID order.
         refused: The refusals of those of the rejected keys that a rule, or the rights of the
             token, refuses.
         values: The present values of the rejected keys and of those that the request reads,
@@ -353,6 +354,7 @@ class Page(Reply):
     epochs: list[Epoch]
     ack: Ack | None
     rejected: list[str]
+    commits: list[Commit]
     refused: list[Refusal] = field(default_factory=list, kw_only=True)
     values: list[Entry] = field(default_factory=list, kw_only=True)
     fill: FillPart | None = field(default=None, kw_only=True)
@@ -365,6 +367,7 @@ class Page(Reply):
             count: The number of changes in the page.
         """
         optional = {
+            "commits": [commit.to_list() for commit in self.commits],
             "refused": [[*refusal] for refusal in self.refused],
             "value_count": len(self.values),
             "fill": self.fill and self.fill.header(),
@@ -443,6 +446,7 @@ class LogPage(Page):
             self.epochs,
             self.ack,
             self.rejected,
+            self.commits,
             [cid for cid, _ in self.records],
             _in_parts(encoder.records, [record for _, record in self.records]),
             refused=self.refused,
@@ -515,6 +519,7 @@ def _parse_page(
         epochs,
         ack,
         rejected,
+        fields.commits("commits", base, to) if "commits" in fields else [],
         cids,
         entries,
         refused=fields.refusals("refused", rejected),

@@ -60,7 +60,7 @@ def part_pieces(part: Part, in_lines: bool) -> Iterator[bytes]:
     In JSON the changes have no CIDs, as in ``@treehub/level``.
     """
     rows = map(encode_row, part.records) if in_lines else (record for _, record in part.records)
-    return _pieces(part_encoder(part, in_lines), rows)
+    return _pieces(part_encoder(part, len(part.records), in_lines), rows)
 
 
 def page_encoder(page: LogPage, in_lines: bool) -> RowsEncoder:
@@ -73,9 +73,11 @@ def page_encoder(page: LogPage, in_lines: bool) -> RowsEncoder:
     return RowsEncoder(page.header(len(page.records)), sections, in_lines)
 
 
-def part_encoder(part: Part, in_lines: bool) -> RowsEncoder:
-    """Return an encoder for a page of a manual pull: the records, or in NDJSON their rows."""
-    return RowsEncoder({"cid": part.cid, "has_more": part.has_more}, {"changes": len(part.records)}, in_lines)
+def part_encoder(part: Part, count: int, in_lines: bool) -> RowsEncoder:
+    """Return an encoder for a page of a manual pull: so many records, or in NDJSON their rows."""
+    commits = [commit.to_list() for commit in part.commits]
+    header = {"cid": part.cid, "has_more": part.has_more, "commits": commits}
+    return RowsEncoder({**header, "count": count} if in_lines else header, {"changes": count}, in_lines)
 
 
 def _pieces(encoder: RowsEncoder, rows: Iterable[bytes]) -> Iterator[bytes]:
