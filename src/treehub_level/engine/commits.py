@@ -10,7 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from contextlib import closing
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Final, NamedTuple
 
 from ..backends.base import Reader
@@ -60,6 +60,12 @@ def _visible(commit: Commit, cids: Sequence[int]) -> Commit | None:
     return commit._replace(
         first=seen[0], last=seen[-1], groups=tuple((run[0], run[-1]) for run in runs if len(run) > 1)
     )
+
+
+def commit_of(commits: Sequence[Commit], cid: int) -> Commit | None:
+    """Return the commit of a change; ``None`` if none of these, in CID order, covers it."""
+    index = bisect_left(commits, cid, key=attrgetter("last"))
+    return commits[index] if index < len(commits) and commits[index].first <= cid else None
 
 
 def commits_between(reader: Reader, records: OwnRecords, head: int, first: int, last: int) -> list[Commit]:

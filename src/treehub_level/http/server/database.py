@@ -326,10 +326,11 @@ def is_temporary(error: Exception) -> bool:
 
 
 def _reply_size(reply: Reply) -> int:
-    """Return the bytes of a reply in memory: those of its records or keys."""
+    """Return the bytes of a reply in memory: those of its records, commits and keys."""
     match reply:
         case LogPage():
-            return records_size(reply.records) + commits_size(reply.commits)
+            rejected = sum(map(len, reply.rejected))
+            return records_size(reply.records) + commits_size(reply.commits) + rejected
         case Keys():
             return sum(map(len, reply.keys))
         case Reset():
