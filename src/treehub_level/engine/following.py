@@ -310,7 +310,7 @@ def following_at_opening(
     try:
         cid = own.cid(reader)
         following = read_following(reader, own, cid)
-        common = _common_of_earlier_reset(reader, own)
+        common = common_of_earlier_reset(reader, own)
     except CorruptionError:
         return None, []
     if common is not None:
@@ -331,7 +331,7 @@ def following_at_opening(
     return following, entries
 
 
-def _common_of_earlier_reset(reader: Reader, own: OwnRecords) -> int | None:
+def common_of_earlier_reset(reader: Reader, own: OwnRecords) -> int | None:
     """Return the last common CID of a reset that an earlier version has begun; else ``None``.
 
     Raises:
