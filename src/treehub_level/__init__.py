@@ -9,6 +9,7 @@ from .backends.base import Backend
 from .backends.memory import MemoryBackend
 from .errors import (
     BackendNotFoundError,
+    CheckError,
     CIDMismatchError,
     CommitUnknownError,
     CorruptionError,
@@ -23,6 +24,7 @@ from .errors import (
     ModeMismatchError,
     NotOpenError,
     ProtocolError,
+    Refused,
     StateError,
     StorageError,
     StoreMismatchError,
@@ -54,6 +56,7 @@ __all__ = [
     "CIDMismatchError",
     "Change",
     "Changes",
+    "CheckError",
     "CommitUnknownError",
     "Conflict",
     "CopyReport",
@@ -78,6 +81,7 @@ __all__ = [
     "ProtocolError",
     "Put",
     "RangeOptions",
+    "Refused",
     "StateError",
     "StorageError",
     "StoreMismatchError",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
+from typing import Final
 
 from .. import _core
 from ..errors import InvalidKeyError
@@ -90,6 +91,10 @@ class KeyRanges:
                 return
             start = stop
         yield start, None
+
+
+#: The set of all keys.
+ALL_KEYS: Final = KeyRanges([(b"", None)])
 
 
 def _lower(one: bytes | None, other: bytes | None) -> bytes | None:

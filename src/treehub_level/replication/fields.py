@@ -248,17 +248,17 @@ class Fields:
                     return Fill(prefix, after)
         raise self.error(name, f'null or [prefix, key with this prefix or ""] is needed, not {shown(value)}')
 
-    def runs(self, name: str, count: int) -> list[tuple[int, int]]:
-        """Return runs ``[first, count]`` of two and more of ``count`` items; none if it is absent.
+    def runs(self, name: str, count: int, shortest: int = 2) -> list[tuple[int, int]]:
+        """Return runs ``[first, count]`` of ``count`` items; none if the field is absent.
 
-        They rise, and do not overlap.
+        They rise, do not overlap, and have ``shortest`` items or more.
         """
         runs: list[tuple[int, int]] = []
         end = 0
         for item in self.array(name) if name in self else ():
             match item:
                 case [int(first), int(length)] if type(first) is type(length) is int:
-                    if end <= first and 2 <= length <= count - first:
+                    if end <= first and shortest <= length <= count - first:
                         runs.append((first, length))
                         end = first + length
                         continue
