@@ -216,8 +216,8 @@ class ClientVerbs:
         """Stop to follow the keys that begin with a prefix, and remove them here, in batches.
 
         The server and other clients keep the keys. A local change that is not pushed yet stays
-        until it is pushed. Keys of another followed prefix stay. After an interruption, the next sync
-        removes the rest. A prefix that is not followed is ignored.
+        until it is pushed. Keys of another followed prefix stay. After an interruption, the next
+        sync removes the rest. A prefix that is not followed is ignored.
 
         Args:
             prefix: A prefix that is followed.

@@ -14,6 +14,8 @@ import orjson
 from .. import _core
 from ..backends.base import Reader
 from ..engine.base_values import BASES, Bases, base_bounds, parse_base
+from ..engine.following import common_of_earlier_reset
+from ..engine.groups import group_bounds, parse_group
 from ..engine.records import Epoch, OwnRecords
 from ..engine.scan import rows
 from ..errors import CorruptionError, DecodeError, StateError

@@ -14,13 +14,13 @@ from ..backends.base import Entry, Transaction
 from ..engine.following import UNCHECKED, Following
 from ..engine.modes import Client, Plan, Step
 from ..errors import ProtocolError, StoreMismatchError
-from .fields import MAX_CHANGES, MAX_READ, Fill
+from .fields import MAX_CHANGES, MAX_READ
 from .limits import PushLimits
 from .losses import Loss, current_losses, loss_entry, read_losses
 from .messages import MAX_EPOCHS, Forked, ParsedReply, PulledPage, Request, Reset
 from .push import DirtyGroups, freeze
 from .records import read_state
-from .reply_handler import ReplyHandler, ReplyOutcome, recording
+from .reply_handler import ReplyHandler, ReplyOutcome, fill_of, recording
 from .state import ClientState
 
 #: The number of changes and entries that a request asks for.
@@ -36,8 +36,8 @@ class PreparedRequest:
     Attributes:
         request: The request.
         has_pushable: True if the client has dirty changes that may be pushed.
-        has_work: True if a push is undecided, a reset is in progress, or dirty changes that have lost
-            wait for the server's values.
+        has_work: True if a push is undecided, a reset is in progress, or lost changes wait for the
+            server's values.
         is_evicting: True if the store may hold clean keys that are not followed.
     """
 
@@ -113,7 +113,7 @@ def _request(state: ClientState, *, is_forbidden: bool, withdraw: bool, read: li
         limit=PAGE_CHANGES,
         complete=following.complete,
         partial=following.checked,
-        fill=None if following.fill is None else Fill(*following.fill),
+        fill=fill_of(following),
         read=read,
     )
 

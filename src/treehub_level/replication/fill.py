@@ -128,7 +128,11 @@ class FillPartHandler:
         return None
 
     def _take(self, entries: list[Row], dirty: list[bytes]) -> int:
-        """Write the entries of clean keys, compare those of dirty ones; return the number written."""
+        """Write the entries of clean keys, and compare those of dirty ones.
+
+        Returns:
+            The number of entries that were written.
+        """
         effects, following = self._effects, self._following
         if following.complete:  # a server sends none of these
             entries = [row for row in entries if not following.has(row[0])]

@@ -10,13 +10,13 @@ from functools import partial
 from .. import _core
 from ..backends.base import Transaction
 from ..engine.commits import commit_of
-from ..engine.following import UNCHECKED
+from ..engine.following import UNCHECKED, Following
 from ..engine.modes import Client, Plan
 from ..engine.records import Epoch
 from ..types import Conflict
 from .canonical import same_record
 from .effects import Effects
-from .fields import MAX_READ, Ack
+from .fields import MAX_READ, Ack, Fill
 from .fill import FillPartHandler
 from .journal import LostChange
 from .limits import is_dirty
@@ -346,9 +346,7 @@ class ReplyHandler:
         """Take a part of a range that is being filled, unless the followed ranges have changed."""
         state, request = self._state, self._request
         following = state.following
-        if (request.fill and (*request.fill,)) != (following.fill and (*following.fill,)) or tuple(
-            request.complete
-        ) != following.complete:
+        if request.fill != fill_of(following) or tuple(request.complete) != following.complete:
             return
         handler = FillPartHandler(self._effects, self._transaction, self._space, following, state.cid)
         effect = handler.apply(part)
@@ -373,6 +371,11 @@ class ReplyHandler:
 def recording(mode: Client, state: ClientState) -> Callable[[], None]:
     """Return a function after which local writes record base values as a stored state demands."""
     return partial(setattr, mode, "recording", state.recording)
+
+
+def fill_of(following: Following) -> Fill | None:
+    """Return the range that is filled next, as a request names it."""
+    return None if following.fill is None else Fill(*following.fill)
 
 
 def epoch_at(epochs: Sequence[Epoch], cid: int) -> str | None:
