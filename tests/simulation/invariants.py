@@ -33,6 +33,7 @@ class ExpectedClient:
         saved: A copy of the client, and of the expectations at that time.
         batches: The local batches, in order.
         seen: The CID of the last change of each key that the client has had in its data.
+        had: All that the client has ever had in its data.
         may_conflict_with_itself: True if the client may pull its own writes as those of another
             client: it was rolled back to a copy, or has been told to rebind.
     """
@@ -45,6 +46,7 @@ class ExpectedClient:
         self.may_conflict_with_itself = False
         self.batches: list[dict[str, Content]] = []
         self.seen: dict[str, int] = {}
+        self.had: set[tuple[str, Content]] = set()
         self._past: list[tuple[int, dict[str, Content]]] = [(0, {})]
 
     def record_write(self, client: ClientUnderTest, key: str, content: Content) -> None:
@@ -148,6 +150,24 @@ class Oracle:
                     f"the server did not win: {name} at CID {base} overwrote what it had not seen in {cid}"
                 )
 
+    def check_knowledge(self, name: str, before: int) -> None:
+        """Check that a push has overwritten no value that its client has never had.
+
+        It may have, for keys that the client does not follow.
+
+        Args:
+            name: The client.
+            before: The server's CID before the request.
+        """
+        expected = self.expected[name]
+        if self._history_was_lost or expected.may_conflict_with_itself:
+            return
+        for cid in range(before + 1, self._server.head + 1):
+            key = self.history[cid].key
+            content = self._data.get(before, {}).get(key)
+            if content is not None and (key, content) not in expected.had:
+                raise InvariantError(f"the server did not win: {name} overwrote {content} of {key}, which it never had")
+
     def check_groups(self, name: str, before: int) -> None:
         """Check that a push has brought each batch of its client as a whole, or nothing of it.
 
@@ -178,6 +198,7 @@ class Oracle:
                 f"time ran backwards: {name} went from CID {expected.cid} to {client.cid} without a reset"
             )
         expected.cid = client.cid
+        expected.had.update(client.live().items())
         dirty, journal = client.dirty(), client.journal()
         kept = {(loss.key, loss.local) for loss in journal}
         for key, content in expected.latest.items():
@@ -235,7 +256,7 @@ class Oracle:
         if twice:
             raise InvariantError(f"reported twice: {name} journaled {twice}")
         for loss in journal:
-            if loss.kind == "walked" and isinstance(loss.remote, tuple) and loss.remote[0] == name:
+            if loss.kind in ("walked", "filled") and isinstance(loss.remote, tuple) and loss.remote[0] == name:
                 raise InvariantError(f"self-conflict: {name} lost {loss.local} on {loss.key} to its own {loss.remote}")
             is_pulled = loss.kind == "conflict" and loss.remote != SWEPT and loss.local != loss.remote
             if is_pulled and loss.cid in self.history and self.history[loss.cid].author == name:

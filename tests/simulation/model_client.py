@@ -46,7 +46,8 @@ class ClientState:
         filled: The range that is being filled, and the key up to which it is filled.
         batches: The keys of each local batch that has not been pushed whole.
         lost: The kind of loss of each dirty key that has lost, until the server's value is known.
-        refused: Of those, the changes that a rule refused. A key that was written again since has
+        bases: The data of each key that was not filled when it became dirty.
+        refused: Of the lost keys, the changes that a rule refused. A key that was written again since has
             not been judged.
         is_at_head: True if the last page reached the server's head.
     """
@@ -69,6 +70,7 @@ class ClientState:
     batches: dict[int, frozenset[str]] = field(default_factory=dict)
     lost: dict[str, str] = field(default_factory=dict)
     refused: dict[str, Content] = field(default_factory=dict)
+    bases: dict[str, Content] = field(default_factory=dict)
     is_at_head: bool = False
 
     @property
@@ -86,6 +88,7 @@ class ClientState:
             batches=dict(self.batches),
             lost=dict(self.lost),
             refused=dict(self.refused),
+            bases=dict(self.bases),
         )
 
     def wants(self, key: str) -> bool:
@@ -109,6 +112,14 @@ class ClientState:
         if any(map(key.startswith, self.prefixes(COMPLETE, WALK))) or (self.fill and self.fill.covers(key)):
             return False
         return any(map(key.startswith, self.prefixes(JUMP)))
+
+    def write(self, changes: dict[str, Content]) -> None:
+        """Write local changes."""
+        for key, content in changes.items():
+            if self.cid and key not in self.dirty and self.is_unchecked(key):
+                self.bases[key] = self.data.get(key)
+            set_or_delete(self.data, key, content)
+            self.dirty[key] = content
 
     def drop_old_refusals(self) -> None:
         """Drop the refusals of changes that were written again since: a rule has not judged those."""
@@ -288,6 +299,7 @@ class Client:
         state = self._state
         state.followed = dict.fromkeys(state.followed, how)
         state.filled = None
+        state.bases = {}
         state.is_at_head = False
 
     def _apply_reset(self, request: Request, reply: Reset) -> None:
@@ -302,7 +314,7 @@ class Client:
         state.cid = state.max_head = reply.common
         state.epochs = tuple(epoch for epoch in state.epochs if epoch.start < reply.common)
         state.is_resetting = True
-        self._fill_again(WALK if state.dirty and reply.common and self._has("walk") else JUMP)
+        self._fill_again(WALK if state.dirty and self._has("walk") else JUMP)
 
     def _apply_ack(self, request: Request, ack: Ack | None, rejected: frozenset[str]) -> None:
         """Drop the dirty changes that were accepted and are still the frozen ones."""
@@ -327,6 +339,7 @@ class Client:
         del state.dirty[key]
         state.lost.pop(key, None)
         state.refused.pop(key, None)
+        state.bases.pop(key, None)
         if not state.wants(key) and self._has("evict"):
             state.data.pop(key, None)
 
@@ -463,6 +476,7 @@ class Client:
                 lost = state.data.pop(key)
                 if state.is_resetting:
                     state.journal += (Loss(key, lost, SWEPT, state.cid),)
+            state.bases.pop(key, None)
         state.filled = Fill(piece.prefix, piece.to)
         if piece.end:
             complete = [prefix for prefix in state.followed if prefix.startswith(piece.prefix)]
@@ -474,7 +488,8 @@ class Client:
         state = self._state
         is_unchecked = state.is_unchecked(key)
         is_decided = not is_unchecked and self._has("log_decides_in_walk")
-        if is_decided or content is None or key in state.lost or not self._has("piece_beats_unchecked"):
+        is_seen = state.bases.get(key, SWEPT) == content and self._has("base_of_unchecked")
+        if is_decided or is_seen or content is None or key in state.lost or not self._has("piece_beats_unchecked"):
             return
         kind = "filled" if is_unchecked else "walked"
         if state.dirty[key] == content:
@@ -543,8 +558,6 @@ class Client:
         state = self._state
         if page.cid <= state.cid or not state.is_idle:
             return
-        if not state.cid:
-            state.followed = dict.fromkeys(state.followed, COMPLETE)
         for _, key, content in page.changes:
             if key in state.dirty and (lost := state.dirty.pop(key)) != content:
                 state.journal += (Loss(key, lost, content, page.cid),)
@@ -568,9 +581,14 @@ class Client:
         self._move_cid_manually(pushed.cid)
 
     def _move_cid_manually(self, cid: int) -> None:
-        """Move the CID, and drop the seen epochs: a manual sync does not report new ones."""
-        self._state.cid, self._state.max_head, self._state.epochs = cid, cid, ()
-        self._state.is_at_head = False
+        """Move the CID, and drop the seen epochs: a manual sync does not report new ones.
+
+        A client that begins with a manual sync has all changes, and fills nothing.
+        """
+        state = self._state
+        if not state.cid:
+            state.followed = dict.fromkeys(state.followed, COMPLETE)
+        state.cid, state.max_head, state.epochs, state.is_at_head = cid, cid, (), False
         self._commit()
 
     # -------------------------------------------------------------------------------- schedules
@@ -593,16 +611,13 @@ class Client:
         return is_pushed and not (state.fill or self._unwanted() or self._has_wrong_server)
 
     def write(self, key: str, content: Content) -> None:
-        set_or_delete(self._state.data, key, content)
-        self._state.dirty[key] = content
+        self._state.write({key: content})
         self._commit()
 
     def write_batch(self, changes: dict[str, Content]) -> None:
         """Write changes that belong together."""
         state = self._state
-        for key, content in changes.items():
-            set_or_delete(state.data, key, content)
-        state.dirty |= changes
+        state.write(changes)
         state.batches[self._rng.getrandbits(62)] = frozenset(changes)
         self._commit()
 

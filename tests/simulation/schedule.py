@@ -73,6 +73,7 @@ class Schedule:
         for name, client in self._clients.items():
             if self.rng.random() < 0.7:
                 client.pull_all_manually(self._server)
+                self._check(name)
                 self._trace("{} pulls everything by manual sync, to CID {}", name, client.cid)
         for _ in range(self.rng.randint(0, 3)):
             self._write_on_server()
@@ -243,6 +244,8 @@ class Schedule:
         self._oracle.record_log(name)
         self._oracle.check_server_wins(name, request.cid, before)
         self._oracle.check_groups(name, before)
+        if not self.configuration.follow:
+            self._oracle.check_knowledge(name, before)
         self.counts["exchanged"] += 1
         return reply
 
