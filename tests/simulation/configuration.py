@@ -74,8 +74,8 @@ MECHANISMS: Final = {
     "absent_in_piece": "a piece proves that the keys which it does not hold are deleted",
     "piece_beats_unchecked": "a piece beats a dirty change that was compared with nothing of the server",
     "base_of_unchecked": "but not one that was made with knowledge of the same value",
-    "log_decides_in_walk": "a piece leaves a dirty change alone if the log decides on it",
-    "walk": "a reset with dirty changes pulls the log from the last common CID",
+    "log_decides": "a piece leaves a dirty change alone if the log decides on it",
+    "reset_checks_dirty": "a reset with dirty changes pulls the log from the last common CID",
     "unchecked_freeze": "a dirty change that was compared with nothing of the server is not frozen",
     "evict": "clean keys that are not followed are removed",
     "groups": "the changes of a batch are accepted or rejected as a whole",
@@ -107,20 +107,24 @@ FOCUS: Final = {
         steps=200,
     ),
     "floor_of_pushes": replace(BASE, follow=5, drop=0.1, forget_deletes=6, compact=5, restore=0),
-    "log_decides_in_walk": replace(BASE, clients=2, follow=0, restore=5, backup=4, drop=0.1, rules=0),
+    "log_decides": replace(BASE, clients=2, follow=0, restore=5, backup=4, drop=0.1, rules=0),
     "piece_at_head": replace(BASE, keys=8, limit=2, follow=3, drop=0.05, restore=0),
     "refusal_record": replace(BASE, rules=6, drop=0.1, duplicate=0.4, restore=0),
     "unchecked_freeze": replace(BASE, clients=2, keys=8, limit=2, push=5, rebind=2, drop=0.05, restore=0),
     "values_at_head": replace(BASE, keys=5, limit=2, batches=10, drop=0.05, restore=0),
     "base_of_unchecked": replace(BASE, clients=2, keys=8, limit=2, follow=0, rules=0, restore=0, reads=1, drop=0.05),
     "piece_beats_unchecked": replace(BASE, keys=8, limit=2, follow=0, rules=0, restore=0, drop=0.05),
-    "walk": replace(BASE, clients=2, restore=0, forget_deletes=6, compact=4, drop=0.1, rules=0, follow=0, steps=200),
+    "reset_checks_dirty": replace(
+        BASE, clients=2, restore=0, forget_deletes=6, compact=4, drop=0.1, rules=0, follow=0, steps=200
+    ),
     "withdrawal_record": replace(BASE, withdraw=0.4, drop=0.1, duplicate=0.3, restore=0),
     "withdrawal_lifetime": replace(BASE, withdraw=0.6, drop=0.1, duplicate=0.3, restore=0, clients=4, limit=2),
     "withheld_push": replace(BASE, forbidden=0.4, drop=0.1, duplicate=0.3, restore=0),
     "withheld_echo": replace(BASE, forbidden=0.4, drop=0.3, restore=0),
     "repeat_by_nonce": replace(BASE, replace_token=6, drop=0.3, restore=0),
-    "absent_in_piece": replace(BASE, keys=8, drop=0.1, duplicate=0.1, compact=5, restore=5, forget_deletes=5, steps=200),
+    "absent_in_piece": replace(
+        BASE, keys=8, drop=0.1, duplicate=0.1, compact=5, restore=5, forget_deletes=5, steps=200
+    ),
 }
 
 

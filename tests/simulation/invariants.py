@@ -188,7 +188,9 @@ class Oracle:
                 missing = {key for key, content in batch.items() if not _is_as_new(pushed.get(key, ()), content)}
                 missing -= as_there
                 if missing:
-                    raise InvariantError(f"torn: {name} wrote {batch} in one batch, and it was pushed without {missing}")
+                    raise InvariantError(
+                        f"torn: {name} wrote {batch} in one batch, and it was pushed without {missing}"
+                    )
 
     def check(self, name: str) -> None:
         """Check the invariants of a client."""
@@ -256,7 +258,7 @@ class Oracle:
         if twice:
             raise InvariantError(f"reported twice: {name} journaled {twice}")
         for loss in journal:
-            if loss.kind in ("walked", "filled") and isinstance(loss.remote, tuple) and loss.remote[0] == name:
+            if loss.kind in ("checked", "filled") and isinstance(loss.remote, tuple) and loss.remote[0] == name:
                 raise InvariantError(f"self-conflict: {name} lost {loss.local} on {loss.key} to its own {loss.remote}")
             is_pulled = loss.kind == "conflict" and loss.remote != SWEPT and loss.local != loss.remote
             if is_pulled and loss.cid in self.history and self.history[loss.cid].author == name:

@@ -31,10 +31,10 @@ from .sides import SWEPT, Content, Loss, ServerUnderTest
 COMPLETE = "complete"
 #: The range is being filled, and the log is pulled for it: its dirty changes are compared with
 #: the log. So a piece of the fill leaves them alone.
-WALK = "walk"
+CHECKED = "checked"
 #: The range is being filled, and the log is not pulled for it: a piece of the fill is a conflict
 #: for a dirty change.
-JUMP = "jump"
+UNCHECKED = "unchecked"
 
 
 @dataclass
@@ -65,7 +65,7 @@ class ClientState:
     own_range: Ack | None = None
     is_resetting: bool = False
     server: int | None = None
-    followed: dict[str, str] = field(default_factory=lambda: {"": JUMP})
+    followed: dict[str, str] = field(default_factory=lambda: {"": UNCHECKED})
     filled: Fill | None = None
     batches: dict[int, frozenset[str]] = field(default_factory=dict)
     lost: dict[str, str] = field(default_factory=dict)
@@ -102,16 +102,16 @@ class ClientState:
     @property
     def fill(self) -> Fill | None:
         """The range that is filled next, and the key up to which it is filled."""
-        pending = self.prefixes(WALK, JUMP)
+        pending = self.prefixes(CHECKED, UNCHECKED)
         if self.filled is not None and self.filled.prefix in pending:
             return self.filled
         return Fill(pending[0], "") if pending else None
 
     def is_unchecked(self, key: str) -> bool:
         """Return True if a dirty change of the key has been compared with nothing of the server."""
-        if any(map(key.startswith, self.prefixes(COMPLETE, WALK))) or (self.fill and self.fill.covers(key)):
+        if any(map(key.startswith, self.prefixes(COMPLETE, CHECKED))) or (self.fill and self.fill.covers(key)):
             return False
-        return any(map(key.startswith, self.prefixes(JUMP)))
+        return any(map(key.startswith, self.prefixes(UNCHECKED)))
 
     def write(self, changes: dict[str, Content]) -> None:
         """Write local changes."""
@@ -213,7 +213,7 @@ class Client:
             withdraw=tuple(key for key, _ in push.changes) if withdraw else (),
             server=state.server,
             complete=state.prefixes(COMPLETE),
-            prefixes=state.prefixes(COMPLETE, WALK),
+            prefixes=state.prefixes(COMPLETE, CHECKED),
             fill=state.fill,
             read=tuple(sorted(state.lost)),
         )
@@ -290,7 +290,7 @@ class Client:
         state.cid, state.max_head, state.epochs = 0, 0, ()
         state.lost, state.refused = {}, {}
         state.is_resetting = True
-        self._fill_again(JUMP)
+        self._fill_again(UNCHECKED)
         state.server = reply.server
         self._commit(durable=True)
 
@@ -314,7 +314,7 @@ class Client:
         state.cid = state.max_head = reply.common
         state.epochs = tuple(epoch for epoch in state.epochs if epoch.start < reply.common)
         state.is_resetting = True
-        self._fill_again(WALK if state.dirty and self._has("walk") else JUMP)
+        self._fill_again(CHECKED if state.dirty and self._has("reset_checks_dirty") else UNCHECKED)
 
     def _apply_ack(self, request: Request, ack: Ack | None, rejected: frozenset[str]) -> None:
         """Drop the dirty changes that were accepted and are still the frozen ones."""
@@ -368,7 +368,7 @@ class Client:
         if state.fill is None and not page.more:
             state.is_resetting = False
         if page.refill and not (state.dirty or state.fill or state.is_resetting) and self._rng.random() < 0.5:
-            self._fill_again(JUMP)
+            self._fill_again(UNCHECKED)
         self._drop_old_batches()
 
     def _apply_change(self, cid: int, key: str, content: Content) -> None:
@@ -487,11 +487,11 @@ class Client:
         """Compare a dirty change with an entry of a piece, unless the log decides on it."""
         state = self._state
         is_unchecked = state.is_unchecked(key)
-        is_decided = not is_unchecked and self._has("log_decides_in_walk")
+        is_decided = not is_unchecked and self._has("log_decides")
         is_seen = state.bases.get(key, SWEPT) == content and self._has("base_of_unchecked")
         if is_decided or is_seen or content is None or key in state.lost or not self._has("piece_beats_unchecked"):
             return
-        kind = "filled" if is_unchecked else "walked"
+        kind = "filled" if is_unchecked else "checked"
         if state.dirty[key] == content:
             self._clean(key)
         elif not self._lose_group(key, kind):
@@ -513,7 +513,7 @@ class Client:
         if COMPLETE in wider:
             state.followed[prefix] = COMPLETE
         else:
-            state.followed[prefix] = wider[0] if wider else WALK if state.cid else JUMP
+            state.followed[prefix] = wider[0] if wider else CHECKED if state.cid else UNCHECKED
         self._commit()
 
     def unfollow(self, prefix: str) -> None:

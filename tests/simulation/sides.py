@@ -25,7 +25,7 @@ class Loss(NamedTuple):
 
     The kind is "conflict" if a pulled change won, and ``cid`` is its CID. Otherwise, the server's
     value of the key at ``cid`` won: the change was "refused" by a rule, "rejected" with its group,
-    or the range of its key was "filled" while the log was not pulled for it, or "walked" while it
+    or the range of its key was "filled" while the log was not pulled for it, or "checked" while it
     was.
     """
 
