@@ -19,7 +19,7 @@ async def _fillbatch(records: int, engine: str) -> AsyncIterator[Measure]:
         with new_path() as path:
             backend = SQLiteBackend(path)
             backend.open()
-            writer = backend._writer
+            writer = backend._file.writer
             assert writer is not None
             start = perf_counter()
             for batch in prepared:

@@ -5,7 +5,7 @@
 import { utf8Length } from './json.js'
 import { journalEntries } from './journal.js'
 import { DIRTY_RANGE, FIRST_USER_KEY, dirtyKey } from './keys.js'
-import { MAX_BYTES, MAX_CHANGES, MAX_EPOCHS, PROTOCOL } from './messages.js'
+import { MAX_BYTES, MAX_CHANGES, MAX_EPOCHS, MAX_KEYS, MAX_PUSH, PROTOCOL } from './messages.js'
 import { UTF8, batchEntry, joinRecord, newId, splitRecord } from './records.js'
 import { readState, stateEntries } from './state.js'
 
@@ -57,8 +57,8 @@ export async function createState(store, entries) {
  */
 export async function prepareRequest(store) {
   let { state, version } = await readState(store)
-  const isDirty = (await store.keys({ ...DIRTY_RANGE, ...UTF8, limit: 1 }).all()).length > 0
-  if (isDirty && !state.push && !state.ownRange && !state.reset) {
+  const hasDirty = await isDirty(store)
+  if (hasDirty && !state.push && !state.ownRange && !state.reset) {
     const seq = state.seq + 1
     const push = { seq, nonce: newId(), changes: await dirtyChanges(store) }
     await store.batch(stateEntries({ ...state, seq, push }), DURABLE)
@@ -73,13 +73,18 @@ export async function prepareRequest(store) {
     hi: state.maxHead,
     epochs: state.epochs.slice(-MAX_EPOCHS),
     seq: state.seq,
-    limit: MAX_CHANGES,
+    limit: reset?.phase === 'B' ? MAX_KEYS : MAX_CHANGES,
     nonce: push?.nonce ?? newId(),
     reset: reset !== undefined,
     keys_after: reset?.phase === 'B' ? reset.cursor : null,
   }
-  const isBusy = isDirty || push !== undefined || reset !== undefined
+  const isBusy = hasDirty || push !== undefined || reset !== undefined
   return { request, changes: push?.changes ?? [], isBusy, version }
+}
+
+/** True if a change has not been acknowledged. @param {any} store @returns {Promise<boolean>} */
+async function isDirty(store) {
+  return (await store.keys({ ...DIRTY_RANGE, ...UTF8, limit: 1 }).all()).length > 0
 }
 
 /**
@@ -90,7 +95,7 @@ export async function prepareRequest(store) {
 async function dirtyChanges(store) {
   const changes = []
   let bytes = 0
-  for await (const record of store.values({ ...DIRTY_RANGE, ...UTF8, limit: MAX_CHANGES })) {
+  for await (const record of store.values({ ...DIRTY_RANGE, ...UTF8, limit: MAX_PUSH })) {
     bytes += utf8Length(record)
     if (bytes > MAX_BYTES && changes.length > 0) break
     changes.push(splitRecord(record))
@@ -120,6 +125,7 @@ export async function receiveReply(store, { changes, version }, reply) {
  * @returns {Promise<Map<string, string>>} by user key
  */
 async function dirtyRecords(store, changes) {
+  if (!(await isDirty(store))) return new Map()
   const keys = changes.map(({ key }) => key)
   const records = await store.getMany(keys.map(dirtyKey), UTF8)
   const dirty = new Map()
@@ -183,11 +189,12 @@ class Receipt {
    * frozen.
    */
   takeAck(changes) {
-    const { ack, rejected } = this.reply
+    const { ack } = this.reply
     if (!ack) return
+    const rejected = new Set(this.reply.rejected)
     for (const change of changes) {
       const isAsSent = this.dirty.get(change.key) === joinRecord(change)
-      if (isAsSent && !rejected.includes(change.key)) this.clean(change.key)
+      if (isAsSent && !rejected.has(change.key)) this.clean(change.key)
     }
     if (ack[2]) this.state.ownRange = ack
   }
@@ -253,7 +260,7 @@ class Receipt {
     const lastKey = /** @type {string} */ (reply.keys.at(-1))
     const start = reply.after ? { gt: reply.after } : { gte: FIRST_USER_KEY }
     const stop = reply.end ? {} : { lte: lastKey }
-    const local = await store.keys({ ...start, ...stop, limit: MAX_CHANGES, ...UTF8 }).all()
+    const local = await store.keys({ ...start, ...stop, limit: MAX_KEYS, ...UTF8 }).all()
     let bytes = 0
     let count = 0
     while (count < local.length && bytes <= MAX_BYTES) {
@@ -265,7 +272,7 @@ class Receipt {
       batch.push(batchEntry(key))
       bytes += utf8Length(value)
     }
-    const isComplete = count === local.length && count < MAX_CHANGES
+    const isComplete = count === local.length && count < MAX_KEYS
     if (isComplete && reply.end) {
       state.reset = undefined
       this.isCaughtUp = reply.head === state.cid

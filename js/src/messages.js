@@ -8,13 +8,20 @@ import { isWithinLimits } from './values.js'
 /** @import { Change } from './records.js' */
 
 /** The version of the protocol. */
-export const PROTOCOL = 1
-/** Changes or keys in one message. */
-export const MAX_CHANGES = 1000
+export const PROTOCOL = 2
+/** Changes in one page. */
+export const MAX_CHANGES = 65_536
+/** Changes in one push. */
+export const MAX_PUSH = 16_384
+/** Keys in one part of the live keys. */
+export const MAX_KEYS = 1000
 /** Bytes of changes in one push, and of deleted values in one step of a sweep. */
 export const MAX_BYTES = 8 << 20
-/** Bytes of a reply: `MAX_BYTES`, and 1000 keys of 1 KiB, whose JSON may take six times as much. */
-export const MAX_REPLY_BYTES = 16 << 20
+/**
+ * Bytes of a reply: `MAX_BYTES` of changes, 20 for the CID of each, and as many bytes of rejected
+ * keys as a push may have.
+ */
+export const MAX_REPLY_BYTES = 20 << 20
 /** Commas and opening brackets in a reply, as many as a page of `MAX_BYTES` can have. */
 const MAX_ITEMS = 7_000_000
 /** Epochs that a client keeps and sends. */
@@ -134,14 +141,14 @@ const isId = (value) => typeof value === 'string' && /^[\w-]{1,64}$/.test(value)
 const isCid = (value) => Number.isSafeInteger(value) && value >= 0
 const isString = (value) => typeof value === 'string'
 
-/** True for an array of at most `MAX_CHANGES` items, each of which passes a test. */
-function isList(value, isItem) {
-  return Array.isArray(value) && value.length <= MAX_CHANGES && value.every(isItem)
+/** True for an array of at most `most` items, each of which passes a test. */
+function isList(value, most, isItem) {
+  return Array.isArray(value) && value.length <= most && value.every(isItem)
 }
 
 /** True for a row of a page: `[cid, ["key", value]]` or `[cid, ["key"]]`. */
 function isRow(row) {
-  if (!isList(row, () => true) || row.length !== 2) return false
+  if (!Array.isArray(row) || row.length !== 2) return false
   const [cid, record] = row
   const isRecord = Array.isArray(record) && (record.length === 1 || record.length === 2)
   return isCid(cid) && isRecord && isString(record[0])
@@ -150,17 +157,22 @@ function isRow(row) {
 /** True for an array of epochs `[id, CID]` whose CIDs ascend. */
 function areEpochs(epochs) {
   if (!Array.isArray(epochs)) return false
-  const isEpoch = (epoch) => isList(epoch, () => true) && isId(epoch[0]) && isCid(epoch[1])
+  const isEpoch = (epoch) => Array.isArray(epoch) && isId(epoch[0]) && isCid(epoch[1])
   return epochs.every(isEpoch) && areAscending(epochs.map(([, start]) => start))
 }
 
 /** True for a decision on a push: `null`, or `[before, after, epoch]`. */
 function isAck(ack) {
   if (ack === null) return true
-  if (!isList(ack, () => true) || ack.length !== 3) return false
+  if (!Array.isArray(ack) || ack.length !== 3) return false
   const [before, after, epoch] = ack
   const isEpoch = before === after ? epoch === null : isId(epoch)
   return isCid(before) && isCid(after) && before <= after && isEpoch
+}
+
+/** True for the keys of a push that the server refused. */
+function areRejected(keys) {
+  return isList(keys, MAX_PUSH, isString)
 }
 
 /** The tests of the fields of a reply, by its kind. */
@@ -171,17 +183,17 @@ const FIELDS = {
     more: (value) => typeof value === 'boolean',
     epochs: areEpochs,
     ack: isAck,
-    rejected: (value) => isList(value, isString),
-    page: (value) => isList(value, isRow),
+    rejected: areRejected,
+    page: (value) => isList(value, MAX_CHANGES, isRow),
   },
   keys: {
     head: isCid,
     epochs: areEpochs,
     after: isString,
-    keys: (value) => isList(value, isString),
+    keys: (value) => isList(value, MAX_KEYS, isString),
     end: (value) => typeof value === 'boolean',
   },
-  reset: { common: isCid, ack: isAck, rejected: (value) => isList(value, isString), head: isCid },
+  reset: { common: isCid, ack: isAck, rejected: areRejected, head: isCid },
   forked: {},
 }
 
@@ -191,7 +203,11 @@ const FIELDS = {
  * @returns {string | null}
  */
 function findTypeFault(message) {
-  if (message.protocol !== PROTOCOL) return 'it is of another version of the protocol'
+  const { protocol } = message
+  if (protocol !== PROTOCOL) {
+    const remedy = `upgrade ${protocol < PROTOCOL ? 'the server' : 'this client'}`
+    return `it is of version ${protocol} of the protocol, not ${PROTOCOL}: ${remedy}`
+  }
   if (!isId(message.server)) return 'it does not name its server'
   if (!Object.hasOwn(FIELDS, message.kind)) return 'it is of an unknown kind'
   const fields = Object.entries(FIELDS[message.kind])

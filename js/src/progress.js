@@ -12,6 +12,8 @@ import { utf8Length } from './json.js'
 const MAX_FRUITLESS = 8
 /** Short pages in succession that announce more. */
 const MAX_SHORT_PAGES = 1000
+/** Changes from which on a page is no short one. */
+const SHORT_CHANGES = 1000
 /**
  * Bytes of changes from which on a page is no short one. A server that is short of memory ends a
  * page after 64 KiB, and before that if the next change does not fit.
@@ -76,7 +78,7 @@ export class ProgressCheck {
 
 /** True if a page is shorter than a server makes it that has more. */
 function isShort(request, page) {
-  if (page.cid - request.cid >= request.limit) return false
+  if (page.cid - request.cid >= Math.min(request.limit, SHORT_CHANGES)) return false
   const size = page.rows.reduce((sum, { key, value = '' }) => sum + utf8Length(key + value), 0)
   return size < SHORT_BYTES
 }

@@ -54,8 +54,8 @@ export async function synchronise(store, runExclusively, exchange, signal) {
     if (outcome) {
       report.pulled += outcome.pulled
       report.pushed += outcome.pushed
-      report.conflicts.push(...outcome.conflicts)
-      report.rejected.push(...outcome.rejected)
+      report.conflicts = report.conflicts.concat(outcome.conflicts)
+      report.rejected = report.rejected.concat(outcome.rejected)
       report.reset ||= outcome.isReset
     }
     progress.check(request, reply)

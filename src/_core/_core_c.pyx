@@ -26,6 +26,7 @@ import orjson
 
 from treehub_level._core_py import batch as _batch_py
 from treehub_level._core_py import json as _json_py
+from treehub_level._core_py import json_structure as _structure_py
 from treehub_level._core_py import keys as _keys_py
 from treehub_level._core_py import records as _records_py
 from treehub_level._core_py import scan as _scan_py
@@ -47,5 +48,7 @@ include "packed.pyx"
 include "keys.pyx"
 include "records.pyx"
 include "json.pyx"
+include "json_rewriter.pyx"
+include "json_structure.pyx"
 include "batch.pyx"
 include "scan.pyx"

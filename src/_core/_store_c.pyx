@@ -24,7 +24,7 @@ from libc.string cimport memcmp, memcpy
 import os
 import threading
 
-from treehub_level.backends.leveldb.directory import status_error
+from treehub_level.backends.leveldb.errors import status_error
 from treehub_level.errors import InvalidKeyError, InvalidValueError, NotOpenError, StateError
 
 #: The number of forks between this process and the one that imported this module. LevelDB's threads

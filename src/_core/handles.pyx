@@ -154,8 +154,11 @@ cdef class Cursor(_Handle):
             self.iterator = NULL
 
     def fetch(self, Py_ssize_t limit):
+        return self.fetch_within(limit, CHUNK_BYTES)
+
+    def fetch_within(self, Py_ssize_t limit, size_t max_bytes):
         cdef Chunk chunk = Chunk(NULL, 0, 0)
-        cdef Py_ssize_t index = 0, count = self.fill(&chunk, limit, True)
+        cdef Py_ssize_t index = 0, count = self.fill(&chunk, limit, True, max_bytes)
         cdef const char *at = chunk.bytes
         cdef PackedRow row
         cdef list rows
@@ -174,7 +177,7 @@ cdef class Cursor(_Handle):
 
     def fetch_packed(self, Py_ssize_t limit):
         cdef Chunk chunk = Chunk(NULL, 0, 0)
-        self.fill(&chunk, limit, True)
+        self.fill(&chunk, limit, True, CHUNK_BYTES)
         try:
             return PyBytes_FromStringAndSize(chunk.bytes, chunk.used)
         finally:
@@ -182,7 +185,7 @@ cdef class Cursor(_Handle):
 
     def fetch_keys(self, Py_ssize_t limit):
         cdef Chunk chunk = Chunk(NULL, 0, 0)
-        cdef Py_ssize_t index = 0, count = self.fill(&chunk, limit, False)
+        cdef Py_ssize_t index = 0, count = self.fill(&chunk, limit, False, CHUNK_BYTES)
         cdef const char *at = chunk.bytes
         cdef PackedRow row
         cdef list keys
@@ -197,8 +200,11 @@ cdef class Cursor(_Handle):
         finally:
             self.recycle(&chunk)
 
-    cdef Py_ssize_t fill(self, Chunk *chunk, Py_ssize_t limit, bint values) except -1:
-        """Copy the next rows into a chunk, which the caller then owns, and return their count."""
+    cdef Py_ssize_t fill(self, Chunk *chunk, Py_ssize_t limit, bint values, size_t max_bytes) except -1:
+        """Copy the next rows into a chunk, which the caller then owns, and return their count.
+
+        The last row reaches `max_bytes`, or CHUNK_BYTES if that is less.
+        """
         cdef Py_ssize_t count
         cdef char *error = NULL
         cdef bint failed
@@ -209,7 +215,7 @@ cdef class Cursor(_Handle):
         self.enter()
         chunk[0], self.chunk = self.chunk, Chunk(NULL, 0, 0)
         with nogil:
-            count = self.walk(chunk, limit, values)
+            count = self.walk(chunk, limit, values, min(max_bytes, CHUNK_BYTES))
             # After every fetch: an iterator skips a block that it cannot read, and reports that
             # only here.
             leveldb_iter_get_error(self.iterator, &error)
@@ -229,14 +235,14 @@ cdef class Cursor(_Handle):
         else:
             free(chunk.bytes)
 
-    cdef Py_ssize_t walk(self, Chunk *chunk, Py_ssize_t limit, bint values) noexcept nogil:
+    cdef Py_ssize_t walk(self, Chunk *chunk, Py_ssize_t limit, bint values, size_t max_bytes) noexcept nogil:
         """Copy rows without the GIL, and return their count. -1: out of memory."""
         cdef Py_ssize_t count = 0
         cdef size_t key_size, value_size = 0
         cdef const char *key
         cdef const char *value = ""
         chunk.used = 0
-        while count < limit and chunk.used < CHUNK_BYTES:
+        while count < limit and chunk.used < max_bytes:
             self.advance()
             if not leveldb_iter_valid(self.iterator):
                 self.is_exhausted = True

@@ -94,6 +94,8 @@ class Cursor:
 
     def fetch(self, limit: int) -> list[Row]:
         """Return the next rows: at most `limit`, fewer if they are long, none at the end."""
+    def fetch_within(self, limit: int, max_bytes: int) -> list[Row]:
+        """Return the next rows as `fetch` does, and end with the row that reaches `max_bytes`."""
     def fetch_packed(self, limit: int) -> bytes:
         """Return the next rows as `fetch` does, packed: see ``packed.pyx``."""
     def fetch_keys(self, limit: int) -> list[bytes]:

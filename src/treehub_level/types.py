@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple, TypedDict
+from datetime import datetime
+from typing import Any, Final, Literal, NamedTuple, TypedDict
 
 #: A JSON value: ``None bool int float str list dict`` with ``str`` keys, nested at most 64 deep.
 #: With a recursive alias every ``level.get()["name"]`` would need a cast.
@@ -158,21 +159,44 @@ class Changes(NamedTuple):
     has_more: bool
 
 
+#: The kind of a `Conflict`.
+ConflictKind = Literal["conflict", "refused", "reset"]
+
+
 @dataclass(frozen=True)
 class Conflict:
     """A local change that lost to the server's, kept in the client's conflict journal.
+
+    Comparison ignores ``id``, ``kind`` and the times: two conflicts are equal if the same change of
+    a key lost in the same way.
 
     Attributes:
         key: The key that both sides wrote.
         local: The local change, which lost.
         remote: The server's change, which won; ``None`` for a key that a reset removed.
-        id: The number of the entry in the journal. Comparison ignores it.
+        id: The number of the entry in the journal.
+        base: The value that the server had when the key became dirty, as a change; its ``deleted``
+            is True if the server had no such key. ``None`` if it is unknown: without
+            ``keep_base=True``, for a key that was dirty before or became dirty during a reset.
+        kind: ``"conflict"``: both sides wrote the key. ``"reset"``: a reset removed the key, which
+            the server does not have. ``"refused"``: the rules of the server refused the change.
+        reason: The reason of a refusal; ``None`` for the other kinds.
+        by: The author of the server's change; ``None`` if it is unknown.
+        at: The server's clock at its change, in UTC; ``None`` if it is unknown.
+        noticed_at: The client's clock when it journaled the change, in UTC; ``None`` in journals of
+            earlier versions. Nothing is decided by it: clocks may be wrong.
     """
 
     key: str
     local: Change
     remote: Change | None
     id: int = field(default=0, compare=False)
+    base: Change | None = field(default=None, kw_only=True)
+    kind: ConflictKind = field(default="conflict", kw_only=True, compare=False)
+    reason: str | None = field(default=None, kw_only=True)
+    by: str | None = field(default=None, kw_only=True, compare=False)
+    at: datetime | None = field(default=None, kw_only=True, compare=False)
+    noticed_at: datetime | None = field(default=None, kw_only=True, compare=False)
 
 
 @dataclass(frozen=True)

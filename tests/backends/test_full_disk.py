@@ -68,11 +68,8 @@ with level:
     assert intact()
     free_the_disk()"""
 
-WRITING = (
-    FILLING
-    + """
-    assert "refuses writes" in fails(level.put, "k", 1)
-    assert intact()
+#: The store is opened again, once the cause of the failures is gone.
+MENDED = """
 with level:
     assert intact()
     level.put("k", 1)
@@ -80,9 +77,18 @@ with level:
     assert intact() and level.get("k") == 1
 print("nothing lost")
 """
+
+WRITING = (
+    FILLING
+    + """
+    assert "refuses writes" in fails(level.put, "k", 1)
+    assert intact()
+"""
+    + MENDED
 )
 
-OPENING = """
+OPENING = (
+    """
 written = 50
 with level:
     for number in range(written):
@@ -91,13 +97,9 @@ fill_the_disk(50_000)
 for _ in range(3):
     fails(level.open)
 free_the_disk()
-with level:
-    assert intact()
-    level.put("k", 1)
-with level:
-    assert intact() and level.get("k") == 1
-print("nothing lost")
 """
+    + MENDED
+)
 
 #: A backend that rolls a failed write back accepts further writes.
 CONTINUING = (

@@ -30,6 +30,7 @@ from treehub_level import (
 )
 from treehub_level.backends.sqlite import SQLiteBackend
 from treehub_level.backends.sqlite import backend as sqlite
+from treehub_level.backends.sqlite import file as sqlite_file
 from treehub_level.testing.support import rows, write
 
 pytestmark = pytest.mark.once
@@ -264,12 +265,12 @@ def test_a_file_system_without_shared_memory_is_refused(path: Path) -> None:
 
 def test_a_row_over_sqlites_limit_is_a_storage_error(opened: Callable[..., SQLiteBackend]) -> None:
     backend = opened()
-    limited = mock.Mock(wraps=backend._writer)
+    limited = mock.Mock(wraps=backend._file.writer)
     limited.in_transaction = False
     limited.executemany.side_effect = sqlite3.DataError("string or blob too big")
-    with mock.patch.object(backend, "_writer", limited), pytest.raises(StorageError, match="too big"):
+    with mock.patch.object(backend._file, "writer", limited), pytest.raises(StorageError, match="too big"):
         write(backend, [(b"k", b"v")])
-    backend._writer.execute("ROLLBACK")  # type: ignore[union-attr]
+    backend._file.writer.execute("ROLLBACK")  # type: ignore[union-attr]
     write(backend, [(b"k", b"v")])
     assert backend.get(b"k") == b"v"
 
@@ -354,7 +355,7 @@ def test_a_block_that_raises_after_its_write_is_rolled_back(opened: Callable[...
 
 def test_a_durable_write_syncs_the_log(path: Path, opened: Callable[..., SQLiteBackend]) -> None:
     backend = opened()
-    with mock.patch.object(sqlite, "_sync") as sync:
+    with mock.patch.object(sqlite_file, "sync_path") as sync:
         write(backend, [(b"k", b"1")])
         assert not sync.called
         write(backend, [(b"k", b"2")], durable=True)
@@ -363,7 +364,7 @@ def test_a_durable_write_syncs_the_log(path: Path, opened: Callable[..., SQLiteB
 
 def test_a_failed_fsync_of_a_durable_write_is_commit_unknown(opened: Callable[..., SQLiteBackend]) -> None:
     backend = opened()
-    failing = mock.patch.object(sqlite, "_sync", side_effect=OSError("no answer"))
+    failing = mock.patch.object(sqlite_file, "sync_path", side_effect=OSError("no answer"))
     with failing, pytest.raises(CommitUnknownError, match="power cut"):
         write(backend, [(b"k", b"1")], durable=True)
     assert backend.get(b"k") == b"1"
@@ -402,14 +403,18 @@ def test_a_thread_polls_only_after_listen(opened: Callable[..., SQLiteBackend]) 
 
 def test_a_listener_outlives_an_error(opened: Callable[..., SQLiteBackend]) -> None:
     first, second = opened(), opened()
-    signalled, connect, failures = threading.Event(), first._connect, [sqlite3.OperationalError("database is locked")]
+    signalled, connect, failures = (
+        threading.Event(),
+        first._file.connect,
+        [sqlite3.OperationalError("database is locked")],
+    )
 
     def connect_at_last(*arguments: Any, **options: Any) -> sqlite3.Connection:
         if failures:
             raise failures.pop()
         return connect(*arguments, **options)
 
-    with mock.patch.object(first, "_connect", connect_at_last):
+    with mock.patch.object(first._file, "connect", connect_at_last):
         first.listen(signalled.set)
         assert signalled.wait(20)  # the first poll always calls it
     signalled.clear()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 
 import pytest
+
+from treehub_level import blocking
 
 from .conftest import Cli
 
@@ -123,14 +126,42 @@ def test_sync_of_stores_of_the_wrong_modes_is_an_error(cli: Cli, pair: tuple[str
 
 
 def test_conflicts_lists_overwritten_changes_oldest_first(cli: Cli, conflicting: tuple[str, str]) -> None:
-    assert cli("conflicts", "client").out == (
-        "a\tlost: 10\tkept: 11\na\tlost: 20\tkept: 21\nb\tlost: delete\tkept: 22\n"
-    )
+    lines = cli("conflicts", "client").out.splitlines()
+    assert [line.rpartition("\t")[0] for line in lines] == [
+        "a\tlost: 10\tkept: 11",
+        "a\tlost: 20\tkept: 21",
+        "b\tlost: delete\tkept: 22",
+    ]
+    assert re.fullmatch(r"noticed: 20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", lines[0].rpartition("\t")[2])
     listed = cli("conflicts", "client", "--json").lines
     assert [conflict["key"] for conflict in listed] == ["a", "a", "b"]
-    assert listed[2].keys() == {"id", "key", "local", "remote"}
+    names = {"id", "key", "kind", "local", "remote", "base", "reason", "by", "at", "noticed_at"}
+    assert listed[2].keys() == names
+    assert (listed[2]["kind"], listed[2]["base"], listed[2]["reason"]) == ("conflict", None, None)
+    assert f"noticed: {listed[0]['noticed_at']}" in lines[0]
     assert listed[2]["local"] == {"key": "b", "deleted": True}
     assert listed[2]["remote"]["value"] == 22
+
+
+def test_conflicts_can_be_selected_by_a_prefix(cli: Cli, conflicting: tuple[str, str]) -> None:
+    assert [found["key"] for found in cli("conflicts", "client", "--prefix", "b", "--json").lines] == ["b"]
+    cli("conflicts", "client", "--prefix", "b", "--dismiss", "a", "--json", code=1)
+
+
+def test_commands_keep_base_values_if_a_program_did(cli: Cli, pair: tuple[str, str]) -> None:
+    client, server = pair
+    with blocking.Level(client, mode=blocking.Level.CLIENT, keep_base=True) as level:
+        level.put("new", 1)
+    cli("put", client, "a", "10")
+    cli("put", server, "a", "11")
+    cli("put", server, "new", "2")
+    out = cli("sync", client, server).out
+    assert "a\tlost: 10\tkept: 11\tbase: 1\n" in out
+    assert "new\tlost: 1\tkept: 2\tbase: nothing\n" in out
+    assert [found["base"] for found in cli("conflicts", client, "--json").lines] == [
+        {"key": "a", "value": 1},
+        {"key": "new", "deleted": True},
+    ]
 
 
 def test_restoring_a_key_writes_its_newest_overwritten_change_again(cli: Cli, conflicting: tuple[str, str]) -> None:

@@ -2,8 +2,9 @@
 
     python -m tests.clock.transcript FOLDER [--with-time]
 
-Random ids are replaced by numbers in the order of their appearance, so that transcripts can be
-compared. `--with-time` adds a value with the current time, a fault that the comparison must find.
+Random ids are replaced by numbers in the order of their appearance, and the times of conflicts are
+left out, so that transcripts can be compared. `--with-time` adds a value with the current time, a
+fault that the comparison must find.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 from treehub_level import Delete, Level, Put
 
 _ID = re.compile(r"\b[0-9a-f]{32}\b")
+_NOTICED_AT = re.compile(r"noticed_at=datetime\.datetime\([^)]*\)")
 
 
 class Transcript:
@@ -29,7 +31,9 @@ class Transcript:
 
     def write(self, *parts: object) -> None:
         """Print a line."""
-        line = " ".join(part if isinstance(part, str) else repr(part) for part in parts)
+        line = _NOTICED_AT.sub(
+            "noticed_at=…", " ".join(part if isinstance(part, str) else repr(part) for part in parts)
+        )
         print(_ID.sub(lambda id: self._numbers.setdefault(id[0], f"id-{len(self._numbers)}"), line))
 
 
@@ -51,7 +55,7 @@ class RecordedServer:
 async def run(folder: Path, *, with_time: bool) -> None:
     """Run the server and the clients, over stores in a folder."""
     transcript = Transcript()
-    first = Level(str(folder / "first"), mode=Level.CLIENT)
+    first = Level(str(folder / "first"), mode=Level.CLIENT, keep_base=True)
     second = Level(str(folder / "second"), mode=Level.CLIENT)
     async with first, second:
         for opening in range(3):  # each begins an epoch

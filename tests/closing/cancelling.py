@@ -175,7 +175,7 @@ class Bench:
         ends = asyncio.get_running_loop().time() + PATIENCE
         if worker.accepts:
             await worker.write(lambda: None)  # after the steps before it
-        while (worker._threads is not None and not worker.accepts) or store._opened or store._queue:
+        while (worker._threads is not None and not worker.accepts) or store._opened or store.queue.writes:
             assert asyncio.get_running_loop().time() < ends, (
                 f"{where}: it neither opens nor closes, or a cursor or a snapshot is left open"
             )

@@ -17,7 +17,7 @@ from treehub_level.aio.worker import Worker
 from treehub_level.engine.call_guard import CallGuard
 
 from . import cancelling
-from .__main__ import BACKENDS, run
+from .__main__ import BACKENDS, PROGRAM
 from .cancelling import VERBS, Bench, cancel_all
 from .rounds import KINDS, with_threads
 from .strict import StrictBackend
@@ -26,7 +26,7 @@ from .strict import StrictBackend
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("kind", [*KINDS, "cancelling"])
 def test_nothing_crashes_or_hangs_or_loses_the_cid(kind: str, backend: str) -> None:
-    assert run(kind, backend, rounds=2, seed=1), "see the output above"
+    assert PROGRAM.run(kind, backend, 2, seed=1), "see the output above"
 
 
 async def test_each_verb_has_an_await_to_be_cancelled_at(tmp_path: Path) -> None:

@@ -40,8 +40,8 @@ class RowStore:
 
     @contextmanager
     def opened(self, mode: Mode) -> Iterator[blocking.Level]:
-        """Open a level on the store."""
-        with blocking.Level(self._name, backend=self._create, mode=mode) as level:
+        """Open a level on the store. A client keeps base values if the store has some."""
+        with blocking.Level(self._name, backend=self._create, mode=mode, keep_base=None) as level:
             yield level
 
     def verify(self) -> blocking.Verification:

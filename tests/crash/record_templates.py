@@ -14,6 +14,7 @@ from unittest import mock
 import orjson
 
 from treehub_level import ForbiddenError, Level, MemoryBackend, Mode, Put, TransportError, blocking
+from treehub_level.engine.modes import Client as ClientMode
 
 Rows = dict[bytes, bytes]
 
@@ -58,7 +59,10 @@ class Forbidding:
 def templates() -> tuple[Template, ...]:
     """Return the templates, which are the same in each process."""
     rng = random.Random(1)
-    with mock.patch("uuid.uuid4", side_effect=lambda: uuid.UUID(int=rng.getrandbits(128))):
+    with (
+        mock.patch("uuid.uuid4", side_effect=lambda: uuid.UUID(int=rng.getrandbits(128))),
+        mock.patch.object(ClientMode, "clock", staticmethod(lambda: 1_700_000_000_000)),
+    ):
         return tuple(_templates())
 
 
@@ -66,7 +70,7 @@ def _templates() -> Iterator[Template]:
     backends = {name: MemoryBackend(name) for name in ("server", "a", "b")}
 
     def level(name: str, mode: Mode) -> blocking.Level:
-        return blocking.Level(name, backend=lambda _: backends[name], mode=mode)
+        return blocking.Level(name, backend=lambda _: backends[name], mode=mode, keep_base=name == "a")
 
     server, a, b = level("server", Level.SERVER), level("a", Level.CLIENT), level("b", Level.CLIENT)
     with a, b:
@@ -98,6 +102,7 @@ def _templates() -> Iterator[Template]:
     yield of_client("clean client", early[1])
     with a, server:
         a.put("k0", "dirty")
+        a.put("k5", "loses to a change that is not pulled yet")
         a.put("new", {"deep": [[1], {"x": "y"}]})
         a.delete("k7")
         dirty = _rows(backends["a"])

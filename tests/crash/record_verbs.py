@@ -185,6 +185,7 @@ VERBS: Final[dict[Mode, dict[str, Verb]]] = {
         "conflicts": _on(Mode.CLIENT, lambda level: level.conflicts()),
         "restore": _on(Mode.CLIENT, _restore),
         "dismiss": _on(Mode.CLIENT, _dismiss),
+        "dismiss_all": _on(Mode.CLIENT, lambda level: level.dismiss_all(prefix="k")),
         "sync, objects": _sync(None),
         "sync, lines": _sync(True),
         "push": _sync(None, pull=False),

@@ -1,7 +1,8 @@
 """The history of the golden stores beside this file, and a command that writes missing files.
 
 The bytes on disk are frozen once released. `python tests/golden/golden_stores.py` writes the files.
-Run it only after adding a prefix, and never to make a failing test pass.
+Run it only after adding a kind of store, and never to make a failing test pass. The folder
+`earlier` has the files of earlier versions whose records had fewer members: they open, too.
 """
 
 from __future__ import annotations
@@ -11,12 +12,20 @@ import re
 import sys
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from treehub_level import Delete, Level, MemoryBackend, Put, TransportError, blocking
+from treehub_level.engine.modes import Client as ClientMode
 
 FOLDER = Path(__file__).parent
-#: The prefixes of the golden stores, by the name of their files.
-PREFIXES = {"plain": "!", "long prefix": "!/+"}
+#: The options of the golden stores, by the name of their files.
+KINDS: dict[str, dict[str, Any]] = {
+    "plain": {"prefix": "!"},
+    "long prefix": {"prefix": "!/+"},
+    "base values": {"prefix": "!", "keep_base": True},
+}
+#: The time of the client's clock, in milliseconds since 1970.
+NOW = 1_700_000_000_123
 
 Rows = dict[bytes, bytes]
 
@@ -28,16 +37,22 @@ class UnreachableServer:
         raise ConnectionError("unreachable")
 
 
-def make_stores(prefix: str) -> tuple[Rows, Rows]:
+def make_stores(prefix: str, *, keep_base: bool = False) -> tuple[Rows, Rows]:
     """Make a server and a client that synchronise, diverge, and lose contact during a push.
+
+    Args:
+        prefix: The prefix of the metadata.
+        keep_base: True if the client keeps base values.
 
     Returns:
         The rows of the server and those of the client.
     """
     backends = MemoryBackend("server"), MemoryBackend("client")
     server = blocking.Level("server", backend=lambda _: backends[0], mode=Level.SERVER, prefix=prefix)
-    client = blocking.Level("client", backend=lambda _: backends[1], mode=Level.CLIENT, prefix=prefix)
-    with server, client:
+    client = blocking.Level(
+        "client", backend=lambda _: backends[1], mode=Level.CLIENT, prefix=prefix, keep_base=keep_base
+    )
+    with server, client, mock.patch.object(ClientMode, "clock", staticmethod(lambda: NOW)):
         server.batch([Put("a", 1), Delete("b"), Put("é", {"x": [1, 2]})])
         for n in range(10):
             server.put("counter", n)
@@ -83,8 +98,8 @@ def read(name: str, side: str) -> Rows:
 
 def main() -> None:
     """Write the missing files; with ``--overwrite`` all of them."""
-    for name, prefix in PREFIXES.items():
-        for side, rows in zip(("server", "client"), make_stores(prefix), strict=True):
+    for name, options in KINDS.items():
+        for side, rows in zip(("server", "client"), make_stores(**options), strict=True):
             path = FOLDER / f"{name}.{side}.json"
             if not path.exists() or sys.argv[1:] == ["--overwrite"]:
                 hexes = {key.hex(): value.hex() for key, value in sorted(rows.items())}

@@ -90,19 +90,26 @@ def test_the_highest_change_id_can_be_applied() -> None:
         assert client.cid == 2**53 - 1
 
 
-@pytest.mark.parametrize("name", golden_stores.PREFIXES)
+@pytest.mark.parametrize("name", golden_stores.KINDS)
 def test_a_new_store_has_the_golden_bytes(name: str) -> None:
-    for rows, side in zip(golden_stores.make_stores(golden_stores.PREFIXES[name]), ("server", "client"), strict=True):
+    for rows, side in zip(golden_stores.make_stores(**golden_stores.KINDS[name]), ("server", "client"), strict=True):
         assert golden_stores.without_ids(rows) == golden_stores.without_ids(golden_stores.read(name, side))
 
 
-@pytest.mark.parametrize("name", golden_stores.PREFIXES)
-async def test_golden_stores_open_and_synchronise(stores: Stores, name: str) -> None:
-    prefix = golden_stores.PREFIXES[name]
-    for side in ("server", "client"):
-        stores.seed(side, golden_stores.read(name, side).items())
+@pytest.mark.parametrize("keep_base", [False, True])
+@pytest.mark.parametrize(
+    ("name", "client_file"),
+    [
+        *((name, name) for name in golden_stores.KINDS),
+        *((name, f"earlier/{name}") for name in ("plain", "long prefix")),
+    ],
+)
+async def test_golden_stores_open_and_synchronise(stores: Stores, name: str, client_file: str, keep_base: bool) -> None:
+    prefix = golden_stores.KINDS[name]["prefix"]
+    stores.seed("server", golden_stores.read(name, "server").items())
+    stores.seed("client", golden_stores.read(client_file, "client").items())
     server = await stores.open("server", mode=Level.SERVER, prefix=prefix)
-    client = await stores.open("client", mode=Level.CLIENT, prefix=prefix)
+    client = await stores.open("client", mode=Level.CLIENT, prefix=prefix, keep_base=keep_base)
 
     assert await server.query() == [
         ("a", 1),
@@ -113,7 +120,10 @@ async def test_golden_stores_open_and_synchronise(stores: Stores, name: str) -> 
     assert server.cid == 16
     assert client.cid == 14
     assert await client.dirty() == [["foo", "after the push was frozen"], ["😀"]]
-    assert [c.local for c in await client.conflicts()] == [["a", "loses"]]
+    (conflict,) = await client.conflicts()
+    assert (conflict.local, conflict.kind) == (["a", "loses"], "conflict")
+    assert conflict.base == (["a"] if name == "base values" else None)
+    assert (conflict.noticed_at is None) == client_file.startswith("earlier")
 
     await client.sync(server)
 

@@ -12,20 +12,17 @@ hangs is ended, and counts as failed.
 
 from __future__ import annotations
 
-import argparse
 import faulthandler
 import random
 import signal
-import subprocess
-import sys
-import tempfile
-import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from functools import partial
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, Final
+
+from databases import database_url
+from own_processes import SoakProgram, finish, report
 
 from treehub_level import MemoryBackend
 from treehub_level.errors import CIDMismatchError
@@ -34,53 +31,32 @@ from .bench import CALLS, Backend, BlockingBench
 from .injection import interrupt_everywhere
 from .loop_bench import LOOP_CALLS, LoopBench
 
-ROOT: Final = Path(__file__).parents[2]
 EMBEDDED: Final = ["memory", *(["leveldb"] if find_spec("treehub_level._store_c") else []), "plyvel", "sqlite"]
 BACKENDS: Final = [*EMBEDDED, "postgres"]
 #: Interrupts in one process, and the seconds without a result after which it counts as hanging.
 _TOGETHER: Final = 5000
 _PATIENCE: Final = 120
+PROGRAM: Final = SoakProgram("tests.interrupts", "interrupts", ("-W", "ignore"))
 
 
 def main() -> None:
     """Run the kinds of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--interrupts", type=int, default=3000, help="number of interrupts")
-    parser.add_argument("--seed", type=int, default=1, help="selects the calls, and the bytecodes")
-    parser.add_argument("--backend", choices=BACKENDS, help="only this one")
-    parser.add_argument("--kind", choices=KINDS, help="only this one")
-    parser.add_argument("--alone", metavar="FOLDER", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    arguments = PROGRAM.parse(__doc__, default=3000, backends=BACKENDS, kinds=KINDS)
     if arguments.alone:
-        run_here(arguments.kind, arguments.backend, arguments.alone, arguments.interrupts, arguments.seed)
+        run_here(arguments.kind, arguments.backend, arguments.alone, arguments.size, arguments.seed)
         return
     backends = [arguments.backend] if arguments.backend else BACKENDS
     kinds = [arguments.kind] if arguments.kind else [*KINDS]
-    each = -(-arguments.interrupts // (len(backends) * len(kinds)))
+    each = -(-arguments.size // (len(backends) * len(kinds)))
     failures = total = 0
     for backend in backends:
         for kind in kinds:
             for start in range(0, each, _TOGETHER):
-                done = run(kind, backend, min(_TOGETHER, each - start), arguments.seed * 1000 + start // _TOGETHER)
-                failures, total = failures + (done is None), total + (done or 0)
+                size, seed = min(_TOGETHER, each - start), arguments.seed * 1000 + start // _TOGETHER
+                result = PROGRAM.run(kind, backend, size, seed)
+                failures, total = failures + (result is None), total + int((result or "0").split()[0])
     print(f"{total} interrupts")
-    sys.exit(f"{failures} processes failed" if failures else 0)
-
-
-def run(kind: str, backend: str, interrupts: int, seed: int) -> int | None:
-    """Interrupt calls in a new process, print the result, and return the number of interrupts.
-
-    Returns ``None`` if the process failed.
-    """
-    began = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-W", "ignore", "-m", "tests.interrupts", "--alone", folder, "--kind", kind]
-        command += ["--backend", backend, "--interrupts", str(interrupts), "--seed", str(seed)]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    succeeded = done.returncode == 0 and done.stdout.startswith("done")
-    output = done.stdout.strip() if succeeded else f"FAILED ({done.returncode}):\n{(done.stdout + done.stderr)[-6000:]}"
-    print(f"{kind} over {backend}, seed {seed}: {output} in {time.monotonic() - began:.1f} s", flush=True)
-    return int(done.stdout.split()[1]) if succeeded else None
+    finish(failures)
 
 
 def run_here(kind: str, backend: str, folder: str, interrupts: int, seed: int) -> None:
@@ -93,12 +69,9 @@ def run_here(kind: str, backend: str, folder: str, interrupts: int, seed: int) -
     with ExitStack() as stack:
         names = f"{folder}/"
         if backend == "postgres":
-            sys.path.insert(0, str(ROOT / "tests"))
-            from databases import database_url
-
             names = f"{stack.enter_context(database_url())}?store="
         done = KINDS[kind](memory if backend == "memory" else backend, names, interrupts, random.Random(seed))
-    print(f"done {done} interrupts")
+    report(f"{done} interrupts")
 
 
 def everywhere(backend: Backend, folder: str, interrupts: int, rng: random.Random) -> int:

@@ -18,7 +18,7 @@ from treehub_level.engine.call_guard import CallGuard
 from treehub_level.engine.store import Store
 from treehub_level.locks import WakeUp
 
-from .__main__ import EMBEDDED, KINDS, run
+from .__main__ import EMBEDDED, KINDS, PROGRAM
 from .bench import BlockingBench
 from .injection import Injection, interrupt_everywhere
 
@@ -29,7 +29,7 @@ FEW = 36
 @pytest.mark.parametrize("backend", EMBEDDED)
 @pytest.mark.parametrize("kind", KINDS)
 def test_after_an_interrupt_the_level_works_and_closes(kind: str, backend: str) -> None:
-    assert run(kind, backend, FEW, seed=1), "see the output above"
+    assert PROGRAM.run(kind, backend, FEW, seed=1), "see the output above"
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -319,17 +320,16 @@ class BusyLock(ErrorCheckingLock):
 
 def test_a_write_refused_by_a_closing_level_is_not_made_after_reopening(monkeypatch: pytest.MonkeyPatch) -> None:
     with blocking.Level("x", backend="memory") as level:
-        store, enqueue = level._store, level._store.enqueue
-        closing = threading.Thread(target=level.close)
+        store, closing = level._store, threading.Thread(target=level.close)
 
-        def enqueue_while_closing(write: Any) -> Any:
-            queued = enqueue(write)
-            closing.start()
-            closing.join(0.1)
-            return queued
+        class ClosingQueue(deque[Any]):
+            def append(self, write: Any) -> None:
+                super().append(write)
+                closing.start()
+                closing.join(0.1)
 
         monkeypatch.setattr(store, "_write_lock", BusyLock("write"))
-        monkeypatch.setattr(store, "enqueue", enqueue_while_closing)
+        monkeypatch.setattr(store.queue, "writes", ClosingQueue())
         try:
             level.put("a", 1)
             refused = False

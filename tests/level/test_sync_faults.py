@@ -202,7 +202,7 @@ NONSENSE = {
     "a negative CID": lambda reply: reply | {"cid": -1},
     "a CID beyond JSON": lambda reply: reply | {"cid": 2**53},
     "changes out of order": lambda reply: reply | {"page": [[2, ["a", 1]], [1, ["b", 1]]]},
-    "another version": lambda reply: reply | {"protocol": 2},
+    "another version": lambda reply: reply | {"protocol": 1},
 }
 
 
@@ -384,7 +384,9 @@ async def test_two_copies_of_one_client_both_keep_their_writes(stores: Stores, s
     assert await server.keys() == ["a", "from the one", "from the other"]
 
 
-@pytest.mark.parametrize("request_", [None, 5, "x", [], {}, {"protocol": 1}, {"protocol": 2}], ids=repr)
+@pytest.mark.parametrize(
+    "request_", [None, 5, "x", [], {}, {"protocol": 2}, {"protocol": 1}, {"protocol": 3}], ids=repr
+)
 async def test_a_malformed_request_is_refused(stores: Stores, server: Any, request_: Any) -> None:
     await server.put("a", 1)
     before = await stores.bytes_of(server)

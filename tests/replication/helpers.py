@@ -72,7 +72,7 @@ def own_record(store: Store, name: str) -> Any:
 def ask(**fields: Any) -> Message:
     """Return the request of a new client, with these fields replaced."""
     return {
-        "protocol": 1,
+        "protocol": 2,
         "server": None,
         "client": CLIENT,
         "cid": 0,

@@ -84,12 +84,13 @@ def test_a_key_rewritten_while_its_push_is_in_flight_stays_dirty() -> None:
     assert (server.get("a"), client.get("a"), client.pending()) == (2, 2, 0)
 
 
-def test_a_push_holds_at_most_1000_changes() -> None:
+def test_a_push_holds_at_most_16384_changes() -> None:
     server, client = a_server(), a_client()
-    client.load((f"k{n}", n) for n in range(2500))
+    client.load((f"k{n}", n) for n in range(40_000))
     wire = Wire(server)
     client.sync(wire)
-    assert [len(request["changes"]) for request in wire.requests] == [1000, 1000, 500]
+    assert [len(request["changes"]) for request in wire.requests] == [16_384, 16_384, 7232]
+    assert server.count() == 40_000
 
 
 def test_a_push_holds_at_most_8_mib() -> None:
@@ -273,7 +274,8 @@ def test_a_push_of_a_client_that_has_caught_up_needs_two_attempts_while_others_w
         assert client.sync(wire).rounds == 1
 
 
-def test_a_push_from_too_far_behind_is_accepted_at_the_second_attempt() -> None:
+def test_a_push_from_too_far_behind_is_accepted_at_the_second_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_half, "MAX_DISTANCE", 1000)
     server, client = a_server(), a_client(mine=1)
     server.load((f"k{n}", n) for n in range(1001))
     wire = Wire(server)

@@ -9,12 +9,20 @@ from typing import Any
 import pytest
 
 from treehub_level import Level, SyncReport, TransportError, blocking
+from treehub_level.replication import client as client_half
+from treehub_level.replication import server as server_half
+from treehub_level.replication import session as session_half
 from treehub_level.replication.messages import Request
 from treehub_level.replication.session import LookAhead, sync_session
 from treehub_level.replication.wire import Received, reply_pieces
 from treehub_level.testing import CrashingDisk
 
 from .helpers import Store, a_client, a_server
+
+
+@pytest.fixture(autouse=True)
+def pages_of_1000(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_half, "PAGE_CHANGES", 1000)
 
 
 def a_server_with(changes: int = 3500) -> Store:
@@ -46,8 +54,25 @@ def test_the_next_request_is_announced_before_a_page_is_applied(in_lines: bool) 
             request = message
         except StopIteration:
             break
-    # Near the head a push may be accepted, so the dirty changes are read first.
-    assert early == [(1000, 0), (2000, 1000)]
+    assert early == [(1000, 0), (2000, 1000), (3000, 2000)]
+    assert client.query() == server.query()
+
+
+def test_a_client_with_a_push_looks_ahead_while_it_is_too_far_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Near the head a push may be accepted, so the dirty changes are read first."""
+    for module in (session_half, server_half):
+        monkeypatch.setattr(module, "MAX_DISTANCE", 1500)
+    client, server = a_client(mine=1), a_server_with()
+    session = session_of(client)
+    message, early = next(session), []
+    with pytest.raises(StopIteration):
+        while True:
+            if isinstance(message, LookAhead):
+                early.append(message.request.cid)
+                message = next(session)
+            message = session.send(server.exchange_encoded(message))
+    assert early == [1000]
+    assert server.get("mine") == 1
     assert client.query() == server.query()
 
 

@@ -25,7 +25,7 @@ json_values = st.recursive(
 
 #: Invalid values for each field of a request.
 WRONG: dict[str, list[Any]] = {
-    "protocol": [0, 2, True, 1.0, "1", None],
+    "protocol": [0, 1, 3, True, 2.0, "2", None],
     "server": [1, True, "", [], "x y", "f" * 65],
     "client": [None, 1, "", "a/b", "é", "f" * 65, ["c" * 32], "c\n"],
     "cid": [None, True, 1.0, "1", -1, 2**53, [0], 10**5000],
@@ -47,8 +47,8 @@ WRONG: dict[str, list[Any]] = {
     ],
     "seq": [None, True, 1.0, "1", -1, 2**53],
     "nonce": [None, 1, "", "0" * 31, "0" * 33, "g" * 32, "A" * 32, "0" * 32 + "\n"],
-    "changes": [None, {}, "xy", b"xy", 1, [["k", n] for n in range(1001)]],
-    "limit": [None, True, 1.0, "1", 0, -1, 1001],
+    "changes": [None, {}, "xy", b"xy", 1, [["k", n] for n in range(16_385)]],
+    "limit": [None, True, 1.0, "1", 0, -1, 65_537],
     "reset": [None, 0, 1, "true"],
     "keys_after": [1, True, ["a"], "\ud800", "k" * 1025],
 }
@@ -91,9 +91,36 @@ def test_a_request_that_is_not_an_object_is_refused(server: Store, request_: Any
         server.exchange(request_)
 
 
-def test_another_version_is_refused_with_the_supported_one(server: Store) -> None:
-    with pytest.raises(ProtocolError, match="version 2 is not supported, only version 1"):
-        server.exchange(ask(protocol=2))
+@pytest.mark.parametrize(
+    ("version", "advice"),
+    [
+        (1, "the client speaks version 1 of the protocol, and this server version 2: upgrade .* on the client"),
+        (3, "the client speaks version 3 of the protocol, and this server version 2: upgrade .* on the server"),
+    ],
+)
+def test_another_version_is_refused_with_the_advice_to_upgrade(server: Store, version: int, advice: str) -> None:
+    with unchanged(server), pytest.raises(ProtocolError, match=advice):
+        server.exchange(ask(protocol=version, changes=[["b", 1]]))
+
+
+@pytest.mark.parametrize(("version", "older"), [(1, "server"), (3, "client")])
+def test_a_reply_of_another_version_is_refused_with_the_advice_to_upgrade(version: int, older: str) -> None:
+    client, wire = a_client(mine=1), Wire(a_server(a=1))
+    wire.on_reply = lambda reply: reply | {"protocol": version}
+    advice = (
+        f"the server speaks version {version} of the protocol, and this client version 2: upgrade .* on the {older}"
+    )
+    with pytest.raises(ProtocolError, match=advice):
+        client.sync(wire)
+    assert (client.cid, client.dirty()) == (0, [["mine", 1]])
+    wire.on_reply = lambda reply: reply  # the other side is upgraded
+    client.sync(wire)
+    assert client.dirty() == []
+
+
+def test_a_part_of_the_keys_has_at_most_1000(server: Store) -> None:
+    with pytest.raises(ProtocolError, match=r'"limit" of the request: an int from 1 to 1000 is needed'):
+        server.exchange(ask(keys_after="", limit=1001))
 
 
 def test_unknown_fields_are_ignored(server: Store) -> None:
@@ -187,7 +214,7 @@ def test_a_request_round_trips_through_json() -> None:
 
 #: Pages of a server at CID 2 for a client at CID 0, each wrong in one way.
 IMPOSSIBLE_PAGES: dict[str, Message] = {
-    "another version": {"protocol": 2},
+    "another version": {"protocol": 1},
     "another kind": {"kind": "poem"},
     "no kind": {"kind": None},
     "no server": {"server": None},

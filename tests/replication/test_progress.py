@@ -34,7 +34,7 @@ class HostileServer:
         self.exchanges += 1
         cid = request["cid"]
         reply = {
-            "protocol": 1,
+            "protocol": 2,
             "kind": "page",
             "server": SERVER_ID,
             "nonce": request["nonce"],

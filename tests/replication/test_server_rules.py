@@ -292,7 +292,13 @@ def test_an_empty_server_has_no_keys() -> None:
 # ----------------------------------------------------------------------------- 5: pages, distance
 
 
-def test_a_push_from_more_than_a_page_behind_is_not_judged() -> None:
+@pytest.fixture
+def short_distance(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_half, "MAX_DISTANCE", 2)
+
+
+@pytest.mark.usefixtures("short_distance")
+def test_a_push_from_too_far_behind_is_not_judged() -> None:
     server = a_server(a=1, b=2, c=3)
     with unchanged(server):
         reply = server.exchange(ask(limit=2, changes=[["d", 4]]))
@@ -300,9 +306,22 @@ def test_a_push_from_more_than_a_page_behind_is_not_judged() -> None:
     assert (reply["more"], reply["ack"], reply["rejected"]) == (True, None, [])
 
 
-def test_a_push_from_exactly_a_page_behind_is_accepted() -> None:
-    reply = a_server(a=1, b=2).exchange(ask(limit=2, changes=[["d", 4]]))
-    assert (reply["ack"][:2], reply["more"]) == ([2, 3], False)
+@pytest.mark.usefixtures("short_distance")
+@pytest.mark.parametrize("limit", [1, 2, 3])
+def test_a_push_from_exactly_the_distance_behind_is_accepted(limit: int) -> None:
+    reply = a_server(a=1, b=2).exchange(ask(limit=limit, changes=[["d", 4]]))
+    assert (reply["ack"][:2], reply["more"]) == ([2, 3], limit == 1)
+
+
+@pytest.mark.usefixtures("short_distance")
+@pytest.mark.parametrize("limits", [(2, 65_536), (65_536, 2)], ids=["greater", "less"])
+def test_a_push_that_was_refused_for_its_distance_is_refused_with_another_limit(limits: tuple[int, int]) -> None:
+    """A client may be upgraded between two copies of its push."""
+    server = a_server(a=1, b=2, c=3)
+    for limit in limits:
+        with unchanged(server):
+            reply = server.exchange(ask(limit=limit, changes=[["d", 4]]))
+        assert (reply["more"], reply["ack"]) == (True, None)
 
 
 def test_gaps_cost_no_pages() -> None:
@@ -314,6 +333,7 @@ def test_gaps_cost_no_pages() -> None:
     assert (reply["page"], reply["cid"], reply["more"]) == ([[49, ["b", 48]], [50, ["a", 49]]], 50, False)
 
 
+@pytest.mark.usefixtures("short_distance")
 def test_compaction_does_not_shorten_the_distance_of_a_push() -> None:
     """A push that was refused for its distance must be refused when a late copy arrives."""
     server = a_server(a=1, b=2, c=3)
@@ -400,7 +420,7 @@ def test_a_reply_has_the_fields_of_the_protocol() -> None:
     server = a_server(k=1)
     epochs = own_record(server, "epochs")
     assert server.exchange(ask()) == {
-        "protocol": 1,
+        "protocol": 2,
         "kind": "page",
         "server": own_record(server, "store")["id"],
         "nonce": NONCE,

@@ -67,10 +67,11 @@ def test_a_push_after_a_withdrawn_one_is_accepted() -> None:
     assert server.exchange(ask(seq=2, nonce="2" * 32, changes=[["a", 1]]))["ack"][:2] == [0, 1]
 
 
-def test_a_push_that_is_refused_for_its_distance_needs_no_record() -> None:
+def test_a_push_that_is_refused_for_its_distance_needs_no_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("treehub_level.replication.server.MAX_DISTANCE", 2)
     server = a_server(x=1, y=2, z=3)
     with unchanged(server):
-        reply = server.exchange(ask(limit=2, **TAKE_BACK))
+        reply = server.exchange(ask(**TAKE_BACK))
     assert (reply["more"], reply["ack"]) == (True, None)
 
 
@@ -85,7 +86,7 @@ def test_a_push_that_is_refused_for_its_distance_needs_no_record() -> None:
         {"withdraw": [""]},
         {"withdraw": ["!"]},
         {"withdraw": ["a", "a"]},
-        {"withdraw": [f"k{n}" for n in range(1001)]},
+        {"withdraw": [f"k{n}" for n in range(16_385)]},
         {"withdraw": None},
     ],
 )

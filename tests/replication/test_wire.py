@@ -3,50 +3,29 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
+from golden.golden_messages import (
+    ADDRESS,
+    FOLDER,
+    MESSAGES,
+    REPLIES,
+    REQUEST,
+    reply_to_json,
+    reply_to_ndjson,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from treehub_level import _core
 from treehub_level._core_py import json as json_py
-from treehub_level.engine.records import Epoch
 from treehub_level.errors import ProtocolError
-from treehub_level.replication.fields import Ack
-from treehub_level.replication.manual import Part
-from treehub_level.replication.messages import Forked, Keys, LogPage, Reply, Request, Reset
-from treehub_level.replication.wire import Received, decode_reply, part_pieces, reply_pieces, request_to_json
+from treehub_level.replication.messages import LogPage, Reply, Request
+from treehub_level.replication.wire import Received, decode_reply, request_to_json
 
-from .helpers import CLIENT, NONCE, a_client, a_server
-
-GOLDEN = Path(__file__).parents[1] / "golden"
-SERVER = "5" * 32
-ADDRESS = SERVER, NONCE, 2
-EPOCHS = [Epoch("a" * 32, 0), Epoch("b" * 32, 4)]
-RECORDS = [(3, '["é",{"x":[1,2.5,null],"y":"\\n"}]'.encode()), (5, b'["gone"]'), (8, b'["n",12345678901234567890]')]
-
-REQUEST = Request(
-    SERVER, CLIENT, 2, 9, EPOCHS, 1, NONCE, [["é", {"x": [1]}], ["gone"]], limit=1000, reset=False, keys_after=None
-)
-REPLIES: dict[str, Reply] = {
-    "page": LogPage(*ADDRESS, 8, 9, True, EPOCHS, Ack(8, 9, "b" * 32), ["é"], RECORDS),
-    "empty page": LogPage(*ADDRESS, 2, 2, False, [], None, [], []),
-    "keys": Keys(*ADDRESS, 9, EPOCHS, "", ["é".encode(), "😀".encode()], end=True),
-    "reset": Reset(*ADDRESS, 1, None, ["k"], 9),
-    "forked": Forked(*ADDRESS),
-}
-PART = Part(8, RECORDS, has_more=True)
-
-
-def reply_to_json(reply: Reply) -> bytes:
-    return b"".join(reply_pieces(reply, in_lines=False))
-
-
-def reply_to_ndjson(reply: Reply) -> bytes:
-    return b"".join(reply_pieces(reply, in_lines=True))
+from .helpers import a_client, a_server
 
 
 def encoder() -> _core.Encoder:
@@ -86,20 +65,9 @@ def test_a_record_of_the_npm_package_with_line_breaks_takes_one_line() -> None:
     assert reply_to_ndjson(page).splitlines()[1:] == [b'[3,["a",1]]']
 
 
-@pytest.mark.parametrize(
-    ("name", "written"),
-    [
-        ("wire request.json", request_to_json(REQUEST)),
-        ("wire page.json", reply_to_json(REPLIES["page"])),
-        ("wire page.ndjson", reply_to_ndjson(REPLIES["page"])),
-        ("wire keys.json", reply_to_json(REPLIES["keys"])),
-        ("wire reset.json", reply_to_json(REPLIES["reset"])),
-        ("wire forked.json", reply_to_json(REPLIES["forked"])),
-        ("wire changes.json", b"".join(part_pieces(PART, in_lines=False))),
-    ],
-)
-def test_the_bytes_on_the_wire_are_the_golden_ones(name: str, written: bytes) -> None:
-    assert written == (GOLDEN / name).read_bytes()
+@pytest.mark.parametrize("name", MESSAGES)
+def test_the_bytes_on_the_wire_are_the_golden_ones(name: str) -> None:
+    assert MESSAGES[name] == (FOLDER / name).read_bytes()
 
 
 # ------------------------------------------------------------------------------------- decoding

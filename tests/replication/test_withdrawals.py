@@ -9,11 +9,18 @@ import pytest
 from treehub_level.engine.access import Access
 from treehub_level.engine.modes import Server
 from treehub_level.errors import CorruptionError, UnavailableError
+from treehub_level.replication import server as server_half
 from treehub_level.replication import withdrawals
 from treehub_level.replication.messages import Request
 from treehub_level.replication.server import exchange_step
 
 from .helpers import CLIENT, Message, Store, a_server, ask, unchanged
+
+
+@pytest.fixture(autouse=True)
+def distance_of_1000(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (server_half, withdrawals):
+        monkeypatch.setattr(module, "MAX_DISTANCE", 1000)
 
 
 def withdraw(server: Store, client: str, **fields: Any) -> Message:

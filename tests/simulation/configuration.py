@@ -17,7 +17,8 @@ class Configuration:
     clients: int = 3
     keys: int = 3
     steps: int = 120
-    limit: int = 6  # changes, or keys, in a page
+    limit: int = 6  # changes, or keys, in a page; see also `change_limit`
+    distance: int = 6  # CIDs that a client may be behind when its push is judged
     push: int = 2  # changes in a push
     reads: int = 20  # records of the log that one request reads
     page_weight: int = 1000  # the maximum weight of a page: stands for its limit in bytes
@@ -41,6 +42,8 @@ class Configuration:
     batches: float = 3  # a client writes a batch
     follow: float = 0.5  # a client follows a range, or ends to follow one
     rules: float = 0.5  # the server refuses other keys than before
+    change_limit: float = 0  # another version of the program, with another limit, continues a client
+    keep_base: bool = True  # clients remember the base value of each dirty key
     manual_before: bool = False  # server and clients have used manual sync before
     without: frozenset[str] = frozenset()  # mechanisms to remove, see MECHANISMS
 
@@ -62,11 +65,14 @@ MECHANISMS: Final = {
     "max_head": "histories are compared up to the highest CID at which a page was read",
     "rejected_in_repeats": "repeats and resets list the changes that the log does not show as accepted",
     "cid_distance": "a push is refused by the distance in CIDs, which compaction cannot shrink",
+    "fixed_distance": "that distance is the same for all copies of a push, whatever the limit of each request",
     "withdrawal_record": "the server records that a push was withdrawn, and rejects a late copy of it",
     "withdrawal_lifetime": "and keeps that record until every copy of the push is too far behind",
     "withheld_push": "a forbidden push is withheld, and withdrawn before another one is frozen",
     "withheld_echo": "a pulled change that equals the withheld one does not beat a newer dirty change",
     "repeat_by_nonce": "a repeat is answered under another principal, too: its nonce proves the client",
+    "base_value_of_server": "the base value of a key that stays dirty follows the server's value",
+    "base_values_reset": "a reset and a rebind void the base values, and record none until the reset ends",
     "whole_log": "the whole log after its base decides on a push, even if the page is cut",
     "floor_of_pushes": "a push from below the floor is not decided, since the log lacks deletes",
     "piece_at_head": "a piece of a range comes with a page that reaches the head, and was read there",
@@ -76,6 +82,7 @@ MECHANISMS: Final = {
     "base_of_unchecked": "but not one that was made with knowledge of the same value",
     "log_decides": "a piece leaves a dirty change alone if the log decides on it",
     "reset_checks_dirty": "a reset with dirty changes pulls the log from the last common CID",
+    "uncompared": "and is not after a reset either, which pulls the log from a later CID",
     "unchecked_freeze": "a dirty change that was compared with nothing of the server is not frozen",
     "evict": "clean keys that are not followed are removed",
     "groups": "the changes of a batch are accepted or rejected as a whole",
@@ -90,12 +97,26 @@ MECHANISMS: Final = {
 #: its absence.
 FOCUS: Final = {
     "cid_distance": replace(
-        BASE, limit=2, keys=4, clients=2, drop=0, duplicate=0.4, compact=20, restore=0, forget_deletes=0, steps=200
+        BASE,
+        limit=2,
+        distance=2,
+        keys=4,
+        clients=2,
+        drop=0,
+        duplicate=0.4,
+        compact=20,
+        restore=0,
+        forget_deletes=0,
+        steps=200,
     ),
-    "drained_own_range": replace(BASE, limit=1, keys=2, restore=0),
+    "fixed_distance": replace(
+        BASE, limit=2, distance=2, change_limit=6, keys=4, clients=2, drop=0, duplicate=0.4, restore=0, steps=200
+    ),
+    "drained_own_range": replace(BASE, limit=1, distance=1, keys=2, restore=0),
     "max_head": replace(
         BASE,
         limit=1,
+        distance=1,
         push=5,
         keys=5,
         clients=2,
@@ -111,6 +132,9 @@ FOCUS: Final = {
     "piece_at_head": replace(BASE, keys=8, limit=2, follow=3, drop=0.05, restore=0),
     "refusal_record": replace(BASE, rules=6, drop=0.1, duplicate=0.4, restore=0),
     "unchecked_freeze": replace(BASE, clients=2, keys=8, limit=2, push=5, rebind=2, drop=0.05, restore=0),
+    "uncompared": replace(
+        BASE, clients=4, keys=8, limit=3, follow=0, rules=0, restore=0, forget_deletes=6, compact=4, drop=0.05
+    ),
     "values_at_head": replace(BASE, keys=5, limit=2, batches=10, drop=0.05, restore=0),
     "base_of_unchecked": replace(BASE, clients=2, keys=8, limit=2, follow=0, rules=0, restore=0, reads=1, drop=0.05),
     "piece_beats_unchecked": replace(BASE, keys=8, limit=2, follow=0, rules=0, restore=0, drop=0.05),
@@ -118,7 +142,9 @@ FOCUS: Final = {
         BASE, clients=2, restore=0, forget_deletes=6, compact=4, drop=0.1, rules=0, follow=0, steps=200
     ),
     "withdrawal_record": replace(BASE, withdraw=0.4, drop=0.1, duplicate=0.3, restore=0),
-    "withdrawal_lifetime": replace(BASE, withdraw=0.6, drop=0.1, duplicate=0.3, restore=0, clients=4, limit=2),
+    "withdrawal_lifetime": replace(
+        BASE, withdraw=0.6, drop=0.1, duplicate=0.3, restore=0, clients=4, limit=2, distance=2
+    ),
     "withheld_push": replace(BASE, forbidden=0.4, drop=0.1, duplicate=0.3, restore=0),
     "withheld_echo": replace(BASE, forbidden=0.4, drop=0.3, restore=0),
     "repeat_by_nonce": replace(BASE, replace_token=6, drop=0.3, restore=0),
@@ -132,8 +158,13 @@ FOCUS: Final = {
 #: is accepted as it is. So the server must not lose history.
 #: It knows no groups, and follows all keys.
 MANUAL_SYNC: Final[dict[str, Any]] = {
-    **{"manual_sync": 5, "power": False, "restore": 0, "rollback": 0, "replace": 0},
-    **{"batches": 0, "follow": 0},
+    "manual_sync": 5,
+    "power": False,
+    "restore": 0,
+    "rollback": 0,
+    "replace": 0,
+    "batches": 0,
+    "follow": 0,
 }
 
 
@@ -167,7 +198,11 @@ def random_configuration(rng: random.Random) -> Configuration:
         batches=rng.choice([0, 0, 3, 10]),
         follow=rng.choice([0, 0, 0.5, 3]),
         rules=rng.choice([0, 0, 1, 4]),
+        keep_base=rng.random() < 0.8,
     )
+    drawn = replace(drawn, distance=drawn.limit)
     if drawn.manual_before:
         drawn = replace(drawn, replace=0)
+    if rng.random() < 0.5:  # the distance is that of a full page, or another one
+        drawn = replace(drawn, distance=rng.choice([1, 2, 3, 6, 50]), change_limit=rng.choice([0, 2, 6]))
     return replace(drawn, **MANUAL_SYNC) if rng.random() < 0.2 else drawn

@@ -14,11 +14,12 @@ from treehub_level import _core, blocking
 from treehub_level.engine import identity as _identity
 from treehub_level.engine import log
 from treehub_level.engine import store as engine
+from treehub_level.engine.base_values import Bases
 from treehub_level.engine.modes import Client as ClientMode
 from treehub_level.engine.modes import Server as ServerMode
 from treehub_level.engine.records import Floor, OwnRecords
 from treehub_level.errors import ModeMismatchError
-from treehub_level.replication import client, limits, manual, server, session, withdrawals
+from treehub_level.replication import base_values, client, limits, manual, server, session, withdrawals
 from treehub_level.replication.messages import Keys, LogPage
 from treehub_level.replication.state import ClientState, ResetProgress
 from treehub_level.types import Changes, Mode
@@ -41,7 +42,11 @@ def _keys_without_sweep(handler: Any, reply: Keys) -> None:
 
 def _distance_in_records(exchange: Any) -> bool:
     records = _READ_LOG(exchange._reader, exchange._mode, exchange._request.cid, 1000, 1 << 30)
-    return bool(len(records) > exchange._request.limit)
+    return bool(len(records) > server.MAX_DISTANCE)
+
+
+def _distance_of_the_request(exchange: Any) -> bool:
+    return bool(exchange._head - exchange._request.cid > exchange._request.limit)
 
 
 def _repeats_of_the_same_principal(exchange: Any, decision: Any) -> bool:
@@ -63,9 +68,15 @@ REMOVALS: Final[dict[str, list[Patch]]] = {
     "sweep": [(client._ReplyHandler, "apply_keys", _keys_without_sweep)],
     "rejected_in_repeats": [(server._Exchange, "_unconfirmed", lambda *_: [])],
     "cid_distance": [(server._Exchange, "_is_too_far_behind", _distance_in_records)],
+    "fixed_distance": [(server._Exchange, "_is_too_far_behind", _distance_of_the_request)],
     "withdrawal_record": [(server._Exchange, "_withdrawal_entries", lambda *_: [])],
     "withdrawal_lifetime": [(withdrawals.Withdrawal, "has_ended", lambda *_: True)],
     "repeat_by_nonce": [(server._Exchange, "_repeats", _repeats_of_the_same_principal)],
+    "base_value_of_server": [(base_values.BaseValueChanges, "learn", lambda *_: None)],
+    "base_values_reset": [
+        (Bases, "void", lambda bases: bases),
+        (ClientState, "base_generation", property(lambda state: state.bases and state.bases.generation)),
+    ],
     "whole_log": [(server._Exchange, "_log_between", lambda *_: iter(()))],
 }
 

@@ -4,18 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
-from .sides import SWEPT, ClientUnderTest, Content, InvariantError, Loss, ServerUnderTest
-
-
-class Logged(NamedTuple):
-    """A change in the log: its author, its key and its content."""
-
-    author: str
-    key: str
-    content: Content
-
+from .sides import SWEPT, UNKNOWN, ClientUnderTest, Content, InvariantError, Loss, ServerUnderTest
+from .versions import Logged, Versions, check_base_values
 
 #: The changes of the log by CID, including compacted ones.
 History = dict[int, Logged]
@@ -95,9 +87,16 @@ class Oracle:
     Attributes:
         expected: The expected state of each client.
         history: The changes of the log, including compacted ones.
+
+    Args:
+        server: The server.
+        clients: The clients, by name.
+        base_values: True to check the base values. Manual sync does not guarantee them.
     """
 
-    def __init__(self, server: ServerUnderTest, clients: Mapping[str, ClientUnderTest]) -> None:
+    def __init__(
+        self, server: ServerUnderTest, clients: Mapping[str, ClientUnderTest], *, base_values: bool = True
+    ) -> None:
         self._server = server
         self._clients = clients
         self.expected = {name: ExpectedClient() for name in clients}
@@ -105,6 +104,9 @@ class Oracle:
         #: The server's data at each CID of the history.
         self._data: dict[int, dict[str, Content]] = {0: {}}
         self._cids: dict[tuple[str, Content], list[int]] = {}  # of each change of the history
+        self._versions = Versions()
+        self._checks_base_values = base_values
+        self._checked_losses: dict[str, set[Loss]] = {name: set() for name in clients}
         self._logged: set[tuple[str, Content]] = set()  # all changes that any log ever held
         self._history_was_lost = False
 
@@ -116,7 +118,8 @@ class Oracle:
         """
         for cid, change in self._server.log(max(self.history, default=0)).items():
             key, content = change
-            self.history[cid] = Logged(author or (content[0] if content else "unknown"), key, content)
+            self.history[cid] = Logged(author or (content[0] if content else UNKNOWN), key, content)
+            self._versions.record(cid, key, content)
             self._logged.add(change)
             self._data[cid] = _with_change(self._data.get(cid - 1, {}), key, content)
             self._cids.setdefault(change, []).append(cid)
@@ -126,10 +129,12 @@ class Oracle:
         for cid in [cid for cid in self.history if cid > self._server.head]:
             del self.history[cid], self._data[cid]
             self._history_was_lost = True
+        self._versions.follow(self.history)
 
     def replace_history(self, history: History) -> None:
         """Replace the history: the server was restored or replaced."""
         self.history = dict(history)
+        self._versions.follow(self.history)
         self._history_was_lost = True
         self._data = {0: {}}
         for cid, (_, key, content) in sorted(history.items()):
@@ -212,6 +217,8 @@ class Oracle:
         if not self._history_was_lost and not expected.may_conflict_with_itself:
             self._check_journal(name, journal)
             self._check_lost_groups(name, dirty, kept)
+        if self._checks_base_values:
+            self._check_base_values(name, journal)
         if client.is_consistent:
             self._check_data(name, dirty)
         if client.resetting or self._history_was_lost:
@@ -219,8 +226,16 @@ class Oracle:
         else:
             self._check_order(name, dirty)
 
+    def _check_base_values(self, name: str, journal: list[Loss]) -> None:
+        for loss in {*journal} - self._checked_losses[name]:
+            if loss.kind == "conflict":
+                self._versions.check_conflict(name, loss)
+        self._checked_losses[name] = {*journal}
+        if not self._history_was_lost:
+            check_base_values(name, self._clients[name], self.history, lambda: self._server.log(0))
+
     def _check_lost_groups(self, name: str, dirty: dict[str, Content], kept: set[tuple[str, Content]]) -> None:
-        """Check that a batch of which one change has lost, and was not pushed, has lost as a whole."""
+        """Check that a batch of which one change has lost, without a push, has lost as a whole."""
         for batch in self.expected[name].batches:
             lost = [change for change in batch.items() if change in kept and change not in self._logged]
             left = [key for key, content in batch.items() if dirty.get(key) == content]

@@ -28,6 +28,7 @@ from .processes import Client, Server
 from .runner import main
 from .schedule import BEYOND_FFFF, Trace
 from .sides import Content
+from .versions import Logged
 from .virtual import in_order, virtual_time
 
 #: Seconds between two syncs with a server that does not support long polling.
@@ -56,7 +57,7 @@ class _Node:
     async def start(self) -> None:
         """Start a process over the stored data."""
         await self.stop()
-        level = Level(self._name, backend=self.disk, mode=self._mode)
+        level = Level(self._name, backend=self.disk, mode=self._mode, keep_base=self._mode is Mode.CLIENT)
         in_order(level)
         await level.open()
         self.running, self.level = level, level._blocking
@@ -149,7 +150,7 @@ class LiveRun:
             name: _LiveClient(name, rng, self._network) for name in (f"c{i}" for i in range(rng.choice([1, 2, 3])))
         }
         self._keys = [BEYOND_FFFF, *(f"k{i}" for i in range(rng.choice([1, 2, 4])))]
-        self._backups: list[tuple[Any, dict[int, tuple[str, str]]]] = []
+        self._backups: list[tuple[Any, dict[int, Logged]]] = []
         self._writes = 0
         self._may_reset = False
 

@@ -119,14 +119,15 @@ class Server:
         is_undecided = False
         if request.keys and ack is None:
             distance = state.cid - request.cid if self._has("cid_distance") else len(log)
-            is_undecided = distance > self._options.limit or (below_floor and self._has("floor_of_pushes"))
+            most = self._options.distance if self._has("fixed_distance") else request.limit
+            is_undecided = distance > most or (below_floor and self._has("floor_of_pushes"))
             if request.withdraw and not is_undecided:
                 ack, rejected = self._reject_all(request, principal)
             elif not is_undecided:
                 seen = log if self._has("whole_log") else page
                 ack, rejected, refused = self._decide(request, principal, seen)
 
-        # Rule 6: at the head, the values of rejected and of requested keys, and a piece of the range.
+        # Rule 6: at the head, the values of rejected and requested keys, and a piece of the range.
         to = page[-1][0] if is_cut else state.cid
         is_at_head = not is_cut or not self._has("values_at_head")
         read = {*request.read, *(() if request.withdraw else rejected)}
@@ -152,8 +153,8 @@ class Server:
         return (request if self._has("filled_part") else replace(request, fill=None)).follows(key)
 
     def _piece(self, request: Request) -> Piece:
-        """Return the next part of the live entries of a range, without those that the client has."""
-        state, limit, fill = self._state, self._options.limit, request.fill
+        """Return the next part of a range, without the keys that the client has."""
+        state, limit, fill = self._state, request.limit, request.fill
         assert fill is not None
         keys = sorted(
             key
@@ -177,7 +178,7 @@ class Server:
             if self._follows(request, record[1]):
                 weight += weigh(record[2])
                 followed += 1
-            if followed > self._options.limit or (weight > self._options.page_weight and page):
+            if followed > request.limit or (weight > self._options.page_weight and page):
                 break
             page.append(record)
         return page, len(page) < len(log)
@@ -230,7 +231,7 @@ class Server:
     def _record_rejection(
         self, request: Request, principal: str, ack: Ack, refused: frozenset[str] = frozenset()
     ) -> None:
-        """Record a rejection that the log does not show: a delayed copy of the push may still arrive.
+        """Record a rejection that the log does not show: a copy of the push may still arrive.
 
         The record of a client without an accepted push is dropped once every copy is too far
         behind: its base is at most the CID of the rejection. The product refuses a withdrawal if
@@ -241,7 +242,7 @@ class Server:
         if request.client in state.decisions:
             state.decisions[request.client] = decision
             return
-        lifetime = self._options.limit if self._has("withdrawal_lifetime") else -1
+        lifetime = self._options.distance if self._has("withdrawal_lifetime") else -1
         for client, old in list(state.withdrawals.items()):
             if state.cid - old.ack.before > lifetime:
                 del state.withdrawals[client]

@@ -24,7 +24,7 @@ from .model_messages import (
     WrongServer,
     set_or_delete,
 )
-from .sides import SWEPT, Content, Loss, ServerUnderTest
+from .sides import SWEPT, UNKNOWN, Content, Loss, ServerUnderTest
 
 # The state of a range that a client follows.
 #: All keys of the range are as they were on the server at the client's CID.
@@ -46,15 +46,18 @@ class ClientState:
         filled: The range that is being filled, and the key up to which it is filled.
         batches: The keys of each local batch that has not been pushed whole.
         lost: The kind of loss of each dirty key that has lost, until the server's value is known.
+        uncompared: The dirty keys of a range that a reset began to fill again, with the log, before
+            they were compared with anything of the server.
         bases: The data of each key that was not filled when it became dirty.
-        refused: Of the lost keys, the changes that a rule refused. A key that was written again since has
-            not been judged.
+        refused: Of the lost keys, the changes that a rule refused. A key that was written again
+            since has not been judged.
         is_at_head: True if the last page reached the server's head.
     """
 
     id: int
     data: dict[str, Content] = field(default_factory=dict)
     dirty: dict[str, Content] = field(default_factory=dict)
+    base_values: dict[str, Content] = field(default_factory=dict)
     journal: tuple[Loss, ...] = ()
     cid: int = 0
     max_head: int = 0
@@ -70,6 +73,7 @@ class ClientState:
     batches: dict[int, frozenset[str]] = field(default_factory=dict)
     lost: dict[str, str] = field(default_factory=dict)
     refused: dict[str, Content] = field(default_factory=dict)
+    uncompared: set[str] = field(default_factory=set)
     bases: dict[str, Content] = field(default_factory=dict)
     is_at_head: bool = False
 
@@ -88,7 +92,9 @@ class ClientState:
             batches=dict(self.batches),
             lost=dict(self.lost),
             refused=dict(self.refused),
+            uncompared=set(self.uncompared),
             bases=dict(self.bases),
+            base_values=dict(self.base_values),
         )
 
     def wants(self, key: str) -> bool:
@@ -108,21 +114,30 @@ class ClientState:
         return Fill(pending[0], "") if pending else None
 
     def is_unchecked(self, key: str) -> bool:
-        """Return True if a dirty change of the key has been compared with nothing of the server."""
+        """Return True if no value of the server was compared with a dirty change of the key."""
+        if key in self.uncompared:
+            return True
         if any(map(key.startswith, self.prefixes(COMPLETE, CHECKED))) or (self.fill and self.fill.covers(key)):
             return False
         return any(map(key.startswith, self.prefixes(UNCHECKED)))
 
-    def write(self, changes: dict[str, Content]) -> None:
+    def is_filled(self, key: str) -> bool:
+        """Return True if the client has the server's value of a key, or a dirty change of it."""
+        is_complete = any(map(key.startswith, self.prefixes(COMPLETE)))
+        return is_complete or (self.fill is not None and self.fill.covers(key))
+
+    def write(self, changes: dict[str, Content], *, keep_base: bool) -> None:
         """Write local changes."""
         for key, content in changes.items():
+            if keep_base and key not in self.dirty and self.is_filled(key):
+                self.base_values[key] = self.data.get(key)
             if self.cid and key not in self.dirty and self.is_unchecked(key):
                 self.bases[key] = self.data.get(key)
             set_or_delete(self.data, key, content)
             self.dirty[key] = content
 
     def drop_old_refusals(self) -> None:
-        """Drop the refusals of changes that were written again since: a rule has not judged those."""
+        """Drop the refusals of keys that were written again: a rule has not judged that."""
         for key, content in [*self.refused.items()]:
             if self.dirty.get(key, SWEPT) != content:
                 del self.refused[key]
@@ -144,12 +159,15 @@ class Client:
     def __init__(self, rng: random.Random, configuration: Configuration) -> None:
         self._rng = rng
         self._options = configuration
+        self.limit = configuration.limit
         self._state = ClientState(rng.getrandbits(62))
         self._outstanding: Request | None = None
         self._has_wrong_server = False
         self._faults_stopped = False
         self._pushed_last = False
         self._durable = self._state.copy()
+        self._openings = random.Random(self._state.id)
+        self._keeps_base = configuration.keep_base
         self._at_risk: list[ClientState] = []  # the state after each commit since `_durable`
         self._durable_commits = 0
 
@@ -212,6 +230,7 @@ class Client:
             groups=() if withdraw else push.groups,
             withdraw=tuple(key for key, _ in push.changes) if withdraw else (),
             server=state.server,
+            limit=self.limit,
             complete=state.prefixes(COMPLETE),
             prefixes=state.prefixes(COMPLETE, CHECKED),
             fill=state.fill,
@@ -220,7 +239,7 @@ class Client:
         return self._outstanding
 
     def _pushable_groups(self) -> tuple[Group, ...]:
-        """Return the groups of dirty changes for the next push; its first group may be of any size."""
+        """Return the groups for the next push; its first group may be of any size."""
         state, size = self._state, 0
         pushed: list[Group] = []
         for keys in state.groups():
@@ -287,6 +306,7 @@ class Client:
         self._outstanding, self._has_wrong_server, state = None, False, self._state
         state.id, state.seq = self._rng.getrandbits(62), 0
         state.push = state.withheld_push = state.own_range = None
+        self._forget_base_values()
         state.cid, state.max_head, state.epochs = 0, 0, ()
         state.lost, state.refused = {}, {}
         state.is_resetting = True
@@ -295,11 +315,14 @@ class Client:
         self._commit(durable=True)
 
     def _fill_again(self, how: str) -> None:
-        """Begin to fill all followed ranges."""
+        """Begin to fill all followed ranges, as those that the log is pulled for or not."""
         state = self._state
+        if self._has("uncompared"):
+            state.uncompared = set(filter(state.is_unchecked, state.dirty))
         state.followed = dict.fromkeys(state.followed, how)
         state.filled = None
-        state.bases = {}
+        state.bases = {key: base for key, base in state.bases.items() if key in state.uncompared}
+        self._forget_base_values()
         state.is_at_head = False
 
     def _apply_reset(self, request: Request, reply: Reset) -> None:
@@ -320,15 +343,22 @@ class Client:
         """Drop the dirty changes that were accepted and are still the frozen ones."""
         if ack is None:
             return
-        state = self._state
+        state, dirty = self._state, self._state.dirty
         push = state.push or Push(request.seq, request.push_nonce, request.groups)
+        if state.withheld_push and request.withdraw and ack.before >= state.cid:  # else it was pulled before
+            for key, content in state.withheld_push.changes:
+                if key in dirty and key not in rejected:
+                    self._learn_base_value(key, content)
         for key, content in push.changes:
-            is_unchanged = state.dirty.get(key, SWEPT) == content or not self._has("compare_and_clean")
-            if key in state.dirty and key not in rejected and is_unchanged:
-                self._clean(key)
+            is_unchanged = dirty.get(key, SWEPT) == content or not self._has("compare_and_clean")
+            if key in dirty and key not in rejected:
+                if is_unchanged:
+                    self._clean(key)
+                else:
+                    self._learn_base_value(key, content)
         accepted = {key for key, _ in push.changes} - rejected
         for id in push.batches:
-            if id in state.batches and state.batches[id] <= accepted | (state.batches[id] - state.dirty.keys()):
+            if id in state.batches and state.batches[id] <= accepted | (state.batches[id] - dirty.keys()):
                 del state.batches[id]
         if ack.after > ack.before:
             state.own_range = ack
@@ -340,6 +370,8 @@ class Client:
         state.lost.pop(key, None)
         state.refused.pop(key, None)
         state.bases.pop(key, None)
+        state.uncompared.discard(key)
+        state.base_values.pop(key, None)
         if not state.wants(key) and self._has("evict"):
             state.data.pop(key, None)
 
@@ -375,17 +407,29 @@ class Client:
         """Apply a change of the log."""
         state = self._state
         if key in state.dirty:
-            if state.own_range and state.own_range.covers(cid, state.epochs) and self._has("own_range"):
-                return
-            if self._is_withheld(key, content) and state.dirty[key] != content:
+            is_own = state.own_range is not None and state.own_range.covers(cid, state.epochs)
+            is_withheld = self._is_withheld(key, content) and state.dirty[key] != content
+            if (is_own and self._has("own_range")) or is_withheld:
+                self._learn_base_value(key, content)
                 return
             if self._lose_group(key, "rejected"):
                 return
             if state.dirty[key] != content:
-                state.journal += (Loss(key, state.dirty[key], content, cid),)
+                base = state.base_values.get(key, UNKNOWN)
+                state.journal += (Loss(key, state.dirty[key], content, cid, base=base),)
             self._clean(key)
         if state.wants(key):
             set_or_delete(state.data, key, content)
+
+    def _learn_base_value(self, key: str, content: Content) -> None:
+        """Record the server's value of a key that stays dirty."""
+        if self._keeps_base and self._state.is_filled(key) and self._has("base_value_of_server"):
+            self._state.base_values[key] = content
+
+    def _forget_base_values(self) -> None:
+        """Forget all base values: the server may never have had them in its present history."""
+        if self._has("base_values_reset"):
+            self._state.base_values.clear()
 
     def _is_withheld(self, key: str, content: Content) -> bool:
         """Return True if a pulled change equals one of the withheld push.
@@ -454,7 +498,8 @@ class Client:
         """Take the server's value of a dirty key, and journal the dirty change if it is a loss."""
         state = self._state
         if kind is not None:
-            state.journal += (Loss(key, state.dirty[key], content, cid, kind),)
+            base = state.base_values.get(key, UNKNOWN)
+            state.journal += (Loss(key, state.dirty[key], content, cid, kind, base),)
         set_or_delete(state.data, key, content)
         self._clean(key)
 
@@ -476,7 +521,10 @@ class Client:
                 lost = state.data.pop(key)
                 if state.is_resetting:
                     state.journal += (Loss(key, lost, SWEPT, state.cid),)
+                if key in state.dirty and key not in state.lost:
+                    self._learn_base_value(key, content)
             state.bases.pop(key, None)
+            state.uncompared.discard(key)
         state.filled = Fill(piece.prefix, piece.to)
         if piece.end:
             complete = [prefix for prefix in state.followed if prefix.startswith(piece.prefix)]
@@ -522,6 +570,7 @@ class Client:
         how = state.followed.pop(prefix, None)
         if how is None:
             return
+        state.base_values = {key: base for key, base in state.base_values.items() if state.is_filled(key)}
         if state.filled and (prefix.startswith(state.filled.prefix) or state.filled.prefix.startswith(prefix)):
             state.filled = None
         self._commit()
@@ -559,8 +608,11 @@ class Client:
         if page.cid <= state.cid or not state.is_idle:
             return
         for _, key, content in page.changes:
-            if key in state.dirty and (lost := state.dirty.pop(key)) != content:
-                state.journal += (Loss(key, lost, content, page.cid),)
+            if key in state.dirty:
+                base = state.base_values.get(key, UNKNOWN)
+                if state.dirty[key] != content:
+                    state.journal += (Loss(key, state.dirty[key], content, page.cid, base=base),)
+                self._clean(key)
             set_or_delete(state.data, key, content)
         self._move_cid_manually(page.cid)
 
@@ -577,7 +629,9 @@ class Client:
         dirty = self._state.dirty
         for _, key, content in pushed.changes:
             if dirty.get(key, SWEPT) == content:
-                del dirty[key]
+                self._clean(key)
+            elif key in dirty:
+                self._learn_base_value(key, content)
         self._move_cid_manually(pushed.cid)
 
     def _move_cid_manually(self, cid: int) -> None:
@@ -611,13 +665,13 @@ class Client:
         return is_pushed and not (state.fill or self._unwanted() or self._has_wrong_server)
 
     def write(self, key: str, content: Content) -> None:
-        self._state.write({key: content})
+        self._state.write({key: content}, keep_base=self._keeps_base)
         self._commit()
 
     def write_batch(self, changes: dict[str, Content]) -> None:
         """Write changes that belong together."""
         state = self._state
-        state.write(changes)
+        state.write(changes, keep_base=self._keeps_base)
         state.batches[self._rng.getrandbits(62)] = frozenset(changes)
         self._commit()
 
@@ -642,6 +696,13 @@ class Client:
         if power:
             self._at_risk = self._at_risk[: self._rng.randint(0, len(self._at_risk))]
             self._state = (self._at_risk[-1] if self._at_risk else self._durable).copy()
+        self._reopen()
+
+    def _reopen(self) -> None:
+        """Open the store again: one that keeps no base values forgets those that it finds."""
+        self._keeps_base = self._options.keep_base and self._openings.random() < 0.9
+        if not self._keeps_base:
+            self._state.base_values.clear()
 
     def backup(self) -> ClientState:
         return self._state.copy()
@@ -649,6 +710,7 @@ class Client:
     def restore(self, backup: ClientState) -> None:
         self._outstanding = None
         self._state = backup.copy()
+        self._reopen()
         self._commit(durable=True)
 
     def live(self) -> dict[str, Content]:
@@ -656,6 +718,10 @@ class Client:
 
     def dirty(self) -> dict[str, Content]:
         return self._state.dirty
+
+    def base_values(self) -> dict[str, Content]:
+        lost = self._state.lost
+        return {key: base for key, base in self._state.base_values.items() if key not in lost}
 
     def journal(self) -> list[Loss]:
         return list(self._state.journal)

@@ -76,7 +76,7 @@ class Request:
     A page of the log holds the changes of the keys that begin with one of ``prefixes``, or lie in
     the filled part of ``fill``. ``complete`` lists those prefixes of which the client has all keys.
     ``withdraw`` replaces ``groups`` in a request that withdraws the push. ``read`` lists keys whose
-    present values are requested.
+    present values are requested. ``limit`` is the maximum number of changes, or keys, in the reply.
     """
 
     client: int
@@ -89,6 +89,7 @@ class Request:
     groups: tuple[Group, ...] = ()
     withdraw: tuple[str, ...] = ()
     server: int | None = None
+    limit: int = 1
     complete: tuple[str, ...] = ()
     prefixes: tuple[str, ...] = ()
     fill: Fill | None = None
@@ -110,7 +111,7 @@ class Request:
         return bool(self.complete or (self.fill and self.fill.after))
 
     def follows(self, key: str) -> bool:
-        """Return True if the client wants the changes of a key: it has it, or pulls the log for it."""
+        """Return True if the client has a key, or pulls the log for it."""
         return any(map(key.startswith, self.prefixes)) or (self.fill is not None and self.fill.covers(key))
 
 

@@ -14,6 +14,7 @@ from treehub_level import blocking
 from treehub_level.backends.base import Backend
 from treehub_level.engine import log as change_log
 from treehub_level.engine.access import Access
+from treehub_level.engine.base_values import base_bounds
 from treehub_level.engine.modes import Server as ServerMode
 from treehub_level.engine.records import OwnRecords
 from treehub_level.errors import (
@@ -37,7 +38,7 @@ from treehub_level.types import Change, Changes, Conflict, Mode, SyncReport
 
 from .configuration import Configuration
 from .engines import Disk, MakeDisk
-from .sides import SWEPT, Content, InvariantError, Loss, weigh
+from .sides import SWEPT, UNKNOWN, Content, InvariantError, Loss, weigh
 
 #: The number of bytes in a unit of weight.
 UNIT = 100
@@ -54,9 +55,10 @@ def _content(change: Change | list[Any]) -> Content:
 
 def _loss(conflict: Conflict) -> Loss:
     won, local = conflict.remote, _content(conflict.local)
-    return (
-        Loss(conflict.key, local, SWEPT, 0) if won is None else Loss(conflict.key, local, _content(won), won.cid or 0)
-    )
+    if won is None:
+        return Loss(conflict.key, local, SWEPT, 0)
+    base = UNKNOWN if conflict.base is None else _content(conflict.base)
+    return Loss(conflict.key, local, _content(won), won.cid or 0, base)
 
 
 class MismatchReply(NamedTuple):
@@ -105,6 +107,8 @@ class _Process:
     invalid_calls: list[InvalidCall]
 
     disk: Disk
+    #: True if this opening keeps base values.
+    _keeps_base = False
 
     def __init__(self, name: str, rng: random.Random, configuration: Configuration, make_disk: MakeDisk) -> None:
         self._rng = rng
@@ -115,17 +119,21 @@ class _Process:
         self.level = self._open()
 
     def _open(self) -> blocking.Level:
-        level = blocking.Level(self._name, backend=self.disk, mode=self.mode)
+        level = blocking.Level(self._name, backend=self.disk, mode=self.mode, keep_base=self._keeps_base)
         level.open()
         return level
 
     def _restart(self) -> None:
         """Start a new process over the stored data."""
         self.level.close()
+        self._choose_options()
         self._reopen()
 
     def _reopen(self) -> None:
         self.level = self._open()
+
+    def _choose_options(self) -> None:
+        """Choose the options of the next opening."""
 
     @property
     def _backend(self) -> Backend:
@@ -283,17 +291,31 @@ class Server(_Process):
 class Client(_Process):
     mode = Mode.CLIENT
     invalid_calls = CLIENT_INVALID_CALLS
+    #: Openings that turn base values on or off write a record, durably: no crash loses it.
+    _commits_of_openings = 0
 
     def __init__(self, name: str, rng: random.Random, configuration: Configuration, make_disk: MakeDisk) -> None:
+        self._openings = random.Random(name)
+        self._keeps_base = configuration.keep_base
         super().__init__(name, rng, configuration, make_disk)
         self._session: Generator[Any, Any, Any] | None = None
         self._nonce = ""
+        self.limit = configuration.limit
         self._rebinds = self._has_wrong_server = False
         self.disk.honest = "durable_freeze" not in configuration.without
 
+    def _choose_options(self) -> None:
+        self._keeps_base = self._options.keep_base and self._openings.random() < 0.9
+
+    def _reopen(self) -> None:
+        before = self.disk.commits(self._name)
+        super()._reopen()
+        self._commits_of_openings += self.disk.commits(self._name) - before
+        self._session, self._has_wrong_server = None, False
+
     @property
     def commits(self) -> int:
-        return self.disk.commits(self._name)
+        return self.disk.commits(self._name) - self._commits_of_openings
 
     @property
     def cid(self) -> int:
@@ -321,6 +343,17 @@ class Client(_Process):
         rows = self._backend.scan(space.dirty_start, space.dirty_stop).fetch(1000)
         changes = [orjson.loads(record) for _, record in rows]
         return {change[0]: _content(change) for change in changes}
+
+    def base_values(self) -> dict[str, Content]:
+        """See `ClientUnderTest.base_values`."""
+        bases, space = self._state.bases, self.level._store.space
+        if bases is None or not bases.kept:
+            return {}
+        start, stop = base_bounds(space)
+        rows = [
+            (key[len(start) :].decode(), orjson.loads(row)) for key, row in self._backend.scan(start, stop).fetch(1000)
+        ]
+        return {key: _content([key, *row[1:]]) for key, row in rows if row[0] == bases.generation}
 
     def journal(self) -> list[Loss]:
         return [_loss(conflict) for conflict in self.level.conflicts()]
@@ -390,6 +423,8 @@ class Client(_Process):
         self._nonce = request.nonce if request else ""
         if request is None:
             self._session = None
+        elif not self._rebinds:
+            request.limit = self.limit  # the session compares the reply with the same object
         return request
 
     # ------------------------------------------------------------------------------- manual sync
@@ -434,10 +469,6 @@ class Client(_Process):
 
     def _conflict(self, loss: Loss) -> Conflict:
         return next(conflict for conflict in self.level.conflicts() if _loss(conflict) == loss)
-
-    def _reopen(self) -> None:
-        super()._reopen()
-        self._session, self._has_wrong_server = None, False
 
     def crash(self, *, power: bool) -> None:
         self._crash(power=power)

@@ -18,10 +18,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from itertools import count
+from typing import Any
 from unittest import mock
 
 from treehub_level.engine import log
-from treehub_level.replication import client, limits, progress, push, server, session
+from treehub_level.engine.modes import Client as ClientMode
+from treehub_level.replication import client, limits, progress, push, server, session, withdrawals
 
 from .configuration import Configuration
 from .engines import DISKS, MakeDisk, crashing_disk
@@ -37,8 +40,11 @@ def set_up(
     rng: random.Random, configuration: Configuration, make_disk: MakeDisk = crashing_disk
 ) -> Iterator[tuple[ServerUnderTest, Mapping[str, ClientUnderTest]]]:
     """Create a server and its clients, with small sizes and the faults of the configuration."""
-    patches = [
+    ticks = count()
+    patches: list[tuple[Any, str, Any]] = [
         (client, "PAGE_CHANGES", configuration.limit),
+        (client, "PAGE_KEYS", configuration.limit),
+        *((module, "MAX_DISTANCE", configuration.distance) for module in (server, session, withdrawals)),
         (push, "PUSH_CHANGES", configuration.push),
         (client, "SWEEP_KEYS", configuration.sweep),
         (client, "MAX_EPOCHS", 2),
@@ -48,6 +54,7 @@ def set_up(
         (server, "MAX_BYTES", UNIT * configuration.page_weight),
         (server, "_READ", 2),
         (log, "COMPACTION_STEP", 3),
+        (ClientMode, "clock", lambda _: next(ticks)),
     ]
     for fault in configuration.without:
         patches += FAULTS.get(fault, [])

@@ -50,7 +50,7 @@ class Schedule:
         self._trace_line = trace
         self._keys = [BEYOND_FFFF, *(f"k{i}" for i in range(1, configuration.keys))]
         self._prefixes = ["", "k", *self._keys]
-        self._oracle = Oracle(server, clients)
+        self._oracle = Oracle(server, clients, base_values=not configuration.manual_sync)
         self._network: list[tuple[str, str, Any]] = []  # ("request" | "reply" | "page", client, message)
         self._backups: list[tuple[Any, History]] = []
         self._principals = {name: name for name in clients}
@@ -126,6 +126,7 @@ class Schedule:
             (self._unfollow, options.follow),
             (self._change_rule, options.rules),
             (self._replace_token, options.replace_token),
+            (self._change_limit, options.change_limit),
         ]
         total, weights = 0.0, []
         for _, weight in actions:
@@ -318,6 +319,13 @@ class Schedule:
         self._network = [item for item in self._network if item[:2] != ("request", name)]
         self._trace("{} has a token of another name", name)
         self.counts["tokens replaced"] += 1
+
+    def _change_limit(self) -> None:
+        """Continue a client with a program that asks for longer pages, or for shorter ones."""
+        name, client, _ = self._any_client()
+        client.limit = self.rng.choice([1, 2, 6, 50])
+        self._trace("{} asks for {} changes at a time", name, client.limit)
+        self.counts["limits changed"] += 1
 
     def _settle_conflict(self) -> None:
         name, client, expected = self._any_client()

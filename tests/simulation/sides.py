@@ -9,6 +9,8 @@ from typing import Any, Final, NamedTuple, Protocol
 Content = tuple[str, int] | None
 #: The remote side of a conflict if a reset removed the key.
 SWEPT: Final = "swept"
+#: The base value of a conflict if the client does not know it; the author of a delete, likewise.
+UNKNOWN: Final = "unknown"
 
 
 def weigh(content: Content) -> int:
@@ -34,6 +36,7 @@ class Loss(NamedTuple):
     remote: Content | str
     cid: int
     kind: str = "conflict"
+    base: Content | str = UNKNOWN
 
 
 class FaultyProcess(Protocol):
@@ -70,7 +73,13 @@ class ServerUnderTest(FaultyProcess, Protocol):
 
 
 class ClientUnderTest(FaultyProcess, Protocol):
-    """A client, as a schedule uses it."""
+    """A client, as a schedule uses it.
+
+    Attributes:
+        limit: The maximum number of changes, or keys, that the next request asks for.
+    """
+
+    limit: int
 
     @property
     def commits(self) -> int:
@@ -127,6 +136,9 @@ class ClientUnderTest(FaultyProcess, Protocol):
     def restore(self, backup: Any) -> None: ...
     def live(self) -> dict[str, Content]: ...
     def dirty(self) -> dict[str, Content]: ...
+    def base_values(self) -> dict[str, Content]:
+        """Return the base values that the client knows; ``None`` if the server had no such key."""
+
     def journal(self) -> list[Loss]: ...
     def epoch(self) -> Hashable:
         """The last epoch that the client has seen; ``None`` if it has seen none."""

@@ -1,7 +1,8 @@
 """The pure-Python core: the names, results and errors of the compiled core, without a compiler."""
 
 from .batch import Encoder, apply_batch, client_batch, server_batch
-from .json import JSONBytes, check_value, count_nodes, encode_value, json_line, json_value, split_items
+from .json import JSONBytes, check_value, encode_value, json_line, json_value
+from .json_structure import count_nodes, split_items
 from .keys import (
     MAX_CID,
     MAX_DEPTH,

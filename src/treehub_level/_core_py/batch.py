@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, final
 
 from ..errors import InvalidValueError, ProtocolError
 from ..types import Delete, Put
-from .json import count_nodes, encode_value, json_value
+from .json import encode_value, json_value
+from .json_structure import count_nodes
 from .keys import (
     MAX_CID,
     MAX_VALUE_BYTES,

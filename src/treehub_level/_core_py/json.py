@@ -1,10 +1,12 @@
-"""Values and their JSON: encode objects, and accept JSON text. The counterpart of ``json.pyx``."""
+"""Values and their JSON: encode objects, and accept JSON text.
+
+The counterpart of ``json.pyx`` and ``json_rewriter.pyx``.
+"""
 
 from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Iterable
 from contextlib import suppress
 from enum import Enum
@@ -13,6 +15,7 @@ from typing import Any, Final, NoReturn
 import orjson
 
 from ..errors import InvalidValueError
+from .json_structure import WHITE_SPACE, string_end
 from .keys import MAX_DEPTH, check_bytes, describe_int, quoted
 
 _ONLY_STR: Final = frozenset({str})
@@ -22,8 +25,6 @@ _SIMPLE: Final = frozenset({str, int, bool, type(None)})
 #: (Python 3.11) or 4 KiB (3.13). Copies take a tenth of the memory and half of the time, because
 #: orjson then writes every value into the same warm buffer.
 _WORTH_COPYING: Final = 2048
-#: The white space of JSON.
-WHITE_SPACE: Final = b" \t\n\r"
 #: The start of a line as ``dump`` writes it, and the part between key and value.
 _LINE_START, _LINE_MIDDLE = b'{"key":"', b',"value":'
 
@@ -203,80 +204,3 @@ def malformed_at(position: int) -> InvalidValueError:
 
 def _refuse_constant(constant: str) -> NoReturn:
     raise InvalidValueError(f"{constant} is not JSON: JSON holds finite numbers only")
-
-
-#: Bytes of text that are split at a time. It bounds the memory for the parts.
-_SLICE: Final = 1 << 16
-#: A byte with a meaning outside of strings.
-_STRUCTURE: Final = re.compile(rb'["\[\]{},]')
-#: A part of a string. It has a bounded number of escapes: `re` takes 130 bytes of memory for each.
-_IN_STRING: Final = re.compile(rb'[^"\\]*(?:\\.[^"\\]*){0,1000}', re.DOTALL)
-
-
-def count_nodes(text: bytes) -> int:
-    """See ``_core_c.pyi``."""
-    check_bytes(text, "JSON text")
-    text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
-    nodes, quoted = 1, False
-    for start in range(0, len(text), _SLICE):
-        parts = text[start : start + _SLICE].split(b'"')
-        outside = b"".join(parts[quoted::2])
-        nodes += sum(map(outside.count, (b",", b":", b"[", b"{")))
-        quoted ^= len(parts) % 2 == 0
-    return nodes
-
-
-def split_items(text: bytes, brackets: bytes, limit: int) -> list[bytes] | None:
-    """See ``_core_c.pyi``."""
-    check_bytes(text, "JSON text")
-    if brackets not in (b"[]", b"{}"):
-        raise ValueError(f"brackets are b'[]' or b'{{}}', not {brackets!r:.80}")
-    if type(limit) is not int or limit < 0:
-        raise ValueError(f"a limit is an int from 0, not {limit!r:.80}")
-    text = text.strip(WHITE_SPACE)
-    if len(text) < 2 or text[:1] != brackets[:1] or text[-1:] != brackets[1:]:
-        return None
-    text = text[1:-1].strip(WHITE_SPACE)
-    if not text:
-        return []
-    cuts = _find_cuts(text, limit)
-    if cuts is None:
-        return None
-    items = [text[start + 1 : end].strip(WHITE_SPACE) for start, end in zip([-1, *cuts], cuts, strict=False)]
-    return items if all(items) else None
-
-
-def _find_cuts(text: bytes, limit: int) -> list[int] | None:
-    """Return the end of each item, or None if there are too many or the brackets do not match."""
-    cuts: list[int] = []
-    depth = position = 0
-    while (found := _STRUCTURE.search(text, position)) is not None:
-        position = found.end()
-        match found[0]:
-            case b'"':
-                position = string_end(text, position)
-                if position < 0:
-                    return None
-            case b"[" | b"{":
-                depth += 1
-            case b"]" | b"}":
-                depth -= 1
-                if depth < 0:
-                    return None
-            case _ if depth == 0:
-                if len(cuts) == limit:
-                    return None
-                cuts.append(found.start())
-    return None if depth or len(cuts) >= limit else [*cuts, len(text)]
-
-
-def string_end(text: bytes, position: int) -> int:
-    """Return the position behind a string that begins before ``position``; -1 if it has no end."""
-    while True:
-        found = _IN_STRING.match(text, position)
-        assert found is not None, "the pattern matches the empty string"
-        if text.startswith(b'"', found.end()):
-            return found.end() + 1
-        if found.end() == position:
-            return -1
-        position = found.end()

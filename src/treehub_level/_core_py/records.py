@@ -7,7 +7,7 @@ from typing import Final
 
 import orjson
 
-from .json import WHITE_SPACE, string_end
+from .json_structure import WHITE_SPACE, string_end
 from .keys import MAX_CID, check_bytes, decode_key, encode_key, quoted
 
 #: `[cid,record]`.

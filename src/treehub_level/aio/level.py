@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from .. import blocking
 from ..backends.base import Backend
-from ..blocking.level import ReadWriteVerbs, level_over
+from ..blocking.level import ReadWriteVerbs, namespace_of
 from ..engine.namespace import Namespace
 from ..errors import NotOpenError
 from ..replication.endpoint import answer, changes_after, check_wait, watch_page, watch_start
@@ -70,6 +70,10 @@ class Level(AsyncReadWriteVerbs):
         read_only: True to open an existing store for reading only, also beside a process that has
             it open, and on a read-only medium. A LevelDB store is read as it was when it was
             opened. No file of the store is changed, and every verb that writes raises `StateError`.
+        keep_base: True to remember, for each dirty key, the value that the server had when the key
+            became dirty: see `Conflict.base`. CLIENT mode only. A write then reads the previous
+            values of its keys. False remembers none, and voids those of earlier openings; ``None``
+            does as the last opening did.
         **backend_options: Further arguments of the backend's constructor.
 
     The filters of ``query``, ``keys``, ``values``, ``count`` and ``scan`` run in a thread beside
@@ -77,7 +81,8 @@ class Level(AsyncReadWriteVerbs):
     and run on the loop itself; a task that makes many of them yields to other tasks.
 
     Raises:
-        ValueError: The mode, an encoding or the prefix is invalid.
+        ValueError: The mode, an encoding or the prefix is invalid, or ``keep_base`` is True in
+            another mode than CLIENT.
         TypeError: An argument is of a wrong type, or the backend does not have such an option.
         BackendNotFoundError: There is no backend of that name.
     """
@@ -99,10 +104,11 @@ class Level(AsyncReadWriteVerbs):
         value_encoding: str = "json",
         durable: bool = False,
         read_only: bool = False,
+        keep_base: bool | None = False,
         **backend_options: Any,
     ) -> None:
         self._use(
-            Namespace.of_level(
+            blocking.Level(
                 name,
                 backend=backend,
                 mode=mode,
@@ -111,15 +117,16 @@ class Level(AsyncReadWriteVerbs):
                 value_encoding=value_encoding,
                 durable=durable,
                 read_only=read_only,
+                keep_base=keep_base,
                 **backend_options,
             )
         )
 
-    def _use(self, namespace: Namespace) -> None:
-        self._namespace = namespace
-        self._store = namespace.store
-        self._blocking = level_over(namespace)
-        self._worker = Worker(namespace.store)
+    def _use(self, counterpart: blocking.Level) -> None:
+        self._blocking = counterpart
+        self._namespace = namespace_of(counterpart)
+        self._store = self._namespace.store
+        self._worker = Worker(self._store)
 
     async def open(self) -> None:
         await self._worker.start(self._blocking.open, self._blocking.close)
@@ -145,8 +152,7 @@ class Level(AsyncReadWriteVerbs):
         **options: Any,
     ) -> Level:
         level = cls.__new__(cls)
-        counterpart = await asyncio.to_thread(blocking.Level.adopt, name, mode=mode, progress=progress, **options)
-        level._use(counterpart._namespace)
+        level._use(await asyncio.to_thread(blocking.Level.adopt, name, mode=mode, progress=progress, **options))
         return level
 
     # ---------------------------------------------------------------------------------------- facts
@@ -197,9 +203,9 @@ class Level(AsyncReadWriteVerbs):
         return await self._answer(request, wait)
 
     async def _answer(self, request: object, wait: float) -> Reply:
-        return await wait_for_commit(
-            self._store, lambda: self._worker.write(answer, self._store, request), check_wait(wait)
-        )
+        parsed = request if isinstance(request, Request) else Request.from_dict(request)
+        run = self._worker.write if parsed.is_push else self._worker.read
+        return await wait_for_commit(self._store, lambda: run(answer, self._store, parsed), check_wait(wait))
 
     def watch(self, *, since: int | None = None) -> AsyncIterator[Change]:
         return self._watch(watch_start(self._store, since))
@@ -267,14 +273,17 @@ class Level(AsyncReadWriteVerbs):
         async with self._worker.sync_lock:
             await drive(self._worker, session, exchange, lambda: None)
 
-    async def conflicts(self) -> list[Conflict]:
-        return await self._worker.read(self._blocking.conflicts)
+    async def conflicts(self, *, prefix: str | None = None) -> list[Conflict]:
+        return await self._worker.read(self._blocking.conflicts, prefix=prefix)
 
     async def restore(self, conflict: Conflict) -> None:
         await self._worker.write(self._blocking.restore, conflict)
 
     async def dismiss(self, conflict: Conflict) -> None:
         await self._worker.write(self._blocking.dismiss, conflict)
+
+    async def dismiss_all(self, *, prefix: str | None = None) -> int:
+        return await self._worker.read(self._blocking.dismiss_all, prefix=prefix)
 
 
 def internals(level: Level) -> tuple[Namespace, Worker]:

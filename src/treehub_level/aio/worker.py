@@ -9,7 +9,7 @@ from time import monotonic
 from typing import Any, ParamSpec, TypeVar
 
 from ..backends.base import Entry
-from ..engine.pending import PendingWrite
+from ..engine.group_commit import PendingWrite
 from ..engine.store import Store
 from ..errors import NotOpenError, StateError
 from .session_lock import SessionLock
@@ -57,7 +57,7 @@ class Worker:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        store.on_committed = _wake
+        store.queue.on_committed = _wake
         self._inline_reads = store.backend.supports.inline_reads
         self.inline_reads_left = 0
         self.sync_lock = SessionLock(f"synchronise the level {store.backend.name!r}")

@@ -23,8 +23,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
+from itertools import islice
 from types import TracebackType
-from typing import ClassVar, Protocol
+from typing import ClassVar, Final, Protocol
 
 from ..errors import StorageError
 from ..locks import ErrorCheckingLock
@@ -54,6 +55,8 @@ class Entries(Protocol):
 
 #: Entries to write atomically. If a key occurs more than once, its last entry takes effect.
 Batch = Sequence[Entry] | Entries
+#: Bytes of values after which ``fetch`` of the backends in this package ends early.
+FETCH_BYTES: Final = 1 << 20
 #: Rows as a sequence, or packed into one ``bytes`` (``src/_core/packed.pyx``).
 Rows = Sequence[Row] | bytes
 
@@ -86,12 +89,28 @@ class Cursor(Protocol):
     """An iteration over a key range of one snapshot: later writes do not change its rows."""
 
     def fetch(self, limit: int) -> list[Row]:
-        """Return the next rows, at most ``limit``; an empty list once the range is exhausted."""
+        """Return the next rows, at most ``limit``; an empty list once the range is exhausted.
+
+        There may be fewer rows before the end of the range. The backends in this package end a
+        fetch with the row that reaches `FETCH_BYTES`, since a value may have 4 MiB.
+        """
+
+    def fetch_within(self, limit: int, max_bytes: int) -> list[Row]:
+        """Return the next rows, at most ``limit``, and end with the row that reaches ``max_bytes``.
+
+        Optional: the default fetches one row. The engine calls it where it bounds memory in bytes,
+        and fetches row by row from a cursor without this method.
+
+        Args:
+            limit: The maximum number of rows, at least 1.
+            max_bytes: The size of the values, in bytes, at which the fetch ends: at least 1.
+        """
+        return self.fetch(1)
 
     def fetch_keys(self, limit: int) -> list[bytes]:
         """Return the keys of the next rows, at most ``limit``.
 
-        A caller uses either `fetch` or this method for the whole life of a cursor, never both.
+        A caller uses either this method or the two others for the whole life of a cursor.
         """
         return [key for key, _ in self.fetch(limit)]
 
@@ -109,6 +128,28 @@ def row_fetcher(cursor: Cursor) -> Callable[[int], Rows]:
     """
     fetch: Callable[[int], Rows] = getattr(cursor, "fetch_packed", cursor.fetch)
     return fetch
+
+
+def bounded_fetcher(cursor: Cursor) -> Callable[[int, int], list[Row]]:
+    """Return ``fetch_within`` of a cursor; for one without it, a function that fetches one row."""
+    fetch: Callable[[int, int], list[Row]] = getattr(cursor, "fetch_within", lambda limit, max_bytes: cursor.fetch(1))
+    return fetch
+
+
+def take_within(rows: Iterator[Row], limit: int, max_bytes: int) -> tuple[list[Row], bool]:
+    """Take rows from an iterator as `Cursor.fetch_within` does.
+
+    Returns:
+        The rows, and True if the iterator has ended.
+    """
+    taken: list[Row] = []
+    size = 0
+    for row in islice(rows, limit):
+        taken.append(row)
+        size += len(row[1])
+        if size >= max_bytes:
+            return taken, False
+    return taken, len(taken) < limit
 
 
 class Reader(Protocol):
@@ -327,6 +368,9 @@ class SnapshotCursor(Cursor):
 
     def fetch(self, limit: int) -> list[Row]:
         return self._cursor.fetch(limit)
+
+    def fetch_within(self, limit: int, max_bytes: int) -> list[Row]:
+        return bounded_fetcher(self._cursor)(limit, max_bytes)
 
     def fetch_keys(self, limit: int) -> list[bytes]:
         return self._cursor.fetch_keys(limit)

@@ -17,7 +17,7 @@ from sortedcontainers import SortedList
 from ..errors import LockedError, NotOpenError
 from ..locks import WITHOUT_WAITING, ErrorCheckingLock
 from ..weak_registry import WeakRegistry
-from .base import Backend, Batch, Row, Supports
+from .base import Backend, Batch, Row, Supports, take_within
 
 
 class MemoryBackend(Backend):
@@ -268,6 +268,17 @@ class MemoryCursor:
             self._data.settle()
             return version.rows(self._next_keys(version, limit)) if version else []
 
+    def fetch_within(self, limit: int, max_bytes: int) -> list[Row]:
+        version = self._version
+        with self._data.lock.entry():
+            self._data.settle()
+            rows = version.rows(self._next_keys(version, limit)) if version else []
+            taken, _ = take_within(iter(rows), limit, max_bytes)
+            if len(taken) < len(rows):
+                self._version = version
+                self._continue_after(taken[-1][0])
+            return taken
+
     def fetch_keys(self, limit: int) -> list[bytes]:
         version = self._version
         with self._data.lock.entry():
@@ -278,11 +289,15 @@ class MemoryCursor:
         keys = [*islice(version.iterate(self._start, self._stop, self._reverse), limit)]
         if len(keys) < limit:
             self._version = None
-        elif keys and self._reverse:
-            self._stop = keys[-1]
         elif keys:
-            self._start = keys[-1] + b"\0"
+            self._continue_after(keys[-1])
         return keys
+
+    def _continue_after(self, key: bytes) -> None:
+        if self._reverse:
+            self._stop = key
+        else:
+            self._start = key + b"\0"
 
     def close(self) -> None:
         self._version = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from typing import Any, Protocol
 
 from .. import _core
@@ -12,11 +13,15 @@ from ..engine.ranges import check_limit
 from ..engine.store import Store
 from ..locks import ErrorCheckingLock
 from ..replication.driver import drive, exchange_of, exchange_verb
-from ..replication.journal import dismiss_step, read_conflicts, restore_step
+from ..replication.journal import check_prefix, dismiss_rows_step, dismiss_step, read_conflicts, restore_step
 from ..replication.live import count_dirty
 from ..replication.manual import apply_step, check_cid, clean_step, decode_record, read_dirty
+from ..replication.records import journal_bounds
 from ..replication.session import rebind_session, sync_session
 from ..types import Change, Changes, Conflict, SyncReport
+
+#: Records of the journal to read at a time. The number is small since values may be large.
+_JOURNAL_FETCH = 64
 
 
 class Exchanger(Protocol):
@@ -190,11 +195,19 @@ class ClientVerbs:
         with self._sync_lock.entry():
             drive(session, exchange, _nothing)
 
-    def conflicts(self) -> list[Conflict]:
-        """Return the conflicts in the journal, oldest first."""
+    def conflicts(self, *, prefix: str | None = None) -> list[Conflict]:
+        """Return the conflicts in the journal, oldest first.
+
+        The journal is in the order of time, so the whole of it is read and decoded, with or without
+        a prefix.
+
+        Args:
+            prefix: Only conflicts over keys that begin with this; ``None`` for all.
+        """
         mode = self._store.client("conflicts")
+        beginning = check_prefix(prefix)
         with self._store.guard.thread.lock:
-            return read_conflicts(self._store.reader(), mode.records)
+            return read_conflicts(self._store.reader(), mode.records, beginning)
 
     def restore(self, conflict: Conflict) -> None:
         """Write the local change of a conflict again, and remove the conflict from the journal.
@@ -207,6 +220,36 @@ class ClientVerbs:
     def dismiss(self, conflict: Conflict) -> None:
         """Remove a conflict from the journal. Doing so again is harmless."""
         self._store.step(dismiss_step(self._store.client("dismiss"), conflict))
+
+    def dismiss_all(self, *, prefix: str | None = None) -> int:
+        """Remove the conflicts from the journal that it holds now, in batches and bounded memory.
+
+        The whole journal is read, with or without a prefix. A conflict that is journaled during the
+        call stays.
+
+        Args:
+            prefix: Only conflicts over keys that begin with this; ``None`` for all.
+
+        Returns:
+            The number of conflicts removed.
+        """
+        mode, store = self._store.client("dismiss_all"), self._store
+        store.require_writable()
+        beginning = check_prefix(prefix)
+        start, stop = journal_bounds(mode.space)
+        removed = 0
+        with closing(store.snapshot()) as snapshot:
+            while True:
+                with (
+                    store.guard.thread.lock,
+                    snapshot.guard.thread.lock,
+                    closing(snapshot.reader.scan(start, stop)) as cursor,
+                ):
+                    found = cursor.fetch(_JOURNAL_FETCH)
+                if not found:
+                    return removed
+                removed += store.step(dismiss_rows_step(mode, found, beginning))
+                start = found[-1][0] + b"\0"
 
 
 def blocking_exchange_of(server: object) -> Callable[..., Any]:

@@ -6,9 +6,13 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
+from .. import _core
 from ..backends.base import Backend, Reader
-from ..engine.namespace import Namespace
+from ..backends.registry import create
+from ..engine.codec import Codec
+from ..engine.namespace import Namespace, check_durable, check_keep_base
 from ..engine.records import FORMAT
+from ..engine.store import Store
 from ..errors import ModeError
 from ..maintenance.convert import adopt
 from ..types import JSON, MISSING, Mode
@@ -87,10 +91,15 @@ class Level(ReadWriteVerbs, ServerVerbs, ClientVerbs):
         read_only: True to open an existing store for reading only, also beside a process that has
             it open, and on a read-only medium. A LevelDB store is read as it was when it was
             opened. No file of the store is changed, and every verb that writes raises `StateError`.
+        keep_base: True to remember, for each dirty key, the value that the server had when the key
+            became dirty: see `Conflict.base`. CLIENT mode only. A write then reads the previous
+            values of its keys. False remembers none, and voids those of earlier openings; ``None``
+            does as the last opening did.
         **backend_options: Further arguments of the backend's constructor.
 
     Raises:
-        ValueError: The mode, an encoding or the prefix is invalid.
+        ValueError: The mode, an encoding or the prefix is invalid, or ``keep_base`` is True in
+            another mode than CLIENT.
         TypeError: An argument is of a wrong type, or the backend does not have such an option.
         BackendNotFoundError: There is no backend of that name.
     """
@@ -110,21 +119,24 @@ class Level(ReadWriteVerbs, ServerVerbs, ClientVerbs):
         value_encoding: str = "json",
         durable: bool = False,
         read_only: bool = False,
+        keep_base: bool | None = False,
         **backend_options: Any,
     ) -> None:
-        self._use(
-            Namespace.of_level(
-                name,
-                backend=backend,
-                mode=mode,
-                prefix=prefix,
-                key_encoding=key_encoding,
-                value_encoding=value_encoding,
-                durable=durable,
-                read_only=read_only,
-                **backend_options,
-            )
+        if not isinstance(mode, Mode):
+            raise ValueError(f"mode is Level.NORMAL, Level.SERVER or Level.CLIENT, not {mode!r:.80}")
+        name = os.fspath(name)
+        if not isinstance(name, str):
+            raise TypeError(f"the name of a level is a str or a path, not {name!r:.80}")
+        space = _core.KeySpace(prefix)
+        durable = check_durable(durable, False)
+        if not isinstance(read_only, bool):
+            raise TypeError(f"read_only is True or False, not {read_only!r:.80}")
+        check_keep_base(keep_base, mode)
+        codec = Codec(
+            mode, None if mode is Mode.NORMAL else space, key_encoding=key_encoding, value_encoding=value_encoding
         )
+        store = Store(create(backend, name, backend_options), mode, space, read_only=read_only, keep_base=keep_base)
+        self._use(Namespace(store, codec, durable))
         ClientVerbs.__init__(self)
 
     def open(self) -> None:
@@ -326,9 +338,6 @@ def close_and_remove_unused(level: Level) -> None:
     level._store.close(remove_unused=True)
 
 
-def level_over(namespace: Namespace) -> Level:
-    """Return a level over a namespace that exists already: the counterpart of an asyncio level."""
-    level = Level.__new__(Level)
-    level._use(namespace)
-    ClientVerbs.__init__(level)
-    return level
+def namespace_of(level: Level) -> Namespace:
+    """Return the namespace of a level, for its asyncio counterpart."""
+    return level._namespace

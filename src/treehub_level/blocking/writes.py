@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..backends.base import Entry
 from ..engine.codec import Codec
+from ..engine.full_disk import smaller_step
 from ..engine.namespace import check_durable
 from ..engine.ranges import parse_bounds
 from ..engine.scan import CHUNK
@@ -175,9 +176,7 @@ class WriteVerbs:
                 else:
                     return cleared
             except StorageError as error:
-                if not error.is_disk_full or chunk == 1:
-                    raise
-                chunk = max(1, chunk // 4)
+                chunk = smaller_step(chunk, error)
             finally:
                 cursor.close()
 

@@ -11,6 +11,7 @@ import io
 import json
 import sys
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any
 
 import orjson
@@ -103,15 +104,52 @@ def change_document(change: Change) -> dict[str, Any]:
     return {**cid, "key": change.key, **({"deleted": True} if change.deleted else {"value": change.value})}
 
 
-def conflict_fields(conflict: Conflict) -> list[str]:
-    """Return a conflict as fields of a line: key, overwritten local value, server's value."""
-    return [conflict.key, f"lost: {_outcome_text(conflict.local)}", f"kept: {_outcome_text(conflict.remote)}"]
+def conflict_fields(conflict: Conflict, *, with_time: bool = False) -> list[str]:
+    """Return a conflict as fields of a line.
+
+    The key, the overwritten local value and the server's value; then, where known, the base value,
+    the reason of a refusal, and the author and the time of the server's change.
+
+    Args:
+        conflict: The conflict.
+        with_time: True to add the time at which the client noticed the conflict.
+    """
+    fields = [conflict.key, f"lost: {_outcome_text(conflict.local)}", f"kept: {_outcome_text(conflict.remote)}"]
+    if conflict.base is not None:
+        fields.append(f"base: {'nothing' if conflict.base.deleted else value_text(conflict.base.value)}")
+    if conflict.kind == "refused":
+        fields.append("refused" if conflict.reason is None else f"refused: {conflict.reason}")
+    if conflict.by is not None:
+        fields.append(f"by: {conflict.by}")
+    if conflict.at is not None:
+        fields.append(f"at: {_time_text(conflict.at)}")
+    if with_time and conflict.noticed_at is not None:
+        fields.append(f"noticed: {_time_text(conflict.noticed_at)}")
+    return fields
 
 
 def conflict_document(conflict: Conflict) -> dict[str, Any]:
-    """Return a conflict as a JSON object. ``"remote"`` is null if a reset removed the key."""
-    remote = None if conflict.remote is None else change_document(conflict.remote)
-    return {"id": conflict.id, "key": conflict.key, "local": change_document(conflict.local), "remote": remote}
+    """Return a conflict as a JSON object.
+
+    ``"remote"`` is null if a reset removed the key, each other member if it is unknown. The times
+    are in UTC, in the form of RFC 3339.
+    """
+    return {
+        "id": conflict.id,
+        "key": conflict.key,
+        "kind": conflict.kind,
+        "local": change_document(conflict.local),
+        "remote": None if conflict.remote is None else change_document(conflict.remote),
+        "base": None if conflict.base is None else change_document(conflict.base),
+        "reason": conflict.reason,
+        "by": conflict.by,
+        "at": None if conflict.at is None else _time_text(conflict.at),
+        "noticed_at": None if conflict.noticed_at is None else _time_text(conflict.noticed_at),
+    }
+
+
+def _time_text(time: datetime) -> str:
+    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _outcome_text(change: Change | None) -> str:

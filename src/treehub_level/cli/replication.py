@@ -111,6 +111,9 @@ def conflicts(
     dismiss: Annotated[
         str | None, typer.Option("--dismiss", metavar="KEY", help="Remove all entries of KEY from the journal.")
     ] = None,
+    key_prefix: Annotated[
+        str | None, typer.Option("--prefix", metavar="TEXT", help="Only conflicts over keys that begin with this.")
+    ] = None,
     as_json: JSONOutput = False,
     backend: Backend = "leveldb",
     metadata_prefix: MetadataPrefix = "!",
@@ -118,6 +121,8 @@ def conflicts(
     """Print a client's conflict journal, or resolve a key's conflicts.
 
     The journal has the local changes that a change of the server has overwritten, oldest first.
+    Each line has the key, the lost value and the kept one, then further facts where they are known,
+    separated by tabs.
     With --restore or --dismiss, the entries of one key are removed from it and printed.
     """
     if restore is not None and dismiss is not None:
@@ -125,14 +130,14 @@ def conflicts(
     key = dismiss if restore is None else restore
     open_level = readable_level if key is None else existing_level
     with open_level(directory, backend=backend, prefix=metadata_prefix) as level:
-        found = level.conflicts()
+        found = level.conflicts(prefix=key_prefix)
         if key is not None:
             found = _resolve(level, found, key, restoring=restore is not None)
     for conflict in found:
         if as_json:
             print_json(conflict_document(conflict))
         else:
-            print_line(*conflict_fields(conflict))
+            print_line(*conflict_fields(conflict, with_time=True))
 
 
 def _resolve(level: Level, found: list[Conflict], key: str, *, restoring: bool) -> list[Conflict]:

@@ -43,7 +43,7 @@ def existing_level(name: str, *, mode: Mode | None = None, backend: str, prefix:
     `readable_level`.
     """
     found = _existing_mode(name, backend=backend, prefix=prefix)
-    return Level(name, backend=backend, mode=mode or found, prefix=prefix)
+    return Level(name, backend=backend, mode=mode or found, prefix=prefix, keep_base=None)
 
 
 @contextmanager
@@ -66,7 +66,7 @@ def created_level(
         LevelError: The store cannot be opened.
     """
     found = mode_of_store(name, backend=backend, prefix=prefix)
-    with Level(name, backend=backend, mode=mode or found or create_as, prefix=prefix) as level:
+    with Level(name, backend=backend, mode=mode or found or create_as, prefix=prefix, keep_base=None) as level:
         try:
             yield level
         except BaseException:

@@ -5,13 +5,15 @@ The store knows them by weak references, so that a forgotten one does not keep o
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Generic, Protocol, TypeVar
 from weakref import finalize
 
 from ..backends.base import Cursor, Reader, Rows, Snapshot, row_fetcher
 from ..errors import NotOpenError
 from ..locks import ErrorCheckingLock
 from .call_guard import CallGuard
+
+T = TypeVar("T", Cursor, Snapshot)
 
 
 class HandleOwner(Protocol):
@@ -22,29 +24,59 @@ class HandleOwner(Protocol):
     def require_open(self) -> None:
         """Raise NotOpenError unless the store accepts calls."""
 
-    def register(self, handle: StoreCursor | StoreSnapshot, opened: Cursor | Snapshot) -> None:
+    def register(self, handle: StoreHandle[Any], opened: Cursor | Snapshot) -> None:
         """Close ``opened`` when the store closes, and release the handle."""
 
-    def unregister(self, handle: StoreCursor | StoreSnapshot, opened: Cursor | Snapshot) -> None:
+    def unregister(self, handle: StoreHandle[Any], opened: Cursor | Snapshot) -> None:
         """Forget a handle that was released."""
 
     def forget(self, opened: Cursor | Snapshot, name: str) -> None:
         """Close the object of a collected handle later, and warn if it has a name."""
 
 
-class StoreCursor:
+class StoreHandle(Generic[T]):
+    """A cursor or snapshot of the backend that is kept between calls.
+
+    Args:
+        owner: The store.
+        opened: The cursor or snapshot.
+        name: The name of the handle in the warning if it is collected while open; empty for no
+            warning.
+    """
+
+    def __init__(self, owner: HandleOwner, opened: T, name: str = "") -> None:
+        self._owner = owner
+        self._opened: T | None = opened
+        # No ``__del__``, which would run for closed handles too, and swallow an interrupt.
+        self._forget: finalize[..., StoreHandle[T]] = finalize(self, owner.forget, opened, name)
+        self._forget.atexit = False
+        owner.register(self, opened)
+
+    def close(self) -> None:
+        """Close the handle, unless the store has closed it already."""
+        with self._owner.guard.thread.lock:
+            if self._owner.guard.is_open:  # else the store releases its handles itself
+                self.release()
+
+    def release(self) -> None:
+        """Close the object. Called inside the guard, or by the store once the guard is shut."""
+        opened = self._opened
+        if opened is not None:
+            opened.close()
+            self._owner.unregister(self, opened)
+        self._opened = None
+        self._forget.detach()
+
+
+class StoreCursor(StoreHandle[Cursor]):
     """A cursor that is kept between calls.
 
     Fetching after the store was closed raises NotOpenError.
     """
 
     def __init__(self, owner: HandleOwner, cursor: Cursor) -> None:
-        self._owner = owner
-        self._cursor: Cursor | None = cursor
         self._lock = ErrorCheckingLock("use this iterator")
-        self._forget = finalize(self, owner.forget, cursor, "")
-        self._forget.atexit = False
-        owner.register(self, cursor)
+        super().__init__(owner, cursor)
 
     def fetch_rows(self, limit: int) -> Rows:
         """Fetch rows, packed into one block of bytes if the backend can do so."""
@@ -58,28 +90,17 @@ class StoreCursor:
 
     def _open_cursor(self) -> Cursor:
         self._owner.require_open()
-        if self._cursor is None:
+        if self._opened is None:
             raise NotOpenError("the level was closed while this iterator was open: iterate anew")
-        return self._cursor
-
-    def close(self) -> None:
-        """Close the cursor, unless the store has closed it already."""
-        with self._owner.guard.thread.lock:
-            if self._owner.guard.is_open:  # else the store releases its handles itself
-                self.release()
+        return self._opened
 
     def release(self) -> None:
-        """Close the cursor. Called inside the guard, or by the store once the guard is shut."""
+        """See `StoreHandle.release`."""
         with self._lock.entry():
-            cursor = self._cursor
-            if cursor is not None:
-                cursor.close()
-                self._owner.unregister(self, cursor)
-            self._cursor = None
-            self._forget.detach()
+            super().release()
 
 
-class StoreSnapshot:
+class StoreSnapshot(StoreHandle[Snapshot]):
     """A snapshot that is kept between calls. If it is collected while open, it warns, and closes.
 
     Args:
@@ -88,14 +109,9 @@ class StoreSnapshot:
     """
 
     def __init__(self, owner: HandleOwner, snapshot: Snapshot) -> None:
-        self._owner = owner
-        self._snapshot: Snapshot | None = snapshot
         self.guard = CallGuard("the snapshot")
         self.guard.open()
-        # No ``__del__``, which would run for closed snapshots too, and swallow an interrupt.
-        self._forget = finalize(self, owner.forget, snapshot, "a snapshot")
-        self._forget.atexit = False
-        owner.register(self, snapshot)
+        super().__init__(owner, snapshot, "a snapshot")
 
     @property
     def reader(self) -> Reader:
@@ -105,9 +121,9 @@ class StoreSnapshot:
             NotOpenError: The store or the snapshot is closed.
         """
         self._owner.require_open()
-        if self._snapshot is None or not self.guard.is_open:
+        if self._opened is None or not self.guard.is_open:
             raise NotOpenError("the snapshot is not open")
-        return self._snapshot
+        return self._opened
 
     def get(self, key: bytes) -> bytes | None:
         """Read one key."""
@@ -121,16 +137,9 @@ class StoreSnapshot:
         """
         self.guard.raise_if_inside()
         self.guard.shut()
-        with self._owner.guard.thread.lock:
-            if self._owner.guard.is_open:  # else the store releases its handles itself
-                self.release()
+        super().close()
 
     def release(self) -> None:
-        """Release the snapshot. Called inside the guard, or by the store once the guard is shut."""
+        """See `StoreHandle.release`."""
         self.guard.shut()
-        snapshot = self._snapshot
-        if snapshot is not None:
-            snapshot.close()
-            self._owner.unregister(self, snapshot)
-        self._snapshot = None
-        self._forget.detach()
+        super().release()

@@ -16,9 +16,10 @@ from .. import _core
 from ..backends.base import Backend, Entry, Reader
 from ..errors import LockedError, ModeMismatchError, StateError
 from ..types import Mode
+from .base_values import bases_at_opening
 from .codec import unpadded_cid
 from .log import last_logged
-from .modes import AnyMode, Client, Normal, Server
+from .modes import AnyMode, BaseKeepingClient, Client, Normal, Server
 from .records import FORMAT, Identity, OwnRecords, copying_record
 from .scan import first_key
 
@@ -29,7 +30,9 @@ _SAMPLE = 64
 Shape = Literal["empty", "plain", "server", "client", "either"]
 
 
-def identify(backend: Backend, mode: Mode, records: OwnRecords, *, read_only: bool = False) -> AnyMode:
+def identify(
+    backend: Backend, mode: Mode, records: OwnRecords, *, read_only: bool = False, keep_base: bool | None = False
+) -> AnyMode:
     """Check or record the mode of a store, and return the strategy of the mode.
 
     A client opens although its replication state may be damaged: its data and its dirty changes can
@@ -40,6 +43,7 @@ def identify(backend: Backend, mode: Mode, records: OwnRecords, *, read_only: bo
         mode: The mode to open the store in.
         records: The own records of the store.
         read_only: True if the backend is open for reading only. Nothing is recorded then.
+        keep_base: True if a client keeps base values; ``None`` if it does as at the last opening.
 
     Raises:
         ModeMismatchError: The store was made in another mode, or holds data without a mode.
@@ -48,16 +52,18 @@ def identify(backend: Backend, mode: Mode, records: OwnRecords, *, read_only: bo
     """
     if read_only:
         with closing(backend.snapshot()) as snapshot:
-            return _identify_in(snapshot, backend, mode, records)[0]
+            return _identify_in(snapshot, backend, mode, records, keep_base)[0]
     with backend.write_lock.entry(), backend.exclusive() as transaction:
-        strategy, born = _identify_in(transaction, backend, mode, records)
+        strategy, born = _identify_in(transaction, backend, mode, records, keep_base)
         if born:
             transaction.write(born, durable=True)
     return strategy
 
 
-def _identify_in(reader: Reader, backend: Backend, mode: Mode, records: OwnRecords) -> tuple[AnyMode, Sequence[Entry]]:
-    """Return the strategy of the mode, and the records to write to a store that has none yet."""
+def _identify_in(
+    reader: Reader, backend: Backend, mode: Mode, records: OwnRecords, keep_base: bool | None
+) -> tuple[AnyMode, Sequence[Entry]]:
+    """Return the strategy of the mode, and the records that the opening writes."""
     refuse_half_made(reader, backend.name)
     if records.adoption(reader) is not None:
         raise StateError(
@@ -82,8 +88,14 @@ def _identify_in(reader: Reader, backend: Backend, mode: Mode, records: OwnRecor
     shared = backend.supports.shared
     if mode is Mode.SERVER:
         return Server(records, store_id, shared=shared), born
-    holder = reader.get(records.space.own_key("holder"))
-    return Client(records, store_id, orjson.dumps(uuid.uuid4().hex) if shared else None, holder), born
+    previous_holder = reader.get(records.space.own_key("holder"))
+    bases, changed = bases_at_opening(reader, records, keep_base)
+    keeps = bases is not None and bases.kept
+    kind = BaseKeepingClient if keeps else Client
+    client = kind(records, store_id, orjson.dumps(uuid.uuid4().hex) if shared else None, previous_holder)
+    if bases is not None and keeps and reader.get(records.space.own_key("reset")) is None:
+        client.base_generation = bases.generation
+    return client, [*born, *changed]
 
 
 def check_shared(reader: Reader, mode: AnyMode, records: OwnRecords, name: str) -> Sequence[Entry]:

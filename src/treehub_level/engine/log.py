@@ -7,22 +7,26 @@ numbers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import closing
+from itertools import chain
 
 import orjson
 
 from .. import _core
-from ..backends.base import Cursor, Entry, Reader, Row, Transaction
+from ..backends.base import Cursor, Entry, Reader, Row, Transaction, bounded_fetcher
 from ..errors import StorageError
 from .access import Access
+from .full_disk import smaller_step
 from .modes import Plan, Server, Step
 from .records import Floor, OwnRecords
 
 #: Records that one step of a compaction reads. Other writers run between two steps.
 COMPACTION_STEP = 1000
-#: Rows fetched at a time for a page: few at first, and more once the rows turn out to be small.
-_FETCH_FIRST, _FETCH_SMALL, _SMALL_BYTES = 16, 1000, 8 << 10
+#: Rows fetched at a time for a page.
+_FETCH = 1000
+#: Bytes that a row takes in memory beside its key and its value: the objects of Python around them.
+ROW_BYTES = 128
 
 
 def read_log(reader: Reader, mode: Server, after: int, limit: int, max_bytes: int) -> list[tuple[int, bytes]]:
@@ -33,8 +37,7 @@ def read_log(reader: Reader, mode: Server, after: int, limit: int, max_bytes: in
         mode: The server.
         after: The CID below the first one to read.
         limit: The largest number of records.
-        max_bytes: The largest total size of the records in bytes. One record is
-            returned even if it is larger.
+        max_bytes: The largest size of the records in memory: see `read_rows`.
 
     Raises:
         CorruptionError: A key in the range of the log is not a log key.
@@ -51,21 +54,42 @@ def read_rows(cursor: Cursor, limit: int, max_bytes: int) -> list[Row]:
     Args:
         cursor: The cursor.
         limit: The largest number of rows.
-        max_bytes: The largest total size of the values in bytes. One row is returned even if it
-            is larger.
+        max_bytes: The largest size of the rows in memory, in bytes: of their keys and values, and
+            `ROW_BYTES` for each. One row is returned even if it is larger. At most one row beyond
+            them is read.
     """
+    fetch = bounded_fetcher(cursor)
     page: list[Row] = []
-    size, count = 0, max(1, min(_FETCH_FIRST, max_bytes // _SMALL_BYTES))
-    while len(page) < limit and (rows := cursor.fetch(min(count, limit - len(page)))):
-        for row in rows:
-            size += len(row[1])
-            if size > max_bytes and page:
-                return page
-            page.append(row)
-        average = size // len(page) + 1
-        most = _FETCH_SMALL if average <= _SMALL_BYTES else _FETCH_FIRST
-        count = max(1, min(most, (max_bytes - size) // average + 1))
+    left = max_bytes
+    while len(page) < limit and left > 0:
+        rows = fetch(min(_FETCH, limit - len(page), left // ROW_BYTES + 1), left)
+        if not rows:
+            break
+        size = rows_size(rows)
+        if size > left:
+            _drop_beyond(rows, left, keep_first=not page)
+        page += rows
+        left -= size
     return page
+
+
+def _drop_beyond(rows: list[Row], max_bytes: int, *, keep_first: bool) -> None:
+    """Drop the rows from the first one that does not fit into ``max_bytes``."""
+    for index, (key, value) in enumerate(rows):
+        max_bytes -= len(key) + len(value) + ROW_BYTES
+        if max_bytes < 0 and (index or not keep_first):
+            del rows[index:]
+            return
+
+
+def rows_size(rows: Sequence[Row]) -> int:
+    """Return the bytes that some rows take in memory."""
+    return sum(map(len, chain.from_iterable(rows))) + ROW_BYTES * len(rows)
+
+
+def records_size(records: Sequence[tuple[int, bytes]]) -> int:
+    """Return the bytes that some records of the log take in memory."""
+    return sum(len(record) for _, record in records) + ROW_BYTES * len(records)
 
 
 def keys_of(mode: Server, records: Iterable[tuple[int, bytes]]) -> Iterator[bytes]:
@@ -155,9 +179,7 @@ class Compaction:
                 if not step(self.step):
                     return self.dropped
             except StorageError as error:
-                if not error.is_disk_full or self._size == 1:
-                    raise
-                self._size = max(1, self._size // 4)
+                self._size = smaller_step(self._size, error)
 
     def step(self, transaction: Transaction, cid: int) -> Plan[bool]:
         """Process the next records, or the next deletes.

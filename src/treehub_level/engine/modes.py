@@ -19,6 +19,8 @@ from .. import _core
 from ..backends.base import Batch, Entry, Reader, Transaction
 from ..errors import StateError
 from ..types import Mode
+from .base_values import new_base_entries
+from .clock import unix_ms
 from .records import Epoch, OwnRecords
 
 T = TypeVar("T")
@@ -79,9 +81,15 @@ class Client:
         holder: The holder record to write with this opening's first write; ``None`` if the store is
             not shared.
         previous_holder: The holder record found by this opening.
+
+    Attributes:
+        base_generation: The generation of the base values that local writes record; ``None`` if
+            they record none.
     """
 
     mode = Mode.CLIENT
+    #: The clock of the conflict journal, in milliseconds since 1970. Simulations replace it.
+    clock: Callable[[], int] = staticmethod(unix_ms)
 
     def __init__(
         self,
@@ -95,6 +103,7 @@ class Client:
         self.store_id = store_id
         self.holder = holder
         self.previous_holder = previous_holder
+        self.base_generation: int | None = None
 
     def plan_write(
         self, transaction: Transaction, cid: int, entries: Sequence[Entry], also: Sequence[Entry] = ()
@@ -104,6 +113,18 @@ class Client:
         for entry in also:
             batch.append(entry)
         return Plan(None, batch)
+
+
+class BaseKeepingClient(Client):
+    """A client that also records the base value of each key that a local write makes dirty."""
+
+    def plan_write(
+        self, transaction: Transaction, cid: int, entries: Sequence[Entry], also: Sequence[Entry] = ()
+    ) -> Plan[None]:
+        """Plan a batch as `Client.plan_write` does, with the base values."""
+        if self.base_generation is not None:
+            also = [*also, *new_base_entries(transaction, self.space, self.base_generation, entries)]
+        return super().plan_write(transaction, cid, entries, also)
 
 
 class Server:

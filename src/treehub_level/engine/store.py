@@ -9,8 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
-from itertools import takewhile
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from .. import _core
 from ..backends.base import Backend, Cursor, Entry, Reader, Snapshot, Transaction
@@ -29,10 +28,10 @@ from ..types import Mode
 from ..weak_registry import WeakRegistry
 from . import forking
 from .call_guard import CallGuard
-from .handles import StoreCursor, StoreSnapshot
+from .group_commit import PendingWrite, WriteQueue
+from .handles import StoreCursor, StoreHandle, StoreSnapshot
 from .identity import check_shared, identify, is_unused
 from .modes import AnyMode, Client, Normal, Plan, Server, Step
-from .pending import GroupCommit, PendingWrite
 from .records import OwnRecords
 
 S = TypeVar("S", Server, Client)
@@ -42,10 +41,6 @@ T = TypeVar("T")
 #: first pause in seconds, which doubles with each retry.
 _ROLLBACK_RETRIES: Final = 8
 _FIRST_PAUSE: Final = 0.01
-
-#: Entries that one group commit takes at most, if it takes more than one write: memory stays
-#: bounded.
-_GROUP_ENTRIES = 20_000
 
 #: Larger writes than this, in bytes or entries, are not committed on an event loop.
 _SMALL_BYTES = 16 * 1024
@@ -68,11 +63,21 @@ class Store:
         mode: The mode to open the store in.
         space: The key space for the chosen metadata prefix.
         read_only: True to open the store for reading only: every step is refused.
+        keep_base: See `identify`.
     """
 
-    def __init__(self, backend: Backend, mode: Mode, space: _core.KeySpace, *, read_only: bool = False) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        mode: Mode,
+        space: _core.KeySpace,
+        *,
+        read_only: bool = False,
+        keep_base: bool | None = False,
+    ) -> None:
         self.backend = backend
         self.read_only = read_only
+        self._keep_base = keep_base
         self.mode = mode
         self.space = space
         self._records = OwnRecords(space, backend.name)
@@ -88,8 +93,8 @@ class Store:
         #: True from the beginning of `open` to the end of `close`, also if either is interrupted.
         self._in_use = False
         self._life_lock = self._new_life_lock()
-        self._queue: deque[PendingWrite] = deque()
-        self._handles: WeakRegistry[StoreCursor | StoreSnapshot] = WeakRegistry()
+        self.queue = WriteQueue(backend.write_lock)
+        self._handles: WeakRegistry[StoreHandle[Any]] = WeakRegistry()
         #: The open cursors and snapshots of all handles, and those of collected ones.
         self._opened: set[Cursor | Snapshot] = set()
         self._forgotten: deque[Cursor | Snapshot] = deque()
@@ -98,8 +103,6 @@ class Store:
         self.listeners: set[Callable[[], None]] = set()
         self._backend_notifies = False
         self._listener_lock = ErrorCheckingLock(f"add a listener to the level {backend.name!r}")
-        #: Called with the writes of each group commit, in the thread that committed them.
-        self.on_committed: Callable[[Sequence[PendingWrite]], None] = lambda group: None
         #: Reads one key. While the store is open, and if the backend supports ``guarded_get``, this
         #: is the backend's own method.
         self.get: Callable[[bytes], bytes | None] = self._guarded_get
@@ -144,7 +147,9 @@ class Store:
             self.backend.open_read_only()
         else:
             self.backend.open()
-        self._strategy = identify(self.backend, self.mode, self._records, read_only=self.read_only)
+        self._strategy = identify(
+            self.backend, self.mode, self._records, read_only=self.read_only, keep_base=self._keep_base
+        )
         self._plan_write = self._strategy.plan_write
         self._cid = None
         if not self._shared:
@@ -175,7 +180,7 @@ class Store:
             for handle in self._handles.alive():
                 handle.release()
             self._forgotten.extend(self._opened)  # of handles that are being collected now
-            self._refuse_queued()
+            self.queue.refuse_all(self.not_open())
             try:
                 self._close_forgotten()
                 if remove_unused:
@@ -320,12 +325,12 @@ class Store:
             self._close_forgotten()
             return StoreSnapshot(self, self.backend.snapshot())
 
-    def register(self, handle: StoreCursor | StoreSnapshot, opened: Cursor | Snapshot) -> None:
+    def register(self, handle: StoreHandle[Any], opened: Cursor | Snapshot) -> None:
         """Release the handle, and close ``opened``, when the store closes. Called in the guard."""
         self._opened.add(opened)
         self._handles.add(handle)
 
-    def unregister(self, handle: StoreCursor | StoreSnapshot, opened: Cursor | Snapshot) -> None:
+    def unregister(self, handle: StoreHandle[Any], opened: Cursor | Snapshot) -> None:
         """Forget a handle that was released."""
         self._opened.discard(opened)
         self._handles.discard(handle)
@@ -375,13 +380,11 @@ class Store:
         with self.guard.thread.lock:
             self.require_open()
             with closing(self.backend.snapshot()) as snapshot:
-                return step(snapshot, self.cid_in(snapshot))
+                # Not the CID in memory: a write may have moved it since the snapshot was taken.
+                return step(snapshot, 0 if self.mode is Mode.NORMAL else self._records.cid(snapshot))
 
     def commit(self, entries: Sequence[Entry], durable: bool) -> None:
         """Write entries in the way of the store's mode. Concurrent writes share one commit.
-
-        This is LevelDB's group commit: the writer that gets the lock commits for all writers in the
-        queue (``DBImpl::Write``).
 
         Raises:
             StateError: This thread is inside a write already, as from a signal handler.
@@ -392,14 +395,8 @@ class Store:
             if self._commit_alone(entries, durable):
                 return
             # Still inside the guard: a queued write must not outlive a close and reopen.
-            write = self.enqueue(PendingWrite(entries, durable))
-            try:
-                with self._write_lock.entry():
-                    while write.group is None:
-                        self._commit_group()
-            except BaseException:
-                write.entries = ()  # interrupted: if the write still waits, it is not made later
-                raise
+            write = PendingWrite(entries, durable)
+            self.queue.commit(write, self._commit_group)
         if (error := write.outcome()) is not None:
             raise error
 
@@ -431,7 +428,7 @@ class Store:
             # One call into C acquires and records. A signal handler can run after an ``acquire()``,
             # and before its result is stored.
             taken.extend(map(lock.acquire, WITHOUT_WAITING))
-            if self._queue or not taken[0]:  # earlier writes go first
+            if self.queue.writes or not taken[0]:  # earlier writes go first
                 return False
             if at_once and not self.backend.writes_at_once():
                 return False
@@ -441,60 +438,21 @@ class Store:
             if True in taken:
                 lock.release()
 
-    def enqueue(self, write: PendingWrite) -> PendingWrite:
+    def enqueue(self, write: PendingWrite) -> None:
         """Append a write to the queue for the next group commit."""
         with self.guard.thread.lock:
             self.require_open()
-            self._queue.append(write)
-            return write
-
-    def _refuse_queued(self) -> None:
-        """Give the writes that are left in the queue of a closing store their outcome."""
-        group = GroupCommit()
-        group.error = self.not_open()
-        for write in tuple(self._queue):
-            write.group = write.group or group
-        self._dequeue_committed()
+            self.queue.writes.append(write)
 
     def commit_queued(self) -> None:
         """Commit the writes in the queue, group after group, until the queue is empty."""
         with self.guard.thread.lock:
             self.require_open()
-            while self._queue:
-                with self._write_lock.entry():
-                    self._commit_group()
+            self.queue.commit_all(self._commit_group)
 
-    def _commit_group(self) -> None:
-        """Commit the writes at the head of the queue together, and set the outcome of each.
-
-        A write leaves the queue last, once its waiter is told. So the next call completes what an
-        interrupt has left undone.
-        """
-        self._dequeue_committed()
-        group = GroupCommit()
-        entries: list[Entry] = []
-        durable = False
-        for write in tuple(self._queue):
-            if entries and len(entries) + len(write.entries) > _GROUP_ENTRIES:
-                break
-            write.group = group
-            durable = durable or write.durable
-            entries.extend(write.entries)
-        try:
-            self._execute(partial(self._plan_write, entries=entries), durable)
-            group.committed = True
-        except Exception as error:
-            group.error = error
-        finally:
-            self._dequeue_committed()
-
-    def _dequeue_committed(self) -> None:
-        """Report and remove the writes whose group commit has ended. Called under the lock."""
-        ended = [*takewhile(lambda write: write.group is not None, tuple(self._queue))]
-        if ended:
-            self.on_committed(ended)
-            for _ in ended:
-                self._queue.popleft()
+    def _commit_group(self, entries: Sequence[Entry], durable: bool) -> None:
+        """Commit the entries of a group commit. Called under the write lock."""
+        self._execute(partial(self._plan_write, entries=entries), durable)
 
     def _execute(self, step: Step[T], durable: bool = False, attempt: int = 0) -> T:
         """Run a step and commit its plan. Called under the write lock."""

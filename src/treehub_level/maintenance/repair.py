@@ -29,9 +29,10 @@ from .. import _core
 from ..backends.base import Backend, Batch, Entry
 from ..backends.leveldb.directory import DirectoryBackend
 from ..backends.registry import create
+from ..engine.base_values import BASES, base_bounds
 from ..engine.identity import birth_records, find_identity, mode_by_shape
 from ..engine.records import Epoch, Identity, OwnRecords
-from ..engine.scan import first_key
+from ..engine.scan import first_key, key_chunks
 from ..errors import CorruptionError, DecodeError, InvalidKeyError, StateError
 from ..replication.records import state_record
 from ..replication.state import ClientState, ResetProgress
@@ -215,7 +216,9 @@ class Repairer:
         if restored:
             self._report(f"restored from dirty changes: {count(len(restored), 'key')}")
         state = ClientState(uuid.uuid4().hex, 0, self._followed_server(), reset=ResetProgress(0, "A", ""))
-        forgotten: list[Entry] = [(self._space.own_key(name), None) for name in ("server", "push", "own")]
+        # Older ones may have come back. Without a record the next generation is the first again.
+        self._write_all((key, None) for keys in key_chunks(self._backend, *base_bounds(self._space)) for key in keys)
+        forgotten: list[Entry] = [(self._space.own_key(name), None) for name in ("server", "push", "own", BASES)]
         self._write([*forgotten, *state.replacing(ClientState("", 0), self._space), (self._space.prefix, b"0")])
         self._report(
             "the next sync resets this client and pulls everything again; it has "

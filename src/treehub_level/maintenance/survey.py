@@ -13,6 +13,7 @@ import orjson
 
 from .. import _core
 from ..backends.base import Reader
+from ..engine.base_values import BASES, Bases, base_bounds, parse_base
 from ..engine.records import Epoch, OwnRecords
 from ..engine.scan import rows
 from ..errors import CorruptionError, DecodeError, StateError
@@ -23,7 +24,7 @@ from ..replication.records import (
     journal_bounds,
     parse_conflict,
     parse_decision,
-    pushable_change,
+    pushable_entry,
     read_state,
     state_record,
 )
@@ -243,6 +244,7 @@ class ClientSurveyor(_Surveyor):
         self.survey = ClientSurvey()
         super().__init__(reader, space, self.survey)
         self._conflict, _ = journal_bounds(space)
+        self._base_start, self._base_stop = base_bounds(space)
         self._names = {space.own_key(name): name for name in NAMES}
 
     def _add_own_record(self, key: bytes, value: bytes) -> None:
@@ -251,13 +253,25 @@ class ClientSurveyor(_Surveyor):
             self.survey.conflicts += 1
         elif key == self._space.own_key("holder"):
             check_holder(self._records, key, value)
+        elif self._base_start <= key < self._base_stop:
+            self._check_base(key, value)
         elif key in self._names:
             state_record(self._records, self._names[key], value, self.survey.cid)
         else:
             raise ValueError("it is not a record of a client")
 
+    def _check_base(self, stored_key: bytes, value: bytes) -> None:
+        key = stored_key[len(self._base_start) :]
+        record = self._reader.get(self._space.own_key(BASES))
+        bases = None if record is None else Bases.from_document(self._records.decode(stored_key, record))
+        if bases is None:
+            raise ValueError("it is a base value, but the store has no record of base values")
+        parse_base(self._records, stored_key, value, bases)
+        if self._reader.get(self._space.dirty_key(key)) is None:
+            raise ValueError("it is the base value of a key that is not dirty")
+
     def _add_metadata(self, key: bytes, value: bytes) -> None:
-        _, (name, stored) = pushable_change(self._records, key, value)
+        name, stored = pushable_entry(self._records, key, value)
         # The bytes as they are stored: those of @treehub/level may differ from the encoded ones.
         self._add_change(key, name, None if stored is None else _core.split_record(value)[1])
         self.survey.dirty += 1

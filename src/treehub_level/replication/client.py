@@ -8,9 +8,10 @@ on it: see ``server.py``.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from .. import _core
 from ..backends.base import Entry, Transaction
@@ -18,7 +19,8 @@ from ..engine.modes import Client, Plan, Step
 from ..engine.records import Epoch
 from ..errors import ProtocolError, StoreMismatchError
 from ..types import Conflict
-from .fields import MAX_CHANGES, Ack
+from .base_values import BaseValueChanges
+from .fields import MAX_CHANGES, MAX_KEYS, Ack
 from .journal import LostChange, journal_entries
 from .limits import PushLimits, is_dirty
 from .manual import same_record
@@ -27,10 +29,10 @@ from .push import freeze, is_as_frozen
 from .records import dirty_change, parse_conflict, read_state
 from .state import ClientState, ResetProgress
 
-#: The number of changes, or keys, that a request asks for.
-PAGE_CHANGES = MAX_CHANGES
+#: The number of changes that a request asks for, and of keys in phase B of a reset.
+PAGE_CHANGES, PAGE_KEYS = MAX_CHANGES, MAX_KEYS
 #: The number of local keys that one batch compares in phase B of a reset.
-SWEEP_KEYS = 4 * MAX_CHANGES
+SWEEP_KEYS = 4 * MAX_KEYS
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,7 @@ def request_step(mode: Client, limits: PushLimits, *, push: bool, withdraw: bool
             seq=undecided.seq if undecided else state.seq,
             nonce=undecided.nonce if undecided else uuid.uuid4().hex,
             changes=undecided.changes if undecided and not is_withdrawn else [],
-            limit=PAGE_CHANGES,
+            limit=PAGE_CHANGES if state.keys_after is None else PAGE_KEYS,
             reset=state.reset is not None,
             keys_after=state.keys_after,
             withdraw=undecided.keys if undecided and is_withdrawn else (),
@@ -145,7 +147,8 @@ def _contradiction(reply: ParsedReply, request: Request) -> str | None:
         return f"it neither accepts nor rejects some of the {len(sent)} changes that were sent"
     if isinstance(reply, Reset):
         return "a client at CID 0 in a reset cannot be reset again" if request.reset and not request.max_head else None
-    if request.keys_after is not None or len(reply.entries) > request.limit:
+    # The reply to another copy of the push, which asked for more, is a good one.
+    if request.keys_after is not None or (not sent and len(reply.entries) > request.limit):
         return "it holds changes that were not requested"
     if sent and not reply.more and reply.ack is None:
         return "it does not decide on the push, and does not ask for another request"
@@ -194,11 +197,17 @@ def rebind_step(mode: Client, server: str) -> Step[None]:
 
     def step(transaction: Transaction, cid: int) -> Plan[None]:
         before = read_state(transaction, mode.records, cid)
-        after = ClientState(uuid.uuid4().hex, 0, server, reset=ResetProgress(0, "A", ""))
+        bases = None if before.bases is None else before.bases.void()
+        after = ClientState(uuid.uuid4().hex, 0, server, reset=ResetProgress(0, "A", ""), bases=bases)
         batch = [*after.replacing(before, mode.space), (mode.space.prefix, b"0")]
-        return Plan(None, batch, 0, durable=True)
+        return Plan(None, batch, 0, durable=True, after_commit=_recording(mode, after))
 
     return step
+
+
+def _recording(mode: Client, state: ClientState) -> Callable[[], None]:
+    """Return a function after which local writes record base values as a stored state demands."""
+    return partial(setattr, mode, "base_generation", state.base_generation)
 
 
 class _ReplyHandler:
@@ -213,6 +222,7 @@ class _ReplyHandler:
     """
 
     def __init__(self, mode: Client, request: Request, transaction: Transaction, state: ClientState, cid: int) -> None:
+        self._mode = mode
         self._own = mode.records
         self._space = mode.space
         self._request = request
@@ -223,16 +233,19 @@ class _ReplyHandler:
         self._lost: list[LostChange] = []
         self._durable = False
         self._outcome = ReplyOutcome()
+        self._bases = BaseValueChanges(transaction, mode.records, state.bases)
 
     def plan(self, before: ClientState) -> Plan[ReplyOutcome | None]:
         """Return all effects as one batch."""
         space = self._space
-        journaled = journal_entries(self._transaction, self._own, self._lost)
+        journaled = journal_entries(self._transaction, self._mode, self._lost)
         self._outcome.conflicts = [parse_conflict(self._own, key, record or b"") for key, record in journaled]
         self._batch += journaled
+        self._batch += self._bases.entries()
         self._batch += self._state.replacing(before, space)
         self._batch.append((space.prefix, b"%d" % self._cid))
-        return Plan(self._outcome, self._batch, self._cid, durable=self._durable)
+        recording = _recording(self._mode, self._state)
+        return Plan(self._outcome, self._batch, self._cid, durable=self._durable, after_commit=recording)
 
     def apply_page(self, page: PulledPage) -> None:
         """Write a page of changes, and drop the push if it was decided."""
@@ -268,11 +281,15 @@ class _ReplyHandler:
     def _apply_ack(self, ack: Ack | None, rejected: Sequence[str], pulled: Sequence[Entry]) -> dict[bytes, bytes]:
         """Drop the dirty changes that were accepted and have not been rewritten since the freeze.
 
+        Those of the withheld push stay dirty. Accepted values become the base values of the keys
+        that stay dirty.
+
         Returns:
             The remaining dirty records of the pushed and pulled keys.
         """
         space = self._space
-        pushed = self._state.push.entries(space) if self._state.push else []
+        decided = self._state.push or (self._state.withheld_push if self._request.withdraw else None)
+        pushed = decided.entries(space) if decided else []
         keys = [*{key: None for entries in (pushed, pulled) for key, _ in entries}]
         records = self._transaction.get_many([space.dirty_key(key) for key in keys])
         dirty = {key: record for key, record in zip(keys, records, strict=True) if record is not None}
@@ -283,8 +300,12 @@ class _ReplyHandler:
             return dirty
         rejected_keys = {key.encode() for key in rejected}
         for key, value in pushed:
-            if key in dirty and key not in rejected_keys and is_as_frozen(dirty[key], key, value):
+            if key not in dirty or key in rejected_keys:
+                continue
+            if decided is self._state.push and is_as_frozen(dirty[key], key, value):
                 self._drop_dirty(dirty, key)
+            elif ack.before >= self._request.cid:  # else pulled before, as another client's change
+                self._bases.learn(key, value)
         self._outcome.pushed = ack.after - ack.before
         if self._outcome.pushed:
             self._state = replace(self._state, own_range=ack)
@@ -302,12 +323,14 @@ class _ReplyHandler:
             record = dirty.get(key)
             if record is not None:
                 if is_own or (reset is not None and cid <= reset.common):
+                    self._bases.learn(key, value)
                     continue
                 remote = _core.join_record(key, value)
                 if not same_record(record, remote):
                     if key in withheld and same_record(withheld[key], remote):
+                        self._bases.learn(key, value)
                         continue
-                    self._lost.append(LostChange(key, record, remote, cid))
+                    self._lost.append(LostChange(key, record, remote, cid, self._bases.change_of(key)))
                 self._drop_dirty(dirty, key)
             self._batch.append(entry)
             self._outcome.pulled += not is_own
@@ -334,10 +357,16 @@ class _ReplyHandler:
     def _drop_dirty(self, dirty: dict[bytes, bytes], key: bytes) -> None:
         del dirty[key]
         self._batch.append((self._space.dirty_key(key), None))
+        self._bases.forget(key)
 
     def apply_reset(self, reply: Reset) -> None:
-        """Begin a reset: pull everything again from CID 0."""
+        """Begin a reset: pull everything again from CID 0.
+
+        The base values become void: the client forgets which history it has seen, so those of the
+        server's present history cannot be told from others. That goes for accepted values, too.
+        """
         self._apply_ack(reply.ack, reply.rejected, ())
+        self._state = replace(self._state, bases=self._bases.void())
         common = reply.common if self._state.reset is None else min(reply.common, self._state.reset.common)
         self._cid = 0
         withheld_push = self._state.withheld_push if reply.ack is None else None
@@ -366,7 +395,7 @@ class _ReplyHandler:
             last_compared = key
             if key not in live and self._transaction.get(space.dirty_key(key)) is None:
                 value = self._transaction.get(key)
-                self._lost.append(LostChange(key, _core.join_record(key, value), None, self._cid))
+                self._lost.append(LostChange(key, _core.join_record(key, value), None, self._cid, kind="reset"))
                 self._batch.append((key, None))
                 size += len(value or b"")
         if is_complete and reply.end:

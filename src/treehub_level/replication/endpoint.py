@@ -40,7 +40,7 @@ def check_wait(wait: object) -> float:
 
 
 def answer(store: Store, request: object, access: Access = FULL, max_bytes: int | None = None) -> tuple[Reply, bool]:
-    """Answer a request of the exchange.
+    """Answer a request of the exchange: a push under the write lock, all others from a snapshot.
 
     Args:
         store: A store in SERVER mode.
@@ -60,7 +60,7 @@ def answer(store: Store, request: object, access: Access = FULL, max_bytes: int 
     """
     mode = store.server("exchange")
     parsed = request if isinstance(request, Request) else Request.from_dict(request)
-    if parsed.is_push or not (store.backend.supports.shared or store.read_only):
+    if parsed.is_push:
         reply = store.step(exchange_step(parsed, mode, access, max_bytes))
     else:
         reply = store.read_step(lambda reader, head: answer_pull(parsed, mode, access, reader, head, max_bytes))

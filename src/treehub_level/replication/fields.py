@@ -22,12 +22,22 @@ from ..engine.records import Epoch
 from ..errors import ProtocolError
 
 #: The version of the protocol.
-PROTOCOL: Final = 1
-#: The maximum number of changes, or keys, in a page or a push.
-MAX_CHANGES: Final = 1000
+PROTOCOL: Final = 2
+#: The maximum number of changes in a page.
+MAX_CHANGES: Final = 65_536
+#: The maximum number of changes in a push. A push is decided and written in one step, for which all
+#: other writers wait; a page is read beside them.
+MAX_PUSH: Final = 16_384
+#: The maximum number of keys in a part of the live keys.
+MAX_KEYS: Final = 1000
+#: The most CIDs that a client may be behind when its push is judged. It is the same for all copies
+#: of a push: a copy that was refused for its distance is refused for ever. So it may shrink in a
+#: later version, and must not grow.
+MAX_DISTANCE: Final = 65_536
 
-#: The maximum number of values in a message, without its changes. A request has about 1,200.
-MAX_NODES: Final = 10_000
+#: The maximum number of values in a message, without its changes. A withdrawal has `MAX_PUSH` keys
+#: and about 200 other values.
+MAX_NODES: Final = 20_000
 #: The maximum number of fields in a message whose changes are not decoded.
 _MAX_FIELDS: Final = 100
 _CHANGES_FIELD: Final = re.compile(rb'"changes"[ \t\r\n]*:(.*)', re.DOTALL)
@@ -75,6 +85,10 @@ class Fields:
         """Return the error for a malformed field."""
         return ProtocolError(f'the field "{name}" of the {self._kind}: {fault}')
 
+    def has(self, name: str) -> bool:
+        """Return True if the message has the field."""
+        return name in self._message
+
     def get(self, name: str) -> Any:
         """Return the field, of any type."""
         try:
@@ -83,10 +97,19 @@ class Fields:
             raise self.error(name, "it is missing") from None
 
     def protocol(self) -> None:
-        """Check the version of the protocol."""
+        """Check the version of the protocol. The error says which side is to be upgraded."""
         version = self.get("protocol")
-        if type(version) is not int or version != PROTOCOL:
-            raise self.error("protocol", f"version {shown(version)} is not supported, only version {PROTOCOL}")
+        if type(version) is not int:
+            raise self.error("protocol", f"version {PROTOCOL} is needed, not {shown(version)}")
+        if version == PROTOCOL:
+            return
+        here, there = ("server", "client") if self._kind == "request" else ("client", "server")
+        older = there if version < PROTOCOL else here
+        raise self.error(
+            "protocol",
+            f"the {there} speaks version {shown(version)} of the protocol, and this {here} version {PROTOCOL}: "
+            f"upgrade treehub-level on the {older}. Nothing was changed on either side",
+        )
 
     def integer(self, name: str, low: int, high: int) -> int:
         """Return an int from ``low`` to ``high``, both inclusive."""
@@ -154,9 +177,9 @@ class Fields:
             raise self.error(name, f"the CIDs must rise from {base} (exclusive) to {to}; these do not: {shown(cids)}")
         return cids, changes
 
-    def keys(self, name: str) -> list[str]:
-        """Return an array of strings."""
-        keys = self.array(name, MAX_CHANGES)
+    def keys(self, name: str, max_items: int) -> list[str]:
+        """Return an array of at most ``max_items`` strings."""
+        keys = self.array(name, max_items)
         for key in keys:
             if not isinstance(key, str):
                 raise self.error(name, f"each item is a key, not {shown(key)}")
@@ -218,7 +241,7 @@ def _split_changes(text: bytes) -> tuple[list[bytes], list[bytes]] | None:
     if members is None:
         return None
     found = [*filter(None, map(_CHANGES_FIELD.fullmatch, members))]
-    records = _core.split_items(found[0][1], b"[]", MAX_CHANGES + 1) if len(found) == 1 else None
+    records = _core.split_items(found[0][1], b"[]", MAX_PUSH + 1) if len(found) == 1 else None
     if records is None:
         return None
     return [member for member in members if not _CHANGES_FIELD.fullmatch(member)], records

@@ -3,8 +3,9 @@
 A conflict stays in the journal until the application restores or dismisses it.
 
 A record is stored under ``P + P + "conflict/" + cidkey(n)``, and is the JSON object ``{"key",
-"local", "remote", "cid"}``. ``remote`` is ``null`` if a reset removed the key; ``cid`` is then the
-client's CID at that time.
+"local", "remote", "cid", "kind", "noticed_at"}``. ``remote`` is ``null`` if a reset removed the
+key; ``cid`` is then the client's CID at that time. The optional members are ``base``, ``reason``,
+``by`` and ``at``; records of earlier versions also lack ``kind`` and ``noticed_at``.
 """
 
 from __future__ import annotations
@@ -13,13 +14,15 @@ from collections.abc import Sequence
 from contextlib import closing
 from typing import NamedTuple
 
+import orjson
+
 from .. import _core
-from ..backends.base import Entry, Reader, Transaction
+from ..backends.base import Entry, Reader, Row, Transaction
 from ..engine.modes import Client, Plan, Step
 from ..engine.records import OwnRecords
 from ..engine.scan import rows
 from ..errors import StateError
-from ..types import Conflict
+from ..types import Conflict, ConflictKind
 from .records import conflict_number, journal_bounds, parse_conflict
 
 
@@ -31,38 +34,74 @@ class LostChange(NamedTuple):
         local: The record of the local change.
         remote: The record of the server's change; ``None`` if a reset removes the key.
         cid: The CID of the server's change.
+        base: The record of the base value, as a change; ``None`` if it is unknown.
+        kind: See `Conflict.kind`.
+        reason: The reason of a refusal.
+        by: The author of the server's change, if it is known.
+        at: The server's clock at its change, in milliseconds since 1970, if it is known.
     """
 
     key: bytes
     local: bytes
     remote: bytes | None
     cid: int
+    base: bytes | None = None
+    kind: ConflictKind = "conflict"
+    reason: str | None = None
+    by: str | None = None
+    at: int | None = None
 
-    def record(self) -> bytes:
-        """Return the journal record."""
-        return b'{"key":%b,"local":%b,"remote":%b,"cid":%d}' % (
-            _core.encode_json_key(self.key),
-            self.local,
-            b"null" if self.remote is None else self.remote,
-            self.cid,
-        )
+    def record(self, noticed_at: int) -> bytes:
+        """Return the journal record.
+
+        Args:
+            noticed_at: The client's clock, in milliseconds since 1970.
+        """
+        members = {
+            b"key": _core.encode_json_key(self.key),
+            b"local": self.local,
+            b"remote": b"null" if self.remote is None else self.remote,
+            b"cid": b"%d" % self.cid,
+            b"base": self.base,
+            b"kind": orjson.dumps(self.kind),
+            b"reason": None if self.reason is None else orjson.dumps(self.reason),
+            b"by": None if self.by is None else orjson.dumps(self.by),
+            b"at": None if self.at is None else b"%d" % self.at,
+            b"noticed_at": b"%d" % noticed_at,
+        }
+        return b"{%b}" % b",".join(b'"%b":%b' % member for member in members.items() if member[1] is not None)
 
 
-def journal_entries(reader: Reader, own: OwnRecords, lost: Sequence[LostChange]) -> list[Entry]:
+def journal_entries(reader: Reader, mode: Client, lost: Sequence[LostChange]) -> list[Entry]:
     """Return entries that append lost changes to the journal, numbered after its last record."""
     if not lost:
         return []
+    own, noticed_at = mode.records, mode.clock()
     first = _last_number(reader, own) + 1
-    return [(_journal_key(own.space, number), loss.record()) for number, loss in enumerate(lost, first)]
+    return [(_journal_key(own.space, number), loss.record(noticed_at)) for number, loss in enumerate(lost, first)]
 
 
-def read_conflicts(reader: Reader, own: OwnRecords) -> list[Conflict]:
-    """Return all conflicts in the journal, oldest first.
+def read_conflicts(reader: Reader, own: OwnRecords, prefix: str = "") -> list[Conflict]:
+    """Return the conflicts over the keys with a prefix, oldest first. The whole journal is read.
 
     Raises:
         CorruptionError: A record is malformed.
     """
-    return [parse_conflict(own, key, record) for key, record in rows(reader, *journal_bounds(own.space))]
+    parsed = (parse_conflict(own, key, record) for key, record in rows(reader, *journal_bounds(own.space)))
+    return [conflict for conflict in parsed if conflict.key.startswith(prefix)]
+
+
+def check_prefix(prefix: object) -> str:
+    """Return the prefix of the keys of conflicts; ``""`` for ``None``.
+
+    Raises:
+        TypeError: ``prefix`` is neither a ``str`` nor ``None``.
+    """
+    if prefix is None:
+        return ""
+    if not isinstance(prefix, str):
+        raise TypeError(f"a prefix is a str, not {prefix!r:.80}")
+    return prefix
 
 
 def restore_step(mode: Client, conflict: Conflict) -> Step[None]:
@@ -101,6 +140,33 @@ def dismiss_step(mode: Client, conflict: Conflict) -> Step[None]:
     return step
 
 
+def dismiss_rows_step(mode: Client, found: Sequence[Row], prefix: str) -> Step[int]:
+    """Remove the conflicts over the keys with a prefix, if the journal still holds them.
+
+    Args:
+        mode: The client.
+        found: Rows of the journal. A number is reused after the last record is removed, so the
+            records are compared.
+        prefix: The prefix.
+
+    Returns:
+        The number of conflicts removed.
+
+    Raises:
+        CorruptionError: A record is malformed.
+    """
+    matching = [row for row in found if parse_conflict(mode.records, *row).key.startswith(prefix)]
+
+    def step(transaction: Transaction, cid: int) -> Plan[int]:
+        present = transaction.get_many([key for key, _ in matching])
+        batch: list[Entry] = [
+            (key, None) for (key, record), now in zip(matching, present, strict=True) if now == record
+        ]
+        return Plan(len(batch), batch)
+
+    return step
+
+
 def _check_type(conflict: object) -> None:
     if not isinstance(conflict, Conflict):
         raise TypeError(f"a Conflict is needed, as conflicts() returns them, not {conflict!r:.80}")
@@ -115,7 +181,10 @@ def _find(reader: Reader, own: OwnRecords, conflict: Conflict) -> bytes | None:
         return None
     key = _journal_key(own.space, conflict.id)
     record = reader.get(key)
-    return key if record is not None and parse_conflict(own, key, record) == conflict else None
+    if record is None:
+        return None
+    found = parse_conflict(own, key, record)
+    return key if found == conflict and found.noticed_at == conflict.noticed_at else None
 
 
 def _journal_key(space: _core.KeySpace, number: int) -> bytes:

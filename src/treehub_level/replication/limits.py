@@ -9,20 +9,21 @@ from collections.abc import Generator, Sequence
 from contextlib import closing
 
 from .. import _core
-from ..backends.base import Entry, Reader, Row
-from ..engine.scan import first_key, rows
+from ..backends.base import Entry, Reader, Row, bounded_fetcher
+from ..engine.scan import first_key
 from ..errors import ForbiddenError, SyncError, TransportError
-from .fields import MAX_CHANGES
 from .manual import same_record
 from .messages import MAX_BYTES
 
-#: Dirty changes to read at a time. The number is small since values may be large.
-_FETCH = 64
+#: Dirty changes to read at a time, and their bytes.
+_FETCH, _FETCH_BYTES = 1000, 1 << 20
 #: A push of more bytes than this may be the reason for a broken connection: some proxies close the
 #: connection instead of sending status 413.
 _LARGE = 64 << 10
 #: The maximum number of keys that an error message lists.
 _SHOWN = 5
+#: The maximum number of keys in the attribute ``keys`` of a `ForbiddenError`.
+_LISTED = 1000
 
 
 def is_dirty(reader: Reader, space: _core.KeySpace) -> bool:
@@ -34,8 +35,7 @@ class PushLimits:
     """Limits on pushing: at first those of the protocol, later those learnt from errors.
 
     Attributes:
-        max_bytes: The maximum size of a push, in bytes of keys and values. A push of one change may
-            be larger.
+        max_bytes: The maximum size of a push, in bytes of JSON. A push of one change may be larger.
         forbidden: The error that forbade pushing; ``None`` while pushing is allowed.
     """
 
@@ -70,10 +70,12 @@ class PushLimits:
 
     def pushable_rows(self, reader: Reader, space: _core.KeySpace) -> Generator[Row, None, None]:
         """Yield the dirty changes that are not too large, in key order."""
-        with closing(rows(reader, space.dirty_start, space.dirty_stop, size=_FETCH)) as dirty:
-            for row in dirty:
-                if not self._is_too_large(*row):
-                    yield row
+        with closing(reader.scan(space.dirty_start, space.dirty_stop)) as cursor:
+            fetch = bounded_fetcher(cursor)
+            while rows := fetch(_FETCH, _FETCH_BYTES):
+                for row in rows:
+                    if not self._is_too_large(*row):
+                        yield row
 
     def has_pushable(self, reader: Reader, space: _core.KeySpace) -> bool:
         """Return True if there is a dirty change that may be pushed."""
@@ -90,7 +92,7 @@ class PushLimits:
 
     def _forbidden_error(self, reader: Reader, space: _core.KeySpace) -> ForbiddenError | None:
         with closing(reader.scan(space.dirty_start, space.dirty_stop, values=False)) as cursor:
-            keys = [_core.decode_key(key[len(space.prefix) :]) for key in cursor.fetch_keys(MAX_CHANGES)]
+            keys = [_core.decode_key(key[len(space.prefix) :]) for key in cursor.fetch_keys(_LISTED)]
         if not keys:
             return None
         return ForbiddenError(
@@ -122,7 +124,7 @@ class PushLimits:
 
 
 def _size(push: Sequence[Entry]) -> int:
-    return sum(len(key) + len(value or b"") for key, value in push)
+    return sum(len(_core.join_record(*entry)) for entry in push)
 
 
 def _listed(items: Sequence[str]) -> str:

@@ -21,8 +21,10 @@ from ..engine.modes import Client, Plan, Server, Step
 from ..engine.records import OwnRecords
 from ..errors import CIDMismatchError, CorruptionError, ProtocolError, StateError
 from ..types import Change, Changes
+from .base_values import BaseValueChanges
 from .journal import LostChange, journal_entries
 from .records import dirty_change, read_state
+from .state import ClientState
 
 #: Rows to read at a time.
 _FETCH: Final = 1000
@@ -169,16 +171,22 @@ def apply_step(mode: Client, to: int, entries: Sequence[Entry]) -> Step[int]:
             if entries and cid == 0:
                 raise ProtocolError("a page with changes ends at CID 1 or later, not at CID 0")
             return Plan(cid)
-        batch = [*_entries_without_history(mode, transaction, cid, to), *_core.apply_batch(space, to, entries)]
+        state = _idle_state(mode, transaction, cid)
+        batch = [*_entries_without_history(state, to, space), *_core.apply_batch(space, to, entries)]
+        bases = BaseValueChanges(transaction, mode.records, state.bases)
         keys = list(dict.fromkeys(key for key, _ in entries))
         dirty = dict(zip(keys, transaction.get_many([space.dirty_key(key) for key in keys]), strict=True))
         lost = []
         for key, value in entries:
             local, remote = dirty.pop(key, None), _core.join_record(key, value)
-            if local is not None and local != remote:
+            if local is None:
+                continue
+            if local != remote:
                 dirty_change(mode.records, space.dirty_key(key), local)
-                lost.append(LostChange(key, local, remote, to))
-        batch.extend(journal_entries(transaction, mode.records, lost))
+                lost.append(LostChange(key, local, remote, to, bases.change_of(key)))
+            bases.forget(key)
+        batch.extend(journal_entries(transaction, mode, lost))
+        batch.extend(bases.entries())
         return Plan(to, batch, to)
 
     return step
@@ -214,13 +222,19 @@ def clean_step(mode: Client, to: int, pushed: Sequence[tuple[bytes, bytes | None
 
     def step(transaction: Transaction, cid: int) -> Plan[int]:
         _check_not_older(cid, to, "reply")
+        state = read_state(transaction, mode.records, cid) if to == cid else _idle_state(mode, transaction, cid)
+        bases = BaseValueChanges(transaction, mode.records, state.bases)
         dirty_keys = [space.dirty_key(key) for key, _ in pushed]
-        batch: list[Entry] = [] if to == cid else _entries_without_history(mode, transaction, cid, to)
-        batch.extend(
-            (dirty_key, None)
-            for dirty_key, record, (_, sent) in zip(dirty_keys, transaction.get_many(dirty_keys), pushed, strict=True)
-            if record is not None and (sent is None or same_record(record, sent))
-        )
+        batch: list[Entry] = [] if to == cid else _entries_without_history(state, to, space)
+        for dirty_key, record, (key, sent) in zip(dirty_keys, transaction.get_many(dirty_keys), pushed, strict=True):
+            if record is None:
+                continue
+            if sent is None or same_record(record, sent):
+                batch.append((dirty_key, None))
+                bases.forget(key)
+            else:
+                bases.learn(key, _core.split_record(sent)[1])
+        batch.extend(bases.entries())
         batch.append((space.prefix, b"%d" % to))
         return Plan(to, batch, to)
 
@@ -255,8 +269,13 @@ def _check_not_older(cid: int, to: int, kind: str) -> None:
         )
 
 
-def _entries_without_history(mode: Client, transaction: Transaction, cid: int, to: int) -> list[Entry]:
-    """Return entries that drop the seen epochs: a manual sync does not report new ones.
+def _entries_without_history(state: ClientState, to: int, space: _core.KeySpace) -> list[Entry]:
+    """Return entries that drop the seen epochs: a manual sync does not report new ones."""
+    return replace(state, max_head=to, epochs=()).replacing(state, space)
+
+
+def _idle_state(mode: Client, transaction: Transaction, cid: int) -> ClientState:
+    """Return the state of a client that no `sync` has left in the middle of a push or a reset.
 
     Raises:
         StateError: A push or a reset of `sync` is in progress.
@@ -265,5 +284,4 @@ def _entries_without_history(mode: Client, transaction: Transaction, cid: int, t
     for name, kind in (("push", "push"), ("aside", "push"), ("own", "push"), ("reset", "reset")):
         if transaction.get(space.own_key(name)) is not None:
             raise StateError(f"a {kind} of sync() is in progress: call sync() to finish it before apply() or clean()")
-    state = read_state(transaction, mode.records, cid)
-    return replace(state, max_head=to, epochs=()).replacing(state, space)
+    return read_state(transaction, mode.records, cid)

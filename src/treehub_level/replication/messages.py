@@ -17,7 +17,7 @@ from .. import _core
 from ..backends.base import Entry
 from ..engine.records import Epoch
 from ..errors import InvalidKeyError, ProtocolError
-from .fields import ID, MAX_CHANGES, NONCE, PROTOCOL, Ack, Fields, shown
+from .fields import ID, MAX_CHANGES, MAX_KEYS, MAX_PUSH, NONCE, PROTOCOL, Ack, Fields, shown
 
 #: The maximum size of a page or a push, in bytes of keys and values.
 MAX_BYTES: Final = 8 << 20
@@ -85,6 +85,7 @@ class Request:
         """
         fields = Fields(message, "request")
         fields.protocol()
+        keys_after = fields.cursor("keys_after")
         request = cls(
             server=fields.optional_text("server", ID),
             client=fields.text("client", ID),
@@ -93,11 +94,11 @@ class Request:
             epochs=fields.epochs("epochs", MAX_EPOCHS),
             seq=fields.cid("seq"),
             nonce=fields.text("nonce", NONCE),
-            changes=fields.array("changes", MAX_CHANGES),
-            limit=fields.integer("limit", 1, MAX_CHANGES),
+            changes=fields.array("changes", MAX_PUSH),
+            limit=fields.integer("limit", 1, MAX_CHANGES if keys_after is None else MAX_KEYS),
             reset=fields.boolean("reset"),
-            keys_after=fields.cursor("keys_after"),
-            withdraw=fields.keys("withdraw") if "withdraw" in fields else (),
+            keys_after=keys_after,
+            withdraw=fields.keys("withdraw", MAX_PUSH) if "withdraw" in fields else (),
             in_records=in_records,
         )
         if request.changes and request.withdraw:
@@ -341,10 +342,8 @@ def parse_reply(message: object, encoder: _core.Encoder, *, in_records: bool = F
     if kind == "keys":
         return _parse_keys(fields, server, nonce, base, encoder)
     if kind == "reset":
-        ack = fields.ack()
-        return Reset(
-            server, nonce, base, fields.integer("common", 0, base), ack, fields.keys("rejected"), fields.cid("head")
-        )
+        common, ack, rejected = fields.integer("common", 0, base), fields.ack(), fields.keys("rejected", MAX_PUSH)
+        return Reset(server, nonce, base, common, ack, rejected, fields.cid("head"))
     if kind == "forked":
         return Forked(server, nonce, base)
     raise fields.error("kind", f'"page", "keys", "reset" or "forked" is needed, not {shown(kind)}')
@@ -364,7 +363,7 @@ def _parse_page(
     if not more and to != head:
         raise fields.error("more", f"it is false, but the log continues to CID {head} and this page ends at CID {to}")
     entries = _check_size(encode(changes))
-    epochs, rejected = fields.epochs("epochs"), fields.keys("rejected")
+    epochs, rejected = fields.epochs("epochs"), fields.keys("rejected", MAX_PUSH)
     return PulledPage(server, nonce, base, to, head, more, epochs, ack, rejected, cids, entries)
 
 
@@ -372,7 +371,7 @@ def _parse_keys(fields: Fields, server: str, nonce: str, base: int, encoder: _co
     after = fields.cursor("after")
     if after is None:
         raise fields.error("after", "it is null; a reply of this kind needs a key, or an empty string")
-    names = fields.keys("keys")
+    names = fields.keys("keys", MAX_KEYS)
     last = after.encode()
     try:
         keys = [encoder.key(key) for key in names]

@@ -18,12 +18,14 @@ MAX_STALE_REPLIES: Final = 8
 #: Resets of a session; its forks; its rejections without a later change. A restored backup, and a
 #: push that an earlier session has withdrawn, cause one each.
 MAX_FRUITLESS: Final = 8
-#: Short pages of a session that announce more: those that move the CID by less than the limit of
-#: the request. A server cuts them for their size, at 64 KiB or more. So they hold `SHORT_BYTES` on
-#: average, unless a token for some keys hides them: each `SHORT_BYTES` makes up for one page.
+#: Short pages of a session that announce more: those that move the CID by less than `SHORT_CHANGES`
+#: and less than the limit of the request. A server cuts them for their size, at 64 KiB or more. So
+#: they hold `SHORT_BYTES` on average, unless a token for some keys hides them: each `SHORT_BYTES`
+#: makes up for one page.
 MAX_SHORT_PAGES: Final = 1000
+SHORT_CHANGES: Final = 1000
 SHORT_BYTES: Final = 8 << 10
-#: Exchanges of a session: 100 million changes in full pages.
+#: Exchanges of a session: 100 million changes in the shortest pages that are not short.
 MAX_ROUNDS: Final = 100_000
 
 _MEND: Final = "the server is damaged or broken: check its store with `treehub-level verify` there"
@@ -79,7 +81,7 @@ class ProgressCheck:
         if self._owed:
             self._owed.difference_update(_core.decode_key(key) for key, _ in page.entries)
         if page.more:
-            if page.cid - page.base < request.limit:
+            if page.cid - page.base < min(request.limit, SHORT_CHANGES):
                 self._short_pages = max(0.0, self._short_pages + 1 - _size(page) / SHORT_BYTES)
             if self._short_pages >= MAX_SHORT_PAGES:
                 raise ProtocolError(

@@ -10,19 +10,18 @@ from __future__ import annotations
 import uuid
 from contextlib import closing
 from itertools import islice
-from typing import Any
 
 from .. import _core
-from ..backends.base import Reader
+from ..backends.base import Reader, Row
 from ..engine.records import OwnRecords
-from .fields import MAX_CHANGES
+from .fields import MAX_PUSH
 from .limits import PushLimits
 from .manual import same_record
-from .records import pushable_change
+from .records import pushable_changes
 from .state import Push
 
 #: The maximum number of changes in a push.
-PUSH_CHANGES = MAX_CHANGES
+PUSH_CHANGES = MAX_PUSH
 
 
 def freeze(reader: Reader, own: OwnRecords, limits: PushLimits, seq: int) -> Push:
@@ -33,16 +32,16 @@ def freeze(reader: Reader, own: OwnRecords, limits: PushLimits, seq: int) -> Pus
     Raises:
         CorruptionError: A dirty change is damaged.
     """
-    changes: list[Any] = []
+    chosen: list[Row] = []
     size = 0
     with closing(limits.pushable_rows(reader, own.space)) as rows:
-        for stored_key, record in islice(rows, PUSH_CHANGES):
-            change, (key, value) = pushable_change(own, stored_key, record)
-            size += len(key) + len(value or b"")
-            if changes and size > limits.max_bytes:
+        for row in islice(rows, PUSH_CHANGES):
+            # The JSON counts: a key of control characters takes six times its bytes on the wire.
+            size += len(row[1])
+            if chosen and size > limits.max_bytes:
                 break
-            changes.append(change)
-    return Push(seq, uuid.uuid4().hex, changes)
+            chosen.append(row)
+    return Push(seq, uuid.uuid4().hex, pushable_changes(own, chosen))
 
 
 def is_as_frozen(record: bytes, key: bytes, value: bytes | None) -> bool:

@@ -7,18 +7,26 @@ of ``engine.records`` do.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+import re
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta, timezone
+from typing import Any, Final, NamedTuple, TypeVar
 
 from .. import _core
-from ..backends.base import Entry, Reader
+from ..backends.base import Entry, Reader, Row
+from ..engine.base_values import BASES, Bases
 from ..engine.records import HEX, Epoch, OwnRecords, is_cid
 from ..errors import LevelError, ProtocolError
 from ..types import Change, Conflict
-from .fields import ID, MAX_CHANGES, NONCE, Ack, Fields
+from .fields import ID, MAX_PUSH, NONCE, Ack, Fields
 from .state import NAMES, ClientState, Push, ResetProgress
 
 T = TypeVar("T")
+
+_TEXT: Final = re.compile(r".+", re.DOTALL)
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
+#: The last millisecond that a `datetime` can hold.
+_LAST_MS: Final = 253_402_300_799_999
 
 #: The first key after the conflict journal: "0" follows "/" in ASCII.
 _JOURNAL, _AFTER_JOURNAL = "conflict/", "conflict0"
@@ -61,7 +69,18 @@ def read_state(reader: Reader, own: OwnRecords, cid: int) -> ClientState:
         raise own.damaged(own.space.own_key("id"), "is missing: it holds the id of this client")
     id, seq = found["id"]
     server, max_head, epochs = found["server"] or (None, 0, ())
-    state = ClientState(id, seq, server, max_head, epochs, found["push"], found["aside"], found["own"], found["reset"])
+    state = ClientState(
+        id,
+        seq,
+        server,
+        max_head,
+        epochs,
+        push=found["push"],
+        withheld_push=found["aside"],
+        own_range=found["own"],
+        reset=found["reset"],
+        bases=found[BASES],
+    )
     if state.push is not None and state.push.seq != seq:
         raise own.damaged(own.space.own_key("push"), f"has the seq {state.push.seq}, but the last one is {seq}")
     return state
@@ -86,6 +105,7 @@ def state_record(own: OwnRecords, name: str, record: bytes, cid: int) -> Any:
         "aside": lambda document: _push(document, _core.Encoder(own.space)),
         "own": lambda document: _own_range(document, cid),
         "reset": _reset,
+        BASES: Bases.from_document,
     }
     return _parsed(own, own.space.own_key(name), record, parsers[name])
 
@@ -121,7 +141,7 @@ def _followed(record: Any) -> tuple[str, int, tuple[Epoch, ...]]:
 
 def _push(record: Any, encoder: _core.Encoder) -> Push:
     fields = Fields(record, "record")
-    push = Push(fields.cid("seq"), fields.text("nonce", NONCE), [*fields.array("changes", MAX_CHANGES)])
+    push = Push(fields.cid("seq"), fields.text("nonce", NONCE), [*fields.array("changes", MAX_PUSH)])
     keys: set[bytes] = set()
     for change in push.changes:
         if type(change) is not list or not 1 <= len(change) <= 2:
@@ -135,9 +155,9 @@ def _push(record: Any, encoder: _core.Encoder) -> Push:
 def _own_range(record: Any, cid: int) -> Ack:
     match record:
         case [int(before), int(after), str(epoch)] if is_cid(before) and is_cid(after) and ID.fullmatch(epoch):
-            if before < after <= before + MAX_CHANGES and cid < after:
+            if before < after <= before + MAX_PUSH and cid < after:
                 return Ack(before, after, epoch)
-    raise ValueError(f"it is not [before, after, epoch] of at most {MAX_CHANGES} changes that end after CID {cid}")
+    raise ValueError(f"it is not [before, after, epoch] of at most {MAX_PUSH} changes that end after CID {cid}")
 
 
 def _reset(record: Any) -> ResetProgress:
@@ -166,16 +186,29 @@ def dirty_change(own: OwnRecords, stored_key: bytes, record: bytes) -> Entry:
     return key, value
 
 
-def pushable_change(own: OwnRecords, stored_key: bytes, record: bytes) -> tuple[list[Any], Entry]:
-    """Return a dirty change twice: decoded, and encoded as it would be pulled.
+def pushable_changes(own: OwnRecords, rows: Sequence[Row]) -> list[list[Any]]:
+    """Return dirty changes, decoded.
 
     Raises:
-        CorruptionError: See `dirty_change`; or the value is not JSON, or cannot be pushed.
+        CorruptionError: See `dirty_change`; or a value is not JSON, or cannot be pushed.
     """
+    for row in rows:
+        dirty_change(own, *row)
+    try:
+        changes: list[list[Any]] = _core.decode_changes([record for _, record in rows])
+        _core.Encoder(own.space).changes(changes)
+        return changes
+    except (ValueError, ProtocolError):
+        for row in rows:
+            pushable_entry(own, *row)  # raises for the damaged one
+        raise
+
+
+def pushable_entry(own: OwnRecords, stored_key: bytes, record: bytes) -> Entry:
+    """Return a dirty change, encoded as it would be pulled: see `pushable_changes`."""
     dirty_change(own, stored_key, record)
     try:
-        change: list[Any] = _core.decode_changes([record])[0]
-        return change, _core.Encoder(own.space).changes([change])[0]
+        return _core.Encoder(own.space).changes(_core.decode_changes([record]))[0]
     except (ValueError, ProtocolError) as error:
         raise own.damaged(stored_key, f"of a dirty change cannot be pushed ({error!s:.200})", record) from error
 
@@ -210,14 +243,31 @@ def parse_conflict(own: OwnRecords, key: bytes, record: bytes) -> Conflict:
         fields = Fields(document, "record")
         lost, remote, cid = fields.get("key"), fields.get("remote"), fields.cid("cid")
         encoder.key(lost)
+        default = "reset" if remote is None else "conflict"
+        kind = fields.get("kind") if fields.has("kind") else default
+        if kind not in ("refused", default):
+            raise ValueError(f'its kind is neither "refused" nor "{default}"')
         return Conflict(
             key=lost,
             local=_change_of(lost, fields.array("local"), None),
             remote=None if remote is None else _change_of(lost, fields.array("remote"), cid),
             id=number,
+            base=_change_of(lost, fields.array("base"), None) if fields.has("base") else None,
+            kind=kind,
+            reason=fields.text("reason", _TEXT) if fields.has("reason") else None,
+            by=fields.text("by", _TEXT) if fields.has("by") else None,
+            at=_time(fields, "at"),
+            noticed_at=_time(fields, "noticed_at"),
         )
 
     return _parsed(own, key, record, parse)
+
+
+def _time(fields: Fields, name: str) -> datetime | None:
+    """Return the time of an optional field, which has milliseconds since 1970."""
+    if not fields.has(name):
+        return None
+    return _EPOCH + timedelta(milliseconds=fields.integer(name, 0, _LAST_MS))
 
 
 def _change_of(key: str, items: Any, cid: int | None) -> Change:

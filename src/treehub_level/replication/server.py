@@ -20,7 +20,7 @@ from ..engine.log import keys_of, outgoing_records, read_log
 from ..engine.modes import Plan, Server, Step
 from ..engine.records import Epoch
 from ..errors import ProtocolError, StoreMismatchError
-from .fields import Ack, shown
+from .fields import MAX_DISTANCE, Ack, shown
 from .messages import MAX_BYTES, Forked, Keys, LogPage, Reply, Request, Reset, encode_changes
 from .records import Decision, decision_key, read_decision
 from .withdrawals import Withdrawal, read_withdrawal, withdrawal_entries, withdrawal_key
@@ -170,9 +170,11 @@ class _Exchange:
     def _is_too_far_behind(self) -> bool:
         """Return True if the client has to pull before its push is judged.
 
-        The distance counts CIDs, not records: compaction cannot shrink it.
+        The distance counts CIDs, not records: compaction cannot shrink it. It does not depend on
+        the request either: two copies of a push may differ in their limit, if another version of
+        the client has sent the second one.
         """
-        return self._head - self._request.cid > self._request.limit
+        return self._head - self._request.cid > MAX_DISTANCE
 
     def _accept(self, page: LogPage, transaction: Transaction) -> Plan[Reply]:
         """Accept the changes of keys that have not changed since the client's CID.

@@ -18,6 +18,7 @@ from ..engine.modes import Client, Plan, Step
 from ..errors import ForbiddenError, ProtocolError, StoreMismatchError, SyncError, TransportError
 from ..types import SyncReport
 from .client import PreparedRequest, ReplyOutcome, is_reply_to, rebind_step, receive_step, request_step
+from .fields import MAX_DISTANCE
 from .limits import PushLimits
 from .messages import MAX_EPOCHS, Forked, Page, ParsedReply, PulledPage, Request, Reset
 from .progress import ProgressCheck
@@ -122,7 +123,8 @@ def sync_session(
                 raise
             limits.forbidden, too_large = error, []
             continue
-        next_request = _next_pull(request, decode_header(message, encoder)) if look_ahead else None
+        may_push = (push and prepared.has_pushable) or bool(request.keys)
+        next_request = _next_pull(request, decode_header(message, encoder), may_push) if look_ahead else None
         if next_request is not None:
             yield LookAhead(next_request)
         reply = decode_reply(message, encoder)
@@ -139,15 +141,15 @@ def sync_session(
             caught_up = outcome.caught_up
 
 
-def _next_pull(request: Request, page: Page | None) -> Request | None:
+def _next_pull(request: Request, page: Page | None, may_push: bool) -> Request | None:
     """Return the request that follows a page; ``None`` if it depends on applying the page.
 
-    A client that is more than ``limit`` CIDs behind pushes nothing, so its next request is known in
-    advance.
+    A client that has nothing to push, or is so far behind that a push would be refused, pulls next.
     """
     if page is None or (page.nonce, page.base) != (request.nonce, request.cid):
         return None
-    if page.ack is not None or page.head - page.cid <= request.limit:
+    distance = page.head - page.cid
+    if page.ack is not None or distance <= (MAX_DISTANCE if may_push else 0):
         return None
     # The page lists the epochs after its base, the request the last ones that the client had seen:
     # they may overlap.

@@ -10,6 +10,7 @@ Each record is stored under ``P + P + name``, where ``P`` is the prefix:
 ``aside``   the withheld push: it is never sent again, only withdrawn
 ``own``     the range of CIDs of the last push, until the client's CID has passed the range
 ``reset``   the progress of a reset
+``bases``   the generation of the base values, if this client has ever kept any
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ import orjson
 
 from .. import _core
 from ..backends.base import Entry
+from ..engine.base_values import BASES, Bases
 from ..engine.records import Epoch
 from .fields import Ack
 
 #: The names of the records.
-NAMES = ("id", "server", "push", "aside", "own", "reset")
+NAMES = ("id", "server", "push", "aside", "own", "reset", BASES)
 
 
 class Push(NamedTuple):
@@ -92,6 +94,7 @@ class ClientState:
         own_range: The CIDs of the changes of the last accepted push, until the client has pulled
             them.
         reset: The reset in progress.
+        bases: The record of base values; ``None`` if this client has never kept any.
     """
 
     id: str
@@ -103,6 +106,15 @@ class ClientState:
     withheld_push: Push | None = None
     own_range: Ack | None = None
     reset: ResetProgress | None = None
+    bases: Bases | None = None
+
+    @property
+    def base_generation(self) -> int | None:
+        """The generation of the base values that local writes record; ``None`` if they do not.
+
+        During a reset the data may be of a history that the server no longer has.
+        """
+        return self.bases.generation if self.bases is not None and self.bases.kept and self.reset is None else None
 
     @property
     def may_freeze(self) -> bool:
@@ -131,4 +143,5 @@ class ClientState:
             None if self.withheld_push is None else self.withheld_push.to_stored(),
             None if self.own_range is None else orjson.dumps([*self.own_range]),
             None if self.reset is None else orjson.dumps(self.reset._asdict()),
+            None if self.bases is None else self.bases.to_stored(),
         ]

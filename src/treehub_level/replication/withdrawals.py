@@ -1,7 +1,7 @@
 """Records of withdrawn pushes, for clients from which the server has accepted no push yet.
 
 A withdrawal is recorded, since a late copy of the push may still arrive. Such a record has an end:
-a copy's base is at most the CID of the withdrawal, so once the log is `MAX_CHANGES` CIDs further,
+a copy's base is at most the CID of the withdrawal, so once the log is `MAX_DISTANCE` CIDs further,
 every copy is refused for its distance. The records of clients with an accepted push are decision
 records, of which each client has one.
 """
@@ -17,7 +17,7 @@ from .. import _core
 from ..backends.base import Entry, Reader, Row
 from ..engine.records import OwnRecords, is_cid
 from ..errors import UnavailableError
-from .fields import MAX_CHANGES, NONCE
+from .fields import MAX_DISTANCE, NONCE
 
 #: The most records of a store that have not ended, and of one principal among them.
 MAX_WITHDRAWALS: Final = 1000
@@ -64,7 +64,7 @@ class Withdrawal(NamedTuple):
 
     def has_ended(self, head: int) -> bool:
         """Return True if no copy of the push can be accepted any more, at the server's CID."""
-        return head - self.before > MAX_CHANGES
+        return head - self.before > MAX_DISTANCE
 
 
 def withdrawal_key(space: _core.KeySpace, client: str) -> bytes:
@@ -105,7 +105,7 @@ def withdrawal_entries(reader: Reader, records: OwnRecords, client: str, withdra
     if len(lasting) >= MAX_WITHDRAWALS or (withdrawal.principal is not None and of_principal >= MAX_OF_PRINCIPAL):
         raise UnavailableError(
             "too many clients have withdrawn their first push: try again once this store has "
-            f"{MAX_CHANGES} more changes"
+            f"{MAX_DISTANCE} more changes"
         )
     return [*((key, None) for key in ended), (own, withdrawal.to_stored())]
 

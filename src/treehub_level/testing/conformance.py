@@ -27,7 +27,7 @@ from contextlib import suppress
 
 import pytest
 
-from ..backends.base import Backend, Batch, Entry, Reader, Supports
+from ..backends.base import Backend, Batch, Entry, Reader, Row, Supports, bounded_fetcher
 from ..errors import InvalidKeyError, LockedError, NotOpenError, StorageError
 from .shared_stores import BackendFactory, SharedStores
 from .support import (
@@ -314,6 +314,23 @@ class BackendConformance(SharedStores):
             assert cursor.fetch(1) == expected[4:5]
             assert cursor.fetch(1000) == expected[5:]
             assert cursor.fetch(1000) == []
+
+    @pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+    def test_a_bounded_fetch_ends_with_the_row_that_reaches_the_bound(self, backend: Backend, reverse: bool) -> None:
+        sizes = [0, 10, 2000, 10, 10, 990, 10, 1000, 1001, 5]
+        written = [(b"%03d" % number, b"v" * size) for number, size in enumerate(sizes)]
+        write(backend, written)
+        expected = written[::-1] if reverse else written
+        for limit, bound in ((1000, 1000), (2, 1000), (1000, 1)):
+            found: list[Row] = []
+            with closing(backend.scan(None, None, reverse=reverse)) as cursor:
+                fetch = bounded_fetcher(cursor)
+                while rows := fetch(limit, bound):
+                    assert len(rows) <= limit
+                    assert sum(len(value) for _, value in rows[:-1]) < bound
+                    found += rows
+                assert fetch(limit, bound) == []
+            assert found == expected
 
     def test_an_exhausted_cursor_stays_exhausted(self, backend: Backend) -> None:
         write(backend, [(b"a", b"1")])

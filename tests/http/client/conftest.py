@@ -1,4 +1,4 @@
-"""Fixtures: a `RemoteServer` of either API, connected to a fake server in this process."""
+"""Fixtures: a client and a `RemoteServer` of either API, and a fake server in this process."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+from async_adapter import AsyncAdapter
 
 from treehub_level import Level, blocking
 from treehub_level.http import RemoteServer
@@ -28,6 +29,15 @@ def server() -> Iterator[blocking.Level]:
 def fake(server: blocking.Level) -> FakeServer:
     """The fake server."""
     return FakeServer(server)
+
+
+@pytest.fixture
+async def client(api: str) -> AsyncIterator[Any]:
+    """An open client of this API."""
+    level_class: Any = Level if api == "async" else blocking.Level
+    level = level_class("client", backend="memory", mode=Level.CLIENT)
+    async with level if api == "async" else AsyncAdapter(level):
+        yield level if api == "async" else AsyncAdapter(level)
 
 
 class RemoteServerAdapter:

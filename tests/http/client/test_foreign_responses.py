@@ -46,15 +46,6 @@ ANSWERS: list[tuple[int, dict[str, str], bytes]] = [
 NAMES = [f"{status}-{number}" for number, (status, _, _) in enumerate(ANSWERS)]
 
 
-@pytest.fixture
-async def client(api: str) -> AsyncIterator[Any]:
-    """An open client of this API."""
-    level_class: Any = Level if api == "async" else blocking.Level
-    level = level_class("client", backend="memory", mode=Level.CLIENT)
-    async with level if api == "async" else AsyncAdapter(level):
-        yield level if api == "async" else AsyncAdapter(level)
-
-
 @pytest.mark.parametrize("answer", ANSWERS, ids=NAMES)
 async def test_an_answer_of_another_program_is_an_unreachable_server(
     remote: Remote, fake: FakeServer, answer: tuple[int, dict[str, str], bytes]

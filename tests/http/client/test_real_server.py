@@ -220,3 +220,42 @@ async def test_a_push_on_which_a_proxy_closes_the_connection_is_halved(served: A
             report = await client.sync(remote)
     assert (report.pushed, await client.pending()) == (100, 0)
     assert proxy.closed >= 2
+
+
+# ---------------------------------------------------------------------------- the largest messages
+
+
+async def test_a_push_of_keys_that_json_makes_six_times_as_long_fits_a_request_body(
+    remote: RemoteServer, open_client: Any
+) -> None:
+    client = await open_client("client")
+    await client.load(("\x7fescapes/" + f"{n:04}" + "\x01" * 1000, n) for n in range(3000))  # 18 MB of JSON
+    report = await client.sync(remote)
+    assert (report.pushed, report.rounds, await client.pending()) == (3000, 3, 0)
+
+
+async def test_a_push_of_16384_changes_that_a_proxy_refuses_is_withdrawn_and_halved(
+    served: Any, open_client: Any
+) -> None:
+    client = await open_client("client")
+    await client.load((f"many/{n:05}", "x" * 30) for n in range(16_384))
+    proxy = RequestSizeProxy(served.port, 500_000)  # the push has 800 KB, its withdrawal 230 KB
+    async with await asyncio.start_server(proxy.relay, "127.0.0.1", 0) as relay:
+        url = served.url.replace(f":{served.port}/", f":{relay.sockets[0].getsockname()[1]}/")
+        async with RemoteServer(url, token=served.write, retries=0) as remote:
+            report = await client.sync(remote)
+    assert (report.pushed, report.rejected, await client.pending(), proxy.closed) == (16_384, [], 0, 1)
+
+
+async def test_a_push_of_16384_changes_that_all_lose_is_journaled_in_one_step(
+    remote: RemoteServer, open_client: Any
+) -> None:
+    winner, loser = await open_client("winner"), await open_client("loser")
+    for client in (winner, loser):
+        await client.sync(remote)
+        await client.load((f"lost/{n:05}", client.name) for n in range(16_384))
+    await winner.sync(remote)
+    report = await loser.sync(remote)
+    assert (len(report.rejected), len(report.conflicts), report.pushed) == (16_384, 16_384, 0)
+    assert len(await loser.conflicts()) == 16_384
+    assert await loser.get("lost/16383") == "winner"

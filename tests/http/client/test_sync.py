@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from threading import get_ident
 from typing import Any
 
 import httpx
 import pytest
-from async_adapter import AsyncAdapter
 from waiting import PATIENCE, until
 
 from treehub_level import Level, StoreMismatchError, TransportError, blocking
@@ -17,15 +16,6 @@ from treehub_level.http import blocking as http_blocking
 from .fake import URL, FakeServer, captive_portal, json_error
 
 Remote = Callable[..., Any]
-
-
-@pytest.fixture
-async def client(api: str) -> AsyncIterator[Any]:
-    """An open client of this API."""
-    level_class: Any = Level if api == "async" else blocking.Level
-    level = level_class("client", backend="memory", mode=Level.CLIENT)
-    async with level if api == "async" else AsyncAdapter(level):
-        yield level if api == "async" else AsyncAdapter(level)
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ async def take(watching: Any, count: int) -> list[Any]:
 async def test_exchange_sends_a_request_and_returns_the_reply(remote: Remote, fake: FakeServer) -> None:
     fake.level.put("a", {"ключ": [1, None, "🙂"]})
     request = {
-        "protocol": 1, "server": None, "client": "c" * 32, "cid": 0, "hi": 0, "epochs": [], "seq": 1,
+        "protocol": 2, "server": None, "client": "c" * 32, "cid": 0, "hi": 0, "epochs": [], "seq": 1,
         "nonce": "0" * 32, "changes": [["b", 1]], "limit": 1000, "reset": False, "keys_after": None,
     }  # fmt: skip
     reply = await remote().exchange(request)

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.once
 
 CLIENT_ID = "c" * 32
 REQUEST: dict[str, Any] = {
-    "protocol": 1,
+    "protocol": 2,
     "server": None,
     "client": CLIENT_ID,
     "cid": 0,

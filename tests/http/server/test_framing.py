@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import h11
 import pytest
 
 from treehub_level.http.server.framing import MAX_CHUNK_HEADER, FramingError, RequestFraming
+
+from .framed_requests import framed_requests
 
 pytestmark = pytest.mark.once
 
@@ -16,30 +17,8 @@ NEXT = b"GET /healthz HTTP/1.1\nHost: x\n\n"
 
 
 def requests(data: bytes, segment: int) -> list[tuple[str, bytes]]:
-    """Return the target and the body of each request, as h11 reads them behind the framing."""
-    framing, connection = RequestFraming(LIMIT), h11.Connection(h11.SERVER)
-    read: list[tuple[str, bytes]] = []
-    headers: list[tuple[bytes, bytes]] = []
-    for start in range(0, len(data), segment):
-        framing.receive(data[start : start + segment])
-        while framing:
-            is_body = connection.their_state is h11.SEND_BODY
-            piece = framing.take_body(headers) if is_body else framing.take_head()
-            if not piece:
-                break
-            connection.receive_data(piece)
-            while (event := connection.next_event()) not in (h11.NEED_DATA, h11.PAUSED):
-                if isinstance(event, h11.Request):
-                    headers = [*event.headers]
-                    read.append((event.target.decode(), b""))
-                elif isinstance(event, h11.Data):
-                    read[-1] = read[-1][0], read[-1][1] + event.data
-                elif isinstance(event, h11.EndOfMessage):
-                    connection.send(h11.Response(status_code=204, headers=[]))
-                    connection.send(h11.EndOfMessage())
-                    connection.start_next_cycle()
-                    break
-    return read
+    """Return the target and the body of each request."""
+    return framed_requests(data, LIMIT, segment)
 
 
 @pytest.mark.parametrize("segment", [1, 2, 3, 7, 64, 100_000])

@@ -29,8 +29,10 @@ from treehub_level.http.client.responses import parse_retry_after
 from treehub_level.http.client.url import DatabaseURL, origin
 from treehub_level.http.server import query
 from treehub_level.http.server.content_coding import accepted_codings
-from treehub_level.http.server.framing import FramingError, RequestFraming
+from treehub_level.http.server.framing import FramingError
 from treehub_level.http.server.run import OneLineFormatter
+
+from .framed_requests import framed_requests
 
 pytestmark = pytest.mark.once
 
@@ -97,18 +99,8 @@ def read_trailers(value: str) -> None:
 
 
 def _read_requests(text: str) -> None:
-    framing, connection = RequestFraming(16 << 10), h11.Connection(h11.SERVER)
-    framing.receive(text.encode())
-    headers: list[tuple[bytes, bytes]] = []
-    while True:
-        is_body = connection.their_state is h11.SEND_BODY
-        piece = framing.take_body(headers) if is_body else framing.take_head()
-        if not piece:
-            return
-        connection.receive_data(piece)
-        while (event := connection.next_event()) not in (h11.NEED_DATA, h11.PAUSED):
-            if isinstance(event, h11.Request):
-                headers = [*event.headers]
+    data = text.encode()
+    framed_requests(data, 16 << 10, len(data))
 
 
 def read_parameters(value: str) -> None:

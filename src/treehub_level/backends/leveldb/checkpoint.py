@@ -23,8 +23,9 @@ from typing import Final
 from ...errors import LevelError, UnavailableError
 from ..paths import is_on_read_only_medium, is_writable
 from ..private_directory import PrivateDirectory
+from .errors import directory_error
 from .files import STORE_FILE
-from .lock import DirectoryLock, directory_error
+from .lock import DirectoryLock
 from .log_scan import is_complete, listed_tables
 
 #: Attempts to copy a directory that another process changes at the same time.

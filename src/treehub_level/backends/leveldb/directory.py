@@ -17,10 +17,8 @@ it.
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
-import re
 import shutil
 import sys
 from abc import abstractmethod
@@ -28,14 +26,15 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Final, NoReturn
 
-from ...errors import CorruptionError, LevelError, NotOpenError, StorageError
+from ...errors import CorruptionError, NotOpenError, StorageError
 from ..base import Backend, Reader, Supports, no_store_error
-from ..paths import checked_path, is_writable
-from .checkpoint import Checkpoint, folders_for
+from ..paths import checked_path
+from .errors import directory_error, locked_error, shown_paths
 from .file_identity import FileIdentity
 from .files import LOST, REPAIRING, check_files, holds_store, is_leveldb_file, remedy, would_create
-from .lock import DirectoryLock, directory_error, hold_lock_file, locked_error
+from .lock import DirectoryLock, hold_lock_file
 from .log_scan import LogScan, log_files, scan_logs
+from .read_only import lock_for_reading, open_checkpoint
 
 logger = logging.getLogger("treehub_level")
 
@@ -45,14 +44,6 @@ _MAX_COUNT: Final = 2**31 - 1
 
 #: The log takes at most this fraction of the free space, unless that is less than 1 MiB.
 _LOG_SHARE: Final = 16
-#: LevelDB's status message for a missing table.
-_TABLE_GONE: Final = re.compile(r"NotFound: .*[0-9]\.(ldb|sst): ", re.DOTALL)
-#: LevelDB's status messages for a lock that is held: by this process, by another process (one of
-#: two error numbers), and on Windows.
-_LOCK_TAKEN: Final = re.compile(
-    f"^IO error: lock .*: (already held by process|{os.strerror(errno.EAGAIN)}|{os.strerror(errno.EACCES)})$"
-    "|being used by another process"
-)
 
 
 class DirectoryBackend(Backend):
@@ -348,35 +339,11 @@ class DirectoryBackend(Backend):
             except OSError as error:
                 raise directory_error("read", self._path, error) from error
             if locked:
-                resources.enter_context(_lock_for_reading(self._path))
-            reading = self._open_checkpoint(resources)
+                resources.enter_context(lock_for_reading(self._path))
+            reading = open_checkpoint(self._path, lambda path: type(self)(path, **self._options), resources)
             self._reading = resources.pop_all()
         self._db = reading._db
         self.recovery_notes = reading.recovery_notes
-
-    def _open_checkpoint(self, resources: ExitStack) -> DirectoryBackend:
-        """Open a checkpoint in the first folder that has space for it."""
-        *folders, last = folders_for(self._path)
-        for folder in folders:
-            with suppress(StorageError), ExitStack() as attempt:
-                reading = self._open_checkpoint_in(folder, attempt)
-                resources.enter_context(attempt.pop_all())
-                return reading
-        return self._open_checkpoint_in(last, resources)
-
-    def _open_checkpoint_in(self, folder: str, resources: ExitStack) -> DirectoryBackend:
-        checkpoint = Checkpoint(self._path, folder)
-        resources.callback(checkpoint.remove)
-        shown_paths[checkpoint.path] = self._path
-        resources.callback(shown_paths.pop, checkpoint.path)
-        reading = type(self)(checkpoint.path, **self._options)
-        resources.callback(reading.close)
-        try:
-            reading.open()
-        except (StorageError, CorruptionError) as error:
-            raise type(error)(str(error).replace(checkpoint.path, self._path)) from error
-        reading.recovery_notes = [note.replace(checkpoint.path, self._path) for note in reading.recovery_notes]
-        return reading
 
     def exists(self) -> bool:
         """Return True unless `open` would create a store.
@@ -530,45 +497,6 @@ def _missing_directories(path: str) -> list[str]:
         missing.insert(0, path)
         path = os.path.dirname(path)
     return missing
-
-
-#: The directories of stores, by the paths of their open checkpoints: error messages name the store.
-shown_paths: Final[dict[str, str]] = {}
-
-
-@contextmanager
-def _lock_for_reading(path: str) -> Iterator[None]:
-    """Keep other processes from opening a store, if its medium can be written at all."""
-    lock = DirectoryLock("read", path)
-    try:
-        if not is_writable(path):
-            yield
-            return
-        lock.hold_file()
-        with hold_lock_file("read", path):
-            yield
-    finally:
-        lock.release()
-
-
-def status_error(path: str, status: str) -> LevelError:
-    """Return the exception for a LevelDB status.
-
-    Args:
-        path: The directory of the store.
-        status: The message of the status: "IO error: …", "Corruption: …".
-    """
-    if path in shown_paths:
-        status = status.replace(path, shown_paths[path])
-        path = shown_paths[path]
-    # LevelDB maps tables into memory. For a read beyond the end of a table, which means that the
-    # file was truncated, its status is "Invalid argument".
-    truncated = status.endswith(os.strerror(errno.EINVAL))
-    if status.startswith("Corruption: ") or truncated or _TABLE_GONE.match(status):
-        return CorruptionError(f"the LevelDB store at {path!r} is damaged: {status}. {remedy(path)}")
-    if _LOCK_TAKEN.search(status):
-        return locked_error(path)
-    return StorageError(f"LevelDB could not read or write {path!r}: {status}")
 
 
 def _checked(name: str, value: object, least: int, most: int) -> int:

@@ -27,18 +27,19 @@ from __future__ import annotations
 
 import errno
 import os
-import struct
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import ClassVar, Final
-from weakref import WeakSet, WeakValueDictionary
+from weakref import WeakValueDictionary
 
-from ...errors import LockedError, StorageError
-from ...locks import ErrorCheckingLock
+from ..descriptor_lock import DescriptorLock
+from .errors import directory_error, locked_error
 
 if sys.platform != "win32":
     import fcntl
+
+    from ..descriptor_lock import lock_description
 
 _LOCK_FILE: Final = "LOCK"
 #: The name of the new lock file until it replaces the old one. Hidden files are not a store's.
@@ -46,15 +47,9 @@ _NEW_LOCK_FILE: Final = ".LOCK"
 #: True where ``flock`` does not exclude record locks (flock(2)).
 _FLOCK_IS_INDEPENDENT: Final = sys.platform == "linux"
 
-#: The use of the lock over all directories, for the error of a thread that would wait for itself.
-_ACTION: Final = "open or close a LevelDB store"
 
-
-class DirectoryLock:
+class DirectoryLock(DescriptorLock, action="open or close a LevelDB store"):
     """An exclusive lock on a directory: within this process, and, with its files, on the machine.
-
-    The lock ends with ``release()`` or when the object is garbage-collected. It is not inherited by
-    a forked child.
 
     Args:
         verb: The operation on the directory, for error messages: ``"open"``.
@@ -65,13 +60,17 @@ class DirectoryLock:
         StorageError: The directory does not exist, or the path is not a directory.
     """
 
-    _held: Final[WeakValueDictionary[tuple[int, int], DirectoryLock]] = WeakValueDictionary()
-    _lock: ClassVar[ErrorCheckingLock] = ErrorCheckingLock(_ACTION)
+    _held: ClassVar[WeakValueDictionary[tuple[int, int], DirectoryLock]]
+
+    @classmethod
+    def _start_record(cls) -> None:
+        super()._start_record()
+        cls._held = WeakValueDictionary()
 
     def __init__(self, verb: str, path: str) -> None:
+        super().__init__()
         self._verb = verb
         self._path = path
-        self._descriptors: list[int] = []
         self._directory = -1, -1
         try:
             with os.scandir(path):
@@ -79,11 +78,14 @@ class DirectoryLock:
         except (OSError, ValueError) as error:  # ValueError: the path contains a NUL
             raise directory_error(verb, path, error) from error
         self._directory = status.st_dev, status.st_ino
-        with self._lock.entry():
+        with self._mutex.entry():
             if self._directory in self._held:
                 raise locked_error(path)
             self._held[self._directory] = self
-        _locks.add(self)
+
+    def _remove_from_record(self) -> None:
+        if self._held.get(self._directory) is self:
+            del self._held[self._directory]
 
     def hold_file(self) -> None:
         """Lock the lock file against other processes that take a `DirectoryLock`.
@@ -135,49 +137,6 @@ class DirectoryLock:
         except OSError as error:
             raise directory_error(self._verb, self._path, error) from error
 
-    def release(self) -> None:
-        """Release the lock. Releasing twice is harmless."""
-        with self._lock.entry():
-            if self._held.get(self._directory) is self:
-                del self._held[self._directory]
-        self._unlock_files()
-
-    def _unlock_files(self) -> None:
-        for descriptor in self._descriptors:
-            if sys.platform != "win32":
-                # Closing does not unlock while a forked child has a copy of the descriptor.
-                with suppress(OSError):
-                    fcntl.flock(descriptor, fcntl.LOCK_UN)
-                    _unlock_description(descriptor)
-        self.forget_after_fork()
-
-    def __del__(self) -> None:
-        self._unlock_files()  # `release` would wait for its own thread, if it was interrupted here
-
-    def forget_after_fork(self) -> None:
-        """Close the descriptors. Those of a forked child are copies: the parent keeps the lock."""
-        while self._descriptors:
-            self._close(self._descriptors[-1])
-
-    def _close(self, descriptor: int) -> None:
-        self._descriptors.remove(descriptor)
-        os.close(descriptor)
-
-
-#: All locks of this process.
-_locks: Final[WeakSet[DirectoryLock]] = WeakSet()
-
-
-def _forget_all_after_fork() -> None:
-    DirectoryLock._lock = ErrorCheckingLock(_ACTION)
-    DirectoryLock._held.clear()
-    for lock in [*_locks]:
-        lock.forget_after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_all_after_fork)
-
 
 @contextmanager
 def hold_lock_file(verb: str, path: str) -> Iterator[None]:
@@ -204,8 +163,6 @@ def hold_lock_file(verb: str, path: str) -> Iterator[None]:
 
 
 if sys.platform != "win32":
-    #: The command of fcntl(2) that locks; Python has the first one on Linux only.
-    _SET_LOCK: Final = getattr(fcntl, "F_OFD_SETLK", None)
 
     def _flock(path: str, descriptor: int) -> None:
         try:
@@ -219,35 +176,6 @@ if sys.platform != "win32":
     def _lock_description(path: str, descriptor: int) -> None:
         """Exclude record locks of other processes on the file."""
         try:
-            if _SET_LOCK is None:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            else:
-                fcntl.fcntl(descriptor, _SET_LOCK, _whole_file(fcntl.F_WRLCK))
+            lock_description(descriptor)
         except (BlockingIOError, PermissionError) as error:
             raise locked_error(path) from error
-
-    def _unlock_description(descriptor: int) -> None:
-        if _SET_LOCK is not None:
-            fcntl.fcntl(descriptor, _SET_LOCK, _whole_file(fcntl.F_UNLCK))
-
-    def _whole_file(kind: int) -> bytes:
-        """Return a ``struct flock`` for a whole file: kind, whence, start, length, process."""
-        return struct.pack("hhqqi", kind, os.SEEK_SET, 0, 0, 0)
-
-
-def directory_error(verb: str, path: str, error: Exception) -> StorageError:
-    """Return the exception for a failed system call on a directory."""
-    reason: object = error
-    if isinstance(error, FileExistsError | NotADirectoryError) and os.path.isfile(path):
-        reason = "that is a file, and a store is a directory"
-    elif isinstance(error, PermissionError) or (isinstance(error, OSError) and error.errno == errno.EROFS):
-        reason = f"{error}. This user must be able to write to the directory and its files"
-    return StorageError(f"cannot {verb} a LevelDB store at {path!r}: {reason}")
-
-
-def locked_error(path: str) -> LockedError:
-    """Return the exception for a directory that is open already."""
-    return LockedError(
-        f"the LevelDB store at {path!r} is open already, in this process or another, and only one can have it open: "
-        "close it there; or serve it over HTTP from the process that has it open, and sync a store of your own with it"
-    )

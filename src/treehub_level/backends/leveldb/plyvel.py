@@ -21,8 +21,9 @@ from types import TracebackType
 from typing import Any, Final
 
 from ...errors import NotOpenError
-from ..base import Batch, Row
-from .directory import DirectoryBackend, status_error
+from ..base import FETCH_BYTES, Batch, Row, take_within
+from .directory import DirectoryBackend
+from .errors import status_error
 
 
 def _import_vendor() -> Any:
@@ -171,22 +172,30 @@ class PlyvelCursor:
             )
 
     def fetch(self, limit: int) -> list[Row]:
-        return self._take(limit, itemgetter(0))
+        return self.fetch_within(limit, FETCH_BYTES)
+
+    def fetch_within(self, limit: int, max_bytes: int) -> list[Row]:
+        return self._take(lambda: take_within(self._rows, limit, max_bytes), itemgetter(0))
 
     def fetch_keys(self, limit: int) -> list[bytes]:
-        return self._take(limit, bytes)
+        def take() -> tuple[list[bytes], bool]:
+            keys = [*islice(self._rows, limit)]
+            return keys, len(keys) < limit
 
-    def _take(self, limit: int, key_of: Callable[[Any], bytes]) -> list[Any]:
+        return self._take(take, bytes)
+
+    def _take(self, take: Callable[[], tuple[list[Any], bool]], key_of: Callable[[Any], bytes]) -> list[Any]:
         if self._ended:
             return []
         with self._translator:
-            taken = [*islice(self._rows, limit)]
+            taken, is_at_end = take()
+            count = len(taken)
             if self._reverse and self._start:
                 while taken and key_of(taken[-1]) < self._start:
                     taken.pop()
             if taken:
                 self._last = key_of(taken[-1])
-            if len(taken) < limit:
+            if is_at_end or len(taken) < count:
                 self._ended = True
                 self._rows.close()
                 if not self._reverse or self._last is None:

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 from ...errors import NotOpenError
 from ...locks import ErrorCheckingLock
-from ..base import Row
+from ..base import FETCH_BYTES, Row
 from .errors import translate_errors
 from .pool import Lease, LimitedPool, Result, execute
 from .statements import ByteaArray, Statements
@@ -123,22 +123,32 @@ class PostgresCursor:
 
     def fetch(self, limit: int) -> list[Row]:
         """See `base.Cursor.fetch`."""
-        rows: list[Any] = self._next(limit, values=True)
+        return self.fetch_within(limit, FETCH_BYTES)
+
+    def fetch_within(self, limit: int, max_bytes: int) -> list[Row]:
+        """See `base.Cursor.fetch_within`."""
+        rows: list[Any] = self._next(limit, max_bytes)
         return rows
 
     def fetch_keys(self, limit: int) -> list[bytes]:
         """See `base.Cursor.fetch_keys`."""
-        return [key for (key,) in self._next(limit, values=False)]
+        return [key for (key,) in self._next(limit, None)]
 
-    def _next(self, limit: int, *, values: bool) -> Result:
+    def _next(self, limit: int, max_bytes: int | None) -> Result:
+        """Return the next rows, up to the one that reaches ``max_bytes``; for ``None`` the keys."""
         if self._ended:
             return []
         bounds = [bound for bound in (self._start, self._stop) if bound is not None]
-        query = self._statements.scan(
-            start=self._start is not None, stop=self._stop is not None, reverse=self._reverse, values=values
-        )
-        rows = self._run(query, (*bounds, limit))
-        if len(rows) < limit:
+        has_start, has_stop = self._start is not None, self._stop is not None
+        if max_bytes is None or limit == 1:
+            query = self._statements.scan(
+                start=has_start, stop=has_stop, reverse=self._reverse, values=max_bytes is not None
+            )
+            rows = self._run(query, (*bounds, limit))
+        else:
+            query = self._statements.scan_within(start=has_start, stop=has_stop, reverse=self._reverse)
+            rows = self._run(query, (*bounds, limit, max_bytes))
+        if len(rows) < limit and (max_bytes is None or sum(len(row[1]) for row in rows) < max_bytes):
             self.close()
         elif rows and self._reverse:
             self._stop = rows[-1][0]

@@ -129,6 +129,20 @@ class Statements:
             f"ORDER BY key{' DESC' if reverse else ''} LIMIT %b"
         )
 
+    def scan_within(self, *, start: bool, stop: bool, reverse: bool) -> str:
+        """Return the statement for rows of a range, up to the one that reaches so many bytes.
+
+        The parameters are those of `scan`, and last the bytes of values. ``octet_length`` does not
+        read a value that PostgreSQL stores outside of the row.
+        """
+        order = f"ORDER BY key{' DESC' if reverse else ''}"
+        rows = self.scan(start=start, stop=stop, reverse=reverse, values=True)
+        return (
+            "SELECT key, value FROM (SELECT key, value, octet_length(value) AS size, sum(octet_length(value)) "
+            f"OVER ({order} ROWS UNBOUNDED PRECEDING) AS total FROM ({rows}) AS found) AS summed "
+            f"WHERE total - size < %b {order}"
+        )
+
     def commit(self, lock: bytes, *, durable: bool) -> str:
         """Return the statements that end a write transaction.
 

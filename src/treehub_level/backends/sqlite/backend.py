@@ -7,36 +7,30 @@ a read transaction keeps the snapshot that it began with (https://www.sqlite.org
 
 from __future__ import annotations
 
-import logging
 import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Final
 
-from ...errors import CommitUnknownError, LevelError, LockedError, NotOpenError, StorageError, UnavailableError
+from ...errors import LevelError, LockedError, NotOpenError, StorageError, UnavailableError
 from ..base import Backend, Batch, Reader, Supports, no_store_error
 from ..paths import checked_path
+from .errors import has_run_out_of_space, translated_error, translating_errors
+from .file import SQLiteFile, close_on_error, sync_path
 from .listener import SQLiteListener
-from .log_limit import LogLimit, is_disk_full
+from .log_limit import LogLimit
 from .process_lock import ProcessLock
 from .read_only import read_only_uri
-from .reading import SQLiteCursor, SQLiteSnapshot, select_value, translated_error
-
-logger = logging.getLogger("treehub_level")
+from .reading import SQLiteCursor, SQLiteSnapshot, select_value
+from .transaction import SQLiteExclusive, roll_back
 
 #: The application id ("THLV") and the format version in the header of the file.
 APPLICATION_ID: Final = 0x54484C56
 FORMAT: Final = 1
 _TABLE: Final = "CREATE TABLE entries(key BLOB PRIMARY KEY, value BLOB) WITHOUT ROWID"
-
-#: The table has no trigger and no other index, so SQLite overwrites a row in place, with one
-#: lookup.
-_PUT: Final = "INSERT OR REPLACE INTO entries VALUES (?, ?)"
-_DELETE: Final = "DELETE FROM entries WHERE key = ?"
 
 _MIB: Final = 1024 * 1024
 #: The page cache of the writing connection and of each reading connection, in bytes.
@@ -44,9 +38,6 @@ _WRITER_CACHE: Final = 64 * _MIB
 _READER_CACHE: Final = 8 * _MIB
 #: Pages that a compaction frees in one transaction. Other writers can run between two transactions.
 _VACUUM_PAGES: Final = 500
-#: Bytes of metadata that a transaction which deletes data may write for each deleted key: the log
-#: record of a delete holds the key.
-_RECORD_BYTES: Final = 2048
 #: The maximum number of idle connections kept for later reads.
 _MAX_IDLE: Final = 8
 
@@ -88,18 +79,11 @@ class SQLiteBackend(Backend):
         super().__init__(path)
         # Absolute, since the working directory may change; and ":memory:" must not be special.
         self._path = os.path.abspath(path) if path else path
-        self._timeout = timeout
-        self._writer: sqlite3.Connection | None = None
+        self._file = SQLiteFile(self._path, timeout)
         self._idle: list[sqlite3.Connection] = []
-        #: The device and inode of the file and of its log, as they were when the store was opened.
-        self._identity: list[tuple[int, int]] = []
-        #: The URI of connections that read, and True if no connection may write.
-        self._uri = ""
-        self._read_only = False
         #: The copy that is read, if any.
         self._resources = ExitStack()
         self._listener: SQLiteListener | None = None
-        self._log = LogLimit(self._path)
         self._process_lock: ProcessLock | None = None
 
     # ----------------------------------------------------------------------------------- life cycle
@@ -112,63 +96,61 @@ class SQLiteBackend(Backend):
             CorruptionError: The file is damaged, or is not an SQLite database.
         """
         with self.write_lock.entry():
-            if self._writer is not None:
-                raise LockedError(f"the SQLite store {self._path!r} is open already: close the level that has it open")
-            _check_path(self._path)
-            ProcessLock.check(self._path)
+            self._check_before_opening()
             _create_private_file(self._path)
             uri = Path(self._path).as_uri()
-            self._uri, self._read_only = f"{uri}?mode=rw", False  # "rw" does not create the file
+            file = self._file
+            file.uri, file.read_only = f"{uri}?mode=rw", False  # "rw" does not create the file
             with (
-                self._translating_errors("open"),
-                _close_on_error(self._connect(_WRITER_CACHE, uri=f"{uri}?mode=rwc")) as writer,
+                translating_errors("open", self._path),
+                close_on_error(file.connect(_WRITER_CACHE, uri=f"{uri}?mode=rwc")) as writer,
             ):
                 writer.execute("PRAGMA synchronous = NORMAL")
                 # Some builds overwrite each freed page with zeros, for which the log needs space.
                 writer.execute("PRAGMA secure_delete = FAST")
-                self._log = LogLimit(self._path)
-                self._log.apply(writer)
+                file.log = LogLimit(self._path)
+                file.log.apply(writer)
                 self._create_table_or_make_space(writer)
                 if os.name == "posix":  # sync the directory entries of the file and its log
-                    _sync(os.path.dirname(self._path), os.O_RDONLY)
-                self._identity = self._file_identity()
+                    sync_path(os.path.dirname(self._path), os.O_RDONLY)
+                file.remember_place()
                 self._process_lock = ProcessLock(self._path)
-                self._writer = writer
+                file.writer = writer
 
     def open_read_only(self, *, locked: bool = False) -> None:
         """See `Backend.open_read_only`. Commits of other processes are seen."""
         with self.write_lock.entry(), ExitStack() as resources:
-            if self._writer is not None:
-                raise LockedError(f"the SQLite store {self._path!r} is open already: close the level that has it open")
-            _check_path(self._path)
-            ProcessLock.check(self._path)
+            self._check_before_opening()
             if not self.exists():
                 raise no_store_error(self._path)
-            with self._translating_errors("read"):
-                self._uri, self._read_only = read_only_uri(self._path, resources), True
-                with _close_on_error(self._connect(_READER_CACHE)) as reader:
+            with translating_errors("read", self._path):
+                self._file.uri, self._file.read_only = read_only_uri(self._path, resources), True
+                with close_on_error(self._file.connect(_READER_CACHE)) as reader:
                     if not self._has_table_now(reader):
                         raise no_store_error(self._path)
                     self._process_lock = ProcessLock(self._path, marked=False)
-                    self._writer = reader
+                    self._file.writer = reader
             self._resources = resources.pop_all()
+
+    def _check_before_opening(self) -> None:
+        if self._file.writer is not None:
+            raise LockedError(f"the SQLite store {self._path!r} is open already: close the level that has it open")
+        _check_path(self._path)
+        ProcessLock.check(self._path)
 
     def _has_table_now(self, connection: sqlite3.Connection) -> bool:
         with _transaction(connection, "DEFERRED"):
             return self._has_table(connection)
 
     def _create_table_or_make_space(self, writer: sqlite3.Connection) -> None:
-        if self._log.is_exceeded():
-            self._make_space()
+        if self._file.log.is_exceeded():
+            self._file.make_space()
         try:
             self._create_table(writer)
         except sqlite3.OperationalError as error:
-            if not is_disk_full(error) or not self._make_space():
+            if not has_run_out_of_space(error) or not self._file.make_space():
                 raise
             self._create_table(writer)
-
-    def _make_space(self) -> bool:
-        return self._log.make_space(self._connect(0, timeout=0))
 
     def _create_table(self, writer: sqlite3.Connection) -> None:
         """Create the table, unless it exists."""
@@ -212,7 +194,7 @@ class SQLiteBackend(Backend):
         return True
 
     def _use_wal(self, writer: sqlite3.Connection) -> None:
-        deadline = time.monotonic() + self._timeout
+        deadline = time.monotonic() + self._file.timeout
         while True:
             try:
                 (mode,) = writer.execute("PRAGMA journal_mode = WAL").fetchone()
@@ -243,9 +225,9 @@ class SQLiteBackend(Backend):
             while self._idle:
                 self._idle[-1].close()
                 self._idle.pop()
-            if self._writer is not None:
-                self._writer.close()
-                self._writer = None
+            if self._file.writer is not None:
+                self._file.writer.close()
+                self._file.writer = None
             self._resources.close()
 
     def close_and_remove(self, is_unused: Callable[[Reader], bool]) -> None:
@@ -270,7 +252,7 @@ class SQLiteBackend(Backend):
             ProcessLock.check(self._path)
             with ExitStack() as resources:
                 uri = read_only_uri(self._path, resources)
-                with closing(self._connect(0, uri=uri)) as connection:
+                with closing(self._file.connect(0, uri=uri)) as connection:
                     return self._has_table_now(connection)
         except (LevelError, sqlite3.Error, OSError):
             return True
@@ -300,7 +282,7 @@ class SQLiteBackend(Backend):
     def snapshot(self) -> SQLiteSnapshot:
         """See `Backend.snapshot`."""
         connection = self._acquire_reader()
-        with self._translating_errors("read"), _close_on_error(connection):
+        with translating_errors("read", self._path), close_on_error(connection):
             connection.execute("BEGIN")
             connection.execute(
                 "SELECT 1 FROM entries LIMIT 1"
@@ -308,21 +290,21 @@ class SQLiteBackend(Backend):
         return SQLiteSnapshot(connection, self._path, self._end_snapshot)
 
     def _end_snapshot(self, connection: sqlite3.Connection) -> None:
-        with self._translating_errors("read"), _close_on_error(connection):
+        with translating_errors("read", self._path), close_on_error(connection):
             connection.execute("ROLLBACK")
         self._release_reader(connection)
 
     def _acquire_reader(self) -> sqlite3.Connection:
         """Return an idle connection, or else a new one."""
-        if self._writer is None:
+        if self._file.writer is None:
             raise NotOpenError(f"the SQLite store {self._path!r} is not open")
         with suppress(IndexError):
             return self._idle.pop()
-        with self._translating_errors("read"):
-            return self._connect(_READER_CACHE)
+        with translating_errors("read", self._path):
+            return self._file.connect(_READER_CACHE)
 
     def _release_reader(self, connection: sqlite3.Connection) -> None:
-        if len(self._idle) < _MAX_IDLE and self._writer is not None:
+        if len(self._idle) < _MAX_IDLE and self._file.writer is not None:
             self._idle.append(connection)
         else:
             connection.close()
@@ -331,54 +313,21 @@ class SQLiteBackend(Backend):
 
     def exclusive(self) -> SQLiteExclusive:
         """See `Backend.exclusive`."""
-        return SQLiteExclusive(self)
+        return SQLiteExclusive(self._file, self.write_lock)
 
     def on_interrupt(self) -> None:
         """See `Backend.on_interrupt`."""
-        if self._writer is not None:
-            _roll_back(self._writer)
+        if self._file.writer is not None:
+            roll_back(self._file.writer)
 
     def write(self, batch: Batch, *, durable: bool = False) -> None:
         """Write in a transaction of its own."""
         with self.write_lock.entry(), self.exclusive() as transaction:
             transaction.write(batch, durable=durable)
 
-    def _sync_log(self) -> None:
-        """Sync the write-ahead log, as ``PRAGMA synchronous = FULL`` does after each commit.
-
-        The pragma itself cannot be set inside a transaction, and only ``write``, inside it, says
-        that the transaction is durable. Pages that a checkpoint has moved out of the log are synced
-        already, due to ``synchronous = NORMAL``.
-        """
-        try:
-            _sync(self._path + "-wal", os.O_RDWR)
-        except OSError as error:
-            raise CommitUnknownError(
-                f"the transaction was written to {self._path!r}, but fsync failed: a power cut may lose it ({error})"
-            ) from error
-
     def check_in_place(self) -> None:
         """See `Backend.check_in_place`. The file's log is checked, too."""
-        if self._read_only:
-            return
-        try:
-            found = self._file_identity()
-        except OSError as error:
-            reason = str(error)
-        else:
-            if found == self._identity:
-                return
-            reason = "another file has its name now"
-        logger.error("the SQLite store %r was deleted, moved or replaced while it was open: %s", self._path, reason)
-        raise StorageError(
-            f"cannot write to {self._path!r}: the file or its write-ahead log was deleted, moved or replaced while it "
-            f"was open ({reason}). Close the store in all processes. Then put both files back; or remove "
-            f"{os.path.basename(self._path) + '-wal'!r}, and restore the file from a backup"
-        )
-
-    def _file_identity(self) -> list[tuple[int, int]]:
-        status = [os.stat(self._path + suffix) for suffix in ("", "-wal")]
-        return [(found.st_dev, found.st_ino) for found in status]
+        self._file.check_in_place()
 
     # ---------------------------------------------------------------------------------- maintenance
 
@@ -386,13 +335,13 @@ class SQLiteBackend(Backend):
         """See `Backend.listen`. A thread polls for commits, including our own, every 30 ms."""
         if self._listener is not None:  # an earlier call was interrupted
             self._listener.request_stop()
-        self._listener = SQLiteListener(callback, lambda: self._connect(0))
+        self._listener = SQLiteListener(callback, lambda: self._file.connect(0))
         self._listener.start()
 
     def size_on_disk(self) -> int:
         """Return the size of the file and its write-ahead log, in bytes."""
         sizes = [Path(self._path + suffix) for suffix in ("", "-wal")]
-        with self._translating_errors("read"):
+        with translating_errors("read", self._path):
             return sum(path.stat().st_size for path in sizes if path.exists())
 
     def compact(self) -> None:
@@ -400,164 +349,12 @@ class SQLiteBackend(Backend):
 
         VACUUM is not used, since it rewrites the whole file and blocks all writers meanwhile.
         """
-        self._make_space()
+        self._file.make_space()
         more = True
         while more:
             with self.write_lock.entry(), self.exclusive() as transaction:
-                more = transaction.release_free_pages(self._log.pages_at_a_time(_VACUUM_PAGES))
-        with self._translating_errors("write to"), closing(self._connect(0, timeout=0)) as connection:
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-
-    def _connect(self, cache: int, timeout: float | None = None, uri: str | None = None) -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            uri or self._uri,
-            uri=True,
-            timeout=self._timeout if timeout is None else timeout,
-            isolation_level=None,
-            check_same_thread=False,
-        )
-        with _close_on_error(connection):
-            connection.execute(f"PRAGMA cache_size = {-(cache // 1024)}")
-            if self._read_only:
-                connection.execute("PRAGMA query_only = ON")
-        return connection
-
-    @contextmanager
-    def _translating_errors(self, verb: str) -> Iterator[None]:
-        try:
-            yield
-        except LevelError:
-            raise
-        except (sqlite3.Error, OSError, OverflowError) as error:
-            raise translated_error(verb, self._path, error) from error
-
-
-class SQLiteExclusive:
-    """The ``exclusive()`` block of a store: a transaction on the writing connection.
-
-    It is no generator: one that is interrupted would end its transaction when it is collected, in
-    the middle of a later one. The transaction that an interrupt leaves open is rolled back before
-    the next one begins.
-
-    Args:
-        backend: The backend.
-    """
-
-    def __init__(self, backend: SQLiteBackend) -> None:
-        self._backend = backend
-        self._acquired = False
-        self._pages = 0
-        self._transaction: SQLiteTransaction | None = None
-
-    def __enter__(self) -> SQLiteTransaction:
-        backend = self._backend
-        if not backend.write_lock.is_owned():
-            self._acquired = backend.write_lock.acquire()
-        try:
-            writer = backend._writer
-            if writer is None:
-                raise NotOpenError(f"the SQLite store {backend._path!r} is not open")
-            _roll_back(writer)
-            with backend._translating_errors("write to"):
-                writer.execute("BEGIN IMMEDIATE")
-            self._transaction = SQLiteTransaction(writer, backend)
-            backend.check_in_place()
-            self._pages = backend._log.page_count(writer)
-        except BaseException as error:
-            self.__exit__(type(error), error, None)
-            raise
-        return self._transaction
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        backend, writer, transaction = self._backend, self._backend._writer, self._transaction
-        try:
-            if writer is not None and transaction is not None:
-                self._end(writer, transaction, error)
-        finally:
-            if self._acquired:
-                backend.write_lock.release()
-        if error is None and transaction is not None and transaction.durable:
-            backend._sync_log()
-            backend.check_in_place()
-
-    def _end(self, writer: sqlite3.Connection, transaction: SQLiteTransaction, error: BaseException | None) -> None:
-        """Commit the transaction, or roll it back after an error in the block."""
-        log = self._backend._log
-        try:
-            transaction.close()
-            if error is None and transaction.has_written:
-                if not transaction.frees_space:
-                    log.check_growth(writer, self._pages)
-                with self._backend._translating_errors("write to"):
-                    writer.execute("COMMIT")
-                    log.after_commit(writer)
-        except StorageError as failure:
-            error = failure
-            raise
-        finally:
-            _roll_back(writer)
-            self._retry_with_space(error)
-
-    def _retry_with_space(self, error: BaseException | None) -> None:
-        """Let the engine repeat the step if the disk was full, and writing the log back has helped.
-
-        Raises:
-            UnavailableError: The step is to be repeated.
-        """
-        if isinstance(error, StorageError) and is_disk_full(error) and self._backend._make_space():
-            retry = UnavailableError(f"{error}. The log was written back now: try again")
-            retry.retryable = True
-            raise retry from error
-
-
-class SQLiteTransaction(SQLiteSnapshot):
-    """See `base.Transaction`."""
-
-    connection_epoch = None
-
-    def __init__(self, writer: sqlite3.Connection, backend: SQLiteBackend) -> None:
-        super().__init__(writer, backend._path, lambda writer: None)
-        self._backend = backend
-        self.has_written = self.durable = False
-        #: True if the transaction deletes more than it writes.
-        self.frees_space = False
-
-    def write(self, batch: Batch, *, durable: bool = False) -> None:
-        """See `base.Transaction.write`."""
-        puts = dict(batch)
-        deletes = [key for key, value in puts.items() if value is None]
-        for key in deletes:
-            del puts[key]
-        # In order of the keys, so that those which share a page lie side by side. As bytearrays,
-        # since sqlite3 looks for an adapter for each bytes, which takes longer than a copy.
-        rows = ((bytearray(key), bytearray(puts[key] or b"")) for key in sorted(puts))
-        with self._backend._translating_errors("write to"):
-            self._connection.executemany(_PUT, rows)
-            self._connection.executemany(_DELETE, ((key,) for key in deletes))
-        self.has_written, self.durable = True, durable
-        written = sum(len(value) for value in puts.values() if value is not None)
-        self.frees_space = bool(deletes) and written <= _RECORD_BYTES * (len(deletes) + 1)
-
-    def release_free_pages(self, count: int) -> bool:
-        """Truncate the file by up to ``count`` free pages. Return True if more are left."""
-        with self._backend._translating_errors("compact"):
-            before = self._free_pages()
-            self._connection.execute(f"PRAGMA incremental_vacuum({count})").fetchall()
-            after = self._free_pages()
-        self.has_written = self.frees_space = True
-        return 0 < after < before
-
-    def _free_pages(self) -> int:
-        (count,) = self._connection.execute("PRAGMA freelist_count").fetchone()
-        return int(count)
-
-    def close(self) -> None:
-        """Close all cursors, since an open statement would hold the old snapshot."""
-        for cursor in tuple(self._cursors):
-            cursor.close()
-        super().close()
+                more = transaction.release_free_pages(self._file.log.pages_at_a_time(_VACUUM_PAGES))
+        self._file.truncate_log()
 
 
 def _check_path(path: str) -> None:
@@ -580,20 +377,6 @@ def _create_private_file(path: str) -> None:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
 
 
-def _sync(path: str, flags: int) -> None:
-    descriptor = os.open(path, flags)
-    try:
-        getattr(os, "fdatasync", os.fsync)(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _roll_back(connection: sqlite3.Connection) -> None:
-    if connection.in_transaction:
-        with suppress(sqlite3.Error):  # SQLite may have rolled back on its own
-            connection.execute("ROLLBACK")
-
-
 @contextmanager
 def _transaction(connection: sqlite3.Connection, kind: str) -> Iterator[None]:
     """Begin a transaction, and roll it back at the end of the block unless it was committed."""
@@ -601,13 +384,4 @@ def _transaction(connection: sqlite3.Connection, kind: str) -> Iterator[None]:
         connection.execute(f"BEGIN {kind}")
         yield
     finally:
-        _roll_back(connection)
-
-
-@contextmanager
-def _close_on_error(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
-    try:
-        yield connection
-    except BaseException:
-        connection.close()
-        raise
+        roll_back(connection)

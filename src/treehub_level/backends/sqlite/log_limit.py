@@ -15,8 +15,7 @@ import sqlite3
 from contextlib import closing, suppress
 from typing import Final
 
-from ...errors import StorageError
-from .reading import disk_full_error
+from .errors import disk_full_error
 
 _KIB: Final = 1024
 _MIB: Final = 1024 * _KIB
@@ -127,20 +126,19 @@ class LogLimit:
         return self._size("-wal") > self._limit
 
     def make_space(self, connection: sqlite3.Connection) -> bool:
-        """Copy the log back and truncate it.
+        """Truncate the log after an error of a full disk.
 
         Args:
-            connection: A connection that does not wait for readers.
+            connection: See `truncate_log`.
 
         Returns:
             True if that has freed space, for the first time since the last commit.
         """
         before = self._size("-wal")
-        with closing(connection):
-            try:
-                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-            except sqlite3.Error:
-                return False
+        try:
+            truncate_log(connection)
+        except sqlite3.Error:
+            return False
         has_freed = self._size("-wal") < before and not self._has_made_space
         self._has_made_space = True
         return has_freed
@@ -157,11 +155,17 @@ class LogLimit:
             return 0
 
 
-def is_disk_full(error: BaseException | None) -> bool:
-    """Return True for SQLite's error of a full disk, or a translation of it."""
-    if isinstance(error, StorageError):
-        error = error.__cause__
-    return isinstance(error, sqlite3.OperationalError) and "disk is full" in str(error)
+def truncate_log(connection: sqlite3.Connection) -> None:
+    """Copy the log back and truncate it, unless a snapshot needs it.
+
+    Args:
+        connection: A connection that does not wait for readers. It is closed.
+
+    Raises:
+        sqlite3.Error: The log cannot be copied back.
+    """
+    with closing(connection):
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
 def _checkpoint(writer: sqlite3.Connection) -> bool:

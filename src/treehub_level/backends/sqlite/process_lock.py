@@ -12,19 +12,19 @@ locks. A process that is about to open the store finds the mark, but no lock of 
 from __future__ import annotations
 
 import os
-import struct
 import sys
 import time
 from collections import Counter
 from contextlib import suppress
 from typing import ClassVar, Final
-from weakref import WeakSet
 
 from ...errors import LockedError
-from ...locks import ErrorCheckingLock
+from ..descriptor_lock import DescriptorLock
 
 if sys.platform != "win32":
     import fcntl
+
+    from ..descriptor_lock import has_record_lock
 
 #: The bytes that each connection in WAL mode keeps locked: of the database, and of the shared
 #: memory ("dead man's switch"). They are ``SHARED_FIRST`` and ``UNIX_SHM_DMS`` in SQLite's
@@ -34,14 +34,12 @@ _CONNECTED_BYTE: Final = 128
 #: Attempts to find a process between the two steps of its check, and the pause in seconds.
 _ATTEMPTS: Final = 20
 _PAUSE: Final = 0.005
-#: The use of the lock over all marks, for the error of a thread that would wait for itself.
-_ACTION: Final = "open or close an SQLite store"
 
 _File = tuple[int, int]
 
 
-class ProcessLock:
-    """The mark of one open store. It ends with `release`, or with the process.
+class ProcessLock(DescriptorLock, action="open or close an SQLite store"):
+    """The mark of one open store.
 
     Args:
         path: The database file, which SQLite has opened. The mark is to be released before SQLite
@@ -49,38 +47,29 @@ class ProcessLock:
         marked: False for a store that is open for reading only, and maybe without locks.
     """
 
-    _open: ClassVar[Counter[_File]] = Counter()
-    _mutex: ClassVar[ErrorCheckingLock] = ErrorCheckingLock(_ACTION)
+    _open: ClassVar[Counter[_File]]
+
+    @classmethod
+    def _start_record(cls) -> None:
+        super()._start_record()
+        cls._open = Counter()
 
     def __init__(self, path: str, *, marked: bool = True) -> None:
-        self._descriptor = -1
+        super().__init__()
         status = os.stat(path)
-        self._file = status.st_dev, status.st_ino
+        self._file: _File | None = (status.st_dev, status.st_ino)
         with self._mutex.entry():
             self._open[self._file] += 1
-        _locks.add(self)
         if marked and sys.platform == "linux":
             with suppress(OSError):  # a file system without such locks
-                self._descriptor = os.open(path + "-wal", os.O_RDONLY)
-                fcntl.flock(self._descriptor, fcntl.LOCK_SH)
+                self._descriptors.append(os.open(path + "-wal", os.O_RDONLY))
+                fcntl.flock(self._descriptors[-1], fcntl.LOCK_SH)
 
-    def release(self) -> None:
-        """Remove the mark. Called once."""
-        with self._mutex.entry():
-            self._open[self._file] -= 1
-        if self._descriptor >= 0 and sys.platform == "linux":
-            with suppress(OSError):
-                fcntl.flock(self._descriptor, fcntl.LOCK_UN)  # a forked child may have a copy
-        self.forget_after_fork()
-
-    def forget_after_fork(self) -> None:
-        """Close the descriptor."""
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
-
-    def __del__(self) -> None:
-        self.forget_after_fork()
+    def _remove_from_record(self) -> None:
+        # An interrupt between both lines leaves the number too high, which only skips a `check`.
+        file, self._file = self._file, None
+        if file is not None:
+            self._open[file] -= 1
 
     @classmethod
     def check(cls, path: str) -> None:
@@ -124,24 +113,6 @@ if sys.platform == "linux":
     def _has_record_lock(path: str, offset: int) -> bool:
         descriptor = os.open(path, os.O_RDONLY)
         try:
-            wanted = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, offset, 1, 0)
-            found = fcntl.fcntl(descriptor, fcntl.F_GETLK, wanted)
+            return has_record_lock(descriptor, offset)
         finally:
             os.close(descriptor)
-        kind: int = struct.unpack("hhqqi", found)[0]
-        return kind != fcntl.F_UNLCK
-
-
-#: All marks of this process.
-_locks: Final[WeakSet[ProcessLock]] = WeakSet()
-
-
-def _forget_all_after_fork() -> None:
-    ProcessLock._mutex = ErrorCheckingLock(_ACTION)
-    ProcessLock._open = Counter()
-    for lock in [*_locks]:
-        lock.forget_after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_all_after_fork)

@@ -2,56 +2,18 @@
 
 from __future__ import annotations
 
-import errno
-import re
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
-from ...errors import CorruptionError, LevelError, NotOpenError, StorageError, UnavailableError
-from ..base import Row
+from ...errors import NotOpenError
+from ..base import FETCH_BYTES, Row, take_within
+from .errors import translated_error
 
 T = TypeVar("T")
 
 _GET: Final = "SELECT value FROM entries WHERE key = ?"
-
-#: SQLite's error messages. Python's exceptions have error codes only from 3.11 on, and the texts of
-#: ``sqlite3_errstr`` do not change.
-_BUSY: Final = re.compile(r"is locked|locking protocol")
-_CORRUPT: Final = re.compile(r"malformed|not a database|does not contain a|file is encrypted")
-_READ_ONLY: Final = re.compile(r"readonly|unable to open")
-
-
-def disk_full_error(message: str) -> StorageError:
-    """Return the error of a full disk."""
-    error = StorageError(message)
-    error.errno = errno.ENOSPC
-    return error
-
-
-def translated_error(verb: str, path: str, error: Exception) -> LevelError:
-    """Return the exception for an error of ``sqlite3`` or of a system call.
-
-    Args:
-        verb: The operation on the file, for the message: ``"open"``.
-        path: The file.
-        error: The error; a `LevelError` is returned as it is.
-    """
-    if isinstance(error, LevelError):
-        return error
-    if _BUSY.search(str(error)):
-        return UnavailableError(f"cannot {verb} {path!r} now: another writer keeps it locked. Try again ({error})")
-    if _CORRUPT.search(str(error)):
-        return CorruptionError(f"cannot {verb} {path!r}: it is damaged, or it is not an SQLite database ({error})")
-    if "disk is full" in str(error):
-        return disk_full_error(
-            f"cannot {verb} {path!r}: {error}. Delete data in smaller batches and compact the store, or free space on "
-            "the disk"
-        )
-    # Readers need write access too: the shared memory of WAL mode is a file in the same folder.
-    hint = ". This user must be able to write to the file and its folder" if _READ_ONLY.search(str(error)) else ""
-    return StorageError(f"cannot {verb} {path!r}: {error}{hint}")
 
 
 def select_value(connection: sqlite3.Connection, key: bytes) -> bytes | None:
@@ -75,6 +37,12 @@ def _select_range(
     return connection.execute(
         f"SELECT {columns} FROM entries{where} ORDER BY key{order}", [bound for _, bound in bounds]
     )
+
+
+def _take(statement: sqlite3.Cursor, limit: int) -> tuple[list[Any], bool]:
+    """Return the next rows of a statement, and True at its end."""
+    rows = statement.fetchmany(limit)
+    return rows, len(rows) < limit
 
 
 class SQLiteSnapshot:
@@ -123,19 +91,28 @@ class SQLiteSnapshot:
             except sqlite3.Error as error:
                 raise translated_error("read", self._path, error) from error
 
-    def fetch(self, cursor: SQLiteCursor, statement: sqlite3.Cursor, limit: int) -> list[Any]:
-        """Return the next rows of a cursor, and close the cursor at its end.
+    def fetch_keys(self, cursor: SQLiteCursor, statement: sqlite3.Cursor, limit: int) -> list[Any]:
+        """Return the next keys of a cursor, each in a tuple, and close the cursor at its end.
 
         An open statement keeps SQLite from resetting the write-ahead log.
         """
+        return self._fetch(cursor, statement, lambda: _take(statement, limit))
+
+    def fetch(self, cursor: SQLiteCursor, statement: sqlite3.Cursor, limit: int, max_bytes: int) -> list[Row]:
+        """Return the next rows of a cursor as `fetch_keys` does: see `base.Cursor.fetch_within`."""
+        return self._fetch(cursor, statement, lambda: take_within(statement, limit, max_bytes))
+
+    def _fetch(
+        self, cursor: SQLiteCursor, statement: sqlite3.Cursor, take: Callable[[], tuple[list[Any], bool]]
+    ) -> list[Any]:
         with self._lock:
             if cursor not in self._cursors:
                 return []
             try:
-                rows = statement.fetchmany(limit)
+                rows, is_at_end = take()
             except sqlite3.Error as error:
                 raise translated_error("read", self._path, error) from error
-            if len(rows) < limit:
+            if is_at_end:
                 self.close_cursor(cursor, statement)
             return rows
 
@@ -168,11 +145,15 @@ class SQLiteCursor:
 
     def fetch(self, limit: int) -> list[Row]:
         """See `base.Cursor.fetch`."""
-        return self._snapshot.fetch(self, self._statement, limit)
+        return self._snapshot.fetch(self, self._statement, limit, FETCH_BYTES)
+
+    def fetch_within(self, limit: int, max_bytes: int) -> list[Row]:
+        """See `base.Cursor.fetch_within`."""
+        return self._snapshot.fetch(self, self._statement, limit, max_bytes)
 
     def fetch_keys(self, limit: int) -> list[bytes]:
         """See `base.Cursor.fetch_keys`."""
-        return [row[0] for row in self._snapshot.fetch(self, self._statement, limit)]
+        return [row[0] for row in self._snapshot.fetch_keys(self, self._statement, limit)]
 
     def close(self) -> None:
         """See `base.Cursor.close`."""

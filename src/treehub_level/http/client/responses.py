@@ -36,11 +36,11 @@ MAX_FOREIGN_RETRY_AFTER = 60.0
 #: Maximum number of lines of an NDJSON reply: a header, and one line for each change.
 MAX_LINES = 1 + MAX_CHANGES
 #: Maximum number of commas and opening brackets in a JSON document. Each may be a value that takes
-#: some 100 bytes of memory. A page of 8 MiB has at most two in three bytes (`[],[],`), and its
-#: keys of 1 MiB may consist of them.
+#: some 100 bytes of memory. A page of 8 MiB has at most two in three bytes (`[],[],`), three for
+#: the row of each change, and a rejected key for each change of a push.
 MAX_ITEMS = 7_000_000
-#: The same in the header of an NDJSON reply, which names at most 1000 keys of 1 KiB.
-MAX_HEADER_ITEMS = 1_100_000
+#: The same in the header of an NDJSON reply, which names the rejected keys and the epochs.
+MAX_HEADER_ITEMS = 100_000
 
 #: Maximum number of characters of a server's text in an exception's message.
 _MAX_SHOWN = 300

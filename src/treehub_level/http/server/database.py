@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
-from itertools import chain
-from operator import itemgetter
 from typing import Any, Final, NamedTuple, TypeVar
 
 from ... import _core
@@ -16,12 +14,12 @@ from ...aio.worker import Worker
 from ...backends.base import Row
 from ...engine.access import Access
 from ...engine.codec import Codec
-from ...engine.log import read_rows
+from ...engine.log import read_rows, records_size, rows_size
 from ...engine.scan import first_key
 from ...engine.store import Store
 from ...errors import LockedError, NotOpenError, ProtocolError
 from ...replication.endpoint import answer
-from ...replication.fields import MAX_CHANGES
+from ...replication.fields import MAX_CHANGES, MAX_PUSH
 from ...replication.manual import Part, change_step, read_part
 from ...replication.messages import MAX_BYTES, Keys, LogPage, Reply, Reset, encode_changes
 from .hub import Hub
@@ -147,7 +145,8 @@ class Database:
 
         async def attempt(max_bytes: int) -> tuple[Reply, bool]:
             def exchange(database: _BorrowedDatabase) -> Awaitable[tuple[Reply, bool]]:
-                return database.worker.write(answer, database.store, message, database.access, max_bytes)
+                run = database.worker.write if pushes else database.worker.read
+                return run(answer, database.store, message, database.access, max_bytes)
 
             if not pushes:
                 return await self._read(exchange)
@@ -192,8 +191,8 @@ class Database:
             cid: The CID that the client has pulled up to.
             changes: The changes, each a record in bytes.
         """
-        if len(changes) > MAX_CHANGES:
-            raise ProtocolError(f"changes has {len(changes)} items: send at most {MAX_CHANGES} at a time")
+        if len(changes) > MAX_PUSH:
+            raise ProtocolError(f"changes has {len(changes)} items: send at most {MAX_PUSH} at a time")
 
         def apply(database: _BorrowedDatabase) -> int:
             entries = encode_changes(changes, database.codec.encoder, in_records=True)
@@ -330,13 +329,3 @@ def _reply_size(reply: Reply) -> int:
         case Reset():
             return sum(map(len, reply.rejected))
     return 0
-
-
-def records_size(records: Iterable[tuple[int, bytes]]) -> int:
-    """Return the bytes of some records of the log."""
-    return sum(map(len, map(itemgetter(1), records)))
-
-
-def rows_size(rows: Iterable[Row]) -> int:
-    """Return the bytes of some entries."""
-    return sum(map(len, chain.from_iterable(rows)))

@@ -48,6 +48,8 @@ ANY_HOST: Final = "*"
 OVERLOADED: Final = "treehub_level.overloaded"
 
 #: A ``Host`` header: a name or an address, and an optional port.
+#: Bytes of memory that a change of a body takes beside its text: the objects of Python around it.
+_CHANGE_BYTES: Final = 256
 _HOST: Final = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:[0-9]{1,5})?")
 
 logger = logging.getLogger("treehub_level.http")
@@ -81,6 +83,15 @@ class RequestContext:
         """Read and parse the request body: see `BodyReader.read_json`."""
         assert self._body_account is not None, "the rights of the request are checked before its body is read"
         return await self.dispatcher.body_reader.read_json(self.request, self._body_account, parse)
+
+    def count_changes(self, count: int) -> None:
+        """Count the memory that so many changes of the body take beside their text.
+
+        Raises:
+            RefusedError: The bodies of all requests, or those of the token, take too much memory.
+        """
+        assert self._body_account is not None, "the body was read"
+        self._body_account.add(count * _CHANGE_BYTES)
 
     def release_body(self) -> None:
         """Stop counting the bytes of the body as being in memory."""

@@ -166,6 +166,11 @@ class ResponseHold:
         self._size = 0
         self._has_compressor = False
 
+    @property
+    def size(self) -> int:
+        """The bytes that the response counts."""
+        return self._size
+
     def shrink(self, size: int) -> None:
         """Give back all but so many bytes: the client has taken the others."""
         if size < self._size:

@@ -6,26 +6,29 @@ import asyncio
 import zlib
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from ...engine.log import ROW_BYTES
 from ...replication.wire import RowsEncoder
 from . import zstd
 from .content_coding import accepted_codings
 from .refusals import RefusedError
 from .response_budget import PIECE_BYTES, ResponseHold
 
-T = TypeVar("T")
+R = TypeVar("R", bound=tuple[object, bytes])
 
 JSON: Final = "application/json"
 NDJSON: Final = "application/x-ndjson"
 
 #: Responses of fewer bytes are not compressed: they would not become smaller.
 _MINPART_BYTES: Final = 1 << 10
+#: Pages of more rows are sent in parts, whatever their size.
+_SMALL_ROWS: Final = 1000
 #: The approximate bytes that are encoded, and compressed in a thread, at a time.
 PART_BYTES: Final = 256 << 10
 
@@ -143,8 +146,8 @@ def rows_response(
     request: Request,
     hold: ResponseHold,
     encoder: Callable[[bool], RowsEncoder],
-    rows: list[T],
-    encode: Callable[[T, bool], bytes],
+    rows: list[R],
+    encode: Callable[[R, bool], bytes],
 ) -> Response:
     """Return a page in NDJSON if the client asks for it, otherwise in JSON.
 
@@ -157,33 +160,40 @@ def rows_response(
     """
     in_lines = accepts_ndjson(request)
     media_type = NDJSON if in_lines else JSON
-    encoded = [encode(row, in_lines) for row in rows]
-    rows.clear()
-    if sum(map(len, encoded)) + len(encoded) <= PIECE_BYTES:
-        return small_response(request, encoder(in_lines).whole(encoded), media_type=media_type)
-    return PieceResponse(request, hold, _PageParts(encoder(in_lines), encoded, hold).next, media_type=media_type)
+    if len(rows) <= _SMALL_ROWS:
+        encoded = [encode(row, in_lines) for row in rows]
+        if sum(map(len, encoded)) + len(encoded) <= PIECE_BYTES:
+            return small_response(request, encoder(in_lines).whole(encoded), media_type=media_type)
+        del encoded
+    parts = _PageParts(encoder(in_lines), rows, lambda row: encode(row, in_lines), hold)
+    return PieceResponse(request, hold, parts.next, media_type=media_type)
 
 
-class _PageParts:
-    """The encoded parts of a page. It keeps none, so that a part is freed once it is sent."""
+class _PageParts(Generic[R]):
+    """The parts of a page, each encoded when the client has taken the one before.
 
-    def __init__(self, encoder: RowsEncoder, rows: list[bytes], hold: ResponseHold) -> None:
+    So a page of 65,536 rows does not block the event loop, and a part is freed once it is sent.
+    """
+
+    def __init__(self, encoder: RowsEncoder, rows: list[R], encode: Callable[[R], bytes], hold: ResponseHold) -> None:
         self._encoder = encoder
         self._rows = deque(rows)
-        self._left = sum(map(len, rows))
+        rows.clear()
+        self._encode = encode
+        self._left = hold.size
         self._hold = hold
         self._head: bytes | None = encoder.start()
 
     async def next(self) -> bytes | None:
         """Return the next part; ``None`` after the last."""
-        self._hold.shrink(self._left)  # the client has taken the parts before this one
+        self._hold.shrink(max(self._left, 0))  # the client has taken the parts before this one
         if self._head is None:
             return None
         rows: list[bytes] = []
         size = 0
         while self._rows and size < PART_BYTES:
-            rows.append(self._rows.popleft())
-            size += len(rows[-1])
+            rows.append(self._encode(self._rows.popleft()))
+            size += len(rows[-1]) + ROW_BYTES
         self._left -= size
         part = self._head + (self._encoder.rows(rows) if rows else self._encoder.end())
         self._head = b"" if rows else None

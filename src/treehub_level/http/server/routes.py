@@ -58,6 +58,7 @@ async def exchange(context: RequestContext) -> Response:
     """Push and pull in one step. A read-only token may exchange, but not push."""
     wait = query.parse_parameters(context.request, {"wait": query.parse_wait})["wait"] or 0
     message = Request.from_dict(await context.read_json(decode_message), in_records=True)
+    context.count_changes(len(message.changes) + len(message.withdraw))
     database = context.database
     if message.is_push:
         with context.write_slot():
@@ -106,6 +107,7 @@ async def change(context: RequestContext) -> Response:
     message = await context.read_json(decode_message)
     match message:
         case {"cid": cid, "changes": list(pushed)} if type(cid) is int:
+            context.count_changes(len(pushed))
             with context.write_slot():
                 new_cid = await context.database.change(cid, pushed)
             context.dispatcher.metrics.count_pushed(context.database.name, len(pushed))

@@ -31,7 +31,7 @@ async def run(target: Target) -> None:
     from ..sending import head, repeat
 
     value = explosive(6 << 20)
-    push = b'{"protocol":1,"server":null,"client":"x","cid":0,"hi":0,"epochs":[],"seq":1,"nonce":"%b","limit":1,' % (
+    push = b'{"protocol":2,"server":null,"client":"x","cid":0,"hi":0,"epochs":[],"seq":1,"nonce":"%b","limit":1,' % (
         b"0" * 32
     )
     push += b'"reset":false,"keys_after":null,"changes":[["a",%b]]}' % value

@@ -16,7 +16,7 @@ _PAUSE = 1.0
 
 _EXCHANGE = json.dumps(
     {
-        "protocol": 1,
+        "protocol": 2,
         "server": None,
         "client": "ab" * 16,
         "cid": 0,

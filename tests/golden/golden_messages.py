@@ -1,0 +1,61 @@
+"""Messages of the exchange, and a command that writes them as golden files beside this one.
+
+`python tests/golden/golden_messages.py` writes the files. Run it only for a new version of the
+protocol, and never to make a failing test pass.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from treehub_level.engine.records import Epoch
+from treehub_level.replication.fields import Ack
+from treehub_level.replication.manual import Part
+from treehub_level.replication.messages import Forked, Keys, LogPage, Reply, Request, Reset
+from treehub_level.replication.wire import part_pieces, reply_pieces, request_to_json
+
+FOLDER = Path(__file__).parent
+SERVER = "5" * 32
+NONCE = "0" * 32
+ADDRESS = SERVER, NONCE, 2
+EPOCHS = [Epoch("a" * 32, 0), Epoch("b" * 32, 4)]
+RECORDS = [(3, '["é",{"x":[1,2.5,null],"y":"\\n"}]'.encode()), (5, b'["gone"]'), (8, b'["n",12345678901234567890]')]
+
+REQUEST = Request(
+    SERVER, "c" * 32, 2, 9, EPOCHS, 1, NONCE, [["é", {"x": [1]}], ["gone"]], limit=1000, reset=False, keys_after=None
+)
+REPLIES: dict[str, Reply] = {
+    "page": LogPage(*ADDRESS, 8, 9, True, EPOCHS, Ack(8, 9, "b" * 32), ["é"], RECORDS),
+    "empty page": LogPage(*ADDRESS, 2, 2, False, [], None, [], []),
+    "keys": Keys(*ADDRESS, 9, EPOCHS, "", ["é".encode(), "😀".encode()], end=True),
+    "reset": Reset(*ADDRESS, 1, None, ["k"], 9),
+    "forked": Forked(*ADDRESS),
+}
+PART = Part(8, RECORDS, has_more=True)
+
+
+def reply_to_json(reply: Reply) -> bytes:
+    """Return a reply as one JSON document."""
+    return b"".join(reply_pieces(reply, in_lines=False))
+
+
+def reply_to_ndjson(reply: Reply) -> bytes:
+    """Return a reply as lines of JSON."""
+    return b"".join(reply_pieces(reply, in_lines=True))
+
+
+#: The golden files, by their names.
+MESSAGES = {
+    "wire request.json": request_to_json(REQUEST),
+    "wire page.json": reply_to_json(REPLIES["page"]),
+    "wire page.ndjson": reply_to_ndjson(REPLIES["page"]),
+    "wire keys.json": reply_to_json(REPLIES["keys"]),
+    "wire reset.json": reply_to_json(REPLIES["reset"]),
+    "wire forked.json": reply_to_json(REPLIES["forked"]),
+    "wire changes.json": b"".join(part_pieces(PART, in_lines=False)),
+}
+
+
+if __name__ == "__main__":
+    for name, message in MESSAGES.items():
+        (FOLDER / name).write_bytes(message)
