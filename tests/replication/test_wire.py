@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 import pytest
+from example_counts import examples
 from golden.golden_messages import (
     ADDRESS,
     FOLDER,
@@ -126,7 +127,7 @@ def messages(draw: st.DrawFn) -> dict[str, Any]:
     return read
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(200))
 @given(message=messages())
 def test_valid_and_invalid_replies_are_accepted_or_refused_alike(message: dict[str, Any]) -> None:
     expected = outcome(message)

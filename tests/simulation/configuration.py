@@ -22,6 +22,7 @@ class Configuration:
     push: int = 2  # changes in a push
     reads: int = 20  # records of the log that one request reads
     page_weight: int = 1000  # the maximum weight of a page: stands for its limit in bytes
+    lost_weight: int = 1000  # the maximum weight of local changes that a page overwrites in one batch
     drop: float = 0.15
     duplicate: float = 0.15
     reorder: bool = True
@@ -205,4 +206,6 @@ def random_configuration(rng: random.Random) -> Configuration:
         drawn = replace(drawn, replace=0)
     if rng.random() < 0.5:  # the distance is that of a full page, or another one
         drawn = replace(drawn, distance=rng.choice([1, 2, 3, 6, 50]), change_limit=rng.choice([0, 2, 6]))
+    if rng.random() < 0.3:
+        drawn = replace(drawn, lost_weight=rng.choice([1, 2, 4]))
     return replace(drawn, **MANUAL_SYNC) if rng.random() < 0.2 else drawn

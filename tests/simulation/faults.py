@@ -42,7 +42,7 @@ def _keys_without_sweep(handler: Any, reply: Keys) -> None:
 
 def _distance_in_records(exchange: Any) -> bool:
     records = _READ_LOG(exchange._reader, exchange._mode, exchange._request.cid, 1000, 1 << 30)
-    return bool(len(records) > server.MAX_DISTANCE)
+    return len(records) > int(vars(server)["MAX_DISTANCE"])
 
 
 def _distance_of_the_request(exchange: Any) -> bool:

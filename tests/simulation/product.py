@@ -44,9 +44,12 @@ def set_up(
     patches: list[tuple[Any, str, Any]] = [
         (client, "PAGE_CHANGES", configuration.limit),
         (client, "PAGE_KEYS", configuration.limit),
-        *((module, "MAX_DISTANCE", configuration.distance) for module in (server, session, withdrawals)),
+        (server, "MAX_DISTANCE", configuration.distance),
+        (session, "MAX_DISTANCE", configuration.distance),
+        (withdrawals, "MAX_DISTANCE", configuration.distance),
         (push, "PUSH_CHANGES", configuration.push),
         (client, "SWEEP_KEYS", configuration.sweep),
+        (client, "LOST_BYTES", UNIT * configuration.lost_weight),
         (client, "MAX_EPOCHS", 2),
         (session, "MAX_EPOCHS", 2),
         (limits, "_FETCH", 2),

@@ -45,7 +45,7 @@ def read_log(reader: Reader, mode: Server, after: int, limit: int, max_bytes: in
     if after >= _core.MAX_CID:
         return []
     with closing(reader.scan(mode.space.log_key(after + 1), mode.space.log_stop)) as cursor:
-        return [(mode.records.log_cid(key), record) for key, record in read_rows(cursor, limit, max_bytes)]
+        return mode.records.log_rows(read_rows(cursor, limit, max_bytes))
 
 
 def read_rows(cursor: Cursor, limit: int, max_bytes: int) -> list[Row]:

@@ -122,9 +122,14 @@ class BaseKeepingClient(Client):
         self, transaction: Transaction, cid: int, entries: Sequence[Entry], also: Sequence[Entry] = ()
     ) -> Plan[None]:
         """Plan a batch as `Client.plan_write` does, with the base values."""
+        batch = _core.client_batch(self.space, entries)
+        for entry in also:
+            batch.append(entry)
         if self.base_generation is not None:
-            also = [*also, *new_base_entries(transaction, self.space, self.base_generation, entries)]
-        return super().plan_write(transaction, cid, entries, also)
+            shared = self.holder is not None
+            for entry in new_base_entries(transaction, self.space, self.base_generation, entries, shared=shared):
+                batch.append(entry)
+        return Plan(None, batch)
 
 
 class Server:

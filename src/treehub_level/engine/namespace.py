@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..types import Mode
 from .codec import Codec
 from .store import Store
 

@@ -257,6 +257,13 @@ class OwnRecords:
         except ValueError:
             raise self.damaged(key, "lies in the change log and names no change id") from None
 
+    def log_rows(self, rows: Sequence[Row]) -> list[tuple[int, bytes]]:
+        """Return the CID and the record of each row of the log: see `log_cid`."""
+        try:
+            return self.space.parse_log_rows(rows)
+        except ValueError:
+            return [(self.log_cid(key), record) for key, record in rows]
+
     def logged(self, cid: int, record: bytes) -> tuple[bytes, bytes | None]:
         """Return the key and the value of a record of the log. The value is not checked."""
         try:

@@ -57,19 +57,16 @@ class LostChange(NamedTuple):
         Args:
             noticed_at: The client's clock, in milliseconds since 1970.
         """
-        members = {
-            b"key": _core.encode_json_key(self.key),
-            b"local": self.local,
-            b"remote": b"null" if self.remote is None else self.remote,
-            b"cid": b"%d" % self.cid,
-            b"base": self.base,
-            b"kind": orjson.dumps(self.kind),
-            b"reason": None if self.reason is None else orjson.dumps(self.reason),
-            b"by": None if self.by is None else orjson.dumps(self.by),
-            b"at": None if self.at is None else b"%d" % self.at,
-            b"noticed_at": b"%d" % noticed_at,
-        }
-        return b"{%b}" % b",".join(b'"%b":%b' % member for member in members.items() if member[1] is not None)
+        changes = b'"key":%b,"local":%b,"remote":%b,"cid":%d' % (
+            _core.encode_json_key(self.key),
+            self.local,
+            b"null" if self.remote is None else self.remote,
+            self.cid,
+        )
+        base = b"" if self.base is None else b',"base":%b' % self.base
+        facts = {"kind": self.kind, "reason": self.reason, "by": self.by, "at": self.at, "noticed_at": noticed_at}
+        known = {name: fact for name, fact in facts.items() if fact is not None}
+        return b"{%b%b,%b" % (changes, base, orjson.dumps(known)[1:])
 
 
 def journal_entries(reader: Reader, mode: Client, lost: Sequence[LostChange]) -> list[Entry]:

@@ -17,7 +17,7 @@ from ..backends.base import Entry, Reader, Row
 from ..engine.base_values import BASES, Bases
 from ..engine.records import HEX, Epoch, OwnRecords, is_cid
 from ..errors import LevelError, ProtocolError
-from ..types import Change, Conflict
+from ..types import Change, Conflict, ConflictKind
 from .fields import ID, MAX_PUSH, NONCE, Ack, Fields
 from .state import NAMES, ClientState, Push, ResetProgress
 
@@ -243,8 +243,8 @@ def parse_conflict(own: OwnRecords, key: bytes, record: bytes) -> Conflict:
         fields = Fields(document, "record")
         lost, remote, cid = fields.get("key"), fields.get("remote"), fields.cid("cid")
         encoder.key(lost)
-        default = "reset" if remote is None else "conflict"
-        kind = fields.get("kind") if fields.has("kind") else default
+        default: ConflictKind = "reset" if remote is None else "conflict"
+        kind: ConflictKind = fields.get("kind") if fields.has("kind") else default
         if kind not in ("refused", default):
             raise ValueError(f'its kind is neither "refused" nor "{default}"')
         return Conflict(

@@ -21,6 +21,8 @@ from .messages import Forked, Keys, LogPage, Page, ParsedReply, Reply, Request, 
 
 #: Rows that are joined into one chunk.
 _JOINED = 200
+#: Rows that one call of the core splits: it does not release the GIL.
+_PART_ROWS = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,10 +192,21 @@ def _decode_lines(body: bytes, encoder: _core.Encoder) -> ParsedReply:
     if rest and header.get("kind") != "page":
         raise ProtocolError("the reply has more than one line, but is not a page")
     texts = rest.removesuffix(b"\n").split(b"\n") if rest else []
-    rows = _core.split_rows(texts)
+    rows = _split_rows(texts)
     if rows is not None:
         return parse_reply({**header, "page": rows}, encoder, in_records=True)
     return parse_reply({**header, "page": [*map(_parse, texts)]}, encoder)
+
+
+def _split_rows(texts: list[bytes]) -> list[tuple[int, bytes]] | None:
+    """Return the rows, split some at a time, so that other threads run in between."""
+    rows: list[tuple[int, bytes]] = []
+    for start in range(0, len(texts), _PART_ROWS):
+        part = _core.split_rows(texts[start : start + _PART_ROWS])
+        if part is None:
+            return None
+        rows += part
+    return rows
 
 
 def _parse(text: bytes) -> Any:

@@ -320,10 +320,10 @@ def is_temporary(error: Exception) -> bool:
 
 
 def _reply_size(reply: Reply) -> int:
-    """Return the bytes of a reply in memory: those of its records or keys."""
+    """Return the bytes of a reply in memory: those of its records and keys."""
     match reply:
         case LogPage():
-            return records_size(reply.records)
+            return records_size(reply.records) + sum(map(len, reply.rejected))
         case Keys():
             return sum(map(len, reply.keys))
         case Reset():
