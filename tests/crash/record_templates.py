@@ -62,6 +62,7 @@ def templates() -> tuple[Template, ...]:
     with (
         mock.patch("uuid.uuid4", side_effect=lambda: uuid.UUID(int=rng.getrandbits(128))),
         mock.patch.object(ClientMode, "clock", staticmethod(lambda: 1_700_000_000_000)),
+        mock.patch("treehub_level.engine.clock.now", return_value=1_700_000_000_123),
     ):
         return tuple(_templates())
 

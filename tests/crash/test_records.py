@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from stores import ENGINES
 
-from treehub_level.engine.records import Floor, OwnRecords
+from treehub_level.engine.records import Commit, Floor, OwnRecords
 from treehub_level.maintenance.verify import Verification
 from treehub_level.types import Mode
 
@@ -81,6 +81,12 @@ _CONTROLS = [
         "server",
         {b"!2": b'["k1",{"n":1]'},
         [("treehub_level.engine.records.OwnRecords.check_outgoing", lambda *_: None)],
+    ),
+    (
+        "changes raises TypeError",
+        "server",
+        {b"!!commit/8": b'[1,null,null,"x",[[1,8]]]'},
+        [("treehub_level.engine.records.Commit.parse", lambda items: Commit(*items[:5], tuple(map(tuple, items[5]))))],
     ),
     (
         "verify calls the store sound",

@@ -52,7 +52,11 @@ def make_stores(prefix: str, *, keep_base: bool = False) -> tuple[Rows, Rows]:
     client = blocking.Level(
         "client", backend=lambda _: backends[1], mode=Level.CLIENT, prefix=prefix, keep_base=keep_base
     )
-    with server, client, mock.patch.object(ClientMode, "clock", staticmethod(lambda: NOW)):
+    clocks = (
+        mock.patch.object(ClientMode, "clock", staticmethod(lambda: NOW)),
+        mock.patch("treehub_level.engine.clock.now", return_value=NOW),
+    )
+    with server, client, clocks[0], clocks[1]:
         server.batch([Put("a", 1), Delete("b"), Put("é", {"x": [1, 2]})])
         for n in range(10):
             server.put("counter", n)

@@ -62,7 +62,7 @@ def test_a_reply_has_the_same_contents_in_bytes_and_as_an_object(reply: Reply) -
 
 
 def test_a_record_of_the_npm_package_with_line_breaks_takes_one_line() -> None:
-    page = LogPage(*ADDRESS, 3, 3, False, [], None, [], [(3, b'[\r\n"a",\n1]')])
+    page = LogPage(*ADDRESS, 3, 3, False, [], None, [], [], [(3, b'[\r\n"a",\n1]')])
     assert reply_to_ndjson(page).splitlines()[1:] == [b'[3,["a",1]]']
 
 
@@ -170,7 +170,7 @@ def test_a_malformed_row_is_refused(row: bytes) -> None:
 
 @pytest.mark.parametrize("value", [b'{"a":1,"a":2}', b"18446744073709551616", b"-9223372036854775809"])
 def test_a_value_that_decoding_would_change_is_refused(value: bytes) -> None:
-    body = reply_to_json(LogPage(*ADDRESS, 8, 8, False, [], None, [], [(8, b'["k","?"]')]))
+    body = reply_to_json(LogPage(*ADDRESS, 8, 8, False, [], None, [], [], [(8, b'["k","?"]')]))
     assert outcome(Received(body, in_lines=False)) is not None
     assert outcome(Received(body.replace(b'"?"', value), in_lines=False)) is None
 

@@ -23,6 +23,7 @@ class Configuration:
     reads: int = 20  # records of the log that one request reads
     page_weight: int = 1000  # the maximum weight of a page: stands for its limit in bytes
     lost_weight: int = 1000  # the maximum weight of local changes that a page overwrites in one batch
+    server_batch: int = 1  # changes in one commit of the server, at most
     drop: float = 0.15
     duplicate: float = 0.15
     reorder: bool = True
@@ -91,6 +92,7 @@ MECHANISMS: Final = {
     "values_at_head": "the values of lost changes come with a page that reaches the head",
     "refusals_heal": "a change that a rule refuses is journaled, and replaced by the server's value",
     "refusal_record": "the server records that a rule refused a push, and rejects a late copy of it",
+    "whole_commits": "a page does not end inside a commit that fits a page",
 }
 
 
@@ -152,6 +154,9 @@ FOCUS: Final = {
     "absent_in_piece": replace(
         BASE, keys=8, drop=0.1, duplicate=0.1, compact=5, restore=5, forget_deletes=5, steps=200
     ),
+    "whole_commits": replace(
+        BASE, limit=4, keys=5, server_batch=4, compact=5, restore=0, follow=0, power=False, steps=200
+    ),
 }
 
 
@@ -208,4 +213,6 @@ def random_configuration(rng: random.Random) -> Configuration:
         drawn = replace(drawn, distance=rng.choice([1, 2, 3, 6, 50]), change_limit=rng.choice([0, 2, 6]))
     if rng.random() < 0.3:
         drawn = replace(drawn, lost_weight=rng.choice([1, 2, 4]))
-    return replace(drawn, **MANUAL_SYNC) if rng.random() < 0.2 else drawn
+    if rng.random() < 0.2:
+        drawn = replace(drawn, **MANUAL_SYNC)
+    return replace(drawn, server_batch=rng.choice([1, 1, 2, 4]))

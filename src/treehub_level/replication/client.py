@@ -15,6 +15,7 @@ from functools import partial
 
 from .. import _core
 from ..backends.base import Entry, Transaction
+from ..engine.commits import commit_of
 from ..engine.modes import Client, Plan, Step
 from ..engine.records import Epoch
 from ..errors import ProtocolError, StoreMismatchError
@@ -345,7 +346,9 @@ class _ReplyHandler:
                     if key in withheld and same_record(withheld[key], remote):
                         self._bases.learn(key, value)
                         continue
-                    self._lost.append(LostChange(key, record, remote, cid, self._bases.change_of(key)))
+                    commit, base = commit_of(page.commits, cid), self._bases.change_of(key)
+                    by, at = (None, None) if commit is None else (commit.by, commit.ms)
+                    self._lost.append(LostChange(key, record, remote, cid, base, by=by, at=at))
                 self._drop_dirty(key)
             self._batch.append(entry)
             self._outcome.pulled += not is_own

@@ -117,7 +117,7 @@ def restore_step(mode: Client, conflict: Conflict) -> Step[None]:
                 f"the conflict over {conflict.key!r} is not in the journal: it was restored or dismissed before"
             )
         entries = _core.Encoder(mode.space).changes([conflict.local])
-        return mode.plan_write(transaction, cid, entries, [(key, None)])
+        return mode.plan_write(transaction, cid, entries, also=[(key, None)])
 
     return step
 

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Final
 
 from .. import _core
 from ..backends.base import Entry
-from ..engine.records import Epoch
+from ..engine.records import Commit, Epoch
 from ..errors import InvalidKeyError, ProtocolError
 from .fields import ID, MAX_CHANGES, MAX_KEYS, MAX_PUSH, NONCE, PROTOCOL, Ack, Fields, shown
 
@@ -236,6 +236,7 @@ class Page(Reply):
         ack: The decision on the push; ``None`` if it was not judged, or if nothing was pushed.
         rejected: The keys of the push that the server rejected, or that the log does not show as
             accepted.
+        commits: The recorded commits of the changes in the page, in CID order.
     """
 
     kind = "page"
@@ -246,6 +247,7 @@ class Page(Reply):
     epochs: list[Epoch]
     ack: Ack | None
     rejected: list[str]
+    commits: list[Commit]
 
     def header(self, count: int) -> dict[str, Any]:
         """Return all fields except ``page``, as a dict.
@@ -261,6 +263,7 @@ class Page(Reply):
             "epochs": [[*epoch] for epoch in self.epochs],
             "ack": self.ack and [*self.ack],
             "rejected": self.rejected,
+            "commits": [commit.to_list() for commit in self.commits],
             "count": count,
         }
 
@@ -312,6 +315,7 @@ class LogPage(Page):
             self.epochs,
             self.ack,
             self.rejected,
+            self.commits,
             [cid for cid, _ in self.records],
             _in_parts(encoder.records, [record for _, record in self.records]),
         )
@@ -366,7 +370,8 @@ def _parse_page(
         raise fields.error("more", f"it is false, but the log continues to CID {head} and this page ends at CID {to}")
     entries = _check_size(_in_parts(encode, changes))
     epochs, rejected = fields.epochs("epochs"), fields.keys("rejected", MAX_PUSH)
-    return PulledPage(server, nonce, base, to, head, more, epochs, ack, rejected, cids, entries)
+    commits = fields.commits("commits", base, to)
+    return PulledPage(server, nonce, base, to, head, more, epochs, ack, rejected, commits, cids, entries)
 
 
 def _parse_keys(fields: Fields, server: str, nonce: str, base: int, encoder: _core.Encoder) -> Keys:

@@ -60,7 +60,7 @@ def part_pieces(part: Part, in_lines: bool) -> Iterator[bytes]:
     In JSON the changes have no CIDs, as in ``@treehub/level``.
     """
     rows = _numbered(part.records) if in_lines else (record for _, record in part.records)
-    return _pieces(part_encoder(part, in_lines), rows)
+    return _pieces(part_encoder(part, len(part.records), in_lines), rows)
 
 
 def page_encoder(page: LogPage, count: int, in_lines: bool) -> RowsEncoder:
@@ -68,9 +68,11 @@ def page_encoder(page: LogPage, count: int, in_lines: bool) -> RowsEncoder:
     return RowsEncoder(page.header(count), "page", in_lines)
 
 
-def part_encoder(part: Part, in_lines: bool) -> RowsEncoder:
-    """Return an encoder for a page of a manual pull: the records, or in NDJSON their rows."""
-    return RowsEncoder({"cid": part.cid, "has_more": part.has_more}, "changes", in_lines)
+def part_encoder(part: Part, count: int, in_lines: bool) -> RowsEncoder:
+    """Return an encoder for a page of a manual pull: so many records, or in NDJSON their rows."""
+    commits = [commit.to_list() for commit in part.commits]
+    header = {"cid": part.cid, "has_more": part.has_more, "commits": commits}
+    return RowsEncoder({**header, "count": count} if in_lines else header, "changes", in_lines)
 
 
 def _pieces(encoder: RowsEncoder, rows: Iterable[bytes]) -> Iterator[bytes]:

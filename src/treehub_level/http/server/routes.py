@@ -104,7 +104,8 @@ async def changes(context: RequestContext) -> Response:
     def row_encoder(in_lines: bool) -> Callable[[tuple[int, bytes]], bytes]:
         return _encode_numbered if in_lines else _encode_record
 
-    return rows_response(context.request, context.hold, partial(part_encoder, page), page.records, row_encoder)
+    encoder = partial(part_encoder, page, len(page.records))
+    return rows_response(context.request, context.hold, encoder, page.records, row_encoder)
 
 
 async def change(context: RequestContext) -> Response:
