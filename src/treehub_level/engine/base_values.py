@@ -161,17 +161,24 @@ class BaseRecording(NamedTuple):
             return cls(bases.generation, following, only_unchecked=False)
         return cls(bases.generation, following, only_unchecked=True) if cid and following.unchecked else None
 
-    def new_entries(self, reader: Reader, space: _core.KeySpace, entries: Sequence[Entry]) -> list[Entry]:
+    def new_entries(
+        self, reader: Reader, space: _core.KeySpace, entries: Sequence[Entry], *, shared: bool = False
+    ) -> list[Entry]:
         """Return the base values of the keys that a local write makes dirty.
 
         Args:
             reader: The store before the write.
             space: The key space of the store.
             entries: The write. A key may occur more than once.
+            shared: True if each read is a round trip to a database.
         """
         following = self.following
         keys = [*{key: None for key, _ in entries if not self.only_unchecked or following.is_unchecked(key)}]
-        found = reader.get_many([stored for key in keys for stored in (space.dirty_key(key), key)])
+        if len(keys) == 1 and not shared:  # LevelDB takes a snapshot for `get_many`
+            key = keys[0]
+            found = [reader.get(space.dirty_key(key)), reader.get(key)]
+        else:
+            found = reader.get_many([stored for key in keys for stored in (space.dirty_key(key), key)])
         prefix = space.own_key(_BASE)
         return [
             (prefix + key, base_record(self.generation, value))

@@ -147,7 +147,8 @@ class Client:
         for entry in also:
             batch.append(entry)
         if self.recording is not None:
-            for entry in self.recording.new_entries(transaction, self.space, entries):
+            shared = self.holder is not None
+            for entry in self.recording.new_entries(transaction, self.space, entries, shared=shared):
                 batch.append(entry)
         if writes:
             for entry in self._groups(transaction, entries, writes):
