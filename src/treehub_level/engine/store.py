@@ -66,6 +66,7 @@ class Store:
         read_only: True to open the store for reading only: every step is refused.
         keep_base: See `identify`.
         audit: True to record the time of every local write to a server, not only of batches.
+        follow: See `identify`.
     """
 
     def __init__(
@@ -77,11 +78,13 @@ class Store:
         read_only: bool = False,
         keep_base: bool | None = False,
         audit: bool = False,
+        follow: Sequence[str] | None = None,
     ) -> None:
         self.backend = backend
         self.read_only = read_only
         self._keep_base = keep_base
         self._audit = audit
+        self._follow = follow
         self.mode = mode
         self.space = space
         self._records = OwnRecords(space, backend.name)
@@ -158,6 +161,7 @@ class Store:
             read_only=self.read_only,
             keep_base=self._keep_base,
             audit=self._audit,
+            follow=self._follow,
         )
         self._plan_write = self._strategy.plan_write
         self._cid = None

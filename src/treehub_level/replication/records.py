@@ -12,14 +12,17 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Any, Final, NamedTuple, TypeVar
 
+import orjson
+
 from .. import _core
 from ..backends.base import Entry, Reader, Row
 from ..engine.base_values import BASES, Bases
+from ..engine.following import FOLLOW, Following
 from ..engine.records import HEX, ID, Epoch, OwnRecords, is_cid
 from ..errors import LevelError, ProtocolError
 from ..types import Change, Conflict, ConflictKind
 from .fields import MAX_PUSH, NONCE, Ack, Fields
-from .state import NAMES, ClientState, Push, ResetProgress
+from .state import NAMES, ClientState, Push
 
 T = TypeVar("T")
 
@@ -32,20 +35,56 @@ _LAST_MS: Final = 253_402_300_799_999
 _JOURNAL, _AFTER_JOURNAL = "conflict/", "conflict0"
 
 
+#: A reason, and the changes of a push that are refused for it: runs ``(first, count)`` of indices.
+StoredRefusal = tuple[str, tuple[tuple[int, int], ...]]
+
+
 class Decision(NamedTuple):
-    """The server's record of a client's last push that was accepted (in part) or withdrawn.
+    """The server's record of a client's last push that was accepted, withdrawn or refused.
+
+    The log shows nothing of a push that was withdrawn or refused. A push that was accepted or
+    refused in part is recorded, too.
 
     Attributes:
         seq: The sequence number of the push.
         nonce: The nonce of the push.
         ack: The decision.
         principal: The principal that the client id belongs to; ``None`` without authentication.
+        refused: The refusals of some of its changes.
     """
 
     seq: int
     nonce: str
     ack: Ack
     principal: str | None
+    refused: tuple[StoredRefusal, ...] = ()
+
+    def to_stored(self) -> bytes:
+        """Return the decision as it is stored."""
+        return orjson.dumps([self.seq, self.nonce, *self.ack, self.principal, *stored_refusals(self.refused)])
+
+
+def stored_refusals(refused: Sequence[StoredRefusal]) -> list[Any]:
+    """Return the last member of a stored decision; none if nothing was refused."""
+    return [[[reason, [[*run] for run in runs]] for reason, runs in refused]] if refused else []
+
+
+def parse_refusals(members: Sequence[Any]) -> tuple[StoredRefusal, ...]:
+    """Return the refusals that `stored_refusals` has encoded.
+
+    Raises:
+        ProtocolError, ValueError: They are malformed.
+    """
+    if not members:
+        return ()
+    found: list[StoredRefusal] = []
+    for item in Fields({"refused": members[0]}, "record").array("refused"):
+        match item:
+            case [str(reason), list(runs)] if reason and runs and len(members) == 1:
+                found.append((reason, tuple(Fields({"runs": runs}, "record").runs("runs", MAX_PUSH, shortest=1))))
+                continue
+        raise ValueError("a refusal is not [reason, [[first, count], …]]")
+    return tuple(found)
 
 
 # ------------------------------------------------------------------------------------------ client
@@ -72,13 +111,14 @@ def read_state(reader: Reader, own: OwnRecords, cid: int) -> ClientState:
     state = ClientState(
         id,
         seq,
+        found[FOLLOW] or Following.without_record(cid),
+        cid,
         server,
         max_head,
         epochs,
         push=found["push"],
         withheld_push=found["aside"],
         own_range=found["own"],
-        reset=found["reset"],
         bases=found[BASES],
     )
     if state.push is not None and state.push.seq != seq:
@@ -104,7 +144,7 @@ def state_record(own: OwnRecords, name: str, record: bytes, cid: int) -> Any:
         "push": lambda document: _push(document, _core.Encoder(own.space)),
         "aside": lambda document: _push(document, _core.Encoder(own.space)),
         "own": lambda document: _own_range(document, cid),
-        "reset": _reset,
+        FOLLOW: Following.from_document,
         BASES: Bases.from_document,
     }
     return _parsed(own, own.space.own_key(name), record, parsers[name])
@@ -141,7 +181,10 @@ def _followed(record: Any) -> tuple[str, int, tuple[Epoch, ...]]:
 
 def _push(record: Any, encoder: _core.Encoder) -> Push:
     fields = Fields(record, "record")
-    push = Push(fields.cid("seq"), fields.text("nonce", NONCE), [*fields.array("changes", MAX_PUSH)])
+    changes = [*fields.array("changes", MAX_PUSH)]
+    groups = fields.runs("groups", len(changes))
+    last_group = fields.cid("last_group") if fields.has("last_group") else 0
+    push = Push(fields.cid("seq"), fields.text("nonce", NONCE), changes, groups, last_group)
     keys: set[bytes] = set()
     for change in push.changes:
         if type(change) is not list or not 1 <= len(change) <= 2:
@@ -158,14 +201,6 @@ def _own_range(record: Any, cid: int) -> Ack:
             if before < after <= before + MAX_PUSH and cid < after:
                 return Ack(before, after, epoch)
     raise ValueError(f"it is not [before, after, epoch] of at most {MAX_PUSH} changes that end after CID {cid}")
-
-
-def _reset(record: Any) -> ResetProgress:
-    fields = Fields(record, "record")
-    common, phase, cursor = fields.cid("common"), fields.get("phase"), fields.cursor("cursor")
-    if phase not in ("A", "B") or cursor is None:
-        raise ValueError('its phase is neither "A" nor "B", or its cursor is null')
-    return ResetProgress(common, phase, cursor)
 
 
 def dirty_change(own: OwnRecords, stored_key: bytes, record: bytes) -> Entry:
@@ -329,11 +364,11 @@ def parse_decision(own: OwnRecords, key: bytes, record: bytes, head: int) -> Dec
 
     def parse(document: Any) -> Decision:
         match document:
-            case [seq, str(nonce), before, after, epoch, None | str() as principal] if is_cid(seq):
+            case [seq, str(nonce), before, after, epoch, None | str() as principal, *refused] if is_cid(seq):
                 ack = Fields({"ack": [before, after, epoch]}, "record").ack()
                 if ack is not None and ack.after <= head and NONCE.fullmatch(nonce):
-                    return Decision(seq, nonce, ack, principal)
-        raise ValueError(f"it is not [seq, nonce, before, after, epoch, principal] of CIDs up to {head}")
+                    return Decision(seq, nonce, ack, principal, parse_refusals(refused))
+        raise ValueError(f"it is not [seq, nonce, before, after, epoch, principal, refusals] of CIDs up to {head}")
 
     if not ID.fullmatch(key[len(decision_key(own.space, "")) :].decode(errors="replace")):
         raise own.damaged(key, "does not name a client")
