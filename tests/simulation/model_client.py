@@ -289,6 +289,7 @@ class Client:
         """Forget all base values: the server may never have had them in its present history."""
         if self._has("base_values_reset"):
             self._state.base_values.clear()
+
     def _beginning(self, page: Page) -> Page:
         """Return as much of a page as one batch may hold, as if the server had cut it there.
 

@@ -17,6 +17,7 @@ from ..engine.namespace import Namespace
 from ..errors import NotOpenError
 from ..replication.endpoint import answer, changes_after, check_wait, watch_page, watch_start
 from ..replication.messages import Reply, Request
+from ..replication.rules import Check
 from ..replication.session import rebind_session, sync_session
 from ..types import JSON, Change, Changes, Conflict, Mode, SyncReport
 from .driver import AsyncExchanger, async_exchange_of, drive
@@ -78,6 +79,9 @@ class Level(AsyncReadWriteVerbs):
         audit: True to record the time, and the name of the caller if it is known, of every local
             write, not only of batches: see `Change.at`. Each write costs a record more. In SERVER
             mode only.
+        check: A function that may refuse the changes of clients: ``check(call, changes, read)``. It
+            runs inside the write transaction, once for changes that belong together, and raises
+            `Refused` to refuse them. SERVER mode only.
         **backend_options: Further arguments of the backend's constructor.
 
     The filters of ``query``, ``keys``, ``values``, ``count`` and ``scan`` run in a thread beside
@@ -110,6 +114,7 @@ class Level(AsyncReadWriteVerbs):
         read_only: bool = False,
         keep_base: bool | None = False,
         audit: bool = False,
+        check: Check | None = None,
         **backend_options: Any,
     ) -> None:
         self._use(
@@ -124,6 +129,7 @@ class Level(AsyncReadWriteVerbs):
                 read_only=read_only,
                 keep_base=keep_base,
                 audit=audit,
+                check=check,
                 **backend_options,
             )
         )
