@@ -17,6 +17,7 @@ from ..engine.namespace import Namespace
 from ..errors import NotOpenError
 from ..replication.endpoint import answer, changes_after, check_wait, watch_page, watch_start
 from ..replication.messages import Reply, Request
+from ..replication.rules import Check
 from ..replication.session import rebind_session, sync_session
 from ..types import JSON, Change, Changes, Conflict, Followed, Mode, SyncReport
 from .driver import AsyncExchanger, async_exchange_of, drive
@@ -81,6 +82,9 @@ class Level(AsyncReadWriteVerbs):
         follow: The prefixes of the keys that a new client follows; ``None`` for all keys. For an
             existing store they must be those that it follows: leave the argument out, and call
             `follow` and `unfollow`. CLIENT mode only.
+        check: A function that may refuse the changes of clients: ``check(call, changes, read)``. It
+            runs inside the write transaction, once for changes that belong together, and raises
+            `Refused` to refuse them. SERVER mode only.
         **backend_options: Further arguments of the backend's constructor.
 
     The filters of ``query``, ``keys``, ``values``, ``count`` and ``scan`` run in a thread beside
@@ -116,6 +120,7 @@ class Level(AsyncReadWriteVerbs):
         keep_base: bool | None = False,
         audit: bool = False,
         follow: Iterable[str] | None = None,
+        check: Check | None = None,
         **backend_options: Any,
     ) -> None:
         self._use(
@@ -131,6 +136,7 @@ class Level(AsyncReadWriteVerbs):
                 keep_base=keep_base,
                 audit=audit,
                 follow=follow,
+                check=check,
                 **backend_options,
             )
         )

@@ -182,12 +182,9 @@ class Server:
     Attributes:
         check: The function that may refuse changes of clients (``replication.rules``); ``None``
             without one.
-        slow_checks: The number of its calls that took long.
     """
 
     mode = Mode.SERVER
-    check: Callable[..., object] | None = None
-    slow_checks = 0
 
     def __init__(self, records: OwnRecords, store_id: str, *, shared: bool = False, audit: bool = False) -> None:
         self.records = records
@@ -195,6 +192,7 @@ class Server:
         self.store_id = store_id
         self._shared = shared
         self._audit = audit
+        self.check: Callable[..., object] | None = None
         self._started: EpochStart | None = None
 
     def plan_write(

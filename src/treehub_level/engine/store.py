@@ -67,6 +67,7 @@ class Store:
         keep_base: See `identify`.
         audit: True to record the time of every local write to a server, not only of batches.
         follow: See `identify`.
+        check: The function that may refuse changes of a server's clients; ``None`` without one.
     """
 
     def __init__(
@@ -79,12 +80,14 @@ class Store:
         keep_base: bool | None = False,
         audit: bool = False,
         follow: Sequence[str] | None = None,
+        check: Callable[..., object] | None = None,
     ) -> None:
         self.backend = backend
         self.read_only = read_only
         self._keep_base = keep_base
         self._audit = audit
         self._follow = follow
+        self._check = check
         self.mode = mode
         self.space = space
         self._records = OwnRecords(space, backend.name)
@@ -163,6 +166,8 @@ class Store:
             audit=self._audit,
             follow=self._follow,
         )
+        if isinstance(self._strategy, Server):
+            self._strategy.check = self._check
         self._plan_write = self._strategy.plan_write
         self._cid = None
         if not self._shared:

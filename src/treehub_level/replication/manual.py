@@ -17,7 +17,7 @@ from ..backends.base import Entry, Reader, Transaction
 from ..engine import clock
 from ..engine.access import FULL, Access
 from ..engine.commits import read_page
-from ..engine.modes import Client, Plan, Server, Step
+from ..engine.modes import Client, Plan, Server, Step, Write
 from ..engine.records import Commit, OwnRecords
 from ..errors import CIDMismatchError, CorruptionError, ProtocolError, StateError
 from ..types import Change, Changes
@@ -26,6 +26,7 @@ from .effects import Effects
 from .journal import LostChange
 from .losses import has_losses
 from .records import dirty_change, read_state
+from .rules import Call, PendingReader, check_group
 from .state import ClientState
 
 #: Rows to read at a time.
@@ -184,6 +185,7 @@ def change_step(mode: Server, base: int, entries: Sequence[Entry], access: Acces
         ProtocolError: A key occurs twice.
         ForbiddenError: The client may not write a key (raised by the step).
         CIDMismatchError: The server's CID is not ``base`` (raised by the step).
+        Refused, CheckError: See `rules.check_group` (raised by the step).
     """
     keys = {key for key, _ in entries}
     if len(keys) < len(entries):
@@ -197,11 +199,33 @@ def change_step(mode: Server, base: int, entries: Sequence[Entry], access: Acces
             )
         if not entries:
             return Plan(cid)
+        check_group(mode, Call(access.principal, None), entries, PendingReader(transaction))
         last = cid + len(entries)
         groups = ((cid + 1, last),) if len(entries) > 1 else ()
         commit = mode.commit_entry(Commit(cid + 1, last, None, access.principal, clock.now(), groups))
         plan = mode.plan_write_in(mode.epoch_start(transaction, cid), cid, entries, [commit])
         return Plan(last, plan.batch, plan.cid, after_commit=plan.after_commit)
+
+    return step
+
+
+def write_step(mode: Server, entries: Sequence[Entry], access: Access) -> Step[None]:
+    """Write entries of a caller durably, if the check of the server allows it.
+
+    Args:
+        mode: The server.
+        entries: The entries, encoded.
+        access: The rights of the caller, which cover the entries.
+
+    Raises:
+        Refused, CheckError: See `rules.check_group` (raised by the step).
+    """
+
+    def step(transaction: Transaction, cid: int) -> Plan[None]:
+        check_group(mode, Call(access.principal, None), entries, PendingReader(transaction))
+        plan = mode.plan_write(transaction, cid, entries, [Write(len(entries), False, access.principal)])
+        plan.durable = True
+        return plan
 
     return step
 

@@ -166,6 +166,7 @@ def encode_row(row: LogRow) -> bytes:
     first, second = row
     if isinstance(first, bytes):
         return _core.join_record(first, second)
+    assert second is not None, "each change of the log has a record"
     return b"[%d,%b]" % (first, second)
 
 
