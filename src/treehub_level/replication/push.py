@@ -149,7 +149,7 @@ def _pushable_groups(
 
 def _read_group(reader: Reader, space: _core.KeySpace, keys: list[bytes]) -> _PushableGroup | None:
     """Return the dirty changes of some keys; ``None`` if no push can hold them."""
-    if len(keys) > PUSH_CHANGES:
+    if len(keys) > MAX_PUSH:
         return None
     rows: list[Row] = []
     size = 0
