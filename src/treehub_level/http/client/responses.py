@@ -236,7 +236,7 @@ def _error_of(response: ServerResponse, url: str, token: str | None) -> LevelErr
 
 
 def _refused(fields: Mapping[Any, Any], message: str, token: str | None) -> Refused:
-    """Return the exception for changes that a rule refuses. Its reason is for users, in any script."""
+    """Return the exception for changes that a rule refuses. Its reason may be in any script."""
     reason, keys = fields.get("reason"), fields.get("keys")
     if isinstance(reason, str):
         message = reason.replace(token, "…") if token else reason
