@@ -25,6 +25,7 @@ from .limits import PushLimits
 from .messages import MAX_BYTES
 from .records import pushable_changes
 from .state import ClientState, Push
+from .uncompared import UncomparedChanges
 
 #: The maximum number of changes in a push.
 PUSH_CHANGES = MAX_PUSH
@@ -126,6 +127,7 @@ def _pushable_groups(
 ) -> Iterator[_PushableGroup]:
     """Yield the groups of dirty changes that may be pushed, in the order of their first keys."""
     space, following = own.space, state.following
+    uncompared = UncomparedChanges(reader, space)
     seen: set[bytes] = set()
     with closing(limits.pushable_rows(reader, space)) as rows:
         for row in rows:
@@ -135,7 +137,7 @@ def _pushable_groups(
             keys = groups.keys_with(key) if key in groups else [key]
             if len(keys) > 1:
                 seen.update(keys)
-            if any(other in lost or following.is_unchecked(other) for other in keys):
+            if any(other in lost or other in uncompared or following.is_unchecked(other) for other in keys):
                 continue
             if len(keys) == 1:
                 yield _PushableGroup([row], len(row[1]))

@@ -334,7 +334,8 @@ class ReplyHandler:
                 commit = commit_of(page.commits, pulled[key]) if key in pulled else None
                 by, at = (None, None) if commit is None else (commit.by, commit.ms)
                 cid, base = pulled.get(key, page.cid), effects.bases.change_of(key)
-                effects.journal(LostChange(key, record, remote, cid, base, loss.kind, loss.reason, by, at))
+                lost = LostChange(key, record, remote, cid, base, loss.kind, loss.reason, by, at, key not in pulled)
+                effects.journal(lost)
             effects.clean(key)
             effects.take(key, values[key])
             self._outcome.healed += 1
@@ -359,7 +360,10 @@ class ReplyHandler:
         self._apply_ack(reply.ack, reply.rejected)
         withheld_push = self._state.withheld_push if reply.ack is None else None
         state = replace(self._state, withheld_push=withheld_push)
-        self._state = state.resetting(reply.common, is_dirty=effects.has_dirty())
+        is_dirty_after = effects.has_dirty()
+        if is_dirty_after:
+            effects.record_uncompared()
+        self._state = state.resetting(reply.common, is_dirty=is_dirty_after)
         effects.bases.void(self._state.bases)
 
     def apply_fork(self) -> None:
