@@ -300,7 +300,8 @@ def test_local_changes_that_lose_are_written_in_batches_of_bounded_size(
         write(batch, **options)
 
     monkeypatch.setattr(client.memory, "write", measured)
-    session = sync_session(client._store.step, client._store.client("sync"), report=SyncReport(), look_ahead=look_ahead)
+    run, mode = client._store.step, client._store.client("sync")
+    session: Any = sync_session(run, mode, report=SyncReport(), look_ahead=look_ahead)
     request = next(session)
     with pytest.raises(StopIteration) as end:
         while True:

@@ -5,7 +5,6 @@ Each fault removes one mechanism of the protocol, or brings back one failure of 
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, Final
 
 import orjson
@@ -19,9 +18,9 @@ from treehub_level.engine.modes import Client as ClientMode
 from treehub_level.engine.modes import Server as ServerMode
 from treehub_level.engine.records import Floor, OwnRecords
 from treehub_level.errors import ModeMismatchError
-from treehub_level.replication import base_values, client, limits, manual, server, session, withdrawals
-from treehub_level.replication.messages import Keys, LogPage
-from treehub_level.replication.state import ClientState, ResetProgress
+from treehub_level.replication import base_values, limits, manual, reply_handler, server, session, withdrawals
+from treehub_level.replication.messages import LogPage
+from treehub_level.replication.state import ClientState
 from treehub_level.types import Changes, Mode
 
 #: The object to patch, the name of its attribute, and the replacement.
@@ -33,11 +32,6 @@ _REPEATS: Final = server._Exchange._repeats
 _IDENTIFY: Final = _identity.identify
 _PUSHABLE_ROWS: Final = limits.PushLimits.pushable_rows
 _BATCH: Final = blocking.Level.batch
-
-
-def _keys_without_sweep(handler: Any, reply: Keys) -> None:
-    reset = None if reply.end else ResetProgress(handler._state.reset.common, "B", reply.keys[-1].decode())
-    handler._state = replace(handler._state, reset=reset)
 
 
 def _distance_in_records(exchange: Any) -> bool:
@@ -55,17 +49,20 @@ def _repeats_of_the_same_principal(exchange: Any, decision: Any) -> bool:
 
 #: The patches that remove each mechanism from the product. (`processes` removes the other ones.)
 REMOVALS: Final[dict[str, list[Patch]]] = {
-    "compare_and_clean": [(client, "is_as_frozen", lambda *_: True)],
+    "compare_and_clean": [(reply_handler, "is_as_frozen", lambda *_: True)],
     "decision_record": [(server, "read_decision", lambda *_: None), (server, "read_withdrawal", lambda *_: None)],
-    "withheld_echo": [(client._ReplyHandler, "_withheld_records", lambda _: {})],
-    "own_range": [(client._ReplyHandler, "_is_own_change", lambda *_: False)],
+    "withheld_echo": [(reply_handler.ReplyHandler, "_withheld_records", lambda _: {})],
+    "own_range": [(reply_handler.ReplyHandler, "_is_own_change", lambda *_: False)],
     "stale_replies": [(session, "is_reply_to", lambda *_: True)],
     "epochs": [(server, "last_common_cid", lambda request, *_: request.max_head)],
     "drained_own_range": [
-        (ClientState, "may_freeze", property(lambda state: not (state.push or state.withheld_push or state.reset)))
+        (
+            ClientState,
+            "may_freeze",
+            property(lambda state: not (state.push or state.withheld_push or state.following.is_resetting)),
+        )
     ],
     "floor": [(OwnRecords, "floor", lambda *_: Floor(0, 0))],
-    "sweep": [(client._ReplyHandler, "apply_keys", _keys_without_sweep)],
     "rejected_in_repeats": [(server._Exchange, "_unconfirmed", lambda *_: [])],
     "cid_distance": [(server._Exchange, "_is_too_far_behind", _distance_in_records)],
     "fixed_distance": [(server._Exchange, "_is_too_far_behind", _distance_of_the_request)],
@@ -75,7 +72,6 @@ REMOVALS: Final[dict[str, list[Patch]]] = {
     "base_value_of_server": [(base_values.BaseValueChanges, "learn", lambda *_: None)],
     "base_values_reset": [
         (Bases, "void", lambda bases: bases),
-        (ClientState, "base_generation", property(lambda state: state.bases and state.bases.generation)),
     ],
     "whole_log": [(server._Exchange, "_log_between", lambda *_: iter(()))],
     "whole_commits": [(commits, "_between_commits", lambda reader, mode, records, *_: records)],
@@ -150,7 +146,7 @@ FAILURES: Final[dict[str, list[Patch]]] = {
     "order after CID 9": [(module, "read_log", _log_in_the_order_of_text) for module in (server, commits)],
     "more than 100 changes": [(server, "LogPage", _PageThatClaimsToBeAll)],
     "a local write between dirty and clean": [
-        (client, "is_as_frozen", lambda *_: True),
+        (reply_handler, "is_as_frozen", lambda *_: True),
         (manual, "same_record", lambda *_: True),
     ],
     "a lost reply then a local edit": REMOVALS["own_range"] + REMOVALS["decision_record"],

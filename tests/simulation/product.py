@@ -24,7 +24,18 @@ from unittest import mock
 
 from treehub_level.engine import log
 from treehub_level.engine.modes import Client as ClientMode
-from treehub_level.replication import client, limits, progress, push, server, session, withdrawals
+from treehub_level.replication import (
+    client,
+    fill,
+    following,
+    limits,
+    progress,
+    push,
+    reply_handler,
+    server,
+    session,
+    withdrawals,
+)
 
 from .configuration import Configuration
 from .engines import DISKS, MakeDisk, crashing_disk
@@ -43,14 +54,16 @@ def set_up(
     ticks = count()
     patches: list[tuple[Any, str, Any]] = [
         (client, "PAGE_CHANGES", configuration.limit),
-        (client, "PAGE_KEYS", configuration.limit),
         (server, "MAX_DISTANCE", configuration.distance),
         (session, "MAX_DISTANCE", configuration.distance),
         (withdrawals, "MAX_DISTANCE", configuration.distance),
         (push, "PUSH_CHANGES", configuration.push),
-        (client, "SWEEP_KEYS", configuration.sweep),
-        (client, "LOST_BYTES", UNIT * configuration.lost_weight),
+        (fill, "SWEEP_KEYS", 3),
+        (fill, "_FETCH", 2),
+        (following, "EVICTED_KEYS", 2),
+        (reply_handler, "LOST_BYTES", UNIT * configuration.lost_weight),
         (client, "MAX_EPOCHS", 2),
+        (reply_handler, "MAX_EPOCHS", 2),
         (session, "MAX_EPOCHS", 2),
         (limits, "_FETCH", 2),
         (progress, "MAX_STALE_REPLIES", 1000),  # schedules duplicate many messages

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar
 
 from .. import _core
@@ -15,6 +15,7 @@ from ..engine.records import FORMAT
 from ..engine.store import Store
 from ..errors import ModeError
 from ..maintenance.convert import adopt
+from ..replication.following import check_follow
 from ..replication.rules import Check, require_check
 from ..types import JSON, MISSING, Mode
 from .client import ClientVerbs, Exchanger
@@ -114,11 +115,16 @@ class Level(ReadWriteVerbs, ServerVerbs, ClientVerbs):
         check: A function that may refuse the changes of clients: ``check(call, changes, read)``. It
             runs inside the write transaction, once for changes that belong together, and raises
             `Refused` to refuse them. SERVER mode only.
+        follow: The prefixes of the keys that a new client follows; ``None`` for all keys. For an
+            existing store they must be those that it follows: leave the argument out, and call
+            `follow` and `unfollow`. CLIENT mode only.
         **backend_options: Further arguments of the backend's constructor.
 
     Raises:
-        ValueError: The mode, an encoding or the prefix is invalid, or ``keep_base`` is True in
-            another mode than CLIENT, or ``check`` is given in another mode than SERVER.
+        ValueError: The mode, an encoding or the prefix is invalid; or ``keep_base`` is True or
+            ``follow`` given in another mode than CLIENT, or ``check`` in another one than SERVER;
+            or ``follow`` has more than 256 prefixes, or more than 16 KiB of them.
+        InvalidKeyError: No key can begin with a prefix in ``follow``.
         TypeError: An argument is of a wrong type, or the backend does not have such an option.
         BackendNotFoundError: There is no backend of that name.
     """
@@ -141,6 +147,7 @@ class Level(ReadWriteVerbs, ServerVerbs, ClientVerbs):
         keep_base: bool | None = False,
         audit: bool = False,
         check: Check | None = None,
+        follow: Iterable[str] | None = None,
         **backend_options: Any,
     ) -> None:
         if not isinstance(mode, Mode):
@@ -156,6 +163,7 @@ class Level(ReadWriteVerbs, ServerVerbs, ClientVerbs):
         check_audit(audit, mode)
         if check is not None and mode is not Mode.SERVER:
             raise ValueError(f"check judges the changes of clients: it needs SERVER mode, not {mode.name}")
+        prefixes = check_follow(mode, space, follow)
         codec = Codec(
             mode, None if mode is Mode.NORMAL else space, key_encoding=key_encoding, value_encoding=value_encoding
         )
@@ -167,6 +175,7 @@ class Level(ReadWriteVerbs, ServerVerbs, ClientVerbs):
             keep_base=keep_base,
             audit=audit,
             check=require_check(check),
+            follow=prefixes,
         )
         self._use(Namespace(store, codec, durable))
         ClientVerbs.__init__(self)

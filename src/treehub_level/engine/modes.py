@@ -8,7 +8,7 @@ returns a `Plan`.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Generic, NamedTuple, TypeVar
@@ -20,8 +20,9 @@ from ..backends.base import Batch, Entry, Reader, Transaction
 from ..errors import StateError
 from ..types import Mode
 from . import clock
-from .base_values import new_base_entries
+from .base_values import BaseRecording
 from .clock import unix_ms
+from .groups import distinct_keys, group_key, group_record, last_group
 from .records import Commit, Epoch, OwnRecords, commit_key
 
 T = TypeVar("T")
@@ -100,8 +101,10 @@ class Client:
         previous_holder: The holder record found by this opening.
 
     Attributes:
-        base_generation: The generation of the base values that local writes record; ``None`` if
-            they record none.
+        recording: The base values that local writes record; ``None`` if they record none.
+        outstanding: The nonce of the last request; ``None`` once its reply was applied. Any other
+            reply is stale.
+        pushed_last: True if the last request had a push: the next one may ask for a part of a fill.
     """
 
     mode = Mode.CLIENT
@@ -120,7 +123,11 @@ class Client:
         self.store_id = store_id
         self.holder = holder
         self.previous_holder = previous_holder
-        self.base_generation: int | None = None
+        self.recording: BaseRecording | None = None
+        self.outstanding: str | None = None
+        self.pushed_last = False
+        #: The highest number of a group that this opening has written; ``None`` before the first.
+        self._last_group: int | None = None
 
     def plan_write(
         self,
@@ -131,29 +138,33 @@ class Client:
         *,
         also: Sequence[Entry] = (),
     ) -> Plan[None]:
-        """Plan a batch of the entries with their dirty changes, and of the entries in ``also``."""
+        """Plan a batch of the entries with their dirty changes, and of the entries in ``also``.
+
+        It also has the base values of the keys that become dirty, as far as they are recorded, and
+        the group of each write whose changes belong together.
+        """
         batch = _core.client_batch(self.space, entries)
         for entry in also:
             batch.append(entry)
+        if self.recording is not None:
+            shared = self.holder is not None
+            for entry in self.recording.new_entries(transaction, self.space, entries, shared=shared):
+                batch.append(entry)
+        if writes:
+            for entry in self._groups(transaction, entries, writes):
+                batch.append(entry)
         return Plan(None, batch)
 
-
-class BaseKeepingClient(Client):
-    """A client that also records the base value of each key that a local write makes dirty."""
-
-    def plan_write(
-        self,
-        transaction: Transaction,
-        cid: int,
-        entries: Sequence[Entry],
-        writes: Sequence[Write] = (),
-        *,
-        also: Sequence[Entry] = (),
-    ) -> Plan[None]:
-        """Plan a batch as `Client.plan_write` does, with the base values."""
-        if self.base_generation is not None:
-            also = [*also, *new_base_entries(transaction, self.space, self.base_generation, entries)]
-        return super().plan_write(transaction, cid, entries, writes, also=also)
+    def _groups(self, reader: Reader, entries: Sequence[Entry], writes: Sequence[Write]) -> Iterator[Entry]:
+        """Yield a record for each write whose changes belong together."""
+        start = 0
+        for write in writes:
+            keys = distinct_keys(entries[start : start + write.count]) if write.is_batch else []
+            start += write.count
+            if len(keys) > 1:
+                last = last_group(reader, self.records) if self._last_group is None else self._last_group
+                self._last_group = last + 1
+                yield group_key(self.space, last + 1), group_record(keys)
 
 
 class Server:

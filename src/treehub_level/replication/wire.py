@@ -16,7 +16,8 @@ import orjson
 from .. import _core
 from ..engine.codec import decode_json
 from ..errors import ProtocolError
-from .manual import Part, canonical
+from .canonical import canonical
+from .manual import Part
 from .messages import Forked, Keys, LogPage, LogRow, Page, ParsedReply, Reply, Request, Reset, parse_reply
 
 #: Rows that are joined into one chunk.
