@@ -61,7 +61,9 @@ def _loss(conflict: Conflict) -> Loss:
     if won is None:
         return Loss(conflict.key, local, SWEPT, 0, "reset")
     base = UNKNOWN if conflict.base is None else _content(conflict.base)
-    kind = conflict.kind if won.cid or conflict.kind == "refused" else "rejected"
+    # A change may lose with its group although the server's value is the one that it replaces.
+    is_group = won.cid is None or base == _content(won)
+    kind = "rejected" if is_group and conflict.kind != "refused" else conflict.kind
     return Loss(conflict.key, local, _content(won), won.cid or 0, kind, base)
 
 
@@ -436,6 +438,7 @@ class Client(_Process):
 
     def rebind(self) -> Any:
         self._rebinds = True
+        self._report = SyncReport()
         self._session = rebind_session(self.level._store.step, self.level._store.client("rebind"))
         return self._advance(lambda session: next(session))
 

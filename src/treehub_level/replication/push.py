@@ -29,8 +29,6 @@ from .uncompared import UncomparedChanges
 
 #: The maximum number of changes in a push.
 PUSH_CHANGES = MAX_PUSH
-#: The maximum size of a push, in bytes of change records.
-PUSH_BYTES = MAX_BYTES
 
 
 def freeze(
@@ -151,7 +149,7 @@ def _pushable_groups(
 
 def _read_group(reader: Reader, space: _core.KeySpace, keys: list[bytes]) -> _PushableGroup | None:
     """Return the dirty changes of some keys; ``None`` if no push can hold them."""
-    if len(keys) > PUSH_CHANGES:
+    if len(keys) > MAX_PUSH:
         return None
     rows: list[Row] = []
     size = 0
@@ -160,7 +158,7 @@ def _read_group(reader: Reader, space: _core.KeySpace, keys: list[bytes]) -> _Pu
         assert record is not None, "the keys of a group are dirty"
         rows.append((dirty_key, record))
         size += len(record)
-        if size > PUSH_BYTES:
+        if size > MAX_BYTES:
             return None
     return _PushableGroup(rows, size)
 

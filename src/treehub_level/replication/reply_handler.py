@@ -16,7 +16,7 @@ from ..engine.records import Epoch
 from ..types import Conflict
 from .canonical import same_record
 from .effects import Effects
-from .fields import MAX_READ, Ack, Fill
+from .fields import Ack, Fill
 from .fill import FillPartHandler
 from .journal import LostChange
 from .limits import is_dirty
@@ -279,7 +279,9 @@ class ReplyHandler:
         effects, values = self._effects, dict(page.values)
         if not values:
             return
-        asked = {key.encode() for key in (*self._request.read, *whole.rejected)}
+        # The server sends as many values as fit. If it has sent nothing else, and not all values of
+        # the group that was read first, these fit into no page.
+        first = self._request.read[0].encode() if self._request.read and not whole.entries else None
         pulled = {key: cid for cid, (key, _) in zip(page.cids, page.entries, strict=True)}
         seen: set[bytes] = set()
         size = 0
@@ -288,13 +290,11 @@ class ReplyHandler:
                 continue
             group = self._lost_group(key)
             seen.update(group)
-            is_whole = all(other in values for other in group)
-            may_part = len(group) > MAX_READ or asked.issuperset(group)
-            if not (is_whole or may_part):
+            if first not in group and not all(other in values for other in group):
                 continue
             known = [other for other in group if other in values]
             group_size = sum(len(effects.record(other) or b"") for other in known)
-            if self._outcome.healed and size + group_size > LOST_BYTES:
+            if self._outcome.healed and size + group_size > MAX_BYTES:
                 return
             size = self._heal_group(known, values, page, pulled, size, is_group=len(group) > 1)
 
@@ -327,7 +327,7 @@ class ReplyHandler:
             if record is None or loss is None:
                 continue
             size += len(record)
-            if size > LOST_BYTES and self._outcome.healed:
+            if size > MAX_BYTES and self._outcome.healed:
                 return size  # a larger group than a push can hold
             remote = _core.join_record(key, values[key])
             if is_group or loss.kind == "refused" or not same_record(record, remote):
