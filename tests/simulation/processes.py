@@ -519,7 +519,10 @@ class Client(_Process):
         changes = self.level.dirty(limit=self._options.push)
         if not changes or not self._is_idle or self.cid != server.head:
             return None
-        return server.level.change(self.cid, changes), changes
+        try:
+            return server.level.change(self.cid, changes), changes
+        except Refused:  # of a rule: it judges manual pushes, too
+            return None
 
     def clean_manually(self, pushed: tuple[int, list[Change]]) -> None:
         self.level.clean(*pushed)
