@@ -9,6 +9,7 @@ from .backends.base import Backend
 from .backends.memory import MemoryBackend
 from .errors import (
     BackendNotFoundError,
+    CheckError,
     CIDMismatchError,
     CommitUnknownError,
     CorruptionError,
@@ -23,6 +24,7 @@ from .errors import (
     ModeMismatchError,
     NotOpenError,
     ProtocolError,
+    Refused,
     StateError,
     StorageError,
     StoreMismatchError,
@@ -53,6 +55,7 @@ __all__ = [
     "CIDMismatchError",
     "Change",
     "Changes",
+    "CheckError",
     "CommitUnknownError",
     "Conflict",
     "CopyReport",
@@ -76,6 +79,7 @@ __all__ = [
     "ProtocolError",
     "Put",
     "RangeOptions",
+    "Refused",
     "StateError",
     "StorageError",
     "StoreMismatchError",

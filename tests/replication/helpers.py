@@ -15,6 +15,7 @@ from treehub_level.types import Mode
 CLIENT = "c" * 32
 OTHER_CLIENT = "d" * 32
 NONCE = "0" * 32
+PUSH_NONCE = "1" * 32
 
 Message = dict[str, Any]
 
@@ -78,12 +79,14 @@ def ask(**fields: Any) -> Message:
         "cid": 0,
         "hi": 0,
         "epochs": [],
-        "seq": 1,
         "nonce": NONCE,
+        "seq": 1,
+        "push": PUSH_NONCE if fields.get("changes") or fields.get("withdraw") else None,
         "changes": [],
         "limit": 1000,
-        "reset": False,
-        "keys_after": None,
+        "complete": [""],
+        "partial": [],
+        "fill": None,
         **fields,
     }
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from treehub_level.engine.commits import Page, read_page
+from treehub_level.engine.commits import CommittedPart, read_page
 from treehub_level.engine.log import ROW_BYTES, records_size
 from treehub_level.engine.modes import Server
 from treehub_level.replication import client as client_module
@@ -29,9 +29,9 @@ def mode_of(server: Store) -> Server:
     return mode
 
 
-def pages(server: Store, limit: int, max_bytes: int, whole_bytes: int) -> list[Page]:
+def pages(server: Store, limit: int, max_bytes: int, whole_bytes: int) -> list[CommittedPart]:
     """Return all pages of the log of a server."""
-    found: list[Page] = []
+    found: list[CommittedPart] = []
     cid = 0
     while cid < server.cid:
         page = read_page(server.memory, mode_of(server), server.cid, cid, limit, max_bytes, whole_bytes)

@@ -172,9 +172,16 @@ class Server:
         store_id: The id of the store.
         shared: True if other processes may write to the store.
         audit: True to record the time of every local write, not only of batches.
+
+    Attributes:
+        check: The function that may refuse changes of clients (``replication.rules``); ``None``
+            without one.
+        slow_checks: The number of its calls that took long.
     """
 
     mode = Mode.SERVER
+    check: Callable[..., object] | None = None
+    slow_checks = 0
 
     def __init__(self, records: OwnRecords, store_id: str, *, shared: bool = False, audit: bool = False) -> None:
         self.records = records

@@ -164,11 +164,10 @@ def read_part(
             expected=floor,
             got=since,
         )
-    page = read_page(reader, mode, head, since, limit, max_bytes, whole_bytes)
-    reached = page.records[-1][0] if page.records else since
+    page = read_page(reader, mode, head, since, limit, max_bytes, whole_bytes, access.keys)
     # The log always keeps its newest record, so there are more records unless this page ends with
     # it.
-    return Part(reached, *page.outgoing(mode, access), reached < head)
+    return Part(page.cid, page.records, page.commits, page.cid < head)
 
 
 def change_step(mode: Server, base: int, entries: Sequence[Entry], access: Access = FULL) -> Step[int]:

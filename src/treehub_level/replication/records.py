@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Any, Final, NamedTuple, TypeVar
 
+import orjson
+
 from .. import _core
 from ..backends.base import Entry, Reader, Row
 from ..engine.base_values import BASES, Bases
@@ -32,20 +34,56 @@ _LAST_MS: Final = 253_402_300_799_999
 _JOURNAL, _AFTER_JOURNAL = "conflict/", "conflict0"
 
 
+#: A reason, and the changes of a push that are refused for it: runs ``(first, count)`` of indices.
+StoredRefusal = tuple[str, tuple[tuple[int, int], ...]]
+
+
 class Decision(NamedTuple):
-    """The server's record of a client's last push that was accepted (in part) or withdrawn.
+    """The server's record of a client's last push that was accepted, withdrawn or refused.
+
+    The log shows nothing of a push that was withdrawn or refused. A push that was accepted or
+    refused in part is recorded, too.
 
     Attributes:
         seq: The sequence number of the push.
         nonce: The nonce of the push.
         ack: The decision.
         principal: The principal that the client id belongs to; ``None`` without authentication.
+        refused: The refusals of some of its changes.
     """
 
     seq: int
     nonce: str
     ack: Ack
     principal: str | None
+    refused: tuple[StoredRefusal, ...] = ()
+
+    def to_stored(self) -> bytes:
+        """Return the decision as it is stored."""
+        return orjson.dumps([self.seq, self.nonce, *self.ack, self.principal, *stored_refusals(self.refused)])
+
+
+def stored_refusals(refused: Sequence[StoredRefusal]) -> list[Any]:
+    """Return the last member of a stored decision; none if nothing was refused."""
+    return [[[reason, [[*run] for run in runs]] for reason, runs in refused]] if refused else []
+
+
+def parse_refusals(members: Sequence[Any]) -> tuple[StoredRefusal, ...]:
+    """Return the refusals that `stored_refusals` has encoded.
+
+    Raises:
+        ProtocolError, ValueError: They are malformed.
+    """
+    if not members:
+        return ()
+    found: list[StoredRefusal] = []
+    for item in Fields({"refused": members[0]}, "record").array("refused"):
+        match item:
+            case [str(reason), list(runs)] if reason and runs and len(members) == 1:
+                found.append((reason, tuple(Fields({"runs": runs}, "record").runs("runs", MAX_PUSH, shortest=1))))
+                continue
+        raise ValueError("a refusal is not [reason, [[first, count], …]]")
+    return tuple(found)
 
 
 # ------------------------------------------------------------------------------------------ client
@@ -329,11 +367,11 @@ def parse_decision(own: OwnRecords, key: bytes, record: bytes, head: int) -> Dec
 
     def parse(document: Any) -> Decision:
         match document:
-            case [seq, str(nonce), before, after, epoch, None | str() as principal] if is_cid(seq):
+            case [seq, str(nonce), before, after, epoch, None | str() as principal, *refused] if is_cid(seq):
                 ack = Fields({"ack": [before, after, epoch]}, "record").ack()
                 if ack is not None and ack.after <= head and NONCE.fullmatch(nonce):
-                    return Decision(seq, nonce, ack, principal)
-        raise ValueError(f"it is not [seq, nonce, before, after, epoch, principal] of CIDs up to {head}")
+                    return Decision(seq, nonce, ack, principal, parse_refusals(refused))
+        raise ValueError(f"it is not [seq, nonce, before, after, epoch, principal, refusals] of CIDs up to {head}")
 
     if not ID.fullmatch(key[len(decision_key(own.space, "")) :].decode(errors="replace")):
         raise own.damaged(key, "does not name a client")

@@ -23,7 +23,7 @@ from ...errors import (
     StoreMismatchError,
     TransportError,
 )
-from ...replication.fields import MAX_CHANGES, Fields
+from ...replication.fields import MAX_CHANGES, MAX_PUSH, MAX_READ, Fields
 from ...replication.manual import attribute
 from ...replication.wire import Received
 from ...types import MISSING, Change, Changes, KeyRange
@@ -34,11 +34,13 @@ from .body import MAX_DOCUMENT_BYTES
 MAX_RETRY_AFTER = 3600.0
 #: The same for a response of another program: a captive portal knows nothing of the server.
 MAX_FOREIGN_RETRY_AFTER = 60.0
-#: Maximum number of lines of an NDJSON reply: a header, and one line for each change.
-MAX_LINES = 1 + MAX_CHANGES
+#: Maximum number of lines of an NDJSON reply: a header, one line for each change or entry of a
+#: range, and one for each rejected or requested key.
+MAX_LINES = 1 + MAX_CHANGES + MAX_PUSH + MAX_READ
 #: Maximum number of commas and opening brackets in a JSON document. Each may be a value that takes
 #: some 100 bytes of memory. A page of 8 MiB has at most two in three bytes (`[],[],`), three for
-#: the row of each change, and a rejected key for each change of a push.
+#: the row of each change, and for each change of a push a rejected key, which may be a refused one
+#: and the key of a value, too.
 MAX_ITEMS = 7_000_000
 #: The same in the header of an NDJSON reply, which names the rejected keys and the epochs.
 MAX_HEADER_ITEMS = 100_000
