@@ -178,7 +178,7 @@ def assert_refused(here: NodeClient, hostile: Any, fault: str, **fields: Any) ->
     stored = here.raw()
     push = stored.get("!!push")
     hostile.answer = lambda request: reply_to(request, **fields)
-    with pytest.raises(NodeError, match="Nothing of it was written|is invalid") as error:
+    with pytest.raises(NodeError, match=r"Nothing of it was written|is invalid") as error:
         sync(here, hostile)
     assert error.value.code == "LEVEL_PROTOCOL"
     assert fault in str(error.value)
