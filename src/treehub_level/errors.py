@@ -135,10 +135,12 @@ class StorageError(LevelError, OSError):
     """The backend could not read or write: no permission, a full disk, a failing disk.
 
     Attributes:
-        errno: `errno.ENOSPC` if the disk is full, where the backend reports it (SQLite).
+        errno: `errno.ENOSPC` if the disk is full.
+        is_refusal: True if the backend refused to begin the write, so that further ones are safe.
     """
 
     code = "LEVEL_STORAGE"
+    is_refusal = False
 
     @property
     def is_disk_full(self) -> bool:

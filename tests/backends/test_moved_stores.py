@@ -5,14 +5,19 @@ from __future__ import annotations
 import logging
 import shutil
 import sys
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from treehub_level import Level, StorageError, blocking
+from treehub_level.backends import create
 from treehub_level.backends.leveldb.file_identity import FileIdentity
+from treehub_level.backends.sqlite.file import SQLiteFile
 
 pytestmark = [pytest.mark.once, pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps open files in place")]
 
@@ -142,6 +147,91 @@ def test_the_check_costs_no_listing_of_the_directory(engine: str, path: Path, mo
         monkeypatch.setattr("treehub_level.backends.leveldb.file_identity.log_files", lambda path: 1 / 0)
         for number in range(20):
             level.put("k", number)
+
+
+# ------------------------------------------- programs that call a backend without the engine's lock
+
+
+class Meeting:
+    """A check of the files that waits for another thread, if that one can get that far.
+
+    Args:
+        check: The real check.
+        arrived: True once the other thread is there.
+    """
+
+    def __init__(self, check: Callable[[Any], None], arrived: Callable[[], bool]) -> None:
+        self._check = check
+        self._arrived = arrived
+        self.reached = threading.Event()
+
+    def __get__(self, identity: object, kind: type) -> Callable[[], None]:
+        def check() -> None:
+            self.reached.set()
+            deadline = time.monotonic() + 0.3
+            while not self._arrived() and time.monotonic() < deadline:
+                time.sleep(0.001)
+            self._check(identity)
+
+        return check
+
+
+def test_a_store_that_another_thread_closes_during_a_durable_write_was_not_moved(
+    engine: str, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = create(engine, str(path), {})
+    backend.open()
+    meeting = Meeting(FileIdentity.check, lambda: not thread.is_alive())
+    monkeypatch.setattr(FileIdentity, "check", meeting)
+
+    def reopen() -> None:
+        meeting.reached.wait(30)
+        backend.close()
+        backend.open()  # begins new files
+
+    thread = threading.Thread(target=reopen)
+    thread.start()
+    backend.write([(b"k", b"v")], durable=True)
+    thread.join()
+    assert backend.get(b"k") == b"v"
+    backend.close()
+
+
+def test_two_durable_writes_at_a_time_are_both_in_their_place(
+    engine: str, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = create(engine, str(path), {})
+    backend.open()
+    monkeypatch.setattr(
+        FileIdentity, "check", Meeting(FileIdentity.check, lambda: backend.get(b"0") == backend.get(b"1") == b"v")
+    )
+    with ThreadPoolExecutor(2) as pool:
+        for written in [pool.submit(backend.write, [(b"%d" % n, b"v")], durable=True) for n in range(2)]:
+            written.result(30)
+    backend.close()
+
+
+def test_a_closed_store_is_not_missing_from_its_place(engine: str, path: Path) -> None:
+    backend = create(engine, str(path), {})
+    backend.open()
+    backend.check_in_place()
+    backend.close()
+    _delete(path)
+    backend.check_in_place()
+
+
+def test_a_durable_transaction_of_sqlite_ends_before_the_store_closes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = create("sqlite", str(tmp_path / "store"), {})
+    backend.open()
+    meeting = Meeting(SQLiteFile.sync_log, lambda: not thread.is_alive())
+    monkeypatch.setattr(SQLiteFile, "sync_log", meeting)
+    thread = threading.Thread(target=lambda: meeting.reached.wait(30) and backend.close())
+    thread.start()
+    with backend.exclusive() as transaction:
+        transaction.write([(b"k", b"v")], durable=True)
+    thread.join()
 
 
 # ------------------------------------------------------------------------------------------- SQLite

@@ -198,3 +198,26 @@ def test_a_connection_lost_before_the_store_is_open_is_translated(
             backend.exists()
         else:
             backend_module.stored_names(table.url, table=table.name)
+
+
+# ------------------------------------------------------------------------------------- a full disk
+
+
+def test_a_full_disk_of_the_server_is_named_and_deletes_go_on(table: Table) -> None:
+    backend = table.open()
+    backend.write([(b"a", b"1"), (b"b", b"1")])
+    table.query(
+        f"CREATE FUNCTION {table.name}_full() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = '53100'; END $$"
+    )
+    table.query(f"CREATE TRIGGER disk_full BEFORE INSERT ON {{}} FOR EACH ROW EXECUTE FUNCTION {table.name}_full()")
+    try:
+        with pytest.raises(StorageError, match=r"No space left.*Nothing was written.*free space") as caught:
+            backend.write([(b"c", b"1")])
+        assert caught.value.is_disk_full
+        backend.write([(b"a", None)])
+        assert backend.get_many([b"a", b"b", b"c"]) == [None, b"1", None]
+        backend.compact()
+    finally:
+        table.query(f"DROP FUNCTION {table.name}_full() CASCADE")
+    backend.write([(b"c", b"1")])

@@ -21,7 +21,7 @@ from pathlib import Path
 from treehub_level import CorruptionError, Mode, StorageError, blocking
 
 from .disk import environment, scratch_folder
-from .history import ENGINES, OPTIONS, History, StoreState, check, unit_of, write_unit
+from .history import ENGINES, History, StoreState, check, options_of, unit_of, write_unit
 
 #: The failing calls and their errors: write (full disk), fsync, open of a new file.
 FAULTS = {"w": errno.ENOSPC, "s": errno.EIO, "o": errno.ENOSPC}
@@ -45,7 +45,7 @@ class Failing:
         self._fenced = fenced
         self._number = number
         self._history = History(Mode.SERVER, number, "sometimes")
-        self._level = blocking.Level(path, backend=engine, mode=Mode.SERVER, **OPTIONS)
+        self._level = blocking.Level(path, backend=engine, mode=Mode.SERVER, **options_of(engine))
         self._shim = ctypes.CDLL(None)
         self.counts: Counter[str] = Counter()
 

@@ -20,6 +20,12 @@ ENGINES = ["leveldb", "plyvel"] if find_spec("treehub_level._store_c") is not No
 #: A small write buffer makes LevelDB start new logs and write tables often.
 OPTIONS: dict[str, Any] = {"write_buffer_size": 64 * 1024, "max_file_size": 64 * 1024, "compression": None}
 
+
+def options_of(engine: str) -> dict[str, Any]:
+    """Return the options of a level on an engine of LevelDB, or on SQLite."""
+    return {} if engine == "sqlite" else OPTIONS
+
+
 #: A key and its value, or None for a deletion.
 Change = tuple[str, Any]
 
@@ -94,7 +100,7 @@ class StoreState:
     @classmethod
     def of(cls, path: Path, engine: str, mode: Mode) -> StoreState:
         """Read the state of a store on disk."""
-        with blocking.Level(path, backend=engine, mode=mode, **OPTIONS) as level:
+        with blocking.Level(path, backend=engine, mode=mode, **options_of(engine)) as level:
             state = cls(dict(level.query()))
             if mode is Mode.SERVER:
                 state.cid = level.cid

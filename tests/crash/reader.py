@@ -13,7 +13,7 @@ from typing import Any
 from treehub_level import CorruptionError, Mode, blocking
 from treehub_level.backends.leveldb.directory import DirectoryBackend
 
-from .history import OPTIONS, StoreState
+from .history import StoreState, options_of
 
 #: A key that no writer uses.
 MARK = "written after the damage"
@@ -24,7 +24,7 @@ def inspect_store(path: Path, engine: str, mode: Mode) -> dict[str, Any]:
     try:
         found = StoreState.of(path, engine, mode)
         faults = blocking.verify(path, backend=engine).faults
-        with blocking.Level(path, backend=engine, mode=mode, **OPTIONS) as level:
+        with blocking.Level(path, backend=engine, mode=mode, **options_of(engine)) as level:
             level.put(MARK, 1, durable=True)
         later = StoreState.of(path, engine, mode)
     except CorruptionError as error:

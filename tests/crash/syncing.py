@@ -5,7 +5,7 @@ from __future__ import annotations
 from treehub_level import Mode, blocking
 
 from .disk import Disk, environment
-from .history import OPTIONS, History, StoreState, check
+from .history import History, StoreState, check, options_of
 from .killing import Crashing, Progress, kill_later, launch, wait_for_output
 
 #: The prefix of the keys that are written on the server.
@@ -24,6 +24,7 @@ class CrashingPair(Crashing):
         super().__post_init__()
         self._history = History(Mode.NORMAL, self.seed, self.durable)
         self._server = self.folder / "hub" / "server"
+        self._server.parent.mkdir(exist_ok=True)
         self._disks.append(Disk(self._server, self.folder / "synced-server"))
 
     def _crash(self, cycle: int) -> Progress:
@@ -41,7 +42,7 @@ class CrashingPair(Crashing):
         return Progress.read(output, self._history.units)
 
     def _write_on_server(self, cycle: int) -> None:
-        with blocking.Level(self._server, backend=self.engine, mode=Mode.SERVER, **OPTIONS) as server:
+        with blocking.Level(self._server, backend=self.engine, mode=Mode.SERVER, **options_of(self.engine)) as server:
             for number in range(20):
                 server.put(f"{OTHERS}{self._rng.randrange(100)}", [cycle, number])
             if self._rng.random() < 0.3:
@@ -50,8 +51,8 @@ class CrashingPair(Crashing):
 
     def _held(self, cycle: int) -> StoreState:
         with (
-            blocking.Level(self._server, backend=self.engine, mode=Mode.SERVER, **OPTIONS) as server,
-            blocking.Level(self._store, backend=self.engine, mode=Mode.CLIENT, **OPTIONS) as client,
+            blocking.Level(self._server, backend=self.engine, mode=Mode.SERVER, **options_of(self.engine)) as server,
+            blocking.Level(self._store, backend=self.engine, mode=Mode.CLIENT, **options_of(self.engine)) as client,
         ):
             client.sync(server)
             data = dict(client.query())

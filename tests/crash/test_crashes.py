@@ -14,7 +14,7 @@ import pytest
 from treehub_level import CorruptionError, Mode
 
 from . import damage
-from .__main__ import run
+from .__main__ import KILLED, run
 from .disk import scratch_folder
 from .history import ENGINES
 from .killing import ROOT, Crashing
@@ -53,17 +53,18 @@ def quiet() -> Iterator[None]:
 
 @needs_signals
 def test_nothing_acknowledged_is_lost_when_processes_are_killed(folder: Path) -> None:
-    counts = run(folder, ENGINES, 12, 1, power=False)
-    assert counts["kills"] == 12
+    counts = run(folder, KILLED, 15, 1, power=False)
+    assert counts["kills"] == 15
     assert counts["acknowledged"] > 200
     assert counts["acknowledged and lost"] == 0
 
 
 @needs_signals
 @every_mode
-def test_a_write_acknowledged_too_early_is_found_missing(folder: Path, mode: Mode) -> None:
+@pytest.mark.parametrize("engine", [ENGINES[0], "sqlite"])
+def test_a_write_acknowledged_too_early_is_found_missing(folder: Path, mode: Mode, engine: str) -> None:
     with pytest.raises(AssertionError, match="no state from unit"):
-        Crashing(folder, ENGINES[0], mode, 2, fault="early").run(100)
+        Crashing(folder, engine, mode, 2, fault="early").run(100)
 
 
 # ------------------------------------------------------------------------------------ T5: power cut

@@ -12,7 +12,7 @@ import sys
 from treehub_level import Mode, blocking
 from treehub_level.backends.leveldb.directory import DirectoryBackend
 
-from .history import OPTIONS, unit_of, write_unit
+from .history import options_of, unit_of, write_unit
 
 
 class Writer:
@@ -26,7 +26,7 @@ class Writer:
         path, engine, mode, seed, cycle, start, self._durable, self._fault = arguments
         self._seed, self._cycle, self._next = int(seed), int(cycle), int(start)
         self._rng = random.Random(f"{seed} {cycle}")
-        self._level = blocking.Level(path, backend=engine, mode=Mode(mode), **OPTIONS)
+        self._level = blocking.Level(path, backend=engine, mode=Mode(mode), **options_of(engine))
 
     def run(self) -> None:
         """Write until this process is killed."""

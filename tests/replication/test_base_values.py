@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from treehub_level import blocking
 from treehub_level.backends.memory import MemoryBackend
 from treehub_level.errors import CorruptionError, ForbiddenError, TransportError
+from treehub_level.maintenance.repair import Repair, Repairer
 from treehub_level.maintenance.verify import examine
 from treehub_level.replication import client as client_half
 from treehub_level.types import Change, Delete, Mode, Put
@@ -274,4 +276,37 @@ def test_a_load_takes_batches_of_a_bounded_size(client: KeepingStore, monkeypatc
 def test_a_batch_has_the_same_rows_in_both_cores(client: KeepingStore, monkeypatch: pytest.MonkeyPatch) -> None:
     client.batch([Put("a", 1), Delete('quote"d'), Put("a", 2), Put("é", [1])])
     assert client.base_rows() == {"a": b"[1]", 'quote"d': b"[1]", "é": b"[1]"}
+    assert client.faults() == []
+
+
+def test_a_copy_of_a_client_has_its_base_values(client: KeepingStore) -> None:
+    server = a_server(k=1)
+    client.sync(server)
+    client.put("k", 2)
+    client.close()
+    target = MemoryBackend("copy")
+    blocking.copy("client", "copy", from_backend=lambda _: client.memory, to_backend=lambda _: target)
+    with blocking.Level("copy", backend=lambda _: target, mode=Mode.CLIENT, keep_base=True) as copied:
+        server.put("k", 3)
+        assert [conflict.base for conflict in copied.sync(server).conflicts] == [Change("k", 1)]
+    client.open()
+
+
+def test_a_repair_drops_all_base_values(client: KeepingStore) -> None:
+    """LevelDB's own repair may have brought back an older record of them."""
+    server = a_server(k=1)
+    client.sync(server)
+    client.put("k", 2)
+    client.close()
+    client.memory.open()
+    Repairer(client.memory, client._store.space, Repair()).repair()
+    client.memory.close()
+    client.open()
+    assert client.base_rows() == {}
+    client.rebind(server)
+    server.put("k", 3)
+    assert bases(client, server) == [None]
+    client.put("k", 4)
+    server.put("k", 5)
+    assert bases(client, server) == [Change("k", 3)]
     assert client.faults() == []

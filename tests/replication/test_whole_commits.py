@@ -1,4 +1,4 @@
-"""Pages of the log end between commits, whatever their sizes and the room for a page."""
+"""Pages of the log end between commits of all sizes, in pages of all sizes."""
 
 from __future__ import annotations
 

@@ -14,7 +14,10 @@ from typing import Final
 
 from treehub_level import MemoryBackend
 
+from .live import LIVE_KINDS
 from .rounds import KINDS, Pair
+
+ALL_KINDS: Final = {**KINDS, **LIVE_KINDS}
 
 BACKENDS: Final = ["memory", *(["leveldb"] if find_spec("treehub_level._store_c") else []), "plyvel", "sqlite"]
 
@@ -25,7 +28,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20, help="rounds of each kind over each backend")
     rounds = parser.parse_args().rounds
     for backend in BACKENDS:
-        for kind in KINDS:
+        for kind in ALL_KINDS:
             began = time.monotonic()
             for _ in range(rounds):
                 faulthandler.dump_traceback_later(300, exit=True)
@@ -38,7 +41,7 @@ def run(kind: str, backend: str) -> None:
     made: dict[str, MemoryBackend] = {}
     with tempfile.TemporaryDirectory() as folder:
         chosen = (lambda name: made.setdefault(name, MemoryBackend(name))) if backend == "memory" else backend
-        KINDS[kind](Pair(chosen, f"{folder}/"))
+        ALL_KINDS[kind](Pair(chosen, f"{folder}/"))
 
 
 if __name__ == "__main__":

@@ -29,6 +29,8 @@ class Pair:
     def __init__(self, backend: Backend, folder: str, patience: float = PATIENCE) -> None:
         self.server = Level(f"{folder}server", backend=backend, mode=Level.SERVER)
         self.client = Level(f"{folder}client", backend=backend, mode=Level.CLIENT)
+        self.backend = backend
+        self.folder = folder
         self.patience = patience
         self._n = 0
 
@@ -196,7 +198,7 @@ def abandoned_sync(pair: Pair) -> None:
     asyncio.run(pair.close())
 
 
-#: The kinds of rounds.
+#: The kinds of rounds, but for those of live sessions.
 KINDS: Final = {
     "one_after_another": one_after_another,
     "in_turn": in_turn,

@@ -22,8 +22,7 @@ from itertools import count
 from typing import Any
 from unittest import mock
 
-from treehub_level.engine import log
-from treehub_level.engine.modes import Client as ClientMode
+from treehub_level.engine import clock, log
 from treehub_level.replication import client, limits, progress, push, server, session, withdrawals
 
 from .configuration import Configuration
@@ -57,7 +56,7 @@ def set_up(
         (server, "MAX_BYTES", UNIT * configuration.page_weight),
         (server, "_READ", 2),
         (log, "COMPACTION_STEP", 3),
-        (ClientMode, "clock", lambda _: next(ticks)),
+        (clock, "now", lambda: next(ticks)),
     ]
     for fault in configuration.without:
         patches += FAULTS.get(fault, [])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from .. import blocking
 from ..engine.store import Store
@@ -19,6 +19,9 @@ from .reads_writes import documented_by
 from .threads import answer, running_loop
 from .wait import set_within
 from .worker import Worker
+
+#: Seconds after which a call in another event loop looks again: the session's may have stopped.
+_PATIENCE: Final = 0.5
 
 
 class _AsyncLongPoll(NamedTuple):
@@ -51,61 +54,92 @@ class LiveSession(LiveSessionBase):
     # ---------------------------------------------------------------------------------- the session
 
     def pause(self) -> None:
-        self._schedule.pause()
+        self._store.require_same_process()
+        with self._lock:
+            self._schedule.pause()
         self._on_own_loop(self._interrupt)
 
     def resume(self) -> None:
-        if self._schedule.is_over:
-            raise self._over()
-        self._schedule.resume()
+        self._store.require_same_process()
+        with self._lock:
+            self._raise_if_over()
+            self._schedule.resume()
         self._on_own_loop(self._woken.set)
 
     async def in_sync(self, *, within: float | None = None) -> None:
-        if self._schedule.is_over:
-            raise self._over()
-        loop = self._loop
-        if loop is not None and not loop.is_running():
-            raise StateError(
-                "in_sync() cannot wait here: the live session belongs to the event loop that entered it, which is not "
-                "running now. Enter another session in this loop"
-            )
+        self._store.require_same_process()
+        self._check_outside("in_sync() cannot wait")
         waiter = asyncio.get_running_loop().create_future()
-        self._waiters[waiter] = self._schedule.take_ticket()
+        with self._lock:
+            self._waiters[waiter] = self._take_ticket()
         self._on_own_loop(self._woken.set)
         try:
-            await asyncio.wait_for(waiter, within)
-        except asyncio.TimeoutError:
-            raise self._not_in_sync(within) from self._schedule.last_error
+            if not await self._wait_for(waiter, within):
+                raise self._not_in_sync(within) from self._schedule.last_error
+            waiter.result()
         finally:
-            self._waiters.pop(waiter, None)
+            waiter.cancel()
+            with self._lock:
+                del self._waiters[waiter]
 
     async def __aenter__(self) -> LiveSession:
-        self._store.client("live")
+        self._enter()
         self._loop = asyncio.get_running_loop()
         self._runner = asyncio.create_task(self._run(), name="treehub-level-live")
         return self
 
     async def __aexit__(self, *exception: object) -> None:
-        if self._runner is None or self._loop is None:
+        runner, loop = self._runner, self._loop
+        if runner is None or loop is None or self._store.guard.closed_reason:
             return
-        if self._loop is asyncio.get_running_loop():
-            self._end()
-            await self._runner
-            return
-        self._schedule.end()
+        self._check_outside("a live session cannot be left")
+        with self._lock:
+            self._schedule.end()
         self._on_own_loop(self._end)
-        if self._loop.is_running():
-            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(_wait_for(self._runner), self._loop))
-        else:  # the task never runs again, or ends as soon as its loop runs
-            self._store.remove_listener(self._on_commit)
+        if loop is asyncio.get_running_loop():
+            await runner
+            return
+        ended = asyncio.get_running_loop().create_future()
+        self._on_own_loop(lambda: runner.add_done_callback(lambda _: answer(ended.get_loop(), _settle, ended, None)))
+        with suppress(StateError):  # the task never runs again, or ends as soon as its loop runs
+            await self._wait_for(ended, None)
+        self._store.remove_listener(self._on_commit)
+
+    async def _wait_for(self, waiter: asyncio.Future[None], within: float | None) -> bool:
+        """Wait for an answer of the session. Return False if there is none in time.
+
+        Args:
+            waiter: A future of the running event loop.
+            within: Seconds to wait; ``None`` for no limit.
+
+        Raises:
+            StateError: The event loop of the session does not run, or no longer.
+        """
+        loop, own_loop = asyncio.get_running_loop(), self._loop
+        assert own_loop is not None
+        deadline = float("inf") if within is None else loop.time() + within
+        while not waiter.done() and (rest := deadline - loop.time()) > 0:
+            if not own_loop.is_running():
+                raise StateError(
+                    "cannot wait for the live session here: it belongs to the event loop that entered it, which is not "
+                    "running now. Enter another session in this loop"
+                )
+            await asyncio.wait([waiter], timeout=_timeout(rest if own_loop is loop else min(rest, _PATIENCE)))
+        return waiter.done()
 
     def __repr__(self) -> str:
         return f"<treehub_level live session, {self.state}>"
 
+    def _check_outside(self, action: str) -> None:
+        """Raise StateError in a task of the session: it would wait for itself."""
+        reply = None if self._poll is None else self._poll.reply
+        task = asyncio.current_task()
+        if task is not None and task in (self._runner, self._attempting, reply):
+            raise StateError(f"{action} here: this is a task of the live session, within its own work")
+
     # -------------------------------------------------------------------------------------- signals
 
     def _on_commit(self) -> None:
-        """React to a commit, or to the closing of the store. Called from any thread."""
         assert self._loop is not None
         with suppress(RuntimeError):  # the loop is closed, and the session with it
             self._loop.call_soon_threadsafe(self._woken.set if self._store.is_open else self._end)
@@ -118,7 +152,8 @@ class LiveSession(LiveSessionBase):
             answer(self._loop, function)
 
     def _end(self) -> None:
-        self._schedule.end()
+        with self._lock:
+            self._schedule.end()
         self._interrupt()
 
     def _interrupt(self) -> None:
@@ -129,18 +164,19 @@ class LiveSession(LiveSessionBase):
 
     def _resolve_waiters(self) -> None:
         """Resolve the waiters of `in_sync` that are served, or never will be."""
-        for waiter, ticket in tuple(self._waiters.items()):
-            if self._schedule.has_synced(ticket):
-                answer(waiter.get_loop(), _settle, waiter, None)
-            elif self._schedule.is_over:
-                answer(waiter.get_loop(), _settle, waiter, self._over())
+        with self._lock:
+            for waiter, ticket in self._waiters.items():
+                if self._schedule.has_synced(ticket):
+                    answer(waiter.get_loop(), _settle, waiter, None)
+                elif self._schedule.is_over:
+                    answer(waiter.get_loop(), _settle, waiter, self._over())
 
     # ------------------------------------------------------------------------------------- its task
 
     async def _run(self) -> None:
         store = self._store
-        store.add_listener(self._on_commit)
         try:
+            self._listen()
             if not store.is_open:
                 self._end()
             while await self._run_task():
@@ -148,15 +184,16 @@ class LiveSession(LiveSessionBase):
         finally:
             store.remove_listener(self._on_commit)
             self._end()
-            await self._drop_poll()
             self._resolve_waiters()
+            await self._drop_poll()
 
     async def _run_task(self) -> bool:
         assert self._loop is not None
         self._woken.clear()
         if self._schedule.state == "idle":
             await self._attempt(self._check_both_sides())
-        task = self._schedule.next_task(self._loop.time())
+        with self._lock:
+            task = self._schedule.next_task(self._loop.time())
         if task is Task.SYNC:
             await self._attempt(self._sync())
         elif task is Task.POLL and self._poll is None:
@@ -174,7 +211,7 @@ class LiveSession(LiveSessionBase):
 
     async def _check_both_sides(self) -> None:
         if await self._worker.read(self._has_changes):
-            self._schedule.request_sync()
+            self._request_sync()
         if self._poll is not None and self._poll.reply.done():
             await self._finish_poll()
 
@@ -190,9 +227,10 @@ class LiveSession(LiveSessionBase):
             await self._drop_poll()
             if not isinstance(error, Exception):
                 raise error
-            if not self._store.is_open:
-                self._schedule.end()
-            self._schedule.on_failure(error, self._loop.time())
+            with self._lock:
+                if not self._store.is_open:
+                    self._schedule.end()
+                self._schedule.on_failure(error, self._loop.time())
         self._resolve_waiters()
 
     async def _sync(self) -> None:
@@ -201,19 +239,20 @@ class LiveSession(LiveSessionBase):
         remaining: TransportError | ForbiddenError | None = None
         try:
             async with self._worker.sync_lock:
-                await drive(self._worker, session, self._exchange, self._schedule.on_reply)
+                await drive(self._worker, session, self._exchange, self._on_reply)
         except (TransportError, ForbiddenError) as error:
             if not error.keys:
                 raise
             remaining = error
-        self._schedule.on_synced(self._loop.time(), remaining)
+        with self._lock:
+            self._schedule.on_synced(self._loop.time(), remaining)
 
     async def _start_poll(self) -> None:
         assert self._loop is not None
         session = self._poll_session()
         request = await self._worker.write(advance, session)
         if isinstance(request, Finished):
-            self._schedule.request_sync()
+            self._request_sync()
             return
         reply = asyncio.create_task(_awaited(self._exchange(request, wait=self._wait)))
         reply.add_done_callback(lambda _: self._woken.set())
@@ -233,7 +272,8 @@ class LiveSession(LiveSessionBase):
                 session.close()
         assert isinstance(outcome, Finished)
         now = self._loop.time()
-        self._schedule.on_polled(outcome.result, now, elapsed=now - started, wait=self._wait)
+        with self._lock:
+            self._schedule.on_polled(outcome.result, now, elapsed=now - started, wait=self._wait)
 
     async def _drop_poll(self) -> None:
         if self._poll is not None:
@@ -245,8 +285,9 @@ class LiveSession(LiveSessionBase):
             poll.session.close()
 
 
-async def _wait_for(runner: asyncio.Task[None]) -> None:
-    await asyncio.wait([runner])
+def _timeout(seconds: float) -> float | None:
+    """Return a timeout for asyncio, which takes ``None`` for no limit."""
+    return None if seconds == float("inf") else seconds
 
 
 def _settle(waiter: asyncio.Future[None], error: Exception | None) -> None:

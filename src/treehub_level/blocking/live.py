@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from ..engine.store import Store
 from ..errors import ForbiddenError, StateError, TransportError
-from ..locks import ErrorCheckingLock, RecursiveLock, WakeUp, start_thread
+from ..locks import ErrorCheckingLock, WakeUp, start_thread
 from ..replication.driver import Finished, advance, drive, transport_errors
 from ..replication.live import LiveSessionBase
 from ..replication.messages import Request
@@ -41,20 +41,20 @@ class LiveSession(LiveSessionBase):
     ) -> None:
         super().__init__(store, blocking_exchange_of(server), interval=interval, on_reset=on_reset)
         self._sync_lock = sync_lock
-        #: Recursive: a signal handler may pause or resume the session.
-        self._lock = RecursiveLock()
         self._woken = WakeUp()
         #: Set when the state changes, for each call of `in_sync` that waits.
         self._waiters: set[WakeUp] = set()
         self._interruptions = 0
         self._poll: _LongPoll | None = None
         self._ended = WakeUp()
-        self._thread_id: int | None = None
+        #: The identifiers of the threads that work for the session.
+        self._thread_ids: set[int] = set()
 
     # ---------------------------------------------------------------------------------- the session
 
     def pause(self) -> None:
         """Stop synchronising until `resume`. A request in flight is abandoned safely."""
+        self._store.require_same_process()
         with self._lock:
             self._schedule.pause()
             self._interruptions += 1
@@ -66,6 +66,7 @@ class LiveSession(LiveSessionBase):
         Raises:
             StateError: The session is over.
         """
+        self._store.require_same_process()
         with self._lock:
             self._raise_if_over()
             self._schedule.resume()
@@ -80,17 +81,18 @@ class LiveSession(LiveSessionBase):
             within: Seconds to wait; ``None`` for no limit.
 
         Raises:
-            StateError: The session is over. Its cause is ``last_error``, if there is one.
+            StateError: The session is over; its cause is ``last_error``, if there is one. Or it was
+                not entered, or this is a call from within its own work.
             TransportError: The time is over.
         """
-        if threading.get_ident() == self._thread_id:
-            raise StateError("in_sync() cannot wait here: this is the thread of the live session, within its own work")
+        self._store.require_same_process()
+        self._check_outside("in_sync() cannot wait")
         deadline = None if within is None else time.monotonic() + within
         changed = WakeUp()
         self._waiters.add(changed)
         try:
             with self._lock:
-                ticket = self._schedule.take_ticket()
+                ticket = self._take_ticket()
             self._wake()
             while True:
                 changed.clear()
@@ -104,22 +106,24 @@ class LiveSession(LiveSessionBase):
             self._waiters.discard(changed)
 
     def __enter__(self) -> LiveSession:
-        self._store.client("live")
+        self._enter()
         start_thread("treehub-level-live", self._run)
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if threading.get_ident() == self._thread_id:
-            raise StateError("a live session cannot be left here: this is its own thread, within its own work")
+        if self._store.guard.closed_reason or not self._is_entered:
+            return  # there is no thread to wait for: after a fork it is in the parent
+        self._check_outside("a live session cannot be left")
         self._end()
         self._ended.wait()
 
     def __repr__(self) -> str:
         return f"<treehub_level.blocking live session, {self.state}>"
 
-    def _raise_if_over(self) -> None:
-        if self._schedule.is_over:
-            raise self._over()
+    def _check_outside(self, action: str) -> None:
+        """Raise StateError in a thread of the session: it would wait for itself."""
+        if threading.get_ident() in self._thread_ids:
+            raise StateError(f"{action} here: this is a thread of the live session, within its own work")
 
     # --------------------------------------------------------------------------- from other threads
 
@@ -137,7 +141,6 @@ class LiveSession(LiveSessionBase):
         self._wake()
 
     def _on_commit(self) -> None:
-        """React to a commit, or to the closing of the store."""
         if self._store.is_open:
             self._wake()
         else:
@@ -146,16 +149,19 @@ class LiveSession(LiveSessionBase):
     # ----------------------------------------------------------------------------------- its thread
 
     def _run(self) -> None:
-        self._thread_id = threading.get_ident()
-        self._store.add_listener(self._on_commit)
+        self._thread_ids.add(threading.get_ident())
         try:
+            self._listen()
             if not self._store.is_open:
                 self._end()
             while self._run_task():
                 pass
         finally:
             self._store.remove_listener(self._on_commit)
+            self._end()
+            self._notify()
             self._drop_poll()
+            self._thread_ids.clear()
             self._ended.set()
 
     def _run_task(self) -> bool:
@@ -183,7 +189,7 @@ class LiveSession(LiveSessionBase):
     def _check_both_sides(self) -> None:
         """Request a sync if there are changes to push, and take the reply of a long poll."""
         if self._has_changes():
-            self._schedule.request_sync()
+            self._request_sync()
         if self._poll is not None and self._poll.reply.done():
             self._finish_poll()
 
@@ -213,10 +219,6 @@ class LiveSession(LiveSessionBase):
         with self._lock:
             self._schedule.on_synced(time.monotonic(), remaining)
 
-    def _on_reply(self) -> None:
-        with self._lock:
-            self._schedule.on_reply()
-
     def _send(self, request: Request) -> Any:
         """Send a request and return its reply, unless the session is paused or ended meanwhile."""
         with self._lock:
@@ -237,10 +239,17 @@ class LiveSession(LiveSessionBase):
         result: Future[Any] = Future()
 
         def run() -> None:
+            self._thread_ids.add(threading.get_ident())
             try:
                 result.set_result(function())
-            except BaseException as error:
+            except Exception as error:
                 result.set_exception(error)
+            except BaseException as error:  # such as SystemExit, which ends the session and not this process
+                ended = StateError(f"a request to the server raised {error!r:.80}")
+                ended.__cause__ = error
+                result.set_exception(ended)
+            finally:
+                self._thread_ids.discard(threading.get_ident())  # a later thread may have the same identifier
             self._wake()
 
         start_thread("treehub-level-live-call", run)
@@ -251,7 +260,7 @@ class LiveSession(LiveSessionBase):
         session = self._poll_session()
         request = advance(session)
         if isinstance(request, Finished):
-            self._schedule.request_sync()
+            self._request_sync()
             return
         self._poll = _LongPoll(session, self._call(lambda: self._exchange(request, wait=self._wait)), time.monotonic())
 

@@ -121,7 +121,7 @@ class AsOfSnapshot(Snapshot):
         return [self._value(key, changed.get(key), value) for key, value in zip(keys, values, strict=True)]
 
     def _value(self, key: bytes, cid: int | None, value: bytes | None) -> bytes | None:
-        """Return the value of a key, given the CID of its last change, and what was read for it."""
+        """Return the value of a key, given the CID of its last change and the row read for it."""
         if cid is not None:
             return None if not cid or value is None else self._records.logged(cid, value)[1]
         if key == self._space.prefix:

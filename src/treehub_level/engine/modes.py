@@ -8,7 +8,7 @@ returns a `Plan`.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Generic, NamedTuple, TypeVar
@@ -20,8 +20,8 @@ from ..backends.base import Batch, Entry, Reader, Transaction
 from ..errors import StateError
 from ..types import Mode
 from . import clock
-from .base_values import new_base_entries
-from .clock import unix_ms
+from .base_values import BaseRecording
+from .groups import distinct_keys, group_key, group_record, last_group
 from .records import Commit, Epoch, OwnRecords, commit_key
 
 T = TypeVar("T")
@@ -66,12 +66,12 @@ class Write(NamedTuple):
     """One write among those that are committed together.
 
     Attributes:
-        count: The number of its entries.
+        size: The number of its entries.
         is_batch: True if its changes belong together.
         principal: The name of the caller; ``None`` if it is not known.
     """
 
-    count: int
+    size: int
     is_batch: bool = False
     principal: str | None = None
 
@@ -100,13 +100,13 @@ class Client:
         previous_holder: The holder record found by this opening.
 
     Attributes:
-        base_generation: The generation of the base values that local writes record; ``None`` if
-            they record none.
+        recording: The base values that local writes record; ``None`` if they record none.
+        outstanding: The nonce of the last request; ``None`` once its reply was applied. Any other
+            reply is stale.
+        pushed_last: True if the last request had a push: the next one may ask for a part of a fill.
     """
 
     mode = Mode.CLIENT
-    #: The clock of the conflict journal, in milliseconds since 1970. Simulations replace it.
-    clock: Callable[[], int] = staticmethod(unix_ms)
 
     def __init__(
         self,
@@ -120,7 +120,11 @@ class Client:
         self.store_id = store_id
         self.holder = holder
         self.previous_holder = previous_holder
-        self.base_generation: int | None = None
+        self.recording: BaseRecording | None = None
+        self.outstanding: str | None = None
+        self.pushed_last = False
+        #: The highest number of a group that this opening has written; ``None`` before the first.
+        self._last_group: int | None = None
 
     def plan_write(
         self,
@@ -131,31 +135,33 @@ class Client:
         *,
         also: Sequence[Entry] = (),
     ) -> Plan[None]:
-        """Plan a batch of the entries with their dirty changes, and of the entries in ``also``."""
+        """Plan a batch of the entries with their dirty changes, and of the entries in ``also``.
+
+        It also has the base values of the keys that become dirty, as far as they are recorded, and
+        the group of each write whose changes belong together.
+        """
         batch = _core.client_batch(self.space, entries)
         for entry in also:
             batch.append(entry)
+        if self.recording is not None:
+            shared = self.holder is not None
+            for entry in self.recording.new_entries(transaction, self.space, entries, shared=shared):
+                batch.append(entry)
+        if writes:
+            for entry in self._groups(transaction, entries, writes):
+                batch.append(entry)
         return Plan(None, batch)
 
-
-class BaseKeepingClient(Client):
-    """A client that also records the base value of each key that a local write makes dirty."""
-
-    def plan_write(
-        self,
-        transaction: Transaction,
-        cid: int,
-        entries: Sequence[Entry],
-        writes: Sequence[Write] = (),
-        *,
-        also: Sequence[Entry] = (),
-    ) -> Plan[None]:
-        """Plan a batch as `Client.plan_write` does, with the base values."""
-        if self.base_generation is not None:
-            shared = self.holder is not None
-            bases = new_base_entries(transaction, self.space, self.base_generation, entries, shared=shared)
-            also = [*also, *bases]
-        return super().plan_write(transaction, cid, entries, writes, also=also)
+    def _groups(self, reader: Reader, entries: Sequence[Entry], writes: Sequence[Write]) -> Iterator[Entry]:
+        """Yield a record for each write whose changes belong together."""
+        start = 0
+        for write in writes:
+            keys = distinct_keys(entries[start : start + write.count]) if write.is_batch else []
+            start += write.count
+            if len(keys) > 1:
+                last = last_group(reader, self.records) if self._last_group is None else self._last_group
+                self._last_group = last + 1
+                yield group_key(self.space, last + 1), group_record(keys)
 
 
 class Server:
@@ -176,12 +182,9 @@ class Server:
     Attributes:
         check: The function that may refuse changes of clients (``replication.rules``); ``None``
             without one.
-        slow_checks: The number of its calls that took long.
     """
 
     mode = Mode.SERVER
-    check: Callable[..., object] | None = None
-    slow_checks = 0
 
     def __init__(self, records: OwnRecords, store_id: str, *, shared: bool = False, audit: bool = False) -> None:
         self.records = records
@@ -189,6 +192,7 @@ class Server:
         self.store_id = store_id
         self._shared = shared
         self._audit = audit
+        self.check: Callable[..., object] | None = None
         self._started: EpochStart | None = None
 
     def plan_write(
@@ -218,10 +222,10 @@ class Server:
     def _commit_entries(self, cid: int, writes: Sequence[Write]) -> list[Entry]:
         """Return the records of local commits: of each batch; of every write in an audit."""
         ms, found = clock.now(), []
-        for count, is_batch, principal in writes:
-            first, cid = cid + 1, cid + count
-            is_run = is_batch and count > 1
-            if is_run or (self._audit and count):
+        for size, is_batch, principal in writes:
+            first, cid = cid + 1, cid + size
+            is_run = is_batch and size > 1
+            if is_run or (self._audit and size):
                 commit = Commit(first, cid, None, principal, ms, ((first, cid),) if is_run else ())
                 found.append(self.commit_entry(commit))
         return found

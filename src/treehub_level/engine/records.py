@@ -83,9 +83,9 @@ class Commit(NamedTuple):
     def parse(cls, items: object) -> Commit | None:
         """Return the commit that `to_list` has made into a list; ``None`` for anything else."""
         match items:
-            case [first, last, None | str() as client, None | str() as principal, ms, [*groups]]:
+            case [first, last, None | str() as client, None | str() as principal, None | int() as ms, [*groups]]:
                 is_client = client is None or ID.fullmatch(client) is not None
-                is_time = ms is None or (type(ms) is int and 0 <= ms <= MAX_MS)
+                is_time = ms is None or (not isinstance(ms, bool) and 0 <= ms <= MAX_MS)
                 if is_client and is_time and is_cid(first) and is_cid(last) and 1 <= first <= last:
                     runs = _runs(groups, first, last)
                     return None if runs is None else cls(first, last, client, principal, ms, runs)

@@ -14,10 +14,13 @@ import orjson
 from .. import _core
 from ..backends.base import Reader
 from ..engine.base_values import BASES, Bases, base_bounds, parse_base
+from ..engine.following import common_of_earlier_reset
+from ..engine.groups import group_bounds, parse_group
 from ..engine.records import Epoch, OwnRecords
 from ..engine.scan import rows
 from ..errors import CorruptionError, DecodeError, StateError
-from ..replication.manual import canonical
+from ..replication.canonical import canonical
+from ..replication.losses import loss_bounds, parse_loss
 from ..replication.records import (
     check_holder,
     decision_key,
@@ -256,6 +259,8 @@ class ClientSurveyor(_Surveyor):
         super().__init__(reader, space, self.survey)
         self._conflict, _ = journal_bounds(space)
         self._base_start, self._base_stop = base_bounds(space)
+        self._group_start, self._group_stop = group_bounds(space)
+        self._loss_start, self._loss_stop = loss_bounds(space)
         self._names = {space.own_key(name): name for name in NAMES}
 
     def _add_own_record(self, key: bytes, value: bytes) -> None:
@@ -266,6 +271,12 @@ class ClientSurveyor(_Surveyor):
             check_holder(self._records, key, value)
         elif self._base_start <= key < self._base_stop:
             self._check_base(key, value)
+        elif self._group_start <= key < self._group_stop:
+            parse_group(self._records, key, value)
+        elif self._loss_start <= key < self._loss_stop:
+            parse_loss(self._records, key, value)
+        elif key == self._space.own_key("reset"):
+            common_of_earlier_reset(self._reader, self._records)
         elif key in self._names:
             state_record(self._records, self._names[key], value, self.survey.cid)
         else:

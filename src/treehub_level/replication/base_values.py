@@ -12,6 +12,7 @@ from .. import _core
 from ..backends.base import Entry, Reader
 from ..engine.base_values import Bases, KnownBase, base_key, base_record, parse_base
 from ..engine.records import OwnRecords
+from .canonical import same_record
 
 
 class BaseValueChanges:
@@ -21,9 +22,12 @@ class BaseValueChanges:
         reader: The store before the batch.
         own: The own records of the client.
         bases: The record of base values after the batch; ``None`` if the store never had any.
+        is_resetting: True during a reset: the base values may be of a history that the server no
+            longer has.
     """
 
-    def __init__(self, reader: Reader, own: OwnRecords, bases: Bases | None) -> None:
+    def __init__(self, reader: Reader, own: OwnRecords, bases: Bases | None, *, is_resetting: bool = False) -> None:
+        self._is_resetting = is_resetting
         self._reader = reader
         self._own = own
         self._bases = bases
@@ -39,11 +43,21 @@ class BaseValueChanges:
         if self._bases is not None:
             self._changed[key] = None
 
-    def void(self) -> Bases | None:
-        """Void all base values, also those that this batch has recorded, and return the record."""
-        self._bases = None if self._bases is None else self._bases.void()
+    def learn_or_forget(self, key: bytes, value: bytes | None) -> None:
+        """Record the server's value as `learn` does; without ``keep_base`` none is needed."""
+        if self._bases is not None and self._bases.kept:
+            self.learn(key, value)
+        else:
+            self.forget(key)
+
+    def void(self, bases: Bases | None) -> None:
+        """Void all base values, also those that this batch has recorded.
+
+        Args:
+            bases: The record of base values afterwards.
+        """
+        self._bases = bases
         self._changed = dict.fromkeys(self._changed)
-        return self._bases
 
     def change_of(self, key: bytes) -> bytes | None:
         """Return the change record of the base value of a dirty key; ``None`` if it is unknown.
@@ -51,11 +65,20 @@ class BaseValueChanges:
         Raises:
             CorruptionError: The base value is damaged.
         """
-        known = self._changed[key] if key in self._changed else self._stored(key)
+        if self._bases is None or not self._bases.kept or self._is_resetting:
+            return None
+        known = self.known(key)
         return None if known is None else _core.join_record(key, known.value)
 
-    def _stored(self, key: bytes) -> KnownBase | None:
-        if self._bases is None or not self._bases.kept:
+    def known(self, key: bytes) -> KnownBase | None:
+        """Return the base value of a dirty key; ``None`` if it is unknown.
+
+        Raises:
+            CorruptionError: The base value is damaged.
+        """
+        if key in self._changed:
+            return self._changed[key]
+        if self._bases is None:
             return None
         stored_key = base_key(self._own.space, key)
         record = self._reader.get(stored_key)
@@ -70,3 +93,10 @@ class BaseValueChanges:
             (base_key(space, key), None if known is None else base_record(generation, known.value))
             for key, known in self._changed.items()
         ]
+
+
+def same_value(one: bytes | None, other: bytes | None) -> bool:
+    """Return True if two stored values are the same JSON, or both absent."""
+    if one is None or other is None:
+        return one is other
+    return same_record(one, other)

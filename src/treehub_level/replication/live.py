@@ -12,6 +12,7 @@ from typing import Any, Final
 from ..engine.scan import key_chunks
 from ..engine.store import Store
 from ..errors import LevelError, StateError, TransportError
+from ..locks import RecursiveLock
 from ..types import SyncReport
 from .limits import PushLimits
 from .messages import Request
@@ -66,6 +67,10 @@ class LiveSessionBase:
         self._on_reset = on_reset
         self._wait = LONG_POLL_SECONDS if _accepts_wait(exchange) else 0
         self._schedule = LiveSchedule(interval=interval, can_wait=self._wait > 0)
+        #: Protects the schedule, which any thread may call. Recursive: a signal handler may pause
+        #: or resume the session.
+        self._lock = RecursiveLock()
+        self._is_entered = False
         self._limits = PushLimits()
 
     @property
@@ -115,6 +120,55 @@ class LiveSessionBase:
         space = self._store.client("live").space
         with self._store.guard.thread.lock:
             return self._limits.has_pushable(self._store.reader(), space)
+
+    def _enter(self) -> None:
+        """Check and record that the session is entered, which it is once.
+
+        Raises:
+            NotOpenError, ModeError: The store is closed, or in another mode.
+            StateError: The session was entered before.
+        """
+        self._store.client("live")
+        with self._lock:
+            if self._is_entered:
+                raise StateError("a live session can be entered once only: make another one with live()")
+            self._is_entered = True
+
+    def _take_ticket(self) -> int:
+        """Request a sync, and return the ticket to wait for. Called under the lock.
+
+        Raises:
+            StateError: The session was not entered, or is over.
+        """
+        self._raise_if_over()
+        if not self._is_entered:
+            raise StateError("in_sync() cannot wait here: the live session has not been entered by a with statement")
+        return self._schedule.take_ticket()
+
+    def _raise_if_over(self) -> None:
+        if self._schedule.is_over:
+            raise self._over()
+
+    def _listen(self) -> None:
+        """Have `_on_commit` called after each commit; end the session if that is impossible."""
+        try:
+            self._store.add_listener(self._on_commit)
+        except LevelError as error:
+            with self._lock:
+                self._schedule.end()
+                self._schedule.last_error = error
+
+    def _on_commit(self) -> None:
+        """React to a commit, or to the closing of the store. Called from any thread."""
+        raise NotImplementedError
+
+    def _on_reply(self) -> None:
+        with self._lock:
+            self._schedule.on_reply()
+
+    def _request_sync(self) -> None:
+        with self._lock:
+            self._schedule.request_sync()
 
     def _over(self) -> StateError:
         """Return the error for a call on a session that is over."""

@@ -16,10 +16,9 @@ from typing import Any, ClassVar, Final
 
 from .. import _core
 from ..backends.base import Entry, Row
-from ..engine.records import Commit, Epoch
+from ..engine.records import ID, Commit, Epoch
 from ..errors import InvalidKeyError, ProtocolError
 from .fields import (
-    ID,
     MAX_CHANGES,
     MAX_KEYS,
     MAX_PREFIX_BYTES,

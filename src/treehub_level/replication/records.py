@@ -17,11 +17,12 @@ import orjson
 from .. import _core
 from ..backends.base import Entry, Reader, Row
 from ..engine.base_values import BASES, Bases
-from ..engine.records import HEX, Epoch, OwnRecords, is_cid
+from ..engine.following import FOLLOW, Following
+from ..engine.records import HEX, ID, Epoch, OwnRecords, is_cid
 from ..errors import LevelError, ProtocolError
 from ..types import Change, Conflict, ConflictKind
-from .fields import ID, MAX_PUSH, NONCE, Ack, Fields
-from .state import NAMES, ClientState, Push, ResetProgress
+from .fields import MAX_PUSH, NONCE, Ack, Fields
+from .state import NAMES, ClientState, Push
 
 T = TypeVar("T")
 
@@ -110,13 +111,14 @@ def read_state(reader: Reader, own: OwnRecords, cid: int) -> ClientState:
     state = ClientState(
         id,
         seq,
+        found[FOLLOW] or Following.without_record(cid),
+        cid,
         server,
         max_head,
         epochs,
         push=found["push"],
         withheld_push=found["aside"],
         own_range=found["own"],
-        reset=found["reset"],
         bases=found[BASES],
     )
     if state.push is not None and state.push.seq != seq:
@@ -142,7 +144,7 @@ def state_record(own: OwnRecords, name: str, record: bytes, cid: int) -> Any:
         "push": lambda document: _push(document, _core.Encoder(own.space)),
         "aside": lambda document: _push(document, _core.Encoder(own.space)),
         "own": lambda document: _own_range(document, cid),
-        "reset": _reset,
+        FOLLOW: Following.from_document,
         BASES: Bases.from_document,
     }
     return _parsed(own, own.space.own_key(name), record, parsers[name])
@@ -179,7 +181,10 @@ def _followed(record: Any) -> tuple[str, int, tuple[Epoch, ...]]:
 
 def _push(record: Any, encoder: _core.Encoder) -> Push:
     fields = Fields(record, "record")
-    push = Push(fields.cid("seq"), fields.text("nonce", NONCE), [*fields.array("changes", MAX_PUSH)])
+    changes = [*fields.array("changes", MAX_PUSH)]
+    groups = fields.runs("groups", len(changes))
+    last_group = fields.cid("last_group") if fields.has("last_group") else 0
+    push = Push(fields.cid("seq"), fields.text("nonce", NONCE), changes, groups, last_group)
     keys: set[bytes] = set()
     for change in push.changes:
         if type(change) is not list or not 1 <= len(change) <= 2:
@@ -196,14 +201,6 @@ def _own_range(record: Any, cid: int) -> Ack:
             if before < after <= before + MAX_PUSH and cid < after:
                 return Ack(before, after, epoch)
     raise ValueError(f"it is not [before, after, epoch] of at most {MAX_PUSH} changes that end after CID {cid}")
-
-
-def _reset(record: Any) -> ResetProgress:
-    fields = Fields(record, "record")
-    common, phase, cursor = fields.cid("common"), fields.get("phase"), fields.cursor("cursor")
-    if phase not in ("A", "B") or cursor is None:
-        raise ValueError('its phase is neither "A" nor "B", or its cursor is null')
-    return ResetProgress(common, phase, cursor)
 
 
 def dirty_change(own: OwnRecords, stored_key: bytes, record: bytes) -> Entry:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -34,6 +35,9 @@ Check = Callable[["Call", "list[CheckedChange]", "Lookup"], object]
 SLOW_SECONDS: Final = 1.0
 #: Rows that a query of a check fetches at a time.
 _FETCH: Final = 100
+
+#: The number of slow checks of this process, by the id of the server.
+SLOW_CHECKS: Final[Counter[str]] = Counter()
 
 logger = logging.getLogger("treehub_level")
 
@@ -179,7 +183,7 @@ def check_group(mode: Server, call: Call, entries: Sequence[Entry], reader: Pend
         CheckError: The check failed.
         StorageError, CorruptionError, DecodeError: The store could not be read.
     """
-    check: Check | None = mode.check
+    check = mode.check
     if check is None:
         return
     decoder = _core.Decoder()
@@ -210,7 +214,7 @@ def check_group(mode: Server, call: Call, entries: Sequence[Entry], reader: Pend
 def _record_duration(mode: Server, seconds: float, count: int) -> None:
     """Log and count a slow check."""
     if seconds > SLOW_SECONDS:
-        mode.slow_checks += 1
+        SLOW_CHECKS[mode.store_id] += 1
         logger.warning(
             "the check of a server took %.1f seconds for %d changes: all other writers waited for it", seconds, count
         )

@@ -23,7 +23,7 @@ from ..engine.log import keys_of, read_log, read_rows, records_size, rows_size
 from ..engine.modes import Plan, Server, Step
 from ..engine.records import Commit, Epoch, Floor
 from ..engine.scan import first_key
-from ..errors import ProtocolError, StoreMismatchError
+from ..errors import InvalidKeyError, ProtocolError, StoreMismatchError
 from .fields import MAX_CHANGES, MAX_DISTANCE, Ack, shown
 from .messages import MAX_BYTES, FillPart, Forked, LogPage, Reply, Request, Reset, encode_changes
 from .ranges import RequestedRanges, requested_ranges
@@ -445,7 +445,10 @@ def _parse(request: Request, mode: Server, access: Access) -> _ParsedRequest:
     """
     encoder = _core.Encoder(mode.space)
     push = _parse_push(request, encoder)
-    read = encode_changes([[key] for key in request.read], encoder)
+    try:
+        read = [encoder.key(key) for key in request.read]
+    except InvalidKeyError as error:
+        raise ProtocolError(f'the field "read" of the request: {error}') from error
     if request.server not in (None, mode.store_id):
         raise StoreMismatchError(
             f"this is the server {mode.store_id}, but the client follows the server {request.server}: "
@@ -454,7 +457,7 @@ def _parse(request: Request, mode: Server, access: Access) -> _ParsedRequest:
     if push:
         access.check_write(())
     ranges = requested_ranges(request, mode.space, access)
-    return _ParsedRequest(request, push, ranges, [key for key, _ in read])
+    return _ParsedRequest(request, push, ranges, read)
 
 
 def _parse_push(request: Request, encoder: _core.Encoder) -> list[Entry]:

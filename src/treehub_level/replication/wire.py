@@ -16,7 +16,8 @@ import orjson
 from .. import _core
 from ..engine.codec import decode_json
 from ..errors import ProtocolError
-from .manual import Part, canonical
+from .canonical import canonical
+from .manual import Part
 from .messages import Forked, Keys, LogPage, LogRow, Page, ParsedReply, Reply, Request, Reset, parse_reply
 
 #: Rows that are joined into one chunk.
@@ -165,6 +166,7 @@ def encode_row(row: LogRow) -> bytes:
     first, second = row
     if isinstance(first, bytes):
         return _core.join_record(first, second)
+    assert second is not None, "each change of the log has a record"
     return b"[%d,%b]" % (first, second)
 
 

@@ -35,6 +35,7 @@ REPLACEMENTS: Final = {
     "AsyncIterator": "Iterator",
     "Callable[[], str | Awaitable[str]]": "Callable[[], str]",
     "[entry async for entry in entries]": "[*entries]",
+    "AsyncFramedTransport": "FramedTransport",
     "httpx.AsyncClient": "httpx.Client",
     "httpx.AsyncBaseTransport": "httpx.BaseTransport",
     "__aenter__": "__enter__",

@@ -183,7 +183,7 @@ def test_certificates_and_keys_that_cannot_be_used_are_named(
 def test_a_certificate_file_is_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
     certifi = pytest.importorskip("certifi")
     monkeypatch.setenv("SSL_CERT_FILE", certifi.where())
-    context = environment.network_options("https://example.org/v1/x", None)["verify"]
+    context = environment.network_options("https://example.org/v1/x", None)[0]
     assert isinstance(context, ssl.SSLContext)
     assert context.get_ca_certs()
     assert context.check_hostname

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from treehub_level.http.server.framing import MAX_CHUNK_HEADER, FramingError, RequestFraming
+from treehub_level.http.framing import MAX_CHUNK_HEADER, FramingError
+from treehub_level.http.server.framing import RequestFraming
 
 from .framed_requests import framed_requests
 

@@ -27,9 +27,9 @@ from treehub_level._core_py import json as json_text
 from treehub_level._core_py import records
 from treehub_level.http.client.responses import parse_retry_after
 from treehub_level.http.client.url import DatabaseURL, origin
+from treehub_level.http.framing import FramingError
 from treehub_level.http.server import query
 from treehub_level.http.server.content_coding import accepted_codings
-from treehub_level.http.server.framing import FramingError
 from treehub_level.http.server.run import OneLineFormatter
 
 from .framed_requests import framed_requests

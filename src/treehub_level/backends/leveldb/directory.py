@@ -28,13 +28,15 @@ from typing import Any, Final, NoReturn
 
 from ...errors import CorruptionError, NotOpenError, StorageError
 from ..base import Backend, Reader, Supports, no_store_error
+from ..disk_space import disk_full_error
 from ..paths import checked_path
 from .errors import directory_error, locked_error, shown_paths
 from .file_identity import FileIdentity
 from .files import LOST, REPAIRING, check_files, holds_store, is_leveldb_file, remedy, would_create
 from .lock import DirectoryLock, hold_lock_file
-from .log_scan import LogScan, log_files, scan_logs
+from .log_scan import LogScan, is_complete, listed_tables, log_files, scan_logs
 from .read_only import lock_for_reading, open_checkpoint
+from .space_limit import SpaceLimit
 
 logger = logging.getLogger("treehub_level")
 
@@ -119,6 +121,8 @@ class DirectoryBackend(Backend):
         self._reading: ExitStack | None = None
         #: The files of the open store.
         self._identity: FileIdentity | None = None
+        #: The limit for the writes of the open store.
+        self._space = SpaceLimit(self._path, write_buffer_size)
         #: True if the last write was not durable. Each subclass sets it in ``write``.
         self._unsynced = True
 
@@ -148,10 +152,11 @@ class DirectoryBackend(Backend):
         Opening a store writes its log to a table, which takes the space of the log again. A store
         whose log fills the disk could not be opened any more.
         """
+        self._write_buffer_size = self._options["write_buffer_size"]
         with suppress(OSError):
             bound = max(shutil.disk_usage(self._path).free // _LOG_SHARE, _MIB)
-            return {**self._options, "write_buffer_size": min(self._options["write_buffer_size"], bound)}
-        return self._options
+            self._write_buffer_size = min(self._write_buffer_size, bound)
+        return {**self._options, "write_buffer_size": self._write_buffer_size}
 
     def open(self) -> None:
         """See `Backend.open`. Creates the directory with its parents."""
@@ -173,6 +178,7 @@ class DirectoryBackend(Backend):
             self._connect_verified()
             lock.replace_file()
             self._identity = FileIdentity(self._path)
+            self._space = SpaceLimit(self._path, self._write_buffer_size)
         except BaseException:
             self._lock = None  # `close` would release it before the files are removed
             self.close()
@@ -193,7 +199,7 @@ class DirectoryBackend(Backend):
         if gap is None:
             try:
                 # No other reference: the database that an interrupt leaves behind is freed at once.
-                self._db = self._connect(paranoid=True)
+                self._db = self._connect_on_full_disk()
                 return
             except CorruptionError as error:
                 damage = error
@@ -207,10 +213,45 @@ class DirectoryBackend(Backend):
         # a new log and a new MANIFEST. The store then opens with paranoid checks.
         self._connect(paranoid=False).close()
         notes = [*self._describe_damage(scan)]
-        self._db = self._connect(paranoid=True)
+        self._db = self._connect_on_full_disk()
         self.recovery_notes = notes
         shown = shown_paths.get(self._path, self._path)
         logger.warning("the LevelDB store at %r was damaged: %s", shown, "; ".join(notes))
+
+    def _connect_on_full_disk(self) -> Any:
+        """Open the database. On a full disk make the space first that LevelDB makes afterwards."""
+        try:
+            return self._connect(paranoid=True)
+        except StorageError as error:
+            if not error.is_disk_full:
+                raise
+        self._remove_unlisted_tables()
+        try:
+            return self._connect(paranoid=True)
+        except StorageError as error:
+            if not error.is_disk_full:
+                raise
+            needed = 2 * sum(self._size_of(name) for name in log_files(self._path)) // _MIB + 1
+            raise disk_full_error(
+                f"cannot open the LevelDB store at {self._path!r}: the disk is full, and opening writes the log of the "
+                f"store to a table. Free {needed} MiB on the disk, open the store, then delete data and compact it. "
+                f"With read_only=True it can be read without: set TMPDIR to a folder on another disk ({error})"
+            ) from error
+
+    def _remove_unlisted_tables(self) -> None:
+        """Remove the tables that the MANIFEST does not name: those of a compaction that failed."""
+        with hold_lock_file("open", self._path), suppress(OSError):
+            if is_complete(self._path):
+                listed = listed_tables(self._path)
+                for name in os.listdir(self._path):
+                    if name.endswith((".ldb", ".sst")) and name not in listed:
+                        os.unlink(os.path.join(self._path, name))
+
+    def _size_of(self, name: str) -> int:
+        try:
+            return os.path.getsize(os.path.join(self._path, name))
+        except OSError:
+            return 0
 
     def _describe_damage(self, scan: LogScan) -> Iterator[str]:
         """Yield a sentence for each kind of damage that was cut off."""
@@ -245,19 +286,21 @@ class DirectoryBackend(Backend):
             raise directory_error("open", self._path, error) from error
 
     def close(self) -> None:
-        """See `Backend.close`."""
+        """See `Backend.close`. It waits for a write: see `_check_files_in_place`."""
         # Interrupted, it goes on at the next call: the database is forgotten once it is closed.
-        try:
-            if self._reading is None:
-                self._db.close()
-            else:
-                self._reading.close()
-        finally:
-            self._db = self._closed
-            self._reading = None
-            if self._lock is not None:
-                self._lock.release()
-                self._lock = None
+        with self.write_lock.entry():
+            self._identity = None
+            try:
+                if self._reading is None:
+                    self._db.close()
+                else:
+                    self._reading.close()
+            finally:
+                self._db = self._closed
+                self._reading = None
+                if self._lock is not None:
+                    self._lock.release()
+                    self._lock = None
 
     def close_and_remove(self, is_unused: Callable[[Reader], bool]) -> None:
         """See `Backend.close_and_remove`."""
@@ -308,6 +351,10 @@ class DirectoryBackend(Backend):
     def _check_files_in_place(self) -> None:
         """Check, after a durable write and before its acknowledgement, that it lies at the path.
 
+        Called under ``write_lock``, as is the write. Another durable write in between would take
+        the growth of the log for its own, and a close in between would let another opening replace
+        the files.
+
         Raises:
             StorageError: The directory or its files were deleted, moved or replaced.
         """
@@ -321,8 +368,14 @@ class DirectoryBackend(Backend):
 
     def check_in_place(self) -> None:
         """See `Backend.check_in_place`."""
-        if self._identity is not None and sys.platform != "win32":
-            self._identity.check_directory()
+        identity = self._identity
+        if identity is None or sys.platform == "win32":
+            return
+        try:
+            identity.check_directory()
+        except StorageError:
+            if self._identity is identity:  # it was not closed meanwhile, which lets others replace the files
+                raise
 
     def open_read_only(self, *, locked: bool = False) -> None:
         """See `Backend.open_read_only`. Opening changes a directory, so this opens a `Checkpoint`.
@@ -381,6 +434,8 @@ class DirectoryBackend(Backend):
         with self.write_lock.entry():
             self._write_empty_batch()  # so that the log that the compaction ends has a record: see `_follow_logs`
         self._compact_range(start, stop)
+        with self.write_lock.entry():
+            self._write_empty_batch()  # LevelDB reports a compaction that failed at the next write
 
     @abstractmethod
     def _write_empty_batch(self) -> None:

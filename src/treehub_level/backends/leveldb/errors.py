@@ -8,6 +8,7 @@ import re
 from typing import Final
 
 from ...errors import CorruptionError, LevelError, LockedError, StorageError
+from ..disk_space import disk_full_error
 from .files import remedy
 
 #: LevelDB's status message for a missing table.
@@ -58,4 +59,9 @@ def status_error(path: str, status: str) -> LevelError:
         return CorruptionError(f"the LevelDB store at {path!r} is damaged: {status}. {remedy(path)}")
     if _LOCK_TAKEN.search(status):
         return locked_error(path)
+    if status.endswith(os.strerror(errno.ENOSPC)):
+        return disk_full_error(
+            f"LevelDB could not write to {path!r}: the disk is full. Close the store, free space on the disk, and open "
+            f"it again ({status})"
+        )
     return StorageError(f"LevelDB could not read or write {path!r}: {status}")

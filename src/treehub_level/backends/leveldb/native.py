@@ -20,7 +20,6 @@ class LevelDBBackend(DirectoryBackend):
 
     def _connect(self, *, paranoid: bool) -> _store_c.DB:
         options = self._opening_options()
-        self._write_buffer_size = options["write_buffer_size"]
         return _store_c.DB(self._path, create_if_missing=True, paranoid_checks=paranoid, **options)
 
     def _open(self, *, repaired: bool = False) -> None:
@@ -57,12 +56,15 @@ class LevelDBBackend(DirectoryBackend):
 
     def write(self, batch: Batch, *, durable: bool = False) -> None:
         """See `Transaction.write`. A durable write syncs all logs, the older ones first."""
-        if durable and self._unsynced:
-            self._sync_older_logs()
-        self._db.write(batch, durable=durable)
-        self._unsynced = not durable
-        if durable:
-            self._check_files_in_place()
+        with self.write_lock:
+            if (written := self._db.buffered) >= self._space.limit:
+                self._space.check(batch, written)
+            if durable and self._unsynced:
+                self._sync_older_logs()
+            self._db.write(batch, durable=durable)
+            self._unsynced = not durable
+            if durable:
+                self._check_files_in_place()
         if self._stall_guard.refresh_wanted:  # `writes_at_once` was False, so this is a worker thread
             self._stall_guard.refresh()
 

@@ -40,11 +40,18 @@ _vendor: Final = _import_vendor()
 _LAST_KEY: Final = b"\xff" * 64
 
 
+#: The bytes that a byte of a batch takes on the disk at most, in a log and in a table.
+_OVERHEAD: Final = 2
+
+
 class PlyvelBackend(DirectoryBackend):
     """A LevelDB directory, opened by plyvel.
 
     The options are those of `DirectoryBackend`.
     """
+
+    #: The bytes written since the object was made, for `SpaceLimit`.
+    _written = 0
 
     @cached_property
     def _translator(self) -> ErrorTranslator:
@@ -105,20 +112,27 @@ class PlyvelBackend(DirectoryBackend):
 
     def write(self, batch: Batch, *, durable: bool = False) -> None:
         """See `Transaction.write`. A durable write syncs all logs, the older ones first."""
-        if durable and self._unsynced:
-            self._sync_older_logs()
-        with self._translator:
-            changes = self._db.write_batch(sync=durable)
-            put, delete = changes.put, changes.delete
-            for key, value in batch:
-                if value is None:
-                    delete(key)
-                else:
-                    put(key, value)
-            changes.write()
-        self._unsynced = not durable
-        if durable:
-            self._check_files_in_place()
+        with self.write_lock:
+            if self._written >= self._space.limit:
+                self._space.check(batch, self._written)
+            if durable and self._unsynced:
+                self._sync_older_logs()
+            with self._translator:
+                changes = self._db.write_batch(sync=durable)
+                put, delete = changes.put, changes.delete
+                size = 0
+                for key, value in batch:
+                    size += len(key)
+                    if value is None:
+                        delete(key)
+                    else:
+                        put(key, value)
+                        size += len(value)
+                changes.write()
+            self._written += _OVERHEAD * size
+            self._unsynced = not durable
+            if durable:
+                self._check_files_in_place()
 
     def _write_empty_batch(self) -> None:
         with self._translator:

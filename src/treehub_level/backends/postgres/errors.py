@@ -15,6 +15,7 @@ import psycopg
 from psycopg.pq import Conninfo
 
 from ...errors import CommitUnknownError, LevelError, StorageError, UnavailableError
+from ..disk_space import disk_full_error
 
 #: SQLSTATE serialization_failure and deadlock_detected: the transaction was rolled back and can be
 #: retried.
@@ -26,6 +27,8 @@ _COMMIT_UNKNOWN: Final = "40003"
 _CONNECTION_LOST: Final = ("08", "57P", "25P03", "25P04", "53300")
 #: SQLSTATE lock_not_available and query_canceled: lock_timeout or statement_timeout expired.
 _TIMED_OUT: Final = frozenset({"55P03", "57014"})
+#: SQLSTATE disk_full.
+_DISK_FULL: Final = "53100"
 #: The remedy for some SQLSTATE codes.
 _HINTS: Final = {
     "25P03": ". Write smaller batches, or open the store with a longer lock_timeout",
@@ -89,6 +92,11 @@ def statement_error(label: str, error: psycopg.Error, connection: psycopg.Connec
     if is_connection_lost(error, connection):
         return UnavailableError(
             f"the connection to {label} was lost: {message}. Nothing was written: try again{_HINTS.get(state, '')}"
+        )
+    if state == _DISK_FULL:
+        return disk_full_error(
+            f"{label} failed: {message}. Nothing was written. Delete data and compact the store, or free space on the "
+            "disk of the server"
         )
     return StorageError(f"{label} failed: {message}{_HINTS.get(state, '')}")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import re
 import sqlite3
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from ...errors import CorruptionError, LevelError, StorageError, UnavailableError
+from ..disk_space import disk_full_error
 
 #: SQLite's error messages. Python's exceptions have error codes only from 3.11 on, and the texts of
 #: ``sqlite3_errstr`` do not change.
@@ -17,13 +17,6 @@ _BUSY: Final = re.compile(r"is locked|locking protocol")
 _CORRUPT: Final = re.compile(r"malformed|not a database|does not contain a|file is encrypted")
 _READ_ONLY: Final = re.compile(r"readonly|unable to open")
 _FULL: Final = "disk is full"
-
-
-def disk_full_error(message: str) -> StorageError:
-    """Return the error of a full disk."""
-    error = StorageError(message)
-    error.errno = errno.ENOSPC
-    return error
 
 
 def has_run_out_of_space(error: BaseException | None) -> bool:

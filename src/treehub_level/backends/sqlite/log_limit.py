@@ -15,7 +15,7 @@ import sqlite3
 from contextlib import closing, suppress
 from typing import Final
 
-from .errors import disk_full_error
+from ..disk_space import disk_full_error
 
 _KIB: Final = 1024
 _MIB: Final = 1024 * _KIB

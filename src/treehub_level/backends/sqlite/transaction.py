@@ -10,6 +10,7 @@ from typing import Final
 from ...errors import NotOpenError, StorageError, UnavailableError
 from ...locks import ErrorCheckingLock
 from ..base import Batch
+from ..disk_space import frees_space
 from .errors import has_run_out_of_space, translating_errors
 from .file import SQLiteFile
 from .reading import SQLiteSnapshot
@@ -18,10 +19,6 @@ from .reading import SQLiteSnapshot
 #: lookup.
 _PUT: Final = "INSERT OR REPLACE INTO entries VALUES (?, ?)"
 _DELETE: Final = "DELETE FROM entries WHERE key = ?"
-
-#: Bytes of metadata that a transaction which deletes data may write for each deleted key: the log
-#: record of a delete holds the key.
-_RECORD_BYTES: Final = 2048
 
 
 class SQLiteExclusive:
@@ -69,12 +66,13 @@ class SQLiteExclusive:
         try:
             if file.writer is not None and transaction is not None:
                 self._end(file.writer, transaction, error)
+            if error is None and transaction is not None and transaction.durable:
+                # Under the lock: closing removes the log.
+                file.sync_log()
+                file.check_in_place()
         finally:
             if self._acquired:
                 self._write_lock.release()
-        if error is None and transaction is not None and transaction.durable:
-            file.sync_log()
-            file.check_in_place()
 
     def _end(self, writer: sqlite3.Connection, transaction: SQLiteTransaction, error: BaseException | None) -> None:
         """Commit the transaction, or roll it back after an error in the block."""
@@ -130,8 +128,7 @@ class SQLiteTransaction(SQLiteSnapshot):
             self._connection.executemany(_PUT, rows)
             self._connection.executemany(_DELETE, ((key,) for key in deletes))
         self.has_written, self.durable = True, durable
-        written = sum(len(value) for value in puts.values() if value is not None)
-        self.frees_space = bool(deletes) and written <= _RECORD_BYTES * (len(deletes) + 1)
+        self.frees_space = frees_space(batch)
 
     def release_free_pages(self, count: int) -> bool:
         """Truncate the file by up to ``count`` free pages. Return True if more are left."""

@@ -18,6 +18,7 @@ from .calls import RETRIES, check_token
 from .connection import Connection, httpx, httpx_errors, response_head
 from .effects import CallFlow, Deliver, Effect, GetToken, Receive, Send, Sleep
 from .responses import ServerResponse
+from .transport import FramedTransport
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -283,7 +284,7 @@ class RemoteServer:
         if self._is_closed:
             raise StateError(f"the RemoteServer of {self.url} was closed: create another one")
         if self._client is None:
-            self._client = httpx.Client(**self._connection.client_options(self._transport))
+            self._client = httpx.Client(**self._connection.client_options(self._transport, FramedTransport))
         return self._client
 
     def _get_token(self, renew: bool) -> str | None:

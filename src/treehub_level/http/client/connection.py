@@ -11,6 +11,7 @@ from typing import Any
 from ...extras import missing
 
 try:
+    import httpcore
     import httpx as httpx
 except ImportError as error:
     raise ImportError(missing("treehub_level.http.RemoteServer", "httpx", "http"), name=error.name) from error
@@ -28,6 +29,15 @@ _CONNECT_TIMEOUT = 10.0
 #: Seconds after which an idle connection is closed. Servers close theirs after 5 seconds or more:
 #: a client that closes first does not send a request into a closing connection.
 _KEEPALIVE_EXPIRY = 4.0
+#: The exceptions of httpcore, which have no common base class.
+_CORE_ERRORS = (
+    httpcore.TimeoutException,
+    httpcore.NetworkError,
+    httpcore.ProtocolError,
+    httpcore.ProxyError,
+    httpcore.UnsupportedProtocol,
+    httpcore.ConnectionNotAvailable,
+)
 
 
 class Connection:
@@ -77,21 +87,20 @@ class Connection:
         self.verbs = RemoteVerbs(RouteCaller(database, retries=retries))
         self._ssl_context = ssl_context
 
-    def client_options(self, transport: object) -> dict[str, Any]:
+    def client_options(self, transport: object, network: Callable[..., object]) -> dict[str, Any]:
         """Return the keyword arguments for a client of httpx.
 
         Args:
             transport: The transport that replaces the network; ``None`` for the network.
+            network: The class of the transport for the network: see `transport`.
 
         Raises:
             TransportError: A variable of the environment cannot be used.
         """
-        network = {"trust_env": False} if transport else network_options(self.url, self._ssl_context)
         return {
-            **network,
-            "transport": transport,
+            "transport": transport or network(*network_options(self.url, self._ssl_context), _KEEPALIVE_EXPIRY),
+            "trust_env": False,
             "cookies": CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-            "limits": httpx.Limits(keepalive_expiry=_KEEPALIVE_EXPIRY),
         }
 
     def build_request(self, client: httpx.Client | httpx.AsyncClient, send: Send) -> httpx.Request:
@@ -114,11 +123,16 @@ def httpx_errors() -> Iterator[None]:
     """Translate the exceptions of httpx into `NoResponseError`."""
     try:
         yield
-    except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError) as error:
+    except (*_of_connecting(httpx), *_of_connecting(httpcore)) as error:
         raise NoResponseError(_reason(error), maybe_sent=False) from error
-    except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, ValueError) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, *_CORE_ERRORS, OSError, ValueError) as error:
         # A ValueError comes from the name of a host that cannot be looked up, for example.
         raise NoResponseError(_reason(error), maybe_sent=True) from error
+
+
+def _of_connecting(library: Any) -> tuple[type[Exception], ...]:
+    """Return the exceptions of httpx or of httpcore for a request that was not sent."""
+    return library.ConnectError, library.ConnectTimeout, library.PoolTimeout, library.ProxyError
 
 
 def _reason(error: Exception) -> str:

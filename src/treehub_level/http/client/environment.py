@@ -13,7 +13,7 @@ import ssl
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
-from typing import Any
+from typing import Literal
 from urllib.parse import SplitResult, urlsplit
 from urllib.request import getproxies
 
@@ -25,8 +25,10 @@ _PROXY_SCHEMES = ("http", "https", "socks5", "socks5h")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
-def network_options(url: str, ssl_context: ssl.SSLContext | None) -> dict[str, Any]:
-    """Return the keyword arguments for a client of httpx that the environment decides.
+def network_options(
+    url: str, ssl_context: ssl.SSLContext | None
+) -> tuple[ssl.SSLContext | Literal[False], httpx.Proxy | None]:
+    """Return the certificates and the proxy of a client, which the environment decides.
 
     Args:
         url: The URL of the database.
@@ -37,8 +39,8 @@ def network_options(url: str, ssl_context: ssl.SSLContext | None) -> dict[str, A
     """
     # Loading the certificates takes tens of milliseconds, so HTTP does without. A redirect cannot
     # lead from HTTP to HTTPS (`DatabaseURL.resolve_redirect`).
-    verify: ssl.SSLContext | bool = url.startswith("https:") and (ssl_context or _default_context())
-    return {"verify": verify, "proxy": proxy_for(url), "trust_env": False}
+    verify = url.startswith("https:") and (ssl_context or _default_context())
+    return verify, proxy_for(url)
 
 
 # ------------------------------------------------------------------------------------------ proxies

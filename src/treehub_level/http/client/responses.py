@@ -20,6 +20,7 @@ from ...errors import (
     InvalidValueError,
     LevelError,
     ProtocolError,
+    Refused,
     StoreMismatchError,
     TransportError,
 )
@@ -42,8 +43,9 @@ MAX_LINES = 1 + MAX_CHANGES + MAX_PUSH + MAX_READ
 #: the row of each change, and for each change of a push a rejected key, which may be a refused one
 #: and the key of a value, too.
 MAX_ITEMS = 7_000_000
-#: The same in the header of an NDJSON reply, which names the rejected keys and the epochs.
-MAX_HEADER_ITEMS = 100_000
+#: The same in the header of an NDJSON reply, which names the rejected keys, the epochs and the
+#: commits. A commit and its change take 300 bytes of a page or more, and nine values.
+MAX_HEADER_ITEMS = 400_000
 
 #: Maximum number of characters of a server's text in an exception's message.
 _MAX_SHOWN = 300
@@ -221,6 +223,10 @@ def _error_of(response: ServerResponse, url: str, token: str | None) -> LevelErr
     code = fields.get("code")
     if not fields or not response.is_from_server or (status == 401 and code != _UNAUTHORIZED):
         return not_a_server(response, url)
+    if status == 422 and code == Refused.code:
+        reason, keys = fields.get("reason"), fields.get("keys")
+        known = isinstance(keys, list) and all(isinstance(key, str) for key in keys)
+        return Refused(_sanitized(reason, token) if isinstance(reason, str) else message, keys if known else None)
     if status in (400, 403, 409) and isinstance(code, str):
         expected, got = fields.get("expected"), fields.get("got")
         if code == CIDMismatchError.code and type(expected) is int and type(got) is int:

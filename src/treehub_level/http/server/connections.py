@@ -10,10 +10,11 @@ import h11
 import orjson
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from ..framing import FramingError
 from .access_log import ACCESS_RECORD, COMMON_HEADERS, AccessRecord
 from .connection_table import ConnectionState, TableEntry
 from .dispatch import OVERLOADED
-from .framing import FramingError, RequestFraming
+from .framing import RequestFraming
 from .refusals import bad_request
 from .sending import PacedConnection
 

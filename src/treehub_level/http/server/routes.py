@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from operator import itemgetter
-from typing import Final
+from typing import Any, Final
 
 import orjson
 from starlette.responses import Response
@@ -76,7 +76,7 @@ async def exchange(context: RequestContext) -> Response:
     context.release_body()
     context.dispatcher.metrics.count_exchange(database.name, reply)
     if isinstance(reply, LogPage):
-        encode = encode_row if reply.values or reply.fill else _encode_numbered
+        encode: Callable[[Any], bytes] = encode_row if reply.values or reply.fill else _encode_numbered
         return rows_response(
             context.request, context.hold, partial(page_encoder, reply), reply.rows(), lambda _: encode
         )
