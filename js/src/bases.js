@@ -36,10 +36,18 @@ export async function newBaseEntries(store, changes) {
   keys.forEach((key, index) => {
     const [dirty, value] = found.slice(2 * index, 2 * index + 2)
     if (dirty === undefined && value !== undefined) {
-      entries.push(batchEntry(baseKey(key), `[${generation},${value}]`))
+      entries.push(baseEntry(key, generation, value))
     }
   })
   return entries
+}
+
+/**
+ * The entry that stores a base value.
+ * @param {string} key @param {number} generation @param {string} value
+ */
+export function baseEntry(key, generation, value) {
+  return batchEntry(baseKey(key), `[${generation},${value}]`)
 }
 
 /**

@@ -135,14 +135,16 @@ async function takeReset(receipt, push, reply) {
   const cleaned = new Set(accepted.map(({ key }) => key))
   const dirty = (await readDirtyKeys(store)).filter((key) => !cleaned.has(key))
   const uncompared = dirty.filter((key) => receipt.isUnchecked(key))
+  const bases = await receipt.baseValuesOf(uncompared)
+  // The server may never have had the other base values in its present history.
+  if (state.bases) state.bases = { ...state.bases, generation: state.bases.generation + 1 }
   for (const key of uncompared) receipt.markUncompared(key)
+  for (const [key, value] of bases) receipt.keepBaseValue(key, value)
   const { common } = reply
   state.cid = common
   state.maxHead = common
   state.epochs = state.epochs.filter(([, start]) => start < common)
   state.following = resetFollowing(dirty.length > 0)
-  // The server may never have had the base values in its present history.
-  if (state.bases) state.bases = { ...state.bases, generation: state.bases.generation + 1 }
 }
 
 /**

@@ -24,9 +24,7 @@ export function findContradiction(message, request, push) {
   }
   const fault = findDecisionFault(message, push)
   if (fault !== null) return fault
-  if (message.kind === 'reset') {
-    return message.common > request.cid ? 'its common CID is above the CID of the client' : null
-  }
+  if (message.kind === 'reset') return findResetFault(message, request)
   return findPageFault(message, request, push) ?? findFillFault(message, request, push)
 }
 
@@ -50,6 +48,13 @@ function findDecisionFault({ kind, ack, rejected, refused = [], more }, push) {
   return null
 }
 
+/** @param {any} reset @param {Request} request @returns {string | null} */
+function findResetFault({ common }, { cid, hi, complete, fill }) {
+  if (common > cid) return 'its common CID is above the CID of the client'
+  const hasData = hi > 0 || complete.length > 0 || (fill !== null && fill[1] !== '')
+  return hasData ? null : 'it resets a client that has no data of the server'
+}
+
 /** @param {any} page @param {Request} request @param {Push} [push] @returns {string | null} */
 function findPageFault(page, request, push) {
   const { cid, head, more } = page
@@ -69,7 +74,14 @@ function findPageFault(page, request, push) {
   if (more && (page.values?.length || page.fill)) {
     return 'it announces more changes, and holds values of its end'
   }
-  return null
+  return findValuesFault(page, request, push)
+}
+
+/** @param {any} page @param {Request} request @param {Push} [push] @returns {string | null} */
+function findValuesFault({ values = [] }, { read = [] }, push) {
+  const wanted = new Set([...read, ...(push?.changes.map(({ key }) => key) ?? [])])
+  const areWanted = values.every(([key]) => wanted.has(key))
+  return areWanted ? null : 'it holds values that were not requested'
 }
 
 /** True if the log is wanted for a key. @param {Request} request @param {string} key */

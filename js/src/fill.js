@@ -93,7 +93,7 @@ async function takeEntries(receipt, entries) {
       receipt.write(entry)
       receipt.filled++
     } else if (isKept.has(key) && !receipt.losses.has(key) && bases.get(key) !== value) {
-      receipt.replace(entry, { kind: 'conflict', cid: state.cid })
+      receipt.replace(entry, { kind: 'conflict', cid: state.cid, isRead: true })
     }
   }
 }

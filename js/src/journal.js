@@ -16,7 +16,8 @@ import { UTF8, batchEntry } from './records.js'
  * @property {any[]} local the change that lost: `[key, value]` or `[key]`
  * @property {any[] | null} remote the server's change; `null` if a reset found that the server has
  *   no such key
- * @property {number} cid of the server's change
+ * @property {number} cid of the server's change, or the one at which its value was read
+ * @property {boolean} isRead true if the server's value was read: its change may be earlier
  * @property {ConflictKind} kind
  * @property {string} [reason] of a refusal
  * @property {string} [by] the author of the server's change, if it is known
@@ -32,6 +33,7 @@ import { UTF8, batchEntry } from './records.js'
  * @property {string} local
  * @property {string | null} remote
  * @property {number} cid
+ * @property {boolean} [isRead]
  * @property {ConflictKind} kind
  * @property {string} [reason]
  * @property {string | null} [by]
@@ -40,15 +42,26 @@ import { UTF8, batchEntry } from './records.js'
 
 /** The conflict in a row of the journal. @param {[string, string]} row @returns {Conflict} */
 function parseConflict([storedKey, record]) {
-  const { key, local, remote, cid, kind, reason, by, at, noticed_at: noticedAt } = JSON.parse(record)
-  const earlierKind = remote === null ? 'reset' : 'conflict' // earlier versions did not record it
-  const id = parseJournalKey(storedKey)
-  return { id, key, local, remote, cid, kind: kind ?? earlierKind, reason, by, at, noticedAt }
+  const { key, local, remote, cid, kind, reason, by, at, ...rest } = JSON.parse(record)
+  return {
+    id: parseJournalKey(storedKey),
+    key,
+    local,
+    remote,
+    cid,
+    isRead: rest.read ?? false,
+    kind: kind ?? (remote === null ? 'reset' : 'conflict'), // earlier versions did not record it
+    reason,
+    by,
+    at,
+    noticedAt: rest.noticed_at,
+  }
 }
 
 /** The record of a conflict. @param {LostChange} lost @param {number} noticedAt */
-function conflictRecord({ key, local, remote, cid, kind, reason, by, at }, noticedAt) {
+function conflictRecord({ key, local, remote, cid, isRead, kind, reason, by, at }, noticedAt) {
   const facts = {
+    read: isRead || undefined,
     kind,
     reason,
     by: by ?? undefined,

@@ -47,10 +47,12 @@ function* keysIn(receipt, push, page) {
  * frozen. The push is decided, or the server has asked for it to be frozen again later.
  * @param {Receipt} receipt @param {Push | undefined} push @param {Reply} reply
  */
-export function takeDecision(receipt, push, { ack, rejected }) {
+export function takeDecision(receipt, push, { ack, rejected, refused }) {
   const { state } = receipt
   state.push = undefined
-  receipt.rejected = rejected
+  receipt.refused = refused.flatMap(([, keys]) => keys)
+  const isRefused = new Set(receipt.refused)
+  receipt.rejected = rejected.filter((key) => !isRefused.has(key))
   if (!ack || !push) return
   const rejectedKeys = new Set(rejected)
   for (const change of push.changes) {
@@ -143,11 +145,17 @@ function groupedIndexes({ groups = [] }) {
  * Take the server's values of keys whose dirty changes have lost, and journal these.
  * @param {Receipt} receipt @param {Reply} page
  */
-function healLosses(receipt, { values, cid }) {
+function healLosses(receipt, { values, rows, commits, cid }) {
+  const pulled = new Map(rows.map((row) => [row.key, row.cid]))
   for (const change of values) {
     const loss = receipt.losses.get(change.key)
-    if (loss !== undefined) {
-      receipt.replace(change, { kind: loss.kind, reason: loss.reason, cid })
-    }
+    if (loss === undefined) continue
+    const { kind, reason } = loss
+    const changedAt = pulled.get(change.key)
+    const source =
+      changedAt === undefined
+        ? { cid, isRead: true }
+        : { cid: changedAt, ...authorOf(changedAt, commits) }
+    receipt.replace(change, { kind, reason, ...source })
   }
 }

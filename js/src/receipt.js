@@ -1,5 +1,5 @@
 /** One reply being written: the batch as it grows, and the state as it will be. */
-import { readBaseValues } from './bases.js'
+import { baseEntry, readBaseValues } from './bases.js'
 import { journalEntries } from './journal.js'
 import { baseKey, dirtyKey, lostKey, uncomparedKey } from './keys.js'
 import { isLogged } from './following.js'
@@ -8,6 +8,7 @@ import { DURABLE, UTF8, batchEntry, joinRecord } from './records.js'
 import { stateEntries } from './state.js'
 import { readUncompared } from './uncompared.js'
 
+/** @import { Bases } from './bases.js' */
 /** @import { Conflict, LostChange } from './journal.js' */
 /** @import { Loss } from './losses.js' */
 /** @import { Change } from './records.js' */
@@ -20,7 +21,9 @@ import { readUncompared } from './uncompared.js'
  * @property {number} filled entries that a fill has written
  * @property {number} pushed changes of the push that the server took
  * @property {Conflict[]} conflicts
- * @property {string[]} rejected keys of the push that the server did not take
+ * @property {string[]} rejected keys of the push that others had written first
+ * @property {string[]} refused keys of the push that the server's rules, or the rights of the
+ *   token, refuse
  * @property {boolean} isReset true if the server's history differs from the one that this client
  *   has seen
  * @property {boolean} isCaughtUp true if the client is where the server was when it replied
@@ -68,6 +71,8 @@ export class Receipt {
     this.isCaughtUp = false
     /** @type {string[]} */
     this.rejected = []
+    /** @type {string[]} */
+    this.refused = []
   }
 
   /**
@@ -105,6 +110,12 @@ export class Receipt {
   /** The base values of some dirty keys. @param {string[]} keys */
   baseValuesOf(keys) {
     return readBaseValues(this.store, this.state.bases, keys)
+  }
+
+  /** Record a base value again, in another generation. @param {string} key @param {string} value */
+  keepBaseValue(key, value) {
+    const { generation } = /** @type {Bases} */ (this.state.bases)
+    this.#batch.push(baseEntry(key, generation, value))
   }
 
   /** Write the server's value of a key. @param {Change} change */
@@ -162,7 +173,7 @@ export class Receipt {
   async finish() {
     const { entries, conflicts } = await journalEntries(this.store, this.#lostChanges)
     await this.store.batch([...this.#batch, ...stateEntries(this.state), ...entries], DURABLE)
-    const { pulled, filled, pushed, rejected, isReset, isCaughtUp } = this
-    return { pulled, filled, pushed, conflicts, rejected, isReset, isCaughtUp }
+    const { pulled, filled, pushed, rejected, refused, isReset, isCaughtUp } = this
+    return { pulled, filled, pushed, conflicts, rejected, refused, isReset, isCaughtUp }
   }
 }

@@ -17,7 +17,9 @@ import { ProgressCheck } from './progress.js'
  * @property {number} filled entries that a fill has written
  * @property {number} pushed changes that the server took
  * @property {Conflict[]} conflicts local changes that lost
- * @property {string[]} rejected keys of the pushes that the server did not take
+ * @property {string[]} rejected keys of the pushes that others had written first
+ * @property {string[]} refused keys of the pushes that the server's rules, or the rights of the
+ *   token, refuse: their conflicts have the reasons
  * @property {boolean} reset true if the server was restored from a backup, and the entries were
  *   filled again
  */
@@ -42,6 +44,7 @@ export async function synchronise(store, runExclusively, exchange, signal) {
     pushed: 0,
     conflicts: [],
     rejected: [],
+    refused: [],
     reset: false,
   }
   const progress = new ProgressCheck()
@@ -68,5 +71,6 @@ function addOutcome(report, outcome) {
   report.pushed += outcome.pushed
   report.conflicts = report.conflicts.concat(outcome.conflicts)
   report.rejected = report.rejected.concat(outcome.rejected)
+  report.refused = report.refused.concat(outcome.refused)
   report.reset ||= outcome.isReset
 }

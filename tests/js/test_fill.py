@@ -243,15 +243,19 @@ def test_a_write_during_a_reset_does_not_lose_to_the_value_that_it_was_made_with
     assert [key for key in session.client.raw() if key.startswith("!!base/")] == []
 
 
-def test_base_values_are_void_after_another_reset(session: Session) -> None:
-    session.sync(part(9, "", {"k": 1}, end=True))
-    session.interrupted_sync(reset(5), at_head(6, fill=..., entries=..., page=[]))
-    session.client.batch(put("k", 2))
-    assert session.client.raw()["!!base/k"] == "[1,1]"
-    session.interrupted_sync(reset(2))
+def test_only_the_base_values_of_uncompared_changes_outlive_another_reset(session: Session) -> None:
+    session.sync(part(9, "", {"k": 1, "m": 1}, end=True))
+    session.interrupted_sync(reset(5), part(6, "", {"j": 1}, end=False))
+    session.client.batch(put("k", 2), put("m", 2))
+    assert session.client.raw()["!!base/k"] == session.client.raw()["!!base/m"] == "[1,1]"
+    row = at_head(7, fill={"prefix": "", "after": "j", "to": "k", "end": False, "count": 1}, entries=[["k", 1]])
+    session.interrupted_sync(row, reset(2))
     assert json.loads(session.client.raw()["!!bases"]) == {"generation": 2, "kept": False}
-    session.sync(part(6, "", {"k": 1}, end=True))
-    assert session.journal() == [("conflict", ["k", 2], ["k", 1], 6)]
+    bases = {key: text for key, text in session.client.raw().items() if key.startswith("!!base/")}
+    assert bases == {"!!base/k": "[1,1]", "!!base/m": "[2,1]"}
+    session.sync(part(6, "", {"j": 1, "k": 3, "m": 1}, end=True))
+    assert session.journal() == []  # the log decides on "k"
+    assert session.pushes()[-1] == [["k", 2], ["m", 2]]
 
 
 def test_a_reset_in_the_middle_of_a_fill_remembers_the_keys_that_were_not_compared(session: Session) -> None:
@@ -306,7 +310,8 @@ def test_a_refused_change_is_journaled_with_its_reason_and_replaced(session: Ses
     session.sync(part(5, "", {"k": 1, "m": 1}, end=True))
     session.client.batch(put("k", 2), put("l", 2), delete("m"))
     report = session.sync(refusing(5, ["k", "l", "m"], [["k", 1], ["l"], ["m", 1]]))
-    assert report["rejected"] == ["k", "l", "m"]
+    assert (report["rejected"], report["refused"]) == ([], ["k", "l", "m"])
+    assert all(conflict["isRead"] for conflict in report["conflicts"])
     assert [(one["kind"], one["reason"], one["local"], one["remote"]) for one in report["conflicts"]] == [
         ("refused", "too long", ["k", 2], ["k", 1]),
         ("refused", "too long", ["l", 2], ["l"]),
@@ -361,6 +366,7 @@ def test_a_rejected_change_loses_to_the_pulled_one_with_its_author(session: Sess
         "cid": 6,
     }
     stored = [text for key, text in session.client.raw().items() if key.startswith("!!conflict/")]
+    assert not conflict["isRead"]
     assert [*orjson.loads(stored[0])] == ["key", "local", "remote", "cid", "kind", "by", "at", "noticed_at"]
 
 

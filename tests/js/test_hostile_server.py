@@ -137,7 +137,7 @@ def one_entry_at_a_time(request: dict[str, Any]) -> Any:
 
 
 def resets(request: dict[str, Any]) -> Any:
-    return reply_to(request, kind="reset", common=0)
+    return reply_to(request, kind="reset", common=0, ack=None) if request["complete"] else reply_to(request)
 
 
 def forks(request: dict[str, Any]) -> Any:
@@ -152,7 +152,7 @@ def forks(request: dict[str, Any]) -> Any:
         (always_more, 20),
         (withholds_entries, 8),
         (one_entry_at_a_time, 20),
-        (resets, 8),
+        (resets, 1 + 2 * 8 - 1),  # each reset fills
         (forks, 1 + 8),
     ],
 )
@@ -231,13 +231,12 @@ def assert_refused(here: NodeClient, hostile: Any, fault: str, **fields: Any) ->
         ({"commits": [[1, 2, None, None, -1, []]]}, '"commits"'),
         ({"commits": [[1, 2, None, None, 1, []], [2, 3, None, None, 1, []]]}, '"commits"'),
         ({"values": [["k", 1], ["k"]]}, '"values"'),
-        ({"values": [["!", 1]]}, "is invalid"),
-        ({"values": [["k", "x" * (4 << 20)]]}, "larger"),
         ({"values": [["k"]], "more": True, "cid": 1, "head": 2}, "values of its end"),
         ({"fill": {"prefix": "", "after": "", "to": "", "end": True}, "entries": []}, "not requested"),
         ({"entries": [["k", 1]]}, "no range"),
         ({"kind": "reset", "common": 1}, "above the CID"),
         ({"kind": "reset", "common": "0"}, '"common"'),
+        ({"values": [["k", 1]]}, "values that were not requested"),
     ],
     ids=str,
 )
@@ -272,6 +271,8 @@ def test_an_impossible_reply_is_refused_and_no_data_is_changed(
         ({"refused": [["no", []]], "rejected": ["k"]}, '"refused"'),
         ({"refused": [["no"]], "rejected": ["k"]}, '"refused"'),
         ({"refused": {}, "rejected": ["k"]}, '"refused"'),
+        ({"values": [["m", 1]]}, "values that were not requested"),
+        ({"values": [["k", "x" * (4 << 20)]]}, "larger"),
     ],
     ids=str,
 )
@@ -294,6 +295,7 @@ ENTRIES = [["k", 1]]
 @pytest.mark.parametrize(
     ("fields", "fault"),
     [
+        ({"kind": "reset", "common": 0}, "has no data"),
         ({"fill": 7}, '"fill"'),
         ({"fill": {**PART, "to": 7}}, '"fill"'),
         ({"fill": {**PART, "end": 0}}, '"fill"'),
