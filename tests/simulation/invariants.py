@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from .configuration import BASE, Configuration
 from .sides import SWEPT, UNKNOWN, ClientUnderTest, Content, InvariantError, Loss, ServerUnderTest, weigh
 from .versions import Commit, Logged, Versions, check_base_values
 
+_NEVER: Final = Logged("", "", None)
 #: The changes of the log by CID, including compacted ones.
 History = dict[int, Logged]
 
@@ -240,7 +241,7 @@ class Oracle:
 
     def _check_base_values(self, name: str, journal: list[Loss]) -> None:
         for loss in {*journal} - self._checked_losses[name]:
-            if loss.kind == "conflict":
+            if loss.kind == "conflict" and self.history.get(loss.cid, _NEVER)[1:3] == (loss.key, loss.remote):
                 self._versions.check_conflict(name, loss)
         self._checked_losses[name] = {*journal}
         if not self._history_was_lost:
@@ -303,7 +304,8 @@ class Oracle:
             if loss.kind in ("checked", "filled") and isinstance(loss.remote, tuple) and loss.remote[0] == name:
                 raise InvariantError(f"self-conflict: {name} lost {loss.local} on {loss.key} to its own {loss.remote}")
             is_pulled = loss.kind == "conflict" and loss.remote != SWEPT and loss.local != loss.remote
-            if is_pulled and loss.cid in self.history and self.history[loss.cid].author == name:
+            author, *change, _ = self.history.get(loss.cid, _NEVER)
+            if is_pulled and author == name and change == [loss.key, loss.remote]:
                 raise InvariantError(f"self-conflict: {name} lost {loss.local} on {loss.key} to its own {loss.remote}")
 
     def compare(self) -> None:

@@ -22,14 +22,17 @@ from treehub_level.errors import (
     ForbiddenError,
     LevelError,
     ProtocolError,
+    Refused,
     StateError,
     StoreMismatchError,
     TransportError,
 )
-from treehub_level.replication import client as client_module
 from treehub_level.replication import endpoint
+from treehub_level.replication.losses import read_losses
 from treehub_level.replication.messages import Reply, Request
 from treehub_level.replication.records import read_state
+from treehub_level.replication.reply_handler import epoch_at
+from treehub_level.replication.rules import CheckedChange
 from treehub_level.replication.session import LookAhead, rebind_session, sync_session
 from treehub_level.replication.state import ClientState
 from treehub_level.replication.wire import Received, reply_pieces
@@ -58,7 +61,7 @@ def _loss(conflict: Conflict) -> Loss:
     if won is None:
         return Loss(conflict.key, local, SWEPT, 0)
     base = UNKNOWN if conflict.base is None else _content(conflict.base)
-    return Loss(conflict.key, local, _content(won), won.cid or 0, base)
+    return Loss(conflict.key, local, _content(won), won.cid or 0, conflict.kind, base)
 
 
 class MismatchReply(NamedTuple):
@@ -119,9 +122,12 @@ class _Process:
         self.level = self._open()
 
     def _open(self) -> blocking.Level:
-        level = blocking.Level(self._name, backend=self.disk, mode=self.mode, keep_base=self._keeps_base)
+        level = self._level()
         level.open()
         return level
+
+    def _level(self) -> blocking.Level:
+        return blocking.Level(self._name, backend=self.disk, mode=self.mode, keep_base=self._keeps_base)
 
     def _restart(self) -> None:
         """Start a new process over the stored data."""
@@ -218,10 +224,22 @@ class Server(_Process):
     invalid_calls = SERVER_INVALID_CALLS
 
     def __init__(self, name: str, rng: random.Random, configuration: Configuration, make_disk: MakeDisk) -> None:
+        self._refused_keys: frozenset[str] = frozenset()
         super().__init__(name, rng, configuration, make_disk)
         # Some mechanisms are removed by changing the messages as JSON.
-        as_json = configuration.without & {"max_head", "keys_max_head", "another server"}
+        as_json = configuration.without & {"max_head", "another server"}
         self._transport = "JSON" if as_json else rng.choice(["JSON", "NDJSON", "process"])
+
+    def _level(self) -> blocking.Level:
+        return blocking.Level(self._name, backend=self.disk, mode=self.mode, check=self._check)
+
+    def _check(self, call: object, changes: list[CheckedChange], read: object) -> None:
+        if any(change.key in self._refused_keys for change in changes):
+            raise Refused("not now")
+
+    def refuse_keys(self, keys: frozenset[str]) -> None:
+        """See `ServerUnderTest.refuse_keys`."""
+        self._refused_keys = keys
 
     @property
     def head(self) -> int:
@@ -246,8 +264,6 @@ class Server(_Process):
         reply = answer.to_dict()
         if "max_head" in self._options.without and reply["kind"] == "page":
             reply["epochs"] = [epoch for epoch in reply["epochs"] if epoch[1] < reply["cid"]]
-        if "keys_max_head" in self._options.without and reply["kind"] == "keys":
-            reply.update(head=reply["base"], epochs=[])
         if "another server" in self._options.without:
             reply["server"] = asked.server or reply["server"]
         return orjson.loads(orjson.dumps(reply))
@@ -287,7 +303,7 @@ class Server(_Process):
         return {cid: (change[0], _content(change)) for cid, change in changes}
 
     def epoch(self, cid: int) -> Hashable:
-        return client_module.epoch_at(self._strategy.records.epochs(self._backend, self.level.cid), cid)
+        return epoch_at(self._strategy.records.epochs(self._backend, self.level.cid), cid)
 
     @property
     def _strategy(self) -> ServerMode:
@@ -307,6 +323,7 @@ class Client(_Process):
         self._keeps_base = configuration.keep_base
         super().__init__(name, rng, configuration, make_disk)
         self._session: Generator[Any, Any, Any] | None = None
+        self._report = SyncReport()
         self._nonce = ""
         self.limit = configuration.limit
         self._rebinds = self._has_wrong_server = False
@@ -319,7 +336,7 @@ class Client(_Process):
         before = self.disk.commits(self._name)
         super()._reopen()
         self._commits_of_openings += self.disk.commits(self._name) - before
-        self._session, self._has_wrong_server = None, False
+        self._session, self._has_wrong_server, self._report = None, False, SyncReport()
 
     @property
     def commits(self) -> int:
@@ -335,12 +352,18 @@ class Client(_Process):
 
     @property
     def resetting(self) -> bool:
-        return self._state.reset is not None
+        return self._state.following.is_resetting
 
     @property
     def drained(self) -> bool:
         state = self._state
-        return not (self.dirty() or state.push or state.withheld_push or state.reset or self._has_wrong_server)
+        is_filled = state.following.is_complete and not state.following.is_evicting
+        return is_filled and not (self.dirty() or state.push or state.withheld_push or self._has_wrong_server)
+
+    @property
+    def is_consistent(self) -> bool:
+        """See `ClientUnderTest.is_consistent`."""
+        return self._report.consistent and "" in self.followed()
 
     def epoch(self) -> Hashable:
         epochs = self._state.epochs
@@ -358,10 +381,19 @@ class Client(_Process):
         if bases is None or not bases.kept:
             return {}
         start, stop = base_bounds(space)
-        rows = [
-            (key[len(start) :].decode(), orjson.loads(row)) for key, row in self._backend.scan(start, stop).fetch(1000)
-        ]
-        return {key: _content([key, *row[1:]]) for key, row in rows if row[0] == bases.generation}
+        rows = [(key[len(start) :], orjson.loads(row)) for key, row in self._backend.scan(start, stop).fetch(1000)]
+        lost = read_losses(self._backend, OwnRecords(space))
+        return {
+            key.decode(): _content([key, *row[1:]])
+            for key, row in rows
+            if row[0] == bases.generation and key not in lost and self._is_filled(key)
+        }
+
+    def _is_filled(self, key: bytes) -> bool:
+        """Return True if the client has the server's value of a key, or a dirty change of it."""
+        following = self._state.following
+        prefix, after = following.fill or ("", "")
+        return following.has(key) or (key.startswith(prefix.encode()) and key <= after.encode())
 
     def journal(self) -> list[Loss]:
         return [_loss(conflict) for conflict in self.level.conflicts()]
@@ -378,13 +410,18 @@ class Client(_Process):
             self.level._store.client("sync"),
             pull=one_way > 0.1,
             push=one_way < 0.9,
-            report=SyncReport(),
+            report=self._new_report(),
             look_ahead=self._rng.random() < 0.5,
         )
         return self._send(self._advance(lambda session: next(session)))
 
+    def _new_report(self) -> SyncReport:
+        self._report = SyncReport()
+        return self._report
+
     def rebind(self) -> Any:
         self._rebinds = True
+        self._new_report()
         self._session = rebind_session(self.level._store.step, self.level._store.client("rebind"))
         return self._advance(lambda session: next(session))
 
@@ -440,7 +477,7 @@ class Client(_Process):
     @property
     def _is_idle(self) -> bool:
         state = self._state
-        return not (state.push or state.withheld_push or state.own_range or state.reset)
+        return not (state.push or state.withheld_push or state.own_range) and state.following.is_complete
 
     def pull_all_manually(self, server: Server) -> None:
         # A client without a history to show is accepted as it is, so its server must not lose these
@@ -455,6 +492,7 @@ class Client(_Process):
             return None
 
     def apply_manually(self, page: Changes) -> None:
+        self._new_report()
         with suppress(CIDMismatchError, StateError):
             self.level.apply(page)
 
@@ -465,9 +503,28 @@ class Client(_Process):
         return server.level.change(self.cid, changes), changes
 
     def clean_manually(self, pushed: tuple[int, list[Change]]) -> None:
+        self._new_report()
         self.level.clean(*pushed)
 
     # ------------------------------------------------------------------------------------ events
+
+    def write_batch(self, changes: dict[str, Content]) -> None:
+        """See `ClientUnderTest.write_batch`."""
+        self.level.batch([Put(key, _value(content)) for key, content in changes.items()])
+
+    def follow(self, prefix: str) -> None:
+        """See `ClientUnderTest.follow`."""
+        self._new_report()
+        self.level.follow(prefix)
+
+    def unfollow(self, prefix: str) -> None:
+        """See `ClientUnderTest.unfollow`."""
+        self._new_report()
+        self.level.unfollow(prefix)
+
+    def followed(self) -> list[str]:
+        """See `ClientUnderTest.followed`."""
+        return [followed.prefix for followed in self.level.followed()]
 
     def restore_loss(self, loss: Loss) -> None:
         self.level.restore(self._conflict(loss))

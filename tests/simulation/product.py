@@ -23,7 +23,7 @@ from typing import Any
 from unittest import mock
 
 from treehub_level.engine import clock, log
-from treehub_level.replication import client, limits, progress, push, server, session, withdrawals
+from treehub_level.replication import client, limits, progress, push, reply_handler, server, session, withdrawals
 
 from .configuration import Configuration
 from .engines import DISKS, MakeDisk, crashing_disk
@@ -42,14 +42,13 @@ def set_up(
     ticks = count()
     patches: list[tuple[Any, str, Any]] = [
         (client, "PAGE_CHANGES", configuration.limit),
-        (client, "PAGE_KEYS", configuration.limit),
         (server, "MAX_DISTANCE", configuration.distance),
         (session, "MAX_DISTANCE", configuration.distance),
         (withdrawals, "MAX_DISTANCE", configuration.distance),
         (push, "PUSH_CHANGES", configuration.push),
-        (client, "SWEEP_KEYS", configuration.sweep),
-        (client, "LOST_BYTES", UNIT * configuration.lost_weight),
+        (reply_handler, "LOST_BYTES", UNIT * configuration.lost_weight),
         (client, "MAX_EPOCHS", 2),
+        (log, "MAX_READ_RECORDS", configuration.reads),
         (session, "MAX_EPOCHS", 2),
         (limits, "_FETCH", 2),
         (progress, "MAX_STALE_REPLIES", 1000),  # schedules duplicate many messages

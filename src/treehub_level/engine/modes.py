@@ -156,8 +156,8 @@ class Client:
         """Yield a record for each write whose changes belong together."""
         start = 0
         for write in writes:
-            keys = distinct_keys(entries[start : start + write.count]) if write.is_batch else []
-            start += write.count
+            keys = distinct_keys(entries[start : start + write.size]) if write.is_batch else []
+            start += write.size
             if len(keys) > 1:
                 last = last_group(reader, self.records) if self._last_group is None else self._last_group
                 self._last_group = last + 1
