@@ -22,8 +22,7 @@ from itertools import count
 from typing import Any
 from unittest import mock
 
-from treehub_level.engine import log
-from treehub_level.engine.modes import Client as ClientMode
+from treehub_level.engine import clock, log
 from treehub_level.replication import (
     client,
     fill,
@@ -46,9 +45,9 @@ from .schedule import Trace
 from .sides import ClientUnderTest, ServerUnderTest
 
 
-def _all_values(exchange: Any, values: Any, keys: Any, left: int, *, is_first: bool) -> Any:
+def _all_values(exchange: Any, values: Any, keys: Any, left: int) -> Any:
     """Return all present values: those of a group may not fit into the tiny pages of a schedule."""
-    return values(exchange, keys, 1 << 30, is_first=True)
+    return values(exchange, keys, 1 << 30)
 
 
 @contextmanager
@@ -75,8 +74,9 @@ def set_up(
         (server, "MAX_BYTES", UNIT * configuration.page_weight),
         (server, "_READ", 2),
         (server._Exchange, "_values", partialmethod(_all_values, server._Exchange._values)),
+        (log, "MAX_READ_RECORDS", configuration.reads),
         (log, "COMPACTION_STEP", 3),
-        (ClientMode, "clock", lambda _: next(ticks)),
+        (clock, "now", lambda: next(ticks)),
     ]
     for fault in configuration.without:
         patches += FAULTS.get(fault, [])
