@@ -19,6 +19,11 @@ PACKAGE := $(VENV)/package.stamp
 HAS_LEVELDB := $(shell echo '\#include <leveldb/c.h>' | $(CXX) -x c++ -E - >/dev/null 2>&1 && echo yes || echo no)
 LEVELDB := $(VENV)/leveldb-$(HAS_LEVELDB).stamp
 
+# Containers often set this variable. Without the compiled files of earlier runs, each of the
+# hundreds of processes that the suite starts compiles the package again, and each worker of pytest
+# compiles all tests.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .PHONY: asan bench clean crash demo dev format fuzz help hooks lint lock simulate soak test test-one wheel
 
@@ -62,20 +67,19 @@ test-one: $(PACKAGE) ## Run some tests: make test-one T=tests/level/test_reading
 	@test -n "$(T)" || { echo 'Name the tests, with any options of pytest: make test-one T="tests/level -k put"'; exit 2; }
 	$(BIN)/python -m pytest $(T)
 
-# Coverage costs 60 % of the time of the tests that it measures. So it is measured once, over the
-# tests that are marked `covered` (PAIRS and UNCOVERED in tests/conftest.py), and where Python has
-# sys.monitoring, by that, which costs much less than a trace function.
+# Coverage costs 60 % of the time of the tests that it measures. So it is measured once, with the
+# compiled core, and only during the tests that are marked `covered` (PAIRS and UNCOVERED in
+# tests/conftest.py). Where Python has sys.monitoring, it is measured by that, which costs much less than a trace
+# function.
 COVERAGE_CORE := $(shell $(PYTHON) -c 'import sys; print("sysmon" if sys.version_info >= (3, 12) else "ctrace")')
 
-# Development mode reports unclosed files, sockets and coroutines. Its debugging allocator is slow and
-# left out: `make asan` checks memory.
-test: export PYTHONDEVMODE = 1
-test: export PYTHONMALLOC = default
+# Development mode debugs asyncio and reports what processes leave open. It takes a tenth more time,
+# so the run with the compiled core has it, which is the whole suite. Its debugging allocator is slow
+# and left out: `make asan` checks memory.
 test: $(PACKAGE) ## Run the whole suite, once for each core, with coverage
 	TREEHUB_LEVEL_CORE=python $(BIN)/python -m pytest $(PARALLEL) -m 'not once'
-	TREEHUB_LEVEL_CORE=c $(BIN)/python -m pytest $(PARALLEL) -m 'not covered and not builds and not repeated'
-	TREEHUB_LEVEL_CORE=c COVERAGE_CORE=$(COVERAGE_CORE) $(BIN)/python -m pytest $(PARALLEL) -m covered \
-	  --cov --cov-report=
+	TREEHUB_LEVEL_CORE=c PYTHONDEVMODE=1 PYTHONMALLOC=default COVERAGE_CORE=$(COVERAGE_CORE) \
+	  $(BIN)/python -m pytest $(PARALLEL) -m 'not builds and not repeated' --cov --cov-report=
 	$(BIN)/coverage report
 
 lint: $(PACKAGE) ## Check style, spelling and types

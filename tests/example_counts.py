@@ -1,10 +1,10 @@
-"""The number of examples that the differential tests of the cores draw."""
+"""The number of examples that property tests draw (Hypothesis)."""
 
 from __future__ import annotations
 
 import os
 
-#: Multiplies the number of examples. The long run of row T3 sets it.
+#: Multiplies the number of examples. `make soak ROWS=T3` sets it.
 FACTOR = int(os.environ.get("TREEHUB_LEVEL_EXAMPLES", "1"))
 
 

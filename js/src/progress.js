@@ -29,6 +29,8 @@ export class ProgressCheck {
   #forks = 0
   #rejections = 0
   #shortPages = 0
+  /** How far the page before moved the CID, if it announced more. */
+  #moved = 0
   #pulledTo = -1
   /** The rejected keys whose later changes are still to be pulled. @type {Set<string>} */
   #owed = new Set()
@@ -60,8 +62,10 @@ export class ProgressCheck {
     this.#pulledTo = page.cid
     for (const key of page.rejected) this.#owed.add(key)
     for (const { key } of page.rows) this.#owed.delete(key)
+    const moved = this.#moved + page.cid - request.cid
+    this.#moved = page.more ? page.cid - request.cid : 0
     if (page.more) {
-      this.#shortPages = isShort(request, page) ? this.#shortPages + 1 : 0
+      this.#shortPages = isShort(request, page, moved) ? this.#shortPages + 1 : 0
       if (this.#shortPages >= MAX_SHORT_PAGES) {
         throw endless(`the server sent ${MAX_SHORT_PAGES} short pages that announce another one`)
       }
@@ -76,9 +80,14 @@ export class ProgressCheck {
   }
 }
 
-/** True if a page is shorter than a server makes it that has more. */
-function isShort(request, page) {
-  if (page.cid - request.cid >= Math.min(request.limit, SHORT_CHANGES)) return false
+/**
+ * True if a page is shorter than a server makes it that has more. A page ends before changes that
+ * belong together, which the next page holds.
+ * @param {Request} request @param {Reply} page
+ * @param {number} moved how far this page and the one before moved the CID
+ */
+function isShort(request, page, moved) {
+  if (moved >= Math.min(request.limit, SHORT_CHANGES)) return false
   const size = page.rows.reduce((sum, { key, value = '' }) => sum + utf8Length(key + value), 0)
   return size < SHORT_BYTES
 }

@@ -21,6 +21,13 @@ def _encode_record(encoder, record):
     return encoder.delete(key) if value is None else encoder.put(key, json_value(value))
 
 
+cdef tuple entry_of(bytes key, object value):
+    """The entry of an operation. Only a subclass of bytes may refer to other objects."""
+    if type(key) is bytes and (value is None or type(value) is bytes):
+        return untracked_pair(key, value)
+    return key, value
+
+
 @cython.final
 cdef class Encoder:
     # Readable from Python: methods of the counterpart are called with an Encoder of this class.
@@ -113,11 +120,11 @@ cdef class Encoder:
         if encoded_key is None:
             return None
         encoded_value = self.fast_value(value)
-        return None if encoded_value is None else (encoded_key, encoded_value)
+        return None if encoded_value is None else entry_of(encoded_key, encoded_value)
 
     cdef tuple fast_delete(self, object key):
         cdef bytes encoded = self.fast_key(key)
-        return None if encoded is None else (encoded, None)
+        return None if encoded is None else entry_of(encoded, None)
 
     cdef tuple fast_record(self, bytes record):
         cdef tuple parts

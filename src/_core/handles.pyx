@@ -165,7 +165,7 @@ cdef class Cursor(_Handle):
         try:
             rows = PyList_New(count)
             while next_row(&at, chunk.bytes + chunk.used, &row):
-                pair = (
+                pair = untracked_pair(
                     PyBytes_FromStringAndSize(row.key, row.key_size), PyBytes_FromStringAndSize(row.value, row.value_size)
                 )
                 Py_INCREF(pair)

@@ -163,21 +163,36 @@ cdef bint contains_key(const Key *key, const Key *keys, int count) noexcept nogi
     return False
 
 
+cdef extern from *:
+    """
+    #if defined(__GNUC__) && defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    #define FIRST_MARKED_BYTE(marks) (__builtin_ctzll(marks) >> 3)
+    #else
+    #define FIRST_MARKED_BYTE(marks) 0
+    #endif
+    """
+    # The index in memory of the first byte of a word with a mark in its highest bit; 0 on other
+    # platforms, where the caller looks for it byte by byte.
+    int FIRST_MARKED_BYTE(uint64_t marks) nogil
+
+
 cdef Position skip_plain_characters(Position at, Position end) noexcept nogil:
     """Skip ASCII characters that JSON writes as they are, eight at a time.
 
     A byte of the word is not plain if it is below 0x20, `"`, a backslash, or not ASCII: then one of
     the differences, or the word, has its highest bit. A borrow can only mark a byte above such one.
     """
-    cdef uint64_t word
+    cdef uint64_t word, marks
     while end - at >= 8:
         memcpy(&word, at, 8)
-        if (
+        marks = (
             (word - 0x2020202020202020ULL)
             | ((word ^ 0x2222222222222222ULL) - 0x0101010101010101ULL)
             | ((word ^ 0x5C5C5C5C5C5C5C5CULL) - 0x0101010101010101ULL)
             | word
-        ) & 0x8080808080808080ULL:
+        ) & 0x8080808080808080ULL
+        if marks:
+            at += FIRST_MARKED_BYTE(marks)
             break
         at += 8
     while at < end and 0x20 <= at[0] < 0x80 and at[0] != c'"' and at[0] != c'\\':

@@ -156,11 +156,32 @@ cdef class KeySpace:
         return _keys_py.KeySpace.log_key(self, cid)
 
     def parse_log_key(self, key):
-        cdef Py_ssize_t head = PyBytes_GET_SIZE(self.prefix)
-        cdef int64_t cid = 0
-        if type(key) is bytes and key.startswith(self.prefix):
-            cid = read_cid_key(<const unsigned char *>PyBytes_AS_STRING(key) + head, PyBytes_GET_SIZE(key) - head)
+        cdef int64_t cid = self.log_cid(key)
         return cid if cid else _keys_py.KeySpace.parse_log_key(self, key)
+
+    cdef int64_t log_cid(self, object key) noexcept:
+        """The CID of a log key; 0 for any other key."""
+        cdef Py_ssize_t head = PyBytes_GET_SIZE(self.prefix)
+        cdef const char *start
+        if type(key) is not bytes or PyBytes_GET_SIZE(key) < head:
+            return 0
+        start = PyBytes_AS_STRING(key)
+        if memcmp(start, PyBytes_AS_STRING(self.prefix), head) != 0:
+            return 0
+        return read_cid_key(<const unsigned char *>start + head, PyBytes_GET_SIZE(key) - head)
+
+    def parse_log_rows(self, rows):
+        cdef list numbered = []
+        cdef int64_t cid
+        for row in rows:
+            cid = 0
+            if type(row) is tuple and PyTuple_GET_SIZE(row) == 2 and type((<tuple>row)[1]) is bytes:
+                cid = self.log_cid((<tuple>row)[0])
+            if cid:
+                numbered.append(untracked_pair(cid, (<tuple>row)[1]))
+            else:
+                numbered += _keys_py.KeySpace.parse_log_rows(self, [row])
+        return numbered
 
     def dirty_key(self, key):
         return self.prefix + <bytes>key if type(key) is bytes else _keys_py.KeySpace.dirty_key(self, key)

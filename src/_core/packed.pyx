@@ -16,6 +16,21 @@ cdef struct PackedRow:
     size_t value_size
 
 
+cdef extern from "Python.h":
+    void PyObject_GC_UnTrack(object)
+
+
+cdef tuple untracked_pair(object first, object second):
+    """A pair of objects that refer to no others, and so are in no cycle.
+
+    The garbage collector would find that out too, but after it has traversed a page of such pairs
+    several times. With `KeySpace.parse_log_rows`, "pull" takes 1 / 1.17 of the instructions.
+    """
+    cdef tuple pair = (first, second)
+    PyObject_GC_UnTrack(pair)
+    return pair
+
+
 cdef char *put_row_head(char *out, size_t key_size, size_t value_size) noexcept nogil:
     """Write the sizes of a row, and return the place for its key."""
     cdef size_t[2] sizes = [key_size, value_size]

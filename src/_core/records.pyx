@@ -80,10 +80,10 @@ cdef tuple split_plain_record(bytes record):
         return None
     size -= key_size + 4  # the bytes between the key and the last bracket
     if size == 0:
-        return key, None
+        return untracked_pair(key, None)
     if size == 1 or end[1] != c',' or is_space(end[2]) or is_space(end[size]):
         return None
-    return key, PyBytes_FromStringAndSize(end + 2, size - 1)
+    return untracked_pair(key, PyBytes_FromStringAndSize(end + 2, size - 1))
 
 
 def split_record(record):
@@ -116,4 +116,4 @@ cdef tuple split_row(bytes row):
         at += 1
     if at == 1 or cid > CID_LIMIT or start[at] != c',' or at + 2 == size:
         return None
-    return cid, PyBytes_FromStringAndSize(start + at + 1, size - at - 2)
+    return untracked_pair(cid, PyBytes_FromStringAndSize(start + at + 1, size - at - 2))

@@ -102,6 +102,12 @@ class KeySpace:
         """Return the key of a change in the change log: P + cid_key(cid)."""
     def parse_log_key(self, key: bytes) -> int:
         """Return the CID of a log key. ValueError: ``key`` is not one."""
+    def parse_log_rows(self, rows: Iterable[tuple[bytes, bytes]]) -> list[tuple[int, bytes]]:
+        """Return the CID and the record of each row of the log.
+
+        Raises:
+            ValueError: A key is not a log key.
+        """
     def dirty_key(self, key: bytes) -> bytes:
         """Return the key of the dirty change of a user key: P + key."""
     def own_key(self, name: str) -> bytes:

@@ -10,6 +10,7 @@
     ├── InvalidValueError       LEVEL_INVALID_VALUE      (also ValueError)
     ├── DecodeError             LEVEL_DECODE
     ├── CorruptionError         LEVEL_CORRUPTION
+    ├── HistoryError            LEVEL_HISTORY
     ├── StorageError            LEVEL_STORAGE            (also OSError)
     │   ├── CommitUnknownError  LEVEL_COMMIT_UNKNOWN
     │   └── UnavailableError    LEVEL_UNAVAILABLE
@@ -101,6 +102,31 @@ class CorruptionError(LevelError):
 
     code = "LEVEL_CORRUPTION"
     key: bytes | None = None
+
+
+class HistoryError(LevelError):
+    """The log does not cover the state that was asked for.
+
+    Attributes:
+        cid: The CID that was asked for.
+        earliest: The lowest CID as of which the store can be read.
+        latest: The highest CID as of which the store can be read: that of the store.
+    """
+
+    code = "LEVEL_HISTORY"
+
+    def __init__(self, message: str, *, cid: int, earliest: int, latest: int) -> None:
+        super().__init__(message)
+        self.cid = cid
+        self.earliest = earliest
+        self.latest = latest
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _history, (str(self), self.cid, self.earliest, self.latest)
+
+
+def _history(message: str, cid: int, earliest: int, latest: int) -> HistoryError:
+    return HistoryError(message, cid=cid, earliest=earliest, latest=latest)
 
 
 class StorageError(LevelError, OSError):

@@ -90,8 +90,13 @@ class Change(tuple[Any, ...]):
     the form of the wire, and it equals the list of the same items.
     """
 
-    #: The change id in the server's log, if it is known. Comparison ignores it.
+    #: The change id in the server's log, if it is known. Comparison ignores it, `by` and `at`.
     cid: int | None = None
+    #: The author, if it is known: the principal as the token gives it, else the id of the client.
+    by: str | None = None
+    #: The time (UTC) by the clock of the server that took the change, if it is known. It informs
+    #: only: the order of changes is that of their CIDs.
+    at: datetime | None = None
 
     def __new__(cls, key: str, value: JSON) -> Change:
         """Make the change that stores ``value`` under ``key``."""
@@ -130,7 +135,7 @@ class Change(tuple[Any, ...]):
     __hash__ = tuple.__hash__
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _change, (tuple(self), self.cid)
+        return _change, (tuple(self), self.cid, self.by, self.at)
 
     def __repr__(self) -> str:
         if self.deleted:
@@ -138,10 +143,11 @@ class Change(tuple[Any, ...]):
         return f"Change({self.key!r}, {self.value!r})"
 
 
-def _change(items: tuple[Any, ...], cid: int | None) -> Change:
+def _change(items: tuple[Any, ...], cid: int | None, by: str | None, at: datetime | None) -> Change:
     change = tuple.__new__(Change, items)
-    if cid is not None:
-        change.cid = cid
+    for name, value in (("cid", cid), ("by", by), ("at", at)):
+        if value is not None:
+            setattr(change, name, value)
     return change
 
 

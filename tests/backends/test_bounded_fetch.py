@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -81,3 +82,26 @@ def test_a_fetch_of_many_long_values_ends_early(backend: Backend) -> None:
     if type(backend).__name__ != "MemoryBackend":  # its values are in memory anyway
         with closing(backend.scan(b"x", None)) as cursor:
             assert cursor.fetch(1000) == LONG[:1]
+
+
+class ShortRows:
+    """A cursor over many rows, each a new object."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def fetch_within(self, limit: int, max_bytes: int) -> list[Row]:
+        self.count += limit
+        return [(b"k%06d" % number, b"v%06d" % number) for number in range(limit)]
+
+
+def test_a_page_of_short_rows_takes_no_more_memory_than_its_bound() -> None:
+    cursor: Any = ShortRows()
+    tracemalloc.start()
+    try:
+        page = read_rows(cursor, 65_536, PAGE)
+        size, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(page) > 50_000
+    assert PAGE / 2 < size < PAGE * 1.25

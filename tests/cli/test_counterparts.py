@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from example_counts import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -48,7 +49,7 @@ def contents(name: str, mode: Any = blocking.Level.NORMAL, **options: Any) -> st
         return repr(level.query())
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(4), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(records=RECORDS)
 def test_each_reader_accepts_all_that_its_writer_writes(cli: Cli, folder: Any, records: dict[str, Any]) -> None:
     folder()
@@ -75,7 +76,7 @@ def test_each_reader_accepts_all_that_its_writer_writes(cli: Cli, folder: Any, r
             cli("put", "one by one", "--string", "--", key, value if value != "-" else "--")
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=examples(15), deadline=None)
 @given(records=RECORDS, gone=st.lists(KEYS, max_size=3))
 def test_apply_and_change_accept_all_changes(records: dict[str, Any], gone: list[str]) -> None:
     with (

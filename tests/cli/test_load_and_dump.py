@@ -152,15 +152,16 @@ def test_large_values_make_smaller_batches(cli: Cli, monkeypatch: pytest.MonkeyP
 def written_batches(monkeypatch: pytest.MonkeyPatch, *, fault: BaseException | None = None) -> list[int]:
     """Record the sizes of the batches written from now on. With a fault, the second one fails."""
     sizes: list[int] = []
-    leave = blocking.WriteBatch.__exit__
+    load = blocking.Level.load
 
-    def watched(batch: blocking.WriteBatch, *exception: Any) -> None:
+    def watched(level: blocking.Level, items: Any, *, batch_size: int) -> int:
         if fault is not None and sizes:
             raise fault
-        sizes.append(len(batch))
-        leave(batch, *exception)
+        sizes.append(load(level, items, batch_size=batch_size))
+        assert sizes[-1] <= batch_size
+        return sizes[-1]
 
-    monkeypatch.setattr(blocking.WriteBatch, "__exit__", watched)
+    monkeypatch.setattr(blocking.Level, "load", watched)
     return sizes
 
 

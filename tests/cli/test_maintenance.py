@@ -30,7 +30,9 @@ def test_version_prints_none_without_an_engine(cli: Cli, monkeypatch: pytest.Mon
 
 def test_without_a_command_the_commands_are_listed(cli: Cli) -> None:
     listed = cli("--help").out
-    names = "get put delete query keys count load dump info changes dirty sync compact upgrade verify repair adopt"
+    names = (
+        "get put delete query keys count load dump info changes history dirty sync compact upgrade verify repair adopt"
+    )
     assert [command for command in [*names.split(), "conflicts"] if f" {command} " not in listed] == []
 
 

@@ -29,6 +29,7 @@ READING = [
     ("count", "R"),
     ("conflicts", "R"),
     ("changes", "R"),
+    ("history", "R", "k"),
     ("dirty", "R"),
     ("verify", "R"),
     ("copy", "R", "target"),

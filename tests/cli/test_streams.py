@@ -35,6 +35,7 @@ READING = [
     "dump normal",
     "info normal",
     "changes server",
+    "history server a",
     "dirty client",
     "verify normal",
     "token list tokens",

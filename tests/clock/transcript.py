@@ -2,9 +2,9 @@
 
     python -m tests.clock.transcript FOLDER [--with-time]
 
-Random ids are replaced by numbers in the order of their appearance, and the times of conflicts are
-left out, so that transcripts can be compared. `--with-time` adds a value with the current time, a
-fault that the comparison must find.
+Random ids are replaced by numbers in the order of their appearance, and the times of conflicts and
+commits, which inform only, are left out, so that transcripts can be compared. `--with-time` adds a
+value with the current time, a fault that the comparison must find.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from typing import Any
 from treehub_level import Delete, Level, Put
 
 _ID = re.compile(r"\b[0-9a-f]{32}\b")
-_NOTICED_AT = re.compile(r"noticed_at=datetime\.datetime\([^)]*\)")
+#: The time of a conflict, and that of a commit in a message: after the client and the principal.
+_TIMES = re.compile(r"(?<=at=)datetime\.datetime\([^)]*\)|(?<=, None, )1\d{12}(?=, \[)")
 
 
 class Transcript:
@@ -31,9 +32,7 @@ class Transcript:
 
     def write(self, *parts: object) -> None:
         """Print a line."""
-        line = _NOTICED_AT.sub(
-            "noticed_at=…", " ".join(part if isinstance(part, str) else repr(part) for part in parts)
-        )
+        line = _TIMES.sub("…", " ".join(part if isinstance(part, str) else repr(part) for part in parts))
         print(_ID.sub(lambda id: self._numbers.setdefault(id[0], f"id-{len(self._numbers)}"), line))
 
 

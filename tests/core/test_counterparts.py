@@ -185,6 +185,10 @@ CASES: dict[str, Case] = {
         lambda core, key: core.KeySpace("!").parse_log_key(key),
         CID_KEY | CID_KEY.map(lambda key: b"!" + key if type(key) is bytes else key),
     ),
+    "KeySpace.parse_log_rows": case(
+        lambda core, rows: core.KeySpace("!").parse_log_rows(rows),
+        many(st.tuples(CID_KEY.map(lambda key: b"!" + key if type(key) is bytes else key), RAW_VALUE) | RAW),
+    ),
     "KeySpace.dirty_key": case(lambda core, key: core.KeySpace("!").dirty_key(key), RAW),
     "KeySpace.own_key": case(lambda core, name: core.KeySpace("!").own_key(name), KEY),
     "KeySpace.check_key": case(lambda core, key: core.KeySpace("!").check_key(key), KEY),
@@ -262,9 +266,10 @@ def compare(tested: Case, one: Any, other: Any, count: int) -> None:
     agree()
 
 
+@pytest.mark.hypothesis
 @pytest.mark.parametrize("name", CASES)
 def test_both_cores_have_the_same_outcomes(name: str, compiled: Any, pure: Any) -> None:
-    compare(CASES[name], compiled, pure, examples(100))
+    compare(CASES[name], compiled, pure, examples(50))
 
 
 def test_every_public_name_is_compared(pure: Any) -> None:

@@ -282,7 +282,7 @@ def test_json_of_other_encoders_is_rewritten_to_canonical_form(core: Any, value:
 def compare(one: Any, other: Any) -> None:
     """Fail unless both cores return the same for every text that resembles JSON."""
 
-    @settings(max_examples=examples(300), database=None)
+    @settings(max_examples=examples(150), database=None)
     @given(text=LIKE_JSON)
     def agree(text: bytes) -> None:
         assert result_of(one, text) == result_of(other, text)
@@ -290,6 +290,7 @@ def compare(one: Any, other: Any) -> None:
     agree()
 
 
+@pytest.mark.hypothesis
 def test_both_cores_accept_the_same_texts(compiled: Any, pure: Any) -> None:
     compare(compiled, pure)
 
@@ -303,7 +304,7 @@ def test_the_comparison_finds_a_core_that_does_not_rewrite(pure: Any) -> None:
         compare(SimpleNamespace(json_value=accept), pure)
 
 
-@settings(max_examples=examples(100))
+@settings(max_examples=examples(50))
 @given(text=texts, data=st.data())
 def test_both_cores_treat_every_deformed_text_alike(compiled: Any, pure: Any, text: bytes, data: Any) -> None:
     at = data.draw(st.integers(0, len(text)))
@@ -433,7 +434,7 @@ def nodes_of(value: Any) -> int:
     return 1 + sum(map(nodes_of, value)) if isinstance(value, list) else 1
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(value=JSON, indented=st.booleans())
 def test_nodes_bound_the_values_of_a_document_and_its_canonical_size(core: Any, value: Any, indented: bool) -> None:
     canonical = orjson.dumps(value)
@@ -441,7 +442,7 @@ def test_nodes_bound_the_values_of_a_document_and_its_canonical_size(core: Any, 
     assert nodes_of(orjson.loads(text)) <= core.count_nodes(text) <= len(canonical)
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(values=st.lists(JSON, max_size=3), indented=st.booleans())
 def test_items_are_those_of_the_decoded_array_or_object(core: Any, values: list[Any], indented: bool) -> None:
     option = orjson.OPT_INDENT_2 if indented else None

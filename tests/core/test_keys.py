@@ -141,6 +141,15 @@ def test_a_key_of_another_prefix_is_not_a_log_key(core: Any) -> None:
         core.KeySpace("!").parse_log_key(b"#1")
 
 
+def test_the_rows_of_a_log_are_parsed_at_once(core: Any) -> None:
+    space = core.KeySpace("!")
+    rows = [(space.log_key(cid), b'["a",%d]' % cid) for cid in (1, 9, 10, 1000, core.MAX_CID)]
+    assert space.parse_log_rows(rows) == [(space.parse_log_key(key), record) for key, record in rows]
+    assert space.parse_log_rows([]) == []
+    with pytest.raises(ValueError, match="not a log key"):
+        space.parse_log_rows([*rows, (b"#1", b"[]")])
+
+
 @pytest.mark.parametrize("prefix", ["", " ", "0", "!0", "a", "é", "\x00", "!\x7f"])
 def test_a_prefix_outside_its_range_is_refused(core: Any, prefix: str) -> None:
     with pytest.raises(ValueError, match="is not made of one or more characters from"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import orjson
@@ -165,3 +166,18 @@ def test_a_damaged_record_is_found_by_its_index(core: Any, record: bytes) -> Non
     assert core.find_damaged(space, []) is None
     assert core.find_damaged(space, sound) is None
     assert core.find_damaged(space, [*sound, record, record]) == 3
+
+
+def test_the_garbage_collector_does_not_traverse_pairs_of_bytes(compiled: Any) -> None:
+    space = compiled.KeySpace("!")
+    encoder = compiled.Encoder(space)
+    pairs = [
+        *encoder.pairs([("a", 1)]),
+        *encoder.changes([["a"]]),
+        *encoder.records([b'["a",1]', b'["a"]']),
+        *compiled.split_rows([b'[7,["a",1]]']),
+        *space.parse_log_rows([(b"!7", b'["a",1]')]),
+    ]
+    assert [pair for pair in pairs if gc.is_tracked(pair)] == []
+    # An instance of a subclass of bytes may refer to the pair itself.
+    assert all(map(gc.is_tracked, space.parse_log_rows([(b"!7", type("Sub", (bytes,), {})())])))

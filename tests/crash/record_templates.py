@@ -14,7 +14,6 @@ from unittest import mock
 import orjson
 
 from treehub_level import ForbiddenError, Level, MemoryBackend, Mode, Put, TransportError, blocking
-from treehub_level.engine.modes import Client as ClientMode
 
 Rows = dict[bytes, bytes]
 
@@ -61,7 +60,8 @@ def templates() -> tuple[Template, ...]:
     rng = random.Random(1)
     with (
         mock.patch("uuid.uuid4", side_effect=lambda: uuid.UUID(int=rng.getrandbits(128))),
-        mock.patch.object(ClientMode, "clock", staticmethod(lambda: 1_700_000_000_000)),
+        mock.patch("treehub_level.engine.clock.now", return_value=1_700_000_000_000),
+        mock.patch("treehub_level.engine.clock.now", return_value=1_700_000_000_123),
     ):
         return tuple(_templates())
 

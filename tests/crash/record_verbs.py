@@ -147,6 +147,12 @@ def _push_by_hand(level: blocking.Level) -> None:
     level.change(level.cid, [["written", 1]])
 
 
+def _read_as_of(level: blocking.Level) -> None:
+    with level.snapshot(at=level.cid - 2) as snapshot:
+        snapshot.query()
+        snapshot.get_many(["k0", "k1", "mine"])
+
+
 def _compact(level: blocking.Level) -> None:
     level.compact_log()
     level.compact_log(drop_deletes_before=level.cid)
@@ -172,6 +178,8 @@ VERBS: Final[dict[Mode, dict[str, Verb]]] = {
         "watch": _on(Mode.SERVER, _watch),
         "change": _on(Mode.SERVER, _push_by_hand),
         "compact_log": _on(Mode.SERVER, _compact),
+        "history": _on(Mode.SERVER, lambda level: [level.history(key) for key in ("k0", "k1", "mine")]),
+        "snapshot(at=)": _on(Mode.SERVER, _read_as_of),
         **{
             f"exchange with {name}, {form}": _serve(index, in_lines)
             for index, name in ((None, "a new client"), (0, "client a"), (1, "client b"))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from stores import ENGINES
 
-from treehub_level.engine.records import Floor, OwnRecords
+from treehub_level.engine.records import Commit, Floor, OwnRecords
 from treehub_level.maintenance.verify import Verification
 from treehub_level.types import Mode
 
@@ -53,6 +53,11 @@ def _name_only(own: Any, stored_key: bytes, record: bytes) -> tuple[bytes, None]
     return stored_key[len(own.space.prefix) :], None
 
 
+def _unchecked_commit(items: Any) -> Commit:
+    first, last, client, principal, ms, groups = items
+    return Commit(first, last, client, principal, ms, tuple((start, end) for start, end in groups))
+
+
 def _unchecked_floor(self: OwnRecords, reader: Any, cid: int) -> Floor:
     return Floor(*(self.read(reader, "floor") or (0, 0)))
 
@@ -83,10 +88,27 @@ _CONTROLS = [
         [("treehub_level.engine.records.OwnRecords.check_outgoing", lambda *_: None)],
     ),
     (
+        "changes raises TypeError",
+        "server",
+        {b"!!commit/8": b'[1,null,null,"x",[[1,8]]]'},
+        [
+            (
+                "treehub_level.engine.records.Commit.parse",
+                _unchecked_commit,
+            )
+        ],
+    ),
+    (
         "verify calls the store sound",
         "server",
         {b"!!epochs": b"[]]"},
         [("treehub_level.blocking.verify", lambda *_, **__: Verification(Mode.SERVER))],
+    ),
+    (
+        "verify calls the store sound, but sync",
+        "dirty client",
+        {b"!!base/k5": b"[9,1]"},
+        [("treehub_level.maintenance.survey.parse_base", lambda *_: None)],
     ),
 ]
 

@@ -138,7 +138,7 @@ _FAULTS: Final[dict[str, Callable[[], Any]]] = {
     "socket": lambda: mock.patch.object(
         Socket,
         "prelude",
-        "from urllib.parse import unquote_to_bytes as original; from treehub_level.http.server import query; "
-        "query.unquote_to_bytes = lambda text: original(text) if text.isalnum() else 1 / 0; ",
+        "from treehub_level.http.server import app; refusal = app.RefusedError; "
+        "app.RefusedError = lambda status, *more, **named: refusal(status, *more, **named) if status != 405 else 1/0; ",
     ),
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from treehub_level.engine.records import Epoch
+from treehub_level.engine.records import Commit, Epoch
 from treehub_level.replication.fields import Ack
 from treehub_level.replication.manual import Part
 from treehub_level.replication.messages import Forked, Keys, LogPage, Reply, Request, Reset
@@ -20,18 +20,22 @@ NONCE = "0" * 32
 ADDRESS = SERVER, NONCE, 2
 EPOCHS = [Epoch("a" * 32, 0), Epoch("b" * 32, 4)]
 RECORDS = [(3, '["é",{"x":[1,2.5,null],"y":"\\n"}]'.encode()), (5, b'["gone"]'), (8, b'["n",12345678901234567890]')]
+COMMITS = [
+    Commit(3, 4, "c" * 32, "alice", 1_700_000_000_123, ()),
+    Commit(5, 8, None, None, None, ((5, 6), (7, 8))),
+]
 
 REQUEST = Request(
     SERVER, "c" * 32, 2, 9, EPOCHS, 1, NONCE, [["é", {"x": [1]}], ["gone"]], limit=1000, reset=False, keys_after=None
 )
 REPLIES: dict[str, Reply] = {
-    "page": LogPage(*ADDRESS, 8, 9, True, EPOCHS, Ack(8, 9, "b" * 32), ["é"], RECORDS),
-    "empty page": LogPage(*ADDRESS, 2, 2, False, [], None, [], []),
+    "page": LogPage(*ADDRESS, 8, 9, True, EPOCHS, Ack(8, 9, "b" * 32), ["é"], COMMITS, RECORDS),
+    "empty page": LogPage(*ADDRESS, 2, 2, False, [], None, [], [], []),
     "keys": Keys(*ADDRESS, 9, EPOCHS, "", ["é".encode(), "😀".encode()], end=True),
     "reset": Reset(*ADDRESS, 1, None, ["k"], 9),
     "forked": Forked(*ADDRESS),
 }
-PART = Part(8, RECORDS, has_more=True)
+PART = Part(8, RECORDS, COMMITS, has_more=True)
 
 
 def reply_to_json(reply: Reply) -> bytes:
@@ -53,6 +57,7 @@ MESSAGES = {
     "wire reset.json": reply_to_json(REPLIES["reset"]),
     "wire forked.json": reply_to_json(REPLIES["forked"]),
     "wire changes.json": b"".join(part_pieces(PART, in_lines=False)),
+    "wire changes.ndjson": b"".join(part_pieces(PART, in_lines=True)),
 }
 
 

@@ -15,7 +15,6 @@ from typing import Any
 from unittest import mock
 
 from treehub_level import Delete, Level, MemoryBackend, Put, TransportError, blocking
-from treehub_level.engine.modes import Client as ClientMode
 
 FOLDER = Path(__file__).parent
 #: The options of the golden stores, by the name of their files.
@@ -24,7 +23,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "long prefix": {"prefix": "!/+"},
     "base values": {"prefix": "!", "keep_base": True},
 }
-#: The time of the client's clock, in milliseconds since 1970.
+#: The time of both clocks, in milliseconds since 1970.
 NOW = 1_700_000_000_123
 
 Rows = dict[bytes, bytes]
@@ -52,7 +51,7 @@ def make_stores(prefix: str, *, keep_base: bool = False) -> tuple[Rows, Rows]:
     client = blocking.Level(
         "client", backend=lambda _: backends[1], mode=Level.CLIENT, prefix=prefix, keep_base=keep_base
     )
-    with server, client, mock.patch.object(ClientMode, "clock", staticmethod(lambda: NOW)):
+    with server, client, mock.patch("treehub_level.engine.clock.now", return_value=NOW):
         server.batch([Put("a", 1), Delete("b"), Put("é", {"x": [1, 2]})])
         for n in range(10):
             server.put("counter", n)

@@ -39,7 +39,7 @@ async def test_the_vectors_of_a_server(stores: Stores, server: Any) -> None:
     await server.batch([Put("a", 1), Delete("b"), Put("é", {"x": [1, 2]})])
     stored = await stores.bytes_of(server)
     assert without_own_records(stored) == rows(VECTORS[Level.SERVER])
-    assert set(stored) - set(rows(VECTORS[Level.SERVER])) == {b"!!store", b"!!epochs"}
+    assert set(stored) - set(rows(VECTORS[Level.SERVER])) == {b"!!store", b"!!epochs", b"!!commit/3"}
 
 
 async def test_the_vectors_of_a_client(stores: Stores, client: Any) -> None:
@@ -98,16 +98,16 @@ def test_a_new_store_has_the_golden_bytes(name: str) -> None:
 
 @pytest.mark.parametrize("keep_base", [False, True])
 @pytest.mark.parametrize(
-    ("name", "client_file"),
+    ("name", "files"),
     [
         *((name, name) for name in golden_stores.KINDS),
         *((name, f"earlier/{name}") for name in ("plain", "long prefix")),
     ],
 )
-async def test_golden_stores_open_and_synchronise(stores: Stores, name: str, client_file: str, keep_base: bool) -> None:
-    prefix = golden_stores.KINDS[name]["prefix"]
-    stores.seed("server", golden_stores.read(name, "server").items())
-    stores.seed("client", golden_stores.read(client_file, "client").items())
+async def test_golden_stores_open_and_synchronise(stores: Stores, name: str, files: str, keep_base: bool) -> None:
+    prefix, is_earlier = golden_stores.KINDS[name]["prefix"], files.startswith("earlier")
+    for side in ("server", "client"):
+        stores.seed(side, golden_stores.read(files, side).items())
     server = await stores.open("server", mode=Level.SERVER, prefix=prefix)
     client = await stores.open("client", mode=Level.CLIENT, prefix=prefix, keep_base=keep_base)
 
@@ -123,7 +123,7 @@ async def test_golden_stores_open_and_synchronise(stores: Stores, name: str, cli
     (conflict,) = await client.conflicts()
     assert (conflict.local, conflict.kind) == (["a", "loses"], "conflict")
     assert conflict.base == (["a"] if name == "base values" else None)
-    assert (conflict.noticed_at is None) == client_file.startswith("earlier")
+    assert (conflict.noticed_at is None) == is_earlier
 
     await client.sync(server)
 
@@ -132,6 +132,14 @@ async def test_golden_stores_open_and_synchronise(stores: Stores, name: str, cli
     assert await client.get("é") is None
     assert await client.get("😀") == '\u2028\x00"'
     assert client.cid == server.cid
+
+    # The log goes on with records of commits, also after changes that have none.
+    await server.batch([Put("x", 1), Put("y", 2)])
+    changes = (await server.changes(0, None)).changes
+    times = {change.key: change.at is not None for change in changes}
+    assert (times["x"], times["foo"], times["mine"]) == (True, True, not is_earlier)
+    await client.sync(server)
+    assert await client.query() == await server.query()
 
 
 def test_a_store_on_disk_is_a_plain_leveldb_database(tmp_path: Path) -> None:

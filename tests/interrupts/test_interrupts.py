@@ -12,7 +12,7 @@ from unittest import mock
 
 import pytest
 
-from treehub_level import MemoryBackend
+from treehub_level import MemoryBackend, _core
 from treehub_level.backends.base import Entry
 from treehub_level.engine.call_guard import CallGuard
 from treehub_level.engine.store import Store
@@ -23,7 +23,7 @@ from .bench import BlockingBench
 from .injection import Injection, interrupt_everywhere
 
 #: Interrupts of each kind over each backend.
-FEW = 36
+FEW = {"c": 24, "python": 12}[_core.CORE]
 
 
 @pytest.mark.parametrize("backend", EMBEDDED)

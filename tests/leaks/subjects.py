@@ -105,6 +105,8 @@ def functions() -> dict[str, Subject]:
     subjects["batches"] = Subject([*calls], [space, *_ENTRIES])
     records: list[Any] = [_RECORDS[:3], _RECORDS, [b"1"], [1], None]
     subjects["find_damaged"] = Subject([partial(core.find_damaged, space, some) for some in records], [space, *records])
+    log_rows = [[(space.log_key(7), b'["a"]'), row] for row in ((b"!1", b"[]"), (b"!", b"[]"), (b"!1", 1), None)]
+    subjects["parse_log_rows"] = Subject([partial(space.parse_log_rows, rows) for rows in log_rows], [space, *log_rows])
     packed = core.client_batch(space, [(b"a", b"1"), (b"b", b"{}")]).rows
     rows = [packed, packed[:-1], [(b"a", b"1"), (b"\xff", b"1")], [(b"a", b"[")], None]
     decoders = [core.Decoder(), core.Decoder(strip=1), core.Decoder(raw_keys=True, raw_values=True)]

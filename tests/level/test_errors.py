@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import treehub_level
-from treehub_level import CIDMismatchError, LevelError, TransportError
+from treehub_level import CIDMismatchError, HistoryError, LevelError, TransportError
 
 TREE = {
     "LevelError": ("LEVEL_ERROR", Exception),
@@ -20,6 +20,7 @@ TREE = {
     "InvalidValueError": ("LEVEL_INVALID_VALUE", "LevelError", ValueError),
     "DecodeError": ("LEVEL_DECODE", "LevelError"),
     "CorruptionError": ("LEVEL_CORRUPTION", "LevelError"),
+    "HistoryError": ("LEVEL_HISTORY", "LevelError"),
     "StorageError": ("LEVEL_STORAGE", "LevelError", OSError),
     "CommitUnknownError": ("LEVEL_COMMIT_UNKNOWN", "StorageError"),
     "UnavailableError": ("LEVEL_UNAVAILABLE", "StorageError"),
@@ -52,7 +53,7 @@ def test_an_internal_error_has_the_code_of_a_public_one() -> None:
     assert {error.code for error in ours} == {code for code, *_ in TREE.values()}
 
 
-@pytest.mark.parametrize("name", sorted(TREE.keys() - {"CIDMismatchError"}))
+@pytest.mark.parametrize("name", sorted(TREE.keys() - {"CIDMismatchError", "HistoryError"}))
 @pytest.mark.parametrize("repeat", [copy.copy, lambda error: pickle.loads(pickle.dumps(error))], ids=["copy", "pickle"])
 def test_an_error_can_be_pickled_and_copied(name: str, repeat: Any) -> None:
     error = repeat(getattr(treehub_level, name)("what was wrong"))
@@ -63,6 +64,11 @@ def test_an_error_can_be_pickled_and_copied(name: str, repeat: Any) -> None:
 def test_a_cid_mismatch_has_both_cids_after_pickling() -> None:
     error = pickle.loads(pickle.dumps(CIDMismatchError("late", expected=3, got=2)))
     assert (str(error), error.expected, error.got) == ("late", 3, 2)
+
+
+def test_a_history_error_has_its_cids_after_pickling() -> None:
+    error = pickle.loads(pickle.dumps(HistoryError("compacted", cid=2, earliest=3, latest=5)))
+    assert (str(error), error.cid, error.earliest, error.latest) == ("compacted", 2, 3, 5)
 
 
 def test_a_transport_error_may_have_a_status() -> None:

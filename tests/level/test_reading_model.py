@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from example_counts import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ranges import asked, expected, is_even, keys, legal_keys, options
@@ -23,7 +24,7 @@ async def assert_answers(reader: Any, model: Any, query: Any) -> None:
     ]
 
 
-settled = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+settled = settings(max_examples=examples(25), suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @settled

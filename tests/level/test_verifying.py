@@ -78,7 +78,8 @@ def client(store: StoredRows) -> StoredRows:
 def test_a_server_has_no_faults(server: StoredRows) -> None:
     before = dump(server.memory)
     found = server.verify()
-    assert found == blocking.Verification(Mode.SERVER, ["2 records, CID 5", "5 changes in the log"], [])
+    holds = ["2 records, CID 5", "5 changes in the log", "2 commits with a record"]
+    assert found == blocking.Verification(Mode.SERVER, holds, [])
     assert found.ok
     assert dump(server.memory) == before
 
@@ -90,6 +91,7 @@ def test_the_gaps_of_a_compacted_log_are_no_faults(server: StoredRows) -> None:
     found = server.verify()
     assert found.found[1:] == [
         "2 changes in the log, compacted up to CID 6",
+        "1 commit with a record",
         "clients below CID 5 reset at their next sync",
     ]
     assert found.ok
@@ -284,3 +286,26 @@ def test_a_log_with_a_damaged_end_is_a_fault_and_is_not_changed(engine: str, tmp
         f"opening copies the damaged files to {path / 'lost'}"
     ]
     assert contents(path) == before
+
+
+@pytest.mark.parametrize(
+    ("rows", "fault"),
+    [
+        ([(b"!!commit/3", b"[1,null,null,1,[[1,9]]]")], "the row under the key b'!!commit/3' is damaged"),
+        ([(b"!!commit/3", b"[1,null,null,1,[[2,2]]]")], "the row under the key b'!!commit/3' is damaged"),
+        ([(b"!!commit/3", b'[1,null,null,"now",[]]')], "the row under the key b'!!commit/3' is damaged"),
+        ([(b"!!commit/3", b"[1,null,null,1]")], "the row under the key b'!!commit/3' is damaged"),
+        ([(b"!!commit/4", b"[3,null,null,1,[]]")], "the row under the key b'!!commit/4' is damaged"),
+        ([(b"!!commit/x", b"[1,null,null,1,[]]")], "the row under the key b'!!commit/x' is damaged"),
+        ([(b"!!commit/9", b"[6,null,null,1,[]]")], "the record of a commit ends at CID 9, but the store's CID is 5"),
+    ],
+)
+def test_the_record_of_a_commit_is_checked(server: StoredRows, rows: list[Row], fault: str) -> None:
+    assert "2 commits with a record" in server.verify().found
+    assert server.faults_after(rows, fault)
+
+
+def test_a_server_whose_last_commit_is_beyond_its_cid_does_not_open(server: StoredRows) -> None:
+    server.write((b"!!commit/9", b"[6,null,null,1,[]]"))
+    with pytest.raises(CorruptionError, match="commit/9"):
+        server.level(Level.SERVER).open()

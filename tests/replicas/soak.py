@@ -33,8 +33,6 @@ from .processes import Replica
 
 REPLICAS: Final = 3
 CLIENTS: Final = 50
-#: The number of clients with a live session; the others call `sync`.
-LIVE_CLIENTS: Final = 10
 #: Seconds in which each client must make progress, even while faults are injected.
 _PROGRESS_SECONDS: Final = 120.0
 
@@ -52,12 +50,22 @@ class Soak:
         seed: Seeds all random decisions.
         prelude: Python statements that each replica runs first.
         recovery_seconds: Seconds in which all clients must have synchronised after the last fault.
+        clients: The number of clients. A fifth of them use live sessions.
 
     Attributes:
         counts: The number of injected faults, writes, resets and other events, by name.
     """
 
-    def __init__(self, folder: Path, seed: int, *, prelude: str = "", recovery_seconds: float = 120) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        seed: int,
+        *,
+        prelude: str = "",
+        recovery_seconds: float = 120,
+        clients: int = CLIENTS,
+    ) -> None:
+        self._client_count = clients
         self._rng = random.Random(seed)
         self._folder = folder
         self._prelude = prelude
@@ -81,11 +89,11 @@ class Soak:
             async with AsyncExitStack() as stack:
                 ports = [replica.port for replica in self._replicas]
                 balancer = self._balancer = await stack.enter_async_context(Balancer(ports, self._rng))
-                for number in range(CLIENTS):
+                for number in range(self._client_count):
                     client = Client(
                         f"c{number}",
                         f"http://{HOST}:{balancer.port}/v1/notes",
-                        live=number < LIVE_CLIENTS,
+                        live=number < self._client_count // 5,
                         rng=random.Random(self._rng.random()),
                     )
                     self._clients.append(await stack.enter_async_context(client))

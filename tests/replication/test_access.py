@@ -13,6 +13,7 @@ from treehub_level.replication.endpoint import answer
 from treehub_level.replication.manual import change_step, read_part
 from treehub_level.replication.messages import Request
 from treehub_level.replication.server import exchange_step
+from treehub_level.types import Put
 
 from .helpers import Message, Store, a_client, a_server, ask, unchanged
 
@@ -96,6 +97,22 @@ def test_a_manual_pull_shows_the_keys_within_the_prefix_and_skips_the_others() -
     assert (part.cid, [cid for cid, _ in part.records], part.has_more) == (2, [1], True)
     part = read_part(server.memory, mode, 4, 3, 2, 1 << 20, MINE)
     assert (part.cid, part.records, part.has_more) == (4, [], False)
+
+
+def test_a_page_names_no_author_of_hidden_changes() -> None:
+    server = a_server()
+    step(server, Access("bob"), client="b" * 32, changes=[["theirs/a", 1]])
+    step(server, Access("alice"), client="a" * 32, cid=1, changes=[["mine/a", 1], ["theirs/b", 1], ["mine/b", 1]])
+    server.batch([Put("theirs/c", 1), Put("mine/c", 1), Put("theirs/d", 1), Put("mine/d", 1)])
+    server.batch([Put("theirs/e", 1), Put("theirs/f", 1)])
+    every = [[row[0], row[1], row[3], row[5]] for row in step(server, Access("carol"))["commits"]]
+    assert every == [[1, 1, "bob", []], [2, 4, "alice", []], [5, 8, None, [[5, 8]]], [9, 10, None, [[9, 10]]]]
+    seen = [[row[0], row[1], row[3], row[5]] for row in step(server, MINE)["commits"]]
+    assert seen == [[2, 4, "alice", []], [6, 8, None, [[6, 8]]]], "CIDs or authors of hidden changes are shown"
+    mode = server._store.strategy
+    assert isinstance(mode, Server)
+    part = read_part(server.memory, mode, 10, 0, 1000, 1 << 20, MINE)
+    assert [(commit.first, commit.by) for commit in part.commits] == [(2, "alice"), (6, None)]
 
 
 def test_a_part_of_the_log_respects_the_limits_on_its_size() -> None:

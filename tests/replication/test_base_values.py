@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from treehub_level import blocking
 from treehub_level.backends.memory import MemoryBackend
 from treehub_level.errors import CorruptionError, ForbiddenError, TransportError
+from treehub_level.maintenance.repair import Repair, Repairer
 from treehub_level.maintenance.verify import examine
 from treehub_level.replication import client as client_half
 from treehub_level.types import Change, Delete, Mode, Put
@@ -232,7 +234,7 @@ class CountedReads:
     def __init__(self, memory: MemoryBackend, monkeypatch: pytest.MonkeyPatch) -> None:
         self.reads: list[int] = []
         self.batches: list[int] = []
-        get_many, write = memory.get_many, memory.write
+        get, get_many, write = memory.get, memory.get_many, memory.write
 
         def counted_get_many(keys: Any) -> Any:
             self.reads.append(len(keys))
@@ -242,15 +244,16 @@ class CountedReads:
             self.batches.append(len(batch))
             write(batch, **options)
 
-        def refused_get(key: bytes) -> Any:
-            raise AssertionError(f"a write reads {key!r}")
+        def counted_get(key: bytes) -> Any:
+            self.reads.append(1)
+            return get(key)
 
         monkeypatch.setattr(memory, "get_many", counted_get_many)
-        monkeypatch.setattr(memory, "get", refused_get)
+        monkeypatch.setattr(memory, "get", counted_get)
         monkeypatch.setattr(memory, "write", counted_write)
 
 
-def test_a_put_reads_nothing_without_keep_base_and_once_with_it(
+def test_a_put_reads_nothing_without_keep_base_and_a_clean_key_twice_with_it(
     client: KeepingStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain = a_client()
@@ -259,8 +262,9 @@ def test_a_put_reads_nothing_without_keep_base_and_once_with_it(
     assert (counted.reads, counted.batches) == ([], [2])
     counted = CountedReads(client.memory, monkeypatch)
     client.put("a", 1)
+    assert (counted.reads, counted.batches) == ([1, 1], [3])
     client.put("a", 2)
-    assert (counted.reads, counted.batches) == ([2, 2], [3, 2])
+    assert (counted.reads, counted.batches) == ([1, 1, 1], [3, 2])
 
 
 def test_a_load_takes_batches_of_a_bounded_size(client: KeepingStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,4 +276,37 @@ def test_a_load_takes_batches_of_a_bounded_size(client: KeepingStore, monkeypatc
 def test_a_batch_has_the_same_rows_in_both_cores(client: KeepingStore, monkeypatch: pytest.MonkeyPatch) -> None:
     client.batch([Put("a", 1), Delete('quote"d'), Put("a", 2), Put("é", [1])])
     assert client.base_rows() == {"a": b"[1]", 'quote"d': b"[1]", "é": b"[1]"}
+    assert client.faults() == []
+
+
+def test_a_copy_of_a_client_has_its_base_values(client: KeepingStore) -> None:
+    server = a_server(k=1)
+    client.sync(server)
+    client.put("k", 2)
+    client.close()
+    target = MemoryBackend("copy")
+    blocking.copy("client", "copy", from_backend=lambda _: client.memory, to_backend=lambda _: target)
+    with blocking.Level("copy", backend=lambda _: target, mode=Mode.CLIENT, keep_base=True) as copied:
+        server.put("k", 3)
+        assert [conflict.base for conflict in copied.sync(server).conflicts] == [Change("k", 1)]
+    client.open()
+
+
+def test_a_repair_drops_all_base_values(client: KeepingStore) -> None:
+    """LevelDB's own repair may have brought back an older record of them."""
+    server = a_server(k=1)
+    client.sync(server)
+    client.put("k", 2)
+    client.close()
+    client.memory.open()
+    Repairer(client.memory, client._store.space, Repair()).repair()
+    client.memory.close()
+    client.open()
+    assert client.base_rows() == {}
+    client.rebind(server)
+    server.put("k", 3)
+    assert bases(client, server) == [None]
+    client.put("k", 4)
+    server.put("k", 5)
+    assert bases(client, server) == [Change("k", 3)]
     assert client.faults() == []

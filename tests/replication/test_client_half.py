@@ -10,7 +10,7 @@ from treehub_level.backends.memory import MemoryBackend
 from treehub_level.errors import CorruptionError, ProtocolError, TransportError
 from treehub_level.replication import client as client_half
 from treehub_level.replication import server as server_half
-from treehub_level.replication.session import sync_session
+from treehub_level.replication.session import LookAhead, sync_session
 from treehub_level.types import Change, Conflict, SyncReport
 
 from .helpers import Store, Wire, a_client, a_server, lose, once, own_record, unchanged
@@ -282,6 +282,37 @@ def test_a_push_from_too_far_behind_is_accepted_at_the_second_attempt(monkeypatc
     report = client.sync(wire)
     assert (report.pulled, report.pushed, report.rounds) == (1001, 1, 2)
     assert [reply["ack"] is None for reply in wire.replies] == [True, False]
+
+
+@pytest.mark.parametrize("look_ahead", [False, True])
+def test_local_changes_that_lose_are_written_in_batches_of_bounded_size(
+    monkeypatch: pytest.MonkeyPatch, look_ahead: bool
+) -> None:
+    """A page of small changes may overwrite large values, which one batch journals."""
+    monkeypatch.setattr(client_half, "LOST_BYTES", 3 << 20)
+    names = [f"k{n:02}" for n in range(20)]
+    server, client = a_server(**dict.fromkeys(names, 1)), a_client(**dict.fromkeys(names, "x" * (1 << 20)))
+    sizes: list[int] = []
+    write = client.memory.write
+
+    def measured(batch: Any, **options: Any) -> None:
+        sizes.append(sum(len(value or b"") for key, value in batch if b"conflict/" in key))
+        write(batch, **options)
+
+    monkeypatch.setattr(client.memory, "write", measured)
+    run, mode = client._store.step, client._store.client("sync")
+    session: Any = sync_session(run, mode, report=SyncReport(), look_ahead=look_ahead)
+    request = next(session)
+    with pytest.raises(StopIteration) as end:
+        while True:
+            message = session.send(server.exchange_encoded(request))
+            request = next(session) if isinstance(message, LookAhead) else message
+    report = end.value.value
+    assert [lost.key for lost in report.conflicts] == names
+    assert client.conflicts() == report.conflicts
+    assert 0 < max(sizes) <= 5 << 20
+    assert client.query() == server.query() == [(name, 1) for name in names]
+    assert (client.cid, client.dirty()) == (server.cid, [])
 
 
 def test_many_overwrites_of_a_few_keys_are_pulled_in_one_page_once_compacted() -> None:

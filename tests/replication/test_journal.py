@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from treehub_level.blocking import client as client_verbs
-from treehub_level.engine.modes import Client as ClientMode
+from treehub_level.engine import clock
 from treehub_level.errors import CorruptionError, StateError
 from treehub_level.maintenance.verify import examine
 from treehub_level.replication.journal import LostChange
@@ -42,9 +42,9 @@ def lose(client: Store, server: Store, key: str, local: Any, remote: Any) -> Con
     return conflict
 
 
-def at_ms(monkeypatch: pytest.MonkeyPatch, milliseconds: int) -> None:
-    """Set the clock of clients."""
-    monkeypatch.setattr(ClientMode, "clock", staticmethod(lambda: milliseconds))
+def at_ms(monkeypatch: pytest.MonkeyPatch, milliseconds: int | None) -> None:
+    """Set the clock; ``None`` for one that no `datetime` can hold."""
+    monkeypatch.setattr(clock, "now", lambda: milliseconds)
 
 
 def test_a_record_has_the_bytes_of_the_format(client: Store, server: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,6 +64,14 @@ def test_a_conflict_says_when_it_was_noticed(client: Store, server: Store, monke
     assert conflict.noticed_at == datetime(2023, 11, 14, 22, 13, 20, 123_000, timezone.utc)
     assert (conflict.kind, conflict.base, conflict.reason, conflict.by, conflict.at) == ("conflict",) + (None,) * 4
     assert client.conflicts()[0].noticed_at == conflict.noticed_at
+
+
+def test_a_clock_that_is_not_set_leaves_the_time_unknown(
+    client: Store, server: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clock, "unix_ms", lambda: -1)
+    assert lose(client, server, "k", 1, 2).noticed_at is None
+    assert b"noticed_at" not in client.raw()[b"!!conflict/1"]
 
 
 def test_the_clock_of_a_client_is_that_of_the_machine(client: Store, server: Store) -> None:

@@ -386,7 +386,7 @@ def test_a_decision_is_recorded_in_the_batch_of_the_changes(monkeypatch: pytest.
     monkeypatch.setattr(MemoryBackend, "write", record)
     server.exchange(ask(cid=1, changes=[["b", 2]]))
     decision = b"!!client/" + CLIENT.encode()
-    assert batches == [([b"b", b"!2", b"!", decision], True)]
+    assert batches == [([b"b", b"!2", b"!", decision, b"!!commit/2"], True)]
     epoch = own_record(server, "epochs")[0][0]
     assert orjson.loads(server.raw()[decision]) == [1, NONCE, 1, 2, epoch, None]
 
@@ -431,6 +431,7 @@ def test_a_reply_has_the_fields_of_the_protocol() -> None:
         "epochs": epochs,
         "ack": None,
         "rejected": [],
+        "commits": [],
         "count": 1,
         "page": [[1, ["k", 1]]],
     }

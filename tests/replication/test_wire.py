@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 import pytest
+from example_counts import examples
 from golden.golden_messages import (
     ADDRESS,
     FOLDER,
@@ -61,7 +62,7 @@ def test_a_reply_has_the_same_contents_in_bytes_and_as_an_object(reply: Reply) -
 
 
 def test_a_record_of_the_npm_package_with_line_breaks_takes_one_line() -> None:
-    page = LogPage(*ADDRESS, 3, 3, False, [], None, [], [(3, b'[\r\n"a",\n1]')])
+    page = LogPage(*ADDRESS, 3, 3, False, [], None, [], [], [(3, b'[\r\n"a",\n1]')])
     assert reply_to_ndjson(page).splitlines()[1:] == [b'[3,["a",1]]']
 
 
@@ -126,7 +127,7 @@ def messages(draw: st.DrawFn) -> dict[str, Any]:
     return read
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(200))
 @given(message=messages())
 def test_valid_and_invalid_replies_are_accepted_or_refused_alike(message: dict[str, Any]) -> None:
     expected = outcome(message)
@@ -169,7 +170,7 @@ def test_a_malformed_row_is_refused(row: bytes) -> None:
 
 @pytest.mark.parametrize("value", [b'{"a":1,"a":2}', b"18446744073709551616", b"-9223372036854775809"])
 def test_a_value_that_decoding_would_change_is_refused(value: bytes) -> None:
-    body = reply_to_json(LogPage(*ADDRESS, 8, 8, False, [], None, [], [(8, b'["k","?"]')]))
+    body = reply_to_json(LogPage(*ADDRESS, 8, 8, False, [], None, [], [], [(8, b'["k","?"]')]))
     assert outcome(Received(body, in_lines=False)) is not None
     assert outcome(Received(body.replace(b'"?"', value), in_lines=False)) is None
 

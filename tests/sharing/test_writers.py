@@ -12,7 +12,7 @@ pytestmark = pytest.mark.once
 
 
 def test_nothing_acknowledged_is_lost_when_writers_are_killed(tmp_path: Path) -> None:
-    figures = run(str(tmp_path / "store"), cycles=12, seed=1)
+    figures = run(str(tmp_path / "store"), cycles=8, seed=1)
     assert figures["acknowledged"] > 0
 
 

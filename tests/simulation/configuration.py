@@ -22,6 +22,8 @@ class Configuration:
     push: int = 2  # changes in a push
     sweep: int = 3  # local keys that one batch of phase B compares; the model compares all
     page_weight: int = 1000  # the maximum weight of a page: stands for its limit in bytes
+    lost_weight: int = 1000  # the maximum weight of local changes that a page overwrites in one batch
+    server_batch: int = 1  # changes in one commit of the server, at most
     drop: float = 0.15
     duplicate: float = 0.15
     reorder: bool = True
@@ -73,6 +75,7 @@ MECHANISMS: Final = {
     "base_value_of_server": "the base value of a key that stays dirty follows the server's value",
     "base_values_reset": "a reset and a rebind void the base values, and record none until the reset ends",
     "whole_log": "the whole log after its base decides on a push, even if the page is cut",
+    "whole_commits": "a page does not end inside a commit that fits a page",
 }
 
 
@@ -135,6 +138,7 @@ FOCUS: Final = {
     "withheld_echo": replace(BASE, forbidden=0.4, drop=0.3, restore=0),
     "repeat_by_nonce": replace(BASE, replace_token=6, drop=0.3, restore=0),
     "sweep": replace(BASE, keys=8, drop=0.1, duplicate=0.1, compact=5, restore=5, forget_deletes=5, steps=200),
+    "whole_commits": replace(BASE, limit=4, keys=5, server_batch=4, compact=5, restore=0, power=False, steps=200),
 }
 
 
@@ -177,4 +181,8 @@ def random_configuration(rng: random.Random) -> Configuration:
         drawn = replace(drawn, replace=0)
     if rng.random() < 0.5:  # the distance is that of a full page, or another one
         drawn = replace(drawn, distance=rng.choice([1, 2, 3, 6, 50]), change_limit=rng.choice([0, 2, 6]))
-    return replace(drawn, **MANUAL_SYNC) if rng.random() < 0.2 else drawn
+    if rng.random() < 0.3:
+        drawn = replace(drawn, lost_weight=rng.choice([1, 2, 4]))
+    if rng.random() < 0.2:
+        drawn = replace(drawn, **MANUAL_SYNC)
+    return replace(drawn, server_batch=rng.choice([1, 1, 2, 4]))

@@ -11,8 +11,8 @@ from typing import Any, Final
 import orjson
 
 from treehub_level import _core, blocking
+from treehub_level.engine import commits, log
 from treehub_level.engine import identity as _identity
-from treehub_level.engine import log
 from treehub_level.engine import store as engine
 from treehub_level.engine.base_values import Bases
 from treehub_level.engine.modes import Client as ClientMode
@@ -42,7 +42,7 @@ def _keys_without_sweep(handler: Any, reply: Keys) -> None:
 
 def _distance_in_records(exchange: Any) -> bool:
     records = _READ_LOG(exchange._reader, exchange._mode, exchange._request.cid, 1000, 1 << 30)
-    return bool(len(records) > server.MAX_DISTANCE)
+    return len(records) > int(vars(server)["MAX_DISTANCE"])
 
 
 def _distance_of_the_request(exchange: Any) -> bool:
@@ -78,6 +78,7 @@ REMOVALS: Final[dict[str, list[Patch]]] = {
         (ClientState, "base_generation", property(lambda state: state.bases and state.bases.generation)),
     ],
     "whole_log": [(server._Exchange, "_log_between", lambda *_: iter(()))],
+    "whole_commits": [(commits, "_between_commits", lambda reader, mode, records, *_: records)],
 }
 
 
@@ -146,7 +147,7 @@ def _identify_in_any_mode(backend: Any, mode: Mode, records: Any, **options: Any
 
 #: The failures of ``@treehub/level``, named as in ``tests/replication/test_npm_failures.py``.
 FAILURES: Final[dict[str, list[Patch]]] = {
-    "order after CID 9": [(module, "read_log", _log_in_the_order_of_text) for module in (server, manual)],
+    "order after CID 9": [(module, "read_log", _log_in_the_order_of_text) for module in (server, commits)],
     "more than 100 changes": [(server, "LogPage", _PageThatClaimsToBeAll)],
     "a local write between dirty and clean": [
         (client, "is_as_frozen", lambda *_: True),

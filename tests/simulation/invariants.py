@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Final
 
-from .sides import SWEPT, UNKNOWN, ClientUnderTest, Content, InvariantError, Loss, ServerUnderTest
-from .versions import Logged, Versions, check_base_values
+from .configuration import BASE, Configuration
+from .sides import SWEPT, UNKNOWN, ClientUnderTest, Content, InvariantError, Loss, ServerUnderTest, weigh
+from .versions import Commit, Logged, Versions, check_base_values
 
 _NEVER: Final = Logged("", "", None)
 
@@ -73,31 +74,40 @@ class Oracle:
     Args:
         server: The server.
         clients: The clients, by name.
-        base_values: True to check the base values. Manual sync does not guarantee them.
+        configuration: The limits of a page. With manual sync, the base values are not checked: it
+            does not guarantee them.
     """
 
     def __init__(
-        self, server: ServerUnderTest, clients: Mapping[str, ClientUnderTest], *, base_values: bool = True
+        self,
+        server: ServerUnderTest,
+        clients: Mapping[str, ClientUnderTest],
+        configuration: Configuration = BASE,
     ) -> None:
         self._server = server
+        self._configuration = configuration
         self._clients = clients
         self.expected = {name: ExpectedClient() for name in clients}
         self.history: dict[int, Logged] = {}
         self._versions = Versions()
-        self._checks_base_values = base_values
+        self._checks_base_values = not configuration.manual_sync
         self._checked_losses: dict[str, set[Loss]] = {name: set() for name in clients}
         self._logged: set[tuple[str, Content]] = set()  # all changes that any log ever held
         self._history_was_lost = False
 
-    def record_log(self, author: str | None) -> None:
+    def record_log(self, author: str | None, *, together: bool = False) -> None:
         """Record the new changes in the log.
 
         Args:
             author: The author of the changes; ``None`` if their contents name it.
+            together: True if the changes are one commit. The changes of a push are not.
         """
-        for cid, change in self._server.log(max(self.history, default=0)).items():
+        new = self._server.log(max(self.history, default=0))
+        whole = Commit(min(new, default=0), max(new, default=0), sum(weigh(content) for _, content in new.values()))
+        for cid, change in new.items():
             key, content = change
-            self.history[cid] = Logged(author or (content[0] if content else UNKNOWN), key, content)
+            commit = whole if together else Commit(cid, cid, weigh(content))
+            self.history[cid] = Logged(author or (content[0] if content else UNKNOWN), key, content, commit)
             self._versions.record(cid, key, content)
             self._logged.add(change)
 
@@ -145,6 +155,8 @@ class Oracle:
                 raise InvariantError(
                     f"lost: {name} wrote {content} to {key}, and it is not in the dirty set, the log or the journal"
                 )
+        if not self._history_was_lost:
+            self._check_commits(name, client.cid)
         if not self._history_was_lost and not expected.may_conflict_with_itself:
             self._check_journal(name, journal)
         if self._checks_base_values:
@@ -156,6 +168,21 @@ class Oracle:
         self._checked_losses[name] = {*journal}
         if not self._history_was_lost:
             check_base_values(name, self._clients[name], self.history, lambda: self._server.log(0))
+
+    def _check_commits(self, name: str, cid: int) -> None:
+        """Check that a client has not pulled a part of a commit that fits a page."""
+        if cid not in self.history:
+            return
+        first, last, weight = self.history[cid].commit
+        options = self._configuration
+        if options.change_limit or options.lost_weight < BASE.lost_weight:
+            return  # a client asks for shorter pages, or applies a part of one
+        fits = last - first < options.limit and weight <= options.page_weight
+        rest = [left for left in self._server.log(cid) if left <= last] if cid < last and fits else []
+        if rest:
+            raise InvariantError(
+                f"a part of a commit: {name} is at CID {cid}, but the commit {first} to {last} goes on"
+            )
 
     def _check_journal(self, name: str, journal: list[Loss]) -> None:
         reported = Counter(

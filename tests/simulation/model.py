@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -55,6 +55,7 @@ class ServerState:
     epochs: list[Epoch] = field(default_factory=list)
     decisions: dict[int, Decision] = field(default_factory=dict)
     withdrawals: dict[int, Decision] = field(default_factory=dict)
+    commits: list[tuple[int, int]] = field(default_factory=list)  # the first and the last CID of each
     floor: int = 0
 
     def copy(self) -> ServerState:
@@ -65,6 +66,7 @@ class ServerState:
             epochs=list(self.epochs),
             decisions=dict(self.decisions),
             withdrawals=dict(self.withdrawals),
+            commits=list(self.commits),
         )
 
 
@@ -164,7 +166,18 @@ class Server:
             if weight > self._options.page_weight and page:
                 break
             page.append(record)
-        return page
+        return self._end_between_commits(page, log)
+
+    def _end_between_commits(self, page: list[LogRecord], log: list[LogRecord]) -> list[LogRecord]:
+        """Return a page without the begin of a commit that it holds a part of.
+
+        A commit with which the page begins does not fit a page, and is cut.
+        """
+        if not page or len(page) == len(log) or not self._has("whole_commits"):
+            return page
+        last = page[-1][0]
+        cut = [first for first, end in self._state.commits if first <= last < end]
+        return [record for record in page if cut and record[0] < cut[0]] or page
 
     def _decide(self, request: Request, principal: str, log: list[LogRecord]) -> tuple[Ack, frozenset[str]]:
         """Accept the changes of keys that the log after the client's CID does not contain."""
@@ -244,6 +257,14 @@ class Server:
     def head(self) -> int:
         return self._state.cid
 
+    def write_together(self, changes: Sequence[Change]) -> None:
+        state = self._state
+        before = state.cid
+        for key, content in changes:
+            self.write(key, content)
+        if state.cid > before + 1:
+            state.commits.append((before + 1, state.cid))
+
     def write(self, key: str, content: Content) -> None:
         state = self._state
         if not self._epoch_begun:
@@ -256,6 +277,14 @@ class Server:
     def compact(self) -> None:
         last = {key: cid for cid, (key, _) in sorted(self._state.log.items())}
         self._state.log = {cid: change for cid, change in self._state.log.items() if last[change[0]] == cid}
+        self._drop_commits()
+
+    def _drop_commits(self) -> None:
+        """Drop the records of the commits of which the log has no change left."""
+        state = self._state
+        state.commits = [
+            (first, last) for first, last in state.commits if any(first <= cid <= last for cid in state.log)
+        ]
 
     def forget_deletes(self, before: int) -> None:
         self.compact()
@@ -264,6 +293,7 @@ class Server:
             if content is None and cid < before and cid != state.cid:
                 del state.log[cid]
                 state.floor = max(state.floor, cid)
+        self._drop_commits()
 
     def restart(self, *, power: bool) -> None:
         self._epoch_begun = False
@@ -287,7 +317,8 @@ class Server:
         state = self._state
         if not state.floor <= cid <= state.cid:
             return None
-        page = [(at, *state.log[at]) for at in sorted(state.log) if at > cid][: self._options.limit]
+        log = [(at, *state.log[at]) for at in sorted(state.log) if at > cid]
+        page = self._end_between_commits(log[: self._options.limit], log)
         return ManualPage(page[-1][0] if page else cid, tuple(page))
 
     def live(self) -> dict[str, Content]:

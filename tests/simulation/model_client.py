@@ -22,7 +22,7 @@ from .model_messages import (
     WrongServer,
     set_or_delete,
 )
-from .sides import SWEPT, UNKNOWN, Content, Loss, ServerUnderTest
+from .sides import SWEPT, UNKNOWN, Content, Loss, ServerUnderTest, weigh
 
 
 @dataclass(frozen=True)
@@ -155,6 +155,8 @@ class Client:
         if isinstance(reply, WrongServer):
             self._has_wrong_server = True
             return
+        if isinstance(reply, Page):
+            reply = self._beginning(reply)
         self._check_progress(request, reply)
         state.server = reply.server
         match reply:
@@ -287,6 +289,18 @@ class Client:
         """Forget all base values: the server may never have had them in its present history."""
         if self._has("base_values_reset"):
             self._state.base_values.clear()
+
+    def _beginning(self, page: Page) -> Page:
+        """Return as much of a page as one batch may hold, as if the server had cut it there.
+
+        The batch holds the local changes that lose, and those may be larger than the page.
+        """
+        weight = 0
+        for index, (_, key, _) in enumerate(page.changes):
+            weight += weigh(self._state.dirty[key]) if key in self._state.dirty else 0
+            if index and weight > self._options.lost_weight:
+                return replace(page, cid=page.changes[index - 1][0], more=True, changes=page.changes[:index])
+        return page
 
     def _is_withheld(self, key: str, content: Content) -> bool:
         """Return True if a pulled change equals one of the withheld push.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Generator, Hashable
+from collections.abc import Callable, Generator, Hashable, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from typing import Any, Final, NamedTuple
@@ -34,14 +34,14 @@ from treehub_level.replication.session import LookAhead, rebind_session, sync_se
 from treehub_level.replication.state import ClientState
 from treehub_level.replication.wire import Received, reply_pieces
 from treehub_level.testing import CrashError
-from treehub_level.types import Change, Changes, Conflict, Mode, SyncReport
+from treehub_level.types import Change, Changes, Conflict, Delete, Mode, Put, SyncReport
 
 from .configuration import Configuration
 from .engines import Disk, MakeDisk
 from .sides import SWEPT, UNKNOWN, Content, InvariantError, Loss, weigh
 
 #: The number of bytes in a unit of weight.
-UNIT = 100
+UNIT = 200
 
 
 def _value(content: Content) -> Any:
@@ -260,6 +260,14 @@ class Server(_Process):
                 return MismatchReply(asked.nonce)
 
         return self._maybe_crash(answer)
+
+    def write_together(self, changes: Sequence[tuple[str, Content]]) -> None:
+        if len(changes) == 1:
+            self.write(*changes[0])
+        else:
+            self.level.batch(
+                [Delete(key) if content is None else Put(key, _value(content)) for key, content in changes]
+            )
 
     def compact(self) -> None:
         self._maybe_crash(self.level.compact_log)

@@ -22,8 +22,7 @@ from itertools import count
 from typing import Any
 from unittest import mock
 
-from treehub_level.engine import log
-from treehub_level.engine.modes import Client as ClientMode
+from treehub_level.engine import clock, log
 from treehub_level.replication import client, limits, progress, push, server, session, withdrawals
 
 from .configuration import Configuration
@@ -44,9 +43,12 @@ def set_up(
     patches: list[tuple[Any, str, Any]] = [
         (client, "PAGE_CHANGES", configuration.limit),
         (client, "PAGE_KEYS", configuration.limit),
-        *((module, "MAX_DISTANCE", configuration.distance) for module in (server, session, withdrawals)),
+        (server, "MAX_DISTANCE", configuration.distance),
+        (session, "MAX_DISTANCE", configuration.distance),
+        (withdrawals, "MAX_DISTANCE", configuration.distance),
         (push, "PUSH_CHANGES", configuration.push),
         (client, "SWEEP_KEYS", configuration.sweep),
+        (client, "LOST_BYTES", UNIT * configuration.lost_weight),
         (client, "MAX_EPOCHS", 2),
         (session, "MAX_EPOCHS", 2),
         (limits, "_FETCH", 2),
@@ -54,7 +56,7 @@ def set_up(
         (server, "MAX_BYTES", UNIT * configuration.page_weight),
         (server, "_READ", 2),
         (log, "COMPACTION_STEP", 3),
-        (ClientMode, "clock", lambda _: next(ticks)),
+        (clock, "now", lambda: next(ticks)),
     ]
     for fault in configuration.without:
         patches += FAULTS.get(fault, [])

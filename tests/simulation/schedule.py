@@ -50,7 +50,7 @@ class Schedule:
         self._clients = clients
         self._trace_line = trace
         self._keys = [BEYOND_FFFF, *(f"k{i}" for i in range(1, configuration.keys))]
-        self._oracle = Oracle(server, clients, base_values=not configuration.manual_sync)
+        self._oracle = Oracle(server, clients, configuration)
         self._network: list[tuple[str, str, Any]] = []  # ("request" | "reply" | "page", client, message)
         self._backups: list[tuple[Any, dict[int, Logged]]] = []
         self._principals = {name: name for name in clients}
@@ -147,12 +147,20 @@ class Schedule:
         return key, content
 
     def _write_on_server(self) -> None:
+        most = self.configuration.server_batch
+        self._write_together(self.rng.randint(1, most) if most > 1 else 1)
+
+    def _write_together(self, count: int) -> None:
+        changes = [self._next_server_change() for _ in range(count)]
+        self._server.write_together(changes)
+        for key, content in changes:
+            self._trace("the server writes {} to {}, CID {}", content, key, self._server.head)
+        self._oracle.record_log("server", together=True)
+
+    def _next_server_change(self) -> tuple[str, Content]:
         self._server_writes += 1
         key = self.rng.choice(self._keys)
-        content = None if self.rng.random() < 0.25 else ("server", self._server_writes)
-        self._server.write(key, content)
-        self._trace("the server writes {} to {}, CID {}", content, key, self._server.head)
-        self._oracle.record_log("server")
+        return key, None if self.rng.random() < 0.25 else ("server", self._server_writes)
 
     def _start(self) -> None:
         name, client, _ = self._any_client()
@@ -371,7 +379,7 @@ class Schedule:
         key, content = self._write(name)
         request = client.start()
         for _ in range(2):
-            self._write_on_server()
+            self._write_together(1)  # a commit beyond the limit would refuse the push for its distance
             request = self._round_trip(name, request or client.start())
         if client.dirty().get(key, SWEPT) == content:
             raise InvariantError(f"starvation: {name} has pushed {content} to {key} twice without success")

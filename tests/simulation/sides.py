@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 #: The content of a write: its author, and the number of the write; ``None`` for a delete.
@@ -42,7 +42,9 @@ class ServerUnderTest(FaultyProcess, Protocol):
 
     @property
     def head(self) -> int: ...
-    def write(self, key: str, content: Content) -> None: ...
+    def write_together(self, changes: Sequence[tuple[str, Content]]) -> None:
+        """Write changes in one commit."""
+
     def exchange(self, request: Any, principal: str) -> Any:
         """Return the reply to a principal; ``None`` if the server crashes."""
 

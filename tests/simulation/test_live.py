@@ -16,7 +16,7 @@ from .controls import LIVE, control_is_found
 from .runner import first_violation
 from .virtual import DeadlockError, virtual_time
 
-RUNS = int(os.environ.get("TREEHUB_LEVEL_LIVE_PLAYS", "10"))
+RUNS = int(os.environ.get("TREEHUB_LEVEL_LIVE_PLAYS", "5"))
 
 
 def test_live_sessions_converge_in_spite_of_all_faults() -> None:

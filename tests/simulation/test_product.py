@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import pytest
 from stores import SHARED
 
+from treehub_level import _core
+
 from . import product
 from .configuration import FOCUS, MECHANISMS
 from .controls import control_is_found
@@ -15,7 +17,9 @@ from .engines import DISKS, postgres_disks_at
 from .faults import FAILURES
 from .runner import Run, first_violation
 
-SCHEDULES = int(os.environ.get("TREEHUB_LEVEL_PRODUCT_SCHEDULES", "400"))
+#: Schedules for each core; those of the pure core are the first ones of the compiled one. The soak
+#: runs 200,000.
+SCHEDULES = int(os.environ.get("TREEHUB_LEVEL_PRODUCT_SCHEDULES", {"c": "200", "python": "100"}[_core.CORE]))
 PARTS = 5
 #: Seeds that once found a fault of the product, with the day of the fix.
 FOUND = [
@@ -55,10 +59,10 @@ def test_each_failure_of_the_npm_package_is_found(failure: str) -> None:
 def shared(request: pytest.FixtureRequest) -> Iterator[tuple[Run, int]]:
     """A function that runs schedules over a shared backend, and the number of schedules."""
     if request.param == "postgres":
-        yield product.run_over(postgres_disks_at(request.getfixturevalue("postgres_url"))), 5
+        yield product.run_over(postgres_disks_at(request.getfixturevalue("postgres_url"))), 3
     else:
         with DISKS[request.param]() as make_disk:
-            yield product.run_over(make_disk), 25
+            yield product.run_over(make_disk), 12
 
 
 @pytest.mark.once

@@ -9,12 +9,21 @@ from typing import Any, NamedTuple
 from .sides import SWEPT, UNKNOWN, ClientUnderTest, Content, InvariantError, Loss
 
 
+class Commit(NamedTuple):
+    """The CIDs of a commit of the server, and the weight of its changes."""
+
+    first: int
+    last: int
+    weight: int
+
+
 class Logged(NamedTuple):
-    """A change in a history of the server."""
+    """A change in a history of the server, and its commit."""
 
     author: str
     key: str
     content: Content
+    commit: Commit = Commit(0, 0, 0)
 
 
 #: A change of a history, with its CID; CID 0 if the key has never existed.

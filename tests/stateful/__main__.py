@@ -1,6 +1,6 @@
 """Longer runs of the state machines, with both cores unless TREEHUB_LEVEL_CORE names one.
 
-With both cores, the differential tests of `tests/core` follow, with more examples.
+With both cores, all property tests (Hypothesis) follow, with more examples.
 
 python -m tests.stateful --examples 100000 --seed 1
 python -m tests.stateful --examples 1000 --only blocking-memory-client
@@ -18,8 +18,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the folder of `stores` and `ranges`
 
-#: The tests that call both cores with the same random arguments.
-DIFFERENTIAL = ["tests/core/test_counterparts.py", "tests/core/test_json_value.py"]
+#: The property tests. Hypothesis marks them; the state machines of this folder have their own loop.
+PROPERTIES = ["-m", "hypothesis and not repeated", "tests", "--ignore=tests/stateful"]
 
 
 def main() -> None:
@@ -59,13 +59,13 @@ def _run_both_cores(arguments: argparse.Namespace) -> None:
         )
         if done.returncode:
             sys.exit(done.returncode)
-    sys.exit(0 if arguments.only else _compare_cores(arguments.examples))
+    sys.exit(0 if arguments.only else _test_properties(arguments.examples))
 
 
-def _compare_cores(examples: int) -> int:
-    """Run the differential tests of the cores with more examples. Return their exit code."""
+def _test_properties(examples: int) -> int:
+    """Run the property tests with more examples. Return their exit code."""
     factor = str(max(1, examples // 5000))
-    command = [sys.executable, "-m", "pytest", "-q", *DIFFERENTIAL]
+    command = [sys.executable, "-m", "pytest", "-q", "--numprocesses=auto", *PROPERTIES]
     return subprocess.run(command, env=os.environ | {"TREEHUB_LEVEL_EXAMPLES": factor}).returncode
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final, final
 
 from ..errors import DecodeError, InvalidKeyError
@@ -112,6 +113,10 @@ class KeySpace:
         if not key.startswith(self.prefix):
             raise ValueError(f"{quoted(key)} is not a log key: it does not start with {quoted(self.prefix)}")
         return parse_cid_key(key[len(self.prefix) :])
+
+    def parse_log_rows(self, rows: Iterable[tuple[bytes, bytes]]) -> list[tuple[int, bytes]]:
+        """See ``_core_c.pyi``."""
+        return [(self.parse_log_key(key), record) for key, record in rows]
 
     def dirty_key(self, key: bytes) -> bytes:
         """See ``_core_c.pyi``."""

@@ -71,6 +71,9 @@ async def drive(
             except (TransportError, ForbiddenError) as error:
                 reply = error
             request = await worker.write(advance, session, reply)
+            if early is not None and request is not early[0]:
+                early[1].cancel()  # the session has not reached that request
+                early = None
             if isinstance(request, LookAhead):
                 early = request.request, asyncio.create_task(send(request.request))
                 request = await worker.write(advance, session)

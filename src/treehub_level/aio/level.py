@@ -21,7 +21,7 @@ from ..replication.session import rebind_session, sync_session
 from ..types import JSON, Change, Changes, Conflict, Mode, SyncReport
 from .driver import AsyncExchanger, async_exchange_of, drive
 from .live import LiveSession
-from .reads_writes import AsyncReadVerbs, AsyncWriteVerbs, Snapshot, documented_by
+from .reads_writes import AsyncReadVerbs, AsyncWriteVerbs, PastSnapshot, Snapshot, documented_by
 from .wait import commit_event, wait_for_commit
 from .worker import Worker
 
@@ -32,8 +32,9 @@ class AsyncReadWriteVerbs(AsyncReadVerbs, AsyncWriteVerbs):
 
     _blocking: ReadWriteVerbs
 
-    def snapshot(self) -> Snapshot:
-        return Snapshot(self._blocking.snapshot(), self._worker)
+    def snapshot(self, *, at: int | None = None) -> Snapshot:
+        kind = Snapshot if at is None else PastSnapshot
+        return kind(self._blocking.snapshot(at=at), self._worker)
 
     def sublevel(self, name: str, *, separator: str = "/") -> Sublevel:
         return Sublevel(self._namespace.sublevel(name, separator), self._worker)
@@ -74,6 +75,9 @@ class Level(AsyncReadWriteVerbs):
             became dirty: see `Conflict.base`. CLIENT mode only. A write then reads the previous
             values of its keys. False remembers none, and voids those of earlier openings; ``None``
             does as the last opening did.
+        audit: True to record the time, and the name of the caller if it is known, of every local
+            write, not only of batches: see `Change.at`. Each write costs a record more. In SERVER
+            mode only.
         **backend_options: Further arguments of the backend's constructor.
 
     The filters of ``query``, ``keys``, ``values``, ``count`` and ``scan`` run in a thread beside
@@ -105,6 +109,7 @@ class Level(AsyncReadWriteVerbs):
         durable: bool = False,
         read_only: bool = False,
         keep_base: bool | None = False,
+        audit: bool = False,
         **backend_options: Any,
     ) -> None:
         self._use(
@@ -118,6 +123,7 @@ class Level(AsyncReadWriteVerbs):
                 durable=durable,
                 read_only=read_only,
                 keep_base=keep_base,
+                audit=audit,
                 **backend_options,
             )
         )
@@ -223,6 +229,9 @@ class Level(AsyncReadWriteVerbs):
                 assert change.cid is not None
                 since = change.cid
                 yield change
+
+    async def history(self, key: str) -> list[Change]:
+        return await self._worker.read(self._blocking.history, key)
 
     async def compact_log(self, *, drop_deletes_before: int | None = None) -> int:
         return await self._worker.read(self._blocking.compact_log, drop_deletes_before=drop_deletes_before)

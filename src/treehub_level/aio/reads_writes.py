@@ -122,6 +122,23 @@ class Snapshot(AsyncReadVerbs):
         await self.close()
 
 
+@documented_by(blocking.Snapshot)
+class PastSnapshot(Snapshot):
+    """A read-only view of a level as it was at an earlier CID.
+
+    It reads the log, so each of its calls runs in a thread.
+    """
+
+    async def get(self, key: str, default: Any = None) -> JSON:
+        return await self._worker.read(self._blocking.get, key, default)
+
+    async def has(self, key: str) -> bool:
+        return await self._worker.read(self._blocking.has, key)
+
+    async def get_many(self, keys: Iterable[str], default: Any = None) -> list[JSON]:
+        return await self._worker.read(self._blocking.get_many, keys, default)
+
+
 @documented_by(WriteVerbs)
 class AsyncWriteVerbs:
     """The verbs that write: see `blocking.writes.WriteVerbs`."""
@@ -149,7 +166,7 @@ class AsyncWriteVerbs:
     async def batch(self, ops: Iterable[Any], *, durable: bool | None = None) -> None:
         self._namespace.store.require_open()
         items = ops if not isinstance(ops, Iterator) else await self._page(ops, None)
-        await self._commit(await self._encoded(items, self._namespace.codec.encoder.ops), durable)
+        await self._commit(await self._encoded(items, self._namespace.codec.encoder.ops), durable, is_batch=True)
 
     def write_batch(self, *, durable: bool | None = None) -> WriteBatch:
         self._namespace.store.require_open()
@@ -175,10 +192,10 @@ class AsyncWriteVerbs:
     async def clear(self, **bounds: Unpack[KeyRange]) -> int:
         return await self._worker.read(self._blocking.clear, **bounds)
 
-    async def _commit(self, entries: Sequence[Entry], durable: bool | None) -> None:
+    async def _commit(self, entries: Sequence[Entry], durable: bool | None, *, is_batch: bool = False) -> None:
         durable = check_durable(durable, self._namespace.durable)
         if entries:
-            await self._worker.commit(entries, durable)
+            await self._worker.commit(entries, durable, is_batch)
 
     async def _encoded(self, items: Any, encode: Callable[[Any], list[Entry]]) -> list[Entry]:
         """Encode items, in slices if they are many."""
@@ -234,4 +251,4 @@ class WriteBatch(Operations):
     async def __aexit__(self, kind: type[BaseException] | None, *exception: object) -> None:
         entries = self.take()
         if kind is None:
-            await self._target._commit(entries, self._durable)
+            await self._target._commit(entries, self._durable, is_batch=True)

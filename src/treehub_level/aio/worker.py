@@ -29,8 +29,15 @@ class _AwaitedWrite(PendingWrite):
 
     __slots__ = ("future",)
 
-    def __init__(self, entries: Sequence[Entry], durable: bool, future: asyncio.Future[None]) -> None:
-        super().__init__(entries, durable)
+    def __init__(
+        self,
+        entries: Sequence[Entry],
+        durable: bool,
+        is_batch: bool,
+        principal: str | None,
+        future: asyncio.Future[None],
+    ) -> None:
+        super().__init__(entries, durable, is_batch, principal)
         self.future = future
 
 
@@ -133,18 +140,23 @@ class Worker:
         self._steps.add(step)
         return await step.future
 
-    async def commit(self, entries: Sequence[Entry], durable: bool) -> None:
+    async def commit(
+        self, entries: Sequence[Entry], durable: bool, is_batch: bool = False, principal: str | None = None
+    ) -> None:
         """Commit entries: on the loop if that takes microseconds, else in the writing thread.
 
-        Once a write is queued, cancelling this call does not cancel it.
+        Once a write is queued, cancelling this call does not cancel it. The arguments are those of
+        `Store.commit`.
         """
         threads = self._threads
         if threads is None or not threads.accepts:
             raise self._store.not_open()
         if self._steps:
             self._steps -= {step for step in tuple(self._steps) if step.ended}
-        if durable or self._steps or not self._store.commit_at_once(entries):
-            write = _AwaitedWrite(entries, durable, asyncio.get_running_loop().create_future())
+        at_once = not (durable or self._steps or principal is not None)
+        if not (at_once and self._store.commit_at_once(entries, is_batch)):
+            future = asyncio.get_running_loop().create_future()
+            write = _AwaitedWrite(entries, durable, is_batch, principal, future)
             self._store.enqueue(write)
             if self._committing is None or self._committing.begun:
                 # Assigned last: interrupted before, the next write makes another job.

@@ -10,7 +10,7 @@ from .. import _core
 from ..backends.base import Backend, Reader
 from ..backends.registry import create
 from ..engine.codec import Codec
-from ..engine.namespace import Namespace, check_durable, check_keep_base
+from ..engine.namespace import Namespace, check_audit, check_durable, check_keep_base
 from ..engine.records import FORMAT
 from ..engine.store import Store
 from ..errors import ModeError
@@ -38,13 +38,25 @@ class ReadWriteVerbs(ReadVerbs, WriteVerbs):
     def _reader(self) -> Reader:
         return self._store.reader()
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self, *, at: int | None = None) -> Snapshot:
         """Take a snapshot for reading. Close it, or use it in a ``with`` block.
+
+        A snapshot as of a CID reads the log once, at its first read: the part after that CID, and
+        the part before until the last change of each key that has changed since is found. It keeps
+        those keys in memory, and not their values.
+
+        Args:
+            at: The CID as of which to read a server; ``None`` for the present state. The log covers
+                the CIDs from that of the newest change at the last `compact_log` up to the present
+                one.
 
         Raises:
             NotOpenError: The level is not open.
+            TypeError, ValueError: ``at`` is not a CID.
+            ModeError: ``at`` is given, and the level is open in another mode than SERVER.
+            HistoryError: The log does not cover ``at``.
         """
-        return Snapshot(self._namespace)
+        return Snapshot(self._namespace, at)
 
     def sublevel(self, name: str, *, separator: str = "/") -> Sublevel:
         """Return a sublevel: a namespace with the same verbs.
@@ -95,6 +107,9 @@ class Level(ReadWriteVerbs, ServerVerbs, ClientVerbs):
             became dirty: see `Conflict.base`. CLIENT mode only. A write then reads the previous
             values of its keys. False remembers none, and voids those of earlier openings; ``None``
             does as the last opening did.
+        audit: True to record the time, and the name of the caller if it is known, of every local
+            write, not only of batches: see `Change.at`. Each write costs a record more. In SERVER
+            mode only.
         **backend_options: Further arguments of the backend's constructor.
 
     Raises:
@@ -120,6 +135,7 @@ class Level(ReadWriteVerbs, ServerVerbs, ClientVerbs):
         durable: bool = False,
         read_only: bool = False,
         keep_base: bool | None = False,
+        audit: bool = False,
         **backend_options: Any,
     ) -> None:
         if not isinstance(mode, Mode):
@@ -132,10 +148,13 @@ class Level(ReadWriteVerbs, ServerVerbs, ClientVerbs):
         if not isinstance(read_only, bool):
             raise TypeError(f"read_only is True or False, not {read_only!r:.80}")
         check_keep_base(keep_base, mode)
+        check_audit(audit, mode)
         codec = Codec(
             mode, None if mode is Mode.NORMAL else space, key_encoding=key_encoding, value_encoding=value_encoding
         )
-        store = Store(create(backend, name, backend_options), mode, space, read_only=read_only, keep_base=keep_base)
+        store = Store(
+            create(backend, name, backend_options), mode, space, read_only=read_only, keep_base=keep_base, audit=audit
+        )
         self._use(Namespace(store, codec, durable))
         ClientVerbs.__init__(self)
 

@@ -14,6 +14,7 @@ from ..engine.namespace import Namespace
 from ..engine.ranges import Range, parse_range
 from ..engine.scan import CHUNK
 from ..engine.store import Store
+from ..replication.manual import check_cid
 from ..types import JSON, RangeOptions
 
 if TYPE_CHECKING:
@@ -226,16 +227,16 @@ def scan_chunks(verbs: ReadVerbs, filter: Callable[[str, JSON], object] | None, 
 
 
 class Snapshot(ReadVerbs):
-    """A read-only view of a level as it was when the snapshot was taken.
+    """A read-only view of a level as it was when the snapshot was taken, or at an earlier CID.
 
     Close the snapshot, or use it in a ``with`` block: the store keeps overwritten data for it. A
     snapshot that is collected while it is open is released too, with a ResourceWarning.
     """
 
-    def __init__(self, namespace: Namespace) -> None:
+    def __init__(self, namespace: Namespace, at: int | None = None) -> None:
         self._store = namespace.store
         self._codec = namespace.codec
-        self._snapshot = self._key_reader = namespace.store.snapshot()
+        self._snapshot = self._key_reader = namespace.store.snapshot(None if at is None else check_cid(at))
         self._guard = self._snapshot.guard
 
     def _reader(self) -> Reader:

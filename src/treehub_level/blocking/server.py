@@ -12,7 +12,7 @@ from ..engine.log import Compaction
 from ..engine.store import Store
 from ..errors import NotOpenError
 from ..locks import WakeUp
-from ..replication.endpoint import answer, changes_after, check_wait, watch_page, watch_start
+from ..replication.endpoint import answer, changes_after, check_wait, history_of, watch_page, watch_start
 from ..replication.manual import change_step, check_cid
 from ..replication.messages import Reply, Request
 from ..types import Change, Changes
@@ -166,6 +166,21 @@ class ServerVerbs:
                     yield change
                 if not page:
                     committed.wait()
+
+    def history(self, key: str) -> list[Change]:
+        """Return the changes of a key that the log still holds, oldest first.
+
+        Each `Change` has its ``cid``, and ``by`` and ``at`` where they are known. The log is read
+        once, in bounded memory, so the call takes as long as the log.
+
+        Args:
+            key: The key.
+
+        Raises:
+            InvalidKeyError: A server cannot hold the key.
+        """
+        self._store.server("history")
+        return history_of(self._store, self._codec.encoder.key(key))
 
     def compact_log(self, *, drop_deletes_before: int | None = None) -> int:
         """Drop superseded changes from the log: those with a later change of the same key.

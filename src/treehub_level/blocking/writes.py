@@ -103,7 +103,7 @@ class WriteVerbs:
             ValueError: An operation has an unknown type; the message names the operation.
         """
         self._store.require_open()
-        self._commit(self._codec.encoder.ops(ops), durable)
+        self._commit(self._codec.encoder.ops(ops), durable, is_batch=True)
 
     def write_batch(self, *, durable: bool | None = None) -> WriteBatch:
         """Return a `WriteBatch`, which collects operations in a ``with`` block.
@@ -180,10 +180,10 @@ class WriteVerbs:
             finally:
                 cursor.close()
 
-    def _commit(self, entries: Sequence[Entry], durable: bool | None) -> None:
+    def _commit(self, entries: Sequence[Entry], durable: bool | None, *, is_batch: bool = False) -> None:
         durable = check_durable(durable, self._durable)
         if entries:
-            self._store.commit(entries, durable)
+            self._store.commit(entries, durable, is_batch)
 
 
 class Operations:
@@ -245,4 +245,4 @@ class WriteBatch(Operations):
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
         entries = self.take()
         if kind is None:
-            self._target._commit(entries, self._durable)
+            self._target._commit(entries, self._durable, is_batch=True)

@@ -157,7 +157,13 @@ def _checked(command: Callable[..., None]) -> Callable[..., None]:
 _COMMANDS = {
     "Records": (records.get, records.put, records.delete, records.query, records.keys, records.count),
     "Import and export": (transfer.load, transfer.dump),
-    "Synchronisation": (replication.sync, replication.dirty, replication.conflicts, replication.changes),
+    "Synchronisation": (
+        replication.sync,
+        replication.dirty,
+        replication.conflicts,
+        replication.changes,
+        replication.history,
+    ),
     "Maintenance": (
         maintenance.info,
         maintenance.verify,

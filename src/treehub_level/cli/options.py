@@ -82,6 +82,18 @@ Limit = Annotated[
     int | None, typer.Option("--limit", metavar="N", min=0, help="At most N results.", rich_help_panel=_RANGE)
 ]
 
+At = Annotated[
+    int | None,
+    typer.Option(
+        "--at",
+        metavar="CID",
+        min=0,
+        max=2**53 - 1,
+        help="Read a server as of this CID, if its change log covers it.",
+        rich_help_panel=_STORE,
+    ),
+]
+
 
 class RangeArguments(TypedDict):
     """The bounds of a key range: keyword arguments of ``Level.scan``, ``keys`` and ``count``."""

@@ -99,9 +99,15 @@ def change_fields(change: Change) -> list[str]:
 
 
 def change_document(change: Change) -> dict[str, Any]:
-    """Return a change as a JSON object: CID (if known), key, and value or ``"deleted": true``."""
+    """Return a change as a JSON object: key, value or ``"deleted": true``.
+
+    The CID comes first, the author and the time last, each if it is known.
+    """
     cid = {} if change.cid is None else {"cid": change.cid}
-    return {**cid, "key": change.key, **({"deleted": True} if change.deleted else {"value": change.value})}
+    by = {} if change.by is None else {"by": change.by}
+    at = {} if change.at is None else {"at": change.at.isoformat(timespec="milliseconds")}
+    value = {"deleted": True} if change.deleted else {"value": change.value}
+    return {**cid, "key": change.key, **value, **by, **at}
 
 
 def conflict_fields(conflict: Conflict, *, with_time: bool = False) -> list[str]:

@@ -11,6 +11,7 @@ from ..types import MISSING, Mode
 from .errors import CommandError
 from .lines import parse_json
 from .options import (
+    At,
     Backend,
     Dir,
     Gt,
@@ -27,13 +28,14 @@ from .options import (
     bounds,
 )
 from .output import print_json, print_line, print_value, value_text
-from .stores import created_level, existing_level, readable_level
+from .stores import created_level, display_name, existing_level, readable_level, readable_state
 from .streams import stdin
 
 
 def get(
     directory: Dir,
     key: Key,
+    at: At = None,
     as_json: JSONOutput = False,
     mode: ModeOption = None,
     backend: Backend = "leveldb",
@@ -43,10 +45,11 @@ def get(
 
     An absent key is an error.
     """
-    with readable_level(directory, mode=mode, backend=backend, prefix=metadata_prefix) as level:
-        value = level.get(key, MISSING)
+    with readable_state(directory, at, mode=mode, backend=backend, prefix=metadata_prefix) as state:
+        value = state.get(key, MISSING)
     if value is MISSING:
-        raise CommandError(f"{level.name} has no key {key!r}", code="CLI_NO_KEY")
+        name, when = display_name(directory, backend=backend), "" if at is None else f" as of CID {at}"
+        raise CommandError(f"{name} has no key {key!r}{when}", code="CLI_NO_KEY")
     if as_json:
         print_json(value)
     else:
@@ -131,6 +134,7 @@ def query(
     prefix: Prefix = None,
     reverse: Reverse = False,
     limit: Limit = None,
+    at: At = None,
     as_json: JSONOutput = False,
     mode: ModeOption = None,
     backend: Backend = "leveldb",
@@ -141,8 +145,8 @@ def query(
     Each line has a key, a tab and a JSON value.
     """
     within = bounds(gt, gte, lt, lte, prefix)
-    with readable_level(directory, mode=mode, backend=backend, prefix=metadata_prefix) as level:
-        for key, value in level.scan(**within, reverse=reverse, limit=limit):
+    with readable_state(directory, at, mode=mode, backend=backend, prefix=metadata_prefix) as state:
+        for key, value in state.scan(**within, reverse=reverse, limit=limit):
             if as_json:
                 print_json({"key": key, "value": value})
             else:

@@ -1,4 +1,4 @@
-"""The commands for synchronisation: ``sync dirty conflicts changes``."""
+"""The commands for synchronisation: ``sync dirty conflicts changes history``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..blocking import Level
 from ..blocking.client import Exchanger
 from ..types import Change, Conflict, Mode, SyncReport
 from .errors import CommandError
-from .options import Backend, Dir, JSONOutput, Limit, MetadataPrefix
+from .options import Backend, Dir, JSONOutput, Key, Limit, MetadataPrefix
 from .output import (
     change_document,
     change_fields,
@@ -63,6 +63,28 @@ def changes(
                 print_json(change_document(change))
             else:
                 print_line(str(change.cid), *change_fields(change))
+
+
+def history(
+    directory: Dir,
+    key: Key,
+    as_json: JSONOutput = False,
+    backend: Backend = "leveldb",
+    metadata_prefix: MetadataPrefix = "!",
+) -> None:
+    """Print the changes of a key that a server's change log still holds, oldest first.
+
+    Each line has the CID, the time, the author, `put` or `del`, the key and the value, separated by
+    tabs. An unknown time or author is shown as `-`.
+    """
+    with readable_level(directory, backend=backend, prefix=metadata_prefix) as level:
+        found = level.history(key)
+    for change in found:
+        if as_json:
+            print_json(change_document(change))
+        else:
+            when = "-" if change.at is None else change.at.isoformat(timespec="milliseconds")
+            print_line(str(change.cid), when, change.by or "-", *change_fields(change))
 
 
 def read_log(level: Level, since: int, limit: int | None = None) -> Iterator[Change]:

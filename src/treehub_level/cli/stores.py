@@ -9,7 +9,7 @@ import typer
 
 from .. import _core
 from ..backends import create
-from ..blocking import Level, stored_mode
+from ..blocking import Level, Snapshot, stored_mode
 from ..blocking.level import close_and_remove_unused
 from ..types import Mode
 from .errors import CommandError
@@ -34,6 +34,26 @@ def readable_level(name: str, *, mode: Mode | None = None, backend: str, prefix:
     """
     found = _existing_mode(name, backend=backend, prefix=prefix)
     return Level(name, backend=backend, mode=mode or found, prefix=prefix, read_only=True)
+
+
+@contextmanager
+def readable_state(
+    name: str, at: int | None, *, mode: Mode | None = None, backend: str, prefix: str
+) -> Iterator[Level | Snapshot]:
+    """Open an existing store for a command that only reads, as of a CID or in its present state.
+
+    The other arguments and the errors are those of `readable_level`.
+
+    Raises:
+        HistoryError: The log of the server does not cover the CID.
+        ModeError: A CID is given, and the store is no server.
+    """
+    with readable_level(name, mode=mode, backend=backend, prefix=prefix) as level:
+        if at is None:
+            yield level
+            return
+        with level.snapshot(at=at) as snapshot:
+            yield snapshot
 
 
 def existing_level(name: str, *, mode: Mode | None = None, backend: str, prefix: str) -> Level:

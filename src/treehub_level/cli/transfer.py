@@ -11,12 +11,13 @@ from typing import Annotated, BinaryIO, cast
 
 import typer
 
-from ..blocking import Level, WriteBatch
+from ..blocking import Level
 from ..errors import InvalidKeyError, InvalidValueError, LevelError
 from ..types import Mode
 from .errors import CommandError
 from .lines import BadLineError, InputRecord, batched, read_records, write_record
 from .options import (
+    At,
     Backend,
     Dir,
     Gt,
@@ -33,7 +34,7 @@ from .options import (
 )
 from .output import counted, print_json, print_line
 from .progress import Advance, progress_bar
-from .stores import created_level, display_name, readable_level
+from .stores import created_level, display_name, readable_state
 from .streams import StdoutWriter, stdin
 
 #: Records between two updates of the progress bar of ``dump``.
@@ -111,7 +112,7 @@ class _Loader:
         """Raise `BadLineError` for the first line that cannot be stored. Nothing is written."""
         checked = 0
         for records in self._read():
-            self._encode(records)
+            self._check_lines(records)
             checked += sum(record.size for record in records)
             advance(checked)
 
@@ -119,20 +120,27 @@ class _Loader:
         """Store all records, batch by batch."""
         stored = 0
         for records in self._read():
-            with self._encode(records):
-                pass  # the end of the block writes the batch
+            self._store(records)
             self.loaded += len(records)
             stored += sum(record.size for record in records)
             advance(stored)
 
-    def _encode(self, records: list[InputRecord]) -> WriteBatch:
+    def _store(self, records: list[InputRecord]) -> None:
+        """Store records in one batch. They do not belong together as those of `batch` do."""
+        try:
+            self._level.load(((record.key, record.value) for record in records), batch_size=len(records) or 1)
+        except (InvalidKeyError, InvalidValueError):
+            self._check_lines(records)
+            raise
+
+    def _check_lines(self, records: list[InputRecord]) -> None:
+        """Raise `BadLineError` for the first of these records that cannot be stored."""
         batch = self._level.write_batch()
         for record in records:
             try:
                 batch.put(record.key, record.value)
             except (InvalidKeyError, InvalidValueError) as error:
                 raise BadLineError(self._source, record.line, str(error), code=error.code) from error
-        return batch
 
 
 @contextmanager
@@ -164,6 +172,7 @@ def dump(
     prefix: Prefix = None,
     reverse: Reverse = False,
     limit: Limit = None,
+    at: At = None,
     as_json: JSONOutput = False,
     mode: ModeOption = None,
     backend: Backend = "leveldb",
@@ -177,7 +186,7 @@ def dump(
     to_stdout = file == "-"
     # Open the store before the file: if the store cannot be opened, the file keeps its content.
     with (
-        readable_level(directory, mode=mode, backend=backend, prefix=metadata_prefix) as level,
+        readable_state(directory, at, mode=mode, backend=backend, prefix=metadata_prefix) as level,
         _open_output(file) as stream,
     ):
         shown = sys.stderr.isatty() and not (to_stdout and sys.stdout is not None and sys.stdout.isatty())

@@ -127,7 +127,9 @@ def parse_base(own: OwnRecords, stored_key: bytes, record: bytes, bases: Bases) 
     return KnownBase(found[2]) if generation == bases.generation else None
 
 
-def new_base_entries(reader: Reader, space: _core.KeySpace, generation: int, entries: Sequence[Entry]) -> list[Entry]:
+def new_base_entries(
+    reader: Reader, space: _core.KeySpace, generation: int, entries: Sequence[Entry], *, shared: bool = False
+) -> list[Entry]:
     """Return the base values of the keys that a local write makes dirty.
 
     Args:
@@ -135,10 +137,15 @@ def new_base_entries(reader: Reader, space: _core.KeySpace, generation: int, ent
         space: The key space of the store.
         generation: The present generation.
         entries: The write. A key may occur more than once.
+        shared: True if each read is a round trip to a database.
     """
+    prefix = space.own_key(_BASE)
+    if len(entries) == 1 and not shared:  # LevelDB takes a snapshot for `get_many`
+        key = entries[0][0]
+        is_dirty = reader.get(space.dirty_key(key)) is not None
+        return [] if is_dirty else [(prefix + key, base_record(generation, reader.get(key)))]
     keys = [*{key: None for key, _ in entries}]
     found = reader.get_many([stored for key in keys for stored in (space.dirty_key(key), key)])
-    prefix = space.own_key(_BASE)
     return [
         (prefix + key, base_record(generation, value))
         for key, change, value in zip(keys, found[::2], found[1::2], strict=True)

@@ -14,9 +14,10 @@ from typing import Final, TypeAlias
 from ..backends.base import Entry
 from ..errors import StorageError
 from ..locks import ErrorCheckingLock
+from .modes import Write
 
-#: Commits entries, with fsync if the flag is set.
-Commit: TypeAlias = Callable[[Sequence[Entry], bool], object]
+#: Commits the entries of some writes, with fsync if the flag is set.
+CommitEntries: TypeAlias = Callable[[Sequence[Entry], Sequence[Write], bool], object]
 
 #: Entries that one group commit takes at most, if it takes more than one write: memory stays
 #: bounded.
@@ -46,14 +47,20 @@ class PendingWrite:
     Attributes:
         entries: The entries to write. A caller that gives up leaves none.
         durable: True if the writer waits for the fsync.
+        is_batch: True if the entries belong together.
+        principal: The name of the caller; ``None`` if it is not known.
         group: The commit that took the write. It has ended if the write lock is free.
     """
 
-    __slots__ = ("durable", "entries", "group")
+    __slots__ = ("durable", "entries", "group", "is_batch", "principal")
 
-    def __init__(self, entries: Sequence[Entry], durable: bool) -> None:
+    def __init__(
+        self, entries: Sequence[Entry], durable: bool, is_batch: bool = False, principal: str | None = None
+    ) -> None:
         self.entries = entries
         self.durable = durable
+        self.is_batch = is_batch
+        self.principal = principal
         self.group: GroupCommit | None = None
 
     def outcome(self) -> Exception | None:
@@ -84,7 +91,7 @@ class WriteQueue:
         self.writes: deque[PendingWrite] = deque()
         self.on_committed: Callable[[Sequence[PendingWrite]], None] = lambda group: None
 
-    def commit(self, write: PendingWrite, commit: Commit) -> None:
+    def commit(self, write: PendingWrite, commit: CommitEntries) -> None:
         """Append a write, and return once it has its outcome.
 
         Raises:
@@ -99,7 +106,7 @@ class WriteQueue:
             write.entries = ()  # interrupted: if the write still waits, it is not made later
             raise
 
-    def commit_all(self, commit: Commit) -> None:
+    def commit_all(self, commit: CommitEntries) -> None:
         """Commit the queued writes, group after group, until the queue is empty."""
         while self.writes:
             with self._lock.entry():
@@ -113,7 +120,7 @@ class WriteQueue:
             write.group = write.group or group
         self._remove_committed()
 
-    def _commit_group(self, commit: Commit) -> None:
+    def _commit_group(self, commit: CommitEntries) -> None:
         """Commit the writes at the head of the queue together, and set the outcome of each.
 
         A write leaves the queue last, once its waiter is told. So the next call completes the
@@ -122,15 +129,18 @@ class WriteQueue:
         self._remove_committed()
         group = GroupCommit()
         entries: list[Entry] = []
+        writes: list[Write] = []
         durable = False
         for write in tuple(self.writes):
             if entries and len(entries) + len(write.entries) > _MAX_ENTRIES:
                 break
             write.group = group
             durable = durable or write.durable
-            entries.extend(write.entries)
+            count = len(entries)
+            entries.extend(write.entries)  # a caller that gives up meanwhile leaves none
+            writes.append(Write(len(entries) - count, write.is_batch, write.principal))
         try:
-            commit(entries, durable)
+            commit(entries, writes, durable)
             group.committed = True
         except Exception as error:
             group.error = error

@@ -18,6 +18,7 @@ from ..errors import LockedError, ModeMismatchError, StateError
 from ..types import Mode
 from .base_values import bases_at_opening
 from .codec import unpadded_cid
+from .commits import last_commit
 from .log import last_logged
 from .modes import AnyMode, BaseKeepingClient, Client, Normal, Server
 from .records import FORMAT, Identity, OwnRecords, copying_record
@@ -31,7 +32,13 @@ Shape = Literal["empty", "plain", "server", "client", "either"]
 
 
 def identify(
-    backend: Backend, mode: Mode, records: OwnRecords, *, read_only: bool = False, keep_base: bool | None = False
+    backend: Backend,
+    mode: Mode,
+    records: OwnRecords,
+    *,
+    read_only: bool = False,
+    keep_base: bool | None = False,
+    audit: bool = False,
 ) -> AnyMode:
     """Check or record the mode of a store, and return the strategy of the mode.
 
@@ -44,6 +51,7 @@ def identify(
         records: The own records of the store.
         read_only: True if the backend is open for reading only. Nothing is recorded then.
         keep_base: True if a client keeps base values; ``None`` if it does as at the last opening.
+        audit: See `Server`.
 
     Raises:
         ModeMismatchError: The store was made in another mode, or holds data without a mode.
@@ -52,16 +60,16 @@ def identify(
     """
     if read_only:
         with closing(backend.snapshot()) as snapshot:
-            return _identify_in(snapshot, backend, mode, records, keep_base)[0]
+            return _identify_in(snapshot, backend, mode, records, keep_base, audit)[0]
     with backend.write_lock.entry(), backend.exclusive() as transaction:
-        strategy, born = _identify_in(transaction, backend, mode, records, keep_base)
+        strategy, born = _identify_in(transaction, backend, mode, records, keep_base, audit)
         if born:
             transaction.write(born, durable=True)
     return strategy
 
 
 def _identify_in(
-    reader: Reader, backend: Backend, mode: Mode, records: OwnRecords, keep_base: bool | None
+    reader: Reader, backend: Backend, mode: Mode, records: OwnRecords, keep_base: bool | None, audit: bool
 ) -> tuple[AnyMode, Sequence[Entry]]:
     """Return the strategy of the mode, and the records that the opening writes."""
     refuse_half_made(reader, backend.name)
@@ -87,7 +95,7 @@ def _identify_in(
             _check_server(reader, records)
     shared = backend.supports.shared
     if mode is Mode.SERVER:
-        return Server(records, store_id, shared=shared), born
+        return Server(records, store_id, shared=shared, audit=audit), born
     previous_holder = reader.get(records.space.own_key("holder"))
     bases, changed = bases_at_opening(reader, records, keep_base)
     keeps = bases is not None and bases.kept
@@ -201,6 +209,7 @@ def _check_server(reader: Reader, records: OwnRecords) -> None:
         raise records.damaged(records.space.prefix, f"says that the CID is {cid}, but the log ends at {logged}")
     records.floor(reader, cid)
     records.epochs(reader, cid)
+    last_commit(reader, records, cid)
 
 
 def shape_of(reader: Reader, records: OwnRecords) -> Shape:

@@ -7,6 +7,7 @@ numbers.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import chain
@@ -19,7 +20,7 @@ from ..errors import StorageError
 from .access import Access
 from .full_disk import smaller_step
 from .modes import Plan, Server, Step
-from .records import Floor, OwnRecords
+from .records import Floor, OwnRecords, commit_key, commits_stop
 
 #: Records that one step of a compaction reads. Other writers run between two steps.
 COMPACTION_STEP = 1000
@@ -45,7 +46,7 @@ def read_log(reader: Reader, mode: Server, after: int, limit: int, max_bytes: in
     if after >= _core.MAX_CID:
         return []
     with closing(reader.scan(mode.space.log_key(after + 1), mode.space.log_stop)) as cursor:
-        return [(mode.records.log_cid(key), record) for key, record in read_rows(cursor, limit, max_bytes)]
+        return mode.records.log_rows(read_rows(cursor, limit, max_bytes))
 
 
 def read_rows(cursor: Cursor, limit: int, max_bytes: int) -> list[Row]:
@@ -129,8 +130,31 @@ def _newest(reader: Reader, space: _core.KeySpace, stop: bytes, limit: int) -> l
         return cursor.fetch(limit)
 
 
+class _LiveChanges:
+    """The CIDs of the changes that are left in the log, asked for in rising order.
+
+    Each part of the log is read once. On LevelDB a seek walks over all tombstones up to the next
+    record, so one seek for each question could take quadratic time.
+    """
+
+    def __init__(self, records: OwnRecords) -> None:
+        self._records = records
+        self._start = 0
+        self._cids: list[int] = []
+
+    def has_any(self, reader: Reader, first: int, last: int) -> bool:
+        """Return True if the log holds a change from ``first`` to ``last``."""
+        if first < self._start or not self._cids or self._cids[-1] < first:
+            space = self._records.space
+            with closing(reader.scan(space.log_key(first), space.log_stop, values=False)) as cursor:
+                self._cids = [*map(self._records.log_cid, cursor.fetch_keys(COMPACTION_STEP))]
+            self._start = first
+        index = bisect_left(self._cids, first)
+        return index < len(self._cids) and self._cids[index] <= last
+
+
 class Compaction:
-    """Drops superseded changes from the log, newest first, and then old deletes.
+    """Drops superseded changes from the log, newest first, then old deletes, then their commits.
 
     A change is superseded if the log holds a later change of the same key. The compaction runs in
     steps of one small batch each, so that writers and pulls continue beside it. It may stop after
@@ -139,6 +163,8 @@ class Compaction:
 
     A delete is dropped only when the log holds nothing older of its key. Otherwise a reader of the
     log in between, or after a crash, would find the older value and not the delete.
+
+    The record of a commit is dropped last, once the log holds none of its changes.
 
     Args:
         mode: The server whose log it is.
@@ -164,6 +190,9 @@ class Compaction:
         self._stop = self._space.log_stop
         self._deferred: list[Entry] = []
         self._deletes: list[tuple[int, Entry]] = []
+        self._drops_commits = False
+        self._next_commit = commit_key(self._space, 1)
+        self._live = _LiveChanges(self._records)
 
     def run(self, step: Callable[[Step[bool]], bool]) -> int:
         """Run all steps. Make them smaller while the disk has no room for the log of one.
@@ -182,7 +211,7 @@ class Compaction:
                 self._size = smaller_step(self._size, error)
 
     def step(self, transaction: Transaction, cid: int) -> Plan[bool]:
-        """Process the next records, or the next deletes.
+        """Process the next records, then the next deletes, then the next commits.
 
         The result is True if there may be more.
         """
@@ -190,6 +219,8 @@ class Compaction:
             # The store may have been replaced, and this log may lack the records seen so far.
             self._connection_epoch = transaction.connection_epoch
             self._restart()
+        if self._drops_commits:
+            return self._drop_commits(transaction, cid)
         before = self._records.floor(transaction, cid)
         rows = _newest(transaction, self._space, self._stop, self._size)
         return self._drop_superseded(rows, before) if rows else self._drop_deletes(before)
@@ -231,11 +262,25 @@ class Compaction:
             batch.append(self._floor_entry(before, self._newest, max((number for number, _ in chosen), default=0)))
 
         def advance() -> None:
-            self._deferred, self._deletes = [], left
+            self._deferred, self._deletes, self._drops_commits = [], left, not left
             self.dropped += dropped
 
         # Pushes below the floor are refused for good, so the floor must survive a power cut.
-        return Plan(bool(left), batch, durable=bool(chosen), after_commit=advance)
+        return Plan(True, batch, durable=bool(chosen), after_commit=advance)
+
+    def _drop_commits(self, transaction: Transaction, cid: int) -> Plan[bool]:
+        """Drop the records of commits without a change in the log, oldest first."""
+        with closing(transaction.scan(self._next_commit, commits_stop(self._space))) as cursor:
+            rows = cursor.fetch(self._size)
+        commits = [(key, self._records.commit(key, record, cid)) for key, record in rows]
+        batch: list[Entry] = [
+            (key, None) for key, commit in commits if not self._live.has_any(transaction, commit.first, commit.last)
+        ]
+
+        def advance() -> None:
+            self._next_commit = rows[-1][0] + b"\0"
+
+        return Plan(bool(rows), batch, after_commit=advance if rows else None)
 
     def _floor_entry(self, before: Floor, newest: int, dropped_delete: int) -> Entry:
         compacted_to, floor = before

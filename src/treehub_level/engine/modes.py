@@ -19,9 +19,9 @@ from .. import _core
 from ..backends.base import Batch, Entry, Reader, Transaction
 from ..errors import StateError
 from ..types import Mode
+from . import clock
 from .base_values import new_base_entries
-from .clock import unix_ms
-from .records import Epoch, OwnRecords
+from .records import Commit, Epoch, OwnRecords, commit_key
 
 T = TypeVar("T")
 
@@ -61,13 +61,29 @@ class EpochStart(NamedTuple):
     epochs: list[Epoch]
 
 
+class Write(NamedTuple):
+    """One write among those that are committed together.
+
+    Attributes:
+        size: The number of its entries.
+        is_batch: True if its changes belong together.
+        principal: The name of the caller; ``None`` if it is not known.
+    """
+
+    size: int
+    is_batch: bool = False
+    principal: str | None = None
+
+
 class Normal:
     """A plain store: the entries are all that is written."""
 
     mode = Mode.NORMAL
     space: None = None
 
-    def plan_write(self, transaction: Transaction, cid: int, entries: Sequence[Entry]) -> Plan[None]:
+    def plan_write(
+        self, transaction: Transaction, cid: int, entries: Sequence[Entry], writes: Sequence[Write] = ()
+    ) -> Plan[None]:
         """Plan a batch of the entries alone."""
         return Plan(None, entries)
 
@@ -88,8 +104,6 @@ class Client:
     """
 
     mode = Mode.CLIENT
-    #: The clock of the conflict journal, in milliseconds since 1970. Simulations replace it.
-    clock: Callable[[], int] = staticmethod(unix_ms)
 
     def __init__(
         self,
@@ -106,7 +120,13 @@ class Client:
         self.base_generation: int | None = None
 
     def plan_write(
-        self, transaction: Transaction, cid: int, entries: Sequence[Entry], also: Sequence[Entry] = ()
+        self,
+        transaction: Transaction,
+        cid: int,
+        entries: Sequence[Entry],
+        writes: Sequence[Write] = (),
+        *,
+        also: Sequence[Entry] = (),
     ) -> Plan[None]:
         """Plan a batch of the entries with their dirty changes, and of the entries in ``also``."""
         batch = _core.client_batch(self.space, entries)
@@ -119,12 +139,20 @@ class BaseKeepingClient(Client):
     """A client that also records the base value of each key that a local write makes dirty."""
 
     def plan_write(
-        self, transaction: Transaction, cid: int, entries: Sequence[Entry], also: Sequence[Entry] = ()
+        self,
+        transaction: Transaction,
+        cid: int,
+        entries: Sequence[Entry],
+        writes: Sequence[Write] = (),
+        *,
+        also: Sequence[Entry] = (),
     ) -> Plan[None]:
         """Plan a batch as `Client.plan_write` does, with the base values."""
         if self.base_generation is not None:
-            also = [*also, *new_base_entries(transaction, self.space, self.base_generation, entries)]
-        return super().plan_write(transaction, cid, entries, also)
+            shared = self.holder is not None
+            bases = new_base_entries(transaction, self.space, self.base_generation, entries, shared=shared)
+            also = [*also, *bases]
+        return super().plan_write(transaction, cid, entries, writes, also=also)
 
 
 class Server:
@@ -140,26 +168,57 @@ class Server:
         records: The own records of the store.
         store_id: The id of the store.
         shared: True if other processes may write to the store.
+        audit: True to record the time of every local write, not only of batches.
     """
 
     mode = Mode.SERVER
 
-    def __init__(self, records: OwnRecords, store_id: str, *, shared: bool = False) -> None:
+    def __init__(self, records: OwnRecords, store_id: str, *, shared: bool = False, audit: bool = False) -> None:
         self.records = records
         self.space = records.space
         self.store_id = store_id
         self._shared = shared
+        self._audit = audit
         self._started: EpochStart | None = None
 
-    def plan_write(self, transaction: Transaction, cid: int, entries: Sequence[Entry]) -> Plan[None]:
-        """Plan a batch of the entries, their log records and the CID.
+    def plan_write(
+        self, transaction: Transaction, cid: int, entries: Sequence[Entry], writes: Sequence[Write] = ()
+    ) -> Plan[None]:
+        """Plan a batch of the entries, their log records, the records of commits, and the CID.
 
         The first write of an epoch also writes the record of epochs.
+
+        Args:
+            transaction: The transaction of the write.
+            cid: The CID before the write.
+            entries: The entries to write.
+            writes: The writes that the entries come from, in order; none for one without a name and
+                whose changes do not belong together.
         """
         if not entries:
             return Plan(None)
         in_epoch = self._started is not None and not self._shared
-        return self.plan_write_in(None if in_epoch else self.epoch_start(transaction, cid), cid, entries)
+        epoch_start = None if in_epoch else self.epoch_start(transaction, cid)
+        if not writes:
+            if not self._audit:
+                return self.plan_write_in(epoch_start, cid, entries)
+            writes = (Write(len(entries)),)
+        return self.plan_write_in(epoch_start, cid, entries, self._commit_entries(cid, writes))
+
+    def _commit_entries(self, cid: int, writes: Sequence[Write]) -> list[Entry]:
+        """Return the records of local commits: of each batch; of every write in an audit."""
+        ms, found = clock.now(), []
+        for size, is_batch, principal in writes:
+            first, cid = cid + 1, cid + size
+            is_run = is_batch and size > 1
+            if is_run or (self._audit and size):
+                commit = Commit(first, cid, None, principal, ms, ((first, cid),) if is_run else ())
+                found.append(self.commit_entry(commit))
+        return found
+
+    def commit_entry(self, commit: Commit) -> Entry:
+        """Return the entry that records a commit. It belongs in the batch with its changes."""
+        return commit_key(self.space, commit.last), commit.to_stored()
 
     def epoch_start(self, transaction: Transaction, cid: int, epochs: list[Epoch] | None = None) -> EpochStart | None:
         """Return the epoch that a write would start; ``None`` if it continues the current one.

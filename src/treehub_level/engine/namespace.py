@@ -41,6 +41,19 @@ def check_durable(durable: object, default: bool) -> bool:
     return durable
 
 
+def check_audit(audit: object, mode: Mode) -> None:
+    """Check the option ``audit``.
+
+    Raises:
+        TypeError: It is not a ``bool``.
+        ValueError: It is True, and the mode is not SERVER.
+    """
+    if not isinstance(audit, bool):
+        raise TypeError(f"audit is True or False, not {audit!r:.80}")
+    if audit and mode is not Mode.SERVER:
+        raise ValueError(f"audit=True records the writes of a server: it needs SERVER mode, not {mode.name}")
+
+
 def check_keep_base(keep_base: object, mode: Mode) -> None:
     """Check the option ``keep_base``.
 

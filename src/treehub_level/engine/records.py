@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, Final, NamedTuple, TypeGuard
 
 import orjson
@@ -18,11 +19,14 @@ from .. import _core
 from ..backends.base import Reader, Row
 from ..errors import CorruptionError, DecodeError, StateError
 from ..types import Mode
+from .clock import MAX_MS, moment
 
 #: The version of the format on disk.
 FORMAT: Final = 1
 #: 32 hexadecimal digits: the ids of stores and of epochs, nonces.
 HEX: Final = re.compile(r"[0-9a-f]{32}")
+#: The id of a client, or of a server.
+ID: Final = re.compile(r"[0-9A-Za-z_-]{1,64}")
 
 #: The key of the record of an unfinished copy. It sorts below every prefix, so that a level with
 #: any prefix finds it.
@@ -52,6 +56,81 @@ class Floor(NamedTuple):
 
     compacted_to: int
     floor: int
+
+
+class Commit(NamedTuple):
+    """A commit in the change log: its CIDs, its author, its time, and the changes kept together.
+
+    Attributes:
+        first: The CID of its first change.
+        last: The CID of its last change.
+        client: The id of the client that pushed it; ``None`` for a write of the server itself.
+        principal: The name of the caller, as its token gives it; ``None`` if it is not known.
+        ms: The time by the server's clock, in milliseconds since 1970; ``None`` if it is not known.
+            Nothing is decided by it.
+        groups: The first and the last CID of each run of changes that belong together, in order.
+            Each has at least two changes.
+    """
+
+    first: int
+    last: int
+    client: str | None
+    principal: str | None
+    ms: int | None
+    groups: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def parse(cls, items: object) -> Commit | None:
+        """Return the commit that `to_list` has made into a list; ``None`` for anything else."""
+        match items:
+            case [first, last, None | str() as client, None | str() as principal, None | int() as ms, [*groups]]:
+                is_client = client is None or ID.fullmatch(client) is not None
+                is_time = ms is None or (not isinstance(ms, bool) and 0 <= ms <= MAX_MS)
+                if is_client and is_time and is_cid(first) and is_cid(last) and 1 <= first <= last:
+                    runs = _runs(groups, first, last)
+                    return None if runs is None else cls(first, last, client, principal, ms, runs)
+        return None
+
+    def to_list(self) -> list[Any]:
+        """Return the commit as it is sent: a list that can be encoded as JSON."""
+        return [*self[:5], [[*run] for run in self.groups]]
+
+    def to_stored(self) -> bytes:
+        """Return the commit as it is stored, without its last CID: that is in the key."""
+        return orjson.dumps([self.first, *self.to_list()[2:]])
+
+    @property
+    def by(self) -> str | None:
+        """The author: the principal if it is known, else the client id."""
+        return self.client if self.principal is None else self.principal
+
+    @property
+    def at(self) -> datetime | None:
+        """The time in UTC, if it is known."""
+        return None if self.ms is None else moment(self.ms)
+
+
+def _runs(groups: Sequence[object], first: int, last: int) -> tuple[tuple[int, int], ...] | None:
+    """Return runs that lie between two CIDs, rise, and have two changes or more; else ``None``."""
+    runs: list[tuple[int, int]] = []
+    for group in groups:
+        match group:
+            case [int(start), int(end)] if type(start) is type(end) is int and first <= start < end <= last:
+                runs.append((start, end))
+                first = end + 1
+                continue
+        return None
+    return tuple(runs)
+
+
+def commit_key(space: _core.KeySpace, last: int) -> bytes:
+    """Return the key of the record of the commit that ends at a CID."""
+    return space.own_key("commit/") + _core.cid_key(last)
+
+
+def commits_stop(space: _core.KeySpace) -> bytes:
+    """Return the end of the range of the commit records, exclusive."""
+    return space.own_key("commit0")  # "0" follows "/"
 
 
 class Identity(NamedTuple):
@@ -250,12 +329,43 @@ class OwnRecords:
             )
         return epochs
 
+    def commit(self, key: bytes, record: bytes, cid: int) -> Commit:
+        """Decode the record of a commit.
+
+        Args:
+            key: The key of the record.
+            record: The record.
+            cid: The CID of the server in the same state: every commit ends there at the latest.
+        """
+        try:
+            last = _core.parse_cid_key(key[len(self.space.own_key("commit/")) :])
+        except ValueError:
+            raise self.damaged(key, "of a commit names no change id") from None
+        match self.decode(key, record):
+            case [first, *others]:
+                commit = Commit.parse([first, last, *others])
+                if commit is not None and last <= cid:
+                    return commit
+        raise self.damaged(
+            key,
+            "is not [first, client, principal, time, groups] of a commit, with CIDs that rise to its own and up to "
+            f"{cid}, the CID of the store",
+            record,
+        )
+
     def log_cid(self, key: bytes) -> int:
         """Return the CID of a key in the range of the log."""
         try:
             return self.space.parse_log_key(key)
         except ValueError:
             raise self.damaged(key, "lies in the change log and names no change id") from None
+
+    def log_rows(self, rows: Sequence[Row]) -> list[tuple[int, bytes]]:
+        """Return the CID and the record of each row of the log: see `log_cid`."""
+        try:
+            return self.space.parse_log_rows(rows)
+        except ValueError:
+            return [(self.log_cid(key), record) for key, record in rows]
 
     def logged(self, cid: int, record: bytes) -> tuple[bytes, bytes | None]:
         """Return the key and the value of a record of the log. The value is not checked."""

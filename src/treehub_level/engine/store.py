@@ -27,11 +27,12 @@ from ..locks import WITHOUT_WAITING, ErrorCheckingLock
 from ..types import Mode
 from ..weak_registry import WeakRegistry
 from . import forking
+from .as_of import snapshot_as_of
 from .call_guard import CallGuard
 from .group_commit import PendingWrite, WriteQueue
 from .handles import StoreCursor, StoreHandle, StoreSnapshot
 from .identity import check_shared, identify, is_unused
-from .modes import AnyMode, Client, Normal, Plan, Server, Step
+from .modes import AnyMode, Client, Normal, Plan, Server, Step, Write
 from .records import OwnRecords
 
 S = TypeVar("S", Server, Client)
@@ -64,6 +65,7 @@ class Store:
         space: The key space for the chosen metadata prefix.
         read_only: True to open the store for reading only: every step is refused.
         keep_base: See `identify`.
+        audit: True to record the time of every local write to a server, not only of batches.
     """
 
     def __init__(
@@ -74,10 +76,12 @@ class Store:
         *,
         read_only: bool = False,
         keep_base: bool | None = False,
+        audit: bool = False,
     ) -> None:
         self.backend = backend
         self.read_only = read_only
         self._keep_base = keep_base
+        self._audit = audit
         self.mode = mode
         self.space = space
         self._records = OwnRecords(space, backend.name)
@@ -148,7 +152,12 @@ class Store:
         else:
             self.backend.open()
         self._strategy = identify(
-            self.backend, self.mode, self._records, read_only=self.read_only, keep_base=self._keep_base
+            self.backend,
+            self.mode,
+            self._records,
+            read_only=self.read_only,
+            keep_base=self._keep_base,
+            audit=self._audit,
         )
         self._plan_write = self._strategy.plan_write
         self._cid = None
@@ -318,12 +327,23 @@ class Store:
         self._close_forgotten()
         return StoreCursor(self, reader.scan(start, stop, reverse=reverse, values=values))
 
-    def snapshot(self) -> StoreSnapshot:
-        """Return a snapshot. The store closes it at the latest."""
+    def snapshot(self, at: int | None = None) -> StoreSnapshot:
+        """Return a snapshot. The store closes it at the latest.
+
+        Args:
+            at: The CID as of which a server is read; ``None`` for the present state.
+
+        Raises:
+            NotOpenError: The store is not open.
+            ModeError: ``at`` is given, and the store is no server.
+            HistoryError: The log does not cover ``at``.
+        """
         with self.guard.thread.lock:
             self.require_open()
             self._close_forgotten()
-            return StoreSnapshot(self, self.backend.snapshot())
+            if at is None:
+                return StoreSnapshot(self, self.backend.snapshot())
+            return StoreSnapshot(self, snapshot_as_of(self.backend, self.server("snapshot(at=)").records, at))
 
     def register(self, handle: StoreHandle[Any], opened: Cursor | Snapshot) -> None:
         """Release the handle, and close ``opened``, when the store closes. Called in the guard."""
@@ -383,8 +403,16 @@ class Store:
                 # Not the CID in memory: a write may have moved it since the snapshot was taken.
                 return step(snapshot, 0 if self.mode is Mode.NORMAL else self._records.cid(snapshot))
 
-    def commit(self, entries: Sequence[Entry], durable: bool) -> None:
+    def commit(
+        self, entries: Sequence[Entry], durable: bool, is_batch: bool = False, principal: str | None = None
+    ) -> None:
         """Write entries in the way of the store's mode. Concurrent writes share one commit.
+
+        Args:
+            entries: The entries.
+            durable: True to wait for the fsync.
+            is_batch: True if the entries belong together.
+            principal: The name of the caller; ``None`` if it is not known.
 
         Raises:
             StateError: This thread is inside a write already, as from a signal handler.
@@ -392,15 +420,15 @@ class Store:
         with self.guard.thread.lock:
             if not self.guard.is_open:
                 raise self.not_open()
-            if self._commit_alone(entries, durable):
+            if self._commit_alone(entries, durable, is_batch, principal):
                 return
             # Still inside the guard: a queued write must not outlive a close and reopen.
-            write = PendingWrite(entries, durable)
+            write = PendingWrite(entries, durable, is_batch, principal)
             self.queue.commit(write, self._commit_group)
         if (error := write.outcome()) is not None:
             raise error
 
-    def commit_at_once(self, entries: Sequence[Entry]) -> bool:
+    def commit_at_once(self, entries: Sequence[Entry], is_batch: bool = False) -> bool:
         """Commit a small write if that takes microseconds; else return ``False`` and write nothing.
 
         It takes longer if the write is large, if other writes run or wait, or if the backend says
@@ -416,9 +444,17 @@ class Store:
         with self.guard.thread.lock:
             if not self.guard.is_open:
                 raise self.not_open()
-            return self._commit_alone(entries, False, at_once=True)
+            return self._commit_alone(entries, False, is_batch, None, at_once=True)
 
-    def _commit_alone(self, entries: Sequence[Entry], durable: bool, *, at_once: bool = False) -> bool:
+    def _commit_alone(
+        self,
+        entries: Sequence[Entry],
+        durable: bool,
+        is_batch: bool,
+        principal: str | None,
+        *,
+        at_once: bool = False,
+    ) -> bool:
         """Commit a write if no other runs or waits, and return True. Called inside the guard."""
         lock = self._write_lock
         if lock.is_owned():
@@ -432,7 +468,8 @@ class Store:
                 return False
             if at_once and not self.backend.writes_at_once():
                 return False
-            self._execute(partial(self._plan_write, entries=entries), durable)
+            writes = (Write(len(entries), is_batch, principal),) if is_batch or principal is not None else ()
+            self._execute(partial(self._plan_write, entries=entries, writes=writes), durable)
             return True
         finally:
             if True in taken:
@@ -450,9 +487,9 @@ class Store:
             self.require_open()
             self.queue.commit_all(self._commit_group)
 
-    def _commit_group(self, entries: Sequence[Entry], durable: bool) -> None:
+    def _commit_group(self, entries: Sequence[Entry], writes: Sequence[Write], durable: bool) -> None:
         """Commit the entries of a group commit. Called under the write lock."""
-        self._execute(partial(self._plan_write, entries=entries), durable)
+        self._execute(partial(self._plan_write, entries=entries, writes=writes), durable)
 
     def _execute(self, step: Step[T], durable: bool = False, attempt: int = 0) -> T:
         """Run a step and commit its plan. Called under the write lock."""

@@ -160,7 +160,8 @@ class Repairer:
             return
         # A CID that was in use before the damage must not be used again.
         starts = [epoch.start for epoch in survey.epochs]
-        last_used = max(survey.cid, survey.last_logged, survey.last_decided, survey.compacted_to, *starts)
+        named = (survey.last_decided, survey.last_committed, survey.compacted_to, *starts)
+        last_used = max(survey.cid, survey.last_logged, *named)
         log_end_is_known = survey.last_logged == last_used  # otherwise any key may have changed after it
         restored, relogged = dict(survey.missing), list(survey.unlogged)
         for key, cid in survey.differing.items():
@@ -303,5 +304,6 @@ def _is_earlier_state(survey: ServerSurvey) -> bool:
     """
     is_complete = survey.contiguous_from == 1 and survey.last_logged == survey.cid and not survey.compacted_to
     starts = [epoch.start for epoch in survey.epochs]
-    is_complete = is_complete and survey.last_decided <= survey.cid and all(start < survey.cid for start in starts)
+    last_named = max(survey.last_decided, survey.last_committed)
+    is_complete = is_complete and last_named <= survey.cid and all(start < survey.cid for start in starts)
     return is_complete and not (survey.damaged or survey.differing or survey.missing or survey.unlogged)

@@ -73,6 +73,8 @@ class ServerSurvey(Survey):
         unlogged: The keys with a value and without a change in the log.
         epochs: The epochs of the server; those that start beyond its CID are among them.
         last_decided: The highest CID in the records of the clients' last pushes.
+        committed: The number of commits that have a record.
+        last_committed: The highest CID in the records of commits.
     """
 
     logged: int = 0
@@ -86,6 +88,8 @@ class ServerSurvey(Survey):
     unlogged: list[bytes] = field(default_factory=list)
     epochs: list[Epoch] = field(default_factory=list)
     last_decided: int = 0
+    committed: int = 0
+    last_committed: int = 0
 
 
 @dataclass
@@ -186,6 +190,7 @@ class ServerSurveyor(_Surveyor):
         super().__init__(reader, space, self.survey)
         self._client = decision_key(space, "")
         self._withdrawn = withdrawal_key(space, "")
+        self._commit = space.own_key("commit/")
 
     def _add_own_record(self, key: bytes, value: bytes) -> None:
         survey, space = self.survey, self._space
@@ -199,6 +204,12 @@ class ServerSurveyor(_Surveyor):
         elif key.startswith(self._withdrawn):
             withdrawal = Withdrawal.from_stored(self._records, key, value, _HIGHEST)
             survey.last_decided = max(survey.last_decided, withdrawal.before)
+        elif key.startswith(self._commit):
+            commit = self._records.commit(key, value, _HIGHEST)
+            if commit.first <= survey.last_committed:
+                raise self._records.damaged(key, f"overlaps a commit that ends at {survey.last_committed}", value)
+            survey.committed += 1
+            survey.last_committed = commit.last
         else:
             raise ValueError("it is not a record of a server")
 

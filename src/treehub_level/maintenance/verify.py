@@ -162,6 +162,8 @@ def _verify_server(survey: ServerSurvey) -> Verification:
     found.append(f"{count(survey.records, 'record')}, CID {survey.cid:,}")
     compacted = f", compacted up to CID {survey.compacted_to:,}" if survey.compacted_to else ""
     found.append(f"{count(survey.logged, 'change')} in the log{compacted}")
+    if survey.committed:
+        found.append(f"{count(survey.committed, 'commit')} with a record")
     if survey.floor:
         found.append(f"clients below CID {survey.floor:,} reset at their next sync")
     _list_damaged(survey.damaged, faults)
@@ -203,6 +205,10 @@ def _verify_server(survey: ServerSurvey) -> Verification:
     if survey.last_decided > survey.cid:
         faults.append(
             f"the record of a client's push names CID {survey.last_decided:,}, but the store's CID is {survey.cid:,}"
+        )
+    if survey.last_committed > survey.cid:
+        faults.append(
+            f"the record of a commit ends at CID {survey.last_committed:,}, but the store's CID is {survey.cid:,}"
         )
     return result
 

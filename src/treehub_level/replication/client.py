@@ -8,19 +8,20 @@ on it: see ``server.py``.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 from .. import _core
 from ..backends.base import Entry, Transaction
+from ..engine.commits import commit_of
 from ..engine.modes import Client, Plan, Step
 from ..engine.records import Epoch
 from ..errors import ProtocolError, StoreMismatchError
 from ..types import Conflict
 from .base_values import BaseValueChanges
-from .fields import MAX_CHANGES, MAX_KEYS, Ack
+from .fields import MAX_KEYS, Ack
 from .journal import LostChange, journal_entries
 from .limits import PushLimits, is_dirty
 from .manual import same_record
@@ -29,10 +30,18 @@ from .push import freeze, is_as_frozen
 from .records import dirty_change, parse_conflict, read_state
 from .state import ClientState, ResetProgress
 
-#: The number of changes that a request asks for, and of keys in phase B of a reset.
-PAGE_CHANGES, PAGE_KEYS = MAX_CHANGES, MAX_KEYS
+#: The number of changes that a request asks for. With fewer than the protocol allows, the server
+#: makes a page while the client writes the one before. 50,000 changes took 0.15 s with pages of
+#: 4000, 0.19 s with 1000 and 0.39 s with 65,536 in one process; 0.79, 1.13 and 1.02 s over HTTP.
+PAGE_CHANGES = 4096
+#: The number of keys that a request asks for in phase B of a reset.
+PAGE_KEYS = MAX_KEYS
 #: The number of local keys that one batch compares in phase B of a reset.
 SWEEP_KEYS = 4 * MAX_KEYS
+#: The most bytes of local changes that lose to a page in one batch, unless one change is larger.
+LOST_BYTES = MAX_BYTES
+#: Dirty changes to read at a time: each may have 4 MiB.
+_DIRTY = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +68,7 @@ class ReplyOutcome:
         rejected: The keys of the push that the server rejected, or whose acceptance its log does
             not show.
         caught_up: True if the client's CID is the server's CID at the time of the reply.
+        is_cut: True if only the beginning of the page was applied.
     """
 
     pulled: int = 0
@@ -66,6 +76,7 @@ class ReplyOutcome:
     conflicts: list[Conflict] = field(default_factory=list)
     rejected: list[str] = field(default_factory=list)
     caught_up: bool = False
+    is_cut: bool = False
 
 
 def request_step(mode: Client, limits: PushLimits, *, push: bool, withdraw: bool = False) -> Step[PreparedRequest]:
@@ -231,6 +242,8 @@ class _ReplyHandler:
         self._cid = cid
         self._batch: list[Entry] = []
         self._lost: list[LostChange] = []
+        #: The keys whose dirty change this batch deletes.
+        self._cleaned: set[bytes] = set()
         self._durable = False
         self._outcome = ReplyOutcome()
         self._bases = BaseValueChanges(transaction, mode.records, state.bases)
@@ -238,7 +251,7 @@ class _ReplyHandler:
     def plan(self, before: ClientState) -> Plan[ReplyOutcome | None]:
         """Return all effects as one batch."""
         space = self._space
-        journaled = journal_entries(self._transaction, self._mode, self._lost)
+        journaled = journal_entries(self._transaction, self._own, self._lost)
         self._outcome.conflicts = [parse_conflict(self._own, key, record or b"") for key, record in journaled]
         self._batch += journaled
         self._batch += self._bases.entries()
@@ -250,10 +263,10 @@ class _ReplyHandler:
     def apply_page(self, page: PulledPage) -> None:
         """Write a page of changes, and drop the push if it was decided."""
         self._record_history(page)
+        self._apply_ack(page.ack, page.rejected)
         if is_dirty(self._transaction, self._space):
-            self._merge_page(self._apply_ack(page.ack, page.rejected, page.entries), page)
+            page = self._merge_page(page)
         else:
-            self._apply_ack(page.ack, page.rejected, ())
             self._batch += page.entries
             own_changes = 0 if self._state.own_range is None else sum(map(self._is_own_change, page.cids))
             self._outcome.pulled = len(page.entries) - own_changes
@@ -278,50 +291,57 @@ class _ReplyHandler:
         seen = [epoch for epoch in state.epochs if not new or epoch.start < new[0].start]
         self._state = replace(state, max_head=max(state.max_head, reply.head), epochs=(*seen, *new))
 
-    def _apply_ack(self, ack: Ack | None, rejected: Sequence[str], pulled: Sequence[Entry]) -> dict[bytes, bytes]:
-        """Drop the dirty changes that were accepted and have not been rewritten since the freeze.
+    def _apply_ack(self, ack: Ack | None, rejected: Sequence[str]) -> None:
+        """Drop the dirty changes that were accepted, and are still those that were frozen.
 
         Those of the withheld push stay dirty. Accepted values become the base values of the keys
         that stay dirty.
-
-        Returns:
-            The remaining dirty records of the pushed and pulled keys.
         """
-        space = self._space
-        decided = self._state.push or (self._state.withheld_push if self._request.withdraw else None)
-        pushed = decided.entries(space) if decided else []
-        keys = [*{key: None for entries in (pushed, pulled) for key, _ in entries}]
-        records = self._transaction.get_many([space.dirty_key(key) for key in keys])
-        dirty = {key: record for key, record in zip(keys, records, strict=True) if record is not None}
-        for key, record in dirty.items():
-            dirty_change(self._own, space.dirty_key(key), record)
         self._outcome.rejected = [*rejected]
         if ack is None:
-            return dirty
+            return
         rejected_keys = {key.encode() for key in rejected}
-        for key, value in pushed:
-            if key not in dirty or key in rejected_keys:
+        decided = self._state.push or (self._state.withheld_push if self._request.withdraw else None)
+        pushed = decided.entries(self._space) if decided else []
+        for (key, value), record in zip(pushed, self._dirty_records(pushed), strict=True):
+            if record is None or key in rejected_keys:
                 continue
-            if decided is self._state.push and is_as_frozen(dirty[key], key, value):
-                self._drop_dirty(dirty, key)
+            if decided is self._state.push and is_as_frozen(record, key, value):
+                self._drop_dirty(key)
             elif ack.before >= self._request.cid:  # else pulled before, as another client's change
                 self._bases.learn(key, value)
         self._outcome.pushed = ack.after - ack.before
         if self._outcome.pushed:
             self._state = replace(self._state, own_range=ack)
-        return dirty
 
-    def _merge_page(self, dirty: dict[bytes, bytes], page: PulledPage) -> None:
-        """Write a page to a store with dirty changes.
+    def _dirty_records(self, entries: Sequence[Entry]) -> Iterator[bytes | None]:
+        """Yield the dirty record of each entry's key; ``None`` if this batch has deleted it."""
+        for start in range(0, len(entries), _DIRTY):
+            keys = [key for key, _ in entries[start : start + _DIRTY]]
+            dirty_keys = [self._space.dirty_key(key) for key in keys]
+            for key, dirty_key, record in zip(keys, dirty_keys, self._transaction.get_many(dirty_keys), strict=True):
+                if record is not None:
+                    dirty_change(self._own, dirty_key, record)
+                yield None if key in self._cleaned else record
+
+    def _merge_page(self, page: PulledPage) -> PulledPage:
+        """Write a page to a store with dirty changes, and return the part that was written.
 
         The server wins, except over a dirty change that was made with knowledge of the pulled one.
+        The part ends early if the local changes are large, as if the server had cut the page there.
         """
         reset, withheld = self._state.reset, self._withheld_records()
-        for cid, entry in zip(page.cids, page.entries, strict=True):
+        size = 0
+        rows = zip(page.cids, page.entries, self._dirty_records(page.entries), strict=True)
+        for index, (cid, entry, record) in enumerate(rows):
             key, value = entry
             is_own = self._is_own_change(cid)
-            record = dirty.get(key)
             if record is not None:
+                size += len(record)
+                if size > LOST_BYTES and index:
+                    self._outcome.is_cut = True
+                    cids, entries = page.cids[:index], page.entries[:index]
+                    return replace(page, cid=cids[-1], more=True, cids=cids, entries=entries)
                 if is_own or (reset is not None and cid <= reset.common):
                     self._bases.learn(key, value)
                     continue
@@ -330,10 +350,13 @@ class _ReplyHandler:
                     if key in withheld and same_record(withheld[key], remote):
                         self._bases.learn(key, value)
                         continue
-                    self._lost.append(LostChange(key, record, remote, cid, self._bases.change_of(key)))
-                self._drop_dirty(dirty, key)
+                    commit, base = commit_of(page.commits, cid), self._bases.change_of(key)
+                    by, at = (None, None) if commit is None else (commit.by, commit.ms)
+                    self._lost.append(LostChange(key, record, remote, cid, base, by=by, at=at))
+                self._drop_dirty(key)
             self._batch.append(entry)
             self._outcome.pulled += not is_own
+        return page
 
     def _withheld_records(self) -> dict[bytes, bytes]:
         """Return the change record of each key of the withheld push.
@@ -354,8 +377,8 @@ class _ReplyHandler:
             and epoch_at(self._state.epochs, cid) == own_range.epoch
         )
 
-    def _drop_dirty(self, dirty: dict[bytes, bytes], key: bytes) -> None:
-        del dirty[key]
+    def _drop_dirty(self, key: bytes) -> None:
+        self._cleaned.add(key)
         self._batch.append((self._space.dirty_key(key), None))
         self._bases.forget(key)
 
@@ -365,7 +388,7 @@ class _ReplyHandler:
         The base values become void: the client forgets which history it has seen, so those of the
         server's present history cannot be told from others. That goes for accepted values, too.
         """
-        self._apply_ack(reply.ack, reply.rejected, ())
+        self._apply_ack(reply.ack, reply.rejected)
         self._state = replace(self._state, bases=self._bases.void())
         common = reply.common if self._state.reset is None else min(reply.common, self._state.reset.common)
         self._cid = 0

@@ -9,13 +9,15 @@ from __future__ import annotations
 import math
 from typing import Final
 
+from ..backends.base import Reader
 from ..engine.access import FULL, Access
-from ..engine.log import read_log
+from ..engine.as_of import changes_of
+from ..engine.commits import commits_between, read_page
 from ..engine.ranges import check_limit
 from ..engine.scan import CHUNK
 from ..engine.store import Store
 from ..types import Change, Changes
-from .manual import check_cid, decode_record, read_changes
+from .manual import check_cid, decode_changes, read_changes
 from .messages import Reply, Request
 from .server import answer_pull, exchange_step, is_idle
 
@@ -87,6 +89,23 @@ def changes_after(store: Store, cid: int, limit: int | None) -> tuple[Changes, b
     return page, not (page.changes or page.has_more)
 
 
+def history_of(store: Store, key: bytes) -> list[Change]:
+    """Return the changes of a stored key that the log still holds, in CID order.
+
+    Raises:
+        NotOpenError, ModeError: The store is closed, or in another mode.
+        CorruptionError: A record is damaged.
+    """
+    records = store.server("history").records
+
+    def read(reader: Reader, head: int) -> list[Change]:
+        found = changes_of(reader, records, key)
+        commits = [commit for cid, _ in found for commit in commits_between(reader, records, head, cid, cid)]
+        return decode_changes(found, dict.fromkeys(commits))
+
+    return store.read_step(read)
+
+
 def watch_start(store: Store, since: int | None) -> int:
     """Return the CID after which a watcher starts: ``since``, or the current CID for ``None``.
 
@@ -109,7 +128,6 @@ def watch_page(store: Store, since: int) -> list[Change]:
         NotOpenError: The store was closed.
     """
     mode = store.server("watch")
-    with store.guard.thread.lock:
-        page = read_log(store.reader(), mode, since, CHUNK, _WATCH_BYTES)
-    mode.records.check_outgoing(page)
-    return [decode_record(record, cid) for cid, record in page]
+    page = store.read_step(lambda reader, head: read_page(reader, mode, head, since, CHUNK, _WATCH_BYTES, _WATCH_BYTES))
+    mode.records.check_outgoing(page.records)
+    return decode_changes(page.records, page.commits)

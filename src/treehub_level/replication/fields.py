@@ -18,7 +18,7 @@ import orjson
 
 from .. import _core
 from ..engine.codec import RepeatedMemberError, decode_json
-from ..engine.records import Epoch
+from ..engine.records import ID, Commit, Epoch
 from ..errors import ProtocolError
 
 #: The version of the protocol.
@@ -43,7 +43,6 @@ _MAX_FIELDS: Final = 100
 _CHANGES_FIELD: Final = re.compile(rb'"changes"[ \t\r\n]*:(.*)', re.DOTALL)
 
 NONCE: Final = re.compile(r"[0-9a-f]{32}")
-ID: Final = re.compile(r"[0-9A-Za-z_-]{1,64}")
 
 
 class Ack(NamedTuple):
@@ -196,6 +195,23 @@ class Fields:
                         continue
             raise self.error(name, f"each item is [id, CID], and the CIDs rise: {shown(item)} does not fit")
         return epochs
+
+    def commits(self, name: str, base: int, to: int) -> list[Commit]:
+        """Return an array of commits, in order and disjoint; empty if the field is absent.
+
+        Each has changes after the CID ``base``, and begins at the CID ``to`` at the latest.
+        """
+        commits: list[Commit] = []
+        for item in self.array(name, MAX_CHANGES) if name in self else ():
+            commit = Commit.parse(item)
+            if commit is None or not base < commit.last or not commit.first <= to:
+                raise self.error(
+                    name, f"{shown(item)} is not [first, last, client, principal, time, groups] of a commit"
+                )
+            if commits and commit.first <= commits[-1].last:
+                raise self.error(name, f"the commits must rise; {shown(item)} does not")
+            commits.append(commit)
+        return commits
 
     def ack(self) -> Ack | None:
         """Return the decision on a push, or ``None`` for null."""

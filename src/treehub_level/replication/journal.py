@@ -18,6 +18,7 @@ import orjson
 
 from .. import _core
 from ..backends.base import Entry, Reader, Row, Transaction
+from ..engine import clock
 from ..engine.modes import Client, Plan, Step
 from ..engine.records import OwnRecords
 from ..engine.scan import rows
@@ -51,11 +52,11 @@ class LostChange(NamedTuple):
     by: str | None = None
     at: int | None = None
 
-    def record(self, noticed_at: int) -> bytes:
+    def record(self, noticed_at: int | None) -> bytes:
         """Return the journal record.
 
         Args:
-            noticed_at: The client's clock, in milliseconds since 1970.
+            noticed_at: The client's clock, in milliseconds since 1970; ``None`` if it is not set.
         """
         changes = b'"key":%b,"local":%b,"remote":%b,"cid":%d' % (
             _core.encode_json_key(self.key),
@@ -69,11 +70,11 @@ class LostChange(NamedTuple):
         return b"{%b%b,%b" % (changes, base, orjson.dumps(known)[1:])
 
 
-def journal_entries(reader: Reader, mode: Client, lost: Sequence[LostChange]) -> list[Entry]:
+def journal_entries(reader: Reader, own: OwnRecords, lost: Sequence[LostChange]) -> list[Entry]:
     """Return entries that append lost changes to the journal, numbered after its last record."""
     if not lost:
         return []
-    own, noticed_at = mode.records, mode.clock()
+    noticed_at = clock.now()
     first = _last_number(reader, own) + 1
     return [(_journal_key(own.space, number), loss.record(noticed_at)) for number, loss in enumerate(lost, first)]
 
@@ -117,7 +118,7 @@ def restore_step(mode: Client, conflict: Conflict) -> Step[None]:
                 f"the conflict over {conflict.key!r} is not in the journal: it was restored or dismissed before"
             )
         entries = _core.Encoder(mode.space).changes([conflict.local])
-        return mode.plan_write(transaction, cid, entries, [(key, None)])
+        return mode.plan_write(transaction, cid, entries, also=[(key, None)])
 
     return step
 

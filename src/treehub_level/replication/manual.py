@@ -6,7 +6,7 @@ Applications with a transport of their own call these methods. They lack the gua
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Final, NamedTuple
@@ -15,10 +15,11 @@ import orjson
 
 from .. import _core
 from ..backends.base import Entry, Reader, Transaction
+from ..engine import clock
 from ..engine.access import FULL, Access
-from ..engine.log import outgoing_records, read_log
+from ..engine.commits import read_page
 from ..engine.modes import Client, Plan, Server, Step
-from ..engine.records import OwnRecords
+from ..engine.records import Commit, OwnRecords
 from ..errors import CIDMismatchError, CorruptionError, ProtocolError, StateError
 from ..types import Change, Changes
 from .base_values import BaseValueChanges
@@ -59,6 +60,34 @@ def decode_record(record: bytes, cid: int | None = None) -> Change:
     return change
 
 
+def decode_changes(records: Iterable[tuple[int, bytes]], commits: Iterable[Commit]) -> list[Change]:
+    """Decode change records, and tell each change its author and its time where they are known.
+
+    Args:
+        records: The CID and the record of each change, in CID order.
+        commits: The recorded commits of these changes, in CID order.
+
+    Raises:
+        CorruptionError: A record is malformed.
+    """
+    changes = [decode_record(record, cid) for cid, record in records]
+    attribute(changes, commits)
+    return changes
+
+
+def attribute(changes: Iterable[Change], commits: Iterable[Commit]) -> None:
+    """Set the author and the time of changes with rising CIDs, from their commits."""
+    following = iter(commits)
+    commit = next(following, None)
+    for change in changes:
+        while commit is not None and change.cid is not None and commit.last < change.cid:
+            commit = next(following, None)
+        if commit is None or change.cid is None:
+            return
+        if commit.first <= change.cid:
+            change.by, change.at = commit.by, commit.at
+
+
 class Part(NamedTuple):
     """A part of the change log, as stored.
 
@@ -66,11 +95,13 @@ class Part(NamedTuple):
         cid: The CID of the last record that was read, whether the reader may see that record or
             not; if no record was read, the CID after which the part begins.
         records: The CID and the record of each change that the reader may see.
+        commits: The recorded commits of these changes, in CID order.
         has_more: True if the log continues after ``cid``.
     """
 
     cid: int
     records: list[tuple[int, bytes]]
+    commits: list[Commit]
     has_more: bool
 
 
@@ -88,11 +119,18 @@ def read_changes(reader: Reader, mode: Server, head: int, since: int, limit: int
         CIDMismatchError: ``since`` is greater than ``head``, or below the floor.
     """
     part = read_part(reader, mode, head, since, limit, max_bytes=1 << 62)
-    return Changes(part.cid, [decode_record(record, cid) for cid, record in part.records], part.has_more)
+    return Changes(part.cid, decode_changes(part.records, part.commits), part.has_more)
 
 
 def read_part(
-    reader: Reader, mode: Server, head: int, since: int, limit: int, max_bytes: int, access: Access = FULL
+    reader: Reader,
+    mode: Server,
+    head: int,
+    since: int,
+    limit: int,
+    max_bytes: int,
+    access: Access = FULL,
+    whole_bytes: int = 0,
 ) -> Part:
     """Return records of the log after the CID ``since``: see `read_changes`.
 
@@ -105,6 +143,8 @@ def read_part(
         max_bytes: The maximum size of the records. The first record is returned even if it is
             larger.
         access: The keys that the reader may see.
+        whole_bytes: The maximum size of changes that belong together. A part that begins with them
+            may be so large: see `read_page`.
 
     Raises:
         CIDMismatchError: ``since`` is greater than ``head``, or below the floor.
@@ -124,11 +164,11 @@ def read_part(
             expected=floor,
             got=since,
         )
-    records = read_log(reader, mode, since, limit, max_bytes)
-    reached = records[-1][0] if records else since
+    page = read_page(reader, mode, head, since, limit, max_bytes, whole_bytes)
+    reached = page.records[-1][0] if page.records else since
     # The log always keeps its newest record, so there are more records unless this page ends with
     # it.
-    return Part(reached, outgoing_records(mode, records, access), reached < head)
+    return Part(reached, *page.outgoing(mode, access), reached < head)
 
 
 def change_step(mode: Server, base: int, entries: Sequence[Entry], access: Access = FULL) -> Step[int]:
@@ -155,8 +195,13 @@ def change_step(mode: Server, base: int, entries: Sequence[Entry], access: Acces
             raise CIDMismatchError(
                 f"the push starts from CID {base}, this server is at CID {cid}: pull first", expected=cid, got=base
             )
-        plan = mode.plan_write(transaction, cid, entries)
-        return Plan(cid + len(entries), plan.batch, plan.cid, after_commit=plan.after_commit)
+        if not entries:
+            return Plan(cid)
+        last = cid + len(entries)
+        groups = ((cid + 1, last),) if len(entries) > 1 else ()
+        commit = mode.commit_entry(Commit(cid + 1, last, None, access.principal, clock.now(), groups))
+        plan = mode.plan_write_in(mode.epoch_start(transaction, cid), cid, entries, [commit])
+        return Plan(last, plan.batch, plan.cid, after_commit=plan.after_commit)
 
     return step
 
@@ -185,7 +230,7 @@ def apply_step(mode: Client, to: int, entries: Sequence[Entry]) -> Step[int]:
                 dirty_change(mode.records, space.dirty_key(key), local)
                 lost.append(LostChange(key, local, remote, to, bases.change_of(key)))
             bases.forget(key)
-        batch.extend(journal_entries(transaction, mode, lost))
+        batch.extend(journal_entries(transaction, mode.records, lost))
         batch.extend(bases.entries())
         return Plan(to, batch, to)
 

@@ -15,12 +15,14 @@ from typing import Any, ClassVar, Final
 
 from .. import _core
 from ..backends.base import Entry
-from ..engine.records import Epoch
+from ..engine.records import ID, Commit, Epoch
 from ..errors import InvalidKeyError, ProtocolError
-from .fields import ID, MAX_CHANGES, MAX_KEYS, MAX_PUSH, NONCE, PROTOCOL, Ack, Fields, shown
+from .fields import MAX_CHANGES, MAX_KEYS, MAX_PUSH, NONCE, PROTOCOL, Ack, Fields, shown
 
 #: The maximum size of a page or a push, in bytes of keys and values.
 MAX_BYTES: Final = 8 << 20
+#: Changes that one call of the core encodes: it does not release the GIL.
+_PART_CHANGES: Final = 2000
 #: The maximum number of epochs in a request. A client sends the last ones.
 MAX_EPOCHS: Final = 32
 
@@ -234,6 +236,7 @@ class Page(Reply):
         ack: The decision on the push; ``None`` if it was not judged, or if nothing was pushed.
         rejected: The keys of the push that the server rejected, or that the log does not show as
             accepted.
+        commits: The recorded commits of the changes in the page, in CID order.
     """
 
     kind = "page"
@@ -244,6 +247,7 @@ class Page(Reply):
     epochs: list[Epoch]
     ack: Ack | None
     rejected: list[str]
+    commits: list[Commit]
 
     def header(self, count: int) -> dict[str, Any]:
         """Return all fields except ``page``, as a dict.
@@ -259,6 +263,7 @@ class Page(Reply):
             "epochs": [[*epoch] for epoch in self.epochs],
             "ack": self.ack and [*self.ack],
             "rejected": self.rejected,
+            "commits": [commit.to_list() for commit in self.commits],
             "count": count,
         }
 
@@ -310,8 +315,9 @@ class LogPage(Page):
             self.epochs,
             self.ack,
             self.rejected,
+            self.commits,
             [cid for cid, _ in self.records],
-            encoder.records([record for _, record in self.records]),
+            _in_parts(encoder.records, [record for _, record in self.records]),
         )
 
 
@@ -362,9 +368,10 @@ def _parse_page(
         raise fields.error("more", "it is true, but the page holds no changes")
     if not more and to != head:
         raise fields.error("more", f"it is false, but the log continues to CID {head} and this page ends at CID {to}")
-    entries = _check_size(encode(changes))
+    entries = _check_size(_in_parts(encode, changes))
     epochs, rejected = fields.epochs("epochs"), fields.keys("rejected", MAX_PUSH)
-    return PulledPage(server, nonce, base, to, head, more, epochs, ack, rejected, cids, entries)
+    commits = fields.commits("commits", base, to)
+    return PulledPage(server, nonce, base, to, head, more, epochs, ack, rejected, commits, cids, entries)
 
 
 def _parse_keys(fields: Fields, server: str, nonce: str, base: int, encoder: _core.Encoder) -> Keys:
@@ -398,7 +405,21 @@ def encode_changes(changes: Sequence[Any], encoder: _core.Encoder, *, in_records
     Raises:
         ProtocolError: A change is malformed, or the changes are larger than `MAX_BYTES`.
     """
-    return _check_size(encoder.records(changes) if in_records else encoder.changes(changes))
+    return _check_size(_in_parts(encoder.records if in_records else encoder.changes, changes))
+
+
+def _in_parts(encode: Callable[[Sequence[Any]], list[Entry]], changes: Sequence[Any]) -> list[Entry]:
+    """Encode changes, some at a time, so that other threads run in between."""
+    if len(changes) <= _PART_CHANGES:
+        return encode(changes)
+    entries: list[Entry] = []
+    try:
+        for start in range(0, len(changes), _PART_CHANGES):
+            entries += encode(changes[start : start + _PART_CHANGES])
+    except ProtocolError:
+        encode(changes)  # its error has the number of the change in the whole page
+        raise
+    return entries
 
 
 def _check_size(entries: list[Entry]) -> list[Entry]:

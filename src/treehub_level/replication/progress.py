@@ -18,10 +18,11 @@ MAX_STALE_REPLIES: Final = 8
 #: Resets of a session; its forks; its rejections without a later change. A restored backup, and a
 #: push that an earlier session has withdrawn, cause one each.
 MAX_FRUITLESS: Final = 8
-#: Short pages of a session that announce more: those that move the CID by less than `SHORT_CHANGES`
-#: and less than the limit of the request. A server cuts them for their size, at 64 KiB or more. So
-#: they hold `SHORT_BYTES` on average, unless a token for some keys hides them: each `SHORT_BYTES`
-#: makes up for one page.
+#: Short pages of a session that announce more: those that move the CID, together with the page
+#: before them, by less than `SHORT_CHANGES` and less than the limit of the request. A server cuts a
+#: page before changes that belong together, and sends these whole in the next one; or it cuts pages
+#: for their size, at 64 KiB or more. So short pages hold `SHORT_BYTES` on average, unless a token
+#: for some keys hides them: each `SHORT_BYTES` makes up for one page.
 MAX_SHORT_PAGES: Final = 1000
 SHORT_CHANGES: Final = 1000
 SHORT_BYTES: Final = 8 << 10
@@ -42,6 +43,8 @@ class ProgressCheck:
         self._forks = 0
         self._rejections = 0
         self._short_pages = 0.0
+        #: How far the page before moved the CID, if it announced more.
+        self._moved = 0
         self._pulled_to = -1
         #: The rejected keys whose later changes are still to be pulled.
         self._owed: set[str] = set()
@@ -80,8 +83,10 @@ class ProgressCheck:
         self._owed.update(() if request.withdraw else page.rejected)
         if self._owed:
             self._owed.difference_update(_core.decode_key(key) for key, _ in page.entries)
+        moved, before = page.cid - page.base, self._moved
+        self._moved = moved if page.more else 0
         if page.more:
-            if page.cid - page.base < min(request.limit, SHORT_CHANGES):
+            if before + moved < min(request.limit, SHORT_CHANGES):
                 self._short_pages = max(0.0, self._short_pages + 1 - _size(page) / SHORT_BYTES)
             if self._short_pages >= MAX_SHORT_PAGES:
                 raise ProtocolError(

@@ -15,10 +15,10 @@ from typing import Any, Final, NamedTuple, TypeVar
 from .. import _core
 from ..backends.base import Entry, Reader, Row
 from ..engine.base_values import BASES, Bases
-from ..engine.records import HEX, Epoch, OwnRecords, is_cid
+from ..engine.records import HEX, ID, Epoch, OwnRecords, is_cid
 from ..errors import LevelError, ProtocolError
 from ..types import Change, Conflict, ConflictKind
-from .fields import ID, MAX_PUSH, NONCE, Ack, Fields
+from .fields import MAX_PUSH, NONCE, Ack, Fields
 from .state import NAMES, ClientState, Push, ResetProgress
 
 T = TypeVar("T")

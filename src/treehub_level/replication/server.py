@@ -15,10 +15,12 @@ import orjson
 
 from .. import _core
 from ..backends.base import Entry, Reader, Transaction
+from ..engine import clock
 from ..engine.access import FULL, Access
-from ..engine.log import keys_of, outgoing_records, read_log
+from ..engine.commits import read_page
+from ..engine.log import keys_of, read_log
 from ..engine.modes import Plan, Server, Step
-from ..engine.records import Epoch
+from ..engine.records import Commit, Epoch
 from ..errors import ProtocolError, StoreMismatchError
 from .fields import MAX_DISTANCE, Ack, shown
 from .messages import MAX_BYTES, Forked, Keys, LogPage, Reply, Request, Reset, encode_changes
@@ -133,8 +135,9 @@ class _Exchange:
         if request.keys_after is not None:
             return self._list_keys(request.keys_after, self._unseen(self._epochs))
 
-        records = read_log(self._reader, self._mode, request.cid, request.limit, self._max_bytes)
-        to = records[-1][0] if records else request.cid
+        page = read_page(self._reader, self._mode, self._head, request.cid, request.limit, self._max_bytes, MAX_BYTES)
+        to = page.records[-1][0] if page.records else request.cid
+        records, commits = page.outgoing(self._mode, self._access)
         return LogPage(
             *self._reply_to,
             cid=to,
@@ -143,7 +146,8 @@ class _Exchange:
             epochs=self._unseen(self._epochs),
             ack=ack,
             rejected=rejected,
-            records=outgoing_records(self._mode, records, self._access),
+            commits=commits,
+            records=records,
         )
 
     def _repeats(self, decision: Decision) -> bool:
@@ -198,7 +202,8 @@ class _Exchange:
         page.head = after
         page.cid = page.cid if page.more else after
         page.epochs = self._unseen(epochs)
-        records: list[Entry] = [self._decision_entry(page.ack)]
+        commit = Commit(self._head + 1, after, self._request.client, self._access.principal, clock.now(), ())
+        records: list[Entry] = [self._decision_entry(page.ack), self._mode.commit_entry(commit)]
         if self._withdrawal is not None:
             records.append((withdrawal_key(self._mode.space, self._request.client), None))
         written = self._mode.plan_write_in(epoch_start, self._head, accepted, records)

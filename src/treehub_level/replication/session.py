@@ -135,7 +135,7 @@ def sync_session(
             limits.shrink(too_large, mode.space)
         too_large = []
         progress.check(request, reply, is_stale=outcome is None)
-        if outcome is None or isinstance(reply, Forked):
+        if outcome is None or outcome.is_cut or isinstance(reply, Forked):
             next_request = None
         else:
             caught_up = outcome.caught_up

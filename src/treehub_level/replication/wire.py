@@ -21,6 +21,8 @@ from .messages import Forked, Keys, LogPage, Page, ParsedReply, Reply, Request, 
 
 #: Rows that are joined into one chunk.
 _JOINED = 200
+#: Rows that one call of the core splits: it does not release the GIL.
+_PART_ROWS = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,7 @@ def part_pieces(part: Part, in_lines: bool) -> Iterator[bytes]:
     In JSON the changes have no CIDs, as in ``@treehub/level``.
     """
     rows = _numbered(part.records) if in_lines else (record for _, record in part.records)
-    return _pieces(part_encoder(part, in_lines), rows)
+    return _pieces(part_encoder(part, len(part.records), in_lines), rows)
 
 
 def page_encoder(page: LogPage, count: int, in_lines: bool) -> RowsEncoder:
@@ -66,9 +68,11 @@ def page_encoder(page: LogPage, count: int, in_lines: bool) -> RowsEncoder:
     return RowsEncoder(page.header(count), "page", in_lines)
 
 
-def part_encoder(part: Part, in_lines: bool) -> RowsEncoder:
-    """Return an encoder for a page of a manual pull: the records, or in NDJSON their rows."""
-    return RowsEncoder({"cid": part.cid, "has_more": part.has_more}, "changes", in_lines)
+def part_encoder(part: Part, count: int, in_lines: bool) -> RowsEncoder:
+    """Return an encoder for a page of a manual pull: so many records, or in NDJSON their rows."""
+    commits = [commit.to_list() for commit in part.commits]
+    header = {"cid": part.cid, "has_more": part.has_more, "commits": commits}
+    return RowsEncoder({**header, "count": count} if in_lines else header, "changes", in_lines)
 
 
 def _pieces(encoder: RowsEncoder, rows: Iterable[bytes]) -> Iterator[bytes]:
@@ -190,10 +194,21 @@ def _decode_lines(body: bytes, encoder: _core.Encoder) -> ParsedReply:
     if rest and header.get("kind") != "page":
         raise ProtocolError("the reply has more than one line, but is not a page")
     texts = rest.removesuffix(b"\n").split(b"\n") if rest else []
-    rows = _core.split_rows(texts)
+    rows = _split_rows(texts)
     if rows is not None:
         return parse_reply({**header, "page": rows}, encoder, in_records=True)
     return parse_reply({**header, "page": [*map(_parse, texts)]}, encoder)
+
+
+def _split_rows(texts: list[bytes]) -> list[tuple[int, bytes]] | None:
+    """Return the rows, split some at a time, so that other threads run in between."""
+    rows: list[tuple[int, bytes]] = []
+    for start in range(0, len(texts), _PART_ROWS):
+        part = _core.split_rows(texts[start : start + _PART_ROWS])
+        if part is None:
+            return None
+        rows += part
+    return rows
 
 
 def _parse(text: bytes) -> Any:

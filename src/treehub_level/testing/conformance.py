@@ -276,7 +276,7 @@ class BackendConformance(SharedStores):
             apply_batch(model, batch)
             with backend.exclusive() as transaction, closing(backend.snapshot()) as snapshot:
                 readers: list[Reader] = [backend, snapshot, transaction]
-                for _ in range(60):
+                for _ in range(20):
                     start, stop = random_bound(rng), random_bound(rng)
                     reverse, chunk = rng.random() < 0.5, rng.choice([1, 2, 3, 7, 1000])
                     expected = model_rows(model, start, stop, reverse=reverse)
@@ -347,7 +347,7 @@ class BackendConformance(SharedStores):
     def test_a_cursor_does_not_see_later_writes(self, backend: Backend, reverse: bool, chunk: int) -> None:
         rng = random.Random(chunk)
         model: dict[bytes, bytes] = {}
-        for _ in range(6):
+        for _ in range(4):
             with closing(backend.scan(b"\0", b"\xff", reverse=reverse)) as cursor:
                 expected = model_rows(model, b"\0", b"\xff", reverse=reverse)
                 found = []

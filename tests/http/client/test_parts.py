@@ -107,7 +107,7 @@ def test_events_do_not_depend_on_chunk_boundaries(size: int, newline: bytes) -> 
     stream = newline.join(lines)
     reader = EventReader()
     parsed = [event for start in range(0, len(stream), size) for event in reader.feed(stream[start : start + size])]
-    assert parsed == [Event("1", "[1,\n2]"), Event("2", "z"), Event("3", "")]
+    assert parsed == [Event("1", "[1,\n2]"), Event("2", "z", "x"), Event("3", "")]
 
 
 def test_an_event_over_the_limit_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:

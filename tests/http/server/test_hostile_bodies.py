@@ -19,6 +19,7 @@ import httpx
 import orjson
 import pytest
 import zstandard
+from example_counts import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from replication.helpers import ask as request
@@ -32,7 +33,7 @@ from treehub_level.http.server.body_memory import Turns
 from treehub_level.http.server.limits import Limits
 
 JSON = {"content-type": "application/json"}
-fewer_examples = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+fewer_examples = settings(max_examples=examples(75), suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 anything = st.recursive(
     st.none()

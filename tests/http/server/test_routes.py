@@ -76,7 +76,9 @@ async def test_an_exchange_answers_as_the_level_does(served: Served) -> None:
     response = await served.client.post("/v1/notes/exchange", json=message)
     assert response.status_code == 200
     repeated, _ = answer(served.levels["notes"]._store, message, Access("root"))
-    assert response.json() == {**repeated.to_dict(), "page": [[1, ["a", {"x": [1, None, "é"]}]]], "count": 1, "cid": 2}
+    # The repeat finds the push in the log, with its commit.
+    page = {"page": [[1, ["a", {"x": [1, None, "é"]}]]], "count": 1, "cid": 2, "commits": []}
+    assert response.json() == {**repeated.to_dict(), **page}
 
 
 async def test_a_page_comes_as_ndjson_on_request(served: Served) -> None:
@@ -147,15 +149,15 @@ async def test_a_manual_pull_is_paginated(served: Served) -> None:
         await served.levels["notes"].put(f"k{number}", number)
     await served.levels["notes"].delete("k0")
     first = (await served.client.get("/v1/notes/changes?since=0&limit=3")).json()
-    assert first == {"cid": 3, "has_more": True, "changes": [["k0", 0], ["k1", 1], ["k2", 2]]}
+    assert first == {"cid": 3, "has_more": True, "commits": [], "changes": [["k0", 0], ["k1", 1], ["k2", 2]]}
     second = (await served.client.get("/v1/notes/changes?since=3")).json()
-    assert second == {"cid": 4, "has_more": False, "changes": [["k0"]]}
+    assert second == {"cid": 4, "has_more": False, "commits": [], "changes": [["k0"]]}
 
 
 async def test_a_manual_pull_as_ndjson_has_the_cids(served: Served) -> None:
     await served.levels["notes"].put("a", 1)
     response = await served.client.get("/v1/notes/changes", headers=LINES)
-    assert lines(response) == [{"cid": 1, "has_more": False}, [1, ["a", 1]]]
+    assert lines(response) == [{"cid": 1, "has_more": False, "commits": [], "count": 1}, [1, ["a", 1]]]
 
 
 async def test_a_manual_push_returns_the_new_cid(served: Served) -> None:

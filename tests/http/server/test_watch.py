@@ -373,3 +373,18 @@ async def test_a_write_is_refused_if_its_token_lost_its_rights_during_the_upload
 def test_a_record_with_line_breaks_is_one_event() -> None:
     assert format_events([(1, b'["a",\n{"b":1}\r]')], 1) == b'id: 1\ndata: ["a",{"b":1}]\n\n'
     assert format_events([(1, b'["a"]')], 3) == b'id: 1\ndata: ["a"]\n\nid: 3\n\n'
+
+
+async def test_an_event_announces_the_commit_of_the_changes_that_follow(without_tokens: Served) -> None:
+    level = without_tokens.levels["notes"]
+    await level.put("a", 1)
+    await level.batch([Put("b", 1), Put("c", 1)])
+    async with watching(without_tokens, "?since=0") as stream:
+        await stream.until(lambda: b"id: 3" in stream.text)
+        blocks = stream.text.decode().split("\n\n")
+        at = next(index for index, block in enumerate(blocks) if block.startswith("event: commit"))
+        assert blocks[at - 1].startswith("id: 1\n")
+        assert blocks[at + 1].startswith("id: 2\n")
+        first, last, client, principal, ms, groups = json.loads(blocks[at].partition("data: ")[2])
+        assert (first, last, client, principal, groups) == (2, 3, None, None, [[2, 3]])
+        assert ms > 1_700_000_000_000

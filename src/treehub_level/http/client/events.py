@@ -1,6 +1,7 @@
 """Parsing of server-sent events.
 
-Source: WHATWG HTML standard, "Server-sent events". Only the fields ``id`` and ``data`` are used.
+Source: WHATWG HTML standard, "Server-sent events". Only the fields ``id``, ``event`` and ``data``
+are used.
 """
 
 from __future__ import annotations
@@ -13,10 +14,17 @@ from .body import MAX_VALUE_BYTES
 
 
 class Event(NamedTuple):
-    """A server-sent event. `data` is empty in an event that only advances the last event id."""
+    """A server-sent event.
+
+    Attributes:
+        id: The id; empty if the event has none.
+        data: The data; empty in an event that only advances the last event id.
+        kind: The type of the event; empty for a message.
+    """
 
     id: str
     data: str
+    kind: str = ""
 
 
 _COMMENT = Event("", "")
@@ -46,7 +54,7 @@ class EventReader:
             line = bytes(self._rest + end).removesuffix(b"\r")
             self._rest.clear()
             if line:
-                if line.startswith((b"id", b"data")):
+                if line.startswith((b"id", b"event", b"data")):
                     self._lines.append(line)
                 continue
             event, self._lines, self._size = parse_event(self._lines), [], 0
@@ -68,7 +76,7 @@ def parse_event(lines: Sequence[bytes]) -> Event:
     Raises:
         ProtocolError: The event is not UTF-8.
     """
-    event_id, data = "", []
+    event_id, kind, data = "", "", []
     for line in lines:
         try:
             name, _, value = line.decode().partition(":")
@@ -77,6 +85,8 @@ def parse_event(lines: Sequence[bytes]) -> Event:
         value = value.removeprefix(" ")
         if name == "id":
             event_id = value
+        elif name == "event":
+            kind = value
         elif name == "data":
             data.append(value)
-    return Event(event_id, "\n".join(data))
+    return Event(event_id, "\n".join(data), kind)

@@ -24,6 +24,7 @@ class PageProgress:
 
     def __init__(self) -> None:
         self._sparse_pages = 0
+        self._before = 0
 
     def record(self, rows: Iterable[Iterable[object]], progress: int, requested: int) -> None:
         """Record a page that announces more.
@@ -36,7 +37,9 @@ class PageProgress:
         Raises:
             ProtocolError: There were more than `MAX_SPARSE_PAGES` successive sparse pages.
         """
-        if progress >= requested or len(orjson.dumps([[*row] for row in rows])) >= SPARSE_BYTES:
+        # A page of the log ends before changes that belong together, which the next one holds.
+        before, self._before = self._before, progress
+        if before + progress >= requested or len(orjson.dumps([[*row] for row in rows])) >= SPARSE_BYTES:
             self._sparse_pages = 0
             return
         self._sparse_pages += 1

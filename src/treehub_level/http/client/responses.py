@@ -23,7 +23,8 @@ from ...errors import (
     StoreMismatchError,
     TransportError,
 )
-from ...replication.fields import MAX_CHANGES
+from ...replication.fields import MAX_CHANGES, Fields
+from ...replication.manual import attribute
 from ...replication.wire import Received
 from ...types import MISSING, Change, Changes, KeyRange
 from ..identity import SERVER_HEADER
@@ -265,7 +266,7 @@ def parse_changes(document: Any, since: int, limit: int) -> Changes:
     """Parse a page of the change log.
 
     Args:
-        document: The page, decoded from JSON.
+        document: The page, decoded from JSON; or NDJSON, in which each change has its CID.
         since: The CID after which the page was requested.
         limit: The number of changes that were requested.
 
@@ -274,6 +275,8 @@ def parse_changes(document: Any, since: int, limit: int) -> Changes:
             ends at a CID as many above ``since`` as it has changes, or more; and a page that
             announces more ends above ``since``.
     """
+    if isinstance(document, Received):
+        return _parse_numbered(document.body, since, limit)
     match document:
         case {"cid": int(cid), "changes": list(items), "has_more": bool(has_more)} if type(cid) is int:
             if not max(len(items), has_more) <= cid - since <= _core.MAX_CID - since or len(items) > limit:
@@ -282,6 +285,25 @@ def parse_changes(document: Any, since: int, limit: int) -> Changes:
                 )
             return Changes(cid, [parse_change(item) for item in items], has_more)
     raise ProtocolError(f"the server's changes are invalid: {document!r:.80}")
+
+
+def _parse_numbered(body: bytes, since: int, limit: int) -> Changes:
+    """Parse a page of the change log in NDJSON: see `parse_changes`."""
+    first, *lines = body.removesuffix(b"\n").split(b"\n")
+    try:
+        header, rows = decode_json(first), [*map(decode_json, lines)]
+    except ValueError as error:
+        raise ProtocolError(f"the server's changes are not JSON: {error}") from error
+    if not isinstance(header, dict) or header.get("count") != len(rows):
+        raise ProtocolError("the server's changes are incomplete: fewer or more than its response announces")
+    fields = Fields({**header, "rows": rows}, "page")
+    to = fields.integer("cid", since, _core.MAX_CID)
+    cids, items = fields.numbered_changes("rows", since, to)
+    page = parse_changes({**header, "changes": [*items]}, since, limit)
+    for change, cid in zip(page.changes, cids, strict=True):
+        change.cid = cid
+    attribute(page.changes, fields.commits("commits", since, to))
+    return page
 
 
 def parse_change(item: Any) -> Change:

@@ -12,16 +12,17 @@ import orjson
 from ... import _core
 from ...engine.codec import Codec, decode_json
 from ...engine.ranges import check_limit, parse_bounds
+from ...engine.records import Commit
 from ...errors import InvalidKeyError, ProtocolError, TransportError
 from ...replication.endpoint import check_wait
-from ...replication.manual import check_cid
+from ...replication.manual import attribute, check_cid
 from ...replication.messages import Request
 from ...replication.wire import request_to_json
 from ...types import MISSING, Change, Changes, KeyRange, Mode
 from .body import MAX_PAGE_BYTES, MAX_VALUE_BYTES, NoResponseError
 from .calls import EVENT_STREAM_TYPE, NDJSON_TYPE, RouteCall, RouteCaller, transport_error
 from .effects import CallFlow, Deliver, Receive, Sleep
-from .events import EventReader
+from .events import Event, EventReader
 from .pages import PageProgress
 from .responses import parse_change, parse_changes, parse_entries, parse_info, parse_object
 
@@ -79,7 +80,7 @@ class RemoteVerbs:
             count = PAGE_SIZE if limit is None else max(1, min(PAGE_SIZE, limit - len(changes)))
             query = {"since": cid, "limit": count, **({"wait": seconds} if seconds else {})}
             call = RouteCall("GET", "/changes", query, wait=seconds, max_bytes=MAX_PAGE_BYTES)
-            page = parse_changes((yield from self._call(call)), cid, count)
+            page = parse_changes((yield from self._call(call, accept=NDJSON_TYPE)), cid, count)
             if limit == 0:
                 return Changes(cid, [], bool(page.changes) or page.has_more)
             changes += page.changes
@@ -128,8 +129,12 @@ class RemoteVerbs:
             try:
                 yield from self._call(RouteCall("GET", "/watch", {"since": since}), accept=EVENT_STREAM_TYPE)
                 reader = EventReader()
+                commit: Commit | None = None
                 while data := (yield Receive()):
                     for event in reader.feed(data):
+                        if event.kind:
+                            commit = _parse_commit_event(event) or commit
+                            continue
                         cid = _parse_event_id(event.id)
                         if cid < since + bool(event.data):
                             raise ProtocolError(f"an event from the server has the CID {cid}, after the CID {since}")
@@ -138,6 +143,7 @@ class RemoteVerbs:
                         if event.data:
                             change = parse_change(_parse_event_data(event.data))
                             change.cid = cid
+                            attribute([change], [] if commit is None else [commit])
                             yield Deliver(change)
                 error = TransportError(f"{self._caller.url} ended the stream of changes")
             except NoResponseError as failure:
@@ -212,6 +218,16 @@ def _parse_event_id(event_id: str) -> int:
         return check_cid(int(event_id))
     except ValueError as error:
         raise ProtocolError(f"an event from the server has no CID: {event_id!r:.80}") from error
+
+
+def _parse_commit_event(event: Event) -> Commit | None:
+    """Return the commit of an event that announces one; ``None`` for other types of events."""
+    if event.kind != "commit":
+        return None
+    commit = Commit.parse(_parse_event_data(event.data))
+    if commit is None:
+        raise ProtocolError(f"an event from the server is no commit: {event.data!r:.80}")
+    return commit
 
 
 def _parse_event_data(data: str) -> Any:

@@ -14,6 +14,7 @@ from ...aio.worker import Worker
 from ...backends.base import Row
 from ...engine.access import Access
 from ...engine.codec import Codec
+from ...engine.commits import commits_size
 from ...engine.log import read_rows, records_size, rows_size
 from ...engine.scan import first_key
 from ...engine.store import Store
@@ -165,22 +166,25 @@ class Database:
         """
 
         async def attempt(max_bytes: int) -> tuple[Part, bool]:
-            part = await self._read_part(since, limit, max_bytes)
+            part = await self._read_part(since, limit, max_bytes, MAX_BYTES)
             return part, not (part.records or part.has_more)
 
-        return await self._until_news(attempt, lambda part: records_size(part.records), wait)
+        return await self._until_news(attempt, _part_size, wait)
 
     async def piece(self, since: int) -> Part:
-        """Read the change log after a CID, as soon as there is room for its first record."""
-        await self._hub.ensure_open(self.name)
-        return await self._hold.read(
-            lambda: self._read_part(since, MAX_CHANGES, PIECE_BYTES), lambda part: records_size(part.records)
-        )
+        """Read the change log after a CID, as soon as there is room for its first record.
 
-    async def _read_part(self, since: int, limit: int, max_bytes: int) -> Part:
+        A piece may end inside a commit.
+        """
+        await self._hub.ensure_open(self.name)
+        return await self._hold.read(lambda: self._read_part(since, MAX_CHANGES, PIECE_BYTES, 0), _part_size)
+
+    async def _read_part(self, since: int, limit: int, max_bytes: int, whole_bytes: int) -> Part:
         def read(store: Store, access: Access) -> Part:
             mode = store.server(_VERB)
-            return store.read_step(lambda reader, head: read_part(reader, mode, head, since, limit, max_bytes, access))
+            return store.read_step(
+                lambda reader, head: read_part(reader, mode, head, since, limit, max_bytes, access, whole_bytes)
+            )
 
         return await self._read(lambda database: database.worker.read(read, database.store, database.access))
 
@@ -280,14 +284,16 @@ class Database:
     async def put(self, key: str, value: Any) -> None:
         """Store a value durably: it is on disk when this returns."""
         async with self._open() as database:
-            database.access.check_write([database.user_key(key)])
-            await database.level.put(key, value, durable=True)
+            access = database.access
+            access.check_write([database.user_key(key)])
+            await database.worker.commit([database.codec.encoder.put(key, value)], True, principal=access.principal)
 
     async def delete(self, key: str) -> None:
         """Delete a key durably: the delete is on disk when this returns."""
         async with self._open() as database:
-            database.access.check_write([database.user_key(key)])
-            await database.level.delete(key, durable=True)
+            access = database.access
+            access.check_write([database.user_key(key)])
+            await database.worker.commit([database.codec.encoder.delete(key)], True, principal=access.principal)
 
     async def entries(self, bounds: KeyBounds, limit: int) -> tuple[list[Row], bool]:
         """Read the first entries of a range, as many as there is room for.
@@ -320,12 +326,18 @@ def is_temporary(error: Exception) -> bool:
 
 
 def _reply_size(reply: Reply) -> int:
-    """Return the bytes of a reply in memory: those of its records or keys."""
+    """Return the bytes of a reply in memory: those of its records, commits and keys."""
     match reply:
         case LogPage():
-            return records_size(reply.records)
+            rejected = sum(map(len, reply.rejected))
+            return records_size(reply.records) + commits_size(reply.commits) + rejected
         case Keys():
             return sum(map(len, reply.keys))
         case Reset():
             return sum(map(len, reply.rejected))
     return 0
+
+
+def _part_size(part: Part) -> int:
+    """Return the bytes of a page of the log in memory."""
+    return records_size(part.records) + commits_size(part.commits)

@@ -27,7 +27,7 @@ NDJSON: Final = "application/x-ndjson"
 
 #: Responses of fewer bytes are not compressed: they would not become smaller.
 _MINPART_BYTES: Final = 1 << 10
-#: Pages of more rows are sent in parts, whatever their size.
+#: Pages of more rows are sent in parts, also if they are short.
 _SMALL_ROWS: Final = 1000
 #: The approximate bytes that are encoded, and compressed in a thread, at a time.
 PART_BYTES: Final = 256 << 10
@@ -147,7 +147,7 @@ def rows_response(
     hold: ResponseHold,
     encoder: Callable[[bool], RowsEncoder],
     rows: list[R],
-    encode: Callable[[R, bool], bytes],
+    row_encoder: Callable[[bool], Callable[[R], bytes]],
 ) -> Response:
     """Return a page in NDJSON if the client asks for it, otherwise in JSON.
 
@@ -156,16 +156,18 @@ def rows_response(
         hold: The response's share of the budget.
         encoder: Returns an encoder of the page; its argument is True for NDJSON.
         rows: The rows of the page.
-        encode: Encodes a row; its last argument is True for NDJSON.
+        row_encoder: Returns the function that encodes a row; its argument is True for NDJSON. The
+            function is called for each row of a page.
     """
     in_lines = accepts_ndjson(request)
     media_type = NDJSON if in_lines else JSON
+    encode = row_encoder(in_lines)
     if len(rows) <= _SMALL_ROWS:
-        encoded = [encode(row, in_lines) for row in rows]
+        encoded = [*map(encode, rows)]
         if sum(map(len, encoded)) + len(encoded) <= PIECE_BYTES:
             return small_response(request, encoder(in_lines).whole(encoded), media_type=media_type)
         del encoded
-    parts = _PageParts(encoder(in_lines), rows, lambda row: encode(row, in_lines), hold)
+    parts = _PageParts(encoder(in_lines), rows, encode, hold)
     return PieceResponse(request, hold, parts.next, media_type=media_type)
 
 

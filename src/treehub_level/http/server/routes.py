@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from operator import itemgetter
+from typing import Final
 
 import orjson
 from starlette.responses import Response
 
 from ... import _core
+from ...backends.base import Row
 from ...replication.fields import decode_message
 from ...replication.messages import LogPage, Request
 from ...replication.wire import RowsEncoder, page_encoder, part_encoder
@@ -73,14 +77,15 @@ async def exchange(context: RequestContext) -> Response:
     context.dispatcher.metrics.count_exchange(database.name, reply)
     if isinstance(reply, LogPage):
         encoder = partial(page_encoder, reply, len(reply.records))
-        return rows_response(context.request, context.hold, encoder, reply.records, _encode_numbered)
+        return rows_response(context.request, context.hold, encoder, reply.records, lambda _: _encode_numbered)
     # 409 for the replies after which a client cannot go on from its present state.
     status = 409 if reply.kind in ("reset", "forked") else 200
     return bytes_response(context.request, context.hold, orjson.dumps(reply.to_dict()), status=status)
 
 
-def _encode_numbered(record: tuple[int, bytes], in_lines: bool) -> bytes:
-    return b"[%d,%b]" % record
+#: Encodes the CID and the record of a change. No function of Python: pages have many rows.
+_encode_numbered: Final[Callable[[tuple[int, bytes]], bytes]] = b"[%d,%b]".__mod__
+_encode_record: Final[Callable[[tuple[int, bytes]], bytes]] = itemgetter(1)
 
 
 async def changes(context: RequestContext) -> Response:
@@ -96,10 +101,11 @@ async def changes(context: RequestContext) -> Response:
         page = await database.changes(since, limit)
     context.dispatcher.metrics.count_pulled(database.name, len(page.records))
 
-    def encode(record: tuple[int, bytes], in_lines: bool) -> bytes:
-        return _encode_numbered(record, in_lines) if in_lines else record[1]
+    def row_encoder(in_lines: bool) -> Callable[[tuple[int, bytes]], bytes]:
+        return _encode_numbered if in_lines else _encode_record
 
-    return rows_response(context.request, context.hold, partial(part_encoder, page), page.records, encode)
+    encoder = partial(part_encoder, page, len(page.records))
+    return rows_response(context.request, context.hold, encoder, page.records, row_encoder)
 
 
 async def change(context: RequestContext) -> Response:
@@ -160,6 +166,10 @@ async def delete_entry(context: RequestContext) -> Response:
     return Response(status_code=204)
 
 
+def _encode_entry(row: Row) -> bytes:
+    return _core.join_record(*row)
+
+
 async def entries(context: RequestContext) -> Response:
     """Answer with a page of the entries in a range."""
     given = query.parse_parameters(
@@ -171,7 +181,7 @@ async def entries(context: RequestContext) -> Response:
             raise bad_request(f"give {one} or {other}, not both")
     rows, has_more = await context.database.entries(KeyBounds(**given), limit)
     encoder = partial(RowsEncoder, {"has_more": has_more}, "entries")
-    return rows_response(context.request, context.hold, encoder, rows, lambda row, _: _core.join_record(*row))
+    return rows_response(context.request, context.hold, encoder, rows, lambda _: _encode_entry)
 
 
 ROUTES = [

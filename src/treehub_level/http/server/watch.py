@@ -6,10 +6,12 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
+import orjson
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from ...aio.wait import set_within
+from ...engine.records import Commit
 from ...errors import LockedError, NotOpenError
 from ...replication.wire import one_line
 from .access_log import ACCESS_RECORD
@@ -87,7 +89,7 @@ class WatchResponse(Response):
                 continue
             self._since = page.cid
             metrics.count_pulled(database.name, len(page.records))
-            text = format_events(page.records, page.cid)
+            text = format_events(page.records, page.cid, page.commits)
             del page
             await send_in_pieces(send, text)
 
@@ -98,17 +100,25 @@ class WatchResponse(Response):
             await send_in_pieces(send, b": nothing new\n\n")
 
 
-def format_events(records: Iterable[tuple[int, bytes]], cid: int) -> bytes:
+def format_events(records: Iterable[tuple[int, bytes]], cid: int, commits: Iterable[Commit] = ()) -> bytes:
     """Format change records as server-sent events, one a change.
+
+    An event of the type ``commit`` precedes the changes of a recorded commit.
 
     Args:
         records: The CID and the JSON of each change.
         cid: The CID up to which the log was read. If the last record has a lower one, a block with
             only an id follows: browsers remember that id, but dispatch no event.
+        commits: The recorded commits of these changes, in CID order.
     """
     blocks = []
     last = None
+    following = iter(commits)
+    commit = next(following, None)
     for last, record in records:
+        while commit is not None and commit.first <= last:
+            blocks.append(b"event: commit\ndata: %b\n\n" % orjson.dumps(commit.to_list()))
+            commit = next(following, None)
         blocks.append(b"id: %d\ndata: %b\n\n" % (last, one_line(record)))
     if last != cid:
         blocks.append(b"id: %d\n\n" % cid)
