@@ -222,6 +222,7 @@ class Level(AsyncReadWriteVerbs):
         return await self._answer(request, wait)
 
     async def _answer(self, request: object, wait: float) -> Reply:
+        self._store.server("exchange")  # the state and the mode come before the argument
         parsed = request if isinstance(request, Request) else Request.from_dict(request)
         run = self._worker.write if parsed.is_push else self._worker.read
         return await wait_for_commit(self._store, lambda: run(answer, self._store, parsed), check_wait(wait))
