@@ -203,7 +203,7 @@ class Effects:
 
     def finish(self) -> list[Conflict]:
         """Complete the batch, and return the conflicts that it journals."""
-        journaled = journal_entries(self._transaction, self._mode, self._journaled)
+        journaled = journal_entries(self._transaction, self._own, self._journaled)
         self.batch += journaled
         self.batch += self.bases.entries()
         self.batch += [loss_entry(self._space, key, loss) for key, loss in self._losses.items()]
