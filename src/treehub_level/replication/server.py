@@ -36,7 +36,7 @@ from .withdrawals import Withdrawal, read_withdrawal, withdrawal_entries, withdr
 _READ: Final = 1000
 #: Values to read at a time: each may have 4 MiB.
 _VALUES: Final = 16
-#: A page without news that moves the client's CID by less is not sent to a client that waits.
+#: An empty page that moves the client's CID by less is not sent to a client that waits.
 _IDLE_CIDS: Final = 1000
 
 
@@ -428,8 +428,8 @@ class _Exchange:
 def is_idle(reply: Reply) -> bool:
     """Return True if a reply holds nothing new, so that a long poll may go on waiting.
 
-    A page without news also ends the wait once it moves the client's CID far: otherwise the log in
-    between would be read again after each commit.
+    An empty page also ends the wait once it moves the client's CID far: otherwise the log in between
+    would be read again after each commit.
     """
     if not isinstance(reply, LogPage) or reply.cid - reply.base >= _IDLE_CIDS:
         return False
