@@ -232,8 +232,8 @@ class SyncReport:
         pulled: The number of changes of other clients that were written here.
         pushed: The number of local changes that the server accepted.
         conflicts: The local changes that lost, in the order of the conflicts.
-        rejected: The keys of pushed changes that the server rejected: others had written them
-            first.
+        rejected: The keys of pushed changes that the server rejected, each once: others had written
+            them first.
         cid: The client's CID after the call.
         rounds: The number of exchanges.
         reset: True if the server's history differed from the one seen before, and the client was
