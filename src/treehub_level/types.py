@@ -229,7 +229,8 @@ class SyncReport:
     """The result of ``sync()``.
 
     Attributes:
-        pulled: The number of changes of other clients that were written here.
+        pulled: The number of changes of other clients that were written here, with those in
+            ``filled``.
         pushed: The number of local changes that the server accepted.
         conflicts: The local changes that lost, in the order of the conflicts.
         rejected: The keys of pushed changes that the server rejected: others had written them

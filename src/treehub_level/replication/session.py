@@ -250,7 +250,7 @@ def _receive(
     outcome: ReplyOutcome | None = run(receive_step(mode, request, reply))
     if outcome is not None:
         report.reset = report.reset or resets
-        report.pulled += outcome.pulled
+        report.pulled += outcome.pulled + outcome.filled
         report.pushed += outcome.pushed
         report.filled += outcome.filled
         report.conflicts += outcome.conflicts
