@@ -22,6 +22,7 @@ from treehub_level.errors import (
     ForbiddenError,
     LevelError,
     ProtocolError,
+    Refused,
     StateError,
     StoreMismatchError,
     TransportError,
@@ -32,7 +33,6 @@ from treehub_level.replication.losses import loss_bounds
 from treehub_level.replication.messages import Reply, Request
 from treehub_level.replication.records import read_state
 from treehub_level.replication.reply_handler import epoch_at
-from treehub_level.replication.rules import Refused
 from treehub_level.replication.session import LookAhead, rebind_session, sync_session
 from treehub_level.replication.state import ClientState
 from treehub_level.replication.wire import Received, reply_pieces
@@ -519,7 +519,10 @@ class Client(_Process):
         changes = self.level.dirty(limit=self._options.push)
         if not changes or not self._is_idle or self.cid != server.head:
             return None
-        return server.level.change(self.cid, changes), changes
+        try:
+            return server.level.change(self.cid, changes), changes
+        except Refused:  # of a rule: it judges manual pushes, too
+            return None
 
     def clean_manually(self, pushed: tuple[int, list[Change]]) -> None:
         self.level.clean(*pushed)

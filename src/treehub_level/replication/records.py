@@ -182,7 +182,7 @@ def _followed(record: Any) -> tuple[str, int, tuple[Epoch, ...]]:
 def _push(record: Any, encoder: _core.Encoder) -> Push:
     fields = Fields(record, "record")
     changes = [*fields.array("changes", MAX_PUSH)]
-    groups = fields.runs("groups", len(changes))
+    groups = tuple(fields.runs("groups", len(changes)))
     last_group = fields.cid("last_group") if fields.has("last_group") else 0
     push = Push(fields.cid("seq"), fields.text("nonce", NONCE), changes, groups, last_group)
     keys: set[bytes] = set()

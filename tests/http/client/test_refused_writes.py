@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from click.testing import Result
 from typer.testing import CliRunner
 
 from treehub_level import Refused, TransportError
@@ -57,6 +56,6 @@ def test_a_check_that_cannot_be_imported_is_a_usage_error(
     (tmp_path / "rules2.py").write_text(RULES, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    result: Result = CliRunner().invoke(app, ["serve", str(tmp_path / "stores"), "--check", reference])
+    result = CliRunner().invoke(app, ["serve", str(tmp_path / "stores"), "--check", reference])
     assert result.exit_code == 2, result.output
     assert "--check" in result.output
