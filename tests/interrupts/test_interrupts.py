@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable
 from functools import partial
 from types import TracebackType
 from typing import Any
@@ -13,7 +13,6 @@ from unittest import mock
 import pytest
 
 from treehub_level import MemoryBackend, _core
-from treehub_level.backends.base import Entry
 from treehub_level.engine.call_guard import CallGuard
 from treehub_level.engine.store import Store
 from treehub_level.locks import WakeUp
@@ -80,17 +79,16 @@ def test_the_injection_reaches_the_moment_between_two_statements() -> None:
 # ----------------------------------------------------------------------------------------- controls
 
 
-def commit_alone_in_the_old_order(
-    self: Store, entries: Sequence[Entry], durable: bool, *, at_once: bool = False
-) -> bool:
-    """Acquire the lock before the try statement."""
-    if not self._write_lock.acquire(blocking=False):
-        return False
-    try:
-        self._execute(partial(self._plan_write, entries=entries), durable)
-        return True
-    finally:
-        self._write_lock.release()
+def acquiring_without_a_try(commit: Callable[..., bool]) -> Callable[..., bool]:
+    """Make a commit acquire the lock once more, without a try statement that would release it."""
+
+    def acquire_and_commit(store: Store, *args: Any, **options: Any) -> bool:
+        if not store._write_lock.acquire(blocking=False):
+            return False
+        store._write_lock.release()
+        return commit(store, *args, **options)
+
+    return acquire_and_commit
 
 
 class CountedCall:
@@ -139,7 +137,7 @@ def test_a_lock_acquired_before_its_try_statement_is_found() -> None:
     bench.server.open()
     bench.server.put("first", 1)
     assert not found(bench)
-    with mock.patch.object(Store, "_commit_alone", commit_alone_in_the_old_order):
+    with mock.patch.object(Store, "_commit_alone", acquiring_without_a_try(Store._commit_alone)):
         assert found(bench)
 
 

@@ -153,11 +153,7 @@ async def test_the_log_of_an_earlier_state_is_read_in_a_thread(stores: Stores) -
     server = await stores.open("server", mode=Level.SERVER)
     await server.load([(f"k{number}", number) for number in range(100)])
     first, second = server.snapshot(at=0), server.snapshot(at=50)
-    assert await asyncio.gather(first.count(), second.count(), second.get("k10"), second.get("k60")) == [
-        0,
-        50,
-        10,
-        None,
-    ]
+    calls = [first.count(), second.count(), second.get("k10"), second.get("k60")]
+    assert await asyncio.gather(*calls) == [0, 50, 10, None]
     await first.close()
     await second.close()

@@ -137,6 +137,7 @@ def forget(stores: Stores, told: Sized = ()) -> bool:
 
 
 @pytest.mark.parametrize("backend", [*ENGINES, *SHARED])
+@pytest.mark.filterwarnings("ignore:unclosed database:ResourceWarning")  # of sqlite3, from Python 3.13 on
 async def test_a_store_that_is_collected_while_open_warns(stores: Stores) -> None:
     level = await stores.open("store")
     name = re.escape(level.name)

@@ -97,7 +97,10 @@ async def test_any_other_error_propagates_unchanged(server: Any, client: Any, er
 
 @pytest.mark.parametrize("after", [False, True], ids=["request lost", "reply lost"])
 @pytest.mark.parametrize("at", [1, 2, 3])
-async def test_the_next_sync_recovers_from_a_lost_message(server: Any, client: Any, at: Any, after: Any) -> None:
+async def test_the_next_sync_recovers_from_a_lost_message(
+    server: Any, client: Any, at: Any, after: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("treehub_level.replication.client.PAGE_CHANGES", 500)
     await server.load((f"s{n}", n) for n in range(1500))
     await client.load((f"c{n}", n) for n in range(1500))
     await client.put("s0", "mine")

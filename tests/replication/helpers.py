@@ -55,12 +55,26 @@ def a_server(**values: Any) -> Store:
     return server
 
 
+#: The record of a client that has filled all ranges, although its CID is 0.
+FILLED = b'{"ranges":[["","complete"]],"fill":null,"resetting":false,"evicting":false}'
+
+
 def a_client(name: str = "client", **values: Any) -> Store:
-    """Return an open client with these values as dirty changes."""
-    client = Store(Mode.CLIENT, name)
-    client.open()
+    """Return an open client with these values as dirty changes.
+
+    It has synchronised with an empty server before: it fills nothing, and pulls the log.
+    """
+    client = a_new_client(name)
+    client.memory.write([(b"!!follow", FILLED)])
     for key, value in values.items():
         client.put(key, value)
+    return client
+
+
+def a_new_client(name: str = "client") -> Store:
+    """Return an open client that has never synchronised."""
+    client = Store(Mode.CLIENT, name)
+    client.open()
     return client
 
 

@@ -26,6 +26,7 @@ from treehub_level.replication import (
     limits,
     manual,
     push,
+    ranges,
     reply_handler,
     server,
     session,
@@ -53,17 +54,19 @@ _COMPARE: Final = FillPartHandler._compare
 _PUSHABLE_GROUPS: Final = push._pushable_groups
 _LOSE: Final = Effects.lose
 _REJECTIONS: Final = server._Exchange._rejection_entries
-_RANGES: Final = server.requested_ranges
+_RANGES: Final = ranges.requested_ranges
 _ADD_PRESENT: Final = server._Exchange.add_present
 _JUDGE: Final = Verdict.judge
 
 
 def _distance_alone(exchange: Any) -> bool:
-    return bool(exchange._head - exchange._request.cid > server.MAX_DISTANCE)
+    return bool(exchange._head - exchange._request.cid > int(vars(server)["MAX_DISTANCE"]))
 
 
 def _recording_during_resets(bases: Any, following: Any, cid: int) -> Any:
-    return None if bases is None or not bases.kept else BaseRecording(bases.generation, following, False)
+    if bases is None or not bases.kept:
+        return None
+    return BaseRecording(bases.generation, following, keeps_all=True, has_log=bool(cid))
 
 
 def _judge_without_groups(verdict: Any, groups: Any, changed: Any) -> Any:
@@ -109,12 +112,12 @@ def _rejections_without_refusals(exchange: Any, ack: Any, refused: Any) -> Any:
 
 
 def _ranges_without_the_filled_part(request: Any, space: Any, access: Any) -> Any:
-    ranges = _RANGES(request, space, access)
-    return ranges._replace(log=_RANGES(replace(request, fill=None), space, access).log)
+    requested = _RANGES(request, space, access)
+    return requested._replace(log=_RANGES(replace(request, fill=None), space, access).log)
 
 
 def _present_on_every_page(*parts: str) -> Any:
-    """Return a function that adds some parts of the state at the head to pages that end before it."""
+    """Return a function that adds parts of the state at the head to pages that end before it."""
 
     def add_present(exchange: Any, page: LogPage) -> None:
         more, page.more = page.more, False

@@ -249,6 +249,8 @@ class Oracle:
 
     def _check_lost_groups(self, name: str, dirty: dict[str, Content], kept: set[tuple[str, Content]]) -> None:
         """Check that a batch of which one change has lost, without a push, has lost as a whole."""
+        if self._configuration.page_weight < BASE.page_weight:
+            return  # the server's values of a batch may be more than a page
         for batch in self.expected[name].batches:
             lost = [change for change in batch.items() if change in kept and change not in self._logged]
             left = [key for key, content in batch.items() if dirty.get(key) == content]

@@ -28,11 +28,11 @@ from treehub_level.errors import (
     TransportError,
 )
 from treehub_level.replication import endpoint
-from treehub_level.replication.losses import read_losses
+from treehub_level.replication.following import unfollow_step
+from treehub_level.replication.losses import loss_bounds
 from treehub_level.replication.messages import Reply, Request
 from treehub_level.replication.records import read_state
 from treehub_level.replication.reply_handler import epoch_at
-from treehub_level.replication.rules import CheckedChange
 from treehub_level.replication.session import LookAhead, rebind_session, sync_session
 from treehub_level.replication.state import ClientState
 from treehub_level.replication.wire import Received, reply_pieces
@@ -59,9 +59,12 @@ def _content(change: Change | list[Any]) -> Content:
 def _loss(conflict: Conflict) -> Loss:
     won, local = conflict.remote, _content(conflict.local)
     if won is None:
-        return Loss(conflict.key, local, SWEPT, 0)
+        return Loss(conflict.key, local, SWEPT, 0, "reset")
     base = UNKNOWN if conflict.base is None else _content(conflict.base)
-    return Loss(conflict.key, local, _content(won), won.cid or 0, conflict.kind, base)
+    # A change may lose with its group although the server's value is the one that it replaces.
+    is_group = won.cid is None or base == _content(won)
+    kind = "rejected" if is_group and conflict.kind != "refused" else conflict.kind
+    return Loss(conflict.key, local, _content(won), won.cid or 0, kind, base)
 
 
 class MismatchReply(NamedTuple):
@@ -122,12 +125,9 @@ class _Process:
         self.level = self._open()
 
     def _open(self) -> blocking.Level:
-        level = self._level()
+        level = blocking.Level(self._name, backend=self.disk, mode=self.mode, keep_base=self._keeps_base)
         level.open()
         return level
-
-    def _level(self) -> blocking.Level:
-        return blocking.Level(self._name, backend=self.disk, mode=self.mode, keep_base=self._keeps_base)
 
     def _restart(self) -> None:
         """Start a new process over the stored data."""
@@ -222,24 +222,14 @@ class _Process:
 class Server(_Process):
     mode = Mode.SERVER
     invalid_calls = SERVER_INVALID_CALLS
+    _refused_keys: frozenset[str] = frozenset()
 
     def __init__(self, name: str, rng: random.Random, configuration: Configuration, make_disk: MakeDisk) -> None:
-        self._refused_keys: frozenset[str] = frozenset()
         super().__init__(name, rng, configuration, make_disk)
         # Some mechanisms are removed by changing the messages as JSON.
+        self._strategy.check = self._check
         as_json = configuration.without & {"max_head", "another server"}
         self._transport = "JSON" if as_json else rng.choice(["JSON", "NDJSON", "process"])
-
-    def _level(self) -> blocking.Level:
-        return blocking.Level(self._name, backend=self.disk, mode=self.mode, check=self._check)
-
-    def _check(self, call: object, changes: list[CheckedChange], read: object) -> None:
-        if any(change.key in self._refused_keys for change in changes):
-            raise Refused("not now")
-
-    def refuse_keys(self, keys: frozenset[str]) -> None:
-        """See `ServerUnderTest.refuse_keys`."""
-        self._refused_keys = keys
 
     @property
     def head(self) -> int:
@@ -276,6 +266,17 @@ class Server(_Process):
                 return MismatchReply(asked.nonce)
 
         return self._maybe_crash(answer)
+
+    def refuse_keys(self, keys: frozenset[str]) -> None:
+        self._refused_keys = keys
+
+    def _reopen(self) -> None:
+        super()._reopen()
+        self._strategy.check = self._check
+
+    def _check(self, call: Any, changes: Any, read: Any) -> None:
+        if any(change.key in self._refused_keys for change in changes):
+            raise Refused("the rule refuses this key")
 
     def write_together(self, changes: Sequence[tuple[str, Content]]) -> None:
         if len(changes) == 1:
@@ -315,6 +316,8 @@ class Server(_Process):
 class Client(_Process):
     mode = Mode.CLIENT
     invalid_calls = CLIENT_INVALID_CALLS
+    _report = SyncReport()
+    _report_cid = 0
     #: Openings that turn base values on or off write a record, durably: no crash loses it.
     _commits_of_openings = 0
 
@@ -323,7 +326,6 @@ class Client(_Process):
         self._keeps_base = configuration.keep_base
         super().__init__(name, rng, configuration, make_disk)
         self._session: Generator[Any, Any, Any] | None = None
-        self._report = SyncReport()
         self._nonce = ""
         self.limit = configuration.limit
         self._rebinds = self._has_wrong_server = False
@@ -336,7 +338,7 @@ class Client(_Process):
         before = self.disk.commits(self._name)
         super()._reopen()
         self._commits_of_openings += self.disk.commits(self._name) - before
-        self._session, self._has_wrong_server, self._report = None, False, SyncReport()
+        self._session, self._has_wrong_server = None, False
 
     @property
     def commits(self) -> int:
@@ -357,13 +359,36 @@ class Client(_Process):
     @property
     def drained(self) -> bool:
         state = self._state
-        is_filled = state.following.is_complete and not state.following.is_evicting
-        return is_filled and not (self.dirty() or state.push or state.withheld_push or self._has_wrong_server)
+        following = state.following
+        is_pushed = not (self.dirty() or state.push or state.withheld_push or self._has_losses)
+        return is_pushed and following.is_complete and not (following.is_evicting or self._has_wrong_server)
+
+    @property
+    def _has_losses(self) -> bool:
+        return bool(self._backend.scan(*loss_bounds(self.level._store.space)).fetch(1))
 
     @property
     def is_consistent(self) -> bool:
-        """See `ClientUnderTest.is_consistent`."""
-        return self._report.consistent and "" in self.followed()
+        return (
+            self._report.consistent
+            and self._report_cid == self.cid
+            and not self._has_losses
+            and self.followed() == [""]
+        )
+
+    def write_batch(self, changes: dict[str, Content]) -> None:
+        self.level.batch(
+            [Delete(key) if content is None else Put(key, _value(content)) for key, content in changes.items()]
+        )
+
+    def follow(self, prefix: str) -> None:
+        self.level.follow(prefix)
+
+    def unfollow(self, prefix: str) -> None:
+        self.level._store.step(unfollow_step(self.level._store.client("unfollow"), prefix))
+
+    def followed(self) -> list[str]:
+        return [followed.prefix for followed in self.level.followed()]
 
     def epoch(self) -> Hashable:
         epochs = self._state.epochs
@@ -377,23 +402,18 @@ class Client(_Process):
 
     def base_values(self) -> dict[str, Content]:
         """See `ClientUnderTest.base_values`."""
-        bases, space = self._state.bases, self.level._store.space
+        state, space = self._state, self.level._store.space
+        bases = state.bases
         if bases is None or not bases.kept:
             return {}
         start, stop = base_bounds(space)
         rows = [(key[len(start) :], orjson.loads(row)) for key, row in self._backend.scan(start, stop).fetch(1000)]
-        lost = read_losses(self._backend, OwnRecords(space))
+        lost, _ = loss_bounds(space)
         return {
-            key.decode(): _content([key, *row[1:]])
+            key.decode(): _content([key.decode(), *row[1:]])
             for key, row in rows
-            if row[0] == bases.generation and key not in lost and self._is_filled(key)
+            if row[0] == bases.generation and state.following.is_filled(key) and self._backend.get(lost + key) is None
         }
-
-    def _is_filled(self, key: bytes) -> bool:
-        """Return True if the client has the server's value of a key, or a dirty change of it."""
-        following = self._state.following
-        prefix, after = following.fill or ("", "")
-        return following.has(key) or (key.startswith(prefix.encode()) and key <= after.encode())
 
     def journal(self) -> list[Loss]:
         return [_loss(conflict) for conflict in self.level.conflicts()]
@@ -404,24 +424,21 @@ class Client(_Process):
         if "frozen_push" in self._options.without:
             self._backend.write([(self.level._store.space.own_key("push"), None)])
         self._rebinds = False
+        self._report = SyncReport()
         one_way = 0.5 if self._faults_stopped else self._rng.random()
         self._session = sync_session(
             self.level._store.step,
             self.level._store.client("sync"),
             pull=one_way > 0.1,
             push=one_way < 0.9,
-            report=self._new_report(),
+            report=self._report,
             look_ahead=self._rng.random() < 0.5,
         )
         return self._send(self._advance(lambda session: next(session)))
 
-    def _new_report(self) -> SyncReport:
-        self._report = SyncReport()
-        return self._report
-
     def rebind(self) -> Any:
         self._rebinds = True
-        self._new_report()
+        self._report = SyncReport()
         self._session = rebind_session(self.level._store.step, self.level._store.client("rebind"))
         return self._advance(lambda session: next(session))
 
@@ -465,6 +482,7 @@ class Client(_Process):
                 # A rebind sends one request, and has received a stale reply.
 
         request = self._maybe_crash(advance)
+        self._report_cid = self.cid
         self._nonce = request.nonce if request else ""
         if request is None:
             self._session = None
@@ -477,7 +495,9 @@ class Client(_Process):
     @property
     def _is_idle(self) -> bool:
         state = self._state
-        return not (state.push or state.withheld_push or state.own_range) and state.following.is_complete
+        following = state.following
+        is_filled = following.is_complete or not (state.cid or following.is_resetting)
+        return is_filled and not (state.push or state.withheld_push or state.own_range or self._has_losses)
 
     def pull_all_manually(self, server: Server) -> None:
         # A client without a history to show is accepted as it is, so its server must not lose these
@@ -492,7 +512,6 @@ class Client(_Process):
             return None
 
     def apply_manually(self, page: Changes) -> None:
-        self._new_report()
         with suppress(CIDMismatchError, StateError):
             self.level.apply(page)
 
@@ -500,31 +519,15 @@ class Client(_Process):
         changes = self.level.dirty(limit=self._options.push)
         if not changes or not self._is_idle or self.cid != server.head:
             return None
-        return server.level.change(self.cid, changes), changes
+        try:
+            return server.level.change(self.cid, changes), changes
+        except Refused:  # of a rule: it judges manual pushes, too
+            return None
 
     def clean_manually(self, pushed: tuple[int, list[Change]]) -> None:
-        self._new_report()
         self.level.clean(*pushed)
 
     # ------------------------------------------------------------------------------------ events
-
-    def write_batch(self, changes: dict[str, Content]) -> None:
-        """See `ClientUnderTest.write_batch`."""
-        self.level.batch([Put(key, _value(content)) for key, content in changes.items()])
-
-    def follow(self, prefix: str) -> None:
-        """See `ClientUnderTest.follow`."""
-        self._new_report()
-        self.level.follow(prefix)
-
-    def unfollow(self, prefix: str) -> None:
-        """See `ClientUnderTest.unfollow`."""
-        self._new_report()
-        self.level.unfollow(prefix)
-
-    def followed(self) -> list[str]:
-        """See `ClientUnderTest.followed`."""
-        return [followed.prefix for followed in self.level.followed()]
 
     def restore_loss(self, loss: Loss) -> None:
         self.level.restore(self._conflict(loss))

@@ -17,13 +17,24 @@ import random
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from functools import partial
+from functools import partial, partialmethod
 from itertools import count
 from typing import Any
 from unittest import mock
 
 from treehub_level.engine import clock, log
-from treehub_level.replication import client, limits, progress, push, reply_handler, server, session, withdrawals
+from treehub_level.replication import (
+    client,
+    fill,
+    following,
+    limits,
+    progress,
+    push,
+    reply_handler,
+    server,
+    session,
+    withdrawals,
+)
 
 from .configuration import Configuration
 from .engines import DISKS, MakeDisk, crashing_disk
@@ -32,6 +43,11 @@ from .processes import UNIT, Client, Server
 from .runner import Run, main, run_seed
 from .schedule import Trace
 from .sides import ClientUnderTest, ServerUnderTest
+
+
+def _all_values(exchange: Any, values: Any, keys: Any, left: int) -> Any:
+    """Return all present values: those of a group may not fit into the tiny pages of a schedule."""
+    return values(exchange, keys, 1 << 30)
 
 
 @contextmanager
@@ -46,14 +62,19 @@ def set_up(
         (session, "MAX_DISTANCE", configuration.distance),
         (withdrawals, "MAX_DISTANCE", configuration.distance),
         (push, "PUSH_CHANGES", configuration.push),
+        (fill, "SWEEP_KEYS", 3),
+        (fill, "_FETCH", 2),
+        (following, "EVICTED_KEYS", 2),
         (reply_handler, "LOST_BYTES", UNIT * configuration.lost_weight),
         (client, "MAX_EPOCHS", 2),
-        (log, "MAX_READ_RECORDS", configuration.reads),
+        (reply_handler, "MAX_EPOCHS", 2),
         (session, "MAX_EPOCHS", 2),
         (limits, "_FETCH", 2),
         (progress, "MAX_STALE_REPLIES", 1000),  # schedules duplicate many messages
         (server, "MAX_BYTES", UNIT * configuration.page_weight),
         (server, "_READ", 2),
+        (server._Exchange, "_values", partialmethod(_all_values, server._Exchange._values)),
+        (log, "MAX_READ_RECORDS", configuration.reads),
         (log, "COMPACTION_STEP", 3),
         (clock, "now", lambda: next(ticks)),
     ]

@@ -79,12 +79,12 @@ class Level(AsyncReadWriteVerbs):
         audit: True to record the time, and the name of the caller if it is known, of every local
             write, not only of batches: see `Change.at`. Each write costs a record more. In SERVER
             mode only.
-        follow: The prefixes of the keys that a new client follows; ``None`` for all keys. For an
-            existing store they must be those that it follows: leave the argument out, and call
-            `follow` and `unfollow`. CLIENT mode only.
         check: A function that may refuse the changes of clients: ``check(call, changes, read)``. It
             runs inside the write transaction, once for changes that belong together, and raises
             `Refused` to refuse them. SERVER mode only.
+        follow: The prefixes of the keys that a new client follows; ``None`` for all keys. For an
+            existing store they must be those that it follows: leave the argument out, and call
+            `follow` and `unfollow`. CLIENT mode only.
         **backend_options: Further arguments of the backend's constructor.
 
     The filters of ``query``, ``keys``, ``values``, ``count`` and ``scan`` run in a thread beside
@@ -119,8 +119,8 @@ class Level(AsyncReadWriteVerbs):
         read_only: bool = False,
         keep_base: bool | None = False,
         audit: bool = False,
-        follow: Iterable[str] | None = None,
         check: Check | None = None,
+        follow: Iterable[str] | None = None,
         **backend_options: Any,
     ) -> None:
         self._use(
@@ -135,8 +135,8 @@ class Level(AsyncReadWriteVerbs):
                 read_only=read_only,
                 keep_base=keep_base,
                 audit=audit,
-                follow=follow,
                 check=check,
+                follow=follow,
                 **backend_options,
             )
         )
@@ -222,6 +222,7 @@ class Level(AsyncReadWriteVerbs):
         return await self._answer(request, wait)
 
     async def _answer(self, request: object, wait: float) -> Reply:
+        self._store.server("exchange")  # the state and the mode come before the argument
         parsed = request if isinstance(request, Request) else Request.from_dict(request)
         run = self._worker.write if parsed.is_push else self._worker.read
         return await wait_for_commit(self._store, lambda: run(answer, self._store, parsed), check_wait(wait))

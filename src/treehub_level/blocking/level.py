@@ -112,18 +112,18 @@ class Level(ReadWriteVerbs, ServerVerbs, ClientVerbs):
         audit: True to record the time, and the name of the caller if it is known, of every local
             write, not only of batches: see `Change.at`. Each write costs a record more. In SERVER
             mode only.
-        follow: The prefixes of the keys that a new client follows; ``None`` for all keys. For an
-            existing store they must be those that it follows: leave the argument out, and call
-            `follow` and `unfollow`. CLIENT mode only.
         check: A function that may refuse the changes of clients: ``check(call, changes, read)``. It
             runs inside the write transaction, once for changes that belong together, and raises
             `Refused` to refuse them. SERVER mode only.
+        follow: The prefixes of the keys that a new client follows; ``None`` for all keys. For an
+            existing store they must be those that it follows: leave the argument out, and call
+            `follow` and `unfollow`. CLIENT mode only.
         **backend_options: Further arguments of the backend's constructor.
 
     Raises:
-        ValueError: The mode, an encoding or the prefix is invalid; ``keep_base`` is True or
-            ``follow`` given in another mode than CLIENT, or ``check`` in another than SERVER; or
-            ``follow`` has more than 256 prefixes, or more than 16 KiB of them.
+        ValueError: The mode, an encoding or the prefix is invalid; or ``keep_base`` is True or
+            ``follow`` given in another mode than CLIENT, or ``check`` in another one than SERVER;
+            or ``follow`` has more than 256 prefixes, or more than 16 KiB of them.
         InvalidKeyError: No key can begin with a prefix in ``follow``.
         TypeError: An argument is of a wrong type, or the backend does not have such an option.
         BackendNotFoundError: There is no backend of that name.
@@ -146,8 +146,8 @@ class Level(ReadWriteVerbs, ServerVerbs, ClientVerbs):
         read_only: bool = False,
         keep_base: bool | None = False,
         audit: bool = False,
-        follow: Iterable[str] | None = None,
         check: Check | None = None,
+        follow: Iterable[str] | None = None,
         **backend_options: Any,
     ) -> None:
         if not isinstance(mode, Mode):
@@ -161,9 +161,9 @@ class Level(ReadWriteVerbs, ServerVerbs, ClientVerbs):
             raise TypeError(f"read_only is True or False, not {read_only!r:.80}")
         check_keep_base(keep_base, mode)
         check_audit(audit, mode)
-        prefixes = check_follow(mode, space, follow)
         if check is not None and mode is not Mode.SERVER:
             raise ValueError(f"check judges the changes of clients: it needs SERVER mode, not {mode.name}")
+        prefixes = check_follow(mode, space, follow)
         codec = Codec(
             mode, None if mode is Mode.NORMAL else space, key_encoding=key_encoding, value_encoding=value_encoding
         )
@@ -174,8 +174,8 @@ class Level(ReadWriteVerbs, ServerVerbs, ClientVerbs):
             read_only=read_only,
             keep_base=keep_base,
             audit=audit,
-            follow=prefixes,
             check=require_check(check),
+            follow=prefixes,
         )
         self._use(Namespace(store, codec, durable))
         ClientVerbs.__init__(self)

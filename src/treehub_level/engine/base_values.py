@@ -136,30 +136,34 @@ class BaseRecording(NamedTuple):
     Attributes:
         generation: The generation of the base values.
         following: The ranges that the client follows.
-        only_unchecked: True to record only base values in ranges whose dirty changes are compared
-            with nothing of the server until they are filled: see `Following.is_unchecked`.
+        keeps_all: True to record those of all keys whose value on the server is known. Otherwise,
+            and of other keys, only the values in ranges whose dirty changes are compared with
+            nothing of the server until they are filled: see `Following.is_unchecked`.
+        has_log: True if the client has pulled anything of the server.
     """
 
     generation: int
     following: Following
-    only_unchecked: bool
+    keeps_all: bool
+    has_log: bool
 
     @classmethod
     def of(cls, bases: Bases | None, following: Following, cid: int) -> BaseRecording | None:
         """Return the base values that a client records; ``None`` if it records none.
-
-        During a reset, the data may be of a history that the server no longer has.
 
         Args:
             bases: The record of base values.
             following: The ranges that the client follows.
             cid: The CID of the client.
         """
-        if bases is None:
+        if bases is None or not (bases.kept or (cid and following.unchecked)):
             return None
-        if bases.kept and not following.is_resetting:
-            return cls(bases.generation, following, only_unchecked=False)
-        return cls(bases.generation, following, only_unchecked=True) if cid and following.unchecked else None
+        return cls(bases.generation, following, bases.kept, cid > 0)
+
+    def _concerns(self, key: bytes) -> bool:
+        if self.keeps_all and self.following.is_filled(key):
+            return True
+        return self.has_log and self.following.is_unchecked(key)
 
     def new_entries(
         self, reader: Reader, space: _core.KeySpace, entries: Sequence[Entry], *, shared: bool = False
@@ -172,8 +176,7 @@ class BaseRecording(NamedTuple):
             entries: The write. A key may occur more than once.
             shared: True if each read is a round trip to a database.
         """
-        following = self.following
-        keys = [*{key: None for key, _ in entries if not self.only_unchecked or following.is_unchecked(key)}]
+        keys = [*{key: None for key, _ in entries if self._concerns(key)}]
         if len(keys) == 1 and not shared:  # LevelDB takes a snapshot for `get_many`
             key = keys[0]
             found = [reader.get(space.dirty_key(key)), reader.get(key)]
@@ -183,6 +186,6 @@ class BaseRecording(NamedTuple):
         return [
             (prefix + key, base_record(self.generation, value))
             for key, change, value in zip(keys, found[::2], found[1::2], strict=True)
-            # Without a value, only a complete range tells that the server has no such key.
-            if change is None and (value is not None or following.has(key))
+            # Without a value, only a filled range tells that the server has no such key.
+            if change is None and (value is not None or self.following.is_filled(key))
         ]

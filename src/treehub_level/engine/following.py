@@ -114,12 +114,17 @@ class Following:
         """Return True if a stored key lies in a complete range."""
         return bool(self.complete) and key.startswith(self._complete)
 
+    def is_filled(self, key: bytes) -> bool:
+        """Return True if the client has the server's value of a stored key, or a dirty change."""
+        return self.has(key) or self._is_in_filled_part(key)
+
+    def _is_in_filled_part(self, key: bytes) -> bool:
+        prefix, after = self._filled
+        return bool(after) and key.startswith(prefix) and key <= after
+
     def is_unchecked(self, key: bytes) -> bool:
         """Return True if a dirty change of a stored key was compared with nothing of the server."""
-        if not self.unchecked or key.startswith(self._logged):
-            return False
-        prefix, after = self._filled
-        if after and key.startswith(prefix) and key <= after:
+        if not self.unchecked or key.startswith(self._logged) or self._is_in_filled_part(key):
             return False
         return key.startswith(self._unchecked)
 
@@ -160,8 +165,8 @@ class Following:
         if prefix in self.ranges:
             return self
         wider = [state for other, state in sorted(self.ranges.items()) if prefix.startswith(other)]
-        default = CHECKED if cid else UNCHECKED
-        state = COMPLETE if COMPLETE in wider else wider[0] if wider else default
+        default: RangeState = CHECKED if cid else UNCHECKED
+        state: RangeState = COMPLETE if COMPLETE in wider else wider[0] if wider else default
         return replace(self, ranges={**self.ranges, prefix: state})
 
     def unfollow(self, prefix: str) -> Following:

@@ -38,6 +38,7 @@ from ..errors import CorruptionError, DecodeError, InvalidKeyError, StateError
 from ..replication.losses import loss_bounds
 from ..replication.records import state_record
 from ..replication.state import ClientState
+from ..replication.uncompared import uncompared_bounds
 from ..types import Mode
 from .survey import ClientSurvey, ClientSurveyor, ServerSurvey, ServerSurveyor, Survey
 from .verify import Verification, count, examine
@@ -221,7 +222,7 @@ class Repairer:
         following = replace(self._following(), is_resetting=True).fill_again(UNCHECKED)
         state = ClientState(uuid.uuid4().hex, 0, following, server=self._followed_server())
         # Older ones may have come back. Without a record the next generation is the first again.
-        for bounds in (base_bounds(self._space), loss_bounds(self._space)):
+        for bounds in (base_bounds(self._space), loss_bounds(self._space), uncompared_bounds(self._space)):
             self._write_all((key, None) for keys in key_chunks(self._backend, *bounds) for key in keys)
         forgotten: list[Entry] = [
             (self._space.own_key(name), None) for name in ("server", "push", "own", "reset", BASES)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from .. import _core
 from ..backends.base import Entry, Reader
 from ..engine.base_values import Bases, KnownBase, base_key, base_record, parse_base
+from ..engine.following import Following
 from ..engine.records import OwnRecords
 from .canonical import same_record
 
@@ -22,20 +23,21 @@ class BaseValueChanges:
         reader: The store before the batch.
         own: The own records of the client.
         bases: The record of base values after the batch; ``None`` if the store never had any.
-        is_resetting: True during a reset: the base values may be of a history that the server no
-            longer has.
+        following: The ranges that the client follows. A value that was recorded in a range that is
+            not filled may be of a history that the server no longer has.
     """
 
-    def __init__(self, reader: Reader, own: OwnRecords, bases: Bases | None, *, is_resetting: bool = False) -> None:
-        self._is_resetting = is_resetting
+    def __init__(self, reader: Reader, own: OwnRecords, bases: Bases | None, following: Following) -> None:
+        self._following = following
         self._reader = reader
         self._own = own
         self._bases = bases
         self._changed: dict[bytes, KnownBase | None] = {}
+        self._kept: dict[bytes, KnownBase] = {}
 
     def learn(self, key: bytes, value: bytes | None) -> None:
         """Record the server's value of a key that stays dirty: ``None`` if it has no such key."""
-        if self._bases is not None and self._bases.kept:
+        if self._bases is not None and self._bases.kept and self._following.is_filled(key):
             self._changed[key] = KnownBase(value)
 
     def forget(self, key: bytes) -> None:
@@ -43,12 +45,16 @@ class BaseValueChanges:
         if self._bases is not None:
             self._changed[key] = None
 
-    def learn_or_forget(self, key: bytes, value: bytes | None) -> None:
-        """Record the server's value as `learn` does; without ``keep_base`` none is needed."""
-        if self._bases is not None and self._bases.kept:
-            self.learn(key, value)
-        else:
-            self.forget(key)
+    def learn_filled(self, key: bytes, value: bytes | None) -> None:
+        """Record the server's value of a dirty key in a part of a fill, if base values are kept."""
+        if self._bases is not None:
+            self._changed[key] = KnownBase(value) if self._bases.kept else None
+
+    def keep(self, key: bytes) -> None:
+        """Keep the base value of an uncompared change when all others become void."""
+        known = self.known(key)
+        if known is not None:
+            self._kept[key] = known
 
     def void(self, bases: Bases | None) -> None:
         """Void all base values, also those that this batch has recorded.
@@ -57,7 +63,7 @@ class BaseValueChanges:
             bases: The record of base values afterwards.
         """
         self._bases = bases
-        self._changed = dict.fromkeys(self._changed)
+        self._changed = {**dict.fromkeys(self._changed), **self._kept}
 
     def change_of(self, key: bytes) -> bytes | None:
         """Return the change record of the base value of a dirty key; ``None`` if it is unknown.
@@ -65,7 +71,7 @@ class BaseValueChanges:
         Raises:
             CorruptionError: The base value is damaged.
         """
-        if self._bases is None or not self._bases.kept or self._is_resetting:
+        if self._bases is None or not self._bases.kept or not self._following.is_filled(key):
             return None
         known = self.known(key)
         return None if known is None else _core.join_record(key, known.value)

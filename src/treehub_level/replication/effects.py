@@ -19,6 +19,7 @@ from .journal import LostChange, journal_entries
 from .losses import CONFLICT, Loss, has_losses, loss_bounds, loss_entry, loss_key, parse_loss
 from .records import dirty_change, parse_conflict
 from .state import ClientState
+from .uncompared import UncomparedChanges
 
 #: Dirty changes to read at a time: each may have 4 MiB.
 _DIRTY = 16
@@ -45,10 +46,12 @@ class Effects:
         self._transaction = transaction
         self._following = state.following
         self.batch: list[Entry] = []
-        self.bases = BaseValueChanges(transaction, mode.records, state.bases, is_resetting=state.following.is_resetting)
+        self.bases = BaseValueChanges(transaction, mode.records, state.bases, state.following)
         self.cleaned: set[bytes] = set()
         self._journaled: list[LostChange] = []
         self._losses: dict[bytes, Loss | None] = {}
+        #: The keys of groups that are marked as lost.
+        self._lost_groups: set[bytes] = set()
 
     # ------------------------------------------------------------------------------ dirty changes
 
@@ -83,11 +86,33 @@ class Effects:
                     return True
         return False
 
+    @cached_property
+    def _uncompared(self) -> UncomparedChanges:
+        return UncomparedChanges(self._transaction, self._space)
+
+    def is_unchecked(self, key: bytes) -> bool:
+        """Return True if the dirty change of a key was compared with nothing of the server."""
+        return self._following.is_unchecked(key) or key in self._uncompared
+
+    def record_compared(self, key: bytes) -> None:
+        """Record that the dirty change of a key was compared with the server's value."""
+        self.batch += self._uncompared.removing(key)
+
+    def record_uncompared(self) -> None:
+        """Record the dirty changes that the batch leaves, and that were compared with nothing."""
+        space, strip = self._space, len(self._space.prefix)
+        for keys in key_chunks(self._transaction, space.dirty_start, space.dirty_stop):
+            for key in (dirty_key[strip:] for dirty_key in keys):
+                if key not in self.cleaned and self.is_unchecked(key):
+                    self.batch.append(self._uncompared.adding(key))
+                    self.bases.keep(key)
+
     def clean(self, key: bytes) -> None:
         """Drop a dirty change. A key that is not followed is removed with it."""
         self.cleaned.add(key)
         self.batch.append((self._space.dirty_key(key), None))
         self.bases.forget(key)
+        self.record_compared(key)
         if self._losses.get(key) is not None or self.has_losses:
             self._losses[key] = None
         if not self._following.wants(key):
@@ -160,9 +185,12 @@ class Effects:
         Returns:
             True if the change waits for the server's value.
         """
+        if key in self._lost_groups:
+            return True
         group = self.group(key)
         if len(group) == 1:
             return self.loss(key) is not None
+        self._lost_groups.update(group)
         for other in group:
             if self.loss(other) is None:
                 self.lose(other, CONFLICT)
@@ -180,7 +208,7 @@ class Effects:
 
     def finish(self) -> list[Conflict]:
         """Complete the batch, and return the conflicts that it journals."""
-        journaled = journal_entries(self._transaction, self._mode, self._journaled)
+        journaled = journal_entries(self._transaction, self._own, self._journaled)
         self.batch += journaled
         self.batch += self.bases.entries()
         self.batch += [loss_entry(self._space, key, loss) for key, loss in self._losses.items()]

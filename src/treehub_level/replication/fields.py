@@ -35,8 +35,6 @@ MAX_PREFIXES: Final = 256
 MAX_PREFIX_BYTES: Final = 16 << 10
 #: The maximum number of characters in the reason of a refusal.
 MAX_REASON: Final = 500
-#: The maximum number of keys in a part of the live keys.
-MAX_KEYS: Final = 1000
 #: The most CIDs that a client may be behind when its push is judged. It is the same for all copies
 #: of a push: a copy that was refused for its distance is refused for ever. So it may shrink in a
 #: later version, and must not grow.
@@ -174,15 +172,6 @@ class Fields:
     def optional_text(self, name: str, pattern: re.Pattern[str]) -> str | None:
         """Return a string that matches ``pattern``, or ``None`` for null."""
         return None if self.get(name) is None else self.text(name, pattern)
-
-    def cursor(self, name: str) -> str | None:
-        """Return the key after which to continue; ``""`` for the beginning, ``None`` for null."""
-        value = self.get(name)
-        if value is None:
-            return None
-        if _is_text(value):
-            return str(value)
-        raise self.error(name, f'null, "" or a key is needed, not {shown(value)}')
 
     def array(self, name: str, max_items: int | None = None) -> Sequence[Any]:
         """Return an array of at most ``max_items`` items. The items are not validated."""

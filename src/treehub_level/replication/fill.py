@@ -154,15 +154,15 @@ class FillPartHandler:
             return
         base = effects.bases.known(key)
         is_seen = base is not None and same_value(base.value, value)
-        if not (value is None or is_seen or effects.loss(key) or not self._following.is_unchecked(key)):
+        if not (value is None or is_seen or effects.loss(key) or not effects.is_unchecked(key)):
             remote = _core.join_record(key, value)
             is_same = same_record(record, remote)
             if is_same or not effects.lose_group(key):
                 if not is_same:
-                    base_record = None if self._following.is_resetting else effects.bases.change_of(key)
-                    effects.journal(LostChange(key, record, remote, self._cid, base_record))
+                    effects.journal(LostChange(key, record, remote, self._cid, is_read=True))
                 effects.clean(key)
                 effects.take(key, value)
                 return
+        effects.record_compared(key)
         if effects.loss(key) is None:
-            effects.bases.learn_or_forget(key, value)
+            effects.bases.learn_filled(key, value)

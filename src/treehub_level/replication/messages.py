@@ -1,4 +1,4 @@
-"""The messages of an exchange (``docs/protocol.md``): a `Request`, and four kinds of `Reply`.
+"""The messages of an exchange (``docs/protocol.md``): a `Request`, and three kinds of `Reply`.
 
 This module validates received messages, field by field. Both sides apply the same limits.
 
@@ -17,10 +17,9 @@ from typing import Any, ClassVar, Final
 from .. import _core
 from ..backends.base import Entry, Row
 from ..engine.records import ID, Commit, Epoch
-from ..errors import InvalidKeyError, ProtocolError
+from ..errors import ProtocolError
 from .fields import (
     MAX_CHANGES,
-    MAX_KEYS,
     MAX_PREFIX_BYTES,
     MAX_PREFIXES,
     MAX_PUSH,
@@ -254,38 +253,6 @@ class Reset(Reply):
 
 
 @dataclass(slots=True)
-class Keys(Reply):
-    """A part of the server's live keys, in order.
-
-    Attributes:
-        head: The server's CID.
-        epochs: The epochs of the server that the client may not have seen.
-        after: The key after which this part begins.
-        keys: The keys, encoded.
-        end: True if there are no keys after this part.
-    """
-
-    kind = "keys"
-
-    head: int
-    epochs: list[Epoch]
-    after: str
-    keys: list[bytes]
-    end: bool
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the reply as a dict that can be encoded as JSON."""
-        return {
-            **Reply.to_dict(self),
-            "head": self.head,
-            "epochs": [[*epoch] for epoch in self.epochs],
-            "after": self.after,
-            "keys": [_core.decode_key(key) for key in self.keys],
-            "end": self.end,
-        }
-
-
-@dataclass(slots=True)
 class FillPart:
     """A part of the live entries of a range, in key order, read at the end of its page.
 
@@ -456,7 +423,7 @@ class LogPage(Page):
 
 
 #: A reply as a client receives it.
-ParsedReply = PulledPage | Keys | Reset | Forked
+ParsedReply = PulledPage | Reset | Forked
 
 
 def parse_reply(message: object, encoder: _core.Encoder, *, in_records: bool = False) -> ParsedReply:
@@ -479,14 +446,12 @@ def parse_reply(message: object, encoder: _core.Encoder, *, in_records: bool = F
     kind = fields.get("kind")
     if kind == "page":
         return _parse_page(fields, server, nonce, base, encoder.records if in_records else encoder.changes)
-    if kind == "keys":
-        return _parse_keys(fields, server, nonce, base, encoder)
     if kind == "reset":
         common, ack, rejected = fields.integer("common", 0, base), fields.ack(), fields.keys("rejected", MAX_PUSH)
         return Reset(server, nonce, base, common, ack, rejected, fields.cid("head"))
     if kind == "forked":
         return Forked(server, nonce, base)
-    raise fields.error("kind", f'"page", "keys", "reset" or "forked" is needed, not {shown(kind)}')
+    raise fields.error("kind", f'"page", "reset" or "forked" is needed, not {shown(kind)}')
 
 
 def _parse_page(
@@ -542,7 +507,7 @@ def _parse_values(fields: Fields, encode: Callable[[Sequence[Any]], list[Entry]]
 def _parse_fill(fields: Fields, encode: Callable[[Sequence[Any]], list[Entry]]) -> FillPart | None:
     """Return the part of a range; ``None`` if there is none."""
     if "fill" not in fields:
-        if "entries" in fields:
+        if "entries" in fields and fields.get("entries"):
             raise fields.error("entries", "there are some, but no field says of which range")
         return None
     part = Fields(fields.get("fill"), 'field "fill"')
@@ -577,26 +542,6 @@ def _encoded(
 def _entries_of(entries: list[Entry]) -> list[Row]:
     """Return the entries that are no deletes."""
     return [(key, value) for key, value in entries if value is not None]
-
-
-def _parse_keys(fields: Fields, server: str, nonce: str, base: int, encoder: _core.Encoder) -> Keys:
-    after = fields.cursor("after")
-    if after is None:
-        raise fields.error("after", "it is null; a reply of this kind needs a key, or an empty string")
-    names = fields.keys("keys", MAX_KEYS)
-    last = after.encode()
-    try:
-        keys = [encoder.key(key) for key in names]
-    except InvalidKeyError as error:
-        raise fields.error("keys", str(error)) from error
-    for key in keys:
-        if key <= last:
-            raise fields.error("keys", f"they must rise from {shown(after)} (exclusive); {shown(key)} does not")
-        last = key
-    end = fields.boolean("end")
-    if not keys and not end:
-        raise fields.error("end", "it is false, but the reply holds no keys")
-    return Keys(server, nonce, base, fields.cid("head"), fields.epochs("epochs"), after, keys, end)
 
 
 def encode_changes(changes: Sequence[Any], encoder: _core.Encoder, *, in_records: bool = False) -> list[Entry]:

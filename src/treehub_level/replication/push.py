@@ -25,11 +25,10 @@ from .limits import PushLimits
 from .messages import MAX_BYTES
 from .records import pushable_changes
 from .state import ClientState, Push
+from .uncompared import UncomparedChanges
 
 #: The maximum number of changes in a push.
 PUSH_CHANGES = MAX_PUSH
-#: The maximum size of a push, in bytes of change records.
-PUSH_BYTES = MAX_BYTES
 
 
 def freeze(
@@ -126,6 +125,7 @@ def _pushable_groups(
 ) -> Iterator[_PushableGroup]:
     """Yield the groups of dirty changes that may be pushed, in the order of their first keys."""
     space, following = own.space, state.following
+    uncompared = UncomparedChanges(reader, space)
     seen: set[bytes] = set()
     with closing(limits.pushable_rows(reader, space)) as rows:
         for row in rows:
@@ -135,7 +135,7 @@ def _pushable_groups(
             keys = groups.keys_with(key) if key in groups else [key]
             if len(keys) > 1:
                 seen.update(keys)
-            if any(other in lost or following.is_unchecked(other) for other in keys):
+            if any(other in lost or other in uncompared or following.is_unchecked(other) for other in keys):
                 continue
             if len(keys) == 1:
                 yield _PushableGroup([row], len(row[1]))
@@ -149,7 +149,7 @@ def _pushable_groups(
 
 def _read_group(reader: Reader, space: _core.KeySpace, keys: list[bytes]) -> _PushableGroup | None:
     """Return the dirty changes of some keys; ``None`` if no push can hold them."""
-    if len(keys) > PUSH_CHANGES:
+    if len(keys) > MAX_PUSH:
         return None
     rows: list[Row] = []
     size = 0
@@ -158,7 +158,7 @@ def _read_group(reader: Reader, space: _core.KeySpace, keys: list[bytes]) -> _Pu
         assert record is not None, "the keys of a group are dirty"
         rows.append((dirty_key, record))
         size += len(record)
-        if size > PUSH_BYTES:
+        if size > MAX_BYTES:
             return None
     return _PushableGroup(rows, size)
 

@@ -182,7 +182,7 @@ def _followed(record: Any) -> tuple[str, int, tuple[Epoch, ...]]:
 def _push(record: Any, encoder: _core.Encoder) -> Push:
     fields = Fields(record, "record")
     changes = [*fields.array("changes", MAX_PUSH)]
-    groups = fields.runs("groups", len(changes))
+    groups = tuple(fields.runs("groups", len(changes)))
     last_group = fields.cid("last_group") if fields.has("last_group") else 0
     push = Push(fields.cid("seq"), fields.text("nonce", NONCE), changes, groups, last_group)
     keys: set[bytes] = set()
@@ -278,6 +278,7 @@ def parse_conflict(own: OwnRecords, key: bytes, record: bytes) -> Conflict:
         fields = Fields(document, "record")
         lost, remote, cid = fields.get("key"), fields.get("remote"), fields.cid("cid")
         encoder.key(lost)
+        is_read = fields.has("read") and fields.boolean("read")
         default: ConflictKind = "reset" if remote is None else "conflict"
         kind: ConflictKind = fields.get("kind") if fields.has("kind") else default
         if kind not in ("refused", default):
@@ -285,7 +286,7 @@ def parse_conflict(own: OwnRecords, key: bytes, record: bytes) -> Conflict:
         return Conflict(
             key=lost,
             local=_change_of(lost, fields.array("local"), None),
-            remote=None if remote is None else _change_of(lost, fields.array("remote"), cid),
+            remote=None if remote is None else _change_of(lost, fields.array("remote"), None if is_read else cid),
             id=number,
             base=_change_of(lost, fields.array("base"), None) if fields.has("base") else None,
             kind=kind,

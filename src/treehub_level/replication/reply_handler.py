@@ -279,7 +279,10 @@ class ReplyHandler:
         effects, values = self._effects, dict(page.values)
         if not values:
             return
-        asked = {key.encode() for key in (*self._request.read, *whole.rejected)}
+        asked = [key.encode() for key in self._request.read]
+        # The server sends as many values as fit. If it has sent nothing else, and not all values of
+        # the group that was read first, these fit into no page.
+        unfit = frozenset(asked) - values.keys() if not whole.entries else frozenset()
         pulled = {key: cid for cid, (key, _) in zip(page.cids, page.entries, strict=True)}
         seen: set[bytes] = set()
         size = 0
@@ -288,13 +291,13 @@ class ReplyHandler:
                 continue
             group = self._lost_group(key)
             seen.update(group)
-            is_whole = all(other in values for other in group)
-            may_part = len(group) > MAX_READ or asked.issuperset(group)
-            if not (is_whole or may_part):
-                continue
+            if not all(other in values for other in group):
+                is_too_large = len(group) > MAX_READ or not unfit.isdisjoint(group)
+                if not (is_too_large and asked and asked[0] in group):
+                    continue
             known = [other for other in group if other in values]
             group_size = sum(len(effects.record(other) or b"") for other in known)
-            if self._outcome.healed and size + group_size > LOST_BYTES:
+            if self._outcome.healed and size + group_size > MAX_BYTES:
                 return
             size = self._heal_group(known, values, page, pulled, size, is_group=len(group) > 1)
 
@@ -327,14 +330,15 @@ class ReplyHandler:
             if record is None or loss is None:
                 continue
             size += len(record)
-            if size > LOST_BYTES and self._outcome.healed:
+            if size > MAX_BYTES and self._outcome.healed:
                 return size  # a larger group than a push can hold
             remote = _core.join_record(key, values[key])
             if is_group or loss.kind == "refused" or not same_record(record, remote):
                 commit = commit_of(page.commits, pulled[key]) if key in pulled else None
                 by, at = (None, None) if commit is None else (commit.by, commit.ms)
                 cid, base = pulled.get(key, page.cid), effects.bases.change_of(key)
-                effects.journal(LostChange(key, record, remote, cid, base, loss.kind, loss.reason, by, at))
+                lost = LostChange(key, record, remote, cid, base, loss.kind, loss.reason, by, at, key not in pulled)
+                effects.journal(lost)
             effects.clean(key)
             effects.take(key, values[key])
             self._outcome.healed += 1
@@ -359,7 +363,10 @@ class ReplyHandler:
         self._apply_ack(reply.ack, reply.rejected)
         withheld_push = self._state.withheld_push if reply.ack is None else None
         state = replace(self._state, withheld_push=withheld_push)
-        self._state = state.resetting(reply.common, is_dirty=effects.has_dirty())
+        is_dirty_after = effects.has_dirty()
+        if is_dirty_after:
+            effects.record_uncompared()
+        self._state = state.resetting(reply.common, is_dirty=is_dirty_after)
         effects.bases.void(self._state.bases)
 
     def apply_fork(self) -> None:

@@ -36,7 +36,7 @@ from .withdrawals import Withdrawal, read_withdrawal, withdrawal_entries, withdr
 _READ: Final = 1000
 #: Values to read at a time: each may have 4 MiB.
 _VALUES: Final = 16
-#: A page without news that moves the client's CID by less is not sent to a client that waits.
+#: An empty page that moves the client's CID by less is not sent to a client that waits.
 _IDLE_CIDS: Final = 1000
 
 
@@ -359,20 +359,21 @@ class _Exchange:
         left = self._max_bytes - records_size(page.records) - commits_size(page.commits)
         rejected = () if self._request.withdraw else page.rejected
         keys = dict.fromkeys([*self._read, *(key.encode() for key in rejected)])
-        page.values = self._values([*keys], left, is_first=not page.records)
+        page.values = self._values([*keys], left)
         left -= rows_size([(key, value or b"") for key, value in page.values])
         if self._request.fill is not None and not self._push:
             rows = len(page.records) + len(page.values)
             page.fill = self._fill_part(self._request.limit - len(page.records), left, is_first=not rows)
 
-    def _values(self, keys: Sequence[bytes], left: int, *, is_first: bool) -> list[Entry]:
+    def _values(self, keys: Sequence[bytes], left: int) -> list[Entry]:
         """Return the present values of the first keys, as many as fit. A hidden key is absent.
+
+        The first value is returned also if it does not fit: a client that pulls large changes all
+        the time has to learn of its losses, too.
 
         Args:
             keys: The keys.
             left: The bytes that are left in the page.
-            is_first: True if the page has no row yet. The first value is then returned also if it
-                does not fit.
         """
         found: list[Entry] = []
         for start in range(0, len(keys), _VALUES):
@@ -381,7 +382,7 @@ class _Exchange:
                 if not self._access.covers(key):
                     value = None
                 left -= rows_size([(key, value or b"")])
-                if left < 0 and (found or not is_first):
+                if left < 0 and found:
                     return self._checked_values(found)
                 found.append((key, value))
         return self._checked_values(found)
@@ -396,7 +397,8 @@ class _Exchange:
         Args:
             limit: The rows that are left in the page.
             left: The bytes that are left in the page.
-            is_first: True if the page has no row yet: see `_values`.
+            is_first: True if the page has no row yet. The first entry is then returned also if it
+                does not fit.
         """
         fill = self._request.fill
         assert fill is not None, "the request fills a range"
@@ -426,7 +428,7 @@ class _Exchange:
 def is_idle(reply: Reply) -> bool:
     """Return True if a reply holds nothing new, so that a long poll may go on waiting.
 
-    A page without news also ends the wait once it moves the client's CID far: otherwise the log in
+    An empty page also ends the wait once it moves the client's CID far. Otherwise the log in
     between would be read again after each commit.
     """
     if not isinstance(reply, LogPage) or reply.cid - reply.base >= _IDLE_CIDS:

@@ -18,7 +18,7 @@ from ..engine.codec import decode_json
 from ..errors import ProtocolError
 from .canonical import canonical
 from .manual import Part
-from .messages import Forked, Keys, LogPage, LogRow, Page, ParsedReply, Reply, Request, Reset, parse_reply
+from .messages import Forked, LogPage, LogRow, Page, ParsedReply, Reply, Request, Reset, parse_reply
 
 #: Rows that are joined into one chunk.
 _JOINED = 200
@@ -192,7 +192,7 @@ def decode_reply(message: object, encoder: _core.Encoder) -> ParsedReply:
     """
     if isinstance(message, LogPage):
         return message.to_pulled(encoder)
-    if isinstance(message, (Keys, Reset, Forked)):
+    if isinstance(message, (Reset, Forked)):
         return message
     if isinstance(message, Received):
         return _decode_lines(message.body, encoder) if message.in_lines else parse_reply(_parse(message.body), encoder)

@@ -24,7 +24,7 @@ from ...errors import (
     StoreMismatchError,
     TransportError,
 )
-from ...replication.fields import MAX_CHANGES, MAX_PUSH, MAX_READ, Fields
+from ...replication.fields import MAX_CHANGES, MAX_PUSH, MAX_READ, MAX_REASON, Fields
 from ...replication.manual import attribute
 from ...replication.wire import Received
 from ...types import MISSING, Change, Changes, KeyRange
@@ -224,9 +224,7 @@ def _error_of(response: ServerResponse, url: str, token: str | None) -> LevelErr
     if not fields or not response.is_from_server or (status == 401 and code != _UNAUTHORIZED):
         return not_a_server(response, url)
     if status == 422 and code == Refused.code:
-        reason, keys = fields.get("reason"), fields.get("keys")
-        known = isinstance(keys, list) and all(isinstance(key, str) for key in keys)
-        return Refused(_sanitized(reason, token) if isinstance(reason, str) else message, keys if known else None)
+        return _refused(fields, message, token)
     if status in (400, 403, 409) and isinstance(code, str):
         expected, got = fields.get("expected"), fields.get("got")
         if code == CIDMismatchError.code and type(expected) is int and type(got) is int:
@@ -235,6 +233,16 @@ def _error_of(response: ServerResponse, url: str, token: str | None) -> LevelErr
             return _ERRORS_BY_CODE[code](message)
     reason = message or "the server gave no reason"
     return TransportError(f"{url} refused with status {status}: {reason}", status=status, retry_after=retry_after)
+
+
+def _refused(fields: Mapping[Any, Any], message: str, token: str | None) -> Refused:
+    """Return the exception for changes that a rule refuses. Its reason may be in any script."""
+    reason, keys = fields.get("reason"), fields.get("keys")
+    if isinstance(reason, str):
+        message = reason.replace(token, "…") if token else reason
+        message = re.sub(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]+", " ", message)[:MAX_REASON]
+    is_list = isinstance(keys, list) and all(isinstance(key, str) for key in keys)
+    return Refused(message, keys if is_list else None)
 
 
 def _error_fields(response: ServerResponse) -> dict[Any, Any]:
