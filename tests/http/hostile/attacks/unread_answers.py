@@ -24,9 +24,9 @@ _EXCHANGE = json.dumps(
         "epochs": [],
         "seq": 0,
         "nonce": "cd" * 16,
-        "push": None,
         "changes": [],
         "limit": 1000,
+        "push": None,
     }
 ).encode()
 
