@@ -233,8 +233,8 @@ class SyncReport:
             ``filled``.
         pushed: The number of local changes that the server accepted.
         conflicts: The local changes that lost, in the order of the conflicts.
-        rejected: The keys of pushed changes that the server rejected: others had written them
-            first, or a change that was written together with them.
+        rejected: The keys of pushed changes that the server rejected, each once: others had written
+            them first, or a change that was written together with them.
         cid: The client's CID after the call.
         rounds: The number of exchanges.
         reset: True if the server's history differed from the one seen before, and the client was

@@ -142,6 +142,28 @@ async def test_golden_stores_open_and_synchronise(stores: Stores, name: str, fil
     assert await client.query() == await server.query()
 
 
+@pytest.mark.parametrize("phase", ["reset begun", "reset pulling", "reset sweeping", "reset swept in part"])
+async def test_a_reset_that_an_earlier_version_has_begun_is_finished_as_a_fill(stores: Stores, phase: str) -> None:
+    """The files were made before fills: a reset pulled the log from 0, and then swept the keys."""
+    for side in ("server", "client"):
+        stores.seed(side, golden_stores.read(f"earlier/{phase}", side).items())
+    server = await stores.open("server", mode=Level.SERVER)
+    client = await stores.open("client", mode=Level.CLIENT)
+    report = await client.sync(server)
+    assert (report.consistent, report.reset, await client.pending()) == (True, False, 0)
+    assert await client.query() == await server.query()
+    assert [await server.get(key) for key in ("mine", "later", "k1", "k2", "k7")] == [
+        1,
+        "written in the reset",
+        "after the restore",
+        "mine too",
+        None,
+    ]
+    lost = {(conflict.key, conflict.kind) for conflict in await client.conflicts()}
+    assert lost == {("k1", "conflict"), ("lost1", "reset"), ("lost2", "reset")}
+    assert b"!!reset" not in await stores.bytes_of(client)
+
+
 def test_a_store_on_disk_is_a_plain_leveldb_database(tmp_path: Path) -> None:
     with blocking.Level(tmp_path / "server", mode=Level.SERVER) as server:
         server.batch([Put("a", 1), Delete("b"), Put("é", {"x": [1, 2]})])

@@ -177,3 +177,13 @@ def test_an_honest_session_of_many_pages_is_not_stopped(monkeypatch: pytest.Monk
     server, client = a_server(), a_client()
     server.load((f"k{number}", number) for number in range(200))
     assert client.sync(server).rounds == 20
+
+
+def test_a_change_that_loses_to_a_later_page_is_reported_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("treehub_level.replication.client.PAGE_CHANGES", 10)
+    server, client = a_server(), a_client()
+    server.load((f"k{number:02}", "theirs") for number in range(40))
+    client.load((f"k{number:02}", "mine") for number in range(40))
+    report = client.sync(server)
+    assert (report.rounds, report.pushed, len(report.conflicts)) == (4, 0, 40)
+    assert report.rejected == [f"k{number:02}" for number in range(40)]

@@ -140,7 +140,7 @@ def read_page(
         part = read_wanted(reader, mode, after, wanted, limit, max_bytes)
     commits = commits_of(reader, mode.records, head, part.records)
     part = _fitting(part, commits, max_bytes)
-    if part.cid < head:
+    if after < part.cid < head:
         part = _between_commits(reader, mode, head, part, limit, whole_bytes, wanted)
         if part.records and (not commits or commits[-1].last < part.records[-1][0]):
             commits = commits_of(reader, mode.records, head, part.records)

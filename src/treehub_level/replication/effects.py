@@ -50,6 +50,8 @@ class Effects:
         self.cleaned: set[bytes] = set()
         self._journaled: list[LostChange] = []
         self._losses: dict[bytes, Loss | None] = {}
+        #: The keys of groups that are marked as lost.
+        self._lost_groups: set[bytes] = set()
 
     # ------------------------------------------------------------------------------ dirty changes
 
@@ -183,9 +185,12 @@ class Effects:
         Returns:
             True if the change waits for the server's value.
         """
+        if key in self._lost_groups:
+            return True
         group = self.group(key)
         if len(group) == 1:
             return self.loss(key) is not None
+        self._lost_groups.update(group)
         for other in group:
             if self.loss(other) is None:
                 self.lose(other, CONFLICT)

@@ -16,7 +16,7 @@ from ..engine.records import Epoch
 from ..types import Conflict
 from .canonical import same_record
 from .effects import Effects
-from .fields import Ack, Fill
+from .fields import MAX_READ, Ack, Fill
 from .fill import FillPartHandler
 from .journal import LostChange
 from .limits import is_dirty
@@ -279,9 +279,10 @@ class ReplyHandler:
         effects, values = self._effects, dict(page.values)
         if not values:
             return
+        asked = [key.encode() for key in self._request.read]
         # The server sends as many values as fit. If it has sent nothing else, and not all values of
         # the group that was read first, these fit into no page.
-        first = self._request.read[0].encode() if self._request.read and not whole.entries else None
+        unfit = frozenset(asked) - values.keys() if not whole.entries else frozenset()
         pulled = {key: cid for cid, (key, _) in zip(page.cids, page.entries, strict=True)}
         seen: set[bytes] = set()
         size = 0
@@ -290,8 +291,10 @@ class ReplyHandler:
                 continue
             group = self._lost_group(key)
             seen.update(group)
-            if first not in group and not all(other in values for other in group):
-                continue
+            if not all(other in values for other in group):
+                is_too_large = len(group) > MAX_READ or not unfit.isdisjoint(group)
+                if not (is_too_large and asked and asked[0] in group):
+                    continue
             known = [other for other in group if other in values]
             group_size = sum(len(effects.record(other) or b"") for other in known)
             if self._outcome.healed and size + group_size > MAX_BYTES:

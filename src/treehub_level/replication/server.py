@@ -428,8 +428,8 @@ class _Exchange:
 def is_idle(reply: Reply) -> bool:
     """Return True if a reply holds nothing new, so that a long poll may go on waiting.
 
-    An empty page also ends the wait once it moves the client's CID far: otherwise the log in between
-    would be read again after each commit.
+    An empty page also ends the wait once it moves the client's CID far. Otherwise the log in
+    between would be read again after each commit.
     """
     if not isinstance(reply, LogPage) or reply.cid - reply.base >= _IDLE_CIDS:
         return False

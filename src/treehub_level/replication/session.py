@@ -256,8 +256,10 @@ def _receive(
         report.conflicts += outcome.conflicts
         report.refused += outcome.refused
         report.consistent = outcome.is_consistent
-        if outcome.pushed or not request.withdraw:  # a withdrawn push is not a rejected one
-            report.rejected += outcome.rejected
+        if outcome.rejected and (outcome.pushed or not request.withdraw):  # a withdrawn push is not a rejected one
+            # A change that lost is pushed again until the page with the other change arrives.
+            reported = set(report.rejected)
+            report.rejected += [key for key in outcome.rejected if key not in reported]
     return outcome
 
 

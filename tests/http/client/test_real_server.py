@@ -248,8 +248,9 @@ async def test_a_push_of_16384_changes_that_a_proxy_refuses_is_withdrawn_and_hal
 
 
 async def test_a_push_of_16384_changes_that_all_lose_is_journaled_in_one_step(
-    remote: RemoteServer, open_client: Any
+    remote: RemoteServer, open_client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("treehub_level.replication.client.PAGE_CHANGES", 16_384)
     winner, loser = await open_client("winner"), await open_client("loser")
     for client in (winner, loser):
         await client.sync(remote)
