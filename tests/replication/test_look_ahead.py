@@ -97,7 +97,7 @@ def test_a_stale_reply_announces_no_request() -> None:
     client, server = a_client(), a_server_with()
     session = session_of(client)
     first = next(session)
-    other = server.exchange_encoded(Request(None, "c" * 32, 0, 0, [], 0, "f" * 32, limit=1000))
+    other = server.exchange_encoded(Request(None, "c" * 32, 0, 0, [], "f" * 32, 0, limit=1000))
     again = session.send(other)
     assert isinstance(again, Request)
     assert (again.cid, again.nonce != first.nonce, client.cid) == (0, True, 0)
