@@ -165,8 +165,8 @@ class Following:
         if prefix in self.ranges:
             return self
         wider = [state for other, state in sorted(self.ranges.items()) if prefix.startswith(other)]
-        default = CHECKED if cid else UNCHECKED
-        state = COMPLETE if COMPLETE in wider else wider[0] if wider else default
+        default: RangeState = CHECKED if cid else UNCHECKED
+        state: RangeState = COMPLETE if COMPLETE in wider else wider[0] if wider else default
         return replace(self, ranges={**self.ranges, prefix: state})
 
     def unfollow(self, prefix: str) -> Following:
