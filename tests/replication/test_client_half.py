@@ -41,7 +41,7 @@ def test_a_push_is_frozen_on_disk_before_it_is_sent(monkeypatch: pytest.MonkeyPa
     wire = Wire(server)
     wire.on_request = lambda request: seen.append(([*writes], own_record(client, "push")))
     client.sync(wire)
-    nonce = wire.requests[0]["nonce"]
+    nonce = wire.requests[0]["push"]
     assert seen == [([True], {"seq": 1, "nonce": nonce, "changes": [["a", 1]]})]
     assert own_record(client, "push") is None
 
@@ -56,7 +56,7 @@ def test_a_frozen_push_is_resent_unchanged_after_later_writes() -> None:
     client.put("b", 3)
     client.reopen()
     client.sync(wire)
-    frozen = [(request["seq"], request["nonce"], request["changes"]) for request in wire.requests]
+    frozen = [(request["seq"], request["push"], request["changes"]) for request in wire.requests]
     assert frozen[0] == frozen[1]
     assert frozen[2][0] == 2
     assert frozen[2][2] == [["a", 2], ["b", 3]]
