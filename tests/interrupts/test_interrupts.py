@@ -137,7 +137,8 @@ def test_a_lock_acquired_before_its_try_statement_is_found() -> None:
     bench.server.open()
     bench.server.put("first", 1)
     assert not found(bench)
-    with mock.patch.object(Store, "_commit_alone", acquiring_without_a_try(Store._commit_alone)):
+    commit = vars(Store)["_commit_alone"]
+    with mock.patch.object(Store, "_commit_alone", acquiring_without_a_try(commit)):
         assert found(bench)
 
 
