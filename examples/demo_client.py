@@ -45,8 +45,8 @@ async def serve(pipe: Connection, folder: Path, url: str, token: str) -> None:
 
 
 async def edit(level: Level, changes: list[Change]) -> None:
-    """Write all changes in one atomic batch."""
-    async with level.write_batch() as batch:
+    """Write all changes in one atomic batch. They stand for many edits: each may be lost alone."""
+    async with level.write_batch(together=False) as batch:
         for change in changes:
             if change.deleted:
                 batch.delete(change.key)
