@@ -165,6 +165,7 @@ REMOVALS: Final[dict[str, list[Patch]]] = {
     "base_of_unchecked": [(base_values.BaseValueChanges, "known", lambda *_: None)],
     "log_decides": [(FillPartHandler, "_compare", _compare_in_every_range)],
     "reset_checks_dirty": [(Effects, "has_dirty", lambda _: False)],
+    "uncompared": [(Effects, "record_uncompared", lambda *_: None)],
     "unchecked_freeze": [(push, "_pushable_groups", _groups_with_unchecked)],
     "evict": [(session, "evict_step", lambda mode: lambda *_: Plan(False))],
     "groups": [(Verdict, "judge", _judge_without_groups)],

@@ -283,7 +283,8 @@ class ReplyHandler:
         # The server sends as many values as fit. If it has sent nothing else, and not all values of
         # the group that was read first, these fit into no page.
         unfit = frozenset(asked) - values.keys() if not whole.entries else frozenset()
-        pulled = {key: cid for cid, (key, _) in zip(page.cids, page.entries, strict=True)}
+        changes = zip(page.cids, page.entries, strict=True)
+        pulled = {key: cid for cid, (key, _) in changes if not self._is_own_change(cid)}
         seen: set[bytes] = set()
         size = 0
         for key in values:
