@@ -21,6 +21,8 @@ from .records import OwnRecords
 
 #: The name of the record.
 FOLLOW: Final = "follow"
+#: The name of the record in which earlier versions kept the progress of a reset.
+EARLIER_RESET: Final = "reset"
 
 #: The state of a range that a client follows.
 #:
@@ -323,7 +325,7 @@ def following_at_opening(
     if common is not None:
         cid = max(cid, common)
         following = replace(following.fill_again(CHECKED), is_resetting=True)
-        entries = [(own.space.own_key("reset"), None), (own.space.prefix, b"%d" % cid)]
+        entries = [(own.space.own_key(EARLIER_RESET), None), (own.space.prefix, b"%d" % cid)]
     if wanted is not None and is_new:
         following = Following(dict.fromkeys(wanted, UNCHECKED))
     elif wanted is not None and {*wanted} != {*following.ranges}:
@@ -344,9 +346,9 @@ def common_of_earlier_reset(reader: Reader, own: OwnRecords) -> int | None:
     Raises:
         CorruptionError: The record is malformed.
     """
-    match own.read(reader, "reset"):
+    match own.read(reader, EARLIER_RESET):
         case None:
             return None
         case {"common": int(common), "phase": "A" | "B"} if 0 <= common <= _core.MAX_CID:
             return common
-    raise own.damaged(own.space.own_key("reset"), "does not hold the progress of a reset")
+    raise own.damaged(own.space.own_key(EARLIER_RESET), "does not hold the progress of a reset")

@@ -30,7 +30,7 @@ from ..backends.base import Backend, Batch, Entry
 from ..backends.leveldb.directory import DirectoryBackend
 from ..backends.registry import create
 from ..engine.base_values import BASES, base_bounds
-from ..engine.following import UNCHECKED, Following, read_following
+from ..engine.following import EARLIER_RESET, UNCHECKED, Following, read_following
 from ..engine.identity import birth_records, find_identity, mode_by_shape
 from ..engine.records import Epoch, Identity, OwnRecords
 from ..engine.scan import first_key, key_chunks
@@ -225,7 +225,7 @@ class Repairer:
         for bounds in (base_bounds(self._space), loss_bounds(self._space), uncompared_bounds(self._space)):
             self._write_all((key, None) for keys in key_chunks(self._backend, *bounds) for key in keys)
         forgotten: list[Entry] = [
-            (self._space.own_key(name), None) for name in ("server", "push", "own", "reset", BASES)
+            (self._space.own_key(name), None) for name in ("server", "push", "aside", "own", EARLIER_RESET, BASES)
         ]
         self._write([*forgotten, *state.replacing(None, self._space), (self._space.prefix, b"0")])
         self._report(

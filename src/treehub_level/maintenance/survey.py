@@ -14,7 +14,7 @@ import orjson
 from .. import _core
 from ..backends.base import Reader
 from ..engine.base_values import BASES, Bases, base_bounds, parse_base
-from ..engine.following import common_of_earlier_reset
+from ..engine.following import EARLIER_RESET, common_of_earlier_reset
 from ..engine.groups import group_bounds, parse_group
 from ..engine.records import Epoch, OwnRecords
 from ..engine.scan import rows
@@ -279,7 +279,7 @@ class ClientSurveyor(_Surveyor):
             parse_loss(self._records, key, value)
         elif self._uncompared_start <= key < self._uncompared_stop:
             self._check_uncompared(key, value)
-        elif key == self._space.own_key("reset"):
+        elif key == self._space.own_key(EARLIER_RESET):
             common_of_earlier_reset(self._reader, self._records)
         elif key in self._names:
             state_record(self._records, self._names[key], value, self.survey.cid)

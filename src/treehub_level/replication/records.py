@@ -17,7 +17,7 @@ import orjson
 from .. import _core
 from ..backends.base import Entry, Reader, Row
 from ..engine.base_values import BASES, Bases
-from ..engine.following import FOLLOW, Following
+from ..engine.following import EARLIER_RESET, FOLLOW, Following, common_of_earlier_reset
 from ..engine.records import HEX, ID, Epoch, OwnRecords, is_cid
 from ..errors import LevelError, ProtocolError
 from ..types import Change, Conflict, ConflictKind
@@ -101,9 +101,12 @@ def read_state(reader: Reader, own: OwnRecords, cid: int) -> ClientState:
     Raises:
         CorruptionError: A record is missing or malformed, or contradicts another one.
     """
-    keys = [own.space.own_key(name) for name in NAMES]
-    records = zip(NAMES, keys, reader.get_many(keys), strict=True)
-    found = {name: None if record is None else state_record(own, name, record, cid) for name, _, record in records}
+    keys = [own.space.own_key(name) for name in (*NAMES, EARLIER_RESET)]
+    *records, earlier_reset = reader.get_many(keys)
+    if earlier_reset is not None:  # the opening turns it into a fill, unless it is damaged
+        common_of_earlier_reset(reader, own)
+    pairs = zip(NAMES, records, strict=True)
+    found = {name: None if record is None else state_record(own, name, record, cid) for name, record in pairs}
     if found["id"] is None:
         raise own.damaged(own.space.own_key("id"), "is missing: it holds the id of this client")
     id, seq = found["id"]
