@@ -1,4 +1,5 @@
-// Runs clients for simulations, step by step: node simulated.mjs <package.json> <module of the client>
+// Runs clients for simulations, step by step:
+// node simulated.mjs <package.json> <module of the client>
 // The other end is in simulated.py. The limits of the package are small there, and can be set.
 import { createRequire } from 'node:module'
 import { pathToFileURL } from 'node:url'
