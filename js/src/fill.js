@@ -12,8 +12,6 @@ import { UTF8, joinRecord } from './records.js'
 /** @import { Receipt } from './receipt.js' */
 /** @import { Change } from './records.js' */
 
-/** Local keys that one batch compares with a part. */
-const MAX_COMPARED = MAX_CHANGES
 /** Values that are read at a time: each may have 4 MiB. */
 const VALUES_AT_ONCE = 16
 
@@ -45,7 +43,7 @@ async function removeAbsentKeys(receipt, part) {
   const { store, state } = receipt
   const start = part.after ? { gt: part.after } : { gte: FIRST_USER_KEY }
   const stop = part.end ? {} : { lte: part.to }
-  const local = await store.keys({ ...start, ...stop, limit: MAX_COMPARED, ...UTF8 }).all()
+  const local = await store.keys({ ...start, ...stop, limit: MAX_CHANGES, ...UTF8 }).all()
   const live = new Set(part.entries.map(({ key }) => key))
   const absent = local.filter((key) => !live.has(key) && !receipt.hasDeleted(key))
   await receipt.lookUp(absent)
@@ -60,7 +58,7 @@ async function removeAbsentKeys(receipt, part) {
       removeKey(receipt, { key, value: values[index] })
     }
   }
-  if (local.length === MAX_COMPARED) return { to: local[MAX_COMPARED - 1], isLast: false }
+  if (local.length === MAX_CHANGES) return { to: local[MAX_CHANGES - 1], isLast: false }
   return { to: part.to, isLast: part.end }
 
   /** @param {Receipt} to @param {Change} change */

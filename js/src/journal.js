@@ -23,7 +23,8 @@ import { UTF8, batchEntry } from './records.js'
  * @property {string} [by] the author of the server's change, if it is known
  * @property {number} [at] the server's clock at its change, if it is known, in milliseconds since
  *   1970
- * @property {number} [noticedAt] the client's clock when the change lost, in milliseconds since 1970
+ * @property {number} [noticedAt] the client's clock when the change lost, in milliseconds since
+ *   1970
  */
 
 /**

@@ -54,7 +54,7 @@ export function parseLostKey(storedKey) {
   return storedKey.slice(LOST_PREFIX.length)
 }
 
-/** The key of the mark of a user key that was not compared. @param {string} key @returns {string} */
+/** The key of the mark of an uncompared user key. @param {string} key @returns {string} */
 export function uncomparedKey(key) {
   return UNCOMPARED_PREFIX + key
 }

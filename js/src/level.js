@@ -116,8 +116,8 @@ export class SyncedLevel {
 
   /**
    * Exchange messages with a server until both sides are drained. The call may fail at any point,
-   * and may be repeated. If the server was restored from a backup all entries are filled again, dirty
-   * changes are kept, and the report says `reset`.
+   * and may be repeated. If the server was restored from a backup, all entries are filled again,
+   * dirty changes are kept, and the report says `reset`.
    * @param {string | URL | Exchange} server the address of a database, or a transport
    * @param {Options} [options]
    * @returns {Promise<Report>}

@@ -1,6 +1,7 @@
 /**
  * Losses: dirty changes that have lost, and wait for the server's value of their key. The change
- * stays dirty until a reply has that value; one batch then journals the change, and takes the value.
+ * stays dirty until a reply has that value. One batch then journals the change, and takes the
+ * value.
  */
 import { splitMembers } from './json.js'
 import { LOST_RANGE, dirtyKey, lostKey, parseLostKey } from './keys.js'

@@ -34,7 +34,10 @@ export class Receipt {
   #dirty = new Map()
   /** The keys that were looked up. @type {Set<string>} */
   #seen = new Set()
-  /** The present text of each key that this reply has written. @type {Map<string, string | undefined>} */
+  /**
+   * The present text of each key that this reply has written.
+   * @type {Map<string, string | undefined>}
+   */
   #written = new Map()
   /** @type {any[]} */
   #batch = []
@@ -133,7 +136,10 @@ export class Receipt {
     this.markCompared(key)
   }
 
-  /** Record that a dirty change waits for the server's value. @param {string} key @param {Loss} loss */
+  /**
+   * Record that a dirty change waits for the server's value.
+   * @param {string} key @param {Loss} loss
+   */
   lose(key, loss) {
     this.losses.set(key, loss)
     this.#batch.push(lossEntry(key, loss))

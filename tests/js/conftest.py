@@ -141,14 +141,14 @@ def scripted() -> Iterator[Any]:
     class Handler(ScriptedHandler):
         def answer(self) -> None:
             request = orjson.loads(self.read_body())
-            server.requests += 1
-            self.respond(*server.answer(request))
+            running_server.requests += 1
+            self.respond(*running_server.answer(request))
 
     class Server(ThreadingHTTPServer):
         def handle_error(self, *_: Any) -> None:
             pass  # the client has closed the connection
 
-    with running(Server(("127.0.0.1", 0), Handler)) as server:
-        server.requests = 0
-        server.url += "/v1/notes"
-        yield server
+    with running(Server(("127.0.0.1", 0), Handler)) as running_server:
+        running_server.requests = 0
+        running_server.url += "/v1/notes"
+        yield running_server

@@ -180,7 +180,7 @@ def test_a_push_of_an_earlier_version_at_cid_0_heals_by_values(session: Session)
     session.client.batch(put("k", "here"), put("m", "here"))
     push = '{"seq":1,"nonce":"%s","changes":[["k","here"],["m","here"]]}' % ("a" * 32)
     session.client.write_raw({"!!push": push, "!!id": '["%s",1]' % ("b" * 32)})
-    decided = {"ack": [4, 5, EPOCH[0]], "rejected": ["k"], "values": [["k", "there"]]}
+    decided: dict[str, Any] = {"ack": [4, 5, EPOCH[0]], "rejected": ["k"], "values": [["k", "there"]]}
     session.sync(at_head(5, **decided), part(5, "", {"k": "there", "m": "here"}, end=True))
     assert session.requests[0]["push"] == "a" * 32
     assert session.journal() == [("conflict", ["k", "here"], ["k", "there"], 5)]

@@ -1,4 +1,4 @@
-"""Groups: what a client writes in one batch is pushed, accepted and lost together."""
+"""Groups: the changes of one batch of a client are pushed, accepted and lost together."""
 
 from typing import Any
 

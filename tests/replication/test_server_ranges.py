@@ -12,9 +12,9 @@ from treehub_level import blocking
 from treehub_level.engine import log
 from treehub_level.engine.access import FULL
 from treehub_level.errors import ProtocolError
-from treehub_level.replication import server as server_half
 from treehub_level.replication.fields import MAX_PREFIX_BYTES
 from treehub_level.replication.messages import Request
+from treehub_level.replication.server import answer_pull
 from treehub_level.types import Mode, Put
 
 from .helpers import Message, a_server, ask, unchanged
@@ -156,7 +156,7 @@ def test_an_entry_that_is_larger_than_the_room_comes_alone() -> None:
     server = a_server(a="x" * 100_000, b="y" * 100_000)
     mode = server._store.server("test")
     request = Request.from_dict(ask(cid=2, complete=[], fill=["", ""]))
-    reply = server_half.answer_pull(request, mode, FULL, server.memory, 2, max_bytes=1000)
+    reply = answer_pull(request, mode, FULL, server.memory, 2, max_bytes=1000)
     assert reply.to_dict()["fill"] == {"prefix": "", "after": "", "to": "a", "end": False, "count": 1}
 
 

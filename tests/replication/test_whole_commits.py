@@ -99,8 +99,9 @@ def test_many_batches_of_more_than_half_a_page_are_no_endless_log(monkeypatch: p
     monkeypatch.setattr(client_module, "PAGE_CHANGES", 4)
     monkeypatch.setattr("treehub_level.replication.progress.MAX_SHORT_PAGES", 20)
     server, client = a_server(), a_client()
+    client.sync(server)  # it has nothing to fill any more
     for number in range(100):
-        server.batch([Put("a", number), Put("b", number), Put("c", number)])
+        server.batch([Put(f"{name}{number}", number) for name in "abc"])
     report = client.sync(server)
     assert (report.rounds, client.cid) == (100, 300)
 

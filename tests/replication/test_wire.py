@@ -210,5 +210,5 @@ def test_a_client_is_drained_over_a_wire_that_carries_lines() -> None:
             return Received(reply_to_ndjson(server.exchange_encoded(asked)), in_lines=True)
 
     report = client.sync(Lines())
-    assert (report.filled, report.pushed) == (2, 1)
+    assert (report.pulled, report.pushed) == (2, 1)
     assert client.query() == server.query()

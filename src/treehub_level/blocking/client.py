@@ -199,8 +199,8 @@ class ClientVerbs:
     def follow(self, prefix: str) -> None:
         """Follow the keys that begin with a prefix, from the next sync on.
 
-        That sync fetches the server's entries of the range; what is followed already is not fetched
-        again. Following a prefix again is harmless.
+        That sync fetches the server's entries of the range, except those of ranges that are
+        followed already. Following a prefix again is harmless.
 
         Args:
             prefix: The prefix; ``""`` for all keys.

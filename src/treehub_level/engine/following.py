@@ -193,8 +193,10 @@ class Following:
         """
         if not end:
             return replace(self, filled=FilledPart(prefix, to))
-        inner = (other for other in self.ranges if other.startswith(prefix))
-        return replace(self, ranges={**self.ranges, **dict.fromkeys(inner, COMPLETE)}, filled=None)
+        ranges: dict[str, RangeState] = {
+            other: COMPLETE if other.startswith(prefix) else state for other, state in self.ranges.items()
+        }
+        return replace(self, ranges=ranges, filled=None)
 
     def completed(self) -> Following:
         """Return the state of a client that has all keys of its ranges."""

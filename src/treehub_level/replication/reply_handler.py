@@ -93,7 +93,9 @@ class ReplyHandler:
         decided = self._push if self._accepted else None
         effects.end_groups(self._accepted, decided.last_group if decided else 0)
         self._outcome.conflicts = effects.finish()
-        batch = [*effects.batch, *state.replacing(before, self._space), (self._space.prefix, b"%d" % state.cid)]
+        batch = effects.batch
+        batch += state.replacing(before, self._space)
+        batch.append((self._space.prefix, b"%d" % state.cid))
         self._mode.outstanding = None
         return Plan(self._outcome, batch, state.cid, durable=self._durable, after_commit=recording(self._mode, state))
 
@@ -283,7 +285,8 @@ class ReplyHandler:
         # The server sends as many values as fit. If it has sent nothing else, and not all values of
         # the group that was read first, these fit into no page.
         unfit = frozenset(asked) - values.keys() if not whole.entries else frozenset()
-        pulled = {key: cid for cid, (key, _) in zip(page.cids, page.entries, strict=True)}
+        changes = zip(page.cids, page.entries, strict=True)
+        pulled = {key: cid for cid, (key, _) in changes if not self._is_own_change(cid)}
         seen: set[bytes] = set()
         size = 0
         for key in values:

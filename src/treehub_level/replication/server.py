@@ -18,13 +18,13 @@ from .. import _core
 from ..backends.base import Entry, Reader, Row, Transaction
 from ..engine import clock
 from ..engine.access import FULL, Access
-from ..engine.commits import commits_size, read_page
+from ..engine.commits import CommittedPart, commits_size, read_page
 from ..engine.log import keys_of, read_log, read_rows, records_size, rows_size
 from ..engine.modes import Plan, Server, Step
 from ..engine.records import Commit, Epoch, Floor
 from ..engine.scan import first_key
 from ..errors import InvalidKeyError, ProtocolError, StoreMismatchError
-from .fields import MAX_CHANGES, MAX_DISTANCE, Ack, shown
+from .fields import MAX_DISTANCE, Ack, shown
 from .messages import MAX_BYTES, FillPart, Forked, LogPage, Reply, Request, Reset, encode_changes
 from .ranges import RequestedRanges, requested_ranges
 from .records import Decision, StoredRefusal, decision_key, read_decision
@@ -34,6 +34,8 @@ from .withdrawals import Withdrawal, read_withdrawal, withdrawal_entries, withdr
 
 #: Records, or keys, to read at a time if only their keys are needed.
 _READ: Final = 1000
+#: Keys that are counted in the time that a record of a page takes.
+_KEYS_FOR_RECORD: Final = 2
 #: Values to read at a time: each may have 4 MiB.
 _VALUES: Final = 16
 #: An empty page that moves the client's CID by less is not sent to a client that waits.
@@ -186,7 +188,7 @@ class _Exchange:
             refused=refusals(refused, self._push, {*rejected}),
             commits=page.commits,
             records=page.records,
-            refill=self._advises_refill(page.cid),
+            refill=self._advises_refill(page),
         )
 
     def _last_decision(self) -> Decision | None:
@@ -220,16 +222,16 @@ class _Exchange:
         """Return True if the log after the client's CID lacks deletes."""
         return self._request.cid < self._floor.floor
 
-    def _advises_refill(self, reached: int) -> bool:
+    def _advises_refill(self, page: CommittedPart) -> bool:
         """Return True if the log after a page is longer than the data that the client follows.
 
         The log is counted in CIDs, of which there is one for each record above the extent of
-        compaction. The data is counted up to as many keys as a page may hold.
+        compaction. The data is counted up to a number of keys that takes no longer than the page.
         """
-        rest = self._head - max(reached, self._floor.compacted_to)
+        rest = self._head - max(page.cid, self._floor.compacted_to)
         if rest <= 0 or self._request.is_push or self._request.fill is not None:
             return False
-        left = min(rest, MAX_CHANGES)
+        left = min(rest, max(_READ, _KEYS_FOR_RECORD * len(page.records)))
         for start, stop in self._ranges.log:
             with closing(self._reader.scan(max(start, self._mode.space.user_start), stop, values=False)) as cursor:
                 while left > 0 and (keys := cursor.fetch_keys(min(left, _READ))):
