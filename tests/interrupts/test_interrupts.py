@@ -79,14 +79,15 @@ def test_the_injection_reaches_the_moment_between_two_statements() -> None:
 # ----------------------------------------------------------------------------------------- controls
 
 
-def acquiring_without_a_try(commit: Callable[..., bool]) -> Callable[..., bool]:
+def acquiring_without_a_try(store: Store) -> Callable[..., bool]:
     """Make a commit acquire the lock once more, without a try statement that would release it."""
+    commit = store._commit_alone
 
-    def acquire_and_commit(store: Store, *args: Any, **options: Any) -> bool:
+    def acquire_and_commit(*args: Any, **options: Any) -> bool:
         if not store._write_lock.acquire(blocking=False):
             return False
         store._write_lock.release()
-        return commit(store, *args, **options)
+        return commit(*args, **options)
 
     return acquire_and_commit
 
@@ -137,8 +138,8 @@ def test_a_lock_acquired_before_its_try_statement_is_found() -> None:
     bench.server.open()
     bench.server.put("first", 1)
     assert not found(bench)
-    commit = vars(Store)["_commit_alone"]
-    with mock.patch.object(Store, "_commit_alone", acquiring_without_a_try(commit)):
+    store = bench.server._store
+    with mock.patch.object(store, "_commit_alone", acquiring_without_a_try(store)):
         assert found(bench)
 
 

@@ -128,8 +128,8 @@ def database(server: Server, request: pytest.FixtureRequest) -> Database:
     return server.database(f"test-{number}")
 
 
-@pytest.fixture(name="scripted")
-def run_scripted() -> Iterator[Any]:
+@pytest.fixture
+def scripted() -> Iterator[Any]:
     """A server over a socket, whose answers a test decides.
 
     Attributes:
@@ -141,14 +141,14 @@ def run_scripted() -> Iterator[Any]:
     class Handler(ScriptedHandler):
         def answer(self) -> None:
             request = orjson.loads(self.read_body())
-            scripted.requests += 1
-            self.respond(*scripted.answer(request))
+            running_server.requests += 1
+            self.respond(*running_server.answer(request))
 
     class Server(ThreadingHTTPServer):
         def handle_error(self, *_: Any) -> None:
             pass  # the client has closed the connection
 
-    with running(Server(("127.0.0.1", 0), Handler)) as scripted:
-        scripted.requests = 0
-        scripted.url += "/v1/notes"
-        yield scripted
+    with running(Server(("127.0.0.1", 0), Handler)) as running_server:
+        running_server.requests = 0
+        running_server.url += "/v1/notes"
+        yield running_server

@@ -310,7 +310,7 @@ def run_with(node: Node) -> Run:
     ) -> Counter[str]:
         drawn = FOCUS.get(focus or "") or random_configuration(random.Random(f"configuration {seed}"))
         # In a smaller page no value may fit beside the changes that the server writes meanwhile.
-        configuration = replace(drawn, **ABSENT, page_weight=max(drawn.page_weight, 4))
+        configuration = replace(drawn, **ABSENT, page_weight=max(drawn.page_weight, 8))
         rng = random.Random(seed)
         with product.set_up(rng, configuration) as (server, clients):
             both = {

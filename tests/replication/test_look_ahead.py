@@ -148,6 +148,7 @@ async def test_a_request_that_was_sent_early_and_lost_is_sent_again_by_the_next_
         Level("server", backend="memory", mode=Level.SERVER) as server,
         Level("client", backend="memory", mode=Level.CLIENT) as client,
     ):
+        await client.sync(server)
         await server.load((f"k{n:05}", n) for n in range(5500))
         with pytest.raises(TransportError, match="could not be reached"):
             await client.sync(UnreachableServer(server, 2))

@@ -131,9 +131,13 @@ FOCUS: Final = {
         steps=200,
     ),
     "floor_of_pushes": replace(BASE, follow=5, drop=0.1, forget_deletes=6, compact=5, restore=0),
-    "log_decides": replace(BASE, clients=2, follow=0, restore=5, backup=4, drop=0.1, rules=0),
+    "log_decides": replace(
+        BASE, clients=2, keys=8, limit=2, rules=0, follow=0, restore=0, forget_deletes=6, compact=4, drop=0, steps=200
+    ),
     "piece_at_head": replace(BASE, keys=8, limit=2, follow=3, drop=0.05, restore=0),
-    "refusal_record": replace(BASE, rules=6, drop=0.1, duplicate=0.4, restore=0),
+    "refusal_record": replace(
+        BASE, keys=8, distance=50, push=1, rules=20, batches=0, follow=0, restore=0, drop=0, duplicate=0.5, steps=200
+    ),
     "unchecked_freeze": replace(BASE, clients=2, keys=8, limit=2, push=5, rebind=2, drop=0.05, restore=0),
     "uncompared": replace(
         BASE, clients=4, keys=8, limit=3, follow=0, rules=0, restore=0, forget_deletes=6, compact=4, drop=0.05

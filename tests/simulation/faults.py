@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any, Final
+from unittest import mock
 
 import orjson
 
@@ -15,7 +16,7 @@ from treehub_level.engine import commits, log
 from treehub_level.engine import identity as _identity
 from treehub_level.engine import store as engine
 from treehub_level.engine.base_values import BaseRecording, Bases
-from treehub_level.engine.following import UNCHECKED, Following
+from treehub_level.engine.following import Following
 from treehub_level.engine.modes import Client as ClientMode
 from treehub_level.engine.modes import Plan
 from treehub_level.engine.modes import Server as ServerMode
@@ -86,20 +87,13 @@ def _repeats_of_the_same_principal(exchange: Any, decision: Any) -> bool:
     return bool(_REPEATS(exchange, decision) and exchange._owns(decision))
 
 
-def _kept_following(*prefixes: str) -> Following:
-    """Return ranges of which no key is filled yet, or none at all."""
-    return Following(dict.fromkeys(prefixes, UNCHECKED))
-
-
 def _compare_in_every_range(handler: Any, key: bytes, value: bytes | None) -> None:
-    following = handler._following
-    handler._following = replace(_kept_following(""), is_resetting=following.is_resetting)
-    _COMPARE(handler, key, value)
-    handler._following = following
+    with mock.patch.object(handler._effects, "is_unchecked", lambda _: True):
+        _COMPARE(handler, key, value)
 
 
 def _groups_with_unchecked(reader: Any, own: Any, limits: Any, state: Any, lost: Any, groups: Any) -> Any:
-    return _PUSHABLE_GROUPS(reader, own, limits, replace(state, following=_kept_following()), lost, groups)
+    return _PUSHABLE_GROUPS(reader, own, limits, replace(state, following=Following({})), lost, groups)
 
 
 def _lose_unless_refused(effects: Any, key: bytes, loss: Loss) -> None:

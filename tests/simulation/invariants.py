@@ -114,6 +114,8 @@ class Oracle:
         self._versions = Versions()
         self._checks_base_values = not configuration.manual_sync
         self._checked_losses: dict[str, set[Loss]] = {name: set() for name in clients}
+        #: The refused changes in the journal of each client that no log had held before.
+        self._refused: dict[str, set[Loss]] = {name: set() for name in clients}
         self._logged: set[tuple[str, Content]] = set()  # all changes that any log ever held
         self._history_was_lost = False
 
@@ -229,9 +231,11 @@ class Oracle:
             self._check_commits(name, client.cid)
         if not self._history_was_lost and not expected.may_conflict_with_itself:
             self._check_journal(name, journal)
+            self._check_refused(name, journal)
             self._check_lost_groups(name, dirty, kept)
         if self._checks_base_values:
             self._check_base_values(name, journal)
+        self._checked_losses[name] = {*journal}
         if client.is_consistent:
             self._check_data(name, dirty)
         if client.resetting or self._history_was_lost:
@@ -243,9 +247,17 @@ class Oracle:
         for loss in {*journal} - self._checked_losses[name]:
             if loss.kind == "conflict" and self.history.get(loss.cid, _NEVER)[1:3] == (loss.key, loss.remote):
                 self._versions.check_conflict(name, loss)
-        self._checked_losses[name] = {*journal}
         if not self._history_was_lost:
             check_base_values(name, self._clients[name], self.history, lambda: self._server.log(0))
+
+    def _check_refused(self, name: str, journal: list[Loss]) -> None:
+        """Check that no change was accepted after its client had journaled it as refused."""
+        new = {loss for loss in {*journal} - self._checked_losses[name] if loss.kind == "refused" and loss.local}
+        refused = self._refused[name] & {*journal}
+        for loss in refused:
+            if (loss.key, loss.local) in self._logged:
+                raise InvariantError(f"accepted late: {loss.local} of {loss.key}, which {name} journaled as refused")
+        self._refused[name] = refused | {loss for loss in new if (loss.key, loss.local) not in self._logged}
 
     def _check_lost_groups(self, name: str, dirty: dict[str, Content], kept: set[tuple[str, Content]]) -> None:
         """Check that a batch of which one change has lost, without a push, has lost as a whole."""

@@ -199,7 +199,7 @@ class ClientVerbs:
     def follow(self, prefix: str) -> None:
         """Follow the keys that begin with a prefix, from the next sync on.
 
-        That sync fetches the server's entries of the range, except those of a prefix that is
+        That sync fetches the server's entries of the range, except those of ranges that are
         followed already. Following a prefix again is harmless.
 
         Args:

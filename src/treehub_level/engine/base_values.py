@@ -178,8 +178,8 @@ class BaseRecording(NamedTuple):
         """
         keys = [*{key: None for key, _ in entries if self._concerns(key)}]
         if len(keys) == 1 and not shared:  # LevelDB takes a snapshot for `get_many`
-            key = keys[0]
-            found = [reader.get(space.dirty_key(key)), reader.get(key)]
+            change = reader.get(space.dirty_key(keys[0]))
+            found = [change, reader.get(keys[0]) if change is None else None]
         else:
             found = reader.get_many([stored for key in keys for stored in (space.dirty_key(key), key)])
         prefix = space.own_key(_BASE)

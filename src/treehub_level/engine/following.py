@@ -193,7 +193,9 @@ class Following:
         """
         if not end:
             return replace(self, filled=FilledPart(prefix, to))
-        ranges = {other: COMPLETE if other.startswith(prefix) else state for other, state in self.ranges.items()}
+        ranges: dict[str, RangeState] = {
+            other: COMPLETE if other.startswith(prefix) else state for other, state in self.ranges.items()
+        }
         return replace(self, ranges=ranges, filled=None)
 
     def completed(self) -> Following:

@@ -93,7 +93,9 @@ class ReplyHandler:
         decided = self._push if self._accepted else None
         effects.end_groups(self._accepted, decided.last_group if decided else 0)
         self._outcome.conflicts = effects.finish()
-        batch = [*effects.batch, *state.replacing(before, self._space), (self._space.prefix, b"%d" % state.cid)]
+        batch = effects.batch
+        batch += state.replacing(before, self._space)
+        batch.append((self._space.prefix, b"%d" % state.cid))
         self._mode.outstanding = None
         return Plan(self._outcome, batch, state.cid, durable=self._durable, after_commit=recording(self._mode, state))
 
