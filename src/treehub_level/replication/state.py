@@ -138,6 +138,7 @@ class ClientState:
             common: The last CID that the client's history and the server's have in common.
             is_dirty: True if the client has dirty changes.
         """
+        own_range = self.own_range
         state = replace(
             self,
             following=replace(self.following, is_resetting=True),
@@ -145,6 +146,7 @@ class ClientState:
             max_head=common,
             epochs=tuple(epoch for epoch in self.epochs if epoch.start < common),
             push=None,
+            own_range=None if own_range is not None and own_range.after <= common else own_range,
         )
         return state.filling_again(CHECKED if is_dirty else UNCHECKED)
 
