@@ -88,7 +88,7 @@ def _repeats_of_the_same_principal(exchange: Any, decision: Any) -> bool:
 
 
 def _compare_in_every_range(handler: Any, key: bytes, value: bytes | None) -> None:
-    with mock.patch.object(handler._effects, "is_unchecked", lambda _: True):
+    with mock.patch.object(handler._effects, "is_unchecked", return_value=True):
         _COMPARE(handler, key, value)
 
 
