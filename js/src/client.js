@@ -23,7 +23,7 @@ import { readDirtyKeys, readUncompared } from './uncompared.js'
  * @typedef {object} Outgoing
  * @property {Request} request
  * @property {Push} [push] in the request
- * @property {boolean} isBusy true if changes are dirty or have lost, a push is undecided, or a fill
+ * @property {boolean} isBusy true if changes are dirty or have lost, a push is undecided or a fill
  *   is under way
  * @property {string} version of the state
  */

@@ -116,7 +116,7 @@ export class SyncedLevel {
 
   /**
    * Exchange messages with a server until both sides are drained. The call may fail at any point,
-   * and may be repeated. If the server was restored from a backup, all entries are filled again,
+   * and may be repeated. If the server was restored from a backup all entries are filled again,
    * dirty changes are kept, and the report says `reset`.
    * @param {string | URL | Exchange} server the address of a database, or a transport
    * @param {Options} [options]
@@ -156,8 +156,8 @@ export class SyncedLevel {
       const isEmpty = (await this.#store.keys({ limit: 1 }).all()).length === 0
       if (!isEmpty) throw modeMismatch('it holds data without a record of its mode')
       const identity = { id: newId(), mode: MODE, format: FORMAT }
-      const entries = [batchEntry(STORE_KEY, JSON.stringify(identity)), ...stateEntries(newState(newId()))]
-      await this.#store.batch(entries, DURABLE)
+      const record = batchEntry(STORE_KEY, JSON.stringify(identity))
+      await this.#store.batch([record, ...stateEntries(newState(newId()))], DURABLE)
     } else {
       const { mode, format } = JSON.parse(record)
       if (mode !== MODE || format !== FORMAT) {

@@ -151,7 +151,7 @@ function readRow(text) {
   return { cid: Number(cid), ...splitRecord(record) }
 }
 
-/** Check that the keys and values of a reply are within the limits. @param {Change[]} changes */
+/** Check that keys and values of a reply are within the limits. @param {Change[]} changes */
 function checkChanges(changes) {
   const sizes = changes.map(({ key, value = '' }) => utf8Length(key) + utf8Length(value))
   const isSmall = sizes.reduce((sum, size) => sum + size, 0) <= MAX_BYTES

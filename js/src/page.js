@@ -103,7 +103,7 @@ function isOwnChange({ epochs, ownRange }, cid) {
 }
 
 /**
- * The author and the time of a change, as far as a commit tells.
+ * The author and the time of a change, as far as a commit tells them.
  * @param {number} cid @param {Commit[]} commits
  */
 function authorOf(cid, commits) {

@@ -146,7 +146,7 @@ FOCUS: Final = {
     "base_of_unchecked": replace(BASE, clients=2, keys=8, limit=2, follow=0, rules=0, restore=0, reads=1, drop=0.05),
     "piece_beats_unchecked": replace(BASE, keys=8, limit=2, follow=0, rules=0, restore=0, drop=0.05),
     "reset_checks_dirty": replace(
-        BASE, clients=2, restore=0, forget_deletes=6, compact=4, drop=0.1, rules=0, follow=0, steps=200
+        BASE, clients=2, keys=8, limit=2, rules=0, follow=0, restore=0, forget_deletes=6, compact=4, drop=0, steps=200
     ),
     "withdrawal_record": replace(BASE, withdraw=0.4, drop=0.1, duplicate=0.3, restore=0),
     "withdrawal_lifetime": replace(

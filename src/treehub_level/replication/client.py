@@ -178,6 +178,8 @@ def _fill_contradiction(page: PulledPage, request: Request) -> str | None:
         return None
     if request.keys or request.fill is None or (part.prefix, part.after) != request.fill:
         return "it holds a part of a range that was not requested"
+    if len(page.entries) + len(part.entries) > request.limit:
+        return "it holds entries of a range that were not requested"
     return None
 
 

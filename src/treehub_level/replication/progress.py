@@ -86,8 +86,10 @@ class ProgressCheck:
             self._fail_beyond(self._forks, "refused the id of this client")
         elif isinstance(reply, PulledPage):
             self._check_page(request, reply)
-            self._check_values(request, reply, outcome)
-            self._check_fill(request, reply, outcome)
+            self._check_present(request, reply, outcome)
+            if outcome.is_refilling:
+                self._refills += 1
+                self._fail_beyond(self._refills, "advised to fill all ranges again")
 
     def _check_page(self, request: Request, page: PulledPage) -> None:
         if request.cid != self._pulled_to:
@@ -108,24 +110,26 @@ class ProgressCheck:
                 self._rejections += 1
                 self._fail_beyond(self._rejections, "rejected changes without the present values of their keys")
 
-    def _check_values(self, request: Request, page: PulledPage, outcome: ReplyOutcome) -> None:
-        """Check that values are sent which were requested."""
-        if request.read and not (page.more or outcome.is_cut or outcome.healed or page.entries):
+    def _check_present(self, request: Request, page: PulledPage, outcome: ReplyOutcome) -> None:
+        """Check that the requested values, and the next part of a range, are sent, and have an end.
+
+        A page of changes may have no room for them. Such pages must not be short for ever.
+        """
+        if page.more:
+            return
+        part = page.fill
+        lacks_values = bool(request.read) and not (outcome.healed or outcome.is_cut)
+        lacks_part = part is None and request.fill is not None and not request.keys
+        if lacks_values and not page.entries:
             self._unread += 1
             self._fail_beyond(self._unread, "sent no present values of the keys that were requested")
-
-    def _check_fill(self, request: Request, page: PulledPage, outcome: ReplyOutcome) -> None:
-        """Check that a part is sent which was requested, and that the parts come to an end."""
-        part = page.fill
-        if part is None:
-            if request.fill and not (request.keys or page.more or page.entries or page.values):
-                self._unfilled += 1
-                self._fail_beyond(self._unfilled, "sent no part of a range that was requested")
-        elif not part.end and len(part.entries) < SHORT_CHANGES:
-            self._count_short(part.entries)
-        if outcome.is_refilling:
-            self._refills += 1
-            self._fail_beyond(self._refills, "advised to fill all ranges again")
+        elif lacks_part and not (page.entries or page.values):
+            self._unfilled += 1
+            self._fail_beyond(self._unfilled, "sent no part of a range that was requested")
+        elif lacks_values or lacks_part or (part is not None and not part.end):
+            rows = [*page.entries, *page.values, *(part.entries if part else ())]
+            if len(rows) < min(request.limit, SHORT_CHANGES):
+                self._count_short(rows)
 
     def _count_short(self, entries: Iterable[Entry]) -> None:
         size = sum(len(key) + len(value or b"") for key, value in entries)

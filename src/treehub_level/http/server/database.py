@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
+from itertools import chain
 from typing import Any, Final, NamedTuple, TypeVar
 
 from ... import _core
@@ -336,11 +337,12 @@ def is_temporary(error: Exception) -> bool:
 
 
 def _reply_size(reply: Reply) -> int:
-    """Return the bytes of a reply in memory: those of its rows, commits and rejected keys."""
+    """Return the bytes of a reply in memory: its rows, commits, and rejected and refused keys."""
     match reply:
         case LogPage():
             rows = [(key, value or b"") for key, value in reply.values] + (reply.fill.entries if reply.fill else [])
-            rejected = sum(map(len, reply.rejected))
+            refused = sum(map(len, chain.from_iterable(refusal.keys for refusal in reply.refused)))
+            rejected = sum(map(len, reply.rejected)) + refused
             return records_size(reply.records) + commits_size(reply.commits) + rows_size(rows) + rejected
         case Reset():
             return sum(map(len, reply.rejected))
