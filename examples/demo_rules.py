@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from treehub_level import Refused
+from treehub_level.checks import Call, CheckedChange, Lookup
 
 #: The reason that a client gets.
 REASON = "a place has no negative population"
 
 
-def check(call: Any, changes: list[Any], read: Any) -> None:
+def check(call: Call, changes: list[CheckedChange], read: Lookup) -> None:
     """Refuse a group of changes that gives a place a negative population."""
     refused = [change.key for change in changes if population_of(change.after) < 0]
     if refused:
