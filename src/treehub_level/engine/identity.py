@@ -20,7 +20,7 @@ from .base_values import bases_at_opening
 from .codec import unpadded_cid
 from .commits import last_commit
 from .log import last_logged
-from .modes import AnyMode, BaseKeepingClient, Client, Normal, Server
+from .modes import AnyMode, Client, Normal, Server
 from .records import FORMAT, Identity, OwnRecords, copying_record
 from .scan import first_key
 
@@ -98,10 +98,8 @@ def _identify_in(
         return Server(records, store_id, shared=shared, audit=audit), born
     previous_holder = reader.get(records.space.own_key("holder"))
     bases, changed = bases_at_opening(reader, records, keep_base)
-    keeps = bases is not None and bases.kept
-    kind = BaseKeepingClient if keeps else Client
-    client = kind(records, store_id, orjson.dumps(uuid.uuid4().hex) if shared else None, previous_holder)
-    if bases is not None and keeps and reader.get(records.space.own_key("reset")) is None:
+    client = Client(records, store_id, orjson.dumps(uuid.uuid4().hex) if shared else None, previous_holder)
+    if bases is not None and bases.kept and reader.get(records.space.own_key("reset")) is None:
         client.base_generation = bases.generation
     return client, [*born, *changed]
 

@@ -128,31 +128,15 @@ class Client:
         *,
         also: Sequence[Entry] = (),
     ) -> Plan[None]:
-        """Plan a batch of the entries with their dirty changes, and of the entries in ``also``."""
+        """Plan a batch of the entries, their dirty changes and base values, and of ``also``."""
         batch = _core.client_batch(self.space, entries)
         for entry in also:
             batch.append(entry)
-        return Plan(None, batch)
-
-
-class BaseKeepingClient(Client):
-    """A client that also records the base value of each key that a local write makes dirty."""
-
-    def plan_write(
-        self,
-        transaction: Transaction,
-        cid: int,
-        entries: Sequence[Entry],
-        writes: Sequence[Write] = (),
-        *,
-        also: Sequence[Entry] = (),
-    ) -> Plan[None]:
-        """Plan a batch as `Client.plan_write` does, with the base values."""
         if self.base_generation is not None:
             shared = self.holder is not None
-            bases = new_base_entries(transaction, self.space, self.base_generation, entries, shared=shared)
-            also = [*also, *bases]
-        return super().plan_write(transaction, cid, entries, writes, also=also)
+            for entry in new_base_entries(transaction, self.space, self.base_generation, entries, shared=shared):
+                batch.append(entry)
+        return Plan(None, batch)
 
 
 class Server:
