@@ -100,7 +100,7 @@ _DECODE: Final = OwnRecords.decode
 
 
 def _decode_or_crash(self: OwnRecords, key: bytes, record: bytes) -> Any:
-    if b"]]]" in record:
+    if b"[[[" in record:
         raise IndexError("a seeded crash")
     return _DECODE(self, key, record)
 

@@ -91,7 +91,7 @@ def test_a_crash_at_any_batch_loses_nothing(node: Node, server: Server, written:
         here.sync(database)
         assert here.items() == database.items()
         assert (here.call("pending"), here.call("conflicts")) == (0, [])
-    assert crashes >= 3
+    assert crashes >= 2  # a freeze and a page: all changes fit one of each
 
 
 # ----------------------------------------------------------------------------------- after a backup

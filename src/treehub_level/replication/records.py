@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import datetime
 from typing import Any, Final, NamedTuple, TypeVar
 
 import orjson
 
 from .. import _core
 from ..backends.base import Entry, Reader, Row
+from ..engine import clock
 from ..engine.base_values import BASES, Bases
 from ..engine.following import EARLIER_RESET, FOLLOW, Following, common_of_earlier_reset
 from ..engine.records import HEX, ID, Epoch, OwnRecords, is_cid
@@ -27,9 +28,6 @@ from .state import NAMES, ClientState, Push
 T = TypeVar("T")
 
 _TEXT: Final = re.compile(r".+", re.DOTALL)
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
-#: The last millisecond that a `datetime` can hold.
-_LAST_MS: Final = 253_402_300_799_999
 
 #: The first key after the conflict journal: "0" follows "/" in ASCII.
 _JOURNAL, _AFTER_JOURNAL = "conflict/", "conflict0"
@@ -306,7 +304,7 @@ def _time(fields: Fields, name: str) -> datetime | None:
     """Return the time of an optional field, which has milliseconds since 1970."""
     if not fields.has(name):
         return None
-    return _EPOCH + timedelta(milliseconds=fields.integer(name, 0, _LAST_MS))
+    return clock.moment(fields.integer(name, 0, clock.MAX_MS))
 
 
 def _change_of(key: str, items: Any, cid: int | None) -> Change:
