@@ -22,6 +22,7 @@ class Model:
         data: The data.
         cid: The CID.
         log: On a server, the CID and the change of each record.
+        runs: On a server, the first and the last CID of each batch of two changes or more.
         dirty: On a client, the dirty change of each key: a value, or `GONE`.
         lost: On a client, each local change that lost, and the change that won.
     """
@@ -31,6 +32,7 @@ class Model:
         self.data: dict[str, Any] = {}
         self.cid = 0
         self.log: list[tuple[int, list[Any]]] = []
+        self.runs: list[tuple[int, int]] = []
         self.dirty: dict[str, Any] = {}
         self.lost: list[tuple[list[Any], list[Any]]] = []
 
@@ -42,6 +44,26 @@ class Model:
             self.log.append((self.cid, change_of(key, value)))
         if self.mode is Mode.CLIENT:
             self.dirty[key] = value
+
+    def write_batch(self, written: list[tuple[str, Any]]) -> None:
+        """Write changes that belong together."""
+        if self.mode is Mode.SERVER and len(written) > 1:
+            self.runs.append((self.cid + 1, self.cid + len(written)))
+        for key, value in written:
+            self.write(key, value)
+
+    def page(self, since: int, limit: int | None) -> tuple[list[tuple[int, list[Any]]], bool]:
+        """Return a page of the log after a CID, and whether the log goes on after it.
+
+        A page that holds other changes, too, ends before a run of which it holds a part.
+        """
+        behind = [record for record in self.log if record[0] > since]
+        shown = behind[:limit]
+        if shown and shown[-1][0] < self.cid:
+            last = shown[-1][0]
+            start = next((first for first, end in self.runs if first <= last < end), last + 1)
+            shown = [record for record in shown if record[0] < start] or shown
+        return shown, len(shown) < len(behind)
 
     def apply(self, cid: int, changes: list[tuple[str, Any]]) -> None:
         """Apply a page of a server's log."""
