@@ -387,7 +387,7 @@ def test_two_stores_with_one_id_are_distinguished_and_both_keep_their_changes() 
 
 def test_changes_that_lose_are_pushed_once_however_many_pages_tell_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_half, "PAGE_CHANGES", 2)
-    values = dict.fromkeys("abcdefg", 1)
+    values: dict[str, Any] = dict.fromkeys("abcdefg", 1)
     server, client = a_server(**values), a_client(**values | {"h": 1})
     wire = Wire(server)
     client.sync(wire)
