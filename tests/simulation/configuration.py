@@ -145,7 +145,9 @@ FOCUS: Final = {
         BASE, clients=4, keys=8, limit=3, follow=0, rules=0, restore=0, forget_deletes=6, compact=4, drop=0.05
     ),
     "values_at_head": replace(BASE, keys=5, limit=2, batches=10, drop=0.05, restore=0),
-    "base_of_unchecked": replace(BASE, clients=2, keys=8, limit=2, follow=0, rules=0, restore=0, reads=1, drop=0.05),
+    "base_of_unchecked": replace(
+        BASE, clients=2, keys=4, limit=1, follow=5, rules=0, restore=0, reads=1, drop=0, batches=0, steps=200
+    ),
     "base_of_accepted": replace(BASE, clients=2, keys=3, limit=2, follow=8, restore=0, reads=3, drop=0.3),
     "unfollow_checks_dirty": replace(
         BASE, clients=2, keys=5, limit=1, follow=10, restore=0, reads=1, drop=0.1, batches=0
