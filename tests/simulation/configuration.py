@@ -112,6 +112,11 @@ FOCUS: Final = {
         compact=20,
         restore=0,
         forget_deletes=0,
+        withdraw=0,
+        forbidden=0,
+        batches=0,
+        follow=0,
+        rules=0,
         steps=200,
     ),
     "fixed_distance": replace(
