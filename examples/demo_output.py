@@ -88,11 +88,24 @@ def show_lost(reports: dict[str, SyncReport]) -> None:
     console.print(table)
 
 
+def show_batches(reports: dict[str, SyncReport]) -> None:
+    """Print the fate of the batches and of the refused edit: see ``demo.edit_together``."""
+    table = new_table("Batches that stay together, and a rule", ["client", "key", "local change", "fate"], [])
+    for name, report in reports.items():
+        table.add_row(name, "", "", f"{report.pushed} changes accepted")
+        for conflict in report.conflicts:
+            fate = f"refused: {conflict.reason}" if conflict.kind == "refused" else "lost, with its batch"
+            table.add_row("", conflict.key, describe(conflict.local), fate)
+    console.print(table)
+
+
 def describe(change: Change | None) -> str:
     """Return a change in a few words."""
     if change is None or change.deleted:
         return "deleted"
-    return f"checked by {change.value['checked_by']}" if isinstance(change.value, dict) else repr(change.value)
+    if not isinstance(change.value, dict):
+        return repr(change.value)
+    return f"checked by {change.value['checked_by']}" if "checked_by" in change.value else "written"
 
 
 def print_claim(holds: bool, claim: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import os
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -35,10 +36,14 @@ class Server:
 
 @asynccontextmanager
 async def start_server(store: Path, tokens: Path) -> AsyncIterator[Server]:
-    """Run ``treehub-level serve`` for one store, on a free port, with an access log."""
+    """Run ``treehub-level serve`` with `demo_rules`, on a free port, with an access log."""
     command = [sys.executable, "-m", "treehub_level", "serve", str(store), "--tokens", str(tokens), "--port", "0"]
+    command += ["--check", "demo_rules:check"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
     with store.with_suffix(".log").open("wb") as log:
-        process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, stderr=log)
+        process = await asyncio.create_subprocess_exec(
+            *command, stdout=asyncio.subprocess.PIPE, stderr=log, env=environment
+        )
     try:
         assert process.stdout is not None
         first_line = (await process.stdout.readline()).decode()  # "serving server at http://127.0.0.1:43210"
@@ -70,9 +75,13 @@ class Client:
         report: SyncReport = await self._request("sync", progress=progress)
         return report
 
-    async def edit(self, changes: list[Change]) -> None:
-        """Write changes, offline."""
-        await self._request("edit", changes)
+    async def edit(self, changes: list[Change], *, together: bool = False) -> None:
+        """Write changes, offline. With ``together``, they are accepted or lost as a whole."""
+        await self._request("edit", changes, together)
+
+    async def follow(self, prefix: str) -> None:
+        """Follow the keys that begin with a prefix, too."""
+        await self._request("follow", prefix)
 
     async def get(self, key: str) -> Any:
         """Return the value of a key."""
@@ -100,11 +109,18 @@ class Client:
 
 
 @asynccontextmanager
-async def start_client(store: Path, url: str, token: str) -> AsyncIterator[Client]:
-    """Run `demo_client` in a new interpreter, connected by a pipe."""
+async def start_client(store: Path, url: str, token: str, follow: list[str] | None = None) -> AsyncIterator[Client]:
+    """Run `demo_client` in a new interpreter, connected by a pipe.
+
+    Args:
+        store: The folder of its store.
+        url: The address of the server.
+        token: The token of the client.
+        follow: The prefixes of the keys that it follows; ``None`` for all keys.
+    """
     context = multiprocessing.get_context("spawn")
     pipe, child_end = context.Pipe()
-    process = context.Process(target=demo_client.run, args=(child_end, store, url, token), daemon=True)
+    process = context.Process(target=demo_client.run, args=(child_end, store, url, token, follow), daemon=True)
     process.start()
     child_end.close()  # so that recv() raises EOFError when the process ends
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import orjson
@@ -33,12 +33,13 @@ class StoreContents:
     journal: tuple[Change, ...] = ()
 
     @classmethod
-    async def of(cls, level: Level) -> StoreContents:
-        """Read the store, in bounded memory."""
+    async def of(cls, level: Level, prefixes: Sequence[str] = ("",)) -> StoreContents:
+        """Read the store, or the keys with some prefixes, in bounded memory."""
         sha256, records = hashlib.sha256(), 0
-        async for key, value in level.scan():
-            sha256.update(orjson.dumps({"key": key, "value": value}, option=orjson.OPT_APPEND_NEWLINE))
-            records += 1
+        for prefix in sorted(prefixes):
+            async for key, value in level.scan(prefix=prefix):
+                sha256.update(orjson.dumps({"key": key, "value": value}, option=orjson.OPT_APPEND_NEWLINE))
+                records += 1
         if level.mode is Level.SERVER:
             return cls(records, sha256.hexdigest(), level.cid)
         journal = tuple(conflict.local for conflict in await level.conflicts())
@@ -77,6 +78,20 @@ def prove(
     )
     print_claim(not unaccounted, accounted)
     return equal and not unaccounted
+
+
+def prove_watch(watch: StoreContents, followed: StoreContents, prefixes: Sequence[str]) -> bool:
+    """Print the claim that the watch has all that it follows, and nothing else. Return True if so.
+
+    Args:
+        watch: The contents of the watch.
+        followed: The contents of the server with the prefixes.
+        prefixes: The prefixes that the watch follows.
+    """
+    holds = watch.sha256 == followed.sha256
+    names = " and ".join(prefixes)
+    print_claim(holds, f"the watch has the {followed.records:,} records of {names}, and no others")
+    return holds
 
 
 def encoded(change: Change) -> bytes:

@@ -51,6 +51,7 @@ ROWS: Final = {
     "T2": Row("the real code under any interleaving", "tests.simulation.product", "--schedules", 200_000),
     "T2-sqlite": Row("the same over SQLite", "tests.simulation.product", "--schedules", 5000, ("--over", "sqlite")),
     "T2-postgres": Row("and over PostgreSQL", "tests.simulation.product", "--schedules", 500, ("--over", "postgres")),
+    "T2-js": Row("the same with clients in JavaScript", "tests.js.simulated", "--schedules", 20_000),
     "T2-live": Row("whole programs, in virtual time", "tests.simulation.live", "--schedules", 20_000),
     "T3": Row("differences between cores, backends, APIs", "tests.stateful", "--examples", 100_000),
     "T4": Row("a process killed at any moment", "tests.crash", "--cycles", 1000),

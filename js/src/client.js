@@ -2,50 +2,52 @@
  * The client's half of the exchange: making a request, and writing a reply, in one batch each. Both
  * read, decide and write, so the caller must exclude other writers until they are done.
  */
-import { utf8Length } from './json.js'
-import { journalEntries } from './journal.js'
-import { DIRTY_RANGE, FIRST_USER_KEY, dirtyKey } from './keys.js'
-import { MAX_BYTES, MAX_CHANGES, MAX_EPOCHS, MAX_KEYS, MAX_PUSH, PROTOCOL } from './messages.js'
-import { UTF8, batchEntry, joinRecord, newId, splitRecord } from './records.js'
+import { takePart } from './fill.js'
+import { resetFollowing } from './following.js'
+import { DIRTY_RANGE } from './keys.js'
+import { MAX_CHANGES, MAX_EPOCHS, MAX_READ, PROTOCOL } from './limits.js'
+import { readLosses } from './losses.js'
+import { takeDecision, takePage } from './page.js'
+import { pushableChanges } from './push.js'
+import { Receipt } from './receipt.js'
+import { DURABLE, UTF8, newId } from './records.js'
 import { readState, stateEntries } from './state.js'
+import { readDirtyKeys, readUncompared } from './uncompared.js'
 
-/** @import { Conflict, LostChange } from './journal.js' */
-/** @import { Reply, Request, Row } from './messages.js' */
-/** @import { Change } from './records.js' */
-/** @import { Reset, State } from './state.js' */
-
-/** Options of a write that outlives a power cut, where the store underneath offers that. */
-const DURABLE = { ...UTF8, sync: true }
+/** @import { Reply, Request } from './messages.js' */
+/** @import { Outcome } from './receipt.js' */
+/** @import { Push, State } from './state.js' */
 
 /**
  * A request, and the state that it was made from.
  * @typedef {object} Outgoing
  * @property {Request} request
- * @property {Change[]} changes of the push in the request
- * @property {boolean} isBusy true if changes are dirty, a push is undecided or a reset is under way
+ * @property {Push} [push] in the request
+ * @property {boolean} isBusy true if changes are dirty or have lost, a push is undecided or a fill
+ *   is under way
  * @property {string} version of the state
  */
 
-/**
- * The effects of a reply.
- * @typedef {object} Outcome
- * @property {number} pulled changes of other clients that were written
- * @property {number} pushed changes of the push that the server took
- * @property {Conflict[]} conflicts
- * @property {string[]} rejected keys of the push that the server refused
- * @property {boolean} isReset true if the server's history differs from the one that this client
- *   has seen
- * @property {boolean} isCaughtUp true if the client is where the server was when it replied
- */
+/** The past of a session, as far as its next request depends on it. */
+export class History {
+  /** True if the last request had a push. It got no part of a fill, so the two take turns. */
+  hasPushed = false
+  /**
+   * The server's CID when it last rejected changes. Below that CID the client has not pulled all
+   * changes to which these lose, so it does not push.
+   */
+  rejectedTo = 0
 
-/**
- * Make the records of a store that is new.
- * @param {any} store
- * @param {any[]} entries to write with them
- */
-export async function createState(store, entries) {
-  const state = { cid: 0, id: newId(), seq: 0, server: null, maxHead: 0, epochs: [] }
-  await store.batch([...entries, ...stateEntries(state)], DURABLE)
+  /** @param {Outgoing} outgoing the request that is sent */
+  send({ push }) {
+    this.hasPushed = push !== undefined
+  }
+
+  /** @param {Reply} reply */
+  receive({ kind, rejected, head }) {
+    if (kind === 'reset') this.rejectedTo = 0
+    else if (kind === 'page' && rejected.length > 0) this.rejectedTo = head
+  }
 }
 
 /**
@@ -53,54 +55,63 @@ export async function createState(store, entries) {
  * unaltered until the server has decided on them: so a push whose reply was lost is recognised when
  * it comes again.
  * @param {any} store
+ * @param {History} history
  * @returns {Promise<Outgoing>}
  */
-export async function prepareRequest(store) {
+export async function prepareRequest(store, { hasPushed, rejectedTo }) {
   let { state, version } = await readState(store)
-  const hasDirty = await isDirty(store)
-  if (hasDirty && !state.push && !state.ownRange && !state.reset) {
-    const seq = state.seq + 1
-    const push = { seq, nonce: newId(), changes: await dirtyChanges(store) }
-    await store.batch(stateEntries({ ...state, seq, push }), DURABLE)
-    ;({ state, version } = await readState(store))
+  const { losses } = await readLosses(store)
+  const isFilling = state.following.range !== 'complete'
+  if (mayFreeze(state) && state.cid >= rejectedTo && !(isFilling && hasPushed)) {
+    const uncompared = await readUncompared(store, state.following)
+    const changes = await pushableChanges(store, state, losses, uncompared)
+    if (changes.length > 0) {
+      const push = { seq: state.seq + 1, nonce: newId(), changes }
+      await store.batch(stateEntries({ ...state, seq: push.seq, push }), DURABLE)
+      ;({ state, version } = await readState(store))
+    }
   }
-  const { push, reset } = state
-  const request = {
-    protocol: PROTOCOL,
-    server: state.server,
-    client: state.id,
-    cid: state.cid,
-    hi: state.maxHead,
-    epochs: state.epochs.slice(-MAX_EPOCHS),
-    seq: state.seq,
-    limit: reset?.phase === 'B' ? MAX_KEYS : MAX_CHANGES,
-    nonce: push?.nonce ?? newId(),
-    reset: reset !== undefined,
-    keys_after: reset?.phase === 'B' ? reset.cursor : null,
-  }
-  const isBusy = hasDirty || push !== undefined || reset !== undefined
-  return { request, changes: push?.changes ?? [], isBusy, version }
+  const { push } = state
+  const request = makeRequest(state, [...losses.keys()].slice(0, MAX_READ))
+  const isBusy = push !== undefined || isFilling || losses.size > 0 || (await hasDirty(store))
+  return { request, push, isBusy, version }
 }
 
-/** True if a change has not been acknowledged. @param {any} store @returns {Promise<boolean>} */
-async function isDirty(store) {
-  return (await store.keys({ ...DIRTY_RANGE, ...UTF8, limit: 1 }).all()).length > 0
+/** True if a push may be frozen. @param {State} state */
+function mayFreeze({ push, ownRange, following }) {
+  return push === undefined && ownRange === undefined && !following.isResetting
 }
 
 /**
- * The first dirty changes, as many as one push may hold.
- * @param {any} store
- * @returns {Promise<Change[]>}
+ * The request of a client in a state.
+ * @param {State} state
+ * @param {string[]} read keys whose present values are wanted
+ * @returns {Request}
  */
-async function dirtyChanges(store) {
-  const changes = []
-  let bytes = 0
-  for await (const record of store.values({ ...DIRTY_RANGE, ...UTF8, limit: MAX_PUSH })) {
-    bytes += utf8Length(record)
-    if (bytes > MAX_BYTES && changes.length > 0) break
-    changes.push(splitRecord(record))
+function makeRequest({ server, id, cid, maxHead, epochs, seq, push, following }, read) {
+  const { range, after } = following
+  return {
+    protocol: PROTOCOL,
+    server,
+    client: id,
+    cid,
+    hi: Math.max(maxHead, cid), // a manual sync in Python does not record it
+    epochs: epochs.slice(-MAX_EPOCHS),
+    nonce: newId(),
+    seq,
+    push: push?.nonce ?? null,
+    groups: push?.groups,
+    limit: MAX_CHANGES,
+    complete: range === 'complete' ? [''] : [],
+    partial: range === 'checked' ? [''] : [],
+    fill: range === 'complete' ? null : ['', after],
+    read: read.length > 0 ? read : undefined,
   }
-  return changes
+}
+
+/** True if a change has not been acknowledged. @param {any} store @returns {Promise<boolean>} */
+async function hasDirty(store) {
+  return (await store.keys({ ...DIRTY_RANGE, ...UTF8, limit: 1 }).all()).length > 0
 }
 
 /**
@@ -111,198 +122,58 @@ async function dirtyChanges(store) {
  * @returns {Promise<Outcome | null>} `null` if nothing was written, because the client has moved on
  *   since the request was made (in another tab, for example)
  */
-export async function receiveReply(store, { changes, version }, reply) {
+export async function receiveReply(store, { push, version }, reply) {
   const current = await readState(store)
   if (current.version !== version) return null
-  const dirty = await dirtyRecords(store, [...changes, ...reply.rows])
-  const receipt = new Receipt(store, current.state, reply, dirty)
-  await receipt.take(changes)
-  return receipt.write()
+  const { state } = current
+  state.server = reply.server
+  const receipt = await Receipt.begin(store, state)
+  if (reply.kind === 'page') {
+    await takePage(receipt, push, reply)
+    if (reply.fill) await takePart(receipt, reply.fill)
+    const { following } = state
+    // A reset ends at the server's head: until then, dirty changes may lose to changes of the log.
+    if (!reply.more && following.range === 'complete') following.isResetting = false
+  } else if (reply.kind === 'reset') {
+    await takeReset(receipt, push, reply)
+  } else {
+    takeFork(state)
+  }
+  return receipt.finish()
 }
 
 /**
- * The dirty records of the keys of some changes.
- * @returns {Promise<Map<string, string>>} by user key
+ * Go back to the last CID that both histories have in common, and fill again: the server's history
+ * is not the one that this client has seen.
+ * @param {Receipt} receipt @param {Push | undefined} push @param {Reply} reply
  */
-async function dirtyRecords(store, changes) {
-  if (!(await isDirty(store))) return new Map()
-  const keys = changes.map(({ key }) => key)
-  const records = await store.getMany(keys.map(dirtyKey), UTF8)
-  const dirty = new Map()
-  keys.forEach((key, index) => {
-    if (records[index] !== undefined) dirty.set(key, records[index])
-  })
-  return dirty
+async function takeReset(receipt, push, reply) {
+  const { state, store } = receipt
+  receipt.isReset = state.cid + state.maxHead > 0
+  await receipt.lookUp(push?.changes.map(({ key }) => key) ?? [])
+  takeDecision(receipt, push, reply)
+  const accepted = (push?.changes ?? []).filter(({ key }) => receipt.dirtyOf(key) === undefined)
+  const cleaned = new Set(accepted.map(({ key }) => key))
+  const dirty = (await readDirtyKeys(store)).filter((key) => !cleaned.has(key))
+  const uncompared = dirty.filter((key) => receipt.isUnchecked(key))
+  const bases = await receipt.baseValuesOf(uncompared)
+  // The server may never have had the other base values in its present history.
+  if (state.bases) state.bases = { ...state.bases, generation: state.bases.generation + 1 }
+  for (const key of uncompared) receipt.markUncompared(key)
+  for (const [key, value] of bases) receipt.keepBaseValue(key, value)
+  const { common } = reply
+  state.cid = common
+  state.maxHead = common
+  state.epochs = state.epochs.filter(([, start]) => start < common)
+  state.following = resetFollowing(dirty.length > 0)
 }
 
-/** One reply being written: the batch as it grows, and the state as it will be. */
-class Receipt {
-  /**
-   * @param {any} store
-   * @param {State} state as it was read; it is altered
-   * @param {Reply} reply
-   * @param {Map<string, string>} dirty records, by user key; it is altered
-   */
-  constructor(store, state, reply, dirty) {
-    this.store = store
-    this.state = state
-    this.reply = reply
-    this.dirty = dirty
-    /** @type {any[]} */
-    this.batch = []
-    /** @type {LostChange[]} */
-    this.lost = []
-    this.pulled = 0
-    this.isReset = false
-    this.isCaughtUp = false
-  }
-
-  /** Decide what to write. @param {Change[]} changes of the push that was sent */
-  async take(changes) {
-    const { reply, state } = this
-    this.takeAck(changes)
-    state.server = reply.server
-    state.push = undefined
-    if (reply.kind === 'page') this.takePage()
-    else if (reply.kind === 'keys') await this.takeKeys()
-    else if (reply.kind === 'reset') this.takeReset()
-    else this.takeForked()
-  }
-
-  /** Write it all, in one batch. @returns {Promise<Outcome>} */
-  async write() {
-    const { ack, rejected } = this.reply
-    const { entries, conflicts } = await journalEntries(this.store, this.lost)
-    await this.store.batch([...this.batch, ...stateEntries(this.state), ...entries], DURABLE)
-    return {
-      pulled: this.pulled,
-      pushed: ack ? ack[1] - ack[0] : 0,
-      conflicts,
-      rejected,
-      isReset: this.isReset,
-      isCaughtUp: this.isCaughtUp,
-    }
-  }
-
-  /**
-   * Mark the changes that the server took as clean, unless they were rewritten since they were
-   * frozen.
-   */
-  takeAck(changes) {
-    const { ack } = this.reply
-    if (!ack) return
-    const rejected = new Set(this.reply.rejected)
-    for (const change of changes) {
-      const isAsSent = this.dirty.get(change.key) === joinRecord(change)
-      if (isAsSent && !rejected.has(change.key)) this.clean(change.key)
-    }
-    if (ack[2]) this.state.ownRange = ack
-  }
-
-  /** Remember the history that a reply comes from, and its head. */
-  learnHistory() {
-    const { reply, state } = this
-    const known = new Set(state.epochs.map(([id]) => id))
-    state.epochs.push(...reply.epochs.filter(([id]) => !known.has(id)))
-    state.maxHead = Math.max(state.maxHead, reply.head)
-  }
-
-  takePage() {
-    const { reply, state } = this
-    this.learnHistory()
-    for (const row of reply.rows) this.applyRow(row)
-    this.isCaughtUp = !reply.more
-    state.cid = reply.cid
-    const isPassed = state.ownRange !== undefined && state.ownRange[1] <= reply.cid
-    if (isPassed || this.isCaughtUp) state.ownRange = undefined
-    if (this.isCaughtUp && state.reset) state.reset.phase = 'B'
-    // `isOwn` needs the epochs of the changes that are not pulled yet.
-    while (state.epochs.length > MAX_EPOCHS && state.epochs[1][1] <= reply.cid) state.epochs.shift()
-  }
-
-  /**
-   * Write a pulled change. A dirty change of the same key loses to it and is journaled. But a dirty
-   * change that was made after the pulled one stays: if this client pushed the pulled change, or
-   * had pulled it before a reset.
-   * @param {Row} row
-   */
-  applyRow({ cid, key, value }) {
-    const isOwn = this.isOwn(cid)
-    const local = this.dirty.get(key)
-    const remote = joinRecord({ key, value })
-    if (local !== undefined) {
-      const isSeen = isOwn || (this.state.reset !== undefined && cid <= this.state.reset.common)
-      if (isSeen) return
-      if (local !== remote) this.lost.push({ key, local, remote, cid })
-      this.clean(key)
-    }
-    this.batch.push(batchEntry(key, value))
-    if (!isOwn) this.pulled++
-  }
-
-  /** True if a pulled change is one of this client's own last push. @param {number} cid */
-  isOwn(cid) {
-    const { epochs, ownRange } = this.state
-    if (!ownRange) return false
-    const [before, after, epoch] = ownRange
-    const [epochOfChange] = epochs.findLast(([, start]) => start < cid) ?? []
-    return before < cid && cid <= after && epochOfChange === epoch
-  }
-
-  /**
-   * Delete the clean keys that the server does not have, up to the last key that the reply names.
-   */
-  async takeKeys() {
-    const { batch, lost, reply, state, store } = this
-    const reset = /** @type {Reset} */ (state.reset)
-    this.learnHistory()
-    const live = new Set(reply.keys)
-    const lastKey = /** @type {string} */ (reply.keys.at(-1))
-    const start = reply.after ? { gt: reply.after } : { gte: FIRST_USER_KEY }
-    const stop = reply.end ? {} : { lte: lastKey }
-    const local = await store.keys({ ...start, ...stop, limit: MAX_KEYS, ...UTF8 }).all()
-    let bytes = 0
-    let count = 0
-    while (count < local.length && bytes <= MAX_BYTES) {
-      const key = local[count++]
-      if (live.has(key)) continue
-      const [value, dirtyRecord] = await store.getMany([key, dirtyKey(key)], UTF8)
-      if (dirtyRecord !== undefined) continue
-      lost.push({ key, local: joinRecord({ key, value }), remote: null, cid: state.cid })
-      batch.push(batchEntry(key))
-      bytes += utf8Length(value)
-    }
-    const isComplete = count === local.length && count < MAX_KEYS
-    if (isComplete && reply.end) {
-      state.reset = undefined
-      this.isCaughtUp = reply.head === state.cid
-    } else {
-      state.reset = { ...reset, cursor: isComplete ? lastKey : local[count - 1] }
-    }
-  }
-
-  /**
-   * Begin to pull everything again: the server's history is not the one that this client has seen.
-   */
-  takeReset() {
-    const { reply, state } = this
-    this.isReset = state.cid + state.maxHead > 0
-    const common = Math.min(reply.common, state.reset?.common ?? reply.common)
-    state.cid = 0
-    state.maxHead = 0
-    state.epochs = []
-    state.reset = { common, phase: 'A', cursor: '' }
-  }
-
-  /** Go on as a new client: the server has seen another push under this client's id and number. */
-  takeForked() {
-    this.state.id = newId()
-    this.state.seq = 0
-  }
-
-  /** Delete the dirty record of a key. @param {string} key */
-  clean(key) {
-    this.dirty.delete(key)
-    this.batch.push(batchEntry(dirtyKey(key)))
-  }
+/**
+ * Go on as a new client: the server has seen another push under this client's id and number.
+ * @param {State} state
+ */
+function takeFork(state) {
+  state.id = newId()
+  state.seq = 0
+  state.push = undefined
 }

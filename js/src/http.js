@@ -1,6 +1,6 @@
 /** The transport over HTTP: `POST <database>/exchange`. */
 import { LevelError } from './errors.js'
-import { MAX_REPLY_BYTES } from './messages.js'
+import { MAX_REPLY_BYTES } from './limits.js'
 
 /**
  * A transport: sends one request to a server, and resolves to the server's reply, both JSON text.

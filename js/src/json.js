@@ -114,13 +114,25 @@ function isBeforeColon(text, position) {
 }
 
 /**
+ * The members of a JSON object, each as it is written.
+ * @param {string} text valid JSON, an object that names no member twice
+ * @returns {Map<string, string>} the text of each value, by the member's name
+ */
+export function splitMembers(text) {
+  return new Map(
+    splitItems(text).map((member) => {
+      const end = endOfString(member, 0) + 1
+      return [JSON.parse(member.slice(0, end)), member.slice(member.indexOf(':', end) + 1)]
+    }),
+  )
+}
+
+/**
  * Split an array that is a member of a JSON object.
- * @param {string} text the object
- * @param {string} name of the member, which occurs once
+ * @param {Map<string, string>} members of the object
+ * @param {string} name of the member
  * @returns {string[]} the items of the array; none if there is no such member
  */
-export function splitMember(text, name) {
-  const label = `"${name}"`
-  const member = splitItems(text).findLast((candidate) => candidate.startsWith(label))
-  return member === undefined ? [] : splitItems(member.slice(label.length))
+export function splitMember(members, name) {
+  return splitItems(members.get(name) ?? '[]')
 }

@@ -13,16 +13,55 @@ export const CLIENT_ID_KEY = '!!id'
 export const SERVER_KEY = '!!server'
 export const PUSH_KEY = '!!push'
 export const OWN_RANGE_KEY = '!!own'
-export const RESET_KEY = '!!reset'
+export const FOLLOW_KEY = '!!follow'
+export const BASES_KEY = '!!bases'
+/** The progress of a reset that an earlier version has begun. */
+export const EARLIER_RESET_KEY = '!!reset'
 const JOURNAL_PREFIX = '!!conflict/'
+const BASE_PREFIX = '!!base/'
+const LOST_PREFIX = '!!lost/'
+const UNCOMPARED_PREFIX = '!!uncompared/'
 
-/** The ranges of the dirty changes and of the conflict journal. */
+/** The ranges of the records of which there is one for each key, group or conflict. */
 export const DIRTY_RANGE = { gte: '!"', lt: '"' }
 export const JOURNAL_RANGE = { gte: JOURNAL_PREFIX, lt: '!!conflict0' }
+export const LOST_RANGE = { gte: LOST_PREFIX, lt: '!!lost0' }
+export const UNCOMPARED_RANGE = { gte: UNCOMPARED_PREFIX, lt: '!!uncompared0' }
+export const GROUP_RANGE = { gte: '!!group/', lt: '!!group0' }
 
 /** The key of the dirty change of a user key. @param {string} key @returns {string} */
 export function dirtyKey(key) {
   return CID_KEY + key
+}
+
+/** The user key of a dirty change. @param {string} storedKey @returns {string} */
+export function parseDirtyKey(storedKey) {
+  return storedKey.slice(CID_KEY.length)
+}
+
+/** The key of the base value of a user key. @param {string} key @returns {string} */
+export function baseKey(key) {
+  return BASE_PREFIX + key
+}
+
+/** The key of the loss of a user key's dirty change. @param {string} key @returns {string} */
+export function lostKey(key) {
+  return LOST_PREFIX + key
+}
+
+/** The user key of a loss. @param {string} storedKey @returns {string} */
+export function parseLostKey(storedKey) {
+  return storedKey.slice(LOST_PREFIX.length)
+}
+
+/** The key of the mark of an uncompared user key. @param {string} key @returns {string} */
+export function uncomparedKey(key) {
+  return UNCOMPARED_PREFIX + key
+}
+
+/** The user key of such a mark. @param {string} storedKey @returns {string} */
+export function parseUncomparedKey(storedKey) {
+  return storedKey.slice(UNCOMPARED_PREFIX.length)
 }
 
 /** The key of a conflict in the journal. @param {number} id @returns {string} */

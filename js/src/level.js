@@ -1,12 +1,13 @@
 /** The store as programs use it. */
-import { createState } from './client.js'
+import { newBaseEntries } from './bases.js'
 import { LevelError } from './errors.js'
 import { httpExchange } from './http.js'
 import { readConflicts } from './journal.js'
 import { DIRTY_RANGE, FIRST_USER_KEY, STORE_KEY, checkKey, dirtyKey, journalKey } from './keys.js'
-import { UTF8, batchEntry, joinRecord, newId } from './records.js'
+import { DURABLE, UTF8, batchEntry, joinRecord, newId } from './records.js'
 import { synchronise } from './session.js'
-import { readState } from './state.js'
+import { newState, readState, stateEntries } from './state.js'
+import { upgradeEntries } from './upgrade.js'
 import { encodeValue } from './values.js'
 
 /** @import { Exchange, Options } from './http.js' */
@@ -80,12 +81,17 @@ export class SyncedLevel {
 
   /** Write all operations, or none. @param {Operation[]} operations @returns {Promise<void>} */
   async batch(operations) {
-    const entries = operations.flatMap(({ type, key, value }) => {
-      const text = type === 'del' ? undefined : encodeValue(value)
-      const change = { key: checkKey(key), value: text }
-      return [batchEntry(key, text), batchEntry(dirtyKey(key), joinRecord(change))]
+    const changes = operations.map(({ type, key, value }) => {
+      return { key: checkKey(key), value: type === 'del' ? undefined : encodeValue(value) }
     })
-    await this.#runExclusively(() => this.#store.batch(entries, UTF8))
+    const entries = changes.flatMap((change) => {
+      const dirty = batchEntry(dirtyKey(change.key), joinRecord(change))
+      return [batchEntry(change.key, change.value), dirty]
+    })
+    await this.#runExclusively(async () => {
+      const bases = await newBaseEntries(this.#store, changes)
+      await this.#store.batch([...entries, ...bases], UTF8)
+    })
   }
 
   /** The server's CID up to which everything is here. @returns {Promise<number>} */
@@ -110,8 +116,8 @@ export class SyncedLevel {
 
   /**
    * Exchange messages with a server until both sides are drained. The call may fail at any point,
-   * and may be repeated. If the server was restored from a backup everything is pulled again, dirty
-   * changes are kept, and the report says `reset`.
+   * and may be repeated. If the server was restored from a backup all entries are filled again,
+   * dirty changes are kept, and the report says `reset`.
    * @param {string | URL | Exchange} server the address of a database, or a transport
    * @param {Options} [options]
    * @returns {Promise<Report>}
@@ -150,12 +156,16 @@ export class SyncedLevel {
       const isEmpty = (await this.#store.keys({ limit: 1 }).all()).length === 0
       if (!isEmpty) throw modeMismatch('it holds data without a record of its mode')
       const identity = { id: newId(), mode: MODE, format: FORMAT }
-      await createState(this.#store, [batchEntry(STORE_KEY, JSON.stringify(identity))])
+      const record = batchEntry(STORE_KEY, JSON.stringify(identity))
+      await this.#store.batch([record, ...stateEntries(newState(newId()))], DURABLE)
     } else {
       const { mode, format } = JSON.parse(record)
       if (mode !== MODE || format !== FORMAT) {
         throw modeMismatch(`its mode is "${mode}", its format ${format}`)
       }
+      await readState(this.#store) // refuses a store that follows other ranges
+      const entries = await upgradeEntries(this.#store)
+      if (entries.length > 0) await this.#store.batch(entries, DURABLE)
     }
     this.#isOpen = true
   }

@@ -9,6 +9,8 @@ import { splitItems } from './json.js'
 
 /** Options of the store underneath: keys and values are strings, stored as UTF-8. */
 export const UTF8 = { keyEncoding: 'utf8', valueEncoding: 'utf8' }
+/** Options of a write that outlives a power cut, where the store underneath offers that. */
+export const DURABLE = { ...UTF8, sync: true }
 
 /** A new random id, as for stores, clients and nonces. @returns {string} 32 hexadecimal digits */
 export function newId() {

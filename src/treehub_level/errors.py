@@ -15,6 +15,8 @@
     │   ├── CommitUnknownError  LEVEL_COMMIT_UNKNOWN
     │   └── UnavailableError    LEVEL_UNAVAILABLE
     ├── BackendNotFoundError    LEVEL_BACKEND_NOT_FOUND
+    ├── Refused                 LEVEL_REFUSED
+    ├── CheckError              LEVEL_CHECK
     └── SyncError               LEVEL_SYNC
         ├── CIDMismatchError    LEVEL_CID_MISMATCH
         ├── StoreMismatchError  LEVEL_STORE_MISMATCH
@@ -30,7 +32,7 @@ unchanged; only after ``CommitUnknownError`` it is not known.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from errno import ENOSPC
 from typing import ClassVar
 
@@ -175,6 +177,50 @@ class BackendNotFoundError(LevelError):
     """
 
     code = "LEVEL_BACKEND_NOT_FOUND"
+
+
+class Refused(LevelError):  # noqa: N818  # it is no fault: a rule says no
+    """A rule of the server refuses changes. A ``check`` raises it: see ``docs/sync.md``.
+
+    Changes that are synchronised never raise it on the client: they are journaled there as
+    conflicts of the kind ``"refused"``. Single writes over HTTP do.
+
+    Args:
+        reason: The reason, for the user of the client; of more than 500 characters the first ones
+            are used.
+        keys: The keys at fault. The changes that were written together with them are refused, too.
+            ``None`` for all.
+
+    Raises:
+        TypeError: An argument is of a wrong type.
+
+    Attributes:
+        reason: The reason.
+        keys: The keys at fault; ``None`` for all that were written together.
+    """
+
+    code = "LEVEL_REFUSED"
+
+    def __init__(self, reason: str, keys: Iterable[str] | None = None) -> None:
+        if not isinstance(reason, str):
+            raise TypeError(f"the reason of a refusal is a str, not {reason!r:.80}")
+        if isinstance(keys, str):
+            raise TypeError(f"keys is an iterable of keys, not the str {keys!r:.80}")
+        super().__init__(reason)
+        self.reason = reason
+        self.keys = None if keys is None else [*keys]
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Refused, (self.reason, self.keys)
+
+
+class CheckError(LevelError):
+    """The ``check`` of the server failed. Nothing was written; a client tries again later.
+
+    Its exception is the ``__cause__``.
+    """
+
+    code = "LEVEL_CHECK"
 
 
 class SyncError(LevelError):

@@ -229,15 +229,25 @@ class SyncReport:
     """The result of ``sync()``.
 
     Attributes:
-        pulled: The number of changes of other clients that were written here.
+        pulled: The number of changes of other clients that were written here, with those in
+            ``filled``.
         pushed: The number of local changes that the server accepted.
         conflicts: The local changes that lost, in the order of the conflicts.
         rejected: The keys of pushed changes that the server rejected, each once: others had written
-            them first.
+            them first, or a change that was written together with them.
         cid: The client's CID after the call.
         rounds: The number of exchanges.
         reset: True if the server's history differed from the one seen before, and the client was
             reset.
+        filled: The number of entries that were written here as part of the server's present data,
+            instead of the changes that led to it: at the first sync, in a newly followed range, in
+            a reset, and by a client far behind.
+        refused: The keys of pushed changes that the rules of the server, or the rights of the
+            token, refuse. Their conflicts have the reasons.
+        consistent: True if all data in the followed ranges, except local changes that are not
+            pushed yet, is that of the server at ``cid``. Otherwise changes that were written
+            together may be here in part: a range is being filled, more is to be pulled, or lost
+            changes wait for the server's values. The last exchange tells; without one it is False.
     """
 
     pulled: int = 0
@@ -247,3 +257,21 @@ class SyncReport:
     cid: int = 0
     rounds: int = 0
     reset: bool = False
+    filled: int = 0
+    refused: list[str] = field(default_factory=list)
+    consistent: bool = False
+
+
+class Followed(NamedTuple):
+    """A range of keys that a client follows.
+
+    Attributes:
+        prefix: The prefix of the keys; ``""`` for all keys.
+        complete: True if the client has all keys of the range as they were on the server at
+            ``cid``, except its own local changes. False while the range is being filled.
+        cid: The client's CID.
+    """
+
+    prefix: str
+    complete: bool
+    cid: int

@@ -36,8 +36,8 @@ def places(demo: ModuleType) -> dict[str, Any]:
 
 def running(shown: str) -> list[int]:
     """Return the ids of the processes that the demo has started and that still run."""
-    [(server, laptop, phone)] = re.findall(r"server (\d+), laptop (\d+), phone (\d+)", shown)
-    return [int(pid) for pid in (server, laptop, phone) if is_running(int(pid))]
+    [pids] = re.findall(r"server (\d+), laptop (\d+), phone (\d+), watch (\d+)", shown)
+    return [int(pid) for pid in pids if is_running(int(pid))]
 
 
 def is_running(pid: int) -> bool:
@@ -57,6 +57,9 @@ async def test_the_proof_holds_in_each_run(
         shown = capfd.readouterr().out
         assert "4,000" in shown
         assert "Sunday" in shown
+        assert shown.count("lost, with its batch") == 2
+        assert shown.count("refused: a place has no negative population") == 1
+        assert re.search(r"✓ the watch has the \d,\d{3} records of AU/ and BR/", shown)
         assert shown.count("Connections cut after") == 3
         assert "✗" not in shown
         assert running(shown) == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -13,7 +13,7 @@ from unittest import mock
 
 import orjson
 
-from treehub_level import ForbiddenError, Level, MemoryBackend, Mode, Put, TransportError, blocking
+from treehub_level import ForbiddenError, Level, MemoryBackend, Mode, Put, Refused, TransportError, blocking
 
 Rows = dict[bytes, bytes]
 
@@ -60,7 +60,6 @@ def templates() -> tuple[Template, ...]:
     rng = random.Random(1)
     with (
         mock.patch("uuid.uuid4", side_effect=lambda: uuid.UUID(int=rng.getrandbits(128))),
-        mock.patch("treehub_level.engine.clock.now", return_value=1_700_000_000_000),
         mock.patch("treehub_level.engine.clock.now", return_value=1_700_000_000_123),
     ):
         return tuple(_templates())
@@ -121,9 +120,69 @@ def _templates() -> Iterator[Template]:
     epoch = orjson.loads(dirty[b"!!server"])["epochs"][-1][0]
     yield of_client("client with an own range", {**dirty, b"!!own": orjson.dumps([cid, cid + 2, epoch])})
     reset = {"common": 3, "phase": "A", "cursor": ""}
-    yield of_client("client in phase A", {**dirty, b"!!reset": orjson.dumps(reset)})
+    yield of_client("client in phase A of an earlier version", {**dirty, b"!!reset": orjson.dumps(reset)})
     reset = {"common": 3, "phase": "B", "cursor": "k1"}
-    yield of_client("client in phase B", {**dirty, b"!!reset": orjson.dumps(reset), b"stale": b"1"})
+    earlier = {**dirty, b"!!reset": orjson.dumps(reset), b"stale": b"1"}
+    yield of_client("client in phase B of an earlier version", earlier)
+    yield from _filling_clients(of_client, dirty)
+    backends["a"] = _store_of(dirty)
+    with level("a", Level.CLIENT) as a:
+        a.batch([Put("k0", "first"), Put("k1", "second"), Put("other", "third")])
+        a.batch([Put("k1", "fourth"), Put("new", "fifth")])
+        grouped = _rows(backends["a"])
+        with suppress(TransportError):
+            a.sync(Lost())
+        a.batch([Put("k0", 0), Put("new", 0)])
+        frozen = _rows(backends["a"])
+    yield of_client("client with groups", grouped)
+    yield of_client("client with a frozen group", frozen)
+    refused = orjson.dumps({"kind": "refused", "reason": "locked", "local": ["k0", "first"]})
+    losses = {b"!!lost/k0": refused, b"!!lost/k1": b'{"kind":"conflict"}'}
+    yield of_client("client with losses", {**grouped, **losses})
+    yield _deciding_server(compacted, early)
+
+
+def _filling_clients(of_client: Callable[[str, Rows], Template], dirty: Rows) -> Iterator[Template]:
+    """Yield clients in the midst of a fill: a new one, one in a reset, and one that evicts keys."""
+
+    def following(ranges: list[list[str]], fill: list[str] | None, **flags: bool) -> Rows:
+        record = {"ranges": ranges, "fill": fill, "resetting": False, "evicting": False}
+        return {b"!!follow": orjson.dumps(record | flags)}
+
+    unchecked = following([["", "unchecked"]], ["", "k2"])
+    yield of_client("client that fills a range", {**dirty, **unchecked})
+    uncompared = {b"!!uncompared/k7": b"true", b"!!uncompared/new": b"true"}
+    resetting = following([["", "checked"]], ["", "k2"], resetting=True)
+    yield of_client("client in a reset", {**dirty, **resetting, **uncompared})
+    evicting = following([["k", "complete"], ["other", "checked"]], None, evicting=True)
+    yield of_client("client that evicts keys", {**dirty, **evicting})
+
+
+def _deciding_server(rows: Rows, clients: tuple[Rows, ...]) -> Template:
+    """Return a server that has refused changes of a push, and all of another client's push."""
+
+    def check(call: Any, changes: Any, read: Any) -> None:
+        if any(change.after == "refused" for change in changes):
+            raise Refused("locked")
+
+    memory = _store_of(rows)
+    with blocking.Level("deciding", backend=lambda _: memory, mode=Level.SERVER, check=check) as server:
+        for name, values in (("c", ("accepted", "refused")), ("d", ("refused",))):
+            with blocking.Level(name, backend="memory", mode=Level.CLIENT) as client:
+                client.sync(server)
+                for index, value in enumerate(values):
+                    client.put(f"{name}{index}", value)
+                client.sync(server)
+    return Template("server with refusals", Mode.SERVER, rows_of(memory), clients)
+
+
+def _store_of(rows: Rows) -> MemoryBackend:
+    """Return a closed store of some rows."""
+    backend = MemoryBackend("copy")
+    backend.open()
+    backend.write([*rows.items()])
+    backend.close()
+    return backend
 
 
 def rows_of(backend: MemoryBackend) -> Rows:

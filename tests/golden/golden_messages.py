@@ -9,9 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from treehub_level.engine.records import Commit, Epoch
-from treehub_level.replication.fields import Ack
+from treehub_level.replication.fields import Ack, Fill, Refusal
 from treehub_level.replication.manual import Part
-from treehub_level.replication.messages import Forked, Keys, LogPage, Reply, Request, Reset
+from treehub_level.replication.messages import FillPart, Forked, LogPage, Reply, Request, Reset
 from treehub_level.replication.wire import part_pieces, reply_pieces, request_to_json
 
 FOLDER = Path(__file__).parent
@@ -26,12 +26,54 @@ COMMITS = [
 ]
 
 REQUEST = Request(
-    SERVER, "c" * 32, 2, 9, EPOCHS, 1, NONCE, [["é", {"x": [1]}], ["gone"]], limit=1000, reset=False, keys_after=None
+    SERVER,
+    "c" * 32,
+    2,
+    9,
+    EPOCHS,
+    NONCE,
+    seq=1,
+    push_nonce="d" * 32,
+    changes=[["é", {"x": [1]}], ["gone"]],
+    groups=[(0, 2)],
+    limit=1000,
+    complete=["a/"],
+    partial=["é", "n"],
+    fill=Fill("é", "é/7"),
+    read=["lost"],
+)
+WITHDRAWAL = Request(
+    None, "c" * 32, 0, 0, [], NONCE, seq=1, push_nonce="d" * 32, withdraw=["é", "gone"], complete=[], partial=[]
 )
 REPLIES: dict[str, Reply] = {
-    "page": LogPage(*ADDRESS, 8, 9, True, EPOCHS, Ack(8, 9, "b" * 32), ["é"], COMMITS, RECORDS),
+    "page": LogPage(*ADDRESS, 8, 9, True, EPOCHS, Ack(8, 9, "b" * 32), ["é"], COMMITS, RECORDS, refill=True),
     "empty page": LogPage(*ADDRESS, 2, 2, False, [], None, [], [], []),
-    "keys": Keys(*ADDRESS, 9, EPOCHS, "", ["é".encode(), "😀".encode()], end=True),
+    "decision": LogPage(
+        *ADDRESS,
+        9,
+        9,
+        False,
+        [],
+        Ack(9, 9, None),
+        ["k", "é", "gone"],
+        COMMITS[:1],
+        RECORDS[:1],
+        refused=[Refusal("not on Sundays 😀", ["k", "é"])],
+        values=[(b"k", b'{"x":[1]}'), ("é".encode(), None), (b"gone", b"null")],
+    ),
+    "fill": LogPage(
+        *ADDRESS,
+        8,
+        8,
+        False,
+        [],
+        None,
+        [],
+        [],
+        RECORDS,
+        fill=FillPart("f/", "f/1", "f/3", False, [(b"f/2", b'{"x":[1,2.5]}'), (b"f/3", b"2")]),
+    ),
+    "end of a fill": LogPage(*ADDRESS, 2, 2, False, [], None, [], [], [], fill=FillPart("f/", "", "", True, [])),
     "reset": Reset(*ADDRESS, 1, None, ["k"], 9),
     "forked": Forked(*ADDRESS),
 }
@@ -51,9 +93,13 @@ def reply_to_ndjson(reply: Reply) -> bytes:
 #: The golden files, by their names.
 MESSAGES = {
     "wire request.json": request_to_json(REQUEST),
+    "wire withdrawal.json": request_to_json(WITHDRAWAL),
     "wire page.json": reply_to_json(REPLIES["page"]),
     "wire page.ndjson": reply_to_ndjson(REPLIES["page"]),
-    "wire keys.json": reply_to_json(REPLIES["keys"]),
+    "wire decision.json": reply_to_json(REPLIES["decision"]),
+    "wire decision.ndjson": reply_to_ndjson(REPLIES["decision"]),
+    "wire fill.json": reply_to_json(REPLIES["fill"]),
+    "wire fill.ndjson": reply_to_ndjson(REPLIES["fill"]),
     "wire reset.json": reply_to_json(REPLIES["reset"]),
     "wire forked.json": reply_to_json(REPLIES["forked"]),
     "wire changes.json": b"".join(part_pieces(PART, in_lines=False)),

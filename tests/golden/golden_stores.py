@@ -22,6 +22,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "plain": {"prefix": "!"},
     "long prefix": {"prefix": "!/+"},
     "base values": {"prefix": "!", "keep_base": True},
+    "ranges and groups": {"prefix": "!", "ranges": True},
 }
 #: The time of both clocks, in milliseconds since 1970.
 NOW = 1_700_000_000_123
@@ -36,12 +37,13 @@ class UnreachableServer:
         raise ConnectionError("unreachable")
 
 
-def make_stores(prefix: str, *, keep_base: bool = False) -> tuple[Rows, Rows]:
+def make_stores(prefix: str, *, keep_base: bool = False, ranges: bool = False) -> tuple[Rows, Rows]:
     """Make a server and a client that synchronise, diverge, and lose contact during a push.
 
     Args:
         prefix: The prefix of the metadata.
         keep_base: True if the client keeps base values.
+        ranges: True if the client follows a second range, and writes a batch.
 
     Returns:
         The rows of the server and those of the client.
@@ -52,6 +54,7 @@ def make_stores(prefix: str, *, keep_base: bool = False) -> tuple[Rows, Rows]:
         "client", backend=lambda _: backends[1], mode=Level.CLIENT, prefix=prefix, keep_base=keep_base
     )
     with server, client, mock.patch("treehub_level.engine.clock.now", return_value=NOW):
+        client.sync(server)
         server.batch([Put("a", 1), Delete("b"), Put("é", {"x": [1, 2]})])
         for n in range(10):
             server.put("counter", n)
@@ -61,8 +64,12 @@ def make_stores(prefix: str, *, keep_base: bool = False) -> tuple[Rows, Rows]:
         server.delete("é")
         server.put("😀", '\u2028\x00"')
         server.compact_log(drop_deletes_before=server.cid)
-        client.put("foo", "bar")
-        client.delete("😀")
+        if ranges:
+            client.follow("é")
+            client.batch([Put("foo", "bar"), Delete("😀")])
+        else:
+            client.put("foo", "bar")
+            client.delete("😀")
         try:
             client.sync(UnreachableServer())
         except TransportError:

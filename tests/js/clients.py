@@ -186,3 +186,7 @@ class NodeClient:
     def raw(self) -> dict[str, str]:
         """All stored rows, with the metadata."""
         return dict(self.call("raw"))
+
+    def write_raw(self, rows: Mapping[str, str | None]) -> None:
+        """Write stored rows, or delete those that are ``None``."""
+        self.call("write", rows=[[key] if text is None else [key, text] for key, text in rows.items()])

@@ -8,10 +8,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http.server import ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import httpx
+import orjson
 import pytest
+from scripted_server import ScriptedHandler, running
 
 from js.clients import PACKAGE, Database, Node
 from treehub_level import Level, blocking
@@ -122,3 +126,29 @@ def database(server: Server, request: pytest.FixtureRequest) -> Database:
     """An empty database for one test."""
     number = request.session.items.index(request.node)
     return server.database(f"test-{number}")
+
+
+@pytest.fixture
+def scripted() -> Iterator[Any]:
+    """A server over a socket, whose answers a test decides.
+
+    Attributes:
+        url: The URL of the database.
+        answer: A function from a request to the status, the headers and the body of the response.
+        requests: The number of requests.
+    """
+
+    class Handler(ScriptedHandler):
+        def answer(self) -> None:
+            request = orjson.loads(self.read_body())
+            running_server.requests += 1
+            self.respond(*running_server.answer(request))
+
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, *_: Any) -> None:
+            pass  # the client has closed the connection
+
+    with running(Server(("127.0.0.1", 0), Handler)) as running_server:
+        running_server.requests = 0
+        running_server.url += "/v1/notes"
+        yield running_server

@@ -66,6 +66,9 @@ await serve({
   },
   /** All stored rows. */
   raw: ({ store }) => store.iterator({ keyEncoding: 'utf8', valueEncoding: 'utf8' }).all(),
+  /** Write and delete stored rows: `[key, text]` or `[key]`. */
+  write: ({ store }, { rows }) =>
+    store.batch(rows.map(([key, value]) => (value === undefined ? { type: 'del', key } : { type: 'put', key, value }))),
   async crash(client, options) {
     crash(client, options)
   },

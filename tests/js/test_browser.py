@@ -118,7 +118,8 @@ def test_a_page_synchronises_from_indexeddb(
         assert items == database.items()
         assert dict(items) == dict(items_of(peer))
     assert [key for key, _ in items if key in KEYS] == KEYS
-    assert (result["report"]["pulled"], result["report"]["pushed"]) == (1501, 1505)
+    report = result["report"]
+    assert (report["filled"], report["pulled"], report["pushed"]) == (1500, 0, 1505)
     assert [one["local"] for one in result["report"]["conflicts"]] == [["both", "page"]]
     assert result["refusal"] == {"code": "LEVEL_STORE_MISMATCH", "status": 409}
     assert result["pending"] == 0

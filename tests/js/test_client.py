@@ -34,11 +34,16 @@ def test_thousands_of_changes_go_both_ways(node: Node, database: Database) -> No
         there.batch([put(f"there {n}", {"n": n}) for n in range(2600)])
         there.sync(database)
         report = here.sync(database)
-        assert (report["pulled"], report["pushed"], report["conflicts"]) == (2600, 2600, [])
+        assert (report["filled"], report["pulled"], report["pushed"], report["conflicts"]) == (2600, 0, 2600, [])
         assert (here.call("pending"), here.call("cid"), report["cid"]) == (0, 5200, 5200)
         there.sync(database)
         assert here.items() == items_of(there) == database.items()
         assert len(here.items()) == 5200
+        there.batch([put(f"there {n}", 0) for n in range(2600)])
+        there.sync(database)
+        report = here.sync(database)
+        assert (report["filled"], report["pulled"]) == (0, 2600)
+        assert here.items() == database.items()
 
 
 def test_deletes_go_both_ways(node: Node, database: Database) -> None:
@@ -72,7 +77,7 @@ def test_calls_of_sync_may_overlap(node: Node, database: Database) -> None:
         there.sync(database)
     here.batch(*(put(f"here {n}", n) for n in range(1500)))
     reports = here.call("syncTwice", url=database.url, token=database.token)
-    assert sum(report["pulled"] for report in reports) == sum(report["pushed"] for report in reports) == 1500
+    assert sum(report["filled"] for report in reports) == sum(report["pushed"] for report in reports) == 1500
     assert here.items() == database.items()
     assert len(database.log()) == 3000
     assert (here.call("pending"), here.call("conflicts")) == (0, [])
@@ -119,7 +124,9 @@ def test_numbers_that_javascript_cannot_represent_pass_through_unaltered(
 
 def test_a_conflict_is_won_by_the_server_and_journaled(node: Node, database: Database) -> None:
     here = node.client()
+    here.sync(database)
     with python_client() as there:
+        there.sync(database)
         here.batch(put("both", "here"), put("same", 1), put("gone", "here"))
         there.batch([put("both", "there"), put("same", 1), delete("gone")])
         there.sync(database)
@@ -129,6 +136,8 @@ def test_a_conflict_is_won_by_the_server_and_journaled(node: Node, database: Dat
     both, gone = report["conflicts"]
     assert (both["local"], both["remote"], both["cid"]) == (["both", "here"], ["both", "there"], 1)
     assert (gone["local"], gone["remote"], gone["key"]) == (["gone", "here"], ["gone"], "gone")
+    assert (both["kind"], both["by"]) == ("conflict", "tests")
+    assert 0 < both["at"] <= both["noticedAt"]
     assert here.call("conflicts") == [both, gone]
     assert here.call("pending") == 0
 
@@ -160,6 +169,7 @@ def test_a_conflict_is_dismissed_once_and_its_id_is_not_reused(node: Node, datab
 
 def test_a_write_during_an_exchange_is_kept_and_pushed(node: Node, database: Database) -> None:
     here = node.client()
+    here.sync(database)
     here.batch(put("k", "old"))
     here.sync(database, [{"edit": put("k", "new")}])
     assert here.items() == [("k", "new")]

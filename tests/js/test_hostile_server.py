@@ -7,59 +7,25 @@ import shutil
 import sys
 import threading
 from collections.abc import Iterator
-from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import orjson
 import pytest
-from scripted_server import ScriptedHandler, running
 
 from js.clients import MODULE, PACKAGE, Node, NodeClient, NodeError, put
+from js.replies import EPOCH, JSON, OURS, reply_to
 
 pytestmark = pytest.mark.once
 
-JSON = {"Content-Type": "application/json"}
-OURS = {**JSON, "Treehub-Level": "1"}
-EPOCH = ["e" * 32, 0]
-
 
 @pytest.fixture
-def hostile() -> Iterator[Any]:
-    """A server over a socket.
-
-    Attributes:
-        url: The URL of the database.
-        answer: A function from a request to the status, the headers and the body of the response.
-        requests: The number of requests.
-    """
-
-    class Handler(ScriptedHandler):
-        def answer(self) -> None:
-            request = orjson.loads(self.read_body())
-            server.requests += 1
-            self.respond(*server.answer(request))
-
-    class Server(ThreadingHTTPServer):
-        def handle_error(self, *_: Any) -> None:
-            pass  # the client has closed the connection
-
-    with running(Server(("127.0.0.1", 0), Handler)) as server:
-        server.requests = 0
-        server.url += "/v1/notes"
-        yield server
+def hostile(scripted: Any) -> Any:
+    """A server whose answers a test decides."""
+    return scripted
 
 
 def sync(client: NodeClient, hostile: Any, **options: Any) -> Any:
     return client.call("syncDirectly", url=hostile.url, **options)
-
-
-def reply_to(request: dict[str, Any], **fields: Any) -> tuple[int, dict[str, str], bytes]:
-    """Return a reply of kind ``page`` that is correct but for the given fields."""
-    cid = request["cid"]
-    page = {"kind": "page", "cid": cid, "head": cid, "more": False, "epochs": [], "ack": None, "rejected": []}
-    common = {"protocol": 2, "server": "s" * 32, "nonce": request["nonce"], "base": cid}
-    return 200, OURS, orjson.dumps({**common, **page, "count": 0, "page": [], **fields})
 
 
 # ---------------------------------------------------------------------------------- other programs
@@ -143,22 +109,53 @@ def altered_node(executable: str, folder: Path, name: str, replacements: dict[st
 
 def rejects_all(request: dict[str, Any]) -> Any:
     keys = [change[0] for change in request["changes"]]
-    return reply_to(request, ack=[request["cid"]] * 2 + [None], rejected=keys)
+    cid = request["cid"]
+    return reply_to(request, cid=cid, head=cid, ack=[cid, cid, None], rejected=keys) if keys else reply_to(request)
+
+
+def refuses_without_values(request: dict[str, Any]) -> Any:
+    keys = [change[0] for change in request["changes"]]
+    cid = request["cid"]
+    if not keys:
+        return reply_to(request)
+    return reply_to(request, cid=cid, head=cid, ack=[cid, cid, None], rejected=keys, refused=[["no", keys]])
 
 
 def always_more(request: dict[str, Any]) -> Any:
     return reply_to(request, cid=request["cid"] + 1, head=2**53 - 1, more=True, epochs=[EPOCH])
 
 
+def withholds_entries(request: dict[str, Any]) -> Any:
+    return reply_to(request, fill=..., entries=...)
+
+
+def one_entry_at_a_time(request: dict[str, Any]) -> Any:
+    after = request["fill"][1]
+    key = f"a{int(after[1:] or 0) + 1:09}"
+    fill = {"prefix": "", "after": after, "to": key, "end": False, "count": 1}
+    return reply_to(request, fill=fill, entries=[[key, 1]])
+
+
 def resets(request: dict[str, Any]) -> Any:
-    return reply_to(request, kind="reset", common=0)
+    return reply_to(request, kind="reset", common=0, ack=None) if request["complete"] else reply_to(request)
 
 
 def forks(request: dict[str, Any]) -> Any:
-    return reply_to(request, kind="forked")
+    return reply_to(request, kind="forked") if request["changes"] else reply_to(request)
 
 
-@pytest.mark.parametrize(("answer", "most"), [(rejects_all, 8), (always_more, 20), (resets, 8), (forks, 8)])
+@pytest.mark.parametrize(
+    ("answer", "most"),
+    [
+        (rejects_all, 1 + 8),  # the first request fills
+        (refuses_without_values, 1 + 1 + 8),
+        (always_more, 20),
+        (withholds_entries, 8),
+        (one_entry_at_a_time, 20),
+        (resets, 1 + 2 * 8 - 1),  # each reset fills
+        (forks, 1 + 8),
+    ],
+)
 def test_a_session_without_progress_ends(impatient: Node, hostile: Any, answer: Any, most: int) -> None:
     here = impatient.client()
     here.batch(put("k", 1))
@@ -167,75 +164,161 @@ def test_a_session_without_progress_ends(impatient: Node, hostile: Any, answer: 
         sync(here, hostile)
     assert error.value.code == "LEVEL_PROTOCOL"
     assert hostile.requests == most
-    assert (here.call("pending"), here.items()) == (1, [("k", 1)])
+    assert (here.call("pending"), here.call("get", key="k")) == (1, 1)
 
 
 # ------------------------------------------------------------------------------ impossible replies
 
-VALUE = ["k", 1]
+ROW = [1, ["k", 1]]
 NESTED = b"[" * 100_000 + b"]" * 100_000
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"protocol": 1},
-        {"kind": "other"},
-        {"kind": "toString"},
-        {"server": None},
-        {"server": 7},
-        {"nonce": "0" * 32},
-        {"base": 1},
-        {"cid": -1},
-        {"cid": "1"},
-        {"cid": 1.5},
-        {"cid": 2**53, "head": 2**53},
-        {"head": 5},
-        {"more": True},
-        {"more": 1},
-        {"ack": [0, 2, EPOCH[0]]},
-        {"ack": [0, 1, None]},
-        {"ack": [1, 0, EPOCH[0]]},
-        {"ack": [0, 0]},
-        {"ack": 1},
-        {"rejected": ["other"]},
-        {"rejected": "k"},
-        {"rejected": [1]},
-        {"epochs": [EPOCH, EPOCH]},
-        {"epochs": [["e"]]},
-        {"epochs": {}},
-        {"page": [[1, VALUE]]},
-        {"page": [[2, VALUE], [1, VALUE]], "cid": 2, "head": 2},
-        {"page": [[1, VALUE]] * 2, "cid": 2, "head": 2},
-        {"page": [[n, ["k"]] for n in range(1, 65_538)], "cid": 65_537, "head": 65_537},
-        {"page": [[1, ["k", 1, 2]]], "cid": 1, "head": 1},
-        {"page": [[1, []]], "cid": 1, "head": 1},
-        {"page": [[1, [1]]], "cid": 1, "head": 1},
-        {"page": [[1, ["!"]]], "cid": 1, "head": 1},
-        {"page": [1], "cid": 1, "head": 1},
-        {"page": {}, "cid": 1, "head": 1},
-        {"page": [[1, ["k", "x" * (4 << 20)]]], "cid": 1, "head": 1},
-        {"page": [[n, [f"k{n}", "x" * (3 << 20)]] for n in (1, 2, 3)], "cid": 3, "head": 3},
-        {"kind": "keys", "after": "", "keys": ["k"], "end": True},
-        {"kind": "reset", "common": 1},
-        {"kind": "reset", "common": "0"},
-    ],
-    ids=",".join,
-)
-def test_an_impossible_reply_is_refused_and_no_data_is_changed(
-    node: Node, hostile: Any, fields: dict[str, Any]
-) -> None:
-    here = node.client()
-    here.batch(put("k", 2))
+def assert_refused(here: NodeClient, hostile: Any, fault: str, **fields: Any) -> None:
+    """Sync with a server that adds fields to a reply: the reply is refused, and nothing changes."""
+    stored = here.raw()
+    push = stored.get("!!push")
     hostile.answer = lambda request: reply_to(request, **fields)
     with pytest.raises(NodeError, match=r"Nothing of it was written|is invalid") as error:
         sync(here, hostile)
     assert error.value.code == "LEVEL_PROTOCOL"
-    assert (here.call("cid"), here.call("pending"), here.items()) == (0, 1, [("k", 2)])
-    hostile.answer = lambda request: reply_to(
-        request, **({"cid": 1, "head": 1, "ack": [0, 1, EPOCH[0]], "epochs": [EPOCH]} if request["changes"] else {})
-    )
+    assert fault in str(error.value)
+    after = here.raw()
+    if push is None and "!!push" in after:  # frozen before it was sent
+        stored |= {name: after[name] for name in ("!!push", "!!id")}
+    assert after == stored
+
+
+@pytest.mark.parametrize(
+    ("fields", "fault"),
+    [
+        ({"protocol": 1}, "version 1"),
+        ({"protocol": 3}, "version 3"),
+        ({"kind": "other"}, "unknown kind"),
+        ({"kind": "toString"}, "unknown kind"),
+        ({"kind": "keys", "after": "", "keys": ["k"], "end": True}, "unknown kind"),
+        ({"server": None}, "server"),
+        ({"server": 7}, "server"),
+        ({"nonce": "0" * 32}, "another request"),
+        ({"base": 1}, "another request"),
+        ({"cid": -1}, '"cid"'),
+        ({"cid": "1"}, '"cid"'),
+        ({"cid": 1.5}, '"cid"'),
+        ({"cid": 2**53, "head": 2**53}, '"cid"'),
+        ({"cid": 1}, "above its head"),
+        ({"head": 5}, "below its head"),
+        ({"more": True}, "announces more changes"),
+        ({"more": 1}, '"more"'),
+        ({"ack": [0, 1, EPOCH[0]]}, "none was sent"),
+        ({"rejected": ["other"]}, "not sent"),
+        ({"epochs": [EPOCH, EPOCH]}, '"epochs"'),
+        ({"epochs": [["e"]]}, '"epochs"'),
+        ({"epochs": {}}, '"epochs"'),
+        ({"page": [ROW]}, "ascend"),
+        ({"page": [[2, ["k"]], ROW], "cid": 2, "head": 2}, "ascend"),
+        ({"page": [ROW] * 2, "cid": 2, "head": 2}, "ascend"),
+        ({"page": [[n, ["k"]] for n in range(1, 65_538)], "cid": 65_537, "head": 65_537}, '"page"'),
+        ({"page": [[1, ["k", 1, 2]]], "cid": 1, "head": 1}, '"page"'),
+        ({"page": [[1, []]], "cid": 1, "head": 1}, '"page"'),
+        ({"page": [[1, [1]]], "cid": 1, "head": 1}, '"page"'),
+        ({"page": [[1, ["!"]]], "cid": 1, "head": 1}, "is invalid"),
+        ({"page": [1], "cid": 1, "head": 1}, '"page"'),
+        ({"page": {}, "cid": 1, "head": 1}, '"page"'),
+        ({"page": [[1, ["k", "x" * (4 << 20)]]], "cid": 1, "head": 1}, "larger"),
+        ({"page": [[n, [f"k{n}", "x" * (3 << 20)]] for n in (1, 2, 3)], "cid": 3, "head": 3}, "larger"),
+        ({"commits": [[1, 2]]}, '"commits"'),
+        ({"commits": [[2, 1, None, None, None, []]]}, '"commits"'),
+        ({"commits": [[1, 2, 7, None, None, []]]}, '"commits"'),
+        ({"commits": [[1, 2, None, None, -1, []]]}, '"commits"'),
+        ({"commits": [[1, 2, None, None, 1, []], [2, 3, None, None, 1, []]]}, '"commits"'),
+        ({"values": [["k", 1], ["k"]]}, '"values"'),
+        ({"values": [["k"]], "more": True, "cid": 1, "head": 2}, "values of its end"),
+        ({"fill": {"prefix": "", "after": "", "to": "", "end": True}, "entries": []}, "not requested"),
+        ({"entries": [["k", 1]]}, "no range"),
+        ({"kind": "reset", "common": 1}, "above the CID"),
+        ({"kind": "reset", "common": "0"}, '"common"'),
+        ({"values": [["k", 1]]}, "values that were not requested"),
+    ],
+    ids=str,
+)
+def test_an_impossible_reply_is_refused_and_no_data_is_changed(
+    node: Node, hostile: Any, fields: dict[str, Any], fault: str
+) -> None:
+    here = node.client()
+    hostile.answer = reply_to
+    sync(here, hostile)
+    assert_refused(here, hostile, fault, **fields)
+    hostile.answer = reply_to
+    here.batch(put("k", 2))
     assert sync(here, hostile)["pushed"] == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "fault"),
+    [
+        ({"ack": None}, "neither decides"),
+        ({"ack": 1}, '"ack"'),
+        ({"ack": [0, 0]}, '"ack"'),
+        ({"ack": [1, 0, EPOCH[0]]}, '"ack"'),
+        ({"ack": [0, 1, None]}, '"ack"'),
+        ({"ack": [0, 2, EPOCH[0]]}, "more changes than were sent"),
+        ({"ack": [0, 0, None]}, "neither accepts nor rejects"),
+        ({"rejected": ["other"]}, "not sent"),
+        ({"rejected": "k"}, '"rejected"'),
+        ({"rejected": [1]}, '"rejected"'),
+        ({"refused": [["no", ["k"]]]}, "does not reject"),
+        ({"refused": [["", ["k"]]], "rejected": ["k"]}, '"refused"'),
+        ({"refused": [["n" * 501, ["k"]]], "rejected": ["k"]}, '"refused"'),
+        ({"refused": [["no", []]], "rejected": ["k"]}, '"refused"'),
+        ({"refused": [["no"]], "rejected": ["k"]}, '"refused"'),
+        ({"refused": {}, "rejected": ["k"]}, '"refused"'),
+        ({"values": [["m", 1]]}, "values that were not requested"),
+        ({"values": [["k", "x" * (4 << 20)]]}, "larger"),
+    ],
+    ids=str,
+)
+def test_an_impossible_decision_is_refused_and_the_change_is_kept(
+    node: Node, hostile: Any, fields: dict[str, Any], fault: str
+) -> None:
+    here = node.client()
+    hostile.answer = reply_to
+    sync(here, hostile)
+    here.batch(put("k", 2))
+    assert_refused(here, hostile, fault, **fields)
+    hostile.answer = reply_to
+    assert sync(here, hostile)["pushed"] == 1
+
+
+PART = {"prefix": "", "after": "", "to": "k", "end": False, "count": 1}
+ENTRIES = [["k", 1]]
+
+
+@pytest.mark.parametrize(
+    ("fields", "fault"),
+    [
+        ({"kind": "reset", "common": 0}, "has no data"),
+        ({"fill": 7}, '"fill"'),
+        ({"fill": {**PART, "to": 7}}, '"fill"'),
+        ({"fill": {**PART, "end": 0}}, '"fill"'),
+        ({"fill": {**PART, "prefix": "k"}}, "not requested"),
+        ({"fill": {**PART, "after": "a"}}, "not requested"),
+        ({"fill": {**PART, "to": "j"}}, "before its last key"),
+        ({"fill": {**PART, "to": "!"}, "entries": [["!", 1]]}, "is invalid"),
+        ({"fill": {**PART, "to": "k" * 1025}}, "is invalid"),
+        ({"fill": PART, "entries": []}, "holds none"),
+        ({"fill": PART, "entries": [["k"]]}, '"entries"'),
+        ({"fill": PART, "entries": [["k", 1], ["a", 1]]}, "ascend"),
+        ({"fill": PART, "entries": [["k", 1], ["k", 1]]}, "ascend"),
+        ({"fill": PART, "entries": [["\U0001f600", 1], ["\uff5e", 1]]}, "ascend"),  # the order of UTF-16
+        ({"fill": PART, "entries": [["k", "x" * (4 << 20)]]}, "larger"),
+        ({"fill": PART, "entries": ...}, "without its entries"),
+        ({"fill": PART, "more": True, "cid": 1, "head": 2}, "values of its end"),
+        ({"page": [ROW], "cid": 1, "head": 1, "fill": PART}, "changes that were not requested"),
+    ],
+    ids=str,
+)
+def test_an_impossible_part_of_a_fill_is_refused(node: Node, hostile: Any, fields: dict[str, Any], fault: str) -> None:
+    here = node.client()
+    assert_refused(here, hostile, fault, **{"entries": ENTRIES, **fields})
 
 
 @pytest.mark.parametrize("body", [b"null", b"[]", b"7", b'"x"', b"", b"{", NESTED, b'{"page":' + NESTED + b"}"])
@@ -248,40 +331,13 @@ def test_a_reply_that_is_no_object_is_refused(node: Node, hostile: Any, body: by
 
 def test_a_value_that_is_nested_too_deep_is_refused(node: Node, hostile: Any) -> None:
     def answer(request: dict[str, Any]) -> Any:
-        status, headers, body = reply_to(request, cid=1, head=1, count=1, page=[[1, ["k", 0]]])
+        fill = {"prefix": "", "after": "", "to": "k", "end": True, "count": 1}
+        status, headers, body = reply_to(request, fill=fill, entries=[["k", 0]])
         return status, headers, body.replace(b'["k",0]', b'["k",' + NESTED + b"]")
 
     hostile.answer = answer
     with pytest.raises(NodeError, match="larger or deeper"):
         sync(node.client(), hostile)
-
-
-@pytest.mark.parametrize(
-    ("after", "keys"),
-    [
-        ("", ["b", "a"]),
-        ("", ["a", "a"]),
-        ("b", ["a"]),
-        ("", ["\U0001f600", "\uff5e"]),  # in the order of UTF-16
-        ("", []),
-        ("", [f"{n:05}" for n in range(1001)]),
-    ],
-)
-def test_the_live_keys_of_a_reset_ascend(node: Node, hostile: Any, after: str, keys: list[str]) -> None:
-    here = node.client()
-
-    def answer(request: dict[str, Any]) -> Any:
-        if request["keys_after"] is not None:
-            return reply_to(request, kind="keys", after=after, keys=keys, end=False)
-        if not request["reset"]:
-            return reply_to(request, kind="reset", common=0)
-        return reply_to(request, cid=1, head=1, page=[[1, ["z", 1]]], count=1, epochs=[EPOCH])
-
-    hostile.answer = answer
-    with pytest.raises(NodeError) as error:
-        sync(here, hostile)
-    assert error.value.code == "LEVEL_PROTOCOL"
-    assert here.items() == [("z", 1)]
 
 
 # ------------------------------------------------------------------------------------------ memory
@@ -313,6 +369,6 @@ def test_a_few_kilobytes_of_gzip_cost_little_memory(node_executable: str, hostil
     node.stop()
     # Control: without the limits the same response costs several hundred MiB.
     limits = {" = 20 << 20": " = 2 ** 40", " = 7_000_000": " = 2 ** 40"}
-    unlimited = altered_node(node_executable, tmp_path, "messages.js", limits)
+    unlimited = altered_node(node_executable, tmp_path, "limits.js", limits)
     assert growth(unlimited, hostile, "LEVEL_PROTOCOL") > 250
     unlimited.stop()

@@ -17,6 +17,7 @@ pytestmark = pytest.mark.once
 @pytest.mark.parametrize("lost", ["request", "reply"])
 def test_a_push_without_a_reply_is_repeated_byte_for_byte(node: Node, database: Database, lost: str) -> None:
     here = node.client()
+    here.sync(database)
     here.batch(put("k", 1), put("m", 1))
     with pytest.raises(NodeError, match="was lost"):
         here.sync(database, [{"lost": lost}])
@@ -25,8 +26,10 @@ def test_a_push_without_a_reply_is_repeated_byte_for_byte(node: Node, database: 
     assert sorted(map(str, database.log()[:2])) == ["['k', 1]", "['m', 1]"]
     assert here.items() == database.items() == [("k", 2), ("n", 2)]
     assert (here.call("pending"), here.call("conflicts")) == (0, [])
-    pushes = [(request["seq"], request["nonce"]) for request in here.call("requests") if request["changes"]]
+    requests = here.call("requests")
+    pushes = [(request["seq"], request["push"]) for request in requests if request["changes"]]
     assert len(set(pushes)) == 2
+    assert len({request["nonce"] for request in requests}) == len(requests)
     assert len(database.log()) == 5
 
 
@@ -165,7 +168,7 @@ def test_a_reset_continues_after_a_crash_at_any_of_its_batches(node: Node, serve
             assert error.code == "CRASH"  # noqa: PT017
             crashes += 1
         client.reopen()
-    assert crashes >= 10
+    assert crashes >= 8
     for client in clients:
         client.sync(backup.database)
     expected = backup.database.items()

@@ -198,30 +198,43 @@ def test_all_clients_end_equal_and_no_change_is_lost(node: Node, database: Datab
 
 
 @pytest.mark.parametrize(
-    ("rule", "broken"),
+    ("name", "rule", "broken"),
     [
         pytest.param(
-            "const isAsSent = this.dirty.get(change.key) === joinRecord(change)",
+            "page.js",
+            "const isAsSent = receipt.dirtyOf(change.key) === joinRecord(change)",
             "const isAsSent = true",
             id="a change rewritten after the freeze stays dirty",
         ),
-        pytest.param("const isSeen = isOwn || (", "const isSeen = (", id="its own change returning is no conflict"),
-        pytest.param("this.lost.push({ key, local, remote, cid })", "null", id="a losing change is journaled"),
-        pytest.param("nonce: push?.nonce ?? newId()", "nonce: newId()", id="a push keeps its nonce"),
+        pytest.param(
+            "page.js",
+            "if (isOwn || receipt.losses",
+            "if (receipt.losses",
+            id="its own change returning is no conflict",
+        ),
+        pytest.param(
+            "receipt.js",
+            "this.journal({ key, local, remote, ...facts })",
+            "null",
+            id="a losing change is journaled",
+        ),
+        pytest.param(
+            "client.js", "push: push?.nonce ?? null", "push: push ? newId() : null", id="a push keeps its nonce"
+        ),
     ],
 )
 def test_the_schedules_find_a_client_that_breaks_the_rule_that(
-    rule: str, broken: str, node_executable: str, server: Server, tmp_path: Path
+    name: str, rule: str, broken: str, node_executable: str, server: Server, tmp_path: Path
 ) -> None:
     copy = tmp_path / "package"
     copy.mkdir()
-    for name in (MODULE.name, "package.json"):
-        shutil.copy(PACKAGE / name, copy)
+    for file in (MODULE.name, "package.json"):
+        shutil.copy(PACKAGE / file, copy)
     shutil.copytree(PACKAGE / "src", copy / "src")
-    client = copy / "src" / "client.js"
-    text = client.read_text(encoding="utf-8")
+    module = copy / "src" / name
+    text = module.read_text(encoding="utf-8")
     assert text.count(rule) == 1
-    client.write_text(text.replace(rule, broken), encoding="utf-8")
+    module.write_text(text.replace(rule, broken), encoding="utf-8")
     node = Node(node_executable, module=copy / MODULE.name)
     try:
         with pytest.raises(ViolationError):

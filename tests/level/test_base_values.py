@@ -55,6 +55,18 @@ async def test_an_absent_key_is_a_base_too(server: Any, keeper: Any) -> None:
     assert [conflict.base for conflict in conflicts] == [Change.deletion("a"), Change.deletion("b")]
 
 
+async def test_the_base_is_unknown_of_a_key_that_the_client_has_not_filled_yet(
+    stores: Stores, server: Any, keeper: Any
+) -> None:
+    await server.put("a", 1)
+    await keeper.put("a", 2)
+    assert await base_rows(stores, keeper) == {}
+    (conflict,) = (await keeper.sync(server)).conflicts
+    assert (conflict.local, conflict.remote, conflict.base) == (Change("a", 2), Change("a", 1), None)
+    await keeper.put("a", 3)
+    assert await conflict_over(server, keeper, "a", 4) == Change("a", 1)
+
+
 async def test_a_stored_null_differs_from_an_absent_key(server: Any, keeper: Any) -> None:
     await server.put("a", None)
     await keeper.sync(server)
@@ -106,6 +118,7 @@ async def test_sublevels_loads_and_clear_keep_base_values(stores: Stores, server
 
 
 async def test_a_clean_key_has_none(stores: Stores, server: Any, keeper: Any) -> None:
+    await keeper.sync(server)
     for verb in ("push", "conflict", "apply", "clean"):
         await keeper.put("a", verb)
         assert list(await base_rows(stores, keeper)) == [b"a"]
@@ -160,7 +173,8 @@ async def test_an_opening_without_keep_base_leaves_no_base_value_to_be_found_lat
     await server.batch([Put("a", "old"), Put("b", "old"), Put("c", "old")])
     client = await stores.open("c", mode=Level.CLIENT, keep_base=True)
     await client.sync(server)
-    await client.batch([Put("a", 1), Put("b", 1), Put("c", 1)])
+    for key in ("a", "b", "c"):
+        await client.put(key, 1)
     await client.close()
 
     client = await stores.open("c", mode=Level.CLIENT)
@@ -197,13 +211,14 @@ async def test_a_reset_voids_base_values_and_learns_them_again(stores: Stores, s
     backup = await stores.bytes_of(server)
     await server.batch([Put("a", "lost"), Put("b", "lost")])
     await keeper.sync(server)
-    await keeper.batch([Put("a", "mine"), Put("b", "mine")])
+    await keeper.put("a", "mine")
+    await keeper.put("b", "mine")
     await server.close()
     stores.seed("restored", backup.items())
     restored = await stores.open("restored", mode=Level.SERVER)
     await restored.put("b", "after the restore")
     conflicts = (await keeper.sync(restored, push=False)).conflicts
-    assert [(conflict.key, conflict.base) for conflict in conflicts] == [("b", Change("b", "common"))]
+    assert [(conflict.key, conflict.base) for conflict in conflicts] == [("b", None)]
     assert await conflict_over(restored, keeper, "a", "later") == Change("a", "common")
 
 

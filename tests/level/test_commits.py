@@ -140,11 +140,13 @@ async def test_a_client_that_pulls_page_by_page_never_has_a_part_of_a_batch(
     server: Any, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("treehub_level.replication.client.PAGE_CHANGES", 5)
+    await server.load((f"other{number}", 0) for number in range(30))  # more than the log to be pulled
+    await client.sync(server)
     for number in range(7):
         await server.batch([Put("left", number), Put(f"k{number}", number), Put("right", number)])
     seen = []
     await client.sync(server, progress=lambda report: seen.append(client.cid))
-    assert [cid for cid in dict.fromkeys(seen) if cid] == [3, 6, 9, 12, 15, 18, 21]
+    assert [cid for cid in dict.fromkeys(seen) if cid] == [33, 36, 39, 42, 45, 48, 51]
     assert await client.query() == await server.query()
 
 

@@ -160,7 +160,7 @@ def test_a_floor_that_is_damaged_while_the_server_is_open_stops_what_needs_it(re
             server.compact_log()
 
 
-@pytest.mark.parametrize("name", [b"id", b"server", b"push", b"own", b"reset"])
+@pytest.mark.parametrize("name", [b"id", b"server", b"push", b"own", b"reset", b"follow"])
 @pytest.mark.parametrize("record", [b"x", b'["x"]', b'{"x":1}'], ids=repr)
 async def test_a_clients_record_that_cannot_be_read_stops_its_sync(
     stores: Stores, server: Any, name: bytes, record: Any

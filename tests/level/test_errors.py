@@ -25,6 +25,8 @@ TREE = {
     "CommitUnknownError": ("LEVEL_COMMIT_UNKNOWN", "StorageError"),
     "UnavailableError": ("LEVEL_UNAVAILABLE", "StorageError"),
     "BackendNotFoundError": ("LEVEL_BACKEND_NOT_FOUND", "LevelError"),
+    "Refused": ("LEVEL_REFUSED", "LevelError"),
+    "CheckError": ("LEVEL_CHECK", "LevelError"),
     "SyncError": ("LEVEL_SYNC", "LevelError"),
     "CIDMismatchError": ("LEVEL_CID_MISMATCH", "SyncError"),
     "StoreMismatchError": ("LEVEL_STORE_MISMATCH", "SyncError"),

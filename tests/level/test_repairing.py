@@ -141,7 +141,8 @@ def test_a_repaired_client_resets_and_keeps_its_dirty_changes(engine: str, tmp_p
     client = blocking.Level(path, backend=engine, mode=Level.CLIENT)
     with client, server:
         client.sync(server)
-        client.batch([{"type": "put", "key": "mine", "value": 1}, {"type": "del", "key": "c"}])
+        client.put("mine", 1)
+        client.delete("c")
         client.put("a", 9)
     before = rows_in(path)
     # Its state is from before the sync, a record is lost, and a record that the server has deleted
@@ -158,7 +159,8 @@ def test_a_repaired_client_resets_and_keeps_its_dirty_changes(engine: str, tmp_p
     with client, server:
         client.sync(server)
         assert client.query() == server.query() == [("a", 3), ("c", 1), ("d", 1), ("mine", 1)]
-        assert {conflict.key for conflict in client.conflicts()} == {"a", "c"}
+        kinds = {conflict.key: conflict.kind for conflict in client.conflicts()}
+        assert kinds == {"a": "conflict", "b": "reset", "c": "conflict"}
     assert rows_in(path)[b"!!id"] != before[b"!!id"]
 
 

@@ -21,6 +21,7 @@ ARGUMENTS = {
     "items": [("a", 1)],
     "key": "a",
     "keys": ["a"],
+    "prefix": "a",
     "ops": [{"type": "put", "key": "a", "value": 1}],
     "request": {},
     "since": 0,

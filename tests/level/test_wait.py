@@ -26,12 +26,11 @@ def ask(**fields: Any) -> Any:
         "cid": 0,
         "hi": 0,
         "epochs": [],
-        "seq": 1,
         "nonce": "0" * 32,
+        "seq": 1,
+        "push": "1" * 32 if fields.get("changes") or fields.get("withdraw") else None,
         "changes": [],
         "limit": 1000,
-        "reset": False,
-        "keys_after": None,
         **fields,
     }
 
@@ -70,9 +69,10 @@ async def test_a_push_of_another_client_ends_the_wait(server: Any) -> None:
         {"changes": [["a", 1]]},
         {"withdraw": ["b"]},
         {"cid": 2, "hi": 2},
-        {"keys_after": "", "reset": True, "cid": 1, "hi": 1},
+        {"cid": 1, "hi": 1, "complete": [], "fill": ["", ""]},
+        {"cid": 1, "hi": 1, "read": ["a"]},
     ],
-    ids=["a page", "a push", "a push that is refused", "a push taken back", "a reset", "keys"],
+    ids=["a page", "a push", "a push that is refused", "a push taken back", "a reset", "a part of a range", "values"],
 )
 async def test_exchange_answers_at_once_if_the_reply_is_not_empty(server: Any, fields: Any) -> None:
     await server.put("a", 0)

@@ -15,6 +15,7 @@ from treehub_level.types import Mode
 CLIENT = "c" * 32
 OTHER_CLIENT = "d" * 32
 NONCE = "0" * 32
+PUSH_NONCE = "1" * 32
 
 Message = dict[str, Any]
 
@@ -54,12 +55,26 @@ def a_server(**values: Any) -> Store:
     return server
 
 
+#: The record of a client that has filled all ranges, although its CID is 0.
+FILLED = b'{"ranges":[["","complete"]],"fill":null,"resetting":false,"evicting":false}'
+
+
 def a_client(name: str = "client", **values: Any) -> Store:
-    """Return an open client with these values as dirty changes."""
-    client = Store(Mode.CLIENT, name)
-    client.open()
+    """Return an open client with these values as dirty changes.
+
+    It has synchronised with an empty server before: it fills nothing, and pulls the log.
+    """
+    client = a_new_client(name)
+    client.memory.write([(b"!!follow", FILLED)])
     for key, value in values.items():
         client.put(key, value)
+    return client
+
+
+def a_new_client(name: str = "client") -> Store:
+    """Return an open client that has never synchronised."""
+    client = Store(Mode.CLIENT, name)
+    client.open()
     return client
 
 
@@ -78,12 +93,14 @@ def ask(**fields: Any) -> Message:
         "cid": 0,
         "hi": 0,
         "epochs": [],
-        "seq": 1,
         "nonce": NONCE,
+        "seq": 1,
+        "push": PUSH_NONCE if fields.get("changes") or fields.get("withdraw") else None,
         "changes": [],
         "limit": 1000,
-        "reset": False,
-        "keys_after": None,
+        "complete": [""],
+        "partial": [],
+        "fill": None,
         **fields,
     }
 

@@ -47,8 +47,25 @@ def test_a_page_shows_the_keys_within_the_prefix_and_skips_the_others() -> None:
     assert (page["cid"], page["head"], page["count"]) == (4, 4, 2)
 
 
-def test_live_keys_are_those_within_the_prefix() -> None:
-    assert step(a_shared_server(), MINE, reset=True, keys_after="")["keys"] == ["mine/a", "mine/b"]
+@pytest.mark.parametrize("prefix", ["", "mi", "mine/"])
+def test_a_part_of_a_range_holds_the_entries_within_the_prefix(prefix: str) -> None:
+    page = step(a_shared_server(), MINE, complete=[], fill=[prefix, ""])
+    assert (page["page"], page["entries"], page["fill"]["end"]) == ([], [["mine/a", 1], ["mine/b", 3]], True)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"complete": ["theirs/"]}, {"partial": ["theirs/"]}, {"complete": [], "fill": ["theirs/", ""]}]
+)
+def test_a_range_outside_the_prefix_is_forbidden(fields: Message) -> None:
+    server = a_shared_server()
+    for push in ({}, {"changes": [["mine/a", 0]], "cid": 4}):
+        with unchanged(server), pytest.raises(ForbiddenError, match=r"'theirs/' begins with 'mine/'"):
+            step(server, MINE, **fields, **push)
+
+
+def test_values_outside_the_prefix_are_hidden() -> None:
+    page = step(a_shared_server(), MINE, cid=4, read=["theirs/a", "mine/a", "mine/x"])
+    assert page["values"] == [["theirs/a"], ["mine/a", 1], ["mine/x"]]
 
 
 def test_a_client_within_a_prefix_syncs_in_both_directions_and_resets() -> None:
@@ -67,17 +84,35 @@ def test_a_client_within_a_prefix_syncs_in_both_directions_and_resets() -> None:
     assert client.cid == server.cid
 
 
-@pytest.mark.parametrize("changes", [[["theirs/a", 0]], [["mine/a", 0], ["theirs/a"]], [["mine", 0]]])
-def test_a_push_with_a_key_outside_is_refused_as_a_whole(changes: list[Any]) -> None:
+def test_keys_outside_are_refused_with_the_reason_and_the_others_are_accepted() -> None:
     server = a_shared_server()
-    with unchanged(server), pytest.raises(ForbiddenError, match="begin with 'mine/'"):
-        step(server, MINE, cid=4, changes=changes)
+    push = {"cid": 4, "changes": [["theirs/a"], ["mine/a", 0], ["mine", 0], ["mine/g", 1], ["theirs/g", 1]]}
+    for _ in range(2):
+        page = step(server, MINE, groups=[[3, 2]], **push)
+        assert (page["ack"][:2], page["rejected"]) == ([4, 5], ["theirs/a", "mine", "mine/g", "theirs/g"])
+        reason = "this token is for keys that begin with 'mine/'"
+        assert page["refused"] == [
+            [reason, ["theirs/a", "mine", "theirs/g"]],
+            [f"written together with a refused change: {reason}", ["mine/g"]],
+        ]
+        assert page["values"] == [["theirs/a"], ["mine"], ["mine/g"], ["theirs/g"]]
+    assert dict(server.query()) == {"mine/a": 0, "theirs/a": 2, "mine/b": 3, "theirs/b": 4}
 
 
-def test_withdrawing_a_key_outside_is_refused() -> None:
+def test_a_push_of_keys_outside_alone_writes_only_its_record() -> None:
     server = a_shared_server()
-    with unchanged(server), pytest.raises(ForbiddenError, match="begin with 'mine/'"):
-        step(server, MINE, cid=4, withdraw=["theirs/a"])
+    push = {"cid": 4, "changes": [["theirs/a", 0]]}
+    page = step(server, MINE, **push)
+    assert (page["ack"], page["rejected"]) == ([4, 4, None], ["theirs/a"])
+    assert server.cid == 4
+    # Another token of the same principal does not change the decision: a late copy stays refused.
+    assert step(server, Access("alice"), **push)["refused"] == page["refused"]
+    assert server.get("theirs/a") == 2
+
+
+def test_a_push_with_a_key_outside_can_be_withdrawn() -> None:
+    page = step(a_shared_server(), MINE, cid=4, withdraw=["theirs/a"])
+    assert (page["ack"], page["rejected"], "values" in page) == ([4, 4, None], ["theirs/a"], False)
 
 
 @pytest.mark.parametrize("push", [{"changes": [["mine/a", 0]]}, {"withdraw": ["mine/a"]}])
@@ -93,7 +128,7 @@ def test_a_manual_pull_shows_the_keys_within_the_prefix_and_skips_the_others() -
     server = a_shared_server()
     mode = server._store.strategy
     assert isinstance(mode, Server)
-    part = read_part(server.memory, mode, 4, 0, 2, 1 << 20, MINE)
+    part = read_part(server.memory, mode, 4, 0, 1, 1 << 20, MINE)
     assert (part.cid, [cid for cid, _ in part.records], part.has_more) == (2, [1], True)
     part = read_part(server.memory, mode, 4, 3, 2, 1 << 20, MINE)
     assert (part.cid, part.records, part.has_more) == (4, [], False)

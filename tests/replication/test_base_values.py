@@ -8,13 +8,15 @@ import pytest
 
 from treehub_level import blocking
 from treehub_level.backends.memory import MemoryBackend
+from treehub_level.engine.base_values import BaseRecording
+from treehub_level.engine.following import Following
 from treehub_level.errors import CorruptionError, ForbiddenError, TransportError
 from treehub_level.maintenance.repair import Repair, Repairer
 from treehub_level.maintenance.verify import examine
 from treehub_level.replication import client as client_half
 from treehub_level.types import Change, Delete, Mode, Put
 
-from .helpers import Message, Store, Wire, a_client, a_server, lose, once, own_record
+from .helpers import FILLED, Message, Store, Wire, a_client, a_server, lose, once, own_record
 
 
 class KeepingStore(Store):
@@ -37,6 +39,8 @@ class KeepingStore(Store):
 def client() -> Any:
     store = KeepingStore()
     store.open()
+    store.memory.write([(b"!!follow", FILLED)])
+    store.reopen()
     yield store
     store.close()
 
@@ -141,21 +145,20 @@ def test_a_key_that_becomes_dirty_during_a_reset_has_no_base_from_local_data(
     server.restore_rows(backup)
     server.put("d", 1)
     wire = Wire(server)
-    wire.on_request = lambda request: lose(request) if request["reset"] else None
+    wire.on_request = lambda request: lose(request) if request["fill"] else None
     with pytest.raises(TransportError):
         client.sync(wire)
     if reopened:
         client.reopen()
-    client.batch([Put("c", "mine"), Put("b", "mine")])
-    assert client.base_rows() == {}
+    client.batch([Put("c", "mine"), Put("b", "mine")], together=False)
     client.sync(server, push=False)
-    assert client.base_rows() == {"b": b"[2,1]"}
+    assert client.base_rows() == {"b": b"[2,1]", "c": b"[2]"}  # as the fill has told
     client.put("new", 1)
-    assert client.base_rows() == {"b": b"[2,1]", "new": b"[2]"}
+    assert client.base_rows() == {"b": b"[2,1]", "c": b"[2]", "new": b"[2]"}
     assert client.faults() == []
     server.put("c", "theirs")
     server.put("b", "theirs")
-    assert bases(client, server) == [None, Change("b", 1)]
+    assert bases(client, server) == [Change.deletion("c"), Change("b", 1)]
 
 
 def test_an_interrupt_between_a_reset_and_its_report_leaves_no_base_of_the_old_history(client: KeepingStore) -> None:
@@ -170,13 +173,14 @@ def test_an_interrupt_between_a_reset_and_its_report_leaves_no_base_of_the_old_h
     wire = Wire(server)
 
     def stop(request: Message) -> None:
-        if request["reset"]:
+        if request["fill"]:
             raise ConnectionError
 
     wire.on_request = stop
     with pytest.raises(TransportError):
         client.sync(wire)
-    strategy.base_generation = 1  # type: ignore[union-attr]  # as if it had not been set
+    following = Following({"": "complete"})
+    strategy.recording = BaseRecording(1, following, True, True)  # type: ignore[union-attr]  # as if it had not been set
     client.put("c", "mine")
     assert own_record(client, "bases")["generation"] == 2
     assert client.base_rows() == {"c": b'[1,"lost"]'}

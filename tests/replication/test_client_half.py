@@ -9,6 +9,7 @@ import pytest
 from treehub_level.backends.memory import MemoryBackend
 from treehub_level.errors import CorruptionError, ProtocolError, TransportError
 from treehub_level.replication import client as client_half
+from treehub_level.replication import reply_handler
 from treehub_level.replication import server as server_half
 from treehub_level.replication.session import LookAhead, sync_session
 from treehub_level.types import Change, Conflict, SyncReport
@@ -40,7 +41,7 @@ def test_a_push_is_frozen_on_disk_before_it_is_sent(monkeypatch: pytest.MonkeyPa
     wire = Wire(server)
     wire.on_request = lambda request: seen.append(([*writes], own_record(client, "push")))
     client.sync(wire)
-    nonce = wire.requests[0]["nonce"]
+    nonce = wire.requests[0]["push"]
     assert seen == [([True], {"seq": 1, "nonce": nonce, "changes": [["a", 1]]})]
     assert own_record(client, "push") is None
 
@@ -55,7 +56,7 @@ def test_a_frozen_push_is_resent_unchanged_after_later_writes() -> None:
     client.put("b", 3)
     client.reopen()
     client.sync(wire)
-    frozen = [(request["seq"], request["nonce"], request["changes"]) for request in wire.requests]
+    frozen = [(request["seq"], request["push"], request["changes"]) for request in wire.requests]
     assert frozen[0] == frozen[1]
     assert frozen[2][0] == 2
     assert frozen[2][2] == [["a", 2], ["b", 3]]
@@ -289,7 +290,7 @@ def test_local_changes_that_lose_are_written_in_batches_of_bounded_size(
     monkeypatch: pytest.MonkeyPatch, look_ahead: bool
 ) -> None:
     """A page of small changes may overwrite large values, which one batch journals."""
-    monkeypatch.setattr(client_half, "LOST_BYTES", 3 << 20)
+    monkeypatch.setattr(reply_handler, "LOST_BYTES", 3 << 20)
     names = [f"k{n:02}" for n in range(20)]
     server, client = a_server(**dict.fromkeys(names, 1)), a_client(**dict.fromkeys(names, "x" * (1 << 20)))
     sizes: list[int] = []
@@ -364,7 +365,7 @@ def test_a_page_pulled_during_a_push_does_not_move_the_client_past_it() -> None:
     second = session_of(client)
     push = next(second)
     with unchanged(client):
-        assert first.send(reply).nonce == push.nonce
+        assert first.send(reply).push_nonce == push.push_nonce
 
 
 # ------------------------------------------------------------------------------------------ forks
@@ -382,3 +383,19 @@ def test_two_stores_with_one_id_are_distinguished_and_both_keep_their_changes() 
     assert [reply["kind"] for reply in wire.replies] == ["forked", "page"]
     assert own_record(twin, "id")[0] != own_record(client, "id")[0]
     assert server.query() == [("a", 1), ("b", 2)]
+
+
+def test_changes_that_lose_are_pushed_once_however_many_pages_tell_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_half, "PAGE_CHANGES", 2)
+    values: dict[str, Any] = dict.fromkeys("abcdefg", 1)
+    server, client = a_server(**values), a_client(**values | {"h": 1})
+    wire = Wire(server)
+    client.sync(wire)
+    assert [len(request["changes"]) for request in wire.requests] == [8, 0, 0, 0]
+    client.put("a", 2)
+    server.load([(key, 2) for key in values])
+    client.put("i", 1)
+    report = client.sync(wire)
+    assert (report.rejected, report.pushed) == (["a"], 1)
+    assert [[change[0] for change in request["changes"]] for request in wire.requests[-4:]] == [["a", "i"], [], [], []]
+    assert client.query() == server.query()

@@ -97,7 +97,7 @@ def test_a_stale_reply_announces_no_request() -> None:
     client, server = a_client(), a_server_with()
     session = session_of(client)
     first = next(session)
-    other = server.exchange_encoded(Request(None, "c" * 32, 0, 0, [], 0, "f" * 32, limit=1000))
+    other = server.exchange_encoded(Request(None, "c" * 32, 0, 0, [], "f" * 32, 0, limit=1000))
     again = session.send(other)
     assert isinstance(again, Request)
     assert (again.cid, again.nonce != first.nonce, client.cid) == (0, True, 0)
@@ -148,6 +148,7 @@ async def test_a_request_that_was_sent_early_and_lost_is_sent_again_by_the_next_
         Level("server", backend="memory", mode=Level.SERVER) as server,
         Level("client", backend="memory", mode=Level.CLIENT) as client,
     ):
+        await client.sync(server)
         await server.load((f"k{n:05}", n) for n in range(5500))
         with pytest.raises(TransportError, match="could not be reached"):
             await client.sync(UnreachableServer(server, 2))

@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 from example_counts import examples
+from golden.golden_messages import REPLIES
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from treehub_level import _core
 from treehub_level.errors import LevelError, ProtocolError
 from treehub_level.replication.fields import MAX_CHANGES
-from treehub_level.replication.messages import Request
+from treehub_level.replication.messages import PulledPage, Request, parse_reply
 
 from .helpers import Message, Store, Wire, a_client, a_server, ask, unchanged
 
@@ -48,10 +50,18 @@ WRONG: dict[str, list[Any]] = {
     ],
     "seq": [None, True, 1.0, "1", -1, 2**53],
     "nonce": [None, 1, "", "0" * 31, "0" * 33, "g" * 32, "A" * 32, "0" * 32 + "\n"],
+    "push": [None, 1, "", "0" * 31, "0" * 33, "g" * 32, "A" * 32, "0" * 32 + "\n"],
     "changes": [None, {}, "xy", b"xy", 1, [["k", n] for n in range(16_385)]],
     "limit": [None, True, 1.0, "1", 0, -1, 65_537],
-    "reset": [None, 0, 1, "true"],
-    "keys_after": [1, True, ["a"], "\ud800", "k" * 1025],
+    "complete": [None, {}, "ab", [1], [None], ["\ud800"], ["k" * 1025], [["a"]], ["a"] * 257, ["!"], ["\0"]],
+    "partial": [None, {}, "ab", [1], ["\ud800"], ["k" * 1025], ["a"] * 257, ["!"], ["a" * 1000] * 17],
+    "fill": [1, True, "a", [], ["a"], ["a", None], ["a", "b"], [1, ""], ["a", "", ""], ["!", ""], ["a", "a" * 1025]],
+}
+#: Invalid values for the fields that a request may lack.
+WRONG_OPTIONAL: dict[str, list[Any]] = {
+    "groups": [None, {}, 1, [1], [[0]], [[0, 1]], [[1, 2]], [[0, 2], [0, 2]], [[0, 2.0]], [[False, 2]], [[0, 2, 1]]],
+    "withdraw": [None, {}, "ab", [1], [["a"]], ["a"] * 16_385],
+    "read": [None, {}, "ab", [1], [None], ["a"] * 1001, [""], ["!"], ["\ud800"], ["k" * 1025]],
 }
 
 
@@ -68,17 +78,30 @@ def test_every_field_of_a_request_has_invalid_values_in_this_test() -> None:
     ("name", "value"),
     [
         pytest.param(name, value, id=f"{name}-{number}")  # the repr of the value may have thousands of digits
-        for name, values in WRONG.items()
+        for name, values in {**WRONG, **WRONG_OPTIONAL}.items()
         for number, value in enumerate(values)
     ],
 )
 def test_an_invalid_field_is_refused_and_named(server: Store, name: str, value: Any) -> None:
-    request = {**ask(changes=[] if name in ("reset", "keys_after") else [["b", 1]]), name: value}
+    request = {**ask(changes=[["b", 1], ["c", 1]]), name: value}
+    if name == "withdraw":
+        request["changes"] = []
     with unchanged(server), pytest.raises(ProtocolError, match=f'"{name}" of the request'):
         server.exchange(request)
 
 
-@pytest.mark.parametrize("name", FIELDS)
+#: Fields with a default: a client without ranges need not send them.
+DEFAULTS = {"complete": [""], "partial": [], "fill": None}
+
+
+def test_the_ranges_of_a_request_have_defaults(server: Store) -> None:
+    request = ask()
+    for name in DEFAULTS:
+        del request[name]
+    assert server.exchange(request) == server.exchange(ask(**DEFAULTS))
+
+
+@pytest.mark.parametrize("name", sorted({*FIELDS} - {*DEFAULTS}))
 def test_a_missing_field_is_refused_and_named(server: Store, name: str) -> None:
     request = ask()
     del request[name]
@@ -118,11 +141,6 @@ def test_a_reply_of_another_version_is_refused_with_the_advice_to_upgrade(versio
     wire.on_reply = lambda reply: reply  # the other side is upgraded
     client.sync(wire)
     assert client.dirty() == []
-
-
-def test_a_part_of_the_keys_has_at_most_1000(server: Store) -> None:
-    with pytest.raises(ProtocolError, match=r'"limit" of the request: an int from 1 to 1000 is needed'):
-        server.exchange(ask(keys_after="", limit=1001))
 
 
 def test_unknown_fields_are_ignored(server: Store) -> None:
@@ -182,10 +200,14 @@ def test_a_push_of_more_than_8_mib_is_refused(server: Store) -> None:
         server.exchange(ask(cid=1, changes=[["a", third], ["b", third], ["c", third]]))
 
 
-@pytest.mark.parametrize("fields", [{"reset": True}, {"keys_after": ""}])
-def test_a_push_during_a_reset_is_refused(server: Store, fields: Message) -> None:
-    with unchanged(server), pytest.raises(ProtocolError, match="nothing can be pushed during a reset"):
-        server.exchange(ask(changes=[["b", 1]], **fields))
+def test_a_push_is_sent_or_withdrawn_and_has_a_nonce(server: Store) -> None:
+    for fields, fault in (
+        ({"changes": [["b", 1]], "withdraw": ["b"]}, '"withdraw" of the request: a push is either sent or withdrawn'),
+        ({"changes": [["b", 1]], "push": None}, '"push" of the request: a push has a nonce of its own'),
+        ({"push": "1" * 32}, '"push" of the request: a push has a nonce of its own'),
+    ):
+        with unchanged(server), pytest.raises(ProtocolError, match=fault):
+            server.exchange(ask(**fields))
 
 
 @settings(max_examples=examples(150), suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -209,37 +231,40 @@ def test_arbitrary_json_is_refused_as_a_request(server: Store, message: Any) -> 
 def test_a_request_round_trips_through_json() -> None:
     request = ask(server="f" * 32, epochs=[[ID, 3]], changes=[["k", {"x": 1}], ["gone"]])
     assert Request.from_dict(request).to_dict() == request
+    request = ask(complete=["a", "b"], partial=["c"], fill=["d", "d1"], read=["e"], withdraw=["f"])
+    assert Request.from_dict(request).to_dict() == request
 
 
 # ------------------------------------------------------------------------------- replies, refused
 
 
-#: Pages of a server at CID 2 for a client at CID 0, each wrong in one way.
+#: Pages of a server at CID 3 for a client at CID 1, each wrong in one way.
 IMPOSSIBLE_PAGES: dict[str, Message] = {
     "another version": {"protocol": 1},
     "another kind": {"kind": "poem"},
+    "the kind of an earlier version": {"kind": "keys", "after": "", "keys": ["a"], "end": True},
     "no kind": {"kind": None},
     "no server": {"server": None},
     "a nonce that is none": {"nonce": "x"},
     "a base that is no CID": {"base": True},
-    "a CID beyond the head": {"cid": 3},
-    "a CID below the base": {"cid": -1},
+    "a CID beyond the head": {"cid": 4},
+    "a CID below the base": {"cid": 0},
     "a head that is no CID": {"head": 1.0},
-    "an end that is none": {"cid": 1, "page": [[1, ["a", 1]]], "count": 1},
-    "more of nothing": {"cid": 0, "page": [], "count": 0, "more": True},
+    "an end that is none": {"cid": 2, "page": [[2, ["a", 1]]], "count": 1},
+    "more of nothing": {"cid": 1, "page": [], "count": 0, "more": True},
     "a count that does not fit": {"count": 1},
     "a page that is no array": {"page": {}},
-    "a row that is none": {"page": [[1, ["a", 1]], 2]},
-    "a row too long": {"page": [[1, ["a", 1]], [2, ["b", 2], 3]]},
-    "a CID that is no int": {"page": [[1, ["a", 1]], ["2", ["b", 2]]]},
-    "a CID that is a bool": {"page": [[True, ["a", 1]], [2, ["b", 2]]]},
-    "CIDs that fall": {"page": [[2, ["a", 1]], [1, ["b", 2]]]},
-    "a CID twice": {"page": [[1, ["a", 1]], [1, ["b", 2]]]},
-    "a CID not behind the base": {"page": [[0, ["a", 1]], [2, ["b", 2]]]},
-    "a CID behind the page": {"page": [[1, ["a", 1]], [3, ["b", 2]]]},
-    "a forged CID": {"page": [[1, ["!", 7]], [2, ["b", 2]]]},
-    "a change that is none": {"page": [[1, ["a", 1]], [2, "bc"]]},
-    "an invalid value": {"page": [[1, ["a", float("nan")]], [2, ["b", 2]]]},
+    "a row that is none": {"page": [[2, ["a", 1]], 3]},
+    "a row too long": {"page": [[2, ["a", 1]], [3, ["b", 2], 3]]},
+    "a CID that is no int": {"page": [[2, ["a", 1]], ["3", ["b", 2]]]},
+    "a CID that is a bool": {"page": [[True, ["a", 1]], [3, ["b", 2]]]},
+    "CIDs that fall": {"page": [[3, ["a", 1]], [2, ["b", 2]]]},
+    "a CID twice": {"page": [[2, ["a", 1]], [2, ["b", 2]]]},
+    "a CID not behind the base": {"page": [[1, ["a", 1]], [3, ["b", 2]]]},
+    "a CID behind the page": {"page": [[2, ["a", 1]], [4, ["b", 2]]]},
+    "a forged CID": {"page": [[2, ["!", 7]], [3, ["b", 2]]]},
+    "a change that is none": {"page": [[2, ["a", 1]], [3, "bc"]]},
+    "an invalid value": {"page": [[2, ["a", float("nan")]], [3, ["b", 2]]]},
     "epochs that are none": {"epochs": [[ID, "0"]]},
     "an ack that is none": {"ack": [0, 1]},
     "an ack of nothing in an epoch": {"ack": [1, 1, ID]},
@@ -248,15 +273,88 @@ IMPOSSIBLE_PAGES: dict[str, Message] = {
     "an ack of what was not sent": {"ack": [1, 2, ID]},
     "a rejection of what was not sent": {"rejected": ["a"]},
     "a rejection that is no key": {"rejected": [1]},
+    "a refusal of what was not rejected": {"refused": [["no", ["a"]]]},
+    "a refusal without a reason": {"rejected": ["a"], "refused": [["", ["a"]]]},
+    "a reason that is too long": {"rejected": ["a"], "refused": [["x" * 501, ["a"]]]},
+    "refusals that are none": {"refused": ["a"]},
+    "values without their number": {"values": [["a", 1]]},
+    "values of another number": {"values": [["a", 1]], "value_count": 2},
+    "a value twice": {"values": [["a", 1], ["a"]], "value_count": 2},
+    "a value that is none": {"values": [["a", float("nan")]], "value_count": 1},
+    "a value of metadata": {"values": [["!1", 1]], "value_count": 1},
+    "values that are none": {"values": {}, "value_count": 0},
+    "values before the end": {"cid": 2, "page": [], "count": 0, "more": True, "values": [["a"]], "value_count": 1},
+    "entries of no range": {"entries": [["a", 1]]},
+    "a part of a range that was not requested": {
+        "fill": {"prefix": "", "after": "", "to": "a", "end": True, "count": 1},
+        "entries": [["a", 1]],
+    },
+    "advice that is no bool": {"refill": 1},
+    "commits beyond the page": {"commits": [[4, 5, None, None, None, []]]},
     "more that is no bool": {"more": 0},
-    "keys that were not requested": {"kind": "keys", "after": "", "keys": ["a"], "end": True},
     "a fork where nothing was pushed": {"kind": "forked"},
 }
+
+#: Parts of the range "f/" after "f/1", each wrong in one way.
+IMPOSSIBLE_PARTS: dict[str, Message] = {
+    "no object": {"fill": None},
+    "no entries": {"entries": None},
+    "a count that does not fit": {"count": 1},
+    "an entry that is a delete": {"entries": [["f/2"], ["f/3", 3]]},
+    "an entry that is none": {"entries": ["f/2", ["f/3", 3]]},
+    "an invalid value": {"entries": [["f/2", float("inf")], ["f/3", 3]]},
+    "keys that fall": {"entries": [["f/3", 2], ["f/2", 3]]},
+    "a key twice": {"entries": [["f/3", 2], ["f/3", 3]]},
+    "a key before the part": {"entries": [["f/1", 2], ["f/3", 3]]},
+    "a key after the part": {"to": "f/2"},
+    "a key of another range": {"prefix": "f/2", "after": "", "to": "f/3"},
+    "an end outside of the range": {"to": "g"},
+    "a beginning outside of the range": {"after": "e"},
+    "a part that ends before it begins": {"to": "f/0", "entries": [], "count": 0, "end": True},
+    "nothing, and more": {"to": "f/1", "entries": [], "count": 0},
+    "an end that is no bool": {"end": 1},
+    "no text": {"prefix": 1},
+}
+
+
+@pytest.mark.parametrize("fault", IMPOSSIBLE_PARTS)
+def test_a_contradictory_part_of_a_range_is_refused(fault: str) -> None:
+    encoder = _core.Encoder(_core.KeySpace("!"))
+    good = {**REPLIES["fill"].to_dict()}
+    assert isinstance(parse_reply(good, encoder), PulledPage)
+    wrong, in_reply = IMPOSSIBLE_PARTS[fault], ("fill", "entries")
+    good["fill"] = {**good["fill"], **{name: value for name, value in wrong.items() if name not in in_reply}}
+    with pytest.raises(ProtocolError, match=r'"(fill|entries|count|prefix|after|to|end)"'):
+        parse_reply({**good, **{name: value for name, value in wrong.items() if name in in_reply}}, encoder)
+
+
+def test_a_part_that_is_larger_than_a_page_is_refused() -> None:
+    third = "x" * (3 << 20)
+    message = {
+        **REPLIES["fill"].to_dict(),
+        "page": [[8, ["a", third]]],
+        "count": 1,
+        "values": [["v", third]],
+        "value_count": 1,
+        "entries": [["f/2", third]],
+        "fill": {"prefix": "f/", "after": "", "to": "f/2", "end": True, "count": 1},
+    }
+    with pytest.raises(ProtocolError, match=f"at most {8 << 20}"):
+        parse_reply(message, _core.Encoder(_core.KeySpace("!")))
+
+
+def a_pair() -> tuple[Store, Store]:
+    """Return a server at CID 3, and a client that has all of it up to CID 1."""
+    server, client = a_server(z=0), a_client()
+    client.sync(server)
+    server.put("a", 1)
+    server.put("b", 2)
+    return server, client
 
 
 @pytest.mark.parametrize("fault", IMPOSSIBLE_PAGES)
 def test_a_contradictory_page_is_refused_and_nothing_is_written(fault: str) -> None:
-    server, client = a_server(a=1, b=2), a_client()
+    server, client = a_pair()
     wire = Wire(server)
     wire.on_reply = lambda reply: {**reply, **IMPOSSIBLE_PAGES[fault]}
     with unchanged(client), pytest.raises(ProtocolError):
@@ -268,7 +366,7 @@ def test_a_contradictory_page_is_refused_and_nothing_is_written(fault: str) -> N
     "name", ["protocol", "kind", "server", "nonce", "base", "cid", "head", "more", "epochs", "ack"]
 )
 def test_a_page_that_lacks_a_field_is_refused(name: str) -> None:
-    server, client = a_server(a=1), a_client()
+    server, client = a_pair()
     wire = Wire(server)
     wire.on_reply = lambda reply: {key: value for key, value in reply.items() if key != name}
     with unchanged(client), pytest.raises(ProtocolError, match=f'"{name}" of the reply: it is missing'):
@@ -279,47 +377,23 @@ def test_a_page_that_lacks_a_field_is_refused(name: str) -> None:
     "fields",
     [
         {"ack": None},
-        {"ack": [0, 2, ID]},
+        {"ack": [1, 3, ID]},
         {"rejected": ["other"]},
     ],
     ids=["undecided", "more accepted than sent", "another key rejected"],
 )
 def test_a_contradictory_decision_is_refused_and_the_push_stays_frozen(fields: Message) -> None:
-    server, client = a_server(), a_client(k=1)
+    server, client = a_server(z=0), a_client()
+    client.sync(server)
+    client.put("k", 1)
     wire = Wire(server)
-    wire.on_reply = lambda reply: {**reply, "head": 2, "cid": 2, **fields}
+    wire.on_reply = lambda reply: {**reply, "head": 3, "cid": 3, **fields}
     with pytest.raises(ProtocolError):
         client.sync(wire)
-    assert (client.cid, client.pending()) == (0, 1)
+    assert (client.cid, client.pending()) == (1, 1)
     assert b"!!push" in client.raw()
     assert client.sync(server).pushed == 1
-    assert server.cid == 1
-
-
-#: Keys pages of a server with the keys "a" and "b", each wrong in one way.
-IMPOSSIBLE_KEYS: dict[str, Message] = {
-    "keys that fall": {"keys": ["b", "a"]},
-    "a key twice": {"keys": ["a", "a"]},
-    "a key that is none": {"keys": ["!1"]},
-    "keys after something else": {"after": "a"},
-    "no cursor": {"after": None},
-    "no keys and no end": {"keys": [], "end": False},
-    "a head below the client's CID": {"head": 0},
-    "a page instead": {"kind": "page", "cid": 2, "more": False, "ack": None, "rejected": [], "count": 0, "page": []},
-}
-
-
-@pytest.mark.parametrize("fault", IMPOSSIBLE_KEYS)
-def test_a_contradictory_list_of_keys_is_refused_and_deletes_nothing(fault: str) -> None:
-    server, client = a_server(a=1, b=2), a_client()
-    client.rebind(server)
-    wire = Wire(server)
-    wire.on_reply = lambda reply: {**reply, **IMPOSSIBLE_KEYS[fault]} if reply["kind"] == "keys" else reply
-    with pytest.raises(ProtocolError):
-        client.sync(wire)
-    assert client.query() == [("a", 1), ("b", 2)]
-    client.sync(server)
-    assert client.query() == [("a", 1), ("b", 2)]
+    assert server.cid == 2
 
 
 def test_a_reset_in_answer_to_a_reset_at_cid_0_is_refused() -> None:
@@ -327,12 +401,12 @@ def test_a_reset_in_answer_to_a_reset_at_cid_0_is_refused() -> None:
     client.rebind(server)
     wire = Wire(server)
     wire.on_reply = lambda reply: {**reply, "kind": "reset", "common": 0}
-    with unchanged(client), pytest.raises(ProtocolError, match="cannot be reset again"):
+    with unchanged(client), pytest.raises(ProtocolError, match="cannot be reset"):
         client.sync(wire)
 
 
 def test_a_page_larger_than_requested_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    server, client = a_server(a=1, b=2), a_client()
+    server, client = a_pair()
     wire = Wire(server)
     wire.on_request = lambda request: request.update(limit=MAX_CHANGES)
     monkeypatch.setattr("treehub_level.replication.client.PAGE_CHANGES", 1)

@@ -70,13 +70,30 @@ def all_rejected_on_pages_without_end(request: Message) -> Message:
 
 
 def resets_without_end(request: Message) -> Message:
-    if request["reset"]:
-        return {} if request["keys_after"] is None else {"kind": "keys", "after": "", "keys": [], "end": True}
-    return {"kind": "reset", "common": 0}
+    return {"kind": "reset", "common": 0} if request["complete"] else an_empty_range(request)
+
+
+def an_empty_range(request: Message) -> Message:
+    """Fill ranges, with an end."""
+    if not request["fill"]:
+        return {}
+    prefix, after = request["fill"]
+    part = {"prefix": prefix, "after": after, "to": after, "end": True, "count": 0}
+    return {"fill": part, "entries": []}
 
 
 def resets_between_pages(request: Message) -> Message:
     return {"kind": "reset", "common": 0} if request["hi"] else pages_without_end(request)
+
+
+def no_part_of_the_range(request: Message) -> Message:
+    return {}
+
+
+def short_parts_without_end(request: Message) -> Message:
+    prefix, after = request["fill"]
+    part = {"prefix": prefix, "after": after, "to": after + "k", "end": False, "count": 0}
+    return {"fill": part, "entries": []}
 
 
 def forks_without_end(request: Message) -> Message:
@@ -95,6 +112,8 @@ HOSTILE = [
     (resets_without_end, 4 * MAX_FRUITLESS),
     (resets_between_pages, 2 * MAX_FRUITLESS),
     (forks_without_end, MAX_FRUITLESS),
+    (no_part_of_the_range, MAX_FRUITLESS),
+    (short_parts_without_end, MAX_SHORT_PAGES),
     (stale_replies, progress.MAX_STALE_REPLIES),
 ]
 
@@ -105,6 +124,8 @@ async def test_a_server_that_brings_no_progress_ends_the_session(
 ) -> None:
     monkeypatch.setattr(progress, "MAX_SHORT_PAGES", 20)  # each page is written to the disk
     client = await stores.open("client", mode=Level.CLIENT)
+    if answer not in (no_part_of_the_range, short_parts_without_end):
+        await client.sync(HostileServer(an_empty_range))
     await client.put("mine", 1)
     server = HostileServer(answer)
     with pytest.raises(ProtocolError):
@@ -126,7 +147,7 @@ def test_the_number_of_exchanges_is_bounded(answer: Any, most: int) -> None:
 
 def test_a_page_that_announces_more_and_holds_nothing_is_refused() -> None:
     client = a_client()
-    with unchanged(client), pytest.raises(ProtocolError, match="holds no changes"):
+    with unchanged(client), pytest.raises(ProtocolError, match="the page ends where it begins"):
         client.sync(HostileServer(lambda _: {"head": 9, "more": True}))
 
 

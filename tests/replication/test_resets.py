@@ -8,10 +8,11 @@ import pytest
 
 from treehub_level.errors import ProtocolError, StoreMismatchError, TransportError
 from treehub_level.replication import client as client_half
+from treehub_level.replication import fill
 from treehub_level.replication.session import rebind_session
-from treehub_level.types import Change, Conflict
+from treehub_level.types import Change, Conflict, Put, SyncReport
 
-from .helpers import Store, Wire, a_client, a_server, lose, once, own_record, unchanged
+from .helpers import Store, Wire, a_client, a_new_client, a_server, lose, once, own_record, unchanged
 
 
 def restored_server(**values: Any) -> tuple[Store, Store]:
@@ -31,7 +32,7 @@ def test_keys_that_a_restored_server_lacks_are_removed_and_journaled() -> None:
     assert (report.reset, report.conflicts) == (True, [Conflict("b", Change("b", 2), None)])
     assert client.query() == server.query() == [("a", 1)]
     assert client.conflicts() == report.conflicts
-    assert own_record(client, "reset") is None
+    assert own_record(client, "follow") is None
 
 
 def test_dirty_changes_survive_a_reset() -> None:
@@ -74,8 +75,8 @@ def test_a_change_after_the_common_cid_beats_a_dirty_one() -> None:
 
 @pytest.mark.parametrize("lost", range(1, 9))
 def test_a_reset_continues_where_it_was_interrupted(monkeypatch: pytest.MonkeyPatch, lost: int) -> None:
-    for name in ("PAGE_CHANGES", "SWEEP_KEYS"):
-        monkeypatch.setattr(client_half, name, 2)
+    monkeypatch.setattr(client_half, "PAGE_CHANGES", 2)
+    monkeypatch.setattr(fill, "SWEEP_KEYS", 2)
     server, client = restored_server(b=2, c=3, d=4)
     server.put("e", 5)
     wire = Wire(server)
@@ -89,62 +90,54 @@ def test_a_reset_continues_where_it_was_interrupted(monkeypatch: pytest.MonkeyPa
     assert {conflict.key for conflict in client.conflicts()} == {"b", "c", "d"}
 
 
-def test_a_second_reset_keeps_the_lower_common_cid() -> None:
+def test_a_second_reset_goes_back_further() -> None:
     server, client = restored_server(b=2)
     empty = {key: value for key, value in server.raw().items() if key in (b"!!store",)}
     wire = Wire(server)
-    wire.on_request = lambda request: lose(request) if request["reset"] and request["cid"] == 0 else None
+    wire.on_request = lambda request: lose(request) if request["fill"] else None
     with pytest.raises(TransportError):
         client.sync(wire)
-    assert own_record(client, "reset") == {"common": 1, "phase": "A", "cursor": ""}
-    wire.on_request = lambda request: lose(request) if request["keys_after"] is not None else None
-    with pytest.raises(TransportError):
-        client.sync(wire)
+    filling = {"ranges": [["", "unchecked"]], "fill": None, "resetting": True, "evicting": False}
+    assert (client.cid, own_record(client, "follow")) == (1, filling)
     server.restore_rows(empty)
     wire.on_request = lambda request: lose(request) if request["cid"] == 0 else None
     with pytest.raises(TransportError):
         client.sync(wire)
-    assert own_record(client, "reset") == {"common": 0, "phase": "A", "cursor": ""}
-
-
-def test_a_sweep_records_the_history_of_its_keys() -> None:
-    """Found by the simulation: keys were read at CID 1, then the server lost that change."""
-    server, client = a_server(), a_client()
-    server.put("k", "old")
-    client.sync(server)
-    empty = {b"!!store": server.raw()[b"!!store"]}
-    server.restore_rows(empty)
-    wire = Wire(server)
-    wire.on_request = lambda request: server.put("k", "new") if request["keys_after"] == "" else None
-    wire.on_reply = lambda reply: reply if reply["kind"] != "page" or reply["head"] == 0 else lose(reply)
-    with pytest.raises(TransportError):
-        client.sync(wire)
-    assert (client.cid, own_record(client, "server")["hi"], client.get("k")) == (0, 1, "old")
-    server.restore_rows(empty)
+    assert (client.cid, own_record(client, "follow")) == (0, filling)
     client.sync(server)
     assert client.query() == server.query() == []
 
 
-def test_many_local_keys_are_swept_in_several_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_half, "SWEEP_KEYS", 10)
+def test_with_dirty_changes_a_reset_pulls_the_log_from_the_common_cid() -> None:
+    server, client = restored_server(b=2)
+    client.put("mine", 1)
+    wire = Wire(server)
+    client.sync(wire)
+    assert [(request["cid"], request["partial"], request["fill"]) for request in wire.requests[1:2]] == [
+        (1, [""], ["", ""])
+    ]
+
+
+def test_many_local_keys_are_removed_in_several_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fill, "SWEEP_KEYS", 10)
+    monkeypatch.setattr(fill, "_FETCH", 10)
     server, client = a_server(), a_client()
-    server.load((f"k{n}", n) for n in range(25))
+    server.load((f"k{n:02}", n) for n in range(25))
     client.sync(server)
-    empty = {key: value for key, value in server.raw().items() if key == b"!!store"}
-    server.restore_rows(empty)
+    server.restore_rows({b"!!store": server.raw()[b"!!store"]})
     wire = Wire(server)
     report = client.sync(wire)
-    assert [request["keys_after"] for request in wire.requests[2:5]] == ["", "k17", "k4"]
+    assert [request["fill"] for request in wire.requests[1:4]] == [["", ""], ["", "k09"], ["", "k19"]]
     assert (client.query(), len(report.conflicts)) == ([], 25)
 
 
-def test_large_local_values_are_swept_in_several_batches() -> None:
+def test_large_local_values_are_removed_in_several_batches() -> None:
     server, client = a_server(**dict.fromkeys("abcd", "x" * (3 << 20))), a_client()
     client.sync(server)
     server.restore_rows({b"!!store": server.raw()[b"!!store"]})
     wire = Wire(server)
     client.sync(wire)
-    assert [request["keys_after"] for request in wire.requests if request["keys_after"] is not None] == ["", "c"]
+    assert [request["fill"] for request in wire.requests if request["fill"]] == [["", ""], ["", "c"]]
     assert client.query() == []
 
 
@@ -156,7 +149,8 @@ def test_on_reset_raise_stops_before_anything_is_written() -> None:
 
 
 def test_a_new_client_of_a_server_with_a_floor_is_not_reset() -> None:
-    server, client = a_server(a=1), a_client(k=1)
+    server, client = a_server(a=1), a_new_client()
+    client.put("k", 1)
     server.delete("a")
     server.put("b", 2)
     server.compact_log(drop_deletes_before=3)
@@ -203,7 +197,8 @@ def test_rebind_forgets_the_old_server_and_keeps_dirty_changes() -> None:
     client.rebind(new)
     new_id = own_record(new, "store")["id"]
     assert own_record(client, "server") == {"id": new_id, "hi": 0, "epochs": []}
-    assert own_record(client, "reset") == {"common": 0, "phase": "A", "cursor": ""}
+    filling = {"ranges": [["", "unchecked"]], "fill": None, "resetting": True, "evicting": False}
+    assert own_record(client, "follow") == filling
     assert (own_record(client, "push"), own_record(client, "own")) == (None, None)
     assert (own_record(client, "id")[0] != before, own_record(client, "id")[1]) == (True, 0)
     assert (client.cid, client.dirty()) == (0, [Change("k", 1)])
@@ -241,3 +236,53 @@ def test_a_rebind_takes_one_exchange() -> None:
     assert (request.server, request.cid, request.changes, request.limit) == (None, 0, (), 1)
     with pytest.raises(StopIteration):
         asking.send(a_server(a=1, b=2).exchange(request.to_dict()))
+
+
+def test_an_uncompared_change_of_a_range_that_is_unfollowed_is_pushed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_half, "PAGE_CHANGES", 1)
+    server, client = a_server(a=1, b=1, c=1), a_new_client()
+    backup = server.raw()
+    server.put("c", 2)
+
+    def stop(report: SyncReport) -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        client.sync(server, progress=stop)
+    client.put("b", "mine")
+    server.restore_rows(backup)
+    server.put("z", 1)
+    with pytest.raises(InterruptedError):
+        client.sync(server, progress=stop)
+    assert b"!!uncompared/b" in client.raw()
+    client.follow("a")
+    client.unfollow("")
+    report = client.sync(server)
+    assert (report.pushed, client.pending(), server.get("b")) == (1, 0, "mine")
+    assert client.query() == [("a", 1)]
+    assert b"!!uncompared/b" not in client.raw()
+
+
+def test_a_change_made_with_knowledge_of_a_range_wins_after_that_range_is_unfollowed_in_a_wider_fill(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(client_half, "PAGE_CHANGES", 1)
+    server, client = a_server(), a_new_client()
+    client.follow("k/")
+    client.unfollow("")
+    client.sync(server)
+    client.follow("")
+    client.put("m", "mine")
+    server.batch([Put("k/1", 1), Put("m", 1)])
+
+    def stop(report: SyncReport) -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        client.sync(server, progress=stop)
+    assert [(followed.prefix, followed.complete) for followed in client.followed()] == [("", False), ("k/", True)]
+    client.put("k/1", 2)
+    client.unfollow("k/")
+    report = client.sync(server)
+    assert [(conflict.key, conflict.remote) for conflict in report.conflicts] == [("m", Change("m", 1))]
+    assert client.query() == server.query() == [("k/1", 2), ("m", 1)]

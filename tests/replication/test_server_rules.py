@@ -18,7 +18,7 @@ from treehub_level.replication.messages import Request
 from treehub_level.replication.server import exchange_step
 from treehub_level.types import Mode
 
-from .helpers import CLIENT, NONCE, OTHER_CLIENT, Message, Store, a_server, ask, own_record, unchanged
+from .helpers import CLIENT, NONCE, OTHER_CLIENT, PUSH_NONCE, Message, Store, a_server, ask, own_record, unchanged
 
 PADDING = "x" * (3 << 20)
 
@@ -50,16 +50,16 @@ def test_a_client_id_belongs_to_the_first_principal_that_pushed_with_it() -> Non
     for principal in ("mallory", None):
         for push in ({"changes": [["a", 2]]}, {"withdraw": ["a"]}):
             with unchanged(server):
-                reply = exchange_as(server, principal, cid=1, seq=2, nonce="1" * 32, **push)
+                reply = exchange_as(server, principal, cid=1, seq=2, push="2" * 32, **push)
             assert reply["kind"] == "forked"
-    assert exchange_as(server, "alice", cid=1, seq=2, nonce="1" * 32, changes=[["a", 2]])["ack"][:2] == [1, 2]
+    assert exchange_as(server, "alice", cid=1, seq=2, push="2" * 32, changes=[["a", 2]])["ack"][:2] == [1, 2]
 
 
 def test_a_client_id_used_in_process_belongs_to_the_first_principal_that_pushes_with_it() -> None:
     server = a_server()
     exchange_as(server, None, changes=[["a", 1]])
-    exchange_as(server, "alice", cid=1, seq=2, nonce="1" * 32, changes=[["a", 2]])
-    assert exchange_as(server, "mallory", cid=2, seq=3, nonce="2" * 32, changes=[["a", 3]])["kind"] == "forked"
+    exchange_as(server, "alice", cid=1, seq=2, push="2" * 32, changes=[["a", 2]])
+    assert exchange_as(server, "mallory", cid=2, seq=3, push="3" * 32, changes=[["a", 3]])["kind"] == "forked"
 
 
 def test_a_pull_needs_no_client_id_of_its_own() -> None:
@@ -67,7 +67,6 @@ def test_a_pull_needs_no_client_id_of_its_own() -> None:
     exchange_as(server, "alice", changes=[["a", 1]])
     for principal in ("bob", None):
         assert exchange_as(server, principal)["page"] == [[1, ["a", 1]]]
-        assert exchange_as(server, principal, reset=True, keys_after="")["keys"] == ["a"]
 
 
 def test_the_decision_on_a_push_is_told_under_another_principal_to_its_sender_alone() -> None:
@@ -75,7 +74,7 @@ def test_the_decision_on_a_push_is_told_under_another_principal_to_its_sender_al
     decided = exchange_as(server, "alice", changes=[["a", 1]])
     with unchanged(server):
         assert exchange_as(server, "alice's new token", changes=[["a", 1]])["ack"] == decided["ack"]
-        assert exchange_as(server, "mallory", nonce="1" * 32, changes=[["a", 1]])["kind"] == "forked"
+        assert exchange_as(server, "mallory", push="2" * 32, changes=[["a", 1]])["kind"] == "forked"
 
 
 # ------------------------------------------------------------------------------ 2: repeats, forks
@@ -130,13 +129,13 @@ def test_a_repeat_from_far_behind_gets_its_decision() -> None:
     assert (again["ack"], again["more"], again["cid"]) == (ack, True, 1)
 
 
-@pytest.mark.parametrize(("seq", "nonce"), [(2, "1" * 32), (1, NONCE), (1, "1" * 32)])
-def test_a_push_that_is_neither_newer_nor_a_repeat_is_forked(seq: int, nonce: str) -> None:
+@pytest.mark.parametrize(("seq", "push"), [(2, "3" * 32), (1, PUSH_NONCE), (1, "3" * 32)])
+def test_a_push_that_is_neither_newer_nor_a_repeat_is_forked(seq: int, push: str) -> None:
     server = a_server()
     server.exchange(ask(changes=[["a", 1]]))
-    server.exchange(ask(cid=1, seq=2, nonce="2" * 32, changes=[["a", 2]]))
+    server.exchange(ask(cid=1, seq=2, push="2" * 32, changes=[["a", 2]]))
     with unchanged(server):
-        reply = server.exchange(ask(cid=2, seq=seq, nonce=nonce, changes=[["a", 3]]))
+        reply = server.exchange(ask(cid=2, seq=seq, push=push, changes=[["a", 3]]))
     assert reply["kind"] == "forked"
 
 
@@ -250,9 +249,21 @@ def test_a_client_at_the_floor_is_not_reset() -> None:
     assert forgetful().exchange(ask(cid=2, hi=2))["kind"] == "page"
 
 
-def test_a_client_in_a_reset_may_pull_from_below_the_floor() -> None:
-    reply = forgetful().exchange(ask(reset=True))
+def test_a_client_that_holds_no_data_may_pull_from_below_the_floor() -> None:
+    reply = forgetful().exchange(ask(complete=[], partial=[""]))
     assert (reply["kind"], reply["page"]) == ("page", [[3, ["b", 1]]])
+
+
+def test_a_client_with_a_filled_part_below_the_floor_is_reset() -> None:
+    assert forgetful().exchange(ask(complete=[], fill=["", ""]))["kind"] == "page"
+    assert forgetful().exchange(ask(complete=[], fill=["", "a"]))["kind"] == "reset"
+
+
+def test_a_push_from_below_the_floor_is_not_judged() -> None:
+    server = forgetful()
+    with unchanged(server):
+        reply = server.exchange(ask(complete=[], changes=[["a", 5]]))
+    assert (reply["cid"], reply["more"], reply["ack"]) == (3, True, None)
 
 
 def test_a_reset_holds_the_decision_on_an_earlier_push() -> None:
@@ -266,30 +277,7 @@ def test_a_reset_holds_the_decision_on_an_earlier_push() -> None:
     assert (reply["kind"], reply["ack"], reply["rejected"]) == ("reset", ack, ["a"])
 
 
-# ---------------------------------------------------------------------------------------- 4: keys
-
-
-def test_keys_come_in_pages_in_order_with_an_end() -> None:
-    server = a_server(**{"b": 1, "a": 1, "😀": 1, "é": 1, "z": 1})
-    server.delete("z")
-    first = server.exchange(ask(reset=True, keys_after="", limit=2))
-    assert (first["kind"], first["keys"], first["end"], first["after"]) == ("keys", ["a", "b"], False, "")
-    rest = server.exchange(ask(reset=True, keys_after="b", limit=2))
-    assert (rest["keys"], rest["end"]) == (["é", "😀"], True)
-
-
-def test_a_keys_reply_names_the_head_and_the_epochs() -> None:
-    server = a_server(a=1)
-    reply = server.exchange(ask(reset=True, keys_after=""))
-    assert (reply["head"], reply["epochs"]) == (1, own_record(server, "epochs"))
-
-
-def test_an_empty_server_has_no_keys() -> None:
-    reply = a_server().exchange(ask(reset=True, keys_after=""))
-    assert (reply["keys"], reply["end"]) == ([], True)
-
-
-# ----------------------------------------------------------------------------- 5: pages, distance
+# ----------------------------------------------------------------------------- 4: pages, distance
 
 
 @pytest.fixture
@@ -361,7 +349,7 @@ def test_the_whole_log_after_the_base_decides_even_if_the_page_is_cut() -> None:
     assert server.get("c") == PADDING
 
 
-# ----------------------------------------------------------------------------------- 6: decisions
+# ----------------------------------------------------------------------------------- 5: decisions
 
 
 def test_keys_that_others_have_changed_are_rejected_and_the_rest_is_accepted() -> None:
@@ -388,7 +376,7 @@ def test_a_decision_is_recorded_in_the_batch_of_the_changes(monkeypatch: pytest.
     decision = b"!!client/" + CLIENT.encode()
     assert batches == [([b"b", b"!2", b"!", decision, b"!!commit/2"], True)]
     epoch = own_record(server, "epochs")[0][0]
-    assert orjson.loads(server.raw()[decision]) == [1, NONCE, 1, 2, epoch, None]
+    assert orjson.loads(server.raw()[decision]) == [1, PUSH_NONCE, 1, 2, epoch, None]
 
 
 def test_a_push_that_is_rejected_as_a_whole_writes_nothing() -> None:
@@ -413,7 +401,7 @@ def test_the_decisions_on_two_clients_do_not_mix() -> None:
     assert (reply["kind"], reply["ack"][:2]) == ("page", [1, 2])
 
 
-# --------------------------------------------------------------------------------------- 7: reply
+# --------------------------------------------------------------------------------------- 6: reply
 
 
 def test_a_reply_has_the_fields_of_the_protocol() -> None:
@@ -431,7 +419,6 @@ def test_a_reply_has_the_fields_of_the_protocol() -> None:
         "epochs": epochs,
         "ack": None,
         "rejected": [],
-        "commits": [],
         "count": 1,
         "page": [[1, ["k", 1]]],
     }
@@ -449,7 +436,7 @@ def test_a_damaged_decision_is_named() -> None:
     server = a_server(a=1)
     server.memory.write([(b"!!client/" + CLIENT.encode(), b"[1,2]")])
     with unchanged(server), pytest.raises(CorruptionError, match=f"the record b'!!client/{CLIENT}' is malformed"):
-        server.exchange(ask())
+        server.exchange(ask(changes=[["b", 1]]))
 
 
 def test_a_damaged_change_is_named_when_a_push_is_decided() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from treehub_level.engine.commits import LogSegment, read_page
+from treehub_level.engine.commits import CommittedPart, read_page
 from treehub_level.engine.log import ROW_BYTES, records_size
 from treehub_level.engine.modes import Server
 from treehub_level.replication import client as client_module
@@ -29,9 +29,9 @@ def mode_of(server: Store) -> Server:
     return mode
 
 
-def pages(server: Store, limit: int, max_bytes: int, whole_bytes: int) -> list[LogSegment]:
+def pages(server: Store, limit: int, max_bytes: int, whole_bytes: int) -> list[CommittedPart]:
     """Return all pages of the log of a server."""
-    found: list[LogSegment] = []
+    found: list[CommittedPart] = []
     cid = 0
     while cid < server.cid:
         page = read_page(server.memory, mode_of(server), server.cid, cid, limit, max_bytes, whole_bytes)
@@ -99,8 +99,9 @@ def test_many_batches_of_more_than_half_a_page_are_no_endless_log(monkeypatch: p
     monkeypatch.setattr(client_module, "PAGE_CHANGES", 4)
     monkeypatch.setattr("treehub_level.replication.progress.MAX_SHORT_PAGES", 20)
     server, client = a_server(), a_client()
+    client.sync(server)  # it has nothing to fill any more
     for number in range(100):
-        server.batch([Put("a", number), Put("b", number), Put("c", number)])
+        server.batch([Put(f"{name}{number}", number) for name in "abc"])
     report = client.sync(server)
     assert (report.rounds, client.cid) == (100, 300)
 

@@ -33,10 +33,15 @@ def encoder() -> _core.Encoder:
     return _core.Encoder(_core.KeySpace("!"))
 
 
+#: The fields whose items are lines of their own in NDJSON.
+ROW_FIELDS = ("page", "values", "entries")
+
+
 def to_lines(message: dict[str, Any], dumps: Any = orjson.dumps) -> bytes:
-    """Return a message as NDJSON, with its page as rows."""
-    header = {name: field for name, field in message.items() if name != "page"}
-    return b"".join(dumps(document) + b"\n" for document in [header, *message.get("page", [])])
+    """Return a message as NDJSON: the arrays of rows follow the other fields."""
+    header = {name: field for name, field in message.items() if name not in ROW_FIELDS}
+    rows = [row for name in ROW_FIELDS for row in message.get(name, [])]
+    return b"".join(dumps(document) + b"\n" for document in [header, *rows])
 
 
 def outcome(message: object) -> Any:
@@ -117,10 +122,18 @@ GOOD_ROWS = st.lists(st.integers(3, 9), unique=True, max_size=4).flatmap(
 def messages(draw: st.DrawFn) -> dict[str, Any]:
     """Generate replies, most of them pages. Some lack a field, or have an invalid one."""
     page = draw(GOOD_ROWS | st.lists(ROWS, max_size=4))
-    message = {**REPLIES["page"].to_dict(), "cid": 9, "page": page, "count": len(page)}
-    for name in draw(st.lists(st.sampled_from(sorted({*message} - {"page"})), max_size=1)):
+    good = REPLIES[draw(st.sampled_from(["page", "decision", "fill", "end of a fill"]))].to_dict()
+    message = {**good, "cid": 9, "head": 9, "page": page, "count": len(page)}
+    for name in ("values", "entries"):
+        if name in message:
+            message[name] = [*message[name], *draw(st.lists(CHANGES, max_size=1))]
+    if "values" in message:
+        message["value_count"] = len(message["values"])
+    if "entries" in message:
+        message["fill"]["count"] = len(message["entries"])
+    for name in draw(st.lists(st.sampled_from(sorted({*message} - {*ROW_FIELDS})), max_size=1)):
         if draw(st.booleans()):
-            message[name] = draw(JSON | st.integers(0, 12) | st.sampled_from(["page", "keys", "forked"]))
+            message[name] = draw(JSON | st.integers(0, 12) | st.sampled_from(["page", "reset", "forked"]))
         else:
             del message[name]
     read: dict[str, Any] = orjson.loads(orjson.dumps(message))
@@ -132,7 +145,8 @@ def messages(draw: st.DrawFn) -> dict[str, Any]:
 def test_valid_and_invalid_replies_are_accepted_or_refused_alike(message: dict[str, Any]) -> None:
     expected = outcome(message)
     assert outcome(Received(orjson.dumps(message), in_lines=False)) == expected
-    if message.get("kind") == "page" or not message["page"]:
+    rows = sum(len(message.get(name, ())) for name in ROW_FIELDS)
+    if message.get("kind") == "page" or not rows:
         assert outcome(Received(to_lines(message), in_lines=True)) == expected
     else:
         assert outcome(Received(to_lines(message), in_lines=True)) is None

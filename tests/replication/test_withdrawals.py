@@ -68,11 +68,11 @@ def test_a_late_copy_is_refused_before_and_after_the_end_of_the_record() -> None
 def test_the_record_ends_when_a_push_is_accepted() -> None:
     server = a_server()
     withdraw(server, CLIENT)
-    assert server.exchange(ask(seq=2, nonce="2" * 32, changes=[["k", 1]]))["ack"][:2] == [0, 1]
+    assert server.exchange(ask(seq=2, push="2" * 32, changes=[["k", 1]]))["ack"][:2] == [0, 1]
     assert records_of(server) == set()
-    withdraw(server, CLIENT, seq=3, nonce="3" * 32)
+    withdraw(server, CLIENT, seq=3, push="3" * 32)
     assert records_of(server) == set()
-    assert server.exchange(ask(cid=1, seq=3, nonce="3" * 32, changes=[["k", 2]]))["rejected"] == ["k"]
+    assert server.exchange(ask(cid=1, seq=3, push="3" * 32, changes=[["k", 2]]))["rejected"] == ["k"]
 
 
 def test_an_older_push_of_a_client_that_withdraws_is_a_fork() -> None:
@@ -88,9 +88,9 @@ def test_more_records_than_the_limit_are_refused_and_nothing_else_is(monkeypatch
         withdraw(server, f"client-{number}")
     with unchanged(server), pytest.raises(UnavailableError, match="1000 more changes"):
         withdraw(server, CLIENT)
-    withdraw(server, "client-1", seq=2, nonce="2" * 32)  # replaces its own record
+    withdraw(server, "client-1", seq=2, push="2" * 32)  # replaces its own record
     assert server.exchange(ask(changes=[["k", 1]]))["ack"][:2] == [0, 1]
-    withdraw(server, CLIENT, seq=2, nonce="2" * 32)  # a client with a decision record
+    withdraw(server, CLIENT, seq=2, push="2" * 32)  # a client with a decision record
     write(server, 1001)
     withdraw(server, "client-4")
     assert records_of(server) == {"client-4"}
@@ -113,7 +113,9 @@ def test_one_principal_cannot_use_up_the_records_of_all(monkeypatch: pytest.Monk
     withdraw_as("two", "c")
 
 
-@pytest.mark.parametrize("record", [b"[1,2]", b"{", b'[1,"n",0,7]', b"null"])
+@pytest.mark.parametrize(
+    "record", [b"[1,2]", b"{", b'[1,"n",0,7]', b"null", b'[1,"%b",0,null,[["no",[[0,0]]]]]' % (b"1" * 32)]
+)
 def test_a_damaged_record_is_named(record: bytes) -> None:
     server = a_server()
     server.memory.write([(b"!!withdrawn/" + CLIENT.encode(), record)])

@@ -20,7 +20,7 @@ class Configuration:
     limit: int = 6  # changes, or keys, in a page; see also `change_limit`
     distance: int = 6  # CIDs that a client may be behind when its push is judged
     push: int = 2  # changes in a push
-    sweep: int = 3  # local keys that one batch of phase B compares; the model compares all
+    reads: int = 20  # records of the log that one request reads
     page_weight: int = 1000  # the maximum weight of a page: stands for its limit in bytes
     lost_weight: int = 1000  # the maximum weight of local changes that a page overwrites in one batch
     server_batch: int = 1  # changes in one commit of the server, at most
@@ -41,6 +41,9 @@ class Configuration:
     withdraw: float = 0.05  # the share of pushes that are too large, and are withdrawn
     forbidden: float = 0.05  # the share of requests whose push is forbidden
     replace_token: float = 0  # a client gets a token of another name, and the old one is revoked
+    batches: float = 3  # a client writes a batch
+    follow: float = 0.5  # a client follows a range, or ends to follow one
+    rules: float = 0.5  # the server refuses other keys than before
     change_limit: float = 0  # another version of the program, with another limit, continues a client
     keep_base: bool = True  # clients remember the base value of each dirty key
     manual_before: bool = False  # server and clients have used manual sync before
@@ -61,9 +64,7 @@ MECHANISMS: Final = {
     "epochs": "histories are compared by their epochs",
     "drained_own_range": "nothing is frozen while the own range is open",
     "floor": "a client below the floor resets",
-    "sweep": "phase B of a reset deletes the keys that the server does not have",
     "max_head": "histories are compared up to the highest CID at which a page was read",
-    "keys_max_head": "and up to the highest CID at which a list of keys was read",
     "rejected_in_repeats": "repeats and resets list the changes that the log does not show as accepted",
     "cid_distance": "a push is refused by the distance in CIDs, which compaction cannot shrink",
     "fixed_distance": "that distance is the same for all copies of a push, whatever the limit of each request",
@@ -75,6 +76,24 @@ MECHANISMS: Final = {
     "base_value_of_server": "the base value of a key that stays dirty follows the server's value",
     "base_values_reset": "a reset and a rebind void the base values, and record none until the reset ends",
     "whole_log": "the whole log after its base decides on a push, even if the page is cut",
+    "floor_of_pushes": "a push from below the floor is not decided, since the log lacks deletes",
+    "piece_at_head": "a piece of a range comes with a page that reaches the head, and was read there",
+    "filled_part": "the log is pulled for the filled part of a range, too",
+    "absent_in_piece": "a piece proves that the keys which it does not hold are deleted",
+    "piece_beats_unchecked": "a piece beats a dirty change that was compared with nothing of the server",
+    "base_of_unchecked": "but not one that was made with knowledge of the same value",
+    "base_of_accepted": "and not one that is newer than the same value, which the client has pushed",
+    "log_decides": "a piece leaves a dirty change alone if the log decides on it",
+    "reset_checks_dirty": "a reset with dirty changes pulls the log from the last common CID",
+    "uncompared": "and is not after a reset either, which pulls the log from a later CID",
+    "unfollow_checks_dirty": "a range that loses a filled part of it pulls the log, if it has dirty changes there",
+    "unchecked_freeze": "a dirty change that was compared with nothing of the server is not frozen",
+    "evict": "clean keys that are not followed are removed",
+    "groups": "the changes of a batch are accepted or rejected as a whole",
+    "groups_lose_whole": "a batch of which one change loses to a pulled one loses as a whole",
+    "values_at_head": "the values of lost changes come with a page that reaches the head",
+    "refusals_heal": "a change that a rule refuses is journaled, and replaced by the server's value",
+    "refusal_record": "the server records that a rule refused a push, and rejects a late copy of it",
     "whole_commits": "a page does not end inside a commit that fits a page",
 }
 
@@ -93,6 +112,11 @@ FOCUS: Final = {
         compact=20,
         restore=0,
         forget_deletes=0,
+        withdraw=0,
+        forbidden=0,
+        batches=0,
+        follow=0,
+        rules=0,
         steps=200,
     ),
     "fixed_distance": replace(
@@ -113,38 +137,69 @@ FOCUS: Final = {
         forget_deletes=0,
         steps=200,
     ),
-    "keys_max_head": replace(
-        BASE,
-        limit=50,
-        distance=50,
-        push=5,
-        keys=20,
-        sweep=50,
-        clients=4,
-        drop=0.05,
-        duplicate=0,
-        power=False,
-        compact=0,
-        forget_deletes=0,
-        backup=8,
-        restore=10,
-        steps=250,
+    "floor_of_pushes": replace(BASE, follow=5, drop=0.1, forget_deletes=6, compact=5, restore=0),
+    "log_decides": replace(
+        BASE, clients=2, keys=8, limit=2, rules=0, follow=0, restore=0, forget_deletes=6, compact=4, drop=0, steps=200
+    ),
+    "piece_at_head": replace(BASE, keys=8, limit=2, follow=3, drop=0.05, restore=0),
+    "refusal_record": replace(
+        BASE, keys=8, distance=50, push=1, rules=20, batches=0, follow=0, restore=0, drop=0, duplicate=0.5, steps=200
+    ),
+    "unchecked_freeze": replace(BASE, clients=2, keys=8, limit=2, push=5, rebind=2, drop=0.05, restore=0),
+    "uncompared": replace(
+        BASE, clients=4, keys=8, limit=3, follow=0, rules=0, restore=0, forget_deletes=6, compact=4, drop=0.05
+    ),
+    "values_at_head": replace(BASE, keys=5, limit=2, batches=10, drop=0.05, restore=0),
+    "base_of_unchecked": replace(
+        BASE, clients=2, keys=4, limit=1, follow=5, rules=0, restore=0, reads=1, drop=0, batches=0, steps=200
+    ),
+    "base_of_accepted": replace(BASE, clients=2, keys=3, limit=2, follow=8, restore=0, reads=3, drop=0.3),
+    "unfollow_checks_dirty": replace(
+        BASE, clients=2, keys=5, limit=1, follow=10, restore=0, reads=1, drop=0.1, batches=0
+    ),
+    "piece_beats_unchecked": replace(BASE, keys=8, limit=2, follow=0, rules=0, restore=0, drop=0.05),
+    "reset_checks_dirty": replace(
+        BASE, clients=2, keys=8, limit=2, rules=0, follow=0, restore=0, forget_deletes=6, compact=4, drop=0, steps=200
     ),
     "withdrawal_record": replace(BASE, withdraw=0.4, drop=0.1, duplicate=0.3, restore=0),
     "withdrawal_lifetime": replace(
-        BASE, withdraw=0.6, drop=0.1, duplicate=0.3, restore=0, clients=4, limit=2, distance=2
+        BASE,
+        withdraw=0.6,
+        drop=0.1,
+        duplicate=0.3,
+        restore=0,
+        clients=4,
+        limit=2,
+        distance=2,
+        follow=0,
+        rules=0,
+        batches=0,
+        forbidden=0,
     ),
     "withheld_push": replace(BASE, forbidden=0.4, drop=0.1, duplicate=0.3, restore=0),
     "withheld_echo": replace(BASE, forbidden=0.4, drop=0.3, restore=0),
     "repeat_by_nonce": replace(BASE, replace_token=6, drop=0.3, restore=0),
-    "sweep": replace(BASE, keys=8, drop=0.1, duplicate=0.1, compact=5, restore=5, forget_deletes=5, steps=200),
-    "whole_commits": replace(BASE, limit=4, keys=5, server_batch=4, compact=5, restore=0, power=False, steps=200),
+    "absent_in_piece": replace(
+        BASE, keys=8, drop=0.1, duplicate=0.1, compact=5, restore=5, forget_deletes=5, steps=200
+    ),
+    "whole_commits": replace(
+        BASE, limit=4, keys=5, server_batch=4, compact=5, restore=0, follow=0, power=False, steps=200
+    ),
 }
 
 
 #: Manual sync lacks the guarantees of the exchange: its client has no history to show, and its CID
 #: is accepted as it is. So the server must not lose history.
-MANUAL_SYNC: Final[dict[str, Any]] = {"manual_sync": 5, "power": False, "restore": 0, "rollback": 0, "replace": 0}
+#: It knows no groups, and follows all keys.
+MANUAL_SYNC: Final[dict[str, Any]] = {
+    "manual_sync": 5,
+    "power": False,
+    "restore": 0,
+    "rollback": 0,
+    "replace": 0,
+    "batches": 0,
+    "follow": 0,
+}
 
 
 def random_configuration(rng: random.Random) -> Configuration:
@@ -156,7 +211,7 @@ def random_configuration(rng: random.Random) -> Configuration:
         steps=rng.choice([40, 80, 120, 200]),
         limit=rng.choice([1, 2, 3, 6, 50]),
         push=rng.choice([1, 2, 5]),
-        sweep=rng.choice([3, 3, 50]),
+        reads=rng.choice([1, 3, 10, 50]),
         page_weight=rng.choice([1, 4, 8, 1000, 1000, 1000]),
         drop=rng.choice([0, 0.1, 0.3]),
         duplicate=rng.choice([0, 0.1, 0.3]),
@@ -174,6 +229,9 @@ def random_configuration(rng: random.Random) -> Configuration:
         settle_conflicts=rng.choice([0, 2, 6]),
         send_invalid_input=rng.choice([0, 0.5]),
         replace_token=rng.choice([0, 0, 2]),
+        batches=rng.choice([0, 0, 3, 10]),
+        follow=rng.choice([0, 0, 0.5, 3]),
+        rules=rng.choice([0, 0, 1, 4]),
         keep_base=rng.random() < 0.8,
     )
     drawn = replace(drawn, distance=drawn.limit)

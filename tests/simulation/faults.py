@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any, Final
+from unittest import mock
 
 import orjson
 
@@ -14,14 +15,31 @@ from treehub_level import _core, blocking
 from treehub_level.engine import commits, log
 from treehub_level.engine import identity as _identity
 from treehub_level.engine import store as engine
-from treehub_level.engine.base_values import Bases
+from treehub_level.engine.base_values import BaseRecording, Bases
+from treehub_level.engine.following import Following
 from treehub_level.engine.modes import Client as ClientMode
+from treehub_level.engine.modes import Plan
 from treehub_level.engine.modes import Server as ServerMode
 from treehub_level.engine.records import Floor, OwnRecords
 from treehub_level.errors import ModeMismatchError
-from treehub_level.replication import base_values, client, limits, manual, server, session, withdrawals
-from treehub_level.replication.messages import Keys, LogPage
-from treehub_level.replication.state import ClientState, ResetProgress
+from treehub_level.replication import (
+    base_values,
+    limits,
+    manual,
+    push,
+    ranges,
+    reply_handler,
+    server,
+    session,
+    withdrawals,
+)
+from treehub_level.replication.effects import Effects
+from treehub_level.replication.fill import FillPartHandler
+from treehub_level.replication.losses import Loss
+from treehub_level.replication.messages import LogPage
+from treehub_level.replication.reply_handler import ReplyHandler
+from treehub_level.replication.state import ClientState
+from treehub_level.replication.verdict import Verdict
 from treehub_level.types import Changes, Mode
 
 #: The object to patch, the name of its attribute, and the replacement.
@@ -33,11 +51,27 @@ _REPEATS: Final = server._Exchange._repeats
 _IDENTIFY: Final = _identity.identify
 _PUSHABLE_ROWS: Final = limits.PushLimits.pushable_rows
 _BATCH: Final = blocking.Level.batch
+_COMPARE: Final = FillPartHandler._compare
+_PUSHABLE_GROUPS: Final = push._pushable_groups
+_LOSE: Final = Effects.lose
+_REJECTIONS: Final = server._Exchange._rejection_entries
+_RANGES: Final = ranges.requested_ranges
+_ADD_PRESENT: Final = server._Exchange.add_present
+_JUDGE: Final = Verdict.judge
 
 
-def _keys_without_sweep(handler: Any, reply: Keys) -> None:
-    reset = None if reply.end else ResetProgress(handler._state.reset.common, "B", reply.keys[-1].decode())
-    handler._state = replace(handler._state, reset=reset)
+def _distance_alone(exchange: Any) -> bool:
+    return bool(exchange._head - exchange._request.cid > int(vars(server)["MAX_DISTANCE"]))
+
+
+def _recording_during_resets(bases: Any, following: Any, cid: int) -> Any:
+    if bases is None or not bases.kept:
+        return None
+    return BaseRecording(bases.generation, following, keeps_all=True, has_log=bool(cid))
+
+
+def _judge_without_groups(verdict: Any, groups: Any, changed: Any) -> Any:
+    return _JUDGE(verdict, (), changed)
 
 
 def _distance_in_records(exchange: Any) -> bool:
@@ -53,32 +87,87 @@ def _repeats_of_the_same_principal(exchange: Any, decision: Any) -> bool:
     return bool(_REPEATS(exchange, decision) and exchange._owns(decision))
 
 
+def _compare_in_every_range(handler: Any, key: bytes, value: bytes | None) -> None:
+    with mock.patch.object(handler._effects, "is_unchecked", return_value=True):
+        _COMPARE(handler, key, value)
+
+
+def _groups_with_unchecked(reader: Any, own: Any, limits: Any, state: Any, lost: Any, groups: Any) -> Any:
+    return _PUSHABLE_GROUPS(reader, own, limits, replace(state, following=Following({})), lost, groups)
+
+
+def _lose_unless_refused(effects: Any, key: bytes, loss: Loss) -> None:
+    if loss.kind != "refused":
+        _LOSE(effects, key, loss)
+
+
+def _rejections_without_refusals(exchange: Any, ack: Any, refused: Any) -> Any:
+    return [] if refused else _REJECTIONS(exchange, ack, refused)
+
+
+def _ranges_without_the_filled_part(request: Any, space: Any, access: Any) -> Any:
+    requested = _RANGES(request, space, access)
+    return requested._replace(log=_RANGES(replace(request, fill=None), space, access).log)
+
+
+def _present_on_every_page(*parts: str) -> Any:
+    """Return a function that adds parts of the state at the head to pages that end before it."""
+
+    def add_present(exchange: Any, page: LogPage) -> None:
+        more, page.more = page.more, False
+        _ADD_PRESENT(exchange, page)
+        page.more = more
+        if more:
+            page.values = page.values if "values" in parts else []
+            page.fill = page.fill if "fill" in parts else None
+
+    return add_present
+
+
 #: The patches that remove each mechanism from the product. (`processes` removes the other ones.)
 REMOVALS: Final[dict[str, list[Patch]]] = {
-    "compare_and_clean": [(client, "is_as_frozen", lambda *_: True)],
+    "compare_and_clean": [(reply_handler, "is_as_frozen", lambda *_: True)],
     "decision_record": [(server, "read_decision", lambda *_: None), (server, "read_withdrawal", lambda *_: None)],
-    "withheld_echo": [(client._ReplyHandler, "_withheld_records", lambda _: {})],
-    "own_range": [(client._ReplyHandler, "_is_own_change", lambda *_: False)],
+    "withheld_echo": [(ReplyHandler, "_withheld_records", lambda _: {})],
+    "own_range": [(ReplyHandler, "_is_own_change", lambda *_: False)],
     "stale_replies": [(session, "is_reply_to", lambda *_: True)],
     "epochs": [(server, "last_common_cid", lambda request, *_: request.max_head)],
     "drained_own_range": [
-        (ClientState, "may_freeze", property(lambda state: not (state.push or state.withheld_push or state.reset)))
+        (
+            ClientState,
+            "may_freeze",
+            property(lambda state: not (state.push or state.withheld_push or state.following.is_resetting)),
+        )
     ],
     "floor": [(OwnRecords, "floor", lambda *_: Floor(0, 0))],
-    "sweep": [(client._ReplyHandler, "apply_keys", _keys_without_sweep)],
+    "floor_of_pushes": [(server._Exchange, "_is_too_far_behind", _distance_alone)],
     "rejected_in_repeats": [(server._Exchange, "_unconfirmed", lambda *_: [])],
     "cid_distance": [(server._Exchange, "_is_too_far_behind", _distance_in_records)],
     "fixed_distance": [(server._Exchange, "_is_too_far_behind", _distance_of_the_request)],
-    "withdrawal_record": [(server._Exchange, "_withdrawal_entries", lambda *_: [])],
+    "withdrawal_record": [(server._Exchange, "_rejection_entries", lambda *_: [])],
     "withdrawal_lifetime": [(withdrawals.Withdrawal, "has_ended", lambda *_: True)],
     "repeat_by_nonce": [(server._Exchange, "_repeats", _repeats_of_the_same_principal)],
     "base_value_of_server": [(base_values.BaseValueChanges, "learn", lambda *_: None)],
-    "base_values_reset": [
-        (Bases, "void", lambda bases: bases),
-        (ClientState, "base_generation", property(lambda state: state.bases and state.bases.generation)),
-    ],
+    "base_values_reset": [(Bases, "void", lambda bases: bases), (BaseRecording, "of", _recording_during_resets)],
     "whole_log": [(server._Exchange, "_log_between", lambda *_: iter(()))],
-    "whole_commits": [(commits, "_between_commits", lambda reader, mode, records, *_: records)],
+    "whole_commits": [(commits, "_between_commits", lambda reader, mode, head, part, *_: part)],
+    "piece_at_head": [(server._Exchange, "add_present", _present_on_every_page("fill"))],
+    "values_at_head": [(server._Exchange, "add_present", _present_on_every_page("values"))],
+    "filled_part": [(server, "requested_ranges", _ranges_without_the_filled_part)],
+    "absent_in_piece": [(FillPartHandler, "_sweep", lambda *_: None)],
+    "piece_beats_unchecked": [(FillPartHandler, "_compare", lambda *_: None)],
+    "base_of_unchecked": [(base_values.BaseValueChanges, "known", lambda *_: None)],
+    "base_of_accepted": [(base_values.BaseValueChanges, "learn_accepted", base_values.BaseValueChanges.learn)],
+    "log_decides": [(FillPartHandler, "_compare", _compare_in_every_range)],
+    "reset_checks_dirty": [(Effects, "has_dirty", lambda _: False)],
+    "uncompared": [(Effects, "record_uncompared", lambda *_: None)],
+    "unfollow_checks_dirty": [(Following, "checking", lambda following, _: following)],
+    "unchecked_freeze": [(push, "_pushable_groups", _groups_with_unchecked)],
+    "evict": [(session, "evict_step", lambda mode: lambda *_: Plan(False))],
+    "groups": [(Verdict, "judge", _judge_without_groups)],
+    "groups_lose_whole": [(Effects, "lose_group", lambda effects, key: effects.loss(key) is not None)],
+    "refusals_heal": [(Effects, "lose", _lose_unless_refused)],
+    "refusal_record": [(server._Exchange, "_rejection_entries", _rejections_without_refusals)],
 }
 
 
@@ -150,7 +239,7 @@ FAILURES: Final[dict[str, list[Patch]]] = {
     "order after CID 9": [(module, "read_log", _log_in_the_order_of_text) for module in (server, commits)],
     "more than 100 changes": [(server, "LogPage", _PageThatClaimsToBeAll)],
     "a local write between dirty and clean": [
-        (client, "is_as_frozen", lambda *_: True),
+        (reply_handler, "is_as_frozen", lambda *_: True),
         (manual, "same_record", lambda *_: True),
     ],
     "a lost reply then a local edit": REMOVALS["own_range"] + REMOVALS["decision_record"],

@@ -11,6 +11,8 @@ from .sides import SWEPT, UNKNOWN, ClientUnderTest, Content, InvariantError, Los
 from .versions import Commit, Logged, Versions, check_base_values
 
 _NEVER: Final = Logged("", "", None)
+#: The changes of the log by CID, including compacted ones.
+History = dict[int, Logged]
 
 
 class ExpectedClient:
@@ -23,6 +25,9 @@ class ExpectedClient:
         count: The number of writes.
         cid: The CID at the last check.
         saved: A copy of the client, and of the expectations at that time.
+        batches: The local batches, in order.
+        seen: The CID of the last change of each key that the client has had in its data.
+        had: All that the client has ever had in its data.
         may_conflict_with_itself: True if the client may pull its own writes as those of another
             client: it was rolled back to a copy, or has been told to rebind.
     """
@@ -33,10 +38,22 @@ class ExpectedClient:
         self.cid = 0
         self.saved: tuple[Any, dict[str, Content], list[tuple[int, dict[str, Content]]]] | None = None
         self.may_conflict_with_itself = False
+        self.batches: list[dict[str, Content]] = []
+        self.seen: dict[str, int] = {}
+        self.had: set[tuple[str, Content]] = set()
         self._past: list[tuple[int, dict[str, Content]]] = [(0, {})]
 
     def record_write(self, client: ClientUnderTest, key: str, content: Content) -> None:
         self._remember(client, {**self.latest, key: content})
+
+    def record_batch(self, client: ClientUnderTest, changes: dict[str, Content]) -> None:
+        self._remember(client, self.latest | changes)
+        self.batches.append(changes)
+
+    def record_restoration(self, client: ClientUnderTest, loss: Loss) -> None:
+        """Record that a lost change was written again, alone: it replaces that of each batch."""
+        self.record_write(client, loss.key, loss.local)
+        self.batches = [batch for batch in self.batches if loss.key not in batch]
 
     def record_dismissal(self, client: ClientUnderTest, loss: Loss) -> None:
         kept = self.latest.items() - {(loss.key, loss.local)}
@@ -50,6 +67,7 @@ class ExpectedClient:
         while self._past[-1][0] > client.commits:
             self._past.pop()
         self.latest = self._past[-1][1]
+        self.seen = {}
 
     def save_copy(self, client: ClientUnderTest) -> None:
         self.saved = client.backup(), self.latest, list(self._past)
@@ -59,6 +77,7 @@ class ExpectedClient:
         backup, latest, past = self.saved
         client.restore(backup)
         self._past = list(past)
+        self.seen = {}
         self._remember(client, latest)
         self.cid = client.cid
         self.may_conflict_with_itself = True
@@ -69,7 +88,7 @@ class Oracle:
 
     Attributes:
         expected: The expected state of each client.
-        history: The change of each CID, including compacted ones.
+        history: The changes of the log, including compacted ones.
 
     Args:
         server: The server.
@@ -88,10 +107,15 @@ class Oracle:
         self._configuration = configuration
         self._clients = clients
         self.expected = {name: ExpectedClient() for name in clients}
-        self.history: dict[int, Logged] = {}
+        self.history: History = {}
+        #: The server's data at each CID of the history.
+        self._data: dict[int, dict[str, Content]] = {0: {}}
+        self._cids: dict[tuple[str, Content], list[int]] = {}  # of each change of the history
         self._versions = Versions()
         self._checks_base_values = not configuration.manual_sync
         self._checked_losses: dict[str, set[Loss]] = {name: set() for name in clients}
+        #: The refused changes in the journal of each client that no log had held before.
+        self._refused: dict[str, set[Loss]] = {name: set() for name in clients}
         self._logged: set[tuple[str, Content]] = set()  # all changes that any log ever held
         self._history_was_lost = False
 
@@ -110,19 +134,24 @@ class Oracle:
             self.history[cid] = Logged(author or (content[0] if content else UNKNOWN), key, content, commit)
             self._versions.record(cid, key, content)
             self._logged.add(change)
+            self._data[cid] = _with_change(self._data.get(cid - 1, {}), key, content)
+            self._cids.setdefault(change, []).append(cid)
 
     def drop_lost_changes(self) -> None:
         """Forget the changes that the server has lost in a crash."""
         for cid in [cid for cid in self.history if cid > self._server.head]:
-            del self.history[cid]
+            del self.history[cid], self._data[cid]
             self._history_was_lost = True
         self._versions.follow(self.history)
 
-    def replace_history(self, history: Mapping[int, Logged]) -> None:
+    def replace_history(self, history: History) -> None:
         """Replace the history: the server was restored or replaced."""
         self.history = dict(history)
         self._versions.follow(self.history)
         self._history_was_lost = True
+        self._data = {0: {}}
+        for cid, (_, key, content, _) in sorted(history.items()):
+            self._data[cid] = _with_change(self._data[cid - 1], key, content)
 
     def check_server_wins(self, name: str, base: int, before: int) -> None:
         """Check that a push has overwritten no change that its client had not pulled.
@@ -139,6 +168,51 @@ class Oracle:
                     f"the server did not win: {name} at CID {base} overwrote what it had not seen in {cid}"
                 )
 
+    def check_knowledge(self, name: str, before: int) -> None:
+        """Check that a push has overwritten no value that its client has never had.
+
+        It may have, for keys that the client does not follow.
+
+        Args:
+            name: The client.
+            before: The server's CID before the request.
+        """
+        expected = self.expected[name]
+        if self._history_was_lost or expected.may_conflict_with_itself:
+            return
+        for cid in range(before + 1, self._server.head + 1):
+            key = self.history[cid].key
+            content = self._data.get(before, {}).get(key)
+            if content is not None and (key, content) not in expected.had:
+                raise InvariantError(f"the server did not win: {name} overwrote {content} of {key}, which it never had")
+
+    def check_groups(self, name: str, before: int) -> None:
+        """Check that a push has brought each batch of its client as a whole, or nothing of it.
+
+        A change of the batch may have been written again since: the newer one comes with the batch.
+        If its content equals that of an older push, it may have been accepted with that push.
+
+        Args:
+            name: The client.
+            before: The server's CID before the request.
+        """
+        expected = self.expected[name]
+        pushed = {self.history[cid].key: self.history[cid].content for cid in range(before + 1, self._server.head + 1)}
+        if not pushed or expected.may_conflict_with_itself or self._history_was_lost:
+            return
+        for batch in expected.batches:
+            if any(pushed.get(key) == content for key, content in batch.items()):
+                live = self._server.live()
+                as_there = {key for key in batch if live.get(key) == expected.latest.get(key)}
+                missing = {key for key, content in batch.items() if not _is_as_new(pushed.get(key, ()), content)}
+                missing -= as_there
+                rewritten = {key for key in missing if expected.latest.get(key) != batch[key]}
+                missing -= {key for key in rewritten if (key, expected.latest.get(key)) in self._logged}
+                if missing:
+                    raise InvariantError(
+                        f"torn: {name} wrote {batch} in one batch, and it was pushed without {missing}"
+                    )
+
     def check(self, name: str) -> None:
         """Check the invariants of a client."""
         client, expected = self._clients[name], self.expected[name]
@@ -147,10 +221,11 @@ class Oracle:
                 f"time ran backwards: {name} went from CID {expected.cid} to {client.cid} without a reset"
             )
         expected.cid = client.cid
+        expected.had.update(client.live().items())
         dirty, journal = client.dirty(), client.journal()
         kept = {(loss.key, loss.local) for loss in journal}
         for key, content in expected.latest.items():
-            pushed = (key, content) in self._logged
+            pushed = (key, content) in self._logged or (content is None and key not in client.live())
             if not pushed and (key, content) not in kept and dirty.get(key, SWEPT) != content:
                 raise InvariantError(
                     f"lost: {name} wrote {content} to {key}, and it is not in the dirty set, the log or the journal"
@@ -159,15 +234,66 @@ class Oracle:
             self._check_commits(name, client.cid)
         if not self._history_was_lost and not expected.may_conflict_with_itself:
             self._check_journal(name, journal)
+            self._check_refused(name, journal)
+            self._check_lost_groups(name, dirty, kept)
         if self._checks_base_values:
             self._check_base_values(name, journal)
+        self._checked_losses[name] = {*journal}
+        if client.is_consistent:
+            self._check_data(name, dirty)
+        if client.resetting or self._history_was_lost:
+            expected.seen = {}
+        else:
+            self._check_order(name, dirty)
 
     def _check_base_values(self, name: str, journal: list[Loss]) -> None:
         for loss in {*journal} - self._checked_losses[name]:
-            self._versions.check_conflict(name, loss)
-        self._checked_losses[name] = {*journal}
+            if loss.kind == "conflict" and self.history.get(loss.cid, _NEVER)[1:3] == (loss.key, loss.remote):
+                self._versions.check_conflict(name, loss)
         if not self._history_was_lost:
             check_base_values(name, self._clients[name], self.history, lambda: self._server.log(0))
+
+    def _check_refused(self, name: str, journal: list[Loss]) -> None:
+        """Check that no change was accepted after its client had journaled it as refused."""
+        new = {loss for loss in {*journal} - self._checked_losses[name] if loss.kind == "refused" and loss.local}
+        refused = self._refused[name] & {*journal}
+        for loss in refused:
+            if (loss.key, loss.local) in self._logged:
+                raise InvariantError(f"accepted late: {loss.local} of {loss.key}, which {name} journaled as refused")
+        self._refused[name] = refused | {loss for loss in new if (loss.key, loss.local) not in self._logged}
+
+    def _check_lost_groups(self, name: str, dirty: dict[str, Content], kept: set[tuple[str, Content]]) -> None:
+        """Check that a batch of which one change has lost, without a push, has lost as a whole."""
+        if self._configuration.page_weight < BASE.page_weight:
+            return  # the server's values of a batch may be more than a page
+        for batch in self.expected[name].batches:
+            lost = [change for change in batch.items() if change in kept and change not in self._logged]
+            left = [key for key, content in batch.items() if dirty.get(key) == content]
+            if lost and left:
+                raise InvariantError(f"torn: {name} lost {lost} of the batch {batch}, and still has {left}")
+
+    def _check_order(self, name: str, dirty: dict[str, Content]) -> None:
+        """Check that no key of a client has gone back to an earlier change."""
+        live, seen = self._clients[name].live(), self.expected[name].seen
+        for key in [key for key in seen if key not in live or key in dirty]:
+            del seen[key]
+        for key in live.keys() - dirty.keys():
+            cids = self._cids.get((key, live[key]), [])
+            if cids and max(cids) < seen.get(key, 0):
+                raise InvariantError(f"time ran backwards: {name} has {live[key]} of CID {cids} for {key} again")
+            seen[key] = min((cid for cid in cids if cid >= seen.get(key, 0)), default=seen.get(key, 0))
+
+    def _check_data(self, name: str, dirty: dict[str, Content]) -> None:
+        """Check that a client which says that it is consistent has the server's data of its CID."""
+        client = self._clients[name]
+        theirs, ours = self._data.get(client.cid), client.live()
+        if theirs is None or self._history_was_lost:
+            return
+        for key in sorted((theirs.keys() | ours.keys()) - dirty.keys()):
+            if theirs.get(key) != ours.get(key):
+                raise InvariantError(
+                    f"inconsistent: {name} at CID {client.cid} has {ours.get(key)} for {key}, not {theirs.get(key)}"
+                )
 
     def _check_commits(self, name: str, cid: int) -> None:
         """Check that a client has not pulled a part of a commit that fits a page."""
@@ -177,7 +303,7 @@ class Oracle:
         options = self._configuration
         if options.change_limit or options.lost_weight < BASE.lost_weight:
             return  # a client asks for shorter pages, or applies a part of one
-        fits = last - first < options.limit and weight <= options.page_weight
+        fits = last - first < min(options.limit, options.reads) and weight <= options.page_weight
         rest = [left for left in self._server.log(cid) if left <= last] if cid < last and fits else []
         if rest:
             raise InvariantError(
@@ -192,15 +318,36 @@ class Oracle:
         if twice:
             raise InvariantError(f"reported twice: {name} journaled {twice}")
         for loss in journal:
-            if loss.remote != SWEPT and loss.local != loss.remote and self.history.get(loss.cid, _NEVER).author == name:
+            if loss.kind in ("checked", "filled") and isinstance(loss.remote, tuple) and loss.remote[0] == name:
+                raise InvariantError(f"self-conflict: {name} lost {loss.local} on {loss.key} to its own {loss.remote}")
+            is_pulled = loss.kind == "conflict" and loss.remote != SWEPT and loss.local != loss.remote
+            author, *change, _ = self.history.get(loss.cid, _NEVER)
+            if is_pulled and author == name and change == [loss.key, loss.remote]:
                 raise InvariantError(f"self-conflict: {name} lost {loss.local} on {loss.key} to its own {loss.remote}")
 
     def compare(self) -> None:
         """Check that all data is equal after convergence."""
-        expected = self._server.live()
         for name, client in self._clients.items():
+            followed = client.followed()
+            live = self._server.live().items()
+            expected = {key: content for key, content in live if any(map(key.startswith, followed))}
             if client.live() != expected:
                 raise InvariantError(f"divergence: {name} has {client.live()}, the server {expected}")
             epoch = client.epoch()
             if epoch is not None and epoch != self._server.epoch(self._server.head):
                 raise InvariantError(f"epoch: {name} has {epoch} as the server's last epoch")
+
+
+def _with_change(data: dict[str, Content], key: str, content: Content) -> dict[str, Content]:
+    """Return a copy of the data after a change."""
+    copy = {**data, key: content}
+    if content is None:
+        del copy[key]
+    return copy
+
+
+def _is_as_new(content: Any, other: Content) -> bool:
+    """Return True if a pushed content is another one, or a newer one of the same client."""
+    if not content or not other:
+        return content is None  # a later delete has no number
+    return bool(content[1] >= other[1])

@@ -20,7 +20,7 @@ from unittest import mock
 from treehub_level import Level, LevelError, NotOpenError, StorageError, blocking
 from treehub_level.testing import CrashError, CrashingDisk, FlakyServer, assert_converged
 from treehub_level.testing.crashing import CrashingBackend
-from treehub_level.types import Mode
+from treehub_level.types import Mode, Put
 
 from .faults import FAULTS
 from .invariants import Oracle
@@ -174,8 +174,8 @@ class LiveRun:
         self._listen_to_commits()
         acts = [self._write_on_client, self._write_on_server, self._rest, self._cut_or_mend, self._restart_server]
         acts += [self._restart_client, self._compact, self._back_up, self._restore, self._pause_or_resume]
-        acts += [self._settle_conflict, self._arm]
-        weights = [22, 6, 10, 4, 3, 4, 3, 2, 2, 4, 4, 2]
+        acts += [self._settle_conflict, self._arm, self._write_batch_on_client]
+        weights = [22, 6, 10, 4, 3, 4, 3, 2, 2, 4, 4, 2, 3]
         for _ in range(self._rng.choice([20, 60, 120])):
             await asyncio.sleep(self._rng.expovariate(2))
             act = self._rng.choices(acts, weights)[0]
@@ -241,6 +241,17 @@ class LiveRun:
         await self._write(client.opened, key, content)
         expected.record_write(client, key, content)
         self._trace(f"{name} writes {content} to {key}; its session is {client.session.state}")
+
+    async def _write_batch_on_client(self) -> None:
+        name, client = self._any_client()
+        expected = self._oracle.expected[name]
+        changes: dict[str, Content] = {}
+        for key in self._rng.sample(self._keys, min(2, len(self._keys))):
+            expected.count += 1
+            changes[key] = name, expected.count
+        await client.opened.batch([Put(key, content) for key, content in changes.items()])
+        expected.record_batch(client, changes)
+        self._trace(f"{name} writes {[*changes.values()]} to {[*changes]} in one batch")
 
     async def _write_on_server(self) -> None:
         if not self._server.is_alive:

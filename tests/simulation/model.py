@@ -25,9 +25,10 @@ from .model_messages import (
     Decision,
     Epoch,
     Forked,
-    Keys,
+    Group,
     ManualPage,
     Page,
+    Piece,
     Reply,
     Request,
     Reset,
@@ -77,6 +78,7 @@ class Server:
         self._rng = rng
         self._options = configuration
         self._epoch_begun = False
+        self._refused_keys: frozenset[str] = frozenset()
         self.replace()
 
     def _has(self, mechanism: str) -> bool:
@@ -96,77 +98,94 @@ class Server:
 
         # Rule 2: the push is a repeat, or the client id is that of another client.
         decision = state.decisions.get(request.client) or state.withdrawals.get(request.client)
-        ack, rejected = None, frozenset[str]()
+        ack, rejected, refused = None, frozenset[str](), frozenset[str]()
         if request.keys and decision is not None and self._has("decision_record"):
             is_owner = decision.principal == principal
-            is_repeat = (request.seq, request.nonce) == (decision.seq, decision.nonce)
+            is_repeat = (request.seq, request.push_nonce) == (decision.seq, decision.nonce)
             if is_repeat and (is_owner or self._has("repeat_by_nonce")):
                 ack, rejected = decision.ack, self._unconfirmed(decision.ack, request.keys)
+                refused = decision.refused & rejected
             elif request.seq <= decision.seq or not is_owner:
                 return Forked(*reply_to)
 
-        # Rule 3: the histories differ, or the client is below the floor.
+        # Rule 3: the histories differ, or the client lacks deletes.
         common = self._last_common_cid(request)
-        below_floor = request.cid < state.floor and not request.reset and self._has("floor")
-        if common != self._max_head(request) or request.cid > state.cid or below_floor:
+        below_floor = request.cid < state.floor and self._has("floor")
+        if common != self._max_head(request) or request.cid > state.cid or (below_floor and request.holds_data):
             return Reset(*reply_to, min(common, request.cid, state.cid), ack, rejected)
 
-        # Rule 4: phase B of a reset.
-        if request.keys_after is not None:
-            return self._list_keys(request, request.keys_after)
-
-        # Rule 5: a page of the log.
+        # Rule 4: a page of the log.
         log = [(cid, *state.log[cid]) for cid in sorted(state.log) if cid > request.cid]
-        page = self._cut(log, request.limit)
-        is_cut = len(page) < len(log)
+        page, is_cut = self._cut(request, log)
 
-        # Rule 6: the decision on the push.
-        is_too_far_behind = False
+        # Rule 5: the decision on the push.
+        is_undecided = False
         if request.keys and ack is None:
             distance = state.cid - request.cid if self._has("cid_distance") else len(log)
             most = self._options.distance if self._has("fixed_distance") else request.limit
-            is_too_far_behind = distance > most
-            if request.withdraw and not is_too_far_behind:
+            is_undecided = distance > most or (below_floor and self._has("floor_of_pushes"))
+            if request.withdraw and not is_undecided:
                 ack, rejected = self._reject_all(request, principal)
-            elif not is_too_far_behind:
-                ack, rejected = self._decide(request, principal, log if self._has("whole_log") else page)
+            elif not is_undecided:
+                seen = log if self._has("whole_log") else page
+                ack, rejected, refused = self._decide(request, principal, seen)
 
+        # Rule 6: at the head, the values of rejected and requested keys, and a piece of the range.
         to = page[-1][0] if is_cut else state.cid
+        is_at_head = not is_cut or not self._has("values_at_head")
+        read = {*request.read, *(() if request.withdraw else rejected)}
+        values = {key: state.data.get(key) for key in read} if is_at_head else {}
+        is_at_head = not is_cut or not self._has("piece_at_head")
+        piece = self._piece(request) if request.fill and is_at_head and not request.keys else None
         return Page(
             *reply_to,
             to,
             state.cid,
-            more=is_cut or is_too_far_behind,
+            more=is_cut or is_undecided,
             epochs=self._unseen_epochs(request, state.cid if self._has("max_head") else to),
             ack=ack,
             rejected=rejected,
-            changes=tuple(page),
+            changes=tuple(record for record in page if self._follows(request, record[1])),
+            values=values,
+            refused=refused,
+            piece=piece,
+            refill=is_cut and len(log) - len(page) > sum(self._follows(request, key) for key in state.data),
         )
 
-    def _list_keys(self, request: Request, after: str) -> Keys:
-        state, limit = self._state, request.limit
-        keys = sorted(key for key in state.data if key > after)
-        return Keys(
-            state.id,
-            request.nonce,
-            request.cid,
-            head=state.cid,
-            epochs=self._unseen_epochs(request, state.cid),
-            after=after,
-            keys=tuple(keys[:limit]),
-            end=len(keys) <= limit,
-        )
+    def _follows(self, request: Request, key: str) -> bool:
+        return (request if self._has("filled_part") else replace(request, fill=None)).follows(key)
 
-    def _cut(self, log: list[LogRecord], limit: int) -> list[LogRecord]:
-        """Return the beginning of the log that fits into a page."""
+    def _piece(self, request: Request) -> Piece:
+        """Return the next part of a range, without the keys that the client has."""
+        state, limit, fill = self._state, request.limit, request.fill
+        assert fill is not None
+        keys = sorted(
+            key
+            for key in state.data
+            if key.startswith(fill.prefix) and key > fill.after and not any(map(key.startswith, request.complete))
+        )
+        shown = keys[:limit]
+        to = shown[-1] if shown else fill.after
+        return Piece(fill.prefix, fill.after, to, len(keys) <= limit, {key: state.data[key] for key in shown})
+
+    def _cut(self, request: Request, log: list[LogRecord]) -> tuple[list[LogRecord], bool]:
+        """Return the beginning of the log that fits into a page, and whether more follows.
+
+        A page is cut after ``limit`` changes that the client follows, or after ``reads`` records.
+        """
+        if not request.prefixes and (request.fill is None or not request.fill.after):
+            return [], False
         page: list[LogRecord] = []
-        weight = 0
-        for record in log[:limit]:
-            weight += weigh(record[2])
-            if weight > self._options.page_weight and page:
+        weight = followed = 0
+        for record in log[: self._options.reads]:
+            if self._follows(request, record[1]):
+                weight += weigh(record[2])
+                followed += 1
+            if followed > request.limit or (weight > self._options.page_weight and page):
                 break
             page.append(record)
-        return self._end_between_commits(page, log)
+        page = self._end_between_commits(page, log)
+        return page, len(page) < len(log)
 
     def _end_between_commits(self, page: list[LogRecord], log: list[LogRecord]) -> list[LogRecord]:
         """Return a page without the begin of a commit that it holds a part of.
@@ -179,45 +198,70 @@ class Server:
         cut = [first for first, end in self._state.commits if first <= last < end]
         return [record for record in page if cut and record[0] < cut[0]] or page
 
-    def _decide(self, request: Request, principal: str, log: list[LogRecord]) -> tuple[Ack, frozenset[str]]:
-        """Accept the changes of keys that the log after the client's CID does not contain."""
+    def _decide(
+        self, request: Request, principal: str, log: list[LogRecord]
+    ) -> tuple[Ack, frozenset[str], frozenset[str]]:
+        """Accept the groups without a key that the log after the client's CID contains.
+
+        Returns:
+            The decision, the rejected keys, and those of them that a rule refuses.
+        """
         state = self._state
         changed = {key for _, key, _ in log}
-        accepted = [change for change in request.changes if change[0] not in changed]
-        rejected = frozenset(key for key, _ in request.changes if key in changed)
-        if not accepted:
-            # No record is needed: those keys stay changed since this base, so a repeat is rejected
-            # too.
-            return Ack(state.cid, state.cid, None), rejected
+        accepted: list[Group] = []
+        rejected: set[str] = set()
+        refused: set[str] = set()
+        for group in request.groups if self._has("groups") else [(change,) for change in request.changes]:
+            keys = {key for key, _ in group}
+            if keys & changed:
+                rejected |= keys
+            elif keys & self._refused_keys:
+                rejected |= keys
+                refused |= keys
+            else:
+                accepted.append(group)
         before = state.cid
-        for key, content in accepted:
-            self.write(key, content)
-        ack = Ack(before, state.cid, state.epochs[-1].id)
-        state.decisions[request.client] = Decision(request.seq, request.nonce, ack, principal)
-        state.withdrawals.pop(request.client, None)
-        return ack, rejected
+        for group in accepted:
+            self.write_together(group)
+        if accepted:
+            ack = Ack(before, state.cid, state.epochs[-1].id)
+            decision = Decision(request.seq, request.push_nonce, ack, principal, frozenset(refused))
+            state.decisions[request.client] = decision
+            state.withdrawals.pop(request.client, None)
+        else:
+            ack = Ack(before, before, None)
+            if refused and self._has("refusal_record"):
+                self._record_rejection(request, principal, ack, frozenset(refused))
+            # Otherwise no record is needed: those keys stay changed since this base, so a repeat is
+            # rejected too.
+        return ack, frozenset(rejected), frozenset(refused)
 
     def _reject_all(self, request: Request, principal: str) -> tuple[Ack, frozenset[str]]:
-        """Reject a withdrawn push, and record it: a delayed copy of the push may still arrive.
+        """Reject a withdrawn push, and record it: a delayed copy of the push may still arrive."""
+        ack = Ack(self._state.cid, self._state.cid, None)
+        if self._has("withdrawal_record"):
+            self._record_rejection(request, principal, ack)
+        return ack, frozenset(request.withdraw)
+
+    def _record_rejection(
+        self, request: Request, principal: str, ack: Ack, refused: frozenset[str] = frozenset()
+    ) -> None:
+        """Record a rejection that the log does not show: a copy of the push may still arrive.
 
         The record of a client without an accepted push is dropped once every copy is too far
-        behind: its base is at most the CID of the withdrawal. The product refuses a withdrawal if
+        behind: its base is at most the CID of the rejection. The product refuses a withdrawal if
         there are too many such records; to the client that is a lost request.
         """
         state = self._state
-        ack = Ack(state.cid, state.cid, None)
-        decision = Decision(request.seq, request.nonce, ack, principal)
-        if not self._has("withdrawal_record"):
-            pass
-        elif request.client in state.decisions:
+        decision = Decision(request.seq, request.push_nonce, ack, principal, refused)
+        if request.client in state.decisions:
             state.decisions[request.client] = decision
-        else:
-            lifetime = self._options.distance if self._has("withdrawal_lifetime") else -1
-            for client, old in list(state.withdrawals.items()):
-                if state.cid - old.ack.before > lifetime:
-                    del state.withdrawals[client]
-            state.withdrawals[request.client] = decision
-        return ack, frozenset(request.withdraw)
+            return
+        lifetime = self._options.distance if self._has("withdrawal_lifetime") else -1
+        for client, old in list(state.withdrawals.items()):
+            if state.cid - old.ack.before > lifetime:
+                del state.withdrawals[client]
+        state.withdrawals[request.client] = decision
 
     def _unconfirmed(self, ack: Ack, keys: tuple[str, ...]) -> frozenset[str]:
         """Return the keys of a push decided earlier that the log does not show as accepted.
@@ -252,6 +296,10 @@ class Server:
 
     def stop_faults(self) -> None:
         pass
+
+    def refuse_keys(self, keys: frozenset[str]) -> None:
+        """Change the rule of the server: it refuses each group with one of these keys."""
+        self._refused_keys = keys
 
     @property
     def head(self) -> int:

@@ -11,10 +11,12 @@ from .configuration import Configuration
 from .model_messages import (
     Ack,
     Epoch,
+    Fill,
     Forked,
-    Keys,
+    Group,
     ManualPage,
     Page,
+    Piece,
     Push,
     Reply,
     Request,
@@ -24,18 +26,33 @@ from .model_messages import (
 )
 from .sides import SWEPT, UNKNOWN, Content, Loss, ServerUnderTest, weigh
 
-
-@dataclass(frozen=True)
-class ResetProgress:
-    """A reset in progress: phase A pulls from CID 0; phase B, with a ``cursor``, compares keys."""
-
-    common: int
-    cursor: str | None = None
+# The state of a range that a client follows.
+#: All keys of the range are as they were on the server at the client's CID.
+COMPLETE = "complete"
+#: The range is being filled, and the log is pulled for it: its dirty changes are compared with
+#: the log. So a piece of the fill leaves them alone.
+CHECKED = "checked"
+#: The range is being filled, and the log is not pulled for it: a piece of the fill is a conflict
+#: for a dirty change.
+UNCHECKED = "unchecked"
 
 
 @dataclass
 class ClientState:
-    """The stored state of a client."""
+    """The stored state of a client.
+
+    Attributes:
+        followed: The state of each followed prefix.
+        filled: The range that is being filled, and the key up to which it is filled.
+        batches: The keys of each local batch that has not been pushed whole.
+        lost: The kind of loss of each dirty key that has lost, until the server's value is known.
+        uncompared: The dirty keys of a range that a reset began to fill again, with the log, before
+            they were compared with anything of the server.
+        bases: The data of each key that was not filled when it became dirty.
+        refused: Of the lost keys, the changes that a rule refused. A key that was written again
+            since has not been judged.
+        is_at_head: True if the last page reached the server's head.
+    """
 
     id: int
     data: dict[str, Content] = field(default_factory=dict)
@@ -49,16 +66,91 @@ class ClientState:
     push: Push | None = None
     withheld_push: Push | None = None
     own_range: Ack | None = None
-    reset: ResetProgress | None = None
+    is_resetting: bool = False
     server: int | None = None
+    followed: dict[str, str] = field(default_factory=lambda: {"": UNCHECKED})
+    filled: Fill | None = None
+    batches: dict[int, frozenset[str]] = field(default_factory=dict)
+    lost: dict[str, str] = field(default_factory=dict)
+    refused: dict[str, Content] = field(default_factory=dict)
+    uncompared: set[str] = field(default_factory=set)
+    bases: dict[str, Content] = field(default_factory=dict)
+    is_at_head: bool = False
 
     @property
     def is_idle(self) -> bool:
-        """True if no push and no reset is in progress, so that a manual sync is allowed."""
-        return not (self.push or self.withheld_push or self.own_range or self.reset)
+        """True if no push and no fill is in progress, so that a manual sync is allowed."""
+        is_filled = set(self.followed.values()) <= {COMPLETE} or not (self.cid or self.is_resetting)
+        return is_filled and not (self.push or self.withheld_push or self.own_range or self.lost)
 
     def copy(self) -> ClientState:
-        return replace(self, data=dict(self.data), dirty=dict(self.dirty), base_values=dict(self.base_values))
+        return replace(
+            self,
+            data=dict(self.data),
+            dirty=dict(self.dirty),
+            followed=dict(self.followed),
+            batches=dict(self.batches),
+            lost=dict(self.lost),
+            refused=dict(self.refused),
+            uncompared=set(self.uncompared),
+            bases=dict(self.bases),
+            base_values=dict(self.base_values),
+        )
+
+    def wants(self, key: str) -> bool:
+        """Return True if the key lies in a followed range."""
+        return any(map(key.startswith, self.followed))
+
+    def prefixes(self, *states: str) -> tuple[str, ...]:
+        """Return the followed prefixes that are in one of the states, in order."""
+        return tuple(sorted(prefix for prefix, state in self.followed.items() if state in states))
+
+    @property
+    def fill(self) -> Fill | None:
+        """The range that is filled next, and the key up to which it is filled."""
+        pending = self.prefixes(CHECKED, UNCHECKED)
+        if self.filled is not None and self.filled.prefix in pending:
+            return self.filled
+        return Fill(pending[0], "") if pending else None
+
+    def is_unchecked(self, key: str) -> bool:
+        """Return True if no value of the server was compared with a dirty change of the key."""
+        if key in self.uncompared and self.wants(key):
+            return True
+        if any(map(key.startswith, self.prefixes(COMPLETE, CHECKED))) or (self.fill and self.fill.covers(key)):
+            return False
+        return any(map(key.startswith, self.prefixes(UNCHECKED)))
+
+    def is_filled(self, key: str) -> bool:
+        """Return True if the client has the server's value of a key, or a dirty change of it."""
+        is_complete = any(map(key.startswith, self.prefixes(COMPLETE)))
+        return is_complete or (self.fill is not None and self.fill.covers(key))
+
+    def write(self, changes: dict[str, Content], *, keep_base: bool) -> None:
+        """Write local changes."""
+        for key, content in changes.items():
+            if keep_base and key not in self.dirty and self.is_filled(key):
+                self.base_values[key] = self.data.get(key)
+            if self.cid and key not in self.dirty and self.is_unchecked(key):
+                self.bases[key] = self.data.get(key)
+            set_or_delete(self.data, key, content)
+            self.dirty[key] = content
+
+    def drop_old_refusals(self) -> None:
+        """Drop the refusals of keys that were written again: a rule has not judged that."""
+        for key, content in [*self.refused.items()]:
+            if self.dirty.get(key, SWEPT) != content:
+                del self.refused[key]
+                self.lost.pop(key, None)
+
+    def groups(self) -> list[frozenset[str]]:
+        """Return the dirty keys in groups: batches that share a key are one."""
+        groups = [frozenset({key}) for key in sorted(self.dirty)]
+        for keys in self.batches.values():
+            shared = [group for group in groups if group & keys]
+            if len(shared) > 1:
+                groups = [frozenset().union(*shared), *(group for group in groups if group not in shared)]
+        return groups
 
 
 class Client:
@@ -70,13 +162,10 @@ class Client:
         self.limit = configuration.limit
         self._state = ClientState(rng.getrandbits(62))
         self._outstanding: Request | None = None
-        #: The rejected keys whose later changes are still to be pulled, and the CID pulled up to.
-        self._owed: frozenset[str] = frozenset()
-        self._checked_cid = -1
-        #: The nonces of withdrawn pushes: their rejection needs no later change.
-        self._withdrawn: set[int] = set()
         self._has_wrong_server = False
         self._faults_stopped = False
+        self._pushed_last = False
+        self._rejected_to = 0
         self._durable = self._state.copy()
         self._openings = random.Random(self._state.id)
         self._keeps_base = configuration.keep_base
@@ -103,6 +192,8 @@ class Client:
         if self._has_wrong_server:
             return self.rebind()
         state = self._state
+        state.drop_old_refusals()
+        self._evict()
         forbidden = not self._faults_stopped and self._rng.random() < self._options.forbidden
         if forbidden and state.push:
             state.withheld_push = state.push if self._has("withheld_push") else None
@@ -111,35 +202,58 @@ class Client:
 
         undecided = state.push or state.withheld_push
         is_drained = state.own_range is None or not self._has("drained_own_range")
-        if state.dirty and is_drained and not (undecided or state.reset or forbidden):
-            state.seq += 1
-            changes = tuple(sorted(state.dirty.items())[: self._options.push])
-            state.push = Push(state.seq, self._rng.getrandbits(62), changes)
-            self._commit(durable=self._has("durable_freeze"))
+        # A request pushes or asks for a piece, not both: the client takes turns.
+        takes_turn = state.fill is None or not self._pushed_last
+        # Changes that the server has rejected lose to pages that are still to be pulled.
+        knows_losses = state.cid >= self._rejected_to
+        if is_drained and takes_turn and knows_losses and not (undecided or state.is_resetting or forbidden):
+            groups = self._pushable_groups()
+            if groups:
+                state.seq += 1
+                keys = {key for group in groups for key, _ in group}
+                batches = frozenset(id for id, batch in state.batches.items() if batch & keys)
+                state.push = Push(state.seq, self._rng.getrandbits(62), groups, batches)
+                self._commit(durable=self._has("durable_freeze"))
 
-        withheld_push = None if forbidden or state.reset else state.withheld_push
-        push = state.push or withheld_push or Push(state.seq, self._rng.getrandbits(62), ())
-        too_large = bool(push.changes) and not self._faults_stopped and self._rng.random() < self._options.withdraw
+        withheld_push = None if forbidden or state.is_resetting else state.withheld_push
+        push = state.push or withheld_push or Push(state.seq, 0, ())
+        too_large = bool(push.groups) and not self._faults_stopped and self._rng.random() < self._options.withdraw
         withdraw = push is withheld_push or too_large
         if not self._has("frozen_push"):
             state.push = None
+        self._pushed_last = bool(push.groups)
         self._outstanding = Request(
             client=state.id,
             cid=state.cid,
             max_head=state.max_head,
             epochs=state.epochs,
+            nonce=self._rng.getrandbits(62),
             seq=push.seq,
-            nonce=push.nonce,
-            changes=() if withdraw else push.changes,
+            push_nonce=push.nonce,
+            groups=() if withdraw else push.groups,
             withdraw=tuple(key for key, _ in push.changes) if withdraw else (),
-            reset=state.reset is not None,
-            keys_after=state.reset.cursor if state.reset else None,
             server=state.server,
             limit=self.limit,
+            complete=state.prefixes(COMPLETE),
+            prefixes=state.prefixes(COMPLETE, CHECKED),
+            fill=state.fill,
+            read=tuple(sorted(state.lost)),
         )
-        if withdraw:
-            self._withdrawn.add(push.nonce)
         return self._outstanding
+
+    def _pushable_groups(self) -> tuple[Group, ...]:
+        """Return the groups for the next push; its first group may be of any size."""
+        state, size = self._state, 0
+        pushed: list[Group] = []
+        for keys in state.groups():
+            is_unchecked = any(map(state.is_unchecked, keys)) and self._has("unchecked_freeze")
+            if is_unchecked or keys & state.lost.keys():
+                continue
+            size += len(keys)
+            if pushed and size > self._options.push:
+                break
+            pushed.append(tuple((key, state.dirty[key]) for key in sorted(keys)))
+        return tuple(pushed)
 
     def receive(self, reply: Reply) -> None:
         """Apply a reply to the outstanding request, in one batch. Ignore a stale reply."""
@@ -165,38 +279,20 @@ class Client:
                 state.push = state.withheld_push = None
                 self._commit(durable=True)
             case Reset():
-                self._apply_ack(request, reply.ack, reply.rejected)
-                self._forget_base_values()
-                common = min(reply.common, state.reset.common) if state.reset else reply.common
-                state.reset = ResetProgress(common)
-                state.push = None
-                state.withheld_push = None if reply.ack else state.withheld_push
-                state.cid, state.max_head, state.epochs = 0, 0, ()
+                self._apply_reset(request, reply)
                 self._commit()
-            case Keys():
-                if state.reset is not None and state.reset.cursor == reply.after:
-                    if self._has("max_head") and self._has("keys_max_head"):
-                        self._record_history(reply)
-                    self._sweep(state.reset, reply)
-                    self._commit()
             case Page():
                 self._apply_page(request, reply)
                 self._commit()
 
     def _check_progress(self, request: Request, reply: Reply) -> None:
         """Check the progress that every reply must bring: a client refuses any other reply."""
-        if request.cid != self._checked_cid:
-            self._owed = frozenset()  # the client has pulled by other means meanwhile
         if isinstance(reply, Page):
             assert reply.cid > request.cid or not reply.more, "a page announces more, and holds nothing"
-            if request.nonce not in self._withdrawn:
-                self._owed |= reply.rejected
-            self._owed -= {key for _, key, _ in reply.changes}
-            assert reply.more or not self._owed, "a push was rejected for changes that the log does not have"
-            self._checked_cid = reply.cid
-        elif isinstance(reply, Keys):
-            is_part = len(reply.keys) == request.limit
-            assert reply.end or is_part or not self._has("sweep"), "a part of the keys is not the last, and not full"
+            is_told = reply.more or request.withdraw or reply.rejected <= reply.values.keys()
+            assert is_told, "a push was rejected, and nothing tells the present values"
+            piece = reply.piece
+            assert not piece or piece.end or piece.to > piece.after, "a piece is not the last, and holds nothing"
         if isinstance(reply, (Page, Reset)) and reply.ack is not None:
             accepted = reply.ack.after - reply.ack.before
             assert accepted + len(reply.rejected) >= len(request.keys), "changes are neither accepted nor rejected"
@@ -204,57 +300,102 @@ class Client:
     def rebind(self) -> Request:
         """Return a request for a server's id, with a client id that no server knows."""
         self._outstanding = Request(
-            client=self._rng.getrandbits(62), cid=0, max_head=0, epochs=(), seq=0, nonce=self._rng.getrandbits(62)
+            client=self._rng.getrandbits(62), cid=0, max_head=0, epochs=(), nonce=self._rng.getrandbits(62)
         )
         return self._outstanding
 
     def _apply_rebind(self, request: Request, reply: Reply) -> None:
-        """Follow the server that has replied: pull all its data, and push the dirty changes."""
+        """Follow the server that has replied: fill all ranges, and push the dirty changes."""
         if reply.nonce != request.nonce:
             return
-        self._outstanding, self._has_wrong_server, state = None, False, self._state
+        self._outstanding, self._has_wrong_server, self._rejected_to, state = None, False, 0, self._state
         state.id, state.seq = self._rng.getrandbits(62), 0
         state.push = state.withheld_push = state.own_range = None
         self._forget_base_values()
         state.cid, state.max_head, state.epochs = 0, 0, ()
-        state.reset = ResetProgress(common=0)
+        state.lost, state.refused = {}, {}
+        state.is_resetting = True
+        self._fill_again(UNCHECKED)
         state.server = reply.server
         self._commit(durable=True)
+
+    def _fill_again(self, how: str) -> None:
+        """Begin to fill all followed ranges, as those that the log is pulled for or not."""
+        state = self._state
+        if self._has("uncompared"):
+            state.uncompared = set(filter(state.is_unchecked, state.dirty))
+        state.followed = dict.fromkeys(state.followed, how)
+        state.filled = None
+        state.bases = {key: base for key, base in state.bases.items() if key in state.uncompared}
+        self._forget_base_values()
+        state.is_at_head = False
+
+    def _apply_reset(self, request: Request, reply: Reset) -> None:
+        """Go back to the last CID that both histories have in common, and fill all ranges again.
+
+        With dirty changes, the log from that CID decides on them. Without any, it is not needed.
+        """
+        state = self._state
+        self._apply_ack(request, reply.ack, reply.rejected)
+        self._rejected_to = 0
+        state.push = None
+        state.withheld_push = None if reply.ack else state.withheld_push
+        state.cid = state.max_head = reply.common
+        state.epochs = tuple(epoch for epoch in state.epochs if epoch.start < reply.common)
+        state.is_resetting = True
+        self._fill_again(CHECKED if state.dirty and self._has("reset_checks_dirty") else UNCHECKED)
 
     def _apply_ack(self, request: Request, ack: Ack | None, rejected: frozenset[str]) -> None:
         """Drop the dirty changes that were accepted and are still the frozen ones."""
         if ack is None:
             return
         state, dirty = self._state, self._state.dirty
-        frozen = state.push.changes if state.push else request.changes
+        push = state.push or Push(request.seq, request.push_nonce, request.groups)
         if state.withheld_push and request.withdraw and ack.before >= state.cid:  # else it was pulled before
             for key, content in state.withheld_push.changes:
                 if key in dirty and key not in rejected:
                     self._learn_base_value(key, content)
-        for key, content in frozen:
+        for key, content in push.changes:
             is_unchanged = dirty.get(key, SWEPT) == content or not self._has("compare_and_clean")
             if key in dirty and key not in rejected:
                 if is_unchanged:
                     self._clean(key)
                 else:
                     self._learn_base_value(key, content)
+        accepted = {key for key, _ in push.changes} - rejected
+        for id in push.batches:
+            if id in state.batches and state.batches[id] <= accepted | (state.batches[id] - dirty.keys()):
+                del state.batches[id]
         if ack.after > ack.before:
-            self._state.own_range = ack
+            state.own_range = ack
+
+    def _clean(self, key: str) -> None:
+        """Drop a dirty change. A key that is not followed is removed with it."""
+        state = self._state
+        del state.dirty[key]
+        state.lost.pop(key, None)
+        state.refused.pop(key, None)
+        state.bases.pop(key, None)
+        state.uncompared.discard(key)
+        state.base_values.pop(key, None)
+        if not state.wants(key) and self._has("evict"):
+            state.data.pop(key, None)
 
     def _apply_page(self, request: Request, page: Page) -> None:
         state = self._state
+        push = state.push
         self._apply_ack(request, page.ack, page.rejected)
         self._record_history(page)
         for cid, key, content in page.changes:
-            if key in state.dirty:
-                if self._keeps_dirty(cid, key, content):
-                    self._learn_base_value(key, content)
-                    continue
-                base = state.base_values.get(key, UNKNOWN)
-                if (lost := self._clean(key)) != content:
-                    state.journal += (Loss(key, lost, content, cid, base),)
-            set_or_delete(state.data, key, content)
+            self._apply_change(cid, key, content)
+        if page.ack and not request.withdraw:
+            self._rejected_to = page.head if page.rejected else self._rejected_to
+            self._lose_rejected(request, page, dict(push.changes if push else request.changes))
+        self._heal_lost(page)
         state.cid = page.cid
+        state.is_at_head = not page.more
+        if page.piece:
+            self._apply_piece(request, page.piece)
         if not self._has("max_head"):
             state.max_head = page.cid
         if state.own_range and (state.cid >= state.own_range.after or not page.more):
@@ -263,26 +404,35 @@ class Client:
             state.push = None
         if request.withdraw:
             state.withheld_push = None
-        if state.reset and not page.more:
-            state.reset = replace(state.reset, cursor="")
+        if state.fill is None and not page.more:
+            state.is_resetting = False
+        if page.refill and not (state.dirty or state.fill or state.is_resetting) and self._rng.random() < 0.5:
+            self._fill_again(UNCHECKED)
+        self._drop_old_batches()
 
-    def _keeps_dirty(self, cid: int, key: str, content: Content) -> bool:
-        """Return True if a dirty change stays, since it was made with knowledge of a pulled one."""
+    def _apply_change(self, cid: int, key: str, content: Content) -> None:
+        """Apply a change of the log."""
         state = self._state
-        if state.own_range and state.own_range.covers(cid, state.epochs) and self._has("own_range"):
-            return True
-        if state.reset and cid <= state.reset.common:
-            return True
-        return self._is_withheld(key, content) and state.dirty[key] != content
-
-    def _clean(self, key: str) -> Content:
-        """Return the dirty change of a key, and drop it with its base value."""
-        self._state.base_values.pop(key, None)
-        return self._state.dirty.pop(key)
+        if key in state.dirty:
+            is_own = state.own_range is not None and state.own_range.covers(cid, state.epochs)
+            is_withheld = self._is_withheld(key, content) and state.dirty[key] != content
+            if (is_own and self._has("own_range")) or is_withheld:
+                self._learn_base_value(key, content)
+                return
+            if self._lose_group(key, "rejected"):
+                return
+            if state.dirty[key] != content:
+                base = state.base_values.get(key, UNKNOWN)
+                state.journal += (Loss(key, state.dirty[key], content, cid, base=base),)
+            self._clean(key)
+        if state.wants(key):
+            set_or_delete(state.data, key, content)
 
     def _learn_base_value(self, key: str, content: Content) -> None:
         """Record the server's value of a key that stays dirty."""
-        if self._keeps_base and self._has("base_value_of_server"):
+        if self._state.is_unchecked(key) and self._has("base_of_accepted"):
+            self._state.bases[key] = content
+        if self._keeps_base and self._state.is_filled(key) and self._has("base_value_of_server"):
             self._state.base_values[key] = content
 
     def _forget_base_values(self) -> None:
@@ -299,7 +449,8 @@ class Client:
         for index, (_, key, _) in enumerate(page.changes):
             weight += weigh(self._state.dirty[key]) if key in self._state.dirty else 0
             if index and weight > self._options.lost_weight:
-                return replace(page, cid=page.changes[index - 1][0], more=True, changes=page.changes[:index])
+                cid, changes = page.changes[index - 1][0], page.changes[:index]
+                return replace(page, cid=cid, more=True, changes=changes, values={}, piece=None)
         return page
 
     def _is_withheld(self, key: str, content: Content) -> bool:
@@ -311,27 +462,170 @@ class Client:
         withheld_push = self._state.withheld_push
         return withheld_push is not None and (key, content) in withheld_push.changes and self._has("withheld_echo")
 
-    def _record_history(self, reply: Page | Keys) -> None:
-        """Record the server's epochs, and the CID at which the reply was read."""
+    def _record_history(self, page: Page) -> None:
+        """Record the server's epochs, and the CID at which the page was read."""
         state = self._state
-        state.epochs += tuple(epoch for epoch in reply.epochs if epoch not in state.epochs)
-        state.max_head = max(state.max_head, reply.head)
+        state.epochs += tuple(epoch for epoch in page.epochs if epoch not in state.epochs)
+        state.max_head = max(state.max_head, page.head)
 
-    def _sweep(self, reset: ResetProgress, reply: Keys) -> None:
-        """Delete local keys, up to the last key of the reply, that are neither dirty nor live."""
+    def _lose_group(self, key: str, kind: str) -> bool:
+        """Mark the group of a dirty key as lost, if it has other keys.
+
+        Its changes stay until the server's values of all its keys are known.
+        """
         state = self._state
-        last = reply.keys[-1] if reply.keys else reply.after
-        for key in sorted(state.data):
-            is_compared = key > reply.after and (reply.end or key <= last)
-            if is_compared and key not in reply.keys and key not in state.dirty and self._has("sweep"):
-                state.journal += (Loss(key, state.data.pop(key), SWEPT, state.cid),)
-        state.reset = None if reply.end else replace(reset, cursor=last)
+        group = next(group for group in state.groups() if key in group)
+        if len(group) == 1 or not self._has("groups_lose_whole"):
+            return key in state.lost
+        state.lost |= {other: state.lost.get(other, kind if other == key else "rejected") for other in group}
+        return True
+
+    def _lose_rejected(self, request: Request, page: Page, frozen: dict[str, Content]) -> None:
+        """Mark the rejected changes whose loss no pulled change shows.
+
+        Those are: changes that a rule refuses, members of a group, and changes of keys that are not
+        followed. A change that was rewritten since the freeze was not judged by the rule.
+        """
+        state = self._state
+        for key in sorted(page.rejected & state.dirty.keys()):
+            is_frozen = state.dirty[key] == frozen.get(key, SWEPT)
+            if key in page.refused:
+                if is_frozen and self._has("refusals_heal"):
+                    state.lost[key] = "refused"
+                    state.refused[key] = state.dirty[key]
+            elif not request.follows(key):
+                self._lose_group(key, "rejected")
+                state.lost.setdefault(key, "rejected")
+            elif is_frozen:
+                self._lose_group(key, "rejected")
+
+    def _heal_lost(self, page: Page) -> None:
+        """Take the server's values of groups that have lost, each group as a whole."""
+        state = self._state
+        state.drop_old_refusals()
+        for group in state.groups():
+            if not group & state.lost.keys():
+                continue
+            if group & state.lost.keys() <= state.refused.keys():
+                group &= state.lost.keys()  # the others were written again since
+            for key in group:
+                state.lost.setdefault(key, "rejected")
+            if group <= page.values.keys():
+                for key in sorted(group):
+                    kind = state.lost[key]
+                    is_loss = state.dirty[key] != page.values[key] or kind == "refused" or len(group) > 1
+                    self._heal(key, page.values[key], page.cid, kind if is_loss else None)
+
+    def _heal(self, key: str, content: Content, cid: int, kind: str | None) -> None:
+        """Take the server's value of a dirty key, and journal the dirty change if it is a loss."""
+        state = self._state
+        if kind is not None:
+            base = state.base_values.get(key, UNKNOWN)
+            state.journal += (Loss(key, state.dirty[key], content, cid, kind, base),)
+        set_or_delete(state.data, key, content)
+        self._clean(key)
+
+    def _apply_piece(self, request: Request, piece: Piece) -> None:
+        """Take a part of a range that is being filled, unless the followed ranges have changed."""
+        state = self._state
+        if (request.fill, request.complete) != (state.fill, state.prefixes(COMPLETE)):
+            return
+        for key in sorted(state.data.keys() | state.dirty.keys() | piece.entries.keys()):
+            is_complete = any(map(key.startswith, request.complete))
+            if is_complete or not piece.covers(key):
+                continue
+            content = piece.entries.get(key)
+            if key in state.dirty:
+                self._compare_with_piece(key, content)
+            elif content is not None:
+                state.data[key] = content
+            elif self._has("absent_in_piece"):
+                lost = state.data.pop(key)
+                if state.is_resetting:
+                    state.journal += (Loss(key, lost, SWEPT, state.cid),)
+                if key in state.dirty and key not in state.lost:
+                    self._learn_base_value(key, content)
+            state.bases.pop(key, None)
+            state.uncompared.discard(key)
+        state.filled = Fill(piece.prefix, piece.to)
+        if piece.end:
+            complete = [prefix for prefix in state.followed if prefix.startswith(piece.prefix)]
+            state.followed |= dict.fromkeys(complete, COMPLETE)
+            state.filled = None
+
+    def _compare_with_piece(self, key: str, content: Content) -> None:
+        """Compare a dirty change with an entry of a piece, unless the log decides on it."""
+        state = self._state
+        is_unchecked = state.is_unchecked(key)
+        is_decided = not is_unchecked and self._has("log_decides")
+        is_base = state.bases.get(key, SWEPT) == content and self._has("base_of_unchecked")
+        is_seen = is_base or self._is_withheld(key, content)
+        if is_decided or is_seen or content is None or key in state.lost or not self._has("piece_beats_unchecked"):
+            return
+        kind = "filled" if is_unchecked else "checked"
+        if state.dirty[key] == content:
+            self._clean(key)
+        elif not self._lose_group(key, kind):
+            self._heal(key, content, state.cid, kind)
+
+    def _drop_old_batches(self) -> None:
+        """Drop the record of each batch of which fewer than two keys are dirty."""
+        state = self._state
+        state.batches = {id: keys for id, keys in state.batches.items() if len(keys & state.dirty.keys()) > 1}
+
+    # ----------------------------------------------------------------------------------- ranges
+
+    def follow(self, prefix: str) -> None:
+        """Follow the keys that begin with a prefix."""
+        state = self._state
+        if prefix in state.followed:
+            return
+        wider = [how for other, how in state.followed.items() if prefix.startswith(other)]
+        if COMPLETE in wider:
+            state.followed[prefix] = COMPLETE
+        else:
+            state.followed[prefix] = wider[0] if wider else CHECKED if state.cid else UNCHECKED
+        self._commit()
+
+    def unfollow(self, prefix: str) -> None:
+        """Stop to follow the keys that begin with a prefix. Clean ones are removed step by step."""
+        state = self._state
+        if prefix not in state.followed:
+            return
+        unchecked = set(filter(state.is_unchecked, state.dirty))
+        del state.followed[prefix]
+        if state.filled and state.filled.prefix == prefix:
+            state.filled = None
+        if self._has("unfollow_checks_dirty") and any(map(state.is_unchecked, state.dirty.keys() - unchecked)):
+            # These lie in a wider range, too. Its pieces would be conflicts for them.
+            wider = [other for other in state.prefixes(UNCHECKED) if prefix.startswith(other)]
+            state.followed |= dict.fromkeys(wider, CHECKED)
+            state.uncompared |= unchecked
+        state.base_values = {key: base for key, base in state.base_values.items() if state.is_filled(key)}
+        self._commit()
+
+    def followed(self) -> list[str]:
+        return sorted(self._state.followed)
+
+    def _evict(self) -> None:
+        """Remove some clean keys that are not followed any more."""
+        state = self._state
+        unwanted = self._unwanted()
+        if unwanted and self._has("evict"):
+            for key in unwanted[:2]:
+                del state.data[key]
+            self._commit()
+
+    def _unwanted(self) -> list[str]:
+        state = self._state
+        return [key for key in sorted(state.data.keys() - state.dirty.keys()) if not state.wants(key)]
 
     # ------------------------------------------------------------------------------ manual sync
 
     def pull_all_manually(self, server: ServerUnderTest) -> None:
         state = self._state
         state.data, state.cid, state.max_head = server.live(), server.head, server.head
+        state.followed = {"": COMPLETE}
         self._commit(durable=True)
 
     def pull_manually(self, server: Any) -> ManualPage | None:
@@ -345,8 +639,9 @@ class Client:
         for _, key, content in page.changes:
             if key in state.dirty:
                 base = state.base_values.get(key, UNKNOWN)
-                if (lost := self._clean(key)) != content:
-                    state.journal += (Loss(key, lost, content, page.cid, base),)
+                if state.dirty[key] != content:
+                    state.journal += (Loss(key, state.dirty[key], content, page.cid, base=base),)
+                self._clean(key)
             set_or_delete(state.data, key, content)
         self._move_cid_manually(page.cid)
 
@@ -369,8 +664,14 @@ class Client:
         self._move_cid_manually(pushed.cid)
 
     def _move_cid_manually(self, cid: int) -> None:
-        """Move the CID, and drop the seen epochs: a manual sync does not report new ones."""
-        self._state.cid, self._state.max_head, self._state.epochs = cid, cid, ()
+        """Move the CID, and drop the seen epochs: a manual sync does not report new ones.
+
+        A client that begins with a manual sync has all changes, and fills nothing.
+        """
+        state = self._state
+        if not state.cid:
+            state.followed = dict.fromkeys(state.followed, COMPLETE)
+        state.cid, state.max_head, state.epochs, state.is_at_head = cid, cid, (), False
         self._commit()
 
     # -------------------------------------------------------------------------------- schedules
@@ -384,21 +685,23 @@ class Client:
 
     @property
     def resetting(self) -> bool:
-        return self._state.reset is not None
+        return self._state.is_resetting
 
     @property
     def drained(self) -> bool:
         state = self._state
-        return not (state.dirty or state.push or state.withheld_push or state.reset or self._has_wrong_server)
+        is_pushed = not (state.dirty or state.push or state.withheld_push or state.lost)
+        return is_pushed and not (state.fill or self._unwanted() or self._has_wrong_server)
 
     def write(self, key: str, content: Content) -> None:
+        self._state.write({key: content}, keep_base=self._keeps_base)
+        self._commit()
+
+    def write_batch(self, changes: dict[str, Content]) -> None:
+        """Write changes that belong together."""
         state = self._state
-        # During a reset the data may be of a history that the server no longer has.
-        is_known = state.reset is None or not self._has("base_values_reset")
-        if self._keeps_base and key not in state.dirty and is_known:
-            state.base_values[key] = state.data.get(key)
-        set_or_delete(state.data, key, content)
-        state.dirty[key] = content
+        state.write(changes, keep_base=self._keeps_base)
+        state.batches[self._rng.getrandbits(62)] = frozenset(changes)
         self._commit()
 
     def restore_loss(self, loss: Loss) -> None:
@@ -425,7 +728,8 @@ class Client:
         self._reopen()
 
     def _reopen(self) -> None:
-        """Open the store again: an opening without base values forgets those that it finds."""
+        """Open the store again: one that keeps no base values forgets those that it finds."""
+        self._rejected_to = 0
         self._keeps_base = self._options.keep_base and self._openings.random() < 0.9
         if not self._keeps_base:
             self._state.base_values.clear()
@@ -446,10 +750,17 @@ class Client:
         return self._state.dirty
 
     def base_values(self) -> dict[str, Content]:
-        return self._state.base_values
+        lost = self._state.lost
+        return {key: base for key, base in self._state.base_values.items() if key not in lost}
 
     def journal(self) -> list[Loss]:
         return list(self._state.journal)
+
+    @property
+    def is_consistent(self) -> bool:
+        """True if all data but the dirty changes is that of the server at the client's CID."""
+        state = self._state
+        return state.is_at_head and state.followed.get("") == COMPLETE and not state.lost
 
     def epoch(self) -> Hashable:
         return self._state.epochs[-1].id if self._state.epochs else None

@@ -22,14 +22,17 @@ from treehub_level.errors import (
     ForbiddenError,
     LevelError,
     ProtocolError,
+    Refused,
     StateError,
     StoreMismatchError,
     TransportError,
 )
-from treehub_level.replication import client as client_module
 from treehub_level.replication import endpoint
+from treehub_level.replication.following import unfollow_step
+from treehub_level.replication.losses import loss_bounds
 from treehub_level.replication.messages import Reply, Request
 from treehub_level.replication.records import read_state
+from treehub_level.replication.reply_handler import epoch_at
 from treehub_level.replication.session import LookAhead, rebind_session, sync_session
 from treehub_level.replication.state import ClientState
 from treehub_level.replication.wire import Received, reply_pieces
@@ -56,9 +59,12 @@ def _content(change: Change | list[Any]) -> Content:
 def _loss(conflict: Conflict) -> Loss:
     won, local = conflict.remote, _content(conflict.local)
     if won is None:
-        return Loss(conflict.key, local, SWEPT, 0)
+        return Loss(conflict.key, local, SWEPT, 0, "reset")
     base = UNKNOWN if conflict.base is None else _content(conflict.base)
-    return Loss(conflict.key, local, _content(won), won.cid or 0, base)
+    # A change may lose with its group although the server's value is the one that it replaces.
+    is_group = won.cid is None or base == _content(won)
+    kind = "rejected" if is_group and conflict.kind != "refused" else conflict.kind
+    return Loss(conflict.key, local, _content(won), won.cid or 0, kind, base)
 
 
 class MismatchReply(NamedTuple):
@@ -216,11 +222,13 @@ class _Process:
 class Server(_Process):
     mode = Mode.SERVER
     invalid_calls = SERVER_INVALID_CALLS
+    _refused_keys: frozenset[str] = frozenset()
 
     def __init__(self, name: str, rng: random.Random, configuration: Configuration, make_disk: MakeDisk) -> None:
         super().__init__(name, rng, configuration, make_disk)
         # Some mechanisms are removed by changing the messages as JSON.
-        as_json = configuration.without & {"max_head", "keys_max_head", "another server"}
+        self._strategy.check = self._check
+        as_json = configuration.without & {"max_head", "another server"}
         self._transport = "JSON" if as_json else rng.choice(["JSON", "NDJSON", "process"])
 
     @property
@@ -246,8 +254,6 @@ class Server(_Process):
         reply = answer.to_dict()
         if "max_head" in self._options.without and reply["kind"] == "page":
             reply["epochs"] = [epoch for epoch in reply["epochs"] if epoch[1] < reply["cid"]]
-        if "keys_max_head" in self._options.without and reply["kind"] == "keys":
-            reply.update(head=reply["base"], epochs=[])
         if "another server" in self._options.without:
             reply["server"] = asked.server or reply["server"]
         return orjson.loads(orjson.dumps(reply))
@@ -260,6 +266,17 @@ class Server(_Process):
                 return MismatchReply(asked.nonce)
 
         return self._maybe_crash(answer)
+
+    def refuse_keys(self, keys: frozenset[str]) -> None:
+        self._refused_keys = keys
+
+    def _reopen(self) -> None:
+        super()._reopen()
+        self._strategy.check = self._check
+
+    def _check(self, call: Any, changes: Any, read: Any) -> None:
+        if any(change.key in self._refused_keys for change in changes):
+            raise Refused("the rule refuses this key")
 
     def write_together(self, changes: Sequence[tuple[str, Content]]) -> None:
         if len(changes) == 1:
@@ -287,7 +304,7 @@ class Server(_Process):
         return {cid: (change[0], _content(change)) for cid, change in changes}
 
     def epoch(self, cid: int) -> Hashable:
-        return client_module.epoch_at(self._strategy.records.epochs(self._backend, self.level.cid), cid)
+        return epoch_at(self._strategy.records.epochs(self._backend, self.level.cid), cid)
 
     @property
     def _strategy(self) -> ServerMode:
@@ -299,6 +316,8 @@ class Server(_Process):
 class Client(_Process):
     mode = Mode.CLIENT
     invalid_calls = CLIENT_INVALID_CALLS
+    _report = SyncReport()
+    _report_cid = 0
     #: Openings that turn base values on or off write a record, durably: no crash loses it.
     _commits_of_openings = 0
 
@@ -335,12 +354,41 @@ class Client(_Process):
 
     @property
     def resetting(self) -> bool:
-        return self._state.reset is not None
+        return self._state.following.is_resetting
 
     @property
     def drained(self) -> bool:
         state = self._state
-        return not (self.dirty() or state.push or state.withheld_push or state.reset or self._has_wrong_server)
+        following = state.following
+        is_pushed = not (self.dirty() or state.push or state.withheld_push or self._has_losses)
+        return is_pushed and following.is_complete and not (following.is_evicting or self._has_wrong_server)
+
+    @property
+    def _has_losses(self) -> bool:
+        return bool(self._backend.scan(*loss_bounds(self.level._store.space)).fetch(1))
+
+    @property
+    def is_consistent(self) -> bool:
+        return (
+            self._report.consistent
+            and self._report_cid == self.cid
+            and not self._has_losses
+            and self.followed() == [""]
+        )
+
+    def write_batch(self, changes: dict[str, Content]) -> None:
+        self.level.batch(
+            [Delete(key) if content is None else Put(key, _value(content)) for key, content in changes.items()]
+        )
+
+    def follow(self, prefix: str) -> None:
+        self.level.follow(prefix)
+
+    def unfollow(self, prefix: str) -> None:
+        self.level._store.step(unfollow_step(self.level._store.client("unfollow"), prefix))
+
+    def followed(self) -> list[str]:
+        return [followed.prefix for followed in self.level.followed()]
 
     def epoch(self) -> Hashable:
         epochs = self._state.epochs
@@ -354,14 +402,18 @@ class Client(_Process):
 
     def base_values(self) -> dict[str, Content]:
         """See `ClientUnderTest.base_values`."""
-        bases, space = self._state.bases, self.level._store.space
+        state, space = self._state, self.level._store.space
+        bases = state.bases
         if bases is None or not bases.kept:
             return {}
         start, stop = base_bounds(space)
-        rows = [
-            (key[len(start) :].decode(), orjson.loads(row)) for key, row in self._backend.scan(start, stop).fetch(1000)
-        ]
-        return {key: _content([key, *row[1:]]) for key, row in rows if row[0] == bases.generation}
+        rows = [(key[len(start) :], orjson.loads(row)) for key, row in self._backend.scan(start, stop).fetch(1000)]
+        lost, _ = loss_bounds(space)
+        return {
+            key.decode(): _content([key.decode(), *row[1:]])
+            for key, row in rows
+            if row[0] == bases.generation and state.following.is_filled(key) and self._backend.get(lost + key) is None
+        }
 
     def journal(self) -> list[Loss]:
         return [_loss(conflict) for conflict in self.level.conflicts()]
@@ -372,19 +424,21 @@ class Client(_Process):
         if "frozen_push" in self._options.without:
             self._backend.write([(self.level._store.space.own_key("push"), None)])
         self._rebinds = False
+        self._report = SyncReport()
         one_way = 0.5 if self._faults_stopped else self._rng.random()
         self._session = sync_session(
             self.level._store.step,
             self.level._store.client("sync"),
             pull=one_way > 0.1,
             push=one_way < 0.9,
-            report=SyncReport(),
+            report=self._report,
             look_ahead=self._rng.random() < 0.5,
         )
         return self._send(self._advance(lambda session: next(session)))
 
     def rebind(self) -> Any:
         self._rebinds = True
+        self._report = SyncReport()
         self._session = rebind_session(self.level._store.step, self.level._store.client("rebind"))
         return self._advance(lambda session: next(session))
 
@@ -428,6 +482,7 @@ class Client(_Process):
                 # A rebind sends one request, and has received a stale reply.
 
         request = self._maybe_crash(advance)
+        self._report_cid = self.cid
         self._nonce = request.nonce if request else ""
         if request is None:
             self._session = None
@@ -440,7 +495,9 @@ class Client(_Process):
     @property
     def _is_idle(self) -> bool:
         state = self._state
-        return not (state.push or state.withheld_push or state.own_range or state.reset)
+        following = state.following
+        is_filled = following.is_complete or not (state.cid or following.is_resetting)
+        return is_filled and not (state.push or state.withheld_push or state.own_range or self._has_losses)
 
     def pull_all_manually(self, server: Server) -> None:
         # A client without a history to show is accepted as it is, so its server must not lose these
@@ -462,7 +519,10 @@ class Client(_Process):
         changes = self.level.dirty(limit=self._options.push)
         if not changes or not self._is_idle or self.cid != server.head:
             return None
-        return server.level.change(self.cid, changes), changes
+        try:
+            return server.level.change(self.cid, changes), changes
+        except Refused:  # of a rule: it judges manual pushes, too
+            return None
 
     def clean_manually(self, pushed: tuple[int, list[Change]]) -> None:
         self.level.clean(*pushed)

@@ -17,13 +17,24 @@ import random
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from functools import partial
+from functools import partial, partialmethod
 from itertools import count
 from typing import Any
 from unittest import mock
 
 from treehub_level.engine import clock, log
-from treehub_level.replication import client, limits, progress, push, server, session, withdrawals
+from treehub_level.replication import (
+    client,
+    fill,
+    following,
+    limits,
+    progress,
+    push,
+    reply_handler,
+    server,
+    session,
+    withdrawals,
+)
 
 from .configuration import Configuration
 from .engines import DISKS, MakeDisk, crashing_disk
@@ -34,6 +45,11 @@ from .schedule import Trace
 from .sides import ClientUnderTest, ServerUnderTest
 
 
+def _all_values(exchange: Any, values: Any, keys: Any, left: int) -> Any:
+    """Return all present values: those of a group may not fit into the tiny pages of a schedule."""
+    return values(exchange, keys, 1 << 30)
+
+
 @contextmanager
 def set_up(
     rng: random.Random, configuration: Configuration, make_disk: MakeDisk = crashing_disk
@@ -42,19 +58,23 @@ def set_up(
     ticks = count()
     patches: list[tuple[Any, str, Any]] = [
         (client, "PAGE_CHANGES", configuration.limit),
-        (client, "PAGE_KEYS", configuration.limit),
         (server, "MAX_DISTANCE", configuration.distance),
         (session, "MAX_DISTANCE", configuration.distance),
         (withdrawals, "MAX_DISTANCE", configuration.distance),
         (push, "PUSH_CHANGES", configuration.push),
-        (client, "SWEEP_KEYS", configuration.sweep),
-        (client, "LOST_BYTES", UNIT * configuration.lost_weight),
+        (fill, "SWEEP_KEYS", 3),
+        (fill, "_FETCH", 2),
+        (following, "EVICTED_KEYS", 2),
+        (reply_handler, "LOST_BYTES", UNIT * configuration.lost_weight),
         (client, "MAX_EPOCHS", 2),
+        (reply_handler, "MAX_EPOCHS", 2),
         (session, "MAX_EPOCHS", 2),
         (limits, "_FETCH", 2),
         (progress, "MAX_STALE_REPLIES", 1000),  # schedules duplicate many messages
         (server, "MAX_BYTES", UNIT * configuration.page_weight),
         (server, "_READ", 2),
+        (server._Exchange, "_values", partialmethod(_all_values, server._Exchange._values)),
+        (log, "MAX_READ_RECORDS", configuration.reads),
         (log, "COMPACTION_STEP", 3),
         (clock, "now", lambda: next(ticks)),
     ]

@@ -14,9 +14,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .configuration import Configuration
-from .invariants import ExpectedClient, Oracle
+from .invariants import ExpectedClient, History, Oracle
 from .sides import SWEPT, ClientUnderTest, Content, InvariantError, Loss, ServerUnderTest
-from .versions import Logged
 
 #: Called with a line for each event.
 Trace = Callable[[str], object]
@@ -50,9 +49,10 @@ class Schedule:
         self._clients = clients
         self._trace_line = trace
         self._keys = [BEYOND_FFFF, *(f"k{i}" for i in range(1, configuration.keys))]
+        self._prefixes = ["", "k", *self._keys]
         self._oracle = Oracle(server, clients, configuration)
         self._network: list[tuple[str, str, Any]] = []  # ("request" | "reply" | "page", client, message)
-        self._backups: list[tuple[Any, dict[int, Logged]]] = []
+        self._backups: list[tuple[Any, History]] = []
         self._principals = {name: name for name in clients}
         self._server_writes = 0
         if configuration.manual_before:
@@ -73,6 +73,7 @@ class Schedule:
         for name, client in self._clients.items():
             if self.rng.random() < 0.7:
                 client.pull_all_manually(self._server)
+                self._check(name)
                 self._trace("{} pulls everything by manual sync, to CID {}", name, client.cid)
         for _ in range(self.rng.randint(0, 3)):
             self._write_on_server()
@@ -120,6 +121,10 @@ class Schedule:
             (self._pull_manually, options.manual_sync),
             (self._push_manually, options.manual_sync),
             (self._send_invalid_input, options.send_invalid_input),
+            (self._write_batch_on_client, options.batches),
+            (self._follow, options.follow),
+            (self._unfollow, options.follow),
+            (self._change_rule, options.rules),
             (self._replace_token, options.replace_token),
             (self._change_limit, options.change_limit),
         ]
@@ -145,6 +150,41 @@ class Schedule:
         expected.record_write(client, key, content)
         self._check(name)
         return key, content
+
+    def _write_batch_on_client(self) -> None:
+        name, client, expected = self._any_client()
+        keys = self.rng.sample(self._keys, min(len(self._keys), self.rng.randint(2, 3)))
+        changes: dict[str, Content] = {}
+        for key in keys:
+            expected.count += 1
+            changes[key] = (name, expected.count)
+        client.write_batch(changes)
+        self._trace("{} writes {} to {} in one batch", name, [*changes.values()], keys)
+        expected.record_batch(client, changes)
+        self._check(name)
+        self.counts["batches"] += 1
+
+    def _follow(self) -> None:
+        name, client, _ = self._any_client()
+        prefix = self.rng.choice(self._prefixes)
+        client.follow(prefix)
+        self._trace("{} follows {!r}", name, prefix)
+        self._check(name)
+        self.counts["followed"] += 1
+
+    def _unfollow(self) -> None:
+        name, client, _ = self._any_client()
+        followed = client.followed()
+        if followed:
+            prefix = self.rng.choice(followed)
+            client.unfollow(prefix)
+            self._trace("{} unfollows {!r}", name, prefix)
+            self._check(name)
+
+    def _change_rule(self) -> None:
+        keys = frozenset(key for key in self._keys if self.rng.random() < 0.4)
+        self._server.refuse_keys(keys)
+        self._trace("the server refuses changes of {}", sorted(keys))
 
     def _write_on_server(self) -> None:
         most = self.configuration.server_batch
@@ -212,6 +252,9 @@ class Schedule:
         )
         self._oracle.record_log(name)
         self._oracle.check_server_wins(name, request.cid, before)
+        self._oracle.check_groups(name, before)
+        if not self.configuration.follow:
+            self._oracle.check_knowledge(name, before)
         self.counts["exchanged"] += 1
         return reply
 
@@ -301,7 +344,7 @@ class Schedule:
         if self.rng.random() < 0.5:
             client.restore_loss(loss)
             self._trace("{} restores the conflict over {}: it writes {} again", name, loss.key, loss.local)
-            expected.record_write(client, loss.key, loss.local)
+            expected.record_restoration(client, loss)
             self.counts["restored losses"] += 1
         else:
             client.dismiss_loss(loss)

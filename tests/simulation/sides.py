@@ -23,12 +23,19 @@ class InvariantError(AssertionError):
 
 
 class Loss(NamedTuple):
-    """A record of a client's conflict journal."""
+    """A record of a client's conflict journal.
+
+    The kind is "conflict" if a pulled change won, and ``cid`` is its CID. Otherwise, the server's
+    value of the key at ``cid`` won: the change was "refused" by a rule, "rejected" with its group,
+    or the range of its key was "filled" while the log was not pulled for it, or "checked" while it
+    was.
+    """
 
     key: str
     local: Content
     remote: Content | str
     cid: int
+    kind: str = "conflict"
     base: Content | str = UNKNOWN
 
 
@@ -47,6 +54,9 @@ class ServerUnderTest(FaultyProcess, Protocol):
 
     def exchange(self, request: Any, principal: str) -> Any:
         """Return the reply to a principal; ``None`` if the server crashes."""
+
+    def refuse_keys(self, keys: frozenset[str]) -> None:
+        """Change the rule of the server: it refuses each group with one of these keys."""
 
     def compact(self) -> None: ...
     def forget_deletes(self, before: int) -> None: ...
@@ -84,6 +94,18 @@ class ClientUnderTest(FaultyProcess, Protocol):
     @property
     def drained(self) -> bool: ...
     def write(self, key: str, content: Content) -> None: ...
+    def write_batch(self, changes: dict[str, Content]) -> None:
+        """Write changes that belong together."""
+
+    def follow(self, prefix: str) -> None: ...
+    def unfollow(self, prefix: str) -> None: ...
+    def followed(self) -> list[str]:
+        """The followed prefixes."""
+
+    @property
+    def is_consistent(self) -> bool:
+        """True if all data but the dirty changes is that of the server at the client's CID."""
+
     def pull_all_manually(self, server: Any) -> None: ...
     def start(self) -> Any:
         """Abandon the outstanding request. Return a new one; ``None`` if there is none to send."""

@@ -24,6 +24,7 @@ PARTS = 5
 #: Seeds that once found a fault of the product, with the day of the fix.
 FOUND = [
     12983,  # 2026-11-23: compaction removed a delete before superseded values, and crashed
+    2006,  # 2026-11-30: a reset to a CID behind the own range kept the range, a malformed record
 ]
 
 

@@ -84,6 +84,7 @@ def test_the_same_seed_gives_the_same_faults() -> None:
 
 
 def test_a_dropped_request_never_arrives(server: blocking.Level, client: blocking.Level) -> None:
+    client.sync(server)  # so that the next request is a push, and no fill
     flaky = FlakyServer(server, **NO_FAULTS | {"drop": CERTAIN})
     client.put("k", 1)
     with pytest.raises(TransportError, match="the request was lost"):
@@ -94,6 +95,7 @@ def test_a_dropped_request_never_arrives(server: blocking.Level, client: blockin
 
 
 def test_the_request_of_a_dropped_reply_has_arrived(server: blocking.Level, client: blocking.Level) -> None:
+    client.sync(server)  # so that the next request is a push, and no fill
     flaky = FlakyServer(server, **NO_FAULTS | {"drop_reply": CERTAIN})
     client.put("k", 1)
     with pytest.raises(TransportError, match="the reply was lost"):

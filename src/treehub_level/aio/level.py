@@ -17,8 +17,9 @@ from ..engine.namespace import Namespace
 from ..errors import NotOpenError
 from ..replication.endpoint import answer, changes_after, check_wait, watch_page, watch_start
 from ..replication.messages import Reply, Request
+from ..replication.rules import Check
 from ..replication.session import rebind_session, sync_session
-from ..types import JSON, Change, Changes, Conflict, Mode, SyncReport
+from ..types import JSON, Change, Changes, Conflict, Followed, Mode, SyncReport
 from .driver import AsyncExchanger, async_exchange_of, drive
 from .live import LiveSession
 from .reads_writes import AsyncReadVerbs, AsyncWriteVerbs, PastSnapshot, Snapshot, documented_by
@@ -78,6 +79,12 @@ class Level(AsyncReadWriteVerbs):
         audit: True to record the time, and the name of the caller if it is known, of every local
             write, not only of batches: see `Change.at`. Each write costs a record more. In SERVER
             mode only.
+        check: A function that may refuse the changes of clients: ``check(call, changes, read)``. It
+            runs inside the write transaction, once for changes that belong together, and raises
+            `Refused` to refuse them. SERVER mode only.
+        follow: The prefixes of the keys that a new client follows; ``None`` for all keys. For an
+            existing store they must be those that it follows: leave the argument out, and call
+            `follow` and `unfollow`. CLIENT mode only.
         **backend_options: Further arguments of the backend's constructor.
 
     The filters of ``query``, ``keys``, ``values``, ``count`` and ``scan`` run in a thread beside
@@ -85,8 +92,10 @@ class Level(AsyncReadWriteVerbs):
     and run on the loop itself; a task that makes many of them yields to other tasks.
 
     Raises:
-        ValueError: The mode, an encoding or the prefix is invalid, or ``keep_base`` is True in
-            another mode than CLIENT.
+        ValueError: The mode, an encoding or the prefix is invalid, or ``keep_base`` is True or
+            ``follow`` given in another mode than CLIENT; or ``follow`` has more than 256 prefixes,
+            or more than 16 KiB of them.
+        InvalidKeyError: No key can begin with a prefix in ``follow``.
         TypeError: An argument is of a wrong type, or the backend does not have such an option.
         BackendNotFoundError: There is no backend of that name.
     """
@@ -110,6 +119,8 @@ class Level(AsyncReadWriteVerbs):
         read_only: bool = False,
         keep_base: bool | None = False,
         audit: bool = False,
+        check: Check | None = None,
+        follow: Iterable[str] | None = None,
         **backend_options: Any,
     ) -> None:
         self._use(
@@ -124,6 +135,8 @@ class Level(AsyncReadWriteVerbs):
                 read_only=read_only,
                 keep_base=keep_base,
                 audit=audit,
+                check=check,
+                follow=follow,
                 **backend_options,
             )
         )
@@ -282,6 +295,15 @@ class Level(AsyncReadWriteVerbs):
         exchange = async_exchange_of(server)
         async with self._worker.sync_lock:
             await drive(self._worker, session, exchange, lambda: None)
+
+    async def follow(self, prefix: str) -> None:
+        await self._worker.write(self._blocking.follow, prefix)
+
+    async def unfollow(self, prefix: str) -> None:
+        await self._worker.read(self._blocking.unfollow, prefix)
+
+    async def followed(self) -> list[Followed]:
+        return await self._worker.read(self._blocking.followed)
 
     async def conflicts(self, *, prefix: str | None = None) -> list[Conflict]:
         return await self._worker.read(self._blocking.conflicts, prefix=prefix)

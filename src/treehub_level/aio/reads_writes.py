@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .. import blocking
 from ..backends.base import Entry
 from ..blocking.reads import Chunks, ReadVerbs, scan_chunks
-from ..blocking.writes import BATCH_SIZE, Operations, WriteVerbs, check_batch_size
+from ..blocking.writes import BATCH_SIZE, Operations, WriteVerbs, check_batch_size, is_group
+from ..engine.groups import check_together
 from ..engine.namespace import Namespace, check_durable
 from ..types import JSON, KeyRange, RangeOptions
 from .worker import Worker
@@ -163,14 +164,14 @@ class AsyncWriteVerbs:
     async def del_(self, key: str, *, durable: bool | None = None) -> None:
         await self.delete(key, durable=durable)
 
-    async def batch(self, ops: Iterable[Any], *, durable: bool | None = None) -> None:
+    async def batch(self, ops: Iterable[Any], *, durable: bool | None = None, together: bool | None = None) -> None:
         self._namespace.store.require_open()
         items = ops if not isinstance(ops, Iterator) else await self._page(ops, None)
-        await self._commit(await self._encoded(items, self._namespace.codec.encoder.ops), durable, is_batch=True)
+        await self._commit(await self._encoded(items, self._namespace.codec.encoder.ops), durable, together)
 
-    def write_batch(self, *, durable: bool | None = None) -> WriteBatch:
+    def write_batch(self, *, durable: bool | None = None, together: bool | None = None) -> WriteBatch:
         self._namespace.store.require_open()
-        return WriteBatch(self, durable)
+        return WriteBatch(self, durable, check_together(together))
 
     async def load(
         self,
@@ -192,8 +193,9 @@ class AsyncWriteVerbs:
     async def clear(self, **bounds: Unpack[KeyRange]) -> int:
         return await self._worker.read(self._blocking.clear, **bounds)
 
-    async def _commit(self, entries: Sequence[Entry], durable: bool | None, *, is_batch: bool = False) -> None:
+    async def _commit(self, entries: Sequence[Entry], durable: bool | None, together: bool | None = False) -> None:
         durable = check_durable(durable, self._namespace.durable)
+        is_batch = check_together(together) is not False and is_group(self._namespace.store.mode, entries, together)
         if entries:
             await self._worker.commit(entries, durable, is_batch)
 
@@ -240,10 +242,11 @@ class AsyncWriteVerbs:
 class WriteBatch(Operations):
     """A batch that is written at the end of its ``async with`` block. Made by ``write_batch()``."""
 
-    def __init__(self, target: AsyncWriteVerbs, durable: bool | None) -> None:
+    def __init__(self, target: AsyncWriteVerbs, durable: bool | None, together: bool | None) -> None:
         super().__init__(target._namespace.codec)
         self._target = target
         self._durable = durable
+        self._together = together
 
     async def __aenter__(self) -> WriteBatch:
         return self
@@ -251,4 +254,4 @@ class WriteBatch(Operations):
     async def __aexit__(self, kind: type[BaseException] | None, *exception: object) -> None:
         entries = self.take()
         if kind is None:
-            await self._target._commit(entries, self._durable, is_batch=True)
+            await self._target._commit(entries, self._durable, self._together)

@@ -13,12 +13,13 @@ from ..engine.ranges import check_limit
 from ..engine.store import Store
 from ..locks import ErrorCheckingLock
 from ..replication.driver import drive, exchange_of, exchange_verb
+from ..replication.following import evict_step, follow_step, read_followed, unfollow_step
 from ..replication.journal import check_prefix, dismiss_rows_step, dismiss_step, read_conflicts, restore_step
 from ..replication.live import count_dirty
 from ..replication.manual import apply_step, check_cid, clean_step, decode_record, read_dirty
 from ..replication.records import journal_bounds
 from ..replication.session import rebind_session, sync_session
-from ..types import Change, Changes, Conflict, SyncReport
+from ..types import Change, Changes, Conflict, Followed, SyncReport
 
 #: Records of the journal to read at a time. The number is small since values may be large.
 _JOURNAL_FETCH = 64
@@ -194,6 +195,51 @@ class ClientVerbs:
         exchange = blocking_exchange_of(server)
         with self._sync_lock.entry():
             drive(session, exchange, _nothing)
+
+    def follow(self, prefix: str) -> None:
+        """Follow the keys that begin with a prefix, from the next sync on.
+
+        That sync fetches the server's entries of the range, except those of ranges that are
+        followed already. Following a prefix again is harmless.
+
+        Args:
+            prefix: The prefix; ``""`` for all keys.
+
+        Raises:
+            InvalidKeyError: No key can begin with the prefix.
+            ValueError: The client would follow more than 256 prefixes, or more than 16 KiB of them.
+            StateError: The level is open for reading only.
+        """
+        self._store.step(follow_step(self._store.client("follow"), prefix))
+
+    def unfollow(self, prefix: str) -> None:
+        """Stop to follow the keys that begin with a prefix, and remove them here, in batches.
+
+        The server and other clients keep the keys. A local change that is not pushed yet stays
+        until it is pushed. Keys of another followed prefix stay. After an interruption, the next
+        sync removes the rest. A prefix that is not followed is ignored.
+
+        Args:
+            prefix: A prefix that is followed.
+
+        Raises:
+            InvalidKeyError: No key can begin with the prefix.
+            StateError: The level is open for reading only.
+        """
+        mode = self._store.client("unfollow")
+        self._store.step(unfollow_step(mode, prefix))
+        while self._store.step(evict_step(mode)):
+            pass
+
+    def followed(self) -> list[Followed]:
+        """Return the prefixes that the client follows, in order.
+
+        Returns:
+            The prefixes, each with the answer if all its keys are here. A client that follows all
+            keys has the prefix ``""``.
+        """
+        mode = self._store.client("followed")
+        return self._store.read_step(lambda reader, cid: read_followed(reader, mode.records, cid))
 
     def conflicts(self, *, prefix: str | None = None) -> list[Conflict]:
         """Return the conflicts in the journal, oldest first.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar
 
 from .. import _core
@@ -15,6 +15,8 @@ from ..engine.records import FORMAT
 from ..engine.store import Store
 from ..errors import ModeError
 from ..maintenance.convert import adopt
+from ..replication.following import check_follow
+from ..replication.rules import Check, require_check
 from ..types import JSON, MISSING, Mode
 from .client import ClientVerbs, Exchanger
 from .live import LiveSession
@@ -110,11 +112,19 @@ class Level(ReadWriteVerbs, ServerVerbs, ClientVerbs):
         audit: True to record the time, and the name of the caller if it is known, of every local
             write, not only of batches: see `Change.at`. Each write costs a record more. In SERVER
             mode only.
+        check: A function that may refuse the changes of clients: ``check(call, changes, read)``. It
+            runs inside the write transaction, once for changes that belong together, and raises
+            `Refused` to refuse them. SERVER mode only.
+        follow: The prefixes of the keys that a new client follows; ``None`` for all keys. For an
+            existing store they must be those that it follows: leave the argument out, and call
+            `follow` and `unfollow`. CLIENT mode only.
         **backend_options: Further arguments of the backend's constructor.
 
     Raises:
-        ValueError: The mode, an encoding or the prefix is invalid, or ``keep_base`` is True in
-            another mode than CLIENT.
+        ValueError: The mode, an encoding or the prefix is invalid; or ``keep_base`` is True or
+            ``follow`` given in another mode than CLIENT, or ``check`` in another one than SERVER;
+            or ``follow`` has more than 256 prefixes, or more than 16 KiB of them.
+        InvalidKeyError: No key can begin with a prefix in ``follow``.
         TypeError: An argument is of a wrong type, or the backend does not have such an option.
         BackendNotFoundError: There is no backend of that name.
     """
@@ -136,6 +146,8 @@ class Level(ReadWriteVerbs, ServerVerbs, ClientVerbs):
         read_only: bool = False,
         keep_base: bool | None = False,
         audit: bool = False,
+        check: Check | None = None,
+        follow: Iterable[str] | None = None,
         **backend_options: Any,
     ) -> None:
         if not isinstance(mode, Mode):
@@ -149,11 +161,21 @@ class Level(ReadWriteVerbs, ServerVerbs, ClientVerbs):
             raise TypeError(f"read_only is True or False, not {read_only!r:.80}")
         check_keep_base(keep_base, mode)
         check_audit(audit, mode)
+        if check is not None and mode is not Mode.SERVER:
+            raise ValueError(f"check judges the changes of clients: it needs SERVER mode, not {mode.name}")
+        prefixes = check_follow(mode, space, follow)
         codec = Codec(
             mode, None if mode is Mode.NORMAL else space, key_encoding=key_encoding, value_encoding=value_encoding
         )
         store = Store(
-            create(backend, name, backend_options), mode, space, read_only=read_only, keep_base=keep_base, audit=audit
+            create(backend, name, backend_options),
+            mode,
+            space,
+            read_only=read_only,
+            keep_base=keep_base,
+            audit=audit,
+            check=require_check(check),
+            follow=prefixes,
         )
         self._use(Namespace(store, codec, durable))
         ClientVerbs.__init__(self)

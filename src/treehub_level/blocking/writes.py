@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any
 from ..backends.base import Entry
 from ..engine.codec import Codec
 from ..engine.full_disk import smaller_step
+from ..engine.groups import belongs_together, check_together
 from ..engine.namespace import check_durable
 from ..engine.ranges import parse_bounds
 from ..engine.scan import CHUNK
 from ..engine.store import Store
 from ..errors import StorageError
-from ..types import JSON, KeyRange
+from ..replication.fields import MAX_PUSH
+from ..replication.messages import MAX_BYTES
+from ..types import JSON, KeyRange, Mode
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -89,8 +92,12 @@ class WriteVerbs:
         """Remove a key: the ``del`` of `@treehub/level`, which is a keyword in Python."""
         self.delete(key, durable=durable)
 
-    def batch(self, ops: Iterable[Any], *, durable: bool | None = None) -> None:
+    def batch(self, ops: Iterable[Any], *, durable: bool | None = None, together: bool | None = None) -> None:
         """Write several operations atomically, in order. An empty batch has no effect.
+
+        In CLIENT mode the changes of a batch of 2 to 1000 keys and up to 4 MiB also stay together
+        when they are synchronised: the server takes all of them, or none. Batches that share a key
+        which is not pushed yet become one, with the latest value of each key.
 
         Args:
             ops: The operations: ``Put(key, value)``, ``Delete(key)``, or the form of
@@ -98,23 +105,28 @@ class WriteVerbs:
                 "key": …}``. They are neither changed nor kept. Their values must not change until
                 the call returns.
             durable: True to wait for the fsync; ``None`` for the level's setting.
+            together: True to keep the changes of a larger batch together, too. False to let each
+                change be synchronised on its own.
 
         Raises:
             ValueError: An operation has an unknown type; the message names the operation.
+            InvalidValueError: ``together`` is True in CLIENT mode, and one push cannot hold the
+                changes: it has up to 16,384 changes and 8 MiB. Nothing was written.
         """
         self._store.require_open()
-        self._commit(self._codec.encoder.ops(ops), durable, is_batch=True)
+        self._commit(self._codec.encoder.ops(ops), durable, together)
 
-    def write_batch(self, *, durable: bool | None = None) -> WriteBatch:
+    def write_batch(self, *, durable: bool | None = None, together: bool | None = None) -> WriteBatch:
         """Return a `WriteBatch`, which collects operations in a ``with`` block.
 
         The operations are written atomically at the end of the block, and discarded if it raises.
 
         Args:
             durable: True to wait for the fsync; ``None`` for the level's setting.
+            together: See `batch`.
         """
         self._store.require_open()
-        return WriteBatch(self, durable)
+        return WriteBatch(self, durable, check_together(together))
 
     def load(
         self,
@@ -180,10 +192,20 @@ class WriteVerbs:
             finally:
                 cursor.close()
 
-    def _commit(self, entries: Sequence[Entry], durable: bool | None, *, is_batch: bool = False) -> None:
+    def _commit(self, entries: Sequence[Entry], durable: bool | None, together: bool | None = False) -> None:
         durable = check_durable(durable, self._durable)
+        is_batch = check_together(together) is not False and is_group(self._store.mode, entries, together)
         if entries:
             self._store.commit(entries, durable, is_batch)
+
+
+def is_group(mode: Mode, entries: Sequence[Entry], together: bool | None) -> bool:
+    """Return True if the changes of a batch are to stay together: see `WriteVerbs.batch`.
+
+    Raises:
+        InvalidValueError: ``together`` is True, and one push cannot hold the changes.
+    """
+    return belongs_together(mode, entries, together, (MAX_PUSH, MAX_BYTES))
 
 
 class Operations:
@@ -234,10 +256,11 @@ class WriteBatch(Operations):
     Made by `WriteVerbs.write_batch`.
     """
 
-    def __init__(self, target: WriteVerbs, durable: bool | None) -> None:
+    def __init__(self, target: WriteVerbs, durable: bool | None, together: bool | None) -> None:
         super().__init__(target._codec)
         self._target = target
         self._durable = durable
+        self._together = together
 
     def __enter__(self) -> WriteBatch:
         return self
@@ -245,4 +268,4 @@ class WriteBatch(Operations):
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
         entries = self.take()
         if kind is None:
-            self._target._commit(entries, self._durable, is_batch=True)
+            self._target._commit(entries, self._durable, self._together)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import sys
@@ -106,6 +107,13 @@ def serve(
     grace: Annotated[
         int, typer.Option(min=0, help="Seconds that running requests may take to finish when the server stops.")
     ] = 10,
+    check: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODULE:FUNCTION",
+            help="The function that may refuse the changes of clients, as package.module:name.",
+        ),
+    ] = None,
     backend: Backend = "leveldb",
     metadata_prefix: MetadataPrefix = "!",
 ) -> None:
@@ -139,6 +147,7 @@ def serve(
             prefix=metadata_prefix,
             max_open=max_open,
             idle_seconds=idle,
+            check=None if check is None else _imported(check),
         )
         run(
             hub,
@@ -153,6 +162,27 @@ def serve(
         )
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
+
+
+def _imported(reference: str) -> Callable[..., object]:
+    """Return the function that ``package.module:name`` refers to.
+
+    Raises:
+        typer.BadParameter: There is no such function.
+    """
+    module, _, name = reference.partition(":")
+    if not module or not name:
+        raise typer.BadParameter(f"{reference!r} is not package.module:function", param_hint="--check")
+    sys.path.insert(0, os.getcwd())  # as `python -m` does
+    try:
+        found: object = importlib.import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise typer.BadParameter(f"{reference} cannot be imported: {error}", param_hint="--check") from error
+    if not callable(found):
+        raise typer.BadParameter(f"{reference} is not a function", param_hint="--check")
+    return found
 
 
 def _announce(url: str, hub: Hub, tokens: Tokens | None) -> None:

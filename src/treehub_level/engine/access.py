@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from .. import _core
 from ..errors import ForbiddenError
+from .key_ranges import KeyRanges
 
 
 class Access(NamedTuple):
@@ -25,6 +26,11 @@ class Access(NamedTuple):
     def covers(self, key: bytes) -> bool:
         """Return True if a stored key has the permitted prefix."""
         return key.startswith(self.prefix)
+
+    @property
+    def keys(self) -> KeyRanges:
+        """The permitted keys."""
+        return KeyRanges.of_prefixes([self.prefix])
 
     def check_write(self, keys: Iterable[bytes]) -> None:
         """Check that all of these keys may be written.
@@ -49,7 +55,7 @@ class Access(NamedTuple):
                     f"{self.prefix.decode()!r}, and this token is for keys that do"
                 )
 
-    def bounds(self, start: bytes | None, stop: bytes | None) -> tuple[bytes | None, bytes | None]:
+    def bounds(self, start: bytes | None, stop: bytes | None) -> tuple[bytes, bytes | None]:
         """Return the permitted part of a range of stored keys: start inclusive, stop exclusive."""
         ends = [end for end in (stop, _core.successor(self.prefix)) if end is not None]
         return max(start or b"", self.prefix), min(ends, default=None)

@@ -1,6 +1,8 @@
 """Base values: the value that the server had of each dirty key of a client.
 
-A client that keeps them writes one in the batch in which a key becomes dirty. It is stored under
+A client that keeps them writes one in the batch in which a key becomes dirty. So does every client
+in a range that it is filling without pulling the log: the fill then knows which dirty changes were
+made with knowledge of the server's value. A base value is stored under
 ``P + P + "base/" + key``, as ``[generation,value]``, or as ``[generation]`` if the server had no
 such key. It counts only if its generation is the present one, in the record ``P + P + "bases"``. So
 one write voids all base values, however many there are: a reset does, and an opening that does not
@@ -18,6 +20,7 @@ import orjson
 from .. import _core
 from ..backends.base import Entry, Reader
 from ..errors import CorruptionError
+from .following import Following
 from .records import OwnRecords, is_cid
 
 #: The name of the record of `Bases`.
@@ -127,27 +130,62 @@ def parse_base(own: OwnRecords, stored_key: bytes, record: bytes, bases: Bases) 
     return KnownBase(found[2]) if generation == bases.generation else None
 
 
-def new_base_entries(
-    reader: Reader, space: _core.KeySpace, generation: int, entries: Sequence[Entry], *, shared: bool = False
-) -> list[Entry]:
-    """Return the base values of the keys that a local write makes dirty.
+class BaseRecording(NamedTuple):
+    """The base values that local writes record.
 
-    Args:
-        reader: The store before the write.
-        space: The key space of the store.
-        generation: The present generation.
-        entries: The write. A key may occur more than once.
-        shared: True if each read is a round trip to a database.
+    Attributes:
+        generation: The generation of the base values.
+        following: The ranges that the client follows.
+        keeps_all: True to record those of all keys whose value on the server is known. Otherwise,
+            and of other keys, only the values in ranges whose dirty changes are compared with
+            nothing of the server until they are filled: see `Following.is_unchecked`.
+        has_log: True if the client has pulled anything of the server.
     """
-    prefix = space.own_key(_BASE)
-    if len(entries) == 1 and not shared:  # LevelDB takes a snapshot for `get_many`
-        key = entries[0][0]
-        is_dirty = reader.get(space.dirty_key(key)) is not None
-        return [] if is_dirty else [(prefix + key, base_record(generation, reader.get(key)))]
-    keys = [*{key: None for key, _ in entries}]
-    found = reader.get_many([stored for key in keys for stored in (space.dirty_key(key), key)])
-    return [
-        (prefix + key, base_record(generation, value))
-        for key, change, value in zip(keys, found[::2], found[1::2], strict=True)
-        if change is None
-    ]
+
+    generation: int
+    following: Following
+    keeps_all: bool
+    has_log: bool
+
+    @classmethod
+    def of(cls, bases: Bases | None, following: Following, cid: int) -> BaseRecording | None:
+        """Return the base values that a client records; ``None`` if it records none.
+
+        Args:
+            bases: The record of base values.
+            following: The ranges that the client follows.
+            cid: The CID of the client.
+        """
+        if bases is None or not (bases.kept or (cid and following.unchecked)):
+            return None
+        return cls(bases.generation, following, bases.kept, cid > 0)
+
+    def _concerns(self, key: bytes) -> bool:
+        if self.keeps_all and self.following.is_filled(key):
+            return True
+        return self.has_log and self.following.is_unchecked(key)
+
+    def new_entries(
+        self, reader: Reader, space: _core.KeySpace, entries: Sequence[Entry], *, shared: bool = False
+    ) -> list[Entry]:
+        """Return the base values of the keys that a local write makes dirty.
+
+        Args:
+            reader: The store before the write.
+            space: The key space of the store.
+            entries: The write. A key may occur more than once.
+            shared: True if each read is a round trip to a database.
+        """
+        keys = [*{key: None for key, _ in entries if self._concerns(key)}]
+        if len(keys) == 1 and not shared:  # LevelDB takes a snapshot for `get_many`
+            change = reader.get(space.dirty_key(keys[0]))
+            found = [change, reader.get(keys[0]) if change is None else None]
+        else:
+            found = reader.get_many([stored for key in keys for stored in (space.dirty_key(key), key)])
+        prefix = space.own_key(_BASE)
+        return [
+            (prefix + key, base_record(self.generation, value))
+            for key, change, value in zip(keys, found[::2], found[1::2], strict=True)
+            # Without a value, only a filled range tells that the server has no such key.
+            if change is None and (value is not None or self.following.is_filled(key))
+        ]

@@ -16,9 +16,10 @@ from .. import _core
 from ..backends.base import Backend, Entry, Reader
 from ..errors import LockedError, ModeMismatchError, StateError
 from ..types import Mode
-from .base_values import bases_at_opening
+from .base_values import BaseRecording, bases_at_opening
 from .codec import unpadded_cid
 from .commits import last_commit
+from .following import following_at_opening
 from .log import last_logged
 from .modes import AnyMode, Client, Normal, Server
 from .records import FORMAT, Identity, OwnRecords, copying_record
@@ -39,6 +40,7 @@ def identify(
     read_only: bool = False,
     keep_base: bool | None = False,
     audit: bool = False,
+    follow: Sequence[str] | None = None,
 ) -> AnyMode:
     """Check or record the mode of a store, and return the strategy of the mode.
 
@@ -52,6 +54,7 @@ def identify(
         read_only: True if the backend is open for reading only. Nothing is recorded then.
         keep_base: True if a client keeps base values; ``None`` if it does as at the last opening.
         audit: See `Server`.
+        follow: The prefixes that a new client follows; ``None`` for all keys.
 
     Raises:
         ModeMismatchError: The store was made in another mode, or holds data without a mode.
@@ -60,16 +63,22 @@ def identify(
     """
     if read_only:
         with closing(backend.snapshot()) as snapshot:
-            return _identify_in(snapshot, backend, mode, records, keep_base, audit)[0]
+            return _identify_in(snapshot, backend, mode, records, keep_base, audit, follow)[0]
     with backend.write_lock.entry(), backend.exclusive() as transaction:
-        strategy, born = _identify_in(transaction, backend, mode, records, keep_base, audit)
+        strategy, born = _identify_in(transaction, backend, mode, records, keep_base, audit, follow)
         if born:
             transaction.write(born, durable=True)
     return strategy
 
 
 def _identify_in(
-    reader: Reader, backend: Backend, mode: Mode, records: OwnRecords, keep_base: bool | None, audit: bool
+    reader: Reader,
+    backend: Backend,
+    mode: Mode,
+    records: OwnRecords,
+    keep_base: bool | None,
+    audit: bool,
+    follow: Sequence[str] | None,
 ) -> tuple[AnyMode, Sequence[Entry]]:
     """Return the strategy of the mode, and the records that the opening writes."""
     refuse_half_made(reader, backend.name)
@@ -85,6 +94,7 @@ def _identify_in(
     if mode is Mode.NORMAL:
         return Normal(), ()
     born: Sequence[Entry] = ()
+    is_new = found is None and shape_of(reader, records) == "empty"
     if found is None:
         _check_newcomer(reader, mode, records, backend.name)
         store_id = uuid.uuid4().hex
@@ -96,12 +106,28 @@ def _identify_in(
     shared = backend.supports.shared
     if mode is Mode.SERVER:
         return Server(records, store_id, shared=shared, audit=audit), born
-    previous_holder = reader.get(records.space.own_key("holder"))
-    bases, changed = bases_at_opening(reader, records, keep_base)
-    client = Client(records, store_id, orjson.dumps(uuid.uuid4().hex) if shared else None, previous_holder)
-    if bases is not None and bases.kept and reader.get(records.space.own_key("reset")) is None:
-        client.base_generation = bases.generation
+    client, changed = _client(reader, records, store_id, keep_base, follow, shared=shared, is_new=is_new)
     return client, [*born, *changed]
+
+
+def _client(
+    reader: Reader,
+    records: OwnRecords,
+    store_id: str,
+    keep_base: bool | None,
+    follow: Sequence[str] | None,
+    *,
+    shared: bool,
+    is_new: bool,
+) -> tuple[Client, list[Entry]]:
+    """Return the strategy of a client, and the records that the opening writes."""
+    previous_holder = reader.get(records.space.own_key("holder"))
+    client = Client(records, store_id, orjson.dumps(uuid.uuid4().hex) if shared else None, previous_holder)
+    bases, entries = bases_at_opening(reader, records, keep_base)
+    following, changed = following_at_opening(reader, records, follow, is_new=is_new)
+    if following is not None:
+        client.recording = BaseRecording.of(bases, following, records.cid(reader))
+    return client, [*entries, *changed]
 
 
 def check_shared(reader: Reader, mode: AnyMode, records: OwnRecords, name: str) -> Sequence[Entry]:

@@ -11,14 +11,15 @@ from bisect import bisect_left
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import chain
+from typing import NamedTuple
 
 import orjson
 
 from .. import _core
 from ..backends.base import Cursor, Entry, Reader, Row, Transaction, bounded_fetcher
 from ..errors import StorageError
-from .access import Access
 from .full_disk import smaller_step
+from .key_ranges import KeyRanges
 from .modes import Plan, Server, Step
 from .records import Floor, OwnRecords, commit_key, commits_stop
 
@@ -26,6 +27,11 @@ from .records import Floor, OwnRecords, commit_key, commits_stop
 COMPACTION_STEP = 1000
 #: Rows fetched at a time for a page.
 _FETCH = 1000
+#: Bytes fetched at a time where rows that are not wanted are skipped.
+_FETCH_BYTES = 1 << 20
+#: Records that one request reads at most, wanted or not, and their bytes in memory.
+MAX_READ_RECORDS = 100_000
+MAX_READ_BYTES = 64 << 20
 #: Bytes that a row takes in memory beside its key and its value: the objects of Python around them.
 ROW_BYTES = 128
 
@@ -47,6 +53,64 @@ def read_log(reader: Reader, mode: Server, after: int, limit: int, max_bytes: in
         return []
     with closing(reader.scan(mode.space.log_key(after + 1), mode.space.log_stop)) as cursor:
         return mode.records.log_rows(read_rows(cursor, limit, max_bytes))
+
+
+class LogPart(NamedTuple):
+    """The wanted records of a part of the log.
+
+    Attributes:
+        records: The CID and the record of each wanted change, in CID order.
+        cid: The CID of the last record that was read, whether wanted or not; if none was read, the
+            CID after which the part begins.
+    """
+
+    records: list[tuple[int, bytes]]
+    cid: int
+
+
+def read_wanted(
+    reader: Reader, mode: Server, after: int, wanted: KeyRanges, limit: int, max_bytes: int, to: int = _core.MAX_CID
+) -> LogPart:
+    """Read the records of the log whose keys are wanted, in bounded time and memory.
+
+    Values are not decoded. The part also ends after `MAX_READ_RECORDS` records or `MAX_READ_BYTES`,
+    wanted or not.
+
+    Args:
+        reader: The reader.
+        mode: The server.
+        after: The CID below the first one to read.
+        wanted: The wanted keys.
+        limit: The largest number of wanted records.
+        max_bytes: The largest size of the wanted records in memory. One record is returned even if
+            it is larger.
+        to: The last CID to read.
+
+    Raises:
+        CorruptionError: A key in the range of the log is not a log key, or a record is damaged.
+    """
+    if after >= to:
+        return LogPart([], after)
+    records: list[tuple[int, bytes]] = []
+    rows_left, bytes_left = MAX_READ_RECORDS, MAX_READ_BYTES
+    stop = mode.space.log_stop if to == _core.MAX_CID else mode.space.log_key(to) + b"\0"
+    with closing(reader.scan(mode.space.log_key(after + 1), stop)) as cursor:
+        fetch = bounded_fetcher(cursor)
+        while rows_left > 0 and bytes_left > 0:
+            rows = fetch(min(_FETCH, rows_left), _FETCH_BYTES)
+            if not rows:
+                break
+            rows_left -= len(rows)
+            bytes_left -= rows_size(rows)
+            numbered = mode.records.log_rows(rows)
+            for row, key in zip(numbered, keys_of(mode, numbered), strict=True):
+                if key in wanted:
+                    max_bytes -= len(row[1]) + ROW_BYTES
+                    if len(records) == limit or (max_bytes < 0 and records):
+                        return LogPart(records, after)
+                    records.append(row)
+                after = row[0]
+    return LogPart(records, after)
 
 
 def read_rows(cursor: Cursor, limit: int, max_bytes: int) -> list[Row]:
@@ -101,18 +165,6 @@ def keys_of(mode: Server, records: Iterable[tuple[int, bytes]]) -> Iterator[byte
     """
     for cid, record in records:
         yield mode.records.logged(cid, record)[0]
-
-
-def outgoing_records(mode: Server, records: list[tuple[int, bytes]], access: Access) -> list[tuple[int, bytes]]:
-    """Return the records of the log that may leave the server: those that the caller may read.
-
-    Raises:
-        CorruptionError: A record is damaged. A transport copies the others without decoding them.
-    """
-    if access.prefix:
-        records = [record for record, key in zip(records, keys_of(mode, records), strict=True) if access.covers(key)]
-    mode.records.check_outgoing(records)
-    return records
 
 
 def last_logged(reader: Reader, records: OwnRecords) -> int:

@@ -8,7 +8,7 @@ returns a `Plan`.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Generic, NamedTuple, TypeVar
@@ -20,7 +20,8 @@ from ..backends.base import Batch, Entry, Reader, Transaction
 from ..errors import StateError
 from ..types import Mode
 from . import clock
-from .base_values import new_base_entries
+from .base_values import BaseRecording
+from .groups import distinct_keys, group_key, group_record, last_group
 from .records import Commit, Epoch, OwnRecords, commit_key
 
 T = TypeVar("T")
@@ -99,8 +100,12 @@ class Client:
         previous_holder: The holder record found by this opening.
 
     Attributes:
-        base_generation: The generation of the base values that local writes record; ``None`` if
-            they record none.
+        recording: The base values that local writes record; ``None`` if they record none.
+        outstanding: The nonce of the last request; ``None`` once its reply was applied. Any other
+            reply is stale.
+        pushed_last: True if the last request had a push: the next one may ask for a part of a fill.
+        rejected_to: The server's CID when it last rejected changes of a push. Below that CID the
+            client has not pulled all changes to which these lose, so it does not push.
     """
 
     mode = Mode.CLIENT
@@ -117,7 +122,12 @@ class Client:
         self.store_id = store_id
         self.holder = holder
         self.previous_holder = previous_holder
-        self.base_generation: int | None = None
+        self.recording: BaseRecording | None = None
+        self.outstanding: str | None = None
+        self.pushed_last = False
+        self.rejected_to = 0
+        #: The highest number of a group that this opening has written; ``None`` before the first.
+        self._last_group: int | None = None
 
     def plan_write(
         self,
@@ -128,15 +138,33 @@ class Client:
         *,
         also: Sequence[Entry] = (),
     ) -> Plan[None]:
-        """Plan a batch of the entries, their dirty changes and base values, and of ``also``."""
+        """Plan a batch of the entries with their dirty changes, and of the entries in ``also``.
+
+        It also has the base values of the keys that become dirty, as far as they are recorded, and
+        the group of each write whose changes belong together.
+        """
         batch = _core.client_batch(self.space, entries)
         for entry in also:
             batch.append(entry)
-        if self.base_generation is not None:
+        if self.recording is not None:
             shared = self.holder is not None
-            for entry in new_base_entries(transaction, self.space, self.base_generation, entries, shared=shared):
+            for entry in self.recording.new_entries(transaction, self.space, entries, shared=shared):
+                batch.append(entry)
+        if writes:
+            for entry in self._groups(transaction, entries, writes):
                 batch.append(entry)
         return Plan(None, batch)
+
+    def _groups(self, reader: Reader, entries: Sequence[Entry], writes: Sequence[Write]) -> Iterator[Entry]:
+        """Yield a record for each write whose changes belong together."""
+        start = 0
+        for write in writes:
+            keys = distinct_keys(entries[start : start + write.size]) if write.is_batch else []
+            start += write.size
+            if len(keys) > 1:
+                last = last_group(reader, self.records) if self._last_group is None else self._last_group
+                self._last_group = last + 1
+                yield group_key(self.space, last + 1), group_record(keys)
 
 
 class Server:
@@ -153,6 +181,10 @@ class Server:
         store_id: The id of the store.
         shared: True if other processes may write to the store.
         audit: True to record the time of every local write, not only of batches.
+
+    Attributes:
+        check: The function that may refuse changes of clients (``replication.rules``); ``None``
+            without one.
     """
 
     mode = Mode.SERVER
@@ -163,6 +195,7 @@ class Server:
         self.store_id = store_id
         self._shared = shared
         self._audit = audit
+        self.check: Callable[..., object] | None = None
         self._started: EpochStart | None = None
 
     def plan_write(

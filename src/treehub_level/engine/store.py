@@ -66,6 +66,8 @@ class Store:
         read_only: True to open the store for reading only: every step is refused.
         keep_base: See `identify`.
         audit: True to record the time of every local write to a server, not only of batches.
+        check: The function that may refuse changes of a server's clients; ``None`` without one.
+        follow: See `identify`.
     """
 
     def __init__(
@@ -77,11 +79,15 @@ class Store:
         read_only: bool = False,
         keep_base: bool | None = False,
         audit: bool = False,
+        check: Callable[..., object] | None = None,
+        follow: Sequence[str] | None = None,
     ) -> None:
         self.backend = backend
         self.read_only = read_only
         self._keep_base = keep_base
         self._audit = audit
+        self._check = check
+        self._follow = follow
         self.mode = mode
         self.space = space
         self._records = OwnRecords(space, backend.name)
@@ -158,7 +164,10 @@ class Store:
             read_only=self.read_only,
             keep_base=self._keep_base,
             audit=self._audit,
+            follow=self._follow,
         )
+        if isinstance(self._strategy, Server):
+            self._strategy.check = self._check
         self._plan_write = self._strategy.plan_write
         self._cid = None
         if not self._shared:

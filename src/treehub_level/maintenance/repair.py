@@ -20,7 +20,7 @@ import os
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 import orjson
@@ -30,12 +30,15 @@ from ..backends.base import Backend, Batch, Entry
 from ..backends.leveldb.directory import DirectoryBackend
 from ..backends.registry import create
 from ..engine.base_values import BASES, base_bounds
+from ..engine.following import EARLIER_RESET, UNCHECKED, Following, read_following
 from ..engine.identity import birth_records, find_identity, mode_by_shape
 from ..engine.records import Epoch, Identity, OwnRecords
 from ..engine.scan import first_key, key_chunks
 from ..errors import CorruptionError, DecodeError, InvalidKeyError, StateError
+from ..replication.losses import loss_bounds
 from ..replication.records import state_record
-from ..replication.state import ClientState, ResetProgress
+from ..replication.state import ClientState
+from ..replication.uncompared import uncompared_bounds
 from ..types import Mode
 from .survey import ClientSurvey, ClientSurveyor, ServerSurvey, ServerSurveyor, Survey
 from .verify import Verification, count, examine
@@ -216,11 +219,15 @@ class Repairer:
         self._write_all(restored)
         if restored:
             self._report(f"restored from dirty changes: {count(len(restored), 'key')}")
-        state = ClientState(uuid.uuid4().hex, 0, self._followed_server(), reset=ResetProgress(0, "A", ""))
+        following = replace(self._following(), is_resetting=True).fill_again(UNCHECKED)
+        state = ClientState(uuid.uuid4().hex, 0, following, server=self._followed_server())
         # Older ones may have come back. Without a record the next generation is the first again.
-        self._write_all((key, None) for keys in key_chunks(self._backend, *base_bounds(self._space)) for key in keys)
-        forgotten: list[Entry] = [(self._space.own_key(name), None) for name in ("server", "push", "own", BASES)]
-        self._write([*forgotten, *state.replacing(ClientState("", 0), self._space), (self._space.prefix, b"0")])
+        for bounds in (base_bounds(self._space), loss_bounds(self._space), uncompared_bounds(self._space)):
+            self._write_all((key, None) for keys in key_chunks(self._backend, *bounds) for key in keys)
+        forgotten: list[Entry] = [
+            (self._space.own_key(name), None) for name in ("server", "push", "aside", "own", EARLIER_RESET, BASES)
+        ]
+        self._write([*forgotten, *state.replacing(None, self._space), (self._space.prefix, b"0")])
         self._report(
             "the next sync resets this client and pulls everything again; it has "
             f"{count(survey.dirty, 'dirty change')}, and those that conflict with the server's data lose and are kept "
@@ -267,6 +274,13 @@ class Repairer:
     def _dirty_value(self, key: bytes) -> bytes | None:
         """Return the value that the dirty change of a key stores; ``None`` for a delete."""
         return _core.split_record(self._backend.get(self._space.dirty_key(key)) or b"")[1]
+
+    def _following(self) -> Following:
+        """Return the ranges that the client follows; all keys if they cannot be read."""
+        try:
+            return read_following(self._backend, self._records, 0)
+        except CorruptionError:
+            return Following.without_record(0)
 
     def _followed_server(self) -> str | None:
         """Return the id of the server that the client follows; ``None`` if it cannot be read."""

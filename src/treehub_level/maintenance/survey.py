@@ -14,10 +14,13 @@ import orjson
 from .. import _core
 from ..backends.base import Reader
 from ..engine.base_values import BASES, Bases, base_bounds, parse_base
+from ..engine.following import EARLIER_RESET, common_of_earlier_reset
+from ..engine.groups import group_bounds, parse_group
 from ..engine.records import Epoch, OwnRecords
 from ..engine.scan import rows
 from ..errors import CorruptionError, DecodeError, StateError
-from ..replication.manual import canonical
+from ..replication.canonical import canonical
+from ..replication.losses import loss_bounds, parse_loss
 from ..replication.records import (
     check_holder,
     decision_key,
@@ -29,6 +32,7 @@ from ..replication.records import (
     state_record,
 )
 from ..replication.state import NAMES, ClientState
+from ..replication.uncompared import ROW, uncompared_bounds
 from ..replication.withdrawals import Withdrawal, withdrawal_key
 
 #: The highest CID that the own records of a server may name. `repair` takes those above the store's
@@ -256,6 +260,9 @@ class ClientSurveyor(_Surveyor):
         super().__init__(reader, space, self.survey)
         self._conflict, _ = journal_bounds(space)
         self._base_start, self._base_stop = base_bounds(space)
+        self._group_start, self._group_stop = group_bounds(space)
+        self._uncompared_start, self._uncompared_stop = uncompared_bounds(space)
+        self._loss_start, self._loss_stop = loss_bounds(space)
         self._names = {space.own_key(name): name for name in NAMES}
 
     def _add_own_record(self, key: bytes, value: bytes) -> None:
@@ -266,10 +273,22 @@ class ClientSurveyor(_Surveyor):
             check_holder(self._records, key, value)
         elif self._base_start <= key < self._base_stop:
             self._check_base(key, value)
+        elif self._group_start <= key < self._group_stop:
+            parse_group(self._records, key, value)
+        elif self._loss_start <= key < self._loss_stop:
+            parse_loss(self._records, key, value)
+        elif self._uncompared_start <= key < self._uncompared_stop:
+            self._check_uncompared(key, value)
+        elif key == self._space.own_key(EARLIER_RESET):
+            common_of_earlier_reset(self._reader, self._records)
         elif key in self._names:
             state_record(self._records, self._names[key], value, self.survey.cid)
         else:
             raise ValueError("it is not a record of a client")
+
+    def _check_uncompared(self, stored_key: bytes, value: bytes) -> None:
+        if value != ROW:
+            raise ValueError("it is not the row of an uncompared change")
 
     def _check_base(self, stored_key: bytes, value: bytes) -> None:
         key = stored_key[len(self._base_start) :]

@@ -221,8 +221,10 @@ def _verify_client(reader: Reader, space: _core.KeySpace, *, is_npm: bool) -> Ve
     found.append(f"{count(survey.dirty, 'dirty change')}, {count(survey.conflicts, 'conflict')} in the journal")
     if state is not None and state.push is not None:
         found.append(f"a frozen push of {count(len(state.push.changes), 'change')}, not decided by the server yet")
-    if state is not None and state.reset is not None:
+    if state is not None and state.following.is_resetting:
         found.append("a reset in progress: the next sync continues it")
+    elif state is not None and state.cid and not state.following.is_complete:
+        found.append("a fill in progress: the next sync continues it")
     if is_npm:
         # A store of @treehub/level has no replication state.
         survey.damaged = [row for row in survey.damaged if row[0] != space.own_key("id")]

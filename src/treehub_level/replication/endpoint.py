@@ -129,5 +129,4 @@ def watch_page(store: Store, since: int) -> list[Change]:
     """
     mode = store.server("watch")
     page = store.read_step(lambda reader, head: read_page(reader, mode, head, since, CHUNK, _WATCH_BYTES, _WATCH_BYTES))
-    mode.records.check_outgoing(page.records)
     return decode_changes(page.records, page.commits)

@@ -28,16 +28,22 @@ MAX_CHANGES: Final = 65_536
 #: The maximum number of changes in a push. A push is decided and written in one step, for which all
 #: other writers wait; a page is read beside them.
 MAX_PUSH: Final = 16_384
-#: The maximum number of keys in a part of the live keys.
-MAX_KEYS: Final = 1000
+#: The maximum number of keys whose present values one request may ask for.
+MAX_READ: Final = 1000
+#: The maximum number of prefixes that a client may follow, and of their bytes.
+MAX_PREFIXES: Final = 256
+MAX_PREFIX_BYTES: Final = 16 << 10
+#: The maximum number of characters in the reason of a refusal.
+MAX_REASON: Final = 500
 #: The most CIDs that a client may be behind when its push is judged. It is the same for all copies
 #: of a push: a copy that was refused for its distance is refused for ever. So it may shrink in a
 #: later version, and must not grow.
 MAX_DISTANCE: Final = 65_536
 
-#: The maximum number of values in a message, without its changes. A withdrawal has `MAX_PUSH` keys
-#: and about 200 other values.
-MAX_NODES: Final = 20_000
+#: The maximum number of values in a message, without its changes. The groups of a push are up to
+#: 8192 arrays of two numbers, a withdrawal has `MAX_PUSH` keys; besides these there are `MAX_READ`
+#: keys, `MAX_PREFIXES` prefixes and about 200 other values.
+MAX_NODES: Final = 30_000
 #: The maximum number of fields in a message whose changes are not decoded.
 _MAX_FIELDS: Final = 100
 _CHANGES_FIELD: Final = re.compile(rb'"changes"[ \t\r\n]*:(.*)', re.DOTALL)
@@ -58,6 +64,34 @@ class Ack(NamedTuple):
     before: int
     after: int
     epoch: str | None
+
+
+class Fill(NamedTuple):
+    """The range that a client fills, and the key up to which it is filled.
+
+    Attributes:
+        prefix: The prefix of the keys in the range.
+        after: The last key of the filled part; ``""`` if nothing is filled yet.
+    """
+
+    prefix: str
+    after: str
+
+    def covers(self, key: str) -> bool:
+        """Return True if the key lies in the filled part."""
+        return key.startswith(self.prefix) and key <= self.after
+
+
+class Refusal(NamedTuple):
+    """Changes that the server refuses for one reason: a rule, or the rights of a token.
+
+    Attributes:
+        reason: The reason, for the user of the client.
+        keys: The keys of the changes.
+    """
+
+    reason: str
+    keys: list[str]
 
 
 class Fields:
@@ -139,18 +173,6 @@ class Fields:
         """Return a string that matches ``pattern``, or ``None`` for null."""
         return None if self.get(name) is None else self.text(name, pattern)
 
-    def cursor(self, name: str) -> str | None:
-        """Return the key after which to continue; ``""`` for the beginning, ``None`` for null."""
-        value = self.get(name)
-        if value is None:
-            return None
-        try:
-            if isinstance(value, str) and len(value.encode()) <= _core.MAX_KEY_BYTES:
-                return value
-        except UnicodeEncodeError:
-            pass
-        raise self.error(name, f'null, "" or a key is needed, not {shown(value)}')
-
     def array(self, name: str, max_items: int | None = None) -> Sequence[Any]:
         """Return an array of at most ``max_items`` items. The items are not validated."""
         value = self.get(name)
@@ -183,6 +205,69 @@ class Fields:
             if not isinstance(key, str):
                 raise self.error(name, f"each item is a key, not {shown(key)}")
         return list(keys)
+
+    def prefix(self, name: str) -> str:
+        """Return a string that may be a key, or the beginning of one."""
+        value = self.get(name)
+        if not _is_text(value):
+            raise self.error(name, f"a key, a prefix of keys or an empty string is needed, not {shown(value)}")
+        return str(value)
+
+    def prefixes(self, name: str, default: Sequence[str]) -> list[str]:
+        """Return an array of at most `MAX_PREFIXES` prefixes; ``default`` if the field is absent.
+
+        Their number of bytes is not checked, and not if a key can begin with them.
+        """
+        if name not in self:
+            return [*default]
+        prefixes = self.array(name, MAX_PREFIXES)
+        for prefix in prefixes:
+            if not _is_text(prefix):
+                raise self.error(name, f"each item is a prefix of keys, not {shown(prefix)}")
+        return [*prefixes]
+
+    def fill(self, name: str) -> Fill | None:
+        """Return the range that is filled; ``None`` for null, or if the field is absent."""
+        value = self.get(name) if name in self else None
+        if value is None:
+            return None
+        match value:
+            case [str(prefix), str(after)] if _is_text(prefix) and _is_text(after):
+                if not after or after.startswith(prefix):
+                    return Fill(prefix, after)
+        raise self.error(name, f'null or [prefix, key with this prefix or ""] is needed, not {shown(value)}')
+
+    def runs(self, name: str, count: int, shortest: int = 2) -> list[tuple[int, int]]:
+        """Return runs ``[first, count]`` of ``count`` items; none if the field is absent.
+
+        They rise, do not overlap, and have ``shortest`` items or more.
+        """
+        runs: list[tuple[int, int]] = []
+        end = 0
+        for item in self.array(name) if name in self else ():
+            match item:
+                case [int(first), int(length)] if type(first) is type(length) is int:
+                    if end <= first and shortest <= length <= count - first:
+                        runs.append((first, length))
+                        end = first + length
+                        continue
+            raise self.error(
+                name, f"each item is [first, count] of two and more of {count} items: {shown(item)} is not"
+            )
+        return runs
+
+    def refusals(self, name: str, rejected: Sequence[str]) -> list[Refusal]:
+        """Return the refusals of some rejected keys; none if the field is absent."""
+        refusals: list[Refusal] = []
+        known = {*rejected}
+        for item in self.array(name, MAX_PUSH) if name in self else ():
+            match item:
+                case [str(reason), list(keys)] if 0 < len(reason) <= MAX_REASON and keys:
+                    if all(type(key) is str and key in known for key in keys):
+                        refusals.append(Refusal(reason, [*keys]))
+                        continue
+            raise self.error(name, f"each item is [reason, rejected keys], and {shown(item)} is not")
+        return refusals
 
     def epochs(self, name: str, max_items: int | None = None) -> list[Epoch]:
         """Return an array of epochs whose CIDs rise."""
@@ -223,6 +308,14 @@ class Fields:
                 if 0 <= before <= after <= _core.MAX_CID and (epoch is None) == (before == after):
                     return Ack(before, after, epoch)
         raise self.error("ack", f"null or [CID, CID, epoch] is needed, not {shown(value)}")
+
+
+def _is_text(value: object) -> bool:
+    """Return True if a value is valid text of at most the length of a key."""
+    try:
+        return isinstance(value, str) and len(value.encode()) <= _core.MAX_KEY_BYTES
+    except UnicodeEncodeError:
+        return False
 
 
 def decode_message(text: bytes) -> Any:

@@ -4,7 +4,8 @@ A conflict stays in the journal until the application restores or dismisses it.
 
 A record is stored under ``P + P + "conflict/" + cidkey(n)``, and is the JSON object ``{"key",
 "local", "remote", "cid", "kind", "noticed_at"}``. ``remote`` is ``null`` if a reset removed the
-key; ``cid`` is then the client's CID at that time. The optional members are ``base``, ``reason``,
+key; ``cid`` is then the client's CID at that time. ``read`` is ``true`` if ``cid`` is the CID at
+which the server's value was read. The optional members are ``base``, ``reason``,
 ``by`` and ``at``; records of earlier versions also lack ``kind`` and ``noticed_at``.
 """
 
@@ -40,6 +41,7 @@ class LostChange(NamedTuple):
         reason: The reason of a refusal.
         by: The author of the server's change, if it is known.
         at: The server's clock at its change, in milliseconds since 1970, if it is known.
+        is_read: True if the server's value was read at the CID ``cid``: its change may be earlier.
     """
 
     key: bytes
@@ -51,6 +53,7 @@ class LostChange(NamedTuple):
     reason: str | None = None
     by: str | None = None
     at: int | None = None
+    is_read: bool = False
 
     def record(self, noticed_at: int | None) -> bytes:
         """Return the journal record.
@@ -65,7 +68,14 @@ class LostChange(NamedTuple):
             self.cid,
         )
         base = b"" if self.base is None else b',"base":%b' % self.base
-        facts = {"kind": self.kind, "reason": self.reason, "by": self.by, "at": self.at, "noticed_at": noticed_at}
+        facts = {
+            "read": self.is_read or None,
+            "kind": self.kind,
+            "reason": self.reason,
+            "by": self.by,
+            "at": self.at,
+            "noticed_at": noticed_at,
+        }
         known = {name: fact for name, fact in facts.items() if fact is not None}
         return b"{%b%b,%b" % (changes, base, orjson.dumps(known)[1:])
 

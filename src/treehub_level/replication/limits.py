@@ -5,14 +5,16 @@ A proxy may limit the size of a request body, and a token may forbid writing.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+import hashlib
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
+from typing import NamedTuple
 
 from .. import _core
 from ..backends.base import Entry, Reader, Row, bounded_fetcher
 from ..engine.scan import first_key
 from ..errors import ForbiddenError, SyncError, TransportError
-from .manual import same_record
+from .canonical import canonical
 from .messages import MAX_BYTES
 
 #: Dirty changes to read at a time, and their bytes.
@@ -42,7 +44,8 @@ class PushLimits:
     def __init__(self) -> None:
         self.max_bytes = MAX_BYTES
         self.forbidden: ForbiddenError | None = None
-        self._too_large: dict[bytes, bytes] = {}
+        #: The changes that are held back, by their stored keys.
+        self._too_large: dict[bytes, _HeldBack] = {}
 
     @property
     def may_hold_back(self) -> bool:
@@ -56,17 +59,30 @@ class PushLimits:
         """
         return bool(push) and (error.status == 413 or (error.status is None and _size(push) > _LARGE))
 
-    def shrink(self, push: Sequence[Entry], space: _core.KeySpace) -> None:
+    def shrink(self, push: Sequence[Entry], groups: Sequence[tuple[int, int]], space: _core.KeySpace) -> None:
         """Lower the limits after a push that was too large.
 
-        The next push holds half as many bytes. A push of a single change cannot be halved: the
-        change is held back until its value changes.
+        The next push holds half as many bytes. A push of a single change, or of one group, cannot
+        be halved: it is held back until a value changes.
+
+        Args:
+            push: The push.
+            groups: The runs of its changes that belong together.
+            space: The key space of the store.
         """
-        if len(push) == 1:
-            ((key, value),) = push
-            self._too_large[space.dirty_key(key)] = _core.join_record(key, value)
+        if len(push) == 1 or (0, len(push)) in groups:
+            self._too_large |= {
+                space.dirty_key(key): _HeldBack.of(_core.join_record(key, value)) for key, value in push
+            }
         else:
             self.max_bytes = _size(push) // 2
+
+    def hold_back(self, dirty_keys: Iterable[bytes], reader: Reader) -> None:
+        """Hold back dirty changes that belong together, until the value of one of them changes."""
+        for dirty_key in dirty_keys:
+            record = reader.get(dirty_key)
+            if record is not None:
+                self._too_large[dirty_key] = _HeldBack.of(record)
 
     def pushable_rows(self, reader: Reader, space: _core.KeySpace) -> Generator[Row, None, None]:
         """Yield the dirty changes that are not too large, in key order."""
@@ -88,7 +104,7 @@ class PushLimits:
 
     def held_back_error(self, reader: Reader, space: _core.KeySpace) -> SyncError | None:
         """Return the error that lists the changes that cannot be pushed; ``None`` without any."""
-        return self._too_large_error(reader) if self.forbidden is None else self._forbidden_error(reader, space)
+        return self._too_large_error(reader, space) if self.forbidden is None else self._forbidden_error(reader, space)
 
     def _forbidden_error(self, reader: Reader, space: _core.KeySpace) -> ForbiddenError | None:
         with closing(reader.scan(space.dirty_start, space.dirty_stop, values=False)) as cursor:
@@ -101,18 +117,16 @@ class PushLimits:
             keys=keys,
         )
 
-    def _too_large_error(self, reader: Reader) -> TransportError | None:
-        stored = list(self._too_large)
-        records = zip(stored, reader.get_many(stored), strict=True)
-        self._too_large = {
-            key: record for key, record in records if record is not None and self._is_too_large(key, record)
-        }
+    def _too_large_error(self, reader: Reader, space: _core.KeySpace) -> TransportError | None:
+        present = ((key, reader.get(key)) for key in self._too_large)
+        held_back = {key for key, record in present if record is not None and self._is_too_large(key, record)}
+        self._too_large = {key: held for key, held in self._too_large.items() if key in held_back}
         if not self._too_large:
             return None
-        held_back = self._too_large.values()
-        sizes = {_core.decode_key(_core.split_record(record)[0]): len(record) for record in held_back}
+        sizes = {_core.decode_key(key[len(space.prefix) :]): held.size for key, held in self._too_large.items()}
         return TransportError(
-            "changes are too large for the server, or for a proxy in front of it: "
+            "changes, or changes that were written together, are too large for the server, or for a proxy in front of "
+            f"it: "
             f"{_listed([f'{key!r:.80} ({size:,} bytes)' for key, size in sizes.items()])}. Everything else is "
             "synchronised. Write smaller values to these keys, or raise the limit on request bodies",
             status=413,
@@ -120,7 +134,25 @@ class PushLimits:
         )
 
     def _is_too_large(self, key: bytes, record: bytes) -> bool:
-        return key in self._too_large and same_record(record, self._too_large[key])
+        return key in self._too_large and self._too_large[key] == _HeldBack.of(record)
+
+
+class _HeldBack(NamedTuple):
+    """A change that is held back.
+
+    Attributes:
+        digest: The digest of its record.
+        size: The size of the record, in bytes.
+    """
+
+    digest: bytes
+    size: int
+
+    @classmethod
+    def of(cls, record: bytes) -> _HeldBack:
+        """Return the change with a record."""
+        form = canonical(record)
+        return cls(hashlib.sha256(form).digest(), len(form))
 
 
 def _size(push: Sequence[Entry]) -> int:

@@ -9,22 +9,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from typing import Final, NamedTuple
-
-import orjson
 
 from .. import _core
 from ..backends.base import Entry, Reader, Transaction
 from ..engine import clock
 from ..engine.access import FULL, Access
 from ..engine.commits import read_page
-from ..engine.modes import Client, Plan, Server, Step
+from ..engine.modes import Client, Plan, Server, Step, Write
 from ..engine.records import Commit, OwnRecords
 from ..errors import CIDMismatchError, CorruptionError, ProtocolError, StateError
 from ..types import Change, Changes
-from .base_values import BaseValueChanges
-from .journal import LostChange, journal_entries
+from .canonical import same_record
+from .effects import Effects
+from .journal import LostChange
+from .losses import has_losses
 from .records import dirty_change, read_state
+from .rules import Call, PendingReader, check_group
 from .state import ClientState
 
 #: Rows to read at a time.
@@ -164,11 +166,10 @@ def read_part(
             expected=floor,
             got=since,
         )
-    page = read_page(reader, mode, head, since, limit, max_bytes, whole_bytes)
-    reached = page.records[-1][0] if page.records else since
+    page = read_page(reader, mode, head, since, limit, max_bytes, whole_bytes, access.keys)
     # The log always keeps its newest record, so there are more records unless this page ends with
     # it.
-    return Part(reached, *page.outgoing(mode, access), reached < head)
+    return Part(page.cid, page.records, page.commits, page.cid < head)
 
 
 def change_step(mode: Server, base: int, entries: Sequence[Entry], access: Access = FULL) -> Step[int]:
@@ -184,6 +185,7 @@ def change_step(mode: Server, base: int, entries: Sequence[Entry], access: Acces
         ProtocolError: A key occurs twice.
         ForbiddenError: The client may not write a key (raised by the step).
         CIDMismatchError: The server's CID is not ``base`` (raised by the step).
+        Refused, CheckError: See `rules.check_group` (raised by the step).
     """
     keys = {key for key, _ in entries}
     if len(keys) < len(entries):
@@ -197,11 +199,33 @@ def change_step(mode: Server, base: int, entries: Sequence[Entry], access: Acces
             )
         if not entries:
             return Plan(cid)
+        check_group(mode, Call(access.principal, None), entries, PendingReader(transaction))
         last = cid + len(entries)
         groups = ((cid + 1, last),) if len(entries) > 1 else ()
         commit = mode.commit_entry(Commit(cid + 1, last, None, access.principal, clock.now(), groups))
         plan = mode.plan_write_in(mode.epoch_start(transaction, cid), cid, entries, [commit])
         return Plan(last, plan.batch, plan.cid, after_commit=plan.after_commit)
+
+    return step
+
+
+def write_step(mode: Server, entries: Sequence[Entry], access: Access) -> Step[None]:
+    """Write entries of a caller durably, if the check of the server allows it.
+
+    Args:
+        mode: The server.
+        entries: The entries, encoded.
+        access: The rights of the caller, which cover the entries.
+
+    Raises:
+        Refused, CheckError: See `rules.check_group` (raised by the step).
+    """
+
+    def step(transaction: Transaction, cid: int) -> Plan[None]:
+        check_group(mode, Call(access.principal, None), entries, PendingReader(transaction))
+        plan = mode.plan_write(transaction, cid, entries, [Write(len(entries), False, access.principal)])
+        plan.durable = True
+        return plan
 
     return step
 
@@ -217,22 +241,20 @@ def apply_step(mode: Client, to: int, entries: Sequence[Entry]) -> Step[int]:
                 raise ProtocolError("a page with changes ends at CID 1 or later, not at CID 0")
             return Plan(cid)
         state = _idle_state(mode, transaction, cid)
-        batch = [*_entries_without_history(state, to, space), *_core.apply_batch(space, to, entries)]
-        bases = BaseValueChanges(transaction, mode.records, state.bases)
-        keys = list(dict.fromkeys(key for key, _ in entries))
-        dirty = dict(zip(keys, transaction.get_many([space.dirty_key(key) for key in keys]), strict=True))
-        lost = []
-        for key, value in entries:
-            local, remote = dirty.pop(key, None), _core.join_record(key, value)
+        following = state.following
+        effects = Effects(mode, transaction, state)
+        pages = entries if following.follows_all else [entry for entry in entries if following.wants(entry[0])]
+        for (key, value), local in zip(entries, effects.records([key for key, _ in entries]), strict=True):
             if local is None:
                 continue
+            remote = _core.join_record(key, value)
             if local != remote:
-                dirty_change(mode.records, space.dirty_key(key), local)
-                lost.append(LostChange(key, local, remote, to, bases.change_of(key)))
-            bases.forget(key)
-        batch.extend(journal_entries(transaction, mode.records, lost))
-        batch.extend(bases.entries())
-        return Plan(to, batch, to)
+                effects.journal(LostChange(key, local, remote, to, effects.bases.change_of(key)))
+            effects.clean(key)
+        effects.end_groups()
+        effects.finish()
+        batch = [*effects.batch, *_core.apply_batch(space, to, pages)]
+        return _moving(mode, state, to, batch)
 
     return step
 
@@ -263,46 +285,24 @@ def clean_step(mode: Client, to: int, pushed: Sequence[tuple[bytes, bytes | None
         pushed: Each key with the record that was pushed. A dirty change that was rewritten since
             stays dirty. ``None`` instead of the record drops the dirty change in any case.
     """
-    space = mode.space
 
     def step(transaction: Transaction, cid: int) -> Plan[int]:
         _check_not_older(cid, to, "reply")
         state = read_state(transaction, mode.records, cid) if to == cid else _idle_state(mode, transaction, cid)
-        bases = BaseValueChanges(transaction, mode.records, state.bases)
-        dirty_keys = [space.dirty_key(key) for key, _ in pushed]
-        batch: list[Entry] = [] if to == cid else _entries_without_history(state, to, space)
-        for dirty_key, record, (key, sent) in zip(dirty_keys, transaction.get_many(dirty_keys), pushed, strict=True):
+        effects = Effects(mode, transaction, state)
+        for (key, sent), record in zip(pushed, effects.records([key for key, _ in pushed]), strict=True):
             if record is None:
                 continue
             if sent is None or same_record(record, sent):
-                batch.append((dirty_key, None))
-                bases.forget(key)
+                effects.clean(key)
             else:
-                bases.learn(key, _core.split_record(sent)[1])
-        batch.extend(bases.entries())
-        batch.append((space.prefix, b"%d" % to))
-        return Plan(to, batch, to)
+                effects.bases.learn(key, _core.split_record(sent)[1])
+        effects.end_groups()
+        effects.finish()
+        batch = [*effects.batch, (mode.space.prefix, b"%d" % to)]
+        return Plan(to, batch, to) if to == cid else _moving(mode, state, to, batch)
 
     return step
-
-
-def same_record(stored: bytes, sent: bytes) -> bool:
-    """Return True if two records are the same JSON.
-
-    Records that ``@treehub/level`` has written may differ in white space and escapes.
-    """
-    return stored == sent or canonical(stored) == canonical(sent)
-
-
-def canonical(record: bytes) -> bytes:
-    """Return a record as this library would write it.
-
-    A record that is not JSON is returned unchanged.
-    """
-    try:
-        return orjson.dumps(orjson.loads(record))
-    except (ValueError, TypeError):
-        return record
 
 
 def _check_not_older(cid: int, to: int, kind: str) -> None:
@@ -314,19 +314,32 @@ def _check_not_older(cid: int, to: int, kind: str) -> None:
         )
 
 
-def _entries_without_history(state: ClientState, to: int, space: _core.KeySpace) -> list[Entry]:
-    """Return entries that drop the seen epochs: a manual sync does not report new ones."""
-    return replace(state, max_head=to, epochs=()).replacing(state, space)
+def _moving(mode: Client, state: ClientState, to: int, batch: list[Entry]) -> Plan[int]:
+    """Return the plan of a batch that moves the CID, and drops the seen epochs.
+
+    A manual sync does not report new epochs. A client that begins with one gets all changes, and
+    fills nothing.
+    """
+    following = state.following if state.cid else state.following.completed()
+    after = replace(state, cid=to, max_head=to, epochs=(), following=following)
+    recording = partial(setattr, mode, "recording", after.recording)
+    return Plan(to, [*batch, *after.replacing(state, mode.space)], to, after_commit=recording)
 
 
 def _idle_state(mode: Client, transaction: Transaction, cid: int) -> ClientState:
-    """Return the state of a client that no `sync` has left in the middle of a push or a reset.
+    """Return the state of a client that no `sync` has left in the middle of its work.
 
     Raises:
-        StateError: A push or a reset of `sync` is in progress.
+        StateError: A push, a fill or a reset of `sync` is in progress.
     """
-    space = mode.space
-    for name, kind in (("push", "push"), ("aside", "push"), ("own", "push"), ("reset", "reset")):
-        if transaction.get(space.own_key(name)) is not None:
+    state = read_state(transaction, mode.records, cid)
+    following = state.following
+    progress = {
+        "push": state.push or state.withheld_push or state.own_range or has_losses(transaction, mode.space),
+        "reset": following.is_resetting,
+        "fill": cid and not following.is_complete,
+    }
+    for kind, is_in_progress in progress.items():
+        if is_in_progress:
             raise StateError(f"a {kind} of sync() is in progress: call sync() to finish it before apply() or clean()")
-    return read_state(transaction, mode.records, cid)
+    return state

@@ -1,4 +1,4 @@
-"""The messages of an exchange (``docs/protocol.md``): a `Request`, and four kinds of `Reply`.
+"""The messages of an exchange (``docs/protocol.md``): a `Request`, and three kinds of `Reply`.
 
 This module validates received messages, field by field. Both sides apply the same limits.
 
@@ -8,19 +8,35 @@ client's. Only ``to_dict`` decodes them, so a transport that sends bytes need no
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, ClassVar, Final
 
 from .. import _core
-from ..backends.base import Entry
+from ..backends.base import Entry, Row
 from ..engine.records import ID, Commit, Epoch
-from ..errors import InvalidKeyError, ProtocolError
-from .fields import MAX_CHANGES, MAX_KEYS, MAX_PUSH, NONCE, PROTOCOL, Ack, Fields, shown
+from ..errors import ProtocolError
+from .fields import (
+    MAX_CHANGES,
+    MAX_PREFIX_BYTES,
+    MAX_PREFIXES,
+    MAX_PUSH,
+    MAX_READ,
+    NONCE,
+    PROTOCOL,
+    Ack,
+    Fields,
+    Fill,
+    Refusal,
+    shown,
+)
 
 #: The maximum size of a page or a push, in bytes of keys and values.
 MAX_BYTES: Final = 8 << 20
+#: A row of a page as a server sends it: the CID and the record of a change, or a key and its value.
+LogRow = tuple[int, bytes] | Entry
 #: Changes that one call of the core encodes: it does not release the GIL.
 _PART_CHANGES: Final = 2000
 #: The maximum number of epochs in a request. A client sends the last ones.
@@ -38,14 +54,19 @@ class Request:
         max_head: The highest server CID at which a page was read that the client has applied;
             ``hi`` in JSON.
         epochs: The last epochs of the server that the client has seen.
-        seq: The sequence number of the frozen push.
-        nonce: 32 hex digits: the nonce of the push, or random ones if nothing is pushed.
+        nonce: 32 random hex digits, new for each request. The reply repeats them.
+        seq: The sequence number of the frozen push, or of the last one.
+        push_nonce: The nonce of the frozen push, ``push`` in JSON; ``None`` if nothing is pushed.
         changes: The changes of the frozen push; empty if nothing is pushed.
-        limit: The maximum number of changes, or keys, in the reply.
-        reset: True during a reset.
-        keys_after: In phase B of a reset, the key after which live keys are requested; ``""`` for
-            the first.
-        withdraw: The keys of the frozen push, if the push is withdrawn. ``changes`` is empty then.
+        groups: The runs of `changes` that belong together, each as the index of its first change
+            and their number.
+        withdraw: The keys of the frozen push, if the push is withdrawn. `changes` is empty then.
+        limit: The maximum number of changes and entries in the reply.
+        complete: The prefixes of which the client has all keys.
+        partial: The prefixes for which the log is wanted, though the client lacks keys.
+        fill: The range whose next part of the live entries is wanted. The log is wanted for the
+            filled part.
+        read: The keys whose present values are wanted.
         in_records: True if ``changes`` are records in bytes, as `decode_message` returns them.
     """
 
@@ -54,13 +75,17 @@ class Request:
     cid: int
     max_head: int
     epochs: list[Epoch]
-    seq: int
     nonce: str
+    seq: int
+    push_nonce: str | None = None
     changes: Sequence[Any] = ()
-    limit: int = MAX_CHANGES
-    reset: bool = False
-    keys_after: str | None = None
+    groups: Sequence[tuple[int, int]] = ()
     withdraw: Sequence[str] = ()
+    limit: int = MAX_CHANGES
+    complete: Sequence[str] = ("",)
+    partial: Sequence[str] = ()
+    fill: Fill | None = None
+    read: Sequence[str] = ()
     in_records: bool = False
 
     @property
@@ -73,6 +98,16 @@ class Request:
         """The keys of the push, whether it is sent or withdrawn. For the client's side."""
         assert not self.in_records, "a server encodes the changes, and reads the keys from them"
         return [change[0] for change in self.changes] or [*self.withdraw]
+
+    @property
+    def holds_data(self) -> bool:
+        """True if the client relies on the deletes in the log: it has a complete or filled part."""
+        return bool(self.complete or (self.fill and self.fill.after))
+
+    def follows(self, key: str) -> bool:
+        """Return True if the log is wanted for a key."""
+        prefixes = (*self.complete, *self.partial)
+        return key.startswith(prefixes) or (self.fill is not None and self.fill.covers(key))
 
     @classmethod
     def from_dict(cls, message: object, *, in_records: bool = False) -> Request:
@@ -87,27 +122,38 @@ class Request:
         """
         fields = Fields(message, "request")
         fields.protocol()
-        keys_after = fields.cursor("keys_after")
+        changes = fields.array("changes", MAX_PUSH)
         request = cls(
             server=fields.optional_text("server", ID),
             client=fields.text("client", ID),
             cid=fields.cid("cid"),
             max_head=fields.cid("hi"),
             epochs=fields.epochs("epochs", MAX_EPOCHS),
-            seq=fields.cid("seq"),
             nonce=fields.text("nonce", NONCE),
-            changes=fields.array("changes", MAX_PUSH),
-            limit=fields.integer("limit", 1, MAX_CHANGES if keys_after is None else MAX_KEYS),
-            reset=fields.boolean("reset"),
-            keys_after=keys_after,
+            seq=fields.cid("seq"),
+            push_nonce=fields.optional_text("push", NONCE),
+            changes=changes,
+            groups=fields.runs("groups", len(changes)),
             withdraw=fields.keys("withdraw", MAX_PUSH) if "withdraw" in fields else (),
+            limit=fields.integer("limit", 1, MAX_CHANGES),
+            complete=fields.prefixes("complete", [""]),
+            partial=fields.prefixes("partial", []),
+            fill=fields.fill("fill"),
+            read=fields.keys("read", MAX_READ) if "read" in fields else (),
             in_records=in_records,
         )
-        if request.changes and request.withdraw:
-            raise fields.error("withdraw", "a push is either sent or withdrawn, not both")
-        if (request.changes or request.withdraw) and (request.reset or request.keys_after is not None):
-            raise fields.error("changes", "nothing can be pushed during a reset")
+        request._check(fields)
         return request
+
+    def _check(self, fields: Fields) -> None:
+        """Check the fields that depend on each other."""
+        if self.changes and self.withdraw:
+            raise fields.error("withdraw", "a push is either sent or withdrawn, not both")
+        if self.is_push != (self.push_nonce is not None):
+            raise fields.error("push", "a push has a nonce of its own, and a request without a push has null")
+        fault = prefixes_fault([*self.complete, *self.partial])
+        if fault is not None:
+            raise fields.error("partial" if self.partial else "complete", fault)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the request as a dict that can be encoded as JSON."""
@@ -118,14 +164,29 @@ class Request:
             "cid": self.cid,
             "hi": self.max_head,
             "epochs": [[*epoch] for epoch in self.epochs],
-            "seq": self.seq,
             "nonce": self.nonce,
+            "seq": self.seq,
+            "push": self.push_nonce,
             "changes": list(self.changes),
-            "limit": self.limit,
-            "reset": self.reset,
-            "keys_after": self.keys_after,
+            **({"groups": [[*run] for run in self.groups]} if self.groups else {}),
             **({"withdraw": [*self.withdraw]} if self.withdraw else {}),
+            "limit": self.limit,
+            "complete": [*self.complete],
+            "partial": [*self.partial],
+            "fill": self.fill and [*self.fill],
+            **({"read": [*self.read]} if self.read else {}),
         }
+
+
+def prefixes_fault(prefixes: Sequence[str]) -> str | None:
+    """Return a sentence if a client may not follow so many prefixes; else ``None``."""
+    size = sum(len(prefix.encode()) for prefix in prefixes)
+    if len(prefixes) <= MAX_PREFIXES and size <= MAX_PREFIX_BYTES:
+        return None
+    return (
+        f"a client follows at most {MAX_PREFIXES} prefixes of {MAX_PREFIX_BYTES} bytes in total, and these are "
+        f"{len(prefixes)} of {size} bytes"
+    )
 
 
 @dataclass(slots=True)
@@ -192,34 +253,38 @@ class Reset(Reply):
 
 
 @dataclass(slots=True)
-class Keys(Reply):
-    """A part of the server's live keys, in order.
+class FillPart:
+    """A part of the live entries of a range, in key order, read at the end of its page.
+
+    It holds all entries after ``after`` up to ``to``, or to the end of the range, except those of
+    the prefixes that the client has complete.
 
     Attributes:
-        head: The server's CID.
-        epochs: The epochs of the server that the client may not have seen.
-        after: The key after which this part begins.
-        keys: The keys, encoded.
-        end: True if there are no keys after this part.
+        prefix: The prefix of the range.
+        after: The key after which the part begins; ``""`` for the beginning.
+        to: The last key that the part says something of, if it is not the last part.
+        end: True if the part reaches the end of the range.
+        entries: The keys and their encoded values.
     """
 
-    kind = "keys"
-
-    head: int
-    epochs: list[Epoch]
+    prefix: str
     after: str
-    keys: list[bytes]
+    to: str
     end: bool
+    entries: list[Row]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the reply as a dict that can be encoded as JSON."""
+    def covers(self, key: str) -> bool:
+        """Return True if the part says which value the key has, or that it has none."""
+        return key.startswith(self.prefix) and self.after < key and (self.end or key <= self.to)
+
+    def header(self) -> dict[str, Any]:
+        """Return all fields except the entries, as a dict."""
         return {
-            **Reply.to_dict(self),
-            "head": self.head,
-            "epochs": [[*epoch] for epoch in self.epochs],
+            "prefix": self.prefix,
             "after": self.after,
-            "keys": [_core.decode_key(key) for key in self.keys],
+            "to": self.to,
             "end": self.end,
+            "count": len(self.entries),
         }
 
 
@@ -237,6 +302,14 @@ class Page(Reply):
         rejected: The keys of the push that the server rejected, or that the log does not show as
             accepted.
         commits: The recorded commits of the changes in the page, in CID order.
+        refused: The refusals of those of the rejected keys that a rule, or the rights of the
+            token, refuses.
+        values: The present values of the rejected keys and of those that the request reads,
+            encoded; ``None`` for an absent key. Keys whose values do not fit into the page are
+            missing. Only a page that reaches the head has any.
+        fill: The next part of the range that the client fills. Only a page that reaches the head
+            has one, and not if anything was pushed or if nothing fits into the page any more.
+        refill: True if the log after the page is longer than the data that the client follows.
     """
 
     kind = "page"
@@ -248,13 +321,24 @@ class Page(Reply):
     ack: Ack | None
     rejected: list[str]
     commits: list[Commit]
+    refused: list[Refusal] = field(default_factory=list, kw_only=True)
+    values: list[Entry] = field(default_factory=list, kw_only=True)
+    fill: FillPart | None = field(default=None, kw_only=True)
+    refill: bool = field(default=False, kw_only=True)
 
     def header(self, count: int) -> dict[str, Any]:
-        """Return all fields except ``page``, as a dict.
+        """Return all fields except the rows: ``page``, ``values`` and ``entries``.
 
         Args:
             count: The number of changes in the page.
         """
+        optional = {
+            "commits": [commit.to_list() for commit in self.commits],
+            "refused": [[*refusal] for refusal in self.refused],
+            "value_count": len(self.values),
+            "fill": self.fill and self.fill.header(),
+            "refill": self.refill,
+        }
         return {
             **Reply.to_dict(self),
             "cid": self.cid,
@@ -263,7 +347,7 @@ class Page(Reply):
             "epochs": [[*epoch] for epoch in self.epochs],
             "ack": self.ack and [*self.ack],
             "rejected": self.rejected,
-            "commits": [commit.to_list() for commit in self.commits],
+            **{name: value for name, value in optional.items() if value},
             "count": count,
         }
 
@@ -291,13 +375,21 @@ class LogPage(Page):
 
     records: list[tuple[int, bytes]]
 
+    def rows(self) -> list[LogRow]:
+        """Return all rows: those of ``page``, then of ``values``, then the entries of ``fill``."""
+        return [*self.records, *self.values, *(self.fill.entries if self.fill else ())]
+
     def to_dict(self) -> dict[str, Any]:
         """Return the reply as a dict that can be encoded as JSON."""
-        if not self.records:
-            return {**self.header(0), "page": []}
-        cids, records = zip(*self.records, strict=True)
-        page = [*map(list, zip(cids, _core.decode_changes(records), strict=True))]
-        return {**self.header(len(page)), "page": page}
+        message = {**self.header(len(self.records)), "page": []}
+        if self.records:
+            cids, records = zip(*self.records, strict=True)
+            message["page"] = [*map(list, zip(cids, _core.decode_changes(records), strict=True))]
+        if self.values:
+            message["values"] = _core.decode_changes([_core.join_record(*row) for row in self.values])
+        if self.fill:
+            message["entries"] = _core.decode_changes([_core.join_record(*row) for row in self.fill.entries])
+        return message
 
     def to_pulled(self, encoder: _core.Encoder) -> PulledPage:
         """Return the page as a client in the same process receives it.
@@ -305,6 +397,11 @@ class LogPage(Page):
         Raises:
             ProtocolError: The client's key space or limits do not allow a key or a value.
         """
+        fill = self.fill
+        if fill is not None:
+            fill = replace(
+                fill, entries=_entries_of(encoder.records([_core.join_record(*row) for row in fill.entries]))
+            )
         return PulledPage(
             self.server,
             self.nonce,
@@ -318,11 +415,15 @@ class LogPage(Page):
             self.commits,
             [cid for cid, _ in self.records],
             _in_parts(encoder.records, [record for _, record in self.records]),
+            refused=self.refused,
+            values=_in_parts(encoder.records, [_core.join_record(*row) for row in self.values]),
+            fill=fill,
+            refill=self.refill,
         )
 
 
 #: A reply as a client receives it.
-ParsedReply = PulledPage | Keys | Reset | Forked
+ParsedReply = PulledPage | Reset | Forked
 
 
 def parse_reply(message: object, encoder: _core.Encoder, *, in_records: bool = False) -> ParsedReply:
@@ -345,14 +446,12 @@ def parse_reply(message: object, encoder: _core.Encoder, *, in_records: bool = F
     kind = fields.get("kind")
     if kind == "page":
         return _parse_page(fields, server, nonce, base, encoder.records if in_records else encoder.changes)
-    if kind == "keys":
-        return _parse_keys(fields, server, nonce, base, encoder)
     if kind == "reset":
         common, ack, rejected = fields.integer("common", 0, base), fields.ack(), fields.keys("rejected", MAX_PUSH)
         return Reset(server, nonce, base, common, ack, rejected, fields.cid("head"))
     if kind == "forked":
         return Forked(server, nonce, base)
-    raise fields.error("kind", f'"page", "keys", "reset" or "forked" is needed, not {shown(kind)}')
+    raise fields.error("kind", f'"page", "reset" or "forked" is needed, not {shown(kind)}')
 
 
 def _parse_page(
@@ -365,33 +464,84 @@ def _parse_page(
     cids, changes = fields.numbered_changes("page", base, to)
     fields.integer("count", len(cids), len(cids))
     if more and to == base:
-        raise fields.error("more", "it is true, but the page holds no changes")
+        raise fields.error("more", "it is true, but the page ends where it begins")
     if not more and to != head:
         raise fields.error("more", f"it is false, but the log continues to CID {head} and this page ends at CID {to}")
-    entries = _check_size(_in_parts(encode, changes))
+    entries = _in_parts(encode, changes)
     epochs, rejected = fields.epochs("epochs"), fields.keys("rejected", MAX_PUSH)
-    commits = fields.commits("commits", base, to)
-    return PulledPage(server, nonce, base, to, head, more, epochs, ack, rejected, commits, cids, entries)
+    values, fill = _parse_values(fields, encode), _parse_fill(fields, encode)
+    if more and (values or fill):
+        raise fields.error("more", "it is true, but the page has values of its end")
+    _check_size([*entries, *values, *(fill.entries if fill else ())])
+    return PulledPage(
+        server,
+        nonce,
+        base,
+        to,
+        head,
+        more,
+        epochs,
+        ack,
+        rejected,
+        fields.commits("commits", base, to) if "commits" in fields else [],
+        cids,
+        entries,
+        refused=fields.refusals("refused", rejected),
+        values=values,
+        fill=fill,
+        refill="refill" in fields and fields.boolean("refill"),
+    )
 
 
-def _parse_keys(fields: Fields, server: str, nonce: str, base: int, encoder: _core.Encoder) -> Keys:
-    after = fields.cursor("after")
-    if after is None:
-        raise fields.error("after", "it is null; a reply of this kind needs a key, or an empty string")
-    names = fields.keys("keys", MAX_KEYS)
-    last = after.encode()
+def _parse_values(fields: Fields, encode: Callable[[Sequence[Any]], list[Entry]]) -> list[Entry]:
+    """Return the present values of keys. Each key occurs once."""
+    rows = fields.array("values", MAX_PUSH + MAX_READ) if "values" in fields else ()
+    if rows or "value_count" in fields:
+        fields.integer("value_count", len(rows), len(rows))
+    values = _encoded(fields, "values", encode, rows)
+    if len({key for key, _ in values}) < len(values):
+        raise fields.error("values", "a key occurs twice")
+    return values
+
+
+def _parse_fill(fields: Fields, encode: Callable[[Sequence[Any]], list[Entry]]) -> FillPart | None:
+    """Return the part of a range; ``None`` if there is none."""
+    if "fill" not in fields:
+        if "entries" in fields and fields.get("entries"):
+            raise fields.error("entries", "there are some, but no field says of which range")
+        return None
+    part = Fields(fields.get("fill"), 'field "fill"')
+    rows = fields.array("entries", MAX_CHANGES)
+    part.integer("count", len(rows), len(rows))
+    fill = Fill(part.prefix("prefix"), part.prefix("after"))
+    to, end = part.prefix("to"), part.boolean("end")
+    entries = _entries_of(_encoded(fields, "entries", encode, rows))
+    if len(entries) < len(rows):
+        raise fields.error("entries", "each item is [key, value]")
+    if (fill.after and not fill.after.startswith(fill.prefix)) or (to != fill.after and not to.startswith(fill.prefix)):
+        raise part.error("prefix", f"{shown(fill.after)} to {shown(to)} do not lie in the range {shown(fill.prefix)}")
+    if to < fill.after or (to == fill.after and not end):
+        raise part.error("to", f"{shown(to)} is not after {shown(fill.after)}, and this is not the last part")
+    keys = [key for key, _ in entries]
+    if not all(map(operator.lt, [fill.after.encode(), *keys], keys)) or (keys and keys[-1] > to.encode()):
+        raise fields.error("entries", f"their keys must rise from {shown(fill.after)} (exclusive) to {shown(to)}")
+    if not all(key.startswith(fill.prefix.encode()) for key in keys):
+        raise fields.error("entries", f"their keys must begin with {shown(fill.prefix)}")
+    return FillPart(fill.prefix, fill.after, to, end, entries)
+
+
+def _encoded(
+    fields: Fields, name: str, encode: Callable[[Sequence[Any]], list[Entry]], rows: Sequence[Any]
+) -> list[Entry]:
     try:
-        keys = [encoder.key(key) for key in names]
-    except InvalidKeyError as error:
-        raise fields.error("keys", str(error)) from error
-    for key in keys:
-        if key <= last:
-            raise fields.error("keys", f"they must rise from {shown(after)} (exclusive); {shown(key)} does not")
-        last = key
-    end = fields.boolean("end")
-    if not keys and not end:
-        raise fields.error("end", "it is false, but the reply holds no keys")
-    return Keys(server, nonce, base, fields.cid("head"), fields.epochs("epochs"), after, keys, end)
+        return _in_parts(encode, rows)
+    except ProtocolError as error:
+        raise fields.error(name, str(error)) from error
+
+
+def _entries_of(entries: list[Entry]) -> list[Row]:
+    """Return the entries that are no deletes."""
+    return [(key, value) for key, value in entries if value is not None]
 
 
 def encode_changes(changes: Sequence[Any], encoder: _core.Encoder, *, in_records: bool = False) -> list[Entry]:

@@ -7,11 +7,14 @@ after another. ``docs/protocol.md``, "Progress", lists the rules.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from .. import _core
+from ..backends.base import Entry
 from ..errors import ProtocolError
 from .messages import Forked, ParsedReply, PulledPage, Request, Reset
+from .reply_handler import ReplyOutcome
 
 #: Stale replies of a session in succession.
 MAX_STALE_REPLIES: Final = 8
@@ -42,6 +45,9 @@ class ProgressCheck:
         self._resets = 0
         self._forks = 0
         self._rejections = 0
+        self._unread = 0
+        self._unfilled = 0
+        self._refills = 0
         self._short_pages = 0.0
         #: How far the page before moved the CID, if it announced more.
         self._moved = 0
@@ -49,8 +55,13 @@ class ProgressCheck:
         #: The rejected keys whose later changes are still to be pulled.
         self._owed: set[str] = set()
 
-    def check(self, request: Request, reply: ParsedReply, *, is_stale: bool) -> None:
-        """Count a reply that has been applied, or ignored since it is stale.
+    def check(self, request: Request, reply: ParsedReply, outcome: ReplyOutcome | None) -> None:
+        """Count a reply.
+
+        Args:
+            request: The request.
+            reply: The reply.
+            outcome: The effect of the reply; ``None`` if it was ignored since it is stale.
 
         Raises:
             ProtocolError: The session makes no progress.
@@ -58,7 +69,7 @@ class ProgressCheck:
         self._rounds += 1
         if self._rounds >= MAX_ROUNDS:
             raise ProtocolError(f"the session has not ended after {MAX_ROUNDS:,} exchanges. {_AGAIN}")
-        if is_stale:
+        if outcome is None:
             self._stale += 1
             if self._stale >= MAX_STALE_REPLIES:
                 raise ProtocolError(
@@ -69,12 +80,16 @@ class ProgressCheck:
         self._stale = 0
         if isinstance(reply, Reset):
             self._resets += 1
-            self._fail_beyond(self._resets, "reset this client", "times in one session")
+            self._fail_beyond(self._resets, "reset this client")
         elif isinstance(reply, Forked):
             self._forks += 1
-            self._fail_beyond(self._forks, "refused the id of this client", "times in one session")
+            self._fail_beyond(self._forks, "refused the id of this client")
         elif isinstance(reply, PulledPage):
             self._check_page(request, reply)
+            self._check_present(request, reply, outcome)
+            if outcome.is_refilling:
+                self._refills += 1
+                self._fail_beyond(self._refills, "advised to fill all ranges again")
 
     def _check_page(self, request: Request, page: PulledPage) -> None:
         if request.cid != self._pulled_to:
@@ -82,25 +97,48 @@ class ProgressCheck:
         self._pulled_to = page.cid
         self._owed.update(() if request.withdraw else page.rejected)
         if self._owed:
-            self._owed.difference_update(_core.decode_key(key) for key, _ in page.entries)
+            told = (key for key, _ in (*page.entries, *page.values))
+            self._owed.difference_update(map(_core.decode_key, told))
         moved, before = page.cid - page.base, self._moved
         self._moved = moved if page.more else 0
         if page.more:
             if before + moved < min(request.limit, SHORT_CHANGES):
-                self._short_pages = max(0.0, self._short_pages + 1 - _size(page) / SHORT_BYTES)
-            if self._short_pages >= MAX_SHORT_PAGES:
-                raise ProtocolError(
-                    f"the server sent {MAX_SHORT_PAGES} short pages, each of which announces another one. {_AGAIN}"
-                )
+                self._count_short(page.entries)
         elif self._owed:
             self._owed.clear()
-            self._rejections += 1
-            self._fail_beyond(self._rejections, "rejected changes without a later change of their keys", "times")
+            if not page.values:  # the others are requested next
+                self._rejections += 1
+                self._fail_beyond(self._rejections, "rejected changes without the present values of their keys")
 
-    def _fail_beyond(self, count: int, act: str, noun: str) -> None:
+    def _check_present(self, request: Request, page: PulledPage, outcome: ReplyOutcome) -> None:
+        """Check that the requested values, and the next part of a range, are sent, and have an end.
+
+        A page of changes may have no room for them. Such pages must not be short for ever.
+        """
+        if page.more:
+            return
+        part = page.fill
+        lacks_values = bool(request.read) and not (outcome.healed or outcome.is_cut)
+        lacks_part = part is None and request.fill is not None and not request.keys
+        if lacks_values and not page.entries:
+            self._unread += 1
+            self._fail_beyond(self._unread, "sent no present values of the keys that were requested")
+        elif lacks_part and not (page.entries or page.values):
+            self._unfilled += 1
+            self._fail_beyond(self._unfilled, "sent no part of a range that was requested")
+        elif lacks_values or lacks_part or (part is not None and not part.end):
+            rows = [*page.entries, *page.values, *(part.entries if part else ())]
+            if len(rows) < min(request.limit, SHORT_CHANGES):
+                self._count_short(rows)
+
+    def _count_short(self, entries: Iterable[Entry]) -> None:
+        size = sum(len(key) + len(value or b"") for key, value in entries)
+        self._short_pages = max(0.0, self._short_pages + 1 - size / SHORT_BYTES)
+        if self._short_pages >= MAX_SHORT_PAGES:
+            raise ProtocolError(
+                f"the server sent {MAX_SHORT_PAGES} short pages, each of which announces another one. {_AGAIN}"
+            )
+
+    def _fail_beyond(self, count: int, act: str) -> None:
         if count >= MAX_FRUITLESS:
-            raise ProtocolError(f"the server {act} {count} {noun}: {_MEND}. Local changes are kept")
-
-
-def _size(page: PulledPage) -> int:
-    return sum(len(key) + len(value or b"") for key, value in page.entries)
+            raise ProtocolError(f"the server {act}, {count} times in one session: {_MEND}. Local changes are kept")

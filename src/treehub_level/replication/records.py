@@ -12,15 +12,18 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple, TypeVar
 
+import orjson
+
 from .. import _core
 from ..backends.base import Entry, Reader, Row
 from ..engine import clock
 from ..engine.base_values import BASES, Bases
+from ..engine.following import EARLIER_RESET, FOLLOW, Following, common_of_earlier_reset
 from ..engine.records import HEX, ID, Epoch, OwnRecords, is_cid
 from ..errors import LevelError, ProtocolError
 from ..types import Change, Conflict, ConflictKind
 from .fields import MAX_PUSH, NONCE, Ack, Fields
-from .state import NAMES, ClientState, Push, ResetProgress
+from .state import NAMES, ClientState, Push
 
 T = TypeVar("T")
 
@@ -30,20 +33,56 @@ _TEXT: Final = re.compile(r".+", re.DOTALL)
 _JOURNAL, _AFTER_JOURNAL = "conflict/", "conflict0"
 
 
+#: A reason, and the changes of a push that are refused for it: runs ``(first, count)`` of indices.
+StoredRefusal = tuple[str, tuple[tuple[int, int], ...]]
+
+
 class Decision(NamedTuple):
-    """The server's record of a client's last push that was accepted (in part) or withdrawn.
+    """The server's record of a client's last push that was accepted, withdrawn or refused.
+
+    The log shows nothing of a push that was withdrawn or refused. A push that was accepted or
+    refused in part is recorded, too.
 
     Attributes:
         seq: The sequence number of the push.
         nonce: The nonce of the push.
         ack: The decision.
         principal: The principal that the client id belongs to; ``None`` without authentication.
+        refused: The refusals of some of its changes.
     """
 
     seq: int
     nonce: str
     ack: Ack
     principal: str | None
+    refused: tuple[StoredRefusal, ...] = ()
+
+    def to_stored(self) -> bytes:
+        """Return the decision as it is stored."""
+        return orjson.dumps([self.seq, self.nonce, *self.ack, self.principal, *stored_refusals(self.refused)])
+
+
+def stored_refusals(refused: Sequence[StoredRefusal]) -> list[Any]:
+    """Return the last member of a stored decision; none if nothing was refused."""
+    return [[[reason, [[*run] for run in runs]] for reason, runs in refused]] if refused else []
+
+
+def parse_refusals(members: Sequence[Any]) -> tuple[StoredRefusal, ...]:
+    """Return the refusals that `stored_refusals` has encoded.
+
+    Raises:
+        ProtocolError, ValueError: They are malformed.
+    """
+    if not members:
+        return ()
+    found: list[StoredRefusal] = []
+    for item in Fields({"refused": members[0]}, "record").array("refused"):
+        match item:
+            case [str(reason), list(runs)] if reason and runs and len(members) == 1:
+                found.append((reason, tuple(Fields({"runs": runs}, "record").runs("runs", MAX_PUSH, shortest=1))))
+                continue
+        raise ValueError("a refusal is not [reason, [[first, count], …]]")
+    return tuple(found)
 
 
 # ------------------------------------------------------------------------------------------ client
@@ -60,9 +99,12 @@ def read_state(reader: Reader, own: OwnRecords, cid: int) -> ClientState:
     Raises:
         CorruptionError: A record is missing or malformed, or contradicts another one.
     """
-    keys = [own.space.own_key(name) for name in NAMES]
-    records = zip(NAMES, keys, reader.get_many(keys), strict=True)
-    found = {name: None if record is None else state_record(own, name, record, cid) for name, _, record in records}
+    keys = [own.space.own_key(name) for name in (*NAMES, EARLIER_RESET)]
+    *records, earlier_reset = reader.get_many(keys)
+    if earlier_reset is not None:  # the opening turns it into a fill, unless it is damaged
+        common_of_earlier_reset(reader, own)
+    pairs = zip(NAMES, records, strict=True)
+    found = {name: None if record is None else state_record(own, name, record, cid) for name, record in pairs}
     if found["id"] is None:
         raise own.damaged(own.space.own_key("id"), "is missing: it holds the id of this client")
     id, seq = found["id"]
@@ -70,13 +112,14 @@ def read_state(reader: Reader, own: OwnRecords, cid: int) -> ClientState:
     state = ClientState(
         id,
         seq,
+        found[FOLLOW] or Following.without_record(cid),
+        cid,
         server,
         max_head,
         epochs,
         push=found["push"],
         withheld_push=found["aside"],
         own_range=found["own"],
-        reset=found["reset"],
         bases=found[BASES],
     )
     if state.push is not None and state.push.seq != seq:
@@ -102,7 +145,7 @@ def state_record(own: OwnRecords, name: str, record: bytes, cid: int) -> Any:
         "push": lambda document: _push(document, _core.Encoder(own.space)),
         "aside": lambda document: _push(document, _core.Encoder(own.space)),
         "own": lambda document: _own_range(document, cid),
-        "reset": _reset,
+        FOLLOW: Following.from_document,
         BASES: Bases.from_document,
     }
     return _parsed(own, own.space.own_key(name), record, parsers[name])
@@ -139,7 +182,10 @@ def _followed(record: Any) -> tuple[str, int, tuple[Epoch, ...]]:
 
 def _push(record: Any, encoder: _core.Encoder) -> Push:
     fields = Fields(record, "record")
-    push = Push(fields.cid("seq"), fields.text("nonce", NONCE), [*fields.array("changes", MAX_PUSH)])
+    changes = [*fields.array("changes", MAX_PUSH)]
+    groups = tuple(fields.runs("groups", len(changes)))
+    last_group = fields.cid("last_group") if fields.has("last_group") else 0
+    push = Push(fields.cid("seq"), fields.text("nonce", NONCE), changes, groups, last_group)
     keys: set[bytes] = set()
     for change in push.changes:
         if type(change) is not list or not 1 <= len(change) <= 2:
@@ -156,14 +202,6 @@ def _own_range(record: Any, cid: int) -> Ack:
             if before < after <= before + MAX_PUSH and cid < after:
                 return Ack(before, after, epoch)
     raise ValueError(f"it is not [before, after, epoch] of at most {MAX_PUSH} changes that end after CID {cid}")
-
-
-def _reset(record: Any) -> ResetProgress:
-    fields = Fields(record, "record")
-    common, phase, cursor = fields.cid("common"), fields.get("phase"), fields.cursor("cursor")
-    if phase not in ("A", "B") or cursor is None:
-        raise ValueError('its phase is neither "A" nor "B", or its cursor is null')
-    return ResetProgress(common, phase, cursor)
 
 
 def dirty_change(own: OwnRecords, stored_key: bytes, record: bytes) -> Entry:
@@ -241,6 +279,7 @@ def parse_conflict(own: OwnRecords, key: bytes, record: bytes) -> Conflict:
         fields = Fields(document, "record")
         lost, remote, cid = fields.get("key"), fields.get("remote"), fields.cid("cid")
         encoder.key(lost)
+        is_read = fields.has("read") and fields.boolean("read")
         default: ConflictKind = "reset" if remote is None else "conflict"
         kind: ConflictKind = fields.get("kind") if fields.has("kind") else default
         if kind not in ("refused", default):
@@ -248,7 +287,7 @@ def parse_conflict(own: OwnRecords, key: bytes, record: bytes) -> Conflict:
         return Conflict(
             key=lost,
             local=_change_of(lost, fields.array("local"), None),
-            remote=None if remote is None else _change_of(lost, fields.array("remote"), cid),
+            remote=None if remote is None else _change_of(lost, fields.array("remote"), None if is_read else cid),
             id=number,
             base=_change_of(lost, fields.array("base"), None) if fields.has("base") else None,
             kind=kind,
@@ -327,11 +366,11 @@ def parse_decision(own: OwnRecords, key: bytes, record: bytes, head: int) -> Dec
 
     def parse(document: Any) -> Decision:
         match document:
-            case [seq, str(nonce), before, after, epoch, None | str() as principal] if is_cid(seq):
+            case [seq, str(nonce), before, after, epoch, None | str() as principal, *refused] if is_cid(seq):
                 ack = Fields({"ack": [before, after, epoch]}, "record").ack()
                 if ack is not None and ack.after <= head and NONCE.fullmatch(nonce):
-                    return Decision(seq, nonce, ack, principal)
-        raise ValueError(f"it is not [seq, nonce, before, after, epoch, principal] of CIDs up to {head}")
+                    return Decision(seq, nonce, ack, principal, parse_refusals(refused))
+        raise ValueError(f"it is not [seq, nonce, before, after, epoch, principal, refusals] of CIDs up to {head}")
 
     if not ID.fullmatch(key[len(decision_key(own.space, "")) :].decode(errors="replace")):
         raise own.damaged(key, "does not name a client")

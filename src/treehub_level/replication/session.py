@@ -8,7 +8,7 @@ same code, and tests can try every interleaving without a socket.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 
@@ -17,11 +17,13 @@ from ..backends.base import Entry, Transaction
 from ..engine.modes import Client, Plan, Step
 from ..errors import ForbiddenError, ProtocolError, StoreMismatchError, SyncError, TransportError
 from ..types import SyncReport
-from .client import PreparedRequest, ReplyOutcome, is_reply_to, rebind_step, receive_step, request_step
+from .client import PreparedRequest, is_reply_to, rebind_step, receive_step, request_step
 from .fields import MAX_DISTANCE
+from .following import evict_step
 from .limits import PushLimits
 from .messages import MAX_EPOCHS, Forked, Page, ParsedReply, PulledPage, Request, Reset
 from .progress import ProgressCheck
+from .reply_handler import ReplyOutcome
 from .schedule import PollResult
 from .wire import decode_header, decode_reply
 
@@ -94,18 +96,22 @@ def sync_session(
     encoder = _core.Encoder(mode.space)
     limits = limits or PushLimits()
     caught_up = False
-    too_large: list[Entry] = []  # the last push, if it may have been too large
+    too_large: _SentPush | None = None  # the last push, if it may have been too large
     progress = ProgressCheck()
     next_request: Request | None = None
     while True:
         if next_request is not None:
             request = next_request
         else:
-            prepared: PreparedRequest = run(request_step(mode, limits, push=push, withdraw=bool(too_large)))
+            prepared: PreparedRequest = run(request_step(mode, limits, push=push, withdraw=too_large is not None))
             request = prepared.request
             report.cid = request.cid
-            must_exchange = bool(request.keys) or request.reset or (push and prepared.has_pushable)
-            if not must_exchange and (caught_up or not pull):
+            if prepared.is_evicting:
+                run(evict_step(mode))
+            is_drained = not (prepared.has_work or (push and prepared.has_pushable))
+            if is_drained and ((caught_up and request.fill is None) or not pull):
+                if prepared.is_evicting:
+                    continue
                 error = run(_held_back_step(mode, limits)) if push and limits.may_hold_back else None
                 if error is not None:
                     raise error
@@ -113,15 +119,15 @@ def sync_session(
         try:
             message = yield request
         except TransportError as error:
-            too_large = encoder.changes(request.changes)
-            if not limits.may_be_too_large(too_large, error):
+            too_large = _SentPush(encoder.changes(request.changes), request.groups)
+            if not limits.may_be_too_large(too_large.entries, error):
                 raise
             # The server may have accepted an earlier copy of the push. Withdrawing the push tells.
             continue
         except ForbiddenError as error:
             if not request.keys:
                 raise
-            limits.forbidden, too_large = error, []
+            limits.forbidden, too_large = error, None
             continue
         may_push = (push and prepared.has_pushable) or bool(request.keys)
         next_request = _next_pull(request, decode_header(message, encoder), may_push) if look_ahead else None
@@ -130,15 +136,29 @@ def sync_session(
         reply = decode_reply(message, encoder)
         report.rounds += 1
         outcome = _receive(run, mode, request, reply, on_reset, report)
-        if too_large and outcome is not None and not outcome.pushed:
+        if too_large is not None and outcome is not None and not outcome.pushed:
             # The server replies, and has not received the push: the size was the reason.
-            limits.shrink(too_large, mode.space)
-        too_large = []
-        progress.check(request, reply, is_stale=outcome is None)
+            limits.shrink(too_large.entries, too_large.groups, mode.space)
+        too_large = None
+        progress.check(request, reply, outcome)
         if outcome is None or outcome.is_cut or isinstance(reply, Forked):
             next_request = None
         else:
             caught_up = outcome.caught_up
+        if next_request is not None:
+            mode.outstanding, mode.pushed_last = next_request.nonce, False
+
+
+class _SentPush(NamedTuple):
+    """A push that was sent.
+
+    Attributes:
+        entries: Its changes.
+        groups: The runs of them that belong together.
+    """
+
+    entries: list[Entry]
+    groups: Sequence[tuple[int, int]]
 
 
 def _next_pull(request: Request, page: Page | None, may_push: bool) -> Request | None:
@@ -149,7 +169,7 @@ def _next_pull(request: Request, page: Page | None, may_push: bool) -> Request |
     if page is None or (page.nonce, page.base) != (request.nonce, request.cid):
         return None
     distance = page.head - page.cid
-    if page.ack is not None or distance <= (MAX_DISTANCE if may_push else 0):
+    if page.ack is not None or page.refill or distance <= (MAX_DISTANCE if may_push else 0):
         return None
     # The page lists the epochs after its base, the request the last ones that the client had seen:
     # they may overlap.
@@ -161,7 +181,9 @@ def _next_pull(request: Request, page: Page | None, may_push: bool) -> Request |
         max_head=max(request.max_head, page.head),
         epochs=epochs[-MAX_EPOCHS:],
         nonce=uuid.uuid4().hex,
+        push_nonce=None,
         changes=[],
+        groups=(),
         withdraw=(),
     )
 
@@ -192,7 +214,7 @@ def poll_session(
     """
     prepared: PreparedRequest = run(request_step(mode, limits, push=False))
     request = prepared.request
-    if request.keys or request.reset:
+    if request.keys or request.fill or prepared.has_work:
         return PollResult.INCOMPLETE
     reply = decode_reply((yield request), _core.Encoder(mode.space))
     if isinstance(reply, PulledPage) and reply.cid == request.cid and not (reply.more or reply.entries):
@@ -219,9 +241,7 @@ def _receive(
     """Apply a reply, and update the report. Return ``None`` if the reply is stale."""
     if not is_reply_to(reply, request):
         return None
-    # A new client also gets a reset from a server with a floor. It has pulled nothing, so that is
-    # not an error.
-    resets = isinstance(reply, Reset) and (request.cid > 0 or request.max_head > 0)
+    resets = isinstance(reply, Reset)
     if resets and on_reset == "raise":
         raise StoreMismatchError(
             "the server was restored from a backup, or has compacted away deletes that this client has not pulled: "
@@ -230,9 +250,12 @@ def _receive(
     outcome: ReplyOutcome | None = run(receive_step(mode, request, reply))
     if outcome is not None:
         report.reset = report.reset or resets
-        report.pulled += outcome.pulled
+        report.pulled += outcome.pulled + outcome.filled
         report.pushed += outcome.pushed
+        report.filled += outcome.filled
         report.conflicts += outcome.conflicts
+        report.refused += outcome.refused
+        report.consistent = outcome.is_consistent
         if outcome.rejected and (outcome.pushed or not request.withdraw):  # a withdrawn push is not a rejected one
             # A change that lost is pushed again until the page with the other change arrives.
             reported = set(report.rejected)
@@ -254,7 +277,15 @@ def rebind_session(run: Callable[[Step[Any]], Any], mode: Client) -> Generator[R
         ProtocolError: The reply is malformed, or does not answer the request.
     """
     request = Request(
-        server=None, client=uuid.uuid4().hex, cid=0, max_head=0, epochs=[], seq=0, nonce=uuid.uuid4().hex, limit=1
+        server=None,
+        client=uuid.uuid4().hex,
+        cid=0,
+        max_head=0,
+        epochs=[],
+        nonce=uuid.uuid4().hex,
+        seq=0,
+        limit=1,
+        complete=(),
     )
     reply = decode_reply((yield request), _core.Encoder(mode.space))
     if not is_reply_to(reply, request):

@@ -6,7 +6,7 @@ it validates each value once and never decodes it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -16,8 +16,9 @@ import orjson
 from .. import _core
 from ..engine.codec import decode_json
 from ..errors import ProtocolError
-from .manual import Part, canonical
-from .messages import Forked, Keys, LogPage, Page, ParsedReply, Reply, Request, Reset, parse_reply
+from .canonical import canonical
+from .manual import Part
+from .messages import Forked, LogPage, LogRow, Page, ParsedReply, Reply, Request, Reset, parse_reply
 
 #: Rows that are joined into one chunk.
 _JOINED = 200
@@ -46,11 +47,11 @@ def request_to_json(request: Request) -> bytes:
 def reply_pieces(reply: Reply, in_lines: bool) -> Iterator[bytes]:
     """Yield a reply in chunks of JSON or, if ``in_lines``, of NDJSON.
 
-    The first line of NDJSON holds all fields except ``page``. Each row of ``page`` is a line of its
-    own.
+    The first line of NDJSON holds all fields except the arrays of rows. Each row of ``page``, then
+    of ``values``, then of ``entries`` is a line of its own.
     """
     if isinstance(reply, LogPage):
-        return _pieces(page_encoder(reply, len(reply.records), in_lines), _numbered(reply.records))
+        return _pieces(page_encoder(reply, in_lines), map(encode_row, reply.rows()))
     return iter([orjson.dumps(reply.to_dict(), option=orjson.OPT_APPEND_NEWLINE if in_lines else None)])
 
 
@@ -59,20 +60,25 @@ def part_pieces(part: Part, in_lines: bool) -> Iterator[bytes]:
 
     In JSON the changes have no CIDs, as in ``@treehub/level``.
     """
-    rows = _numbered(part.records) if in_lines else (record for _, record in part.records)
+    rows = map(encode_row, part.records) if in_lines else (record for _, record in part.records)
     return _pieces(part_encoder(part, len(part.records), in_lines), rows)
 
 
-def page_encoder(page: LogPage, count: int, in_lines: bool) -> RowsEncoder:
-    """Return an encoder for a page with so many records: rows ``[cid,record]``."""
-    return RowsEncoder(page.header(count), "page", in_lines)
+def page_encoder(page: LogPage, in_lines: bool) -> RowsEncoder:
+    """Return an encoder for a page: its rows are those of `LogPage.rows`, encoded."""
+    sections = {"page": len(page.records)}
+    if page.values:
+        sections["values"] = len(page.values)
+    if page.fill is not None:
+        sections["entries"] = len(page.fill.entries)
+    return RowsEncoder(page.header(len(page.records)), sections, in_lines)
 
 
 def part_encoder(part: Part, count: int, in_lines: bool) -> RowsEncoder:
     """Return an encoder for a page of a manual pull: so many records, or in NDJSON their rows."""
     commits = [commit.to_list() for commit in part.commits]
     header = {"cid": part.cid, "has_more": part.has_more, "commits": commits}
-    return RowsEncoder({**header, "count": count} if in_lines else header, "changes", in_lines)
+    return RowsEncoder({**header, "count": count} if in_lines else header, {"changes": count}, in_lines)
 
 
 def _pieces(encoder: RowsEncoder, rows: Iterable[bytes]) -> Iterator[bytes]:
@@ -84,26 +90,38 @@ def _pieces(encoder: RowsEncoder, rows: Iterable[bytes]) -> Iterator[bytes]:
 
 
 class RowsEncoder:
-    """Encodes a JSON object with one array of rows, or NDJSON, while the rows arrive.
+    """Encodes a JSON object with arrays of rows, or NDJSON, while the rows arrive.
 
     Args:
-        header: The fields of the object except one.
-        name: The name of the remaining field, the array of rows.
-        in_lines: True for NDJSON: the header on the first line, without the array, and each row on
+        header: The fields of the object except the arrays.
+        sections: The names of the arrays, in the order in which their rows arrive, and the number
+            of rows in each.
+        in_lines: True for NDJSON: the header on the first line, without the arrays, and each row on
             a line.
     """
 
-    def __init__(self, header: dict[str, Any], name: str, in_lines: bool) -> None:
+    def __init__(self, header: dict[str, Any], sections: Mapping[str, int], in_lines: bool) -> None:
         self._header = header
-        self._name = name
+        self._sections = [*sections.items()]
         self._in_lines = in_lines
         self._comma = b""
+        self._left = 0
 
     def start(self) -> bytes:
         """Return the beginning, up to the first row."""
         if self._in_lines:
             return orjson.dumps(self._header, option=orjson.OPT_APPEND_NEWLINE)
-        return orjson.dumps(self._header)[:-1] + b',"%b":[' % self._name.encode()
+        return orjson.dumps(self._header)[:-1] + self._next_section(b",")
+
+    def _next_section(self, before: bytes) -> bytes:
+        """Return the beginning of the next array that has rows, and the empty ones before it."""
+        text = b""
+        while self._sections and not self._left:
+            name, self._left = self._sections.pop(0)
+            text += before + b'"%b":[' % name.encode()
+            before = b"],"
+        self._comma = b""
+        return text
 
     def rows(self, rows: Sequence[bytes]) -> bytes:
         """Return the next rows. Each of them is encoded as JSON already."""
@@ -111,9 +129,18 @@ class RowsEncoder:
             return b""
         if self._in_lines:
             return _lines(rows)
-        text = b"".join((self._comma, b",".join(rows)))
-        self._comma = b","
-        return text
+        parts: list[bytes] = []
+        start = 0
+        while start < len(rows):
+            assert self._left, "there are more rows than were announced"
+            section = rows[start : start + self._left]
+            parts += [self._comma, b",".join(section)]
+            self._comma = b","
+            start += len(section)
+            self._left -= len(section)
+            if not self._left:
+                parts.append(self._next_section(b"],"))
+        return b"".join(parts)
 
     def whole(self, rows: Sequence[bytes]) -> bytes:
         """Return the whole object."""
@@ -131,9 +158,16 @@ def _lines(rows: Sequence[bytes]) -> bytes:
     return text + b"\n"
 
 
-def _numbered(records: Iterable[tuple[int, bytes]]) -> Iterator[bytes]:
-    """Return each record of the log as the row ``[cid,record]``."""
-    return (b"[%d,%b]" % record for record in records)
+def encode_row(row: LogRow) -> bytes:
+    """Return a row of a page: ``[cid,record]`` for a change, ``[key,value]`` for an entry.
+
+    An absent value is the row ``[key]``.
+    """
+    first, second = row
+    if isinstance(first, bytes):
+        return _core.join_record(first, second)
+    assert second is not None, "each change of the log has a record"
+    return b"[%d,%b]" % (first, second)
 
 
 def one_line(row: bytes) -> bytes:
@@ -158,7 +192,7 @@ def decode_reply(message: object, encoder: _core.Encoder) -> ParsedReply:
     """
     if isinstance(message, LogPage):
         return message.to_pulled(encoder)
-    if isinstance(message, (Keys, Reset, Forked)):
+    if isinstance(message, (Reset, Forked)):
         return message
     if isinstance(message, Received):
         return _decode_lines(message.body, encoder) if message.in_lines else parse_reply(_parse(message.body), encoder)
@@ -182,7 +216,8 @@ def decode_header(message: object, encoder: _core.Encoder) -> Page | None:
     header = _parse(message.body[: message.body.find(b"\n") + 1])
     if not isinstance(header, dict) or header.get("kind") != "page":
         return None
-    page = parse_reply({**header, "count": 0, "page": []}, encoder)
+    fields = {name: field for name, field in header.items() if name not in ("value_count", "fill")}
+    page = parse_reply({**fields, "count": 0, "page": []}, encoder)
     return page if isinstance(page, Page) else None
 
 
@@ -194,10 +229,28 @@ def _decode_lines(body: bytes, encoder: _core.Encoder) -> ParsedReply:
     if rest and header.get("kind") != "page":
         raise ProtocolError("the reply has more than one line, but is not a page")
     texts = rest.removesuffix(b"\n").split(b"\n") if rest else []
-    rows = _split_rows(texts)
-    if rows is not None:
-        return parse_reply({**header, "page": rows}, encoder, in_records=True)
-    return parse_reply({**header, "page": [*map(_parse, texts)]}, encoder)
+    ends = _section_ends(header, len(texts))
+    rows = _split_rows(texts[: ends[0]])
+    in_records = rows is not None
+    values, entries = (
+        part if in_records else [*map(_parse, part)] for part in (texts[ends[0] : ends[1]], texts[ends[1] :])
+    )
+    message = {**header, "page": [*map(_parse, texts[: ends[0]])] if rows is None else rows}
+    if "value_count" in header:
+        message["values"] = values
+    if "fill" in header:
+        message["entries"] = entries
+    elif entries:
+        raise ProtocolError("the reply has more lines than it announces")
+    return parse_reply(message, encoder, in_records=in_records)
+
+
+def _section_ends(header: dict[Any, Any], lines: int) -> tuple[int, int]:
+    """Return the lines at which ``page`` and ``values`` end. `parse_reply` compares the counts."""
+    count, values = header.get("count"), header.get("value_count", 0)
+    if type(count) is not int or type(values) is not int or count < 0 or values < 0:
+        return lines, lines
+    return min(count, lines), min(count + values, lines)
 
 
 def _split_rows(texts: list[bytes]) -> list[tuple[int, bytes]] | None:

@@ -1,6 +1,7 @@
 """Records of withdrawn pushes, for clients from which the server has accepted no push yet.
 
-A withdrawal is recorded, since a late copy of the push may still arrive. Such a record has an end:
+A withdrawal is recorded, since a late copy of the push may still arrive. So is a push of which
+nothing was accepted, and a part was refused: a rule may change its mind. Such a record has an end:
 a copy's base is at most the CID of the withdrawal, so once the log is `MAX_DISTANCE` CIDs further,
 every copy is refused for its distance. The records of clients with an accepted push are decision
 records, of which each client has one.
@@ -16,8 +17,9 @@ import orjson
 from .. import _core
 from ..backends.base import Entry, Reader, Row
 from ..engine.records import OwnRecords, is_cid
-from ..errors import UnavailableError
-from .fields import MAX_DISTANCE, NONCE
+from ..errors import ProtocolError, UnavailableError
+from .fields import MAX_DISTANCE, NONCE, Ack
+from .records import Decision, StoredRefusal, parse_refusals, stored_refusals
 
 #: The most records of a store that have not ended, and of one principal among them.
 MAX_WITHDRAWALS: Final = 1000
@@ -32,12 +34,19 @@ class Withdrawal(NamedTuple):
         nonce: The nonce of the push.
         before: The server's CID at the withdrawal.
         principal: The principal of the client; ``None`` without authentication.
+        refused: The refusals of some of its changes: the push was not withdrawn, but refused.
     """
 
     seq: int
     nonce: str
     before: int
     principal: str | None
+    refused: tuple[StoredRefusal, ...] = ()
+
+    @property
+    def decision(self) -> Decision:
+        """The withdrawal as a decision on the push."""
+        return Decision(self.seq, self.nonce, Ack(self.before, self.before, None), self.principal, self.refused)
 
     @classmethod
     def from_stored(cls, own: OwnRecords, key: bytes, record: bytes, head: int) -> Withdrawal:
@@ -53,14 +62,17 @@ class Withdrawal(NamedTuple):
             CorruptionError: The record is malformed.
         """
         match own.decode(key, record):
-            case [seq, str(nonce), before, None | str() as principal] if is_cid(seq) and is_cid(before):
+            case [seq, str(nonce), before, None | str() as principal, *refused] if is_cid(seq) and is_cid(before):
                 if NONCE.fullmatch(nonce) and before <= head:
-                    return cls(seq, nonce, before, principal)
-        raise own.damaged(key, f"is not [seq, nonce, CID, principal] with a CID up to {head}", record)
+                    try:
+                        return cls(seq, nonce, before, principal, parse_refusals(refused))
+                    except (ProtocolError, ValueError) as error:
+                        raise own.damaged(key, f"is malformed ({error!s:.200})", record) from error
+        raise own.damaged(key, f"is not [seq, nonce, CID, principal, refusals] with a CID up to {head}", record)
 
     def to_stored(self) -> bytes:
         """Return the withdrawal as it is stored."""
-        return orjson.dumps([*self])
+        return orjson.dumps([self.seq, self.nonce, self.before, self.principal, *stored_refusals(self.refused)])
 
     def has_ended(self, head: int) -> bool:
         """Return True if no copy of the push can be accepted any more, at the server's CID."""
@@ -104,7 +116,7 @@ def withdrawal_entries(reader: Reader, records: OwnRecords, client: str, withdra
     of_principal = sum(other.principal == withdrawal.principal for other in lasting)
     if len(lasting) >= MAX_WITHDRAWALS or (withdrawal.principal is not None and of_principal >= MAX_OF_PRINCIPAL):
         raise UnavailableError(
-            "too many clients have withdrawn their first push: try again once this store has "
+            "too many clients have withdrawn their first push, or had it refused: try again once this store has "
             f"{MAX_DISTANCE} more changes"
         )
     return [*((key, None) for key in ended), (own, withdrawal.to_stored())]

@@ -65,6 +65,6 @@ async def test_a_token_for_some_keys_sees_no_author_of_others(open_server: Any) 
 async def _raw(remote: RemoteServer) -> Any:
     request: dict[str, Any] = {
         "protocol": 2, "server": None, "client": "c" * 32, "cid": 0, "hi": 0, "epochs": [], "seq": 0,
-        "nonce": "0" * 32, "changes": [], "limit": 1000, "reset": False, "keys_after": None,
+        "nonce": "0" * 32, "changes": [], "limit": 1000, "push": None,
     }  # fmt: skip
     return await remote.exchange(request)

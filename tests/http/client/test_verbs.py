@@ -42,7 +42,8 @@ async def test_exchange_sends_a_request_and_returns_the_reply(remote: Remote, fa
     fake.level.put("a", {"ключ": [1, None, "🙂"]})
     request = {
         "protocol": 2, "server": None, "client": "c" * 32, "cid": 0, "hi": 0, "epochs": [], "seq": 1,
-        "nonce": "0" * 32, "changes": [["b", 1]], "limit": 1000, "reset": False, "keys_after": None,
+        "nonce": "0" * 32, "changes": [["b", 1]], "limit": 1000, "push": "1" * 32, "complete": [""], "partial": [],
+        "fill": None,
     }  # fmt: skip
     reply = await remote().exchange(request)
     assert reply["page"] == [[1, ["a", {"ключ": [1, None, "🙂"]}]]]

@@ -152,8 +152,6 @@ async def test_a_read_only_token_may_exchange_but_not_push(served: Served) -> No
 
 
 PUSHES: list[tuple[str, str, Any]] = [
-    ("POST", "/v1/notes/exchange", request(cid=2, changes=[["mine/a", 0], ["theirs/a", 0]])),
-    ("POST", "/v1/notes/exchange", request(cid=2, withdraw=["theirs/a"])),
     ("POST", "/v1/notes/change", {"cid": 2, "changes": [["mine/a", 0], ["theirs/a"]]}),
     ("PUT", "/v1/notes/entries/theirs/a", 0),
     ("PUT", "/v1/notes/entries/mine", 0),
@@ -174,8 +172,35 @@ async def refused_pushes(served: Served) -> list[bool]:
     return found
 
 
-async def test_a_push_with_a_key_outside_the_prefix_is_refused_as_a_whole(served: Served) -> None:
+async def test_a_write_to_a_key_outside_the_prefix_is_refused(served: Served) -> None:
     assert await refused_pushes(served) == [True] * len(PUSHES)
+
+
+async def pushed_outside(served: Served) -> list[bool]:
+    """Return True for each exchange that refused the key outside the prefix, and no other."""
+    mine = await served.client_with(served.tokens.add(databases=["notes"], write=True, prefix="mine/"))
+    await served.levels["notes"].put("theirs/a", 2)
+    push = request(cid=1, changes=[["mine/a", 0], ["theirs/a", 0]])
+    replies = [(await mine.post("/v1/notes/exchange", json=push)).json() for _ in range(2)]
+    stored = dict(await served.levels["notes"].query())
+    assert stored["mine/a"] == 0
+    return [reply["rejected"] == ["theirs/a"] and stored["theirs/a"] == 2 for reply in replies]
+
+
+async def test_an_exchange_refuses_the_keys_outside_the_prefix_and_accepts_the_others(served: Served) -> None:
+    assert await pushed_outside(served) == [True, True]
+
+
+async def test_an_accepted_key_outside_the_prefix_is_detected(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Access, "covers", lambda *_: True)
+    assert await pushed_outside(served) == [False, False]
+
+
+@pytest.mark.parametrize("fields", [{"complete": ["theirs/"]}, {"complete": [], "fill": ["theirs/", ""]}])
+async def test_a_range_outside_the_prefix_is_forbidden(served: Served, fields: dict[str, Any]) -> None:
+    mine = await served.client_with(served.tokens.add(databases=["notes"], write=True, prefix="mine/"))
+    response = await mine.post("/v1/notes/exchange", json=request(**fields))
+    assert (response.status_code, response.json()["code"]) == (403, ForbiddenError.code)
 
 
 async def test_a_missing_check_of_pushed_keys_is_detected(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,7 +216,8 @@ async def seen(served: Served) -> set[str]:
     for key in ("mine/a", "theirs/a", "theirs/b"):
         await served.levels["notes"].put(key, 1)
     page = (await mine.post("/v1/notes/exchange", json=request())).json()["page"]
-    keys = (await mine.post("/v1/notes/exchange", json=request(reset=True, keys_after=""))).json()["keys"]
+    filled = (await mine.post("/v1/notes/exchange", json=request(complete=[], fill=["", ""]))).json()["entries"]
+    read = (await mine.post("/v1/notes/exchange", json=request(read=["theirs/a"]))).json()["values"]
     changes = (await mine.get("/v1/notes/changes")).json()["changes"]
     entries = (await mine.get("/v1/notes/entries")).json()["entries"]
     outside = await mine.get("/v1/notes/entries/theirs/a")
@@ -201,7 +227,8 @@ async def seen(served: Served) -> set[str]:
         watched = stream.text.decode()
     return {
         *(change[0] for _, change in page),
-        *keys,
+        *(key for key, _ in filled),
+        *(row[0] for row in read if len(row) == 2),
         *(change[0] for change in changes),
         *(key for key, _ in entries),
         *(["theirs/a"] if outside.status_code != 403 else []),
@@ -225,11 +252,11 @@ async def test_a_client_id_belongs_to_the_first_token_that_pushed_with_it(served
     ]
     assert (await alice.post("/v1/notes/exchange", json=request(changes=[["a", 1]]))).status_code == 200
     before = served.raw()
-    theirs = await mallory.post("/v1/notes/exchange", json=request(cid=1, seq=2, nonce="2" * 32, changes=[["a", 2]]))
+    theirs = await mallory.post("/v1/notes/exchange", json=request(cid=1, seq=2, push="2" * 32, changes=[["a", 2]]))
     assert (theirs.status_code, theirs.json()["kind"]) == (409, "forked")
     assert served.raw() == before
     assert (await mallory.post("/v1/notes/exchange", json=request())).json()["page"] == [[1, ["a", 1]]]
-    renewed = request(cid=1, seq=2, nonce="2" * 32, changes=[["a", 2]])
+    renewed = request(cid=1, seq=2, push="2" * 32, changes=[["a", 2]])
     assert (await again.post("/v1/notes/exchange", json=renewed)).status_code == 200
 
 

@@ -23,13 +23,16 @@ REQUEST: dict[str, Any] = {
     "cid": 0,
     "hi": 0,
     "epochs": [],
-    "seq": 0,
     "nonce": "0" * 32,
+    "seq": 0,
+    "push": None,
     "changes": [],
     "limit": 1000,
-    "reset": False,
-    "keys_after": None,
 }
+#: A push: the server then reads its record of the client's last one.
+PUSH: dict[str, Any] = {**REQUEST, "push": "1" * 32, "changes": [["d", 1]]}
+VALUES: dict[str, Any] = {**REQUEST, "complete": [], "read": ["b"]}
+FILL: dict[str, Any] = {**REQUEST, "complete": [], "fill": ["", ""]}
 NDJSON = {"accept": "application/x-ndjson"}
 
 
@@ -51,6 +54,8 @@ async def answers(served: Served) -> dict[str, httpx.Response]:
     return {
         "exchange": await client.post("/v1/notes/exchange", json=REQUEST),
         "exchange in lines": await client.post("/v1/notes/exchange", json=REQUEST, headers=NDJSON),
+        "values": await client.post("/v1/notes/exchange", json=VALUES),
+        "entries of a range": await client.post("/v1/notes/exchange", json=FILL, headers=NDJSON),
         "changes": await client.get("/v1/notes/changes"),
         "changes in lines": await client.get("/v1/notes/changes", headers=NDJSON),
         "get": await client.get("/v1/notes/entries/b"),
@@ -61,7 +66,7 @@ async def answers(served: Served) -> dict[str, httpx.Response]:
 
 async def test_a_damaged_record_is_answered_with_500_and_a_code(damaged: Served) -> None:
     for name, response in (await answers(damaged)).items():
-        code = "LEVEL_DECODE" if "get" in name or "entries" in name else "LEVEL_CORRUPTION"
+        code = "LEVEL_DECODE" if name.startswith(("get", "entries", "values")) else "LEVEL_CORRUPTION"
         assert (response.status_code, response.json()["code"]) == (500, code), name
     assert (await damaged.client.get("/v1/notes/changes?limit=1")).status_code == 200
     assert (await damaged.client.get("/v1/notes/entries/c")).json() == {"n": "c"}
@@ -70,7 +75,7 @@ async def test_a_damaged_record_is_answered_with_500_and_a_code(damaged: Served)
 @pytest.mark.parametrize("record", [b"!!floor", b"!!epochs", b"!!client/" + CLIENT_ID.encode()])
 async def test_a_damaged_own_record_is_answered_with_500(damaged: Served, record: bytes) -> None:
     damaged.memories["notes"].write([(record, b"[9,9]")])
-    response = await damaged.client.post("/v1/notes/exchange", json=REQUEST)
+    response = await damaged.client.post("/v1/notes/exchange", json=PUSH)
     assert (response.status_code, response.json()["code"]) == (500, "LEVEL_CORRUPTION")
 
 

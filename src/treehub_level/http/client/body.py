@@ -7,10 +7,10 @@ from collections.abc import Mapping
 
 from ...errors import TransportError
 
-#: Maximum bytes of the body of a page, decoded. A page has at most 8 MiB of records, and 20 bytes
-#: for the CID of each. The reply also names the rejected keys of the push, whose JSON has at most
-#: 8 MiB. A page of entries has at most 8 MiB of keys and values.
-MAX_PAGE_BYTES = 20 << 20
+#: Maximum bytes of the body of a page, decoded. A page has at most 8 MiB of records, values and
+#: entries, and 20 bytes for the CID of each. The reply also names the rejected keys of the push,
+#: whose JSON has at most 8 MiB, and names them again if they are refused.
+MAX_PAGE_BYTES = 28 << 20
 #: Maximum bytes of a body with one value of a key, or one event with a change: 4 MiB of JSON, and
 #: the key of the change.
 MAX_VALUE_BYTES = (4 << 20) + (16 << 10)

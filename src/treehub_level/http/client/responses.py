@@ -20,10 +20,11 @@ from ...errors import (
     InvalidValueError,
     LevelError,
     ProtocolError,
+    Refused,
     StoreMismatchError,
     TransportError,
 )
-from ...replication.fields import MAX_CHANGES, Fields
+from ...replication.fields import MAX_CHANGES, MAX_PUSH, MAX_READ, MAX_REASON, Fields
 from ...replication.manual import attribute
 from ...replication.wire import Received
 from ...types import MISSING, Change, Changes, KeyRange
@@ -34,14 +35,17 @@ from .body import MAX_DOCUMENT_BYTES
 MAX_RETRY_AFTER = 3600.0
 #: The same for a response of another program: a captive portal knows nothing of the server.
 MAX_FOREIGN_RETRY_AFTER = 60.0
-#: Maximum number of lines of an NDJSON reply: a header, and one line for each change.
-MAX_LINES = 1 + MAX_CHANGES
+#: Maximum number of lines of an NDJSON reply: a header, one line for each change or entry of a
+#: range, and one for each rejected or requested key.
+MAX_LINES = 1 + MAX_CHANGES + MAX_PUSH + MAX_READ
 #: Maximum number of commas and opening brackets in a JSON document. Each may be a value that takes
 #: some 100 bytes of memory. A page of 8 MiB has at most two in three bytes (`[],[],`), three for
-#: the row of each change, and a rejected key for each change of a push.
+#: the row of each change, and for each change of a push a rejected key, which may be a refused one
+#: and the key of a value, too.
 MAX_ITEMS = 7_000_000
-#: The same in the header of an NDJSON reply, which names the rejected keys and the epochs.
-MAX_HEADER_ITEMS = 100_000
+#: The same in the header of an NDJSON reply, which names the rejected keys, the epochs and the
+#: commits. A commit and its change take 300 bytes of a page or more, and nine values.
+MAX_HEADER_ITEMS = 400_000
 
 #: Maximum number of characters of a server's text in an exception's message.
 _MAX_SHOWN = 300
@@ -219,6 +223,8 @@ def _error_of(response: ServerResponse, url: str, token: str | None) -> LevelErr
     code = fields.get("code")
     if not fields or not response.is_from_server or (status == 401 and code != _UNAUTHORIZED):
         return not_a_server(response, url)
+    if status == 422 and code == Refused.code:
+        return _refused(fields, message, token)
     if status in (400, 403, 409) and isinstance(code, str):
         expected, got = fields.get("expected"), fields.get("got")
         if code == CIDMismatchError.code and type(expected) is int and type(got) is int:
@@ -227,6 +233,16 @@ def _error_of(response: ServerResponse, url: str, token: str | None) -> LevelErr
             return _ERRORS_BY_CODE[code](message)
     reason = message or "the server gave no reason"
     return TransportError(f"{url} refused with status {status}: {reason}", status=status, retry_after=retry_after)
+
+
+def _refused(fields: Mapping[Any, Any], message: str, token: str | None) -> Refused:
+    """Return the exception for changes that a rule refuses. Its reason may be in any script."""
+    reason, keys = fields.get("reason"), fields.get("keys")
+    if isinstance(reason, str):
+        message = reason.replace(token, "…") if token else reason
+        message = re.sub(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]+", " ", message)[:MAX_REASON]
+    is_list = isinstance(keys, list) and all(isinstance(key, str) for key in keys)
+    return Refused(message, keys if is_list else None)
 
 
 def _error_fields(response: ServerResponse) -> dict[Any, Any]:

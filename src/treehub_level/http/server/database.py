@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
+from itertools import chain
 from typing import Any, Final, NamedTuple, TypeVar
 
 from ... import _core
 from ...aio.level import Level, internals
 from ...aio.wait import set_within
 from ...aio.worker import Worker
-from ...backends.base import Row
+from ...backends.base import Entry, Row
 from ...engine.access import Access
 from ...engine.codec import Codec
 from ...engine.commits import commits_size
@@ -21,8 +22,8 @@ from ...engine.store import Store
 from ...errors import LockedError, NotOpenError, ProtocolError
 from ...replication.endpoint import answer
 from ...replication.fields import MAX_CHANGES, MAX_PUSH
-from ...replication.manual import Part, change_step, read_part
-from ...replication.messages import MAX_BYTES, Keys, LogPage, Reply, Reset, encode_changes
+from ...replication.manual import Part, change_step, read_part, write_step
+from ...replication.messages import MAX_BYTES, LogPage, Reply, Reset, encode_changes
 from .hub import Hub
 from .refusals import RefusedError
 from .response_budget import PIECE_BYTES, ResponseHold
@@ -65,6 +66,18 @@ class _BorrowedDatabase(NamedTuple):
         stored_key = self.codec.encoder.key(key)
         self.access.check_read([stored_key])
         return stored_key
+
+    async def write(self, entry: Entry) -> None:
+        """Write an entry durably. A server with a check asks it first.
+
+        Raises:
+            Refused, CheckError: See `check_group`.
+        """
+        mode = self.store.server(_VERB)
+        if mode.check is None:
+            await self.worker.commit([entry], True, principal=self.access.principal)
+        else:
+            await self.worker.write(self.store.step, write_step(mode, [entry], self.access))
 
 
 class Database:
@@ -284,16 +297,14 @@ class Database:
     async def put(self, key: str, value: Any) -> None:
         """Store a value durably: it is on disk when this returns."""
         async with self._open() as database:
-            access = database.access
-            access.check_write([database.user_key(key)])
-            await database.worker.commit([database.codec.encoder.put(key, value)], True, principal=access.principal)
+            database.access.check_write([database.user_key(key)])
+            await database.write(database.codec.encoder.put(key, value))
 
     async def delete(self, key: str) -> None:
         """Delete a key durably: the delete is on disk when this returns."""
         async with self._open() as database:
-            access = database.access
-            access.check_write([database.user_key(key)])
-            await database.worker.commit([database.codec.encoder.delete(key)], True, principal=access.principal)
+            database.access.check_write([database.user_key(key)])
+            await database.write(database.codec.encoder.delete(key))
 
     async def entries(self, bounds: KeyBounds, limit: int) -> tuple[list[Row], bool]:
         """Read the first entries of a range, as many as there is room for.
@@ -326,13 +337,13 @@ def is_temporary(error: Exception) -> bool:
 
 
 def _reply_size(reply: Reply) -> int:
-    """Return the bytes of a reply in memory: those of its records, commits and keys."""
+    """Return the bytes of a reply in memory: its rows, commits, and rejected and refused keys."""
     match reply:
         case LogPage():
-            rejected = sum(map(len, reply.rejected))
-            return records_size(reply.records) + commits_size(reply.commits) + rejected
-        case Keys():
-            return sum(map(len, reply.keys))
+            rows = [(key, value or b"") for key, value in reply.values] + (reply.fill.entries if reply.fill else [])
+            refused = sum(map(len, chain.from_iterable(refusal.keys for refusal in reply.refused)))
+            rejected = sum(map(len, reply.rejected)) + refused
+            return records_size(reply.records) + commits_size(reply.commits) + rows_size(rows) + rejected
         case Reset():
             return sum(map(len, reply.rejected))
     return 0

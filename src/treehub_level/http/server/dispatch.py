@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from ...engine.access import Access
-from ...errors import StorageError
+from ...errors import CheckError, StorageError
 from .access_log import ACCESS_RECORD, AccessRecord
 from .bodies import BodyReader, DisconnectedError
 from .body_memory import BodyAccount
@@ -201,12 +201,13 @@ class Dispatcher:
             record.reason = refusal.code
             if refusal.status == 500 or isinstance(error, StorageError):
                 # The log omits the error's message, since it may quote stored values.
+                cause = error.__cause__ if isinstance(error, CheckError) and error.__cause__ is not None else error
                 logger.error(
                     "%s failed: %s in database %s at %s",
                     route.label,
-                    type(error).__name__,
+                    type(cause).__name__,
                     record.database,
-                    _raised_at(error),
+                    _raised_at(cause),
                 )
             _forget_frames(error)
         finally:

@@ -14,6 +14,7 @@ from ... import blocking
 from ...aio.level import Level, internals
 from ...aio.wait import set_within
 from ...errors import LevelError, NotOpenError, StateError, StorageError
+from ...replication.rules import Check, require_check
 from ...types import Mode
 from .catalog import DATABASE_NAME, create_catalog
 from .refusals import RETRY_LATER, database_not_found, retry_later, server_closing
@@ -71,10 +72,14 @@ class Hub:
             not keep a database open: to make room, the hub closes the one that was used least
             recently, watched or not.
         idle_seconds: Seconds after which an unused database of ``root`` is closed.
+        check: The ``check`` of the stores in ``root`` (see `Level`): a function for all of them, or
+            a function for each name. A level in ``levels`` has its own.
         **options: Further arguments of the backend for ``root``.
 
     Raises:
-        ValueError: A name is invalid, or a level is not in SERVER mode.
+        ValueError: A name is invalid, a level is not in SERVER mode, or there is a check for one of
+            ``levels``.
+        TypeError: A check is no function, or an async one.
     """
 
     def __init__(
@@ -87,6 +92,7 @@ class Hub:
         prefix: str = "!",
         max_open: int = 32,
         idle_seconds: float = 300,
+        check: Check | Mapping[str, Check] | None = None,
         **options: Any,
     ) -> None:
         self._catalog = (
@@ -100,6 +106,11 @@ class Hub:
         for name, level in self._external_levels.items():
             if level.mode is not Mode.SERVER:
                 raise ValueError(f"the level {name!r} is in {level.mode.name} mode: open it in SERVER mode to serve it")
+        self._checks = {name: require_check(fn) for name, fn in check.items()} if isinstance(check, Mapping) else {}
+        self._check = None if isinstance(check, Mapping) else require_check(check)
+        for name in self._checks:
+            if name in self._external_levels or not DATABASE_NAME.fullmatch(name):
+                raise ValueError(f"check names {name!r:.80}, which is not the name of a store in root")
         self._max_open = max_open
         self._idle_seconds = idle_seconds
         #: The cache. Idle databases are in the order of their last use, least recently used first.
@@ -334,7 +345,7 @@ class Hub:
                 raise server_closing()
             arguments = await asyncio.to_thread(self._find, name)
             await self._make_room()
-            level = Level(mode=Mode.SERVER, **arguments)
+            level = Level(mode=Mode.SERVER, check=self._checks.get(name, self._check), **arguments)
             await level.open()
             database = _OpenDatabase(level)
             self._mark_idle(name, database)

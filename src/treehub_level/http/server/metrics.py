@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from ...replication.messages import LogPage, Reply
+from ...replication.rules import SLOW_CHECKS
 
 #: The most databases with a label of their own. Further ones share one label.
 _MAX_LABELS = 100
@@ -47,6 +48,9 @@ class Metrics:
         self._pulled = Counter("treehub_level_changes_pulled", "Changes sent.", ["database"], registry=registry)
         self._pushed = Counter("treehub_level_changes_pushed", "Changes received.", ["database"], registry=registry)
         Gauge("treehub_level_open_databases", "Open databases.", registry=registry).set_function(open_databases)
+        Gauge(
+            "treehub_level_slow_checks", "Checks of this process that took more than a second.", registry=registry
+        ).set_function(SLOW_CHECKS.total)
 
     def count_pulled(self, database: str, count: int) -> None:
         """Count changes that were sent to a client."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from ...errors import (
+    CheckError,
     CIDMismatchError,
     CommitUnknownError,
     CorruptionError,
@@ -17,6 +18,7 @@ from ...errors import (
     LockedError,
     NotOpenError,
     ProtocolError,
+    Refused,
     StorageError,
     StoreMismatchError,
     UnavailableError,
@@ -146,6 +148,10 @@ def refusal_for(error: Exception) -> RefusedError:
             return RefusedError(409, error.code, message)
         case ForbiddenError():
             return RefusedError(403, error.code, message)
+        case Refused():
+            return RefusedError(422, error.code, message, details={"reason": error.reason, "keys": error.keys})
+        case CheckError():
+            return RefusedError(500, error.code, "the check of this server failed: see its log, and try again later")
         case ProtocolError() | InvalidKeyError() | InvalidValueError():
             return RefusedError(400, error.code, message)
         case LockedError():

@@ -20,7 +20,7 @@ from .content_coding import accepted_codings
 from .refusals import RefusedError
 from .response_budget import PIECE_BYTES, ResponseHold
 
-R = TypeVar("R", bound=tuple[object, bytes])
+R = TypeVar("R", bound=tuple[object, bytes | None])
 
 JSON: Final = "application/json"
 NDJSON: Final = "application/x-ndjson"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from operator import itemgetter
-from typing import Final
+from typing import Any, Final
 
 import orjson
 from starlette.responses import Response
@@ -14,7 +14,7 @@ from ... import _core
 from ...backends.base import Row
 from ...replication.fields import decode_message
 from ...replication.messages import LogPage, Request
-from ...replication.wire import RowsEncoder, page_encoder, part_encoder
+from ...replication.wire import RowsEncoder, encode_row, page_encoder, part_encoder
 from . import query
 from .bodies import parse_value
 from .database import KeyBounds
@@ -76,8 +76,10 @@ async def exchange(context: RequestContext) -> Response:
     context.release_body()
     context.dispatcher.metrics.count_exchange(database.name, reply)
     if isinstance(reply, LogPage):
-        encoder = partial(page_encoder, reply, len(reply.records))
-        return rows_response(context.request, context.hold, encoder, reply.records, lambda _: _encode_numbered)
+        encode: Callable[[Any], bytes] = encode_row if reply.values or reply.fill else _encode_numbered
+        return rows_response(
+            context.request, context.hold, partial(page_encoder, reply), reply.rows(), lambda _: encode
+        )
     # 409 for the replies after which a client cannot go on from its present state.
     status = 409 if reply.kind in ("reset", "forked") else 200
     return bytes_response(context.request, context.hold, orjson.dumps(reply.to_dict()), status=status)
@@ -180,7 +182,7 @@ async def entries(context: RequestContext) -> Response:
         if given[one] is not None and given[other] is not None:
             raise bad_request(f"give {one} or {other}, not both")
     rows, has_more = await context.database.entries(KeyBounds(**given), limit)
-    encoder = partial(RowsEncoder, {"has_more": has_more}, "entries")
+    encoder = partial(RowsEncoder, {"has_more": has_more}, {"entries": len(rows)})
     return rows_response(context.request, context.hold, encoder, rows, lambda _: _encode_entry)
 
 

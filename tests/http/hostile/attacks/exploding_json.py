@@ -34,7 +34,7 @@ async def run(target: Target) -> None:
     push = b'{"protocol":2,"server":null,"client":"x","cid":0,"hi":0,"epochs":[],"seq":1,"nonce":"%b","limit":1,' % (
         b"0" * 32
     )
-    push += b'"reset":false,"keys_after":null,"changes":[["a",%b]]}' % value
+    push += b'"push":"%b","changes":[["a",%b]]}' % (b"1" * 32, value)
     await asyncio.gather(
         *(
             repeat(target, _CONNECTIONS // 2, head(target, method, path, len(body), "connection: close") + body)

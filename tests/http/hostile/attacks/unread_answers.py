@@ -26,8 +26,7 @@ _EXCHANGE = json.dumps(
         "nonce": "cd" * 16,
         "changes": [],
         "limit": 1000,
-        "reset": False,
-        "keys_after": None,
+        "push": None,
     }
 ).encode()
 

@@ -1,0 +1,215 @@
+"""`Effects`: the effects of one reply, or of one manual page, collected as one batch.
+
+It shows the dirty changes, the losses and the groups of a client as the batch will leave them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from functools import cached_property
+
+from ..backends.base import Entry, Transaction
+from ..engine.groups import Groups, group_bounds, group_key
+from ..engine.modes import Client
+from ..engine.scan import first_key, key_chunks
+from ..types import Conflict
+from .base_values import BaseValueChanges
+from .journal import LostChange, journal_entries
+from .losses import CONFLICT, Loss, has_losses, loss_bounds, loss_entry, loss_key, parse_loss
+from .records import dirty_change, parse_conflict
+from .state import ClientState
+from .uncompared import UncomparedChanges
+
+#: Dirty changes to read at a time: each may have 4 MiB.
+_DIRTY = 16
+
+
+class Effects:
+    """The effects of one batch on the data and the dirty changes of a client.
+
+    Args:
+        mode: The client.
+        transaction: The transaction to read from.
+        state: The client's state before the batch.
+
+    Attributes:
+        batch: The entries to write.
+        bases: The base values that the batch changes.
+        cleaned: The keys whose dirty change the batch deletes.
+    """
+
+    def __init__(self, mode: Client, transaction: Transaction, state: ClientState) -> None:
+        self._mode = mode
+        self._own = mode.records
+        self._space = mode.space
+        self._transaction = transaction
+        self._following = state.following
+        self.batch: list[Entry] = []
+        self.bases = BaseValueChanges(transaction, mode.records, state.bases, state.following)
+        self.cleaned: set[bytes] = set()
+        self._journaled: list[LostChange] = []
+        self._losses: dict[bytes, Loss | None] = {}
+        #: The keys of groups that are marked as lost.
+        self._lost_groups: set[bytes] = set()
+
+    # ------------------------------------------------------------------------------ dirty changes
+
+    def record(self, key: bytes) -> bytes | None:
+        """Return the dirty record of a key; ``None`` if the key is clean."""
+        return next(self.records([key]))
+
+    def records(self, keys: Sequence[bytes]) -> Iterator[bytes | None]:
+        """Yield the dirty record of each key; ``None`` for a clean one.
+
+        Raises:
+            CorruptionError: A record is damaged.
+        """
+        for start in range(0, len(keys), _DIRTY):
+            part = keys[start : start + _DIRTY]
+            dirty_keys = [*map(self._space.dirty_key, part)]
+            for key, dirty_key, record in zip(part, dirty_keys, self._transaction.get_many(dirty_keys), strict=True):
+                if record is not None:
+                    dirty_change(self._own, dirty_key, record)
+                yield None if key in self.cleaned else record
+
+    def is_dirty(self, key: bytes) -> bool:
+        """Return True if a key is dirty."""
+        return key not in self.cleaned and self._transaction.get(self._space.dirty_key(key)) is not None
+
+    def has_dirty(self) -> bool:
+        """Return True if the batch leaves a dirty change."""
+        space = self._space
+        with closing(self._transaction.scan(space.dirty_start, space.dirty_stop, values=False)) as cursor:
+            while keys := cursor.fetch_keys(1000):
+                if any(key[len(space.prefix) :] not in self.cleaned for key in keys):
+                    return True
+        return False
+
+    @cached_property
+    def _uncompared(self) -> UncomparedChanges:
+        return UncomparedChanges(self._transaction, self._space, self._following)
+
+    def is_unchecked(self, key: bytes) -> bool:
+        """Return True if the dirty change of a key was compared with nothing of the server."""
+        return self._uncompared.is_unchecked(key)
+
+    def record_compared(self, key: bytes) -> None:
+        """Record that the dirty change of a key was compared with the server's value."""
+        self.batch += self._uncompared.removing(key)
+
+    def record_uncompared(self) -> None:
+        """Record the dirty changes that the batch leaves, and that were compared with nothing."""
+        space, strip = self._space, len(self._space.prefix)
+        for keys in key_chunks(self._transaction, space.dirty_start, space.dirty_stop):
+            for key in (dirty_key[strip:] for dirty_key in keys):
+                if key not in self.cleaned and self.is_unchecked(key):
+                    self.batch.append(self._uncompared.adding(key))
+                    self.bases.keep(key)
+
+    def clean(self, key: bytes) -> None:
+        """Drop a dirty change. A key that is not followed is removed with it."""
+        self.cleaned.add(key)
+        self.batch.append((self._space.dirty_key(key), None))
+        self.bases.forget(key)
+        self.record_compared(key)
+        if self._losses.get(key) is not None or self.has_losses:
+            self._losses[key] = None
+        if not self._following.wants(key):
+            self.batch.append((key, None))
+
+    def journal(self, lost: LostChange) -> None:
+        """Append a local change that is lost to the journal."""
+        self._journaled.append(lost)
+
+    def take(self, key: bytes, value: bytes | None) -> None:
+        """Write the server's value of a followed key; ``None`` deletes the key."""
+        if self._following.wants(key):
+            self.batch.append((key, value))
+
+    # ------------------------------------------------------------------------------------- groups
+
+    @cached_property
+    def groups(self) -> Groups:
+        """The groups of the client."""
+        if first_key(self._transaction, *group_bounds(self._space)) is None:
+            return Groups({})
+        return Groups.load(self._transaction, self._own)
+
+    def group(self, key: bytes) -> list[bytes]:
+        """Return the dirty keys that belong together with a dirty key, itself included."""
+        return self.groups.component(key, self.is_dirty)
+
+    def end_groups(self, decided: frozenset[bytes] = frozenset(), last_group: int = 0) -> None:
+        """Delete the groups that have ended.
+
+        Args:
+            decided: The accepted keys of a push that was decided.
+            last_group: The highest number of a group when that push was frozen.
+        """
+        if not (self.cleaned or decided):
+            return
+        ended = self.groups.ended(self.cleaned | decided, self.is_dirty, decided, last_group)
+        self.batch += [(group_key(self._space, number), None) for number in ended]
+
+    # ------------------------------------------------------------------------------------- losses
+
+    @cached_property
+    def has_losses(self) -> bool:
+        """True if the store has losses."""
+        return has_losses(self._transaction, self._space)
+
+    def loss(self, key: bytes) -> Loss | None:
+        """Return the loss of a dirty change; ``None`` if it is not lost, or was written again."""
+        if key in self._losses:
+            return self._losses[key]
+        if not self.has_losses:
+            return None
+        stored_key = loss_key(self._space, key)
+        record = self._transaction.get(stored_key)
+        if record is None:
+            return None
+        loss, change = parse_loss(self._own, stored_key, record), self.record(key)
+        if change is None or not loss.concerns(change):
+            self._losses[key] = None
+            return None
+        return loss
+
+    def lose(self, key: bytes, loss: Loss) -> None:
+        """Mark a dirty change as lost. It stays until the server's value is known."""
+        self._losses[key] = loss
+
+    def lose_group(self, key: bytes) -> bool:
+        """Mark the group of a dirty key as lost, if it has other keys.
+
+        Returns:
+            True if the change waits for the server's value.
+        """
+        if key in self._lost_groups:
+            return True
+        group = self.group(key)
+        if len(group) == 1:
+            return self.loss(key) is not None
+        self._lost_groups.update(group)
+        for other in group:
+            if self.loss(other) is None:
+                self.lose(other, CONFLICT)
+        return True
+
+    def leaves_losses(self) -> bool:
+        """Return True if the batch leaves a loss."""
+        if any(loss is not None for loss in self._losses.values()):
+            return True
+        start, stop = loss_bounds(self._space)
+        chunks = key_chunks(self._transaction, start, stop) if self.has_losses else ()
+        return any(key[len(start) :] not in self._losses for keys in chunks for key in keys)
+
+    # ----------------------------------------------------------------------------------- the batch
+
+    def finish(self) -> list[Conflict]:
+        """Complete the batch, and return the conflicts that it journals."""
+        journaled = journal_entries(self._transaction, self._own, self._journaled)
+        self.batch += journaled
+        self.batch += self.bases.entries()
+        self.batch += [loss_entry(self._space, key, loss) for key, loss in self._losses.items()]
+        return [parse_conflict(self._own, key, record or b"") for key, record in journaled]

@@ -1,0 +1,61 @@
+"""A server in another process with ``--check``: single writes raise the refusal at the client."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from treehub_level import Refused, TransportError
+from treehub_level.cli.application import app
+from treehub_level.http.blocking import RemoteServer
+
+from ..processes import ServerProcess
+
+RULES = """
+from treehub_level import MISSING, Refused
+
+def check(call, changes, read):
+    for change in changes:
+        if change.after == "fault":
+            raise ZeroDivisionError
+        if change.after is not MISSING and not isinstance(change.after, int):
+            raise Refused(f"{change.key}: only numbers, please 😀", keys=[change.key])
+
+constant = 1
+"""
+
+
+def test_a_refused_write_raises_the_reason_and_the_server_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "house_rules.py").write_text(RULES, encoding="utf-8")
+    prelude = f"import os; os.chdir({str(tmp_path)!r}); "
+    server = ServerProcess(tmp_path / "stores", "--check", "house_rules:check", prelude=prelude)
+    try:
+        with RemoteServer(server.url) as remote:
+            remote.put("a", 1)
+            for write in (lambda: remote.put("a", "text"), lambda: remote.change(1, [["b", 1], ["a", "text"]])):
+                with pytest.raises(Refused) as raised:
+                    write()
+                assert (raised.value.reason, raised.value.keys) == ("a: only numbers, please 😀", ["a"])
+            with pytest.raises(TransportError, match="the check of this server failed") as failed:
+                remote.put("a", "fault")
+            assert failed.value.status == 500
+            assert remote.get("a") == 1
+            remote.delete("a")
+            assert remote.info()["cid"] == 2
+    finally:
+        server.stop()
+
+
+@pytest.mark.parametrize("reference", ["rules2", ":check", "no_such_module:check", "rules2:missing", "rules2:constant"])
+def test_a_check_that_cannot_be_imported_is_a_usage_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reference: str
+) -> None:
+    (tmp_path / "rules2.py").write_text(RULES, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    result = CliRunner().invoke(app, ["serve", str(tmp_path / "stores"), "--check", reference])
+    assert result.exit_code == 2, result.output
+    assert "--check" in result.output
