@@ -1,5 +1,6 @@
 // Drives this package for the conformance of the exchange (docs/testing.md):
-// python -m treehub_level.testing.exchange client -- node conformance.mjs <package.json> <module of the client>
+// python -m treehub_level.testing.exchange client --
+//   node conformance.mjs <package.json> <module of the client>
 import { createRequire } from 'node:module'
 import { createInterface } from 'node:readline'
 import { pathToFileURL } from 'node:url'

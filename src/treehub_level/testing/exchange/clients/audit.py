@@ -21,7 +21,7 @@ class RequestAudit:
 
     def note_malformed(self, body: bytes, error: Exception) -> None:
         """Note a request that is malformed."""
-        self._note(f"a well-formed request: {error}", body.decode(errors="replace"))
+        self.note(f"a well-formed request: {error}", body.decode(errors="replace"))
 
     def check(self, body: bytes, request: dict[str, Any]) -> None:
         """Check a request.
@@ -31,26 +31,32 @@ class RequestAudit:
             request: Its fields, with defaults for absent ones.
         """
         if self._bodies.setdefault(request["nonce"], body) != body:
-            self._note("a new nonce for each request; a retry repeats the whole request", request)
+            self.note("a new nonce for each request; a retry repeats the whole request", request)
         if request["push"] is not None:
             self._check_push(request)
             if request["fill"] is not None:
-                self._note("a request that pushes, or asks for a part of a range, and not both", request)
+                self.note("a request that pushes, or asks for a part of a range, and not both", request)
 
     def _check_push(self, request: dict[str, Any]) -> None:
         """Check that all copies of a push are the same, and the numbers of pushes rise."""
         of_client = [seq for client, seq in self._pushes if client == request["client"]]
         frozen = self._pushes.setdefault((request["client"], request["seq"]), request)
         if frozen is request and of_client and request["seq"] < max(of_client):
-            self._note("a push with a higher seq than the one before", request)
+            self.note("a push with a higher seq than the one before", request)
         if frozen["push"] != request["push"]:
-            self._note("another seq for another push", request)
+            self.note("another seq for another push", request)
         if request["withdraw"] or frozen["withdraw"]:
             return
         for name in ("changes", "groups", "cid"):
             if frozen[name] != request[name]:
-                self._note(f'a frozen push that is sent again with the same "{name}", until it is decided', request)
+                self.note(f'a frozen push that is sent again with the same "{name}", until it is decided', request)
 
-    def _note(self, expected: str, request: object) -> None:
+    def note(self, expected: str, request: object) -> None:
+        """Remember a fault, if it is the first.
+
+        Args:
+            expected: The behaviour that the protocol asks for.
+            request: The request that lacks it.
+        """
         if self.fault is None:
             self.fault = ConformanceError(expected, received=request)

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from ..scenarios import ConformanceError
 
 
-class CommandError(Exception):
+class ClientCommandError(Exception):
     """The client's answer to a command is an error.
 
     Attributes:
@@ -41,7 +41,7 @@ class CommandRunner(Protocol):
         """Run a command, and return its result.
 
         Raises:
-            CommandError: The client answers with an error.
+            ClientCommandError: The client answers with an error.
         """
 
     def send(self, command: str, **arguments: Any) -> None:
@@ -71,7 +71,11 @@ class ClientProcess:
         self._command = [*command]
         self._patience = patience
         self._start()
-        hello = self.call("hello", protocol=2)
+        try:
+            hello = self.call("hello", protocol=2)
+        except BaseException:
+            self.close()
+            raise
         self.name = str(hello["name"])
         self.abilities = frozenset(hello.get("abilities", []))
 
@@ -95,7 +99,7 @@ class ClientProcess:
         """Run a command, and return its result.
 
         Raises:
-            CommandError: The client answers with an error.
+            ClientCommandError: The client answers with an error.
             ConformanceError: It answers otherwise, too late, or not at all.
         """
         self.send(command, **arguments)
@@ -128,7 +132,7 @@ class ClientProcess:
             raise self._error('{"id": …, "result": …} or {"id": …, "error": {"code", "message"}} in a line', line)
         if "error" in answer:
             error = answer["error"]
-            raise CommandError(str(error.get("code")), str(error.get("message")))
+            raise ClientCommandError(str(error.get("code")), str(error.get("message")))
         return answer["result"]
 
     def _error(self, expected: str, received: str) -> ConformanceError:

@@ -21,7 +21,7 @@ def _restored(scene: ClientScene) -> tuple[PlayedServer, ClientStore]:
 
 @SUITE.scenario("Epochs")
 def a_restored_server_is_recognised(scene: ClientScene) -> None:
-    """A client of a restored server goes back, keeps its changes, and journals what has gone."""
+    """A client of a restored server goes back, keeps its changes, and journals lost entries."""
     server, store = _restored(scene)
     server.level.put("new", 1)
     store.put("mine", 1)

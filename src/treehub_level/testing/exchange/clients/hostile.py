@@ -7,7 +7,7 @@ from typing import Any
 
 from ..scenarios import ConformanceError
 from ..vectors import MessageVector, load_vectors
-from .commands import CommandError
+from .commands import ClientCommandError
 from .played_server import PlayedServer, Response, Turn, refusal, reply_response, scripted
 from .scene import ClientScene, ClientStore
 from .suite import SUITE
@@ -90,7 +90,7 @@ def _play_refused(scene: ClientScene, request: str, begin: Callable[[PlayedServe
             rule = f"{vector.name}: {vector.rule}"
             try:
                 store.sync()
-            except CommandError:
+            except ClientCommandError:
                 pass
             else:
                 raise ConformanceError(f"sync fails: {rule}", sent=vector.text.decode(), received="it succeeds")
@@ -132,7 +132,7 @@ def the_vectors_of_replies_are_read(scene: ClientScene) -> None:
         sent = {"name": vector.name, "text": vector.text.decode()}
         try:
             found = scene.process.call("read", text=sent["text"], encoding=encoding, request=request)
-        except CommandError as error:
+        except ClientCommandError as error:
             if vector.rule:
                 continue
             raise ConformanceError(f"the fields {vector.means}", sent=sent, received=str(error)) from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .commands import CommandError
+from .commands import ClientCommandError
 from .played_server import Response, Turn, honest, refusal
 from .scene import ClientScene
 from .suite import SUITE
@@ -39,7 +39,7 @@ def a_client_that_may_not_write_pulls(scene: ClientScene) -> None:
     with server.always(refuse_pushes):
         try:
             store.sync()
-        except CommandError as error:
+        except ClientCommandError as error:
             store.require(error.code == "LEVEL_FORBIDDEN", "the code LEVEL_FORBIDDEN", error.code)
         store.require(["a", 1] in store.entries(), "the change of the server has arrived", store.entries())
         store.require(store.pending() == 1, "the local change waits", store.pending())

@@ -25,6 +25,8 @@ from ....replication.messages import Request
 from ..vectors import read_request, request_fields
 from .audit import RequestAudit
 
+#: Requests in a scenario after which the server fails: the client's session has no end.
+_MOST_TURNS = 2000
 _JSON = {"Content-Type": "application/json", "Treehub-Level": "1"}
 
 
@@ -232,6 +234,8 @@ class PlayedServer:
             except (LevelError, ValueError) as error:
                 return self._malformed(body, error)
             self.turns.append(turn)
+            if len(self.turns) > _MOST_TURNS:
+                return self._endless()
             intervention = self._planned.popleft() if self._planned else self.usual
         try:
             return intervention(turn)
@@ -241,6 +245,11 @@ class PlayedServer:
             return refusal(409, error.code, str(error))
         except LevelError as error:
             return refusal(503, error.code, str(error))
+
+    def _endless(self) -> Response:
+        """Note that the client sends requests without an end, and return the response to one."""
+        self.audit.note(f"a session that ends within {_MOST_TURNS} requests", self.turns[-1].request)
+        return refusal(503, "LEVEL_UNAVAILABLE")
 
     def _malformed(self, body: bytes, error: Exception) -> Response:
         """Note a malformed request, and return the response to it."""

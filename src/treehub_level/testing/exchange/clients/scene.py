@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..scenarios import ConformanceError, UnsupportedError
-from .commands import CommandError, CommandRunner
+from .commands import ClientCommandError, CommandRunner
 from .played_server import PlayedServer
 
 #: Calls of sync after which a client must have drained, once no exchange is spoiled any more.
@@ -79,7 +79,7 @@ class ClientScene:
     def close(self) -> None:
         """Close the stores, and stop the servers."""
         for store in self._stores:
-            with suppress(CommandError, ConformanceError):
+            with suppress(ClientCommandError, ConformanceError):
                 store.close()
         self._stack.close()
 
@@ -172,7 +172,7 @@ class ClientStore:
         """Synchronise once.
 
         Raises:
-            CommandError: It fails.
+            ClientCommandError: It fails.
         """
         self._call("sync", url=self.server.url)
 
@@ -184,17 +184,17 @@ class ClientStore:
         """
         try:
             self.sync()
-        except CommandError as error:
+        except ClientCommandError as error:
             return error.code
         raise self.error(f"sync fails: {why}", "it succeeds")
 
     def drain(self) -> None:
         """Synchronise until it succeeds, and all planned interventions are over."""
-        failure: CommandError | None = None
+        failure: ClientCommandError | None = None
         for _ in range(_ATTEMPTS):
             try:
                 self.sync()
-            except CommandError as error:
+            except ClientCommandError as error:
                 failure = error
             else:
                 failure = None

@@ -58,10 +58,11 @@ def the_log_is_sent_for_the_filled_part(scene: ServerScene) -> None:
 def a_part_is_read_at_the_head(scene: ServerScene) -> None:
     """A page that is cut has no part: its entries would be newer than the CID of the page."""
     writer, reader = scene.peer(), scene.peer()
-    for number in range(3):
-        writer.push([scene.key(f"log/{number}"), number])
     writer.push([scene.key("range/k"), 1])
-    fields: dict[str, Any] = {"complete": [scene.key("log/")], "fill": [scene.key("range/"), ""], "limit": 1}
+    writer.push([scene.key("log/single"), 1])
+    writer.push(*([scene.key(f"log/{number}"), number] for number in range(3)), groups=[[0, 3]])
+    # The page ends before the group: there would be room for the entry.
+    fields: dict[str, Any] = {"complete": [scene.key("log/")], "fill": [scene.key("range/"), ""], "limit": 3}
     cut = reader.apply(reader.ask(**fields))
     cut.require(cut["more"] and not cut.get("fill"), "a cut page without a part")
     last = reader.pull(**{**fields, "limit": 10})[-1]
