@@ -1,4 +1,4 @@
-"""The command line of the conformance: what it writes, and its exit codes."""
+"""The command line of the conformance: its output and its exit codes."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ def without_values(turn):
 
 
 class TestServer(ExchangeServerConformance):
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def server_under_test(self):
         with PlayedServer().running() as server:
             server.usual = without_values
@@ -32,16 +32,14 @@ class TestServer(ExchangeServerConformance):
 
 
 class TestClient(ExchangeClientConformance):
-    @pytest.fixture(scope="class")
-    def client_command(self):
-        return [sys.executable, "-m", "treehub_level.testing.exchange.driver"]
+    client_command = [sys.executable, "-m", "treehub_level.testing.exchange.driver"]
 """
 CHOSEN = "read-returns or a-pull-returns or an-unknown-token or local-writes"
 
 
 def test_each_scenario_is_a_test(tmp_path: Path) -> None:
     (tmp_path / "test_programs.py").write_text(MODULE)
-    command = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "-k", CHOSEN]
+    command = [sys.executable, "-m", "pytest", "-q", "-rs", "-W", "error", "-p", "no:cacheprovider", "-k", CHOSEN]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "1 failed, 2 passed, 1 skipped" in done.stdout

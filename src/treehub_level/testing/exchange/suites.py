@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -27,7 +28,7 @@ def _report(outcome: Outcome) -> None:
 class ExchangeServerConformance:
     """The scenarios for a server. A subclass overrides the fixture ``server_under_test``."""
 
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def server_under_test(self) -> ServerUnderTest:
         """Return a database of the running server: subclasses must override this."""
         raise NotImplementedError("define the fixture server_under_test in your subclass")
@@ -39,22 +40,24 @@ class ExchangeServerConformance:
 
 
 class ExchangeClientConformance:
-    """The scenarios for a client. A subclass overrides the fixture ``client_command``."""
+    """The scenarios for a client. A subclass sets ``client_command``."""
 
-    @pytest.fixture(scope="class")
-    def client_command(self) -> Sequence[str]:
-        """Return the program that drives the client: subclasses must override this."""
-        raise NotImplementedError("define the fixture client_command in your subclass")
+    #: The program that drives the client, and its arguments.
+    client_command: ClassVar[Sequence[str]]
+    _process: ClassVar[ClientProcess]
 
-    @pytest.fixture(scope="class")
-    def client_process(self, client_command: Sequence[str]) -> Iterator[ClientProcess]:
-        """Run the program for all scenarios."""
-        process = ClientProcess(client_command, PATIENCE)
-        yield process
-        process.close()
+    @classmethod
+    def setup_class(cls) -> None:
+        """Start the program, which runs for all scenarios."""
+        cls._process = ClientProcess(cls.client_command, PATIENCE)
+
+    @classmethod
+    def teardown_class(cls) -> None:
+        """End the program."""
+        cls._process.close()
 
     @pytest.mark.parametrize("scenario", CLIENT_SUITE.scenarios)
-    def test_scenario(self, client_process: ClientProcess, tmp_path: Path, scenario: str) -> None:
+    def test_scenario(self, tmp_path: Path, scenario: str) -> None:
         """Play one scenario."""
-        scenes = play_all(CLIENT_SUITE.chosen([scenario]), lambda _: ClientScene(client_process, tmp_path, scenario))
+        scenes = play_all(CLIENT_SUITE.chosen([scenario]), lambda _: ClientScene(self._process, tmp_path, scenario))
         _report(*scenes)

@@ -71,14 +71,16 @@ class Answer:
 
         Args:
             why: The rule that they follow.
-            **fields: The expected fields. ``None`` stands for ``null``; an absent list is empty.
+            **fields: The expected fields. ``None`` stands for ``null``, and an absent list is
+                empty. The keys in ``rejected`` may have any order.
 
         Raises:
             ConformanceError: A field is another one.
         """
         for name, value in fields.items():
             found = self.get(name, []) if isinstance(value, list) else self[name]
-            self.require(found == value, f'{why}: "{name}" is {json.dumps(value, ensure_ascii=False)}')
+            is_same = sorted(found) == sorted(value) if name == "rejected" else found == value
+            self.require(is_same, f'{why}: "{name}" is {json.dumps(value, ensure_ascii=False)}')
         return self
 
     def expect_refusal(self, status: int, *codes: str, why: str) -> None:
