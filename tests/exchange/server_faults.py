@@ -166,6 +166,24 @@ def _rebasing_copies(turn: Turn) -> Response | None:
     return _rebasing(turn) if pushes.count(turn.parsed.push_nonce) > 1 else honest(turn)
 
 
+def _ignoring_the_nonce(turn: Turn) -> Response:
+    """Recognise a push by its number alone."""
+    return reply_response(turn.answer(**({"push_nonce": "0" * 32} if turn.parsed.is_push else {})))
+
+
+def _older_parts() -> ServerFault:
+    """Send entries as they were at the first request for a part."""
+    snapshot: dict[str, Any] = {}
+
+    def answer(turn: Turn) -> Response:
+        snapshot.update(snapshot or (turn.server.level.query() if turn.parsed.fill else ()))
+        reply = turn.answer()
+        entries = [[key, snapshot.get(key, value)] for key, value in reply.get("entries", [])]
+        return reply_response({**reply, **({"entries": entries} if entries else {})})
+
+    return ServerFault(usual=answer)
+
+
 def _without_waiting(turn: Turn) -> Response | None:
     turn.wait = 0
     return honest(turn)
@@ -237,7 +255,7 @@ SERVER_FAULTS: dict[str, ServerFault] = {
     "a-repeat-gets-the-same-decision": _FORGETS_DECISIONS,
     "a-repeat-gets-the-same-decision-after-other-writes": _FORGETS_DECISIONS,
     "a-late-copy-of-an-earlier-push-is-forked": _FORGETS_DECISIONS,
-    "two-stores-with-one-client-id-are-forked": _FORGETS_DECISIONS,
+    "two-stores-with-one-client-id-are-forked": ServerFault(usual=_ignoring_the_nonce),
     "a-change-of-a-key-that-has-changed-since-is-rejected": ServerFault(usual=_rebasing),
     "a-rejection-is-permanent": ServerFault(usual=_rebasing_copies),
     "the-whole-log-decides-on-a-push": ServerFault(["whole_log"]),
@@ -271,4 +289,12 @@ SERVER_FAULTS: dict[str, ServerFault] = {
     "a-withdrawn-push-is-never-applied": ServerFault(["withdrawal_record"]),
     "a-withdrawal-of-an-accepted-push-tells-its-decision": _FORGETS_DECISIONS,
     "a-push-after-a-withdrawal-is-accepted": _FORGETS_DECISIONS,
+}
+
+#: Further faults, by the scenarios that are to find them.
+FURTHER_SERVER_FAULTS: dict[str, ServerFault] = {
+    "the-log-is-sent-for-the-filled-part": _older_parts(),
+    "a-repeat-gets-the-same-decision": ServerFault(["rejected_in_repeats"]),
+    "two-stores-with-one-client-id-are-forked": _FORGETS_DECISIONS,
+    "a-pull-returns-the-log": changing(lambda reply: {"base": 0}),
 }

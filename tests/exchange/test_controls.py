@@ -15,7 +15,7 @@ from treehub_level.testing.exchange.scenarios import play_all
 from treehub_level.testing.exchange.servers import SUITE as SERVER_SUITE
 
 from .client_faults import CLIENT_FAULTS, ClientFault, faulty_client
-from .server_faults import SERVER_FAULTS, ServerFault, faulty_server
+from .server_faults import FURTHER_SERVER_FAULTS, SERVER_FAULTS, ServerFault, faulty_server
 
 pytestmark = pytest.mark.once
 
@@ -37,9 +37,15 @@ def test_every_scenario_has_a_control() -> None:
     assert {*CLIENT_FAULTS} == {*CLIENT_SUITE.scenarios} - OF_PROCESSES
 
 
-@pytest.mark.parametrize("name", SERVER_FAULTS)
-def test_the_fault_of_a_server_is_found(name: str) -> None:
-    with faulty_server(SERVER_FAULTS[name]) as server:
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        *(pytest.param(name, fault, id=name) for name, fault in SERVER_FAULTS.items()),
+        *(pytest.param(name, fault, id=f"{name} (further)") for name, fault in FURTHER_SERVER_FAULTS.items()),
+    ],
+)
+def test_the_fault_of_a_server_is_found(name: str, fault: ServerFault) -> None:
+    with faulty_server(fault) as server:
         (outcome,) = run_server(server, only=[name])
     assert outcome.result == "failed"
     assert outcome.reason

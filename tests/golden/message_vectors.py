@@ -301,6 +301,7 @@ REFUSED_REPLIES: dict[str, list[tuple[str, Fields, str]]] = {
         ("a rejection of no key", {"rejected": [1]}, "rejected has keys of the push"),
         ("a value that was not requested", _values(["a", 1]), "values has keys that were read or rejected"),
         ("values without their number", {"values": [["a", 1]]}, "value_count is the number of values"),
+        ("values of another number", {"values": [["a", 1]], "value_count": 2}, "value_count is the number of values"),
         ("values that are no array", {"values": {}}, "values is an array"),
         ("entries without their range", {"entries": [["a", 1]]}, "entries come with fill"),
         (
@@ -341,11 +342,14 @@ REFUSED_REPLIES: dict[str, list[tuple[str, Fields, str]]] = {
         ),
         ("a refusal that is no pair", {"rejected": ["k"], "refused": ["k"]}, "a refusal is [reason, keys]"),
         ("a value of another key", _values(["other", 1]), "values has keys that were read or rejected"),
+        ("a value of metadata", _values(["!1", 1]), "values has keys that were read or rejected"),
         ("a value twice", {"rejected": ["k"], **_values(["k", 1], ["k"])}, "a key has one value"),
         ("a part beside a push", {**_part(after=""), "entries": [["f/2", 2], ["f/3", 3]]}, "a push gets no part"),
     ],
     "fill": [
         ("a part of another range", _part(prefix="f/"), "a part is the next one of the requested range"),
+        ("a part that is null", {"fill": None}, "fill is an object, or absent"),
+        ("a part that ends in metadata", {**_part(to="!"), "entries": []}, "to is the last key of the part"),
         ("a part after another key", _part(after="f/0"), "a part is the next one of the requested range"),
         (
             "a part that ends before it begins",

@@ -110,11 +110,9 @@ class ClientProcess:
         self._count += 1
         self._sent = {"id": self._count, "command": command, **arguments}
         assert self._process.stdin is not None
-        try:
+        with suppress(OSError):  # if the process has ended, its output has, too
             self._process.stdin.write(json.dumps(self._sent) + "\n")
             self._process.stdin.flush()
-        except OSError:
-            raise self._error("a client that runs", "its process has ended") from None
 
     def result(self) -> Any:
         """Return the result of the command that was sent last: see `call`."""
