@@ -14,7 +14,7 @@ from unittest import mock
 
 from simulation.faults import FAULTS
 
-from treehub_level.errors import ForbiddenError, StoreMismatchError, TransportError
+from treehub_level.errors import ForbiddenError, ProtocolError, StoreMismatchError, TransportError
 from treehub_level.http.blocking import RemoteServer
 from treehub_level.replication import client, reply_handler
 from treehub_level.replication.limits import PushLimits
@@ -80,6 +80,12 @@ class WritesOneByOne(BlockingDriver):
 class IgnoresErrors(BlockingDriver):
     def sync(self, store: str, url: str) -> None:
         with suppress(TransportError, ForbiddenError):
+            super().sync(store, url)
+
+
+class IgnoresImpossibleReplies(BlockingDriver):
+    def sync(self, store: str, url: str) -> None:
+        with suppress(ProtocolError):
             super().sync(store, url)
 
 
@@ -185,7 +191,7 @@ CLIENT_FAULTS: dict[str, ClientFault] = {
     # hostile servers
     "impossible-replies-to-a-pull-change-nothing": ClientFault(["stale_replies"]),
     "impossible-replies-to-a-push-change-nothing": ClientFault(patches=[(client, "_contradiction", _nothing)]),
-    "impossible-replies-to-a-fill-change-nothing": ClientFault(["stale_replies"]),
+    "impossible-replies-to-a-fill-change-nothing": ClientFault(driver=IgnoresImpossibleReplies),
     "the-vectors-of-replies-are-read": ClientFault(driver=ReadsNoAdvice),
     "a-session-of-resets-ends": _IS_ENDLESS,
     "a-session-of-rejections-ends": _IS_ENDLESS,

@@ -1,8 +1,8 @@
 """The message vectors that `treehub_level.testing.exchange` ships, and a command that writes them.
 
-`python tests/golden/message_vectors.py` writes the file. Messages that must be accepted are golden:
-their texts change with the version of the protocol only. A refused message is an accepted one with
-some fields replaced.
+`PYTHONPATH=tests python tests/golden/message_vectors.py` writes the file. Messages that must be
+accepted are golden: their texts change with the version of the protocol only, and never to make a
+failing test pass. A refused message is an accepted one with some fields replaced.
 """
 
 from __future__ import annotations
