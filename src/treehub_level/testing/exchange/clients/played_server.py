@@ -46,7 +46,11 @@ class Response:
 
 
 def reply_response(reply: dict[str, Any]) -> Response:
-    """Return the response with a reply of the protocol."""
+    """Return the response with a reply of the protocol.
+
+    Its text has white space and escapes, which no server of this library writes: clients compare
+    values, not texts.
+    """
     return Response(json.dumps(reply).encode(), 200 if reply.get("kind") == "page" else 409)
 
 
