@@ -149,6 +149,16 @@ def _forget_the_frozen_push(*arguments: Any) -> Any:
     return replace(_READ_STATE(*arguments), push=None)
 
 
+_APPLY_PAGE = ReplyHandler.apply_page
+
+
+def _keep_the_push(handler: Any, page: Any) -> None:
+    push = handler._state.push
+    _APPLY_PAGE(handler, page)
+    if page.ack is None:
+        handler._state = replace(handler._state, push=push)
+
+
 def _nothing(*_: Any) -> None:
     return None
 
@@ -214,6 +224,7 @@ CLIENT_FAULTS: dict[str, ClientFault] = {
     "writes-of-others-are-pulled": _NEVER_PULLS,
     "a-store-that-is-opened-again-goes-on": ClientFault(driver=LosesItsStore),
     "pages-are-pulled-one-after-another": _NEVER_PULLS,
+    "a-push-that-is-not-decided-is-frozen-again": ClientFault(patches=[(ReplyHandler, "apply_page", _keep_the_push)]),
     "keys-of-all-scripts-are-in-the-order-of-their-bytes": ClientFault(driver=SortsByUTF16),
     "values-pass-through-unaltered": ClientFault(driver=StoresNoNull),
     # an unreliable network

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .played_server import limited
+from .played_server import Response, Turn, limited, reply_response
 from .scene import ClientScene
 from .suite import SUITE
 
@@ -59,6 +59,23 @@ def pages_are_pulled_one_after_another(scene: ClientScene) -> None:
     store.converge()
     cids = [request["cid"] for request in server.requests]
     store.require(cids == sorted(cids) and len({*cids}) > 3, "requests from rising CIDs", cids)
+
+
+@SUITE.scenario("The client")
+def a_push_that_is_not_decided_is_frozen_again(scene: ClientScene) -> None:
+    """A client too far behind for a decision pulls, and freezes its changes anew."""
+    server, store = scene.synchronised()
+    for number in range(3):
+        server.level.put(f"s{number}", number)
+    store.put("k", 1)
+
+    def decide_nothing(turn: Turn) -> Response:
+        return reply_response(turn.answer(changes=(), groups=(), push_nonce=None, limit=1))
+
+    server.plan(decide_nothing)
+    store.converge()
+    pushes = {request["push"] for request in server.requests} - {None}
+    store.require(len(pushes) == 2, "another push, with a nonce of its own, from the new CID", server.requests)
 
 
 @SUITE.scenario("The client")
