@@ -14,17 +14,20 @@ import argparse
 import asyncio
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from .checker import Verdict, check
 from .faults import CLIENT_FAULTS, REPLICA_FAULTS, SERVER_FAULTS, Fault
-from .workload import Workload, one_server, replicas
+from .workload import STYLES, Workload, one_server, replicas
 
 #: Anomalies that are printed.
 _SHOWN: Final = 20
 #: Operations of a run with a fault.
 _CONTROL: Final = 1500
+#: Operations between two processes that are killed or paused.
+_DISTURBED: Final = 300
 
 
 def run(folder: Path | None, **options: Any) -> Verdict:
@@ -41,19 +44,19 @@ def run(folder: Path | None, **options: Any) -> Verdict:
     return verdict
 
 
-def run_controls(sessions: int, seed: int) -> list[str]:
+def run_controls(styles: Sequence[str], seed: int) -> list[str]:
     """Run a workload with each fault, and return the names of those that were not found."""
     missed = []
     runs: list[tuple[str, Fault, dict[str, Any]]] = []
     for name, fault in CLIENT_FAULTS.items():
-        runs.append((f"a client that {name}", fault, {"preludes": {"sync0": fault.prelude}}))
+        runs.append((f"a client that {name}", fault, {"client_prelude": fault.prelude}))
     for name, fault in SERVER_FAULTS.items():
         runs.append((f"a server that {name}", fault, {"server_prelude": fault.prelude}))
     for name, fault in REPLICA_FAULTS.items():
         runs.append((f"replicas that {name}", fault, {"server_prelude": fault.prelude, "topology": replicas}))
     for name, fault, options in runs:
         print(f"{name}: ", end="")
-        verdict = run(None, operations=_CONTROL, sessions=sessions, seed=seed, **options)
+        verdict = run(None, operations=_CONTROL, styles=styles, seed=seed, **options)
         found = verdict.names & fault.anomalies
         print(f"  found: {', '.join(sorted(found)) or 'NOTHING'}; also: {', '.join(sorted(verdict.names - found))}")
         if not found:
@@ -65,22 +68,23 @@ def main() -> None:
     """Run with the options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--operations", type=int, default=5000, help="number of operations (default: 5000)")
-    parser.add_argument("--sessions", type=int, default=8, help="number of sessions; their styles take turns")
+    parser.add_argument("--sessions", type=int, default=8, help="number of sessions, of all styles in turn")
     parser.add_argument("--seed", type=int, default=1, help="seed of the random decisions")
     parser.add_argument("--replicas", action="store_true", help="three servers over one PostgreSQL")
     parser.add_argument("--control", action="store_true", help="put in each fault, which must be found")
     parser.add_argument("--folder", type=Path, help="an empty folder, in which the history is kept")
     arguments = parser.parse_args()
+    styles = [STYLES[number % len(STYLES)] for number in range(arguments.sessions)]
     if arguments.control:
-        missed = run_controls(arguments.sessions, arguments.seed)
+        missed = run_controls(styles, arguments.seed)
         sys.exit(f"not found: {', '.join(missed)}" if missed else 0)
     verdict = run(
         arguments.folder,
         operations=arguments.operations,
-        sessions=arguments.sessions,
+        styles=styles,
         seed=arguments.seed,
         topology=replicas if arguments.replicas else one_server,
-        disturb=3.0,
+        disturb=_DISTURBED,
     )
     print("\n".join(map(str, verdict.anomalies[:_SHOWN])))
     sys.exit(bool(verdict.anomalies))

@@ -126,7 +126,7 @@ class Recorder:
     def __init__(self, folder: Path, session: str, style: Style) -> None:
         path = folder / f"{session}.jsonl"
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        self._number = path.read_bytes().count(b"\n")
+        self._number = _last_number(path)
         self._write({"session": session, "style": style})
 
     def begin(self, kind: Kind, **fields: Any) -> int:

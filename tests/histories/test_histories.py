@@ -16,10 +16,12 @@ pytestmark = pytest.mark.once
 
 #: The faults of the network without those that only cost time.
 BRISK = Faults(swallow=0, part=0)
+#: No faults of the network but late messages.
+CALM = Faults(refuse=0, swallow=0, delay=0, duplicate=0, cut=0, part=0)
 
 
 async def test_histories_have_no_anomaly(tmp_path: Path) -> None:
-    workload = Workload(tmp_path, operations=300, pace=0.004, disturb=0.4, faults=BRISK)
+    workload = Workload(tmp_path, operations=300, pace=0.004, disturb=100, faults=BRISK)
     verdict = check(await workload.run())
     assert verdict.anomalies == []
     assert verdict.accepted > 60
@@ -28,18 +30,23 @@ async def test_histories_have_no_anomaly(tmp_path: Path) -> None:
 
 
 async def test_faulty_clients_and_servers_are_found(tmp_path: Path) -> None:
-    faults = [
-        CLIENT_FAULTS["applies half a page"],
-        CLIENT_FAULTS["drops its dirty changes at a pull"],
-        SERVER_FAULTS["judges each change of a group"],
-    ]
-    workload = Workload(
-        tmp_path,
-        operations=400,
-        pace=0.004,
-        preludes={"sync0": faults[0].prelude, "live0": faults[1].prelude},
-        server_prelude=faults[2].prelude,
-        faults=BRISK,
-    )
-    names = check(await workload.run()).names
-    assert [fault.anomalies for fault in faults if not fault.anomalies & names] == []
+    half, dropped = CLIENT_FAULTS["applies half a page"], CLIENT_FAULTS["drops its dirty changes at a pull"]
+    divided = SERVER_FAULTS["judges each change of a group"]
+    missed = [half, dropped, divided]
+    for attempt in range(3):  # a fault shows only if two sessions meet in it
+        folder = tmp_path / str(attempt)
+        folder.mkdir()
+        workload = Workload(
+            folder,
+            operations=250,
+            styles=("sync", "live", "live"),
+            pace=0.004,
+            client_prelude=half.prelude + dropped.prelude,
+            server_prelude=divided.prelude,
+            faults=CALM,
+        )
+        names = check(await workload.run()).names
+        missed = [fault for fault in missed if not fault.anomalies & names]
+        if not missed:
+            break
+    assert missed == []

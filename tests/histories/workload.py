@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
@@ -159,14 +159,13 @@ class Workload:
     Args:
         folder: The folder for the stores and the histories.
         operations: The number of operations after which the sessions end.
-        sessions: The number of sessions; their styles take turns.
+        styles: The style of each session.
         seed: Seeds all random decisions.
         pace: The mean of the seconds between two operations of a session.
         topology: Runs the servers: `one_server` or `replicas`.
         server_prelude: The fault of the servers.
-        preludes: The faults of sessions, by their names: ``"sync0"`` is the first session of the
-            style ``sync``.
-        disturb: The seconds between two faults of processes; ``None`` for none.
+        client_prelude: The fault of the clients that follow everything.
+        disturb: The number of operations between two faults of processes; ``None`` for no fault.
         faults: The faults of the network.
 
     Attributes:
@@ -178,13 +177,13 @@ class Workload:
         folder: Path,
         *,
         operations: int,
-        sessions: int = 4,
+        styles: Sequence[str] = STYLES,
         seed: int = 0,
         pace: float = 0.02,
         topology: Callable[[str], object] = one_server,
         server_prelude: str = "",
-        preludes: dict[str, str] | None = None,
-        disturb: float | None = None,
+        client_prelude: str = "",
+        disturb: int | None = None,
         faults: Faults | None = None,
     ) -> None:
         self._folder = folder
@@ -193,11 +192,11 @@ class Workload:
         self._pace = pace
         self._topology = topology
         self._server_prelude = server_prelude
-        self._preludes = preludes or {}
+        self._client_prelude = client_prelude
         self._disturb = disturb
         self._faults = faults or Faults()
         self._rng = random.Random(seed)
-        self._names = [(style, f"{style}{number // len(STYLES)}") for number, style in _styles(sessions)]
+        self._sessions = [(style, f"{style}{number}") for number, style in enumerate(styles)]
         self.counts: Counter[str] = Counter()
 
     async def run(self) -> History:
@@ -214,7 +213,7 @@ class Workload:
             for proxy in proxies:
                 await proxy.start()
                 stack.push_async_callback(proxy.close)
-            sessions = [self._session(style, name, proxies[style == "direct"].port) for style, name in self._names]
+            sessions = [self._session(style, name, proxies[style == "direct"].port) for style, name in self._sessions]
             for session in sessions:
                 await session.start()
                 stack.push_async_callback(session.kill)
@@ -251,24 +250,23 @@ class Workload:
                 "seed": f"{self._seed} {name}",
                 "pace": str(self._pace),
                 "page": str(_PAGE),
-                "prelude": self._preludes.get(name, ""),
+                "prelude": self._client_prelude if style in ("sync", "live") else "",
             }
         )
 
     async def _work(self, servers: Servers, sessions: list[SessionProcess]) -> None:
         """Wait until the sessions have called enough operations, and disturb processes."""
         deadline = time.monotonic() + _STALL
-        recorded = 0
-        disturbs_at = None if self._disturb is None else time.monotonic() + self._disturb
+        recorded = disturbed = 0
         while recorded < self._operations:
             await asyncio.sleep(_POLL)
             now = count_operations(self._folder / "histories")
             if now > recorded:
                 recorded, deadline = now, time.monotonic() + _STALL
             assert time.monotonic() < deadline, f"no session has called an operation for {_STALL:.0f} s"
-            if self._disturb is not None and disturbs_at is not None and time.monotonic() > disturbs_at:
+            if self._disturb is not None and recorded > disturbed + self._disturb:
+                disturbed = recorded
                 await self._disturb_one(self._rng.choice(servers.processes), self._rng.choice(sessions))
-                disturbs_at = time.monotonic() + self._rng.uniform(0, 2 * self._disturb)
 
     async def _disturb_one(self, server: Pausable, session: SessionProcess) -> None:
         """Kill or pause a server or a session."""
@@ -290,7 +288,3 @@ class Workload:
                 session.send_signal(signal.SIGSTOP)
                 await asyncio.sleep(pause)
                 session.send_signal(signal.SIGCONT)
-
-
-def _styles(sessions: int) -> list[tuple[int, str]]:
-    return [(number, STYLES[number % len(STYLES)]) for number in range(sessions)]
