@@ -40,13 +40,14 @@ class Dependencies:
     def anomalies(self) -> Iterator[Anomaly]:
         """Yield a cycle of each strongly connected component as an anomaly."""
         for cycle in self.graph.cycles():
-            steps = []
-            sessions = []
-            for node, edge in zip(cycle.nodes, cycle.edges, strict=True):
-                operation = self._operations[node]
-                steps.append(f"{operation or '·'} -{edge}->")
-                sessions += [operation.session] if operation else []
-            yield Anomaly(cycle.name, ", ".join(sorted({*sessions})), " ".join(steps))
+            steps = [
+                (operation, edge)
+                for node, edge in zip(cycle.nodes, cycle.edges, strict=True)
+                if (operation := self._operations[node]) is not None
+            ]
+            sessions = sorted({operation.session for operation, _ in steps})
+            text = " ".join(f"{operation} -{edge}->" for operation, edge in steps)
+            yield Anomaly(cycle.name, ", ".join(sessions), text)
 
     # ---------------------------------------------------------------------------------------- nodes
 

@@ -28,8 +28,7 @@ Outcome = Literal["ok", "failed", "unknown"]
 #: ``store``: a client with a store of its own. ``direct``: reads and writes of the server.
 Style = Literal["store", "direct"]
 
-
-#: The most bytes of a line: that of a journal may be longer, at the end.
+#: The most bytes of a line, except that of a journal, which is the last one.
 _LONGEST_LINE: Final = 1 << 16
 
 
@@ -62,7 +61,7 @@ class Operation:
         outcome: The outcome.
         reads: The id that was read from each key, ``None`` for an absent key. Of a write: those
             that the session read from the same keys before.
-        writes: The id that was written to each key, ``None`` for a delete. In a journal: not used.
+        writes: The id that was written to each key, ``None`` for a delete.
         cid: The CID of the state that was read; ``None`` if it is not known. Of a write: the CID of
             the client afterwards, if a live session may have pulled since the ``reads``.
         dirty: The keys whose values are local changes that the server has not accepted yet.
@@ -166,10 +165,10 @@ def count_operations(folder: Path) -> int:
 
 
 def _last_number(path: Path) -> int:
-    """Return the number of the operation in the last line of a session's file."""
+    """Return the number of the operation in the last whole line of a session's file."""
     with path.open("rb") as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - _LONGEST_LINE))
-        lines = file.read().splitlines()
+        *lines, _ = file.read().split(b"\n")
     number: int = json.loads(lines[-1]).get("number", 0) if lines else 0
     return number
 
