@@ -11,10 +11,11 @@ from .group_rules import divided_groups, fractured_reads, states
 from .history import History
 from .index import Anomaly, Index
 from .session_rules import monotonic_reads, monotonic_writes, read_your_writes, reordered_writes, writes_follow_reads
-from .value_rules import aborted_and_intermediate_reads, log_anomalies, lost_updates, lost_writes
+from .value_rules import aborted_and_intermediate_reads, log_anomalies, lost_updates, lost_writes, undrained_sessions
 
 RULES: Final[tuple[Callable[[Index], Iterable[Anomaly]], ...]] = (
     log_anomalies,
+    undrained_sessions,
     aborted_and_intermediate_reads,
     lost_writes,
     lost_updates,
@@ -63,9 +64,11 @@ class Verdict:
 def check(history: History) -> Verdict:
     """Check a history by all rules."""
     index = Index(history)
-    anomalies = [anomaly for rule in RULES for anomaly in rule(index)]
     dependencies = Dependencies(index)
-    anomalies += dependencies.anomalies()
+    if history.fault:
+        anomalies = [Anomaly("unreadable log", "", history.fault)]
+    else:
+        anomalies = [*(anomaly for rule in RULES for anomaly in rule(index)), *dependencies.anomalies()]
     return Verdict(
         anomalies,
         sum(1 for _ in history.operations),

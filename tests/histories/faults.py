@@ -129,6 +129,7 @@ Database.get = get_cached
 
 #: Faults of all of several servers over one database.
 REPLICA_FAULTS: Final = {
-    "cache the CID": Fault(frozenset({"gap in the log", "lost write", "not a prefix"}), CACHES_CID),
+    "cache the CID": Fault(frozenset({"gap in the log", "lost write", "not a prefix", "unreadable log"}), CACHES_CID),
     "acknowledge before they commit": Fault(frozenset({"lost write"}), SKIPS_COMMITS),
+    "answer reads from a cache": SERVER_FAULTS["answers reads from a cache"],
 }

@@ -100,11 +100,15 @@ class History:
         sessions: The operations of each session, in the order of their calls.
         styles: The style of each session.
         log: The whole log of the server, in CID order.
+        undrained: The sessions that did not end, though the network was well.
+        fault: The reason for which the log could not be read; ``""`` if it could be.
     """
 
     sessions: dict[str, list[Operation]]
     styles: dict[str, Style]
     log: list[Version]
+    undrained: frozenset[str] = frozenset()
+    fault: str = ""
 
     @property
     def operations(self) -> Iterable[Operation]:
@@ -173,9 +177,16 @@ def _last_number(path: Path) -> int:
     return number
 
 
-def load(folder: Path, log: list[Version]) -> History:
-    """Read the files of all sessions."""
-    history = History({}, {}, log)
+def load(folder: Path, log: list[Version], undrained: Iterable[str] = (), fault: str = "") -> History:
+    """Read the files of all sessions.
+
+    Args:
+        folder: The folder of the history.
+        log: See `History`.
+        undrained: See `History`.
+        fault: See `History`.
+    """
+    history = History({}, {}, log, frozenset(undrained), fault)
     for path in sorted(folder.glob("*.jsonl")):
         lines = [json.loads(line) for line in path.read_bytes().splitlines()]
         name = lines[0]["session"]

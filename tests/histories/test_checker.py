@@ -42,6 +42,10 @@ class HistoryBuilder:
         for key, id_ in changes:
             self._history.log.append(Version(len(self._history.log) + 1, key, id_))
 
+    def undrained(self, session: str) -> None:
+        """Declare that a session did not end."""
+        self._history.undrained = frozenset({session})
+
     @property
     def found(self) -> set[str]:
         """The names of the anomalies."""
@@ -341,3 +345,9 @@ def test_the_gravest_name_of_a_cycle_is_given() -> None:
         graph.add(first, second, edge)
     assert [cycle.name for cycle in graph.cycles()] == ["G0"]
     assert set(graph.cycles()[0].nodes) == {1, 2}
+
+
+def test_a_session_that_does_not_end_is_found_but_not_its_dirty_writes(history: HistoryBuilder) -> None:
+    history.store("c", "write", writes={"x": "c.1"})
+    history.undrained("c")
+    assert history.found == {"not drained"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,12 @@ from .checker import check
 from .faults import CLIENT_FAULTS, SERVER_FAULTS
 from .workload import Workload
 
-pytestmark = pytest.mark.once
+pytestmark = [
+    pytest.mark.once,
+    pytest.mark.skipif(
+        sys.platform == "win32", reason="Windows cannot pause a process, and locks files of killed ones"
+    ),
+]
 
 #: The faults of the network without those that only cost time.
 BRISK = Faults(swallow=0, part=0)

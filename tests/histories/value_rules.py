@@ -30,6 +30,12 @@ def log_anomalies(index: Index) -> Iterator[Anomaly]:
         seen[key, id_] = cid
 
 
+def undrained_sessions(index: Index) -> Iterator[Anomaly]:
+    """Find sessions that could not synchronise at the end, though the network was well."""
+    for session in sorted(index.history.undrained):
+        yield Anomaly("not drained", session, "it did not end")
+
+
 def aborted_and_intermediate_reads(index: Index) -> Iterator[Anomaly]:
     """Find reads of values that never came into the log: Adya's G1a and G1b.
 
@@ -64,6 +70,8 @@ def lost_writes(index: Index) -> Iterator[Anomaly]:
     it.
     """
     for session, operations in index.history.sessions.items():
+        if session in index.history.undrained:
+            continue  # its writes may still be dirty
         journal = index.journal(session)
         for write in operations:
             if write.kind not in ("write", "transaction") or write.outcome != "ok":

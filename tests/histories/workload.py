@@ -21,6 +21,7 @@ from replicas.processes import Replica
 
 from tests.http.fault_proxy import FaultProxy, Faults
 from tests.http.processes import ServerProcess
+from treehub_level import TransportError
 from treehub_level.http import RemoteServer
 
 from .history import History, Version, count_operations, load
@@ -29,7 +30,7 @@ from .recorded_sessions import GROUP_KEYS, id_of
 ROOT: Final = Path(__file__).parents[2]
 STYLES: Final = ("sync", "direct", "live", "ranges")
 #: Seconds in which a session must end once the network is well.
-_END: Final = 120.0
+_END: Final = 60.0
 #: The changes that a client asks for at a time: as few as hold the largest group.
 _PAGE: Final = GROUP_KEYS
 _REPLICAS: Final = 3
@@ -103,9 +104,13 @@ class SessionProcess:
 
     Args:
         options: The options of ``session_process``.
+
+    Attributes:
+        name: The name of the session.
     """
 
     def __init__(self, options: dict[str, str]) -> None:
+        self.name = options["name"]
         self._options = options
         self._starts = 0
         self._process: asyncio.subprocess.Process
@@ -137,14 +142,28 @@ class SessionProcess:
         assert self._process.stdin is not None
         self._process.stdin.write(b"\n")
 
-    async def wait(self) -> None:
-        """Wait until the session has ended.
+    def check(self) -> None:
+        """Check that the session has not failed.
 
         Raises:
             AssertionError: It has failed.
         """
-        code = await asyncio.wait_for(self._process.wait(), _END)
-        assert code == 0, f"the session {self._options['name']} has failed: exit code {code}"
+        code = self._process.returncode
+        assert not code, f"the session {self.name} has failed: exit code {code}"
+
+    async def has_ended(self) -> bool:
+        """Wait until the session has ended, and kill it if it does not.
+
+        Raises:
+            AssertionError: It has failed.
+        """
+        try:
+            await asyncio.wait_for(self._process.wait(), _END)
+        except asyncio.TimeoutError:
+            await self.kill()
+            return False
+        self.check()
+        return True
 
     async def kill(self) -> None:
         """Kill the process if it runs."""
@@ -223,11 +242,13 @@ class Workload:
             for proxy in proxies:
                 await proxy.heal()
                 self.counts += proxy.counts
-            for session in sessions:
-                await session.wait()
+            undrained = [session.name for session in sessions if not await session.has_ended()]
             async with RemoteServer(servers.url) as server:
-                changes = (await server.changes(0, limit=None)).changes
-        return load(histories, [Version(change.cid or 0, change.key, id_of(change.value)) for change in changes])
+                try:
+                    changes = (await server.changes(0, limit=None)).changes
+                except TransportError as error:
+                    return load(histories, [], undrained, str(error))
+        return load(histories, [Version(it.cid or 0, it.key, id_of(it.value)) for it in changes], undrained)
 
     def _proxy(self, port: int, *, direct: bool) -> FaultProxy:
         """Return a proxy. It repeats no request of a session without a store.
@@ -264,6 +285,8 @@ class Workload:
             if now > recorded:
                 recorded, deadline = now, time.monotonic() + _STALL
             assert time.monotonic() < deadline, f"no session has called an operation for {_STALL:.0f} s"
+            for session in sessions:
+                session.check()
             if self._disturb is not None and recorded > disturbed + self._disturb:
                 disturbed = recorded
                 await self._disturb_one(self._rng.choice(servers.processes), self._rng.choice(sessions))
