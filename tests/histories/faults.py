@@ -115,14 +115,15 @@ _Exchange._changed_keys = lambda exchange, page: set()
 import time
 from treehub_level.http.server.database import Database
 
-get, cache = Database.get, {}
+def cached(read):
+    cache = {}
+    async def read_cached(database, *arguments):
+        if arguments not in cache or cache[arguments][0] < time.monotonic():
+            cache[arguments] = time.monotonic() + 1, await read(database, *arguments)
+        return cache[arguments][1]
+    return read_cached
 
-async def get_cached(database, key):
-    if key not in cache or cache[key][0] < time.monotonic():
-        cache[key] = time.monotonic() + 1, await get(database, key)
-    return cache[key][1]
-
-Database.get = get_cached
+Database.get, Database.entries = cached(Database.get), cached(Database.entries)
 """,
     ),
 }
