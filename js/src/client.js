@@ -30,7 +30,7 @@ import { readDirtyKeys, readUncompared } from './uncompared.js'
 
 /** The past of a session, as far as its next request depends on it. */
 export class History {
-  /** True if the last request had a push. One with a push gets no part of a fill: they take turns. */
+  /** True if the last request had a push. It got no part of a fill, so the two take turns. */
   hasPushed = false
   /**
    * The server's CID when it last rejected changes. Below that CID the client has not pulled all
