@@ -6,8 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from tests.http.fault_proxy import Faults
+from fault_proxy import Faults
 
 from .checker import check
 from .faults import CLIENT_FAULTS, SERVER_FAULTS

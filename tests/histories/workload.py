@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
 from databases import Database, open_folder
+from fault_proxy import FaultProxy, Faults
 from replicas.balancer import Balancer
 from replicas.processes import Replica
+from server_process import ServerProcess
 
-from tests.http.fault_proxy import FaultProxy, Faults
-from tests.http.processes import ServerProcess
 from treehub_level import TransportError
 from treehub_level.http import RemoteServer
 
