@@ -19,10 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from fault_proxy import FaultProxy, Faults
+from server_process import ServerProcess
 from waiting import until
-
-from .fault_proxy import FaultProxy, Faults
-from .processes import ServerProcess
 
 #: Seconds to wait for convergence after the faults stop, generous enough for a loaded machine.
 CONVERGENCE_TIMEOUT: Final = 60.0

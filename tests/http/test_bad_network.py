@@ -8,10 +8,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from fault_proxy import FaultProxy, Faults
+from server_process import ServerProcess
 
 from .chaos import run_chaos, violations
-from .fault_proxy import FaultProxy, Faults
-from .processes import ServerProcess
 
 pytestmark = pytest.mark.once
 
