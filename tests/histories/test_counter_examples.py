@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
-from treehub_level import MemoryBackend, Put, SyncReport, TransportError
+from treehub_level import MemoryBackend, Put, SyncReport
 from treehub_level.blocking import Level
 
 NewClient = Callable[..., Level]
@@ -35,22 +35,6 @@ def client(stack: ExitStack) -> NewClient:
         return stack.enter_context(Level("client", backend=MemoryBackend, mode=Level.CLIENT, **options))
 
     return open_client
-
-
-class LossyServer:
-    """A server whose next reply is lost if ``loses`` is True."""
-
-    def __init__(self, server: Level) -> None:
-        self._server = server
-        self.loses = False
-
-    def exchange(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Answer a request."""
-        reply = self._server.exchange(request)
-        if self.loses:
-            self.loses = False
-            raise TransportError("the reply is lost")
-        return reply
 
 
 def test_a_client_is_not_linearizable_as_its_reads_may_be_old(server: Level, client: NewClient) -> None:
@@ -135,31 +119,6 @@ def test_a_change_of_a_key_that_is_not_followed_overwrites_unseen_ones(server: L
     one.put("photos/1", "hill")
     assert one.sync(server).conflicts == []
     assert server.get("photos/1") == "hill"
-
-
-def test_so_does_one_in_a_range_that_is_followed_later_and_not_filled_yet(server: Level, client: NewClient) -> None:
-    one = client(follow=["notes/"])
-    server.put("photos/1", "beach")
-    one.sync(server)
-    one.follow("photos/")
-    one.put("photos/1", "hill")
-    assert one.sync(server).conflicts == []
-    assert server.get("photos/1") == "hill"
-
-
-def test_so_does_one_that_is_not_pushed_before_its_range_is_unfollowed(server: Level, client: NewClient) -> None:
-    one, network = client(follow=["notes/", "photos/"]), LossyServer(server)
-    server.put("photos/1", "beach")
-    one.sync(network)
-    one.put("notes/1", "milk")
-    network.loses = True
-    with suppress(TransportError):
-        one.sync(network)  # the push of notes/1 is decided, but not known to be
-    one.put("photos/1", "hill")
-    one.unfollow("photos/")
-    server.put("photos/1", "river")
-    assert one.sync(network).conflicts == []
-    assert [change.value for change in server.history("photos/1")] == ["beach", "river", "hill"]
 
 
 def test_a_reader_may_see_half_a_batch_after_a_compaction(

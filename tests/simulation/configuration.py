@@ -87,6 +87,8 @@ MECHANISMS: Final = {
     "reset_checks_dirty": "a reset with dirty changes pulls the log from the last common CID",
     "uncompared": "and is not after a reset either, which pulls the log from a later CID",
     "unfollow_checks_dirty": "a range that loses a filled part of it pulls the log, if it has dirty changes there",
+    "unfilled_write": "a change in a range that is not filled yet is compared by the fill, if the log is pulled, too",
+    "leaving": "the log is pulled for the dirty changes of a range that is not followed any more",
     "unchecked_freeze": "a dirty change that was compared with nothing of the server is not frozen",
     "evict": "clean keys that are not followed are removed",
     "groups": "the changes of a batch are accepted or rejected as a whole",
@@ -145,6 +147,8 @@ FOCUS: Final = {
     "refusal_record": replace(
         BASE, keys=8, distance=50, push=1, rules=20, batches=0, follow=0, restore=0, drop=0, duplicate=0.5, steps=200
     ),
+    "unfilled_write": replace(BASE, clients=2, keys=8, limit=2, follow=8, drop=0.05, restore=0, batches=0, rules=0),
+    "leaving": replace(BASE, clients=2, keys=4, limit=2, follow=8, drop=0.3, restore=0, batches=0, rules=0),
     "unchecked_freeze": replace(BASE, clients=2, keys=8, limit=2, push=5, rebind=2, drop=0.05, restore=0),
     "uncompared": replace(
         BASE, clients=4, keys=8, limit=3, follow=0, rules=0, restore=0, forget_deletes=6, compact=4, drop=0.05

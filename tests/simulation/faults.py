@@ -161,6 +161,8 @@ REMOVALS: Final[dict[str, list[Patch]]] = {
     "log_decides": [(FillPartHandler, "_compare", _compare_in_every_range)],
     "reset_checks_dirty": [(Effects, "has_dirty", lambda _: False)],
     "uncompared": [(Effects, "record_uncompared", lambda *_: None)],
+    "leaving": [(Following, "leave", lambda following, _: following)],
+    "unfilled_write": [(Following, "is_uncompared", lambda *_: False)],
     "unfollow_checks_dirty": [(Following, "checking", lambda following, _: following)],
     "unchecked_freeze": [(push, "_pushable_groups", _groups_with_unchecked)],
     "evict": [(session, "evict_step", lambda mode: lambda *_: Plan(False))],

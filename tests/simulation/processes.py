@@ -390,6 +390,9 @@ class Client(_Process):
     def followed(self) -> list[str]:
         return [followed.prefix for followed in self.level.followed()]
 
+    def complete(self) -> list[str]:
+        return [followed.prefix for followed in self.level.followed() if followed.complete]
+
     def epoch(self) -> Hashable:
         epochs = self._state.epochs
         return epochs[-1].id if epochs else None

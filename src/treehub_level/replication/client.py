@@ -15,6 +15,7 @@ from ..engine.following import UNCHECKED, Following
 from ..engine.modes import Client, Plan, Step
 from ..errors import ProtocolError, StoreMismatchError
 from .fields import MAX_READ
+from .following import still_leaving
 from .limits import PushLimits
 from .losses import Loss, current_losses, loss_entry, read_losses
 from .messages import MAX_EPOCHS, Forked, ParsedReply, PulledPage, Request, Reset
@@ -69,7 +70,8 @@ def request_step(mode: Client, limits: PushLimits, *, push: bool, withdraw: bool
     space = mode.space
 
     def step(transaction: Transaction, cid: int) -> Plan[PreparedRequest]:
-        before = state = read_state(transaction, mode.records, cid)
+        before = read_state(transaction, mode.records, cid)
+        state = replace(before, following=still_leaving(before.following, transaction, space))
         losses, ended = current_losses(
             read_losses(transaction, mode.records), lambda key: transaction.get(space.dirty_key(key))
         )
@@ -117,7 +119,7 @@ def _request(state: ClientState, *, is_forbidden: bool, withdraw: bool, read: li
         withdraw=undecided.keys if undecided and is_withdrawn else (),
         limit=PAGE_CHANGES,
         complete=following.complete,
-        partial=following.checked,
+        partial=(*following.checked, *following.leaving),
         fill=fill_of(following),
         read=read,
     )

@@ -152,7 +152,8 @@ class ClientState:
 
     def with_bases(self) -> ClientState:
         """Return the state with a record of base values, if local writes have to record some."""
-        if self.bases is not None or not self.cid or not self.following.unchecked:
+        following = self.following
+        if self.bases is not None or not (following.checked or (self.cid and following.unchecked)):
             return self
         return replace(self, bases=Bases(1, kept=False))
 

@@ -1,8 +1,9 @@
-"""Uncompared changes: dirty changes that were compared with nothing of the server before a reset.
+"""Uncompared changes: those of a checked range that were compared with nothing of the server.
 
-After a reset the log is pulled from the last common CID, and decides on the dirty changes. It does
-not show what such a change has missed before that CID. So a part of the fill decides on it, as in a
-range for which no log is pulled. Each one has a row ``P + P + "uncompared/" + key`` until then.
+In a checked range the log decides on the dirty changes, from the CID at which the client began to
+pull it. The log does not show what a change has missed before that CID: one that was made in a
+range that is not filled yet, or was not compared when a reset began. So a part of the fill decides
+on it, as in an unchecked range. Each one has a row ``P + P + "uncompared/" + key`` until then.
 """
 
 from __future__ import annotations
@@ -11,14 +12,19 @@ from typing import Final
 
 from .. import _core
 from ..backends.base import Entry, Reader
-from ..engine.following import Following
-from ..engine.scan import first_key
+from .following import Following
+from .scan import first_key
 
 _UNCOMPARED: Final = "uncompared/"
 #: The first name after those of uncompared changes: "0" follows "/" in ASCII.
 _AFTER_UNCOMPARED: Final = "uncompared0"
 #: The value of a row.
 ROW: Final = b"true"
+
+
+def uncompared_entry(space: _core.KeySpace, key: bytes) -> Entry:
+    """Return the entry that marks the dirty change of a key as uncompared."""
+    return space.own_key(_UNCOMPARED) + key, ROW
 
 
 def uncompared_bounds(space: _core.KeySpace) -> tuple[bytes, bytes]:
@@ -50,10 +56,6 @@ class UncomparedChanges:
             return True
         is_uncompared = self._has_some and self._reader.get(self._prefix + key) is not None
         return is_uncompared and self._following.wants(key)
-
-    def adding(self, key: bytes) -> Entry:
-        """Return the entry that adds the change of a key."""
-        return self._prefix + key, ROW
 
     def removing(self, key: bytes) -> list[Entry]:
         """Return the entries that remove the change of a key."""
