@@ -20,6 +20,7 @@ from ..types import Change, Changes
 from .manual import check_cid, decode_changes, read_changes
 from .messages import Reply, Request
 from .server import answer_pull, exchange_step, is_idle
+from .waiting import Interest, log_position, wanted_prefixes
 
 #: The most seconds that a call may wait for a commit.
 MAX_WAIT: Final = 60
@@ -67,6 +68,25 @@ def answer(store: Store, request: object, access: Access = FULL, max_bytes: int 
     else:
         reply = store.read_step(lambda reader, head: answer_pull(parsed, mode, access, reader, head, max_bytes))
     return reply, is_idle(reply)
+
+
+def answer_or_wait(store: Store, request: Request, access: Access, max_bytes: int) -> tuple[Reply, Interest | None]:
+    """Answer a request without a push, and say what it waits for if the reply brings nothing.
+
+    The arguments and errors are those of `answer`.
+
+    Returns:
+        The reply, and the changes that would bring something; ``None`` if the reply does.
+    """
+    mode = store.server("exchange")
+
+    def read(reader: Reader, head: int) -> tuple[Reply, Interest | None]:
+        reply = answer_pull(request, mode, access, reader, head, max_bytes)
+        if not is_idle(reply):
+            return reply, None
+        return reply, Interest(wanted_prefixes(request, access), log_position(reader, mode, head))
+
+    return store.read_step(read)
 
 
 def changes_after(store: Store, cid: int, limit: int | None) -> tuple[Changes, bool]:

@@ -39,7 +39,7 @@ _KEYS_FOR_RECORD: Final = 2
 #: Values to read at a time: each may have 4 MiB.
 _VALUES: Final = 16
 #: An empty page that moves the client's CID by less is not sent to a client that waits.
-_IDLE_CIDS: Final = 1000
+IDLE_CIDS: Final = 1000
 
 
 def exchange_step(request: Request, mode: Server, access: Access = FULL, max_bytes: int | None = None) -> Step[Reply]:
@@ -433,7 +433,7 @@ def is_idle(reply: Reply) -> bool:
     An empty page also ends the wait once it moves the client's CID far. Otherwise the log in
     between would be read again after each commit.
     """
-    if not isinstance(reply, LogPage) or reply.cid - reply.base >= _IDLE_CIDS:
+    if not isinstance(reply, LogPage) or reply.cid - reply.base >= IDLE_CIDS:
         return False
     return not (reply.records or reply.ack or reply.more or reply.values or reply.fill)
 

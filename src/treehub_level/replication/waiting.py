@@ -1,0 +1,133 @@
+"""Waiting for changes: the keys that a request waits for, and the news for those who wait.
+
+A server with many waiting clients reads the log once after a commit, and not once for each of them.
+A request that brings nothing has an `Interest`. `read_news` then tells which of the awaited
+prefixes have changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, NamedTuple
+
+from ..backends.base import Reader
+from ..engine.access import Access
+from ..engine.log import keys_of, read_log
+from ..engine.modes import Server
+from ..engine.records import Epoch
+from ..engine.store import Store
+from .messages import Request
+
+#: Records, and their bytes in memory, that one call of `read_news` reads.
+_RECORDS: Final = 4096
+_BYTES: Final = 8 << 20
+
+
+class LogPosition(NamedTuple):
+    """A position in the log of a server, and the history that the log belongs to.
+
+    Attributes:
+        cid: The CID up to which the log was read.
+        epoch: The last epoch of the server; ``None`` before its first write.
+        floor: The highest CID of a delete that was dropped from the log.
+    """
+
+    cid: int
+    epoch: Epoch | None
+    floor: int
+
+    def has_history(self, other: LogPosition) -> bool:
+        """Return True if another position belongs to the same epoch, with the same floor."""
+        return self[1:] == other[1:]
+
+    def continues_in(self, epochs: Sequence[Epoch], floor: int, head: int) -> bool:
+        """Return True if a server with these epochs, floor and CID has the log up to here.
+
+        It has not if it was restored from a backup, and a client may have missed a delete if the
+        floor has risen.
+        """
+        ends = dict(zip(epochs, [*(epoch.start for epoch in epochs[1:]), head], strict=False))
+        first = epochs[0].start if epochs else head
+        end = first if self.epoch is None else ends.get(self.epoch, -1)
+        return self.floor == floor and self.cid <= end
+
+
+class Interest(NamedTuple):
+    """The changes that a request waits for.
+
+    Attributes:
+        prefixes: Stored prefixes: changes of keys that begin with one of them end the wait. Each
+            key that the request wants begins with one; ``b""`` stands for all keys.
+        position: The position up to which the request has found nothing.
+    """
+
+    prefixes: frozenset[bytes]
+    position: LogPosition
+
+
+class News(NamedTuple):
+    """The news for those who wait.
+
+    Attributes:
+        prefixes: The awaited prefixes with a changed key; ``None`` if the server has another
+            history than before, which concerns all.
+        position: The position up to which these are the news.
+        has_more: True if the log goes on after it.
+    """
+
+    prefixes: set[bytes] | None
+    position: LogPosition
+    has_more: bool
+
+
+def wanted_prefixes(request: Request, access: Access) -> frozenset[bytes]:
+    """Return the prefixes of the keys that a valid request wants to know of, and the caller may.
+
+    Every key in the log ranges of `requested_ranges` begins with one of them.
+    """
+    filled = () if request.fill is None else (request.fill.prefix,)
+    # Of a prefix and the caller's prefix, one begins with the other.
+    encoded = {
+        max(prefix.encode(), access.prefix, key=len) for prefix in (*request.complete, *request.partial, *filled)
+    }
+    shortest: list[bytes] = []
+    for prefix in sorted(encoded):
+        if not shortest or not prefix.startswith(shortest[-1]):
+            shortest.append(prefix)
+    return frozenset(shortest)
+
+
+def log_position(reader: Reader, mode: Server, head: int) -> LogPosition:
+    """Return the position at the end of the log.
+
+    Raises:
+        CorruptionError: The record of epochs, or of the floor, is damaged.
+    """
+    epochs = mode.records.epochs(reader, head)
+    return LogPosition(head, epochs[-1] if epochs else None, mode.records.floor(reader, head).floor)
+
+
+def read_news(store: Store, since: LogPosition, matching: Callable[[Iterable[bytes]], set[bytes]]) -> News:
+    """Read the log after a position, in one snapshot and in bounded memory.
+
+    Args:
+        store: A store in SERVER mode.
+        since: The position.
+        matching: Returns the awaited prefixes with which at least one of these stored keys begins.
+
+    Raises:
+        NotOpenError: The store is closed.
+        StorageError, CorruptionError: The log cannot be read, or is damaged.
+    """
+    mode = store.server("watch")
+
+    def read(reader: Reader, head: int) -> News:
+        epochs, floor = mode.records.epochs(reader, head), mode.records.floor(reader, head).floor
+        here = LogPosition(head, epochs[-1] if epochs else None, floor)
+        if not since.continues_in(epochs, floor, head):
+            return News(None, here, False)
+        records = read_log(reader, mode, since.cid, _RECORDS, _BYTES)
+        last = records[-1][0] if records else head
+        return News(matching(keys_of(mode, records)), here._replace(cid=last), last < head)
+
+    return store.read_step(read)
