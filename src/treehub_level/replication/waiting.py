@@ -1,7 +1,7 @@
-"""Waiting for changes: the keys that a request waits for, and the news for those who wait.
+"""Waiting for changes: the keys that a request waits for, and a search of the log for all requests.
 
 A server with many waiting clients reads the log once after a commit, and not once for each of them.
-A request that brings nothing has an `Interest`. `read_news` then tells which of the awaited
+A request that brings nothing has an `Interest`. `search_log` then tells which of the awaited
 prefixes have changes.
 """
 
@@ -18,7 +18,7 @@ from ..engine.records import Epoch
 from ..engine.store import Store
 from .messages import Request
 
-#: Records, and their bytes in memory, that one call of `read_news` reads.
+#: Records, and their bytes in memory, that one call of `search_log` reads.
 _RECORDS: Final = 4096
 _BYTES: Final = 8 << 20
 
@@ -65,14 +65,14 @@ class Interest(NamedTuple):
     position: LogPosition
 
 
-class News(NamedTuple):
-    """The news for those who wait.
+class FoundChanges(NamedTuple):
+    """The result of `search_log`.
 
     Attributes:
         prefixes: The awaited prefixes with a changed key; ``None`` if the server has another
             history than before, which concerns all.
-        position: The position up to which these are the news.
-        has_more: True if the log goes on after it.
+        position: The position up to which the log was searched.
+        has_more: True if the log continues after it.
     """
 
     prefixes: set[bytes] | None
@@ -107,8 +107,10 @@ def log_position(reader: Reader, mode: Server, head: int) -> LogPosition:
     return LogPosition(head, epochs[-1] if epochs else None, mode.records.floor(reader, head).floor)
 
 
-def read_news(store: Store, since: LogPosition, matching: Callable[[Iterable[bytes]], set[bytes]]) -> News:
-    """Read the log after a position, in one snapshot and in bounded memory.
+def search_log(store: Store, since: LogPosition, matching: Callable[[Iterable[bytes]], set[bytes]]) -> FoundChanges:
+    """Search the log after a position for changes that are waited for.
+
+    One call reads one snapshot, in bounded memory.
 
     Args:
         store: A store in SERVER mode.
@@ -121,13 +123,13 @@ def read_news(store: Store, since: LogPosition, matching: Callable[[Iterable[byt
     """
     mode = store.server("watch")
 
-    def read(reader: Reader, head: int) -> News:
+    def read(reader: Reader, head: int) -> FoundChanges:
         epochs, floor = mode.records.epochs(reader, head), mode.records.floor(reader, head).floor
         here = LogPosition(head, epochs[-1] if epochs else None, floor)
         if not since.continues_in(epochs, floor, head):
-            return News(None, here, False)
+            return FoundChanges(None, here, False)
         records = read_log(reader, mode, since.cid, _RECORDS, _BYTES)
         last = records[-1][0] if records else head
-        return News(matching(keys_of(mode, records)), here._replace(cid=last), last < head)
+        return FoundChanges(matching(keys_of(mode, records)), here._replace(cid=last), last < head)
 
     return store.read_step(read)

@@ -1,7 +1,7 @@
 """Subscriptions to the commits of databases: long polls and watches wait with them.
 
-A commit wakes the subscriptions whose keys it has changed. One reader for each database finds them,
-so a change costs the same however many requests wait for others.
+A commit wakes the subscriptions whose keys it has changed. One search of the log for each database
+finds them, so a change costs the same however many requests wait for others.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from ...aio.level import Level, internals
 from ...replication.server import IDLE_CIDS
-from ...replication.waiting import Interest, LogPosition, News, read_news
+from ...replication.waiting import FoundChanges, Interest, LogPosition, search_log
 from .prefix_index import PrefixIndex
 
 #: CIDs of which one look finds the subscriptions that are due: see `Subscription.due`.
@@ -58,14 +58,14 @@ class Subscription:
 
 
 class _Dispatcher:
-    """The subscriptions of one database, and the reader that finds out whom a commit concerns.
+    """The subscriptions of one database, and the search for those that a commit concerns.
 
     A subscription that waits for some keys is in the index, and `_position` is a position in the
     log such that the subscriptions of all changes up to there were woken. After a commit, a task
     reads the log after that position. Commits meanwhile are read together by its next turn.
 
     A subscription that enters the index has read the log up to a position of its own. If that is
-    not at or after `_position`, a change between the two may concern it, and it reads again.
+    before `_position`, a change between the two may concern it, and it reads again.
 
     Args:
         start_task: Starts the task.
@@ -82,10 +82,10 @@ class _Dispatcher:
         self._due: dict[int, set[Subscription]] = {}
         #: ``None`` if the index is empty, or the database closed.
         self._position: LogPosition | None = None
-        #: True if there may have been a commit after `_position`.
-        self._has_news = False
-        self._is_reading = False
-        #: The subscriptions that have entered the index during the present read, and their CIDs.
+        #: True if there may have been a commit after `_position`; always if there is none.
+        self._has_commits = True
+        self._is_searching = False
+        #: The subscriptions that have entered the index during the present search, and their CIDs.
         self._entered: list[tuple[Subscription, int]] = []
 
     def __len__(self) -> int:
@@ -111,7 +111,7 @@ class _Dispatcher:
         if self._level is not None:
             internals(self._level)[0].store.remove_listener(self._on_commit)
         self._level = None
-        self._position = None
+        self._drop_position()
 
     def _listen(self) -> None:
         assert self._level is not None
@@ -154,7 +154,7 @@ class _Dispatcher:
             return
         self._leave_index(subscription)
         self._enter_index(subscription, interest)
-        self._read_soon()
+        self._search_soon()
 
     def _wait_for_all_keys(self, subscription: Subscription) -> None:
         if subscription not in self._for_all_keys:
@@ -172,11 +172,11 @@ class _Dispatcher:
         if self._position is None:
             self._position = position
         elif not position.has_history(self._position):
-            self._has_news = True  # one of both is out of date: read which one
+            self._has_commits = True  # one of both is out of date: search again
             subscription.event.set()
         elif position.cid < self._position.cid:
             subscription.event.set()
-        if self._is_reading:
+        if self._is_searching:
             self._entered.append((subscription, position.cid))
 
     def _leave_index(self, subscription: Subscription) -> None:
@@ -187,7 +187,12 @@ class _Dispatcher:
         subscription.prefixes = None
         self._leave_due(subscription)
         if not self._due:
-            self._position = None  # the next one provides a later one
+            self._drop_position()
+
+    def _drop_position(self) -> None:
+        """Forget the position: the next subscription in the index provides another one."""
+        self._position = None
+        self._has_commits = True
 
     def _set_due(self, subscription: Subscription, cid: int) -> None:
         # At random, or all that have begun to wait at the same CID would wake at a time.
@@ -203,7 +208,7 @@ class _Dispatcher:
     # ------------------------------------------------------------------------------------- waking
 
     def wake_all(self) -> None:
-        """Wake all subscriptions, since it is not known whom the news concern.
+        """Wake all subscriptions, since any may have missed a change.
 
         They enter the index again, each after its own read.
         """
@@ -214,55 +219,55 @@ class _Dispatcher:
     def _take_commit(self) -> None:
         """React to a commit, or to the closing of the store."""
         _wake(self._for_all_keys)
-        self._has_news = True
-        self._read_soon()
+        self._has_commits = True
+        self._search_soon()
 
-    def _read_soon(self) -> None:
-        if self._needs_read() and not self._is_reading:
-            self._is_reading = True
-            self._start_task(self._read())
+    def _search_soon(self) -> None:
+        if self._needs_search() and not self._is_searching:
+            self._is_searching = True
+            self._start_task(self._search())
 
-    def _needs_read(self) -> bool:
-        return self._has_news and self._position is not None and self._level is not None
+    def _needs_search(self) -> bool:
+        return self._has_commits and self._position is not None and self._level is not None
 
-    async def _read(self) -> None:
-        """Read the log, and wake the subscriptions, until there are no more news."""
+    async def _search(self) -> None:
+        """Search the log, and wake the subscriptions, until there are no further commits."""
         try:
-            while self._needs_read():
+            while self._needs_search():
                 level, position = self._level, self._position
                 assert level is not None
                 assert position is not None
-                self._has_news = False
+                self._has_commits = False
                 self._entered.clear()
-                await self._read_part(level, position)
+                await self._search_part(level, position)
         finally:
-            self._is_reading = False
+            self._is_searching = False
             self._entered.clear()
 
-    async def _read_part(self, level: Level, position: LogPosition) -> None:
+    async def _search_part(self, level: Level, position: LogPosition) -> None:
         namespace, worker = internals(level)
         try:
-            news = await worker.read(read_news, namespace.store, position, self._index.matching)
+            found = await worker.read(search_log, namespace.store, position, self._index.matching)
         except Exception as error:
             # Each waiting request reads for itself, and finds out.
             if self._level is level:
-                logger.debug("the news of a database could not be read: %s", type(error).__name__)
+                logger.debug("the log of a database could not be searched: %s", type(error).__name__)
                 self.wake_all()
             return
-        if self._position is position:  # otherwise all were woken meanwhile
-            self._spread(news)
+        if self._position is position:  # otherwise it was dropped meanwhile
+            self._spread(found)
 
-    def _spread(self, news: News) -> None:
-        """Wake the subscriptions that the news concern."""
-        if news.prefixes is None:
+    def _spread(self, found: FoundChanges) -> None:
+        """Wake the subscriptions that the changes concern."""
+        if found.prefixes is None:
             self.wake_all()
             return
-        _wake(self._index.waiting_for(news.prefixes))
-        for due in [due for due in self._due if due <= news.position.cid // _DUE_CIDS]:
+        _wake(self._index.waiting_for(found.prefixes))
+        for due in [due for due in self._due if due <= found.position.cid // _DUE_CIDS]:
             _wake(self._due[due])
-        _wake(subscription for subscription, cid in self._entered if cid < news.position.cid)
-        self._position = news.position
-        self._has_news |= news.has_more
+        _wake(subscription for subscription, cid in self._entered if cid < found.position.cid)
+        self._position = found.position
+        self._has_commits |= found.has_more
 
 
 def _wake(subscriptions: Iterable[Subscription]) -> None:
