@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
+from functools import partial
 from itertools import chain
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -25,6 +26,7 @@ from ...replication.fields import MAX_CHANGES, MAX_PUSH
 from ...replication.manual import Part, change_step, read_part, write_step
 from ...replication.messages import MAX_BYTES, LogPage, Reply, Request, Reset, encode_changes
 from ...replication.waiting import Interest, log_position
+from .disconnect import DisconnectedError
 from .hub import Hub
 from .refusals import RefusedError
 from .response_budget import PIECE_BYTES, ResponseHold
@@ -89,19 +91,29 @@ class Database:
     and while a call waits for a commit, the hub may close the database to make room.
 
     Each method raises the errors of the level's method of that name, `ForbiddenError` for a key
-    outside the token's prefix, and `RefusedError` if the token is no longer valid.
+    outside the token's prefix, `RefusedError` if the token is no longer valid, and
+    `DisconnectedError` if the client has gone.
 
     Args:
         hub: The hub that opens the database.
         name: The name of the database.
         rights: Returns the access that the request's token grants now, or raises the refusal.
         hold: The share of the response in the budget for responses.
+        is_gone: Returns True, in any thread, if the client has closed the connection.
     """
 
-    def __init__(self, hub: Hub, name: str, rights: Callable[[], Access], hold: ResponseHold) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        name: str,
+        rights: Callable[[], Access],
+        hold: ResponseHold,
+        is_gone: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.name = name
         self._hub = hub
         self._rights = rights
+        self._is_gone = is_gone
         self._hold = hold
 
     @asynccontextmanager
@@ -172,8 +184,8 @@ class Database:
     async def _push(self, message: Request) -> Reply:
         async def attempt(max_bytes: int) -> Reply:
             async with self._open() as database:
-                reply, _ = await database.worker.write(answer, database.store, message, database.access, max_bytes)
-                return reply
+                step = partial(answer, database.store, message, database.access, max_bytes)
+                return (await self._write(database, step))[0]
 
         await self._hub.ensure_open(self.name)
         return await self._hold.read_page(attempt, _reply_size, MAX_BYTES, has_written=True)
@@ -231,12 +243,28 @@ class Database:
         if len(changes) > MAX_PUSH:
             raise ProtocolError(f"changes has {len(changes)} items: send at most {MAX_PUSH} at a time")
 
-        def apply(database: _BorrowedDatabase) -> int:
+        def apply() -> int:
             entries = encode_changes(changes, database.codec.encoder, in_records=True)
             return database.store.step(change_step(database.store.server(_VERB), cid, entries, database.access))
 
         async with self._open() as database:
-            return await database.worker.write(apply, database)
+            return await self._write(database, apply)
+
+    async def _write(self, database: _BorrowedDatabase, step: Callable[[], T]) -> T:
+        """Run a step in the writing thread, unless the client has gone when its turn comes.
+
+        A client that has not received a response repeats its push, so nothing is lost.
+
+        Raises:
+            DisconnectedError: The client has gone.
+        """
+
+        def in_turn() -> T:
+            if self._is_gone():
+                raise DisconnectedError
+            return step()
+
+        return await database.worker.write(in_turn)
 
     async def _until_news(
         self,

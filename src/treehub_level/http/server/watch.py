@@ -17,7 +17,8 @@ from ...replication.waiting import Interest
 from ...replication.wire import one_line
 from .access_log import ACCESS_RECORD
 from .database import is_temporary
-from .dispatch import RequestContext, wait_for_disconnect
+from .disconnect import wait_for_disconnect
+from .dispatch import RequestContext
 from .refusals import RETRY_SOON, RefusedError
 from .responses import send_in_pieces
 from .subscriptions import Subscription
