@@ -39,7 +39,7 @@ _KEYS_FOR_RECORD: Final = 2
 #: Values to read at a time: each may have 4 MiB.
 _VALUES: Final = 16
 #: An empty page that moves the client's CID by less is not sent to a client that waits.
-IDLE_CIDS: Final = 1000
+_IDLE_CIDS: Final = 1000
 
 
 def exchange_step(request: Request, mode: Server, access: Access = FULL, max_bytes: int | None = None) -> Step[Reply]:
@@ -77,11 +77,27 @@ def exchange_step(request: Request, mode: Server, access: Access = FULL, max_byt
 
 
 def answer_pull(
-    request: Request, mode: Server, access: Access, reader: Reader, head: int, max_bytes: int | None = None
+    request: Request,
+    mode: Server,
+    access: Access,
+    reader: Reader,
+    head: int,
+    max_bytes: int | None = None,
+    after: int = 0,
 ) -> Reply:
-    """Reply to a request without a push, which needs no transaction: see `exchange_step`."""
+    """Reply to a request without a push, which needs no transaction: see `exchange_step`.
+
+    Args:
+        request: The request.
+        mode: The server.
+        access: The client's principal, and the keys that it may see and write.
+        reader: The store to read from.
+        head: The server's CID.
+        max_bytes: The most bytes of rows in the page: see `exchange_step`.
+        after: The CID up to which the log is known to hold no wanted change after the client's CID.
+    """
     assert not request.is_push, "a push is decided in a step"
-    exchange = _Exchange(_parse(request, mode, access), mode, access, reader, head, max_bytes)
+    exchange = _Exchange(_parse(request, mode, access), mode, access, reader, head, max_bytes, after)
     reply = exchange.reply()
     if isinstance(reply, LogPage):
         exchange.add_present(reply)
@@ -116,6 +132,7 @@ class _Exchange:
         head: The server's CID.
         max_bytes: The most bytes of rows in the page, unless its only row is larger; `MAX_BYTES` if
             not given.
+        after: The CID up to which the log is known to hold no wanted change after the client's CID.
     """
 
     def __init__(
@@ -126,6 +143,7 @@ class _Exchange:
         reader: Reader,
         head: int,
         max_bytes: int | None,
+        after: int = 0,
     ) -> None:
         self._request = parsed.request
         self._push = parsed.push
@@ -136,6 +154,7 @@ class _Exchange:
         self._reader = reader
         self._present = PendingReader(reader)
         self._head = head
+        self._after = max(after, parsed.request.cid)
         self._max_bytes = MAX_BYTES if max_bytes is None else max_bytes
         self._epochs: list[Epoch] = []
         self._floor = Floor(0, 0)
@@ -171,7 +190,7 @@ class _Exchange:
             self._reader,
             self._mode,
             self._head,
-            request.cid,
+            self._after,
             request.limit,
             self._max_bytes,
             MAX_BYTES,
@@ -433,7 +452,7 @@ def is_idle(reply: Reply) -> bool:
     An empty page also ends the wait once it moves the client's CID far. Otherwise the log in
     between would be read again after each commit.
     """
-    if not isinstance(reply, LogPage) or reply.cid - reply.base >= IDLE_CIDS:
+    if not isinstance(reply, LogPage) or reply.cid - reply.base >= _IDLE_CIDS:
         return False
     return not (reply.records or reply.ack or reply.more or reply.values or reply.fill)
 

@@ -53,12 +53,13 @@ class LogPosition(NamedTuple):
 
 
 class Interest(NamedTuple):
-    """The changes that a request waits for.
+    """The changes that a request waits for: those of some keys after a position.
 
     Attributes:
         prefixes: Stored prefixes: changes of keys that begin with one of them end the wait. Each
             key that the request wants begins with one; ``b""`` stands for all keys.
-        position: The position up to which the request has found nothing.
+        position: A position in the log. The log from the CID of the request up to there has no
+            change of these keys.
     """
 
     prefixes: frozenset[bytes]
@@ -105,6 +106,28 @@ def log_position(reader: Reader, mode: Server, head: int) -> LogPosition:
     """
     epochs = mode.records.epochs(reader, head)
     return LogPosition(head, epochs[-1] if epochs else None, mode.records.floor(reader, head).floor)
+
+
+def unread_after(
+    reader: Reader, mode: Server, head: int, since: int, prefixes: frozenset[bytes], passed: Interest | None
+) -> int:
+    """Return the CID after which a request has to read the log, because it may find something.
+
+    Args:
+        reader: The store to read from.
+        mode: The server.
+        head: The server's CID.
+        since: The CID of the request.
+        prefixes: The prefixes of the wanted keys.
+        passed: The changes that the request has waited for; ``None`` if it has not waited.
+
+    Raises:
+        CorruptionError: The record of epochs, or of the floor, is damaged.
+    """
+    if passed is None or passed.prefixes != prefixes or passed.position.cid <= since:
+        return since
+    epochs, floor = mode.records.epochs(reader, head), mode.records.floor(reader, head).floor
+    return passed.position.cid if passed.position.continues_in(epochs, floor, head) else since
 
 
 def search_log(store: Store, since: LogPosition, matching: Callable[[Iterable[bytes]], set[bytes]]) -> FoundChanges:

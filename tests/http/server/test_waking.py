@@ -21,17 +21,24 @@ from waiting import until
 
 from treehub_level import Level, MemoryBackend, Put
 from treehub_level.engine.access import FULL
-from treehub_level.engine.records import Epoch
+from treehub_level.engine.records import Epoch, OwnRecords
 from treehub_level.http import Hub, Tokens, create_app
 from treehub_level.http.server import database as database_module
 from treehub_level.http.server import subscriptions as subscriptions_module
 from treehub_level.http.server.limits import Limits
 from treehub_level.http.server.prefix_index import PrefixIndex
 from treehub_level.http.server.subscriptions import Subscription, Subscriptions, _Dispatcher
+from treehub_level.replication.endpoint import answer_or_wait
 from treehub_level.replication.messages import Request
 from treehub_level.replication.ranges import requested_ranges
-from treehub_level.replication.server import IDLE_CIDS
-from treehub_level.replication.waiting import Interest, LogPosition, log_position, search_log, wanted_prefixes
+from treehub_level.replication.waiting import (
+    Interest,
+    LogPosition,
+    log_position,
+    search_log,
+    unread_after,
+    wanted_prefixes,
+)
 
 pytestmark = pytest.mark.once
 
@@ -318,35 +325,92 @@ def test_each_wanted_key_begins_with_a_prefix_that_is_waited_for() -> None:
 # ------------------------------------------------------------------------- changes that concern all
 
 
-async def test_an_idle_client_of_a_range_moves_on_with_the_changes_of_others(in_memory: Waiting) -> None:
+async def write_for_others(waiting: Waiting, count: int) -> None:
+    for start in range(0, count, 500):
+        await waiting.level.batch([Put(f"others/{number}", 1) for number in range(start, min(start + 500, count))])
+
+
+@pytest.fixture
+def short_distance(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let clients move on after 2000 to 4000 changes of others."""
+    monkeypatch.setattr(subscriptions_module, "MAX_DISTANCE", 8000)
+
+
+@pytest.mark.usefixtures("short_distance")
+async def test_an_idle_client_of_a_range_moves_on_before_a_push_would_be_too_far_behind(in_memory: Waiting) -> None:
     before = in_memory.level.cid
     poll = in_memory.poll(in_memory.root, complete=["mine/"])
-    await in_memory.are_parked(1)
-    for number in range(2 * IDLE_CIDS // 50 + 2):
-        await in_memory.level.batch([Put(f"others/{number}/{item}", 1) for item in range(50)])
+    watch = await in_memory.watch(in_memory.token(prefix="mine/"))
+    await in_memory.are_parked(2)
+    await write_for_others(in_memory, 4500)
     async with asyncio_timeout(30):
         page = (await poll).json()
     assert page["page"] == []
-    assert page["cid"] >= before + IDLE_CIDS
-
-
-async def test_a_watch_of_a_range_moves_on_with_the_changes_of_others(in_memory: Waiting) -> None:
-    watch = await in_memory.watch(in_memory.token(prefix="mine/"))
-    await in_memory.are_parked(1)
-    for number in range(2 * IDLE_CIDS // 50 + 2):
-        await in_memory.level.batch([Put(f"others/{number}/{item}", 1) for item in range(50)])
+    assert page["cid"] >= before + 1500
     await watch.until(lambda: watch.text.count(b"id: ") > 1)
     assert b"data: " not in watch.text
 
 
+@pytest.mark.usefixtures("short_distance")
 async def test_clients_that_began_to_wait_together_do_not_move_on_together(in_memory: Waiting) -> None:
     polls = [in_memory.poll(in_memory.root, complete=[f"{number}/"]) for number in range(64)]
     await in_memory.are_parked(64)
-    await in_memory.level.batch([Put(f"others/{item}", 1) for item in range(IDLE_CIDS * 3 // 2)])
+    await write_for_others(in_memory, 3000)
     async with asyncio_timeout(30):
         await asyncio.wait(polls, return_when=asyncio.FIRST_COMPLETED)
         await until(lambda: count_parked(in_memory.hub) == sum(not poll.done() for poll in polls))
-    assert 8 < sum(poll.done() for poll in polls) < 56
+    assert 0 < sum(poll.done() for poll in polls) < 64
+
+
+@pytest.fixture
+def records_read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The numbers of records of the log that requests have read, for their ranges."""
+    made: list[int] = []
+    logged = OwnRecords.log_rows
+
+    def counting(records: Any, rows: Any) -> Any:
+        made.append(len(rows))
+        return logged(records, rows)
+
+    monkeypatch.setattr(OwnRecords, "log_rows", counting)
+    return made
+
+
+async def test_a_client_of_a_range_moves_on_at_the_end_of_its_wait_and_reads_nothing_again(
+    in_memory: Waiting, records_read: list[int]
+) -> None:
+    cid = in_memory.level.cid
+    request = ask(cid=cid, hi=cid, complete=["mine/"])
+    poll = in_memory._begin(in_memory.root.post("/v1/notes/exchange?wait=0.5", json=request))
+    watch = await in_memory.watch(in_memory.token(prefix="mine/"))
+    await in_memory.are_parked(2)
+    await write_for_others(in_memory, 900)
+    await until(lambda: not dispatcher_of(in_memory.hub)._has_commits)
+    records_read.clear()
+    async with asyncio_timeout(30):
+        page = (await poll).json()
+        assert (page["page"], page["cid"], page["base"]) == ([], cid + 900, cid)
+        assert len(page["epochs"]) == 1
+        await in_memory.level.put("mine/1", 1)
+        await watch.until(lambda: b"data: " in watch.text)
+    assert sum(records_read) < 10
+
+
+async def test_a_client_whose_server_has_another_history_reads_the_log_again(in_memory: Waiting) -> None:
+    await in_memory.level.put("mine/1", 1)
+    store = in_memory.level._store
+    request = Request.from_dict(ask(cid=1, hi=1, complete=["mine/"]))
+
+    here = store.read_step(lambda reader, head: log_position(reader, store.server("read"), head))
+
+    def records(passed: LogPosition) -> Any:
+        reply: Any = answer_or_wait(store, request, FULL, 1 << 20, Interest(frozenset([b"mine/"]), passed))[0]
+        return reply.records
+
+    assert records(here) == [], "a control: what has passed is not read"
+    assert records(here._replace(epoch=Epoch("other", 1)))
+    assert records(here._replace(floor=1))
+    assert records(here._replace(cid=3)), "an earlier state"
 
 
 async def test_a_compaction_that_drops_deletes_wakes_a_client_below_the_floor(waiting: Waiting) -> None:
@@ -508,6 +572,7 @@ class Race:
         self.names = ["a/", "a/b/", "b/", "", "c/"]
         #: What each waiter waits for, and the number of changes of it that its last read found.
         self.known: dict[int, tuple[str, int]] = {}
+        self._read_to: dict[int, int] = {}
 
     def _start_task(self, work: Any) -> asyncio.Task[None]:
         task: asyncio.Task[None] = asyncio.ensure_future(work)
@@ -520,9 +585,18 @@ class Race:
             await asyncio.sleep(0 if self._rng.random() < 0.8 else 0.0005)
 
     async def _wait(self, number: int) -> None:
-        def read(store: Any, name: str) -> Interest:
+        def read(store: Any, name: str, passed: Interest | None) -> Interest:
             def step(reader: Any, head: int) -> Interest:
-                self.known[number] = name, self._count(name, head)
+                # As a page of the log does: the changes so far, and those after what has passed.
+                prefixes = frozenset([name.encode()])
+                before, since = self.known.get(number, (name, 0)), self._read_to.get(number, 0)
+                if before[0] != name:
+                    before, since, passed_here = (name, 0), 0, None
+                else:
+                    passed_here = passed
+                after = unread_after(reader, store.server("read"), head, since, prefixes, passed_here)
+                self.known[number] = name, before[1] + self._count(name, head, after)
+                self._read_to[number] = head
                 return Interest(frozenset([name.encode()]), log_position(reader, store.server("read"), head))
 
             interest: Interest = store.read_step(step)
@@ -530,17 +604,19 @@ class Race:
 
         name = self.names[number % len(self.names)]
         while True:
+            passed: Interest | None = None
             with self.subscriptions.subscribe("race") as subscription:
                 for _ in range(self._rng.randrange(1, 6)):
                     await self._pause()
                     if self._rng.random() < 0.1:
                         name = self._rng.choice(self.names)
-                    interest = await self.level._worker.read(read, self.level._store, name)
+                    interest = await self.level._worker.read(read, self.level._store, name, passed)
                     await self._pause()
                     subscription.wait_for(interest)
-                    await subscription.event.wait()
-                    await self._pause()
-                    subscription.event.clear()
+                    if self._rng.random() < 0.8:
+                        await subscription.event.wait()
+                    await self._pause()  # without an event: the wait was over
+                    passed = subscription.take()
 
     async def run(self, writes: int = 60) -> bool:
         """Run the race. Return True if each waiter knows of all changes at the end."""
@@ -570,8 +646,8 @@ class Race:
             await asyncio.gather(*self._tasks, return_exceptions=True)
         return knows
 
-    def _count(self, name: str, head: int) -> int:
-        return sum(key.startswith(name) for key in self.log[:head])
+    def _count(self, name: str, head: int, after: int = 0) -> int:
+        return sum(key.startswith(name) for key in self.log[after:head])
 
     async def _all_know(self) -> None:
         head = len(self.log)
@@ -599,9 +675,19 @@ def without_a_wake_up_after_opening(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_Dispatcher, "wake_all", lambda _: None)
 
 
+def with_a_step_too_far(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pass over the change after those that do not concern a subscription."""
+    pass_over = Subscription.pass_over
+
+    def faulty(subscription: Any, position: LogPosition) -> None:
+        pass_over(subscription, position._replace(cid=position.cid + 1))
+
+    monkeypatch.setattr(Subscription, "pass_over", faulty)
+
+
 @pytest.mark.parametrize(
     "fault",
-    [without_one_wake_up, without_a_wake_up_after_opening],
+    [without_one_wake_up, without_a_wake_up_after_opening, with_a_step_too_far],
 )
 async def test_a_lost_wake_up_is_detected(fault: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     fault(monkeypatch)

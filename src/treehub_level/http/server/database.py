@@ -25,7 +25,7 @@ from ...replication.endpoint import answer, answer_or_wait
 from ...replication.fields import MAX_CHANGES, MAX_PUSH
 from ...replication.manual import Part, change_step, read_part, write_step
 from ...replication.messages import MAX_BYTES, LogPage, Reply, Request, Reset, encode_changes
-from ...replication.waiting import Interest, log_position
+from ...replication.waiting import Interest, log_position, unread_after
 from .disconnect import DisconnectedError
 from .hub import Hub
 from .refusals import RefusedError
@@ -172,10 +172,10 @@ class Database:
         if message.is_push:
             return await self._push(message)
 
-        async def attempt(max_bytes: int) -> tuple[Reply, Interest | None]:
+        async def attempt(max_bytes: int, passed: Interest | None) -> tuple[Reply, Interest | None]:
             return await self._read(
                 lambda database: database.worker.read(
-                    answer_or_wait, database.store, message, database.access, max_bytes
+                    answer_or_wait, database.store, message, database.access, max_bytes, passed
                 )
             )
 
@@ -199,35 +199,41 @@ class Database:
             wait: Seconds to wait for a change if there is none.
         """
 
-        async def attempt(max_bytes: int) -> tuple[Part, Interest | None]:
-            return await self._read_part(since, limit, max_bytes, MAX_BYTES)
+        async def attempt(max_bytes: int, passed: Interest | None) -> tuple[Part, Interest | None]:
+            return await self._read_part(since, limit, max_bytes, MAX_BYTES, passed)
 
         return await self._until_news(attempt, _part_size, wait)
 
-    async def piece(self, since: int) -> tuple[Part, Interest | None]:
+    async def piece(self, since: int, passed: Interest | None = None) -> tuple[Part, Interest | None]:
         """Read the change log after a CID, as soon as there is room for its first record.
 
         A piece may end inside a commit.
+
+        Args:
+            since: The CID after which the piece begins.
+            passed: The changes that the request has waited for; ``None`` if it has not waited.
 
         Returns:
             The piece, and the changes that would bring something; ``None`` if the piece does.
         """
         await self._hub.ensure_open(self.name)
         return await self._hold.read(
-            lambda: self._read_part(since, MAX_CHANGES, PIECE_BYTES, 0), lambda found: _part_size(found[0])
+            lambda: self._read_part(since, MAX_CHANGES, PIECE_BYTES, 0, passed), lambda found: _part_size(found[0])
         )
 
     async def _read_part(
-        self, since: int, limit: int, max_bytes: int, whole_bytes: int
+        self, since: int, limit: int, max_bytes: int, whole_bytes: int, passed: Interest | None
     ) -> tuple[Part, Interest | None]:
         def read(store: Store, access: Access) -> tuple[Part, Interest | None]:
             mode = store.server(_VERB)
+            prefixes = frozenset([access.prefix])
 
             def read_at(reader: Reader, head: int) -> tuple[Part, Interest | None]:
-                part = read_part(reader, mode, head, since, limit, max_bytes, access, whole_bytes)
+                after = unread_after(reader, mode, head, since, prefixes, passed)
+                part = read_part(reader, mode, head, after, limit, max_bytes, access, whole_bytes)
                 if part.records or part.has_more:
                     return part, None
-                return part, Interest(frozenset([access.prefix]), log_position(reader, mode, head))
+                return part, Interest(prefixes, log_position(reader, mode, head))
 
             return store.read_step(read_at)
 
@@ -268,15 +274,15 @@ class Database:
 
     async def _until_news(
         self,
-        attempt: Callable[[int], Awaitable[tuple[T, Interest | None]]],
+        attempt: Callable[[int, Interest | None], Awaitable[tuple[T, Interest | None]]],
         measure: Callable[[T], int],
         wait: float,
     ) -> T:
         """Repeat a read after each commit that concerns it until it has something to report.
 
         Args:
-            attempt: Reads a page of at most so many bytes: returns it, and the changes that would
-                bring something; ``None`` if the page does.
+            attempt: Reads a page of at most so many bytes, given the changes that were waited for:
+                returns it, and the changes that would bring something; ``None`` if the page does.
             measure: Returns the bytes of a page.
             wait: Seconds to wait at most. A database that its program closes ends the wait.
 
@@ -287,10 +293,12 @@ class Database:
             RefusedError: The token is no longer valid at the end of the wait.
         """
 
-        async def read() -> tuple[T, Interest | None]:
+        async def read(passed: Interest | None = None) -> tuple[T, Interest | None]:
             # Before the turn: opening may take long, and other databases should not wait for it.
             await self._hub.ensure_open(self.name)
-            return await self._hold.read_page(attempt, lambda found: measure(found[0]), MAX_BYTES)
+            return await self._hold.read_page(
+                lambda max_bytes: attempt(max_bytes, passed), lambda found: measure(found[0]), MAX_BYTES
+            )
 
         if not wait:
             return (await read())[0]
@@ -300,16 +308,20 @@ class Database:
             result, interest = await read()
             while interest is not None:
                 subscription.wait_for(interest)
-                if not await set_within(subscription.event, deadline - loop.time()):
+                is_woken = await set_within(subscription.event, deadline - loop.time())
+                passed = subscription.take()
+                if not is_woken and (passed is None or passed == interest):
                     break
-                subscription.event.clear()
                 try:
-                    result, interest = await read()
+                    # At the end of the wait, too: its client moves on, past the changes of others.
+                    result, interest = await read(passed)
                 except (NotOpenError, LockedError):
                     break
                 except RefusedError as refusal:
                     if not is_temporary(refusal):
                         raise
+                    break
+                if not is_woken:
                     break
         self._rights()
         return result

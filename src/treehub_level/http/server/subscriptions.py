@@ -14,12 +14,12 @@ from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from ...aio.level import Level, internals
-from ...replication.server import IDLE_CIDS
+from ...replication.fields import MAX_DISTANCE
 from ...replication.waiting import FoundChanges, Interest, LogPosition, search_log
 from .prefix_index import PrefixIndex
 
 #: CIDs of which one look finds the subscriptions that are due: see `Subscription.due`.
-_DUE_CIDS: Final = 64
+_DUE_CIDS: Final = 256
 
 #: Starts a task that the hub waits for when it closes.
 StartTask = Callable[[Coroutine[Any, Any, None]], object]
@@ -32,21 +32,23 @@ class Subscription:
 
     It is woken by each commit at first, and after `wait_for` by those that concern it. A wake-up
     may be for nothing; none is missed. So a request reads, and if that brings nothing, it calls
-    `wait_for`, waits for the event, clears it, and reads again.
+    `wait_for`, waits for the event, calls `take`, and reads again.
 
     Attributes:
         event: Set when the request is to read again.
         prefixes: The stored prefixes by which the index has it; ``None`` if it is not there.
-        due: The CID, in units of `_DUE_CIDS`, at which it is woken in any case: the position of its
-            client moves on.
+        passed: The position up to which the log had nothing for it when it was woken.
+        due: The CID, in units of `_DUE_CIDS`, at which it is woken in any case: its client moves
+            on, so that the next push is not too far behind.
     """
 
-    __slots__ = ("_dispatcher", "due", "event", "prefixes")
+    __slots__ = ("_dispatcher", "due", "event", "passed", "prefixes")
 
     def __init__(self, dispatcher: _Dispatcher) -> None:
         self._dispatcher = dispatcher
         self.event = asyncio.Event()
         self.prefixes: frozenset[bytes] | None = None
+        self.passed: LogPosition | None = None
         self.due = 0
 
     def wait_for(self, interest: Interest) -> None:
@@ -54,7 +56,36 @@ class Subscription:
 
         The event is set at once if there may have been a change since that read.
         """
+        self.passed = interest.position
         self._dispatcher.narrow(self, interest)
+
+    def take(self) -> Interest | None:
+        """Clear the event after a wait, and return the changes that were waited for.
+
+        Returns:
+            The keys, and the position up to which the log has no change of them; ``None`` if that
+            is not known.
+        """
+        if not self.event.is_set():
+            self._dispatcher.advance(self)
+        self.event.clear()
+        return None if self.prefixes is None or self.passed is None else Interest(self.prefixes, self.passed)
+
+    def wake(self, passed: LogPosition | None = None) -> None:
+        """Set the event.
+
+        Args:
+            passed: The position up to which the log has nothing for this subscription, if it was
+                not woken before.
+        """
+        if passed is not None and not self.event.is_set():
+            self.pass_over(passed)
+        self.event.set()
+
+    def pass_over(self, position: LogPosition) -> None:
+        """Note that the log up to a position has nothing for this subscription."""
+        if self.passed is not None and position.cid > self.passed.cid:
+            self.passed = position
 
 
 class _Dispatcher:
@@ -156,6 +187,11 @@ class _Dispatcher:
         self._enter_index(subscription, interest)
         self._search_soon()
 
+    def advance(self, subscription: Subscription) -> None:
+        """Tell a subscription that was not woken up to which position nothing concerned it."""
+        if subscription.prefixes is not None and self._position is not None:
+            subscription.pass_over(self._position)
+
     def _wait_for_all_keys(self, subscription: Subscription) -> None:
         if subscription not in self._for_all_keys:
             self._leave_index(subscription)
@@ -196,7 +232,7 @@ class _Dispatcher:
 
     def _set_due(self, subscription: Subscription, cid: int) -> None:
         # At random, or all that have begun to wait at the same CID would wake at a time.
-        subscription.due = (cid + random.randrange(IDLE_CIDS, 2 * IDLE_CIDS)) // _DUE_CIDS
+        subscription.due = (cid + random.randrange(MAX_DISTANCE // 4, MAX_DISTANCE // 2)) // _DUE_CIDS
         self._due.setdefault(subscription.due, set()).add(subscription)
 
     def _leave_due(self, subscription: Subscription) -> None:
@@ -262,17 +298,19 @@ class _Dispatcher:
         if found.prefixes is None:
             self.wake_all()
             return
-        _wake(self._index.waiting_for(found.prefixes))
-        for due in [due for due in self._due if due <= found.position.cid // _DUE_CIDS]:
-            _wake(self._due[due])
         _wake(subscription for subscription, cid in self._entered if cid < found.position.cid)
+        for subscription in self._index.waiting_for(found.prefixes):
+            subscription.wake(self._position)
+        for due in [due for due in self._due if due <= found.position.cid // _DUE_CIDS]:
+            for subscription in self._due[due]:
+                subscription.wake(found.position)
         self._position = found.position
         self._has_commits |= found.has_more
 
 
 def _wake(subscriptions: Iterable[Subscription]) -> None:
     for subscription in subscriptions:
-        subscription.event.set()
+        subscription.wake()
 
 
 class Subscriptions:

@@ -73,12 +73,13 @@ class WatchResponse(Response):
     async def _follow(self, send: Send, subscription: Subscription, endings: Sequence[asyncio.Future[Any]]) -> None:
         """Send the changes after `_since`, and wait for further ones, until one of ``endings``."""
         metrics, database = self._context.dispatcher.metrics, self._context.database
+        passed: Interest | None = None
         while True:
             subscription.event.clear()
             if any(ending.done() for ending in endings):
                 return
             try:
-                page, interest = await database.piece(self._since)
+                page, interest = await database.piece(self._since, passed)
             except (LockedError, RefusedError) as error:
                 if not is_temporary(error):
                     raise
@@ -86,9 +87,11 @@ class WatchResponse(Response):
                 await asyncio.wait(endings, timeout=RETRY_SOON, return_when=asyncio.FIRST_COMPLETED)
                 database.access()
                 continue
+            passed = None
             if page.cid == self._since:
                 del page
                 await self._wait(send, subscription, interest)
+                passed = subscription.take()
                 continue
             self._since = page.cid
             metrics.count_pulled(database.name, len(page.records))
