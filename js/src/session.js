@@ -48,18 +48,20 @@ export async function synchronise(store, runExclusively, exchange, signal) {
     reset: false,
   }
   const progress = new ProgressCheck()
-  let hasPushed = false
+  const history = { hasPushed: false, rejectedTo: 0 }
   for (let isCaughtUp = false; ; report.rounds++) {
     signal?.throwIfAborted()
-    const outgoing = await runExclusively(() => prepareRequest(store, hasPushed))
+    const outgoing = await runExclusively(() => prepareRequest(store, history))
     const { request, push, isBusy } = outgoing
     report.cid = request.cid
     if (isCaughtUp && !isBusy) return report
-    hasPushed = push !== undefined
+    history.hasPushed = push !== undefined
     const reply = readReply(await exchange(writeRequest(request, push)), request, push)
     const outcome = await runExclusively(() => receiveReply(store, outgoing, reply))
     isCaughtUp = outcome?.isCaughtUp ?? false
     if (outcome) addOutcome(report, outcome)
+    if (reply.kind === 'reset') history.rejectedTo = 0
+    else if (reply.rejected?.length) history.rejectedTo = reply.head
     progress.check(request, reply)
   }
 }
