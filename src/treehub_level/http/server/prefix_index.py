@@ -17,7 +17,8 @@ class PrefixIndex(Generic[W]):
     """
 
     def __init__(self) -> None:
-        self._waiters: dict[bytes, set[W]] = {}
+        #: A prefix of one waiter, as most are, has no set: it would take three times the memory.
+        self._waiters: dict[bytes, W | set[W]] = {}
         self._counts: Counter[int] = Counter()
         #: The lengths that occur, rising. Replaced as a whole, since another thread reads it.
         self._lengths: tuple[int, ...] = ()
@@ -27,26 +28,30 @@ class PrefixIndex(Generic[W]):
         return bool(self._waiters)
 
     def add(self, prefix: bytes, waiter: W) -> None:
-        """Add a waiter for the keys that begin with a prefix."""
-        waiters = self._waiters.get(prefix)
-        if waiters is not None:
-            waiters.add(waiter)
-            return
-        self._waiters[prefix] = {waiter}
-        self._counts[len(prefix)] += 1
-        if self._counts[len(prefix)] == 1:
-            self._lengths = (*sorted(self._counts),)
+        """Add a waiter for the keys that begin with a prefix. It must not have been added yet."""
+        present = self._waiters.get(prefix)
+        if isinstance(present, set):
+            present.add(waiter)
+        elif present is not None:
+            self._waiters[prefix] = {present, waiter}
+        else:
+            self._waiters[prefix] = waiter
+            self._count(len(prefix), 1)
 
     def discard(self, prefix: bytes, waiter: W) -> None:
         """Remove a waiter that was added for a prefix."""
-        waiters = self._waiters[prefix]
-        waiters.discard(waiter)
-        if waiters:
-            return
-        del self._waiters[prefix]
-        self._counts[len(prefix)] -= 1
-        if not self._counts[len(prefix)]:
-            del self._counts[len(prefix)]
+        present = self._waiters[prefix]
+        if isinstance(present, set):
+            present.discard(waiter)
+        if present == waiter or present == set():
+            del self._waiters[prefix]
+            self._count(len(prefix), -1)
+
+    def _count(self, length: int, by: int) -> None:
+        self._counts[length] += by
+        if not self._counts[length]:
+            del self._counts[length]
+        if len(self._counts) != len(self._lengths):
             self._lengths = (*sorted(self._counts),)
 
     def matching(self, keys: Iterable[bytes]) -> set[bytes]:
@@ -67,4 +72,8 @@ class PrefixIndex(Generic[W]):
     def waiting_for(self, prefixes: Iterable[bytes]) -> Iterator[W]:
         """Iterate over the waiters for these prefixes. One may occur several times."""
         for prefix in prefixes:
-            yield from self._waiters.get(prefix, ())
+            found = self._waiters.get(prefix)
+            if isinstance(found, set):
+                yield from found
+            elif found is not None:
+                yield found
