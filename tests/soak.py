@@ -72,6 +72,7 @@ ROWS: Final = {
     "T16-control": Row("the same without the defences", "tests.http.hostile", "--seconds", 20, ("--control",)),
     "T17": Row("interrupts", "tests.interrupts", "--interrupts", 100_000),
     "T18": Row("second event loops", "tests.second_loops", "--rounds", 100),
+    "T19": Row("lost wake-ups", "tests.http.waking", "--races", 20_000),
     "pairs": Row("all pairs of API and backend", "pytest", more=("-q", "-m", "repeated", "--numprocesses=4")),
 }
 

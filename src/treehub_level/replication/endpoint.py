@@ -73,7 +73,7 @@ def answer(store: Store, request: object, access: Access = FULL, max_bytes: int 
 def answer_or_wait(
     store: Store, request: Request, access: Access, max_bytes: int, passed: Interest | None = None
 ) -> tuple[Reply, Interest | None]:
-    """Answer a request without a push, and say what it waits for if the reply brings nothing.
+    """Answer a request without a push, and name the changes to wait for if the reply is idle.
 
     The other arguments and the errors are those of `answer`.
 

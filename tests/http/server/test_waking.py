@@ -19,15 +19,15 @@ from served import StreamingRequest, asyncio_timeout
 from stores import Stores
 from waiting import until
 
-from treehub_level import Level, MemoryBackend, Put
-from treehub_level.engine.access import FULL
+from treehub_level import Level, Put
+from treehub_level.engine.access import FULL, Access
 from treehub_level.engine.records import Epoch, OwnRecords
 from treehub_level.http import Hub, Tokens, create_app
 from treehub_level.http.server import database as database_module
 from treehub_level.http.server import subscriptions as subscriptions_module
 from treehub_level.http.server.limits import Limits
 from treehub_level.http.server.prefix_index import PrefixIndex
-from treehub_level.http.server.subscriptions import Subscription, Subscriptions, _Dispatcher
+from treehub_level.http.server.subscriptions import Subscription, _Dispatcher
 from treehub_level.replication.endpoint import answer_or_wait
 from treehub_level.replication.messages import Request
 from treehub_level.replication.ranges import requested_ranges
@@ -36,9 +36,10 @@ from treehub_level.replication.waiting import (
     LogPosition,
     log_position,
     search_log,
-    unread_after,
     wanted_prefixes,
 )
+
+from ..waking import Race
 
 pytestmark = pytest.mark.once
 
@@ -304,7 +305,7 @@ def test_each_wanted_key_begins_with_a_prefix_that_is_waited_for() -> None:
     space = Level("any", backend="memory", mode=Level.SERVER)._store.space
     names = ["", "a", "a/", "ab", "b", "é", "a/b/", "z"]
     for _ in range(300):
-        access = FULL._replace(prefix=rng.choice(["", "a", "a/b", "é"]).encode())
+        access = Access(prefix=rng.choice(["", "a", "a/b", "é"]).encode())
         own = access.prefix.decode()
         fits = [name for name in names if name.startswith(own) or own.startswith(name)]
         chosen = [rng.sample(fits, rng.randrange(min(3, len(fits)) + 1)) for _ in range(2)]
@@ -557,107 +558,9 @@ async def test_a_wait_for_a_range_is_refused_after_its_token_was_revoked(in_memo
 # ------------------------------------------------------------------------------------------ races
 
 
-class Race:
-    """Subscriptions, writers and closings in random order, each step at a random moment.
-
-    Each waiter knows of its keys what its last read found. At the end each must know all.
-    """
-
-    def __init__(self, seed: int) -> None:
-        self._rng = random.Random(seed)
-        self._tasks: set[asyncio.Task[None]] = set()
-        self.subscriptions = Subscriptions(self._start_task)
-        self.backend = MemoryBackend("race")
-        self.level = Level("race", backend=lambda _: self.backend, mode=Level.SERVER)
-        self.names = ["a/", "a/b/", "b/", "", "c/"]
-        #: What each waiter waits for, and the number of changes of it that its last read found.
-        self.known: dict[int, tuple[str, int]] = {}
-        self._read_to: dict[int, int] = {}
-
-    def _start_task(self, work: Any) -> asyncio.Task[None]:
-        task: asyncio.Task[None] = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
-
-    async def _pause(self) -> None:
-        for _ in range(self._rng.randrange(4)):
-            await asyncio.sleep(0 if self._rng.random() < 0.8 else 0.0005)
-
-    async def _wait(self, number: int) -> None:
-        def read(store: Any, name: str, passed: Interest | None) -> Interest:
-            def step(reader: Any, head: int) -> Interest:
-                # As a page of the log does: the changes so far, and those after what has passed.
-                prefixes = frozenset([name.encode()])
-                before, since = self.known.get(number, (name, 0)), self._read_to.get(number, 0)
-                if before[0] != name:
-                    before, since, passed_here = (name, 0), 0, None
-                else:
-                    passed_here = passed
-                after = unread_after(reader, store.server("read"), head, since, prefixes, passed_here)
-                self.known[number] = name, before[1] + self._count(name, head, after)
-                self._read_to[number] = head
-                return Interest(frozenset([name.encode()]), log_position(reader, store.server("read"), head))
-
-            interest: Interest = store.read_step(step)
-            return interest
-
-        name = self.names[number % len(self.names)]
-        while True:
-            passed: Interest | None = None
-            with self.subscriptions.subscribe("race") as subscription:
-                for _ in range(self._rng.randrange(1, 6)):
-                    await self._pause()
-                    if self._rng.random() < 0.1:
-                        name = self._rng.choice(self.names)
-                    interest = await self.level._worker.read(read, self.level._store, name, passed)
-                    await self._pause()
-                    subscription.wait_for(interest)
-                    if self._rng.random() < 0.8:
-                        await subscription.event.wait()
-                    await self._pause()  # without an event: the wait was over
-                    passed = subscription.take()
-
-    async def run(self, writes: int = 60) -> bool:
-        """Run the race. Return True if each waiter knows of all changes at the end."""
-        self.log: list[str] = []
-        async with self.level:
-            self.subscriptions.attach("race", self.level)
-            waiters = [asyncio.ensure_future(self._wait(number)) for number in range(8)]
-            for _ in range(writes):
-                await self._pause()
-                key = self._rng.choice(["a/1", "a/b/1", "b/1", "c/1", "d"])
-                self.log.append(key)
-                await self.level.put(key, 1)
-                if self._rng.random() < 0.05:
-                    self.subscriptions.detach("race")
-                    await self._pause()
-                    self.subscriptions.attach("race", self.level)
-                if self._rng.random() < 0.05:
-                    self.subscriptions.wake("race")
-            knows = False
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._all_know(), 1)
-                knows = True
-            for waiter in waiters:
-                waiter.cancel()
-            await asyncio.gather(*waiters, return_exceptions=True)
-            self.subscriptions.detach("race")
-            await asyncio.gather(*self._tasks, return_exceptions=True)
-        return knows
-
-    def _count(self, name: str, head: int, after: int = 0) -> int:
-        return sum(key.startswith(name) for key in self.log[after:head])
-
-    async def _all_know(self) -> None:
-        head = len(self.log)
-        while any(count != self._count(name, head) for name, count in self.known.values()):  # noqa: ASYNC110
-            await asyncio.sleep(0.001)  # no event reports this
-
-
 async def test_no_wake_up_is_lost_between_a_read_and_a_wait() -> None:
     for seed in range(40):
-        assert await Race(seed).run(), seed
+        assert await Race(seed).run(patience=20), seed
 
 
 def without_one_wake_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -692,7 +595,7 @@ def with_a_step_too_far(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_lost_wake_up_is_detected(fault: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     fault(monkeypatch)
     for seed in range(300):
-        if not await Race(seed).run():
+        if not await Race(seed).run(patience=1):
             return
     pytest.fail("no schedule has lost a wake-up")
 

@@ -52,19 +52,19 @@ class Subscription:
         self.due = 0
 
     def wait_for(self, interest: Interest) -> None:
-        """Wake only for changes of some keys from now on, or of changes after a read found nothing.
+        """Wake only for the changes that a request waits for, after a read that has found none.
 
-        The event is set at once if there may have been a change since that read.
+        The event is set at once if one of them may have been committed since that read.
         """
         self.passed = interest.position
         self._dispatcher.narrow(self, interest)
 
     def take(self) -> Interest | None:
-        """Clear the event after a wait, and return the changes that were waited for.
+        """Clear the event after a wait, and return the changes that the next read looks for.
 
         Returns:
-            The keys, and the position up to which the log has no change of them; ``None`` if that
-            is not known.
+            The changes that were waited for, from the position up to which there are none; ``None``
+            if that is not known.
         """
         if not self.event.is_set():
             self._dispatcher.advance(self)
