@@ -97,9 +97,10 @@ class Race:
                 key = self._rng.choice(["a/1", "a/b/1", "b/1", "c/1", "d"])
                 self.log.append(key)
                 await self.level.put(key, 1)
-                if self._rng.random() < 0.05:
+                if self._rng.random() < 0.2:
                     self.subscriptions.detach("race")
-                    await self._pause()
+                    for _ in range(self._rng.randrange(4)):
+                        await self._pause()
                     self.subscriptions.attach("race", self.level)
                 if self._rng.random() < 0.05:
                     self.subscriptions.wake("race")

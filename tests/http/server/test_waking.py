@@ -685,3 +685,29 @@ async def test_a_request_that_begins_to_wait_during_a_search_misses_no_commit(
 
     monkeypatch.setattr(_Dispatcher, "_enter_index", forgetful)
     assert not await wakes_during_a_search(in_memory, monkeypatch), "a control"
+
+
+async def passes_over_while_closed(waiting: Waiting) -> bool:
+    """Return True if a request passes over a commit that came right before its database closed."""
+    store, subscriptions = waiting.level._store, waiting.hub._subscriptions
+
+    def position() -> LogPosition:
+        return store.read_step(lambda reader, head: log_position(reader, store.server("read"), head))
+
+    with waiting.hub.subscribe("notes") as subscription, waiting.hub.subscribe("notes") as other:
+        subscription.wait_for(for_prefix(b"a/", position()))
+        await until(lambda: not dispatcher_of(waiting.hub)._has_commits)
+        await waiting.level.put("a/1", 1)
+        subscriptions.detach("notes")
+        other.wait_for(for_prefix(b"b/", position()))
+        passed = subscription.take()
+        subscriptions.attach("notes", waiting.level)
+        return passed is not None and passed.position.cid == store.cid
+
+
+async def test_a_request_passes_over_no_commit_while_its_database_is_closed(
+    in_memory: Waiting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not await passes_over_while_closed(in_memory)
+    monkeypatch.setattr(_Dispatcher, "_empty_index", _Dispatcher._drop_position)
+    assert await passes_over_while_closed(in_memory), "a control"

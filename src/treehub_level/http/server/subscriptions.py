@@ -111,7 +111,7 @@ class _Dispatcher:
         self._index: PrefixIndex[Subscription] = PrefixIndex()
         #: The subscriptions in the index by `Subscription.due`.
         self._due: dict[int, set[Subscription]] = {}
-        #: ``None`` if the index is empty, or the database closed.
+        #: ``None`` if the index is empty.
         self._position: LogPosition | None = None
         #: True if there may have been a commit after `_position`; always if there is none.
         self._has_commits = True
@@ -138,11 +138,11 @@ class _Dispatcher:
         self.wake_all()
 
     def detach(self) -> None:
-        """Stop listening to a database that is about to be closed. No subscription notices."""
+        """Stop listening to a database that is about to be closed. No subscription is woken."""
         if self._level is not None:
             internals(self._level)[0].store.remove_listener(self._on_commit)
         self._level = None
-        self._drop_position()
+        self._empty_index()
 
     def _listen(self) -> None:
         assert self._level is not None
@@ -248,9 +248,16 @@ class _Dispatcher:
 
         They enter the index again, each after its own read.
         """
+        self._empty_index()
+        _wake(self._all)
+
+    def _empty_index(self) -> None:
+        """Take all out of the index: no position holds for them any more.
+
+        One of another subscription would not tell of commits that were not searched for yet.
+        """
         for subscription in self._all:
             self._leave_index(subscription)
-        _wake(self._all)
 
     def _take_commit(self) -> None:
         """React to a commit, or to the closing of the store."""
