@@ -326,6 +326,12 @@ def test_each_wanted_key_begins_with_a_prefix_that_is_waited_for() -> None:
 # ------------------------------------------------------------------------- changes that concern all
 
 
+async def all_was_searched(waiting: Waiting) -> None:
+    """Wait until the log was searched up to its end."""
+    dispatcher = dispatcher_of(waiting.hub)
+    await until(lambda: not (dispatcher._has_commits or dispatcher._is_searching))
+
+
 async def write_for_others(waiting: Waiting, count: int) -> None:
     for start in range(0, count, 500):
         await waiting.level.batch([Put(f"others/{number}", 1) for number in range(start, min(start + 500, count))])
@@ -386,7 +392,7 @@ async def test_a_client_of_a_range_moves_on_at_the_end_of_its_wait_and_reads_not
     watch = await in_memory.watch(in_memory.token(prefix="mine/"))
     await in_memory.are_parked(2)
     await write_for_others(in_memory, 900)
-    await until(lambda: not dispatcher_of(in_memory.hub)._has_commits)
+    await all_was_searched(in_memory)
     records_read.clear()
     async with asyncio_timeout(30):
         page = (await poll).json()
@@ -663,7 +669,7 @@ async def wakes_during_a_search(waiting: Waiting, monkeypatch: pytest.MonkeyPatc
     with waiting.hub.subscribe("notes") as other, waiting.hub.subscribe("notes") as subscription:
         other.wait_for(for_prefix(b"k/", here))
         subscription.wait_for(for_prefix(b"a/", here))
-        await until(lambda: not dispatcher_of(waiting.hub)._has_commits)
+        await all_was_searched(waiting)
         with monkeypatch.context() as patch:
             patch.setattr(subscriptions_module, "search_log", slowly)
             await waiting.level.put("b/1", 1)
@@ -696,7 +702,7 @@ async def passes_over_while_closed(waiting: Waiting) -> bool:
 
     with waiting.hub.subscribe("notes") as subscription, waiting.hub.subscribe("notes") as other:
         subscription.wait_for(for_prefix(b"a/", position()))
-        await until(lambda: not dispatcher_of(waiting.hub)._has_commits)
+        await all_was_searched(waiting)
         await waiting.level.put("a/1", 1)
         subscriptions.detach("notes")
         other.wait_for(for_prefix(b"b/", position()))
