@@ -28,14 +28,27 @@ import { readDirtyKeys, readUncompared } from './uncompared.js'
  * @property {string} version of the state
  */
 
-/**
- * The part of a session's history on which its next request depends.
- * @typedef {object} History
- * @property {boolean} hasPushed true if the last request had a push: a request with one gets no part
- *   of a fill, so the two take turns
- * @property {number} rejectedTo the server's CID when it last rejected changes. Below that CID the
- *   client has not pulled all changes to which these lose, so it does not push.
- */
+/** The past of a session, as far as its next request depends on it. */
+export class History {
+  /** True if the last request had a push. It got no part of a fill, so the two take turns. */
+  hasPushed = false
+  /**
+   * The server's CID when it last rejected changes. Below that CID the client has not pulled all
+   * changes to which these lose, so it does not push.
+   */
+  rejectedTo = 0
+
+  /** @param {Outgoing} outgoing the request that is sent */
+  send({ push }) {
+    this.hasPushed = push !== undefined
+  }
+
+  /** @param {Reply} reply */
+  receive({ kind, rejected, head }) {
+    if (kind === 'reset') this.rejectedTo = 0
+    else if (kind === 'page' && rejected.length > 0) this.rejectedTo = head
+  }
+}
 
 /**
  * Make the next request. Dirty changes are frozen, durably, before they are sent, and then sent
