@@ -50,7 +50,7 @@ class Race:
     async def _wait(self, number: int) -> None:
         def read(store: Any, name: str, passed: Interest | None) -> Interest:
             def step(reader: Any, head: int) -> Interest:
-                # As a page of the log does: the changes so far, and those after what has passed.
+                # As a page of the log: the changes so far, and those that were not passed over.
                 prefixes = frozenset([name.encode()])
                 before, since = self.known.get(number, (name, 0)), self._read_to.get(number, 0)
                 if before[0] != name:
