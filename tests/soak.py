@@ -75,6 +75,7 @@ ROWS: Final = {
     "T19": Row("consistency models", "tests.histories", "--operations", 100_000),
     "T19-replicas": Row("the same with several servers", "tests.histories", "--operations", 50_000, ("--replicas",)),
     "T19-control": Row("the same with faults put in", "tests.histories", more=("--control",)),
+    "T20": Row("lost wake-ups", "tests.http.waking", "--races", 20_000),
     "pairs": Row("all pairs of API and backend", "pytest", more=("-q", "-m", "repeated", "--numprocesses=4")),
 }
 

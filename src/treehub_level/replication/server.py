@@ -78,11 +78,27 @@ def exchange_step(request: Request, mode: Server, access: Access = FULL, max_byt
 
 
 def answer_pull(
-    request: Request, mode: Server, access: Access, reader: Reader, head: int, max_bytes: int | None = None
+    request: Request,
+    mode: Server,
+    access: Access,
+    reader: Reader,
+    head: int,
+    max_bytes: int | None = None,
+    after: int = 0,
 ) -> Reply:
-    """Reply to a request without a push, which needs no transaction: see `exchange_step`."""
+    """Reply to a request without a push, which needs no transaction: see `exchange_step`.
+
+    Args:
+        request: The request.
+        mode: The server.
+        access: The client's principal, and the keys that it may see and write.
+        reader: The store to read from.
+        head: The server's CID.
+        max_bytes: The most bytes of rows in the page: see `exchange_step`.
+        after: The CID up to which the log is known to hold no wanted change after the client's CID.
+    """
     assert not request.is_push, "a push is decided in a step"
-    exchange = _Exchange(_parse(request, mode, access), mode, access, reader, head, max_bytes)
+    exchange = _Exchange(_parse(request, mode, access), mode, access, reader, head, max_bytes, after)
     reply = exchange.reply()
     if isinstance(reply, LogPage):
         exchange.add_present(reply)
@@ -117,6 +133,7 @@ class _Exchange:
         head: The server's CID.
         max_bytes: The most bytes of rows in the page, unless its only row is larger; `MAX_BYTES` if
             not given.
+        after: The CID up to which the log is known to hold no wanted change after the client's CID.
     """
 
     def __init__(
@@ -127,6 +144,7 @@ class _Exchange:
         reader: Reader,
         head: int,
         max_bytes: int | None,
+        after: int = 0,
     ) -> None:
         self._request = parsed.request
         self._push = parsed.push
@@ -137,6 +155,7 @@ class _Exchange:
         self._reader = reader
         self._present = PendingReader(reader)
         self._head = head
+        self._after = max(after, parsed.request.cid)
         self._max_bytes = MAX_BYTES if max_bytes is None else max_bytes
         self._epochs: list[Epoch] = []
         self._floor = Floor(0, 0)
@@ -172,7 +191,7 @@ class _Exchange:
             self._reader,
             self._mode,
             self._head,
-            request.cid,
+            self._after,
             request.limit,
             self._max_bytes,
             MAX_BYTES,
