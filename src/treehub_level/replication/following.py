@@ -54,31 +54,42 @@ def _check_bound(prefixes: Sequence[str]) -> None:
         raise ValueError(fault)
 
 
-def follow_step(mode: Client, prefix: str) -> Step[None]:
-    """Follow the keys that begin with a prefix.
+def follow_step(mode: Client, prefixes: Sequence[str]) -> Step[None]:
+    """Follow the keys that begin with one of some prefixes.
 
     Raises:
-        InvalidKeyError, TypeError: No key can begin with the prefix.
+        InvalidKeyError, TypeError: No key can begin with a prefix.
         ValueError: The client would follow too many prefixes (raised by the step).
     """
-    encode_prefix(mode.space, prefix)
+    for prefix in prefixes:
+        encode_prefix(mode.space, prefix)
 
     def change(state: ClientState) -> Following:
-        following = state.following.follow(prefix, state.cid)
+        following = state.following
+        for prefix in prefixes:
+            following = following.follow(prefix, state.cid)
         _check_bound(following.prefixes)
         return following
 
     return _changing_step(mode, change)
 
 
-def unfollow_step(mode: Client, prefix: str) -> Step[None]:
-    """Stop to follow the keys that begin with a prefix. `evict_step` removes them.
+def unfollow_step(mode: Client, prefixes: Sequence[str]) -> Step[None]:
+    """Stop to follow the keys that begin with one of some prefixes. `evict_step` removes them.
 
     Raises:
-        InvalidKeyError, TypeError: No key can begin with the prefix.
+        InvalidKeyError, TypeError: No key can begin with a prefix.
     """
-    encode_prefix(mode.space, prefix)
-    return _changing_step(mode, lambda state: state.following.unfollow(prefix))
+    for prefix in prefixes:
+        encode_prefix(mode.space, prefix)
+
+    def change(state: ClientState) -> Following:
+        following = state.following
+        for prefix in prefixes:
+            following = following.unfollow(prefix)
+        return following
+
+    return _changing_step(mode, change)
 
 
 def _changing_step(mode: Client, change: Callable[[ClientState], Following]) -> Step[None]:
