@@ -10,6 +10,10 @@ from stores import Stores
 
 from treehub_level import LevelError, Mode, _core
 from treehub_level.backends.memory import MemoryBackend
+from treehub_level.engine.groups import Groups
+from treehub_level.replication.effects import Effects
+from treehub_level.replication.journal import LostChange
+from treehub_level.replication.state import ClientState
 
 from .machine import VARIANTS, Variant, run, shares
 
@@ -45,9 +49,39 @@ def test_a_backend_with_one_fault_is_found(fault: type[MemoryBackend]) -> None:
         def _memory(self, name: str) -> MemoryBackend:
             return self._memories.setdefault(name, fault(name))
 
+    _assert_found(with_seed=FAULTS[fault], stores_of=FaultyStores)
+
+
+def _alone(groups: Groups, key: bytes, is_dirty: object) -> list[bytes]:
+    """Return a dirty key without those that belong together with it."""
+    return [key]
+
+
+def _journal_conflicts(effects: Effects, lost: LostChange, journal: Any = Effects.journal) -> None:
+    """Journal a lost change, unless it was refused."""
+    if lost.kind != "refused":
+        journal(effects, lost)
+
+
+#: Faults of the engine, each with a seed that finds it early.
+ENGINE_FAULTS: dict[str, tuple[type, str, Any, int]] = {
+    "a batch is pushed in parts": (Groups, "component", _alone, 1),
+    "a refused change is lost without a record": (Effects, "journal", _journal_conflicts, 1),
+    "a client is consistent at once": (ClientState, "is_at_head", True, 1),
+}
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("fault", ENGINE_FAULTS)
+def test_a_fault_of_the_engine_is_found(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    target, name, value, seed = ENGINE_FAULTS[fault]
+    monkeypatch.setattr(target, name, value)
+    _assert_found(with_seed=seed)
+
+
+def _assert_found(**options: Any) -> None:
     with pytest.raises(BaseException) as raised:
-        variant = Variant("blocking", "memory", Mode.CLIENT)
-        run(variant, CONTROL, with_seed=FAULTS[fault], stores_of=FaultyStores, shrink=False)
+        run(Variant("blocking", "memory", Mode.CLIENT), CONTROL, shrink=False, **options)
     assert any(isinstance(error, (AssertionError, KeyError, LevelError)) for error in _flat(raised.value)), raised.value
 
 
