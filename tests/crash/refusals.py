@@ -1,0 +1,88 @@
+"""Changes that the server of T4 and T5 refuses: none of them may be lost without a record.
+
+A client writes them in pairs: one change that a rule refuses, and one that belongs together with
+it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from treehub_level import Put, Refused, blocking
+from treehub_level.engine.groups import Groups
+from treehub_level.replication.effects import Effects
+
+#: The prefix of the keys that the rule refuses, and of the keys that are written with them.
+REFUSED, BESIDE = "refused ", "beside "
+
+
+def check(call: Any, changes: Any, read: Any) -> None:
+    """Refuse changes of keys with the prefix `REFUSED`."""
+    keys = [change.key for change in changes if change.key.startswith(REFUSED)]
+    if keys:
+        raise Refused("no such keys", keys=keys)
+
+
+class Pair(NamedTuple):
+    """Two changes that belong together.
+
+    Attributes:
+        cycle: The cycle in which they are written.
+        number: Their number among those of the cycle.
+    """
+
+    cycle: int
+    number: int
+
+    @property
+    def keys(self) -> list[str]:
+        """Both keys."""
+        return [f"{prefix}{self.cycle} {self.number}" for prefix in (BESIDE, REFUSED)]
+
+    @property
+    def is_durable(self) -> bool:
+        """True if the write waits for fsync."""
+        return self.number % 3 == 0
+
+    def write(self, level: blocking.Level) -> None:
+        """Write both changes in one batch."""
+        level.batch([Put(key, self.number) for key in self.keys], durable=self.is_durable)
+
+
+def check_refusals(client: blocking.Level, server: blocking.Level, required: list[Pair]) -> int:
+    """Check that each pair was refused whole, and that none is lost. Empty the journal.
+
+    Args:
+        client: The client, after a sync.
+        server: The server.
+        required: The pairs that the client must have.
+
+    Returns:
+        The number of refused pairs.
+
+    Raises:
+        AssertionError: A pair is lost, or was accepted or refused in part.
+    """
+    for level in (client, server):
+        for prefix in (REFUSED, BESIDE):
+            left = level.keys(prefix=prefix)
+            assert not left, f"{level.name} has changes that belong to refused ones: {left!r:.200}"
+    refused = {conflict.key for conflict in client.conflicts() if conflict.kind == "refused"}
+    for pair in required:
+        assert refused.issuperset(pair.keys), f"the refused changes of {pair.keys} are not in the journal"
+    pairs = {key.partition(" ")[2] for key in refused}
+    parts = [name for name in pairs if not refused.issuperset({REFUSED + name, BESIDE + name})]
+    assert not parts, f"these pairs were refused in part: {parts!r:.200}"
+    client.dismiss_all()
+    return len(pairs)
+
+
+def inject(fault: str) -> None:
+    """Put a fault into the engine of this process: ``"torn"`` or ``"unjournaled"``."""
+    if fault == "torn":
+        Groups.component = lambda groups, key, is_dirty: [key]  # type: ignore[method-assign]
+    elif fault == "unjournaled":
+        journal = Effects.journal
+        Effects.journal = (  # type: ignore[method-assign]
+            lambda effects, lost: None if lost.kind == "refused" else journal(effects, lost)
+        )
