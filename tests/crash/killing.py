@@ -64,13 +64,13 @@ class Progress(NamedTuple):
     @classmethod
     def read(cls, output: Path, first: int) -> Progress:
         """Read the output of a writer that began with the unit ``first``."""
-        return cls(cls.count(output, "begun", first), cls.count(output, "done", first))
+        return cls(last_reported(output, "begun", first), last_reported(output, "done", first))
 
-    @staticmethod
-    def count(output: Path, wanted: str, first: int = 0) -> int:
-        """Return the last number that a writer has reported for an event; ``first`` without one."""
-        lines = [line.split() for line in output.read_text().splitlines()]
-        return max((int(number) for event, number in lines if event == wanted), default=first)
+
+def last_reported(output: Path, wanted: str, first: int = 0) -> int:
+    """Return the last number that a writer has reported for an event; ``first`` without one."""
+    lines = [line.split() for line in output.read_text().splitlines()]
+    return max((int(number) for event, number in lines if event == wanted), default=first)
 
 
 @dataclass

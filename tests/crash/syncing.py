@@ -6,7 +6,7 @@ from treehub_level import Mode, blocking
 
 from .disk import Disk, environment
 from .history import History, StoreState, check, options_of
-from .killing import Crashing, Progress, kill_later, launch, wait_for_output
+from .killing import Crashing, Progress, kill_later, last_reported, launch, wait_for_output
 from .refusals import Pair, check_refusals
 from .refusals import check as refuse
 
@@ -42,7 +42,7 @@ class CrashingPair(Crashing):
         self._rng.shuffle(victims)
         for process, said in victims:
             kill_later(process, said, self._rng)
-        self._acknowledged_pairs = Progress.count(output, "kept")
+        self._acknowledged_pairs = last_reported(output, "kept")
         return Progress.read(output, self._history.units)
 
     def _write_on_server(self, cycle: int) -> None:
