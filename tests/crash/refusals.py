@@ -9,9 +9,6 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from treehub_level import Put, Refused, blocking
-from treehub_level.engine.groups import Groups
-from treehub_level.replication.effects import Effects
-from treehub_level.replication.journal import LostChange
 
 #: The prefix of the keys that the rule refuses, and of the keys that are written with them.
 REFUSED, BESIDE = "refused ", "beside "
@@ -76,27 +73,3 @@ def check_refusals(client: blocking.Level, server: blocking.Level, required: lis
     assert not parts, f"these pairs were refused in part: {parts!r:.200}"
     client.dismiss_all()
     return len(pairs)
-
-
-def inject(fault: str) -> None:
-    """Put a fault into the engine of this process: ``"torn"`` or ``"unjournaled"``."""
-    if fault in _FAULTS:
-        target, name, broken = _FAULTS[fault]
-        setattr(target, name, broken)
-
-
-def _alone(groups: Groups, key: bytes, is_dirty: object) -> list[bytes]:
-    """Return a dirty key without those that belong together with it."""
-    return [key]
-
-
-def _journal_conflicts(effects: Effects, lost: LostChange, journal: Any = Effects.journal) -> None:
-    """Journal a lost change, unless it was refused."""
-    if lost.kind != "refused":
-        journal(effects, lost)
-
-
-_FAULTS: dict[str, tuple[type, str, Any]] = {
-    "torn": (Groups, "component", _alone),
-    "unjournaled": (Effects, "journal", _journal_conflicts),
-}

@@ -6,13 +6,11 @@ from typing import Any
 
 import pytest
 from backends import broken
+from broken_clients import FAULTS
 from stores import Stores
 
 from treehub_level import LevelError, Mode, _core
 from treehub_level.backends.memory import MemoryBackend
-from treehub_level.engine.groups import Groups
-from treehub_level.replication.effects import Effects
-from treehub_level.replication.journal import LostChange
 from treehub_level.replication.state import ClientState
 
 from .machine import VARIANTS, Variant, run, shares
@@ -23,7 +21,7 @@ EXAMPLES = {"c": 100, "python": 50}[_core.CORE]
 CONTROL = 500
 
 #: Backends with one fault that the engine cannot notice, and seeds that find the fault early.
-FAULTS: dict[type[MemoryBackend], int] = {
+BACKEND_FAULTS: dict[type[MemoryBackend], int] = {
     broken.TestUnsorted.Faulty: 1,
     broken.TestReverseIgnored.Faulty: 3,
     broken.TestStopIncluded.Faulty: 1,
@@ -43,30 +41,19 @@ def test_a_store_behaves_like_the_model(variant: Variant, examples: int, request
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__qualname__.split(".")[0])
+@pytest.mark.parametrize("fault", BACKEND_FAULTS, ids=lambda fault: fault.__qualname__.split(".")[0])
 def test_a_backend_with_one_fault_is_found(fault: type[MemoryBackend]) -> None:
     class FaultyStores(Stores):
         def _memory(self, name: str) -> MemoryBackend:
             return self._memories.setdefault(name, fault(name))
 
-    _assert_found(with_seed=FAULTS[fault], stores_of=FaultyStores)
-
-
-def _alone(groups: Groups, key: bytes, is_dirty: object) -> list[bytes]:
-    """Return a dirty key without those that belong together with it."""
-    return [key]
-
-
-def _journal_conflicts(effects: Effects, lost: LostChange, journal: Any = Effects.journal) -> None:
-    """Journal a lost change, unless it was refused."""
-    if lost.kind != "refused":
-        journal(effects, lost)
+    _assert_found(with_seed=BACKEND_FAULTS[fault], stores_of=FaultyStores)
 
 
 #: Faults of the engine, each with a seed that finds it early.
 ENGINE_FAULTS: dict[str, tuple[type, str, Any, int]] = {
-    "a batch is pushed in parts": (Groups, "component", _alone, 1),
-    "a refused change is lost without a record": (Effects, "journal", _journal_conflicts, 1),
+    "a batch is pushed in parts": (*FAULTS["torn"], 1),
+    "a refused change is lost without a record": (*FAULTS["unjournaled"], 1),
     "a client is consistent at once": (ClientState, "is_at_head", True, 1),
 }
 
