@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
-from pathlib import Path
+
+from broken_clients import inject
 
 from treehub_level import TransportError
 from treehub_level.http.blocking import RemoteServer
 from treehub_level.replication import client as client_half
-
-sys.path.insert(0, str(Path(__file__).parents[1]))  # the folder of `broken_clients`
-
-from broken_clients import inject
 
 from .refusals import Pair
 from .writer import Writer, report

@@ -6,19 +6,11 @@ it.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from treehub_level import Put, Refused, blocking
+from refusing import BESIDE, REFUSED, refused_pair
 
-#: The prefix of the keys that the rule refuses, and of the keys that are written with them.
-REFUSED, BESIDE = "refused ", "beside "
-
-
-def check(call: Any, changes: Any, read: Any) -> None:
-    """Refuse changes of keys with the prefix `REFUSED`."""
-    keys = [change.key for change in changes if change.key.startswith(REFUSED)]
-    if keys:
-        raise Refused("no such keys", keys=keys)
+from treehub_level import blocking
 
 
 class Pair(NamedTuple):
@@ -35,7 +27,7 @@ class Pair(NamedTuple):
     @property
     def keys(self) -> list[str]:
         """Both keys."""
-        return [f"{prefix}{self.cycle} {self.number}" for prefix in (BESIDE, REFUSED)]
+        return [change.key for change in refused_pair(str(self.cycle), self.number)]
 
     @property
     def is_durable(self) -> bool:
@@ -44,7 +36,7 @@ class Pair(NamedTuple):
 
     def write(self, level: blocking.Level) -> None:
         """Write both changes in one batch."""
-        level.batch([Put(key, self.number) for key in self.keys], durable=self.is_durable)
+        level.batch(refused_pair(str(self.cycle), self.number), durable=self.is_durable)
 
 
 def check_refusals(client: blocking.Level, server: blocking.Level, required: list[Pair]) -> int:
@@ -68,7 +60,7 @@ def check_refusals(client: blocking.Level, server: blocking.Level, required: lis
     refused = {conflict.key for conflict in client.conflicts() if conflict.kind == "refused"}
     for pair in required:
         assert refused.issuperset(pair.keys), f"the refused changes of {pair.keys} are not in the journal"
-    pairs = {key.partition(" ")[2] for key in refused}
+    pairs = {key.partition("/")[2] for key in refused}
     parts = [name for name in pairs if not refused.issuperset({REFUSED + name, BESIDE + name})]
     assert not parts, f"these pairs were refused in part: {parts!r:.200}"
     client.dismiss_all()

@@ -9,11 +9,12 @@ import os
 import sys
 from pathlib import Path
 
+from refusing import check
+
 from treehub_level.http import Hub
 from treehub_level.http.server.run import ListenAddress, serve
 
 from .history import options_of
-from .refusals import check
 
 if __name__ == "__main__":
     store, engine = Path(sys.argv[1]), sys.argv[2]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from refusing import check as refuse
+
 from treehub_level import Mode, blocking
 
 from .disk import Disk, environment
 from .history import History, StoreState, check, options_of
 from .killing import Crashing, Progress, kill_later, last_reported, launch, wait_for_output
 from .refusals import Pair, check_refusals
-from .refusals import check as refuse
 
 #: The prefix of the keys that are written on the server.
 OTHERS = "other "

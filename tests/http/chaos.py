@@ -21,13 +21,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from refusing import pair_violations
 from waiting import until
 
 from treehub_level.http import Tokens
 
 from .fault_proxy import FaultProxy, Faults
 from .processes import ServerProcess
-from .refusing import pair_violations
 
 #: Seconds to wait for convergence after the faults stop, generous enough for a loaded machine.
 CONVERGENCE_TIMEOUT: Final = 60.0
@@ -37,7 +37,7 @@ CONVERGENCE_TARGET: Final = 10.0
 
 def start_server(folder: Path, *arguments: str, prelude: str = "") -> ServerProcess:
     """Start a server with the rule of ``refusing.py``. The other arguments: see `ServerProcess`."""
-    path = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); "
+    path = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r}); "
     return ServerProcess(folder / "stores", "--check", "refusing:check", *arguments, prelude=path + prelude)
 
 

@@ -23,7 +23,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # the folder of `broken_clients`
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the folder of the shared helpers
 
 from broken_clients import inject
 from refusing import refused_pair

@@ -1,4 +1,4 @@
-"""The rule of the server of T8: some keys are refused, with all that is written with them."""
+"""The rule of the servers of T4, T5 and T8, which refuses changes that clients write in pairs."""
 
 from __future__ import annotations
 
