@@ -1,4 +1,4 @@
-"""The rule of the servers of T4, T5, T8 and T9, which refuses changes that clients write in pairs."""
+"""The rule of the servers of T4, T5, T8, T9: it refuses changes that clients write in pairs."""
 
 from __future__ import annotations
 
