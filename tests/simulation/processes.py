@@ -237,9 +237,10 @@ class Server(_Process):
         return self.level.cid
 
     def exchange(self, asked: Request, principal: str) -> Any:
-        access = Access(principal)
+        access, pressure = Access(principal), self._options.pressure
+        room = UNIT if pressure and self._rng.random() < pressure else None
         if self._transport != "JSON":
-            answer = self._answered(asked, lambda: endpoint.answer(self.level._store, asked, access)[0])
+            answer = self._answered(asked, lambda: endpoint.answer(self.level._store, asked, access, room)[0])
             if not isinstance(answer, Reply) or self._transport == "process":
                 return answer
             return Received(b"".join(reply_pieces(answer, in_lines=True)), in_lines=True)
@@ -249,7 +250,7 @@ class Server(_Process):
         if "another server" in self._options.without:
             request["server"] = None
         document = orjson.loads(orjson.dumps(request))
-        answer = self._answered(asked, lambda: endpoint.answer(self.level._store, document, access)[0])
+        answer = self._answered(asked, lambda: endpoint.answer(self.level._store, document, access, room)[0])
         if not isinstance(answer, Reply):
             return answer
         reply = answer.to_dict()

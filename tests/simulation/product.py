@@ -45,9 +45,12 @@ from .schedule import Trace
 from .sides import ClientUnderTest, ServerUnderTest
 
 
-def _all_values(exchange: Any, values: Any, keys: Any, left: int) -> Any:
-    """Return all present values: those of a group may not fit into the tiny pages of a schedule."""
-    return values(exchange, keys, 1 << 30)
+def _all_values(exchange: Any, values: Any, keys: Any, left: int, *, pressure: float) -> Any:
+    """Return all present values: those of a group may not fit into the tiny pages of a schedule.
+
+    If the memory of the server may be short, only a page without anything else has all of them.
+    """
+    return values(exchange, keys, left if pressure and left < server.MAX_BYTES else 1 << 30)
 
 
 @contextmanager
@@ -73,7 +76,11 @@ def set_up(
         (progress, "MAX_STALE_REPLIES", 1000),  # schedules duplicate many messages
         (server, "MAX_BYTES", UNIT * configuration.page_weight),
         (server, "_READ", 2),
-        (server._Exchange, "_values", partialmethod(_all_values, server._Exchange._values)),
+        (
+            server._Exchange,
+            "_values",
+            partialmethod(_all_values, server._Exchange._values, pressure=configuration.pressure),
+        ),
         (log, "MAX_READ_RECORDS", configuration.reads),
         (log, "COMPACTION_STEP", 3),
         (clock, "now", lambda: next(ticks)),
