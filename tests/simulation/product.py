@@ -44,7 +44,6 @@ from .runner import Run, main, run_seed
 from .schedule import Trace
 from .sides import ClientUnderTest, ServerUnderTest
 
-
 #: Fewer bytes than are ever left in a page.
 _NONE: Final = -(1 << 40)
 
