@@ -28,20 +28,41 @@ import { readDirtyKeys, readUncompared } from './uncompared.js'
  * @property {string} version of the state
  */
 
+/** The past of a session, as far as its next request depends on it. */
+export class History {
+  /** True if the last request had a push. It got no part of a fill, so the two take turns. */
+  hasPushed = false
+  /**
+   * The server's CID when it last rejected changes. Below that CID the client has not pulled all
+   * changes to which these lose, so it does not push.
+   */
+  rejectedTo = 0
+
+  /** @param {Outgoing} outgoing the request that is sent */
+  send({ push }) {
+    this.hasPushed = push !== undefined
+  }
+
+  /** @param {Reply} reply */
+  receive({ kind, rejected, head }) {
+    if (kind === 'reset') this.rejectedTo = 0
+    else if (kind === 'page' && rejected.length > 0) this.rejectedTo = head
+  }
+}
+
 /**
  * Make the next request. Dirty changes are frozen, durably, before they are sent, and then sent
  * unaltered until the server has decided on them: so a push whose reply was lost is recognised when
  * it comes again.
  * @param {any} store
- * @param {boolean} hasPushed true if the request before had a push: a request with one gets no part
- *   of a fill, so the two take turns
+ * @param {History} history
  * @returns {Promise<Outgoing>}
  */
-export async function prepareRequest(store, hasPushed) {
+export async function prepareRequest(store, { hasPushed, rejectedTo }) {
   let { state, version } = await readState(store)
   const { losses } = await readLosses(store)
   const isFilling = state.following.range !== 'complete'
-  if (mayFreeze(state) && !(isFilling && hasPushed)) {
+  if (mayFreeze(state) && state.cid >= rejectedTo && !(isFilling && hasPushed)) {
     const uncompared = await readUncompared(store, state.following)
     const changes = await pushableChanges(store, state, losses, uncompared)
     if (changes.length > 0) {

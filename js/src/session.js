@@ -1,5 +1,5 @@
 /** A whole `sync()`: request after request until both sides are drained. */
-import { prepareRequest, receiveReply } from './client.js'
+import { History, prepareRequest, receiveReply } from './client.js'
 import { readReply, writeRequest } from './messages.js'
 import { ProgressCheck } from './progress.js'
 
@@ -48,18 +48,19 @@ export async function synchronise(store, runExclusively, exchange, signal) {
     reset: false,
   }
   const progress = new ProgressCheck()
-  let hasPushed = false
+  const history = new History()
   for (let isCaughtUp = false; ; report.rounds++) {
     signal?.throwIfAborted()
-    const outgoing = await runExclusively(() => prepareRequest(store, hasPushed))
+    const outgoing = await runExclusively(() => prepareRequest(store, history))
     const { request, push, isBusy } = outgoing
     report.cid = request.cid
     if (isCaughtUp && !isBusy) return report
-    hasPushed = push !== undefined
+    history.send(outgoing)
     const reply = readReply(await exchange(writeRequest(request, push)), request, push)
     const outcome = await runExclusively(() => receiveReply(store, outgoing, reply))
     isCaughtUp = outcome?.isCaughtUp ?? false
     if (outcome) addOutcome(report, outcome)
+    history.receive(reply)
     progress.check(request, reply)
   }
 }

@@ -71,7 +71,7 @@ _CONTROLS = [
         "dirty client",
         {b"!k0": None, b"!k1": b'["k0","dirty"]'},
         [
-            *((f"{_REPLICATION}.{module}.dirty_change", _name_only) for module in ("records", "manual", "client")),
+            *((f"{_REPLICATION}.{module}.dirty_change", _name_only) for module in ("records", "manual", "effects")),
             _NO_PROGRESS_CHECK,
         ],
     ),
@@ -84,8 +84,8 @@ _CONTROLS = [
     (
         "JSON raises JSONDecodeError",
         "server",
-        {b"!2": b'["k1",{"n":1]'},
-        [("treehub_level.engine.records.OwnRecords.check_outgoing", lambda *_: None)],
+        {b"k1": b'{"n":1'},
+        [("treehub_level.engine.records.OwnRecords.check_outgoing_rows", lambda *_: None)],
     ),
     (
         "changes raises TypeError",
@@ -105,7 +105,7 @@ _CONTROLS = [
         [("treehub_level.blocking.verify", lambda *_, **__: Verification(Mode.SERVER))],
     ),
     (
-        "verify calls the store sound, but sync",
+        "verify calls the store sound, but rebind",
         "dirty client",
         {b"!!base/k5": b"[9,1]"},
         [("treehub_level.maintenance.survey.parse_base", lambda *_: None)],

@@ -10,7 +10,7 @@ const [, , manifest, module] = process.argv
 const { MemoryLevel } = createRequire(pathToFileURL(manifest))('memory-level')
 const load = (name) => import(new URL(name, pathToFileURL(module)).href)
 const { SyncedLevel } = await load('./treehub-level.js')
-const { prepareRequest, receiveReply } = await load('./src/client.js')
+const { History, prepareRequest, receiveReply } = await load('./src/client.js')
 const { readReply, writeRequest } = await load('./src/messages.js')
 const { setLimits } = await load('./src/limits.js')
 
@@ -55,17 +55,17 @@ async function view(client, more = {}) {
 async function reopen(client) {
   client.level = new SyncedLevel(client.store)
   client.outgoing = undefined
-  client.hasPushed = false
+  client.history = new History()
   await client.level.cid()
 }
 
 /** The next request; none if the session has ended. */
 async function nextRequest(client, isCaughtUp) {
-  const outgoing = await prepareRequest(client.store, client.hasPushed)
+  const outgoing = await prepareRequest(client.store, client.history)
   if (isCaughtUp && !outgoing.isBusy) return {}
   const { request, push } = outgoing
   client.outgoing = outgoing
-  client.hasPushed = push !== undefined
+  client.history.send(outgoing)
   return { request: writeRequest(request, push) }
 }
 
@@ -117,6 +117,7 @@ await serve({
     }
     client.outgoing = undefined
     const outcome = await receiveReply(store, outgoing, reply)
+    client.history.receive(reply)
     const isCaughtUp = outcome?.isCaughtUp ?? false
     return view(client, { isCaughtUp, ...(await nextRequest(client, isCaughtUp)) })
   },

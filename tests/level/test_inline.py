@@ -6,6 +6,7 @@ import asyncio
 import os
 import threading
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -291,7 +292,8 @@ class TableBlocker:
                 break
         while not self._freed.wait(0.01):
             for pipe in self._pipes:
-                os.close(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK))
+                with suppress(FileNotFoundError):  # LevelDB removes files that it does not use
+                    os.close(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK))
 
     def free(self) -> None:
         self._freed.set()

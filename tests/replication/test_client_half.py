@@ -383,3 +383,19 @@ def test_two_stores_with_one_id_are_distinguished_and_both_keep_their_changes() 
     assert [reply["kind"] for reply in wire.replies] == ["forked", "page"]
     assert own_record(twin, "id")[0] != own_record(client, "id")[0]
     assert server.query() == [("a", 1), ("b", 2)]
+
+
+def test_changes_that_lose_are_pushed_once_however_many_pages_tell_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_half, "PAGE_CHANGES", 2)
+    values: dict[str, Any] = dict.fromkeys("abcdefg", 1)
+    server, client = a_server(**values), a_client(**values | {"h": 1})
+    wire = Wire(server)
+    client.sync(wire)
+    assert [len(request["changes"]) for request in wire.requests] == [8, 0, 0, 0]
+    client.put("a", 2)
+    server.load([(key, 2) for key in values])
+    client.put("i", 1)
+    report = client.sync(wire)
+    assert (report.rejected, report.pushed) == (["a"], 1)
+    assert [[change[0] for change in request["changes"]] for request in wire.requests[-4:]] == [["a", "i"], [], [], []]
+    assert client.query() == server.query()

@@ -144,6 +144,7 @@ async def test_starvation_while_others_write(server: Any, client: Any) -> None:
             await server.put("busy", request["nonce"])
             return await server.exchange(request)
 
+    await client.sync(server)
     for n in range(5):
         await client.put("k", n)
         assert (await client.sync(Busy())).rounds == 1

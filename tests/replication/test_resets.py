@@ -10,7 +10,7 @@ from treehub_level.errors import ProtocolError, StoreMismatchError, TransportErr
 from treehub_level.replication import client as client_half
 from treehub_level.replication import fill
 from treehub_level.replication.session import rebind_session
-from treehub_level.types import Change, Conflict
+from treehub_level.types import Change, Conflict, Put, SyncReport
 
 from .helpers import Store, Wire, a_client, a_new_client, a_server, lose, once, own_record, unchanged
 
@@ -236,3 +236,53 @@ def test_a_rebind_takes_one_exchange() -> None:
     assert (request.server, request.cid, request.changes, request.limit) == (None, 0, (), 1)
     with pytest.raises(StopIteration):
         asking.send(a_server(a=1, b=2).exchange(request.to_dict()))
+
+
+def test_an_uncompared_change_of_a_range_that_is_unfollowed_is_pushed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_half, "PAGE_CHANGES", 1)
+    server, client = a_server(a=1, b=1, c=1), a_new_client()
+    backup = server.raw()
+    server.put("c", 2)
+
+    def stop(report: SyncReport) -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        client.sync(server, progress=stop)
+    client.put("b", "mine")
+    server.restore_rows(backup)
+    server.put("z", 1)
+    with pytest.raises(InterruptedError):
+        client.sync(server, progress=stop)
+    assert b"!!uncompared/b" in client.raw()
+    client.follow("a")
+    client.unfollow("")
+    report = client.sync(server)
+    assert (report.pushed, client.pending(), server.get("b")) == (1, 0, "mine")
+    assert client.query() == [("a", 1)]
+    assert b"!!uncompared/b" not in client.raw()
+
+
+def test_a_change_made_with_knowledge_of_a_range_wins_after_that_range_is_unfollowed_in_a_wider_fill(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(client_half, "PAGE_CHANGES", 1)
+    server, client = a_server(), a_new_client()
+    client.follow("k/")
+    client.unfollow("")
+    client.sync(server)
+    client.follow("")
+    client.put("m", "mine")
+    server.batch([Put("k/1", 1), Put("m", 1)])
+
+    def stop(report: SyncReport) -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        client.sync(server, progress=stop)
+    assert [(followed.prefix, followed.complete) for followed in client.followed()] == [("", False), ("k/", True)]
+    client.put("k/1", 2)
+    client.unfollow("k/")
+    report = client.sync(server)
+    assert [(conflict.key, conflict.remote) for conflict in report.conflicts] == [("m", Change("m", 1))]
+    assert client.query() == server.query() == [("k/1", 2), ("m", 1)]

@@ -83,9 +83,11 @@ MECHANISMS: Final = {
     "absent_in_piece": "a piece proves that the keys which it does not hold are deleted",
     "piece_beats_unchecked": "a piece beats a dirty change that was compared with nothing of the server",
     "base_of_unchecked": "but not one that was made with knowledge of the same value",
+    "base_of_accepted": "and not one that is newer than the same value, which the client has pushed",
     "log_decides": "a piece leaves a dirty change alone if the log decides on it",
     "reset_checks_dirty": "a reset with dirty changes pulls the log from the last common CID",
     "uncompared": "and is not after a reset either, which pulls the log from a later CID",
+    "unfollow_checks_dirty": "a range that loses a filled part of it pulls the log, if it has dirty changes there",
     "unchecked_freeze": "a dirty change that was compared with nothing of the server is not frozen",
     "evict": "clean keys that are not followed are removed",
     "groups": "the changes of a batch are accepted or rejected as a whole",
@@ -112,6 +114,11 @@ FOCUS: Final = {
         compact=20,
         restore=0,
         forget_deletes=0,
+        withdraw=0,
+        forbidden=0,
+        batches=0,
+        follow=0,
+        rules=0,
         steps=200,
     ),
     "fixed_distance": replace(
@@ -146,14 +153,31 @@ FOCUS: Final = {
     ),
     "values_at_head": replace(BASE, keys=5, limit=2, batches=10, drop=0.05, restore=0),
     "whole_values": replace(BASE, keys=5, batches=10, pressure=0.5, drop=0.05, restore=0, follow=0),
-    "base_of_unchecked": replace(BASE, clients=2, keys=8, limit=2, follow=0, rules=0, restore=0, reads=1, drop=0.05),
+    "base_of_unchecked": replace(
+        BASE, clients=2, keys=4, limit=1, follow=5, rules=0, restore=0, reads=1, drop=0, batches=0, steps=200
+    ),
+    "base_of_accepted": replace(BASE, clients=2, keys=3, limit=2, follow=8, restore=0, reads=3, drop=0.3),
+    "unfollow_checks_dirty": replace(
+        BASE, clients=2, keys=5, limit=1, follow=10, restore=0, reads=1, drop=0.1, batches=0
+    ),
     "piece_beats_unchecked": replace(BASE, keys=8, limit=2, follow=0, rules=0, restore=0, drop=0.05),
     "reset_checks_dirty": replace(
         BASE, clients=2, keys=8, limit=2, rules=0, follow=0, restore=0, forget_deletes=6, compact=4, drop=0, steps=200
     ),
     "withdrawal_record": replace(BASE, withdraw=0.4, drop=0.1, duplicate=0.3, restore=0),
     "withdrawal_lifetime": replace(
-        BASE, withdraw=0.6, drop=0.1, duplicate=0.3, restore=0, clients=4, limit=2, distance=2
+        BASE,
+        withdraw=0.6,
+        drop=0.1,
+        duplicate=0.3,
+        restore=0,
+        clients=4,
+        limit=2,
+        distance=2,
+        follow=0,
+        rules=0,
+        batches=0,
+        forbidden=0,
     ),
     "withheld_push": replace(BASE, forbidden=0.4, drop=0.1, duplicate=0.3, restore=0),
     "withheld_echo": replace(BASE, forbidden=0.4, drop=0.3, restore=0),

@@ -115,7 +115,7 @@ class ClientState:
 
     def is_unchecked(self, key: str) -> bool:
         """Return True if no value of the server was compared with a dirty change of the key."""
-        if key in self.uncompared:
+        if key in self.uncompared and self.wants(key):
             return True
         if any(map(key.startswith, self.prefixes(COMPLETE, CHECKED))) or (self.fill and self.fill.covers(key)):
             return False
@@ -165,6 +165,7 @@ class Client:
         self._has_wrong_server = False
         self._faults_stopped = False
         self._pushed_last = False
+        self._rejected_to = 0
         self._durable = self._state.copy()
         self._openings = random.Random(self._state.id)
         self._keeps_base = configuration.keep_base
@@ -203,7 +204,9 @@ class Client:
         is_drained = state.own_range is None or not self._has("drained_own_range")
         # A request pushes or asks for a piece, not both: the client takes turns.
         takes_turn = state.fill is None or not self._pushed_last
-        if is_drained and takes_turn and not (undecided or state.is_resetting or forbidden):
+        # Changes that the server has rejected lose to pages that are still to be pulled.
+        knows_losses = state.cid >= self._rejected_to
+        if is_drained and takes_turn and knows_losses and not (undecided or state.is_resetting or forbidden):
             groups = self._pushable_groups()
             if groups:
                 state.seq += 1
@@ -306,7 +309,7 @@ class Client:
         """Follow the server that has replied: fill all ranges, and push the dirty changes."""
         if reply.nonce != request.nonce:
             return
-        self._outstanding, self._has_wrong_server, state = None, False, self._state
+        self._outstanding, self._has_wrong_server, self._rejected_to, state = None, False, 0, self._state
         state.id, state.seq = self._rng.getrandbits(62), 0
         state.push = state.withheld_push = state.own_range = None
         self._forget_base_values()
@@ -335,6 +338,7 @@ class Client:
         """
         state = self._state
         self._apply_ack(request, reply.ack, reply.rejected)
+        self._rejected_to = 0
         state.push = None
         state.withheld_push = None if reply.ack else state.withheld_push
         state.cid = state.max_head = reply.common
@@ -386,6 +390,7 @@ class Client:
         for cid, key, content in page.changes:
             self._apply_change(cid, key, content)
         if page.ack and not request.withdraw:
+            self._rejected_to = page.head if page.rejected else self._rejected_to
             self._lose_rejected(request, page, dict(push.changes if push else request.changes))
         self._heal_lost(request, page)
         state.cid = page.cid
@@ -426,6 +431,8 @@ class Client:
 
     def _learn_base_value(self, key: str, content: Content) -> None:
         """Record the server's value of a key that stays dirty."""
+        if self._state.is_unchecked(key) and self._has("base_of_accepted"):
+            self._state.bases[key] = content
         if self._keeps_base and self._state.is_filled(key) and self._has("base_value_of_server"):
             self._state.base_values[key] = content
 
@@ -471,7 +478,7 @@ class Client:
         group = next(group for group in state.groups() if key in group)
         if len(group) == 1 or not self._has("groups_lose_whole"):
             return key in state.lost
-        state.lost |= {other: state.lost.get(other, kind) for other in group}
+        state.lost |= {other: state.lost.get(other, kind if other == key else "rejected") for other in group}
         return True
 
     def _lose_rejected(self, request: Request, page: Page, frozen: dict[str, Content]) -> None:
@@ -557,7 +564,8 @@ class Client:
         state = self._state
         is_unchecked = state.is_unchecked(key)
         is_decided = not is_unchecked and self._has("log_decides")
-        is_seen = state.bases.get(key, SWEPT) == content and self._has("base_of_unchecked")
+        is_base = state.bases.get(key, SWEPT) == content and self._has("base_of_unchecked")
+        is_seen = is_base or self._is_withheld(key, content)
         if is_decided or is_seen or content is None or key in state.lost or not self._has("piece_beats_unchecked"):
             return
         kind = "filled" if is_unchecked else "checked"
@@ -588,12 +596,18 @@ class Client:
     def unfollow(self, prefix: str) -> None:
         """Stop to follow the keys that begin with a prefix. Clean ones are removed step by step."""
         state = self._state
-        how = state.followed.pop(prefix, None)
-        if how is None:
+        if prefix not in state.followed:
             return
-        state.base_values = {key: base for key, base in state.base_values.items() if state.is_filled(key)}
-        if state.filled and (prefix.startswith(state.filled.prefix) or state.filled.prefix.startswith(prefix)):
+        unchecked = set(filter(state.is_unchecked, state.dirty))
+        del state.followed[prefix]
+        if state.filled and state.filled.prefix == prefix:
             state.filled = None
+        if self._has("unfollow_checks_dirty") and any(map(state.is_unchecked, state.dirty.keys() - unchecked)):
+            # These lie in a wider range, too. Its pieces would be conflicts for them.
+            wider = [other for other in state.prefixes(UNCHECKED) if prefix.startswith(other)]
+            state.followed |= dict.fromkeys(wider, CHECKED)
+            state.uncompared |= unchecked
+        state.base_values = {key: base for key, base in state.base_values.items() if state.is_filled(key)}
         self._commit()
 
     def followed(self) -> list[str]:
@@ -721,6 +735,7 @@ class Client:
 
     def _reopen(self) -> None:
         """Open the store again: one that keeps no base values forgets those that it finds."""
+        self._rejected_to = 0
         self._keeps_base = self._options.keep_base and self._openings.random() < 0.9
         if not self._keeps_base:
             self._state.base_values.clear()

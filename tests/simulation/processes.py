@@ -382,7 +382,7 @@ class Client(_Process):
         self.level.follow(prefix)
 
     def unfollow(self, prefix: str) -> None:
-        self.level._store.step(unfollow_step(self.level._store.client("unfollow"), [prefix]))
+        self.level._store.step(unfollow_step(self.level._store.client("unfollow"), prefix))
 
     def followed(self) -> list[str]:
         return [followed.prefix for followed in self.level.followed()]

@@ -229,7 +229,8 @@ class ClientVerbs:
             StateError: The level is open for reading only.
         """
         mode = self._store.client("unfollow")
-        self._store.step(unfollow_step(mode, (prefix, *prefixes)))
+        for step in [unfollow_step(mode, given) for given in (prefix, *prefixes)]:  # all are valid
+            self._store.step(step)
         while self._store.step(evict_step(mode)):
             pass
 

@@ -176,10 +176,13 @@ class Following:
         if prefix not in self.ranges:
             return self
         ranges = {other: state for other, state in self.ranges.items() if other != prefix}
-        filled = self.filled
-        if filled and (prefix.startswith(filled.prefix) or filled.prefix.startswith(prefix)):
-            filled = None
-        return replace(self, ranges=ranges, filled=filled, is_evicting=True)
+        is_filled = self.filled is not None and self.filled.prefix == prefix
+        return replace(self, ranges=ranges, filled=None if is_filled else self.filled, is_evicting=True)
+
+    def checking(self, prefix: str) -> Following:
+        """Return the state in which the log is pulled for all ranges that contain a prefix."""
+        states: dict[str, RangeState] = {other: CHECKED for other in self.unchecked if prefix.startswith(other)}
+        return replace(self, ranges={**self.ranges, **states})
 
     def fill_again(self, state: RangeState) -> Following:
         """Return the state at the beginning of a fill of all followed ranges."""

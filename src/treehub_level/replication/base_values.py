@@ -35,10 +35,27 @@ class BaseValueChanges:
         self._changed: dict[bytes, KnownBase | None] = {}
         self._kept: dict[bytes, KnownBase] = {}
 
+    @property
+    def record(self) -> Bases | None:
+        """The record of base values after the batch; ``None`` if the store never had any."""
+        return self._bases
+
     def learn(self, key: bytes, value: bytes | None) -> None:
         """Record the server's value of a key that stays dirty: ``None`` if it has no such key."""
         if self._bases is not None and self._bases.kept and self._following.is_filled(key):
             self._changed[key] = KnownBase(value)
+
+    def learn_accepted(self, key: bytes, value: bytes | None) -> None:
+        """Record the value that the server has accepted for a key that stays dirty.
+
+        In an unchecked range, a part of a fill may bring this value: the client has seen it.
+        """
+        if not self._following.is_unchecked(key):
+            self.learn(key, value)
+            return
+        if self._bases is None:
+            self._bases = Bases(1, kept=False)
+        self._changed[key] = KnownBase(value)
 
     def forget(self, key: bytes) -> None:
         """Drop the base value of a key that becomes clean."""

@@ -63,9 +63,10 @@ def request_step(mode: Client, limits: PushLimits, *, push: bool, withdraw: bool
         limits: The limits on pushing. If pushing is forbidden, the frozen push becomes the withheld
             push. It is never sent again, since others may have changed its keys by then. It is
             withdrawn as soon as pushing is allowed.
-        push: True to freeze dirty changes, unless a push is undecided, the own range is open, or a
-            reset is in progress. A push that is already frozen is sent in any case: the server may
-            have accepted an earlier copy.
+        push: True to freeze dirty changes, unless a push is undecided, the own range is open, a
+            reset is in progress, or changes to which the last push has lost are still to be pulled.
+            A push that is already frozen is sent in any case: the server may have accepted an
+            earlier copy.
         withdraw: True to withdraw the frozen push instead of sending it.
     """
     space = mode.space
@@ -78,7 +79,8 @@ def request_step(mode: Client, limits: PushLimits, *, push: bool, withdraw: bool
             state = replace(state, push=None, withheld_push=state.push)
         has_pushable = limits.has_pushable(transaction, space)
         takes_turn = state.following.fill is None or not mode.pushed_last
-        if push and has_pushable and state.may_freeze and takes_turn:
+        knows_losses = cid >= mode.rejected_to
+        if push and has_pushable and state.may_freeze and takes_turn and knows_losses:
             frozen = freeze(transaction, mode.records, limits, state, losses)
             if frozen is not None:
                 state = replace(state, seq=frozen.seq, push=frozen)
@@ -243,7 +245,7 @@ def rebind_step(mode: Client, server: str) -> Step[None]:
         after = ClientState(uuid.uuid4().hex, 0, following, 0, server, bases=before.bases).filling_again(UNCHECKED)
         losses = [loss_entry(space, key, None) for key in read_losses(transaction, mode.records)]
         batch = [*after.replacing(before, space), *losses, (space.prefix, b"0")]
-        mode.outstanding = None
+        mode.outstanding, mode.rejected_to = None, 0
         return Plan(None, batch, 0, durable=True, after_commit=recording(mode, after))
 
     return step

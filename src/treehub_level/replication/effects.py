@@ -88,11 +88,11 @@ class Effects:
 
     @cached_property
     def _uncompared(self) -> UncomparedChanges:
-        return UncomparedChanges(self._transaction, self._space)
+        return UncomparedChanges(self._transaction, self._space, self._following)
 
     def is_unchecked(self, key: bytes) -> bool:
         """Return True if the dirty change of a key was compared with nothing of the server."""
-        return self._following.is_unchecked(key) or key in self._uncompared
+        return self._uncompared.is_unchecked(key)
 
     def record_compared(self, key: bytes) -> None:
         """Record that the dirty change of a key was compared with the server's value."""

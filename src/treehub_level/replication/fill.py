@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import closing
 from typing import NamedTuple
 
@@ -44,16 +45,25 @@ class FillPartHandler:
         space: The key space of the store.
         following: The ranges that the client follows.
         cid: The CID at which the part was read.
+        withheld: The change record of each key of the withheld push: see
+            `ReplyHandler._withheld_records`.
     """
 
     def __init__(
-        self, effects: Effects, transaction: Transaction, space: _core.KeySpace, following: Following, cid: int
+        self,
+        effects: Effects,
+        transaction: Transaction,
+        space: _core.KeySpace,
+        following: Following,
+        cid: int,
+        withheld: Mapping[bytes, bytes],
     ) -> None:
         self._effects = effects
         self._transaction = transaction
         self._space = space
         self._following = following
         self._cid = cid
+        self._withheld = withheld
         self._journaled = 0
 
     def apply(self, part: FillPart) -> FillEffect:
@@ -152,10 +162,9 @@ class FillPartHandler:
         record = effects.record(key)
         if record is None:  # healed with its group
             return
-        base = effects.bases.known(key)
-        is_seen = base is not None and same_value(base.value, value)
-        if not (value is None or is_seen or effects.loss(key) or not effects.is_unchecked(key)):
-            remote = _core.join_record(key, value)
+        remote = _core.join_record(key, value)
+        is_compared = effects.loss(key) is not None or not effects.is_unchecked(key)
+        if not (value is None or is_compared or self._has_seen(key, value, remote)):
             is_same = same_record(record, remote)
             if is_same or not effects.lose_group(key):
                 if not is_same:
@@ -166,3 +175,10 @@ class FillPartHandler:
         effects.record_compared(key)
         if effects.loss(key) is None:
             effects.bases.learn_filled(key, value)
+
+    def _has_seen(self, key: bytes, value: bytes | None, remote: bytes) -> bool:
+        """Return True if a dirty change was made with knowledge of the server's value."""
+        base = self._effects.bases.known(key)
+        if base is not None and same_value(base.value, value):
+            return True
+        return key in self._withheld and same_record(self._withheld[key], remote)

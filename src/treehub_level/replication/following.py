@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -19,6 +19,7 @@ from ..types import Followed, Mode
 from .messages import prefixes_fault
 from .records import read_state
 from .state import ClientState
+from .uncompared import UncomparedChanges
 
 #: The most keys that one batch removes.
 EVICTED_KEYS: Final = 1000
@@ -64,42 +65,50 @@ def follow_step(mode: Client, prefixes: Sequence[str]) -> Step[None]:
     for prefix in prefixes:
         encode_prefix(mode.space, prefix)
 
-    def change(state: ClientState) -> Following:
-        following = state.following
-        for prefix in prefixes:
-            following = following.follow(prefix, state.cid)
-        _check_bound(following.prefixes)
-        return following
-
-    return _changing_step(mode, change)
-
-
-def unfollow_step(mode: Client, prefixes: Sequence[str]) -> Step[None]:
-    """Stop to follow the keys that begin with one of some prefixes. `evict_step` removes them.
-
-    Raises:
-        InvalidKeyError, TypeError: No key can begin with a prefix.
-    """
-    for prefix in prefixes:
-        encode_prefix(mode.space, prefix)
-
-    def change(state: ClientState) -> Following:
-        following = state.following
-        for prefix in prefixes:
-            following = following.unfollow(prefix)
-        return following
-
-    return _changing_step(mode, change)
-
-
-def _changing_step(mode: Client, change: Callable[[ClientState], Following]) -> Step[None]:
     def step(transaction: Transaction, cid: int) -> Plan[None]:
         before = read_state(transaction, mode.records, cid)
-        after = replace(before, following=change(before)).with_bases()
-        recording = partial(setattr, mode, "recording", after.recording)
-        return Plan(None, after.replacing(before, mode.space), durable=True, after_commit=recording)
+        following = before.following
+        for prefix in prefixes:
+            following = following.follow(prefix, cid)
+        _check_bound(following.prefixes)
+        return _changing(mode, before, following)
 
     return step
+
+
+def unfollow_step(mode: Client, prefix: str) -> Step[None]:
+    """Stop to follow the keys that begin with a prefix. `evict_step` removes them.
+
+    A wider range that is being filled may contain the prefix. The dirty changes in it that were
+    compared with the server's values stay so: the log is pulled for the wider range from now on,
+    and the other dirty changes are remembered as uncompared.
+
+    Raises:
+        InvalidKeyError, TypeError: No key can begin with the prefix.
+    """
+    encode_prefix(mode.space, prefix)
+
+    def step(transaction: Transaction, cid: int) -> Plan[None]:
+        before = read_state(transaction, mode.records, cid)
+        following = before.following.unfollow(prefix)
+        uncompared: list[Entry] = []
+        if following.unchecked:
+            had = UncomparedChanges(transaction, mode.space, before.following)
+            has = UncomparedChanges(transaction, mode.space, following)
+            dirty = [*_dirty_keys(transaction, mode.space)]
+            if any(has.is_unchecked(key) and not had.is_unchecked(key) for key in dirty):
+                following = following.checking(prefix)
+                uncompared = [had.adding(key) for key in dirty if had.is_unchecked(key)]
+        return _changing(mode, before, following, uncompared)
+
+    return step
+
+
+def _changing(mode: Client, before: ClientState, following: Following, also: Sequence[Entry] = ()) -> Plan[None]:
+    """Return the plan by which a client follows other ranges."""
+    after = replace(before, following=following).with_bases()
+    batch = [*after.replacing(before, mode.space), *also]
+    return Plan(None, batch, durable=True, after_commit=partial(setattr, mode, "recording", after.recording))
 
 
 def evict_step(mode: Client) -> Step[bool]:
@@ -126,17 +135,20 @@ def _unfollowed_keys(reader: Reader, space: _core.KeySpace, following: Following
     for start, stop in following.unfollowed(space):
         with closing(reader.scan(start, stop, values=False)) as cursor:
             while keys := cursor.fetch_keys(EVICTED_KEYS):
-                dirty = _dirty_keys(reader, space, keys[0], keys[-1])
+                dirty = {*_dirty_keys(reader, space, keys[0], keys[-1])}
                 found += [key for key in keys if key not in dirty]
                 if len(found) >= EVICTED_KEYS:
                     return found[:EVICTED_KEYS]
     return found
 
 
-def _dirty_keys(reader: Reader, space: _core.KeySpace, first: bytes, last: bytes) -> set[bytes]:
-    """Return the dirty keys from ``first`` to ``last``."""
-    chunks = key_chunks(reader, space.dirty_key(first), space.dirty_key(last) + b"\0")
-    return {key[len(space.prefix) :] for keys in chunks for key in keys}
+def _dirty_keys(
+    reader: Reader, space: _core.KeySpace, first: bytes | None = None, last: bytes | None = None
+) -> Iterator[bytes]:
+    """Iterate over the dirty keys from ``first`` to ``last``; over all of them if not given."""
+    start = space.dirty_start if first is None else space.dirty_key(first)
+    stop = space.dirty_stop if last is None else space.dirty_key(last) + b"\0"
+    return (key[len(space.prefix) :] for keys in key_chunks(reader, start, stop) for key in keys)
 
 
 def read_followed(reader: Reader, own: OwnRecords, cid: int) -> list[Followed]:

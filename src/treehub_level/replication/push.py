@@ -125,7 +125,7 @@ def _pushable_groups(
 ) -> Iterator[_PushableGroup]:
     """Yield the groups of dirty changes that may be pushed, in the order of their first keys."""
     space, following = own.space, state.following
-    uncompared = UncomparedChanges(reader, space)
+    uncompared = UncomparedChanges(reader, space, following)
     seen: set[bytes] = set()
     with closing(limits.pushable_rows(reader, space)) as rows:
         for row in rows:
@@ -135,7 +135,7 @@ def _pushable_groups(
             keys = groups.keys_with(key) if key in groups else [key]
             if len(keys) > 1:
                 seen.update(keys)
-            if any(other in lost or other in uncompared or following.is_unchecked(other) for other in keys):
+            if any(other in lost or uncompared.is_unchecked(other) for other in keys):
                 continue
             if len(keys) == 1:
                 yield _PushableGroup([row], len(row[1]))

@@ -106,6 +106,8 @@ class ReplyHandler:
         """Write a page of changes, and drop the push if it was decided."""
         self._record_history(page)
         self._apply_ack(page.ack, page.rejected)
+        if page.rejected and not self._request.withdraw:
+            self._mode.rejected_to = page.head
         is_dirty_store = is_dirty(self._transaction, self._space)
         if is_dirty_store:
             whole = page
@@ -177,7 +179,8 @@ class ReplyHandler:
             if is_sent and is_as_frozen(record, key, value):
                 effects.clean(key)
             elif ack.before >= self._request.cid:  # else pulled before, as another client's change
-                effects.bases.learn(key, value)
+                effects.bases.learn_accepted(key, value)
+        self._state = replace(self._state, bases=effects.bases.record)
         if is_sent:
             self._accepted = frozenset(key for key, _ in pushed if key not in rejected_keys)
         self._outcome.pushed = ack.after - ack.before
@@ -353,7 +356,8 @@ class ReplyHandler:
         following = state.following
         if request.fill != fill_of(following) or tuple(request.complete) != following.complete:
             return
-        handler = FillPartHandler(self._effects, self._transaction, self._space, following, state.cid)
+        withheld = self._withheld_records()
+        handler = FillPartHandler(self._effects, self._transaction, self._space, following, state.cid, withheld)
         effect = handler.apply(part)
         self._state = replace(state, following=effect.following)
         self._outcome.filled = effect.entries
@@ -362,6 +366,7 @@ class ReplyHandler:
         """Go back to the last CID that both histories have in common, and fill all ranges again."""
         effects = self._effects
         self._apply_ack(reply.ack, reply.rejected)
+        self._mode.rejected_to = 0
         withheld_push = self._state.withheld_push if reply.ack is None else None
         state = replace(self._state, withheld_push=withheld_push)
         is_dirty_after = effects.has_dirty()

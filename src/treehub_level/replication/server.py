@@ -60,6 +60,7 @@ def exchange_step(request: Request, mode: Server, access: Access = FULL, max_byt
         ForbiddenError: The client may not write, or follows keys that it may not read.
         StoreMismatchError: The request is for another server.
         CheckError: The check of the server failed (raised by the step).
+        TransportError: The checks of the push take too long (raised by the step).
     """
     parsed = _parse(request, mode, access)
 

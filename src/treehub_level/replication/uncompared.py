@@ -11,6 +11,7 @@ from typing import Final
 
 from .. import _core
 from ..backends.base import Entry, Reader
+from ..engine.following import Following
 from ..engine.scan import first_key
 
 _UNCOMPARED: Final = "uncompared/"
@@ -31,15 +32,24 @@ class UncomparedChanges:
     Args:
         reader: The reader.
         space: The key space of the store.
+        following: The ranges that the client follows.
     """
 
-    def __init__(self, reader: Reader, space: _core.KeySpace) -> None:
+    def __init__(self, reader: Reader, space: _core.KeySpace, following: Following) -> None:
         self._reader = reader
+        self._following = following
         self._prefix = space.own_key(_UNCOMPARED)
         self._has_some = first_key(reader, *uncompared_bounds(space)) is not None
 
-    def __contains__(self, key: bytes) -> bool:
-        return self._has_some and self._reader.get(self._prefix + key) is not None
+    def is_unchecked(self, key: bytes) -> bool:
+        """Return True if a dirty change waits for a part of a fill to be compared with.
+
+        The change of a key that is not followed waits for nothing: no fill has the key.
+        """
+        if self._following.is_unchecked(key):
+            return True
+        is_uncompared = self._has_some and self._reader.get(self._prefix + key) is not None
+        return is_uncompared and self._following.wants(key)
 
     def adding(self, key: bytes) -> Entry:
         """Return the entry that adds the change of a key."""

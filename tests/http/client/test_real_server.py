@@ -229,6 +229,7 @@ async def test_a_push_of_keys_that_json_makes_six_times_as_long_fits_a_request_b
     remote: RemoteServer, open_client: Any
 ) -> None:
     client = await open_client("client")
+    await client.sync(remote)
     await client.load(("\x7fescapes/" + f"{n:04}" + "\x01" * 1000, n) for n in range(3000))  # 18 MB of JSON
     report = await client.sync(remote)
     assert (report.pushed, report.rounds, await client.pending()) == (3000, 3, 0)
