@@ -21,13 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from fault_proxy import FaultProxy, Faults
 from refusing import pair_violations
+from server_process import ServerProcess
 from waiting import until
 
 from treehub_level.http import Tokens
-
-from .fault_proxy import FaultProxy, Faults
-from .processes import ServerProcess
 
 #: Seconds to wait for convergence after the faults stop, generous enough for a loaded machine.
 CONVERGENCE_TIMEOUT: Final = 60.0

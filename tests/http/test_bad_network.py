@@ -8,9 +8,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from fault_proxy import FaultProxy, Faults
 
 from .chaos import ClientTokens, run_chaos, start_server, violations
-from .fault_proxy import FaultProxy, Faults
 
 pytestmark = pytest.mark.once
 

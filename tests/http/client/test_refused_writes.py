@@ -6,13 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from server_process import ServerProcess
 from typer.testing import CliRunner
 
 from treehub_level import Refused, TransportError
 from treehub_level.cli.application import app
 from treehub_level.http.blocking import RemoteServer
-
-from ..processes import ServerProcess
 
 RULES = """
 from treehub_level import MISSING, Refused

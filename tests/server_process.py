@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -77,6 +78,16 @@ class ServerProcess:
         self._process.kill()
         self._process.wait(EXIT_TIMEOUT)
         self._close()
+
+    def pause(self) -> None:
+        """Pause the server with SIGSTOP. Its connections stay open."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Resume the paused server."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
 
     def _close(self) -> None:
         assert self._process is not None
