@@ -153,6 +153,7 @@ REMOVALS: Final[dict[str, list[Patch]]] = {
     "whole_commits": [(commits, "_between_commits", lambda reader, mode, head, part, *_: part)],
     "piece_at_head": [(server._Exchange, "add_present", _present_on_every_page("fill"))],
     "values_at_head": [(server._Exchange, "add_present", _present_on_every_page("values"))],
+    "whole_values": [(server._Exchange, "_room_for_values", lambda exchange, page: exchange._max_bytes)],
     "filled_part": [(server, "requested_ranges", _ranges_without_the_filled_part)],
     "absent_in_piece": [(FillPartHandler, "_sweep", lambda *_: None)],
     "piece_beats_unchecked": [(FillPartHandler, "_compare", lambda *_: None)],

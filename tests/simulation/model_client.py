@@ -305,6 +305,7 @@ class Client:
         if isinstance(reply, Page):
             assert reply.cid > request.cid or not reply.more, "a page announces more, and holds nothing"
             is_told = reply.more or request.withdraw or reply.rejected <= reply.values.keys()
+            is_told = is_told or bool(reply.values and self._options.pressure)
             assert is_told, "a push was rejected, and nothing tells the present values"
             piece = reply.piece
             assert not piece or piece.end or piece.to > piece.after, "a piece is not the last, and holds nothing"
@@ -406,7 +407,7 @@ class Client:
         if page.ack and not request.withdraw:
             self._rejected_to = page.head if page.rejected else self._rejected_to
             self._lose_rejected(request, page, dict(push.changes if push else request.changes))
-        self._heal_lost(page)
+        self._heal_lost(request, page)
         state.cid = page.cid
         state.is_at_head = not page.more
         if page.piece:
@@ -514,10 +515,15 @@ class Client:
             elif is_frozen:
                 self._lose_group(key, "rejected")
 
-    def _heal_lost(self, page: Page) -> None:
-        """Take the server's values of groups that have lost, each group as a whole."""
+    def _heal_lost(self, request: Request, page: Page) -> None:
+        """Take the server's values of groups that have lost, each group as a whole.
+
+        A page that has nothing else, and lacks values of the group that was read first, shows that
+        these fit into no page.
+        """
         state = self._state
         state.drop_old_refusals()
+        unfit = {*request.read} - page.values.keys() if page.values and not page.changes else set[str]()
         for group in state.groups():
             if not group & state.lost.keys():
                 continue
@@ -525,8 +531,8 @@ class Client:
                 group &= state.lost.keys()  # the others were written again since
             for key in group:
                 state.lost.setdefault(key, "rejected")
-            if group <= page.values.keys():
-                for key in sorted(group):
+            if group <= page.values.keys() or (group & unfit and request.read[0] in group):
+                for key in sorted(group & page.values.keys()):
                     kind = state.lost[key]
                     is_loss = state.dirty[key] != page.values[key] or kind == "refused" or len(group) > 1
                     self._heal(key, page.values[key], page.cid, kind if is_loss else None)

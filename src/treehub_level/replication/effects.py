@@ -197,12 +197,12 @@ class Effects:
         return True
 
     def leaves_losses(self) -> bool:
-        """Return True if the batch leaves a loss."""
+        """Return True if the batch leaves a loss of a change that was not written again since."""
         if any(loss is not None for loss in self._losses.values()):
             return True
         start, stop = loss_bounds(self._space)
         chunks = key_chunks(self._transaction, start, stop) if self.has_losses else ()
-        return any(key[len(start) :] not in self._losses for keys in chunks for key in keys)
+        return any(self.loss(key[len(start) :]) is not None for keys in chunks for key in keys)
 
     # ----------------------------------------------------------------------------------- the batch
 

@@ -55,21 +55,24 @@ def _check_bound(prefixes: Sequence[str]) -> None:
         raise ValueError(fault)
 
 
-def follow_step(mode: Client, prefix: str) -> Step[None]:
-    """Follow the keys that begin with a prefix.
+def follow_step(mode: Client, prefixes: Sequence[str]) -> Step[None]:
+    """Follow the keys that begin with one of some prefixes.
 
     If the range is checked, it may contain an unchecked one. The dirty changes in that one were
     compared with nothing, and are remembered as uncompared.
 
     Raises:
-        InvalidKeyError, TypeError: No key can begin with the prefix.
+        InvalidKeyError, TypeError: No key can begin with a prefix.
         ValueError: The client would follow too many prefixes (raised by the step).
     """
-    encode_prefix(mode.space, prefix)
+    for prefix in prefixes:
+        encode_prefix(mode.space, prefix)
 
     def step(transaction: Transaction, cid: int) -> Plan[None]:
         before = read_state(transaction, mode.records, cid)
-        had, following = before.following, before.following.follow(prefix, cid)
+        had = following = before.following
+        for prefix in prefixes:
+            following = following.follow(prefix, cid)
         uncompared: list[Entry] = []
         if had.unchecked and following.checked:
             is_unchecked = UncomparedChanges(transaction, mode.space, had).is_unchecked

@@ -93,6 +93,7 @@ class ReplyHandler:
         state = self._state = self._state.with_bases()
         decided = self._push if self._accepted else None
         effects.end_groups(self._accepted, decided.last_group if decided else 0)
+        self._outcome.is_consistent = state.is_at_head and not effects.leaves_losses()
         self._outcome.conflicts = effects.finish()
         batch = effects.batch
         batch += state.replacing(before, self._space)
@@ -151,10 +152,7 @@ class ReplyHandler:
             self._state = self._state.filling_again(UNCHECKED)
             self._effects.bases.void(self._state.bases)
             self._outcome.is_refilling = True
-        outcome = self._outcome
-        outcome.caught_up = not page.more
-        is_complete = outcome.caught_up and self._state.following.is_complete
-        outcome.is_consistent = is_complete and not (is_dirty_store and self._effects.leaves_losses())
+        self._outcome.caught_up = not page.more
 
     def _record_history(self, reply: PulledPage) -> None:
         """Record the server's epochs, and the CID at which the reply was read."""

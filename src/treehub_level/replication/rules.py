@@ -159,8 +159,8 @@ def require_check(check: object) -> Check | None:
     """Return a check, or ``None`` for none.
 
     Raises:
-        TypeError: It is no function, or one that must be awaited: it runs while all other writers
-            wait.
+        TypeError: It is no function of three arguments, or one that must be awaited: it runs while
+            all other writers wait.
     """
     if check is None:
         return None
@@ -168,6 +168,14 @@ def require_check(check: object) -> Check | None:
         raise TypeError(f"check is a function of (call, changes, read), not {check!r:.80}")
     if inspect.iscoroutinefunction(check) or inspect.iscoroutinefunction(getattr(check, "__call__", None)):  # noqa: B004
         raise TypeError("check is a plain function, not an async one: it runs inside the write transaction")
+    try:
+        signature = inspect.signature(check)
+    except ValueError:  # a function of C without one
+        return check
+    try:
+        signature.bind(None, [], None)
+    except TypeError as error:
+        raise TypeError(f"check is called as check(call, changes, read), and {check!r:.80} {error}") from error
     return check
 
 
