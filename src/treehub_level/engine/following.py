@@ -135,7 +135,7 @@ class Following:
         return key.startswith(self._unchecked)
 
     def is_uncompared(self, key: bytes) -> bool:
-        """Return True if a change of a stored key would miss what the log does not show.
+        """Return True if a new dirty change of a stored key has to be marked as uncompared.
 
         The log is pulled for the range, but the client has not got the server's value of the key.
         """
