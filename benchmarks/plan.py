@@ -298,6 +298,25 @@ PLAN: dict[str, tuple[Comparison, ...]] = {
             (Figure("requests", "requests per write synced", target=Target(at_most=1.1)),),
         ),
     ),
+    "ranges": (
+        Comparison(
+            "ranges: live clients with a range each, and a write to one of them at a time",
+            (
+                Contender("10,000 clients", "ranges_10000", "c", share=_REQUESTS),
+                Contender("1000 clients", "ranges_1000", "c", share=_REQUESTS, target=_times(1 / 1.5)),
+                Contender("10 clients", "ranges_10", "c", share=_REQUESTS, target=_times(1 / 1.5)),
+            ),
+            (Figure("median", "median time to the client", "ms"),),
+        ),
+        Comparison(
+            "ranges: first sync over HTTP, relative to all keys",
+            (
+                Contender("1 % of the keys", "first_sync_range", "c", "leveldb"),
+                Contender("all keys", "first_sync_all", "c", "leveldb", target=_times(50)),
+            ),
+            (Figure("of_all", "bytes received, relative to all keys", "%", target=Target(at_most=2)),),
+        ),
+    ),
     "history": (
         Comparison(
             "history: compact_log() of overwrites",

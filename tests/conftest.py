@@ -46,6 +46,7 @@ TESTS = Path(__file__).parent
 ONCE = {
     *("backends", "benchmarks", "cli", "clock", "closing", "core", "crash", "fuzz", "http", "js", "leaks"),
     *(
+        "histories",
         "packaging",
         "readme",
         "replicas",
@@ -70,7 +71,19 @@ FURTHER_PAIRS = {("async", "leveldb"), ("blocking", "sqlite"), ("async", "postgr
 #: they alone reach: measuring them would double its cost and add 1.5 %. ``--cov-context=test``
 #: shows which test reaches which line.
 UNCOVERED = {
-    *("benchmarks", "closing", "crash", "fuzz", "http/hostile", "interrupts", "js", "leaks", "packaging", "readme"),
+    *(
+        "benchmarks",
+        "closing",
+        "crash",
+        "fuzz",
+        "histories",
+        "http/hostile",
+        "interrupts",
+        "js",
+        "leaks",
+        "packaging",
+        "readme",
+    ),
     *("replicas", "second_loops", "sharing", "simulation", "stateful", "testing"),
     *("cli/test_demo.py", "cli/test_entry_points.py", "cli/test_processes.py", "cli/test_streams.py"),
     *("core/test_counterparts.py", "golden/test_npm_stores.py"),

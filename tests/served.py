@@ -72,9 +72,9 @@ class Served:
         cursor.close()
         return dict(rows)
 
-    async def wait_for_long_poll(self, name: str = "notes") -> None:
-        """Wait until a long poll of a database is pending."""
-        while not self.levels[name]._store.listeners:  # noqa: ASYNC110  # no event reports this
+    async def wait_for_long_poll(self, name: str = "notes", *, count: int = 1) -> None:
+        """Wait until so many long polls of a database are pending."""
+        while len(self.hub._subscriptions._by_name[name]) < count:  # noqa: ASYNC110  # no event reports this
             await asyncio.sleep(0)
 
     async def stop(self) -> None:
@@ -121,7 +121,7 @@ class StreamingRequest:
         stop_after: int | None = None,
     ) -> None:
         raw_path, _, query = path.partition("?")
-        self.scope = {
+        self.scope: dict[str, Any] = {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.3"},
             "http_version": "1.1",

@@ -72,6 +72,10 @@ ROWS: Final = {
     "T16-control": Row("the same without the defences", "tests.http.hostile", "--seconds", 20, ("--control",)),
     "T17": Row("interrupts", "tests.interrupts", "--interrupts", 100_000),
     "T18": Row("second event loops", "tests.second_loops", "--rounds", 100),
+    "T19": Row("consistency models", "tests.histories", "--operations", 100_000),
+    "T19-replicas": Row("the same with several servers", "tests.histories", "--operations", 50_000, ("--replicas",)),
+    "T19-control": Row("the same with faults put in", "tests.histories", more=("--control",)),
+    "T20": Row("lost wake-ups", "tests.http.waking", "--races", 20_000),
     "pairs": Row("all pairs of API and backend", "pytest", more=("-q", "-m", "repeated", "--numprocesses=4")),
 }
 

@@ -1,6 +1,18 @@
 """The workloads. Each one prepares once, and can then be run and measured any number of times."""
 
-from . import building, lag, network, others, plyvel_alone, postgres_alone, reading, replicating, sqlite_alone, writing
+from . import (
+    building,
+    lag,
+    live_clients,
+    network,
+    others,
+    plyvel_alone,
+    postgres_alone,
+    reading,
+    replicating,
+    sqlite_alone,
+    writing,
+)
 from .common import NotInstalledError, Workload
 
 __all__ = ["WORKLOADS", "NotInstalledError"]
@@ -11,6 +23,7 @@ WORKLOADS: dict[str, Workload] = {
     **reading.WORKLOADS,
     **replicating.WORKLOADS,
     **network.WORKLOADS,
+    **live_clients.WORKLOADS,
     **lag.WORKLOADS,
     **plyvel_alone.WORKLOADS,
     **postgres_alone.WORKLOADS,

@@ -108,15 +108,15 @@ def filled(records: int, backend: str | type[Backend] = "leveldb", **options: An
 
 
 @contextmanager
-def new_level(engine: str, mode: Any = Level.NORMAL) -> Iterator[Level]:
+def new_level(engine: str, mode: Any = Level.NORMAL, **options: Any) -> Iterator[Level]:
     """Yield a level over a new store, not open yet."""
     backend = engine_class(engine)
     if engine == "postgres":
         with database() as url:
-            yield Level(url, backend=backend, mode=mode, store="store")
+            yield Level(url, backend=backend, mode=mode, store="store", **options)
     else:
         with new_path() as path:
-            yield Level(path, backend=backend, mode=mode)
+            yield Level(path, backend=backend, mode=mode, **options)
 
 
 def batches(items: Iterable[T], size: int = BATCH) -> Iterator[list[T]]:

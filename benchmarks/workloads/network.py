@@ -39,7 +39,7 @@ _REQUESTS = re.compile(
 @asynccontextmanager
 async def pull_http(records: int, engine: str) -> AsyncIterator[Measure]:
     """Sync an empty client with a server that has all records."""
-    with filled(records, engine_class(engine), mode=Level.SERVER) as path, _start_server(path) as address:
+    with filled(records, engine_class(engine), mode=Level.SERVER) as path, start_server(path) as address:
 
         async def measure() -> Figures:
             with new_level(engine, Level.CLIENT) as client:
@@ -135,7 +135,7 @@ def _exchanges(addresses: list[str], token: str) -> float:
 @contextmanager
 def _one_server(tokens: str) -> Iterator[list[str]]:
     """Run a server over LevelDB."""
-    with new_path() as folder, _start_server(folder, "--create", "notes", "--tokens", tokens) as address:
+    with new_path() as folder, start_server(folder, "--create", "notes", "--tokens", tokens) as address:
         yield [address]
 
 
@@ -146,13 +146,13 @@ def _replicas(count: int) -> Callable[[str], AbstractContextManager[list[str]]]:
     def serving(tokens: str) -> Iterator[list[str]]:
         with database() as url, ExitStack() as stack:
             arguments = ["--backend", "postgres", "--create", "notes", "--tokens", tokens]
-            yield [stack.enter_context(_start_server(url, *arguments)) for _ in range(count)]
+            yield [stack.enter_context(start_server(url, *arguments)) for _ in range(count)]
 
     return serving
 
 
 @contextmanager
-def _start_server(root: str, *arguments: str) -> Iterator[str]:
+def start_server(root: str, *arguments: str) -> Iterator[str]:
     """Run ``treehub-level serve`` for a folder or a database, and yield its URL.
 
     Raises:

@@ -1,14 +1,14 @@
 /**
- * Base values: the value that a key had when it became dirty, while the client did not pull the log
- * for the key. The fill then knows which dirty changes were made with knowledge of the server's
- * value. Clients in Python may keep base values of other keys, too (`docs/format.md`).
+ * Base values: the value that a key had when it became dirty, before the fill had reached the key.
+ * The fill then knows which dirty changes were made with knowledge of the server's value. Clients in
+ * Python may keep base values of other keys, too (`docs/format.md`).
  *
  * A base value counts only in the present generation, so one write voids all of them.
  */
 import { splitItems } from './json.js'
-import { BASES_KEY, CID_KEY, FOLLOW_KEY, baseKey, dirtyKey } from './keys.js'
+import { BASES_KEY, CID_KEY, FOLLOW_KEY, baseKey, dirtyKey, uncomparedKey } from './keys.js'
 import { UTF8, batchEntry } from './records.js'
-import { isLogged, parseFollowing } from './following.js'
+import { isLogged, isUncompared, parseFollowing } from './following.js'
 
 /** @import { Change } from './records.js' */
 
@@ -20,7 +20,7 @@ import { isLogged, parseFollowing } from './following.js'
  */
 
 /**
- * The base values that a local write records.
+ * The base values, and the marks of uncompared changes, that a local write records.
  * @param {any} store
  * @param {Change[]} changes
  * @returns {Promise<any[]>} entries of a batch
@@ -30,14 +30,16 @@ export async function newBaseEntries(store, changes) {
   if (bases === undefined || following === undefined) return []
   const { generation } = JSON.parse(bases)
   const progress = parseFollowing(following, Number(cid))
-  const keys = [...new Set(changes.map(({ key }) => key))].filter((key) => !isLogged(progress, key))
+  const keys = [...new Set(changes.map(({ key }) => key))].filter(
+    (key) => !isLogged(progress, key) || isUncompared(progress, key),
+  )
   const found = await store.getMany(keys.flatMap((key) => [dirtyKey(key), key]), UTF8)
   const entries = []
   keys.forEach((key, index) => {
     const [dirty, value] = found.slice(2 * index, 2 * index + 2)
-    if (dirty === undefined && value !== undefined) {
-      entries.push(baseEntry(key, generation, value))
-    }
+    if (dirty !== undefined) return
+    if (value !== undefined) entries.push(baseEntry(key, generation, value))
+    if (isUncompared(progress, key)) entries.push(batchEntry(uncomparedKey(key), 'true'))
   })
   return entries
 }

@@ -69,6 +69,12 @@ function findPageFault(page, request, push) {
   if (push === undefined && page.page.length > request.limit) {
     return 'it holds more changes than were requested'
   }
+  const isOfPage = ([first, last]) => request.cid < last && first <= cid
+  if (!(page.commits ?? []).every(isOfPage)) return 'it holds commits of other changes'
+  const counts = [page.count, page.value_count ?? 0]
+  if (counts[0] !== cids.length || counts[1] !== (page.values ?? []).length) {
+    return 'it does not hold as many rows as it announces'
+  }
   if (more && cid === request.cid) return 'it announces more changes, and holds none'
   if (!more && cid !== head) return 'it announces no more changes, and ends below its head'
   if (more && (page.values?.length || page.fill)) {
@@ -104,7 +110,7 @@ function findFillFault({ fill: part, entries }, request, push) {
   const keys = [part.after, ...entries.map(([key]) => key)]
   const ascends = keys.every((key, index) => index === 0 || isBefore(keys[index - 1], key))
   if (!ascends) return 'its keys do not ascend'
-  if (part.end) return null
-  if (entries.length === 0) return 'it announces more entries, and holds none'
-  return isBefore(part.to, keys[keys.length - 1]) ? 'its part of a range ends before its last key' : null
+  if (!part.end && entries.length === 0) return 'it announces more entries, and holds none'
+  if (isBefore(part.to, keys[keys.length - 1])) return 'its part of a range ends before its last key'
+  return entries.length === part.count ? null : 'it does not hold as many entries as it announces'
 }

@@ -112,6 +112,7 @@ const TESTS = {
     values: isAbsentOr(areValues),
     fill: isAbsentOr(isPart),
     entries: isAbsentOr((entries) => isList(entries, MAX_CHANGES, isEntry)),
+    refill: isAbsentOr(isBoolean),
   },
   reset: { common: isCid, ack: isAck, rejected: areRejected, head: isCid },
   forked: {},

@@ -92,6 +92,15 @@ function isFilled({ after }, key) {
 }
 
 /**
+ * True if a change of a key misses values that the log does not show: the range is checked, and the
+ * client has not got the server's value of the key.
+ * @param {Following} following @param {string} key
+ */
+export function isUncompared(following, key) {
+  return following.range === 'checked' && !isFilled(following, key)
+}
+
+/**
  * True if the client pulls the log for a key. If not, its dirty change was compared with no value
  * of the server.
  * @param {Following} following @param {string} key

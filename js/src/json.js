@@ -38,6 +38,22 @@ export function splitItems(text) {
 }
 
 /**
+ * True if two texts are the same JSON, which may differ in white space and escapes. Numbers are
+ * compared as they are written.
+ * @param {string} text valid JSON
+ * @param {string} other valid JSON
+ */
+export function isSameJson(text, other) {
+  return text === other || compact(text) === compact(other)
+}
+
+/** A JSON text without white space, with strings as `JSON.stringify` writes them. */
+function compact(text) {
+  const tokens = /"(?:[^"\\]|\\.)*"|[ \t\r\n]+/g
+  return text.replace(tokens, (token) => (token[0] === '"' ? JSON.stringify(JSON.parse(token)) : ''))
+}
+
+/**
  * The containers inside each other in JSON text: 0 for a scalar. The text may be nested so deep
  * that a recursive function would overflow the stack.
  * @param {string} text valid JSON

@@ -1,6 +1,7 @@
 /** One reply being written: the batch as it grows, and the state as it will be. */
 import { baseEntry, readBaseValues } from './bases.js'
 import { journalEntries } from './journal.js'
+import { isSameJson } from './json.js'
 import { baseKey, dirtyKey, lostKey, uncomparedKey } from './keys.js'
 import { isLogged } from './following.js'
 import { lossEntry, readLosses } from './losses.js'
@@ -159,7 +160,9 @@ export class Receipt {
     const { key } = change
     const local = /** @type {string} */ (this.dirtyOf(key))
     const remote = joinRecord(change)
-    if (local !== remote || facts.kind === 'refused') this.journal({ key, local, remote, ...facts })
+    if (facts.kind === 'refused' || !isSameJson(local, remote)) {
+      this.journal({ key, local, remote, ...facts })
+    }
     this.clean(key)
     this.write(change)
   }

@@ -99,7 +99,7 @@ export function stateEntries(state) {
  * @returns {Bases | undefined}
  */
 function basesOf({ bases, cid, following }) {
-  const isNeeded = cid > 0 && following.range === 'unchecked'
+  const isNeeded = following.range === 'checked' || (cid > 0 && following.range === 'unchecked')
   return bases ?? (isNeeded ? { generation: 1, kept: false } : undefined)
 }
 

@@ -1,8 +1,8 @@
 /**
- * Marks of dirty keys that a reset left without a comparison. A reset makes the range of a fill
- * `checked`, since the log decides on dirty changes. But those beyond the filled part of an
- * `unchecked` range were compared with nothing of the server, and the log may not tell of their
- * keys. So they are remembered one by one until a change or a part of the fill tells of them.
+ * Marks of dirty keys that were compared with nothing of the server, although their range is
+ * `checked`: a reset has made it so, or the fill had not reached the key when it became dirty. The
+ * log decides on the other dirty changes of the range, and may not tell of these keys. So they are
+ * remembered one by one until a change or a part of the fill tells of them.
  */
 import { DIRTY_RANGE, UNCOMPARED_RANGE, parseDirtyKey, parseUncomparedKey } from './keys.js'
 import { UTF8 } from './records.js'

@@ -247,7 +247,8 @@ class SyncReport:
         consistent: True if all data in the followed ranges, except local changes that are not
             pushed yet, is that of the server at ``cid``. Otherwise changes that were written
             together may be here in part: a range is being filled, more is to be pulled, or lost
-            changes wait for the server's values. The last exchange tells; without one it is False.
+            changes wait for the server's values. It is False before the first exchange with a
+            server, and after a manual pull.
     """
 
     pulled: int = 0

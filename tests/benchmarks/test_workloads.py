@@ -35,7 +35,7 @@ async def test_every_contender_returns_the_figures_of_its_comparison(
     if contender.peer is not None:
         skip_if_missing(contender.peer)
     try:
-        records = CLIENT_RECORDS if contender.workload.startswith("clients") else RECORDS
+        records = CLIENT_RECORDS if contender.workload.startswith(("clients", "ranges")) else RECORDS
         async with WORKLOADS[contender.workload](records, contender.engine) as measure:
             figures = await measure()
     except NotInstalledError as error:

@@ -64,12 +64,13 @@ class Progress(NamedTuple):
     @classmethod
     def read(cls, output: Path, first: int) -> Progress:
         """Read the output of a writer that began with the unit ``first``."""
-        lines = [line.split() for line in output.read_text().splitlines()]
-        begun, done = (
-            max((int(number) for event, number in lines if event == wanted), default=first)
-            for wanted in ("begun", "done")
-        )
-        return cls(begun, done)
+        return cls(last_reported(output, "begun", first), last_reported(output, "done", first))
+
+
+def last_reported(output: Path, wanted: str, first: int = 0) -> int:
+    """Return the last number that a writer has reported for an event; ``first`` without one."""
+    lines = [line.split() for line in output.read_text().splitlines()]
+    return max((int(number) for event, number in lines if event == wanted), default=first)
 
 
 @dataclass
@@ -84,7 +85,7 @@ class Crashing:
         power: True to drop the bytes that were not synced, too.
         durable: See `unit_of`.
         fault: A fault to put in: ``"early"``, ``"no-order"``, or ``"lying"``, a disk that does not
-            sync.
+            sync; into a client that synchronises also ``"torn"`` and ``"unjournaled"``.
         counts: Totals of kills, acknowledgements and losses.
     """
 

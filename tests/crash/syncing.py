@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from refusing import check as refuse
+
 from treehub_level import Mode, blocking
 
 from .disk import Disk, environment
 from .history import History, StoreState, check, options_of
-from .killing import Crashing, Progress, kill_later, launch, wait_for_output
+from .killing import Crashing, Progress, kill_later, last_reported, launch, wait_for_output
+from .refusals import Pair, check_refusals
 
 #: The prefix of the keys that are written on the server.
 OTHERS = "other "
@@ -15,9 +18,10 @@ OTHERS = "other "
 class CrashingPair(Crashing):
     """A client that writes and synchronises, and its server. Each cycle kills both in turn.
 
-    Afterwards they synchronise in this process and must be equal. The data of the client must be
-    one state of its history: it pushes all its changes, and the server syncs them before it
-    acknowledges.
+    Afterwards they synchronise in this process. The client must have the server's data of the
+    ranges that it follows. The data of the server must be one state of the client's history: the
+    client pushes all its changes, and the server syncs them before it acknowledges. The changes
+    that the server refuses must be in the journal.
     """
 
     def __post_init__(self) -> None:
@@ -39,6 +43,7 @@ class CrashingPair(Crashing):
         self._rng.shuffle(victims)
         for process, said in victims:
             kill_later(process, said, self._rng)
+        self._acknowledged_pairs = last_reported(output, "kept")
         return Progress.read(output, self._history.units)
 
     def _write_on_server(self, cycle: int) -> None:
@@ -50,14 +55,22 @@ class CrashingPair(Crashing):
         self._disks[1].mark_synced()
 
     def _held(self, cycle: int) -> StoreState:
+        options = options_of(self.engine)
+        pairs = [Pair(cycle, number) for number in range(self._acknowledged_pairs)]
         with (
-            blocking.Level(self._server, backend=self.engine, mode=Mode.SERVER, **options_of(self.engine)) as server,
-            blocking.Level(self._store, backend=self.engine, mode=Mode.CLIENT, **options_of(self.engine)) as client,
+            blocking.Level(self._server, backend=self.engine, mode=Mode.SERVER, check=refuse, **options) as server,
+            blocking.Level(self._store, backend=self.engine, mode=Mode.CLIENT, **options) as client,
         ):
-            client.sync(server)
-            data = dict(client.query())
-            assert data == dict(server.query()), f"in cycle {cycle} the client and its server differ"
+            is_filling = any(not item.complete for item in client.followed())
+            assert client.sync(server).consistent
+            data = dict(server.query())
+            followed = tuple(item.prefix for item in client.followed())
+            expected = {key: value for key, value in data.items() if key.startswith(followed)}
+            assert dict(client.query()) == expected, f"in cycle {cycle} the client and its server differ"
             assert client.cid == server.cid
+            required = [pair for pair in pairs if pair.is_durable or not self.power]
+            self.counts["refused"] += check_refusals(client, server, required)
+            self.counts["fills interrupted"] += is_filling
         check(self._server, self.engine)
         check(self._store, self.engine)
         return StoreState({key: value for key, value in data.items() if not key.startswith(OTHERS)})

@@ -18,6 +18,7 @@ from .__main__ import KILLED, run
 from .disk import scratch_folder
 from .history import ENGINES
 from .killing import ROOT, Crashing
+from .syncing import CrashingPair
 
 pytestmark = pytest.mark.once
 
@@ -57,6 +58,7 @@ def test_nothing_acknowledged_is_lost_when_processes_are_killed(folder: Path) ->
     assert counts["kills"] == 15
     assert counts["acknowledged"] > 200
     assert counts["acknowledged and lost"] == 0
+    assert counts["refused"] > 0
 
 
 @needs_signals
@@ -65,6 +67,15 @@ def test_nothing_acknowledged_is_lost_when_processes_are_killed(folder: Path) ->
 def test_a_write_acknowledged_too_early_is_found_missing(folder: Path, mode: Mode, engine: str) -> None:
     with pytest.raises(AssertionError, match="no state from unit"):
         Crashing(folder, engine, mode, 2, fault="early").run(100)
+
+
+@needs_signals
+@pytest.mark.parametrize(
+    ("fault", "found"), [("torn", "belong to refused ones"), ("unjournaled", "are not in the journal")]
+)
+def test_a_refusal_that_tears_a_batch_or_leaves_no_record_is_found(folder: Path, fault: str, found: str) -> None:
+    with pytest.raises(AssertionError, match=found):
+        CrashingPair(folder, ENGINES[0], Mode.CLIENT, 3, fault=fault).run(20)
 
 
 # ------------------------------------------------------------------------------------ T5: power cut

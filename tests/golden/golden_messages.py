@@ -12,7 +12,7 @@ from treehub_level.engine.records import Commit, Epoch
 from treehub_level.replication.fields import Ack, Fill, Refusal
 from treehub_level.replication.manual import Part
 from treehub_level.replication.messages import FillPart, Forked, LogPage, Reply, Request, Reset
-from treehub_level.replication.wire import part_pieces, reply_pieces, request_to_json
+from treehub_level.replication.wire import part_pieces, reply_pieces
 
 FOLDER = Path(__file__).parent
 SERVER = "5" * 32
@@ -90,18 +90,9 @@ def reply_to_ndjson(reply: Reply) -> bytes:
     return b"".join(reply_pieces(reply, in_lines=True))
 
 
-#: The golden files, by their names.
+#: The golden files of manual sync, by their names. The messages of the exchange are golden as
+#: vectors (`message_vectors`).
 MESSAGES = {
-    "wire request.json": request_to_json(REQUEST),
-    "wire withdrawal.json": request_to_json(WITHDRAWAL),
-    "wire page.json": reply_to_json(REPLIES["page"]),
-    "wire page.ndjson": reply_to_ndjson(REPLIES["page"]),
-    "wire decision.json": reply_to_json(REPLIES["decision"]),
-    "wire decision.ndjson": reply_to_ndjson(REPLIES["decision"]),
-    "wire fill.json": reply_to_json(REPLIES["fill"]),
-    "wire fill.ndjson": reply_to_ndjson(REPLIES["fill"]),
-    "wire reset.json": reply_to_json(REPLIES["reset"]),
-    "wire forked.json": reply_to_json(REPLIES["forked"]),
     "wire changes.json": b"".join(part_pieces(PART, in_lines=False)),
     "wire changes.ndjson": b"".join(part_pieces(PART, in_lines=True)),
 }

@@ -10,11 +10,14 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from treehub_level import Delete, Level, MemoryBackend, Put, TransportError, blocking
+from treehub_level import Delete, Level, MemoryBackend, Put, Refused, TransportError, blocking
+from treehub_level.replication import client as client_half
 
 FOLDER = Path(__file__).parent
 #: The options of the golden stores, by the name of their files.
@@ -77,6 +80,81 @@ def make_stores(prefix: str, *, keep_base: bool = False, ranges: bool = False) -
     return rows_of(backends[0]), rows_of(backends[1])
 
 
+def refuse(call: Any, changes: Any, read: Any) -> None:
+    """Refuse changes of keys with the prefix ``no/``: the check of the stores with refusals."""
+    keys = [change.key for change in changes if change.key.startswith("no/")]
+    if keys:
+        raise Refused("not these, 😀", keys=keys)
+
+
+class HidingServer:
+    """A server whose replies lack the present values of lost changes.
+
+    Args:
+        server: The server that answers.
+    """
+
+    def __init__(self, server: blocking.Level) -> None:
+        self._server = server
+
+    def exchange(self, request: dict[str, Any]) -> dict[str, Any]:
+        reply = self._server.exchange(request)
+        return {name: member for name, member in reply.items() if name not in ("values", "value_count")}
+
+
+def _interrupt(report: object) -> None:
+    raise InterruptedError
+
+
+def _sync_once(client: blocking.Level, server: Any) -> None:
+    """Exchange one request and its reply."""
+    try:
+        client.sync(server, progress=_interrupt)
+    except InterruptedError:
+        return
+    raise AssertionError("the sync ended without an exchange")
+
+
+def make_refusals() -> tuple[Rows, Rows]:
+    """Make a server that has refused changes, and a client whose losses wait for its values."""
+    backends = MemoryBackend("server"), MemoryBackend("client")
+    server = blocking.Level("server", backend=lambda _: backends[0], mode=Level.SERVER, check=refuse)
+    client = blocking.Level("client", backend=lambda _: backends[1], mode=Level.CLIENT)
+    with server, client, mock.patch("treehub_level.engine.clock.now", return_value=NOW):
+        server.batch([Put("pair/1", "theirs"), Put("yes", 1)])
+        client.sync(server)
+        client.batch([Put("no/1", "refused"), Put("pair/2", "refused with it")])
+        client.put("no/é", {"b": 1, "a": None})
+        client.put("yes", 2)
+        _sync_once(client, HidingServer(server))
+        server.put("pair/1", "changed")
+        client.batch([Put("pair/1", "mine"), Delete("pair/3")])
+        _sync_once(client, HidingServer(server))
+    return rows_of(backends[0]), rows_of(backends[1])
+
+
+def make_uncompared() -> tuple[Rows, Rows]:
+    """Make a server that resets a client in its first fill, after local changes."""
+    backends = MemoryBackend("server"), MemoryBackend("client")
+    server = blocking.Level("server", backend=lambda _: backends[0], mode=Level.SERVER)
+    client = blocking.Level("client", backend=lambda _: backends[1], mode=Level.CLIENT)
+    with (
+        server,
+        client,
+        mock.patch("treehub_level.engine.clock.now", return_value=NOW),
+        mock.patch.object(client_half, "PAGE_CHANGES", 3),
+    ):
+        server.batch([Put(f"k{n}", n) for n in range(9)])
+        client.put("k7", "written before the first fill")
+        client.delete("new 😀")
+        _sync_once(client, server)
+        server.delete("k1")
+        server.put("k8", "new")
+        server.compact_log(drop_deletes_before=server.cid)
+        _sync_once(client, server)
+    return rows_of(backends[0]), rows_of(backends[1])
+
+
 def rows_of(backend: MemoryBackend) -> Rows:
     """All rows of a closed store."""
     backend.open()
@@ -102,10 +180,18 @@ def read(name: str, side: str) -> Rows:
     return {bytes.fromhex(key): bytes.fromhex(value) for key, value in rows.items()}
 
 
+#: The functions that make the stores, by the name of their files.
+MAKERS: dict[str, Callable[[], tuple[Rows, Rows]]] = {
+    **{name: partial(make_stores, **options) for name, options in KINDS.items()},
+    "refusals": make_refusals,
+    "uncompared": make_uncompared,
+}
+
+
 def main() -> None:
     """Write the missing files; with ``--overwrite`` all of them."""
-    for name, options in KINDS.items():
-        for side, rows in zip(("server", "client"), make_stores(**options), strict=True):
+    for name, make in MAKERS.items():
+        for side, rows in zip(("server", "client"), make(), strict=True):
             path = FOLDER / f"{name}.{side}.json"
             if not path.exists() or sys.argv[1:] == ["--overwrite"]:
                 hexes = {key.hex(): value.hex() for key, value in sorted(rows.items())}

@@ -90,9 +90,9 @@ def test_the_highest_change_id_can_be_applied() -> None:
         assert client.cid == 2**53 - 1
 
 
-@pytest.mark.parametrize("name", golden_stores.KINDS)
+@pytest.mark.parametrize("name", golden_stores.MAKERS)
 def test_a_new_store_has_the_golden_bytes(name: str) -> None:
-    for rows, side in zip(golden_stores.make_stores(**golden_stores.KINDS[name]), ("server", "client"), strict=True):
+    for rows, side in zip(golden_stores.MAKERS[name](), ("server", "client"), strict=True):
         assert golden_stores.without_ids(rows) == golden_stores.without_ids(golden_stores.read(name, side))
 
 
@@ -152,6 +152,47 @@ async def test_a_golden_client_follows_its_ranges_and_loses_its_group_as_a_whole
     assert [conflict.key for conflict in await client.conflicts()] == ["a", "é", "foo", "😀"]  # "é" by a reset
     assert await client.query() == await server.query()
     assert not any(key.startswith(b"!!group/") for key in await stores.bytes_of(client))
+
+
+async def test_golden_losses_are_healed_and_journaled_with_their_reasons(stores: Stores) -> None:
+    for side in ("server", "client"):
+        stores.seed(side, golden_stores.read("refusals", side).items())
+    server = await stores.open("server", mode=Level.SERVER, check=golden_stores.refuse)
+    client = await stores.open("client", mode=Level.CLIENT)
+    lost = {key for key in await stores.bytes_of(client) if key.startswith(b"!!lost/")}
+    assert {key.removeprefix(b"!!lost/").decode() for key in lost} == {"no/1", "no/é", "pair/1", "pair/2", "pair/3"}
+    report = await client.sync(server)
+    assert (report.pushed, report.consistent, await client.pending()) == (0, True, 0)
+    assert await client.query() == await server.query() == [("pair/1", "changed"), ("yes", 2)]
+    found = {conflict.key: (conflict.kind, conflict.reason) for conflict in await client.conflicts()}
+    assert found == {
+        "no/1": ("refused", "not these, 😀"),
+        "pair/2": ("refused", "written together with a refused change: not these, 😀"),
+        "no/é": ("refused", "not these, 😀"),
+        "pair/1": ("conflict", None),
+        "pair/3": ("conflict", None),
+    }
+    assert not any(key.startswith(b"!!lost/") for key in await stores.bytes_of(client))
+
+
+async def test_golden_uncompared_changes_are_compared_by_the_fill(stores: Stores) -> None:
+    for side in ("server", "client"):
+        stores.seed(side, golden_stores.read("uncompared", side).items())
+    server = await stores.open("server", mode=Level.SERVER)
+    client = await stores.open("client", mode=Level.CLIENT)
+    prefix = b"!!uncompared/"
+    assert {key for key in await stores.bytes_of(client) if key.startswith(prefix)} == {
+        prefix + b"k7",
+        prefix + "new 😀".encode(),
+    }
+    report = await client.sync(server)
+    assert [(conflict.key, conflict.kind, conflict.local.value) for conflict in report.conflicts] == [
+        ("k1", "reset", 1),
+        ("k7", "conflict", "written before the first fill"),
+    ]
+    assert (report.consistent, await client.pending()) == (True, 0)
+    assert await client.query() == await server.query()
+    assert not any(key.startswith(prefix) for key in await stores.bytes_of(client))
 
 
 @pytest.mark.parametrize("phase", ["reset begun", "reset pulling", "reset sweeping", "reset swept in part"])

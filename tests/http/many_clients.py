@@ -27,11 +27,10 @@ from time import monotonic
 from typing import Any
 
 import httpx
+from server_process import ServerProcess
 
 from treehub_level import Level
 from treehub_level.http import RemoteServer
-
-from .processes import ServerProcess
 
 #: Keys that each honest client writes, again and again.
 KEYS_PER_CLIENT = 10

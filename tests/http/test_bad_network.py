@@ -8,10 +8,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from fault_proxy import FaultProxy, Faults
 
-from .chaos import run_chaos, violations
-from .fault_proxy import FaultProxy, Faults
-from .processes import ServerProcess
+from .chaos import ClientTokens, run_chaos, start_server, violations
 
 pytestmark = pytest.mark.once
 
@@ -24,12 +23,13 @@ FORGETFUL = "from treehub_level.replication import server; server.read_decision 
 
 
 async def test_clients_converge_after_network_faults(tmp_path: Path) -> None:
-    server = ServerProcess(tmp_path / "stores")
+    tokens = ClientTokens(tmp_path, 4)
+    server = start_server(tmp_path, "--tokens", str(tokens.path))
     proxy = FaultProxy(server.port, Faults(), random.Random(8))
     await proxy.start()
     try:
         url = f"http://127.0.0.1:{proxy.port}/v1/notes"
-        outcome = await run_chaos(tmp_path, server, proxy, url, seconds=SECONDS, restart=True)
+        outcome = await run_chaos(tmp_path, server, proxy, url, seconds=SECONDS, restart=True, tokens=tokens)
     finally:
         await proxy.close()
         server.stop()
@@ -37,11 +37,12 @@ async def test_clients_converge_after_network_faults(tmp_path: Path) -> None:
     first = outcome.reports["client0"]
     assert first["cid"] > 30
     assert len(first["entries"]) > 10
+    assert all(report["pairs"] and len(report["refused"]) >= 2 for report in outcome.reports.values())
     assert {"refuse", "delay", "duplicate", "cut", "late"} <= set(proxy.counts)
 
 
 async def test_a_server_that_forgets_its_decisions_is_detected(tmp_path: Path) -> None:
-    server = ServerProcess(tmp_path / "stores", prelude=FORGETFUL)
+    server = start_server(tmp_path, prelude=FORGETFUL)
     proxy = FaultProxy(server.port, Faults(duplicate=1, cut=0.15), random.Random(8))
     await proxy.start()
     try:
@@ -51,6 +52,22 @@ async def test_a_server_that_forgets_its_decisions_is_detected(tmp_path: Path) -
         await proxy.close()
         server.stop()
     assert violations(outcome) != []
+
+
+@pytest.mark.parametrize(("fault", "found"), [("torn", "are refused, and present"), ("unjournaled", "does not tell")])
+async def test_a_client_that_tears_or_forgets_refused_batches_is_detected(
+    tmp_path: Path, fault: str, found: str
+) -> None:
+    server = start_server(tmp_path)
+    proxy = FaultProxy(server.port, Faults(), random.Random(8))
+    await proxy.start()
+    try:
+        url = f"http://127.0.0.1:{proxy.port}/v1/notes"
+        outcome = await run_chaos(tmp_path, server, proxy, url, "--fault", fault, seconds=1, clients=1)
+    finally:
+        await proxy.close()
+        server.stop()
+    assert any(found in violation for violation in violations(outcome))
 
 
 @pytest.fixture
@@ -70,12 +87,12 @@ def certificate(tmp_path: Path) -> tuple[str, str]:
 
 
 async def test_tls_detects_flipped_bits(tmp_path: Path, certificate: tuple[str, str]) -> None:
-    server = ServerProcess(tmp_path / "stores", "--tls-cert", certificate[0], "--tls-key", certificate[1])
+    server = start_server(tmp_path, "--tls-cert", certificate[0], "--tls-key", certificate[1])
     proxy = FaultProxy(server.port, Faults(refuse=0, swallow=0, duplicate=0, cut=0.02, flip=0.1), random.Random(8))
     await proxy.start()
     try:
         url = f"https://127.0.0.1:{proxy.port}/v1/notes"
-        outcome = await run_chaos(tmp_path, server, proxy, url, certificate[0], seconds=SECONDS)
+        outcome = await run_chaos(tmp_path, server, proxy, url, "--certificate", certificate[0], seconds=SECONDS)
     finally:
         await proxy.close()
         server.stop()

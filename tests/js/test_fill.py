@@ -80,7 +80,7 @@ def session(node: Node, scripted: Any) -> Session:
 def at_head(cid: int, rows: Sequence[Any] = (), **fields: Any) -> dict[str, Any]:
     """A page that reaches the server's head."""
     rows = list(rows)
-    return {"cid": cid, "head": cid, "epochs": [EPOCH], "page": rows, "count": len(rows), **fields}
+    return {"cid": cid, "head": cid, "epochs": [EPOCH], "page": rows, **fields}
 
 
 def part(cid: int, after: str, entries: dict[str, Any], *, end: bool, **fields: Any) -> dict[str, Any]:

@@ -78,6 +78,41 @@ async def test_a_key_outside_the_followed_ranges_may_be_written_and_conflicts_as
     assert await server.query() == [("log/1", "sent"), ("log/2", "theirs")]
 
 
+async def test_a_change_in_a_range_that_is_not_filled_yet_loses_to_the_servers_value(
+    stores: Stores, server: Any
+) -> None:
+    client = await stores.open("c", mode=Level.CLIENT, follow=["a/"])
+    await server.batch([Put("b/1", "theirs"), Put("b/2", "same"), Put("b/4", "deleted here")])
+    await client.sync(server)
+    await client.follow("b/")
+    await client.batch([Put("b/1", "mine"), Put("b/2", "same"), Put("b/3", "new")], together=False)
+    await client.delete("b/4")
+    report = await client.sync(server)
+    assert [(conflict.key, conflict.remote.value) for conflict in report.conflicts] == [
+        ("b/1", "theirs"),
+        ("b/4", "deleted here"),
+    ]
+    assert (report.pushed, report.consistent) == (1, True)
+    assert await client.query() == await server.query()
+
+
+async def test_a_change_whose_range_is_unfollowed_before_it_is_pushed_loses_to_changes_made_meanwhile(
+    stores: Stores, server: Any
+) -> None:
+    client = await stores.open("c", mode=Level.CLIENT, follow=["a/", "b/"])
+    await server.put("b/1", "first")
+    await client.sync(server)
+    await client.put("b/1", "mine")
+    await client.put("b/2", "new")
+    await client.unfollow("b/")
+    await server.put("b/1", "theirs")
+    assert (await client.sync(server, push=False)).consistent
+    report = await client.sync(server)
+    assert [conflict.local.value for conflict in await client.conflicts()] == ["mine"]
+    assert (report.pushed, await client.pending(), await client.query()) == (1, 0, [])
+    assert await server.query() == [("b/1", "theirs"), ("b/2", "new")]
+
+
 async def test_an_interrupted_fill_continues_where_it_was(
     stores: Stores, server: Any, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

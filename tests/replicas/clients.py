@@ -3,7 +3,8 @@
 A client writes to keys of its own and to keys that all clients share. For both, no write may be
 lost silently: it is in a log of the server, or in the client's conflict journal. For a client's own
 keys more holds: in the end each has the last value written, unless a restore of the server may have
-taken that write back.
+taken that write back. Clients also write batches, and pairs of changes that the servers refuse: all
+of these must be in the journal. Those that call `sync` follow the shared keys now and then only.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import random
 from contextlib import AsyncExitStack
 from typing import Any, Final
 
-from treehub_level import Change, Level, SyncError, SyncReport, TransportError
+from refusing import pair_violations, refused_pair
+
+from treehub_level import Change, Level, Put, SyncError, SyncReport, TransportError
 from treehub_level.http import RemoteServer
 
 #: The content of a write: the name of its client, and its number among that client's writes.
@@ -21,6 +24,10 @@ from treehub_level.http import RemoteServer
 Content = tuple[str, int] | None
 
 _OWN_KEYS: Final = 3
+#: The names of own keys that are written in one batch.
+TWINS: Final = ("left", "right")
+#: The prefix of the keys that all clients write.
+SHARED: Final = "shared/"
 _SHARED_KEYS: Final = 8
 #: Seconds after which a client treats a server that does not respond as failed.
 _TIMEOUT: Final = 2.0
@@ -58,11 +65,13 @@ class Client:
         unexpected_errors: Descriptions of failures for other reasons than those of `_RETRYABLE`.
         syncs_started: The number of started calls of `sync`.
         syncs_ended: The number of ended calls of `sync`.
+        pairs: The number of refused pairs of changes.
     """
 
     def __init__(self, name: str, url: str, *, live: bool, rng: random.Random) -> None:
         self.name = name
-        self.level = Level(name, backend="memory", mode=Level.CLIENT)
+        follow = None if live else [f"{name}/", SHARED]
+        self.level = Level(name, backend="memory", mode=Level.CLIENT, follow=follow)
         self._remote = RemoteServer(url, timeout=_TIMEOUT, retries=1)
         self.is_live = live
         self._rng = rng
@@ -78,7 +87,7 @@ class Client:
         #: write that it cannot have taken back; 0 if there is none.
         self._at_risk: dict[str, int] = {}
         self.writes = self.acknowledged = self.resets = self.failures = 0
-        self.syncs_started = self.syncs_ended = 0
+        self.syncs_started = self.syncs_ended = self.pairs = 0
         self.unexpected_errors: list[str] = []
 
     async def __aenter__(self) -> Client:
@@ -104,10 +113,18 @@ class Client:
 
     async def _write(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
-            if self._rng.random() < 0.7:
+            draw = self._rng.random()
+            if draw < 0.5:
                 await self._write_to(f"{self.name}/{self._rng.randrange(_OWN_KEYS)}", own=True)
+            elif draw < 0.6:
+                await self._write_twins()
+            elif draw < 0.7:
+                await self.level.batch(refused_pair(self.name, self.pairs))
+                self.pairs += 1
             else:
-                await self._write_to(f"shared/{self._rng.randrange(_SHARED_KEYS)}", own=False)
+                await self._write_to(f"{SHARED}{self._rng.randrange(_SHARED_KEYS)}", own=False)
+            if not self.is_live and self._rng.random() < 0.2:
+                await (self.level.follow if self._rng.random() < 0.5 else self.level.unfollow)(SHARED)
             await asyncio.sleep(self._rng.uniform(0, 2 * _INTERVAL))
 
     async def _write_to(self, key: str, *, own: bool) -> None:
@@ -117,6 +134,18 @@ class Client:
             await self.level.delete(key)
         else:
             await self.level.put(key, [*content])
+        self._record(key, content, own=own)
+
+    async def _write_twins(self) -> None:
+        """Write two own keys in one batch."""
+        self.writes += 1
+        content = self.name, self.writes
+        keys = [f"{self.name}/{twin}" for twin in TWINS]
+        await self.level.batch([Put(key, [*content]) for key in keys])
+        for key in keys:
+            self._record(key, content, own=True)
+
+    def _record(self, key: str, content: Content, *, own: bool) -> None:
         self._latest[key] = content
         if own:
             self._written.setdefault(key, {})[self.writes] = content
@@ -212,4 +241,6 @@ class Client:
                 for conflict in conflicts
                 if conflict.key.startswith(f"{self.name}/")
             ]
-        return found
+        refused = {conflict.key for conflict in conflicts if conflict.kind == "refused"}
+        present = {*await self.level.keys(), *(key for key, _ in logged)}
+        return found + pair_violations(self.name, self.pairs, refused, present)

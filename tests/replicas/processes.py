@@ -6,10 +6,13 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 
 class Replica:
-    """A process ``treehub-level serve`` on loopback that serves the store ``notes`` of a database.
+    """A process ``treehub-level serve`` on loopback: it serves the store ``notes`` of a database.
+
+    It refuses some changes, as ``refusing.py`` says.
 
     Args:
         database: The URL of the database, passed in the environment like a URL with a password.
@@ -21,7 +24,8 @@ class Replica:
 
     def __init__(self, database: str, *, prelude: str = "") -> None:
         self._environment = {**os.environ, "TREEHUB_LEVEL_ROOT": database}
-        self._program = f"{prelude}from treehub_level.cli import main; main()"
+        path = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
+        self._program = f"{path}{prelude}from treehub_level.cli import main; main()"
         self.port = 0
         self.start()
 
@@ -38,6 +42,7 @@ class Replica:
     def start(self) -> None:
         """Start the process, and wait until it serves."""
         serve = ["serve", "--backend", "postgres", "--create", "notes", "--port", str(self.port)]
+        serve += ["--check", "refusing:check"]
         self._process = subprocess.Popen(
             [sys.executable, "-c", self._program, *serve],
             env=self._environment,

@@ -28,7 +28,7 @@ from treehub_level import Change, Level, blocking
 from treehub_level.http import RemoteServer
 
 from .balancer import HOST, Balancer
-from .clients import Client, Content, content_of
+from .clients import TWINS, Client, Content, content_of
 from .processes import Replica
 
 REPLICAS: Final = 3
@@ -231,9 +231,12 @@ class Soak:
                 found += await _differences("a new client", new, head, expected)
         restored = self.counts["restore"] > 0
         for client in self._clients:
-            found += await _differences(client.name, client.level, head, expected)
+            followed = tuple(item.prefix for item in await client.level.followed())
+            seen = [entry for entry in expected if entry[0].startswith(followed)]
+            found += await _differences(client.name, client.level, head, seen)
+            found += _torn_batches(client.name, log)
             found += await client.violations(self._taken_back | _contents(log), restored=restored)
-            for name in ("writes", "acknowledged", "resets", "failures"):
+            for name in ("writes", "acknowledged", "resets", "failures", "pairs"):
                 self.counts[name] += getattr(client, name)
         self.counts["changes logged"] = head
         self.counts["requests"] = sum(self._balancer.request_counts.values())
@@ -249,6 +252,12 @@ async def _until(condition: Callable[[], bool]) -> None:
 
 def _contents(changes: Iterable[Change]) -> set[tuple[str, Content]]:
     return {(change.key, content_of(change)) for change in changes}
+
+
+def _torn_batches(name: str, log: Iterable[Change]) -> list[str]:
+    """Return a description if the log has only a part of a client's batch."""
+    left, right = ([change.value for change in log if change.key == f"{name}/{twin}"] for twin in TWINS)
+    return [] if left == right else [f"the log has parts of batches of {name}: {left!r:.200} and {right!r:.200}"]
 
 
 async def _differences(name: str, level: Level, head: int, expected: list[tuple[str, Any]]) -> list[str]:

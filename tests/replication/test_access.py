@@ -54,13 +54,19 @@ def test_a_part_of_a_range_holds_the_entries_within_the_prefix(prefix: str) -> N
 
 
 @pytest.mark.parametrize(
-    "fields", [{"complete": ["theirs/"]}, {"partial": ["theirs/"]}, {"complete": [], "fill": ["theirs/", ""]}]
+    "fields", [{"complete": ["theirs/"]}, {"complete": [], "partial": ["theirs/"], "fill": ["theirs/", ""]}]
 )
 def test_a_range_outside_the_prefix_is_forbidden(fields: Message) -> None:
     server = a_shared_server()
     for push in ({}, {"changes": [["mine/a", 0]], "cid": 4}):
         with unchanged(server), pytest.raises(ForbiddenError, match=r"'theirs/' begins with 'mine/'"):
             step(server, MINE, **fields, **push)
+
+
+def test_the_log_of_a_range_outside_the_prefix_is_empty() -> None:
+    """A client with a narrower token may have changes there. They must not keep others back."""
+    page = step(a_shared_server(), MINE, complete=["mine/"], partial=["theirs/"])
+    assert [change[1][0] for change in page["page"]] == ["mine/a", "mine/b"]
 
 
 def test_values_outside_the_prefix_are_hidden() -> None:

@@ -7,13 +7,14 @@ import functools
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
 import pytest
 
 import treehub_level
-from treehub_level import MISSING, CheckError, Refused, blocking
+from treehub_level import MISSING, CheckError, Put, Refused, blocking
 from treehub_level.engine.access import Access
 from treehub_level.errors import ProtocolError
 from treehub_level.replication import rules
@@ -208,6 +209,27 @@ def test_a_slow_check_is_logged_and_counted(monkeypatch: pytest.MonkeyPatch, cap
         server.exchange(ask(changes=[["a", 1]]))
     assert "the check of a server took" in caplog.text
     assert rules.SLOW_CHECKS.total() == before + 1
+
+
+def test_a_push_whose_checks_take_too_long_is_sent_in_smaller_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One push of 16,384 changes would keep all other writers waiting for hours."""
+    clock = [0.0]
+    checked: list[int] = []
+
+    def check(call: Any, changes: list[Any], read: Any) -> None:
+        clock[0] += 3
+        checked.append(server.cid)
+
+    monkeypatch.setattr(rules, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    server = blocking.Level("server", backend="memory", mode=Mode.SERVER, check=check)
+    client = blocking.Level("client", backend="memory", mode=Mode.CLIENT)
+    with server, client:
+        client.load((f"k{number}", number) for number in range(8))
+        client.batch([Put(f"together/{number}", 1) for number in range(20)])  # one call of the check
+        report = client.sync(server)
+        assert (report.pushed, report.rejected, client.pending()) == (28, [], 0)
+        assert server.query() == client.query()
+    assert checked[:5] == [0, 0, 0, 0, 0], "nothing of the first push was written"
 
 
 def test_reasons_are_short_and_few() -> None:

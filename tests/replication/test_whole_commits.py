@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from treehub_level.engine.commits import CommittedPart, read_page
 from treehub_level.engine.log import ROW_BYTES, records_size
 from treehub_level.engine.modes import Server
+from treehub_level.http.server.response_budget import PIECE_BYTES
 from treehub_level.replication import client as client_module
+from treehub_level.replication.endpoint import answer
 from treehub_level.types import Put
 
 from .helpers import Store, a_client, a_server
@@ -120,3 +122,22 @@ def test_a_conflict_names_the_author_and_the_time_of_the_change_that_won(monkeyp
     assert found["pushed"].by == one.get("!!id")[0]
     assert found["pushed"].at == found["batch"].at == server.changes(0).changes[0].at is not None
     assert (found["batch"].by, found["single"].by, found["single"].at) == (None, None, None)
+
+
+def test_a_group_that_has_lost_is_replaced_as_a_whole_also_by_a_server_that_is_short_of_memory() -> None:
+    server, client = a_server(), a_client()
+    keys = [f"k{number}" for number in range(5)]
+    server.batch([Put(key, "x" * 40_000) for key in keys])
+    client.sync(server)
+    client.batch([Put(key, "mine") for key in keys])
+    server.put("k4", "theirs")
+
+    class ShortServer:
+        def exchange(self, request: dict[str, Any]) -> Any:
+            return answer(server._store, request, max_bytes=PIECE_BYTES)[0].to_dict()
+
+    lost: list[int] = []
+    client.sync(ShortServer(), progress=lambda report: lost.append(len(report.conflicts)))
+    assert {*lost} <= {0, 5}
+    assert lost[-1] == 5
+    assert client.query() == server.query()

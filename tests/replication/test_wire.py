@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from typing import Any
 
 import orjson
@@ -199,6 +200,52 @@ def test_bytes_that_are_not_a_reply_are_refused(body: bytes, in_lines: bool) -> 
 def test_values_of_a_page_in_lines_are_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(json_py, "json_value", None)  # the fallback of the compiled core
     assert outcome(Received(reply_to_ndjson(REPLIES["page"]), in_lines=True)) is not None
+
+
+_HEADER = b'{"protocol":2,"kind":"page","server":"%b","nonce":"%b","base":7,"cid":9,"head":9,"more":false,' % (
+    b"a" * 32,
+    b"b" * 32,
+)
+_REST = b'"epochs":[],"ack":null,"rejected":[]'
+_MANY = b"[%b[]]" % (b"[]," * 900_000)
+
+#: Replies with many values where a decoder might decode them, and True for NDJSON.
+BOMBS = {
+    "a member of the header": (_HEADER + _REST + b',"count":0,"x":' + _MANY + b"}\n", True),
+    "a row after a malformed one": (_HEADER + _REST + b',"count":2}\n[8.0,["a",1]]\n[9,["b",' + _MANY + b"]]\n", True),
+    "a row after one with spaces": (_HEADER + _REST + b',"count":2}\n[ 8 , ["a",1]]\n[9,["b",' + _MANY + b"]]\n", True),
+    "a value after a malformed row": (
+        _HEADER + _REST + b',"count":1,"value_count":1}\n[8.0,["a",1]]\n["b",' + _MANY + b"]\n",
+        True,
+    ),
+    "a member of JSON": (_HEADER + _REST + b',"count":0,"page":[],"x":' + _MANY + b"}", False),
+    "a change in JSON": (_HEADER + _REST + b',"count":1,"page":[[9,["b",' + _MANY + b"]]]}", False),
+    "a change beside values that are no rows": (
+        _HEADER + _REST + b',"count":1,"values":1,"page":[[9,["b",' + _MANY + b"]]]}",
+        False,
+    ),
+    "changes with too many rows": (_HEADER + _REST + b',"count":1,"page":' + _MANY + b"}", False),
+}
+
+
+@pytest.mark.skipif(_core.CORE == "python", reason="the pure core decodes a value to judge it")
+@pytest.mark.parametrize("place", BOMBS)
+def test_many_values_of_a_reply_are_not_decoded(place: str) -> None:
+    body, in_lines = BOMBS[place]
+    tracemalloc.start()
+    try:
+        outcome(Received(body, in_lines))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 8 * len(body)  # decoded, they take 30 times as much
+
+
+@pytest.mark.parametrize("row", [b'[ 8 , ["k",1] ]', b'[8,\t["k",1]]'])
+def test_a_row_with_white_space_is_accepted(row: bytes) -> None:
+    lines = reply_to_ndjson(REPLIES["page"]).splitlines()
+    plain, spaced = (b"\n".join([*lines[:-1], last]) + b"\n" for last in (b'[8,["k",1]]', row))
+    assert fields_of(outcome(Received(spaced, in_lines=True))) == fields_of(outcome(Received(plain, in_lines=True)))
 
 
 def test_a_client_is_drained_over_a_wire_that_carries_lines() -> None:

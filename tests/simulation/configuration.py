@@ -44,6 +44,7 @@ class Configuration:
     batches: float = 3  # a client writes a batch
     follow: float = 0.5  # a client follows a range, or ends to follow one
     rules: float = 0.5  # the server refuses other keys than before
+    pressure: float = 0  # the share of replies for which the server is short of memory
     change_limit: float = 0  # another version of the program, with another limit, continues a client
     keep_base: bool = True  # clients remember the base value of each dirty key
     manual_before: bool = False  # server and clients have used manual sync before
@@ -87,11 +88,14 @@ MECHANISMS: Final = {
     "reset_checks_dirty": "a reset with dirty changes pulls the log from the last common CID",
     "uncompared": "and is not after a reset either, which pulls the log from a later CID",
     "unfollow_checks_dirty": "a range that loses a filled part of it pulls the log, if it has dirty changes there",
+    "unfilled_write": "a change in a range that is not filled yet is compared by the fill, if the log is pulled, too",
+    "leaving": "the log is pulled for the dirty changes of a range that is not followed any more",
     "unchecked_freeze": "a dirty change that was compared with nothing of the server is not frozen",
     "evict": "clean keys that are not followed are removed",
     "groups": "the changes of a batch are accepted or rejected as a whole",
     "groups_lose_whole": "a batch of which one change loses to a pulled one loses as a whole",
     "values_at_head": "the values of lost changes come with a page that reaches the head",
+    "whole_values": "a page without changes has room for all of them, also if memory is short",
     "refusals_heal": "a change that a rule refuses is journaled, and replaced by the server's value",
     "refusal_record": "the server records that a rule refused a push, and rejects a late copy of it",
     "whole_commits": "a page does not end inside a commit that fits a page",
@@ -145,11 +149,14 @@ FOCUS: Final = {
     "refusal_record": replace(
         BASE, keys=8, distance=50, push=1, rules=20, batches=0, follow=0, restore=0, drop=0, duplicate=0.5, steps=200
     ),
+    "unfilled_write": replace(BASE, clients=2, keys=8, limit=2, follow=8, drop=0.05, restore=0, batches=0, rules=0),
+    "leaving": replace(BASE, clients=2, keys=4, limit=2, follow=8, drop=0.3, restore=0, batches=0, rules=0),
     "unchecked_freeze": replace(BASE, clients=2, keys=8, limit=2, push=5, rebind=2, drop=0.05, restore=0),
     "uncompared": replace(
         BASE, clients=4, keys=8, limit=3, follow=0, rules=0, restore=0, forget_deletes=6, compact=4, drop=0.05
     ),
     "values_at_head": replace(BASE, keys=5, limit=2, batches=10, drop=0.05, restore=0),
+    "whole_values": replace(BASE, keys=5, batches=10, pressure=0.5, drop=0.05, restore=0, follow=0),
     "base_of_unchecked": replace(
         BASE, clients=2, keys=4, limit=1, follow=5, rules=0, restore=0, reads=1, drop=0, batches=0, steps=200
     ),

@@ -346,7 +346,7 @@ class LiveRun:
         loss, expected = self._rng.choice(losses), self._oracle.expected[name]
         if self._rng.random() < 0.5:
             await client.opened.restore(client._conflict(loss))
-            expected.record_write(client, loss.key, loss.local)
+            expected.record_restoration(client, loss)
         else:
             await client.opened.dismiss(client._conflict(loss))
             expected.record_dismissal(client, loss)

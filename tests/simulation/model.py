@@ -133,8 +133,9 @@ class Server:
         # Rule 6: at the head, the values of rejected and requested keys, and a piece of the range.
         to = page[-1][0] if is_cut else state.cid
         is_at_head = not is_cut or not self._has("values_at_head")
-        read = {*request.read, *(() if request.withdraw else rejected)}
-        values = {key: state.data.get(key) for key in read} if is_at_head else {}
+        changes = tuple(record for record in page if self._follows(request, record[1]))
+        read = dict.fromkeys([*request.read, *(() if request.withdraw else sorted(rejected))])
+        values = self._values([*read], has_changes=bool(changes)) if is_at_head else {}
         is_at_head = not is_cut or not self._has("piece_at_head")
         piece = self._piece(request) if request.fill and is_at_head and not request.keys else None
         return Page(
@@ -145,12 +146,23 @@ class Server:
             epochs=self._unseen_epochs(request, state.cid if self._has("max_head") else to),
             ack=ack,
             rejected=rejected,
-            changes=tuple(record for record in page if self._follows(request, record[1])),
+            changes=changes,
             values=values,
             refused=refused,
             piece=piece,
             refill=is_cut and len(log) - len(page) > sum(self._follows(request, key) for key in state.data),
         )
+
+    def _values(self, keys: list[str], *, has_changes: bool) -> dict[str, Content]:
+        """Return present values.
+
+        If memory is short, a page has room for one value only, unless it has nothing but values: a
+        client takes it that all others fit into no page.
+        """
+        is_short = self._options.pressure and self._rng.random() < self._options.pressure
+        if is_short and (has_changes or not self._has("whole_values")):
+            keys = keys[:1]
+        return {key: self._state.data.get(key) for key in keys}
 
     def _follows(self, request: Request, key: str) -> bool:
         return (request if self._has("filled_part") else replace(request, fill=None)).follows(key)

@@ -43,6 +43,8 @@ class ClientState:
 
     Attributes:
         followed: The state of each followed prefix.
+        leaving: The prefixes that are not followed any more, but have dirty keys: the log is pulled
+            for them, so that these keys lose to changes that are made meanwhile.
         filled: The range that is being filled, and the key up to which it is filled.
         batches: The keys of each local batch that has not been pushed whole.
         lost: The kind of loss of each dirty key that has lost, until the server's value is known.
@@ -69,6 +71,7 @@ class ClientState:
     is_resetting: bool = False
     server: int | None = None
     followed: dict[str, str] = field(default_factory=lambda: {"": UNCHECKED})
+    leaving: set[str] = field(default_factory=set)
     filled: Fill | None = None
     batches: dict[int, frozenset[str]] = field(default_factory=dict)
     lost: dict[str, str] = field(default_factory=dict)
@@ -89,6 +92,7 @@ class ClientState:
             data=dict(self.data),
             dirty=dict(self.dirty),
             followed=dict(self.followed),
+            leaving=set(self.leaving),
             batches=dict(self.batches),
             lost=dict(self.lost),
             refused=dict(self.refused),
@@ -126,9 +130,19 @@ class ClientState:
         is_complete = any(map(key.startswith, self.prefixes(COMPLETE)))
         return is_complete or (self.fill is not None and self.fill.covers(key))
 
-    def write(self, changes: dict[str, Content], *, keep_base: bool) -> None:
-        """Write local changes."""
+    def write(self, changes: dict[str, Content], *, keep_base: bool, unfilled: bool) -> None:
+        """Write local changes.
+
+        Args:
+            changes: The changes.
+            keep_base: True to record the base values of all keys.
+            unfilled: True to remember which keys are not filled, although the log is pulled.
+        """
         for key, content in changes.items():
+            is_new = key not in self.dirty
+            if unfilled and is_new and self.wants(key) and not (self.is_filled(key) or self.is_unchecked(key)):
+                self.uncompared.add(key)
+                self.bases[key] = self.data.get(key)
             if keep_base and key not in self.dirty and self.is_filled(key):
                 self.base_values[key] = self.data.get(key)
             if self.cid and key not in self.dirty and self.is_unchecked(key):
@@ -193,6 +207,7 @@ class Client:
             return self.rebind()
         state = self._state
         state.drop_old_refusals()
+        state.leaving = {prefix for prefix in state.leaving if any(key.startswith(prefix) for key in state.dirty)}
         self._evict()
         forbidden = not self._faults_stopped and self._rng.random() < self._options.forbidden
         if forbidden and state.push:
@@ -235,7 +250,7 @@ class Client:
             server=state.server,
             limit=self.limit,
             complete=state.prefixes(COMPLETE),
-            prefixes=state.prefixes(COMPLETE, CHECKED),
+            prefixes=(*state.prefixes(COMPLETE, CHECKED), *sorted(state.leaving)),
             fill=state.fill,
             read=tuple(sorted(state.lost)),
         )
@@ -290,6 +305,7 @@ class Client:
         if isinstance(reply, Page):
             assert reply.cid > request.cid or not reply.more, "a page announces more, and holds nothing"
             is_told = reply.more or request.withdraw or reply.rejected <= reply.values.keys()
+            is_told = is_told or bool(reply.values and self._options.pressure)
             assert is_told, "a push was rejected, and nothing tells the present values"
             piece = reply.piece
             assert not piece or piece.end or piece.to > piece.after, "a piece is not the last, and holds nothing"
@@ -391,7 +407,7 @@ class Client:
         if page.ack and not request.withdraw:
             self._rejected_to = page.head if page.rejected else self._rejected_to
             self._lose_rejected(request, page, dict(push.changes if push else request.changes))
-        self._heal_lost(page)
+        self._heal_lost(request, page)
         state.cid = page.cid
         state.is_at_head = not page.more
         if page.piece:
@@ -499,10 +515,15 @@ class Client:
             elif is_frozen:
                 self._lose_group(key, "rejected")
 
-    def _heal_lost(self, page: Page) -> None:
-        """Take the server's values of groups that have lost, each group as a whole."""
+    def _heal_lost(self, request: Request, page: Page) -> None:
+        """Take the server's values of groups that have lost, each group as a whole.
+
+        A page that has nothing else, and lacks values of the group that was read first, shows that
+        these fit into no page.
+        """
         state = self._state
         state.drop_old_refusals()
+        unfit = {*request.read} - page.values.keys() if page.values and not page.changes else set[str]()
         for group in state.groups():
             if not group & state.lost.keys():
                 continue
@@ -510,8 +531,8 @@ class Client:
                 group &= state.lost.keys()  # the others were written again since
             for key in group:
                 state.lost.setdefault(key, "rejected")
-            if group <= page.values.keys():
-                for key in sorted(group):
+            if group <= page.values.keys() or (group & unfit and request.read[0] in group):
+                for key in sorted(group & page.values.keys()):
                     kind = state.lost[key]
                     is_loss = state.dirty[key] != page.values[key] or kind == "refused" or len(group) > 1
                     self._heal(key, page.values[key], page.cid, kind if is_loss else None)
@@ -560,9 +581,10 @@ class Client:
         is_decided = not is_unchecked and self._has("log_decides")
         is_base = state.bases.get(key, SWEPT) == content and self._has("base_of_unchecked")
         is_seen = is_base or self._is_withheld(key, content)
+        has_no_value = state.bases.get(key, SWEPT) is None
         if is_decided or is_seen or content is None or key in state.lost or not self._has("piece_beats_unchecked"):
             return
-        kind = "filled" if is_unchecked else "checked"
+        kind = "unknown" if has_no_value else "filled" if is_unchecked else "checked"
         if state.dirty[key] == content:
             self._clean(key)
         elif not self._lose_group(key, kind):
@@ -580,11 +602,16 @@ class Client:
         state = self._state
         if prefix in state.followed:
             return
+        unchecked = set(filter(state.is_unchecked, state.dirty))
         wider = [how for other, how in state.followed.items() if prefix.startswith(other)]
+        is_logged = state.cid > 0 or len(state.leaving) > 0
+        state.leaving.discard(prefix)
         if COMPLETE in wider:
             state.followed[prefix] = COMPLETE
         else:
-            state.followed[prefix] = wider[0] if wider else CHECKED if state.cid else UNCHECKED
+            state.followed[prefix] = wider[0] if wider else CHECKED if is_logged else UNCHECKED
+        if self._has("unfilled_write"):
+            state.uncompared |= {key for key in unchecked if not state.is_unchecked(key)}
         self._commit()
 
     def unfollow(self, prefix: str) -> None:
@@ -601,11 +628,16 @@ class Client:
             wider = [other for other in state.prefixes(UNCHECKED) if prefix.startswith(other)]
             state.followed |= dict.fromkeys(wider, CHECKED)
             state.uncompared |= unchecked
+        if self._has("leaving") and any(key.startswith(prefix) and not state.wants(key) for key in state.dirty):
+            state.leaving.add(prefix)
         state.base_values = {key: base for key, base in state.base_values.items() if state.is_filled(key)}
         self._commit()
 
     def followed(self) -> list[str]:
         return sorted(self._state.followed)
+
+    def complete(self) -> list[str]:
+        return [*self._state.prefixes(COMPLETE)]
 
     def _evict(self) -> None:
         """Remove some clean keys that are not followed any more."""
@@ -694,13 +726,13 @@ class Client:
         return is_pushed and not (state.fill or self._unwanted() or self._has_wrong_server)
 
     def write(self, key: str, content: Content) -> None:
-        self._state.write({key: content}, keep_base=self._keeps_base)
+        self._state.write({key: content}, keep_base=self._keeps_base, unfilled=self._has("unfilled_write"))
         self._commit()
 
     def write_batch(self, changes: dict[str, Content]) -> None:
         """Write changes that belong together."""
         state = self._state
-        state.write(changes, keep_base=self._keeps_base)
+        state.write(changes, keep_base=self._keeps_base, unfilled=self._has("unfilled_write"))
         state.batches[self._rng.getrandbits(62)] = frozenset(changes)
         self._commit()
 

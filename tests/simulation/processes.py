@@ -28,6 +28,7 @@ from treehub_level.errors import (
     TransportError,
 )
 from treehub_level.replication import endpoint
+from treehub_level.replication.client import read_consistent
 from treehub_level.replication.following import unfollow_step
 from treehub_level.replication.losses import loss_bounds
 from treehub_level.replication.messages import Reply, Request
@@ -236,9 +237,10 @@ class Server(_Process):
         return self.level.cid
 
     def exchange(self, asked: Request, principal: str) -> Any:
-        access = Access(principal)
+        access, pressure = Access(principal), self._options.pressure
+        room = UNIT if pressure and self._rng.random() < pressure else None
         if self._transport != "JSON":
-            answer = self._answered(asked, lambda: endpoint.answer(self.level._store, asked, access)[0])
+            answer = self._answered(asked, lambda: endpoint.answer(self.level._store, asked, access, room)[0])
             if not isinstance(answer, Reply) or self._transport == "process":
                 return answer
             return Received(b"".join(reply_pieces(answer, in_lines=True)), in_lines=True)
@@ -248,7 +250,7 @@ class Server(_Process):
         if "another server" in self._options.without:
             request["server"] = None
         document = orjson.loads(orjson.dumps(request))
-        answer = self._answered(asked, lambda: endpoint.answer(self.level._store, document, access)[0])
+        answer = self._answered(asked, lambda: endpoint.answer(self.level._store, document, access, room)[0])
         if not isinstance(answer, Reply):
             return answer
         reply = answer.to_dict()
@@ -317,7 +319,6 @@ class Client(_Process):
     mode = Mode.CLIENT
     invalid_calls = CLIENT_INVALID_CALLS
     _report = SyncReport()
-    _report_cid = 0
     #: Openings that turn base values on or off write a record, durably: no crash loses it.
     _commits_of_openings = 0
 
@@ -369,12 +370,8 @@ class Client(_Process):
 
     @property
     def is_consistent(self) -> bool:
-        return (
-            self._report.consistent
-            and self._report_cid == self.cid
-            and not self._has_losses
-            and self.followed() == [""]
-        )
+        store = self.level._store
+        return self.followed() == [""] and read_consistent(self._backend, OwnRecords(store.space), self.cid)
 
     def write_batch(self, changes: dict[str, Content]) -> None:
         self.level.batch(
@@ -389,6 +386,9 @@ class Client(_Process):
 
     def followed(self) -> list[str]:
         return [followed.prefix for followed in self.level.followed()]
+
+    def complete(self) -> list[str]:
+        return [followed.prefix for followed in self.level.followed() if followed.complete]
 
     def epoch(self) -> Hashable:
         epochs = self._state.epochs
@@ -482,7 +482,6 @@ class Client(_Process):
                 # A rebind sends one request, and has received a stale reply.
 
         request = self._maybe_crash(advance)
-        self._report_cid = self.cid
         self._nonce = request.nonce if request else ""
         if request is None:
             self._session = None

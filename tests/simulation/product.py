@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial, partialmethod
 from itertools import count
-from typing import Any
+from typing import Any, Final
 from unittest import mock
 
 from treehub_level.engine import clock, log
@@ -44,10 +44,16 @@ from .runner import Run, main, run_seed
 from .schedule import Trace
 from .sides import ClientUnderTest, ServerUnderTest
 
+#: Fewer bytes than are ever left in a page.
+_NONE: Final = -(1 << 40)
 
-def _all_values(exchange: Any, values: Any, keys: Any, left: int) -> Any:
-    """Return all present values: those of a group may not fit into the tiny pages of a schedule."""
-    return values(exchange, keys, 1 << 30)
+
+def _all_values(exchange: Any, values: Any, keys: Any, left: int, *, enough: int) -> Any:
+    """Return all present values: those of a group may not fit into the tiny pages of a schedule.
+
+    If fewer bytes are left than ``enough``, only those that fit are returned.
+    """
+    return values(exchange, keys, 1 << 30 if left >= enough else left)
 
 
 @contextmanager
@@ -56,6 +62,7 @@ def set_up(
 ) -> Iterator[tuple[ServerUnderTest, Mapping[str, ClientUnderTest]]]:
     """Create a server and its clients, with small sizes and the faults of the configuration."""
     ticks = count()
+    full_page = UNIT * configuration.page_weight
     patches: list[tuple[Any, str, Any]] = [
         (client, "PAGE_CHANGES", configuration.limit),
         (server, "MAX_DISTANCE", configuration.distance),
@@ -71,9 +78,13 @@ def set_up(
         (session, "MAX_EPOCHS", 2),
         (limits, "_FETCH", 2),
         (progress, "MAX_STALE_REPLIES", 1000),  # schedules duplicate many messages
-        (server, "MAX_BYTES", UNIT * configuration.page_weight),
+        (server, "MAX_BYTES", full_page),
         (server, "_READ", 2),
-        (server._Exchange, "_values", partialmethod(_all_values, server._Exchange._values)),
+        (
+            server._Exchange,
+            "_values",
+            partialmethod(_all_values, server._Exchange._values, enough=full_page if configuration.pressure else _NONE),
+        ),
         (log, "MAX_READ_RECORDS", configuration.reads),
         (log, "COMPACTION_STEP", 3),
         (clock, "now", lambda: next(ticks)),

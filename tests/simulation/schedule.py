@@ -253,8 +253,7 @@ class Schedule:
         self._oracle.record_log(name)
         self._oracle.check_server_wins(name, request.cid, before)
         self._oracle.check_groups(name, before)
-        if not self.configuration.follow:
-            self._oracle.check_knowledge(name, before)
+        self._oracle.check_knowledge(name, before)
         self.counts["exchanged"] += 1
         return reply
 

@@ -102,6 +102,9 @@ class ClientUnderTest(FaultyProcess, Protocol):
     def followed(self) -> list[str]:
         """The followed prefixes."""
 
+    def complete(self) -> list[str]:
+        """The followed prefixes of which the client has all keys."""
+
     @property
     def is_consistent(self) -> bool:
         """True if all data but the dirty changes is that of the server at the client's CID."""

@@ -20,12 +20,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from ranges import asked, expected, is_even, keys, options
 from stores import ENGINES, SHARED, Stores
 
-from treehub_level import Change, CIDMismatchError, Delete, InvalidKeyError, InvalidValueError, Mode, Put
+from treehub_level import Change, CIDMismatchError, Delete, InvalidKeyError, InvalidValueError, Mode, Put, StateError
 from treehub_level.blocking import reads as reads_module
 from treehub_level.blocking import writes as writes_module
 
 from .loop_adapter import LoopAdapter
 from .model import GONE, PREFIX, SUBLEVEL, Model, change_of, encoded, part
+from .peer import REASON, Peer
 
 #: The backends to run the machine with.
 BACKENDS: Final = ["memory", *ENGINES, *SHARED]
@@ -73,6 +74,8 @@ values = st.integers(-3, 9) | st.sampled_from(
 )
 operations = st.lists(st.tuples(any_keys, values | st.just(GONE)), max_size=8)
 bounds = options.map(lambda given: {name: given[name] for name in ("lower", "upper", "prefix") if name in given})
+#: Prefixes to follow; "!x" begins no key.
+prefixes = st.lists(st.sampled_from(["", "a", "aa", "b", PREFIX, "😀", "never", "!x"]), min_size=1, max_size=2)
 refused = st.sampled_from([float("nan"), float("inf"), 2**64, -(2**63) - 1, {1: 2}, {"x": {3}}, b"bytes", object()])
 
 
@@ -137,8 +140,8 @@ class StoreMachine(RuleBasedStateMachine):
         for item in self.stored_items(written, sublevel):
             self.model.write(*item)
 
-    def record_batch(self, written: list[tuple[str, Any]], sublevel: bool) -> None:
-        self.model.write_batch(self.stored_items(written, sublevel))
+    def record_batch(self, written: list[tuple[str, Any]], sublevel: bool, together: bool | None = None) -> None:
+        self.model.write_batch(self.stored_items(written, sublevel), together=together)
 
     def stored_items(self, items: list[tuple[str, Any]], sublevel: bool) -> list[tuple[str, Any]]:
         return [(PREFIX + key if sublevel else key, value) for key, value in items]
@@ -161,8 +164,16 @@ class StoreMachine(RuleBasedStateMachine):
             dirty = [change_of(*item) for item in sorted(self.model.dirty.items(), key=lambda item: item[0])]
             self.assert_same([list(change) for change in self.level.dirty(None)], dirty)
             assert self.level.pending() == len(dirty)
-            lost = [(list(conflict.local), list(conflict.remote)) for conflict in self.level.conflicts()]
-            self.assert_same(lost, self.model.lost)
+            self.assert_same(self.lost(), self.model.lost)
+            assert [tuple(item[:2]) for item in self.level.followed()] == sorted(self.model.followed.items())
+            assert self.level.live(Peer({}, accepts_even=True)).consistent == self.model.is_consistent
+
+    def lost(self) -> list[tuple[Any, ...]]:
+        """Return the journal of a client, as the model has it."""
+        return [
+            (list(lost.local), list(lost.remote), *([lost.reason] if lost.kind == "refused" else []))
+            for lost in self.level.conflicts()
+        ]
 
     def check_reads(self, reader: Any, data: dict[str, Any], query: dict[str, Any]) -> None:
         pairs, even, given = expected(data, query), query.get("even"), asked(query)
@@ -195,11 +206,12 @@ class StoreMachine(RuleBasedStateMachine):
             self.view(sublevel).delete(key)
             self.record_writes([(key, GONE)], sublevel)
 
-    @rule(items=operations, sublevel=st.booleans())
-    def batch(self, items: list[tuple[str, Any]], sublevel: bool) -> None:
+    @rule(items=operations, sublevel=st.booleans(), together=st.sampled_from([None, False, True]))
+    def batch(self, items: list[tuple[str, Any]], sublevel: bool, together: bool | None) -> None:
         items = self.allowed(items, sublevel)
-        self.view(sublevel).batch([Delete(key) if value is GONE else Put(key, value) for key, value in items])
-        self.record_batch(items, sublevel)
+        ops = [Delete(key) if value is GONE else Put(key, value) for key, value in items]
+        self.view(sublevel).batch(ops, together=together)
+        self.record_batch(items, sublevel, together)
 
     @rule(items=operations, sublevel=st.booleans(), value=refused, at=st.integers(0, 8))
     def batch_that_is_refused(self, items: list[tuple[str, Any]], sublevel: bool, value: Any, at: int) -> None:
@@ -294,7 +306,7 @@ class StoreMachine(RuleBasedStateMachine):
     ) -> None:
         """Check that an open iterator does not see later writes."""
         self.open_iterator(query, sublevel, count)
-        self.batch(items, sublevel)
+        self.batch(items, sublevel, None)
         self.step_iterator(-1, 1000)
 
     @rule()
@@ -350,6 +362,9 @@ class ClientMachine(StoreMachine):
         if ahead < 0:
             with pytest.raises(CIDMismatchError):
                 self.level.apply(cid, page)
+        elif ahead > 0 and not self.model.may_move:
+            with pytest.raises(StateError, match="a fill of sync"):
+                self.level.apply(cid, page)
         elif ahead > 0:
             assert self.level.apply(cid, page) == cid
             self.model.apply(cid, items)
@@ -367,9 +382,46 @@ class ClientMachine(StoreMachine):
             self.model.write(key, rewritten)
             if encoded(change_of(key, before)) != encoded(change_of(key, rewritten)):
                 cleaned.remove(key)
-        cid = self.model.cid + ahead
+        cid = self.model.cid + (ahead if self.model.may_move else 0)
         assert self.level.clean(cid, pushed) == cid
         self.model.clean(cid, cleaned)
+
+    @rule(added=prefixes)
+    def follow(self, added: list[str]) -> None:
+        if "!x" in added:
+            with pytest.raises(InvalidKeyError):
+                self.level.follow(*added)
+            return
+        self.level.follow(*added)
+        for prefix in added:
+            self.model.follow(prefix)
+
+    @rule(removed=prefixes.filter(lambda removed: "!x" not in removed))
+    def unfollow(self, removed: list[str]) -> None:
+        self.level.unfollow(*removed)
+        for prefix in removed:
+            self.model.unfollow(prefix)
+
+    @rule(accepts_even=st.booleans())
+    def sync(self, accepts_even: bool) -> None:
+        """Synchronise with a server that refuses some groups, and check that all arrive whole."""
+        clean = {key: value for key, value in self.model.data.items() if key not in self.model.dirty}
+        peer = Peer(clean, accepts_even=accepts_even)
+        groups = self.model.dirty_groups()
+        pushed = [[change_of(key, self.model.dirty[key]) for key in group] for group in groups]
+        report = self.level.sync(peer)
+        self.assert_same(sorted(peer.groups), pushed)
+        refused = [group for group in groups if not peer.accepts(group[0])]
+        lost = self.model.sync(refused, REASON)
+        assert sorted(report.refused) == sorted(key for group in refused for key in group)
+        assert (report.pushed, report.cid, report.consistent) == (
+            sum(map(len, groups)) - len(report.refused),
+            self.model.cid,
+            True,
+        )
+        found = self.lost()[len(self.model.lost) :]
+        self.assert_same(sorted(found, key=lambda item: item[1]), sorted(lost, key=lambda item: item[1]))
+        self.model.lost += found
 
 
 MACHINES: Final[dict[Mode, type[StoreMachine]]] = {

@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 from backends import broken
+from broken_clients import FAULTS
 from stores import Stores
 
 from treehub_level import LevelError, Mode, _core
 from treehub_level.backends.memory import MemoryBackend
+from treehub_level.replication.state import ClientState
 
 from .machine import VARIANTS, Variant, run, shares
 
@@ -19,7 +21,7 @@ EXAMPLES = {"c": 100, "python": 50}[_core.CORE]
 CONTROL = 500
 
 #: Backends with one fault that the engine cannot notice, and seeds that find the fault early.
-FAULTS: dict[type[MemoryBackend], int] = {
+BACKEND_FAULTS: dict[type[MemoryBackend], int] = {
     broken.TestUnsorted.Faulty: 1,
     broken.TestReverseIgnored.Faulty: 3,
     broken.TestStopIncluded.Faulty: 1,
@@ -39,15 +41,34 @@ def test_a_store_behaves_like_the_model(variant: Variant, examples: int, request
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__qualname__.split(".")[0])
+@pytest.mark.parametrize("fault", BACKEND_FAULTS, ids=lambda fault: fault.__qualname__.split(".")[0])
 def test_a_backend_with_one_fault_is_found(fault: type[MemoryBackend]) -> None:
     class FaultyStores(Stores):
         def _memory(self, name: str) -> MemoryBackend:
             return self._memories.setdefault(name, fault(name))
 
+    _assert_found(with_seed=BACKEND_FAULTS[fault], stores_of=FaultyStores)
+
+
+#: Faults of the engine, each with a seed that finds it early.
+ENGINE_FAULTS: dict[str, tuple[type, str, Any, int]] = {
+    "a batch is pushed in parts": (*FAULTS["torn"], 1),
+    "a refused change is lost without a record": (*FAULTS["unjournaled"], 1),
+    "a client is consistent at once": (ClientState, "is_at_head", True, 1),
+}
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("fault", ENGINE_FAULTS)
+def test_a_fault_of_the_engine_is_found(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    target, name, value, seed = ENGINE_FAULTS[fault]
+    monkeypatch.setattr(target, name, value)
+    _assert_found(with_seed=seed)
+
+
+def _assert_found(**options: Any) -> None:
     with pytest.raises(BaseException) as raised:
-        variant = Variant("blocking", "memory", Mode.CLIENT)
-        run(variant, CONTROL, with_seed=FAULTS[fault], stores_of=FaultyStores, shrink=False)
+        run(Variant("blocking", "memory", Mode.CLIENT), CONTROL, shrink=False, **options)
     assert any(isinstance(error, (AssertionError, KeyError, LevelError)) for error in _flat(raised.value)), raised.value
 
 

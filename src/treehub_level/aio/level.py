@@ -296,11 +296,11 @@ class Level(AsyncReadWriteVerbs):
         async with self._worker.sync_lock:
             await drive(self._worker, session, exchange, lambda: None)
 
-    async def follow(self, prefix: str) -> None:
-        await self._worker.write(self._blocking.follow, prefix)
+    async def follow(self, prefix: str, *prefixes: str) -> None:
+        await self._worker.write(self._blocking.follow, prefix, *prefixes)
 
-    async def unfollow(self, prefix: str) -> None:
-        await self._worker.read(self._blocking.unfollow, prefix)
+    async def unfollow(self, prefix: str, *prefixes: str) -> None:
+        await self._worker.read(self._blocking.unfollow, prefix, *prefixes)
 
     async def followed(self) -> list[Followed]:
         return await self._worker.read(self._blocking.followed)

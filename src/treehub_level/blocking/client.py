@@ -181,7 +181,7 @@ class ClientVerbs:
             return drive(session, exchange, _nothing if progress is None else lambda: progress(report))
 
     def rebind(self, server: Exchanger) -> None:
-        """Make this client poll_session another server.
+        """Make this client follow another server.
 
         The next ``sync`` pulls everything from the new server, and pushes the dirty changes.
 
@@ -196,23 +196,24 @@ class ClientVerbs:
         with self._sync_lock.entry():
             drive(session, exchange, _nothing)
 
-    def follow(self, prefix: str) -> None:
+    def follow(self, prefix: str, *prefixes: str) -> None:
         """Follow the keys that begin with a prefix, from the next sync on.
 
         That sync fetches the server's entries of the range, except those of ranges that are
-        followed already. Following a prefix again is harmless.
+        followed already. Following a prefix again is harmless. After an error nothing is changed.
 
         Args:
             prefix: The prefix; ``""`` for all keys.
+            *prefixes: Further prefixes.
 
         Raises:
-            InvalidKeyError: No key can begin with the prefix.
+            InvalidKeyError: No key can begin with a prefix.
             ValueError: The client would follow more than 256 prefixes, or more than 16 KiB of them.
             StateError: The level is open for reading only.
         """
-        self._store.step(follow_step(self._store.client("follow"), prefix))
+        self._store.step(follow_step(self._store.client("follow"), (prefix, *prefixes)))
 
-    def unfollow(self, prefix: str) -> None:
+    def unfollow(self, prefix: str, *prefixes: str) -> None:
         """Stop to follow the keys that begin with a prefix, and remove them here, in batches.
 
         The server and other clients keep the keys. A local change that is not pushed yet stays
@@ -221,13 +222,15 @@ class ClientVerbs:
 
         Args:
             prefix: A prefix that is followed.
+            *prefixes: Further ones.
 
         Raises:
-            InvalidKeyError: No key can begin with the prefix.
+            InvalidKeyError: No key can begin with a prefix.
             StateError: The level is open for reading only.
         """
         mode = self._store.client("unfollow")
-        self._store.step(unfollow_step(mode, prefix))
+        for step in [unfollow_step(mode, given) for given in (prefix, *prefixes)]:  # all are valid
+            self._store.step(step)
         while self._store.step(evict_step(mode)):
             pass
 

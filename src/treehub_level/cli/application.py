@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 from .. import BackendNotFoundError, LevelError, __version__, _core
 from ..backends import create
 from ..redaction import redact_text
-from . import copying, maintenance, records, replication, serve, transfer
+from . import copying, following, maintenance, records, replication, serve, transfer
 from .errors import EX_SOFTWARE, CommandError, is_usage_error, unexpected
 from .options import JSON_WANTED
 from .output import print_error, print_line, printable
@@ -123,6 +123,8 @@ _REPORTING = (
     records.delete,
     transfer.load,
     replication.sync,
+    following.follow,
+    following.unfollow,
     maintenance.compact,
     maintenance.adopt,
     maintenance.upgrade,
@@ -159,6 +161,9 @@ _COMMANDS = {
     "Import and export": (transfer.load, transfer.dump),
     "Synchronisation": (
         replication.sync,
+        following.follow,
+        following.unfollow,
+        following.followed,
         replication.dirty,
         replication.conflicts,
         replication.changes,

@@ -15,6 +15,7 @@ from ..blocking import repair as repair_store
 from ..blocking import upgrade as upgrade_store
 from ..blocking import verify as verify_store
 from ..types import Mode
+from .following import followed_documents, followed_fields
 from .options import Backend, Dir, JSONOutput, MetadataPrefix
 from .output import counted, print_json, print_line, print_table
 from .progress import progress_bar
@@ -32,10 +33,13 @@ def info(
     """Print a store's mode, identity, size and number of records."""
     with readable_level(directory, backend=backend, prefix=metadata_prefix) as level:
         facts = {**level.info(), "core": _core.CORE, "records": level.count(), **_counts(level)}
+        ranges = level.followed() if level.mode is Mode.CLIENT else None
     if as_json:
-        print_json(facts)
-    else:
-        print_table((name, _fact_text(value)) for name, value in facts.items() if value is not None)
+        print_json(facts if ranges is None else {**facts, "followed": followed_documents(ranges)})
+        return
+    rows = [(name, _fact_text(value)) for name, value in facts.items() if value is not None]
+    rows += [("followed", "{} ({})".format(*followed_fields(item))) for item in ranges or []]
+    print_table(rows)
 
 
 def _counts(level: Level) -> dict[str, int]:

@@ -14,6 +14,7 @@ from ..blocking import Level
 from ..blocking.client import Exchanger
 from ..types import Change, Conflict, Mode, SyncReport
 from .errors import CommandError
+from .following import change_followed, check_prefixes
 from .options import Backend, Dir, JSONOutput, Key, Limit, MetadataPrefix
 from .output import (
     change_document,
@@ -29,6 +30,7 @@ from .remote import Insecure, TokenFile, is_url, remote_server
 from .stores import created_level, display_name, existing_level, readable_level
 
 _MAX_CID = 2**53 - 1
+_RANGES = "Ranges"
 #: Changes per read of the log.
 _PAGE = 1000
 
@@ -193,6 +195,22 @@ def sync(
             "`raise` stops with an error."
         ),
     ] = OnReset.RESET,
+    follow: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PREFIX",
+            help="Follow the keys that begin with PREFIX, too; a new client follows only these. Repeatable.",
+            rich_help_panel=_RANGES,
+        ),
+    ] = None,
+    unfollow: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PREFIX",
+            help="Follow the keys that begin with PREFIX no longer, and remove them from the client. Repeatable.",
+            rich_help_panel=_RANGES,
+        ),
+    ] = None,
     token_file: TokenFile = None,
     insecure: Insecure = False,
     as_json: JSONOutput = False,
@@ -204,9 +222,17 @@ def sync(
     Pull and push until nothing is left to do. Conflicts are resolved in the server's favour. The
     overwritten local changes are printed, and kept in the client's conflict journal: see
     `conflicts`.
+
+    A client follows all keys, or those with some prefixes: --follow and --unfollow change them, as
+    the commands `follow` and `unfollow` do.
     """
     if not pull and not push:
         raise typer.BadParameter("--no-pull and --no-push leave nothing to do")
+    add, remove = follow or [], unfollow or []
+    check_prefixes(metadata_prefix, add)
+    check_prefixes(metadata_prefix, remove)
+    if both := sorted({*add} & {*remove}):
+        raise typer.BadParameter(f"--follow and --unfollow both name the prefix {both[0]!r}")
     peer: AbstractContextManager[Exchanger]
     if is_url(server):
         peer = remote_server(server, token_file=token_file, insecure=insecure)
@@ -217,10 +243,11 @@ def sync(
     with (
         peer as server_level,
         created_level(
-            client, mode=Mode.CLIENT, backend=backend, prefix=metadata_prefix, create_as=Mode.CLIENT
+            client, mode=Mode.CLIENT, backend=backend, prefix=metadata_prefix, create_as=Mode.CLIENT, follow=follow
         ) as client_level,
         progress_bar("sync", None) as advance,
     ):
+        change_followed(client_level, add, remove)
         report = client_level.sync(
             server_level,
             pull=pull,
@@ -237,9 +264,12 @@ def sync(
 def _report_document(report: SyncReport) -> dict[str, object]:
     return {
         "pulled": report.pulled,
+        "filled": report.filled,
         "pushed": report.pushed,
         "conflicts": [conflict_document(conflict) for conflict in report.conflicts],
         "rejected": report.rejected,
+        "refused": report.refused,
+        "consistent": report.consistent,
         "cid": report.cid,
         "rounds": report.rounds,
         "reset": report.reset,
@@ -250,9 +280,12 @@ def _print_report(report: SyncReport) -> None:
     print_table(
         [
             ("pulled", f"{report.pulled:,}"),
+            ("filled", f"{report.filled:,}"),
             ("pushed", f"{report.pushed:,}"),
             ("rejected", f"{len(report.rejected):,}"),
+            ("refused", f"{len(report.refused):,}"),
             ("conflicts", f"{len(report.conflicts):,}"),
+            ("consistent", "yes" if report.consistent else "no"),
             ("rounds", f"{report.rounds:,}"),
             ("reset", "yes: the server's history was another one" if report.reset else "no"),
             ("CID", f"{report.cid:,}"),

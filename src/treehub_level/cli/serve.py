@@ -18,6 +18,7 @@ import typer
 from ..extras import missing
 from ..http import Hub, Limits, Token, Tokens
 from ..http.server.tokens import ALL_DATABASES, TemporaryToken
+from ..replication.rules import Check, require_check
 from .errors import CommandError
 from .options import Backend, JSONOutput, MetadataPrefix
 from .output import print_json, print_line
@@ -164,11 +165,12 @@ def serve(
         raise typer.BadParameter(str(error)) from error
 
 
-def _imported(reference: str) -> Callable[..., object]:
+def _imported(reference: str) -> Check:
     """Return the function that ``package.module:name`` refers to.
 
     Raises:
-        typer.BadParameter: There is no such function.
+        typer.BadParameter: There is no such function, its module cannot be imported, or a server
+            cannot call it.
     """
     module, _, name = reference.partition(":")
     if not module or not name:
@@ -178,11 +180,16 @@ def _imported(reference: str) -> Callable[..., object]:
         found: object = importlib.import_module(module)
         for part in name.split("."):
             found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
-        raise typer.BadParameter(f"{reference} cannot be imported: {error}", param_hint="--check") from error
-    if not callable(found):
-        raise typer.BadParameter(f"{reference} is not a function", param_hint="--check")
-    return found
+    except (Exception, SystemExit) as error:  # the module may raise anything
+        fault = f"{type(error).__name__}: {error!s:.300}"
+        raise typer.BadParameter(f"{reference} cannot be imported: {fault}", param_hint="--check") from error
+    try:
+        check = require_check(found)
+    except TypeError as error:
+        raise typer.BadParameter(f"{reference}: {error}", param_hint="--check") from error
+    if check is None:
+        raise typer.BadParameter(f"{reference} is None, and not a function", param_hint="--check")
+    return check
 
 
 def _announce(url: str, hub: Hub, tokens: Tokens | None) -> None:

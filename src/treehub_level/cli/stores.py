@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import typer
@@ -68,7 +68,13 @@ def existing_level(name: str, *, mode: Mode | None = None, backend: str, prefix:
 
 @contextmanager
 def created_level(
-    name: str, *, mode: Mode | None = None, backend: str, prefix: str, create_as: Mode
+    name: str,
+    *,
+    mode: Mode | None = None,
+    backend: str,
+    prefix: str,
+    create_as: Mode,
+    follow: Sequence[str] | None = None,
 ) -> Iterator[Level]:
     """Open a level for the length of a block, and create its store if it does not exist.
 
@@ -80,13 +86,16 @@ def created_level(
         backend: The registered name of the backend.
         prefix: The prefix of the store's metadata.
         create_as: The mode of a new store, if ``mode`` is not given.
+        follow: The ranges that a new client follows; ``None`` for all keys.
 
     Raises:
         typer.BadParameter: ``prefix`` is invalid.
         LevelError: The store cannot be opened.
     """
     found = mode_of_store(name, backend=backend, prefix=prefix)
-    with Level(name, backend=backend, mode=mode or found or create_as, prefix=prefix, keep_base=None) as level:
+    opened_as = mode or found or create_as
+    ranges = follow if found is None else None
+    with Level(name, backend=backend, mode=opened_as, prefix=prefix, keep_base=None, follow=ranges) as level:
         try:
             yield level
         except BaseException:
@@ -98,7 +107,7 @@ def created_level(
 def _existing_mode(name: str, *, backend: str, prefix: str) -> Mode:
     found = mode_of_store(name, backend=backend, prefix=prefix)
     if found is None:
-        raise no_store_error(name, backend=backend, hint=": create it with `put` or `load`")
+        raise no_store_error(name, backend=backend, hint=": create it with `put`, `load` or `sync`")
     return found
 
 

@@ -22,6 +22,7 @@ from ..backends.base import Entry, Reader
 from ..errors import CorruptionError
 from .following import Following
 from .records import OwnRecords, is_cid
+from .uncompared import uncompared_entry
 
 #: The name of the record of `Bases`.
 BASES: Final = "bases"
@@ -137,8 +138,8 @@ class BaseRecording(NamedTuple):
         generation: The generation of the base values.
         following: The ranges that the client follows.
         keeps_all: True to record those of all keys whose value on the server is known. Otherwise,
-            and of other keys, only the values in ranges whose dirty changes are compared with
-            nothing of the server until they are filled: see `Following.is_unchecked`.
+            and of other keys, only the values in ranges that are not filled: a part of the fill is
+            compared with them.
         has_log: True if the client has pulled anything of the server.
     """
 
@@ -156,19 +157,21 @@ class BaseRecording(NamedTuple):
             following: The ranges that the client follows.
             cid: The CID of the client.
         """
-        if bases is None or not (bases.kept or (cid and following.unchecked)):
+        if bases is None or not (bases.kept or following.checked or (cid and following.unchecked)):
             return None
         return cls(bases.generation, following, bases.kept, cid > 0)
 
     def _concerns(self, key: bytes) -> bool:
         if self.keeps_all and self.following.is_filled(key):
             return True
-        return self.has_log and self.following.is_unchecked(key)
+        return (self.has_log and self.following.is_unchecked(key)) or self.following.is_uncompared(key)
 
     def new_entries(
         self, reader: Reader, space: _core.KeySpace, entries: Sequence[Entry], *, shared: bool = False
     ) -> list[Entry]:
         """Return the base values of the keys that a local write makes dirty.
+
+        In a checked range that is not filled they come with the mark of an uncompared change.
 
         Args:
             reader: The store before the write.
@@ -182,10 +185,14 @@ class BaseRecording(NamedTuple):
             found = [change, reader.get(keys[0]) if change is None else None]
         else:
             found = reader.get_many([stored for key in keys for stored in (space.dirty_key(key), key)])
-        prefix = space.own_key(_BASE)
-        return [
-            (prefix + key, base_record(self.generation, value))
-            for key, change, value in zip(keys, found[::2], found[1::2], strict=True)
+        prefix, following = space.own_key(_BASE), self.following
+        recorded: list[Entry] = []
+        for key, change, value in zip(keys, found[::2], found[1::2], strict=True):
+            if change is not None:
+                continue
             # Without a value, only a filled range tells that the server has no such key.
-            if change is None and (value is not None or self.following.is_filled(key))
-        ]
+            if value is not None or following.is_filled(key):
+                recorded.append((prefix + key, base_record(self.generation, value)))
+            if following.is_uncompared(key):
+                recorded.append(uncompared_entry(space, key))
+        return recorded

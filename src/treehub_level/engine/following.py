@@ -58,12 +58,16 @@ class Following:
         filled: The range that is being filled, and the part of it that is filled.
         is_resetting: True during a reset: keys that a fill proves absent go to the journal.
         is_evicting: True while the store may hold clean keys that are not followed any more.
+        leaving: The prefixes that are not followed any more, but had dirty changes when the client
+            last looked, in order. The log is pulled for them, so that these changes lose to those
+            that others make meanwhile.
     """
 
     ranges: dict[str, RangeState]
     filled: FilledPart | None = None
     is_resetting: bool = False
     is_evicting: bool = False
+    leaving: tuple[str, ...] = ()
 
     # ------------------------------------------------------------------------------------- reading
 
@@ -130,6 +134,15 @@ class Following:
             return False
         return key.startswith(self._unchecked)
 
+    def is_uncompared(self, key: bytes) -> bool:
+        """Return True if a new dirty change of a stored key has to be marked as uncompared.
+
+        The log is pulled for the range, but the client has not got the server's value of the key.
+        """
+        if not self.checked or not key.startswith(self._logged):
+            return False
+        return not self.is_filled(key)
+
     @cached_property
     def _all(self) -> tuple[bytes, ...]:
         return _encoded(self.ranges)
@@ -162,22 +175,28 @@ class Following:
 
         Args:
             prefix: The prefix.
-            cid: The client's CID. Above 0 there is a log to compare dirty changes with.
+            cid: The client's CID. Above 0, or with prefixes that are leaving, the client has
+                dirty changes that the log decides on.
         """
         if prefix in self.ranges:
             return self
         wider = [state for other, state in sorted(self.ranges.items()) if prefix.startswith(other)]
-        default: RangeState = CHECKED if cid else UNCHECKED
+        default: RangeState = CHECKED if cid or self.leaving else UNCHECKED
         state: RangeState = COMPLETE if COMPLETE in wider else wider[0] if wider else default
-        return replace(self, ranges={**self.ranges, prefix: state})
+        leaving = tuple(other for other in self.leaving if other != prefix)
+        return replace(self, ranges={**self.ranges, prefix: state}, leaving=leaving)
 
     def unfollow(self, prefix: str) -> Following:
-        """Return the state after a prefix is not followed any more."""
+        """Return the state after a prefix is not followed any more, and has no dirty changes."""
         if prefix not in self.ranges:
             return self
         ranges = {other: state for other, state in self.ranges.items() if other != prefix}
         is_filled = self.filled is not None and self.filled.prefix == prefix
         return replace(self, ranges=ranges, filled=None if is_filled else self.filled, is_evicting=True)
+
+    def leave(self, prefix: str) -> Following:
+        """Return the state after `unfollow` of a prefix that has dirty changes."""
+        return replace(self, leaving=tuple(sorted({*self.leaving, prefix})))
 
     def checking(self, prefix: str) -> Following:
         """Return the state in which the log is pulled for all ranges that contain a prefix."""
@@ -222,15 +241,15 @@ class Following:
         """Return the record; ``None`` if a client at a CID needs none."""
         if self == Following.without_record(cid):
             return None
-        return orjson.dumps(
-            {
-                "ranges": [[prefix, self.ranges[prefix]] for prefix in self.prefixes],
-                "fill": self.filled,
-                "resetting": self.is_resetting,
-                "evicting": self.is_evicting,
-            },
-            default=list,
-        )
+        document: dict[str, Any] = {
+            "ranges": [[prefix, self.ranges[prefix]] for prefix in self.prefixes],
+            "fill": self.filled,
+            "resetting": self.is_resetting,
+            "evicting": self.is_evicting,
+        }
+        if self.leaving:
+            document["leaving"] = self.leaving
+        return orjson.dumps(document, default=list)
 
     @classmethod
     def from_document(cls, document: Any) -> Following:
@@ -245,11 +264,12 @@ class Following:
                 "fill": fill,
                 "resetting": bool(is_resetting),
                 "evicting": bool(is_evicting),
-            } if len(document) == 4:
-                ranges = dict(map(_parse_range, items))
-                if len(ranges) == len(items) and [*ranges] == sorted(ranges):
-                    return cls(ranges, _parse_filled(fill), is_resetting, is_evicting)
-        raise ValueError('it is not {"ranges", "fill", "resetting", "evicting"} with sorted ranges')
+                **others,
+            } if not others or [*others] == ["leaving"]:
+                ranges, leaving = dict(map(_parse_range, items)), _parse_leaving(others)
+                if len(ranges) == len(items) and [*ranges] == sorted(ranges) and ranges.keys().isdisjoint(leaving):
+                    return cls(ranges, _parse_filled(fill), is_resetting, is_evicting, leaving)
+        raise ValueError('it is not {"ranges", "fill", "resetting", "evicting", "leaving"?} with sorted ranges')
 
 
 def _parse_range(item: Any) -> tuple[str, RangeState]:
@@ -258,6 +278,17 @@ def _parse_range(item: Any) -> tuple[str, RangeState]:
             prefix.encode()
             return prefix, state  # type: ignore[return-value]  # checked by the guard
     raise ValueError(f"{item!r:.80} is not [prefix, state] of a range")
+
+
+def _parse_leaving(members: dict[Any, Any]) -> tuple[str, ...]:
+    match members:
+        case {"leaving": [_, *_] as prefixes} if all(isinstance(prefix, str) for prefix in prefixes):
+            "".join(prefixes).encode()
+            if prefixes == sorted({*prefixes}):
+                return tuple(prefixes)
+        case {}:
+            return ()
+    raise ValueError('"leaving" is not a list of sorted prefixes')
 
 
 def _parse_filled(item: Any) -> FilledPart | None:

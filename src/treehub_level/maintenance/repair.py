@@ -34,11 +34,11 @@ from ..engine.following import EARLIER_RESET, UNCHECKED, Following, read_followi
 from ..engine.identity import birth_records, find_identity, mode_by_shape
 from ..engine.records import Epoch, Identity, OwnRecords
 from ..engine.scan import first_key, key_chunks
+from ..engine.uncompared import uncompared_bounds
 from ..errors import CorruptionError, DecodeError, InvalidKeyError, StateError
 from ..replication.losses import loss_bounds
 from ..replication.records import state_record
 from ..replication.state import ClientState
-from ..replication.uncompared import uncompared_bounds
 from ..types import Mode
 from .survey import ClientSurvey, ClientSurveyor, ServerSurvey, ServerSurveyor, Survey
 from .verify import Verification, count, examine

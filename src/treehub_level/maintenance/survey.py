@@ -18,6 +18,7 @@ from ..engine.following import EARLIER_RESET, common_of_earlier_reset
 from ..engine.groups import group_bounds, parse_group
 from ..engine.records import Epoch, OwnRecords
 from ..engine.scan import rows
+from ..engine.uncompared import ROW, uncompared_bounds
 from ..errors import CorruptionError, DecodeError, StateError
 from ..replication.canonical import canonical
 from ..replication.losses import loss_bounds, parse_loss
@@ -32,7 +33,6 @@ from ..replication.records import (
     state_record,
 )
 from ..replication.state import NAMES, ClientState
-from ..replication.uncompared import ROW, uncompared_bounds
 from ..replication.withdrawals import Withdrawal, withdrawal_key
 
 #: The highest CID that the own records of a server may name. `repair` takes those above the store's

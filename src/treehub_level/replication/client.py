@@ -10,13 +10,15 @@ from __future__ import annotations
 import uuid
 from dataclasses import dataclass, replace
 
-from ..backends.base import Entry, Transaction
+from ..backends.base import Entry, Reader, Transaction
 from ..engine.following import UNCHECKED, Following
 from ..engine.modes import Client, Plan, Step
+from ..engine.records import OwnRecords
 from ..errors import ProtocolError, StoreMismatchError
 from .fields import MAX_READ
+from .following import still_leaving
 from .limits import PushLimits
-from .losses import Loss, current_losses, loss_entry, read_losses
+from .losses import Loss, loss_entry, read_current_losses, read_losses
 from .messages import MAX_EPOCHS, Forked, ParsedReply, PulledPage, Request, Reset
 from .push import DirtyGroups, freeze
 from .records import read_state
@@ -42,12 +44,14 @@ class PreparedRequest:
         has_work: True if a push is undecided, a reset is in progress, or lost changes wait for the
             server's values.
         is_evicting: True if the store may hold clean keys that are not followed.
+        is_consistent: See `SyncReport.consistent`.
     """
 
     request: Request
     has_pushable: bool
     has_work: bool
     is_evicting: bool
+    is_consistent: bool
 
 
 def request_step(mode: Client, limits: PushLimits, *, push: bool, withdraw: bool = False) -> Step[PreparedRequest]:
@@ -69,10 +73,9 @@ def request_step(mode: Client, limits: PushLimits, *, push: bool, withdraw: bool
     space = mode.space
 
     def step(transaction: Transaction, cid: int) -> Plan[PreparedRequest]:
-        before = state = read_state(transaction, mode.records, cid)
-        losses, ended = current_losses(
-            read_losses(transaction, mode.records), lambda key: transaction.get(space.dirty_key(key))
-        )
+        before = read_state(transaction, mode.records, cid)
+        state = replace(before, following=still_leaving(before.following, transaction, space))
+        losses, ended = read_current_losses(transaction, mode.records)
         is_forbidden = limits.forbidden is not None
         if is_forbidden and state.push is not None:
             state = replace(state, push=None, withheld_push=state.push)
@@ -89,7 +92,8 @@ def request_step(mode: Client, limits: PushLimits, *, push: bool, withdraw: bool
         mode.outstanding, mode.pushed_last = request.nonce, request.is_push
         following = state.following
         has_work = request.is_push or following.is_resetting or bool(losses)
-        prepared = PreparedRequest(request, has_pushable, has_work, following.is_evicting)
+        is_consistent = state.is_at_head and not losses
+        prepared = PreparedRequest(request, has_pushable, has_work, following.is_evicting, is_consistent)
         entries: list[Entry] = [loss_entry(space, key, None) for key in ended]
         return Plan(prepared, [*state.replacing(before, space), *entries], durable=True)
 
@@ -117,7 +121,7 @@ def _request(state: ClientState, *, is_forbidden: bool, withdraw: bool, read: li
         withdraw=undecided.keys if undecided and is_withdrawn else (),
         limit=PAGE_CHANGES,
         complete=following.complete,
-        partial=following.checked,
+        partial=(*following.checked, *following.leaving),
         fill=fill_of(following),
         read=read,
     )
@@ -217,6 +221,20 @@ def receive_step(mode: Client, request: Request, reply: ParsedReply) -> Step[Rep
         return handler.plan(state)
 
     return step
+
+
+def read_consistent(reader: Reader, own: OwnRecords, cid: int) -> bool:
+    """Return True if a client is consistent: see `SyncReport.consistent`.
+
+    Args:
+        reader: The reader.
+        own: The own records of the client.
+        cid: The CID of the client in the same state.
+
+    Raises:
+        CorruptionError: A record is malformed.
+    """
+    return read_state(reader, own, cid).is_at_head and not read_current_losses(reader, own)[0]
 
 
 def rebind_step(mode: Client, server: str) -> Step[None]:

@@ -13,13 +13,13 @@ from ..backends.base import Entry, Transaction
 from ..engine.groups import Groups, group_bounds, group_key
 from ..engine.modes import Client
 from ..engine.scan import first_key, key_chunks
+from ..engine.uncompared import UncomparedChanges, uncompared_entry
 from ..types import Conflict
 from .base_values import BaseValueChanges
 from .journal import LostChange, journal_entries
 from .losses import CONFLICT, Loss, has_losses, loss_bounds, loss_entry, loss_key, parse_loss
 from .records import dirty_change, parse_conflict
 from .state import ClientState
-from .uncompared import UncomparedChanges
 
 #: Dirty changes to read at a time: each may have 4 MiB.
 _DIRTY = 16
@@ -104,7 +104,7 @@ class Effects:
         for keys in key_chunks(self._transaction, space.dirty_start, space.dirty_stop):
             for key in (dirty_key[strip:] for dirty_key in keys):
                 if key not in self.cleaned and self.is_unchecked(key):
-                    self.batch.append(self._uncompared.adding(key))
+                    self.batch.append(uncompared_entry(space, key))
                     self.bases.keep(key)
 
     def clean(self, key: bytes) -> None:
@@ -197,12 +197,12 @@ class Effects:
         return True
 
     def leaves_losses(self) -> bool:
-        """Return True if the batch leaves a loss."""
+        """Return True if the batch leaves a loss of a change that was not written again since."""
         if any(loss is not None for loss in self._losses.values()):
             return True
         start, stop = loss_bounds(self._space)
         chunks = key_chunks(self._transaction, start, stop) if self.has_losses else ()
-        return any(key[len(start) :] not in self._losses for keys in chunks for key in keys)
+        return any(self.loss(key[len(start) :]) is not None for keys in chunks for key in keys)
 
     # ----------------------------------------------------------------------------------- the batch
 

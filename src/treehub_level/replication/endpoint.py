@@ -20,6 +20,7 @@ from ..types import Change, Changes
 from .manual import check_cid, decode_changes, read_changes
 from .messages import Reply, Request
 from .server import answer_pull, exchange_step, is_idle
+from .waiting import Interest, log_position, unread_after, wanted_prefixes
 
 #: The most seconds that a call may wait for a commit.
 MAX_WAIT: Final = 60
@@ -67,6 +68,36 @@ def answer(store: Store, request: object, access: Access = FULL, max_bytes: int 
     else:
         reply = store.read_step(lambda reader, head: answer_pull(parsed, mode, access, reader, head, max_bytes))
     return reply, is_idle(reply)
+
+
+def answer_or_wait(
+    store: Store, request: Request, access: Access, max_bytes: int, passed: Interest | None = None
+) -> tuple[Reply, Interest | None]:
+    """Answer a request without a push, and name the changes to wait for if the reply is idle.
+
+    The other arguments and the errors are those of `answer`.
+
+    Args:
+        store: A store in SERVER mode.
+        request: The request.
+        access: The rights of the caller.
+        max_bytes: The most bytes of records in a page.
+        passed: The changes that the request has waited for; ``None`` if it has not waited.
+
+    Returns:
+        The reply, and the changes that would bring something; ``None`` if the reply does.
+    """
+    mode = store.server("exchange")
+    prefixes = wanted_prefixes(request, access)
+
+    def read(reader: Reader, head: int) -> tuple[Reply, Interest | None]:
+        after = unread_after(reader, mode, head, request.cid, prefixes, passed)
+        reply = answer_pull(request, mode, access, reader, head, max_bytes, after)
+        if not is_idle(reply):
+            return reply, None
+        return reply, Interest(prefixes, log_position(reader, mode, head))
+
+    return store.read_step(read)
 
 
 def changes_after(store: Store, cid: int, limit: int | None) -> tuple[Changes, bool]:

@@ -15,11 +15,11 @@ from ..engine.key_ranges import encode_prefix
 from ..engine.modes import Client, Plan, Step
 from ..engine.records import OwnRecords
 from ..engine.scan import key_chunks
+from ..engine.uncompared import UncomparedChanges, uncompared_entry
 from ..types import Followed, Mode
 from .messages import prefixes_fault
 from .records import read_state
 from .state import ClientState
-from .uncompared import UncomparedChanges
 
 #: The most keys that one batch removes.
 EVICTED_KEYS: Final = 1000
@@ -55,20 +55,30 @@ def _check_bound(prefixes: Sequence[str]) -> None:
         raise ValueError(fault)
 
 
-def follow_step(mode: Client, prefix: str) -> Step[None]:
-    """Follow the keys that begin with a prefix.
+def follow_step(mode: Client, prefixes: Sequence[str]) -> Step[None]:
+    """Follow the keys that begin with one of some prefixes.
+
+    If the range is checked, it may contain an unchecked one. The dirty changes in that one were
+    compared with nothing, and are remembered as uncompared.
 
     Raises:
-        InvalidKeyError, TypeError: No key can begin with the prefix.
+        InvalidKeyError, TypeError: No key can begin with a prefix.
         ValueError: The client would follow too many prefixes (raised by the step).
     """
-    encode_prefix(mode.space, prefix)
+    for prefix in prefixes:
+        encode_prefix(mode.space, prefix)
 
     def step(transaction: Transaction, cid: int) -> Plan[None]:
         before = read_state(transaction, mode.records, cid)
-        following = before.following.follow(prefix, cid)
-        _check_bound(following.prefixes)
-        return _changing(mode, before, following)
+        had = following = before.following
+        for prefix in prefixes:
+            following = following.follow(prefix, cid)
+        uncompared: list[Entry] = []
+        if had.unchecked and following.checked:
+            is_unchecked = UncomparedChanges(transaction, mode.space, had).is_unchecked
+            dirty = filter(is_unchecked, _dirty_keys(transaction, mode.space))
+            uncompared = [uncompared_entry(mode.space, key) for key in dirty if not following.is_unchecked(key)]
+        return _changing(mode, before, following, uncompared)
 
     return step
 
@@ -78,10 +88,12 @@ def unfollow_step(mode: Client, prefix: str) -> Step[None]:
 
     A wider range that is being filled may contain the prefix. The dirty changes in it that were
     compared with the server's values stay so: the log is pulled for the wider range from now on,
-    and the other dirty changes are remembered as uncompared.
+    and the other dirty changes are remembered as uncompared. If dirty changes are not followed any
+    more, the log is pulled for the prefix until the server has decided on them.
 
     Raises:
         InvalidKeyError, TypeError: No key can begin with the prefix.
+        ValueError: There are too many prefixes with dirty changes (raised by the step).
     """
     encode_prefix(mode.space, prefix)
 
@@ -95,14 +107,27 @@ def unfollow_step(mode: Client, prefix: str) -> Step[None]:
             dirty = [*_dirty_keys(transaction, mode.space)]
             if any(has.is_unchecked(key) and not had.is_unchecked(key) for key in dirty):
                 following = following.checking(prefix)
-                uncompared = [had.adding(key) for key in dirty if had.is_unchecked(key)]
+                uncompared = [uncompared_entry(mode.space, key) for key in dirty if had.is_unchecked(key)]
+        if not all(map(following.wants, _dirty_keys(transaction, mode.space, prefix))):
+            following = following.leave(prefix)
         return _changing(mode, before, following, uncompared)
 
     return step
 
 
+def still_leaving(following: Following, reader: Reader, space: _core.KeySpace) -> Following:
+    """Return the state without the leaving prefixes of which no key is dirty any more."""
+    left = (prefix for prefix in following.leaving if next(_dirty_keys(reader, space, prefix), None) is not None)
+    return replace(following, leaving=tuple(left)) if following.leaving else following
+
+
 def _changing(mode: Client, before: ClientState, following: Following, also: Sequence[Entry] = ()) -> Plan[None]:
-    """Return the plan by which a client follows other ranges."""
+    """Return the plan by which a client follows other ranges.
+
+    Raises:
+        ValueError: There are too many prefixes.
+    """
+    _check_bound([*following.prefixes, *following.leaving])
     after = replace(before, following=following).with_bases()
     batch = [*after.replacing(before, mode.space), *also]
     return Plan(None, batch, durable=True, after_commit=partial(setattr, mode, "recording", after.recording))
@@ -132,19 +157,22 @@ def _unfollowed_keys(reader: Reader, space: _core.KeySpace, following: Following
     for start, stop in following.unfollowed(space):
         with closing(reader.scan(start, stop, values=False)) as cursor:
             while keys := cursor.fetch_keys(EVICTED_KEYS):
-                dirty = {*_dirty_keys(reader, space, keys[0], keys[-1])}
+                dirty = {*_user_keys(reader, space, space.dirty_key(keys[0]), space.dirty_key(keys[-1]) + b"\0")}
                 found += [key for key in keys if key not in dirty]
                 if len(found) >= EVICTED_KEYS:
                     return found[:EVICTED_KEYS]
     return found
 
 
-def _dirty_keys(
-    reader: Reader, space: _core.KeySpace, first: bytes | None = None, last: bytes | None = None
-) -> Iterator[bytes]:
-    """Iterate over the dirty keys from ``first`` to ``last``; over all of them if not given."""
-    start = space.dirty_start if first is None else space.dirty_key(first)
-    stop = space.dirty_stop if last is None else space.dirty_key(last) + b"\0"
+def _dirty_keys(reader: Reader, space: _core.KeySpace, prefix: str = "") -> Iterator[bytes]:
+    """Iterate over the dirty keys with a prefix, in order."""
+    start = space.dirty_key(prefix.encode())
+    stop = _core.successor(start) if prefix else space.dirty_stop
+    return _user_keys(reader, space, max(start, space.dirty_start), stop)
+
+
+def _user_keys(reader: Reader, space: _core.KeySpace, start: bytes, stop: bytes | None) -> Iterator[bytes]:
+    """Iterate over the keys of the dirty changes in a range of the store, in order."""
     return (key[len(space.prefix) :] for keys in key_chunks(reader, start, stop) for key in keys)
 
 

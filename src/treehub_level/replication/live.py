@@ -14,6 +14,7 @@ from ..engine.store import Store
 from ..errors import LevelError, StateError, TransportError
 from ..locks import RecursiveLock
 from ..types import SyncReport
+from .client import read_consistent
 from .limits import PushLimits
 from .messages import Request
 from .schedule import LiveSchedule, LiveState, PollResult
@@ -91,6 +92,15 @@ class LiveSessionBase:
     def pending_push(self) -> int:
         """The number of local changes that the server has not acknowledged: see ``pending()``."""
         return count_dirty(self._store, "pending")
+
+    @property
+    def consistent(self) -> bool:
+        """True if the data is that of the server at the client's CID: see `SyncReport.consistent`.
+
+        It is read from the store, so `follow`, other calls of ``sync`` and earlier sessions count.
+        """
+        mode = self._store.client("live")
+        return self._store.read_step(lambda reader, cid: read_consistent(reader, mode.records, cid))
 
     def _sync_session(self, *, look_ahead: bool) -> Generator[Any, Any, SyncReport]:
         """Return a session that pulls and pushes until both sides are drained."""

@@ -7,7 +7,6 @@ it, and takes that value.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Final, Literal, NamedTuple
 
 import orjson
@@ -113,18 +112,16 @@ def read_losses(reader: Reader, own: OwnRecords) -> dict[bytes, Loss]:
     return {key_of(own, key): parse_loss(own, key, record) for key, record in rows(reader, *loss_bounds(own.space))}
 
 
-def current_losses(
-    losses: dict[bytes, Loss], record_of: Callable[[bytes], bytes | None]
-) -> tuple[dict[bytes, Loss], list[bytes]]:
+def read_current_losses(reader: Reader, own: OwnRecords) -> tuple[dict[bytes, Loss], list[bytes]]:
     """Return the losses of changes that are still the same, and the keys of the others.
 
-    Args:
-        losses: The loss of each key.
-        record_of: Returns the dirty record of a key; ``None`` if the key is clean.
+    Raises:
+        CorruptionError: A record is malformed.
     """
+    losses = read_losses(reader, own)
     current: dict[bytes, Loss] = {}
     for key, loss in losses.items():
-        record = record_of(key)
+        record = reader.get(own.space.dirty_key(key))
         if record is not None and loss.concerns(record):
             current[key] = loss
     return current, [key for key in losses if key not in current]

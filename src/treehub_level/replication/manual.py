@@ -315,13 +315,13 @@ def _check_not_older(cid: int, to: int, kind: str) -> None:
 
 
 def _moving(mode: Client, state: ClientState, to: int, batch: list[Entry]) -> Plan[int]:
-    """Return the plan of a batch that moves the CID, and drops the seen epochs.
+    """Return the plan of a batch that moves the CID, and forgets the CIDs and epochs of the server.
 
-    A manual sync does not report new epochs. A client that begins with one gets all changes, and
-    fills nothing.
+    A manual sync reports neither new epochs nor the server's CID: see `ClientState.is_at_head`. A
+    client that begins with one gets all changes, and fills nothing.
     """
     following = state.following if state.cid else state.following.completed()
-    after = replace(state, cid=to, max_head=to, epochs=(), following=following)
+    after = replace(state, cid=to, max_head=0, epochs=(), following=following)
     recording = partial(setattr, mode, "recording", after.recording)
     return Plan(to, [*batch, *after.replacing(state, mode.space)], to, after_commit=recording)
 

@@ -19,13 +19,13 @@ from ..backends.base import Reader, Row
 from ..engine.groups import Groups, group_bounds, last_group
 from ..engine.records import OwnRecords
 from ..engine.scan import first_key
+from ..engine.uncompared import UncomparedChanges
 from .canonical import same_record
 from .fields import MAX_PUSH
 from .limits import PushLimits
 from .messages import MAX_BYTES
 from .records import pushable_changes
 from .state import ClientState, Push
-from .uncompared import UncomparedChanges
 
 #: The maximum number of changes in a push.
 PUSH_CHANGES = MAX_PUSH

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from .. import _core
-from ..engine.access import Access
+from ..engine.access import FULL, Access
 from ..engine.key_ranges import KeyRanges, encode_prefix
 from ..errors import ForbiddenError, InvalidKeyError, ProtocolError
 from .fields import shown
@@ -34,10 +34,11 @@ def requested_ranges(request: Request, space: _core.KeySpace, access: Access) ->
 
     Raises:
         ProtocolError: No key that users may write begins with one of the prefixes.
-        ForbiddenError: The caller may read no key with one of the prefixes.
+        ForbiddenError: The caller may read no key with one of the prefixes, other than those in
+            ``partial``. A client may list a prefix there of which it only has keys to push.
     """
     complete = [_encode(space, access, "complete", prefix) for prefix in request.complete]
-    partial = [_encode(space, access, "partial", prefix) for prefix in request.partial]
+    partial = [_encode(space, FULL, "partial", prefix) for prefix in request.partial]
     log = KeyRanges.of_prefixes([*complete, *partial])
     fill = KeyRanges(())
     if request.fill is not None:

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import compress
 
 from .. import _core
 from ..backends.base import Transaction
@@ -92,6 +93,7 @@ class ReplyHandler:
         state = self._state = self._state.with_bases()
         decided = self._push if self._accepted else None
         effects.end_groups(self._accepted, decided.last_group if decided else 0)
+        self._outcome.is_consistent = state.is_at_head and not effects.leaves_losses()
         self._outcome.conflicts = effects.finish()
         batch = effects.batch
         batch += state.replacing(before, self._space)
@@ -132,12 +134,13 @@ class ReplyHandler:
     def _write_page(self, page: PulledPage) -> None:
         """Write a page to a store without dirty changes."""
         following = self._state.following
-        entries = page.entries
+        cids, entries = page.cids, page.entries
         if not following.follows_all:
-            entries = [entry for entry in entries if following.wants(entry[0])]
+            wanted = [following.wants(key) for key, _ in entries]
+            cids, entries = [*compress(cids, wanted)], [*compress(entries, wanted)]
         self._effects.batch += entries
-        own_changes = 0 if self._state.own_range is None else sum(map(self._is_own_change, page.cids))
-        self._outcome.pulled = len(page.entries) - own_changes
+        own_changes = 0 if self._state.own_range is None else sum(map(self._is_own_change, cids))
+        self._outcome.pulled = len(entries) - own_changes
 
     def _finish_page(self, page: PulledPage, *, is_dirty_store: bool) -> None:
         """Record that the client has caught up, or begin to fill as the page advises."""
@@ -149,10 +152,7 @@ class ReplyHandler:
             self._state = self._state.filling_again(UNCHECKED)
             self._effects.bases.void(self._state.bases)
             self._outcome.is_refilling = True
-        outcome = self._outcome
-        outcome.caught_up = not page.more
-        is_complete = outcome.caught_up and self._state.following.is_complete
-        outcome.is_consistent = is_complete and not (is_dirty_store and self._effects.leaves_losses())
+        self._outcome.caught_up = not page.more
 
     def _record_history(self, reply: PulledPage) -> None:
         """Record the server's epochs, and the CID at which the reply was read."""
@@ -195,7 +195,7 @@ class ReplyHandler:
         The server wins, except over a dirty change that was made with knowledge of the pulled one.
         The part ends early if the local changes are large, as if the server had cut the page there.
         """
-        effects, withheld = self._effects, self._withheld_records()
+        effects, withheld, following = self._effects, self._withheld_records(), self._state.following
         size = 0
         records = effects.records([key for key, _ in page.entries])
         for index, (cid, (key, value), record) in enumerate(zip(page.cids, page.entries, records, strict=True)):
@@ -222,7 +222,7 @@ class ReplyHandler:
                     effects.journal(LostChange(key, record, remote, cid, base, by=by, at=at))
                 effects.clean(key)
             effects.take(key, value)
-            self._outcome.pulled += not is_own
+            self._outcome.pulled += not is_own and following.wants(key)
         return page
 
     def _withheld_records(self) -> dict[bytes, bytes]:

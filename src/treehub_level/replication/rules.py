@@ -23,7 +23,7 @@ from ..backends.base import Entry, Reader, Row
 from ..engine.codec import Codec
 from ..engine.modes import Server
 from ..engine.ranges import Range, parse_range
-from ..errors import CheckError, CorruptionError, DecodeError, Refused, StorageError
+from ..errors import CheckError, CorruptionError, DecodeError, Refused, StorageError, TransportError
 from ..types import JSON, MISSING, Mode, RangeOptions
 from .fields import MAX_REASON
 
@@ -33,6 +33,8 @@ Check = Callable[["Call", "list[CheckedChange]", "Lookup"], object]
 
 #: Seconds after which a check is slow: all other writers wait for it.
 SLOW_SECONDS: Final = 1.0
+#: Seconds that the checks of one push may take before its client is asked to send fewer changes.
+PUSH_SECONDS: Final = 10.0
 #: Rows that a query of a check fetches at a time.
 _FETCH: Final = 100
 
@@ -157,8 +159,8 @@ def require_check(check: object) -> Check | None:
     """Return a check, or ``None`` for none.
 
     Raises:
-        TypeError: It is no function, or one that must be awaited: it runs while all other writers
-            wait.
+        TypeError: It is no function of three arguments, or one that must be awaited: it runs while
+            all other writers wait.
     """
     if check is None:
         return None
@@ -166,6 +168,14 @@ def require_check(check: object) -> Check | None:
         raise TypeError(f"check is a function of (call, changes, read), not {check!r:.80}")
     if inspect.iscoroutinefunction(check) or inspect.iscoroutinefunction(getattr(check, "__call__", None)):  # noqa: B004
         raise TypeError("check is a plain function, not an async one: it runs inside the write transaction")
+    try:
+        signature = inspect.signature(check)
+    except ValueError:  # a function of C without one
+        return check
+    try:
+        signature.bind(None, [], None)
+    except TypeError as error:
+        raise TypeError(f"check is called as check(call, changes, read), and {check!r:.80} {error}") from error
     return check
 
 
@@ -209,6 +219,27 @@ def check_group(mode: Server, call: Call, entries: Sequence[Entry], reader: Pend
         if inspect.iscoroutine(result):
             result.close()
         raise CheckError("the check of this server returned an awaitable: it must be a plain function")
+
+
+class CheckTime:
+    """The time that the checks of one push take, while all other writers wait."""
+
+    def __init__(self) -> None:
+        self._deadline = time.monotonic() + PUSH_SECONDS
+
+    def require_more(self) -> None:
+        """Require time for a further check.
+
+        Raises:
+            TransportError: There is none. The client sends fewer changes, as it does if a push is
+                too large.
+        """
+        if time.monotonic() > self._deadline:
+            raise TransportError(
+                f"the check of this server has taken more than {PUSH_SECONDS:.0f} seconds for a part of this push: "
+                "send fewer changes at a time. Nothing was written",
+                status=413,
+            )
 
 
 def _record_duration(mode: Server, seconds: float, count: int) -> None:

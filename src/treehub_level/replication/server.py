@@ -52,14 +52,15 @@ def exchange_step(request: Request, mode: Server, access: Access = FULL, max_byt
         request: The request.
         mode: The server.
         access: The client's principal, and the keys that it may see and write.
-        max_bytes: The most bytes of rows in the page, unless its only row is larger; `MAX_BYTES` if
-            not given.
+        max_bytes: The most bytes of rows in the page, unless its only row is larger, or it has only
+            present values of lost changes; `MAX_BYTES` if not given.
 
     Raises:
         ProtocolError: A change, a prefix or a key is malformed.
         ForbiddenError: The client may not write, or follows keys that it may not read.
         StoreMismatchError: The request is for another server.
         CheckError: The check of the server failed (raised by the step).
+        TransportError: The checks of the push take too long (raised by the step).
     """
     parsed = _parse(request, mode, access)
 
@@ -77,11 +78,27 @@ def exchange_step(request: Request, mode: Server, access: Access = FULL, max_byt
 
 
 def answer_pull(
-    request: Request, mode: Server, access: Access, reader: Reader, head: int, max_bytes: int | None = None
+    request: Request,
+    mode: Server,
+    access: Access,
+    reader: Reader,
+    head: int,
+    max_bytes: int | None = None,
+    after: int = 0,
 ) -> Reply:
-    """Reply to a request without a push, which needs no transaction: see `exchange_step`."""
+    """Reply to a request without a push, which needs no transaction: see `exchange_step`.
+
+    Args:
+        request: The request.
+        mode: The server.
+        access: The client's principal, and the keys that it may see and write.
+        reader: The store to read from.
+        head: The server's CID.
+        max_bytes: The most bytes of rows in the page: see `exchange_step`.
+        after: The CID up to which the log is known to hold no wanted change after the client's CID.
+    """
     assert not request.is_push, "a push is decided in a step"
-    exchange = _Exchange(_parse(request, mode, access), mode, access, reader, head, max_bytes)
+    exchange = _Exchange(_parse(request, mode, access), mode, access, reader, head, max_bytes, after)
     reply = exchange.reply()
     if isinstance(reply, LogPage):
         exchange.add_present(reply)
@@ -114,8 +131,9 @@ class _Exchange:
         access: The client's principal, and the keys that it may see and write.
         reader: The store to read from.
         head: The server's CID.
-        max_bytes: The most bytes of rows in the page, unless its only row is larger; `MAX_BYTES` if
-            not given.
+        max_bytes: The most bytes of rows in the page, unless its only row is larger, or it has only
+            present values of lost changes; `MAX_BYTES` if not given.
+        after: The CID up to which the log is known to hold no wanted change after the client's CID.
     """
 
     def __init__(
@@ -126,6 +144,7 @@ class _Exchange:
         reader: Reader,
         head: int,
         max_bytes: int | None,
+        after: int = 0,
     ) -> None:
         self._request = parsed.request
         self._push = parsed.push
@@ -136,6 +155,7 @@ class _Exchange:
         self._reader = reader
         self._present = PendingReader(reader)
         self._head = head
+        self._after = max(after, parsed.request.cid)
         self._max_bytes = MAX_BYTES if max_bytes is None else max_bytes
         self._epochs: list[Epoch] = []
         self._floor = Floor(0, 0)
@@ -171,7 +191,7 @@ class _Exchange:
             self._reader,
             self._mode,
             self._head,
-            request.cid,
+            self._after,
             request.limit,
             self._max_bytes,
             MAX_BYTES,
@@ -358,14 +378,23 @@ class _Exchange:
         """
         if page.more:
             return
-        left = self._max_bytes - records_size(page.records) - commits_size(page.commits)
         rejected = () if self._request.withdraw else page.rejected
         keys = dict.fromkeys([*self._read, *(key.encode() for key in rejected)])
-        page.values = self._values([*keys], left)
-        left -= rows_size([(key, value or b"") for key, value in page.values])
+        size = records_size(page.records) + commits_size(page.commits)
+        page.values = self._values([*keys], self._room_for_values(page) - size)
+        left = self._max_bytes - size - rows_size([(key, value or b"") for key, value in page.values])
         if self._request.fill is not None and not self._push:
             rows = len(page.records) + len(page.values)
             page.fill = self._fill_part(self._request.limit - len(page.records), left, is_first=not rows)
+
+    def _room_for_values(self, page: LogPage) -> int:
+        """Return the bytes that a page may have with the present values.
+
+        A page without changes has room for all values that fit any page, also if the memory of the
+        server is short: otherwise a client would take it that the values of a group fit into no
+        page, and replace the group in parts.
+        """
+        return self._max_bytes if page.records else MAX_BYTES
 
     def _values(self, keys: Sequence[bytes], left: int) -> list[Entry]:
         """Return the present values of the first keys, as many as fit. A hidden key is absent.

@@ -105,7 +105,7 @@ def sync_session(
         else:
             prepared: PreparedRequest = run(request_step(mode, limits, push=push, withdraw=too_large is not None))
             request = prepared.request
-            report.cid = request.cid
+            report.cid, report.consistent = request.cid, prepared.is_consistent
             if prepared.is_evicting:
                 run(evict_step(mode))
             is_drained = not (prepared.has_work or (push and prepared.has_pushable))

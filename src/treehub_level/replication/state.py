@@ -83,7 +83,8 @@ class ClientState:
         following: The ranges that the client follows, and the progress of their fill.
         cid: The client's CID. It has a record of its own, which `replacing` leaves alone.
         server: The server's id; ``None`` before the first exchange.
-        max_head: The highest server CID at which a page was read that the client has applied.
+        max_head: The highest server CID at which a page was read that the client has applied; 0 if
+            it is unknown, as after a manual sync.
         epochs: The epochs of the server that the client has seen, oldest first. Old ones are
             dropped.
         push: The frozen push.
@@ -114,6 +115,17 @@ class ClientState:
         """
         undecided = self.push or self.withheld_push or self.own_range
         return not (undecided or self.following.is_resetting)
+
+    @property
+    def is_at_head(self) -> bool:
+        """True if the followed ranges are filled, and hold the server's state at the client's CID.
+
+        Lost changes are not considered. ``max_head`` is above the CID while a page announces more,
+        and 0 after a manual sync, which does not tell if there is more.
+        """
+        following = self.following
+        is_filled = following.is_complete and not following.is_resetting
+        return is_filled and self.server is not None and self.cid == self.max_head
 
     @property
     def recording(self) -> BaseRecording | None:
@@ -152,7 +164,8 @@ class ClientState:
 
     def with_bases(self) -> ClientState:
         """Return the state with a record of base values, if local writes have to record some."""
-        if self.bases is not None or not self.cid or not self.following.unchecked:
+        following = self.following
+        if self.bases is not None or not (following.checked or (self.cid and following.unchecked)):
             return self
         return replace(self, bases=Bases(1, kept=False))
 

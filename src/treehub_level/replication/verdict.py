@@ -12,7 +12,7 @@ from ..engine.modes import Server
 from ..errors import Refused
 from .fields import Refusal
 from .records import StoredRefusal
-from .rules import Call, PendingReader, check_group, reasons_of
+from .rules import Call, CheckTime, PendingReader, check_group, reasons_of
 
 #: The most reasons of one push. Changes that are refused for further ones get a general reason.
 MAX_REASONS: Final = 100
@@ -74,8 +74,12 @@ class Verdict:
 
         Raises:
             CheckError: The check of the server failed.
+            TransportError: The checks take too long for one push.
         """
+        time = CheckTime()
         for first, end in group_bounds(len(self._push), groups):
+            if first and self._mode.check is not None:
+                time.require_more()
             entries = self._push[first:end]
             is_accepted = not any(key in changed for key, _ in entries)
             if is_accepted:

@@ -6,10 +6,11 @@ it validates each value once and never decodes it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
@@ -17,6 +18,7 @@ from .. import _core
 from ..engine.codec import decode_json
 from ..errors import ProtocolError
 from .canonical import canonical
+from .fields import MAX_CHANGES
 from .manual import Part
 from .messages import Forked, LogPage, LogRow, Page, ParsedReply, Reply, Request, Reset, parse_reply
 
@@ -24,6 +26,16 @@ from .messages import Forked, LogPage, LogRow, Page, ParsedReply, Reply, Request
 _JOINED = 200
 #: Rows that one call of the core splits: it does not release the GIL.
 _PART_ROWS = 2000
+#: The most values in a reply beside its rows: the rejected keys, the epochs and the commits. Each
+#: takes up to 90 bytes of memory. A commit and its change take 300 bytes of a page or more, and
+#: nine values.
+MAX_NODES: Final = 400_000
+#: The most members of a reply in JSON: there are fewer than 30 now.
+_MAX_FIELDS: Final = 100
+#: The members of a reply that are arrays of rows.
+_SECTIONS: Final = ("page", "values", "entries")
+_SECTION: Final = re.compile(rb'"(page|values|entries)"[ \t\r\n]*:(.*)', re.DOTALL)
+_CID: Final = re.compile(rb"0|[1-9][0-9]{0,15}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +207,8 @@ def decode_reply(message: object, encoder: _core.Encoder) -> ParsedReply:
     if isinstance(message, (Reset, Forked)):
         return message
     if isinstance(message, Received):
-        return _decode_lines(message.body, encoder) if message.in_lines else parse_reply(_parse(message.body), encoder)
+        decode = _decode_lines if message.in_lines else _decode_document
+        return decode(message.body, encoder)
     return parse_reply(message, encoder)
 
 
@@ -221,6 +234,29 @@ def decode_header(message: object, encoder: _core.Encoder) -> Page | None:
     return page if isinstance(page, Page) else None
 
 
+def _decode_document(text: bytes, encoder: _core.Encoder) -> ParsedReply:
+    """Decode a reply in JSON. Its rows stay encoded, as those of NDJSON do."""
+    members = _core.split_items(text, b"{}", _MAX_FIELDS)
+    if members is None:
+        return parse_reply(_parse(text), encoder)
+    sections: dict[str, list[bytes]] = {}
+    others: list[bytes] = []
+    for member in members:
+        found = _SECTION.fullmatch(member)
+        rows = None if found is None else _core.split_items(found[2], b"[]", MAX_CHANGES)
+        if found is None or rows is None or found[1].decode() in sections:
+            others.append(member)
+        else:
+            sections[found[1].decode()] = rows
+    message = _parse(b"{%b}" % b",".join(others))
+    for name in _SECTIONS:
+        if name in message:
+            fault = "it occurs twice" if name in sections else f"an array of at most {MAX_CHANGES} rows is needed"
+            raise ProtocolError(f'the field "{name}" of the reply: {fault}')
+    page = {"page": _split_rows(sections["page"])} if "page" in sections else {}
+    return parse_reply({**message, **sections, **page}, encoder, in_records=True)
+
+
 def _decode_lines(body: bytes, encoder: _core.Encoder) -> ParsedReply:
     first, _, rest = body.partition(b"\n")
     header = _parse(first)
@@ -230,19 +266,15 @@ def _decode_lines(body: bytes, encoder: _core.Encoder) -> ParsedReply:
         raise ProtocolError("the reply has more than one line, but is not a page")
     texts = rest.removesuffix(b"\n").split(b"\n") if rest else []
     ends = _section_ends(header, len(texts))
-    rows = _split_rows(texts[: ends[0]])
-    in_records = rows is not None
-    values, entries = (
-        part if in_records else [*map(_parse, part)] for part in (texts[ends[0] : ends[1]], texts[ends[1] :])
-    )
-    message = {**header, "page": [*map(_parse, texts[: ends[0]])] if rows is None else rows}
+    values, entries = texts[ends[0] : ends[1]], texts[ends[1] :]
+    message = {**header, "page": _split_rows(texts[: ends[0]])}
     if "value_count" in header:
         message["values"] = values
     if "fill" in header:
         message["entries"] = entries
     elif entries:
         raise ProtocolError("the reply has more lines than it announces")
-    return parse_reply(message, encoder, in_records=in_records)
+    return parse_reply(message, encoder, in_records=True)
 
 
 def _section_ends(header: dict[Any, Any], lines: int) -> tuple[int, int]:
@@ -253,19 +285,34 @@ def _section_ends(header: dict[Any, Any], lines: int) -> tuple[int, int]:
     return min(count, lines), min(count + values, lines)
 
 
-def _split_rows(texts: list[bytes]) -> list[tuple[int, bytes]] | None:
-    """Return the rows, split some at a time, so that other threads run in between."""
+def _split_rows(texts: list[bytes]) -> list[tuple[int, bytes]]:
+    """Return the CID and the record of each row, split some at a time for other threads.
+
+    No record is decoded, however a row is written: a hostile server cannot make it take more memory
+    than its text.
+    """
     rows: list[tuple[int, bytes]] = []
     for start in range(0, len(texts), _PART_ROWS):
-        part = _core.split_rows(texts[start : start + _PART_ROWS])
-        if part is None:
-            return None
-        rows += part
+        part = texts[start : start + _PART_ROWS]
+        rows += _core.split_rows(part) or map(_split_row, part)
     return rows
 
 
+def _split_row(text: bytes) -> tuple[int, bytes]:
+    """Return the CID and the record of a row that is not written as this library does."""
+    parts = _core.split_items(text, b"[]", 2)
+    if parts is None or len(parts) != 2 or not _CID.fullmatch(parts[0]):
+        raise ProtocolError(f'the field "page" of the reply: each item is [CID, change], not {text[:80]!r}')
+    return int(parts[0]), parts[1]
+
+
 def _parse(text: bytes) -> Any:
+    """Decode a reply, or a part of one, beside its rows.
+
+    Raises:
+        ProtocolError: It is not JSON, or holds more than `MAX_NODES` values.
+    """
     try:
-        return decode_json(text)
+        return decode_json(text, MAX_NODES)
     except ValueError as error:
         raise ProtocolError(f"the reply is not JSON: {error}") from error

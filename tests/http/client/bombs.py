@@ -23,11 +23,17 @@ from treehub_level.http.blocking import RemoteServer
 from treehub_level.http.client import calls, responses, verbs
 
 SIZE = 32 << 20
-#: JSON texts that take far more memory than their bytes.
+_REPLY = (
+    b'{"protocol":2,"kind":"page","server":"%b","nonce":"%b","base":0,"cid":2,"head":2,"more":false,'
+    b'"epochs":[],"ack":null,"rejected":[],"count":2}\n'
+)
+#: Texts that take far more memory than their bytes, once they are decoded.
 TEXTS = {
     "numbers": b"[" + b"1," * (SIZE // 2) + b"1]",
     "lists": b"[" + b"[]," * (SIZE // 3) + b"1]",
     "lines": b"{}\n" * (SIZE // 3),
+    # Within the limit of a page: a row that is malformed, and one of many values.
+    "rows": _REPLY % (b"5" * 32, b"6" * 32) + b'[1.0,["a",1]]\n[2,["b",[' + b"[]," * (SIZE // 6) + b"[]]]]\n",
 }
 
 
@@ -76,7 +82,7 @@ def main() -> None:
                 setattr(module, name, 1 << 40)
         for name in ("MAX_LINES", "MAX_HEADER_ITEMS", "MAX_ITEMS"):
             setattr(responses, name, 1 << 40)
-        del TEXTS["lists"], TEXTS["lines"]
+        del TEXTS["lists"], TEXTS["lines"], TEXTS["rows"]
     bomb, media_type = [b""], [""]
     url = serve(bomb, media_type)
     bombs = {name: gzip.compress(text, mtime=0) for name, text in TEXTS.items()}
@@ -86,7 +92,7 @@ def main() -> None:
         RemoteServer(url, retries=0) as remote,
     ):
         for name, bomb[0] in bombs.items():
-            media_type[0] = "application/x-ndjson" if name == "lines" else "application/json"
+            media_type[0] = "application/x-ndjson" if name in ("lines", "rows") else "application/json"
             verbs_to_call: dict[str, Callable[[], Any]] = {
                 "info": remote.info,
                 "get": partial(remote.get, "a"),
@@ -96,6 +102,8 @@ def main() -> None:
                 "sync": partial(client.sync, remote),
                 "watch": partial(next, remote.watch(since=0)),
             }
+            if name == "rows":  # all other calls decode the values, as they must
+                verbs_to_call = {"sync": verbs_to_call["sync"]}
             if "--control" in sys.argv:
                 verbs_to_call = {"get": verbs_to_call["get"]}
             for verb, call in verbs_to_call.items():

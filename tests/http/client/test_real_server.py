@@ -8,13 +8,12 @@ from typing import Any
 
 import pytest
 from async_adapter import AsyncAdapter
+from server_process import ServerProcess
 from waiting import PATIENCE, until
 
 from treehub_level import Change, CIDMismatchError, ForbiddenError, Level, TransportError, blocking
 from treehub_level.http import RemoteServer, Tokens
 from treehub_level.http import blocking as http_blocking
-
-from ..processes import ServerProcess
 
 
 @pytest.fixture(scope="module")

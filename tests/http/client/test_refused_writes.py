@@ -6,13 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from server_process import ServerProcess
 from typer.testing import CliRunner
 
 from treehub_level import Refused, TransportError
 from treehub_level.cli.application import app
 from treehub_level.http.blocking import RemoteServer
-
-from ..processes import ServerProcess
 
 RULES = """
 from treehub_level import MISSING, Refused
@@ -24,8 +23,17 @@ def check(call, changes, read):
         if change.after is not MISSING and not isinstance(change.after, int):
             raise Refused(f"{change.key}: only numbers, please 😀", keys=[change.key])
 
+async def later(call, changes, read):
+    pass
+
+def of_two(call, changes):
+    pass
+
 constant = 1
 """
+
+#: Modules that cannot be imported, by their names.
+BROKEN = {"no_syntax": "def check(:", "raises": "1 / 0", "exits": "raise SystemExit(3)"}
 
 
 def test_a_refused_write_raises_the_reason_and_the_server_goes_on(tmp_path: Path) -> None:
@@ -49,13 +57,33 @@ def test_a_refused_write_raises_the_reason_and_the_server_goes_on(tmp_path: Path
         server.stop()
 
 
-@pytest.mark.parametrize("reference", ["rules2", ":check", "no_such_module:check", "rules2:missing", "rules2:constant"])
-def test_a_check_that_cannot_be_imported_is_a_usage_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reference: str
+@pytest.mark.parametrize(
+    ("reference", "fault"),
+    [
+        ("rules2", "is not package.module:function"),
+        (":check", "is not package.module:function"),
+        ("no_such_module:check", "No module named"),
+        (".rules2:check", "cannot be imported"),
+        ("rules2:missing", "has no attribute"),
+        ("rules2:constant", "check is a function"),
+        ("rules2:later", "not an async one"),
+        ("rules2:of_two", "too many positional arguments"),
+        ("treehub_level.checks:json_schema", "too many positional arguments"),
+        ("no_syntax:check", "SyntaxError"),
+        ("raises:check", "ZeroDivisionError"),
+        ("exits:check", "SystemExit"),
+    ],
+)
+def test_a_check_that_cannot_be_called_is_a_usage_error_that_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reference: str, fault: str
 ) -> None:
     (tmp_path / "rules2.py").write_text(RULES, encoding="utf-8")
+    for name, text in BROKEN.items():
+        (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    result = CliRunner().invoke(app, ["serve", str(tmp_path / "stores"), "--check", reference])
+    result = CliRunner(env={"COLUMNS": "400"}).invoke(app, ["serve", str(tmp_path / "stores"), "--check", reference])
     assert result.exit_code == 2, result.output
     assert "--check" in result.output
+    assert fault in result.output
+    assert not (tmp_path / "stores").exists()

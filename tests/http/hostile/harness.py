@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from certificates import make_certificate
+from server_process import ServerProcess
 
 from treehub_level import Level, LevelError
 from treehub_level.blocking import Level as BlockingLevel
 from treehub_level.http import RemoteServer, Tokens
 
-from ..processes import ServerProcess
 from .attacks import Attack, attack
 
 #: Seconds between two requests of an honest client, and between two samples of the memory.

@@ -16,13 +16,15 @@ from pathlib import Path
 import httpx
 from waiting import PATIENCE
 
-#: `serve` with other timeouts. Arguments: seconds for headers, seconds for a stall, then its own.
+#: `serve` with other timeouts. Arguments: Python statements that run first, seconds for headers,
+#: seconds for a stall, then its own.
 PROGRAM = """
 import sys
+exec(sys.argv[1])
 from treehub_level.http.server.connections import TimedConnection
 from treehub_level.cli.application import main
-TimedConnection.header_seconds, TimedConnection.stall_seconds = map(float, sys.argv[1:3])
-sys.argv[1:3] = []
+TimedConnection.header_seconds, TimedConnection.stall_seconds = map(float, sys.argv[2:4])
+sys.argv[1:4] = []
 main()
 """
 
@@ -35,6 +37,7 @@ class RunningServer:
         options: Further options of ``treehub-level serve``.
         header_seconds: See `TimedConnection`.
         stall_seconds: See `TimedConnection`.
+        prelude: Python statements that the process runs first.
 
     Attributes:
         url: The URL of the server.
@@ -44,10 +47,12 @@ class RunningServer:
         line: The first line of the output to stdout.
     """
 
-    def __init__(self, folder: Path, *options: str, header_seconds: float = 20, stall_seconds: float = 60) -> None:
+    def __init__(
+        self, folder: Path, *options: str, header_seconds: float = 20, stall_seconds: float = 60, prelude: str = ""
+    ) -> None:
         self.log = folder / "stderr"
         with self.log.open("wb") as log:
-            program = [sys.executable, "-W", "error", "-c", PROGRAM, str(header_seconds), str(stall_seconds)]
+            program = [sys.executable, "-W", "error", "-c", PROGRAM, prelude, str(header_seconds), str(stall_seconds)]
             self.process = subprocess.Popen(
                 [*program, "serve", str(folder / "stores"), "--create", "notes", "--port", "0", *options],
                 stdout=subprocess.PIPE,
@@ -76,9 +81,9 @@ class RunningServer:
 
 
 @contextmanager
-def running(folder: Path, *options: str, **timeouts: float) -> Iterator[RunningServer]:
+def running(folder: Path, *options: str, prelude: str = "", **timeouts: float) -> Iterator[RunningServer]:
     """Run a server for the length of the block."""
-    server = RunningServer(folder, *options, **timeouts)
+    server = RunningServer(folder, *options, prelude=prelude, **timeouts)
     try:
         yield server
     finally:

@@ -26,8 +26,7 @@ async def test_concurrent_requests_of_one_token_are_limited(served: Served) -> N
     busy = await served.client_with(served.tokens.add(databases=["notes"]))
     async with asyncio_timeout(30):
         polls = [asyncio.ensure_future(busy.get("/v1/notes/changes?wait=60")) for _ in range(2)]
-        while len(served.levels["notes"]._store.listeners) < 2:  # noqa: ASYNC110
-            await asyncio.sleep(0)
+        await served.wait_for_long_poll(count=2)
         assert_busy(await busy.get("/v1/notes"), 429)
         assert (await served.client.get("/v1/notes")).status_code == 200
         await served.levels["notes"].put("a", 1)

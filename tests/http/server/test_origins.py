@@ -7,12 +7,11 @@ from pathlib import Path
 import httpx
 import pytest
 from served import Served
+from server_process import ServerProcess
 
 from treehub_level.http.server.origins import OriginPolicy
 from treehub_level.http.server.permissions import Permission
 from treehub_level.http.server.routes import ROUTES
-
-from ..processes import ServerProcess
 
 pytestmark = pytest.mark.once
 

@@ -10,12 +10,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+from server_process import ServerProcess
 from waiting import until
 
 from treehub_level import Level, blocking
 from treehub_level.http.server import catalog
-
-from ..processes import ServerProcess
 
 pytestmark = pytest.mark.once
 

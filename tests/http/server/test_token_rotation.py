@@ -10,12 +10,11 @@ from typing import Any
 import httpx
 import pytest
 from replication.helpers import Store, a_client, ask, own_record
+from server_process import ServerProcess
 
 from treehub_level import ForbiddenError, blocking
 from treehub_level.http import Tokens
 from treehub_level.http.blocking import RemoteServer
-
-from ..processes import ServerProcess
 
 pytestmark = pytest.mark.once
 

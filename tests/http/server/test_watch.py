@@ -136,7 +136,7 @@ async def bytes_read_for_a_slow_reader(served: Served, monkeypatch: pytest.Monke
 
     async def counted(*args: Any, **options: Any) -> Any:
         found = await piece(*args, **options)
-        read.append(sum(len(record) for _, record in found.records))
+        read.append(sum(len(record) for _, record in found[0].records))
         return found
 
     monkeypatch.setattr(Database, "piece", counted)

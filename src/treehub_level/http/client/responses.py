@@ -26,7 +26,7 @@ from ...errors import (
 )
 from ...replication.fields import MAX_CHANGES, MAX_PUSH, MAX_READ, MAX_REASON, Fields
 from ...replication.manual import attribute
-from ...replication.wire import Received
+from ...replication.wire import MAX_NODES, Received
 from ...types import MISSING, Change, Changes, KeyRange
 from ..identity import SERVER_HEADER
 from .body import MAX_DOCUMENT_BYTES
@@ -43,9 +43,8 @@ MAX_LINES = 1 + MAX_CHANGES + MAX_PUSH + MAX_READ
 #: the row of each change, and for each change of a push a rejected key, which may be a refused one
 #: and the key of a value, too.
 MAX_ITEMS = 7_000_000
-#: The same in the header of an NDJSON reply, which names the rejected keys, the epochs and the
-#: commits. A commit and its change take 300 bytes of a page or more, and nine values.
-MAX_HEADER_ITEMS = 400_000
+#: The same in the header of an NDJSON reply.
+MAX_HEADER_ITEMS = MAX_NODES
 
 #: Maximum number of characters of a server's text in an exception's message.
 _MAX_SHOWN = 300

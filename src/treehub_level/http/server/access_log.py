@@ -15,6 +15,9 @@ from .metrics import Metrics
 #: The key of the ASGI scope that holds the `AccessRecord` of a request.
 ACCESS_RECORD: Final = "treehub_level.access_record"
 
+#: The reason in the log if the client closed the connection before the response.
+DISCONNECTED: Final = "disconnected"
+
 #: Headers of every response. Browsers may not cache it, embed it, run it, or guess its media type;
 #: clients recognise the server.
 COMMON_HEADERS: Final = [

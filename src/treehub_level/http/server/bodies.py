@@ -14,6 +14,7 @@ from ...engine.codec import decode_json
 from ...errors import InvalidValueError, LevelError
 from . import zstd
 from .body_memory import BodyAccount, BodyMemory, Turns
+from .disconnect import DisconnectedError, check_present
 from .limits import Limits
 from .refusals import RefusedError, bad_request, forbidden
 
@@ -24,10 +25,6 @@ T = TypeVar("T")
 _THREAD_BYTES: Final = 64 << 10
 #: The most values of a document that is parsed only to explain the fault in it.
 _EXPLAINED_NODES: Final = 200_000
-
-
-class DisconnectedError(Exception):
-    """The client closed the connection, so no response can be sent. Never leaves the server."""
 
 
 class BodyReader:
@@ -72,6 +69,7 @@ class BodyReader:
         if decode is None and len(received) < _THREAD_BYTES:
             return parse_body(bytes(received), parse)
         async with self._turns.take(account.token):
+            check_present(request.scope)
             body = bytes(received)
             del received  # only the body whose turn it is has a copy
             if decode is not None:

@@ -46,12 +46,14 @@ class TableEntry:
         address: The address of the peer, as the table groups addresses.
         state: The state of the connection.
         close: Closes the connection at once.
+        is_gone: Returns True if the peer has closed the connection.
     """
 
     def __init__(self, table: ConnectionTable, address: str, close: Callable[[], object]) -> None:
         self.address = address
         self.state = ConnectionState.UNKNOWN
         self.close = close
+        self.is_gone: Callable[[], bool] = _is_open
         self._table = table
         self._is_known = False
 
@@ -72,7 +74,8 @@ class TableEntry:
     def remove(self) -> None:
         """Remove the connection from the table."""
         self._table.move(self, ConnectionState.CLOSED)
-        self.close = _do_nothing  # the entry no longer refers to the connection, which can be freed
+        # The entry no longer refers to the connection, which can be freed.
+        self.close, self.is_gone = _do_nothing, _is_closed
 
 
 class ConnectionTable:
@@ -178,6 +181,16 @@ class ConnectionTable:
 
 def _do_nothing() -> None:
     """Do nothing."""
+
+
+def _is_open() -> bool:
+    """Return False, as the ``is_gone`` of a connection that has not had a request yet."""
+    return False
+
+
+def _is_closed() -> bool:
+    """Return True, as the ``is_gone`` of a closed connection."""
+    return True
 
 
 def address_group(host: str) -> str:

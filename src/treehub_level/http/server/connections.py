@@ -11,8 +11,9 @@ import orjson
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..framing import FramingError
-from .access_log import ACCESS_RECORD, COMMON_HEADERS, AccessRecord
+from .access_log import ACCESS_RECORD, COMMON_HEADERS, DISCONNECTED, AccessRecord
 from .connection_table import ConnectionState, TableEntry
+from .disconnect import IS_GONE, has_hung_up, wait_for_disconnect
 from .dispatch import OVERLOADED
 from .framing import RequestFraming
 from .refusals import bad_request
@@ -58,6 +59,7 @@ class TimedConnection(PacedConnection):
             transport.abort()
         else:
             self._entry.close = transport.abort
+            self._entry.is_gone = partial(has_hung_up, transport)
         self._idle_since = self.loop.time()
         self._schedule_check()
 
@@ -156,6 +158,15 @@ class TimedConnection(PacedConnection):
 
 
 async def _answer(entry: TableEntry, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-    """Pass a request to the application, and tell it if the server has too many connections."""
+    """Pass a request to the application.
+
+    The application learns if the server has too many connections, and if the client has gone.
+    """
     scope[OVERLOADED] = not entry.begin_request()
+    scope[IS_GONE] = lambda: entry.is_gone()  # the scope outlives the connection, to which this refers
     await app(scope, receive, send)
+    record: AccessRecord | None = scope.get(ACCESS_RECORD)
+    if record is not None and record.reason == DISCONNECTED:
+        # Otherwise uvicorn, which may not know, reports an application that sends no response.
+        entry.close()
+        await wait_for_disconnect(receive)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
+from functools import partial
 from itertools import chain
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -12,7 +13,7 @@ from ... import _core
 from ...aio.level import Level, internals
 from ...aio.wait import set_within
 from ...aio.worker import Worker
-from ...backends.base import Entry, Row
+from ...backends.base import Entry, Reader, Row
 from ...engine.access import Access
 from ...engine.codec import Codec
 from ...engine.commits import commits_size
@@ -20,13 +21,16 @@ from ...engine.log import read_rows, records_size, rows_size
 from ...engine.scan import first_key
 from ...engine.store import Store
 from ...errors import LockedError, NotOpenError, ProtocolError
-from ...replication.endpoint import answer
+from ...replication.endpoint import answer, answer_or_wait
 from ...replication.fields import MAX_CHANGES, MAX_PUSH
 from ...replication.manual import Part, change_step, read_part, write_step
-from ...replication.messages import MAX_BYTES, LogPage, Reply, Reset, encode_changes
+from ...replication.messages import MAX_BYTES, LogPage, Reply, Request, Reset, encode_changes
+from ...replication.waiting import Interest, log_position, unread_after
+from .disconnect import DisconnectedError
 from .hub import Hub
 from .refusals import RefusedError
 from .response_budget import PIECE_BYTES, ResponseHold
+from .subscriptions import Subscription
 
 T = TypeVar("T")
 
@@ -87,19 +91,29 @@ class Database:
     and while a call waits for a commit, the hub may close the database to make room.
 
     Each method raises the errors of the level's method of that name, `ForbiddenError` for a key
-    outside the token's prefix, and `RefusedError` if the token is no longer valid.
+    outside the token's prefix, `RefusedError` if the token is no longer valid, and
+    `DisconnectedError` if the client has gone.
 
     Args:
         hub: The hub that opens the database.
         name: The name of the database.
         rights: Returns the access that the request's token grants now, or raises the refusal.
         hold: The share of the response in the budget for responses.
+        is_gone: Returns True, in any thread, if the client has closed the connection.
     """
 
-    def __init__(self, hub: Hub, name: str, rights: Callable[[], Access], hold: ResponseHold) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        name: str,
+        rights: Callable[[], Access],
+        hold: ResponseHold,
+        is_gone: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.name = name
         self._hub = hub
         self._rights = rights
+        self._is_gone = is_gone
         self._hold = hold
 
     @asynccontextmanager
@@ -119,19 +133,19 @@ class Database:
             if self._rights() == database.access:
                 return result
 
-    def check_rights(self) -> None:
-        """Check that the token of the request is still valid for it.
+    def access(self) -> Access:
+        """Return the access that the token of the request grants now.
 
         Raises:
-            RefusedError: It is not.
+            RefusedError: The token is no longer valid for the request.
         """
-        self._rights()
+        return self._rights()
 
     @contextmanager
-    def commits(self) -> Iterator[asyncio.Event]:
-        """Provide an event that is set after each commit, and when the store may have changed."""
-        with self._hub.subscribe(self.name) as event:
-            yield event
+    def subscribe(self) -> Iterator[Subscription]:
+        """Provide a subscription to the commits, for the length of the block."""
+        with self._hub.subscribe(self.name) as subscription:
+            yield subscription
 
     async def info(self) -> dict[str, Any]:
         """Return the store id, the CID, the floor and the mode."""
@@ -148,26 +162,33 @@ class Database:
 
     # --------------------------------------------------------------------------------- replication
 
-    async def exchange(self, message: object, wait: float = 0, *, pushes: bool = False) -> Reply:
+    async def exchange(self, message: Request, wait: float = 0) -> Reply:
         """Answer an exchange: see ``Level.exchange``. A page is as large as there is room for.
 
         Args:
-            message: The client's message, as parsed from JSON.
-            wait: Seconds to wait for a change if there is none to send.
-            pushes: True if the message may push changes.
+            message: The client's message.
+            wait: Seconds to wait for a change if there is none to send, and nothing was pushed.
         """
+        if message.is_push:
+            return await self._push(message)
 
-        async def attempt(max_bytes: int) -> tuple[Reply, bool]:
-            def exchange(database: _BorrowedDatabase) -> Awaitable[tuple[Reply, bool]]:
-                run = database.worker.write if pushes else database.worker.read
-                return run(answer, database.store, message, database.access, max_bytes)
+        async def attempt(max_bytes: int, passed: Interest | None) -> tuple[Reply, Interest | None]:
+            return await self._read(
+                lambda database: database.worker.read(
+                    answer_or_wait, database.store, message, database.access, max_bytes, passed
+                )
+            )
 
-            if not pushes:
-                return await self._read(exchange)
+        return await self._until_news(attempt, _reply_size, wait)
+
+    async def _push(self, message: Request) -> Reply:
+        async def attempt(max_bytes: int) -> Reply:
             async with self._open() as database:
-                return await exchange(database)
+                step = partial(answer, database.store, message, database.access, max_bytes)
+                return (await self._write(database, step))[0]
 
-        return await self._until_news(attempt, _reply_size, wait, has_written=pushes)
+        await self._hub.ensure_open(self.name)
+        return await self._hold.read_page(attempt, _reply_size, MAX_BYTES, has_written=True)
 
     async def changes(self, since: int, limit: int, wait: float = 0) -> Part:
         """Read a page of the change log, as large as there is room for: see ``Level.changes``.
@@ -178,26 +199,43 @@ class Database:
             wait: Seconds to wait for a change if there is none.
         """
 
-        async def attempt(max_bytes: int) -> tuple[Part, bool]:
-            part = await self._read_part(since, limit, max_bytes, MAX_BYTES)
-            return part, not (part.records or part.has_more)
+        async def attempt(max_bytes: int, passed: Interest | None) -> tuple[Part, Interest | None]:
+            return await self._read_part(since, limit, max_bytes, MAX_BYTES, passed)
 
         return await self._until_news(attempt, _part_size, wait)
 
-    async def piece(self, since: int) -> Part:
+    async def piece(self, since: int, passed: Interest | None = None) -> tuple[Part, Interest | None]:
         """Read the change log after a CID, as soon as there is room for its first record.
 
         A piece may end inside a commit.
+
+        Args:
+            since: The CID after which the piece begins.
+            passed: The changes that the request has waited for; ``None`` if it has not waited.
+
+        Returns:
+            The piece, and the changes that would bring something; ``None`` if the piece does.
         """
         await self._hub.ensure_open(self.name)
-        return await self._hold.read(lambda: self._read_part(since, MAX_CHANGES, PIECE_BYTES, 0), _part_size)
+        return await self._hold.read(
+            lambda: self._read_part(since, MAX_CHANGES, PIECE_BYTES, 0, passed), lambda found: _part_size(found[0])
+        )
 
-    async def _read_part(self, since: int, limit: int, max_bytes: int, whole_bytes: int) -> Part:
-        def read(store: Store, access: Access) -> Part:
+    async def _read_part(
+        self, since: int, limit: int, max_bytes: int, whole_bytes: int, passed: Interest | None
+    ) -> tuple[Part, Interest | None]:
+        def read(store: Store, access: Access) -> tuple[Part, Interest | None]:
             mode = store.server(_VERB)
-            return store.read_step(
-                lambda reader, head: read_part(reader, mode, head, since, limit, max_bytes, access, whole_bytes)
-            )
+            prefixes = frozenset([access.prefix])
+
+            def read_at(reader: Reader, head: int) -> tuple[Part, Interest | None]:
+                after = unread_after(reader, mode, head, since, prefixes, passed)
+                part = read_part(reader, mode, head, after, limit, max_bytes, access, whole_bytes)
+                if part.records or part.has_more:
+                    return part, None
+                return part, Interest(prefixes, log_position(reader, mode, head))
+
+            return store.read_step(read_at)
 
         return await self._read(lambda database: database.worker.read(read, database.store, database.access))
 
@@ -211,56 +249,79 @@ class Database:
         if len(changes) > MAX_PUSH:
             raise ProtocolError(f"changes has {len(changes)} items: send at most {MAX_PUSH} at a time")
 
-        def apply(database: _BorrowedDatabase) -> int:
+        def apply() -> int:
             entries = encode_changes(changes, database.codec.encoder, in_records=True)
             return database.store.step(change_step(database.store.server(_VERB), cid, entries, database.access))
 
         async with self._open() as database:
-            return await database.worker.write(apply, database)
+            return await self._write(database, apply)
+
+    async def _write(self, database: _BorrowedDatabase, step: Callable[[], T]) -> T:
+        """Run a step in the writing thread, unless the client has gone when its turn comes.
+
+        A client that has not received a response repeats its push, so nothing is lost.
+
+        Raises:
+            DisconnectedError: The client has gone.
+        """
+
+        def in_turn() -> T:
+            if self._is_gone():
+                raise DisconnectedError
+            return step()
+
+        return await database.worker.write(in_turn)
 
     async def _until_news(
         self,
-        attempt: Callable[[int], Awaitable[tuple[T, bool]]],
+        attempt: Callable[[int, Interest | None], Awaitable[tuple[T, Interest | None]]],
         measure: Callable[[T], int],
         wait: float,
-        *,
-        has_written: bool = False,
     ) -> T:
-        """Repeat a read after each commit until it has something to report; return its last result.
+        """Repeat a read after each commit that concerns it until it has something to report.
 
         Args:
-            attempt: Reads a page of at most so many bytes: returns it, and True if there is nothing
-                to report.
+            attempt: Reads a page of at most so many bytes, given the changes that were waited for:
+                returns it, and the changes that would bring something; ``None`` if the page does.
             measure: Returns the bytes of a page.
             wait: Seconds to wait at most. A database that its program closes ends the wait.
-            has_written: True if ``attempt`` may also write.
+
+        Returns:
+            The last page.
 
         Raises:
             RefusedError: The token is no longer valid at the end of the wait.
         """
 
-        async def read() -> tuple[T, bool]:
+        async def read(passed: Interest | None = None) -> tuple[T, Interest | None]:
             # Before the turn: opening may take long, and other databases should not wait for it.
             await self._hub.ensure_open(self.name)
             return await self._hold.read_page(
-                attempt, lambda found: measure(found[0]), MAX_BYTES, has_written=has_written
+                lambda max_bytes: attempt(max_bytes, passed), lambda found: measure(found[0]), MAX_BYTES
             )
 
         if not wait:
             return (await read())[0]
         loop = asyncio.get_running_loop()
         deadline = loop.time() + wait
-        with self._hub.subscribe(self.name) as committed:
-            result, nothing = await read()
-            while nothing and await set_within(committed, deadline - loop.time()):
-                committed.clear()
+        with self._hub.subscribe(self.name) as subscription:
+            result, interest = await read()
+            while interest is not None:
+                subscription.wait_for(interest)
+                is_woken = await set_within(subscription.event, deadline - loop.time())
+                passed = subscription.take()
+                if not is_woken and (passed is None or passed == interest):
+                    break
                 try:
-                    result, nothing = await read()
+                    # At the end of the wait, too: its client moves on, past the changes of others.
+                    result, interest = await read(passed)
                 except (NotOpenError, LockedError):
                     break
                 except RefusedError as refusal:
                     if not is_temporary(refusal):
                         raise
+                    break
+                if not is_woken:
                     break
         self._rights()
         return result

@@ -15,11 +15,12 @@ from starlette.types import Receive, Scope, Send
 
 from ...engine.access import Access
 from ...errors import CheckError, StorageError
-from .access_log import ACCESS_RECORD, AccessRecord
-from .bodies import BodyReader, DisconnectedError
+from .access_log import ACCESS_RECORD, DISCONNECTED, AccessRecord
+from .bodies import BodyReader
 from .body_memory import BodyAccount
 from .catalog import DATABASE_NAME
 from .database import Database
+from .disconnect import DisconnectedError, check_present, is_gone, wait_for_disconnect
 from .hub import Hub
 from .limits import ConcurrencyLimiter, Limits
 from .metrics import Metrics
@@ -136,12 +137,6 @@ class RequestContext:
         return await fallback()
 
 
-async def wait_for_disconnect(receive: Receive) -> None:
-    """Return once the client closes the connection."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
 class Dispatcher:
     """Checks requests, passes them to their routes, and turns errors into responses.
 
@@ -195,7 +190,7 @@ class Dispatcher:
                 response = await route.handler(context)
                 await response(scope, receive, send)
         except DisconnectedError:
-            record.reason = "disconnected"
+            record.reason = DISCONNECTED
         except Exception as error:
             refusal = refusal_for(error)
             record.reason = refusal.code
@@ -242,11 +237,14 @@ class Dispatcher:
             name = context.request.path_params["db"]
             self._check_rights(route, token, name)
             context.admit_body(token)
+            check_present(context.request.scope)
             async with self.hub.admit(name):
                 record.database = name
                 context.hold = self.responses.hold(token.id)
                 rights = partial(self._ask_again, route, context.request, name)
-                context.database = Database(self.hub, name, rights, context.hold)
+                context.database = Database(
+                    self.hub, name, rights, context.hold, partial(is_gone, context.request.scope)
+                )
                 yield
 
     def _check_rights(self, route: AuthorizedRoute, token: Token, name: str) -> Access:
@@ -264,12 +262,15 @@ class Dispatcher:
     def _ask_again(self, route: AuthorizedRoute, request: Request, name: str) -> Access:
         """Return the access that the token of a request in progress grants now.
 
-        A request may last for minutes, and its token may be revoked, expire or be narrowed.
+        A request may last for minutes, and its token may be revoked, expire or be narrowed. Its
+        client may leave.
 
         Raises:
+            DisconnectedError: The client closed the connection.
             RefusedError: The token does not allow the request any more.
             StorageError: The file of the tokens cannot be read.
         """
+        check_present(request.scope)
         return self._check_rights(route, self._authenticate(request), name)
 
     def _check_host(self, request: Request) -> None:

@@ -18,7 +18,7 @@ from ...replication.rules import Check, require_check
 from ...types import Mode
 from .catalog import DATABASE_NAME, create_catalog
 from .refusals import RETRY_LATER, database_not_found, retry_later, server_closing
-from .subscriptions import Subscriptions
+from .subscriptions import Subscription, Subscriptions
 
 #: Seconds for which the result of a reachability check is reused, since any client may ask for one.
 _PROBE_SECONDS: Final = 1.0
@@ -120,7 +120,7 @@ class Hub:
         self._released = asyncio.Event()
         #: The number of requests that may still use databases.
         self._admitted = 0
-        self._subscriptions = Subscriptions()
+        self._subscriptions = Subscriptions(self._start_task)
         self._rechecks: dict[str, asyncio.TimerHandle] = {}
         self._opening: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -140,7 +140,7 @@ class Hub:
         self._lock, self._released, self.stopping = asyncio.Lock(), asyncio.Event(), asyncio.Event()
         self._probe = None
         self._databases = {}
-        self._subscriptions = Subscriptions()
+        self._subscriptions = Subscriptions(self._start_task)
         for name, level in self._external_levels.items():
             self._add(name, _OpenDatabase(level, is_external=True))
         self.is_open = True
@@ -298,15 +298,15 @@ class Hub:
             self._release(name, database)
 
     @contextmanager
-    def subscribe(self, name: str) -> Iterator[asyncio.Event]:
-        """Provide an event that is set after each commit to a database: see `Subscriptions`.
+    def subscribe(self, name: str) -> Iterator[Subscription]:
+        """Provide a subscription to the commits to a database: see `Subscriptions`.
 
-        It does not keep the database open. Without a use in between, the event of a database that
-        other processes write to is set at the latest every 15 seconds.
+        It does not keep the database open. Without a use in between, the subscriptions to a closed
+        database that other processes may write to are woken every 15 seconds.
         """
         try:
-            with self._subscriptions.subscribe(name) as event:
-                yield event
+            with self._subscriptions.subscribe(name) as subscription:
+                yield subscription
         finally:
             database = self._databases.get(name)
             if database is not None and not database.references and not database.is_external:
@@ -353,7 +353,7 @@ class Hub:
 
     def _add(self, name: str, database: _OpenDatabase) -> None:
         self._databases[name] = database
-        self._subscriptions.attach(name, internals(database.level)[0].store)
+        self._subscriptions.attach(name, database.level)
 
     def _has_room(self) -> bool:
         own = sum(not database.is_external for database in self._databases.values())

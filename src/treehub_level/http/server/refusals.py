@@ -21,6 +21,7 @@ from ...errors import (
     Refused,
     StorageError,
     StoreMismatchError,
+    TransportError,
     UnavailableError,
 )
 
@@ -150,6 +151,8 @@ def refusal_for(error: Exception) -> RefusedError:
             return RefusedError(403, error.code, message)
         case Refused():
             return RefusedError(422, error.code, message, details={"reason": error.reason, "keys": error.keys})
+        case TransportError() if error.status == 413:
+            return RefusedError(413, "LEVEL_TOO_LARGE", message)
         case CheckError():
             return RefusedError(500, error.code, "the check of this server failed: see its log, and try again later")
         case ProtocolError() | InvalidKeyError() | InvalidValueError():

@@ -17,6 +17,7 @@ from ...engine.log import ROW_BYTES
 from ...replication.wire import RowsEncoder
 from . import zstd
 from .content_coding import accepted_codings
+from .disconnect import check_present
 from .refusals import RefusedError
 from .response_budget import PIECE_BYTES, ResponseHold
 
@@ -68,11 +69,16 @@ class PieceResponse(Response):
             self.raw_headers.append((b"content-length", b"%d" % length))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the response."""
+        """Send the response.
+
+        Raises:
+            DisconnectedError: The client closed the connection.
+        """
         try:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             while (part := await self._next_part()) is not None:
                 for start in range(0, len(part), PART_BYTES):
+                    check_present(scope)
                     await send_in_pieces(send, await self._compressed(part[start : start + PART_BYTES]))
                 del part
             last = b"" if self._compressor is None else self._compressor.flush()

@@ -66,7 +66,7 @@ async def exchange(context: RequestContext) -> Response:
     database = context.database
     if message.is_push:
         with context.write_slot():
-            reply = await database.exchange(message, pushes=True)
+            reply = await database.exchange(message)
     else:
         context.release_body()  # a long poll keeps only the fields that it needs
         if wait:

@@ -13,12 +13,15 @@ from starlette.types import Receive, Scope, Send
 from ...aio.wait import set_within
 from ...engine.records import Commit
 from ...errors import LockedError, NotOpenError
+from ...replication.waiting import Interest
 from ...replication.wire import one_line
 from .access_log import ACCESS_RECORD
 from .database import is_temporary
-from .dispatch import RequestContext, wait_for_disconnect
+from .disconnect import wait_for_disconnect
+from .dispatch import RequestContext
 from .refusals import RETRY_SOON, RefusedError
 from .responses import send_in_pieces
+from .subscriptions import Subscription
 
 _HEADERS: Final = [(b"content-type", b"text/event-stream"), (b"x-accel-buffering", b"no")]
 
@@ -53,10 +56,10 @@ class WatchResponse(Response):
             asyncio.ensure_future(dispatcher.hub.stopping.wait()),
         ]
         try:
-            with database.commits() as wakeup, dispatcher.metrics.waits.track_inprogress():
+            with database.subscribe() as subscription, dispatcher.metrics.waits.track_inprogress():
                 for ending in endings:
-                    ending.add_done_callback(lambda _: wakeup.set())
-                await self._follow(send, wakeup, endings)
+                    ending.add_done_callback(lambda _: subscription.event.set())
+                await self._follow(send, subscription, endings)
         except NotOpenError:
             pass
         except RefusedError as refusal:
@@ -67,25 +70,28 @@ class WatchResponse(Response):
                 ending.cancel()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _follow(self, send: Send, wakeup: asyncio.Event, endings: Sequence[asyncio.Future[Any]]) -> None:
+    async def _follow(self, send: Send, subscription: Subscription, endings: Sequence[asyncio.Future[Any]]) -> None:
         """Send the changes after `_since`, and wait for further ones, until one of ``endings``."""
         metrics, database = self._context.dispatcher.metrics, self._context.database
+        passed: Interest | None = None
         while True:
-            wakeup.clear()
+            subscription.event.clear()
             if any(ending.done() for ending in endings):
                 return
             try:
-                page = await database.piece(self._since)
+                page, interest = await database.piece(self._since, passed)
             except (LockedError, RefusedError) as error:
                 if not is_temporary(error):
                     raise
                 # All databases are in use, or another process has this one open.
                 await asyncio.wait(endings, timeout=RETRY_SOON, return_when=asyncio.FIRST_COMPLETED)
-                database.check_rights()
+                database.access()
                 continue
+            passed = None
             if page.cid == self._since:
                 del page
-                await self._wait(send, wakeup)
+                await self._wait(send, subscription, interest)
+                passed = subscription.take()
                 continue
             self._since = page.cid
             metrics.count_pulled(database.name, len(page.records))
@@ -93,10 +99,18 @@ class WatchResponse(Response):
             del page
             await send_in_pieces(send, text)
 
-    async def _wait(self, send: Send, wakeup: asyncio.Event) -> None:
-        """Wait for a commit, and send a comment from time to time."""
-        while not await set_within(wakeup, self._context.dispatcher.limits.keep_alive_seconds):
-            self._context.database.check_rights()
+    async def _wait(self, send: Send, subscription: Subscription, interest: Interest | None) -> None:
+        """Wait for a commit that concerns the token, and send a comment from time to time.
+
+        A token may be changed meanwhile, and permit other keys. So the wait also ends then.
+        """
+        seconds = self._context.dispatcher.limits.keep_alive_seconds
+        if interest is not None:
+            subscription.wait_for(interest)
+        while not await set_within(subscription.event, seconds):
+            prefix = self._context.database.access().prefix
+            if interest is not None and prefix not in interest.prefixes:
+                return
             await send_in_pieces(send, b": nothing new\n\n")
 
 
