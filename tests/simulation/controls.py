@@ -20,8 +20,7 @@ FILE = Path(__file__).with_name("control_seeds.json")
 RUNS: dict[str, Run] = {"live": live.run, "model": model.run, "product": product.run}
 #: The faults that are put into live sessions.
 LIVE = (
-    *("compare_and_clean", "decision_record", "own_range", "epochs", "rejected_in_repeats"),
-    *("absent_in_piece", "groups"),
+    *("compare_and_clean", "decision_record", "epochs", "rejected_in_repeats", "absent_in_piece"),
     *("order after CID 9", "keys above U+FFFF"),
 )
 #: Schedules for each control. Most fail within a hundred; mechanisms against rare faults need more.
