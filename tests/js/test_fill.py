@@ -258,6 +258,14 @@ def test_only_the_base_values_of_uncompared_changes_outlive_another_reset(sessio
     assert session.pushes()[-1] == [["k", 2], ["m", 2]]
 
 
+def test_a_change_beyond_the_filled_part_is_not_pushed(session: Session) -> None:
+    session.interrupted_sync(part(9, "", {"a": 1}, end=False))
+    session.client.batch(put("a", 2), put("b", 2))
+    session.requests.clear()
+    session.interrupted_sync()
+    assert session.pushes() == [[["a", 2]]]
+
+
 def test_a_change_of_a_key_that_a_reset_has_not_filled_yet_is_compared_with_the_fill(session: Session) -> None:
     session.interrupted_sync(part(9, "", {"a": 1}, end=False))
     session.client.batch(put("z", 1))

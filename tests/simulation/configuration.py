@@ -160,7 +160,19 @@ FOCUS: Final = {
     "base_of_unchecked": replace(
         BASE, clients=2, keys=4, limit=1, follow=5, rules=0, restore=0, reads=1, drop=0, batches=0, steps=200
     ),
-    "base_of_accepted": replace(BASE, clients=2, keys=3, limit=2, follow=8, restore=0, reads=3, drop=0.3),
+    "base_of_accepted": replace(
+        BASE,
+        clients=2,
+        limit=2,
+        follow=14,
+        restore=0,
+        reads=3,
+        drop=0.5,
+        batches=0,
+        rules=0,
+        forbidden=0,
+        withdraw=0,
+    ),
     "unfollow_checks_dirty": replace(
         BASE, clients=2, keys=5, limit=1, follow=10, restore=0, reads=1, drop=0.1, batches=0
     ),
