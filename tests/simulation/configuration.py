@@ -124,7 +124,22 @@ FOCUS: Final = {
         steps=200,
     ),
     "fixed_distance": replace(
-        BASE, limit=2, distance=2, change_limit=6, keys=4, clients=2, drop=0, duplicate=0.4, restore=0, steps=200
+        BASE,
+        limit=2,
+        distance=2,
+        change_limit=6,
+        keys=4,
+        clients=2,
+        drop=0,
+        duplicate=0.6,
+        power=False,
+        restore=0,
+        withdraw=0,
+        forbidden=0,
+        batches=0,
+        follow=0,
+        rules=0,
+        steps=200,
     ),
     "drained_own_range": replace(BASE, limit=1, distance=1, keys=2, restore=0),
     "max_head": replace(
