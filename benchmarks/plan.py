@@ -317,6 +317,28 @@ PLAN: dict[str, tuple[Comparison, ...]] = {
             (Figure("of_all", "bytes received, relative to all keys", "%", target=Target(at_most=2)),),
         ),
     ),
+    "firstsync": (
+        Comparison(
+            "firstsync: a new client over HTTP",
+            (
+                Contender("each record written once", "first_sync", "c", "leveldb"),
+                Contender(
+                    "each written ten times, none compacted",
+                    "first_sync_long_log",
+                    "c",
+                    "leveldb",
+                    target=Target(at_most=1.1),
+                ),
+                Contender("within one process", "pull", "c", "leveldb"),
+            ),
+            target=Target(at_least=600_000),
+        ),
+        Comparison(
+            "wger: 61,549 rows, 57.7 MB, over HTTP",
+            (Contender("core=c on its own engine", "wger", "c", "leveldb"),),
+            (Figure("until_readable", "until the last row can be read", "s", target=Target(at_most=1.5)),),
+        ),
+    ),
     "history": (
         Comparison(
             "history: compact_log() of overwrites",

@@ -53,6 +53,7 @@ ROWS: Final = {
     "T2-postgres": Row("and over PostgreSQL", "tests.simulation.product", "--schedules", 500, ("--over", "postgres")),
     "T2-js": Row("the same with clients in JavaScript", "tests.js.simulated", "--schedules", 20_000),
     "T2-live": Row("whole programs, in virtual time", "tests.simulation.live", "--schedules", 20_000),
+    "T2-controls": Row("the controls of T1 and T2, the rare ones too", "tests.simulation.controls"),
     "T3": Row("differences between cores, backends, APIs", "tests.stateful", "--examples", 100_000),
     "T4": Row("a process killed at any moment", "tests.crash", "--cycles", 1000),
     "T5": Row("a power cut", "tests.crash", "--cycles", 1000, ("--power-cut",)),

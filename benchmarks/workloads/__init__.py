@@ -2,6 +2,7 @@
 
 from . import (
     building,
+    first_sync,
     lag,
     live_clients,
     network,
@@ -24,6 +25,7 @@ WORKLOADS: dict[str, Workload] = {
     **replicating.WORKLOADS,
     **network.WORKLOADS,
     **live_clients.WORKLOADS,
+    **first_sync.WORKLOADS,
     **lag.WORKLOADS,
     **plyvel_alone.WORKLOADS,
     **postgres_alone.WORKLOADS,

@@ -16,15 +16,11 @@ from statistics import median
 from time import perf_counter
 from typing import Any, Final
 
-from treehub_level import Level
-from treehub_level.blocking import Level as BlockingLevel
-
-from ..records import make_records
-from .common import Figures, Measure, NotInstalledError, Workload, engine_class, new_level, new_path
+from .common import Figures, Measure, NotInstalledError, Workload, new_path
 from .network import start_server
 
 try:
-    from treehub_level.http import RemoteServer, Tokens
+    from treehub_level.http import Tokens
 except ImportError as error:
     _missing = str(error)
 else:
@@ -38,8 +34,6 @@ _AT_ONCE: Final = 100
 _OTHER_FILES: Final = 200
 #: Seconds of a long poll.
 _WAIT: Final = 60
-#: The ranges of a server, of which a client follows one.
-_RANGES: Final = 100
 
 
 class _Waiter:
@@ -195,78 +189,8 @@ def _raise_file_limit(files: int) -> None:
         raise NotInstalledError(f"{files:,} open files are needed, and the system allows {hard:,}: see `ulimit -Hn`")
 
 
-def _first_sync(*, follow: list[str] | None) -> Workload:
-    """Return a workload of the first sync of a client over HTTP.
-
-    Args:
-        follow: The prefixes that the client follows; ``None`` for all keys.
-    """
-
-    @asynccontextmanager
-    async def workload(records: int, engine: str) -> AsyncIterator[Measure]:
-        if _missing:
-            raise NotInstalledError(_missing)
-        with new_path() as path:
-            with BlockingLevel(path, backend=engine_class(engine), mode=Level.SERVER) as level:
-                level.load(
-                    (f"{number % _RANGES:02}/{key}", value) for number, (key, value) in enumerate(make_records(records))
-                )
-            with start_server(path) as address:
-                everything = await _bytes_received(address, engine, None)
-
-                async def measure() -> Figures:
-                    seconds = await _sync(address, engine, follow)
-                    return {
-                        "seconds": seconds,
-                        "of_all": 100 * await _bytes_received(address, engine, follow) / everything,
-                    }
-
-                yield measure
-
-    return workload
-
-
-async def _sync(address: str, engine: str, follow: list[str] | None) -> float:
-    """Sync a new client, and return the seconds."""
-    with new_level(engine, Level.CLIENT, follow=follow) as client:
-        async with client, RemoteServer(f"{address}/v1/store") as server:
-            start = perf_counter()
-            await client.sync(server)
-            return perf_counter() - start
-
-
-async def _bytes_received(address: str, engine: str, follow: list[str] | None) -> int:
-    """Sync a new client through a relay, and return the bytes that the client receives."""
-    received = 0
-    relays: list[asyncio.Task[Any]] = []
-    host, _, port = address.removeprefix("http://").rpartition(":")
-
-    async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, counted: bool) -> None:
-        nonlocal received
-        with suppress(OSError):
-            while data := await reader.read(1 << 16):
-                received += len(data) if counted else 0
-                writer.write(data)
-                await writer.drain()
-            writer.close()
-            await writer.wait_closed()
-
-    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        from_server, to_server = await asyncio.open_connection(host, int(port))
-        relays.append(asyncio.create_task(pipe(reader, to_server, counted=False)))
-        relays.append(asyncio.create_task(pipe(from_server, writer, counted=True)))
-
-    async with await asyncio.start_server(relay, "127.0.0.1", 0) as listener:
-        relay_port = listener.sockets[0].getsockname()[1]
-        await _sync(f"http://127.0.0.1:{relay_port}", engine, follow)
-        await asyncio.gather(*relays)
-    return received
-
-
 WORKLOADS: dict[str, Workload] = {
     "ranges_10": _waking(10),
     "ranges_1000": _waking(1000),
     "ranges_10000": _waking(10_000),
-    "first_sync_range": _first_sync(follow=["07/"]),
-    "first_sync_all": _first_sync(follow=None),
 }

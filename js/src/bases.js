@@ -1,7 +1,7 @@
 /**
  * Base values: the value that a key had when it became dirty, before the fill had reached the key.
- * The fill then knows which dirty changes were made with knowledge of the server's value. Clients in
- * Python may keep base values of other keys, too (`docs/format.md`).
+ * The fill then knows which dirty changes were made with knowledge of the server's value. Clients
+ * in Python may keep base values of other keys, too (`docs/format.md`).
  *
  * A base value counts only in the present generation, so one write voids all of them.
  */

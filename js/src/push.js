@@ -1,5 +1,4 @@
 /** The next push: the dirty changes that the server may judge now. */
-import { isLogged } from './following.js'
 import { utf8Length } from './json.js'
 import { DIRTY_RANGE, dirtyKey } from './keys.js'
 import { MAX_BYTES, MAX_PUSH } from './limits.js'
@@ -20,13 +19,14 @@ import { UTF8, splitRecord } from './records.js'
  * @returns {Promise<Change[]>}
  */
 export async function pushableChanges(store, { following }, losses, uncompared) {
+  // Beyond the filled part of an unchecked range, no change was compared with anything.
   const filled = following.range === 'unchecked' ? { lte: dirtyKey(following.after) } : {}
   const changes = []
   let bytes = 0
   for await (const record of store.values({ ...DIRTY_RANGE, ...filled, ...UTF8 })) {
     const change = splitRecord(record)
     const { key } = change
-    if (losses.has(key) || uncompared.has(key) || !isLogged(following, key)) continue
+    if (losses.has(key) || uncompared.has(key)) continue
     bytes += utf8Length(record)
     if (bytes > MAX_BYTES && changes.length > 0) break
     changes.push(change)

@@ -75,8 +75,8 @@ LINES: Final = {
     "uncompared": ("client.js", "for (const key of uncompared) receipt.markUncompared(key)", ""),
     "unchecked_freeze": (
         "push.js",
-        "if (losses.has(key) || uncompared.has(key) || !isLogged(following, key)) continue",
-        "if (losses.has(key)) continue",
+        "const filled = following.range === 'unchecked' ?",
+        "const filled = following.range === undefined ?",
     ),
     "refusals_heal": ("page.js", "receipt.lose(key, { kind: 'refused',", "void (key, { kind: 'refused',"),
     "a losing change is journaled": ("receipt.js", "|| facts.kind === 'refused') this.journal(", "&& null) void ("),
@@ -193,6 +193,9 @@ class JavaScriptClient:
 
     def followed(self) -> list[str]:
         return [""]
+
+    def complete(self) -> list[str]:
+        return [""] if self._range == "complete" else []
 
     def start(self) -> Any:
         self._is_caught_up = False

@@ -258,6 +258,28 @@ def test_only_the_base_values_of_uncompared_changes_outlive_another_reset(sessio
     assert session.pushes()[-1] == [["k", 2], ["m", 2]]
 
 
+def test_a_change_beyond_the_filled_part_is_not_pushed(session: Session) -> None:
+    session.interrupted_sync(part(9, "", {"a": 1}, end=False))
+    session.client.batch(put("a", 2), put("b", 2))
+    session.requests.clear()
+    session.interrupted_sync()
+    assert session.pushes() == [[["a", 2]]]
+
+
+def test_a_change_of_a_key_that_a_reset_has_not_filled_yet_is_compared_with_the_fill(session: Session) -> None:
+    session.interrupted_sync(part(9, "", {"a": 1}, end=False))
+    session.client.batch(put("z", 1))
+    session.interrupted_sync(reset(5))
+    session.client.batch(put("a", 2), put("b", 2))
+    marks = [key for key in session.client.raw() if key.startswith("!!uncompared/")]
+    assert marks == ["!!uncompared/a", "!!uncompared/b", "!!uncompared/z"]
+    session.requests.clear()
+    session.sync(part(6, "", {"a": 1, "b": 1}, end=True))
+    # The client had the value of "a", and never the one of "b".
+    assert session.journal() == [("conflict", ["b", 2], ["b", 1], 6)]
+    assert session.pushes()[-1] == [["a", 2], ["z", 1]]
+
+
 def test_a_reset_in_the_middle_of_a_fill_remembers_the_keys_that_were_not_compared(session: Session) -> None:
     session.interrupted_sync(part(9, "", {"a": 1}, end=False))
     session.client.batch(put("a", 2), put("b", 2), put("c", 2), put("d", 2))

@@ -15,9 +15,8 @@ CONTROLS = {
     "own_range": 4,
     "absent_in_piece": 12,
     "piece_beats_unchecked": 0,
-    "base_of_unchecked": 77,
     "uncompared": 13,
-    "unchecked_freeze": 71,
+    "unchecked_freeze": 5,
     "refusals_heal": 5,
 }
 #: The most schedules of a control.

@@ -51,7 +51,9 @@ async def call(level: Any, verb: str, other: Any) -> Any:
     needed = [
         p
         for p in parameters
-        if p.name != "self" and p.kind is not p.VAR_KEYWORD and (p.default is p.empty or p.name == "since")
+        if p.name != "self"
+        and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+        and (p.default is p.empty or p.name == "since")
     ]
     args = [arguments[p.name] for p in needed if p.kind is not p.KEYWORD_ONLY]
     options = {p.name: arguments[p.name] for p in needed if p.kind is p.KEYWORD_ONLY}

@@ -124,7 +124,22 @@ FOCUS: Final = {
         steps=200,
     ),
     "fixed_distance": replace(
-        BASE, limit=2, distance=2, change_limit=6, keys=4, clients=2, drop=0, duplicate=0.4, restore=0, steps=200
+        BASE,
+        limit=2,
+        distance=2,
+        change_limit=6,
+        keys=4,
+        clients=2,
+        drop=0,
+        duplicate=0.6,
+        power=False,
+        restore=0,
+        withdraw=0,
+        forbidden=0,
+        batches=0,
+        follow=0,
+        rules=0,
+        steps=200,
     ),
     "drained_own_range": replace(BASE, limit=1, distance=1, keys=2, restore=0),
     "max_head": replace(
@@ -160,7 +175,19 @@ FOCUS: Final = {
     "base_of_unchecked": replace(
         BASE, clients=2, keys=4, limit=1, follow=5, rules=0, restore=0, reads=1, drop=0, batches=0, steps=200
     ),
-    "base_of_accepted": replace(BASE, clients=2, keys=3, limit=2, follow=8, restore=0, reads=3, drop=0.3),
+    "base_of_accepted": replace(
+        BASE,
+        clients=2,
+        limit=2,
+        follow=14,
+        restore=0,
+        reads=3,
+        drop=0.5,
+        batches=0,
+        rules=0,
+        forbidden=0,
+        withdraw=0,
+    ),
     "unfollow_checks_dirty": replace(
         BASE, clients=2, keys=5, limit=1, follow=10, restore=0, reads=1, drop=0.1, batches=0
     ),

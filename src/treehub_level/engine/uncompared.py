@@ -3,7 +3,8 @@
 In a checked range the log decides on the dirty changes, from the CID at which the client began to
 pull it. Values from before that CID are not in the log. A change may have missed one of them if it
 was made in a range that is not filled yet, or was not compared when a reset began. So a part of the
-fill decides on it, as in an unchecked range. Each one has a row ``P + P + "uncompared/" + key`` until then.
+fill decides on it, as in an unchecked range. Each one has a row ``P + P + "uncompared/" + key``
+until then.
 """
 
 from __future__ import annotations
