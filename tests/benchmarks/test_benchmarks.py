@@ -27,7 +27,7 @@ def _result(*seconds: float, records: int = 100) -> Result:
 
 def test_the_plan_has_every_workload() -> None:
     names = "build fillbatch fillawait fillsync readhot readrandom queryall scan pull pull-http clients replicas"
-    assert list(PLAN) == [*names.split(), "ranges", "history", "load10m", "lag"]
+    assert list(PLAN) == [*names.split(), "ranges", "firstsync", "history", "load10m", "lag"]
 
 
 def test_each_contender_runs_in_a_process_of_its_own() -> None:

@@ -95,9 +95,11 @@ def test_read_only_is_true_or_false() -> None:
 
 # ------------------------------------------------------------------------------- beside its writer
 
-#: A writer whose LevelDB switches logs and compacts all the time. It writes 0, 1, 2, … in order.
+#: A writer whose LevelDB switches logs and compacts all the time. It writes 0, 1, 2, … in order. It
+#: pauses, since the store of a writer without a pause can grow faster than a slow reader copies it.
 WRITER = """
 import sys
+import time
 from treehub_level import blocking
 backend, path, reopen = sys.argv[1:]
 options = {} if backend == "sqlite" else {"write_buffer_size": 64 << 10, "max_file_size": 64 << 10}
@@ -109,6 +111,7 @@ while True:
             level.put(f"{number:06}", "x" * 2000)
             level.put(f"{number // 2:06}", "y" * 2000)
             number += 1
+            time.sleep(0.001)
             if number == 40:
                 print("writing", flush=True)
 """

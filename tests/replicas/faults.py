@@ -41,12 +41,12 @@ class NoSnapshot:
 PostgresBackend.snapshot = lambda backend: NoSnapshot(backend)
 """
 
-#: A faulty replica that acknowledges one in twenty transactions without committing it.
+#: A faulty replica that acknowledges one in five transactions without committing it.
 SKIPS_COMMITS: Final = """
 from itertools import count
 
 from treehub_level.backends.postgres.transaction import PostgresTransaction
 
 commit, commits = PostgresTransaction._commit, count(1)
-PostgresTransaction._commit = lambda transaction, connection: next(commits) % 20 and commit(transaction, connection)
+PostgresTransaction._commit = lambda transaction, connection: next(commits) % 5 and commit(transaction, connection)
 """

@@ -30,7 +30,7 @@ LIMIT = 4000
 
 
 def known_seed(program: str, control: str) -> int | None:
-    """Return the seed that found a control of a program last; ``None`` for a rare control."""
+    """Return a seed that finds a control of a program; ``None`` for a rare control."""
     seeds: dict[str, dict[str, int | None]] = json.loads(FILE.read_text(encoding="utf-8"))
     return seeds[program][control]
 
