@@ -113,6 +113,15 @@ async def test_a_change_whose_range_is_unfollowed_before_it_is_pushed_loses_to_c
     assert await server.query() == [("b/1", "theirs"), ("b/2", "new")]
 
 
+async def test_unfollowing_a_range_that_is_not_followed_changes_nothing(stores: Stores, server: Any) -> None:
+    client = await stores.open("c", mode=Level.CLIENT, follow=["a/"])
+    await client.sync(server)
+    await client.put("b/1", "not followed")
+    before = await stores.bytes_of(client)
+    await client.unfollow("b/")
+    assert await stores.bytes_of(client) == before
+
+
 async def test_an_interrupted_fill_continues_where_it_was(
     stores: Stores, server: Any, client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -157,7 +157,7 @@ class BaseRecording(NamedTuple):
             following: The ranges that the client follows.
             cid: The CID of the client.
         """
-        if bases is None or not (bases.kept or following.checked or (cid and following.unchecked)):
+        if bases is None or not (bases.kept or following.needs_base_values(cid)):
             return None
         return cls(bases.generation, following, bases.kept, cid > 0)
 

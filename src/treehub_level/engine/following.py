@@ -143,6 +143,14 @@ class Following:
             return False
         return not self.is_filled(key)
 
+    def needs_base_values(self, cid: int) -> bool:
+        """Return True if a fill compares dirty changes with the values that they were made with.
+
+        Args:
+            cid: The client's CID. At 0 nothing of an unchecked range was pulled.
+        """
+        return bool(self.checked or (cid and self.unchecked))
+
     @cached_property
     def _all(self) -> tuple[bytes, ...]:
         return _encoded(self.ranges)

@@ -99,6 +99,8 @@ def unfollow_step(mode: Client, prefix: str) -> Step[None]:
 
     def step(transaction: Transaction, cid: int) -> Plan[None]:
         before = read_state(transaction, mode.records, cid)
+        if prefix not in before.following.ranges:
+            return Plan(None)
         following = before.following.unfollow(prefix)
         uncompared: list[Entry] = []
         if following.unchecked:

@@ -164,8 +164,7 @@ class ClientState:
 
     def with_bases(self) -> ClientState:
         """Return the state with a record of base values, if local writes have to record some."""
-        following = self.following
-        if self.bases is not None or not (following.checked or (self.cid and following.unchecked)):
+        if self.bases is not None or not self.following.needs_base_values(self.cid):
             return self
         return replace(self, bases=Bases(1, kept=False))
 
