@@ -31,11 +31,11 @@ from stores import ENGINES, SHARED, Stores
 import treehub_level
 from treehub_level import Level, _core
 
-# CI repeats the same examples, so that a failure comes from the change; elsewhere each run draws
-# new ones. Examples have no deadline: a slow machine fails no test.
+# The ordinary suite repeats the same examples, so that a failure comes from the change. More
+# examples (`make soak`) are new ones. Examples have no deadline: a slow machine fails no test.
 settings.register_profile("any", max_examples=examples(50), deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("ci", settings.get_profile("any"), derandomize=True)
-settings.load_profile("ci" if os.environ.get("CI") else "any")
+settings.register_profile("repeatable", settings.get_profile("any"), derandomize=True)
+settings.load_profile("any" if os.environ.get("TREEHUB_LEVEL_EXAMPLES") else "repeatable")
 
 
 TESTS = Path(__file__).parent

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-#: Multiplies the number of examples. `make soak ROWS=T3` sets it.
+#: Multiplies the number of examples, which are new ones then. `make soak ROWS=T3` sets it.
 FACTOR = int(os.environ.get("TREEHUB_LEVEL_EXAMPLES", "1"))
 
 

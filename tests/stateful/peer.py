@@ -49,7 +49,7 @@ class Peer:
         if rejected:
             values = [[key] for key in rejected]
             reply |= {"refused": [[REASON, rejected]], "values": values, "value_count": len(values)}
-        if request["fill"]:
+        if request["fill"] and not request["changes"]:  # a request that pushes gets no part
             reply |= self._fill(request)
         ack = [cid, head, _EPOCH if head > cid else None] if request["changes"] else None
         epochs = [[_EPOCH, 0]] if head and not request["epochs"] else []
