@@ -11,11 +11,12 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from .configuration import Configuration
 from .invariants import ExpectedClient, History, Oracle
-from .sides import SWEPT, ClientUnderTest, Content, InvariantError, Loss, ServerUnderTest
+from .sides import JOURNAL, KEEP_SERVER, SWEPT, ClientUnderTest, Content, InvariantError, Loss, ServerUnderTest
 
 #: Called with a line for each event.
 Trace = Callable[[str], object]
@@ -55,6 +56,12 @@ class Schedule:
         self._backups: list[tuple[Any, History]] = []
         self._principals = {name: name for name in clients}
         self._server_writes = 0
+        self._has_stopped_faults = False
+        self._settled: list[tuple[Loss, Content | str]] = []  # the answers of mergers to the present reply
+        if configuration.merges:
+            self._merger_rng = random.Random(rng.getrandbits(32))
+            for name, client in clients.items():
+                client.merger = partial(self._merge, name)
         if configuration.manual_before:
             self._sync_manually_before()
 
@@ -232,12 +239,38 @@ class Schedule:
             before = client.cid
             request = None
             if kind == "reply":
-                request = client.receive(message)
+                request = self._receive(name, message)
             else:
                 client.apply_manually(message)
             self._trace_cid(name, kind, before)
             self._send(name, request)
             self._check(name)
+
+    def _receive(self, name: str, reply: Any) -> Any:
+        """Deliver a reply to a client, and record the answers of its merger if it was taken."""
+        client = self._clients[name]
+        before = client.commits
+        request = client.receive(reply)
+        if self._settled and client.commits > before:
+            self._oracle.record_settlements(name, self._settled, before + 1)
+            self.counts["merged"] += len(self._settled)
+        self._settled = []
+        return request
+
+    def _merge(self, name: str, loss: Loss) -> Content | str:
+        """Answer a loss, as the merger of a client."""
+        rng, expected = self._merger_rng, self._oracle.expected[name]
+        answer: Content | str = JOURNAL
+        if rng.random() < self.configuration.merges:
+            expected.count += 1
+            written: Content = name, expected.count
+            answer = rng.choice([written, written, written, loss.local, None, loss.remote, KEEP_SERVER])
+            answer = KEEP_SERVER if answer == SWEPT else answer
+            if self._has_stopped_faults and loss.kind == "refused":
+                answer = written  # however often the server refuses it
+        self._trace("{} is asked to merge {} with {} of {}, and answers {}", name, loss.local, loss.remote, loss.key, answer)
+        self._settled.append((loss, answer))
+        return answer
 
     def _send(self, name: str, request: Any) -> None:
         if request is not None:
@@ -388,6 +421,7 @@ class Schedule:
         self._network.clear()
 
     def _converge(self) -> None:
+        self._has_stopped_faults = True
         for process in (self._server, *self._clients.values()):
             process.stop_faults()
         for _ in range(200):
@@ -408,7 +442,7 @@ class Schedule:
         client = self._clients[name]
         before = client.cid
         reply = self._exchange(name, request)
-        request = None if reply is None else client.receive(reply)
+        request = None if reply is None else self._receive(name, reply)
         self._trace_cid(name, "reply", before)
         self._check(name)
         return request
@@ -423,7 +457,8 @@ class Schedule:
         for _ in range(2):
             self._write_together(1)  # a commit beyond the limit would refuse the push for its distance
             request = self._round_trip(name, request or client.start())
-        if client.dirty().get(key, SWEPT) == content:
+        is_merged = (key, content) in expected.merged_with  # it is a new change that equals the old one
+        if client.dirty().get(key, SWEPT) == content and not is_merged:
             raise InvariantError(f"starvation: {name} has pushed {content} to {key} twice without success")
 
     def _check(self, name: str) -> None:
