@@ -222,7 +222,7 @@ FOCUS: Final = {
     "absent_in_piece": replace(
         BASE, keys=8, drop=0.1, duplicate=0.1, compact=5, restore=5, forget_deletes=5, steps=200
     ),
-    "merge_in_batch": replace(BASE, clients=2, merges=1, restore=0, follow=0),
+    "merge_in_batch": replace(BASE, clients=2, merges=1, restore=0, follow=0, keep_base=False),
     "merge_base": replace(BASE, clients=2, merges=1, restore=0, follow=0),
     "merge_knows": replace(
         BASE, clients=2, keys=5, limit=2, merges=1, batches=12, follow=8, rules=0, restore=0, drop=0.05

@@ -11,12 +11,12 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 from .configuration import Configuration
 from .invariants import ExpectedClient, History, Oracle
-from .sides import JOURNAL, KEEP_SERVER, SWEPT, ClientUnderTest, Content, InvariantError, Loss, ServerUnderTest
+from .merging import RandomMerger
+from .sides import SWEPT, ClientUnderTest, Content, InvariantError, Loss, ServerUnderTest
 
 #: Called with a line for each event.
 Trace = Callable[[str], object]
@@ -56,12 +56,12 @@ class Schedule:
         self._backups: list[tuple[Any, History]] = []
         self._principals = {name: name for name in clients}
         self._server_writes = 0
-        self._has_stopped_faults = False
-        self._settled: list[tuple[Loss, Content | str]] = []  # the answers of mergers to the present reply
+        self._mergers: dict[str, RandomMerger] = {}
         if configuration.merges:
-            self._merger_rng = random.Random(rng.getrandbits(32))
+            merger_rng = random.Random(rng.getrandbits(32))
             for name, client in clients.items():
-                client.merger = partial(self._merge, name)
+                expected = self._oracle.expected[name]
+                client.merger = self._mergers[name] = RandomMerger(name, expected, configuration.merges, merger_rng)
         if configuration.manual_before:
             self._sync_manually_before()
 
@@ -251,26 +251,13 @@ class Schedule:
         client = self._clients[name]
         before = client.commits
         request = client.receive(reply)
-        if self._settled and client.commits > before:
-            self._oracle.record_settlements(name, self._settled, before + 1)
-            self.counts["merged"] += len(self._settled)
-        self._settled = []
+        answers = self._mergers[name].take() if self._mergers else []
+        for loss, answer in answers:
+            self._trace("{} merges {} with {} of {}: {}", name, loss.local, loss.remote, loss.key, answer)
+        if answers and client.commits > before:
+            self._oracle.record_settlements(name, answers, before + 1)
+            self.counts["merged"] += len(answers)
         return request
-
-    def _merge(self, name: str, loss: Loss) -> Content | str:
-        """Answer a loss, as the merger of a client."""
-        rng, expected = self._merger_rng, self._oracle.expected[name]
-        answer: Content | str = JOURNAL
-        if rng.random() < self.configuration.merges:
-            expected.count += 1
-            written: Content = name, expected.count
-            answer = rng.choice([written, written, written, loss.local, None, loss.remote, KEEP_SERVER])
-            answer = KEEP_SERVER if answer == SWEPT else answer
-            if self._has_stopped_faults and loss.kind == "refused":
-                answer = written  # however often the server refuses it
-        self._trace("{} is asked to merge {} with {} of {}, and answers {}", name, loss.local, loss.remote, loss.key, answer)
-        self._settled.append((loss, answer))
-        return answer
 
     def _send(self, name: str, request: Any) -> None:
         if request is not None:
@@ -421,7 +408,8 @@ class Schedule:
         self._network.clear()
 
     def _converge(self) -> None:
-        self._has_stopped_faults = True
+        for merger in self._mergers.values():
+            merger.is_stubborn = True
         for process in (self._server, *self._clients.values()):
             process.stop_faults()
         for _ in range(200):
