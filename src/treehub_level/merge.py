@@ -138,10 +138,12 @@ def latest(field: str) -> OnConflict:
         local, remote, base = sides
         if base is not _UNKNOWN and (one := _unchanged(local, remote, base)) is not _UNKNOWN:
             return one
-        mine, theirs = _time(local, field), _time(remote, field)
-        if mine is None or theirs is None or isinstance(mine, datetime) is not isinstance(theirs, datetime):
-            return JOURNAL
-        return local if mine > theirs else remote
+        match _time(local, field), _time(remote, field):
+            case (datetime() as mine, datetime() as theirs):
+                return local if mine > theirs else remote
+            case (int() | float() as mine, int() | float() as theirs):
+                return local if mine > theirs else remote
+        return JOURNAL
 
     return take_latest
 
