@@ -33,6 +33,8 @@ from .errors import (
     UnavailableError,
 )
 from .types import (
+    JOURNAL,
+    KEEP_SERVER,
     MISSING,
     Change,
     Changes,
@@ -50,6 +52,8 @@ from .types import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "JOURNAL",
+    "KEEP_SERVER",
     "MISSING",
     "Backend",
     "BackendNotFoundError",

@@ -36,6 +36,22 @@ class _Missing(enum.Enum):
 MISSING: Final = _Missing.MISSING
 
 
+class Settlement(enum.Enum):
+    """The answers of ``on_conflict`` that are no value: `KEEP_SERVER` and `JOURNAL`."""
+
+    KEEP_SERVER = "KEEP_SERVER"
+    JOURNAL = "JOURNAL"
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+#: An answer of ``on_conflict``: the server's value stays, and the local change is dropped.
+KEEP_SERVER: Final = Settlement.KEEP_SERVER
+#: An answer of ``on_conflict``: the server's value stays, and the local change goes to the journal.
+JOURNAL: Final = Settlement.JOURNAL
+
+
 class KeyRange(TypedDict, total=False):
     """Bounds of a range of keys, as keyword arguments; all of them hold.
 
@@ -249,6 +265,12 @@ class SyncReport:
             together may be here in part: a range is being filled, more is to be pulled, or lost
             changes wait for the server's values. It is False before the first exchange with a
             server, and after a manual pull.
+        settled: The keys of the local changes that ``on_conflict`` has settled, once for each
+            answer. Their conflicts are not in ``conflicts``, nor in the journal.
+        contended: The keys of merged changes that others have overtaken again and again. They wait
+            for the next sync.
+        failed_merges: The errors of ``on_conflict``, by key: it has raised them, or its answer was
+            illegal. These conflicts are in the journal.
     """
 
     pulled: int = 0
@@ -261,6 +283,9 @@ class SyncReport:
     filled: int = 0
     refused: list[str] = field(default_factory=list)
     consistent: bool = False
+    settled: list[str] = field(default_factory=list)
+    contended: list[str] = field(default_factory=list)
+    failed_merges: dict[str, Exception] = field(default_factory=dict)
 
 
 class Followed(NamedTuple):

@@ -26,6 +26,7 @@ from treehub_level.replication import (
     base_values,
     limits,
     manual,
+    merging,
     push,
     ranges,
     reply_handler,
@@ -59,6 +60,9 @@ _REJECTIONS: Final = server._Exchange._rejection_entries
 _RANGES: Final = ranges.requested_ranges
 _ADD_PRESENT: Final = server._Exchange.add_present
 _JUDGE: Final = Verdict.judge
+_RECEIVE: Final = session._receive
+_LEARN_MERGED: Final = base_values.BaseValueChanges.learn_merged
+_SETTLE: Final = merging.ReplySettler.settle
 
 
 def _distance_alone(exchange: Any) -> bool:
@@ -129,6 +133,37 @@ def _present_on_every_page(*parts: str) -> Any:
     return add_present
 
 
+_LATE: Final[list[tuple[bytes, bytes | None]]] = []
+
+
+def _merge_later(effects: Any, key: bytes, value: bytes | None, remote: bytes | None, *, is_filled: bool) -> int:
+    effects.take(key, remote)
+    _LATE.append((key, value))
+    return 0
+
+
+def _receive_and_merge(run: Any, mode: Any, *arguments: Any) -> Any:
+    _LATE.clear()
+    outcome = _RECEIVE(run, mode, *arguments)
+    late = [*_LATE]
+    if outcome is not None and late:
+        run(lambda transaction, cid: mode.plan_write(transaction, cid, late))
+    return outcome
+
+
+def _keep_the_old_base(bases: Any, key: bytes, value: bytes | None, *, is_filled: bool) -> None:
+    bases._changed.pop(key, None)
+
+
+def _learn_unless_unchecked(bases: Any, key: bytes, value: bytes | None, *, is_filled: bool) -> None:
+    if is_filled or not bases._following.is_unchecked(key):
+        _LEARN_MERGED(bases, key, value, is_filled=is_filled)
+
+
+def _settle_one_by_one(settler: Any, losses: Any) -> Any:
+    return [answer for lost in losses for answer in _SETTLE(settler, [lost])]
+
+
 #: The patches that remove each mechanism from the product. (`processes` removes the other ones.)
 REMOVALS: Final[dict[str, list[Patch]]] = {
     "compare_and_clean": [(reply_handler, "is_as_frozen", lambda *_: True)],
@@ -174,6 +209,11 @@ REMOVALS: Final[dict[str, list[Patch]]] = {
     "evict": [(session, "evict_step", lambda mode: lambda *_: Plan(False))],
     "groups": [(Verdict, "judge", _judge_without_groups)],
     "groups_lose_whole": [(Effects, "lose_group", lambda effects, key: effects.loss(key) is not None)],
+    "merge_in_batch": [(Effects, "_write_merged", _merge_later), (session, "_receive", _receive_and_merge)],
+    "merge_base": [(base_values.BaseValueChanges, "learn_merged", _keep_the_old_base)],
+    "merge_knows": [(base_values.BaseValueChanges, "learn_merged", _learn_unless_unchecked)],
+    "merge_groups": [(merging.ReplySettler, "settle", _settle_one_by_one)],
+    "repair_bound": [(merging, "MAX_REPAIRS", 1000)],
     "refusals_heal": [(Effects, "lose", _lose_unless_refused)],
     "overtaken": [(Loss, "of", _loss_that_ends_with_its_change)],
     "refusal_record": [(server._Exchange, "_rejection_entries", _rejections_without_refusals)],

@@ -16,6 +16,7 @@ from ..blocking.level import ReadWriteVerbs, namespace_of
 from ..engine.namespace import Namespace
 from ..errors import NotOpenError
 from ..replication.endpoint import answer, changes_after, check_wait, watch_page, watch_start
+from ..replication.merging import OnConflict, require_on_conflict
 from ..replication.messages import Reply, Request
 from ..replication.rules import Check
 from ..replication.session import rebind_session, sync_session
@@ -271,6 +272,7 @@ class Level(AsyncReadWriteVerbs):
         pull: bool = True,
         push: bool = True,
         on_reset: str = "reset",
+        on_conflict: OnConflict | None = None,
         progress: Callable[[SyncReport], object] | None = None,
     ) -> SyncReport:
         report = SyncReport()
@@ -282,13 +284,24 @@ class Level(AsyncReadWriteVerbs):
             on_reset=on_reset,
             report=report,
             look_ahead=True,
+            on_conflict=require_on_conflict(on_conflict),
         )
         exchange = async_exchange_of(server)
         async with self._worker.sync_lock:
             return await drive(self._worker, session, exchange, lambda: progress and progress(report))
 
-    def live(self, server: AsyncExchanger, *, interval: float = 10.0, on_reset: str = "reset") -> LiveSession:
-        return LiveSession(self._store, self._worker, async_exchange_of(server), interval=interval, on_reset=on_reset)
+    def live(
+        self,
+        server: AsyncExchanger,
+        *,
+        interval: float = 10.0,
+        on_reset: str = "reset",
+        on_conflict: OnConflict | None = None,
+    ) -> LiveSession:
+        exchange = async_exchange_of(server)
+        return LiveSession(
+            self._store, self._worker, exchange, interval=interval, on_reset=on_reset, on_conflict=on_conflict
+        )
 
     async def rebind(self, server: AsyncExchanger) -> None:
         session = rebind_session(self._store.step, self._store.client("rebind"))

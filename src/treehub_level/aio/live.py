@@ -12,6 +12,7 @@ from ..engine.store import Store
 from ..errors import ForbiddenError, StateError, TransportError
 from ..replication.driver import Finished, advance, transport_errors
 from ..replication.live import LiveSessionBase
+from ..replication.merging import OnConflict
 from ..replication.messages import Request
 from ..replication.schedule import PollResult, Task
 from .driver import drive
@@ -40,9 +41,16 @@ class LiveSession(LiveSessionBase):
     """
 
     def __init__(
-        self, store: Store, worker: Worker, exchange: Callable[..., Any], *, interval: float, on_reset: str
+        self,
+        store: Store,
+        worker: Worker,
+        exchange: Callable[..., Any],
+        *,
+        interval: float,
+        on_reset: str,
+        on_conflict: OnConflict | None = None,
     ) -> None:
-        super().__init__(store, exchange, interval=interval, on_reset=on_reset)
+        super().__init__(store, exchange, interval=interval, on_reset=on_reset, on_conflict=on_conflict)
         self._worker = worker
         self._woken = asyncio.Event()
         self._waiters: dict[asyncio.Future[None], int] = {}

@@ -17,6 +17,7 @@ from ..replication.following import evict_step, follow_step, read_followed, unfo
 from ..replication.journal import check_prefix, dismiss_rows_step, dismiss_step, read_conflicts, restore_step
 from ..replication.live import count_dirty
 from ..replication.manual import apply_step, check_cid, clean_step, decode_record, read_dirty
+from ..replication.merging import OnConflict, require_on_conflict
 from ..replication.records import journal_bounds
 from ..replication.session import rebind_session, sync_session
 from ..types import Change, Changes, Conflict, Followed, SyncReport
@@ -141,13 +142,14 @@ class ClientVerbs:
         pull: bool = True,
         push: bool = True,
         on_reset: str = "reset",
+        on_conflict: OnConflict | None = None,
         progress: Callable[[SyncReport], object] | None = None,
     ) -> SyncReport:
         """Synchronise with a server until both sides are drained.
 
         Conflicts are resolved in the server's favour; overwritten local changes are kept in the
-        conflict journal. Safe to interrupt and to retry. Concurrent calls for one client run one
-        after the other.
+        conflict journal, unless ``on_conflict`` settles them. Safe to interrupt and to retry.
+        Concurrent calls for one client run one after the other.
 
         Args:
             server: A level in SERVER mode, a ``RemoteServer``, or any object with an ``exchange``
@@ -157,6 +159,14 @@ class ClientVerbs:
             on_reset: The reaction to a server that was restored from a backup, or has dropped
                 deletes that this client has not seen. ``"reset"`` pulls everything again and keeps
                 dirty changes; ``"raise"`` raises StoreMismatchError before anything is written.
+            on_conflict: A function that settles conflicts, ``on_conflict(conflict)``: it returns
+                the value to write instead, ``MISSING`` to delete the key, ``KEEP_SERVER`` to drop
+                the local change, or ``JOURNAL`` to keep it in the journal, as without the function.
+                See `treehub_level.merge`. The value is written as a new local change, in the batch
+                that takes the server's value, and is pushed then. The function runs inside the
+                write transaction, with asyncio in another thread, and may be called again for the
+                same conflict: it must be quick, and must not use this level. If it raises, or its
+                answer is illegal, the conflict is journaled: see `SyncReport.failed_merges`.
             progress: Called after each exchange with the report so far.
 
         Returns:
@@ -170,11 +180,18 @@ class ClientVerbs:
             ForbiddenError: The token may not push: everything was pulled, and the error's ``keys``
                 stay dirty. Or it may not pull either.
             ValueError: ``pull`` and ``push`` are both false, or ``on_reset`` is unknown.
+            TypeError: ``on_conflict`` is no function of one conflict, or an async one.
             StateError: ``progress``, the server or a signal handler called it within a sync.
         """
         report = SyncReport()
         session = sync_session(
-            self._store.step, self._store.client("sync"), pull=pull, push=push, on_reset=on_reset, report=report
+            self._store.step,
+            self._store.client("sync"),
+            pull=pull,
+            push=push,
+            on_reset=on_reset,
+            report=report,
+            on_conflict=require_on_conflict(on_conflict),
         )
         exchange = blocking_exchange_of(server)
         with self._sync_lock.entry():

@@ -16,6 +16,7 @@ from ..engine.store import Store
 from ..errors import ModeError
 from ..maintenance.convert import adopt
 from ..replication.following import check_follow
+from ..replication.merging import OnConflict
 from ..replication.rules import Check, require_check
 from ..types import JSON, MISSING, Mode
 from .client import ClientVerbs, Exchanger
@@ -329,23 +330,35 @@ class Level(ReadWriteVerbs, ServerVerbs, ClientVerbs):
             self._store.require_writable()
             self._store.backend.compact()
 
-    def live(self, server: Exchanger, *, interval: float = 10.0, on_reset: str = "reset") -> LiveSession:
+    def live(
+        self,
+        server: Exchanger,
+        *,
+        interval: float = 10.0,
+        on_reset: str = "reset",
+        on_conflict: OnConflict | None = None,
+    ) -> LiveSession:
         """Return a session that keeps this client in sync in the background, for a ``with`` block.
 
         The session pulls changes as the server commits them, and pushes local changes. It survives
         a server that is unreachable, restarts or is busy, a captive portal, and an expired token.
-        Conflicts are kept in the journal: see `conflicts`. Closing the level ends the session.
+        Conflicts are kept in the journal: see `conflicts`; or ``on_conflict`` settles them. Closing
+        the level ends the session.
 
         Args:
             server: See `sync`. If its ``exchange`` accepts ``wait``, changes are pulled by long
                 polls.
             interval: Seconds between two polls of a server without long polls.
             on_reset: See `sync`. ``"raise"`` ends the session before a reset.
+            on_conflict: See `sync`.
 
         Raises:
+            TypeError: ``on_conflict`` is no function of one conflict, or an async one.
             ValueError: ``on_reset`` is unknown, or ``interval`` is not positive.
         """
-        return LiveSession(self._store, self._sync_lock, server, interval=interval, on_reset=on_reset)
+        return LiveSession(
+            self._store, self._sync_lock, server, interval=interval, on_reset=on_reset, on_conflict=on_conflict
+        )
 
     # ----------------------------------------------------------------------------- mapping protocol
 

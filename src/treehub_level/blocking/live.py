@@ -13,6 +13,7 @@ from ..errors import ForbiddenError, StateError, TransportError
 from ..locks import ErrorCheckingLock, WakeUp, start_thread
 from ..replication.driver import Finished, advance, drive, transport_errors
 from ..replication.live import LiveSessionBase
+from ..replication.merging import OnConflict
 from ..replication.messages import Request
 from ..replication.schedule import PollResult, Task
 from .client import blocking_exchange_of
@@ -37,9 +38,17 @@ class LiveSession(LiveSessionBase):
     """
 
     def __init__(
-        self, store: Store, sync_lock: ErrorCheckingLock, server: object, *, interval: float, on_reset: str
+        self,
+        store: Store,
+        sync_lock: ErrorCheckingLock,
+        server: object,
+        *,
+        interval: float,
+        on_reset: str,
+        on_conflict: OnConflict | None = None,
     ) -> None:
-        super().__init__(store, blocking_exchange_of(server), interval=interval, on_reset=on_reset)
+        exchange = blocking_exchange_of(server)
+        super().__init__(store, exchange, interval=interval, on_reset=on_reset, on_conflict=on_conflict)
         self._sync_lock = sync_lock
         self._woken = WakeUp()
         #: Set when the state changes, for each call of `in_sync` that waits.

@@ -19,6 +19,7 @@ from .fields import MAX_READ
 from .following import still_leaving
 from .limits import PushLimits
 from .losses import Loss, loss_entry, read_current_losses, read_losses
+from .merging import Merger
 from .messages import MAX_EPOCHS, Forked, ParsedReply, PulledPage, Request, Reset
 from .push import DirtyGroups, freeze
 from .records import read_state
@@ -189,11 +190,19 @@ def _fill_contradiction(page: PulledPage, request: Request) -> str | None:
     return None
 
 
-def receive_step(mode: Client, request: Request, reply: ParsedReply) -> Step[ReplyOutcome | None]:
+def receive_step(
+    mode: Client, request: Request, reply: ParsedReply, merger: Merger | None = None
+) -> Step[ReplyOutcome | None]:
     """Apply a reply that `is_reply_to` the request.
 
     The result is ``None``, and nothing is written, if another request was sent since, or the
     client's state has changed.
+
+    Args:
+        mode: The client.
+        request: The request.
+        reply: The reply.
+        merger: Settles the local changes that lose; ``None`` to journal all of them.
 
     Raises:
         StoreMismatchError: The client follows another server (raised by the step).
@@ -210,7 +219,7 @@ def receive_step(mode: Client, request: Request, reply: ParsedReply) -> Step[Rep
         now = mode.outstanding, cid, undecided.nonce if undecided else None
         if now != (request.nonce, request.cid, request.push_nonce):
             return Plan(None)
-        handler = ReplyHandler(mode, request, transaction, replace(state, server=reply.server))
+        handler = ReplyHandler(mode, request, transaction, replace(state, server=reply.server), merger)
         match reply:
             case PulledPage():
                 handler.apply_page(reply)

@@ -16,6 +16,7 @@ from ..locks import RecursiveLock
 from ..types import SyncReport
 from .client import read_consistent
 from .limits import PushLimits
+from .merging import OnConflict, require_on_conflict
 from .messages import Request
 from .schedule import LiveSchedule, LiveState, PollResult
 from .session import poll_session, sync_session
@@ -47,14 +48,23 @@ class LiveSessionBase:
         exchange: Sends a request to the server: see `driver.exchange_of`.
         interval: Seconds between two polls of a server that does not support long polls.
         on_reset: "reset", or "raise" to end before a reset.
+        on_conflict: The application's function that settles conflicts; ``None`` to journal all.
 
     Raises:
-        TypeError: ``interval`` is not a number.
+        TypeError: ``interval`` is not a number, or ``on_conflict`` no plain function.
         ValueError: ``interval`` is not positive and finite, or ``on_reset`` is unknown.
         StateError: The level is open for reading only.
     """
 
-    def __init__(self, store: Store, exchange: Callable[..., Any], *, interval: float, on_reset: str) -> None:
+    def __init__(
+        self,
+        store: Store,
+        exchange: Callable[..., Any],
+        *,
+        interval: float,
+        on_reset: str,
+        on_conflict: OnConflict | None = None,
+    ) -> None:
         if isinstance(interval, bool) or not isinstance(interval, (int, float)):
             raise TypeError(f"the interval is a number of seconds, not {interval!r:.80}")
         if not 0 < interval < float("inf"):
@@ -66,6 +76,7 @@ class LiveSessionBase:
         self._store = store
         self._exchange = exchange
         self._on_reset = on_reset
+        self._on_conflict = require_on_conflict(on_conflict)
         self._wait = LONG_POLL_SECONDS if _accepts_wait(exchange) else 0
         self._schedule = LiveSchedule(interval=interval, can_wait=self._wait > 0)
         #: Protects the schedule, which any thread may call. Recursive: a signal handler may pause
@@ -113,6 +124,7 @@ class LiveSessionBase:
             report=SyncReport(),
             limits=self._limits,
             look_ahead=look_ahead,
+            on_conflict=self._on_conflict,
         )
 
     def _poll_session(self) -> Generator[Request, Any, PollResult]:
@@ -123,6 +135,7 @@ class LiveSessionBase:
             on_reset=self._on_reset,
             report=SyncReport(),
             limits=self._limits,
+            on_conflict=self._on_conflict,
         )
 
     def _has_changes(self) -> bool:
