@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from .. import blocking
@@ -258,6 +259,10 @@ class Level(AsyncReadWriteVerbs):
 
     async def clean(self, cid: int, keys: Iterable[Any]) -> int:
         return await self._worker.write(self._blocking.clean, cid, keys)
+
+    @property
+    def last_synced(self) -> datetime | None:
+        return self._blocking.last_synced
 
     async def pending(self) -> int:
         return await self._worker.read(self._blocking.pending)

@@ -49,7 +49,8 @@ class WatchedRange(NamedTuple):
     stop: bytes | None
     codec: Codec
 
-    def __contains__(self, key: bytes) -> bool:
+    def has(self, key: bytes) -> bool:
+        """Return True if a stored key is in the range."""
         return (self.start is None or key >= self.start) and (self.stop is None or key < self.stop)
 
     def change(self, key: bytes, value: bytes | None, origin: ChangeOrigin) -> Change:
@@ -219,7 +220,7 @@ class StateWatch(Watch):
 
     def on_commit(self, changes: list[CommittedChange], *, is_certain: bool) -> None:
         """See `FeedWatch.on_commit`."""
-        concerned = [change for change in changes if change.key in self._range]
+        concerned = [change for change in changes if self._range.has(change.key)]
         if not concerned:
             return
         try:
