@@ -30,6 +30,7 @@ from .sides import JOURNAL, KEEP_SERVER, SWEPT, UNKNOWN, Content, Loss, Merger, 
 #: The number of times that a merger may repair a change that the server refuses again.
 REPAIRS = 3
 
+
 class Client:
     """A client of the model. `start` and `receive` are the protocol; schedules call the rest."""
 

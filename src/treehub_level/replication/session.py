@@ -26,9 +26,13 @@ from .messages import MAX_EPOCHS, Forked, Page, ParsedReply, PulledPage, Request
 from .progress import ProgressCheck
 from .reply_handler import ReplyOutcome
 from .schedule import PollResult
+from .synced import refresh_step
 from .wire import decode_header, decode_reply
 
 T = TypeVar("T")
+
+#: Is told a request, and the effects of its reply.
+Observer = Callable[[Request, ReplyOutcome], None]
 
 
 class LookAhead(NamedTuple):
@@ -52,6 +56,7 @@ def sync_session(
     limits: PushLimits | None = None,
     look_ahead: bool = False,
     on_conflict: OnConflict | None = None,
+    observe: Observer | None = None,
 ) -> Generator[Request | LookAhead, object, SyncReport]:
     """Exchange messages until both sides are drained.
 
@@ -74,6 +79,7 @@ def sync_session(
         limits: Limits on pushing that earlier sessions have learnt.
         look_ahead: True to announce the next request with a `LookAhead` as soon as it is known.
         on_conflict: The application's function that settles conflicts; ``None`` to journal all.
+        observe: Called after each reply that was applied.
 
     Yields:
         A `Request`, whose reply is to be sent in, in a form that `decode_reply` accepts; or a
@@ -143,7 +149,7 @@ def sync_session(
             yield LookAhead(next_request)
         reply = decode_reply(message, encoder)
         report.rounds += 1
-        outcome = _receive(run, mode, request, reply, on_reset, report, merger)
+        outcome = _receive(run, mode, request, reply, on_reset, report, merger, observe)
         if merger is not None:
             limits.contended = frozenset(mode.space.dirty_key(key.encode()) for key in merger.contended)
         if too_large is not None and outcome is not None and not outcome.pushed:
@@ -206,6 +212,7 @@ def poll_session(
     report: SyncReport,
     limits: PushLimits,
     on_conflict: OnConflict | None = None,
+    observe: Observer | None = None,
 ) -> Generator[Request, object, PollResult]:
     """Send one request without a push, and apply the reply.
 
@@ -219,6 +226,7 @@ def poll_session(
         report: The report; it is updated after the reply.
         limits: Limits on pushing that the last session has learnt.
         on_conflict: See `sync_session`.
+        observe: Called after a reply that was applied.
 
     Yields:
         One request, whose reply is to be sent in, in a form that `decode_reply` accepts.
@@ -235,9 +243,11 @@ def poll_session(
         return PollResult.INCOMPLETE
     reply = decode_reply((yield request), _core.Encoder(mode.space))
     if isinstance(reply, PulledPage) and reply.cid == request.cid and not (reply.more or reply.entries):
+        if is_reply_to(reply, request):
+            run(refresh_step(mode))
         return PollResult.EMPTY
     merger = None if on_conflict is None else Merger(on_conflict, mode)
-    outcome = _receive(run, mode, request, reply, on_reset, report, merger)
+    outcome = _receive(run, mode, request, reply, on_reset, report, merger, observe)
     return PollResult.APPLIED if outcome is None or outcome.caught_up else PollResult.INCOMPLETE
 
 
@@ -267,6 +277,7 @@ def _receive(
     on_reset: str,
     report: SyncReport,
     merger: Merger | None,
+    observe: Observer | None,
 ) -> ReplyOutcome | None:
     """Apply a reply, and update the report. Return ``None`` if the reply is stale."""
     if not is_reply_to(reply, request):
@@ -294,6 +305,8 @@ def _receive(
             # A change that lost is pushed again until the page with the other change arrives.
             reported = set(report.rejected)
             report.rejected += [key for key in outcome.rejected if key not in reported]
+        if observe is not None:
+            observe(request, outcome)
     return outcome
 
 
