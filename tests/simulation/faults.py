@@ -55,6 +55,7 @@ _BATCH: Final = blocking.Level.batch
 _COMPARE: Final = FillPartHandler._compare
 _PUSHABLE_GROUPS: Final = push._pushable_groups
 _LOSE: Final = Effects.lose
+_LOSS_OF: Final = Loss.of
 _REJECTIONS: Final = server._Exchange._rejection_entries
 _RANGES: Final = ranges.requested_ranges
 _ADD_PRESENT: Final = server._Exchange.add_present
@@ -103,6 +104,10 @@ def _groups_with_unchecked(reader: Any, own: Any, limits: Any, state: Any, lost:
 def _lose_unless_refused(effects: Any, key: bytes, loss: Loss) -> None:
     if loss.kind != "refused":
         _LOSE(effects, key, loss)
+
+
+def _loss_that_ends_with_its_change(loss: Loss, record: bytes) -> Loss | None:
+    return _LOSS_OF(loss._replace(is_overtaken=False), record) and loss
 
 
 def _rejections_without_refusals(exchange: Any, ack: Any, refused: Any) -> Any:
@@ -210,6 +215,7 @@ REMOVALS: Final[dict[str, list[Patch]]] = {
     "merge_groups": [(merging.ReplySettler, "settle", _settle_one_by_one)],
     "repair_bound": [(merging, "MAX_REPAIRS", 1000)],
     "refusals_heal": [(Effects, "lose", _lose_unless_refused)],
+    "overtaken": [(Loss, "of", _loss_that_ends_with_its_change)],
     "refusal_record": [(server._Exchange, "_rejection_entries", _rejections_without_refusals)],
 }
 
