@@ -207,7 +207,7 @@ class Conflict:
         key: The key that both sides wrote.
         local: The local change, which lost.
         remote: The server's change, which won; ``None`` for a key that a reset removed.
-        id: The number of the entry in the journal.
+        id: The number of the entry in the journal; 0 while ``on_conflict`` is asked.
         base: The value that the server had when the key became dirty, as a change; its ``deleted``
             is True if the server had no such key. ``None`` if it is unknown: without
             ``keep_base=True``, for a key that was dirty before or became dirty during a reset.

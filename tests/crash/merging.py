@@ -3,7 +3,7 @@
     python -m tests.crash.merging --cycles 200 --seed 1 [--engine sqlite]
 
 Both clients settle their conflicts by `merge.counter`. Afterwards each counter has exactly the sum
-of what all have added. Exit code 1 if an acknowledged addition is lost, or counts twice.
+of all additions. Exit code 1 if an acknowledged addition is lost, or counts twice.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class CountingPair:
         """Kill both processes again and again.
 
         Raises:
-            AssertionError: A counter differs from the sum of what was added.
+            AssertionError: A counter differs from the sum of all additions.
         """
         self._settle({})
         for cycle in range(cycles):
@@ -107,7 +107,7 @@ class CountingPair:
                     self.counts["merged"] += len(other.sync(remote, on_conflict=merge.counter).settled)
 
     def _settle(self, unknown: Counter[str] | dict[str, int]) -> None:
-        """Synchronise all, and compare each counter with the sum of what was added."""
+        """Synchronise all, and compare each counter with the sum of all additions."""
         with (
             self._open("hub/server", Mode.SERVER) as server,
             self._open("client", Mode.CLIENT) as client,

@@ -434,16 +434,28 @@ async def test_a_sync_ends_although_others_write_the_key_all_the_time(server: An
     assert await keeper.pending() == 0
 
 
-class Contention:
-    """A server on which another client writes a key before each exchange."""
+async def test_a_live_session_pushes_a_contended_key_in_the_end(server: Any, keeper: Any) -> None:
+    await server.put("n", 0)
+    await keeper.sync(server)
+    await keeper.put("n", 1)
+    async with keeper.live(Contention(server, stop=20), on_conflict=merge.counter) as session:
+        await session.in_sync(within=30)
+        assert await server.get("n") == await keeper.get("n") == 121
+        assert await keeper.pending() == 0
 
-    def __init__(self, server: Any) -> None:
+
+class Contention:
+    """A server on which another client writes a key before each exchange, as often as it may."""
+
+    def __init__(self, server: Any, stop: int = 1000) -> None:
         self._server = server
+        self._stop = stop
         self.writes = 0
 
     async def exchange(self, request: Any) -> Any:
-        self.writes += 1
-        await self._server.put("n", 100 + self.writes)
+        if self.writes < self._stop:
+            self.writes += 1
+            await self._server.put("n", 100 + self.writes)
         return await self._server.exchange(request)
 
 

@@ -312,7 +312,10 @@ class LiveSession(LiveSessionBase):
         remaining: TransportError | ForbiddenError | None = None
         try:
             async with self._worker.sync_lock:
-                await drive(self._worker, session, self._exchange, self._on_reply)
+                report = await drive(self._worker, session, self._exchange, self._on_reply)
+            if report.contended:  # to be pushed by another sync, at once
+                self._request_sync()
+                return
         except (TransportError, ForbiddenError) as error:
             if not error.keys:
                 raise

@@ -285,7 +285,10 @@ class LiveSession(LiveSessionBase):
         remaining: TransportError | ForbiddenError | None = None
         try:
             with self._sync_lock.entry():
-                drive(session, self._send, self._on_reply)
+                report = drive(session, self._send, self._on_reply)
+            if report.contended:  # to be pushed by another sync, at once
+                self._request_sync()
+                return
         except (TransportError, ForbiddenError) as error:
             if not error.keys:
                 raise

@@ -90,6 +90,8 @@ class Effects:
 
     def has_dirty(self) -> bool:
         """Return True if the batch leaves a dirty change."""
+        if self._merged:
+            return True
         space = self._space
         with closing(self._transaction.scan(space.dirty_start, space.dirty_stop, values=False)) as cursor:
             while keys := cursor.fetch_keys(1000):

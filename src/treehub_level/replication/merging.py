@@ -220,14 +220,19 @@ class ReplySettler:
             return KEEP_SERVER
         if is_group and lost.kind != "refused" and _is_base(lost.remote, lost.base):
             return Merged(_core.split_record(lost.local)[1])
+        answer = self._ask(lost)
+        is_needless = is_equal and lost.kind != "refused"
+        return KEEP_SERVER if is_needless and answer is JOURNAL else answer  # nothing is lost
+
+    def _ask(self, lost: LostChange) -> Answer:
+        """Return the answer of the function; `JOURNAL` if it fails."""
         try:
-            answer = self._merger.answer(lost.to_conflict(self._records, clock.now()))
+            return self._merger.answer(lost.to_conflict(self._records, clock.now()))
         except Exception as error:
             key = _core.decode_key(lost.key)
-            logger.warning("on_conflict failed for the key %r: the conflict is in the journal", key, exc_info=error)
+            logger.warning("on_conflict failed for the key %r: the conflict goes to the journal", key, exc_info=error)
             self.settlements.failed[key] = error.with_traceback(None)
             return JOURNAL
-        return KEEP_SERVER if is_equal and answer is JOURNAL else answer  # nothing is lost
 
     def _differs_from_base(self, lost: LostChange) -> bool:
         """Return True if both sides made the same change, and the function is to be asked."""
