@@ -1,4 +1,4 @@
-"""watch() in every mode: the state, then the latest change of each key, whoever made it."""
+"""watch() in every mode: the state, then the latest change of each key, by all writers."""
 
 from __future__ import annotations
 
@@ -367,7 +367,7 @@ def test_a_failed_write_is_no_change(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_interrupted_commit_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is not known if an interrupted commit has written: the watch reads the store."""
+    """The watch reads the store: an interrupted commit may have written, or not."""
     with blocking.Level("store", backend="memory") as level:
         changes = level.watch()
         committed = ChangeFeed.committed
