@@ -307,7 +307,8 @@ def test_the_memory_of_a_queue_is_bounded() -> None:
 
 def test_a_queue_keeps_the_latest_change_of_each_key_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(change_queue, "MAX_BYTES", 3000)
-    queue, expected = ChangeQueue(), {}
+    queue = ChangeQueue()
+    expected: dict[bytes, bool] = {}
     for n in range(400):
         key = b"%d" % (n * n % 97)
         queue.put(key, b"y" * (n % 50), n % 3 == 0)
