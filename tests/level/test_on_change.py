@@ -12,6 +12,7 @@ from stores import Stores
 from waiting import PATIENCE, until
 
 from treehub_level import Change, Level, Mode, Put, StateError, blocking
+from treehub_level.engine.change_feed import ChangeFeed
 
 MODES = pytest.mark.parametrize("mode", list(Mode), ids=lambda mode: mode.value)
 
@@ -23,6 +24,7 @@ async def test_a_callback_gets_each_change_until_it_is_unsubscribed(stores: Stor
     unsubscribe = level.on_change(seen.append, prefix="n/")
     plain = getattr(unsubscribe, "blocking", unsubscribe)
     await level.batch([Put("n/a", 1), Put("x", 1)])
+    await until(lambda: len(seen) == 1)
     await level.delete("n/a")
     await until(lambda: len(seen) == 2)
     assert seen == [["n/a", 1], ["n/a"]]
@@ -107,6 +109,7 @@ async def test_a_callback_that_raises_is_logged_with_the_key(
     level.on_change(fail)
     with caplog.at_level(logging.ERROR, "treehub_level"):
         await level.put("the key", 1)
+        await until(lambda: len(seen) == 1)
         await level.put("the key", 2)
         await until(lambda: len(seen) == 2)
         await until(lambda: len(caplog.records) == 2)
@@ -181,19 +184,14 @@ async def test_a_callback_is_called_for_what_a_live_session_pulls(stores: Stores
 
 
 def test_control_a_callback_inside_the_lock_of_the_writer_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Called under the write lock, a callback could not write."""
-    with blocking.Level("store", backend="memory") as level:
-        seen: list[Change] = []
-        unsubscribe = level.on_change(lambda change: seen.append(change) or level.put("b", 1))
-        feed = level._store.feed
-        assert feed is not None
-        committed = feed.committed
+    """A feed that delivers under the write lock does not let a callback write."""
+    committed = ChangeFeed.committed
 
-        def deliver_at_once() -> None:
-            committed()
-            with pytest.raises(StateError):
-                level.put("b", 1)
+    def deliver_under_the_lock(feed: ChangeFeed) -> None:
+        committed(feed)
+        for deliver in tuple(feed.deliver):
+            deliver()
 
-        monkeypatch.setattr(feed, "committed", deliver_at_once)
-        level.put("a", 1)
-        unsubscribe()
+    monkeypatch.setattr(ChangeFeed, "committed", deliver_under_the_lock)
+    with pytest.raises(AssertionError):
+        test_a_callback_may_write_read_and_unsubscribe(Mode.NORMAL)

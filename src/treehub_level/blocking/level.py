@@ -24,7 +24,7 @@ from .client import ClientVerbs, Exchanger
 from .live import LiveSession
 from .reads import ReadVerbs, Snapshot
 from .server import ServerVerbs
-from .watch import ChangeCallback, ChangeIterator, Subscription, Unsubscribe, open_watch
+from .watch import ChangeCallback, ChangeIterator, ChangeSubscription, Unsubscribe, open_watch
 from .writes import WriteVerbs
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ class ReadWriteVerbs(ReadVerbs, WriteVerbs):
         if not callable(callback) or iscoroutinefunction(callback):
             raise TypeError(f"callback is a function, and no coroutine function, not {callback!r:.80}")
         watch = open_watch(self._namespace, None, False, {"prefix": prefix})
-        return Subscription(self._namespace, watch, callback).unsubscribe
+        return ChangeSubscription(self._namespace, watch, callback).unsubscribe
 
     def sublevel(self, name: str, *, separator: str = "/") -> Sublevel:
         """Return a sublevel: a namespace with the same verbs.

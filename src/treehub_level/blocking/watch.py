@@ -88,7 +88,7 @@ class ChangeIterator(Iterator[Change]):
         self.close()
 
 
-class Subscription:
+class ChangeSubscription:
     """A callback for the changes of a watch. Made by ``on_change()``.
 
     The writers of this process call it, one at a time, each after its write and without any lock.

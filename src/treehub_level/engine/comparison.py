@@ -97,7 +97,7 @@ class RangeComparison:
             self._are_rows_read = not self._rows
 
     def _differences(self) -> list[Entry]:
-        """Compare the fetched parts as far as both reach, and drop what was compared."""
+        """Compare the fetched parts as far as both reach, and drop these parts."""
         rows, digests = dict(self._rows), dict(self._digests)
         ends = []
         if not self._are_rows_read:
