@@ -23,12 +23,13 @@ from ..types import JSON, Change, Changes, Conflict, Followed, Mode, SyncReport
 from .driver import AsyncExchanger, async_exchange_of, drive
 from .live import LiveSession
 from .reads_writes import AsyncReadVerbs, AsyncWriteVerbs, PastSnapshot, Snapshot, documented_by
+from .transact import AsyncDecisionVerbs
 from .wait import commit_event, wait_for_commit
 from .worker import Worker
 
 
 @documented_by(ReadWriteVerbs)
-class AsyncReadWriteVerbs(AsyncReadVerbs, AsyncWriteVerbs):
+class AsyncReadWriteVerbs(AsyncReadVerbs, AsyncWriteVerbs, AsyncDecisionVerbs):
     """The verbs that a level and its sublevels share."""
 
     _blocking: ReadWriteVerbs

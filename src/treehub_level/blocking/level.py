@@ -22,10 +22,11 @@ from .client import ClientVerbs, Exchanger
 from .live import LiveSession
 from .reads import ReadVerbs, Snapshot
 from .server import ServerVerbs
+from .transact import DecisionVerbs
 from .writes import WriteVerbs
 
 
-class ReadWriteVerbs(ReadVerbs, WriteVerbs):
+class ReadWriteVerbs(ReadVerbs, WriteVerbs, DecisionVerbs):
     """The verbs that a level and its sublevels share."""
 
     _namespace: Namespace

@@ -18,6 +18,7 @@ from ..engine import clock
 from ..engine.access import FULL, Access
 from ..engine.commits import read_page
 from ..engine.modes import Client, Plan, Server, Step, Write
+from ..engine.pending import PendingReader
 from ..engine.records import Commit, OwnRecords
 from ..errors import CIDMismatchError, CorruptionError, ProtocolError, StateError
 from ..types import Change, Changes
@@ -26,7 +27,7 @@ from .effects import Effects
 from .journal import LostChange
 from .losses import has_losses
 from .records import dirty_change, read_state
-from .rules import Call, PendingReader, check_group
+from .rules import Call, check_group
 from .state import ClientState
 
 #: Rows to read at a time.
