@@ -37,7 +37,7 @@ class _Missing(enum.Enum):
 MISSING: Final = _Missing.MISSING
 
 
-class _AnyValue(enum.Enum):
+class AnyValue(enum.Enum):
     """A type with one value: no condition on the present value of a key."""
 
     ANY_VALUE = "ANY_VALUE"
@@ -47,7 +47,7 @@ class _AnyValue(enum.Enum):
 
 
 #: The default of ``if_value``. `MISSING` there is a condition: the key is absent.
-ANY_VALUE: Final = _AnyValue.ANY_VALUE
+ANY_VALUE: Final = AnyValue.ANY_VALUE
 
 
 class KeyRange(TypedDict, total=False):

@@ -86,7 +86,8 @@ async def test_equality_is_that_of_the_json(level: Any, stored: Any, asked: Any,
 
 
 async def test_every_value_equals_itself_after_it_was_read(level: Any) -> None:
-    for value in (None, False, 0, -0.0, 1e300, 2**63, "", '"\\\u2028', [], {}, {"b": [{}], "a": None}):
+    values: list[Any] = [None, False, 0, -0.0, 1e300, 2**63, "", '"\\\u2028', [], {}, {"b": [{}], "a": None}]
+    for value in values:
         await level.put("a", value)
         await level.put("a", "next", if_value=await level.get("a"))
 

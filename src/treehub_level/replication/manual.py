@@ -210,13 +210,14 @@ def change_step(mode: Server, base: int, entries: Sequence[Entry], access: Acces
     return step
 
 
-def write_step(mode: Server, entries: Sequence[Entry], access: Access) -> Step[None]:
+def write_step(mode: Server, entries: Sequence[Entry], access: Access, *, is_batch: bool = False) -> Step[None]:
     """Write entries of a caller durably, if the check of the server allows it.
 
     Args:
         mode: The server.
         entries: The entries, encoded.
         access: The rights of the caller, which cover the entries.
+        is_batch: True if the entries belong together.
 
     Raises:
         Refused, CheckError: See `rules.check_group` (raised by the step).
@@ -224,7 +225,7 @@ def write_step(mode: Server, entries: Sequence[Entry], access: Access) -> Step[N
 
     def step(transaction: Transaction, cid: int) -> Plan[None]:
         check_group(mode, Call(access.principal, None), entries, PendingReader(transaction))
-        plan = mode.plan_write(transaction, cid, entries, [Write(len(entries), False, access.principal)])
+        plan = mode.plan_write(transaction, cid, entries, [Write(len(entries), is_batch, access.principal)])
         plan.durable = True
         return plan
 
