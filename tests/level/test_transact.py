@@ -197,6 +197,11 @@ def ignoring_tx(call: Callable[[], object], tx: LevelTransaction) -> object:
     return call()
 
 
+def run_in_a_loop(call: Callable[[], Any]) -> object:
+    """Run a coroutine in an event loop of its own."""
+    return asyncio.run(call())
+
+
 USES: list[Callable[[Any], object]] = [
     lambda level: level.get("a"),
     lambda level: level.has("a"),
@@ -253,8 +258,7 @@ async def test_an_event_loop_inside_a_function_must_not_use_its_level(tmp_path: 
             ]
             for call in calls:
                 with pytest.raises(StateError, match=r"inside a function of transact|within one of its own calls"):
-                    run = partial(ignoring_tx, lambda call=call: asyncio.run(call()))
-                    await asyncio.wait_for(level.transact(run), 60)
+                    await asyncio.wait_for(level.transact(partial(ignoring_tx, partial(run_in_a_loop, call))), 60)
 
 
 async def test_a_transaction_ends_with_its_function(level: Any) -> None:

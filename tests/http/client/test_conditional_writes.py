@@ -34,7 +34,8 @@ async def test_a_value_is_replaced_only_if_it_is_the_one_that_was_read(served: S
         assert await remote.get_with_etag("a", "none") == ("none", None)
         await remote.put("a", 1, if_absent=True)
         value, etag = await remote.get_with_etag("a")
-        assert (value, etag[:1]) == (1, '"')
+        assert value == 1
+        assert etag is not None
         await remote.put("a", 2, if_match=etag)
         with pytest.raises(ConditionError, match="'a' has another value") as caught:
             await remote.put("a", 3, if_match=etag)
