@@ -32,7 +32,8 @@ class _Missing(enum.Enum):
         return False
 
 
-#: A ``default`` that tells an absent key from a stored ``None``.
+#: A ``default`` that tells an absent key from a stored ``None``; as the result of a function of
+#: ``update``, it deletes the key.
 MISSING: Final = _Missing.MISSING
 
 
@@ -50,6 +51,19 @@ class Settlement(enum.Enum):
 KEEP_SERVER: Final = Settlement.KEEP_SERVER
 #: An answer of ``on_conflict``: the server's value stays, and the local change goes to the journal.
 JOURNAL: Final = Settlement.JOURNAL
+
+
+class AnyValue(enum.Enum):
+    """A type with one value: no condition on the present value of a key."""
+
+    ANY_VALUE = "ANY_VALUE"
+
+    def __repr__(self) -> str:
+        return "ANY_VALUE"
+
+
+#: The default of ``if_value``. `MISSING` there is a condition: the key is absent.
+ANY_VALUE: Final = AnyValue.ANY_VALUE
 
 
 class KeyRange(TypedDict, total=False):

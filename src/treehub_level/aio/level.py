@@ -25,6 +25,7 @@ from ..types import JSON, Change, Changes, Conflict, Followed, KeyRange, Mode, S
 from .driver import AsyncExchanger, async_exchange_of, drive
 from .live import LiveSession
 from .reads_writes import AsyncReadVerbs, AsyncWriteVerbs, PastSnapshot, Snapshot, documented_by
+from .transact import AsyncDecisionVerbs
 from .wait import wait_for_commit
 from .watch import AsyncChangeIterator, AsyncSubscription
 from .worker import Worker
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 
 @documented_by(ReadWriteVerbs)
-class AsyncReadWriteVerbs(AsyncReadVerbs, AsyncWriteVerbs):
+class AsyncReadWriteVerbs(AsyncReadVerbs, AsyncWriteVerbs, AsyncDecisionVerbs):
     """The verbs that a level and its sublevels share."""
 
     _blocking: ReadWriteVerbs

@@ -24,6 +24,7 @@ from .client import ClientVerbs, Exchanger
 from .live import LiveSession
 from .reads import ReadVerbs, Snapshot
 from .server import ServerVerbs
+from .transact import DecisionVerbs
 from .watch import ChangeCallback, ChangeIterator, ChangeSubscription, Unsubscribe, open_watch
 from .writes import WriteVerbs
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
-class ReadWriteVerbs(ReadVerbs, WriteVerbs):
+class ReadWriteVerbs(ReadVerbs, WriteVerbs, DecisionVerbs):
     """The verbs that a level and its sublevels share."""
 
     _namespace: Namespace
