@@ -27,7 +27,7 @@ class CommittedChange(NamedTuple):
 
 
 class FeedWatch(Protocol):
-    """A watch as the feed sees it. Both methods return quickly, and raise nothing."""
+    """A watch as the feed sees it. Its methods return quickly, and raise nothing."""
 
     def on_commit(self, changes: list[CommittedChange], *, is_certain: bool) -> None:
         """Take the changes of a commit. Called under the write lock, in the order of commits.
@@ -39,6 +39,9 @@ class FeedWatch(Protocol):
 
     def on_signal(self) -> None:
         """Look at the store again: another process may have committed, or the store has closed."""
+
+    def close(self) -> None:
+        """End the watch."""
 
 
 class ChangeFeed:
@@ -113,6 +116,11 @@ class ChangeFeed:
         for key, value in latest.items():
             if key >= space.user_start:
                 yield CommittedChange(key, value, latest.get(space.dirty_key(key)) is not None)
+
+    def end_watches(self) -> None:
+        """End the watches that there are. Any thread may call this."""
+        for watch in self._watches.alive():
+            watch.close()
 
     def signal(self) -> None:
         """Have all watches look at the store again."""

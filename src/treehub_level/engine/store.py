@@ -669,6 +669,12 @@ class Store:
                 self.feed = ChangeFeed(self.mode, self.space)
             return self.feed
 
+    def end_watches(self) -> None:
+        """End the watches that there are: see `ChangeFeed.end_watches`."""
+        feed = self.feed
+        if feed is not None:
+            feed.end_watches()
+
     def _deliver(self, feed: ChangeFeed) -> None:
         """Call the functions that deliver changes. Called without locks, after a write."""
         for function in tuple(feed.deliver):

@@ -18,6 +18,7 @@ from ...replication.rules import Check, require_check
 from ...types import Mode
 from .catalog import DATABASE_NAME, Catalog, create_catalog
 from .refusals import RETRY_LATER, RefusedError, database_not_found, retry_later, server_closing
+from .stop_signals import on_stop_signals
 from .subscriptions import Subscription, Subscriptions
 
 #: Seconds for which the result of a reachability check is reused, since any client may ask for one.
@@ -170,8 +171,28 @@ class Hub:
                 await self._close(name)
 
     def stop(self) -> None:
-        """Refuse new requests, and end long polls and watches. Further calls have no effect."""
+        """Refuse new requests, and end long polls and watches. Further calls have no effect.
+
+        The watches include those by which a program follows a database of ``root`` (`use`,
+        `Level.watch`). Call this on the event loop of the hub.
+        """
         self.stopping.set()
+        for database in self._databases.values():
+            if not database.is_external:
+                internals(database.level)[0].store.end_watches()
+
+    @contextmanager
+    def stop_on_signals(self) -> Iterator[None]:
+        """Call `stop` as soon as SIGTERM or SIGINT arrives, for the length of the block.
+
+        ASGI servers tell an application that they stop only once all requests have ended, and a
+        long poll or a watch ends only once the hub stops. Use it in the lifespan of an application,
+        around its ``yield``. The handlers that were set before are called, too, and are set again
+        at the end of the block. Outside of the main thread, where Python permits no handlers, it
+        does nothing.
+        """
+        with on_stop_signals(self.stop):
+            yield
 
     def prepare(self) -> None:
         """Create the stores named by ``create``, and check the root. Opening the hub calls this.
