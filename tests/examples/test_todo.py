@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 from server_process import ServerProcess
-from waiting import PATIENCE
+
+#: Seconds after which a test fails: a session that was offline tries again after a growing time.
+PATIENCE = 60.0
 
 PROGRAM = Path(__file__).parents[2] / "examples" / "todo.py"
 
