@@ -30,7 +30,7 @@ LAYERS: Final = [
     ["_core", "_core_c", "_core_py", "_store_c", "backends"],
     ["engine"],
     ["replication"],
-    ["checks", "maintenance"],
+    ["checks", "maintenance", "merge"],
     ["blocking"],
     ["aio"],
     [NAME],  # the public names
