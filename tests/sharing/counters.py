@@ -85,14 +85,13 @@ def run(backend: str, place: str, *, increments: int, ways: tuple[str, ...] = ("
     store = uuid4().hex
     with open_level(backend, place, store) as level:
         level.put("n", 0)
+    command = [sys.executable, "-m", "tests.sharing.counters", "--increments", str(increments)]
+    command += ["--backend", backend, "--place", place, "--store", store]
     with ExitStack() as stack:
         processes = [
             stack.enter_context(
                 subprocess.Popen(
-                    [
-                        *(sys.executable, "-m", "tests.sharing.counters", "--backend", backend, "--place", place),
-                        *("--store", store, "--way", way, "--increments", str(increments)),
-                    ],
+                    [*command, "--way", way],
                     cwd=ROOT,
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
