@@ -28,7 +28,7 @@ COMPILED: Final = {f"{NAME}._core_c", f"{NAME}._store_c"}
 LAYERS: Final = [
     ["errors", "escapes", "extras", "locks", "redaction", "types", "weak_registry"],
     ["_core", "_core_c", "_core_py", "_store_c", "backends"],
-    ["engine"],
+    ["engine", "ordered"],
     ["replication"],
     ["checks", "maintenance"],
     ["blocking"],
