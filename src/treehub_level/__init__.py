@@ -4,7 +4,7 @@ Start with `Level` (asyncio) or `blocking.Level`, its counterpart without ``awai
 """
 
 from . import blocking
-from .aio import Level, LiveSession
+from .aio import Level, LiveSession, Typed
 from .backends.base import Backend
 from .backends.memory import MemoryBackend
 from .errors import (
@@ -33,6 +33,7 @@ from .errors import (
     UnavailableError,
 )
 from .types import (
+    JSON,
     MISSING,
     Change,
     Changes,
@@ -42,6 +43,7 @@ from .types import (
     Followed,
     KeyRange,
     Mode,
+    Operation,
     Put,
     RangeOptions,
     SyncReport,
@@ -50,6 +52,7 @@ from .types import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "JSON",
     "MISSING",
     "Backend",
     "BackendNotFoundError",
@@ -78,6 +81,7 @@ __all__ = [
     "ModeError",
     "ModeMismatchError",
     "NotOpenError",
+    "Operation",
     "ProtocolError",
     "Put",
     "RangeOptions",
@@ -88,6 +92,7 @@ __all__ = [
     "SyncError",
     "SyncReport",
     "TransportError",
+    "Typed",
     "UnavailableError",
     "blocking",
 ]

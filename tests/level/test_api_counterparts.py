@@ -16,6 +16,7 @@ from treehub_level.http.blocking import RemoteServer as BlockingRemoteServer
 PAIRS = [
     (Level, blocking.Level),
     (asyncio_level.Sublevel, blocking.Sublevel),
+    (asyncio_level.Typed, blocking.Typed),
     (Snapshot, blocking.Snapshot),
     (WriteBatch, blocking.WriteBatch),
     (LiveSession, BlockingLiveSession),
@@ -23,9 +24,15 @@ PAIRS = [
 ]
 
 
+#: The methods of a mutable mapping that the blocking API has in addition: they cannot be awaited.
+MAPPING = {"items", "pop", "popitem", "setdefault", "update"}
+
+
 def public(cls: type) -> dict[str, Any]:
-    """Return the public members of a class, by name."""
-    return {name: member for name, member in inspect.getmembers(cls) if not name.startswith("_")}
+    """Return the public members of a class, by name, without those of a mapping."""
+    return {
+        name: member for name, member in inspect.getmembers(cls) if not name.startswith("_") and name not in MAPPING
+    }
 
 
 @pytest.fixture(params=PAIRS, ids=[pair[0].__name__ for pair in PAIRS])

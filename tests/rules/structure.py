@@ -68,6 +68,7 @@ COUNTERPARTS: Final = {
     "RemoteServer": ("http.client.remote", "http.client.blocking"),
     "Snapshot": ("aio", "blocking", "backends.base"),
     "Sublevel": ("aio", "blocking"),
+    "Typed": ("aio", "blocking"),
     "WriteBatch": ("aio", "blocking"),
     "_EffectRunner": ("http.client.remote", "http.client.blocking"),
 }

@@ -38,7 +38,7 @@ from treehub_level.replication.session import LookAhead, rebind_session, sync_se
 from treehub_level.replication.state import ClientState
 from treehub_level.replication.wire import Received, reply_pieces
 from treehub_level.testing import CrashError
-from treehub_level.types import Change, Changes, Conflict, Delete, Mode, Put, SyncReport
+from treehub_level.types import Change, Changes, Conflict, Delete, Mode, Operation, Put, SyncReport
 
 from .configuration import Configuration
 from .engines import Disk, MakeDisk
@@ -200,7 +200,7 @@ class _Process:
             self.level.put(key, _value(content))
 
     def _write_by_batch(self, key: str, content: Content) -> None:
-        operation = {"type": "del", "key": key}
+        operation: Operation = {"type": "del", "key": key}
         if content is not None:
             operation = {"type": "put", "key": key, "value": _value(content)}
         ops = [operation]

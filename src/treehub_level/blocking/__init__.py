@@ -4,7 +4,7 @@ from ..maintenance.convert import stored_mode, upgrade
 from ..maintenance.copy import copy
 from ..maintenance.repair import Repair, repair
 from ..maintenance.verify import Verification, verify
-from .level import Level, Sublevel
+from .level import Level, Sublevel, Typed
 from .live import LiveSession
 from .reads import Snapshot
 from .writes import WriteBatch
@@ -15,6 +15,7 @@ __all__ = [
     "Repair",
     "Snapshot",
     "Sublevel",
+    "Typed",
     "Verification",
     "WriteBatch",
     "copy",

@@ -19,7 +19,7 @@ from ..replication.live import count_dirty
 from ..replication.manual import apply_step, check_cid, clean_step, decode_record, read_dirty
 from ..replication.records import journal_bounds
 from ..replication.session import rebind_session, sync_session
-from ..types import Change, Changes, Conflict, Followed, SyncReport
+from ..types import Change, Changes, Conflict, Followed, OnReset, SyncReport
 
 #: Records of the journal to read at a time. The number is small since values may be large.
 _JOURNAL_FETCH = 64
@@ -140,7 +140,7 @@ class ClientVerbs:
         *,
         pull: bool = True,
         push: bool = True,
-        on_reset: str = "reset",
+        on_reset: OnReset = "reset",
         progress: Callable[[SyncReport], object] | None = None,
     ) -> SyncReport:
         """Synchronise with a server until both sides are drained.

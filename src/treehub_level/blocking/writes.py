@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Generic
 
 from ..backends.base import Entry
 from ..engine.codec import Codec
@@ -17,7 +17,7 @@ from ..engine.store import Store
 from ..errors import StorageError
 from ..replication.fields import MAX_PUSH
 from ..replication.messages import MAX_BYTES
-from ..types import JSON, KeyRange, Mode
+from ..types import Key, KeyRange, Mode, Operation, Written
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -40,7 +40,7 @@ def check_batch_size(batch_size: object) -> int:
     return batch_size
 
 
-class WriteVerbs:
+class WriteVerbs(Generic[Key, Written]):
     """The verbs that write.
 
     Concurrent writers wait for each other instead of failing, and writers that wait together share
@@ -64,7 +64,7 @@ class WriteVerbs:
     _codec: Codec
     _durable: bool
 
-    def put(self, key: str, value: JSON, *, durable: bool | None = None) -> None:
+    def put(self, key: Key, value: Written, *, durable: bool | None = None) -> None:
         """Store a value under a key, and replace the previous value.
 
         Args:
@@ -78,7 +78,7 @@ class WriteVerbs:
         entry = self._codec.encoder.put(key, value)
         self._store.commit([entry], self._durable if durable is None else check_durable(durable, self._durable))
 
-    def delete(self, key: str, *, durable: bool | None = None) -> None:
+    def delete(self, key: Key, *, durable: bool | None = None) -> None:
         """Remove a key. The delete of an absent key is logged, or becomes dirty, as well.
 
         Args:
@@ -88,11 +88,11 @@ class WriteVerbs:
         self._store.require_open()
         self._commit([self._codec.encoder.delete(key)], durable)
 
-    def del_(self, key: str, *, durable: bool | None = None) -> None:
+    def del_(self, key: Key, *, durable: bool | None = None) -> None:
         """Remove a key: the ``del`` of `@treehub/level`, which is a keyword in Python."""
         self.delete(key, durable=durable)
 
-    def batch(self, ops: Iterable[Any], *, durable: bool | None = None, together: bool | None = None) -> None:
+    def batch(self, ops: Iterable[Operation], *, durable: bool | None = None, together: bool | None = None) -> None:
         """Write several operations atomically, in order. An empty batch has no effect.
 
         In CLIENT mode the changes of a batch of 2 to 1000 keys and up to 4 MiB also stay together
@@ -116,7 +116,7 @@ class WriteVerbs:
         self._store.require_open()
         self._commit(self._codec.encoder.ops(ops), durable, together)
 
-    def write_batch(self, *, durable: bool | None = None, together: bool | None = None) -> WriteBatch:
+    def write_batch(self, *, durable: bool | None = None, together: bool | None = None) -> WriteBatch[Key, Written]:
         """Return a `WriteBatch`, which collects operations in a ``with`` block.
 
         The operations are written atomically at the end of the block, and discarded if it raises.
@@ -130,7 +130,7 @@ class WriteVerbs:
 
     def load(
         self,
-        items: Iterable[tuple[str, JSON]],
+        items: Iterable[tuple[Key, Written]],
         *,
         batch_size: int = BATCH_SIZE,
         progress: Callable[[int], object] | None = None,
@@ -208,7 +208,7 @@ def is_group(mode: Mode, entries: Sequence[Entry], together: bool | None) -> boo
     return belongs_together(mode, entries, together, (MAX_PUSH, MAX_BYTES))
 
 
-class Operations:
+class Operations(Generic[Key, Written]):
     """Operations collected for one batch.
 
     Args:
@@ -219,7 +219,7 @@ class Operations:
         self._codec = codec
         self._entries: list[Entry] = []
 
-    def put(self, key: str, value: JSON) -> None:
+    def put(self, key: Key, value: Written) -> None:
         """Add a put.
 
         The value is encoded at once, so that later changes of the object have no effect.
@@ -229,7 +229,7 @@ class Operations:
         """
         self._entries.append(self._codec.encoder.put(key, value))
 
-    def delete(self, key: str) -> None:
+    def delete(self, key: Key) -> None:
         """Add a delete.
 
         Raises:
@@ -237,7 +237,7 @@ class Operations:
         """
         self._entries.append(self._codec.encoder.delete(key))
 
-    def del_(self, key: str) -> None:
+    def del_(self, key: Key) -> None:
         """Add a delete: another name of `delete`."""
         self.delete(key)
 
@@ -250,19 +250,19 @@ class Operations:
         return entries
 
 
-class WriteBatch(Operations):
+class WriteBatch(Operations[Key, Written]):
     """A batch that is written at the end of its ``with`` block.
 
     Made by `WriteVerbs.write_batch`.
     """
 
-    def __init__(self, target: WriteVerbs, durable: bool | None, together: bool | None) -> None:
+    def __init__(self, target: WriteVerbs[Key, Written], durable: bool | None, together: bool | None) -> None:
         super().__init__(target._codec)
         self._target = target
         self._durable = durable
         self._together = together
 
-    def __enter__(self) -> WriteBatch:
+    def __enter__(self) -> WriteBatch[Key, Written]:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
