@@ -47,6 +47,7 @@ ONCE = {
     *("backends", "benchmarks", "cli", "clock", "closing", "core", "crash", "fuzz", "http", "js", "leaks"),
     *(
         "histories",
+        "integrations",
         "packaging",
         "readme",
         "replicas",

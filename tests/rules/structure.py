@@ -35,7 +35,7 @@ LAYERS: Final = [
     ["aio"],
     [NAME],  # the public names
     ["http"],
-    ["__main__", "cli", "testing"],
+    ["__main__", "cli", "integrations", "testing"],
 ]
 RANKS: Final = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 
