@@ -7,11 +7,13 @@ from . import blocking
 from .aio import Level, LiveSession, Typed
 from .backends.base import Backend
 from .backends.memory import MemoryBackend
+from .blocking import LevelTransaction
 from .errors import (
     BackendNotFoundError,
     CheckError,
     CIDMismatchError,
     CommitUnknownError,
+    ConditionError,
     CorruptionError,
     DecodeError,
     ForbiddenError,
@@ -61,6 +63,7 @@ __all__ = [
     "Changes",
     "CheckError",
     "CommitUnknownError",
+    "ConditionError",
     "Conflict",
     "CopyReport",
     "CorruptionError",
@@ -74,6 +77,7 @@ __all__ = [
     "KeyRange",
     "Level",
     "LevelError",
+    "LevelTransaction",
     "LiveSession",
     "LockedError",
     "MemoryBackend",

@@ -15,6 +15,7 @@
     │   ├── CommitUnknownError  LEVEL_COMMIT_UNKNOWN
     │   └── UnavailableError    LEVEL_UNAVAILABLE
     ├── BackendNotFoundError    LEVEL_BACKEND_NOT_FOUND
+    ├── ConditionError          LEVEL_CONDITION
     ├── Refused                 LEVEL_REFUSED
     ├── CheckError              LEVEL_CHECK
     └── SyncError               LEVEL_SYNC
@@ -235,6 +236,29 @@ class CheckError(LevelError):
     """
 
     code = "LEVEL_CHECK"
+
+
+class ConditionError(LevelError):
+    """The present value of a key is not the one that the write asks for. Nothing was written.
+
+    Attributes:
+        key: The key.
+        found: Its present value; ``MISSING`` if the key is absent.
+    """
+
+    code = "LEVEL_CONDITION"
+
+    def __init__(self, message: str, *, key: Any, found: Any) -> None:
+        super().__init__(message)
+        self.key = key
+        self.found = found
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _condition, (str(self), self.key, self.found)
+
+
+def _condition(message: str, key: Any, found: Any) -> ConditionError:
+    return ConditionError(message, key=key, found=found)
 
 
 class SyncError(LevelError):

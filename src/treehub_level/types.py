@@ -16,23 +16,23 @@ if TYPE_CHECKING:
 #: ``level.get("a")["name"]`` would need a cast. A typed view reads exact types.
 JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
 
-#: The type of the keys of a level or view.
-Key = TypeVar("Key")
-#: The type of the values that a level or view reads.
-Value = TypeVar("Value")
-#: The type of a value that may be absent.
-Found = TypeVar("Found")
-#: The type of the values that a level or view writes.
-Written = TypeVar("Written")
-#: The type of a default.
-Default = TypeVar("Default")
 if TYPE_CHECKING:
-    from typing_extensions import TypeVar as DefaultTypeVar
+    from typing_extensions import TypeVar as DefaultTypeVar  # typing has defaults from Python 3.13 on
 
-    #: The type of the keys of a typed view. ``typing`` has no defaults before Python 3.13.
+    #: The type of the keys of a level or view.
+    Key = DefaultTypeVar("Key", default=str)
+    #: The type of the values that a level or view reads.
+    Value = DefaultTypeVar("Value", default=Any)
+    #: The type of a value that may be absent.
+    Found = DefaultTypeVar("Found", default=Any)
+    #: The type of the values that a level or view writes.
+    Written = DefaultTypeVar("Written", default="JSON")
+    #: The type of the keys of a typed view.
     ViewKey = DefaultTypeVar("ViewKey", default=str)
 else:
-    ViewKey = TypeVar("ViewKey")
+    Key, Value, Found, Written, ViewKey = map(TypeVar, ("Key", "Value", "Found", "Written", "ViewKey"))
+#: The type of a default.
+Default = TypeVar("Default")
 #: A key as a bound of a range: a ``str``, or the first elements of a tuple in a view of tuples.
 Bound: TypeAlias = "str | tuple[Any, ...] | None"
 #: An answer to a reset: see ``Level.sync``.
@@ -59,8 +59,29 @@ class _Missing(enum.Enum):
         return False
 
 
-#: A ``default`` that tells an absent key from a stored ``None``.
+#: A ``default`` that tells an absent key from a stored ``None``; as the result of a function of
+#: ``update``, it deletes the key.
 MISSING: Final = _Missing.MISSING
+
+
+#: The type of `MISSING`.
+MissingType: TypeAlias = _Missing
+
+
+class AnyValue(enum.Enum):
+    """A type with one value: no condition on the present value of a key."""
+
+    ANY_VALUE = "ANY_VALUE"
+
+    def __repr__(self) -> str:
+        return "ANY_VALUE"
+
+
+#: The default of ``if_value``. `MISSING` there is a condition: the key is absent.
+ANY_VALUE: Final = AnyValue.ANY_VALUE
+
+#: The type of ``if_value``.
+Wanted: TypeAlias = Written | MissingType | AnyValue
 
 
 class KeyRange(TypedDict, total=False):

@@ -116,7 +116,7 @@ async def test_an_entry_ends_with_its_time_to_live(store: LevelStore, level: Lev
 
     for wrong in (-1, 0, True, "x"):
         with pytest.raises((InvalidTTLError, TypeError)):
-            await store.put("a", {}, collection="c", ttl=wrong)  # type: ignore[arg-type]
+            await store.put("a", {}, collection="c", ttl=wrong)
 
 
 async def test_keys_and_collections_are_listed_and_destroyed(store: LevelStore, level: Level) -> None:

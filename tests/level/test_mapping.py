@@ -1,13 +1,15 @@
 """The mapping protocol of `blocking.Level`. The asyncio API lacks it: it cannot be awaited."""
 
 import shelve
+import threading
 from collections.abc import MutableMapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from treehub_level import InvalidKeyError, InvalidValueError, Level, Mode, NotOpenError, blocking
+from treehub_level import MISSING, InvalidKeyError, InvalidValueError, Level, Mode, NotOpenError, blocking
 
 
 @pytest.fixture
@@ -138,7 +140,7 @@ def test_setdefault_returns_the_value_as_it_is_stored(level: Any) -> None:
 def test_an_update_is_one_batch() -> None:
     with blocking.Level("x", backend="memory", mode=Level.SERVER) as server:
         with pytest.raises(InvalidValueError):
-            server.update({"a": 1, "b": object()})
+            server.update({"a": 1, "b": object()})  # type: ignore[arg-type]
         assert server.cid == 0
         server.update({"a": 1, "b": 2}, c=3)
         assert [change.by for change in server.changes(0).changes] == [None] * 3
@@ -193,3 +195,33 @@ def test_a_shelf_may_be_replaced_by_a_level(tmp_path: Path) -> None:
         for mapping in (shelf, level):
             count_words(mapping, "to be or not to be")
         assert dict(shelf) == dict(level) == {"to": 2, "be": 2, "or": 1, "not": 1}
+
+
+def test_update_with_a_function_is_the_verb_of_both_apis(level: Any) -> None:
+    assert level.update("n", lambda n: (n or 0) + 1) == 1
+    assert level.update("n", fn=lambda n: n + 1, durable=True) == 2
+    assert level.update("n", lambda n: MISSING) is MISSING
+    assert not level
+    assert level.update({"n": 1}, durable=True) is None
+    with pytest.raises(TypeError, match="needs a function"):
+        level.update("n")
+    with pytest.raises(TypeError, match="keyword"):
+        level.update("n", lambda n: 5, other=1)
+    assert level == {"n": 1}
+
+
+def test_each_item_is_popped_once_by_several_threads(level: Any) -> None:
+    level.update({f"{n:03}": n for n in range(100)})
+    popped: list[Any] = []
+
+    def pop_all() -> None:
+        with suppress(KeyError):
+            while True:
+                popped.append(level.popitem())
+
+    threads = [threading.Thread(target=pop_all) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(popped) == [(f"{n:03}", n) for n in range(100)]

@@ -20,6 +20,7 @@ from stores import Stores
 
 from treehub_level import (
     MISSING,
+    ConditionError,
     DecodeError,
     Delete,
     InvalidKeyError,
@@ -331,6 +332,29 @@ async def test_a_stored_key_of_another_type_is_an_error(store: Any, key: str) ->
     await store.put(f"orders/{key}", 1)
     with pytest.raises(DecodeError, match=key):
         await store.sublevel("orders", key=ordered.Tuple[str, int]).keys()
+
+
+async def test_decisions_take_and_return_instances(store: Any) -> None:
+    view = store.typed(Struct, prefix="n/")
+    assert await view.update("a", lambda old: Struct("one") if old is None else old) == Struct("one")
+    assert await view.update("a", lambda old: Struct(old.title + "!")) == Struct("one!")
+    with pytest.raises(InvalidValueError, match="'a'"):
+        await view.update("a", lambda old: "text")
+    with pytest.raises(ConditionError) as caught:
+        await view.put("a", Struct("two"), if_absent=True)
+    assert caught.value.found == Struct("one!")
+    await view.put("a", Struct("two"), if_value=Struct("one!"))
+
+    def rename(tx: Any) -> Any:
+        tx.put("b", tx.get("a"))
+        tx.delete("a")
+        return tx.query()
+
+    assert await view.transact(rename) == [("b", Struct("two"))]
+    await view.delete("b", if_value=Struct("two"))
+    orders = store.sublevel("orders", key=ordered.Tuple[str, int])
+    assert await orders.update(("JP", 1), lambda n: (n or 0) + 1) == 1
+    assert await orders.transact(lambda tx: tx.keys(prefix=("JP",))) == [("JP", 1)]
 
 
 async def test_metadata_is_not_part_of_a_view_of_the_whole_level(stores: Stores) -> None:

@@ -18,6 +18,7 @@ ARGUMENTS = {
     "changes": [],
     "cid": 0,
     "conflict": Conflict("a", Change("a", 1), None, 1),
+    "fn": lambda _: 1,
     "items": [("a", 1)],
     "key": "a",
     "keys": ["a"],

@@ -20,7 +20,18 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from ranges import asked, expected, is_even, keys, options
 from stores import ENGINES, SHARED, Stores
 
-from treehub_level import Change, CIDMismatchError, Delete, InvalidKeyError, InvalidValueError, Mode, Put, StateError
+from treehub_level import (
+    MISSING,
+    Change,
+    CIDMismatchError,
+    ConditionError,
+    Delete,
+    InvalidKeyError,
+    InvalidValueError,
+    Mode,
+    Put,
+    StateError,
+)
 from treehub_level.blocking import reads as reads_module
 from treehub_level.blocking import writes as writes_module
 
@@ -242,6 +253,90 @@ class StoreMachine(RuleBasedStateMachine):
         else:
             with pytest.raises(InterruptedError):
                 collect()
+
+    @rule(
+        items=operations,
+        sublevel=st.booleans(),
+        together=st.sampled_from([None, False, True]),
+        query=options,
+        is_kept=st.booleans(),
+    )
+    def transact(
+        self, items: list[tuple[str, Any]], sublevel: bool, together: bool | None, query: dict[str, Any], is_kept: bool
+    ) -> None:
+        """Write in a transaction, which reads its own writes, and of one key keeps the last."""
+        items = self.allowed(items, sublevel)
+        data = part(self.model.data, sublevel)
+        last: dict[str, Any] = {}
+        for key, value in items:
+            last.pop(key, None)
+            last[key] = value
+
+        def decide(tx: Any) -> str:
+            for key, value in items:
+                if value is GONE:
+                    tx.delete(key)
+                    data.pop(key, None)
+                else:
+                    tx.put(key, value)
+                    data[key] = value
+            self.check_reads(tx, data, query)
+            if not is_kept:
+                raise InterruptedError
+            return "result"
+
+        if is_kept:
+            assert self.view(sublevel).transact(decide, together=together) == "result"
+            self.record_batch([*last.items()], sublevel, together)
+        else:
+            with pytest.raises(InterruptedError):
+                self.view(sublevel).transact(decide, together=together)
+
+    @rule(key=any_keys, value=values | st.just(GONE), sublevel=st.booleans())
+    def update(self, key: str, value: Any, sublevel: bool) -> None:
+        if self.stored(key, sublevel) is None:
+            return
+        data = part(self.model.data, sublevel)
+
+        def replace(found: Any) -> Any:
+            self.assert_same(found, data.get(key))
+            return MISSING if value is GONE else value
+
+        result = self.view(sublevel).update(key, replace)
+        if value is GONE:
+            assert result is MISSING
+        else:
+            self.assert_same(result, value)
+        if value is not GONE or key in data:
+            self.record_writes([(key, value)], sublevel)
+
+    @rule(key=any_keys, value=values | st.just(GONE), wanted=values | st.just(GONE), sublevel=st.booleans())
+    def write_if(self, key: str, value: Any, wanted: Any, sublevel: bool) -> None:
+        if self.stored(key, sublevel) is None:
+            return
+        view, found = self.view(sublevel), part(self.model.data, sublevel).get(key, GONE)
+        holds = found is wanted if found is GONE or wanted is GONE else encoded(found) == encoded(wanted)
+        condition = {"if_value": MISSING if wanted is GONE else wanted}
+        if wanted is GONE and value is not GONE:
+            condition = {"if_absent": True}
+
+        def write() -> None:
+            if value is GONE:
+                view.delete(key, **condition)
+            else:
+                view.put(key, value, **condition)
+
+        if holds:
+            write()
+            self.record_writes([(key, value)], sublevel)
+        else:
+            with pytest.raises(ConditionError) as caught:
+                write()
+            assert caught.value.key == key
+            if found is GONE:
+                assert caught.value.found is MISSING
+            else:
+                self.assert_same(caught.value.found, found)
 
     @rule(items=operations, sublevel=st.booleans(), batch_size=st.integers(1, 4))
     def load(self, items: list[tuple[str, Any]], sublevel: bool, batch_size: int) -> None:

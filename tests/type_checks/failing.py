@@ -51,6 +51,17 @@ def literals(server: blocking.Level) -> None:
     level.live(server, on_reset="no")  # arg-type | reportArgumentType
 
 
+def decisions(level: blocking.Level) -> None:
+    level.update("n")  # arg-type | reportArgumentType
+    level.update({"a": {1}})  # arg-type | reportArgumentType
+    level.put("a", 1, if_value={1})  # arg-type | reportArgumentType
+    level.put("a", 1, if_absent=5)  # arg-type | reportArgumentType
+    level.transact(lambda: 1)  # arg-type, misc | reportArgumentType
+    level.transact(lambda tx: tx.put("a", {1}))  # arg-type | reportArgumentType
+    level.typed(Note).update("a", lambda note: 5)  # arg-type, return-value | reportArgumentType, reportCallIssue
+    level.typed(Note).update("a", lambda note: Note(note.title))  # union-attr | reportOptionalMemberAccess
+
+
 def typed(level: blocking.Level) -> None:
     notes = level.typed(Note, prefix="note/")
     print(notes.get("a").title)  # union-attr | reportOptionalMemberAccess

@@ -15,6 +15,7 @@ from treehub_level import (
     Delete,
     KeyRange,
     Level,
+    LevelTransaction,
     Mode,
     Operation,
     Put,
@@ -93,6 +94,31 @@ def mapping() -> None:
         level |= {"a": 1}
         assert_type([*level.items()], list[tuple[str, Any]])
         print(level["a"]["x"], level.pop("a"), level.setdefault("a", 1), *reversed(level))
+
+
+def decisions() -> None:
+    with blocking.Level("x") as level:
+        count: int = level.update("n", lambda n: (n or 0) + 1)
+        removed = level.update("n", lambda n: MISSING if n == count else 1)
+        print(removed is MISSING)
+        level.put("a", 1, if_absent=True)
+        level.put("a", 1, if_value={"x": [1]})
+        level.delete("a", if_value=None)
+
+        def move(tx: LevelTransaction) -> int:
+            tx.put("b", tx.get("a")["x"])
+            tx.delete("a", if_value=MISSING)
+            return len(tx.query())
+
+        assert_type(level.transact(move), int)
+        notes = level.typed(Note)
+
+        def starred(note: Note | None) -> Note:
+            return Note("x") if note is None else Note(note.title, note.stars + 1)
+
+        assert_type(notes.update("a", starred), Note)
+        notes.put("a", Note("x"), if_value=Note("y"))
+        assert_type(notes.transact(lambda tx: tx.get("a")), Note | None)
 
 
 def typed() -> None:

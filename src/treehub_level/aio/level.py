@@ -38,6 +38,7 @@ from ..types import (
 from .driver import AsyncExchanger, async_exchange_of, drive
 from .live import LiveSession
 from .reads_writes import AsyncReadVerbs, AsyncWriteVerbs, PastSnapshot, Snapshot, documented_by
+from .transact import AsyncDecisionVerbs
 from .wait import commit_event, wait_for_commit
 from .worker import Worker
 
@@ -51,7 +52,10 @@ if TYPE_CHECKING:
 
 @documented_by(ReadWriteVerbs)
 class AsyncReadWriteVerbs(
-    AsyncReadVerbs[Key, Value, Found], AsyncWriteVerbs[Key, Written], Generic[Key, Value, Found, Written]
+    AsyncReadVerbs[Key, Value, Found],
+    AsyncWriteVerbs[Key, Written],
+    AsyncDecisionVerbs[Key, Value, Found, Written],
+    Generic[Key, Value, Found, Written],
 ):
     """The verbs that a level, its sublevels and typed views share."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
@@ -13,7 +14,18 @@ from ..blocking.reads import Chunks, ReadVerbs, scan_chunks
 from ..blocking.writes import BATCH_SIZE, Operations, WriteVerbs, check_batch_size, is_group
 from ..engine.groups import check_together
 from ..engine.namespace import Namespace, check_durable
-from ..types import Default, Found, Key, KeyRange, Operation, RangeOptions, Value, Written
+from ..types import (
+    ANY_VALUE,
+    Default,
+    Found,
+    Key,
+    KeyRange,
+    Operation,
+    RangeOptions,
+    Value,
+    Wanted,
+    Written,
+)
 from .worker import Worker
 
 if TYPE_CHECKING:
@@ -172,21 +184,36 @@ class AsyncWriteVerbs(Generic[Key, Written]):
     _namespace: Namespace
     _worker: Worker
 
-    async def put(self, key: Key, value: Written, *, durable: bool | None = None) -> None:
+    async def put(
+        self,
+        key: Key,
+        value: Written,
+        *,
+        durable: bool | None = None,
+        if_absent: bool = False,
+        if_value: Wanted[Written] = ANY_VALUE,
+    ) -> None:
         namespace = self._namespace
         if not namespace.store.guard.is_open:
             raise namespace.store.not_open()
+        if if_absent or if_value is not ANY_VALUE:
+            options: dict[str, Any] = {"durable": durable, "if_absent": if_absent, "if_value": if_value}
+            await self._worker.write(partial(self._blocking.put, key, value, **options))
+            return
         entry = namespace.codec.encoder.put(key, value)
         await self._worker.commit(
             [entry], namespace.durable if durable is None else check_durable(durable, namespace.durable)
         )
 
-    async def delete(self, key: Key, *, durable: bool | None = None) -> None:
+    async def delete(self, key: Key, *, durable: bool | None = None, if_value: Wanted[Written] = ANY_VALUE) -> None:
         self._namespace.store.require_open()
-        await self._commit([self._namespace.codec.encoder.delete(key)], durable)
+        if if_value is ANY_VALUE:
+            await self._commit([self._namespace.codec.encoder.delete(key)], durable)
+        else:
+            await self._worker.write(self._blocking.delete, key, durable=durable, if_value=if_value)
 
-    async def del_(self, key: Key, *, durable: bool | None = None) -> None:
-        await self.delete(key, durable=durable)
+    async def del_(self, key: Key, *, durable: bool | None = None, if_value: Wanted[Written] = ANY_VALUE) -> None:
+        await self.delete(key, durable=durable, if_value=if_value)
 
     async def batch(
         self, ops: Iterable[Operation], *, durable: bool | None = None, together: bool | None = None

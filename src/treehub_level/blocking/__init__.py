@@ -7,10 +7,12 @@ from ..maintenance.verify import Verification, verify
 from .level import Level, Sublevel, Typed
 from .live import LiveSession
 from .reads import Snapshot
+from .transact import LevelTransaction
 from .writes import WriteBatch
 
 __all__ = [
     "Level",
+    "LevelTransaction",
     "LiveSession",
     "Repair",
     "Snapshot",

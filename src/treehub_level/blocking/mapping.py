@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import ItemsView, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, MutableMapping
 from typing import Any, Generic, TypeVar, overload
 
-from ..types import MISSING, Default, Found, Key, Put, Value, Written
+from ..errors import ConditionError
+from ..types import MISSING, Default, Found, Key, MissingType, Put, Value, Written
 from .reads import ReadVerbs
+from .transact import DecisionVerbs, LevelTransaction
 from .writes import WriteVerbs
 
 M = TypeVar("M", bound="MappingVerbs[Any, Any, Any, Any]")
@@ -24,6 +26,7 @@ class LevelItems(ItemsView[Key, Value]):
 class MappingVerbs(  # type: ignore[misc]  # keys() and values() return lists, clear() returns a number
     ReadVerbs[Key, Value, Found],
     WriteVerbs[Key, Written],
+    DecisionVerbs[Key, Value, Found, Written],
     MutableMapping[Key, Value],
     Generic[Key, Value, Found, Written],
 ):
@@ -44,9 +47,7 @@ class MappingVerbs(  # type: ignore[misc]  # keys() and values() return lists, c
         self.put(key, value)
 
     def __delitem__(self, key: Key) -> None:
-        if not self.has(key):
-            raise KeyError(key)
-        self.delete(key)
+        self.pop(key)
 
     def __contains__(self, key: object) -> bool:
         return self.has(key)  # type: ignore[arg-type]  # a key of another type is a TypeError, as everywhere
@@ -95,9 +96,15 @@ class MappingVerbs(  # type: ignore[misc]  # keys() and values() return lists, c
         Raises:
             KeyError: The key is absent, and there is no ``default``.
         """
-        value = self.get(key, MISSING)
+
+        def take(tx: LevelTransaction[Key, Value, Found, Written]) -> Any:
+            value = tx.get(key, MISSING)
+            if value is not MISSING:
+                tx.delete(key)
+            return value
+
+        value = self.transact(take)
         if value is not MISSING:
-            self.delete(key)
             return value
         if default is MISSING:
             raise KeyError(key)
@@ -109,9 +116,15 @@ class MappingVerbs(  # type: ignore[misc]  # keys() and values() return lists, c
         Raises:
             KeyError: There are no keys.
         """
-        for key, value in self.query(limit=1):
-            self.delete(key)
-            return key, value
+
+        def take(tx: LevelTransaction[Key, Value, Found, Written]) -> list[tuple[Key, Value]]:
+            pairs = tx.query(limit=1)
+            for key, _ in pairs:
+                tx.delete(key)
+            return pairs
+
+        for pair in self.transact(take):
+            return pair
         raise KeyError("the level is empty")
 
     def setdefault(self, key: Key, default: Any = None) -> Any:
@@ -123,20 +136,67 @@ class MappingVerbs(  # type: ignore[misc]  # keys() and values() return lists, c
         value = self.get(key, MISSING)
         if value is not MISSING:
             return value
-        self.put(key, default)
-        return self[key]
+        try:
+            self.put(key, default, if_absent=True)
+        except ConditionError as error:  # another writer was faster
+            return error.found
+        return self.get(key, default)
 
-    def update(self, items: Any = (), **entries: Any) -> None:
-        """Store all items of a mapping, or pairs, in one atomic batch.
+    @overload  # type: ignore[override]
+    def update(self, key: Key, fn: Callable[[Found], Written], *, durable: bool | None = None) -> Value: ...
+
+    @overload
+    def update(
+        self, key: Key, fn: Callable[[Found], Written | MissingType], *, durable: bool | None = None
+    ) -> Value | MissingType: ...
+
+    @overload
+    def update(
+        self,
+        key: Mapping[Key, Written] | Iterable[tuple[Key, Written]] = (),
+        fn: None = None,
+        *,
+        durable: bool | None = None,
+        **entries: Written,
+    ) -> None: ...
+
+    def update(self, key: Any = (), fn: Any = None, *, durable: bool | None = None, **entries: Any) -> Any:
+        """Replace the value of a key by ``fn(value)``; or store all items of a mapping.
+
+        ``update(key, fn)`` is the verb of both APIs. No other write comes in between: see
+        `transact`, whose rules hold for ``fn``. A counter: ``update("n", lambda n: (n or 0) + 1)``.
+
+        ``update(items)`` is the method of a mapping. It stores the items in one atomic batch. Keys
+        named ``key``, ``fn`` and ``durable`` cannot be given by keyword.
 
         Args:
-            items: A mapping, an object with ``keys()``, or an iterable of pairs.
-            **entries: Further items, by keyword.
+            key: The key; without ``fn`` a mapping, an object with ``keys()``, or an iterable of
+                pairs.
+            fn: The function, not an async one. Its argument is the present value; ``None`` if the
+                key is absent. If it returns `MISSING`, the key is deleted; one that is absent
+                stays so, and nothing is written.
+            durable: True to wait for the fsync; ``None`` for the level's setting.
+            **entries: Further items, without ``fn``.
+
+        Returns:
+            The new value, as `get` would return it; `MISSING` if the key was deleted. ``None``
+            without ``fn``.
 
         Raises:
+            NotOpenError, StateError, StorageError: As `transact`.
+            TypeError: As `transact`; or ``key`` is neither a key with ``fn``, nor items.
             InvalidKeyError, InvalidValueError: An item cannot be stored. Nothing was written.
+            DecodeError: The present value cannot be decoded.
         """
-        self.batch([*_operations(items), *(Put(key, value) for key, value in entries.items())])
+        if fn is not None:
+            if entries:
+                raise TypeError(f"update() with a function takes no items by keyword, such as {min(entries)}")
+            return super().update(key, fn, durable=durable)
+        if isinstance(key, (str, bytes)):
+            raise TypeError(f"update() of the key {key!r:.80} needs a function: update(key, fn)")
+        items = [*_operations(key), *(Put(name, value) for name, value in entries.items())]
+        self.batch(items, durable=durable)
+        return None
 
     def __ior__(self: M, items: Any) -> M:
         self.update(items)

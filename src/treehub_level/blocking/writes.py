@@ -15,9 +15,10 @@ from ..engine.ranges import parse_bounds
 from ..engine.scan import CHUNK
 from ..engine.store import Store
 from ..errors import StorageError
+from ..replication.conditions import condition_of, write_if
 from ..replication.fields import MAX_PUSH
 from ..replication.messages import MAX_BYTES
-from ..types import Key, KeyRange, Mode, Operation, Written
+from ..types import ANY_VALUE, Key, KeyRange, Mode, Operation, Wanted, Written
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -64,33 +65,63 @@ class WriteVerbs(Generic[Key, Written]):
     _codec: Codec
     _durable: bool
 
-    def put(self, key: Key, value: Written, *, durable: bool | None = None) -> None:
+    def put(
+        self,
+        key: Key,
+        value: Written,
+        *,
+        durable: bool | None = None,
+        if_absent: bool = False,
+        if_value: Wanted[Written] = ANY_VALUE,
+    ) -> None:
         """Store a value under a key, and replace the previous value.
+
+        With ``if_absent`` or ``if_value``, no other write comes between the look at the present
+        value and this write, also of other processes: see `transact`.
 
         Args:
             key: The key.
             value: ``None``, ``bool``, ``int`` (64 bits), finite ``float``, ``str``, ``list``, or
                 ``dict`` with ``str`` keys, nested at most 64 deep. Tuples are stored as lists.
             durable: True to wait for the fsync; ``None`` for the level's setting.
+            if_absent: True to raise an error if the key exists.
+            if_value: The value that the key must have; ``None`` is the JSON null, and `MISSING`
+                stands for an absent key. Two values are equal if their JSON is: 1 and 1.0 differ,
+                and the order of the members of an object counts.
+
+        Raises:
+            ConditionError: The key exists, or has another value; ``found`` is that value.
+            ValueError: Both ``if_absent`` and ``if_value`` are given.
         """
         if not self._store.guard.is_open:
             raise self._store.not_open()
         entry = self._codec.encoder.put(key, value)
+        if if_absent or if_value is not ANY_VALUE:
+            self._write_if(key, entry, durable, if_absent, if_value)
+            return
         self._store.commit([entry], self._durable if durable is None else check_durable(durable, self._durable))
 
-    def delete(self, key: Key, *, durable: bool | None = None) -> None:
+    def delete(self, key: Key, *, durable: bool | None = None, if_value: Wanted[Written] = ANY_VALUE) -> None:
         """Remove a key. The delete of an absent key is logged, or becomes dirty, as well.
 
         Args:
             key: The key.
             durable: True to wait for the fsync; ``None`` for the level's setting.
+            if_value: The value that the key must have: see `put`.
+
+        Raises:
+            ConditionError: The key has another value, or is absent; ``found`` is that value.
         """
         self._store.require_open()
-        self._commit([self._codec.encoder.delete(key)], durable)
+        entry = self._codec.encoder.delete(key)
+        if if_value is ANY_VALUE:
+            self._commit([entry], durable)
+        else:
+            self._write_if(key, entry, durable, False, if_value)
 
-    def del_(self, key: Key, *, durable: bool | None = None) -> None:
+    def del_(self, key: Key, *, durable: bool | None = None, if_value: Wanted[Written] = ANY_VALUE) -> None:
         """Remove a key: the ``del`` of `@treehub/level`, which is a keyword in Python."""
-        self.delete(key, durable=durable)
+        self.delete(key, durable=durable, if_value=if_value)
 
     def batch(self, ops: Iterable[Operation], *, durable: bool | None = None, together: bool | None = None) -> None:
         """Write several operations atomically, in order. An empty batch has no effect.
@@ -191,6 +222,13 @@ class WriteVerbs(Generic[Key, Written]):
                 chunk = smaller_step(chunk, error)
             finally:
                 cursor.close()
+
+    def _write_if(self, key: Key, entry: Entry, durable: bool | None, if_absent: bool, if_value: object) -> None:
+        condition = condition_of(self._codec, key, if_absent=if_absent, if_value=if_value)
+        if condition is None:
+            self._commit([entry], durable)
+        else:
+            write_if(self._store, condition, entry, durable=check_durable(durable, self._durable))
 
     def _commit(self, entries: Sequence[Entry], durable: bool | None, together: bool | None = False) -> None:
         durable = check_durable(durable, self._durable)

@@ -6,8 +6,8 @@ import random
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -96,6 +96,8 @@ class Store:
         inherited = type(backend).exclusive is Backend.exclusive
         self._begin = None if inherited else backend.exclusive
         self._write_lock = backend.write_lock
+        #: Held by the thread that runs a function of `transact`, which must not use the level.
+        self.function_lock = ErrorCheckingLock(f"use the level {backend.name!r}")
         self._strategy: AnyMode = Normal()  # until `open` knows better
         self._plan_write: Callable[..., Plan[None]] = self._strategy.plan_write
         #: The CID; ``None`` if it must be read, as always if other processes write to the store.
@@ -315,6 +317,24 @@ class Store:
 
     # -------------------------------------------------------------------------------------- reading
 
+    @contextmanager
+    def guarded_reads(self) -> Iterator[None]:
+        """Let `get` check its caller for the length of the block."""
+        self.get = self._guarded_get
+        try:
+            yield
+        finally:
+            if self.backend.supports.guarded_get and self.guard.is_open:
+                self.get = self.backend.get
+
+    def raise_if_in_function(self) -> None:
+        """Raise StateError if the calling thread runs a function of `transact`."""
+        if self.function_lock.is_owned():
+            raise StateError(
+                f"the level {self.backend.name!r} cannot be used inside a function of transact() or update(): use the "
+                "argument of the function, which also sees what the function has written"
+            )
+
     def _guarded_get(self, key: bytes) -> bytes | None:
         with self.guard.thread.lock:
             return self.reader().get(key)
@@ -327,6 +347,7 @@ class Store:
         """
         if not self.guard.is_open:
             raise self.not_open()
+        self.raise_if_in_function()
         return self.backend
 
     def cursor(
@@ -349,6 +370,7 @@ class Store:
         """
         with self.guard.thread.lock:
             self.require_open()
+            self.raise_if_in_function()
             self._close_forgotten()
             if at is None:
                 return StoreSnapshot(self, self.backend.snapshot())
@@ -401,6 +423,7 @@ class Store:
         with self.guard.thread.lock:
             if not self.guard.is_open:
                 raise self.not_open()
+            self.raise_if_in_function()
             with self._write_lock.entry():
                 return self._execute(step)
 
@@ -408,6 +431,7 @@ class Store:
         """Run a step that only reads, on a snapshot and its CID. No writer waits for it."""
         with self.guard.thread.lock:
             self.require_open()
+            self.raise_if_in_function()
             with closing(self.backend.snapshot()) as snapshot:
                 # Not the CID in memory: a write may have moved it since the snapshot was taken.
                 return step(snapshot, 0 if self.mode is Mode.NORMAL else self._records.cid(snapshot))
@@ -467,6 +491,7 @@ class Store:
         """Commit a write if no other runs or waits, and return True. Called inside the guard."""
         lock = self._write_lock
         if lock.is_owned():
+            self.raise_if_in_function()
             lock.entry()  # raises
         taken: list[bool] = []
         try:
@@ -488,6 +513,7 @@ class Store:
         """Append a write to the queue for the next group commit."""
         with self.guard.thread.lock:
             self.require_open()
+            self.raise_if_in_function()
             self.queue.writes.append(write)
 
     def commit_queued(self) -> None:

@@ -9,10 +9,11 @@ from .. import _core
 from ..backends.base import Entry
 from ..engine.access import Access
 from ..engine.modes import Server
+from ..engine.pending import PendingReader
 from ..errors import Refused
 from .fields import Refusal
 from .records import StoredRefusal
-from .rules import Call, CheckTime, PendingReader, check_group, reasons_of
+from .rules import Call, CheckTime, check_group, reasons_of
 
 #: The most reasons of one push. Changes that are refused for further ones get a general reason.
 MAX_REASONS: Final = 100

@@ -10,7 +10,8 @@ from typing import ClassVar
 import pytest
 
 from ..backends.base import Backend
-from .support import closing, count_concurrently, rows, write
+from ..blocking import Level
+from .support import closing, count_concurrently, increment_concurrently, rows, write
 
 #: Returns a new backend that is not open. If ``supports.persistent``, all backends of one factory
 #: are of the same store.
@@ -42,6 +43,12 @@ class SharedStores:
     def test_exclusive_blocks_of_two_backends_do_not_overlap(self, backend: Backend, second: Backend) -> None:
         assert count_concurrently([backend, second], 25, self.patience) == 50
         assert second.get(b"count") == b"50"
+
+    def test_transact_of_two_levels_loses_no_update(self, second: Backend, backend_factory: BackendFactory) -> None:
+        levels = [Level("store", backend=lambda _: backend_factory()) for _ in range(2)]
+        with levels[0], levels[1]:
+            increment_concurrently(levels, 20, self.patience)
+            assert levels[0].get("count") == levels[1].get("count") == 40
 
     def test_a_failed_exclusive_block_releases_the_lock_for_the_other_backend(
         self, backend: Backend, second: Backend

@@ -39,6 +39,7 @@ DATABASES = ["notes", "other", "absent", *ILLEGAL]
 BODIES: dict[str, Any] = {
     "POST /v1/{db}/exchange": request(),
     "POST /v1/{db}/change": {"cid": 0, "changes": []},
+    "POST /v1/{db}/batch": {"ops": [{"type": "put", "key": "mine/x", "value": 1}]},
     "PUT /v1/{db}/entries/{key:anything}": 1,
 }
 

@@ -30,7 +30,7 @@ from .tokens import Tokens
 LOOPBACK_HOSTS: Final = ("localhost", "127.0.0.1", "[::1]")
 
 _CORS_METHODS: Final = ("GET", "POST", "PUT", "DELETE")
-_CORS_REQUEST_HEADERS: Final = ("authorization", "content-type", "last-event-id")
+_CORS_REQUEST_HEADERS: Final = ("authorization", "content-type", "if-match", "if-none-match", "last-event-id")
 
 
 def create_app(
@@ -80,7 +80,7 @@ def create_app(
                 allow_origins=origins,
                 allow_methods=_CORS_METHODS,
                 allow_headers=_CORS_REQUEST_HEADERS,
-                expose_headers=["retry-after", SERVER_HEADER],
+                expose_headers=["etag", "retry-after", SERVER_HEADER],
             )
         )
     middleware.append(Middleware(RawPathMiddleware))
