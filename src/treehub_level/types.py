@@ -149,6 +149,9 @@ class DeleteOperation(TypedDict):
 #: An operation of a batch.
 Operation: TypeAlias = Put | Delete | PutOperation | DeleteOperation
 
+#: The origin of a change that a watch yields.
+ChangeOrigin = Literal["local", "remote", "initial"]
+
 
 class Change(tuple[Any, ...]):
     """One change, as in the log, in the dirty set and on the wire.
@@ -157,13 +160,18 @@ class Change(tuple[Any, ...]):
     the form of the wire, and it equals the list of the same items.
     """
 
-    #: The change id in the server's log, if it is known. Comparison ignores it, `by` and `at`.
+    #: The change id in the server's log, if it is known. Comparison ignores it, `by`, `at` and
+    #: `origin`.
     cid: int | None = None
     #: The author, if it is known: the principal as the token gives it, else the id of the client.
     by: str | None = None
     #: The time (UTC) by the clock of the server that took the change, if it is known. It informs
     #: only: the order of changes is that of their CIDs.
     at: datetime | None = None
+    #: For a change that `watch` or `on_change` reports: ``"initial"`` for the state at its
+    #: beginning, ``"remote"`` for one that was pulled, applied or filled, or that a client pushed
+    #: to this server; ``"local"`` for all others. Otherwise ``None``.
+    origin: ChangeOrigin | None = None
 
     def __new__(cls, key: str, value: JSON) -> Change:
         """Make the change that stores ``value`` under ``key``."""
@@ -202,7 +210,7 @@ class Change(tuple[Any, ...]):
     __hash__ = tuple.__hash__
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _change, (tuple(self), self.cid, self.by, self.at)
+        return _change, (tuple(self), self.cid, self.by, self.at, self.origin)
 
     def __repr__(self) -> str:
         if self.deleted:
@@ -210,9 +218,11 @@ class Change(tuple[Any, ...]):
         return f"Change({self.key!r}, {self.value!r})"
 
 
-def _change(items: tuple[Any, ...], cid: int | None, by: str | None, at: datetime | None) -> Change:
+def _change(
+    items: tuple[Any, ...], cid: int | None, by: str | None, at: datetime | None, origin: ChangeOrigin | None = None
+) -> Change:
     change = tuple.__new__(Change, items)
-    for name, value in (("cid", cid), ("by", by), ("at", at)):
+    for name, value in (("cid", cid), ("by", by), ("at", at), ("origin", origin)):
         if value is not None:
             setattr(change, name, value)
     return change

@@ -15,6 +15,7 @@ from treehub_level import Change, Conflict, Level, LevelError, Mode, ModeError, 
 #: The arguments of the methods, by parameter name.
 ARGUMENTS = {
     "batch_size": 10,
+    "callback": print,
     "changes": [],
     "cid": 0,
     "conflict": Conflict("a", Change("a", 1), None, 1),
@@ -64,6 +65,8 @@ async def call(level: Any, verb: str, other: Any) -> Any:
         return await result
     if verb in ("sublevel", "typed"):
         return await result.get("a")
+    if verb == "on_change":
+        return getattr(result, "blocking", result)()  # unsubscribes
     if verb in CONTEXTS:
         async with result:
             return None

@@ -26,6 +26,7 @@ PAGES = [
     "README.md",
     *(f"docs/{name}.md" for name in ("tutorial", "guide", "types", "key-value")),
     *(f"docs/{name}.md" for name in ("sync", "network", "storage", "errors")),
+    "docs/how-to/react-to-changes.md",
 ]
 #: Pages without Python examples.
 OTHER_PAGES = [f"docs/{name}.md" for name in ("api", "cli", "from-npm", "glossary", "index", "install")]

@@ -16,7 +16,14 @@ from unittest import mock
 import pytest
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from ranges import asked, expected, is_even, keys, options
 from stores import ENGINES, SHARED, Stores
 
@@ -38,6 +45,7 @@ from treehub_level.blocking import writes as writes_module
 from .loop_adapter import LoopAdapter
 from .model import GONE, PREFIX, SUBLEVEL, Model, change_of, encoded, part
 from .peer import REASON, Peer
+from .watching import Consumer
 
 #: The backends to run the machine with.
 BACKENDS: Final = ["memory", *ENGINES, *SHARED]
@@ -118,6 +126,19 @@ class StoreMachine(RuleBasedStateMachine):
         self.model = Model(self.variant.mode)
         self.snapshots: list[tuple[Any, dict[str, Any]]] = []
         self.iterators: list[tuple[Iterator[Any], list[Any]]] = []
+        self.consumer = Consumer(self.level)
+        #: The origins of the changes that the present call makes.
+        self.origins = {"local"}
+
+    @invariant()
+    def check_consumer(self) -> None:
+        """Check that a consumer of the changes knows the data, and where the changes come from."""
+        if hasattr(self, "consumer"):
+            origins = self.consumer.settle(
+                lambda data: encoded(sorted(data.items())) == encoded(sorted(self.model.data.items()))
+            )
+            assert origins <= {*self.origins, "initial"}, origins
+            self.origins = {"local"}
 
     def teardown(self) -> None:
         if not hasattr(self, "level"):
@@ -126,6 +147,7 @@ class StoreMachine(RuleBasedStateMachine):
             self.check_everything()
         finally:
             self.level.close()
+            self.consumer.end()
             self.iterators.clear()
             self.snapshots.clear()
             self.loop.close()
@@ -408,7 +430,9 @@ class StoreMachine(RuleBasedStateMachine):
     def reopen(self) -> None:
         """Close and open the store. This ends its iterators and snapshots."""
         self.level.close()
+        self.consumer.end()
         self.level.open()
+        self.consumer = Consumer(self.level)
         self.sub = self.level.sublevel(SUBLEVEL)
         self.iterators.clear()
         self.snapshots.clear()
@@ -461,6 +485,7 @@ class ClientMachine(StoreMachine):
             with pytest.raises(StateError, match="a fill of sync"):
                 self.level.apply(cid, page)
         elif ahead > 0:
+            self.origins = {"remote"}
             assert self.level.apply(cid, page) == cid
             self.model.apply(cid, items)
 
@@ -493,6 +518,7 @@ class ClientMachine(StoreMachine):
 
     @rule(removed=prefixes.filter(lambda removed: "!x" not in removed))
     def unfollow(self, removed: list[str]) -> None:
+        self.origins = {"remote"}
         self.level.unfollow(*removed)
         for prefix in removed:
             self.model.unfollow(prefix)
@@ -504,6 +530,7 @@ class ClientMachine(StoreMachine):
         peer = Peer(clean, accepts_even=accepts_even)
         groups = self.model.dirty_groups()
         pushed = [[change_of(key, self.model.dirty[key]) for key in group] for group in groups]
+        self.origins = {"remote"}
         report = self.level.sync(peer)
         self.assert_same(sorted(peer.groups), pushed)
         refused = [group for group in groups if not peer.accepts(group[0])]

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from types import GenericAlias
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, overload
 
 from .. import blocking
 from ..backends.base import Backend
 from ..blocking.level import NamespaceVerbs, ReadWriteVerbs, namespace_of
+from ..blocking.watch import Unsubscribe, open_watch
 from ..engine.namespace import Namespace
-from ..errors import NotOpenError
-from ..replication.endpoint import answer, changes_after, check_wait, watch_page, watch_start
+from ..replication.endpoint import answer, changes_after, check_wait
 from ..replication.messages import Reply, Request
 from ..replication.rules import Check
 from ..replication.session import rebind_session, sync_session
@@ -28,6 +29,7 @@ from ..types import (
     Followed,
     Found,
     Key,
+    KeyRange,
     Mode,
     OnReset,
     SyncReport,
@@ -39,7 +41,8 @@ from .driver import AsyncExchanger, async_exchange_of, drive
 from .live import LiveSession
 from .reads_writes import AsyncReadVerbs, AsyncWriteVerbs, PastSnapshot, Snapshot, documented_by
 from .transact import AsyncDecisionVerbs
-from .wait import commit_event, wait_for_commit
+from .wait import wait_for_commit
+from .watch import AsyncChangeIterator, AsyncSubscription
 from .worker import Worker
 
 if TYPE_CHECKING:
@@ -64,6 +67,17 @@ class AsyncReadWriteVerbs(
     def snapshot(self, *, at: int | None = None) -> Snapshot[Key, Value, Found]:
         kind = Snapshot if at is None else PastSnapshot
         return kind(self._blocking.snapshot(at=at), self._worker)
+
+    def watch(
+        self, *, since: int | None = None, initial: bool = False, **bounds: Unpack[KeyRange]
+    ) -> AsyncChangeIterator:
+        return AsyncChangeIterator(open_watch(self._namespace, since, initial, bounds), self._worker)
+
+    def on_change(self, callback: Callable[[Change], Any], *, prefix: str | None = None) -> Unsubscribe:
+        if not callable(callback):
+            raise TypeError(f"callback is a function or a coroutine function, not {callback!r:.80}")
+        watch = open_watch(self._namespace, None, False, {"prefix": prefix})
+        return AsyncSubscription(AsyncChangeIterator(watch, self._worker), callback).unsubscribe
 
 
 @documented_by(blocking.Typed)
@@ -314,23 +328,6 @@ class Level(AsyncNamespaceVerbs):
         run = self._worker.write if parsed.is_push else self._worker.read
         return await wait_for_commit(self._store, lambda: run(answer, self._store, parsed), check_wait(wait))
 
-    def watch(self, *, since: int | None = None) -> AsyncIterator[Change]:
-        return self._watch(watch_start(self._store, since))
-
-    async def _watch(self, since: int) -> AsyncIterator[Change]:
-        while True:
-            with commit_event(self._store) as committed:  # of the event loop that waits this time
-                try:
-                    page = await self._worker.read(watch_page, self._store, since)
-                except NotOpenError:
-                    return
-                if not page:
-                    await committed.wait()
-            for change in page:
-                assert change.cid is not None
-                since = change.cid
-                yield change
-
     async def history(self, key: str) -> list[Change]:
         return await self._worker.read(self._blocking.history, key)
 
@@ -347,6 +344,10 @@ class Level(AsyncNamespaceVerbs):
 
     async def clean(self, cid: int, keys: Iterable[Any]) -> int:
         return await self._worker.write(self._blocking.clean, cid, keys)
+
+    @property
+    def last_synced(self) -> datetime | None:
+        return self._blocking.last_synced
 
     async def pending(self) -> int:
         return await self._worker.read(self._blocking.pending)

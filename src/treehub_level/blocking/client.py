@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable
 from contextlib import closing
+from datetime import datetime
 from typing import Any, Protocol
 
 from .. import _core
@@ -15,7 +16,7 @@ from ..locks import ErrorCheckingLock
 from ..replication.driver import drive, exchange_of, exchange_verb
 from ..replication.following import evict_step, follow_step, read_followed, unfollow_step
 from ..replication.journal import check_prefix, dismiss_rows_step, dismiss_step, read_conflicts, restore_step
-from ..replication.live import count_dirty
+from ..replication.live import count_dirty, last_synced
 from ..replication.manual import apply_step, check_cid, clean_step, decode_record, read_dirty
 from ..replication.records import journal_bounds
 from ..replication.session import rebind_session, sync_session
@@ -129,6 +130,20 @@ class ClientVerbs:
         for key, _ in pushed:
             self._returned_dirty.pop(key, None)
         return reached
+
+    @property
+    def last_synced(self) -> datetime | None:
+        """The time in UTC at which this client and its server held the same last, if ever.
+
+        It survives a restart. It is the client's clock at a reply after which nothing was left to
+        pull or to push. While a live session gets replies that bring nothing, it is renewed once in
+        60 seconds, so it may be older than the truth by that much: see `LiveSession.last_synced`.
+
+        Raises:
+            NotOpenError: The level is not open.
+            ModeError: The level is open in another mode than CLIENT.
+        """
+        return last_synced(self._store, "last_synced")
 
     def pending(self) -> int:
         """Return the number of dirty changes, which a server has not acknowledged yet."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from inspect import iscoroutinefunction
 from types import GenericAlias
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, overload
 
@@ -18,12 +19,13 @@ from ..errors import ModeError
 from ..maintenance.convert import adopt
 from ..replication.following import check_follow
 from ..replication.rules import Check, require_check
-from ..types import JSON, Found, Key, Mode, OnReset, Value, ViewKey, Written
+from ..types import JSON, Found, Key, KeyRange, Mode, OnReset, Value, ViewKey, Written
 from .client import ClientVerbs, Exchanger
 from .live import LiveSession
 from .mapping import MappingVerbs
 from .reads import Snapshot
 from .server import ServerVerbs
+from .watch import ChangeCallback, ChangeIterator, ChangeSubscription, Unsubscribe, open_watch
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVarTuple, Unpack
@@ -67,6 +69,70 @@ class ReadWriteVerbs(MappingVerbs[Key, Value, Found, Written]):
             HistoryError: The log does not cover ``at``.
         """
         return Snapshot(self._namespace, at)
+
+    def watch(self, *, since: int | None = None, initial: bool = False, **bounds: Unpack[KeyRange]) -> ChangeIterator:
+        """Iterate over the changes of a range as they happen.
+
+        The changes after the call are yielded in order, and those of other processes too. The
+        iterator waits for the next one without a timeout, and ends when the level is closed. A
+        consumer that lags gets the latest change of each key, deletions included. A server has a
+        log, and yields every change that `compact_log` leaves in it.
+
+        A watch takes about 2 MiB at most. Beyond that, the keys that have changed go to a temporary
+        file. For a store in SQLite or PostgreSQL that is no server, the range is read once at the
+        start and once after commits of other processes, and a digest of each pair is kept.
+
+        Args:
+            since: The CID after which to start; ``None`` for the present state. It needs a log, and
+                so SERVER mode.
+            initial: True to yield the present state of the range first: each pair as a change whose
+                ``origin`` is ``"initial"``. The changes after that state follow without a gap.
+            **bounds: See `KeyRange`; without bounds, all keys.
+
+        Returns:
+            An iterator of `Change`, each with its ``origin``, and in SERVER mode its ``cid``, and
+            ``by`` and ``at`` if they are known. Leaving the loop ends the watch. So does
+            ``close()`` of the iterator (asyncio: ``aclose()``).
+
+        Raises:
+            StateError: ``since`` is given in another mode than SERVER.
+            ValueError: ``since`` is negative or above 2^53 - 1, or given together with ``initial``.
+            CIDMismatchError: The server has not reached ``since``, or has dropped deletes above it.
+                The iterator raises it if that happens while it lags.
+            StorageError: The store, or the temporary file, fails. The iterator raises it.
+        """
+        return ChangeIterator(open_watch(self._namespace, since, initial, bounds))
+
+    def on_change(self, callback: ChangeCallback, *, prefix: str | None = None) -> Unsubscribe:
+        """Call a function with each later `Change`, until the level closes.
+
+        Calls are made one at a time and in order. While one runs, later changes wait for it: the
+        latest of each key is passed next.
+
+        On a blocking level, a writer calls the function in its own thread, after its commit and
+        without a lock, so the function may read and write. While it runs, other threads do not wait
+        for it: it is called for their changes next. Commits of other processes have a thread of
+        their own. On an asyncio level, it is called on the event loop that subscribes, and may be a
+        coroutine function.
+
+        An exception is logged together with the key, by the logger ``treehub_level``. It stops
+        neither the writer nor later calls.
+
+        Args:
+            callback: The function.
+            prefix: Only changes of keys that begin with this; ``None`` for all.
+
+        Returns:
+            A function without arguments that ends the calls. A coroutine that is awaited then is
+            cancelled.
+
+        Raises:
+            StateError: On an asyncio level, no event loop runs in this thread.
+        """
+        if not callable(callback) or iscoroutinefunction(callback):
+            raise TypeError(f"callback is a function, and no coroutine function, not {callback!r:.80}")
+        watch = open_watch(self._namespace, None, False, {"prefix": prefix})
+        return ChangeSubscription(self._namespace, watch, callback).unsubscribe
 
 
 class Typed(ReadWriteVerbs[ViewKey, Value, Value | None, Value], Generic[Value, ViewKey]):

@@ -104,6 +104,7 @@ class Client:
         outstanding: The nonce of the last request; ``None`` once its reply was applied. Any other
             reply is stale.
         pushed_last: True if the last request had a push: the next one may ask for a part of a fill.
+        synced_ms: The time in the record of the last sync, if this opening has written it.
         rejected_to: The server's CID when it last rejected changes of a push. Below that CID the
             client has not pulled all changes to which these lose, so it does not push.
     """
@@ -125,6 +126,7 @@ class Client:
         self.recording: BaseRecording | None = None
         self.outstanding: str | None = None
         self.pushed_last = False
+        self.synced_ms: int | None = None
         self.rejected_to = 0
         #: The highest number of a group that this opening has written; ``None`` before the first.
         self._last_group: int | None = None

@@ -24,6 +24,7 @@ from .push import DirtyGroups, freeze
 from .records import read_state
 from .reply_handler import ReplyHandler, ReplyOutcome, fill_of, recording
 from .state import ClientState
+from .synced import SYNCED
 
 #: The number of changes and entries that a request asks for. With fewer than the protocol allows,
 #: the server makes a page while the client writes the one before. 50,000 changes took 0.15 s with
@@ -246,7 +247,8 @@ def rebind_step(mode: Client, server: str) -> Step[None]:
         following: Following = replace(before.following, is_resetting=True)
         after = ClientState(uuid.uuid4().hex, 0, following, 0, server, bases=before.bases).filling_again(UNCHECKED)
         losses = [loss_entry(space, key, None) for key in read_losses(transaction, mode.records)]
-        batch = [*after.replacing(before, space), *losses, (space.prefix, b"0")]
+        forgotten = (space.own_key(SYNCED), None)
+        batch = [*after.replacing(before, space), *losses, forgotten, (space.prefix, b"0")]
         mode.outstanding, mode.rejected_to = None, 0
         return Plan(None, batch, 0, durable=True, after_commit=recording(mode, after))
 

@@ -7,18 +7,23 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Generator
+from datetime import datetime
 from typing import Any, Final
 
+from ..engine import clock
 from ..engine.scan import key_chunks
 from ..engine.store import Store
-from ..errors import LevelError, StateError, TransportError
+from ..errors import ForbiddenError, LevelError, NotOpenError, StateError, TransportError
+from ..events import Failed, LiveState
 from ..locks import RecursiveLock
 from ..types import SyncReport
 from .client import read_consistent
 from .limits import PushLimits
 from .messages import Request
-from .schedule import LiveSchedule, LiveState, PollResult
+from .schedule import LiveSchedule, PollResult
 from .session import poll_session, sync_session
+from .session_events import PushWait, SessionEvents
+from .synced import read_synced
 
 #: Seconds that a long poll asks the server to wait: less than the idle timeout of common proxies.
 LONG_POLL_SECONDS: Final = 25.0
@@ -37,6 +42,22 @@ def count_dirty(store: Store, verb: str) -> int:
     space = store.client(verb).space
     with store.guard.thread.lock:
         return sum(map(len, key_chunks(store.reader(), space.dirty_start, space.dirty_stop)))
+
+
+def last_synced(store: Store, verb: str) -> datetime | None:
+    """Return the time at which a client was in sync last, as it is recorded: see `read_synced`.
+
+    Args:
+        store: A store in CLIENT mode.
+        verb: The calling verb, for error messages.
+
+    Raises:
+        NotOpenError, ModeError: The store is closed, or in another mode.
+        CorruptionError: The record is malformed.
+    """
+    records = store.client(verb).records
+    with store.guard.thread.lock:
+        return read_synced(store.reader(), records)
 
 
 class LiveSessionBase:
@@ -68,6 +89,10 @@ class LiveSessionBase:
         self._on_reset = on_reset
         self._wait = LONG_POLL_SECONDS if _accepts_wait(exchange) else 0
         self._schedule = LiveSchedule(interval=interval, can_wait=self._wait > 0)
+        self._events = SessionEvents()
+        self._schedule.on_state = self._events.on_state
+        #: The changes that the last sync could not push; ``None`` if there are none.
+        self._held_back: TransportError | ForbiddenError | None = None
         #: Protects the schedule, which any thread may call. Recursive: a signal handler may pause
         #: or resume the session.
         self._lock = RecursiveLock()
@@ -102,6 +127,26 @@ class LiveSessionBase:
         mode = self._store.client("live")
         return self._store.read_step(lambda reader, cid: read_consistent(reader, mode.records, cid))
 
+    @property
+    def in_sync_now(self) -> bool:
+        """True if both sides hold the same, as far as this side can know.
+
+        The last exchange has succeeded and drained both sides, and there is no local change since.
+        """
+        try:
+            return self._schedule.has_caught_up and not self._has_changes()
+        except NotOpenError:
+            return False
+
+    @property
+    def last_synced(self) -> datetime | None:
+        """The time in UTC at which both sides were drained last: see `Level.last_synced`.
+
+        Between two syncs of this session, each reply of the server that brings nothing counts.
+        """
+        ms = self._events.synced_ms
+        return last_synced(self._store, "live") if ms is None else clock.moment(ms)
+
     def _sync_session(self, *, look_ahead: bool) -> Generator[Any, Any, SyncReport]:
         """Return a session that pulls and pushes until both sides are drained."""
         if self._schedule.state == "connecting":
@@ -113,6 +158,7 @@ class LiveSessionBase:
             report=SyncReport(),
             limits=self._limits,
             look_ahead=look_ahead,
+            observe=self._events.on_outcome,
         )
 
     def _poll_session(self) -> Generator[Request, Any, PollResult]:
@@ -123,6 +169,7 @@ class LiveSessionBase:
             on_reset=self._on_reset,
             report=SyncReport(),
             limits=self._limits,
+            observe=self._events.on_outcome,
         )
 
     def _has_changes(self) -> bool:
@@ -175,6 +222,52 @@ class LiveSessionBase:
     def _on_reply(self) -> None:
         with self._lock:
             self._schedule.on_reply()
+
+    def _on_synced(self, now: float, error: TransportError | ForbiddenError | None) -> None:
+        """Record that a sync has drained both sides, but for the changes that ``error`` names."""
+        with self._lock:
+            self._held_back = error
+            self._schedule.on_synced(now, error)
+            if error is None:
+                self._events.on_synced()
+            else:
+                self._events.emit(Failed(error))
+
+    def _on_polled(self, result: PollResult, now: float, *, elapsed: float) -> None:
+        """Record the result of a long poll."""
+        with self._lock:
+            self._schedule.on_polled(result, now, elapsed=elapsed, wait=self._wait)
+            if self._schedule.has_caught_up:
+                if result is PollResult.APPLIED:
+                    self._events.on_synced()
+                else:
+                    self._events.synced_ms = clock.now()
+
+    def _on_failure(self, error: Exception, now: float) -> None:
+        """Record the failure of a sync or of a long poll."""
+        with self._lock:
+            if not self._store.is_open:
+                self._schedule.end()
+            if not self._schedule.is_over:
+                self._events.emit(Failed(error))
+            self._schedule.on_failure(error, now)
+
+    def _raise_unless_pushed(self, wait: PushWait) -> None:
+        """Raise the error of a sync that has left a local change behind.
+
+        Raises:
+            Refused: The server has refused changes.
+            TransportError, ForbiddenError: Changes are too large, or the token may not push them.
+        """
+        wait.raise_if_refused()
+        if self._held_back is not None:
+            raise self._held_back
+
+    def _raise_if_stopped(self) -> None:
+        """Raise StateError if the session is over or paused. Called under the lock."""
+        self._raise_if_over()
+        if self._schedule.state == "stopped":
+            raise StateError("the live session is paused, and pushes nothing: call resume()")
 
     def _request_sync(self) -> None:
         with self._lock:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import compress
+from itertools import compress, islice
 
 from .. import _core
 from ..backends.base import Transaction
@@ -14,6 +14,7 @@ from ..engine.commits import commit_of
 from ..engine.following import UNCHECKED, Following
 from ..engine.modes import Client, Plan
 from ..engine.records import Epoch
+from ..events import MAX_KEYS
 from ..types import Conflict
 from .canonical import same_record
 from .effects import Effects
@@ -25,6 +26,7 @@ from .losses import CONFLICT, Loss
 from .messages import MAX_BYTES, MAX_EPOCHS, FillPart, PulledPage, Request, Reset
 from .push import is_as_frozen
 from .state import ClientState, Push
+from .synced import is_refresh_due, synced_entry
 
 #: The most bytes of local changes that lose to a page in one batch, unless one change is larger.
 LOST_BYTES = MAX_BYTES
@@ -47,6 +49,7 @@ class ReplyOutcome:
         is_cut: True if only the beginning of the page was applied.
         is_consistent: True if the data in the followed ranges, except dirty changes, is that of the
             server at the client's CID.
+        pulled_keys: The first stored keys of the changes and entries that were written.
         healed: The number of lost changes that were replaced by the server's values.
         is_refilling: True if the client fills again as the reply advises.
     """
@@ -60,6 +63,7 @@ class ReplyOutcome:
     caught_up: bool = False
     is_cut: bool = False
     is_consistent: bool = False
+    pulled_keys: list[bytes] = field(default_factory=list)
     healed: int = 0
     is_refilling: bool = False
 
@@ -86,6 +90,8 @@ class ReplyHandler:
         self._accepted: frozenset[bytes] = frozenset()
         self._durable = False
         self._outcome = ReplyOutcome()
+        #: Keys that a page writes again as the client has pushed them.
+        self._own_keys: set[bytes] = set()
 
     def plan(self, before: ClientState) -> Plan[ReplyOutcome | None]:
         """Return all effects as one batch."""
@@ -99,7 +105,27 @@ class ReplyHandler:
         batch += state.replacing(before, self._space)
         batch.append((self._space.prefix, b"%d" % state.cid))
         self._mode.outstanding = None
-        return Plan(self._outcome, batch, state.cid, durable=self._durable, after_commit=recording(self._mode, state))
+        after = recording(self._mode, state)
+        outcome = self._outcome
+        if outcome.pulled or outcome.filled:
+            outcome.pulled_keys = [*islice(self._written_keys(), MAX_KEYS)]
+        if outcome.caught_up and self._is_synced():
+            entry, after = synced_entry(self._mode, after)
+            batch.append(entry)
+        return Plan(self._outcome, batch, state.cid, durable=self._durable, after_commit=after)
+
+    def _is_synced(self) -> bool:
+        """Return True if nothing is left to pull or to push, and that is to be recorded now."""
+        outcome = self._outcome
+        brings_something = outcome.pulled or outcome.filled or outcome.pushed
+        if not (brings_something or is_refresh_due(self._mode, self._transaction)):
+            return False
+        return outcome.is_consistent and not self._effects.has_dirty()
+
+    def _written_keys(self) -> Iterator[bytes]:
+        """Yield the keys of users in the batch, except those that the client has pushed."""
+        start, own = self._space.user_start, self._own_keys
+        return (key for key, _ in self._effects.batch if key >= start and key not in own)
 
     # --------------------------------------------------------------------------------------- pages
 
@@ -139,8 +165,12 @@ class ReplyHandler:
             wanted = [following.wants(key) for key, _ in entries]
             cids, entries = [*compress(cids, wanted)], [*compress(entries, wanted)]
         self._effects.batch += entries
-        own_changes = 0 if self._state.own_range is None else sum(map(self._is_own_change, cids))
-        self._outcome.pulled = len(entries) - own_changes
+        if self._state.own_range is not None:
+            own = [*map(self._is_own_change, cids)]
+            self._own_keys = {key for key, _ in compress(entries, own)}
+            self._outcome.pulled = len(entries) - sum(own)
+        else:
+            self._outcome.pulled = len(entries)
 
     def _finish_page(self, page: PulledPage, *, is_dirty_store: bool) -> None:
         """Record that the client has caught up, or begin to fill as the page advises."""

@@ -25,9 +25,13 @@ from .messages import MAX_EPOCHS, Forked, Page, ParsedReply, PulledPage, Request
 from .progress import ProgressCheck
 from .reply_handler import ReplyOutcome
 from .schedule import PollResult
+from .synced import refresh_step
 from .wire import decode_header, decode_reply
 
 T = TypeVar("T")
+
+#: Is told a request, and the effects of its reply.
+Observer = Callable[[Request, ReplyOutcome], None]
 
 
 class LookAhead(NamedTuple):
@@ -50,6 +54,7 @@ def sync_session(
     report: SyncReport,
     limits: PushLimits | None = None,
     look_ahead: bool = False,
+    observe: Observer | None = None,
 ) -> Generator[Request | LookAhead, object, SyncReport]:
     """Exchange messages until both sides are drained.
 
@@ -71,6 +76,7 @@ def sync_session(
         report: The report; it is updated after each reply.
         limits: Limits on pushing that earlier sessions have learnt.
         look_ahead: True to announce the next request with a `LookAhead` as soon as it is known.
+        observe: Called after each reply that was applied.
 
     Yields:
         A `Request`, whose reply is to be sent in, in a form that `decode_reply` accepts; or a
@@ -135,7 +141,7 @@ def sync_session(
             yield LookAhead(next_request)
         reply = decode_reply(message, encoder)
         report.rounds += 1
-        outcome = _receive(run, mode, request, reply, on_reset, report)
+        outcome = _receive(run, mode, request, reply, on_reset, report, observe)
         if too_large is not None and outcome is not None and not outcome.pushed:
             # The server replies, and has not received the push: the size was the reason.
             limits.shrink(too_large.entries, too_large.groups, mode.space)
@@ -189,7 +195,13 @@ def _next_pull(request: Request, page: Page | None, may_push: bool) -> Request |
 
 
 def poll_session(
-    run: Callable[[Step[Any]], Any], mode: Client, *, on_reset: str, report: SyncReport, limits: PushLimits
+    run: Callable[[Step[Any]], Any],
+    mode: Client,
+    *,
+    on_reset: str,
+    report: SyncReport,
+    limits: PushLimits,
+    observe: Observer | None = None,
 ) -> Generator[Request, object, PollResult]:
     """Send one request without a push, and apply the reply.
 
@@ -202,6 +214,7 @@ def poll_session(
         on_reset: See `sync_session`.
         report: The report; it is updated after the reply.
         limits: Limits on pushing that the last session has learnt.
+        observe: Called after a reply that was applied.
 
     Yields:
         One request, whose reply is to be sent in, in a form that `decode_reply` accepts.
@@ -218,8 +231,10 @@ def poll_session(
         return PollResult.INCOMPLETE
     reply = decode_reply((yield request), _core.Encoder(mode.space))
     if isinstance(reply, PulledPage) and reply.cid == request.cid and not (reply.more or reply.entries):
+        if is_reply_to(reply, request):
+            run(refresh_step(mode))
         return PollResult.EMPTY
-    outcome = _receive(run, mode, request, reply, on_reset, report)
+    outcome = _receive(run, mode, request, reply, on_reset, report, observe)
     return PollResult.APPLIED if outcome is None or outcome.caught_up else PollResult.INCOMPLETE
 
 
@@ -237,6 +252,7 @@ def _receive(
     reply: ParsedReply,
     on_reset: str,
     report: SyncReport,
+    observe: Observer | None,
 ) -> ReplyOutcome | None:
     """Apply a reply, and update the report. Return ``None`` if the reply is stale."""
     if not is_reply_to(reply, request):
@@ -260,6 +276,8 @@ def _receive(
             # A change that lost is pushed again until the page with the other change arrives.
             reported = set(report.rejected)
             report.rejected += [key for key in outcome.rejected if key not in reported]
+        if observe is not None:
+            observe(request, outcome)
     return outcome
 
 

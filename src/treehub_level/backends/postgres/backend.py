@@ -86,6 +86,8 @@ class PostgresBackend(Backend):
         #: The latest transaction.
         self._transaction: PostgresTransaction | None = None
         self._callback: Callable[[], None] | None = None
+        #: The commits of this object.
+        self._commits = 0
 
     def open(self) -> None:
         """See `Backend.open`."""
@@ -143,8 +145,16 @@ class PostgresBackend(Backend):
 
     def exclusive(self) -> PostgresTransaction:
         """See `Backend.exclusive`."""
-        self._transaction = PostgresTransaction(self._table.pool, self._statements, self._strategy)
+        self._transaction = PostgresTransaction(self._table.pool, self._statements, self._strategy, self._on_commit)
         return self._transaction
+
+    def _on_commit(self) -> None:
+        self._commits += 1
+
+    def foreign_commits(self) -> object:
+        """See `Backend.foreign_commits`: the counter in the lock row, less our own commits."""
+        rows = self._table.pool.run(self._statements.select_counter)
+        return int.from_bytes(rows[0][0], "big") - self._commits if rows else None
 
     def on_interrupt(self) -> None:
         """See `Backend.on_interrupt`."""

@@ -99,6 +99,8 @@ class Statements:
         self.begin_read = (
             f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {timeout}; SELECT value FROM {table} WHERE {self._row}"
         )
+        #: Returns the counter in the lock row.
+        self.select_counter = f"SELECT value FROM {table} WHERE {self._row}"
         self.get = f"SELECT value {self._of_store} AND key = %b"
         self.get_many = f"SELECT key, value {self._of_store} AND key = ANY(%b)"
         self.select_any = f"SELECT 1 {self._of_store} LIMIT 1"
