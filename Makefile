@@ -25,7 +25,7 @@ LEVELDB := $(VENV)/leveldb-$(HAS_LEVELDB).stamp
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: asan bench clean crash demo dev format fuzz help hooks lint lock simulate soak test test-one wheel
+.PHONY: asan bench clean coverage crash demo dev format fuzz help hooks lint lock simulate soak test test-one wheel
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | while IFS='	' read -r target text; do \
@@ -67,19 +67,26 @@ test-one: $(PACKAGE) ## Run some tests: make test-one T=tests/level/test_reading
 	@test -n "$(T)" || { echo 'Name the tests, with any options of pytest: make test-one T="tests/level -k put"'; exit 2; }
 	$(BIN)/python -m pytest $(T)
 
-# Coverage costs 60 % of the time of the tests that it measures. So it is measured once, with the
-# compiled core, and only during the tests that are marked `covered` (PAIRS and UNCOVERED in
-# tests/conftest.py). Where Python has sys.monitoring, it is measured by that, which costs much less than a trace
-# function.
-COVERAGE_CORE := $(shell $(PYTHON) -c 'import sys; print("sysmon" if sys.version_info >= (3, 12) else "ctrace")')
+# Coverage is measured once, with the compiled core, during the tests that are marked `covered`
+# (PAIRS and UNCOVERED in tests/conftest.py). Where Python has sys.monitoring, it costs little, and
+# `make test` measures it. A trace function adds 60 % to the time of a test: with Python before 3.12,
+# `make coverage` measures it.
+HAS_MONITORING := $(shell $(PYTHON) -c 'import sys; print("1" if sys.version_info >= (3, 12) else "")')
+COVERAGE_CORE := $(if $(HAS_MONITORING),sysmon,ctrace)
 
 # Development mode debugs asyncio and reports what processes leave open. It takes a tenth more time,
 # so the run with the compiled core has it, which is the whole suite. Its debugging allocator is slow
 # and left out: `make asan` checks memory.
-test: $(PACKAGE) ## Run the whole suite, once for each core, with coverage
+test: $(PACKAGE) ## Run the whole suite, once for each core
 	TREEHUB_LEVEL_CORE=python $(BIN)/python -m pytest $(PARALLEL) -m 'not once'
 	TREEHUB_LEVEL_CORE=c PYTHONDEVMODE=1 PYTHONMALLOC=default COVERAGE_CORE=$(COVERAGE_CORE) \
-	  $(BIN)/python -m pytest $(PARALLEL) -m 'not builds and not repeated' --cov --cov-report=
+	  $(BIN)/python -m pytest $(PARALLEL) -m 'not builds and not repeated' \
+	  $(if $(HAS_MONITORING),--cov --cov-report=)
+	$(if $(HAS_MONITORING),$(BIN)/coverage report)
+
+coverage: $(PACKAGE) ## Measure the coverage of the tests marked `covered`; make test does so from Python 3.12 on
+	TREEHUB_LEVEL_CORE=c COVERAGE_CORE=$(COVERAGE_CORE) \
+	  $(BIN)/python -m pytest $(PARALLEL) -m 'covered and not builds and not repeated' --cov --cov-report=
 	$(BIN)/coverage report
 
 lint: $(PACKAGE) ## Check style, spelling and types

@@ -90,8 +90,9 @@ async function takeEntries(receipt, entries) {
     if (receipt.dirtyOf(key) === undefined) {
       receipt.write(entry)
       receipt.filled++
-    } else if (isKept.has(key) && !receipt.losses.has(key) && bases.get(key) !== value) {
-      receipt.replace(entry, { kind: 'conflict', cid: state.cid, isRead: true })
+    } else if (isKept.has(key) && bases.get(key) !== value) {
+      if (receipt.losses.has(key)) receipt.overtake(key)
+      else receipt.replace(entry, { kind: 'conflict', cid: state.cid, isRead: true })
     }
   }
 }

@@ -15,12 +15,15 @@ import { UTF8, batchEntry } from './records.js'
  * @property {string} [reason] of a refusal
  * @property {string} [local] the record of the refused change: a later change of the key was not
  *   judged
+ * @property {boolean} [isOvertaken] true if others have changed the key since the refusal: a later
+ *   change of the key, which was made without knowledge of theirs, has lost to them
  */
 
 /** The record of a loss. @param {Loss} loss @returns {string} */
-function lossRecord({ kind, reason, local }) {
+function lossRecord({ kind, reason, local, isOvertaken }) {
   const refusal = local === undefined ? '' : `,"reason":${JSON.stringify(reason)},"local":${local}`
-  return `{"kind":"${kind}"${refusal}}`
+  const overtaken = isOvertaken ? ',"overtaken":true' : ''
+  return `{"kind":"${kind}"${refusal}${overtaken}}`
 }
 
 /** The entry that stores the loss of a key. @param {string} key @param {Loss} loss */
@@ -32,7 +35,8 @@ export function lossEntry(key, loss) {
  * Read all losses.
  * @param {any} store
  * @returns {Promise<{ losses: Map<string, Loss>, outdated: string[] }>} the losses by key, and the
- *   keys whose loss no longer counts: their refused change was rewritten since
+ *   keys whose loss no longer counts: their refused change was rewritten since, and no other client
+ *   has changed them meanwhile
  */
 export async function readLosses(store) {
   const rows = await store.iterator({ ...LOST_RANGE, ...UTF8 }).all()
@@ -41,10 +45,11 @@ export async function readLosses(store) {
   const losses = new Map()
   const outdated = []
   rows.forEach(([, record], index) => {
-    const { kind, reason } = JSON.parse(record)
+    const { kind, reason, overtaken: isOvertaken } = JSON.parse(record)
     const local = splitMembers(record).get('local')
     const isCurrent = dirty[index] !== undefined && (local === undefined || local === dirty[index])
-    if (isCurrent) losses.set(keys[index], { kind, reason, local })
+    if (isCurrent) losses.set(keys[index], { kind, reason, local, isOvertaken })
+    else if (dirty[index] !== undefined && isOvertaken) losses.set(keys[index], { kind: 'conflict' })
     else outdated.push(keys[index])
   })
   return { losses, outdated }

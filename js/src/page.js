@@ -83,7 +83,8 @@ function learnHistory(state, { epochs, head }) {
 function takeRow(receipt, row, commits) {
   const isOwn = isOwnChange(receipt.state, row.cid)
   if (receipt.dirtyOf(row.key) !== undefined) {
-    if (isOwn || receipt.losses.has(row.key)) return
+    if (isOwn) return
+    if (receipt.losses.has(row.key)) return receipt.overtake(row.key)
     receipt.replace(row, { kind: 'conflict', cid: row.cid, ...authorOf(row.cid, commits) })
   } else {
     receipt.write(row)

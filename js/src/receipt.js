@@ -146,6 +146,12 @@ export class Receipt {
     this.#batch.push(lossEntry(key, loss))
   }
 
+  /** Record that others have changed a key whose dirty change has lost. @param {string} key */
+  overtake(key) {
+    const loss = /** @type {Loss} */ (this.losses.get(key))
+    if (loss.kind === 'refused') this.lose(key, { ...loss, isOvertaken: true })
+  }
+
   /** Journal a local change that loses. @param {LostChange} lost */
   journal(lost) {
     this.#lostChanges.push(lost)

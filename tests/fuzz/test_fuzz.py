@@ -21,11 +21,11 @@ pytestmark = pytest.mark.once
 
 INPUTS = 6_500
 #: The numbers of inputs of slow harnesses, which open a store, write a file or make a request.
-FEWER = {"arguments": 700, "tokens": 300, "stored": 90, "application": 1500, "socket": 200}
+FEWER = {"arguments": 700, "tokens": 300, "stored": 45, "application": 800, "socket": 200}
 #: The number of inputs within which a seeded fault must be found.
 MAX_INPUTS_TO_FAULT = 20_000
-#: Seeds that find the fault of a slow harness early. The socket takes milliseconds an input.
-FAULT_SEEDS = {"socket": 20}
+#: Seeds that find the fault of a slow harness early: those take milliseconds an input.
+FAULT_SEEDS = {"socket": 20, "stored": 6}
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -128,8 +128,10 @@ def make_refusals() -> tuple[Rows, Rows]:
         client.put("yes", 2)
         _sync_once(client, HidingServer(server))
         server.put("pair/1", "changed")
+        server.put("no/é", "theirs")
         client.batch([Put("pair/1", "mine"), Delete("pair/3")])
         _sync_once(client, HidingServer(server))
+        client.put("no/é", "written again")
     return rows_of(backends[0]), rows_of(backends[1])
 
 

@@ -159,16 +159,18 @@ async def test_golden_losses_are_healed_and_journaled_with_their_reasons(stores:
         stores.seed(side, golden_stores.read("refusals", side).items())
     server = await stores.open("server", mode=Level.SERVER, check=golden_stores.refuse)
     client = await stores.open("client", mode=Level.CLIENT)
-    lost = {key for key in await stores.bytes_of(client) if key.startswith(b"!!lost/")}
+    rows = await stores.bytes_of(client)
+    lost = {key for key in rows if key.startswith(b"!!lost/")}
     assert {key.removeprefix(b"!!lost/").decode() for key in lost} == {"no/1", "no/é", "pair/1", "pair/2", "pair/3"}
+    assert rows["!!lost/no/é".encode()].endswith(b',"overtaken":true}')
     report = await client.sync(server)
     assert (report.pushed, report.consistent, await client.pending()) == (0, True, 0)
-    assert await client.query() == await server.query() == [("pair/1", "changed"), ("yes", 2)]
+    assert await client.query() == await server.query() == [("no/é", "theirs"), ("pair/1", "changed"), ("yes", 2)]
     found = {conflict.key: (conflict.kind, conflict.reason) for conflict in await client.conflicts()}
     assert found == {
         "no/1": ("refused", "not these, 😀"),
         "pair/2": ("refused", "written together with a refused change: not these, 😀"),
-        "no/é": ("refused", "not these, 😀"),
+        "no/é": ("conflict", None),  # overtaken, and written again
         "pair/1": ("conflict", None),
         "pair/3": ("conflict", None),
     }

@@ -37,7 +37,8 @@ def _is_before(index: Index, key: str, id_: str | None, write: Operation, journa
     """Return True if a read id is certainly older than an own write, which it should have seen.
 
     A write may lose together with another key of its batch. Then the server's value comes back,
-    which may be an older write of the same session.
+    which may be an older write of the same session. It comes back, too, if the newer write was made
+    in a range that the store did not have, where it was compared with that value later.
     """
     written = write.writes[key]
     if id_ is None or id_ == written:
@@ -52,7 +53,8 @@ def _is_before(index: Index, key: str, id_: str | None, write: Operation, journa
         return False
     if writer.number > write.number:
         return False
-    may_be_lost = written is None or ((key, written) in journal and _is_grouped(index, write, key))
+    is_unseen = key in write.reads and write.reads[key] is None
+    may_be_lost = written is None or ((key, written) in journal and (is_unseen or _is_grouped(index, write, key)))
     return read_cid is None or not may_be_lost
 
 

@@ -227,6 +227,15 @@ def test_an_own_older_change_may_come_back_when_a_batch_has_lost(history: Histor
     assert history.found == set()
 
 
+def test_an_own_older_change_may_come_back_over_one_that_was_made_without_it(history: HistoryBuilder) -> None:
+    history.store("c", "write", writes={"x": "c.1"}, reads={"x": None})
+    history.log(("x", "c.1"))
+    history.store("c", "write", writes={"x": "c.2"}, reads={"x": None})  # not followed any more
+    history.store("c", "read", reads={"x": "c.1"})
+    history.store("c", "journal", lost={("x", "c.2")})
+    assert history.found == set()
+
+
 def test_an_older_version_after_a_newer_one_breaks_monotonic_reads(history: HistoryBuilder) -> None:
     history.direct("d", "write", writes={"x": "d.1"})
     history.direct("d", "write", writes={"x": "d.2"})

@@ -58,7 +58,7 @@ LINES: Final = {
         "const isAsSent = receipt.dirtyOf(change.key) === joinRecord(change)",
         "const isAsSent = receipt.dirtyOf(change.key) !== undefined",
     ),
-    "own_range": ("page.js", "if (isOwn || receipt.losses", "if (receipt.losses"),
+    "own_range": ("page.js", "    if (isOwn) return\n", ""),
     "drained_own_range": ("client.js", "push === undefined && ownRange === undefined &&", "push === undefined &&"),
     "durable_freeze": ("client.js", "{ ...state, seq: push.seq, push }), DURABLE)", "{ ...state, push }), UTF8)"),
     "epochs": ("client.js", "epochs: epochs.slice(-MAX_EPOCHS),", "epochs: [],"),
@@ -79,6 +79,7 @@ LINES: Final = {
         "const filled = following.range === undefined ?",
     ),
     "refusals_heal": ("page.js", "receipt.lose(key, { kind: 'refused',", "void (key, { kind: 'refused',"),
+    "overtaken": ("losses.js", "dirty[index] !== undefined && isOvertaken", "false"),
     "a losing change is journaled": ("receipt.js", "|| facts.kind === 'refused') this.journal(", "&& null) void ("),
 }
 

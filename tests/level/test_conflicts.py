@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from stores import Stores
 
-from treehub_level import Change, Conflict, Level, LevelError
+from treehub_level import Change, Conflict, Level, LevelError, Put, Refused, TransportError
+from treehub_level.replication import client as client_half
 
 pytestmark = pytest.mark.shared
 
@@ -156,3 +157,52 @@ async def test_conflicts_never_appear_among_the_data(server: Any, client: Any) -
 async def test_an_argument_that_is_not_a_conflict_is_refused(client: Any, verb: str, conflict: Any) -> None:
     with pytest.raises(TypeError):
         await getattr(client, verb)(conflict)
+
+
+class _InterruptedServer:
+    """Forwards exchanges to a server, and fails before each one once there are too many."""
+
+    def __init__(self, server: Any, exchanges: int) -> None:
+        self._server = server
+        self._left = exchanges
+
+    async def exchange(self, request: Any) -> Any:
+        if not self._left:
+            raise TransportError("interrupted")
+        self._left -= 1
+        return await self._server.exchange(request)
+
+
+@pytest.mark.parametrize("changed", [["k"], ["k", "other"]], ids=["alone", "in a batch"])
+async def test_a_change_written_after_a_refusal_loses_to_one_that_was_pulled_before(
+    stores: Stores, changed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The refused change waited for the server's value while the page of the other change came."""
+
+    def refuse(call: Any, changes: Any, read: Any) -> None:
+        if any(change.after == "refused" for change in changes):
+            raise Refused("not this")
+
+    monkeypatch.setattr(client_half, "PAGE_CHANGES", 10)
+
+    server = await stores.open("server", mode=Level.SERVER, check=refuse)
+    client = await stores.open("client", mode=Level.CLIENT)
+    await server.put("k", "old")
+    await client.sync(server)
+    many = [(f"x{number}", 0) for number in range(15)]
+
+    await client.batch([Put(key, "refused") for key in changed])
+    await server.load(many)
+    with pytest.raises(TransportError):
+        await client.sync(_InterruptedServer(server, 1))
+    await server.put("k", "theirs")
+    await server.load(many)
+    with pytest.raises(TransportError):
+        await client.sync(_InterruptedServer(server, 1))
+    await client.put("k", "mine, made without knowledge of theirs")
+    report = await client.sync(server)
+
+    assert await server.get("k") == await client.get("k") == "theirs"
+    lost = {conflict.key: (conflict.kind, conflict.local.value) for conflict in report.conflicts}
+    assert lost["k"] == ("conflict", "mine, made without knowledge of theirs")
+    assert await client.pending() == 0

@@ -54,6 +54,7 @@ _BATCH: Final = blocking.Level.batch
 _COMPARE: Final = FillPartHandler._compare
 _PUSHABLE_GROUPS: Final = push._pushable_groups
 _LOSE: Final = Effects.lose
+_LOSS_OF: Final = Loss.of
 _REJECTIONS: Final = server._Exchange._rejection_entries
 _RANGES: Final = ranges.requested_ranges
 _ADD_PRESENT: Final = server._Exchange.add_present
@@ -99,6 +100,10 @@ def _groups_with_unchecked(reader: Any, own: Any, limits: Any, state: Any, lost:
 def _lose_unless_refused(effects: Any, key: bytes, loss: Loss) -> None:
     if loss.kind != "refused":
         _LOSE(effects, key, loss)
+
+
+def _loss_that_ends_with_its_change(loss: Loss, record: bytes) -> Loss | None:
+    return _LOSS_OF(loss._replace(is_overtaken=False), record) and loss
 
 
 def _rejections_without_refusals(exchange: Any, ack: Any, refused: Any) -> Any:
@@ -170,6 +175,7 @@ REMOVALS: Final[dict[str, list[Patch]]] = {
     "groups": [(Verdict, "judge", _judge_without_groups)],
     "groups_lose_whole": [(Effects, "lose_group", lambda effects, key: effects.loss(key) is not None)],
     "refusals_heal": [(Effects, "lose", _lose_unless_refused)],
+    "overtaken": [(Loss, "of", _loss_that_ends_with_its_change)],
     "refusal_record": [(server._Exchange, "_rejection_entries", _rejections_without_refusals)],
 }
 

@@ -170,26 +170,31 @@ class Effects:
         if record is None:
             return None
         loss, change = parse_loss(self._own, stored_key, record), self.record(key)
-        if change is None or not loss.concerns(change):
-            self._losses[key] = None
-            return None
-        return loss
+        present = None if change is None else loss.of(change)
+        if present is not loss:
+            self._losses[key] = present
+        return present
 
     def lose(self, key: bytes, loss: Loss) -> None:
         """Mark a dirty change as lost. It stays until the server's value is known."""
         self._losses[key] = loss
 
     def lose_group(self, key: bytes) -> bool:
-        """Mark the group of a dirty key as lost, if it has other keys.
+        """Mark the group of a dirty key as lost to a change of others, if it has other keys.
+
+        A change that was refused before counts as overtaken: see `Loss`.
 
         Returns:
             True if the change waits for the server's value.
         """
+        loss = self.loss(key)
+        if loss is not None and loss.kind == "refused":
+            self.lose(key, loss._replace(is_overtaken=True))
         if key in self._lost_groups:
             return True
         group = self.group(key)
         if len(group) == 1:
-            return self.loss(key) is not None
+            return loss is not None
         self._lost_groups.update(group)
         for other in group:
             if self.loss(other) is None:

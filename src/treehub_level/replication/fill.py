@@ -163,10 +163,12 @@ class FillPartHandler:
         if record is None:  # healed with its group
             return
         remote = _core.join_record(key, value)
-        is_compared = effects.loss(key) is not None or not effects.is_unchecked(key)
-        if not (value is None or is_compared or self._has_seen(key, value, remote)):
+        if effects.is_unchecked(key) and value is not None and not self._has_seen(key, value, remote):
             is_same = same_record(record, remote)
-            if is_same or not effects.lose_group(key):
+            if effects.loss(key) is not None:
+                if not is_same:
+                    effects.lose_group(key)
+            elif is_same or not effects.lose_group(key):
                 if not is_same:
                     effects.journal(LostChange(key, record, remote, self._cid, is_read=True))
                 effects.clean(key)

@@ -1,8 +1,8 @@
 """Losses: dirty changes that have lost, and wait for the server's value of their key.
 
-A loss is stored under ``P + P + "lost/" + key``, as the JSON object ``{"kind", "reason"?,
-"local"?}``. The dirty change stays until a reply has the server's value. Then one batch journals
-it, and takes that value.
+A loss is stored under ``P + P + "lost/" + key``, as the JSON object ``{"kind", "reason"?, "local"?,
+"overtaken"?}``. The dirty change stays until a reply has the server's value. Then one batch
+journals it, and takes that value.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from .fields import MAX_REASON
 _LOST: Final = "lost/"
 #: The first name after those of losses: "0" follows "/" in ASCII.
 _AFTER_LOSSES: Final = "lost0"
+_OVERTAKEN: Final = {"overtaken": True}
 
 
 class Loss(NamedTuple):
@@ -31,11 +32,14 @@ class Loss(NamedTuple):
             rights of a token, refuse it.
         reason: The reason of a refusal.
         local: The refused change record. A later change of the key has not been judged.
+        is_overtaken: True if others have changed the key since the refusal: a later change of the
+            key, which was made without knowledge of theirs, has lost to them.
     """
 
     kind: Literal["conflict", "refused"]
     reason: str | None = None
     local: bytes | None = None
+    is_overtaken: bool = False
 
     def to_stored(self) -> bytes:
         """Return the loss as it is stored."""
@@ -44,11 +48,15 @@ class Loss(NamedTuple):
             members += b',"reason":%b' % orjson.dumps(self.reason)
         if self.local is not None:
             members += b',"local":%b' % self.local
+        if self.is_overtaken:
+            members += b',"overtaken":true'
         return members + b"}"
 
-    def concerns(self, record: bytes) -> bool:
-        """Return True if this is the loss of the dirty change with a record."""
-        return self.local is None or same_record(self.local, record)
+    def of(self, record: bytes) -> Loss | None:
+        """Return the loss of the dirty change with a record; ``None`` if that one has not lost."""
+        if self.local is None or same_record(self.local, record):
+            return self
+        return CONFLICT if self.is_overtaken else None
 
 
 CONFLICT: Final = Loss("conflict")
@@ -78,18 +86,19 @@ def parse_loss(own: OwnRecords, stored_key: bytes, record: bytes) -> Loss:
     match own.decode(stored_key, record):
         case {"kind": "conflict"} as document if len(document) == 1:
             return CONFLICT
-        case {"kind": "refused", "reason": str(reason), "local": list(local)} as document if len(document) == 3:
-            change = _local_record(record, local)
+        case {"kind": "refused", "reason": str(reason), "local": list(local), **rest} if rest in ({}, _OVERTAKEN):
+            change = _local_record(record, local, is_overtaken=bool(rest))
             if 0 < len(reason) <= MAX_REASON and change is not None and change[0] == key_of(own, stored_key):
-                return Loss("refused", reason, change[1])
+                return Loss("refused", reason, change[1], bool(rest))
     raise own.damaged(
         stored_key, 'of a lost change is neither a conflict nor a refusal with "reason" and "local"', record
     )
 
 
-def _local_record(record: bytes, local: Any) -> tuple[bytes, bytes] | None:
+def _local_record(record: bytes, local: Any, *, is_overtaken: bool) -> tuple[bytes, bytes] | None:
     """Return the key and the record of a refused change; ``None`` if it is malformed."""
-    text = record[record.index(b',"local":') + len(b',"local":') : -1] if b',"local":' in record else b""
+    rest = record.removesuffix(b"}").removesuffix(b',"overtaken":true' if is_overtaken else b"")
+    text = rest[rest.index(b',"local":') + len(b',"local":') :] if b',"local":' in rest else b""
     try:
         if orjson.loads(text) != local:
             text = orjson.dumps(local)
@@ -122,8 +131,9 @@ def read_current_losses(reader: Reader, own: OwnRecords) -> tuple[dict[bytes, Lo
     current: dict[bytes, Loss] = {}
     for key, loss in losses.items():
         record = reader.get(own.space.dirty_key(key))
-        if record is not None and loss.concerns(record):
-            current[key] = loss
+        present = None if record is None else loss.of(record)
+        if present is not None:
+            current[key] = present
     return current, [key for key in losses if key not in current]
 
 
