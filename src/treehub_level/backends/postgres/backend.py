@@ -13,7 +13,7 @@ from .open_tables import OpenTable, acquire_table, release_table
 from .pool import connect, execute
 from .reading import PostgresCursor, PostgresSnapshot, ReadTransaction, get, get_many
 from .settings import checked_settings, checked_store, split_url
-from .statements import Statements, select_all_locks
+from .statements import Statements, rename, select_all_locks
 from .table import table_exists
 from .transaction import MAX_KEY_BYTES, PostgresTransaction
 
@@ -207,3 +207,22 @@ def stored_names(name: str, **options: Any) -> list[str]:
         if not table_exists(connection, settings):
             return []
         return sorted(key.decode() for (key,) in execute(connection, select_all_locks(settings)))
+
+
+def rename_store(name: str, old: str, new: str, **options: Any) -> None:
+    """Give a store another name, which no other store in the table has.
+
+    Args:
+        name: The database URL; see `PostgresBackend`.
+        old: The name of the store.
+        new: Its new name.
+        **options: The options of `PostgresBackend`, except ``store``.
+
+    Raises:
+        UnavailableError: The server cannot be reached, or the store is in use at the moment.
+        StorageError: The server refuses the change.
+    """
+    settings = PostgresBackend(name, **options).settings
+    statement = rename(settings, checked_store(old), checked_store(new))
+    with connect(settings) as connection, translate_errors(settings.label, connection):
+        execute(connection, statement)

@@ -170,6 +170,15 @@ def select_all_locks(settings: Settings) -> str:
     return f"SELECT key FROM {settings.table} WHERE store = ''"
 
 
+def rename(settings: Settings, old: str, new: str) -> str:
+    """Return the statements that give a store another name. The first one waits for writers."""
+    table, names = settings.table, (_literal(old.encode()), _literal(new.encode()))
+    return (
+        f"BEGIN; UPDATE {table} SET key = {names[1]} WHERE store = '' AND key = {names[0]}; "
+        f"UPDATE {table} SET store = '{new}' WHERE store = '{old}'; COMMIT"
+    )
+
+
 def select_locks(settings: Settings) -> str:
     """Return the statement for the lock rows of some stores; the parameter is an array of names."""
     return f"SELECT key, value FROM {settings.table} WHERE store = '' AND key = ANY(%b)"

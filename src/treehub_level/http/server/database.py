@@ -17,6 +17,7 @@ from ...backends.base import Entry, Reader, Row, Transaction
 from ...engine.access import Access
 from ...engine.codec import Codec
 from ...engine.commits import commits_size
+from ...engine.key_ranges import KeyRanges
 from ...engine.log import read_rows, records_size, rows_size
 from ...engine.modes import Plan
 from ...engine.scan import first_key
@@ -124,7 +125,7 @@ class Database:
         self,
         hub: Hub,
         name: str,
-        rights: Callable[[], Access],
+        rights: Callable[[], Awaitable[Access]],
         hold: ResponseHold,
         is_gone: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -138,7 +139,7 @@ class Database:
     async def _open(self) -> AsyncIterator[_BorrowedDatabase]:
         async with self._hub.borrow(self.name) as level:
             namespace, worker = internals(level)
-            yield _BorrowedDatabase(level, namespace.store, worker, namespace.codec, self._rights())
+            yield _BorrowedDatabase(level, namespace.store, worker, namespace.codec, await self._rights())
 
     async def _read(self, read: Callable[[_BorrowedDatabase], Awaitable[T]]) -> T:
         """Return the result of a read with the rights that the token has after it.
@@ -148,16 +149,16 @@ class Database:
         while True:
             async with self._open() as database:
                 result = await read(database)
-            if self._rights() == database.access:
+            if await self._rights() == database.access:
                 return result
 
-    def access(self) -> Access:
+    async def access(self) -> Access:
         """Return the access that the token of the request grants now.
 
         Raises:
             RefusedError: The token is no longer valid for the request.
         """
-        return self._rights()
+        return await self._rights()
 
     @contextmanager
     def subscribe(self) -> Iterator[Subscription]:
@@ -244,7 +245,7 @@ class Database:
     ) -> tuple[Part, Interest | None]:
         def read(store: Store, access: Access) -> tuple[Part, Interest | None]:
             mode = store.server(_VERB)
-            prefixes = frozenset([access.prefix])
+            prefixes = frozenset(access.prefixes)
 
             def read_at(reader: Reader, head: int) -> tuple[Part, Interest | None]:
                 after = unread_after(reader, mode, head, since, prefixes, passed)
@@ -341,7 +342,7 @@ class Database:
                     break
                 if not is_woken:
                     break
-        self._rights()
+        await self._rights()
         return result
 
     # ------------------------------------------------------------------------------------- entries
@@ -433,18 +434,29 @@ class Database:
         """
 
         def read(database: _BorrowedDatabase, max_bytes: int) -> tuple[list[Row], bool]:
-            start, stop = database.access.bounds(*database.codec.bounds(*bounds))
-            store = database.store
-            with store.guard.thread.lock, closing(store.reader().scan(start, stop, reverse=reverse)) as cursor:
-                rows = read_rows(cursor, limit, max_bytes)
+            start, stop = database.codec.bounds(*bounds)
+            store, left = database.store, database.access.keys.within(start or b"", stop)
+            rows: list[Row] = []
+            while left and len(rows) < limit and (size := rows_size(rows)) < max_bytes:
+                *_, last = left
+                start, stop = last if reverse else next(iter(left))
+                with store.guard.thread.lock, closing(store.reader().scan(start, stop, reverse=reverse)) as cursor:
+                    found = read_rows(cursor, limit - len(rows), max_bytes - size)
+                if rows and rows_size(found) > max_bytes - size:  # a row of its own may be larger
+                    break
+                rows += found
+                # The rest begins behind the last row, or behind the whole range.
+                if reverse:
+                    left = left.within(b"", found[-1][0] if found else start)
+                else:
+                    left = (
+                        left.within(found[-1][0] + b"\0", None) if found else left.without(KeyRanges([(start, stop)]))
+                    )
             store.server(_VERB).records.check_outgoing_rows(rows)
             if not rows:
                 return rows, False
             with store.guard.thread.lock:
-                if reverse:
-                    return rows, first_key(store.reader(), start, rows[-1][0]) is not None
-                after, _ = _core.range_bounds(rows[-1][0], None, None, None, None, None)
-                return rows, first_key(store.reader(), after, stop) is not None
+                return rows, any(first_key(store.reader(), *span) is not None for span in left)
 
         async def attempt(max_bytes: int) -> tuple[list[Row], bool]:
             return await self._read(lambda database: database.worker.read(read, database, max_bytes))
