@@ -357,6 +357,20 @@ async def test_decisions_take_and_return_instances(store: Any) -> None:
     assert await orders.transact(lambda tx: tx.keys(prefix=("JP",))) == [("JP", 1)]
 
 
+async def test_a_watch_of_a_view_yields_tuples_and_instances(store: Any) -> None:
+    view = store.typed(Struct, prefix="n/", key=ordered.Tuple[str, int])
+    await view.put(("a", 1), Struct("one"))
+    await store.put("other", 1)
+    changes = aiter(view.watch(initial=True, prefix=("a",)))
+    assert await anext(changes) == [("a", 1), Struct("one")]
+    await view.put(("b", 1), Struct("two"))
+    await view.put(("a", 2), Struct("three"))
+    assert await anext(changes) == [("a", 2), Struct("three")]
+    await view.delete(("a", 1))
+    change = await anext(changes)
+    assert (change.key, change.deleted) == (("a", 1), True)
+
+
 async def test_metadata_is_not_part_of_a_view_of_the_whole_level(stores: Stores) -> None:
     store: Any = await stores.open("store", mode=Level.CLIENT)
     view = store.typed(int)

@@ -69,6 +69,17 @@ class AsyncReadWriteVerbs(
         kind = Snapshot if at is None else PastSnapshot
         return kind(self._blocking.snapshot(at=at), self._worker)
 
+    def watch(
+        self, *, since: int | None = None, initial: bool = False, **bounds: Unpack[KeyRange]
+    ) -> AsyncChangeIterator:
+        return AsyncChangeIterator(open_watch(self._namespace, since, initial, bounds), self._worker)
+
+    def on_change(self, callback: Callable[[Change], Any], *, prefix: str | None = None) -> Unsubscribe:
+        if not callable(callback):
+            raise TypeError(f"callback is a function or a coroutine function, not {callback!r:.80}")
+        watch = open_watch(self._namespace, None, False, {"prefix": prefix})
+        return AsyncSubscription(AsyncChangeIterator(watch, self._worker), callback).unsubscribe
+
 
 @documented_by(blocking.Typed)
 class Typed(AsyncReadWriteVerbs[ViewKey, Value, Value | None, Value], Generic[Value, ViewKey]):
@@ -97,17 +108,6 @@ class Typed(AsyncReadWriteVerbs[ViewKey, Value, Value | None, Value], Generic[Va
 @documented_by(NamespaceVerbs)
 class AsyncNamespaceVerbs(AsyncReadWriteVerbs[str, Any, Any, JSON]):
     """The verbs that a level and its sublevels share: those for values and for namespaces."""
-
-    def watch(
-        self, *, since: int | None = None, initial: bool = False, **bounds: Unpack[KeyRange]
-    ) -> AsyncChangeIterator:
-        return AsyncChangeIterator(open_watch(self._namespace, since, initial, bounds), self._worker)
-
-    def on_change(self, callback: Callable[[Change], Any], *, prefix: str | None = None) -> Unsubscribe:
-        if not callable(callback):
-            raise TypeError(f"callback is a function or a coroutine function, not {callback!r:.80}")
-        watch = open_watch(self._namespace, None, False, {"prefix": prefix})
-        return AsyncSubscription(AsyncChangeIterator(watch, self._worker), callback).unsubscribe
 
     @overload
     def sublevel(self, name: str, *, separator: str = "/", type: None = None, key: None = None) -> Sublevel: ...

@@ -71,31 +71,6 @@ class ReadWriteVerbs(MappingVerbs[Key, Value, Found, Written]):
         """
         return Snapshot(self._namespace, at)
 
-
-class Typed(ReadWriteVerbs[ViewKey, Value, Value | None, Value], Generic[Value, ViewKey]):
-    """A view of a level whose values are instances of a type, or whose keys are tuples.
-
-    Made by `Level.typed` and `Level.sublevel`. It has the verbs of a sublevel, and each of them,
-    with its filter, takes and returns such values and keys. The store holds plain JSON.
-
-    A value that is not an instance of the type raises `InvalidValueError`, and a stored one that
-    does not fit raises `DecodeError`; both have ``key`` and ``path``.
-
-    For annotations: ``Typed[Note]``, or ``Typed[Note, tuple[str, int]]`` with keys that are tuples.
-    """
-
-    def __init__(self, namespace: Namespace) -> None:
-        self._use(namespace)
-
-    if not TYPE_CHECKING:
-
-        def __class_getitem__(cls, types: Any) -> GenericAlias:
-            return GenericAlias(cls, types)  # the second parameter has a default
-
-
-class NamespaceVerbs(ReadWriteVerbs[str, Any, Any, JSON]):
-    """The verbs that a level and its sublevels share: those for values and for namespaces."""
-
     def watch(self, *, since: int | None = None, initial: bool = False, **bounds: Unpack[KeyRange]) -> ChangeIterator:
         """Iterate over the changes of a range as they happen.
 
@@ -159,6 +134,31 @@ class NamespaceVerbs(ReadWriteVerbs[str, Any, Any, JSON]):
             raise TypeError(f"callback is a function, and no coroutine function, not {callback!r:.80}")
         watch = open_watch(self._namespace, None, False, {"prefix": prefix})
         return ChangeSubscription(self._namespace, watch, callback).unsubscribe
+
+
+class Typed(ReadWriteVerbs[ViewKey, Value, Value | None, Value], Generic[Value, ViewKey]):
+    """A view of a level whose values are instances of a type, or whose keys are tuples.
+
+    Made by `Level.typed` and `Level.sublevel`. It has the verbs of a sublevel, and each of them,
+    with its filter, takes and returns such values and keys. The store holds plain JSON.
+
+    A value that is not an instance of the type raises `InvalidValueError`, and a stored one that
+    does not fit raises `DecodeError`; both have ``key`` and ``path``.
+
+    For annotations: ``Typed[Note]``, or ``Typed[Note, tuple[str, int]]`` with keys that are tuples.
+    """
+
+    def __init__(self, namespace: Namespace) -> None:
+        self._use(namespace)
+
+    if not TYPE_CHECKING:
+
+        def __class_getitem__(cls, types: Any) -> GenericAlias:
+            return GenericAlias(cls, types)  # the second parameter has a default
+
+
+class NamespaceVerbs(ReadWriteVerbs[str, Any, Any, JSON]):
+    """The verbs that a level and its sublevels share: those for values and for namespaces."""
 
     @overload
     def sublevel(self, name: str, *, separator: str = "/", type: None = None, key: None = None) -> Sublevel: ...
