@@ -10,14 +10,16 @@ from __future__ import annotations
 import random
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from simulation.faults import REMOVALS
 
 from treehub_level import Mode, Put, TransportError, blocking, merge
-from treehub_level.engine.store import Store
 from treehub_level.http.blocking import RemoteServer
+from treehub_level.replication import session
 
 from .history import options_of
 from .writer import report
@@ -59,17 +61,20 @@ def main(url: str, path: str, engine: str, seed: str, cycle: str, fault: str) ->
 
 def _inject(fault: str) -> None:
     """Put a fault into this process."""
-    patches = [*REMOVALS[FAULTS[fault]]] if fault in FAULTS else []
-    if fault == "late":
-        patches.append((Store, "step", _step_slowly))
-    for target, name, value in patches:
+    for target, name, value in REMOVALS[FAULTS[fault]] if fault in FAULTS else []:
         setattr(target, name, value)
+    if fault == "late":
+        session._receive = partial(_receive_slowly, session._receive)
 
 
-def _step_slowly(store: Store, step: Any, run: Any = Store.step) -> Any:
-    """Wait before each batch of an exchange."""
-    time.sleep(0.05)
-    return run(store, step)
+def _receive_slowly(receive: Any, run: Callable[[Any], Any], *arguments: Any) -> Any:
+    """Take a reply, and wait before each of the batches."""
+
+    def run_later(step: Any) -> Any:
+        time.sleep(0.1)
+        return run(step)
+
+    return receive(run_later, *arguments)
 
 
 if __name__ == "__main__":
