@@ -177,7 +177,7 @@ def receive_slowly() -> None:
 
         return receive(run_later, *arguments)
 
-    session._receive = receive_later
+    session._receive = receive_later  # type: ignore[assignment]
 
 
 #: The patches that remove each mechanism from the product. (`processes` removes the other ones.)
