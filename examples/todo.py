@@ -56,8 +56,7 @@ class TodoList:
         self.show()
 
     def _change(self, number: str, **fields: object) -> None:
-        """Change some fields of an entry, unless it was removed meanwhile."""
-        self._level.update(self._key(number), lambda entry: MISSING if entry is None else {**entry, **fields})
+        self._level.update(self._key(number), lambda entry: {**entry, **fields} if entry else MISSING)
 
     def _key(self, number: str) -> str:
         if not number.isdecimal() or not 0 < int(number) <= len(self._shown):
@@ -97,6 +96,7 @@ def main() -> None:
         with ExitStack() as stack:
             level = stack.enter_context(Level(options.store, mode=Level.CLIENT, keep_base=True))
             level.on_change(show_change, prefix="todo/")
+            session = None
             if options.url:
                 server = stack.enter_context(RemoteServer(options.url, token=os.environ.get("TREEHUB_LEVEL_TOKEN")))
                 session = level.live(server, on_conflict=merge.fields)
@@ -109,6 +109,8 @@ def main() -> None:
                     todo.run(line)
                 except ValueError as error:
                     print(error)
+                if session is not None:
+                    session.resume()  # tries again at once if the server was away
     except (EOFError, KeyboardInterrupt):
         print()
     except (LevelError, ValueError) as error:

@@ -47,6 +47,7 @@ ONCE = {
     *("backends", "benchmarks", "cli", "clock", "closing", "core", "crash", "examples", "fuzz", "http", "js", "leaks"),
     *(
         "histories",
+        "integrations",
         "packaging",
         "readme",
         "replicas",

@@ -67,6 +67,7 @@ ROWS: Final = {
     "T11": Row("memory errors", "tests.sanitizers"),
     "T11-leaks": Row("leaked memory and handles", "tests.leaks", "--calls", 100_000),
     "T12": Row("closing and cancelling", "tests.closing", "--rounds", 500),
+    "T12-counters": Row("lost updates", "tests.sharing.counters", "--increments", 10_000),
     "T13": Row("many clients", "tests.http.many_clients", "--seconds", 60, ("--clients", "200")),
     "T14": Row("the event loop", "benchmarks", "--records", 1_000_000, ("lag", "--check", "--no-install")),
     "T15": Row("the clock", "pytest", more=("tests/clock", "-q")),

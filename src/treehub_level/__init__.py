@@ -4,7 +4,7 @@ Start with `Level` (asyncio) or `blocking.Level`, its counterpart without ``awai
 """
 
 from . import blocking
-from .aio import Level, LiveSession
+from .aio import Level, LiveSession, Typed
 from .backends.base import Backend
 from .backends.memory import MemoryBackend
 from .blocking import LevelTransaction
@@ -36,6 +36,7 @@ from .errors import (
 )
 from .types import (
     JOURNAL,
+    JSON,
     KEEP_SERVER,
     MISSING,
     Change,
@@ -46,6 +47,7 @@ from .types import (
     Followed,
     KeyRange,
     Mode,
+    Operation,
     Put,
     RangeOptions,
     SyncReport,
@@ -55,6 +57,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "JOURNAL",
+    "JSON",
     "KEEP_SERVER",
     "MISSING",
     "Backend",
@@ -86,6 +89,7 @@ __all__ = [
     "ModeError",
     "ModeMismatchError",
     "NotOpenError",
+    "Operation",
     "ProtocolError",
     "Put",
     "RangeOptions",
@@ -96,6 +100,7 @@ __all__ = [
     "SyncError",
     "SyncReport",
     "TransportError",
+    "Typed",
     "UnavailableError",
     "blocking",
 ]

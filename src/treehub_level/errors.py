@@ -85,15 +85,29 @@ class InvalidKeyError(LevelError, ValueError):
 
 
 class InvalidValueError(LevelError, ValueError):
-    """JSON cannot round-trip the value. Nothing was written."""
+    """JSON cannot round-trip the value, or it does not fit a typed view. Nothing was written.
+
+    Attributes:
+        key: The key, in a typed view; else ``None``.
+        path: The JSON path of the part that does not fit the type, such as ``$.tags[2]``.
+    """
 
     code = "LEVEL_INVALID_VALUE"
+    key: Any = None
+    path: str | None = None
 
 
 class DecodeError(LevelError):
-    """The stored bytes do not fit the encoding. The message names the key."""
+    """The stored bytes do not fit the encoding, or the type of a view. The message names the key.
+
+    Attributes:
+        key: The key of a value that does not fit the type of a typed view; else ``None``.
+        path: The JSON path of the part that does not fit, such as ``$.tags[2]``.
+    """
 
     code = "LEVEL_DECODE"
+    key: Any = None
+    path: str | None = None
 
 
 class CorruptionError(LevelError):

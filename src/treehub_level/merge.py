@@ -21,7 +21,7 @@ from datetime import datetime, timezone
 from typing import Any, Final
 
 from .replication.merging import OnConflict, require_on_conflict
-from .types import JOURNAL, JSON, KEEP_SERVER, MISSING, Change, Conflict
+from .types import JOURNAL, KEEP_SERVER, MISSING, Change, Conflict
 
 __all__ = [
     "JOURNAL",
@@ -42,17 +42,17 @@ __all__ = [
 _UNKNOWN: Final = object()
 
 
-def server(conflict: Conflict) -> JSON:
+def server(conflict: Conflict) -> Any:
     """Let the server win, and keep the local change in the journal: the default."""
     return JOURNAL
 
 
-def client(conflict: Conflict) -> JSON:
+def client(conflict: Conflict) -> Any:
     """Let the local change win: it is written again, over the server's value."""
     return JOURNAL if conflict.kind != "conflict" else _value(conflict.local)
 
 
-def fields(conflict: Conflict) -> JSON:
+def fields(conflict: Conflict) -> Any:
     """Merge two objects field by field.
 
     With a base value, a field that one side has changed or removed gets that side's state. If both
@@ -70,7 +70,7 @@ def fields(conflict: Conflict) -> JSON:
     if not isinstance(local, dict) or not isinstance(remote, dict):
         return JOURNAL
     known = base if isinstance(base, dict) else {}
-    merged: dict[str, JSON] = {}
+    merged: dict[str, Any] = {}
     for name in [*remote, *(name for name in local if name not in remote)]:
         mine, theirs, before = (side.get(name, MISSING) for side in (local, remote, known))
         value = mine if _is_same(theirs, before) else theirs
@@ -79,7 +79,7 @@ def fields(conflict: Conflict) -> JSON:
     return merged
 
 
-def union(conflict: Conflict) -> JSON:
+def union(conflict: Conflict) -> Any:
     """Merge two arrays as sets of JSON values: no value stands twice in the result.
 
     With a base value, a value that one side has added is in the result, and one that a side has
@@ -100,7 +100,7 @@ def union(conflict: Conflict) -> JSON:
     return [value for form, value in (theirs | {form: mine[form] for form in mine}).items() if form not in removed]
 
 
-def counter(conflict: Conflict) -> JSON:
+def counter(conflict: Conflict) -> Any:
     """Add up what both sides have added to a number: the server's value + (local value - base).
 
     A key that did not exist counts as 0. A counter needs a base value: open the level with
@@ -131,7 +131,7 @@ def latest(field: str) -> OnConflict:
     if not isinstance(field, str):
         raise TypeError(f"a field is a str, not {field!r:.80}")
 
-    def take_latest(conflict: Conflict) -> JSON:
+    def take_latest(conflict: Conflict) -> Any:
         sides = _sides(conflict)
         if sides is None:
             return JOURNAL
@@ -177,7 +177,7 @@ def even_if_equal(merger: OnConflict) -> OnConflict:
         merger: The function to ask.
     """
 
-    def ask(conflict: Conflict) -> JSON:
+    def ask(conflict: Conflict) -> Any:
         return merger(conflict)
 
     return _mark(ask, asks_if_equal=True)
@@ -190,7 +190,7 @@ class _ByPrefix:
         self._mergers = sorted(mergers.items(), key=lambda item: len(item[0]), reverse=True)
         self.needs_base = any(getattr(merger, "needs_base", False) for _, merger in self._mergers)
 
-    def __call__(self, conflict: Conflict) -> JSON:
+    def __call__(self, conflict: Conflict) -> Any:
         return self._merger_of(conflict.key)(conflict)
 
     def asks_if_equal(self, key: str) -> bool:
@@ -211,7 +211,7 @@ def _mark(merger: OnConflict, **marks: bool) -> OnConflict:
 _mark(counter, asks_if_equal=True, needs_base=True)
 
 
-def _sides(conflict: Conflict) -> tuple[JSON, JSON, JSON] | None:
+def _sides(conflict: Conflict) -> tuple[Any, Any, Any] | None:
     """Return the values of both sides and the base value; ``None`` if there is nothing to merge."""
     if conflict.kind != "conflict" or conflict.remote is None:
         return None
@@ -219,31 +219,31 @@ def _sides(conflict: Conflict) -> tuple[JSON, JSON, JSON] | None:
     return _value(conflict.local), _value(conflict.remote), base
 
 
-def _value(change: Change) -> JSON:
+def _value(change: Change) -> Any:
     """Return the value of a change; `MISSING` for a delete."""
     return MISSING if change.deleted else change.value
 
 
-def _unchanged(local: JSON, remote: JSON, base: JSON) -> JSON:
+def _unchanged(local: Any, remote: Any, base: Any) -> Any:
     """Return the side that has changed, if the other has not; `_UNKNOWN` if both have."""
     if _is_same(remote, base) or _is_same(local, remote):
         return local
     return remote if _is_same(local, base) else _UNKNOWN
 
 
-def _is_same(one: JSON, other: JSON) -> bool:
+def _is_same(one: Any, other: Any) -> bool:
     """Return True if two values are the same JSON, or both are missing."""
     if one is MISSING or other is MISSING:
         return one is other
     return _form(one) == _form(other)
 
 
-def _form(value: JSON) -> str:
+def _form(value: Any) -> str:
     """Return the text of a value: 1, 1.0 and true differ, and members have no order."""
     return json.dumps(value, sort_keys=True)
 
 
-def _is_list(value: JSON) -> bool:
+def _is_list(value: Any) -> bool:
     return isinstance(value, list)
 
 
@@ -263,7 +263,7 @@ def _number(change: Change | None) -> int | float | None:
     return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
-def _time(value: JSON, field: str) -> float | int | datetime | None:
+def _time(value: Any, field: str) -> float | int | datetime | None:
     """Return the time in a field of an object; ``None`` if there is none."""
     match value.get(field) if isinstance(value, dict) else None:
         case bool():

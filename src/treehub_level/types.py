@@ -5,11 +5,38 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final, Literal, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, TypedDict, TypeVar
 
-#: A JSON value: ``None bool int float str list dict`` with ``str`` keys, nested at most 64 deep.
-#: With a recursive alias every ``level.get()["name"]`` would need a cast.
-JSON = Any
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+#: A value to store: ``None bool int float str``, ``list`` or ``tuple``, and ``dict`` with ``str``
+#: keys, nested at most 64 deep. The types of containers are the wide ones, so that a
+#: ``dict[str, int]`` fits. Stored values are read as ``Any``: of a recursive type, each
+#: ``level.get("a")["name"]`` would need a cast. A typed view reads exact types.
+JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar as DefaultTypeVar  # typing has defaults from Python 3.13 on
+
+    #: The type of the keys of a level or view.
+    Key = DefaultTypeVar("Key", default=str)
+    #: The type of the values that a level or view reads.
+    Value = DefaultTypeVar("Value", default=Any)
+    #: The type of a value that may be absent.
+    Found = DefaultTypeVar("Found", default=Any)
+    #: The type of the values that a level or view writes.
+    Written = DefaultTypeVar("Written", default="JSON")
+    #: The type of the keys of a typed view.
+    ViewKey = DefaultTypeVar("ViewKey", default=str)
+else:
+    Key, Value, Found, Written, ViewKey = map(TypeVar, ("Key", "Value", "Found", "Written", "ViewKey"))
+#: The type of a default.
+Default = TypeVar("Default")
+#: A key as a bound of a range: a ``str``, or the first elements of a tuple in a view of tuples.
+Bound: TypeAlias = "str | tuple[Any, ...] | None"
+#: An answer to a reset: see ``Level.sync``.
+OnReset: TypeAlias = Literal["reset", "raise"]
 
 
 class Mode(enum.Enum):
@@ -35,6 +62,10 @@ class _Missing(enum.Enum):
 #: A ``default`` that tells an absent key from a stored ``None``; as the result of a function of
 #: ``update``, it deletes the key.
 MISSING: Final = _Missing.MISSING
+
+
+#: The type of `MISSING`.
+MissingType: TypeAlias = _Missing
 
 
 class Settlement(enum.Enum):
@@ -65,6 +96,9 @@ class AnyValue(enum.Enum):
 #: The default of ``if_value``. `MISSING` there is a condition: the key is absent.
 ANY_VALUE: Final = AnyValue.ANY_VALUE
 
+#: The type of ``if_value``.
+Wanted: TypeAlias = Written | MissingType | AnyValue
+
 
 class KeyRange(TypedDict, total=False):
     """Bounds of a range of keys, as keyword arguments; all of them hold.
@@ -80,11 +114,11 @@ class KeyRange(TypedDict, total=False):
         prefix: Only keys that begin with this.
     """
 
-    gt: str | None
-    gte: str | None
-    lt: str | None
-    lte: str | None
-    prefix: str | None
+    gt: Bound
+    gte: Bound
+    lt: Bound
+    lte: Bound
+    prefix: Bound
 
 
 class RangeOptions(KeyRange, total=False):
@@ -111,6 +145,25 @@ class Delete(NamedTuple):
     """An operation of a batch: remove ``key``."""
 
     key: Any
+
+
+class PutOperation(TypedDict):
+    """A put in the form of `@treehub/level`, for `batch`."""
+
+    type: Literal["put"]
+    key: str | bytes | tuple[Any, ...]
+    value: Any
+
+
+class DeleteOperation(TypedDict):
+    """A delete in the form of `@treehub/level`, for `batch`."""
+
+    type: Literal["del"]
+    key: str | bytes | tuple[Any, ...]
+
+
+#: An operation of a batch.
+Operation: TypeAlias = Put | Delete | PutOperation | DeleteOperation
 
 
 #: The origin of a change that a watch yields.
@@ -153,7 +206,7 @@ class Change(tuple[Any, ...]):
         return key
 
     @property
-    def value(self) -> JSON:
+    def value(self) -> Any:
         """The stored value; ``None`` for a deletion (see `deleted`)."""
         return self[1] if len(self) == 2 else None
 

@@ -119,7 +119,20 @@ def _watch(level: blocking.Level, rng: random.Random) -> None:
     raise NotOpenError("the watch ended, as it must when the level closes")
 
 
-_WORK: Final = (_get, _get_many, _query, _put, _batch, _transact, _scan, _snapshot, _watch)
+def _watch_state(level: blocking.Level, rng: random.Random) -> None:
+    for number, _ in enumerate(level.watch(initial=True, gte=random_key(rng))):
+        if number > 500:
+            return
+    raise NotOpenError("the watch ended, as it must when the level closes")
+
+
+def _call_back(level: blocking.Level, rng: random.Random) -> None:
+    unsubscribe = level.on_change(lambda change: level.get(change.key))
+    _put(level, rng)
+    unsubscribe()
+
+
+_WORK: Final = (_get, _get_many, _query, _put, _batch, _transact, _scan, _snapshot, _watch, _watch_state, _call_back)
 
 
 # -------------------------------------------------------------------------------------------- tasks
@@ -200,15 +213,24 @@ async def _async_watch(level: Level, rng: random.Random) -> None:
     raise NotOpenError("the watch ended, as it must when the level closes")
 
 
+async def _async_watch_state(level: Level, rng: random.Random) -> None:
+    number = 0
+    async for _ in level.watch(initial=True, gte=random_key(rng)):
+        number += 1
+        if number > 500:
+            return
+    raise NotOpenError("the watch ended, as it must when the level closes")
+
+
+async def _async_call_back(level: Level, rng: random.Random) -> None:
+    unsubscribe = level.on_change(lambda change: level.get(change.key))
+    await _async_put(level, rng)
+    unsubscribe()
+
+
 _ASYNC_WORK: Final = (
-    _async_get,
-    _async_query,
-    _async_put,
-    _async_batch,
-    _async_transact,
-    _async_scan,
-    _async_snapshot,
-    _async_watch,
+    *(_async_get, _async_query, _async_put, _async_batch, _async_transact, _async_scan, _async_snapshot, _async_watch),
+    *(_async_watch_state, _async_call_back),
 )
 
 #: The kinds of rounds.

@@ -9,17 +9,12 @@ from __future__ import annotations
 
 import random
 import sys
-import time
-from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
-from typing import Any
 
-from simulation.faults import REMOVALS
+from simulation.faults import REMOVALS, receive_slowly
 
 from treehub_level import Mode, Put, TransportError, blocking, merge
 from treehub_level.http.blocking import RemoteServer
-from treehub_level.replication import session
 
 from .history import options_of
 from .writer import report
@@ -64,17 +59,7 @@ def _inject(fault: str) -> None:
     for target, name, value in REMOVALS[FAULTS[fault]] if fault in FAULTS else []:
         setattr(target, name, value)
     if fault == "late":
-        session._receive = partial(_receive_slowly, session._receive)
-
-
-def _receive_slowly(receive: Any, run: Callable[[Any], Any], *arguments: Any) -> Any:
-    """Take a reply, and wait before each of the batches."""
-
-    def run_later(step: Any) -> Any:
-        time.sleep(0.1)
-        return run(step)
-
-    return receive(run_later, *arguments)
+        receive_slowly()
 
 
 if __name__ == "__main__":

@@ -94,6 +94,7 @@ def test_two_lists_offline_and_killed_lose_nothing(tmp_path: Path, stack: ExitSt
     ben.wait_for("1 changes to send")
 
     server.start()
+    ben.type("list")  # tries again at once
     ben.wait_for("-> 1 sent")
     ada = start("ada")
     ben.wait_for("<- [x] buy oat milk")

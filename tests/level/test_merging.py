@@ -88,6 +88,13 @@ async def test_the_answer_is_written_and_pushed(server: Any, keeper: Any, answer
     assert await keeper.pending() == 0
 
 
+async def test_a_watch_tells_a_merged_value_as_a_change_of_the_sync(server: Any, keeper: Any) -> None:
+    changes = keeper.watch(prefix="a")
+    await collide(server, keeper, lambda conflict: "merged")
+    change = await anext(aiter(changes))
+    assert (change.value, change.origin) == ("merged", "remote")
+
+
 async def test_missing_deletes_the_key(server: Any, keeper: Any) -> None:
     report = await collide(server, keeper, lambda conflict: MISSING)
     assert not await keeper.has("a")

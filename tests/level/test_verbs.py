@@ -23,6 +23,7 @@ ARGUMENTS = {
     "items": [("a", 1)],
     "key": "a",
     "keys": ["a"],
+    "model": int,
     "prefix": "a",
     "ops": [{"type": "put", "key": "a", "value": 1}],
     "request": {},
@@ -62,7 +63,7 @@ async def call(level: Any, verb: str, other: Any) -> Any:
     result = getattr(level, verb)(*args, **options)
     if inspect.isawaitable(result):
         return await result
-    if verb == "sublevel":
+    if verb in ("sublevel", "typed"):
         return await result.get("a")
     if verb == "on_change":
         return getattr(result, "blocking", result)()  # unsubscribes

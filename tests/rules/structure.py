@@ -28,14 +28,14 @@ COMPILED: Final = {f"{NAME}._core_c", f"{NAME}._store_c"}
 LAYERS: Final = [
     ["errors", "escapes", "events", "extras", "locks", "redaction", "types", "weak_registry"],
     ["_core", "_core_c", "_core_py", "_store_c", "backends"],
-    ["engine"],
+    ["engine", "ordered"],
     ["replication"],
-    ["checks", "maintenance"],
+    ["checks", "maintenance", "merge"],
     ["blocking"],
     ["aio"],
     [NAME],  # the public names
     ["http"],
-    ["__main__", "cli", "testing"],
+    ["__main__", "cli", "integrations", "testing"],
 ]
 RANKS: Final = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 
@@ -69,6 +69,7 @@ COUNTERPARTS: Final = {
     "RemoteServer": ("http.client.remote", "http.client.blocking"),
     "Snapshot": ("aio", "blocking", "backends.base"),
     "Sublevel": ("aio", "blocking"),
+    "Typed": ("aio", "blocking"),
     "WriteBatch": ("aio", "blocking"),
     "_EffectRunner": ("http.client.remote", "http.client.blocking"),
 }

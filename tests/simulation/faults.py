@@ -5,6 +5,8 @@ Each fault removes one mechanism of the protocol, or brings back one failure of 
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
 from unittest import mock
@@ -162,6 +164,20 @@ def _learn_unless_unchecked(bases: Any, key: bytes, value: bytes | None, *, is_f
 
 def _settle_one_by_one(settler: Any, losses: Any) -> Any:
     return [answer for lost in losses for answer in _SETTLE(settler, [lost])]
+
+
+def receive_slowly() -> None:
+    """Let the sessions of this process wait before each batch of a reply."""
+    receive = session._receive
+
+    def receive_later(run: Callable[[Any], Any], *arguments: Any) -> Any:
+        def run_later(step: Any) -> Any:
+            time.sleep(0.1)
+            return run(step)
+
+        return receive(run_later, *arguments)
+
+    session._receive = receive_later  # type: ignore[assignment]
 
 
 #: The patches that remove each mechanism from the product. (`processes` removes the other ones.)

@@ -48,6 +48,7 @@ from treehub_level.types import (
     Conflict,
     Delete,
     Mode,
+    Operation,
     Put,
     SyncReport,
 )
@@ -230,7 +231,7 @@ class _Process:
             self.level.put(key, _value(content))
 
     def _write_by_batch(self, key: str, content: Content) -> None:
-        operation = {"type": "del", "key": key}
+        operation: Operation = {"type": "del", "key": key}
         if content is not None:
             operation = {"type": "put", "key": key, "value": _value(content)}
         ops = [operation]

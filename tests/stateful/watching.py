@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +11,7 @@ from typing import Any
 from .loop_adapter import LoopAdapter
 
 #: Seconds to wait for changes.
-PATIENCE = float(os.environ.get("EVP", 20))
+PATIENCE = 20.0
 
 
 class Consumer:

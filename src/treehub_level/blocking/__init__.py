@@ -4,7 +4,7 @@ from ..maintenance.convert import stored_mode, upgrade
 from ..maintenance.copy import copy
 from ..maintenance.repair import Repair, repair
 from ..maintenance.verify import Verification, verify
-from .level import Level, Sublevel
+from .level import Level, Sublevel, Typed
 from .live import LiveSession
 from .reads import Snapshot
 from .transact import LevelTransaction
@@ -17,6 +17,7 @@ __all__ = [
     "Repair",
     "Snapshot",
     "Sublevel",
+    "Typed",
     "Verification",
     "WriteBatch",
     "copy",

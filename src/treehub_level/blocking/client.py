@@ -21,7 +21,7 @@ from ..replication.manual import apply_step, check_cid, clean_step, decode_recor
 from ..replication.merging import OnConflict, require_on_conflict
 from ..replication.records import journal_bounds
 from ..replication.session import rebind_session, sync_session
-from ..types import Change, Changes, Conflict, Followed, SyncReport
+from ..types import Change, Changes, Conflict, Followed, OnReset, SyncReport
 
 #: Records of the journal to read at a time. The number is small since values may be large.
 _JOURNAL_FETCH = 64
@@ -156,7 +156,7 @@ class ClientVerbs:
         *,
         pull: bool = True,
         push: bool = True,
-        on_reset: str = "reset",
+        on_reset: OnReset = "reset",
         on_conflict: OnConflict | None = None,
         progress: Callable[[SyncReport], object] | None = None,
     ) -> SyncReport:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from inspect import iscoroutinefunction
-from typing import TYPE_CHECKING, Any, ClassVar
+from types import GenericAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, overload
 
 from .. import _core
 from ..backends.base import Backend, Reader
@@ -19,21 +20,24 @@ from ..maintenance.convert import adopt
 from ..replication.following import check_follow
 from ..replication.merging import OnConflict
 from ..replication.rules import Check, require_check
-from ..types import JSON, MISSING, KeyRange, Mode
+from ..types import JSON, Found, Key, KeyRange, Mode, OnReset, Value, ViewKey, Written
 from .client import ClientVerbs, Exchanger
 from .live import LiveSession
-from .reads import ReadVerbs, Snapshot
+from .mapping import MappingVerbs
+from .reads import Snapshot
 from .server import ServerVerbs
-from .transact import DecisionVerbs
 from .watch import ChangeCallback, ChangeIterator, ChangeSubscription, Unsubscribe, open_watch
-from .writes import WriteVerbs
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    from typing_extensions import TypeVarTuple, Unpack
+
+    from ..ordered import Tuple
+
+    Elements = TypeVarTuple("Elements")
 
 
-class ReadWriteVerbs(ReadVerbs, WriteVerbs, DecisionVerbs):
-    """The verbs that a level and its sublevels share."""
+class ReadWriteVerbs(MappingVerbs[Key, Value, Found, Written]):
+    """The verbs that a level, its sublevels and typed views share."""
 
     _namespace: Namespace
 
@@ -47,7 +51,7 @@ class ReadWriteVerbs(ReadVerbs, WriteVerbs, DecisionVerbs):
     def _reader(self) -> Reader:
         return self._store.reader()
 
-    def snapshot(self, *, at: int | None = None) -> Snapshot:
+    def snapshot(self, *, at: int | None = None) -> Snapshot[Key, Value, Found]:
         """Take a snapshot for reading. Close it, or use it in a ``with`` block.
 
         A snapshot as of a CID reads the log once, at its first read: the part after that CID, and
@@ -131,7 +135,48 @@ class ReadWriteVerbs(ReadVerbs, WriteVerbs, DecisionVerbs):
         watch = open_watch(self._namespace, None, False, {"prefix": prefix})
         return ChangeSubscription(self._namespace, watch, callback).unsubscribe
 
-    def sublevel(self, name: str, *, separator: str = "/") -> Sublevel:
+
+class Typed(ReadWriteVerbs[ViewKey, Value, Value | None, Value], Generic[Value, ViewKey]):
+    """A view of a level whose values are instances of a type, or whose keys are tuples.
+
+    Made by `Level.typed` and `Level.sublevel`. It has the verbs of a sublevel, and each of them,
+    with its filter, takes and returns such values and keys. The store holds plain JSON.
+
+    A value that is not an instance of the type raises `InvalidValueError`, and a stored one that
+    does not fit raises `DecodeError`; both have ``key`` and ``path``.
+
+    For annotations: ``Typed[Note]``, or ``Typed[Note, tuple[str, int]]`` with keys that are tuples.
+    """
+
+    def __init__(self, namespace: Namespace) -> None:
+        self._use(namespace)
+
+    if not TYPE_CHECKING:
+
+        def __class_getitem__(cls, types: Any) -> GenericAlias:
+            return GenericAlias(cls, types)  # the second parameter has a default
+
+
+class NamespaceVerbs(ReadWriteVerbs[str, Any, Any, JSON]):
+    """The verbs that a level and its sublevels share: those for values and for namespaces."""
+
+    @overload
+    def sublevel(self, name: str, *, separator: str = "/", type: None = None, key: None = None) -> Sublevel: ...
+
+    @overload
+    def sublevel(self, name: str, *, separator: str = "/", type: type[Value], key: None = None) -> Typed[Value]: ...
+
+    @overload
+    def sublevel(
+        self, name: str, *, separator: str = "/", type: None = None, key: type[Tuple[Unpack[Elements]]]
+    ) -> Typed[Any, tuple[Unpack[Elements]]]: ...
+
+    @overload
+    def sublevel(
+        self, name: str, *, separator: str = "/", type: type[Value], key: type[Tuple[Unpack[Elements]]]
+    ) -> Typed[Value, tuple[Unpack[Elements]]]: ...
+
+    def sublevel(self, name: str, *, separator: str = "/", type: Any = None, key: Any = None) -> Any:
         """Return a sublevel: a namespace with the same verbs.
 
         Its keys are stored as ``name + separator + key``, and so are part of the level and its log.
@@ -139,16 +184,52 @@ class ReadWriteVerbs(ReadVerbs, WriteVerbs, DecisionVerbs):
         Args:
             name: The name: not empty, without the separator, and a valid beginning of a key.
             separator: The text between the name and the keys.
+            type: The type of the values: see `typed`. The result is a `Typed` view then.
+            key: The type of the keys, such as ``ordered.Tuple[str, int]``: tuples, in the order of
+                the tuples. ``None`` for ``str``. The result is a `Typed` view then.
 
         Raises:
             InvalidKeyError: The name is invalid.
-            TypeError: The name or the separator is not a ``str``, or the level has
-                ``key_encoding="bytes"``.
+            TypeError: An argument is of a wrong type, the level has ``key_encoding="bytes"``, or
+                ``type`` cannot be converted.
+            ModuleNotFoundError: ``type`` is given, and the extra ``typed`` is not installed.
         """
-        return Sublevel(self._namespace.sublevel(name, separator))
+        namespace = self._namespace.sublevel(name, separator)
+        return Sublevel(namespace) if type is None and key is None else Typed(namespace.view("", type, key))
+
+    @overload
+    def typed(self, model: type[Value], *, prefix: str = "", key: None = None) -> Typed[Value]: ...
+
+    @overload
+    def typed(
+        self, model: type[Value], *, prefix: str = "", key: type[Tuple[Unpack[Elements]]]
+    ) -> Typed[Value, tuple[Unpack[Elements]]]: ...
+
+    def typed(self, model: Any, *, prefix: str = "", key: Any = None) -> Any:
+        """Return a view of the keys with a prefix, whose values are instances of a type.
+
+        ``level.typed(Note, prefix="note/")`` is ``level.sublevel("note", type=Note)``: the keys of
+        the view do not contain the prefix. The values are stored as plain JSON: a ``datetime``, a
+        ``date``, a ``UUID`` and a ``Decimal`` as strings, ``bytes`` in Base64, an ``Enum`` as its
+        value.
+
+        Args:
+            model: A dataclass, a ``TypedDict``, a ``msgspec.Struct``, an attrs class, or another
+                type that msgspec can validate, such as ``list[int]``; or a pydantic model, which
+                pydantic converts.
+            prefix: The beginning of the keys: empty, or a valid beginning of a key.
+            key: The type of the keys, such as ``ordered.Tuple[str, int]``; ``None`` for ``str``.
+
+        Raises:
+            InvalidKeyError: No key can begin with the prefix.
+            TypeError: An argument is of a wrong type, the level stores bytes, or the type cannot be
+                converted.
+            ModuleNotFoundError: The extra ``typed`` is not installed.
+        """
+        return Typed(self._namespace.typed(prefix, model, key))
 
 
-class Sublevel(ReadWriteVerbs):
+class Sublevel(NamespaceVerbs):
     """A namespace within a level.
 
     Made by `Level.sublevel`; open and closed together with its level.
@@ -158,7 +239,7 @@ class Sublevel(ReadWriteVerbs):
         self._use(namespace)
 
 
-class Level(ReadWriteVerbs, ServerVerbs, ClientVerbs):
+class Level(NamespaceVerbs, ServerVerbs, ClientVerbs):  # type: ignore[misc]  # as for `MappingVerbs`
     """An ordered key-value store that synchronises.
 
     ``treehub_level.Level`` is its asyncio counterpart.
@@ -211,8 +292,8 @@ class Level(ReadWriteVerbs, ServerVerbs, ClientVerbs):
         backend: str | type[Backend] | Callable[..., Backend] = "leveldb",
         mode: Mode = Mode.NORMAL,
         prefix: str = "!",
-        key_encoding: str = "utf8",
-        value_encoding: str = "json",
+        key_encoding: Literal["utf8", "bytes"] = "utf8",
+        value_encoding: Literal["json", "bytes"] = "json",
         durable: bool = False,
         read_only: bool = False,
         keep_base: bool | None = False,
@@ -356,7 +437,7 @@ class Level(ReadWriteVerbs, ServerVerbs, ClientVerbs):
         """The `cid`, as `@treehub/level` spells it."""
         return self.cid
 
-    def info(self) -> dict[str, JSON]:
+    def info(self) -> dict[str, Any]:
         """Return a description of the store.
 
         Returns:
@@ -405,7 +486,7 @@ class Level(ReadWriteVerbs, ServerVerbs, ClientVerbs):
         server: Exchanger,
         *,
         interval: float = 10.0,
-        on_reset: str = "reset",
+        on_reset: OnReset = "reset",
         on_conflict: OnConflict | None = None,
     ) -> LiveSession:
         """Return a session that keeps this client in sync in the background, for a ``with`` block.
@@ -429,28 +510,6 @@ class Level(ReadWriteVerbs, ServerVerbs, ClientVerbs):
         return LiveSession(
             self._store, self._sync_lock, server, interval=interval, on_reset=on_reset, on_conflict=on_conflict
         )
-
-    # ----------------------------------------------------------------------------- mapping protocol
-
-    def __getitem__(self, key: str) -> JSON:
-        value = self.get(key, MISSING)
-        if value is MISSING:
-            raise KeyError(key)
-        return value
-
-    def __setitem__(self, key: str, value: JSON) -> None:
-        self.put(key, value)
-
-    def __delitem__(self, key: str) -> None:
-        if not self.has(key):
-            raise KeyError(key)
-        self.delete(key)
-
-    def __contains__(self, key: object) -> bool:
-        return self.has(key)  # type: ignore[arg-type]  # a key of another type is a TypeError, as everywhere
-
-    def __iter__(self) -> Iterator[str]:
-        return (key for key, _ in self.scan())
 
     def __repr__(self) -> str:
         state = "open" if self.is_open else "closed"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar, overload
 
 from ..backends.base import Reader
 from ..engine.codec import Codec
@@ -13,14 +13,14 @@ from ..engine.namespace import check_durable
 from ..engine.store import Store
 from ..engine.transact import FunctionReader, require_plain, require_result, transact, warning_if_slow
 from ..replication.conditions import condition_of
-from ..types import ANY_VALUE, JSON, MISSING
+from ..types import ANY_VALUE, JSON, MISSING, Found, Key, MissingType, Value, Wanted, Written
 from .reads import ReadVerbs
 from .writes import is_group
 
 T = TypeVar("T")
 
 
-class LevelTransaction(ReadVerbs):
+class LevelTransaction(ReadVerbs[Key, Value, Found], Generic[Key, Value, Found, Written]):
     """The argument of a function of ``transact``: reads and writes of one transaction.
 
     It has the verbs that read, without ``await`` in both APIs, and they see the writes of the
@@ -44,7 +44,14 @@ class LevelTransaction(ReadVerbs):
         self._pending.check()
         return self._pending
 
-    def put(self, key: str, value: JSON, *, if_absent: bool = False, if_value: JSON = ANY_VALUE) -> None:
+    def put(
+        self,
+        key: Key,
+        value: Written,
+        *,
+        if_absent: bool = False,
+        if_value: Wanted[Written] = ANY_VALUE,
+    ) -> None:
         """Store a value under a key when the function has returned.
 
         Args:
@@ -62,7 +69,7 @@ class LevelTransaction(ReadVerbs):
             self._require(key, if_absent, if_value)
         self._pending.accept([entry])
 
-    def delete(self, key: str, *, if_value: JSON = ANY_VALUE) -> None:
+    def delete(self, key: Key, *, if_value: Wanted[Written] = ANY_VALUE) -> None:
         """Remove a key when the function has returned. An absent key is deleted, too.
 
         Args:
@@ -78,17 +85,17 @@ class LevelTransaction(ReadVerbs):
             self._require(key, False, if_value)
         self._pending.accept([entry])
 
-    def sublevel(self, name: str, *, separator: str = "/") -> LevelTransaction:
+    def sublevel(self, name: str, *, separator: str = "/") -> LevelTransaction[str, Any, Any, JSON]:
         """Return this transaction for the keys of a sublevel: see `Level.sublevel`."""
         return LevelTransaction(self._store, self._codec.inside(name, separator), self._pending)
 
-    def _require(self, key: str, if_absent: bool, if_value: JSON) -> None:
+    def _require(self, key: Key, if_absent: bool, if_value: object) -> None:
         condition = condition_of(self._codec, key, if_absent=if_absent, if_value=if_value)
         if condition is not None:
             condition.require(self._pending)
 
 
-class DecisionVerbs:
+class DecisionVerbs(Generic[Key, Value, Found, Written]):
     """The verbs that read and write in one transaction, while every other writer waits."""
 
     _store: Store
@@ -96,7 +103,11 @@ class DecisionVerbs:
     _durable: bool
 
     def transact(
-        self, fn: Callable[[LevelTransaction], T], *, durable: bool | None = None, together: bool | None = None
+        self,
+        fn: Callable[[LevelTransaction[Key, Value, Found, Written]], T],
+        *,
+        durable: bool | None = None,
+        together: bool | None = None,
     ) -> T:
         """Run ``fn(tx)`` alone, write all that it has put and deleted, and return its result.
 
@@ -135,7 +146,15 @@ class DecisionVerbs:
         self._store.require_open()
         return self._decide(fn, fn, "transact()", durable, together)
 
-    def update(self, key: str, fn: Callable[[JSON], JSON], *, durable: bool | None = None) -> JSON:
+    @overload
+    def update(self, key: Key, fn: Callable[[Found], Written], *, durable: bool | None = None) -> Value: ...
+
+    @overload
+    def update(
+        self, key: Key, fn: Callable[[Found], Written | MissingType], *, durable: bool | None = None
+    ) -> Value | MissingType: ...
+
+    def update(self, key: Key, fn: Callable[[Any], Any], *, durable: bool | None = None) -> Any:
         """Replace the value of a key by ``fn(value)``, and return the new value.
 
         No other write comes in between: see `transact`, whose rules hold for ``fn``. A counter:
@@ -159,7 +178,7 @@ class DecisionVerbs:
         """
         self._store.require_open()
 
-        def replace(tx: LevelTransaction) -> JSON:
+        def replace(tx: LevelTransaction[Any, Any, Any, Any]) -> Any:
             before = tx.get(key, MISSING)
             after = require_result(fn(None if before is MISSING else before), "update()")
             if after is not MISSING:
@@ -173,7 +192,7 @@ class DecisionVerbs:
 
     def _decide(
         self,
-        run: Callable[[LevelTransaction], T],
+        run: Callable[[LevelTransaction[Any, Any, Any, Any]], T],
         fn: Callable[..., Any],
         verb: str,
         durable: bool | None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Generic
 
 from ..backends.base import Entry
 from ..engine.codec import Codec
@@ -18,7 +18,7 @@ from ..errors import StorageError
 from ..replication.conditions import condition_of, write_if
 from ..replication.fields import MAX_PUSH
 from ..replication.messages import MAX_BYTES
-from ..types import ANY_VALUE, JSON, KeyRange, Mode
+from ..types import ANY_VALUE, Key, KeyRange, Mode, Operation, Wanted, Written
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -41,7 +41,7 @@ def check_batch_size(batch_size: object) -> int:
     return batch_size
 
 
-class WriteVerbs:
+class WriteVerbs(Generic[Key, Written]):
     """The verbs that write.
 
     Concurrent writers wait for each other instead of failing, and writers that wait together share
@@ -67,12 +67,12 @@ class WriteVerbs:
 
     def put(
         self,
-        key: str,
-        value: JSON,
+        key: Key,
+        value: Written,
         *,
         durable: bool | None = None,
         if_absent: bool = False,
-        if_value: JSON = ANY_VALUE,
+        if_value: Wanted[Written] = ANY_VALUE,
     ) -> None:
         """Store a value under a key, and replace the previous value.
 
@@ -101,7 +101,7 @@ class WriteVerbs:
             return
         self._store.commit([entry], self._durable if durable is None else check_durable(durable, self._durable))
 
-    def delete(self, key: str, *, durable: bool | None = None, if_value: JSON = ANY_VALUE) -> None:
+    def delete(self, key: Key, *, durable: bool | None = None, if_value: Wanted[Written] = ANY_VALUE) -> None:
         """Remove a key. The delete of an absent key is logged, or becomes dirty, as well.
 
         Args:
@@ -119,11 +119,11 @@ class WriteVerbs:
         else:
             self._write_if(key, entry, durable, False, if_value)
 
-    def del_(self, key: str, *, durable: bool | None = None, if_value: JSON = ANY_VALUE) -> None:
+    def del_(self, key: Key, *, durable: bool | None = None, if_value: Wanted[Written] = ANY_VALUE) -> None:
         """Remove a key: the ``del`` of `@treehub/level`, which is a keyword in Python."""
         self.delete(key, durable=durable, if_value=if_value)
 
-    def batch(self, ops: Iterable[Any], *, durable: bool | None = None, together: bool | None = None) -> None:
+    def batch(self, ops: Iterable[Operation], *, durable: bool | None = None, together: bool | None = None) -> None:
         """Write several operations atomically, in order. An empty batch has no effect.
 
         In CLIENT mode the changes of a batch of 2 to 1000 keys and up to 4 MiB also stay together
@@ -147,7 +147,7 @@ class WriteVerbs:
         self._store.require_open()
         self._commit(self._codec.encoder.ops(ops), durable, together)
 
-    def write_batch(self, *, durable: bool | None = None, together: bool | None = None) -> WriteBatch:
+    def write_batch(self, *, durable: bool | None = None, together: bool | None = None) -> WriteBatch[Key, Written]:
         """Return a `WriteBatch`, which collects operations in a ``with`` block.
 
         The operations are written atomically at the end of the block, and discarded if it raises.
@@ -161,7 +161,7 @@ class WriteVerbs:
 
     def load(
         self,
-        items: Iterable[tuple[str, JSON]],
+        items: Iterable[tuple[Key, Written]],
         *,
         batch_size: int = BATCH_SIZE,
         progress: Callable[[int], object] | None = None,
@@ -223,7 +223,7 @@ class WriteVerbs:
             finally:
                 cursor.close()
 
-    def _write_if(self, key: str, entry: Entry, durable: bool | None, if_absent: bool, if_value: JSON) -> None:
+    def _write_if(self, key: Key, entry: Entry, durable: bool | None, if_absent: bool, if_value: object) -> None:
         condition = condition_of(self._codec, key, if_absent=if_absent, if_value=if_value)
         if condition is None:
             self._commit([entry], durable)
@@ -246,7 +246,7 @@ def is_group(mode: Mode, entries: Sequence[Entry], together: bool | None) -> boo
     return belongs_together(mode, entries, together, (MAX_PUSH, MAX_BYTES))
 
 
-class Operations:
+class Operations(Generic[Key, Written]):
     """Operations collected for one batch.
 
     Args:
@@ -257,7 +257,7 @@ class Operations:
         self._codec = codec
         self._entries: list[Entry] = []
 
-    def put(self, key: str, value: JSON) -> None:
+    def put(self, key: Key, value: Written) -> None:
         """Add a put.
 
         The value is encoded at once, so that later changes of the object have no effect.
@@ -267,7 +267,7 @@ class Operations:
         """
         self._entries.append(self._codec.encoder.put(key, value))
 
-    def delete(self, key: str) -> None:
+    def delete(self, key: Key) -> None:
         """Add a delete.
 
         Raises:
@@ -275,7 +275,7 @@ class Operations:
         """
         self._entries.append(self._codec.encoder.delete(key))
 
-    def del_(self, key: str) -> None:
+    def del_(self, key: Key) -> None:
         """Add a delete: another name of `delete`."""
         self.delete(key)
 
@@ -288,19 +288,19 @@ class Operations:
         return entries
 
 
-class WriteBatch(Operations):
+class WriteBatch(Operations[Key, Written]):
     """A batch that is written at the end of its ``with`` block.
 
     Made by `WriteVerbs.write_batch`.
     """
 
-    def __init__(self, target: WriteVerbs, durable: bool | None, together: bool | None) -> None:
+    def __init__(self, target: WriteVerbs[Key, Written], durable: bool | None, together: bool | None) -> None:
         super().__init__(target._codec)
         self._target = target
         self._durable = durable
         self._together = together
 
-    def __enter__(self) -> WriteBatch:
+    def __enter__(self) -> WriteBatch[Key, Written]:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:

@@ -65,6 +65,7 @@ class ChangeFeed:
         self._watches: WeakRegistry[FeedWatch] = WeakRegistry()
         #: The batch of a commit that the watches do not know of yet.
         self._unrecorded: Batch | None = None
+        self._is_reply = False
         self.deliver: dict[Callable[[], None], None] = {}
 
     def add(self, watch: FeedWatch) -> None:
@@ -75,10 +76,16 @@ class ChangeFeed:
         """Tell a watch nothing more."""
         self._watches.discard(watch)
 
-    def begin(self, batch: Batch) -> None:
-        """Take the batch that is to be committed. Called under the write lock, as the next ones."""
+    def begin(self, batch: Batch, *, is_reply: bool = False) -> None:
+        """Take the batch that is to be committed. Called under the write lock, as the next ones.
+
+        Args:
+            batch: The batch.
+            is_reply: See `Plan.is_reply`.
+        """
         if self._unrecorded is not None:  # an interrupt has ended an earlier call
             self._record(is_certain=False)
+        self._is_reply = is_reply
         self._unrecorded = batch
 
     def committed(self) -> None:
@@ -106,7 +113,8 @@ class ChangeFeed:
     def _changes(self, batch: Batch) -> Iterator[CommittedChange]:
         """Yield the changes of user keys in a batch, each key once.
 
-        A client writes a local change together with its dirty change, and no other change so.
+        A client writes a local change together with its dirty change. The only other changes that
+        are written so are merges, which a reply has caused.
         """
         latest = dict(batch)
         if self._mode is Mode.NORMAL:
@@ -115,7 +123,8 @@ class ChangeFeed:
         space = self._space
         for key, value in latest.items():
             if key >= space.user_start:
-                yield CommittedChange(key, value, latest.get(space.dirty_key(key)) is not None)
+                is_local = not self._is_reply and latest.get(space.dirty_key(key)) is not None
+                yield CommittedChange(key, value, is_local)
 
     def end_watches(self) -> None:
         """End the watches that there are. Any thread may call this."""

@@ -37,6 +37,8 @@ class Plan(Generic[T]):
         cid: The CID after the commit; ``None`` if it does not change.
         durable: True if the write must be on disk (fsync) before the step returns.
         after_commit: Called after a successful write, still under the write lock.
+        is_reply: True if the batch is the effect of a server's reply, so that no change in it is a
+            local write.
     """
 
     result: T
@@ -44,6 +46,7 @@ class Plan(Generic[T]):
     cid: int | None = None
     durable: bool = False
     after_commit: Callable[[], None] | None = None
+    is_reply: bool = False
 
 
 #: A decision made under the write lock, from the transaction's reads and the current CID.

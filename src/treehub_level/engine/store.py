@@ -614,7 +614,7 @@ class Store:
             if extra:
                 plan.batch = [*plan.batch, *extra]
             if self.feed is not None:
-                self.feed.begin(plan.batch)
+                self.feed.begin(plan.batch, is_reply=plan.is_reply)
             try:
                 transaction.write(plan.batch, durable=durable or plan.durable)
             except (StorageError, CorruptionError) as error:

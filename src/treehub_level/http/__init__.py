@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Final
 from ..extras import missing
 from .server.hub import Hub
 from .server.identities import Identity
-from .server.jwt import JWT
 from .server.limits import Limits
 from .server.refusals import RefusedError
 from .server.tokens import Token, Tokens
@@ -24,11 +23,16 @@ from .server.tokens import Token, Tokens
 if TYPE_CHECKING:
     from .client.remote import RemoteServer
     from .server.app import create_app
+    from .server.jwt import JWT
 
 __all__ = ["JWT", "Hub", "Identity", "Limits", "RefusedError", "RemoteServer", "Token", "Tokens", "create_app"]
 
 #: Names that need an optional dependency: the module that defines each, and the extra to install.
-_EXTRAS: Final = {"RemoteServer": (".client.remote", "http"), "create_app": (".server.app", "server")}
+_EXTRAS: Final = {
+    "JWT": (".server.jwt", "jwt"),
+    "RemoteServer": (".client.remote", "http"),
+    "create_app": (".server.app", "server"),
+}
 
 
 def __getattr__(name: str) -> Any:

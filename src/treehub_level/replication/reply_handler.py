@@ -125,7 +125,7 @@ class ReplyHandler:
         if outcome.caught_up and self._is_synced():
             entry, after = synced_entry(self._mode, after)
             batch.append(entry)
-        return Plan(self._outcome, batch, state.cid, durable=self._durable, after_commit=after)
+        return Plan(self._outcome, batch, state.cid, durable=self._durable, after_commit=after, is_reply=True)
 
     def _is_synced(self) -> bool:
         """Return True if nothing is left to pull or to push, and that is to be recorded now."""

@@ -24,7 +24,7 @@ from ..engine.modes import Server
 from ..engine.pending import PendingReader
 from ..engine.ranges import Range, parse_range
 from ..errors import CheckError, CorruptionError, DecodeError, Refused, StorageError, TransportError
-from ..types import JSON, MISSING, Mode, RangeOptions
+from ..types import MISSING, Mode, RangeOptions
 from .fields import MAX_REASON
 
 #: A function that may refuse changes: its arguments are a `Call`, a list of `CheckedChange` and a
@@ -65,8 +65,8 @@ class CheckedChange:
     """
 
     key: str
-    before: JSON
-    after: JSON
+    before: Any
+    after: Any
 
 
 class Lookup:
@@ -81,17 +81,17 @@ class Lookup:
         self._reader = reader
         self._codec = Codec(Mode.SERVER, space)
 
-    def get(self, key: str, default: Any = None) -> JSON:
+    def get(self, key: str, default: Any = None) -> Any:
         """Return the value of a key; ``default`` if it is absent."""
         return self.get_many([key], default)[0]
 
-    def get_many(self, keys: Sequence[str], default: Any = None) -> list[JSON]:
+    def get_many(self, keys: Sequence[str], default: Any = None) -> list[Any]:
         """Return the value of each key, in order; ``default`` for an absent one."""
         stored = [self._codec.encoder.key(key) for key in keys]
         found = zip(stored, self._reader.get_many(stored), strict=True)
         return [default if value is None else self._codec.decoder.value(key, value) for key, value in found]
 
-    def query(self, **options: Unpack[RangeOptions]) -> list[tuple[str, JSON]]:
+    def query(self, **options: Unpack[RangeOptions]) -> list[tuple[str, Any]]:
         """Return the entries of a range: see `Level.query`.
 
         Args:
@@ -99,7 +99,7 @@ class Lookup:
                 ``limit``.
         """
         wanted: Range = parse_range(self._codec, "query", options)
-        found: list[tuple[str, JSON]] = []
+        found: list[tuple[str, Any]] = []
         rows = self._reader.rows(wanted.start, wanted.stop, reverse=wanted.reverse)
         for key, value in rows:
             if wanted.limit is not None and len(found) >= wanted.limit:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar
 
@@ -77,3 +77,20 @@ class SharedStores:
             write(second, [(b"k", b"%d" % number)])
             assert called.wait(self.patience), "the listener was not called after a commit"
             assert backend.get(b"k") == b"%d" % number
+
+    def test_foreign_commits_are_told_from_own_ones(self, backend: Backend, second: Backend) -> None:
+        before = _foreign_commits(backend)
+        if before is None:
+            pytest.skip("the backend does not tell its own commits from those of others")
+        for number in range(3):
+            write(backend, [(b"k", b"%d" % number)])
+            assert _foreign_commits(backend) == before, "a commit of its own counts"
+            write(second, [(b"k", b"other")])
+            after = _foreign_commits(backend)
+            assert after != before, "a commit of the other backend does not count"
+            before = after
+
+
+def _foreign_commits(backend: Backend) -> Hashable:
+    with backend.write_lock.entry():
+        return backend.foreign_commits()

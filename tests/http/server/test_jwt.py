@@ -40,7 +40,8 @@ def token(key: Any = RSA, kid: str | None = "rsa", algorithm: str = "RS256", **c
     """A token that is valid unless the claims say otherwise. ``None`` leaves a claim out."""
     made = {"sub": "alice", "aud": "notes", "iss": "https://id", "exp": time.time() + 60, **claims}
     made = {name: value for name, value in made.items() if value is not None}
-    return jwt.encode(made, key, algorithm, {"kid": kid} if kid else {})
+    encoded: str = jwt.encode(made, key, algorithm, {"kid": kid} if kid else {})
+    return encoded
 
 
 def served_by(served: Served, **options: Any) -> JWT:
@@ -116,7 +117,7 @@ async def test_a_forged_token_is_refused(served: Served) -> None:
         "…",
     ]
     for credentials in forged:
-        headers = {"authorization": f"Bearer {credentials}".encode()}
+        headers = [(b"authorization", f"Bearer {credentials}".encode())]
         assert (await served.anonymous.get("/v1/notes", headers=headers)).status_code == 401, credentials[:80]
     two = [("authorization", f"Bearer {token()}")] * 2
     assert (await served.anonymous.get("/v1/notes", headers=two)).status_code == 401
@@ -126,7 +127,13 @@ def test_algorithms_with_a_shared_secret_are_never_accepted() -> None:
     for algorithm in ("none", "HS256", "hs256", ""):
         with pytest.raises(ValueError, match="is not accepted"):
             JWT(jwks=KEYS, audience="notes", algorithms=[algorithm])
-    for options in ({"audience": ""}, {"algorithms": []}, {"jwks": {"keys": []}}, {"jwks": "http://example.org/keys"}):
+    wrong: list[dict[str, Any]] = [
+        {"audience": ""},
+        {"algorithms": []},
+        {"jwks": {"keys": []}},
+        {"jwks": "http://example.org/keys"},
+    ]
+    for options in wrong:
         with pytest.raises(ValueError, match=r"empty|no public key|https"):
             JWT(**{"jwks": KEYS, "audience": "notes", **options})
     with pytest.raises(ValueError, match="no public key"):

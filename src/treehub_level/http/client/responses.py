@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from operator import lt
-from typing import Any
+from typing import Any, cast
 
 import orjson
 
@@ -368,9 +368,10 @@ def _are_within(keys: Sequence[str], bounds: KeyRange) -> bool:
     """Return True if ascending keys satisfy all bounds."""
     if not keys:
         return True
-    first, last, prefix = keys[0], keys[-1], bounds.get("prefix") or ""
-    above, at_least = bounds.get("gt"), bounds.get("gte")
-    below, at_most = bounds.get("lt"), bounds.get("lte")
+    texts = cast("dict[str, str | None]", bounds)  # only views have tuples
+    first, last, prefix = keys[0], keys[-1], texts.get("prefix") or ""
+    above, at_least = texts.get("gt"), texts.get("gte")
+    below, at_most = texts.get("lt"), texts.get("lte")
     if (above is not None and first <= above) or (at_least is not None and first < at_least):
         return False
     if (below is not None and last >= below) or (at_most is not None and last > at_most):
