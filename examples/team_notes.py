@@ -1,6 +1,6 @@
 """Notes of a team: a FastAPI service with users, a live page, and clients that work offline.
 
-    pip install fastapi 'treehub-level[server,http,checks]'
+    pip install fastapi '.[server,http,checks]'  # in a checkout
     python examples/team_notes.py stores
     http://127.0.0.1:8000/ in several windows; the users are ada (lovelace) and ben (franklin)
 
