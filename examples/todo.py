@@ -54,7 +54,7 @@ class TodoList:
                 raise ValueError("add TEXT, done N, open N, edit N TEXT, rm N, list, quit")
         self.show()
 
-    def _change(self, number: str, **fields: object) -> None:
+    def _change(self, number: str, **fields: str | bool) -> None:
         self._level.update(self._key(number), lambda entry: {**entry, **fields} if entry else MISSING)
 
     def _key(self, number: str) -> str:
