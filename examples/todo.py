@@ -3,10 +3,9 @@
     treehub-level serve stores --create todo            # once, anywhere
     python examples/todo.py ~/.todo http://127.0.0.1:8421/v1/todo
 
-Without the URL, and while the server cannot be reached, everything works: changes are sent later.
-Two people may edit one entry at the same time: `merge.fields` keeps the changes of both. A process
-that is killed loses nothing that it has confirmed. If the server wants a token, put it into the
-environment variable TREEHUB_LEVEL_TOKEN.
+Without the URL, and while the server is away, everything works: changes are sent later. Two people
+may edit one entry at the same time: `merge.fields` keeps the changes of both. A process that is
+killed loses nothing that it has shown. The token of a server goes into TREEHUB_LEVEL_TOKEN.
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ class TodoList:
                 raise ValueError("add TEXT, done N, open N, edit N TEXT, rm N, list, quit")
         self.show()
 
-    def _change(self, number: str, **fields: object) -> None:
+    def _change(self, number: str, **fields: str | bool) -> None:
         self._level.update(self._key(number), lambda entry: {**entry, **fields} if entry else MISSING)
 
     def _key(self, number: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -15,7 +16,6 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from waiting import until
 
 from treehub_level import ConditionError, blocking
 
@@ -46,6 +46,14 @@ def store_of(orders: Path) -> Path:
     return orders.with_name("pipeline.sqlite")
 
 
+async def until_done(level: blocking.Level, count: int) -> None:
+    for _ in range(6000):
+        if level.count(prefix="done/", limit=count) == count:
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError(f"{count} orders were not done in a minute")
+
+
 def check_results(level: blocking.Level) -> None:
     expected = Counter[str]()
     for order in ORDERS:
@@ -59,13 +67,9 @@ def check_results(level: blocking.Level) -> None:
 async def test_a_killed_pipeline_goes_on_without_a_loss_or_a_repetition(orders: Path) -> None:
     with blocking.Level(store_of(orders), backend="sqlite") as level:
         for killed_after in (len(ORDERS) // 10, len(ORDERS) // 2):
-
-            def has_come_far(count: int = killed_after) -> bool:
-                return level.count(prefix="done/") > count
-
             group = await create_subprocess_exec(*command(orders), start_new_session=True, stdout=subprocess.DEVNULL)
             try:
-                await until(has_come_far)
+                await until_done(level, killed_after)
             finally:
                 os.killpg(group.pid, signal.SIGKILL)
                 await group.wait()
