@@ -91,6 +91,7 @@ MECHANISMS: Final = {
     "unfollow_checks_dirty": "a range that loses a filled part of it pulls the log, if it has dirty changes there",
     "unfilled_write": "a change in a range that is not filled yet is compared by the fill, if the log is pulled, too",
     "leaving": "the log is pulled for the dirty changes of a range that is not followed any more",
+    "leaving_in_flight": "so a reply does not count whose request was sent before the range was unfollowed",
     "unchecked_freeze": "a dirty change that was compared with nothing of the server is not frozen",
     "evict": "clean keys that are not followed are removed",
     "groups": "the changes of a batch are accepted or rejected as a whole",

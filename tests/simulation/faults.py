@@ -26,6 +26,7 @@ from treehub_level.engine.records import Floor, OwnRecords
 from treehub_level.errors import ModeMismatchError
 from treehub_level.replication import (
     base_values,
+    client,
     limits,
     manual,
     merging,
@@ -218,6 +219,7 @@ REMOVALS: Final[dict[str, list[Patch]]] = {
     "log_decides": [(FillPartHandler, "_compare", _compare_in_every_range)],
     "reset_checks_dirty": [(Effects, "has_dirty", lambda _: False)],
     "uncompared": [(Effects, "record_uncompared", lambda *_: None)],
+    "leaving_in_flight": [(client, "_has_log_of_leaving", lambda *_: True)],
     "leaving": [(Following, "leave", lambda following, _: following)],
     "unfilled_write": [(Following, "is_uncompared", lambda *_: False)],
     "unfollow_checks_dirty": [(Following, "checking", lambda following, _: following)],

@@ -147,6 +147,9 @@ class Client:
             return
         if (reply.nonce, reply.base) != (request.nonce, state.cid) and self._has("stale_replies"):
             return
+        is_pulled = all(any(map(prefix.startswith, request.prefixes)) for prefix in state.leaving)
+        if not is_pulled and self._has("leaving_in_flight"):
+            return  # its page would move the CID beyond changes of keys that were unfollowed since
         self._outstanding = None
         if isinstance(reply, WrongServer):
             self._has_wrong_server = True

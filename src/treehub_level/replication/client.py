@@ -191,13 +191,23 @@ def _fill_contradiction(page: PulledPage, request: Request) -> str | None:
     return None
 
 
+def _has_log_of_leaving(request: Request, following: Following) -> bool:
+    """Return True if the log was requested for the ranges that were unfollowed with dirty changes.
+
+    Without it, a page would move the CID beyond changes of others that these keys have not met.
+    """
+    logged = (*request.complete, *request.partial)
+    return all(prefix.startswith(logged) for prefix in following.leaving)
+
+
 def receive_step(
     mode: Client, request: Request, reply: ParsedReply, merger: Merger | None = None
 ) -> Step[ReplyOutcome | None]:
     """Apply a reply that `is_reply_to` the request.
 
     The result is ``None``, and nothing is written, if another request was sent since, or the
-    client's state has changed.
+    client's state has changed, or ranges with dirty changes were unfollowed since, for which the
+    log was not requested.
 
     Args:
         mode: The client.
@@ -219,6 +229,8 @@ def receive_step(
         undecided = state.push or (state.withheld_push if request.withdraw else None)
         now = mode.outstanding, cid, undecided.nonce if undecided else None
         if now != (request.nonce, request.cid, request.push_nonce):
+            return Plan(None)
+        if not _has_log_of_leaving(request, state.following):
             return Plan(None)
         handler = ReplyHandler(mode, request, transaction, replace(state, server=reply.server), merger)
         match reply:
