@@ -14,7 +14,7 @@ import pytest
 from server_process import ServerProcess
 
 #: Seconds after which a test fails: a session that was offline tries again after a growing time.
-PATIENCE = 60.0
+PATIENCE = 180.0
 
 PROGRAM = Path(__file__).parents[2] / "examples" / "todo.py"
 
