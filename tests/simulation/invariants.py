@@ -11,6 +11,8 @@ from .sides import JOURNAL, SWEPT, UNKNOWN, ClientUnderTest, Content, InvariantE
 from .versions import Commit, Logged, Versions, check_base_values
 
 _NEVER: Final = Logged("", "", None)
+#: A number of commits, and `latest` and `merged_with` of an `ExpectedClient` after them.
+_Past = tuple[int, dict[str, Content], dict[tuple[str, Content], Content | str]]
 #: The changes of the log by CID, including compacted ones.
 History = dict[int, Logged]
 
@@ -39,7 +41,7 @@ class ExpectedClient:
         self.latest: dict[str, Content] = {}
         self.count = 0
         self.cid = 0
-        self.saved: tuple[Any, dict[str, Content], list[tuple[int, dict[str, Content]]]] | None = None
+        self.saved: tuple[Any, dict[str, Content], list[_Past]] | None = None
         self.may_conflict_with_itself = False
         self.batches: list[dict[str, Content]] = []
         self.seen: dict[str, int] = {}
@@ -47,7 +49,7 @@ class ExpectedClient:
         self.compared: set[str] = set()
         self.unfollowed: set[str] = set()
         self.merged_with: dict[tuple[str, Content], Content | str] = {}
-        self._past: list[tuple[int, dict[str, Content]]] = [(0, {})]
+        self._past: list[_Past] = [(0, {}, {})]
 
     def record_write(self, client: ClientUnderTest, key: str, content: Content) -> None:
         self._remember(client, {**self.latest, key: content})
@@ -80,8 +82,8 @@ class ExpectedClient:
             self.latest = dict(self.latest.items() - {(loss.key, loss.local)})
         else:
             self.latest = {**self.latest, loss.key: answer}
-            self.merged_with[loss.key, answer] = loss.remote
-        self._past.append((commit, self.latest))
+            self.merged_with = {**self.merged_with, (loss.key, answer): loss.remote}
+        self._past.append((commit, self.latest, self.merged_with))
 
     def forget_needless_deletes(self, client: ClientUnderTest, dirty: dict[str, Content]) -> None:
         """Forget the deletes of keys that the server did not have: a merged group drops them."""
@@ -92,12 +94,12 @@ class ExpectedClient:
 
     def _remember(self, client: ClientUnderTest, latest: dict[str, Content]) -> None:
         self.latest = latest
-        self._past.append((client.commits, latest))
+        self._past.append((client.commits, latest, self.merged_with))
 
     def drop_lost_commits(self, client: ClientUnderTest) -> None:
         while self._past[-1][0] > client.commits:
             self._past.pop()
-        self.latest = self._past[-1][1]
+        _, self.latest, self.merged_with = self._past[-1]
         self.seen = {}
 
     def save_copy(self, client: ClientUnderTest) -> None:
@@ -253,7 +255,7 @@ class Oracle:
             commit: The number of the commit that has taken the reply.
         """
         client, expected = self._clients[name], self.expected[name]
-        kept = {(loss.key, loss.local) for loss in client.journal()}
+        journal = {*client.journal()}
         is_history_known = not self._history_was_lost and not expected.may_conflict_with_itself
         for loss, answer in settled:
             assert not isinstance(loss.local, str)
@@ -261,7 +263,7 @@ class Oracle:
                 expected.had.add((loss.key, None if isinstance(loss.remote, str) else loss.remote))
             if is_history_known:
                 self._check_question(name, loss)
-            if (loss.key, loss.local) not in kept and answer != JOURNAL:
+            if loss not in journal and answer != JOURNAL:
                 expected.record_settlement(commit, loss, answer)
 
     def _check_question(self, name: str, loss: Loss) -> None:

@@ -441,6 +441,7 @@ class Schedule:
         if expected.may_conflict_with_itself or self._principals[name] != name:
             return  # its first push may be answered with "forked", and needs another attempt
         key, content = self._write(name)
+        expected.merged_with = {}  # earlier merges were not of this change
         request = client.start()
         for _ in range(2):
             self._write_together(1)  # a commit beyond the limit would refuse the push for its distance
