@@ -66,7 +66,7 @@ class _BlockingForwarder:
 
 def _is_awaited(name: str) -> bool:
     """True if the asyncio counterpart of a method is awaited: no iterator, no context manager."""
-    return inspect.iscoroutinefunction(getattr(Level, name, None)) or name in ("open", "close", "in_sync")
+    return inspect.iscoroutinefunction(getattr(Level, name, None)) or name in ("open", "close", "in_sync", "pushed")
 
 
 def _unwrap(arg: Any) -> Any:

@@ -44,9 +44,10 @@ TESTS = Path(__file__).parent
 #: once, with the compiled core: `tests/core`, `tests/golden` and `tests/stateful` hold both cores
 #: to the same results.
 ONCE = {
-    *("backends", "benchmarks", "cli", "clock", "closing", "core", "crash", "fuzz", "http", "js", "leaks"),
+    *("backends", "benchmarks", "cli", "clock", "closing", "core", "crash", "examples", "fuzz", "http", "js", "leaks"),
     *(
         "histories",
+        "integrations",
         "packaging",
         "readme",
         "replicas",
@@ -75,6 +76,7 @@ UNCOVERED = {
         "benchmarks",
         "closing",
         "crash",
+        "examples",
         "fuzz",
         "histories",
         "http/hostile",

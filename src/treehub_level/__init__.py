@@ -4,14 +4,16 @@ Start with `Level` (asyncio) or `blocking.Level`, its counterpart without ``awai
 """
 
 from . import blocking
-from .aio import Level, LiveSession
+from .aio import Level, LiveSession, Typed
 from .backends.base import Backend
 from .backends.memory import MemoryBackend
+from .blocking import LevelTransaction
 from .errors import (
     BackendNotFoundError,
     CheckError,
     CIDMismatchError,
     CommitUnknownError,
+    ConditionError,
     CorruptionError,
     DecodeError,
     ForbiddenError,
@@ -33,6 +35,9 @@ from .errors import (
     UnavailableError,
 )
 from .types import (
+    JOURNAL,
+    JSON,
+    KEEP_SERVER,
     MISSING,
     Change,
     Changes,
@@ -42,6 +47,7 @@ from .types import (
     Followed,
     KeyRange,
     Mode,
+    Operation,
     Put,
     RangeOptions,
     SyncReport,
@@ -50,6 +56,9 @@ from .types import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "JOURNAL",
+    "JSON",
+    "KEEP_SERVER",
     "MISSING",
     "Backend",
     "BackendNotFoundError",
@@ -58,6 +67,7 @@ __all__ = [
     "Changes",
     "CheckError",
     "CommitUnknownError",
+    "ConditionError",
     "Conflict",
     "CopyReport",
     "CorruptionError",
@@ -71,6 +81,7 @@ __all__ = [
     "KeyRange",
     "Level",
     "LevelError",
+    "LevelTransaction",
     "LiveSession",
     "LockedError",
     "MemoryBackend",
@@ -78,6 +89,7 @@ __all__ = [
     "ModeError",
     "ModeMismatchError",
     "NotOpenError",
+    "Operation",
     "ProtocolError",
     "Put",
     "RangeOptions",
@@ -88,6 +100,7 @@ __all__ = [
     "SyncError",
     "SyncReport",
     "TransportError",
+    "Typed",
     "UnavailableError",
     "blocking",
 ]

@@ -12,12 +12,12 @@ from typing import Any
 from .errors import Refused
 from .extras import missing
 from .replication.rules import Call, Check, CheckedChange, Lookup
-from .types import JSON, MISSING
+from .types import MISSING
 
 __all__ = ["Call", "Check", "CheckedChange", "Lookup", "json_schema", "pydantic"]
 
 #: Returns the fault of a value in one sentence; ``None`` if the value fits.
-_FindFault = Callable[[JSON], "str | None"]
+_FindFault = Callable[[Any], "str | None"]
 
 
 def json_schema(schemas: Mapping[str, Any]) -> Check:
@@ -47,7 +47,7 @@ def json_schema(schemas: Mapping[str, Any]) -> Check:
             raise ValueError(f"the schema for {prefix!r:.80} is invalid: {error.message}") from error
         validator = kind(schema)
 
-        def find_fault(value: JSON) -> str | None:
+        def find_fault(value: Any) -> str | None:
             error = best_match(validator.iter_errors(value))
             return None if error is None else f"{error.json_path}: {error.message}"
 
@@ -78,7 +78,7 @@ def pydantic(models: Mapping[str, Any]) -> Check:
     def fault_finder(model: Any) -> _FindFault:
         adapter = TypeAdapter(model)
 
-        def find_fault(value: JSON) -> str | None:
+        def find_fault(value: Any) -> str | None:
             try:
                 adapter.validate_python(value)
             except ValidationError as error:

@@ -15,6 +15,7 @@
     │   ├── CommitUnknownError  LEVEL_COMMIT_UNKNOWN
     │   └── UnavailableError    LEVEL_UNAVAILABLE
     ├── BackendNotFoundError    LEVEL_BACKEND_NOT_FOUND
+    ├── ConditionError          LEVEL_CONDITION
     ├── Refused                 LEVEL_REFUSED
     ├── CheckError              LEVEL_CHECK
     └── SyncError               LEVEL_SYNC
@@ -34,7 +35,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from errno import ENOSPC
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class LevelError(Exception):
@@ -84,15 +85,29 @@ class InvalidKeyError(LevelError, ValueError):
 
 
 class InvalidValueError(LevelError, ValueError):
-    """JSON cannot round-trip the value. Nothing was written."""
+    """JSON cannot round-trip the value, or it does not fit a typed view. Nothing was written.
+
+    Attributes:
+        key: The key, in a typed view; else ``None``.
+        path: The JSON path of the part that does not fit the type, such as ``$.tags[2]``.
+    """
 
     code = "LEVEL_INVALID_VALUE"
+    key: Any = None
+    path: str | None = None
 
 
 class DecodeError(LevelError):
-    """The stored bytes do not fit the encoding. The message names the key."""
+    """The stored bytes do not fit the encoding, or the type of a view. The message names the key.
+
+    Attributes:
+        key: The key of a value that does not fit the type of a typed view; else ``None``.
+        path: The JSON path of the part that does not fit, such as ``$.tags[2]``.
+    """
 
     code = "LEVEL_DECODE"
+    key: Any = None
+    path: str | None = None
 
 
 class CorruptionError(LevelError):
@@ -221,6 +236,29 @@ class CheckError(LevelError):
     """
 
     code = "LEVEL_CHECK"
+
+
+class ConditionError(LevelError):
+    """The present value of a key is not the one that the write asks for. Nothing was written.
+
+    Attributes:
+        key: The key.
+        found: Its present value; ``MISSING`` if the key is absent.
+    """
+
+    code = "LEVEL_CONDITION"
+
+    def __init__(self, message: str, *, key: Any, found: Any) -> None:
+        super().__init__(message)
+        self.key = key
+        self.found = found
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _condition, (str(self), self.key, self.found)
+
+
+def _condition(message: str, key: Any, found: Any) -> ConditionError:
+    return ConditionError(message, key=key, found=found)
 
 
 class SyncError(LevelError):

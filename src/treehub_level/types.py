@@ -5,11 +5,38 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final, Literal, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, TypedDict, TypeVar
 
-#: A JSON value: ``None bool int float str list dict`` with ``str`` keys, nested at most 64 deep.
-#: With a recursive alias every ``level.get()["name"]`` would need a cast.
-JSON = Any
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+#: A value to store: ``None bool int float str``, ``list`` or ``tuple``, and ``dict`` with ``str``
+#: keys, nested at most 64 deep. The types of containers are the wide ones, so that a
+#: ``dict[str, int]`` fits. Stored values are read as ``Any``: of a recursive type, each
+#: ``level.get("a")["name"]`` would need a cast. A typed view reads exact types.
+JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar as DefaultTypeVar  # typing has defaults from Python 3.13 on
+
+    #: The type of the keys of a level or view.
+    Key = DefaultTypeVar("Key", default=str)
+    #: The type of the values that a level or view reads.
+    Value = DefaultTypeVar("Value", default=Any)
+    #: The type of a value that may be absent.
+    Found = DefaultTypeVar("Found", default=Any)
+    #: The type of the values that a level or view writes.
+    Written = DefaultTypeVar("Written", default="JSON")
+    #: The type of the keys of a typed view.
+    ViewKey = DefaultTypeVar("ViewKey", default=str)
+else:
+    Key, Value, Found, Written, ViewKey = map(TypeVar, ("Key", "Value", "Found", "Written", "ViewKey"))
+#: The type of a default.
+Default = TypeVar("Default")
+#: A key as a bound of a range: a ``str``, or the first elements of a tuple in a view of tuples.
+Bound: TypeAlias = "str | tuple[Any, ...] | None"
+#: An answer to a reset: see ``Level.sync``.
+OnReset: TypeAlias = Literal["reset", "raise"]
 
 
 class Mode(enum.Enum):
@@ -32,8 +59,45 @@ class _Missing(enum.Enum):
         return False
 
 
-#: A ``default`` that tells an absent key from a stored ``None``.
+#: A ``default`` that tells an absent key from a stored ``None``; as the result of a function of
+#: ``update``, it deletes the key.
 MISSING: Final = _Missing.MISSING
+
+
+#: The type of `MISSING`.
+MissingType: TypeAlias = _Missing
+
+
+class Settlement(enum.Enum):
+    """The answers of ``on_conflict`` that are no value: `KEEP_SERVER` and `JOURNAL`."""
+
+    KEEP_SERVER = "KEEP_SERVER"
+    JOURNAL = "JOURNAL"
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+#: An answer of ``on_conflict``: the server's value stays, and the local change is dropped.
+KEEP_SERVER: Final = Settlement.KEEP_SERVER
+#: An answer of ``on_conflict``: the server's value stays, and the local change goes to the journal.
+JOURNAL: Final = Settlement.JOURNAL
+
+
+class AnyValue(enum.Enum):
+    """A type with one value: no condition on the present value of a key."""
+
+    ANY_VALUE = "ANY_VALUE"
+
+    def __repr__(self) -> str:
+        return "ANY_VALUE"
+
+
+#: The default of ``if_value``. `MISSING` there is a condition: the key is absent.
+ANY_VALUE: Final = AnyValue.ANY_VALUE
+
+#: The type of ``if_value``.
+Wanted: TypeAlias = Written | MissingType | AnyValue
 
 
 class KeyRange(TypedDict, total=False):
@@ -50,11 +114,11 @@ class KeyRange(TypedDict, total=False):
         prefix: Only keys that begin with this.
     """
 
-    gt: str | None
-    gte: str | None
-    lt: str | None
-    lte: str | None
-    prefix: str | None
+    gt: Bound
+    gte: Bound
+    lt: Bound
+    lte: Bound
+    prefix: Bound
 
 
 class RangeOptions(KeyRange, total=False):
@@ -83,6 +147,29 @@ class Delete(NamedTuple):
     key: Any
 
 
+class PutOperation(TypedDict):
+    """A put in the form of `@treehub/level`, for `batch`."""
+
+    type: Literal["put"]
+    key: str | bytes | tuple[Any, ...]
+    value: Any
+
+
+class DeleteOperation(TypedDict):
+    """A delete in the form of `@treehub/level`, for `batch`."""
+
+    type: Literal["del"]
+    key: str | bytes | tuple[Any, ...]
+
+
+#: An operation of a batch.
+Operation: TypeAlias = Put | Delete | PutOperation | DeleteOperation
+
+
+#: The origin of a change that a watch yields.
+ChangeOrigin = Literal["local", "remote", "initial"]
+
+
 class Change(tuple[Any, ...]):
     """One change, as in the log, in the dirty set and on the wire.
 
@@ -90,13 +177,18 @@ class Change(tuple[Any, ...]):
     the form of the wire, and it equals the list of the same items.
     """
 
-    #: The change id in the server's log, if it is known. Comparison ignores it, `by` and `at`.
+    #: The change id in the server's log, if it is known. Comparison ignores it, `by`, `at` and
+    #: `origin`.
     cid: int | None = None
     #: The author, if it is known: the principal as the token gives it, else the id of the client.
     by: str | None = None
     #: The time (UTC) by the clock of the server that took the change, if it is known. It informs
     #: only: the order of changes is that of their CIDs.
     at: datetime | None = None
+    #: For a change that `watch` or `on_change` reports: ``"initial"`` for the state at its
+    #: beginning, ``"remote"`` for one that was pulled, applied or filled, or that a client pushed
+    #: to this server; ``"local"`` for all others. Otherwise ``None``.
+    origin: ChangeOrigin | None = None
 
     def __new__(cls, key: str, value: JSON) -> Change:
         """Make the change that stores ``value`` under ``key``."""
@@ -114,7 +206,7 @@ class Change(tuple[Any, ...]):
         return key
 
     @property
-    def value(self) -> JSON:
+    def value(self) -> Any:
         """The stored value; ``None`` for a deletion (see `deleted`)."""
         return self[1] if len(self) == 2 else None
 
@@ -135,7 +227,7 @@ class Change(tuple[Any, ...]):
     __hash__ = tuple.__hash__
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _change, (tuple(self), self.cid, self.by, self.at)
+        return _change, (tuple(self), self.cid, self.by, self.at, self.origin)
 
     def __repr__(self) -> str:
         if self.deleted:
@@ -143,9 +235,11 @@ class Change(tuple[Any, ...]):
         return f"Change({self.key!r}, {self.value!r})"
 
 
-def _change(items: tuple[Any, ...], cid: int | None, by: str | None, at: datetime | None) -> Change:
+def _change(
+    items: tuple[Any, ...], cid: int | None, by: str | None, at: datetime | None, origin: ChangeOrigin | None = None
+) -> Change:
     change = tuple.__new__(Change, items)
-    for name, value in (("cid", cid), ("by", by), ("at", at)):
+    for name, value in (("cid", cid), ("by", by), ("at", at), ("origin", origin)):
         if value is not None:
             setattr(change, name, value)
     return change
@@ -180,7 +274,7 @@ class Conflict:
         key: The key that both sides wrote.
         local: The local change, which lost.
         remote: The server's change, which won; ``None`` for a key that a reset removed.
-        id: The number of the entry in the journal.
+        id: The number of the entry in the journal; 0 while ``on_conflict`` is asked.
         base: The value that the server had when the key became dirty, as a change; its ``deleted``
             is True if the server had no such key. ``None`` if it is unknown: without
             ``keep_base=True``, for a key that was dirty before or became dirty during a reset.
@@ -249,6 +343,12 @@ class SyncReport:
             together may be here in part: a range is being filled, more is to be pulled, or lost
             changes wait for the server's values. It is False before the first exchange with a
             server, and after a manual pull.
+        settled: The keys of the local changes that ``on_conflict`` has settled, once for each
+            answer. Their conflicts are not in ``conflicts``, nor in the journal.
+        contended: The keys of merged changes that others have overtaken again and again. They wait
+            for the next sync.
+        failed_merges: The errors of ``on_conflict``, by key: it has raised them, or its answer was
+            illegal. These conflicts are in the journal.
     """
 
     pulled: int = 0
@@ -261,6 +361,9 @@ class SyncReport:
     filled: int = 0
     refused: list[str] = field(default_factory=list)
     consistent: bool = False
+    settled: list[str] = field(default_factory=list)
+    contended: list[str] = field(default_factory=list)
+    failed_merges: dict[str, Exception] = field(default_factory=dict)
 
 
 class Followed(NamedTuple):

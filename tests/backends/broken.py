@@ -352,6 +352,14 @@ class TestHearsNothing(BrokenShared):
             callback()
 
 
+class TestCountsNoForeignCommit(BrokenShared):
+    """test_foreign_commits_are_told_from_own_ones"""
+
+    class Faulty(SharedMemory):
+        def foreign_commits(self) -> object:
+            return 1
+
+
 class TestVendorsError(Broken):
     """test_an_unusable_name_raises_a_storage_error_that_contains_it"""
 

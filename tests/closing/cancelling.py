@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Generator, Iterable
 from typing import Any, Final, cast
 
-from treehub_level import Level, Put
+from treehub_level import Level, LevelTransaction, Put
 
 from .rounds import Backend
 
@@ -105,6 +105,13 @@ class Bench:
     async def batch(self) -> None:
         await self.server.batch([Put(f"b{self._n} {n}", n) for n in range(100)])
 
+    async def transact(self) -> None:
+        def decide(tx: LevelTransaction) -> None:
+            for n in range(100):
+                tx.put(f"d{self._n} {n}", tx.count(prefix=f"d{self._n} "))
+
+        await self.server.transact(decide)
+
     async def load(self) -> None:
         await self.server.load(((f"l{self._n} {n:04}", n) for n in range(500)), batch_size=100)
 
@@ -161,6 +168,8 @@ class Bench:
         assert [change.cid for change in page.changes] == [*range(1, page.cid + 1)], f"{where}: a hole in the log"
         batch = await self.server.count(prefix=f"b{self._n} ")
         assert batch in (0, 100), f"{where}: half a batch"
+        decided = await self.server.count(prefix=f"d{self._n} ")
+        assert decided in (0, 100), f"{where}: half a transaction"
         loaded = await self.server.count(prefix=f"l{self._n} ")
         assert loaded % 100 == 0, f"{where}: half a batch of load"
         await self.client.sync(self.server)
@@ -183,7 +192,20 @@ class Bench:
 
 
 #: The methods of `Bench` to cancel.
-VERBS: Final = ("put", "put_inline", "batch", "load", "query", "scan", "snapshot", "sync", "live", "close", "open")
+VERBS: Final = (
+    "put",
+    "put_inline",
+    "batch",
+    "transact",
+    "load",
+    "query",
+    "scan",
+    "snapshot",
+    "sync",
+    "live",
+    "close",
+    "open",
+)
 
 
 async def cancel_all(bench: Bench, verbs: Iterable[str] = VERBS) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Rounds of closing under load: 8 threads of the blocking API, or 100 tasks of the asyncio API.
+"""Rounds of closing under load: 9 threads of the blocking API, or 100 tasks of the asyncio API.
 
 After each round the store is opened again: the CID in memory must be the one on disk, and the log
 must have no hole.
@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from treehub_level import Level, NotOpenError, Put, blocking
+from treehub_level import Level, LevelTransaction, NotOpenError, Put, blocking
 
 #: Seconds in which all threads and tasks must end after the level is closed.
 PATIENCE: Final = 30.0
@@ -31,7 +31,7 @@ def random_key(rng: random.Random) -> str:
 
 
 def with_threads(path: str, backend: Backend, rounds: int, seed: int) -> None:
-    """Close a level while 8 threads use it, once each round."""
+    """Close a level while 9 threads use it, once each round."""
     level = blocking.Level(path, backend=backend, mode=Level.SERVER)
     for number in range(rounds):
         rng = random.Random(f"{seed} {number}")
@@ -88,6 +88,18 @@ def _batch(level: blocking.Level, rng: random.Random) -> None:
     level.batch([Put(random_key(rng), n) for n in range(30)])
 
 
+def _transact(level: blocking.Level, rng: random.Random) -> None:
+    keys = [random_key(rng) for _ in range(30)]
+
+    def decide(tx: LevelTransaction) -> None:
+        found = len(tx.query(gte=keys[0], limit=50, reverse=rng.random() < 0.5))
+        for key in keys:
+            tx.put(key, found)
+
+    level.transact(decide)
+    level.update(keys[0], lambda value: value)
+
+
 def _scan(level: blocking.Level, rng: random.Random) -> None:
     for _ in level.scan(gte=random_key(rng)):
         pass
@@ -107,7 +119,20 @@ def _watch(level: blocking.Level, rng: random.Random) -> None:
     raise NotOpenError("the watch ended, as it must when the level closes")
 
 
-_WORK: Final = (_get, _get_many, _query, _put, _batch, _scan, _snapshot, _watch)
+def _watch_state(level: blocking.Level, rng: random.Random) -> None:
+    for number, _ in enumerate(level.watch(initial=True, gte=random_key(rng))):
+        if number > 500:
+            return
+    raise NotOpenError("the watch ended, as it must when the level closes")
+
+
+def _call_back(level: blocking.Level, rng: random.Random) -> None:
+    unsubscribe = level.on_change(lambda change: level.get(change.key))
+    _put(level, rng)
+    unsubscribe()
+
+
+_WORK: Final = (_get, _get_many, _query, _put, _batch, _transact, _scan, _snapshot, _watch, _watch_state, _call_back)
 
 
 # -------------------------------------------------------------------------------------------- tasks
@@ -161,6 +186,12 @@ async def _async_batch(level: Level, rng: random.Random) -> None:
     await level.batch([Put(random_key(rng), n) for n in range(30)])
 
 
+async def _async_transact(level: Level, rng: random.Random) -> None:
+    keys = [random_key(rng) for _ in range(30)]
+    await level.transact(lambda tx: [tx.put(key, tx.count(limit=50)) for key in keys])  # type: ignore[func-returns-value]
+    await level.update(keys[0], lambda value: value)
+
+
 async def _async_scan(level: Level, rng: random.Random) -> None:
     async for _ in level.scan(gte=random_key(rng)):
         pass
@@ -182,7 +213,25 @@ async def _async_watch(level: Level, rng: random.Random) -> None:
     raise NotOpenError("the watch ended, as it must when the level closes")
 
 
-_ASYNC_WORK: Final = (_async_get, _async_query, _async_put, _async_batch, _async_scan, _async_snapshot, _async_watch)
+async def _async_watch_state(level: Level, rng: random.Random) -> None:
+    number = 0
+    async for _ in level.watch(initial=True, gte=random_key(rng)):
+        number += 1
+        if number > 500:
+            return
+    raise NotOpenError("the watch ended, as it must when the level closes")
+
+
+async def _async_call_back(level: Level, rng: random.Random) -> None:
+    unsubscribe = level.on_change(lambda change: level.get(change.key))
+    await _async_put(level, rng)
+    unsubscribe()
+
+
+_ASYNC_WORK: Final = (
+    *(_async_get, _async_query, _async_put, _async_batch, _async_transact, _async_scan, _async_snapshot, _async_watch),
+    *(_async_watch_state, _async_call_back),
+)
 
 #: The kinds of rounds.
 KINDS: Final = {"threads": with_threads, "tasks": with_tasks}

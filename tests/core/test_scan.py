@@ -168,7 +168,8 @@ def test_objects_that_the_program_has_frozen_stay_frozen(core: Any) -> None:
     try:
         frozen = gc.get_freeze_count()
         core.collect(Source(PROMOTE_COUNT).fetch, plain, None, None, PROMOTE_COUNT)
-        assert gc.get_freeze_count() == frozen > 0
+        # Some may be freed meanwhile by their last reference. Unfreezing would leave none.
+        assert gc.get_freeze_count() > 0.9 * frozen > 0
     finally:
         gc.unfreeze()
 

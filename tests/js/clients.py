@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 
 from treehub_level import Level, MemoryBackend, blocking
+from treehub_level.types import DeleteOperation, PutOperation
 
 ROOT = Path(__file__).parents[2]
 #: The folder of the package under test, with `node_modules`.
@@ -130,12 +131,12 @@ class Database:
         return sorted(data.items(), key=lambda item: item[0].encode())
 
 
-def put(key: str, value: Any) -> dict[str, Any]:
+def put(key: str, value: Any) -> PutOperation:
     """A put of a batch, for both kinds of clients."""
     return {"type": "put", "key": key, "value": value}
 
 
-def delete(key: str) -> dict[str, Any]:
+def delete(key: str) -> DeleteOperation:
     """A delete of a batch, for both kinds of clients."""
     return {"type": "del", "key": key}
 

@@ -130,6 +130,7 @@ class JavaScriptClient:
         self._name = name
         self._rng = rng
         self.limit = configuration.limit
+        self.merger: Any = None  # it is never asked: the JavaScript client journals all conflicts
         self._is_caught_up = False
         self._rows: dict[str, Any] = {}
         self._call("open", limits=[configuration.limit, configuration.push, 2])

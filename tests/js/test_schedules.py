@@ -20,6 +20,7 @@ import pytest
 from js.clients import MODULE, PACKAGE, Database, Node, NodeClient, NodeError, delete, items_of, put, python_client
 from js.conftest import Server
 from treehub_level import TransportError
+from treehub_level.types import Operation
 
 pytestmark = pytest.mark.once
 
@@ -48,7 +49,7 @@ class PythonPeer:
         self.level = python_client(name)
         self.level.open()
 
-    def batch(self, operation: dict[str, Any]) -> None:
+    def batch(self, operation: Operation) -> None:
         self.level.batch([operation])
 
     def sync(self, database: Database, faults: list[dict[str, Any]]) -> None:
@@ -140,7 +141,7 @@ class Schedule:
                 peer.sync(self._database, [])
         self._check()
 
-    def _edit(self, peer: NodePeer | PythonPeer) -> dict[str, Any]:
+    def _edit(self, peer: NodePeer | PythonPeer) -> Any:
         key = self._random.choice(KEYS)
         if self._random.random() < 0.2:
             return delete(key)

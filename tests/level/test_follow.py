@@ -204,3 +204,24 @@ async def test_only_clients_follow(stores: Stores, server: Any) -> None:
         stores.level("x", mode=Level.SERVER, follow=["a"])
     with pytest.raises(TypeError, match="put it in a list"):
         stores.level("x", mode=Level.CLIENT, follow="notes/")
+
+
+async def test_an_unfollow_during_a_fill_does_not_hide_the_changes_of_others(server: Any, client: Any) -> None:
+    """The reply in flight has no log for the range. It must not move the CID beyond its changes."""
+
+    class Between:
+        is_first = True
+
+        async def exchange(self, request: Any) -> Any:
+            reply = await server.exchange(request)
+            if self.is_first:
+                self.is_first = False
+                await client.unfollow("")
+            return reply
+
+    await client.put("k", "mine")
+    await server.put("k", "theirs")
+    report = await client.sync(Between())
+    assert await server.get("k") == "theirs"
+    assert [(conflict.key, conflict.local.value) for conflict in report.conflicts] == [("k", "mine")]
+    assert await client.pending() == 0

@@ -229,7 +229,7 @@ class Op(dict[str, Any]):
 
 async def test_the_loop_runs_while_a_large_batch_is_encoded(server: Level) -> None:
     async with IterationCounter() as turns:
-        ops = [Op(type="put", key=f"{n:06}", value=n) for n in range(20_000)]
+        ops: list[Any] = [Op(type="put", key=f"{n:06}", value=n) for n in range(20_000)]
         Op.turns = turns
         await server.batch(ops)
     assert turns.noted[-1] - turns.noted[0] > 2

@@ -349,7 +349,7 @@ async def test_closing_the_level_ends_the_session(client: Any, faulty: Any) -> N
 
 
 async def test_a_session_leaves_no_task_or_thread_behind(client: Any, server: Any) -> None:
-    inner = [getattr(level, "blocking", None) or level._blocking for level in (client, server)]
+    inner = [level.blocking if hasattr(level, "blocking") else level._blocking for level in (client, server)]
     async with client.live(server) as session:
         await session.in_sync(within=PATIENCE)
         await until(lambda: all(level._store.listeners for level in inner))

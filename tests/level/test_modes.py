@@ -12,7 +12,6 @@ SERVER_VERBS: dict[str, tuple[Any, ...]] = {
     "changes": (0,),
     "compact_log": (),
     "exchange": ({},),
-    "watch": (),
 }
 CLIENT_VERBS: dict[str, tuple[Any, ...]] = {
     "apply": (0, []),

@@ -15,12 +15,15 @@ from treehub_level import Change, Conflict, Level, LevelError, Mode, ModeError, 
 #: The arguments of the methods, by parameter name.
 ARGUMENTS = {
     "batch_size": 10,
+    "callback": print,
     "changes": [],
     "cid": 0,
     "conflict": Conflict("a", Change("a", 1), None, 1),
+    "fn": lambda _: 1,
     "items": [("a", 1)],
     "key": "a",
     "keys": ["a"],
+    "model": int,
     "prefix": "a",
     "ops": [{"type": "put", "key": "a", "value": 1}],
     "request": {},
@@ -60,8 +63,10 @@ async def call(level: Any, verb: str, other: Any) -> Any:
     result = getattr(level, verb)(*args, **options)
     if inspect.isawaitable(result):
         return await result
-    if verb == "sublevel":
+    if verb in ("sublevel", "typed"):
         return await result.get("a")
+    if verb == "on_change":
+        return getattr(result, "blocking", result)()  # unsubscribes
     if verb in CONTEXTS:
         async with result:
             return None

@@ -22,7 +22,11 @@ ROOT = Path(__file__).parents[2]
 
 #: The pages with Python examples; each page is run in its own empty directory. (The examples of
 #: `docs/testing.md` are run by tests/testing/test_documentation.py.)
-PAGES = ["README.md", *(f"docs/{name}.md" for name in ("tutorial", "guide", "sync", "network", "storage", "errors"))]
+PAGES = [
+    "README.md",
+    *(f"docs/{name}.md" for name in ("tutorial", "guide", "types", "key-value", "how-to/react-to-changes")),
+    *(f"docs/{name}.md" for name in ("sync", "network", "storage", "errors")),
+]
 #: Pages without Python examples.
 OTHER_PAGES = [f"docs/{name}.md" for name in ("api", "cli", "from-npm", "glossary", "index", "install")]
 

@@ -17,7 +17,7 @@ from treehub_level.types import Put
 
 from .helpers import Message, Store, a_client, a_server, ask, unchanged
 
-MINE = Access("alice", b"mine/")
+MINE = Access("alice", (b"mine/",))
 
 
 class RestrictedServer:

@@ -26,16 +26,16 @@ COMPILED: Final = {f"{NAME}._core_c", f"{NAME}._store_c"}
 #: From bottom to top. A module may import modules of its own line and of the lines above it in this
 #: list.
 LAYERS: Final = [
-    ["errors", "escapes", "extras", "locks", "redaction", "types", "weak_registry"],
+    ["errors", "escapes", "events", "extras", "locks", "redaction", "types", "weak_registry"],
     ["_core", "_core_c", "_core_py", "_store_c", "backends"],
-    ["engine"],
+    ["engine", "ordered"],
     ["replication"],
-    ["checks", "maintenance"],
+    ["checks", "maintenance", "merge"],
     ["blocking"],
     ["aio"],
     [NAME],  # the public names
     ["http"],
-    ["__main__", "cli", "testing"],
+    ["__main__", "cli", "integrations", "testing"],
 ]
 RANKS: Final = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 
@@ -60,14 +60,16 @@ TESTED: Final = {
 }
 
 #: Classes that stand in for each other, and therefore share their name: one for asyncio, one that
-#: blocks, and for snapshots the contract of backends. Each is defined once below each of these
-#: packages or modules.
+#: blocks, and for snapshots the contract of backends; a refusal as an exception and as an event.
+#: Each is defined once below each of these packages or modules.
 COUNTERPARTS: Final = {
     "Level": ("aio", "blocking"),
     "LiveSession": ("aio", "blocking"),
+    "Refused": ("errors", "events"),
     "RemoteServer": ("http.client.remote", "http.client.blocking"),
     "Snapshot": ("aio", "blocking", "backends.base"),
     "Sublevel": ("aio", "blocking"),
+    "Typed": ("aio", "blocking"),
     "WriteBatch": ("aio", "blocking"),
     "_EffectRunner": ("http.client.remote", "http.client.blocking"),
 }

@@ -112,7 +112,7 @@ class Pair:
         following = asyncio.ensure_future(_next(changes))
         await self.server.put(f"watched {n}", 2, durable=True)
         assert await following
-        await changes.aclose()  # type: ignore[attr-defined]
+        await changes.aclose()
 
     async def compact(self, n: str) -> None:
         await self.server.compact_log()

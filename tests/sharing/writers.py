@@ -22,13 +22,13 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from treehub_level import blocking
 from treehub_level.backends.base import Backend, Supports
 from treehub_level.backends.sqlite import SQLiteBackend
 from treehub_level.errors import CorruptionError
-from treehub_level.types import Mode
+from treehub_level.types import Mode, Operation
 
 WRITERS: Final = 4
 #: Seconds to wait for the first batch of a process.
@@ -41,13 +41,13 @@ class _NotShared(SQLiteBackend):
     supports = Supports(persistent=True, inline_reads=True)
 
 
-def _acknowledge_early(level: blocking.Level, ops: list[dict[str, Any]], acknowledge: Callable[[], None]) -> None:
+def _acknowledge_early(level: blocking.Level, ops: list[Operation], acknowledge: Callable[[], None]) -> None:
     acknowledge()
     time.sleep(0.005)
     level.batch(ops)
 
 
-def _acknowledge_late(level: blocking.Level, ops: list[dict[str, Any]], acknowledge: Callable[[], None]) -> None:
+def _acknowledge_late(level: blocking.Level, ops: list[Operation], acknowledge: Callable[[], None]) -> None:
     level.batch(ops)
     acknowledge()
 

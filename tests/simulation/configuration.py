@@ -46,6 +46,7 @@ class Configuration:
     rules: float = 0.5  # the server refuses other keys than before
     pressure: float = 0  # the share of replies for which the server is short of memory
     change_limit: float = 0  # another version of the program, with another limit, continues a client
+    merges: float = 0  # the share of losses that a merger of the client settles
     keep_base: bool = True  # clients remember the base value of each dirty key
     manual_before: bool = False  # server and clients have used manual sync before
     without: frozenset[str] = frozenset()  # mechanisms to remove, see MECHANISMS
@@ -90,6 +91,7 @@ MECHANISMS: Final = {
     "unfollow_checks_dirty": "a range that loses a filled part of it pulls the log, if it has dirty changes there",
     "unfilled_write": "a change in a range that is not filled yet is compared by the fill, if the log is pulled, too",
     "leaving": "the log is pulled for the dirty changes of a range that is not followed any more",
+    "leaving_in_flight": "so a reply does not count whose request was sent before the range was unfollowed",
     "unchecked_freeze": "a dirty change that was compared with nothing of the server is not frozen",
     "evict": "clean keys that are not followed are removed",
     "groups": "the changes of a batch are accepted or rejected as a whole",
@@ -99,6 +101,11 @@ MECHANISMS: Final = {
     "refusals_heal": "a change that a rule refuses is journaled, and replaced by the server's value",
     "overtaken": "and one that was written again after the refusal still loses to the changes of others",
     "refusal_record": "the server records that a rule refused a push, and rejects a late copy of it",
+    "merge_in_batch": "a merged change is written in the batch that takes the server's value",
+    "merge_base": "its base value is the server's value that it was merged with",
+    "merge_knows": "a fill does not beat it with that same value",
+    "merge_groups": "a batch is merged as a whole, or journaled as a whole",
+    "repair_bound": "a refused change is repaired a few times, then journaled",
     "whole_commits": "a page does not end inside a commit that fits a page",
 }
 
@@ -186,6 +193,21 @@ FOCUS: Final = {
         follow=0,
         steps=200,
     ),
+    "base_values_reset": replace(
+        BASE,
+        clients=2,
+        keys=3,
+        restore=3,
+        rebind=3,
+        drop=0.05,
+        compact=0,
+        forget_deletes=0,
+        withdraw=0,
+        forbidden=0,
+        follow=0,
+        rules=0,
+        batches=0,
+    ),
     "unfilled_write": replace(BASE, clients=2, keys=8, limit=2, follow=8, drop=0.05, restore=0, batches=0, rules=0),
     "leaving": replace(BASE, clients=2, keys=4, limit=2, follow=8, drop=0.3, restore=0, batches=0, rules=0),
     "unchecked_freeze": replace(BASE, clients=2, keys=8, limit=2, push=5, rebind=2, drop=0.05, restore=0),
@@ -238,6 +260,13 @@ FOCUS: Final = {
     "absent_in_piece": replace(
         BASE, keys=8, drop=0.1, duplicate=0.1, compact=5, restore=5, forget_deletes=5, steps=200
     ),
+    "merge_in_batch": replace(BASE, clients=2, merges=1, restore=0, follow=0, keep_base=False),
+    "merge_base": replace(BASE, clients=2, merges=1, restore=0, follow=0),
+    "merge_knows": replace(
+        BASE, clients=2, keys=5, limit=2, merges=1, batches=12, follow=8, rules=0, restore=0, drop=0.05
+    ),
+    "merge_groups": replace(BASE, clients=2, keys=4, merges=0.6, batches=10, restore=0, follow=0, rules=0),
+    "repair_bound": replace(BASE, clients=2, merges=1, rules=4, restore=0, follow=0),
     "whole_commits": replace(
         BASE, limit=4, keys=5, server_batch=4, compact=5, restore=0, follow=0, power=False, steps=200
     ),
@@ -299,4 +328,4 @@ def random_configuration(rng: random.Random) -> Configuration:
         drawn = replace(drawn, lost_weight=rng.choice([1, 2, 4]))
     if rng.random() < 0.2:
         drawn = replace(drawn, **MANUAL_SYNC)
-    return replace(drawn, server_batch=rng.choice([1, 1, 2, 4]))
+    return replace(drawn, server_batch=rng.choice([1, 1, 2, 4]), merges=rng.choice([0, 0, 0.5, 1]))

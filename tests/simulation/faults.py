@@ -5,6 +5,8 @@ Each fault removes one mechanism of the protocol, or brings back one failure of 
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
 from unittest import mock
@@ -24,8 +26,10 @@ from treehub_level.engine.records import Floor, OwnRecords
 from treehub_level.errors import ModeMismatchError
 from treehub_level.replication import (
     base_values,
+    client,
     limits,
     manual,
+    merging,
     push,
     ranges,
     reply_handler,
@@ -59,6 +63,9 @@ _REJECTIONS: Final = server._Exchange._rejection_entries
 _RANGES: Final = ranges.requested_ranges
 _ADD_PRESENT: Final = server._Exchange.add_present
 _JUDGE: Final = Verdict.judge
+_RECEIVE: Final = session._receive
+_LEARN_MERGED: Final = base_values.BaseValueChanges.learn_merged
+_SETTLE: Final = merging.ReplySettler.settle
 
 
 def _distance_alone(exchange: Any) -> bool:
@@ -129,6 +136,51 @@ def _present_on_every_page(*parts: str) -> Any:
     return add_present
 
 
+_LATE: Final[list[tuple[bytes, bytes | None]]] = []
+
+
+def _merge_later(effects: Any, key: bytes, value: bytes | None, remote: bytes | None, *, is_filled: bool) -> int:
+    effects.take(key, remote)
+    _LATE.append((key, value))
+    return 0
+
+
+def _receive_and_merge(run: Any, mode: Any, *arguments: Any) -> Any:
+    _LATE.clear()
+    outcome = _RECEIVE(run, mode, *arguments)
+    late = [*_LATE]
+    if outcome is not None and late:
+        run(lambda transaction, cid: mode.plan_write(transaction, cid, late))
+    return outcome
+
+
+def _keep_the_old_base(bases: Any, key: bytes, value: bytes | None, *, is_filled: bool) -> None:
+    bases._changed.pop(key, None)
+
+
+def _learn_unless_unchecked(bases: Any, key: bytes, value: bytes | None, *, is_filled: bool) -> None:
+    if is_filled or not bases._following.is_unchecked(key):
+        _LEARN_MERGED(bases, key, value, is_filled=is_filled)
+
+
+def _settle_one_by_one(settler: Any, losses: Any) -> Any:
+    return [answer for lost in losses for answer in _SETTLE(settler, [lost])]
+
+
+def receive_slowly() -> None:
+    """Let the sessions of this process wait before each batch of a reply."""
+    receive = session._receive
+
+    def receive_later(run: Callable[[Any], Any], *arguments: Any) -> Any:
+        def run_later(step: Any) -> Any:
+            time.sleep(0.1)
+            return run(step)
+
+        return receive(run_later, *arguments)
+
+    session._receive = receive_later  # type: ignore[assignment]
+
+
 #: The patches that remove each mechanism from the product. (`processes` removes the other ones.)
 REMOVALS: Final[dict[str, list[Patch]]] = {
     "compare_and_clean": [(reply_handler, "is_as_frozen", lambda *_: True)],
@@ -167,6 +219,7 @@ REMOVALS: Final[dict[str, list[Patch]]] = {
     "log_decides": [(FillPartHandler, "_compare", _compare_in_every_range)],
     "reset_checks_dirty": [(Effects, "has_dirty", lambda _: False)],
     "uncompared": [(Effects, "record_uncompared", lambda *_: None)],
+    "leaving_in_flight": [(client, "_has_log_of_leaving", lambda *_: True)],
     "leaving": [(Following, "leave", lambda following, _: following)],
     "unfilled_write": [(Following, "is_uncompared", lambda *_: False)],
     "unfollow_checks_dirty": [(Following, "checking", lambda following, _: following)],
@@ -174,6 +227,11 @@ REMOVALS: Final[dict[str, list[Patch]]] = {
     "evict": [(session, "evict_step", lambda mode: lambda *_: Plan(False))],
     "groups": [(Verdict, "judge", _judge_without_groups)],
     "groups_lose_whole": [(Effects, "lose_group", lambda effects, key: effects.loss(key) is not None)],
+    "merge_in_batch": [(Effects, "_write_merged", _merge_later), (session, "_receive", _receive_and_merge)],
+    "merge_base": [(base_values.BaseValueChanges, "learn_merged", _keep_the_old_base)],
+    "merge_knows": [(base_values.BaseValueChanges, "learn_merged", _learn_unless_unchecked)],
+    "merge_groups": [(merging.ReplySettler, "settle", _settle_one_by_one)],
+    "repair_bound": [(merging, "MAX_REPAIRS", 1000)],
     "refusals_heal": [(Effects, "lose", _lose_unless_refused)],
     "overtaken": [(Loss, "of", _loss_that_ends_with_its_change)],
     "refusal_record": [(server._Exchange, "_rejection_entries", _rejections_without_refusals)],

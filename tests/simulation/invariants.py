@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from .configuration import BASE, Configuration
-from .sides import SWEPT, UNKNOWN, ClientUnderTest, Content, InvariantError, Loss, ServerUnderTest, weigh
+from .sides import JOURNAL, SWEPT, UNKNOWN, ClientUnderTest, Content, InvariantError, Loss, ServerUnderTest, weigh
 from .versions import Commit, Logged, Versions, check_base_values
 
 _NEVER: Final = Logged("", "", None)
+#: A number of commits, and `latest` and `merged_with` of an `ExpectedClient` after them.
+_Past = tuple[int, dict[str, Content], dict[tuple[str, Content], Content | str]]
 #: The changes of the log by CID, including compacted ones.
 History = dict[int, Logged]
 
@@ -30,6 +32,7 @@ class ExpectedClient:
         had: All that the client has ever had in its data.
         compared: The dirty keys that were in a complete range at some time since they are dirty.
         unfollowed: The other dirty keys that the client did not follow at some time since then.
+        merged_with: The server's content with which a merger was asked, of each merged change.
         may_conflict_with_itself: True if the client may pull its own writes as those of another
             client: it was rolled back to a copy, or has been told to rebind.
     """
@@ -38,14 +41,15 @@ class ExpectedClient:
         self.latest: dict[str, Content] = {}
         self.count = 0
         self.cid = 0
-        self.saved: tuple[Any, dict[str, Content], list[tuple[int, dict[str, Content]]]] | None = None
+        self.saved: tuple[Any, dict[str, Content], list[_Past]] | None = None
         self.may_conflict_with_itself = False
         self.batches: list[dict[str, Content]] = []
         self.seen: dict[str, int] = {}
         self.had: set[tuple[str, Content]] = set()
         self.compared: set[str] = set()
         self.unfollowed: set[str] = set()
-        self._past: list[tuple[int, dict[str, Content]]] = [(0, {})]
+        self.merged_with: dict[tuple[str, Content], Content | str] = {}
+        self._past: list[_Past] = [(0, {}, {})]
 
     def record_write(self, client: ClientUnderTest, key: str, content: Content) -> None:
         self._remember(client, {**self.latest, key: content})
@@ -63,14 +67,39 @@ class ExpectedClient:
         kept = self.latest.items() - {(loss.key, loss.local)}
         self._remember(client, dict(kept))
 
+    def record_settlement(self, commit: int, loss: Loss, answer: Content | str) -> None:
+        """Record the answer of a merger to a loss that is not in the journal.
+
+        Args:
+            commit: The number of the commit that has written it.
+            loss: The loss.
+            answer: The content that was written instead; `KEEP_SERVER` if the loss was dropped.
+        """
+        if isinstance(answer, str) or answer == loss.remote:
+            self.batches = [
+                {key: content for key, content in batch.items() if key != loss.key} for batch in self.batches
+            ]
+            self.latest = dict(self.latest.items() - {(loss.key, loss.local)})
+        else:
+            self.latest = {**self.latest, loss.key: answer}
+            self.merged_with = {**self.merged_with, (loss.key, answer): loss.remote}
+        self._past.append((commit, self.latest, self.merged_with))
+
+    def forget_needless_deletes(self, client: ClientUnderTest, dirty: dict[str, Content]) -> None:
+        """Forget the deletes of keys that the server did not have: a merged group drops them."""
+        gone = {key for key, content in self.latest.items() if content is None and key not in dirty}
+        gone -= client.live().keys()
+        if gone:
+            self._remember(client, {key: content for key, content in self.latest.items() if key not in gone})
+
     def _remember(self, client: ClientUnderTest, latest: dict[str, Content]) -> None:
         self.latest = latest
-        self._past.append((client.commits, latest))
+        self._past.append((client.commits, latest, self.merged_with))
 
     def drop_lost_commits(self, client: ClientUnderTest) -> None:
         while self._past[-1][0] > client.commits:
             self._past.pop()
-        self.latest = self._past[-1][1]
+        _, self.latest, self.merged_with = self._past[-1]
         self.seen = {}
 
     def save_copy(self, client: ClientUnderTest) -> None:
@@ -217,6 +246,38 @@ class Oracle:
                         f"torn: {name} wrote {batch} in one batch, and it was pushed without {missing}"
                     )
 
+    def record_settlements(self, name: str, settled: Sequence[tuple[Loss, Content | str]], commit: int) -> None:
+        """Record the answers of a client's merger while it took a reply, in the order of the calls.
+
+        Args:
+            name: The client.
+            settled: The losses, each with the answer.
+            commit: The number of the commit that has taken the reply.
+        """
+        client, expected = self._clients[name], self.expected[name]
+        journal = {*client.journal()}
+        is_history_known = not self._history_was_lost and not expected.may_conflict_with_itself
+        for loss, answer in settled:
+            assert not isinstance(loss.local, str)
+            if loss.remote != SWEPT:
+                expected.had.add((loss.key, None if isinstance(loss.remote, str) else loss.remote))
+            if is_history_known:
+                self._check_question(name, loss)
+            if loss not in journal and answer != JOURNAL:
+                expected.record_settlement(commit, loss, answer)
+
+    def _check_question(self, name: str, loss: Loss) -> None:
+        """Check that a merger is asked about changes of others that it has not seen yet."""
+        author, *change, _ = self.history.get(loss.cid, _NEVER)
+        if loss.kind == "conflict" and change == [loss.key, loss.remote]:
+            if author == name:
+                raise InvariantError(f"self-conflict: {name} is asked to merge {loss.local} with its own {loss.remote}")
+            if self._checks_base_values:
+                self._versions.check_conflict(name, loss)
+        seen = self.expected[name].merged_with.get((loss.key, loss.local), SWEPT)
+        if loss.kind in ("filled", "checked", "unknown") and loss.remote == seen != SWEPT:
+            raise InvariantError(f"merged twice: {name} is asked to merge {loss.local} with {loss.remote} again")
+
     def check(self, name: str) -> None:
         """Check the invariants of a client."""
         client, expected = self._clients[name], self.expected[name]
@@ -239,6 +300,8 @@ class Oracle:
                 raise InvariantError(
                     f"lost: {name} wrote {content} to {key}, and it is not in the dirty set, the log or the journal"
                 )
+        if self._configuration.merges:
+            expected.forget_needless_deletes(client, dirty)
         if not self._history_was_lost:
             self._check_commits(name, client.cid)
         if not self._history_was_lost and not expected.may_conflict_with_itself:

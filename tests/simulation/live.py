@@ -12,8 +12,9 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from typing import Any, Final
 from unittest import mock
 
@@ -22,9 +23,11 @@ from treehub_level.testing import CrashError, CrashingDisk, FlakyServer, assert_
 from treehub_level.testing.crashing import CrashingBackend
 from treehub_level.types import Mode, Put
 
+from .configuration import BASE
 from .faults import FAULTS
 from .invariants import Oracle
-from .processes import Client, Server
+from .merging import RandomMerger
+from .processes import Client, Server, on_conflict_of
 from .runner import main
 from .schedule import BEYOND_FFFF, Trace
 from .sides import Content
@@ -113,9 +116,11 @@ class _LiveClient(_Node, Client):
         self.session: Any = None
         self._leaving = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self.on_commit: Callable[[], None] = _nothing
 
     async def start(self) -> None:
         await super().start()
+        self.level._store.listeners.add(self.on_commit)
         self._leaving = asyncio.Event()
         self._task = asyncio.create_task(self._stay_in_sync())
         await asyncio.sleep(0)
@@ -128,20 +133,27 @@ class _LiveClient(_Node, Client):
 
     async def _stay_in_sync(self) -> None:
         with suppress(CrashError):
-            async with self.opened.live(self.network, interval=_INTERVAL) as self.session:
+            on_conflict = on_conflict_of(self.merger)
+            async with self.opened.live(self.network, interval=_INTERVAL, on_conflict=on_conflict) as self.session:
                 await self._leaving.wait()
+
+
+def _nothing() -> None:
+    pass
 
 
 class LiveRun:
     """One run.
 
     Args:
-        rng: Makes all random decisions.
+        rng: Makes all random decisions, except those of mergers.
         trace: Called with a line for each event.
+        merger_rng: Makes the random decisions of mergers.
     """
 
-    def __init__(self, rng: random.Random, trace: Trace | None) -> None:
+    def __init__(self, rng: random.Random, trace: Trace | None, merger_rng: random.Random) -> None:
         self._rng = rng
+        self._merger_rng = merger_rng
         self._trace_line = trace
         self.counts: Counter[str] = Counter()
         self._server = _LiveServer(rng)
@@ -168,9 +180,13 @@ class LiveRun:
         return self.counts
 
     async def _run(self) -> None:
-        for node in (self._server, *self._clients.values()):
-            await node.start()
-        self._oracle = Oracle(self._server, self._clients)
+        merges = self._merger_rng.choice([0, 0, 0.5, 1])
+        await self._server.start()
+        self._oracle = Oracle(self._server, self._clients, replace(BASE, merges=merges))
+        for name, client in self._clients.items():
+            if merges:
+                self._let_merge(name, client, merges)
+            await client.start()
         self._listen_to_commits()
         acts = [self._write_on_client, self._write_on_server, self._rest, self._cut_or_mend, self._restart_server]
         acts += [self._restart_client, self._compact, self._back_up, self._restore, self._pause_or_resume]
@@ -194,6 +210,18 @@ class LiveRun:
                 if self._may_reset:  # a reset may have begun and ended since the last check
                     self._oracle.expected[name].cid = 0
                 self._oracle.check(name)
+
+    def _let_merge(self, name: str, client: _LiveClient, share: float) -> None:
+        """Let a client settle losses, and record each answer when it is committed."""
+        client.merger = merger = RandomMerger(name, self._oracle.expected[name], share, self._merger_rng)
+
+        def on_commit() -> None:
+            answers = merger.take()
+            if answers:
+                self._oracle.record_settlements(name, answers, client.commits)
+                self.counts["merged"] += len(answers)
+
+        client.on_commit = on_commit
 
     def _listen_to_commits(self) -> None:
         """Record each commit of the server before it can be compacted away."""
@@ -371,7 +399,7 @@ def run(seed: int, without: str | None = None, focus: str | None = None, trace: 
             stack.enter_context(mock.patch.object(target, name, value))
 
         async def run_all() -> Counter[str]:
-            return await LiveRun(rng, trace).run()
+            return await LiveRun(rng, trace, random.Random(f"mergers {seed}")).run()
 
         return loop.run_until_complete(run_all())
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Hashable
+from collections import Counter
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,7 +25,10 @@ from .model_messages import (
     set_or_delete,
 )
 from .model_state import CHECKED, COMPLETE, UNCHECKED, ClientState
-from .sides import SWEPT, UNKNOWN, Content, Loss, ServerUnderTest, weigh
+from .sides import JOURNAL, KEEP_SERVER, SWEPT, UNKNOWN, Content, Loss, Merger, ServerUnderTest, weigh
+
+#: The number of times that a merger may repair a change that the server refuses again.
+REPAIRS = 3
 
 
 class Client:
@@ -40,6 +44,9 @@ class Client:
         self._faults_stopped = False
         self._pushed_last = False
         self._rejected_to = 0
+        self.merger: Merger | None = None
+        self._repairs: Counter[str] = Counter()
+        self._unwritten: list[tuple[str, Content, Content]] = []  # without ``merge_in_batch``
         self._durable = self._state.copy()
         self._openings = random.Random(self._state.id)
         self._keeps_base = configuration.keep_base
@@ -140,6 +147,9 @@ class Client:
             return
         if (reply.nonce, reply.base) != (request.nonce, state.cid) and self._has("stale_replies"):
             return
+        is_pulled = all(any(map(prefix.startswith, request.prefixes)) for prefix in state.leaving)
+        if not is_pulled and self._has("leaving_in_flight"):
+            return  # its page would move the CID beyond changes of keys that were unfollowed since
         self._outstanding = None
         if isinstance(reply, WrongServer):
             self._has_wrong_server = True
@@ -159,6 +169,7 @@ class Client:
             case Page():
                 self._apply_page(request, reply)
                 self._commit()
+                self._write_merged_late()
 
     def _check_progress(self, request: Request, reply: Reply) -> None:
         """Check the progress that every reply must bring: a client refuses any other reply."""
@@ -299,11 +310,103 @@ class Client:
             if self._lose_group(key, "rejected"):
                 return
             if state.dirty[key] != content:
-                base = state.base_values.get(key, UNKNOWN)
-                state.journal += (Loss(key, state.dirty[key], content, cid, base=base),)
+                self._lose([self._loss(key, content, cid, "conflict")])
+                return
             self._clean(key)
         if state.wants(key):
             set_or_delete(state.data, key, content)
+
+    # ------------------------------------------------------------------------------------- merging
+
+    def _loss(self, key: str, content: Content, cid: int, kind: str) -> Loss:
+        """Return the loss of a dirty change to a value of the server."""
+        state = self._state
+        return Loss(key, state.dirty[key], content, cid, kind, state.base_values.get(key, UNKNOWN))
+
+    def _lose(self, losses: Sequence[Loss], *, is_whole: bool = True, is_filled: bool = False) -> None:
+        """Take the server's values of changes that have lost together.
+
+        The merger may settle them; else they are journaled.
+
+        Args:
+            losses: The lost changes: all of a group, or a single one.
+            is_whole: False if these are a part of a group only. They are journaled.
+            is_filled: True if a piece of a fill brings the values.
+        """
+        state = self._state
+        for loss, answer in zip(losses, self._settle(losses) if is_whole else [JOURNAL] * len(losses), strict=True):
+            key, remote = loss.key, None if loss.remote == SWEPT else loss.remote
+            assert not isinstance(remote, str)
+            if answer == JOURNAL:
+                state.journal += (loss,)
+            if not isinstance(answer, str) and answer != remote:
+                if self._has("merge_in_batch"):
+                    self._write_merged(key, answer, remote, is_filled=is_filled)
+                    continue
+                self._unwritten.append((key, answer, remote))
+            if state.wants(key):
+                set_or_delete(state.data, key, remote)
+            self._clean(key)
+
+    def _settle(self, losses: Sequence[Loss]) -> Sequence[Content | str]:
+        """Return the merger's answers to changes that have lost together.
+
+        The changes of a group are settled as a whole, or journaled as a whole.
+        """
+        all_journaled = [JOURNAL] * len(losses)
+        if self.merger is None:
+            return all_journaled
+        refused = [loss.key for loss in losses if loss.kind == "refused"]
+        if any(self._repairs[key] >= REPAIRS for key in refused) and self._has("repair_bound"):
+            for key in refused:
+                del self._repairs[key]
+            return all_journaled
+        answers: list[Content | str] = []
+        for loss in losses:
+            answers.append(self._answer(loss, self.merger, is_group=len(losses) > 1))
+            if answers[-1] == JOURNAL and self._has("merge_groups"):
+                return all_journaled
+        if refused and all(answer == loss.local for answer, loss in zip(answers, losses, strict=True)):
+            return all_journaled  # the rule has refused just that
+        self._repairs.update(refused)
+        return answers
+
+    def _answer(self, loss: Loss, merger: Merger, *, is_group: bool) -> Content | str:
+        """Return the answer to a loss.
+
+        The merger is not asked about a change of a group that the server has as well, nor about
+        one whose value on the server is still the base value: only its group has lost.
+        """
+        if is_group and loss.kind != "refused":
+            if loss.local == loss.remote:
+                return KEEP_SERVER
+            if loss.base == loss.remote:
+                return loss.local
+        return merger(loss)
+
+    def _write_merged(self, key: str, content: Content, remote: Content, *, is_filled: bool) -> None:
+        """Write a new dirty change that was made with knowledge of the server's value."""
+        state = self._state
+        base = state.base_values.get(key, UNKNOWN)
+        state.dirty[key] = content
+        self._clean(key)
+        set_or_delete(state.data, key, content)
+        state.dirty[key] = content
+        if is_filled and self._keeps_base:
+            state.base_values[key] = remote
+        elif not is_filled and self._has("merge_knows"):
+            self._learn_base_value(key, remote)
+        if not self._has("merge_base") and base != UNKNOWN:
+            assert not isinstance(base, str)
+            state.base_values[key] = base
+
+    def _write_merged_late(self) -> None:
+        """Write the merged changes of a page in a batch of their own."""
+        for key, content, remote in self._unwritten:
+            if key not in self._state.dirty:
+                self._write_merged(key, content, remote, is_filled=False)
+                self._commit()
+        self._unwritten.clear()
 
     def _learn_base_value(self, key: str, content: Content) -> None:
         """Record the server's value of a key that stays dirty."""
@@ -394,20 +497,14 @@ class Client:
                 group &= state.lost.keys()  # the others were written again since
             for key in group:
                 state.lost.setdefault(key, "rejected")
-            if group <= page.values.keys() or (group & unfit and request.read[0] in group):
-                for key in sorted(group & page.values.keys()):
-                    kind = state.lost[key]
-                    is_loss = state.dirty[key] != page.values[key] or kind == "refused" or len(group) > 1
-                    self._heal(key, page.values[key], page.cid, kind if is_loss else None)
-
-    def _heal(self, key: str, content: Content, cid: int, kind: str | None) -> None:
-        """Take the server's value of a dirty key, and journal the dirty change if it is a loss."""
-        state = self._state
-        if kind is not None:
-            base = state.base_values.get(key, UNKNOWN)
-            state.journal += (Loss(key, state.dirty[key], content, cid, kind, base),)
-        set_or_delete(state.data, key, content)
-        self._clean(key)
+            is_whole = group <= page.values.keys()
+            if is_whole or (group & unfit and request.read[0] in group):
+                values = {key: page.values[key] for key in sorted(group & page.values.keys())}
+                losses = [self._loss(key, content, page.cid, state.lost[key]) for key, content in values.items()]
+                if len(group) == 1 and losses[0].kind != "refused" and losses[0].local == losses[0].remote:
+                    self._clean(losses[0].key)
+                else:
+                    self._lose(losses, is_whole=is_whole)
 
     def _apply_piece(self, request: Request, piece: Piece) -> None:
         """Take a part of a range that is being filled, unless the followed ranges have changed."""
@@ -426,7 +523,8 @@ class Client:
             elif self._has("absent_in_piece"):
                 lost = state.data.pop(key)
                 if state.is_resetting:
-                    state.journal += (Loss(key, lost, SWEPT, state.cid),)
+                    state.dirty[key] = lost  # until it is settled
+                    self._lose([Loss(key, lost, SWEPT, state.cid, "reset")], is_filled=True)
                 if key in state.dirty and key not in state.lost:
                     self._learn_base_value(key, content)
             state.bases.pop(key, None)
@@ -454,7 +552,7 @@ class Client:
         elif state.dirty[key] == content:
             self._clean(key)
         elif not self._lose_group(key, kind):
-            self._heal(key, content, state.cid, kind)
+            self._lose([self._loss(key, content, state.cid, kind)], is_filled=True)
 
     def _drop_old_batches(self) -> None:
         """Drop the record of each batch of which fewer than two keys are dirty."""
@@ -628,6 +726,7 @@ class Client:
     def _reopen(self) -> None:
         """Open the store again: one that keeps no base values forgets those that it finds."""
         self._rejected_to = 0
+        self._repairs.clear()
         self._keeps_base = self._options.keep_base and self._openings.random() < 0.9
         if not self._keeps_base:
             self._state.base_values.clear()

@@ -31,6 +31,7 @@ from treehub_level.replication import endpoint
 from treehub_level.replication.client import read_consistent
 from treehub_level.replication.following import unfollow_step
 from treehub_level.replication.losses import loss_bounds
+from treehub_level.replication.merging import OnConflict
 from treehub_level.replication.messages import Reply, Request
 from treehub_level.replication.records import read_state
 from treehub_level.replication.reply_handler import epoch_at
@@ -38,11 +39,24 @@ from treehub_level.replication.session import LookAhead, rebind_session, sync_se
 from treehub_level.replication.state import ClientState
 from treehub_level.replication.wire import Received, reply_pieces
 from treehub_level.testing import CrashError
-from treehub_level.types import Change, Changes, Conflict, Delete, Mode, Put, SyncReport
+from treehub_level.types import (
+    JOURNAL,
+    KEEP_SERVER,
+    MISSING,
+    Change,
+    Changes,
+    Conflict,
+    Delete,
+    Mode,
+    Operation,
+    Put,
+    SyncReport,
+)
 
+from . import sides
 from .configuration import Configuration
 from .engines import Disk, MakeDisk
-from .sides import SWEPT, UNKNOWN, Content, InvariantError, Loss, weigh
+from .sides import SWEPT, UNKNOWN, Content, InvariantError, Loss, Merger, weigh
 
 #: The number of bytes in a unit of weight.
 UNIT = 200
@@ -66,6 +80,23 @@ def _loss(conflict: Conflict) -> Loss:
     is_group = won.cid is None or base == _content(won)
     kind = "rejected" if is_group and conflict.kind != "refused" else conflict.kind
     return Loss(conflict.key, local, _content(won), won.cid or 0, kind, base)
+
+
+def on_conflict_of(merger: Merger | None) -> OnConflict | None:
+    """Return the function of an application that answers as a merger does."""
+    if merger is None:
+        return None
+
+    def on_conflict(conflict: Conflict) -> Any:
+        answer = merger(_loss(conflict))
+        match answer:
+            case None:
+                return MISSING
+            case str():
+                return KEEP_SERVER if answer == sides.KEEP_SERVER else JOURNAL
+        return _value(answer)
+
+    return on_conflict
 
 
 class MismatchReply(NamedTuple):
@@ -200,7 +231,7 @@ class _Process:
             self.level.put(key, _value(content))
 
     def _write_by_batch(self, key: str, content: Content) -> None:
-        operation = {"type": "del", "key": key}
+        operation: Operation = {"type": "del", "key": key}
         if content is not None:
             operation = {"type": "put", "key": key, "value": _value(content)}
         ops = [operation]
@@ -319,6 +350,7 @@ class Client(_Process):
     mode = Mode.CLIENT
     invalid_calls = CLIENT_INVALID_CALLS
     _report = SyncReport()
+    merger: Merger | None = None
     #: Openings that turn base values on or off write a record, durably: no crash loses it.
     _commits_of_openings = 0
 
@@ -433,6 +465,7 @@ class Client(_Process):
             push=one_way < 0.9,
             report=self._report,
             look_ahead=self._rng.random() < 0.5,
+            on_conflict=on_conflict_of(self.merger),
         )
         return self._send(self._advance(lambda session: next(session)))
 

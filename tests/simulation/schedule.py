@@ -15,6 +15,7 @@ from typing import Any
 
 from .configuration import Configuration
 from .invariants import ExpectedClient, History, Oracle
+from .merging import RandomMerger
 from .sides import SWEPT, ClientUnderTest, Content, InvariantError, Loss, ServerUnderTest
 
 #: Called with a line for each event.
@@ -55,6 +56,12 @@ class Schedule:
         self._backups: list[tuple[Any, History]] = []
         self._principals = {name: name for name in clients}
         self._server_writes = 0
+        self._mergers: dict[str, RandomMerger] = {}
+        if configuration.merges:
+            merger_rng = random.Random(rng.getrandbits(32))
+            for name, client in clients.items():
+                expected = self._oracle.expected[name]
+                client.merger = self._mergers[name] = RandomMerger(name, expected, configuration.merges, merger_rng)
         if configuration.manual_before:
             self._sync_manually_before()
 
@@ -232,12 +239,25 @@ class Schedule:
             before = client.cid
             request = None
             if kind == "reply":
-                request = client.receive(message)
+                request = self._receive(name, message)
             else:
                 client.apply_manually(message)
             self._trace_cid(name, kind, before)
             self._send(name, request)
             self._check(name)
+
+    def _receive(self, name: str, reply: Any) -> Any:
+        """Deliver a reply to a client, and record the answers of its merger if it was taken."""
+        client = self._clients[name]
+        before = client.commits
+        request = client.receive(reply)
+        answers = self._mergers[name].take() if self._mergers else []
+        for loss, answer in answers:
+            self._trace("{} merges {} with {} of {}: {}", name, loss.local, loss.remote, loss.key, answer)
+        if answers and client.commits > before:
+            self._oracle.record_settlements(name, answers, before + 1)
+            self.counts["merged"] += len(answers)
+        return request
 
     def _send(self, name: str, request: Any) -> None:
         if request is not None:
@@ -388,6 +408,8 @@ class Schedule:
         self._network.clear()
 
     def _converge(self) -> None:
+        for merger in self._mergers.values():
+            merger.is_stubborn = True
         for process in (self._server, *self._clients.values()):
             process.stop_faults()
         for _ in range(200):
@@ -408,7 +430,7 @@ class Schedule:
         client = self._clients[name]
         before = client.cid
         reply = self._exchange(name, request)
-        request = None if reply is None else client.receive(reply)
+        request = None if reply is None else self._receive(name, reply)
         self._trace_cid(name, "reply", before)
         self._check(name)
         return request
@@ -419,11 +441,13 @@ class Schedule:
         if expected.may_conflict_with_itself or self._principals[name] != name:
             return  # its first push may be answered with "forked", and needs another attempt
         key, content = self._write(name)
+        expected.merged_with = {}  # earlier merges were not of this change
         request = client.start()
         for _ in range(2):
             self._write_together(1)  # a commit beyond the limit would refuse the push for its distance
             request = self._round_trip(name, request or client.start())
-        if client.dirty().get(key, SWEPT) == content:
+        is_merged = (key, content) in expected.merged_with  # it is a new change that equals the old one
+        if client.dirty().get(key, SWEPT) == content and not is_merged:
             raise InvariantError(f"starvation: {name} has pushed {content} to {key} twice without success")
 
     def _check(self, name: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 #: The content of a write: its author, and the number of the write; ``None`` for a delete.
@@ -11,6 +11,10 @@ Content = tuple[str, int] | None
 SWEPT: Final = "swept"
 #: The base value of a conflict if the client does not know it; the author of a delete, likewise.
 UNKNOWN: Final = "unknown"
+#: The answers of a merger besides a content to write: the server's value stays, and the lost change
+#: is dropped or journaled.
+KEEP_SERVER: Final = "keep server"
+JOURNAL: Final = "journal"
 
 
 def weigh(content: Content) -> int:
@@ -37,6 +41,11 @@ class Loss(NamedTuple):
     cid: int
     kind: str = "conflict"
     base: Content | str = UNKNOWN
+
+
+#: Settles a loss, in the step of a client that takes a reply: the content to write instead, or an
+#: answer.
+Merger = Callable[[Loss], "Content | str"]
 
 
 class FaultyProcess(Protocol):
@@ -79,9 +88,11 @@ class ClientUnderTest(FaultyProcess, Protocol):
 
     Attributes:
         limit: The maximum number of changes, or keys, that the next request asks for.
+        merger: Settles the losses that replies bring; ``None`` if all are journaled.
     """
 
     limit: int
+    merger: Merger | None
 
     @property
     def commits(self) -> int:

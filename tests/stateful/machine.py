@@ -16,17 +16,36 @@ from unittest import mock
 import pytest
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from ranges import asked, expected, is_even, keys, options
 from stores import ENGINES, SHARED, Stores
 
-from treehub_level import Change, CIDMismatchError, Delete, InvalidKeyError, InvalidValueError, Mode, Put, StateError
+from treehub_level import (
+    MISSING,
+    Change,
+    CIDMismatchError,
+    ConditionError,
+    Delete,
+    InvalidKeyError,
+    InvalidValueError,
+    Mode,
+    Put,
+    StateError,
+)
 from treehub_level.blocking import reads as reads_module
 from treehub_level.blocking import writes as writes_module
 
 from .loop_adapter import LoopAdapter
 from .model import GONE, PREFIX, SUBLEVEL, Model, change_of, encoded, part
 from .peer import REASON, Peer
+from .watching import Consumer
 
 #: The backends to run the machine with.
 BACKENDS: Final = ["memory", *ENGINES, *SHARED]
@@ -107,6 +126,22 @@ class StoreMachine(RuleBasedStateMachine):
         self.model = Model(self.variant.mode)
         self.snapshots: list[tuple[Any, dict[str, Any]]] = []
         self.iterators: list[tuple[Iterator[Any], list[Any]]] = []
+        self.consumer = Consumer(self.level)
+        #: The origins of the changes that the present call makes.
+        self.origins = {"local"}
+        #: Those of the calls since the data changed last: what alters nothing may be told late.
+        self.earlier_origins = {"local"}
+        self.consumed = encoded([])
+
+    @invariant()
+    def check_consumer(self) -> None:
+        """Check that a consumer of the changes knows the data, and where the changes come from."""
+        if hasattr(self, "consumer"):
+            wanted = encoded(sorted(self.model.data.items()))
+            origins = self.consumer.settle(lambda data: encoded(sorted(data.items())) == wanted)
+            assert origins <= {*self.origins, *self.earlier_origins, "initial"}, origins
+            kept = self.earlier_origins if wanted == self.consumed else set[str]()
+            self.earlier_origins, self.origins, self.consumed = kept | self.origins, {"local"}, wanted
 
     def teardown(self) -> None:
         if not hasattr(self, "level"):
@@ -115,6 +150,7 @@ class StoreMachine(RuleBasedStateMachine):
             self.check_everything()
         finally:
             self.level.close()
+            self.consumer.end()
             self.iterators.clear()
             self.snapshots.clear()
             self.loop.close()
@@ -243,6 +279,90 @@ class StoreMachine(RuleBasedStateMachine):
             with pytest.raises(InterruptedError):
                 collect()
 
+    @rule(
+        items=operations,
+        sublevel=st.booleans(),
+        together=st.sampled_from([None, False, True]),
+        query=options,
+        is_kept=st.booleans(),
+    )
+    def transact(
+        self, items: list[tuple[str, Any]], sublevel: bool, together: bool | None, query: dict[str, Any], is_kept: bool
+    ) -> None:
+        """Write in a transaction, which reads its own writes, and of one key keeps the last."""
+        items = self.allowed(items, sublevel)
+        data = part(self.model.data, sublevel)
+        last: dict[str, Any] = {}
+        for key, value in items:
+            last.pop(key, None)
+            last[key] = value
+
+        def decide(tx: Any) -> str:
+            for key, value in items:
+                if value is GONE:
+                    tx.delete(key)
+                    data.pop(key, None)
+                else:
+                    tx.put(key, value)
+                    data[key] = value
+            self.check_reads(tx, data, query)
+            if not is_kept:
+                raise InterruptedError
+            return "result"
+
+        if is_kept:
+            assert self.view(sublevel).transact(decide, together=together) == "result"
+            self.record_batch([*last.items()], sublevel, together)
+        else:
+            with pytest.raises(InterruptedError):
+                self.view(sublevel).transact(decide, together=together)
+
+    @rule(key=any_keys, value=values | st.just(GONE), sublevel=st.booleans())
+    def update(self, key: str, value: Any, sublevel: bool) -> None:
+        if self.stored(key, sublevel) is None:
+            return
+        data = part(self.model.data, sublevel)
+
+        def replace(found: Any) -> Any:
+            self.assert_same(found, data.get(key))
+            return MISSING if value is GONE else value
+
+        result = self.view(sublevel).update(key, replace)
+        if value is GONE:
+            assert result is MISSING
+        else:
+            self.assert_same(result, value)
+        if value is not GONE or key in data:
+            self.record_writes([(key, value)], sublevel)
+
+    @rule(key=any_keys, value=values | st.just(GONE), wanted=values | st.just(GONE), sublevel=st.booleans())
+    def write_if(self, key: str, value: Any, wanted: Any, sublevel: bool) -> None:
+        if self.stored(key, sublevel) is None:
+            return
+        view, found = self.view(sublevel), part(self.model.data, sublevel).get(key, GONE)
+        holds = found is wanted if found is GONE or wanted is GONE else encoded(found) == encoded(wanted)
+        condition = {"if_value": MISSING if wanted is GONE else wanted}
+        if wanted is GONE and value is not GONE:
+            condition = {"if_absent": True}
+
+        def write() -> None:
+            if value is GONE:
+                view.delete(key, **condition)
+            else:
+                view.put(key, value, **condition)
+
+        if holds:
+            write()
+            self.record_writes([(key, value)], sublevel)
+        else:
+            with pytest.raises(ConditionError) as caught:
+                write()
+            assert caught.value.key == key
+            if found is GONE:
+                assert caught.value.found is MISSING
+            else:
+                self.assert_same(caught.value.found, found)
+
     @rule(items=operations, sublevel=st.booleans(), batch_size=st.integers(1, 4))
     def load(self, items: list[tuple[str, Any]], sublevel: bool, batch_size: int) -> None:
         items = [item for item in self.allowed(items, sublevel) if item[1] is not GONE]
@@ -313,7 +433,9 @@ class StoreMachine(RuleBasedStateMachine):
     def reopen(self) -> None:
         """Close and open the store. This ends its iterators and snapshots."""
         self.level.close()
+        self.consumer.end()
         self.level.open()
+        self.consumer = Consumer(self.level)
         self.sub = self.level.sublevel(SUBLEVEL)
         self.iterators.clear()
         self.snapshots.clear()
@@ -366,6 +488,7 @@ class ClientMachine(StoreMachine):
             with pytest.raises(StateError, match="a fill of sync"):
                 self.level.apply(cid, page)
         elif ahead > 0:
+            self.origins = {"remote"}
             assert self.level.apply(cid, page) == cid
             self.model.apply(cid, items)
 
@@ -398,6 +521,7 @@ class ClientMachine(StoreMachine):
 
     @rule(removed=prefixes.filter(lambda removed: "!x" not in removed))
     def unfollow(self, removed: list[str]) -> None:
+        self.origins = {"remote"}
         self.level.unfollow(*removed)
         for prefix in removed:
             self.model.unfollow(prefix)
@@ -409,6 +533,7 @@ class ClientMachine(StoreMachine):
         peer = Peer(clean, accepts_even=accepts_even)
         groups = self.model.dirty_groups()
         pushed = [[change_of(key, self.model.dirty[key]) for key in group] for group in groups]
+        self.origins = {"remote"}
         report = self.level.sync(peer)
         self.assert_same(sorted(peer.groups), pushed)
         refused = [group for group in groups if not peer.accepts(group[0])]

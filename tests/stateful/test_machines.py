@@ -11,6 +11,8 @@ from stores import Stores
 
 from treehub_level import LevelError, Mode, _core
 from treehub_level.backends.memory import MemoryBackend
+from treehub_level.engine import watch
+from treehub_level.engine.watch import StateWatch
 from treehub_level.replication.state import ClientState
 
 from .machine import VARIANTS, Variant, run, shares
@@ -50,11 +52,20 @@ def test_a_backend_with_one_fault_is_found(fault: type[MemoryBackend]) -> None:
     _assert_found(with_seed=BACKEND_FAULTS[fault], stores_of=FaultyStores)
 
 
+_on_commit = StateWatch.on_commit
+
+
+def _without_deletions(self: StateWatch, changes: list[Any], *, is_certain: bool) -> None:
+    _on_commit(self, [change for change in changes if change.value is not None], is_certain=is_certain)
+
+
 #: Faults of the engine, each with a seed that finds it early.
-ENGINE_FAULTS: dict[str, tuple[type, str, Any, int]] = {
+ENGINE_FAULTS: dict[str, tuple[Any, str, Any, int]] = {
     "a batch is pushed in parts": (*FAULTS["torn"], 1),
     "a refused change is lost without a record": (*FAULTS["unjournaled"], 1),
     "a client is consistent at once": (ClientState, "is_at_head", True, 1),
+    "a watch misses deletions": (StateWatch, "on_commit", _without_deletions, 1),
+    "a pulled change is taken for a local one": (watch, "_origin", lambda is_local: "local", 1),
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -71,7 +72,7 @@ def test_a_key_of_one_side_only_is_missing_on_the_other(server: blocking.Level, 
 
 @pytest.mark.parametrize(("ours", "theirs"), [(1, True), (1, 1.0), ([0], [False]), ({"x": None}, {})])
 def test_values_that_are_equal_only_in_python_differ(
-    server: blocking.Level, client: blocking.Level, ours: object, theirs: object
+    server: blocking.Level, client: blocking.Level, ours: Any, theirs: Any
 ) -> None:
     server.put("a", theirs)
     client.apply(server.cid, [["a", ours]])

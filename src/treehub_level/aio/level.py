@@ -7,41 +7,143 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+from types import GenericAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, overload
 
 from .. import blocking
 from ..backends.base import Backend
-from ..blocking.level import ReadWriteVerbs, namespace_of
+from ..blocking.level import NamespaceVerbs, ReadWriteVerbs, namespace_of
+from ..blocking.watch import Unsubscribe, open_watch
 from ..engine.namespace import Namespace
-from ..errors import NotOpenError
-from ..replication.endpoint import answer, changes_after, check_wait, watch_page, watch_start
+from ..replication.endpoint import answer, changes_after, check_wait
+from ..replication.merging import OnConflict, require_on_conflict
 from ..replication.messages import Reply, Request
 from ..replication.rules import Check
 from ..replication.session import rebind_session, sync_session
-from ..types import JSON, Change, Changes, Conflict, Followed, Mode, SyncReport
+from ..types import (
+    JSON,
+    Change,
+    Changes,
+    Conflict,
+    Followed,
+    Found,
+    Key,
+    KeyRange,
+    Mode,
+    OnReset,
+    SyncReport,
+    Value,
+    ViewKey,
+    Written,
+)
 from .driver import AsyncExchanger, async_exchange_of, drive
 from .live import LiveSession
 from .reads_writes import AsyncReadVerbs, AsyncWriteVerbs, PastSnapshot, Snapshot, documented_by
-from .wait import commit_event, wait_for_commit
+from .transact import AsyncDecisionVerbs
+from .wait import wait_for_commit
+from .watch import AsyncChangeIterator, AsyncSubscription
 from .worker import Worker
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVarTuple, Unpack
+
+    from ..ordered import Tuple
+
+    Elements = TypeVarTuple("Elements")
 
 
 @documented_by(ReadWriteVerbs)
-class AsyncReadWriteVerbs(AsyncReadVerbs, AsyncWriteVerbs):
-    """The verbs that a level and its sublevels share."""
+class AsyncReadWriteVerbs(
+    AsyncReadVerbs[Key, Value, Found],
+    AsyncWriteVerbs[Key, Written],
+    AsyncDecisionVerbs[Key, Value, Found, Written],
+    Generic[Key, Value, Found, Written],
+):
+    """The verbs that a level, its sublevels and typed views share."""
 
-    _blocking: ReadWriteVerbs
+    _blocking: ReadWriteVerbs[Key, Value, Found, Written]
 
-    def snapshot(self, *, at: int | None = None) -> Snapshot:
+    def snapshot(self, *, at: int | None = None) -> Snapshot[Key, Value, Found]:
         kind = Snapshot if at is None else PastSnapshot
         return kind(self._blocking.snapshot(at=at), self._worker)
 
-    def sublevel(self, name: str, *, separator: str = "/") -> Sublevel:
-        return Sublevel(self._namespace.sublevel(name, separator), self._worker)
+    def watch(
+        self, *, since: int | None = None, initial: bool = False, **bounds: Unpack[KeyRange]
+    ) -> AsyncChangeIterator:
+        return AsyncChangeIterator(open_watch(self._namespace, since, initial, bounds), self._worker)
+
+    def on_change(self, callback: Callable[[Change], Any], *, prefix: str | None = None) -> Unsubscribe:
+        if not callable(callback):
+            raise TypeError(f"callback is a function or a coroutine function, not {callback!r:.80}")
+        watch = open_watch(self._namespace, None, False, {"prefix": prefix})
+        return AsyncSubscription(AsyncChangeIterator(watch, self._worker), callback).unsubscribe
 
 
-class Sublevel(AsyncReadWriteVerbs):
+@documented_by(blocking.Typed)
+class Typed(AsyncReadWriteVerbs[ViewKey, Value, Value | None, Value], Generic[Value, ViewKey]):
+    """A view of a level whose values are instances of a type, or whose keys are tuples.
+
+    Made by `Level.typed` and `Level.sublevel`. It has the verbs of a sublevel, and each of them,
+    with its filter, takes and returns such values and keys. The store holds plain JSON.
+
+    A value that is not an instance of the type raises `InvalidValueError`, and a stored one that
+    does not fit raises `DecodeError`; both have ``key`` and ``path``.
+
+    For annotations: ``Typed[Note]``, or ``Typed[Note, tuple[str, int]]`` with keys that are tuples.
+    """
+
+    def __init__(self, namespace: Namespace, worker: Worker) -> None:
+        self._namespace = namespace
+        self._blocking = blocking.Typed(namespace)
+        self._worker = worker
+
+    if not TYPE_CHECKING:
+
+        def __class_getitem__(cls, types: Any) -> GenericAlias:
+            return GenericAlias(cls, types)  # the second parameter has a default
+
+
+@documented_by(NamespaceVerbs)
+class AsyncNamespaceVerbs(AsyncReadWriteVerbs[str, Any, Any, JSON]):
+    """The verbs that a level and its sublevels share: those for values and for namespaces."""
+
+    @overload
+    def sublevel(self, name: str, *, separator: str = "/", type: None = None, key: None = None) -> Sublevel: ...
+
+    @overload
+    def sublevel(self, name: str, *, separator: str = "/", type: type[Value], key: None = None) -> Typed[Value]: ...
+
+    @overload
+    def sublevel(
+        self, name: str, *, separator: str = "/", type: None = None, key: type[Tuple[Unpack[Elements]]]
+    ) -> Typed[Any, tuple[Unpack[Elements]]]: ...
+
+    @overload
+    def sublevel(
+        self, name: str, *, separator: str = "/", type: type[Value], key: type[Tuple[Unpack[Elements]]]
+    ) -> Typed[Value, tuple[Unpack[Elements]]]: ...
+
+    def sublevel(self, name: str, *, separator: str = "/", type: Any = None, key: Any = None) -> Any:
+        namespace = self._namespace.sublevel(name, separator)
+        if type is None and key is None:
+            return Sublevel(namespace, self._worker)
+        return Typed(namespace.view("", type, key), self._worker)
+
+    @overload
+    def typed(self, model: type[Value], *, prefix: str = "", key: None = None) -> Typed[Value]: ...
+
+    @overload
+    def typed(
+        self, model: type[Value], *, prefix: str = "", key: type[Tuple[Unpack[Elements]]]
+    ) -> Typed[Value, tuple[Unpack[Elements]]]: ...
+
+    def typed(self, model: Any, *, prefix: str = "", key: Any = None) -> Any:
+        return Typed(self._namespace.typed(prefix, model, key), self._worker)
+
+
+class Sublevel(AsyncNamespaceVerbs):
     """A namespace within a level.
 
     Made by `Level.sublevel`; open and closed together with its level.
@@ -54,7 +156,7 @@ class Sublevel(AsyncReadWriteVerbs):
 
 
 @documented_by(blocking.Level)
-class Level(AsyncReadWriteVerbs):
+class Level(AsyncNamespaceVerbs):
     """An ordered key-value store that synchronises.
 
     ``blocking.Level`` has the same verbs without ``await``.
@@ -113,8 +215,8 @@ class Level(AsyncReadWriteVerbs):
         backend: str | type[Backend] | Callable[..., Backend] = "leveldb",
         mode: Mode = Mode.NORMAL,
         prefix: str = "!",
-        key_encoding: str = "utf8",
-        value_encoding: str = "json",
+        key_encoding: Literal["utf8", "bytes"] = "utf8",
+        value_encoding: Literal["json", "bytes"] = "json",
         durable: bool = False,
         read_only: bool = False,
         keep_base: bool | None = False,
@@ -196,7 +298,7 @@ class Level(AsyncReadWriteVerbs):
     def CID(self) -> int:  # noqa: N802  # the name in `@treehub/level`
         return self._blocking.cid
 
-    async def info(self) -> dict[str, JSON]:
+    async def info(self) -> dict[str, Any]:
         return await self._worker.read(self._blocking.info)
 
     async def compact_range(self) -> None:
@@ -227,23 +329,6 @@ class Level(AsyncReadWriteVerbs):
         run = self._worker.write if parsed.is_push else self._worker.read
         return await wait_for_commit(self._store, lambda: run(answer, self._store, parsed), check_wait(wait))
 
-    def watch(self, *, since: int | None = None) -> AsyncIterator[Change]:
-        return self._watch(watch_start(self._store, since))
-
-    async def _watch(self, since: int) -> AsyncIterator[Change]:
-        while True:
-            with commit_event(self._store) as committed:  # of the event loop that waits this time
-                try:
-                    page = await self._worker.read(watch_page, self._store, since)
-                except NotOpenError:
-                    return
-                if not page:
-                    await committed.wait()
-            for change in page:
-                assert change.cid is not None
-                since = change.cid
-                yield change
-
     async def history(self, key: str) -> list[Change]:
         return await self._worker.read(self._blocking.history, key)
 
@@ -261,6 +346,10 @@ class Level(AsyncReadWriteVerbs):
     async def clean(self, cid: int, keys: Iterable[Any]) -> int:
         return await self._worker.write(self._blocking.clean, cid, keys)
 
+    @property
+    def last_synced(self) -> datetime | None:
+        return self._blocking.last_synced
+
     async def pending(self) -> int:
         return await self._worker.read(self._blocking.pending)
 
@@ -270,7 +359,8 @@ class Level(AsyncReadWriteVerbs):
         *,
         pull: bool = True,
         push: bool = True,
-        on_reset: str = "reset",
+        on_reset: OnReset = "reset",
+        on_conflict: OnConflict | None = None,
         progress: Callable[[SyncReport], object] | None = None,
     ) -> SyncReport:
         report = SyncReport()
@@ -282,13 +372,24 @@ class Level(AsyncReadWriteVerbs):
             on_reset=on_reset,
             report=report,
             look_ahead=True,
+            on_conflict=require_on_conflict(on_conflict),
         )
         exchange = async_exchange_of(server)
         async with self._worker.sync_lock:
             return await drive(self._worker, session, exchange, lambda: progress and progress(report))
 
-    def live(self, server: AsyncExchanger, *, interval: float = 10.0, on_reset: str = "reset") -> LiveSession:
-        return LiveSession(self._store, self._worker, async_exchange_of(server), interval=interval, on_reset=on_reset)
+    def live(
+        self,
+        server: AsyncExchanger,
+        *,
+        interval: float = 10.0,
+        on_reset: OnReset = "reset",
+        on_conflict: OnConflict | None = None,
+    ) -> LiveSession:
+        exchange = async_exchange_of(server)
+        return LiveSession(
+            self._store, self._worker, exchange, interval=interval, on_reset=on_reset, on_conflict=on_conflict
+        )
 
     async def rebind(self, server: AsyncExchanger) -> None:
         session = rebind_session(self._store.step, self._store.client("rebind"))

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 from .. import blocking
 from ..engine.store import Store
 from ..errors import ForbiddenError, StateError, TransportError
+from ..events import Event
 from ..replication.driver import Finished, advance, transport_errors
 from ..replication.live import LiveSessionBase
+from ..replication.merging import OnConflict
 from ..replication.messages import Request
 from ..replication.schedule import PollResult, Task
+from ..replication.session_events import SessionEvents
 from .driver import drive
 from .reads_writes import documented_by
 from .threads import answer, running_loop
@@ -32,6 +35,47 @@ class _AsyncLongPoll(NamedTuple):
     started: float
 
 
+class _SyncWait(NamedTuple):
+    """A call that waits for a sync.
+
+    Attributes:
+        ticket: The ticket of the sync.
+        check: Raises StateError if the wait is in vain. Called under the lock.
+    """
+
+    ticket: int
+    check: Callable[[], None]
+
+
+class AsyncEventIterator(AsyncIterator[Event]):
+    """The events of a live session. Made by ``events()``."""
+
+    def __init__(self, events: SessionEvents) -> None:
+        self._events = events
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._woken = asyncio.Event()
+        self._queue = events.listen()
+
+    def __aiter__(self) -> AsyncEventIterator:
+        return self
+
+    async def __anext__(self) -> Event:
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:  # wake the event loop that waits this time
+            woken = self._woken = asyncio.Event()
+            self._loop = loop
+            self._queue.wake = lambda: answer(loop, woken.set)
+        while True:
+            self._woken.clear()
+            is_over = self._events.is_over
+            event = self._queue.take()
+            if event is not None:
+                return event
+            if is_over:
+                raise StopAsyncIteration
+            await self._woken.wait()
+
+
 @documented_by(blocking.LiveSession)
 class LiveSession(LiveSessionBase):
     """Keeps a client in sync with its server for the length of an ``async with`` block.
@@ -40,12 +84,19 @@ class LiveSession(LiveSessionBase):
     """
 
     def __init__(
-        self, store: Store, worker: Worker, exchange: Callable[..., Any], *, interval: float, on_reset: str
+        self,
+        store: Store,
+        worker: Worker,
+        exchange: Callable[..., Any],
+        *,
+        interval: float,
+        on_reset: str,
+        on_conflict: OnConflict | None = None,
     ) -> None:
-        super().__init__(store, exchange, interval=interval, on_reset=on_reset)
+        super().__init__(store, exchange, interval=interval, on_reset=on_reset, on_conflict=on_conflict)
         self._worker = worker
         self._woken = asyncio.Event()
-        self._waiters: dict[asyncio.Future[None], int] = {}
+        self._waiters: dict[asyncio.Future[None], _SyncWait] = {}
         self._poll: _AsyncLongPoll | None = None
         self._attempting: asyncio.Task[None] | None = None
         self._runner: asyncio.Task[None] | None = None
@@ -58,6 +109,7 @@ class LiveSession(LiveSessionBase):
         with self._lock:
             self._schedule.pause()
         self._on_own_loop(self._interrupt)
+        self._resolve_waiters()
 
     def resume(self) -> None:
         self._store.require_same_process()
@@ -69,9 +121,29 @@ class LiveSession(LiveSessionBase):
     async def in_sync(self, *, within: float | None = None) -> None:
         self._store.require_same_process()
         self._check_outside("in_sync() cannot wait")
+        await self._wait_for_sync(within, self._raise_if_over)
+
+    async def pushed(self, *, within: float | None = None) -> None:
+        self._store.require_same_process()
+        self._check_outside("pushed() cannot wait")
+        wait = self._events.wait_for_push()
+        await self._wait_for_sync(within, self._raise_if_stopped)
+        self._raise_unless_pushed(wait)
+
+    def events(self) -> AsyncEventIterator:
+        return AsyncEventIterator(self._events)
+
+    async def _wait_for_sync(self, within: float | None, check: Callable[[], None]) -> None:
+        """Wait for a sync that begins after this call.
+
+        Args:
+            within: Seconds to wait; ``None`` for no limit.
+            check: Raises an error if the wait is in vain. Called under the lock.
+        """
         waiter = asyncio.get_running_loop().create_future()
         with self._lock:
-            self._waiters[waiter] = self._take_ticket()
+            check()
+            self._waiters[waiter] = _SyncWait(self._take_ticket(), check)
         self._on_own_loop(self._woken.set)
         try:
             if not await self._wait_for(waiter, within):
@@ -165,11 +237,14 @@ class LiveSession(LiveSessionBase):
     def _resolve_waiters(self) -> None:
         """Resolve the waiters of `in_sync` that are served, or never will be."""
         with self._lock:
-            for waiter, ticket in self._waiters.items():
-                if self._schedule.has_synced(ticket):
+            for waiter, wait in self._waiters.items():
+                if self._schedule.has_synced(wait.ticket):
                     answer(waiter.get_loop(), _settle, waiter, None)
-                elif self._schedule.is_over:
-                    answer(waiter.get_loop(), _settle, waiter, self._over())
+                    continue
+                try:
+                    wait.check()
+                except StateError as error:
+                    answer(waiter.get_loop(), _settle, waiter, error)
 
     # ------------------------------------------------------------------------------------- its task
 
@@ -184,6 +259,7 @@ class LiveSession(LiveSessionBase):
         finally:
             store.remove_listener(self._on_commit)
             self._end()
+            self._events.end()
             self._resolve_waiters()
             await self._drop_poll()
 
@@ -227,10 +303,7 @@ class LiveSession(LiveSessionBase):
             await self._drop_poll()
             if not isinstance(error, Exception):
                 raise error
-            with self._lock:
-                if not self._store.is_open:
-                    self._schedule.end()
-                self._schedule.on_failure(error, self._loop.time())
+            self._on_failure(error, self._loop.time())
         self._resolve_waiters()
 
     async def _sync(self) -> None:
@@ -239,13 +312,15 @@ class LiveSession(LiveSessionBase):
         remaining: TransportError | ForbiddenError | None = None
         try:
             async with self._worker.sync_lock:
-                await drive(self._worker, session, self._exchange, self._on_reply)
+                report = await drive(self._worker, session, self._exchange, self._on_reply)
+            if report.contended:  # to be pushed by another sync, at once
+                self._request_sync()
+                return
         except (TransportError, ForbiddenError) as error:
             if not error.keys:
                 raise
             remaining = error
-        with self._lock:
-            self._schedule.on_synced(self._loop.time(), remaining)
+        self._on_synced(self._loop.time(), remaining)
 
     async def _start_poll(self) -> None:
         assert self._loop is not None
@@ -272,8 +347,7 @@ class LiveSession(LiveSessionBase):
                 session.close()
         assert isinstance(outcome, Finished)
         now = self._loop.time()
-        with self._lock:
-            self._schedule.on_polled(outcome.result, now, elapsed=now - started, wait=self._wait)
+        self._on_polled(outcome.result, now, elapsed=now - started)
 
     async def _drop_poll(self) -> None:
         if self._poll is not None:

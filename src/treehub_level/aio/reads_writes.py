@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from .. import blocking
 from ..backends.base import Entry
@@ -13,7 +14,18 @@ from ..blocking.reads import Chunks, ReadVerbs, scan_chunks
 from ..blocking.writes import BATCH_SIZE, Operations, WriteVerbs, check_batch_size, is_group
 from ..engine.groups import check_together
 from ..engine.namespace import Namespace, check_durable
-from ..types import JSON, KeyRange, RangeOptions
+from ..types import (
+    ANY_VALUE,
+    Default,
+    Found,
+    Key,
+    KeyRange,
+    Operation,
+    RangeOptions,
+    Value,
+    Wanted,
+    Written,
+)
 from .worker import Worker
 
 if TYPE_CHECKING:
@@ -45,50 +57,62 @@ def documented_by(counterpart: type) -> Callable[[C], C]:
 
 
 @documented_by(ReadVerbs)
-class AsyncReadVerbs:
+class AsyncReadVerbs(Generic[Key, Value, Found]):
     """The verbs that read: see `blocking.reads.ReadVerbs`."""
 
-    _blocking: ReadVerbs
+    _blocking: ReadVerbs[Key, Value, Found]
     _worker: Worker
 
-    async def get(self, key: str, default: Any = None) -> JSON:
+    @overload
+    async def get(self, key: Key) -> Found: ...
+
+    @overload
+    async def get(self, key: Key, default: Default) -> Value | Default: ...
+
+    async def get(self, key: Key, default: Any = None) -> Any:
         if self._worker.inline_reads_left:
             self._worker.inline_reads_left -= 1
             return self._blocking.get(key, default)
         return await self._worker.read_key(self._blocking.get, key, default)
 
-    async def has(self, key: str) -> bool:
+    async def has(self, key: Key) -> bool:
         return await self._worker.read_key(self._blocking.has, key)
 
-    async def get_many(self, keys: Iterable[str], default: Any = None) -> list[JSON]:
+    @overload
+    async def get_many(self, keys: Iterable[Key]) -> list[Found]: ...
+
+    @overload
+    async def get_many(self, keys: Iterable[Key], default: Default) -> list[Value | Default]: ...
+
+    async def get_many(self, keys: Iterable[Key], default: Any = None) -> list[Any]:
         return await self._worker.read_key(self._blocking.get_many, keys, default)
 
     async def query(
-        self, *, filter: Callable[[str, JSON], object] | None = None, **options: Unpack[RangeOptions]
-    ) -> list[tuple[str, JSON]]:
+        self, *, filter: Callable[[Key, Value], object] | None = None, **options: Unpack[RangeOptions]
+    ) -> list[tuple[Key, Value]]:
         return await self._worker.read(self._blocking.query, filter=filter, **options)
 
     async def keys(
-        self, *, filter: Callable[[str], object] | None = None, **options: Unpack[RangeOptions]
-    ) -> list[str]:
+        self, *, filter: Callable[[Key], object] | None = None, **options: Unpack[RangeOptions]
+    ) -> list[Key]:
         return await self._worker.read(self._blocking.keys, filter=filter, **options)
 
     async def values(
-        self, *, filter: Callable[[JSON], object] | None = None, **options: Unpack[RangeOptions]
-    ) -> list[JSON]:
+        self, *, filter: Callable[[Value], object] | None = None, **options: Unpack[RangeOptions]
+    ) -> list[Value]:
         return await self._worker.read(self._blocking.values, filter=filter, **options)
 
     async def count(
-        self, *, filter: Callable[[str, JSON], object] | None = None, **options: Unpack[RangeOptions]
+        self, *, filter: Callable[[Key, Value], object] | None = None, **options: Unpack[RangeOptions]
     ) -> int:
         return await self._worker.read(self._blocking.count, filter=filter, **options)
 
     def scan(
-        self, *, filter: Callable[[str, JSON], object] | None = None, **options: Unpack[RangeOptions]
-    ) -> AsyncIterator[tuple[str, JSON]]:
+        self, *, filter: Callable[[Key, Value], object] | None = None, **options: Unpack[RangeOptions]
+    ) -> AsyncIterator[tuple[Key, Value]]:
         return self._stream(scan_chunks(self._blocking, filter, options))
 
-    async def _stream(self, chunks: Chunks) -> AsyncIterator[tuple[str, JSON]]:
+    async def _stream(self, chunks: Chunks) -> AsyncIterator[tuple[Key, Value]]:
         try:
             while (chunk := await self._worker.read(next, chunks, None)) is not None:
                 for pair in chunk:
@@ -100,23 +124,23 @@ class AsyncReadVerbs:
 
 
 @documented_by(blocking.Snapshot)
-class Snapshot(AsyncReadVerbs):
+class Snapshot(AsyncReadVerbs[Key, Value, Found]):
     """A read-only view of a level as it was when the snapshot was taken.
 
     Close the snapshot, or use it in an ``async with`` block: the store keeps overwritten data for
     it.
     """
 
-    _blocking: blocking.Snapshot
+    _blocking: blocking.Snapshot[Key, Value, Found]
 
-    def __init__(self, counterpart: blocking.Snapshot, worker: Worker) -> None:
+    def __init__(self, counterpart: blocking.Snapshot[Key, Value, Found], worker: Worker) -> None:
         self._blocking = counterpart
         self._worker = worker
 
     async def close(self) -> None:
         self._blocking.close()
 
-    async def __aenter__(self) -> Snapshot:
+    async def __aenter__(self) -> Snapshot[Key, Value, Found]:
         return self
 
     async def __aexit__(self, *exception: object) -> None:
@@ -124,58 +148,87 @@ class Snapshot(AsyncReadVerbs):
 
 
 @documented_by(blocking.Snapshot)
-class PastSnapshot(Snapshot):
+class PastSnapshot(Snapshot[Key, Value, Found]):
     """A read-only view of a level as it was at an earlier CID.
 
     It reads the log, so each of its calls runs in a thread.
     """
 
-    async def get(self, key: str, default: Any = None) -> JSON:
+    @overload
+    async def get(self, key: Key) -> Found: ...
+
+    @overload
+    async def get(self, key: Key, default: Default) -> Value | Default: ...
+
+    async def get(self, key: Key, default: Any = None) -> Any:
         return await self._worker.read(self._blocking.get, key, default)
 
-    async def has(self, key: str) -> bool:
+    async def has(self, key: Key) -> bool:
         return await self._worker.read(self._blocking.has, key)
 
-    async def get_many(self, keys: Iterable[str], default: Any = None) -> list[JSON]:
+    @overload
+    async def get_many(self, keys: Iterable[Key]) -> list[Found]: ...
+
+    @overload
+    async def get_many(self, keys: Iterable[Key], default: Default) -> list[Value | Default]: ...
+
+    async def get_many(self, keys: Iterable[Key], default: Any = None) -> list[Any]:
         return await self._worker.read(self._blocking.get_many, keys, default)
 
 
 @documented_by(WriteVerbs)
-class AsyncWriteVerbs:
+class AsyncWriteVerbs(Generic[Key, Written]):
     """The verbs that write: see `blocking.writes.WriteVerbs`."""
 
-    _blocking: WriteVerbs
+    _blocking: WriteVerbs[Key, Written]
     _namespace: Namespace
     _worker: Worker
 
-    async def put(self, key: str, value: JSON, *, durable: bool | None = None) -> None:
+    async def put(
+        self,
+        key: Key,
+        value: Written,
+        *,
+        durable: bool | None = None,
+        if_absent: bool = False,
+        if_value: Wanted[Written] = ANY_VALUE,
+    ) -> None:
         namespace = self._namespace
         if not namespace.store.guard.is_open:
             raise namespace.store.not_open()
+        if if_absent or if_value is not ANY_VALUE:
+            options: dict[str, Any] = {"durable": durable, "if_absent": if_absent, "if_value": if_value}
+            await self._worker.write(partial(self._blocking.put, key, value, **options))
+            return
         entry = namespace.codec.encoder.put(key, value)
         await self._worker.commit(
             [entry], namespace.durable if durable is None else check_durable(durable, namespace.durable)
         )
 
-    async def delete(self, key: str, *, durable: bool | None = None) -> None:
+    async def delete(self, key: Key, *, durable: bool | None = None, if_value: Wanted[Written] = ANY_VALUE) -> None:
         self._namespace.store.require_open()
-        await self._commit([self._namespace.codec.encoder.delete(key)], durable)
+        if if_value is ANY_VALUE:
+            await self._commit([self._namespace.codec.encoder.delete(key)], durable)
+        else:
+            await self._worker.write(self._blocking.delete, key, durable=durable, if_value=if_value)
 
-    async def del_(self, key: str, *, durable: bool | None = None) -> None:
-        await self.delete(key, durable=durable)
+    async def del_(self, key: Key, *, durable: bool | None = None, if_value: Wanted[Written] = ANY_VALUE) -> None:
+        await self.delete(key, durable=durable, if_value=if_value)
 
-    async def batch(self, ops: Iterable[Any], *, durable: bool | None = None, together: bool | None = None) -> None:
+    async def batch(
+        self, ops: Iterable[Operation], *, durable: bool | None = None, together: bool | None = None
+    ) -> None:
         self._namespace.store.require_open()
         items = ops if not isinstance(ops, Iterator) else await self._page(ops, None)
         await self._commit(await self._encoded(items, self._namespace.codec.encoder.ops), durable, together)
 
-    def write_batch(self, *, durable: bool | None = None, together: bool | None = None) -> WriteBatch:
+    def write_batch(self, *, durable: bool | None = None, together: bool | None = None) -> WriteBatch[Key, Written]:
         self._namespace.store.require_open()
         return WriteBatch(self, durable, check_together(together))
 
     async def load(
         self,
-        items: Iterable[tuple[str, JSON]] | AsyncIterable[tuple[str, JSON]],
+        items: Iterable[tuple[Key, Written]] | AsyncIterable[tuple[Key, Written]],
         *,
         batch_size: int = BATCH_SIZE,
         progress: Callable[[int], object] | None = None,
@@ -239,16 +292,16 @@ class AsyncWriteVerbs:
         return page
 
 
-class WriteBatch(Operations):
+class WriteBatch(Operations[Key, Written]):
     """A batch that is written at the end of its ``async with`` block. Made by ``write_batch()``."""
 
-    def __init__(self, target: AsyncWriteVerbs, durable: bool | None, together: bool | None) -> None:
+    def __init__(self, target: AsyncWriteVerbs[Key, Written], durable: bool | None, together: bool | None) -> None:
         super().__init__(target._namespace.codec)
         self._target = target
         self._durable = durable
         self._together = together
 
-    async def __aenter__(self) -> WriteBatch:
+    async def __aenter__(self) -> WriteBatch[Key, Written]:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *exception: object) -> None:

@@ -113,6 +113,7 @@ class Worker:
         threads = self._threads
         if threads is None or threads.closing:
             raise StateError(f"cannot close the level {self._store.backend.name!r}: it is not open")
+        self._store.guard.raise_if_inside()
         await self._close(threads, close_store)
 
     def _close(self, threads: JobThreads, close_store: Callable[[], None]) -> asyncio.Future[None]:
@@ -178,6 +179,7 @@ class Worker:
         if threads is None or not threads.accepts:
             raise NotOpenError(f"the level {self._store.backend.name!r} is not open")
         self._store.require_open()
+        self._store.raise_if_in_function()
         return threads
 
 

@@ -307,6 +307,15 @@ class Backend(ABC):
         Extra calls are harmless, but at least one call must follow the last commit.
         """
 
+    def foreign_commits(self) -> Hashable:
+        """Return a value that changes if another process has committed since the call before.
+
+        Commits by this backend object leave it unchanged. The engine calls this method with the
+        other writers of this process locked out, and on a new value reads the ranges that are
+        watched again. The default ``None`` means that it is not known.
+        """
+        return None
+
     def writes_at_once(self) -> bool:
         """Return True if a non-durable write of some tens of KiB would take microseconds now.
 

@@ -4,17 +4,20 @@ from ..maintenance.convert import stored_mode, upgrade
 from ..maintenance.copy import copy
 from ..maintenance.repair import Repair, repair
 from ..maintenance.verify import Verification, verify
-from .level import Level, Sublevel
+from .level import Level, Sublevel, Typed
 from .live import LiveSession
 from .reads import Snapshot
+from .transact import LevelTransaction
 from .writes import WriteBatch
 
 __all__ = [
     "Level",
+    "LevelTransaction",
     "LiveSession",
     "Repair",
     "Snapshot",
     "Sublevel",
+    "Typed",
     "Verification",
     "WriteBatch",
     "copy",

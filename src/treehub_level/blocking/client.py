@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable
 from contextlib import closing
+from datetime import datetime
 from typing import Any, Protocol
 
 from .. import _core
@@ -15,11 +16,12 @@ from ..locks import ErrorCheckingLock
 from ..replication.driver import drive, exchange_of, exchange_verb
 from ..replication.following import evict_step, follow_step, read_followed, unfollow_step
 from ..replication.journal import check_prefix, dismiss_rows_step, dismiss_step, read_conflicts, restore_step
-from ..replication.live import count_dirty
+from ..replication.live import count_dirty, last_synced
 from ..replication.manual import apply_step, check_cid, clean_step, decode_record, read_dirty
+from ..replication.merging import OnConflict, require_on_conflict
 from ..replication.records import journal_bounds
 from ..replication.session import rebind_session, sync_session
-from ..types import Change, Changes, Conflict, Followed, SyncReport
+from ..types import Change, Changes, Conflict, Followed, OnReset, SyncReport
 
 #: Records of the journal to read at a time. The number is small since values may be large.
 _JOURNAL_FETCH = 64
@@ -130,6 +132,20 @@ class ClientVerbs:
             self._returned_dirty.pop(key, None)
         return reached
 
+    @property
+    def last_synced(self) -> datetime | None:
+        """The time in UTC at which this client and its server held the same last, if ever.
+
+        It survives a restart. It is the client's clock at a reply after which nothing was left to
+        pull or to push. While a live session gets replies that bring nothing, it is renewed once in
+        60 seconds, so it may be older than the truth by that much: see `LiveSession.last_synced`.
+
+        Raises:
+            NotOpenError: The level is not open.
+            ModeError: The level is open in another mode than CLIENT.
+        """
+        return last_synced(self._store, "last_synced")
+
     def pending(self) -> int:
         """Return the number of dirty changes, which a server has not acknowledged yet."""
         return count_dirty(self._store, "pending")
@@ -140,14 +156,15 @@ class ClientVerbs:
         *,
         pull: bool = True,
         push: bool = True,
-        on_reset: str = "reset",
+        on_reset: OnReset = "reset",
+        on_conflict: OnConflict | None = None,
         progress: Callable[[SyncReport], object] | None = None,
     ) -> SyncReport:
         """Synchronise with a server until both sides are drained.
 
         Conflicts are resolved in the server's favour; overwritten local changes are kept in the
-        conflict journal. Safe to interrupt and to retry. Concurrent calls for one client run one
-        after the other.
+        conflict journal, unless ``on_conflict`` settles them. Safe to interrupt and to retry.
+        Concurrent calls for one client run one after the other.
 
         Args:
             server: A level in SERVER mode, a ``RemoteServer``, or any object with an ``exchange``
@@ -157,6 +174,14 @@ class ClientVerbs:
             on_reset: The reaction to a server that was restored from a backup, or has dropped
                 deletes that this client has not seen. ``"reset"`` pulls everything again and keeps
                 dirty changes; ``"raise"`` raises StoreMismatchError before anything is written.
+            on_conflict: A function that settles conflicts, ``on_conflict(conflict)``: it returns
+                the value to write instead, ``MISSING`` to delete the key, ``KEEP_SERVER`` to drop
+                the local change, or ``JOURNAL`` to keep it in the journal, as without the function.
+                See `treehub_level.merge`. The value is written as a new local change, in the batch
+                that takes the server's value, and is pushed then. The function runs inside the
+                write transaction, with asyncio in another thread, and may be called again for the
+                same conflict: it must be quick, and must not use this level. If it raises, or its
+                answer is illegal, the conflict is journaled: see `SyncReport.failed_merges`.
             progress: Called after each exchange with the report so far.
 
         Returns:
@@ -170,11 +195,18 @@ class ClientVerbs:
             ForbiddenError: The token may not push: everything was pulled, and the error's ``keys``
                 stay dirty. Or it may not pull either.
             ValueError: ``pull`` and ``push`` are both false, or ``on_reset`` is unknown.
+            TypeError: ``on_conflict`` is no function of one conflict, or an async one.
             StateError: ``progress``, the server or a signal handler called it within a sync.
         """
         report = SyncReport()
         session = sync_session(
-            self._store.step, self._store.client("sync"), pull=pull, push=push, on_reset=on_reset, report=report
+            self._store.step,
+            self._store.client("sync"),
+            pull=pull,
+            push=push,
+            on_reset=on_reset,
+            report=report,
+            on_conflict=require_on_conflict(on_conflict),
         )
         exchange = blocking_exchange_of(server)
         with self._sync_lock.entry():

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterable
+from inspect import iscoroutinefunction
+from types import GenericAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, overload
 
 from .. import _core
 from ..backends.base import Backend, Reader
@@ -16,17 +18,26 @@ from ..engine.store import Store
 from ..errors import ModeError
 from ..maintenance.convert import adopt
 from ..replication.following import check_follow
+from ..replication.merging import OnConflict
 from ..replication.rules import Check, require_check
-from ..types import JSON, MISSING, Mode
+from ..types import JSON, Found, Key, KeyRange, Mode, OnReset, Value, ViewKey, Written
 from .client import ClientVerbs, Exchanger
 from .live import LiveSession
-from .reads import ReadVerbs, Snapshot
+from .mapping import MappingVerbs
+from .reads import Snapshot
 from .server import ServerVerbs
-from .writes import WriteVerbs
+from .watch import ChangeCallback, ChangeIterator, ChangeSubscription, Unsubscribe, open_watch
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVarTuple, Unpack
+
+    from ..ordered import Tuple
+
+    Elements = TypeVarTuple("Elements")
 
 
-class ReadWriteVerbs(ReadVerbs, WriteVerbs):
-    """The verbs that a level and its sublevels share."""
+class ReadWriteVerbs(MappingVerbs[Key, Value, Found, Written]):
+    """The verbs that a level, its sublevels and typed views share."""
 
     _namespace: Namespace
 
@@ -40,7 +51,7 @@ class ReadWriteVerbs(ReadVerbs, WriteVerbs):
     def _reader(self) -> Reader:
         return self._store.reader()
 
-    def snapshot(self, *, at: int | None = None) -> Snapshot:
+    def snapshot(self, *, at: int | None = None) -> Snapshot[Key, Value, Found]:
         """Take a snapshot for reading. Close it, or use it in a ``with`` block.
 
         A snapshot as of a CID reads the log once, at its first read: the part after that CID, and
@@ -60,7 +71,112 @@ class ReadWriteVerbs(ReadVerbs, WriteVerbs):
         """
         return Snapshot(self._namespace, at)
 
-    def sublevel(self, name: str, *, separator: str = "/") -> Sublevel:
+    def watch(self, *, since: int | None = None, initial: bool = False, **bounds: Unpack[KeyRange]) -> ChangeIterator:
+        """Iterate over the changes of a range as they happen.
+
+        The changes after the call are yielded in order, and those of other processes too. The
+        iterator waits for the next one without a timeout, and ends when the level is closed. A
+        consumer that lags gets the latest change of each key, deletions included. A server has a
+        log, and yields every change that `compact_log` leaves in it.
+
+        A watch takes about 2 MiB at most. Beyond that, the keys that have changed go to a temporary
+        file. For a store in SQLite or PostgreSQL that is no server, the range is read once at the
+        start and once after commits of other processes, and a digest of each pair is kept.
+
+        Args:
+            since: The CID after which to start; ``None`` for the present state. It needs a log, and
+                so SERVER mode.
+            initial: True to yield the present state of the range first: each pair as a change whose
+                ``origin`` is ``"initial"``. The changes after that state follow without a gap.
+            **bounds: See `KeyRange`; without bounds, all keys.
+
+        Returns:
+            An iterator of `Change`, each with its ``origin``, and in SERVER mode its ``cid``, and
+            ``by`` and ``at`` if they are known. Leaving the loop ends the watch. So does
+            ``close()`` of the iterator (asyncio: ``aclose()``).
+
+        Raises:
+            StateError: ``since`` is given in another mode than SERVER.
+            ValueError: ``since`` is negative or above 2^53 - 1, or given together with ``initial``.
+            CIDMismatchError: The server has not reached ``since``, or has dropped deletes above it.
+                The iterator raises it if that happens while it lags.
+            StorageError: The store, or the temporary file, fails. The iterator raises it.
+        """
+        return ChangeIterator(open_watch(self._namespace, since, initial, bounds))
+
+    def on_change(self, callback: ChangeCallback, *, prefix: str | None = None) -> Unsubscribe:
+        """Call a function with each later `Change`, until the level closes.
+
+        Calls are made one at a time and in order. While one runs, later changes wait for it: the
+        latest of each key is passed next.
+
+        On a blocking level, a writer calls the function in its own thread, after its commit and
+        without a lock, so the function may read and write. While it runs, other threads do not wait
+        for it: it is called for their changes next. Commits of other processes have a thread of
+        their own. On an asyncio level, it is called on the event loop that subscribes, and may be a
+        coroutine function.
+
+        An exception is logged together with the key, by the logger ``treehub_level``. It stops
+        neither the writer nor later calls.
+
+        Args:
+            callback: The function.
+            prefix: Only changes of keys that begin with this; ``None`` for all.
+
+        Returns:
+            A function without arguments that ends the calls. A coroutine that is awaited then is
+            cancelled.
+
+        Raises:
+            StateError: On an asyncio level, no event loop runs in this thread.
+        """
+        if not callable(callback) or iscoroutinefunction(callback):
+            raise TypeError(f"callback is a function, and no coroutine function, not {callback!r:.80}")
+        watch = open_watch(self._namespace, None, False, {"prefix": prefix})
+        return ChangeSubscription(self._namespace, watch, callback).unsubscribe
+
+
+class Typed(ReadWriteVerbs[ViewKey, Value, Value | None, Value], Generic[Value, ViewKey]):
+    """A view of a level whose values are instances of a type, or whose keys are tuples.
+
+    Made by `Level.typed` and `Level.sublevel`. It has the verbs of a sublevel, and each of them,
+    with its filter, takes and returns such values and keys. The store holds plain JSON.
+
+    A value that is not an instance of the type raises `InvalidValueError`, and a stored one that
+    does not fit raises `DecodeError`; both have ``key`` and ``path``.
+
+    For annotations: ``Typed[Note]``, or ``Typed[Note, tuple[str, int]]`` with keys that are tuples.
+    """
+
+    def __init__(self, namespace: Namespace) -> None:
+        self._use(namespace)
+
+    if not TYPE_CHECKING:
+
+        def __class_getitem__(cls, types: Any) -> GenericAlias:
+            return GenericAlias(cls, types)  # the second parameter has a default
+
+
+class NamespaceVerbs(ReadWriteVerbs[str, Any, Any, JSON]):
+    """The verbs that a level and its sublevels share: those for values and for namespaces."""
+
+    @overload
+    def sublevel(self, name: str, *, separator: str = "/", type: None = None, key: None = None) -> Sublevel: ...
+
+    @overload
+    def sublevel(self, name: str, *, separator: str = "/", type: type[Value], key: None = None) -> Typed[Value]: ...
+
+    @overload
+    def sublevel(
+        self, name: str, *, separator: str = "/", type: None = None, key: type[Tuple[Unpack[Elements]]]
+    ) -> Typed[Any, tuple[Unpack[Elements]]]: ...
+
+    @overload
+    def sublevel(
+        self, name: str, *, separator: str = "/", type: type[Value], key: type[Tuple[Unpack[Elements]]]
+    ) -> Typed[Value, tuple[Unpack[Elements]]]: ...
+
+    def sublevel(self, name: str, *, separator: str = "/", type: Any = None, key: Any = None) -> Any:
         """Return a sublevel: a namespace with the same verbs.
 
         Its keys are stored as ``name + separator + key``, and so are part of the level and its log.
@@ -68,16 +184,52 @@ class ReadWriteVerbs(ReadVerbs, WriteVerbs):
         Args:
             name: The name: not empty, without the separator, and a valid beginning of a key.
             separator: The text between the name and the keys.
+            type: The type of the values: see `typed`. The result is a `Typed` view then.
+            key: The type of the keys, such as ``ordered.Tuple[str, int]``: tuples, in the order of
+                the tuples. ``None`` for ``str``. The result is a `Typed` view then.
 
         Raises:
             InvalidKeyError: The name is invalid.
-            TypeError: The name or the separator is not a ``str``, or the level has
-                ``key_encoding="bytes"``.
+            TypeError: An argument is of a wrong type, the level has ``key_encoding="bytes"``, or
+                ``type`` cannot be converted.
+            ModuleNotFoundError: ``type`` is given, and the extra ``typed`` is not installed.
         """
-        return Sublevel(self._namespace.sublevel(name, separator))
+        namespace = self._namespace.sublevel(name, separator)
+        return Sublevel(namespace) if type is None and key is None else Typed(namespace.view("", type, key))
+
+    @overload
+    def typed(self, model: type[Value], *, prefix: str = "", key: None = None) -> Typed[Value]: ...
+
+    @overload
+    def typed(
+        self, model: type[Value], *, prefix: str = "", key: type[Tuple[Unpack[Elements]]]
+    ) -> Typed[Value, tuple[Unpack[Elements]]]: ...
+
+    def typed(self, model: Any, *, prefix: str = "", key: Any = None) -> Any:
+        """Return a view of the keys with a prefix, whose values are instances of a type.
+
+        ``level.typed(Note, prefix="note/")`` is ``level.sublevel("note", type=Note)``: the keys of
+        the view do not contain the prefix. The values are stored as plain JSON: a ``datetime``, a
+        ``date``, a ``UUID`` and a ``Decimal`` as strings, ``bytes`` in Base64, an ``Enum`` as its
+        value.
+
+        Args:
+            model: A dataclass, a ``TypedDict``, a ``msgspec.Struct``, an attrs class, or another
+                type that msgspec can validate, such as ``list[int]``; or a pydantic model, which
+                pydantic converts.
+            prefix: The beginning of the keys: empty, or a valid beginning of a key.
+            key: The type of the keys, such as ``ordered.Tuple[str, int]``; ``None`` for ``str``.
+
+        Raises:
+            InvalidKeyError: No key can begin with the prefix.
+            TypeError: An argument is of a wrong type, the level stores bytes, or the type cannot be
+                converted.
+            ModuleNotFoundError: The extra ``typed`` is not installed.
+        """
+        return Typed(self._namespace.typed(prefix, model, key))
 
 
-class Sublevel(ReadWriteVerbs):
+class Sublevel(NamespaceVerbs):
     """A namespace within a level.
 
     Made by `Level.sublevel`; open and closed together with its level.
@@ -87,7 +239,7 @@ class Sublevel(ReadWriteVerbs):
         self._use(namespace)
 
 
-class Level(ReadWriteVerbs, ServerVerbs, ClientVerbs):
+class Level(NamespaceVerbs, ServerVerbs, ClientVerbs):  # type: ignore[misc]  # as for `MappingVerbs`
     """An ordered key-value store that synchronises.
 
     ``treehub_level.Level`` is its asyncio counterpart.
@@ -140,8 +292,8 @@ class Level(ReadWriteVerbs, ServerVerbs, ClientVerbs):
         backend: str | type[Backend] | Callable[..., Backend] = "leveldb",
         mode: Mode = Mode.NORMAL,
         prefix: str = "!",
-        key_encoding: str = "utf8",
-        value_encoding: str = "json",
+        key_encoding: Literal["utf8", "bytes"] = "utf8",
+        value_encoding: Literal["json", "bytes"] = "json",
         durable: bool = False,
         read_only: bool = False,
         keep_base: bool | None = False,
@@ -285,7 +437,7 @@ class Level(ReadWriteVerbs, ServerVerbs, ClientVerbs):
         """The `cid`, as `@treehub/level` spells it."""
         return self.cid
 
-    def info(self) -> dict[str, JSON]:
+    def info(self) -> dict[str, Any]:
         """Return a description of the store.
 
         Returns:
@@ -329,45 +481,35 @@ class Level(ReadWriteVerbs, ServerVerbs, ClientVerbs):
             self._store.require_writable()
             self._store.backend.compact()
 
-    def live(self, server: Exchanger, *, interval: float = 10.0, on_reset: str = "reset") -> LiveSession:
+    def live(
+        self,
+        server: Exchanger,
+        *,
+        interval: float = 10.0,
+        on_reset: OnReset = "reset",
+        on_conflict: OnConflict | None = None,
+    ) -> LiveSession:
         """Return a session that keeps this client in sync in the background, for a ``with`` block.
 
         The session pulls changes as the server commits them, and pushes local changes. It survives
         a server that is unreachable, restarts or is busy, a captive portal, and an expired token.
-        Conflicts are kept in the journal: see `conflicts`. Closing the level ends the session.
+        Conflicts are kept in the journal: see `conflicts`; or ``on_conflict`` settles them. Closing
+        the level ends the session.
 
         Args:
             server: See `sync`. If its ``exchange`` accepts ``wait``, changes are pulled by long
                 polls.
             interval: Seconds between two polls of a server without long polls.
             on_reset: See `sync`. ``"raise"`` ends the session before a reset.
+            on_conflict: See `sync`.
 
         Raises:
+            TypeError: ``on_conflict`` is no function of one conflict, or an async one.
             ValueError: ``on_reset`` is unknown, or ``interval`` is not positive.
         """
-        return LiveSession(self._store, self._sync_lock, server, interval=interval, on_reset=on_reset)
-
-    # ----------------------------------------------------------------------------- mapping protocol
-
-    def __getitem__(self, key: str) -> JSON:
-        value = self.get(key, MISSING)
-        if value is MISSING:
-            raise KeyError(key)
-        return value
-
-    def __setitem__(self, key: str, value: JSON) -> None:
-        self.put(key, value)
-
-    def __delitem__(self, key: str) -> None:
-        if not self.has(key):
-            raise KeyError(key)
-        self.delete(key)
-
-    def __contains__(self, key: object) -> bool:
-        return self.has(key)  # type: ignore[arg-type]  # a key of another type is a TypeError, as everywhere
-
-    def __iter__(self) -> Iterator[str]:
-        return (key for key, _ in self.scan())
+        return LiveSession(
+            self._store, self._sync_lock, server, interval=interval, on_reset=on_reset, on_conflict=on_conflict
+        )
 
     def __repr__(self) -> str:
         state = "open" if self.is_open else "closed"

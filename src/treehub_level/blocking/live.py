@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future
 from typing import Any, NamedTuple
 
 from ..engine.store import Store
 from ..errors import ForbiddenError, StateError, TransportError
+from ..events import Event
 from ..locks import ErrorCheckingLock, WakeUp, start_thread
 from ..replication.driver import Finished, advance, drive, transport_errors
 from ..replication.live import LiveSessionBase
+from ..replication.merging import OnConflict
 from ..replication.messages import Request
 from ..replication.schedule import PollResult, Task
+from ..replication.session_events import SessionEvents
 from .client import blocking_exchange_of
 
 
@@ -30,6 +33,30 @@ class _LongPoll(NamedTuple):
     started: float
 
 
+class EventIterator(Iterator[Event]):
+    """The events of a live session. Made by ``events()``."""
+
+    def __init__(self, events: SessionEvents) -> None:
+        self._events = events
+        self._woken = WakeUp()
+        self._queue = events.listen()
+        self._queue.wake = self._woken.set
+
+    def __iter__(self) -> EventIterator:
+        return self
+
+    def __next__(self) -> Event:
+        while True:
+            self._woken.clear()
+            is_over = self._events.is_over
+            event = self._queue.take()
+            if event is not None:
+                return event
+            if is_over:
+                raise StopIteration
+            self._woken.wait()
+
+
 class LiveSession(LiveSessionBase):
     """Keeps a client in sync with its server for the length of a ``with`` block.
 
@@ -37,9 +64,17 @@ class LiveSession(LiveSessionBase):
     """
 
     def __init__(
-        self, store: Store, sync_lock: ErrorCheckingLock, server: object, *, interval: float, on_reset: str
+        self,
+        store: Store,
+        sync_lock: ErrorCheckingLock,
+        server: object,
+        *,
+        interval: float,
+        on_reset: str,
+        on_conflict: OnConflict | None = None,
     ) -> None:
-        super().__init__(store, blocking_exchange_of(server), interval=interval, on_reset=on_reset)
+        exchange = blocking_exchange_of(server)
+        super().__init__(store, exchange, interval=interval, on_reset=on_reset, on_conflict=on_conflict)
         self._sync_lock = sync_lock
         self._woken = WakeUp()
         #: Set when the state changes, for each call of `in_sync` that waits.
@@ -59,6 +94,7 @@ class LiveSession(LiveSessionBase):
             self._schedule.pause()
             self._interruptions += 1
         self._wake()
+        self._notify()
 
     def resume(self) -> None:
         """Synchronise now: after a pause, with a new token, or before the next retry is due.
@@ -87,11 +123,51 @@ class LiveSession(LiveSessionBase):
         """
         self._store.require_same_process()
         self._check_outside("in_sync() cannot wait")
+        self._wait_for_sync(within, self._raise_if_over)
+
+    def pushed(self, *, within: float | None = None) -> None:
+        """Wait until all local changes made before this call are on the server.
+
+        A change that loses to another client's is in the journal then: see `conflicts`.
+
+        Args:
+            within: Seconds to wait; ``None`` for no limit.
+
+        Raises:
+            StateError: The session is paused or over, also later. Or it was not entered, or this is
+                a call from within its own work.
+            Refused: The server has refused changes meanwhile; ``keys`` names them.
+            TransportError: The time is over; or the changes in ``keys`` are too large.
+            ForbiddenError: The token may not push the changes in ``keys``.
+        """
+        self._store.require_same_process()
+        self._check_outside("pushed() cannot wait")
+        wait = self._events.wait_for_push()
+        self._wait_for_sync(within, self._raise_if_stopped)
+        self._raise_unless_pushed(wait)
+
+    def events(self) -> EventIterator:
+        """Iterate over the events of the session from now on: see ``treehub_level.events``.
+
+        The iterator waits for the next event, and ends when the session is over. It may be made
+        before the session is entered. At most 1000 events wait for a consumer that lags. Beyond
+        that, events of a kind become one, and the oldest conflicts are left to the journal.
+        """
+        return EventIterator(self._events)
+
+    def _wait_for_sync(self, within: float | None, check: Callable[[], None]) -> None:
+        """Wait for a sync that begins after this call.
+
+        Args:
+            within: Seconds to wait; ``None`` for no limit.
+            check: Raises an error if the wait is in vain. Called under the lock.
+        """
         deadline = None if within is None else time.monotonic() + within
         changed = WakeUp()
         self._waiters.add(changed)
         try:
             with self._lock:
+                check()
                 ticket = self._take_ticket()
             self._wake()
             while True:
@@ -99,7 +175,7 @@ class LiveSession(LiveSessionBase):
                 with self._lock:
                     if self._schedule.has_synced(ticket):
                         return
-                    self._raise_if_over()
+                    check()
                 if not changed.wait(None if deadline is None else deadline - time.monotonic()):
                     raise self._not_in_sync(within)
         finally:
@@ -159,6 +235,7 @@ class LiveSession(LiveSessionBase):
         finally:
             self._store.remove_listener(self._on_commit)
             self._end()
+            self._events.end()
             self._notify()
             self._drop_poll()
             self._thread_ids.clear()
@@ -200,10 +277,7 @@ class LiveSession(LiveSessionBase):
             pass
         except Exception as error:
             self._drop_poll()
-            with self._lock:
-                if not self._store.is_open:
-                    self._schedule.end()
-                self._schedule.on_failure(error, time.monotonic())
+            self._on_failure(error, time.monotonic())
         self._notify()
 
     def _sync(self) -> None:
@@ -211,13 +285,15 @@ class LiveSession(LiveSessionBase):
         remaining: TransportError | ForbiddenError | None = None
         try:
             with self._sync_lock.entry():
-                drive(session, self._send, self._on_reply)
+                report = drive(session, self._send, self._on_reply)
+            if report.contended:  # to be pushed by another sync, at once
+                self._request_sync()
+                return
         except (TransportError, ForbiddenError) as error:
             if not error.keys:
                 raise
             remaining = error
-        with self._lock:
-            self._schedule.on_synced(time.monotonic(), remaining)
+        self._on_synced(time.monotonic(), remaining)
 
     def _send(self, request: Request) -> Any:
         """Send a request and return its reply, unless the session is paused or ended meanwhile."""
@@ -276,8 +352,7 @@ class LiveSession(LiveSessionBase):
             session.close()
         assert isinstance(outcome, Finished)
         now = time.monotonic()
-        with self._lock:
-            self._schedule.on_polled(outcome.result, now, elapsed=now - started, wait=self._wait)
+        self._on_polled(outcome.result, now, elapsed=now - started)
 
     def _drop_poll(self) -> None:
         if self._poll is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Generic, Protocol, overload
 
 from .. import _core
 from ..backends.base import Cursor, Reader, row_fetcher
@@ -15,12 +15,12 @@ from ..engine.ranges import Range, parse_range
 from ..engine.scan import CHUNK
 from ..engine.store import Store
 from ..replication.manual import check_cid
-from ..types import JSON, RangeOptions
+from ..types import Default, Found, Key, RangeOptions, Value
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-Chunks = Generator[list[tuple[str, JSON]], None, None]
+Chunks = Generator[list[tuple[Any, Any]], None, None]
 
 
 class _KeyReader(Protocol):
@@ -30,7 +30,7 @@ class _KeyReader(Protocol):
     def get(self) -> Callable[[bytes], bytes | None]: ...
 
 
-class ReadVerbs:
+class ReadVerbs(Generic[Key, Value, Found]):
     """The verbs that read. Each call reads from one snapshot.
 
     The verbs that read a range take `RangeOptions`: ``gt``, ``gte``, ``lt``, ``lte``, ``prefix``,
@@ -58,7 +58,13 @@ class ReadVerbs:
         """Return a reader, to be used inside the guards of the store and of this object."""
         raise NotImplementedError
 
-    def get(self, key: str, default: Any = None) -> JSON:
+    @overload
+    def get(self, key: Key) -> Found: ...
+
+    @overload
+    def get(self, key: Key, default: Default) -> Value | Default: ...
+
+    def get(self, key: Key, default: Any = None) -> Any:
         """Return the value of a key.
 
         In CLIENT and SERVER mode metadata is readable under the keys of `@treehub/level`:
@@ -74,11 +80,17 @@ class ReadVerbs:
         value = self._key_reader.get(stored_key)
         return default if value is None else self._codec.decoder.value(stored_key, value)
 
-    def has(self, key: str) -> bool:
+    def has(self, key: Key) -> bool:
         """Return True if a key is present. Its value may be ``None``."""
         return self._key_reader.get(self._stored_key(key)) is not None
 
-    def get_many(self, keys: Iterable[str], default: Any = None) -> list[JSON]:
+    @overload
+    def get_many(self, keys: Iterable[Key]) -> list[Found]: ...
+
+    @overload
+    def get_many(self, keys: Iterable[Key], default: Default) -> list[Value | Default]: ...
+
+    def get_many(self, keys: Iterable[Key], default: Any = None) -> list[Any]:
         """Return the values of several keys, all from one snapshot.
 
         Args:
@@ -109,8 +121,8 @@ class ReadVerbs:
                 return self._codec.stored_key(key)
 
     def query(
-        self, *, filter: Callable[[str, JSON], object] | None = None, **options: Unpack[RangeOptions]
-    ) -> list[tuple[str, JSON]]:
+        self, *, filter: Callable[[Key, Value], object] | None = None, **options: Unpack[RangeOptions]
+    ) -> list[tuple[Key, Value]]:
         """Return the pairs of a range, in key order.
 
         Args:
@@ -123,7 +135,7 @@ class ReadVerbs:
         with self._store.guard.thread.lock, self._guard.thread.lock, self._cursor(span) as cursor:
             return _core.collect(row_fetcher(cursor), self._codec.decoder.items, keep, span.limit, CHUNK)
 
-    def keys(self, *, filter: Callable[[str], object] | None = None, **options: Unpack[RangeOptions]) -> list[str]:
+    def keys(self, *, filter: Callable[[Key], object] | None = None, **options: Unpack[RangeOptions]) -> list[Key]:
         """Return the keys of a range, in order.
 
         Args:
@@ -135,7 +147,9 @@ class ReadVerbs:
         with self._store.guard.thread.lock, self._guard.thread.lock, self._cursor(span, values=False) as cursor:
             return _core.collect(cursor.fetch_keys, self._codec.decoder.keys, filter, span.limit, CHUNK)
 
-    def values(self, *, filter: Callable[[JSON], object] | None = None, **options: Unpack[RangeOptions]) -> list[JSON]:
+    def values(
+        self, *, filter: Callable[[Value], object] | None = None, **options: Unpack[RangeOptions]
+    ) -> list[Value]:
         """Return the values of a range, in key order.
 
         Args:
@@ -147,7 +161,7 @@ class ReadVerbs:
         with self._store.guard.thread.lock, self._guard.thread.lock, self._cursor(span) as cursor:
             return _core.collect(row_fetcher(cursor), self._codec.decoder.values, filter, span.limit, CHUNK)
 
-    def count(self, *, filter: Callable[[str, JSON], object] | None = None, **options: Unpack[RangeOptions]) -> int:
+    def count(self, *, filter: Callable[[Key, Value], object] | None = None, **options: Unpack[RangeOptions]) -> int:
         """Return the number of pairs that `query` would return, in bounded memory.
 
         Args:
@@ -175,8 +189,8 @@ class ReadVerbs:
         return found if span.limit is None else min(found, span.limit)
 
     def scan(
-        self, *, filter: Callable[[str, JSON], object] | None = None, **options: Unpack[RangeOptions]
-    ) -> Iterator[tuple[str, JSON]]:
+        self, *, filter: Callable[[Key, Value], object] | None = None, **options: Unpack[RangeOptions]
+    ) -> Iterator[tuple[Key, Value]]:
         """Iterate over the pairs of a range, from one snapshot, in bounded memory.
 
         The snapshot is taken when the first pair is requested. Leaving the loop early is fine.
@@ -214,7 +228,9 @@ class ReadVerbs:
             cursor.close()
 
 
-def scan_chunks(verbs: ReadVerbs, filter: Callable[[str, JSON], object] | None, options: RangeOptions) -> Chunks:
+def scan_chunks(
+    verbs: ReadVerbs[Any, Any, Any], filter: Callable[[Any, Any], object] | None, options: RangeOptions
+) -> Chunks:
     """Return the pairs of ``verbs.scan(...)`` as a generator of lists.
 
     Between two lists the level accepts other calls, and can be closed.
@@ -226,7 +242,7 @@ def scan_chunks(verbs: ReadVerbs, filter: Callable[[str, JSON], object] | None, 
         return verbs._fetch_chunks(span, keep)
 
 
-class Snapshot(ReadVerbs):
+class Snapshot(ReadVerbs[Key, Value, Found]):
     """A read-only view of a level as it was when the snapshot was taken, or at an earlier CID.
 
     Close the snapshot, or use it in a ``with`` block: the store keeps overwritten data for it. A
@@ -246,14 +262,14 @@ class Snapshot(ReadVerbs):
         """Release the snapshot. Closing it again is harmless."""
         self._snapshot.close()
 
-    def __enter__(self) -> Snapshot:
+    def __enter__(self) -> Snapshot[Key, Value, Found]:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()
 
 
-def _pairs(chunks: Chunks) -> Iterator[tuple[str, JSON]]:
+def _pairs(chunks: Chunks) -> Iterator[tuple[Any, Any]]:
     try:
         for chunk in chunks:
             yield from chunk

@@ -12,7 +12,7 @@ from ..engine.log import Compaction
 from ..engine.store import Store
 from ..errors import NotOpenError
 from ..locks import WakeUp
-from ..replication.endpoint import answer, changes_after, check_wait, history_of, watch_page, watch_start
+from ..replication.endpoint import answer, changes_after, check_wait, history_of
 from ..replication.manual import change_step, check_cid
 from ..replication.messages import Reply, Request
 from ..types import Change, Changes
@@ -135,37 +135,6 @@ class ServerVerbs:
         See `EncodedExchanger`.
         """
         return wait_for_commit(self._store, lambda: answer(self._store, request), check_wait(wait))
-
-    def watch(self, *, since: int | None = None) -> Iterator[Change]:
-        """Iterate over changes as they happen: those after ``since``, then new ones, without a gap.
-
-        The iterator waits for the next change without a timeout, and ends when the level is closed.
-        Each `Change` has its ``cid``. Changes that `compact_log` has dropped do not appear.
-
-        Args:
-            since: The CID after which to start; ``None`` for the current one.
-
-        Raises:
-            ValueError: ``since`` is negative or above 2^53 - 1.
-            CIDMismatchError: The server has not reached ``since``, or has dropped deletes above it.
-        """
-        start = watch_start(self._store, since)
-        return self._watch(start)
-
-    def _watch(self, since: int) -> Iterator[Change]:
-        with commit_event(self._store) as committed:
-            while True:
-                committed.clear()
-                try:
-                    page = watch_page(self._store, since)
-                except NotOpenError:
-                    return
-                for change in page:
-                    assert change.cid is not None
-                    since = change.cid
-                    yield change
-                if not page:
-                    committed.wait()
 
     def history(self, key: str) -> list[Change]:
         """Return the changes of a key that the log still holds, oldest first.

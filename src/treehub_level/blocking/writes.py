@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Generic
 
 from ..backends.base import Entry
 from ..engine.codec import Codec
@@ -15,9 +15,10 @@ from ..engine.ranges import parse_bounds
 from ..engine.scan import CHUNK
 from ..engine.store import Store
 from ..errors import StorageError
+from ..replication.conditions import condition_of, write_if
 from ..replication.fields import MAX_PUSH
 from ..replication.messages import MAX_BYTES
-from ..types import JSON, KeyRange, Mode
+from ..types import ANY_VALUE, Key, KeyRange, Mode, Operation, Wanted, Written
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -40,7 +41,7 @@ def check_batch_size(batch_size: object) -> int:
     return batch_size
 
 
-class WriteVerbs:
+class WriteVerbs(Generic[Key, Written]):
     """The verbs that write.
 
     Concurrent writers wait for each other instead of failing, and writers that wait together share
@@ -64,35 +65,65 @@ class WriteVerbs:
     _codec: Codec
     _durable: bool
 
-    def put(self, key: str, value: JSON, *, durable: bool | None = None) -> None:
+    def put(
+        self,
+        key: Key,
+        value: Written,
+        *,
+        durable: bool | None = None,
+        if_absent: bool = False,
+        if_value: Wanted[Written] = ANY_VALUE,
+    ) -> None:
         """Store a value under a key, and replace the previous value.
+
+        With ``if_absent`` or ``if_value``, no other write comes between the look at the present
+        value and this write, also of other processes: see `transact`.
 
         Args:
             key: The key.
             value: ``None``, ``bool``, ``int`` (64 bits), finite ``float``, ``str``, ``list``, or
                 ``dict`` with ``str`` keys, nested at most 64 deep. Tuples are stored as lists.
             durable: True to wait for the fsync; ``None`` for the level's setting.
+            if_absent: True to raise an error if the key exists.
+            if_value: The value that the key must have; ``None`` is the JSON null, and `MISSING`
+                stands for an absent key. Two values are equal if their JSON is: 1 and 1.0 differ,
+                and the order of the members of an object counts.
+
+        Raises:
+            ConditionError: The key exists, or has another value; ``found`` is that value.
+            ValueError: Both ``if_absent`` and ``if_value`` are given.
         """
         if not self._store.guard.is_open:
             raise self._store.not_open()
         entry = self._codec.encoder.put(key, value)
+        if if_absent or if_value is not ANY_VALUE:
+            self._write_if(key, entry, durable, if_absent, if_value)
+            return
         self._store.commit([entry], self._durable if durable is None else check_durable(durable, self._durable))
 
-    def delete(self, key: str, *, durable: bool | None = None) -> None:
+    def delete(self, key: Key, *, durable: bool | None = None, if_value: Wanted[Written] = ANY_VALUE) -> None:
         """Remove a key. The delete of an absent key is logged, or becomes dirty, as well.
 
         Args:
             key: The key.
             durable: True to wait for the fsync; ``None`` for the level's setting.
+            if_value: The value that the key must have: see `put`.
+
+        Raises:
+            ConditionError: The key has another value, or is absent; ``found`` is that value.
         """
         self._store.require_open()
-        self._commit([self._codec.encoder.delete(key)], durable)
+        entry = self._codec.encoder.delete(key)
+        if if_value is ANY_VALUE:
+            self._commit([entry], durable)
+        else:
+            self._write_if(key, entry, durable, False, if_value)
 
-    def del_(self, key: str, *, durable: bool | None = None) -> None:
+    def del_(self, key: Key, *, durable: bool | None = None, if_value: Wanted[Written] = ANY_VALUE) -> None:
         """Remove a key: the ``del`` of `@treehub/level`, which is a keyword in Python."""
-        self.delete(key, durable=durable)
+        self.delete(key, durable=durable, if_value=if_value)
 
-    def batch(self, ops: Iterable[Any], *, durable: bool | None = None, together: bool | None = None) -> None:
+    def batch(self, ops: Iterable[Operation], *, durable: bool | None = None, together: bool | None = None) -> None:
         """Write several operations atomically, in order. An empty batch has no effect.
 
         In CLIENT mode the changes of a batch of 2 to 1000 keys and up to 4 MiB also stay together
@@ -116,7 +147,7 @@ class WriteVerbs:
         self._store.require_open()
         self._commit(self._codec.encoder.ops(ops), durable, together)
 
-    def write_batch(self, *, durable: bool | None = None, together: bool | None = None) -> WriteBatch:
+    def write_batch(self, *, durable: bool | None = None, together: bool | None = None) -> WriteBatch[Key, Written]:
         """Return a `WriteBatch`, which collects operations in a ``with`` block.
 
         The operations are written atomically at the end of the block, and discarded if it raises.
@@ -130,7 +161,7 @@ class WriteVerbs:
 
     def load(
         self,
-        items: Iterable[tuple[str, JSON]],
+        items: Iterable[tuple[Key, Written]],
         *,
         batch_size: int = BATCH_SIZE,
         progress: Callable[[int], object] | None = None,
@@ -192,6 +223,13 @@ class WriteVerbs:
             finally:
                 cursor.close()
 
+    def _write_if(self, key: Key, entry: Entry, durable: bool | None, if_absent: bool, if_value: object) -> None:
+        condition = condition_of(self._codec, key, if_absent=if_absent, if_value=if_value)
+        if condition is None:
+            self._commit([entry], durable)
+        else:
+            write_if(self._store, condition, entry, durable=check_durable(durable, self._durable))
+
     def _commit(self, entries: Sequence[Entry], durable: bool | None, together: bool | None = False) -> None:
         durable = check_durable(durable, self._durable)
         is_batch = check_together(together) is not False and is_group(self._store.mode, entries, together)
@@ -208,7 +246,7 @@ def is_group(mode: Mode, entries: Sequence[Entry], together: bool | None) -> boo
     return belongs_together(mode, entries, together, (MAX_PUSH, MAX_BYTES))
 
 
-class Operations:
+class Operations(Generic[Key, Written]):
     """Operations collected for one batch.
 
     Args:
@@ -219,7 +257,7 @@ class Operations:
         self._codec = codec
         self._entries: list[Entry] = []
 
-    def put(self, key: str, value: JSON) -> None:
+    def put(self, key: Key, value: Written) -> None:
         """Add a put.
 
         The value is encoded at once, so that later changes of the object have no effect.
@@ -229,7 +267,7 @@ class Operations:
         """
         self._entries.append(self._codec.encoder.put(key, value))
 
-    def delete(self, key: str) -> None:
+    def delete(self, key: Key) -> None:
         """Add a delete.
 
         Raises:
@@ -237,7 +275,7 @@ class Operations:
         """
         self._entries.append(self._codec.encoder.delete(key))
 
-    def del_(self, key: str) -> None:
+    def del_(self, key: Key) -> None:
         """Add a delete: another name of `delete`."""
         self.delete(key)
 
@@ -250,19 +288,19 @@ class Operations:
         return entries
 
 
-class WriteBatch(Operations):
+class WriteBatch(Operations[Key, Written]):
     """A batch that is written at the end of its ``with`` block.
 
     Made by `WriteVerbs.write_batch`.
     """
 
-    def __init__(self, target: WriteVerbs, durable: bool | None, together: bool | None) -> None:
+    def __init__(self, target: WriteVerbs[Key, Written], durable: bool | None, together: bool | None) -> None:
         super().__init__(target._codec)
         self._target = target
         self._durable = durable
         self._together = together
 
-    def __enter__(self) -> WriteBatch:
+    def __enter__(self) -> WriteBatch[Key, Written]:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -78,7 +78,7 @@ def put(
         print_json({"key": key, "cid": cid})
 
 
-def parse_value(text: str, string: bool) -> object:
+def parse_value(text: str, string: bool) -> Any:
     """Return the value that the argument VALUE of ``put`` stands for.
 
     Args:

@@ -17,7 +17,8 @@ import typer
 
 from ..extras import missing
 from ..http import Hub, Limits, Token, Tokens
-from ..http.server.tokens import ALL_DATABASES, TemporaryToken
+from ..http.server.identities import ALL_DATABASES
+from ..http.server.tokens import TemporaryToken
 from ..replication.rules import Check, require_check
 from .errors import CommandError
 from .options import Backend, JSONOutput, MetadataPrefix

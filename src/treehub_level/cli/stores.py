@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import typer
 
@@ -39,7 +40,7 @@ def readable_level(name: str, *, mode: Mode | None = None, backend: str, prefix:
 @contextmanager
 def readable_state(
     name: str, at: int | None, *, mode: Mode | None = None, backend: str, prefix: str
-) -> Iterator[Level | Snapshot]:
+) -> Iterator[Level | Snapshot[str, Any, Any]]:
     """Open an existing store for a command that only reads, as of a CID or in its present state.
 
     The other arguments and the errors are those of `readable_level`.

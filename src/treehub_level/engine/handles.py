@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, Generic, Protocol, TypeVar
 from weakref import finalize
 
-from ..backends.base import Cursor, Reader, Rows, Snapshot, row_fetcher
+from ..backends.base import Cursor, Reader, Row, Rows, Snapshot, row_fetcher
 from ..errors import NotOpenError
 from ..locks import ErrorCheckingLock
 from .call_guard import CallGuard
@@ -88,6 +88,11 @@ class StoreCursor(StoreHandle[Cursor]):
         with self._owner.guard.thread.lock, self._lock.entry():
             return self._open_cursor().fetch_keys(limit)
 
+    def fetch_entries(self, limit: int) -> list[Row]:
+        """Fetch rows as `Cursor.fetch` does."""
+        with self._owner.guard.thread.lock, self._lock.entry():
+            return self._open_cursor().fetch(limit)
+
     def _open_cursor(self) -> Cursor:
         self._owner.require_open()
         if self._opened is None:
@@ -106,12 +111,13 @@ class StoreSnapshot(StoreHandle[Snapshot]):
     Args:
         owner: The store.
         snapshot: The snapshot of the backend.
+        name: See `StoreHandle`.
     """
 
-    def __init__(self, owner: HandleOwner, snapshot: Snapshot) -> None:
+    def __init__(self, owner: HandleOwner, snapshot: Snapshot, name: str = "a snapshot") -> None:
         self.guard = CallGuard("the snapshot")
         self.guard.open()
-        super().__init__(owner, snapshot, "a snapshot")
+        super().__init__(owner, snapshot, name)
 
     @property
     def reader(self) -> Reader:

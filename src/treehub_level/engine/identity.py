@@ -22,7 +22,7 @@ from .commits import last_commit
 from .following import following_at_opening
 from .log import last_logged
 from .modes import AnyMode, Client, Normal, Server
-from .records import FORMAT, Identity, OwnRecords, copying_record
+from .records import FORMAT, OwnRecords, StoreIdentity, copying_record
 from .scan import first_key
 
 #: Rows of metadata sampled at each end, to tell servers of `@treehub/level` from its clients.
@@ -166,7 +166,7 @@ def check_shared(reader: Reader, mode: AnyMode, records: OwnRecords, name: str) 
     return ()
 
 
-def find_identity(reader: Reader, records: OwnRecords, *, strict: bool) -> Identity | None:
+def find_identity(reader: Reader, records: OwnRecords, *, strict: bool) -> StoreIdentity | None:
     """Return the identity of a store; ``None`` if it is NORMAL, or one of ``@treehub/level``.
 
     Args:

@@ -1,6 +1,6 @@
 """`KeyRanges`: a set of stored keys, given by ranges. It says of a key in a few steps if it has it.
 
-A client follows up to 256 prefixes, and a token may permit one. A client gets the keys in a
+A client follows up to 256 prefixes, and its user may have some. A client gets the keys in a
 combination of both: a union, an intersection and a difference of ranges.
 """
 
@@ -77,6 +77,10 @@ class KeyRanges:
     def within(self, start: bytes, stop: bytes | None) -> KeyRanges:
         """Return the keys of this set from ``start`` to before ``stop``."""
         return KeyRanges((max(start, first), _lower(stop, last)) for first, last in self)
+
+    def intersection(self, other: Iterable[KeySpan]) -> KeyRanges:
+        """Return the keys that are in both sets."""
+        return KeyRanges(span for start, stop in other for span in self.within(start, stop))
 
     def without(self, other: KeyRanges) -> KeyRanges:
         """Return the keys of this set that are not in the other one."""

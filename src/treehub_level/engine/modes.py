@@ -37,6 +37,8 @@ class Plan(Generic[T]):
         cid: The CID after the commit; ``None`` if it does not change.
         durable: True if the write must be on disk (fsync) before the step returns.
         after_commit: Called after a successful write, still under the write lock.
+        is_reply: True if the batch is the effect of a server's reply, so that no change in it is a
+            local write.
     """
 
     result: T
@@ -44,6 +46,7 @@ class Plan(Generic[T]):
     cid: int | None = None
     durable: bool = False
     after_commit: Callable[[], None] | None = None
+    is_reply: bool = False
 
 
 #: A decision made under the write lock, from the transaction's reads and the current CID.
@@ -104,6 +107,7 @@ class Client:
         outstanding: The nonce of the last request; ``None`` once its reply was applied. Any other
             reply is stale.
         pushed_last: True if the last request had a push: the next one may ask for a part of a fill.
+        synced_ms: The time in the record of the last sync, if this opening has written it.
         rejected_to: The server's CID when it last rejected changes of a push. Below that CID the
             client has not pulled all changes to which these lose, so it does not push.
     """
@@ -125,6 +129,7 @@ class Client:
         self.recording: BaseRecording | None = None
         self.outstanding: str | None = None
         self.pushed_last = False
+        self.synced_ms: int | None = None
         self.rejected_to = 0
         #: The highest number of a group that this opening has written; ``None`` before the first.
         self._last_group: int | None = None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ..types import Mode
 from .codec import Codec
 from .store import Store
+from .typed_codec import TypedCodec
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,20 @@ class Namespace:
     def sublevel(self, name: str, separator: str) -> Namespace:
         """Return the namespace of a sublevel: see ``Level.sublevel``."""
         return Namespace(self.store, self.codec.inside(name, separator), self.durable)
+
+    def typed(self, prefix: str, model: object, key: object) -> Namespace:
+        """Return the namespace of a view of instances: see ``Level.typed``.
+
+        Raises:
+            TypeError: ``model`` is ``None``.
+        """
+        if model is None:
+            raise TypeError("the type of a view is a class or a type, not None")
+        return self.view(prefix, model, key)
+
+    def view(self, prefix: str, model: object, key: object) -> Namespace:
+        """Return the namespace of a typed view: see `TypedCodec`."""
+        return Namespace(self.store, TypedCodec(self.codec, prefix, model, key), self.durable)
 
 
 def check_durable(durable: object, default: bool) -> bool:

@@ -133,7 +133,7 @@ def commits_stop(space: _core.KeySpace) -> bytes:
     return space.own_key("commit0")  # "0" follows "/"
 
 
-class Identity(NamedTuple):
+class StoreIdentity(NamedTuple):
     """The identity record of a store: its mode and its id."""
 
     mode: Mode
@@ -218,7 +218,7 @@ class OwnRecords:
             raise self.damaged(key, "is not a change id from 0 to 2^53 - 1", record)
         return cid
 
-    def identity(self, reader: Reader, *, strict: bool) -> Identity | None:
+    def identity(self, reader: Reader, *, strict: bool) -> StoreIdentity | None:
         """Read the identity record; ``None`` if there is none.
 
         Args:
@@ -241,7 +241,7 @@ class OwnRecords:
                     f"this store has format {version}; this version of treehub-level reads format {FORMAT}"
                 )
             case {"id": str(id), "mode": "server" | "client" as mode, "format": 1} if HEX.fullmatch(id):
-                return Identity(Mode(mode), id)
+                return StoreIdentity(Mode(mode), id)
         raise self.damaged(key, "does not say what store this is", record)
 
     def identity_without_record(self, reader: Reader) -> Mode | None:

@@ -6,10 +6,11 @@ import random
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from functools import partial
 from typing import Any, Final, TypeVar
+from weakref import ref
 
 from .. import _core
 from ..backends.base import Backend, Cursor, Entry, Reader, Snapshot, Transaction
@@ -29,6 +30,7 @@ from ..weak_registry import WeakRegistry
 from . import forking
 from .as_of import snapshot_as_of
 from .call_guard import CallGuard
+from .change_feed import ChangeFeed
 from .group_commit import PendingWrite, WriteQueue
 from .handles import StoreCursor, StoreHandle, StoreSnapshot
 from .identity import check_shared, identify, is_unused
@@ -96,6 +98,8 @@ class Store:
         inherited = type(backend).exclusive is Backend.exclusive
         self._begin = None if inherited else backend.exclusive
         self._write_lock = backend.write_lock
+        #: Held by the thread that runs a function of `transact`, which must not use the level.
+        self.function_lock = ErrorCheckingLock(f"use the level {backend.name!r}")
         self._strategy: AnyMode = Normal()  # until `open` knows better
         self._plan_write: Callable[..., Plan[None]] = self._strategy.plan_write
         #: The CID; ``None`` if it must be read, as always if other processes write to the store.
@@ -112,6 +116,8 @@ class Store:
         #: The callbacks of `add_listener`.
         self.listeners: set[Callable[[], None]] = set()
         self._backend_notifies = False
+        #: Tells the watches of this opening the changes; ``None`` before the first watch.
+        self.feed: ChangeFeed | None = None
         self._listener_lock = ErrorCheckingLock(f"add a listener to the level {backend.name!r}")
         #: Reads one key. While the store is open, and if the backend supports ``guarded_get``, this
         #: is the backend's own method.
@@ -174,6 +180,7 @@ class Store:
             self._cid = self.cid_in(self.backend)
         self._write_error = self.read_only_error() if self.read_only else None
         self._backend_notifies = False
+        self.feed = None
         if self.backend.supports.guarded_get:
             # The benchmark "readhot" takes 8 to 22 % more time with the guard.
             self.get = self.backend.get
@@ -195,6 +202,8 @@ class Store:
             self.get = self._guarded_get
             self.guard.shut()
             self.notify()
+            if self.feed is not None:
+                self.feed.signal()
             for handle in self._handles.alive():
                 handle.release()
             self._forgotten.extend(self._opened)  # of handles that are being collected now
@@ -315,6 +324,24 @@ class Store:
 
     # -------------------------------------------------------------------------------------- reading
 
+    @contextmanager
+    def guarded_reads(self) -> Iterator[None]:
+        """Let `get` check its caller for the length of the block."""
+        self.get = self._guarded_get
+        try:
+            yield
+        finally:
+            if self.backend.supports.guarded_get and self.guard.is_open:
+                self.get = self.backend.get
+
+    def raise_if_in_function(self) -> None:
+        """Raise StateError if the calling thread runs a function of `transact`."""
+        if self.function_lock.is_owned():
+            raise StateError(
+                f"the level {self.backend.name!r} cannot be used inside a function of transact() or update(): use the "
+                "argument of the function, which also sees what the function has written"
+            )
+
     def _guarded_get(self, key: bytes) -> bytes | None:
         with self.guard.thread.lock:
             return self.reader().get(key)
@@ -327,6 +354,7 @@ class Store:
         """
         if not self.guard.is_open:
             raise self.not_open()
+        self.raise_if_in_function()
         return self.backend
 
     def cursor(
@@ -349,6 +377,7 @@ class Store:
         """
         with self.guard.thread.lock:
             self.require_open()
+            self.raise_if_in_function()
             self._close_forgotten()
             if at is None:
                 return StoreSnapshot(self, self.backend.snapshot())
@@ -401,13 +430,18 @@ class Store:
         with self.guard.thread.lock:
             if not self.guard.is_open:
                 raise self.not_open()
+            self.raise_if_in_function()
             with self._write_lock.entry():
-                return self._execute(step)
+                result = self._execute(step)
+        if self.feed is not None:
+            self._deliver(self.feed)
+        return result
 
     def read_step(self, step: Callable[[Reader, int], T]) -> T:
         """Run a step that only reads, on a snapshot and its CID. No writer waits for it."""
         with self.guard.thread.lock:
             self.require_open()
+            self.raise_if_in_function()
             with closing(self.backend.snapshot()) as snapshot:
                 # Not the CID in memory: a write may have moved it since the snapshot was taken.
                 return step(snapshot, 0 if self.mode is Mode.NORMAL else self._records.cid(snapshot))
@@ -429,12 +463,14 @@ class Store:
         with self.guard.thread.lock:
             if not self.guard.is_open:
                 raise self.not_open()
-            if self._commit_alone(entries, durable, is_batch, principal):
-                return
-            # Still inside the guard: a queued write must not outlive a close and reopen.
-            write = PendingWrite(entries, durable, is_batch, principal)
-            self.queue.commit(write, self._commit_group)
-        if (error := write.outcome()) is not None:
+            write = None
+            if not self._commit_alone(entries, durable, is_batch, principal):
+                # Still inside the guard: a queued write must not outlive a close and reopen.
+                write = PendingWrite(entries, durable, is_batch, principal)
+                self.queue.commit(write, self._commit_group)
+        if self.feed is not None:
+            self._deliver(self.feed)
+        if write is not None and (error := write.outcome()) is not None:
             raise error
 
     def commit_at_once(self, entries: Sequence[Entry], is_batch: bool = False) -> bool:
@@ -467,6 +503,7 @@ class Store:
         """Commit a write if no other runs or waits, and return True. Called inside the guard."""
         lock = self._write_lock
         if lock.is_owned():
+            self.raise_if_in_function()
             lock.entry()  # raises
         taken: list[bool] = []
         try:
@@ -488,6 +525,7 @@ class Store:
         """Append a write to the queue for the next group commit."""
         with self.guard.thread.lock:
             self.require_open()
+            self.raise_if_in_function()
             self.queue.writes.append(write)
 
     def commit_queued(self) -> None:
@@ -516,10 +554,15 @@ class Store:
                 self._cid = plan.cid
             if plan.after_commit is not None:
                 plan.after_commit()
-            if plan.batch and self.listeners:
-                self.notify()
+            if plan.batch:
+                if self.feed is not None:
+                    self.feed.committed()
+                if self.listeners:
+                    self.notify()
         except UnavailableError as error:
             self._cid = None
+            if self.feed is not None:
+                self.feed.failed(error)
             if not error.retryable or attempt == _ROLLBACK_RETRIES:
                 raise
             # A random pause, or the same writers would conflict again.
@@ -531,6 +574,8 @@ class Store:
             if not isinstance(error, Exception):
                 self.backend.on_interrupt()
                 self.notify()  # of a commit, if there was one
+            if self.feed is not None:
+                self.feed.failed(error)
             raise
         return plan.result
 
@@ -568,6 +613,8 @@ class Store:
         if plan.batch:
             if extra:
                 plan.batch = [*plan.batch, *extra]
+            if self.feed is not None:
+                self.feed.begin(plan.batch, is_reply=plan.is_reply)
             try:
                 transaction.write(plan.batch, durable=durable or plan.durable)
             except (StorageError, CorruptionError) as error:
@@ -588,10 +635,50 @@ class Store:
         store also reports the commits of other processes.
         """
         with self.guard.thread.lock, self._listener_lock.entry():
-            if self.guard.is_open and not self._backend_notifies:
-                self.backend.listen(self.notify)
-                self._backend_notifies = True
+            self._listen()
         self.listeners.add(listener)
+
+    def _listen(self) -> None:
+        """Have the backend report the commits of other processes. Called under the locks."""
+        if self.guard.is_open and not self._backend_notifies:
+            weakly = ref(self)  # the backend's listening thread must not keep the level alive
+
+            def on_signal() -> None:
+                store = weakly()
+                if store is not None:
+                    store._on_backend_signal()
+
+            self.backend.listen(on_signal)
+            self._backend_notifies = True
+
+    def _on_backend_signal(self) -> None:
+        self.notify()
+        if self.feed is not None:
+            self.feed.signal()
+
+    def open_feed(self) -> ChangeFeed:
+        """Return the feed of changes, for a watch. A shared store then listens to others, too.
+
+        Raises:
+            NotOpenError: The store is not open.
+        """
+        with self.guard.thread.lock, self._listener_lock.entry():
+            self.require_open()
+            self._listen()
+            if self.feed is None:
+                self.feed = ChangeFeed(self.mode, self.space)
+            return self.feed
+
+    def end_watches(self) -> None:
+        """End the watches that there are: see `ChangeFeed.end_watches`."""
+        feed = self.feed
+        if feed is not None:
+            feed.end_watches()
+
+    def _deliver(self, feed: ChangeFeed) -> None:
+        """Call the functions that deliver changes. Called without locks, after a write."""
+        for function in tuple(feed.deliver):
+            function()
 
     def remove_listener(self, listener: Callable[[], None]) -> None:
         """Stop calling a listener. Removing an unknown one is harmless."""

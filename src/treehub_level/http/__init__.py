@@ -1,7 +1,8 @@
 """Synchronisation over HTTP.
 
 Server: `create_app` makes an ASGI application that serves the databases of a `Hub` to holders of
-bearer `Tokens`, within `Limits`. It needs the extra ``server``. ``docs/http.md`` describes every
+bearer `Tokens`, or to the users of an application (`Identity`, `JWT`), within `Limits`. It needs
+the extra ``server``. ``docs/http.md`` describes every
 route, status and limit.
 
 Client: a `RemoteServer` takes the place of a level in SERVER mode. It needs the extra ``http``.
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..extras import missing
 from .server.hub import Hub
+from .server.identities import Identity
 from .server.limits import Limits
 from .server.refusals import RefusedError
 from .server.tokens import Token, Tokens
@@ -21,11 +23,16 @@ from .server.tokens import Token, Tokens
 if TYPE_CHECKING:
     from .client.remote import RemoteServer
     from .server.app import create_app
+    from .server.jwt import JWT
 
-__all__ = ["Hub", "Limits", "RefusedError", "RemoteServer", "Token", "Tokens", "create_app"]
+__all__ = ["JWT", "Hub", "Identity", "Limits", "RefusedError", "RemoteServer", "Token", "Tokens", "create_app"]
 
 #: Names that need an optional dependency: the module that defines each, and the extra to install.
-_EXTRAS: Final = {"RemoteServer": (".client.remote", "http"), "create_app": (".server.app", "server")}
+_EXTRAS: Final = {
+    "JWT": (".server.jwt", "jwt"),
+    "RemoteServer": (".client.remote", "http"),
+    "create_app": (".server.app", "server"),
+}
 
 
 def __getattr__(name: str) -> Any:

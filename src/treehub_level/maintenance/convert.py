@@ -21,7 +21,7 @@ from ..engine.identity import (
     refuse_half_made,
     shape_of,
 )
-from ..engine.records import Identity, OwnRecords
+from ..engine.records import OwnRecords, StoreIdentity
 from ..engine.scan import row_chunks
 from ..errors import (
     CorruptionError,
@@ -132,7 +132,7 @@ def _begin(backend: Backend, mode: Mode, space: _core.KeySpace) -> tuple[str, by
     records = OwnRecords(space, backend.name)
     # An interrupted adoption ends with the identity record: until then the other records have none.
     record = records.adoption(backend)
-    identity: Identity | None = None if record else find_identity(backend, records, strict=False)
+    identity: StoreIdentity | None = None if record else find_identity(backend, records, strict=False)
     if identity is not None:
         if identity.mode is mode:
             return None

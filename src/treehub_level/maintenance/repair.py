@@ -32,7 +32,7 @@ from ..backends.registry import create
 from ..engine.base_values import BASES, base_bounds
 from ..engine.following import EARLIER_RESET, UNCHECKED, Following, read_following
 from ..engine.identity import birth_records, find_identity, mode_by_shape
-from ..engine.records import Epoch, Identity, OwnRecords
+from ..engine.records import Epoch, OwnRecords, StoreIdentity
 from ..engine.scan import first_key, key_chunks
 from ..engine.uncompared import uncompared_bounds
 from ..errors import CorruptionError, DecodeError, InvalidKeyError, StateError
@@ -138,7 +138,7 @@ class Repairer:
         lost = self._records.identity_without_record(self._backend)
         return mode_by_shape(self._backend, self._records) if lost is None else lost
 
-    def _identity(self) -> Identity | None:
+    def _identity(self) -> StoreIdentity | None:
         try:
             return find_identity(self._backend, self._records, strict=False)
         except CorruptionError:

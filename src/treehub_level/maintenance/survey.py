@@ -33,6 +33,7 @@ from ..replication.records import (
     state_record,
 )
 from ..replication.state import NAMES, ClientState
+from ..replication.synced import SYNCED, parse_synced
 from ..replication.withdrawals import Withdrawal, withdrawal_key
 
 #: The highest CID that the own records of a server may name. `repair` takes those above the store's
@@ -269,6 +270,8 @@ class ClientSurveyor(_Surveyor):
         if key.startswith(self._conflict):
             parse_conflict(self._records, key, value)
             self.survey.conflicts += 1
+        elif key == self._space.own_key(SYNCED):
+            parse_synced(self._records, value)
         elif key == self._space.own_key("holder"):
             check_holder(self._records, key, value)
         elif self._base_start <= key < self._base_stop:

@@ -67,6 +67,20 @@ class BaseValueChanges:
         if self._bases is not None:
             self._changed[key] = KnownBase(value) if self._bases.kept else None
 
+    def learn_merged(self, key: bytes, value: bytes | None, *, is_filled: bool) -> None:
+        """Record the server's value that a merged change was made with.
+
+        Args:
+            key: The key.
+            value: The server's value.
+            is_filled: True if a part of a fill has brought the value.
+        """
+        self.forget(key)
+        if is_filled:
+            self.learn_filled(key, value)
+        else:
+            self.learn_accepted(key, value)
+
     def keep(self, key: bytes) -> None:
         """Keep the base value of an uncompared change when all others become void."""
         known = self.known(key)

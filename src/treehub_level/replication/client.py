@@ -19,11 +19,13 @@ from .fields import MAX_READ
 from .following import still_leaving
 from .limits import PushLimits
 from .losses import Loss, loss_entry, read_current_losses, read_losses
+from .merging import Merger
 from .messages import MAX_EPOCHS, Forked, ParsedReply, PulledPage, Request, Reset
 from .push import DirtyGroups, freeze
 from .records import read_state
 from .reply_handler import ReplyHandler, ReplyOutcome, fill_of, recording
 from .state import ClientState
+from .synced import SYNCED
 
 #: The number of changes and entries that a request asks for. With fewer than the protocol allows,
 #: the server makes a page while the client writes the one before. 50,000 changes took 0.15 s with
@@ -189,11 +191,29 @@ def _fill_contradiction(page: PulledPage, request: Request) -> str | None:
     return None
 
 
-def receive_step(mode: Client, request: Request, reply: ParsedReply) -> Step[ReplyOutcome | None]:
+def _has_log_of_leaving(request: Request, following: Following) -> bool:
+    """Return True if the log was requested for the ranges that were unfollowed with dirty changes.
+
+    Without it, a page would move the CID beyond changes of others that these keys have not met.
+    """
+    logged = (*request.complete, *request.partial)
+    return all(prefix.startswith(logged) for prefix in following.leaving)
+
+
+def receive_step(
+    mode: Client, request: Request, reply: ParsedReply, merger: Merger | None = None
+) -> Step[ReplyOutcome | None]:
     """Apply a reply that `is_reply_to` the request.
 
     The result is ``None``, and nothing is written, if another request was sent since, or the
-    client's state has changed.
+    client's state has changed, or ranges with dirty changes were unfollowed since, for which the
+    log was not requested.
+
+    Args:
+        mode: The client.
+        request: The request.
+        reply: The reply.
+        merger: Settles the local changes that lose; ``None`` to journal all of them.
 
     Raises:
         StoreMismatchError: The client follows another server (raised by the step).
@@ -210,7 +230,9 @@ def receive_step(mode: Client, request: Request, reply: ParsedReply) -> Step[Rep
         now = mode.outstanding, cid, undecided.nonce if undecided else None
         if now != (request.nonce, request.cid, request.push_nonce):
             return Plan(None)
-        handler = ReplyHandler(mode, request, transaction, replace(state, server=reply.server))
+        if not _has_log_of_leaving(request, state.following):
+            return Plan(None)
+        handler = ReplyHandler(mode, request, transaction, replace(state, server=reply.server), merger)
         match reply:
             case PulledPage():
                 handler.apply_page(reply)
@@ -246,7 +268,8 @@ def rebind_step(mode: Client, server: str) -> Step[None]:
         following: Following = replace(before.following, is_resetting=True)
         after = ClientState(uuid.uuid4().hex, 0, following, 0, server, bases=before.bases).filling_again(UNCHECKED)
         losses = [loss_entry(space, key, None) for key in read_losses(transaction, mode.records)]
-        batch = [*after.replacing(before, space), *losses, (space.prefix, b"0")]
+        forgotten = (space.own_key(SYNCED), None)
+        batch = [*after.replacing(before, space), *losses, forgotten, (space.prefix, b"0")]
         mode.outstanding, mode.rejected_to = None, 0
         return Plan(None, batch, 0, durable=True, after_commit=recording(mode, after))
 

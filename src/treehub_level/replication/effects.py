@@ -9,15 +9,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from functools import cached_property
 
+from .. import _core
 from ..backends.base import Entry, Transaction
 from ..engine.groups import Groups, group_bounds, group_key
 from ..engine.modes import Client
 from ..engine.scan import first_key, key_chunks
 from ..engine.uncompared import UncomparedChanges, uncompared_entry
-from ..types import Conflict
-from .base_values import BaseValueChanges
+from ..types import JOURNAL, Conflict
+from .base_values import BaseValueChanges, same_value
 from .journal import LostChange, journal_entries
 from .losses import CONFLICT, Loss, has_losses, loss_bounds, loss_entry, loss_key, parse_loss
+from .merging import Answer, Merged, ReplySettler
 from .records import dirty_change, parse_conflict
 from .state import ClientState
 
@@ -32,6 +34,7 @@ class Effects:
         mode: The client.
         transaction: The transaction to read from.
         state: The client's state before the batch.
+        settler: Settles the local changes that lose; ``None`` to journal all of them.
 
     Attributes:
         batch: The entries to write.
@@ -39,8 +42,11 @@ class Effects:
         cleaned: The keys whose dirty change the batch deletes.
     """
 
-    def __init__(self, mode: Client, transaction: Transaction, state: ClientState) -> None:
+    def __init__(
+        self, mode: Client, transaction: Transaction, state: ClientState, settler: ReplySettler | None = None
+    ) -> None:
         self._mode = mode
+        self._settler = settler
         self._own = mode.records
         self._space = mode.space
         self._transaction = transaction
@@ -52,6 +58,9 @@ class Effects:
         self._losses: dict[bytes, Loss | None] = {}
         #: The keys of groups that are marked as lost.
         self._lost_groups: set[bytes] = set()
+        #: The dirty records of merged changes.
+        self._merged: dict[bytes, bytes] = {}
+        self._compared: set[bytes] = set()
 
     # ------------------------------------------------------------------------------ dirty changes
 
@@ -71,14 +80,18 @@ class Effects:
             for key, dirty_key, record in zip(part, dirty_keys, self._transaction.get_many(dirty_keys), strict=True):
                 if record is not None:
                     dirty_change(self._own, dirty_key, record)
-                yield None if key in self.cleaned else record
+                yield None if key in self.cleaned else self._merged.get(key, record)
 
     def is_dirty(self, key: bytes) -> bool:
         """Return True if a key is dirty."""
-        return key not in self.cleaned and self._transaction.get(self._space.dirty_key(key)) is not None
+        if key in self.cleaned or key in self._merged:
+            return key in self._merged
+        return self._transaction.get(self._space.dirty_key(key)) is not None
 
     def has_dirty(self) -> bool:
         """Return True if the batch leaves a dirty change."""
+        if self._merged:
+            return True
         space = self._space
         with closing(self._transaction.scan(space.dirty_start, space.dirty_stop, values=False)) as cursor:
             while keys := cursor.fetch_keys(1000):
@@ -92,10 +105,11 @@ class Effects:
 
     def is_unchecked(self, key: bytes) -> bool:
         """Return True if the dirty change of a key was compared with nothing of the server."""
-        return self._uncompared.is_unchecked(key)
+        return (self._following if key in self._compared else self._uncompared).is_unchecked(key)
 
     def record_compared(self, key: bytes) -> None:
         """Record that the dirty change of a key was compared with the server's value."""
+        self._compared.add(key)
         self.batch += self._uncompared.removing(key)
 
     def record_uncompared(self) -> None:
@@ -110,6 +124,7 @@ class Effects:
     def clean(self, key: bytes) -> None:
         """Drop a dirty change. A key that is not followed is removed with it."""
         self.cleaned.add(key)
+        self._merged.pop(key, None)
         self.batch.append((self._space.dirty_key(key), None))
         self.bases.forget(key)
         self.record_compared(key)
@@ -126,6 +141,56 @@ class Effects:
         """Write the server's value of a followed key; ``None`` deletes the key."""
         if self._following.wants(key):
             self.batch.append((key, value))
+
+    # ------------------------------------------------------------------------------------ merging
+
+    def asks_if_equal(self, key: bytes) -> bool:
+        """Return True if the application settles equal changes of both sides, too."""
+        return self._settler is not None and self._settler.asks_if_equal(key)
+
+    def replace(
+        self,
+        losses: Sequence[LostChange],
+        values: Sequence[bytes | None],
+        *,
+        is_whole: bool = True,
+        is_filled: bool = False,
+    ) -> int:
+        """Replace dirty changes that lose together by the server's values, or as the settler says.
+
+        Args:
+            losses: The changes: all of a group, or a single one.
+            values: The server's values.
+            is_whole: False if these are a part of a group only: they are journaled.
+            is_filled: True if a part of a fill has brought the values.
+
+        Returns:
+            The bytes of the merged changes.
+        """
+        answers: Sequence[Answer] = [JOURNAL] * len(losses)
+        if self._settler is not None and is_whole:
+            answers = self._settler.settle(losses)
+        size = 0
+        for lost, value, answer in zip(losses, values, answers, strict=True):
+            if answer is JOURNAL:
+                self.journal(lost)
+            self.clean(lost.key)
+            if isinstance(answer, Merged) and not same_value(answer.value, value):
+                size += self._write_merged(lost.key, answer.value, value, is_filled=is_filled)
+            elif lost.kind != "reset":
+                self.take(lost.key, value)
+            else:
+                self.batch.append((lost.key, None))
+        return size
+
+    def _write_merged(self, key: bytes, value: bytes | None, remote: bytes | None, *, is_filled: bool) -> int:
+        """Write a new dirty change that was made with knowledge of the server's value."""
+        record = _core.join_record(key, value)
+        self.cleaned.discard(key)
+        self._merged[key] = record
+        self.batch += _core.client_batch(self._space, [(key, value)])
+        self.bases.learn_merged(key, remote, is_filled=is_filled)
+        return len(record)
 
     # ------------------------------------------------------------------------------------- groups
 

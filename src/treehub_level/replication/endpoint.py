@@ -12,9 +12,8 @@ from typing import Final
 from ..backends.base import Reader
 from ..engine.access import FULL, Access
 from ..engine.as_of import changes_of
-from ..engine.commits import commits_between, read_page
+from ..engine.commits import commits_between
 from ..engine.ranges import check_limit
-from ..engine.scan import CHUNK
 from ..engine.store import Store
 from ..types import Change, Changes
 from .manual import check_cid, decode_changes, read_changes
@@ -24,8 +23,6 @@ from .waiting import Interest, log_position, unread_after, wanted_prefixes
 
 #: The most seconds that a call may wait for a commit.
 MAX_WAIT: Final = 60
-#: Bytes of records that `watch_page` reads at a time.
-_WATCH_BYTES: Final = 8 << 20
 
 
 def check_wait(wait: object) -> float:
@@ -150,14 +147,3 @@ def watch_start(store: Store, since: int | None) -> int:
         return store.cid
     changes_after(store, since, 0)
     return since
-
-
-def watch_page(store: Store, since: int) -> list[Change]:
-    """Return the next changes after the CID ``since``, each with its ``cid``.
-
-    Raises:
-        NotOpenError: The store was closed.
-    """
-    mode = store.server("watch")
-    page = store.read_step(lambda reader, head: read_page(reader, mode, head, since, CHUNK, _WATCH_BYTES, _WATCH_BYTES))
-    return decode_changes(page.records, page.commits)

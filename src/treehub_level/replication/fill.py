@@ -130,9 +130,10 @@ class FillPartHandler:
             value = None if key in written else self._transaction.get(key)
             if value is not None:
                 size += len(value)
-                record = _core.join_record(key, value)
-                self._effects.journal(LostChange(key, record, None, self._cid, kind="reset"))
-            self._effects.batch.append((key, None))
+                lost = LostChange(key, _core.join_record(key, value), None, self._cid, kind="reset")
+                size += self._effects.replace([lost], [None], is_filled=True)
+            else:
+                self._effects.batch.append((key, None))
             if size > MAX_BYTES and index < len(gone) - 1:
                 return key
         return None
@@ -170,9 +171,10 @@ class FillPartHandler:
                     effects.lose_group(key)
             elif is_same or not effects.lose_group(key):
                 if not is_same:
-                    effects.journal(LostChange(key, record, remote, self._cid, is_read=True))
-                effects.clean(key)
-                effects.take(key, value)
+                    effects.replace([LostChange(key, record, remote, self._cid, is_read=True)], [value], is_filled=True)
+                else:
+                    effects.clean(key)
+                    effects.take(key, value)
                 return
         effects.record_compared(key)
         if effects.loss(key) is None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from typing import NamedTuple
 
 import orjson
@@ -78,6 +79,11 @@ class LostChange(NamedTuple):
         }
         known = {name: fact for name, fact in facts.items() if fact is not None}
         return b"{%b%b,%b" % (changes, base, orjson.dumps(known)[1:])
+
+    def to_conflict(self, own: OwnRecords, noticed_at: int | None) -> Conflict:
+        """Return the conflict before it has a number in the journal."""
+        conflict = parse_conflict(own, _journal_key(own.space, 1), self.record(noticed_at))
+        return replace(conflict, id=0)
 
 
 def journal_entries(reader: Reader, own: OwnRecords, lost: Sequence[LostChange]) -> list[Entry]:

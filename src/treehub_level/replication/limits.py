@@ -39,11 +39,14 @@ class PushLimits:
     Attributes:
         max_bytes: The maximum size of a push, in bytes of JSON. A push of one change may be larger.
         forbidden: The error that forbade pushing; ``None`` while pushing is allowed.
+        contended: The stored keys of dirty changes that this session does not push any more, since
+            others write their keys all the time.
     """
 
     def __init__(self) -> None:
         self.max_bytes = MAX_BYTES
         self.forbidden: ForbiddenError | None = None
+        self.contended: frozenset[bytes] = frozenset()
         #: The changes that are held back, by their stored keys.
         self._too_large: dict[bytes, _HeldBack] = {}
 
@@ -85,19 +88,19 @@ class PushLimits:
                 self._too_large[dirty_key] = _HeldBack.of(record)
 
     def pushable_rows(self, reader: Reader, space: _core.KeySpace) -> Generator[Row, None, None]:
-        """Yield the dirty changes that are not too large, in key order."""
+        """Yield the dirty changes that are neither too large nor contended, in key order."""
         with closing(reader.scan(space.dirty_start, space.dirty_stop)) as cursor:
             fetch = bounded_fetcher(cursor)
             while rows := fetch(_FETCH, _FETCH_BYTES):
                 for row in rows:
-                    if not self._is_too_large(*row):
+                    if not self._is_too_large(*row) and row[0] not in self.contended:
                         yield row
 
     def has_pushable(self, reader: Reader, space: _core.KeySpace) -> bool:
         """Return True if there is a dirty change that may be pushed."""
         if self.forbidden is not None:
             return False
-        if self._too_large:
+        if self._too_large or self.contended:
             with closing(self.pushable_rows(reader, space)) as rows:
                 return next(rows, None) is not None
         return is_dirty(reader, space)

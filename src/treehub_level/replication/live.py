@@ -7,18 +7,24 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Generator
+from datetime import datetime
 from typing import Any, Final
 
+from ..engine import clock
 from ..engine.scan import key_chunks
 from ..engine.store import Store
-from ..errors import LevelError, StateError, TransportError
+from ..errors import ForbiddenError, LevelError, NotOpenError, StateError, TransportError
+from ..events import Failed, LiveState
 from ..locks import RecursiveLock
 from ..types import SyncReport
 from .client import read_consistent
 from .limits import PushLimits
+from .merging import OnConflict, require_on_conflict
 from .messages import Request
-from .schedule import LiveSchedule, LiveState, PollResult
+from .schedule import LiveSchedule, PollResult
 from .session import poll_session, sync_session
+from .session_events import PushWait, SessionEvents
+from .synced import read_synced
 
 #: Seconds that a long poll asks the server to wait: less than the idle timeout of common proxies.
 LONG_POLL_SECONDS: Final = 25.0
@@ -39,6 +45,22 @@ def count_dirty(store: Store, verb: str) -> int:
         return sum(map(len, key_chunks(store.reader(), space.dirty_start, space.dirty_stop)))
 
 
+def last_synced(store: Store, verb: str) -> datetime | None:
+    """Return the time at which a client was in sync last, as it is recorded: see `read_synced`.
+
+    Args:
+        store: A store in CLIENT mode.
+        verb: The calling verb, for error messages.
+
+    Raises:
+        NotOpenError, ModeError: The store is closed, or in another mode.
+        CorruptionError: The record is malformed.
+    """
+    records = store.client(verb).records
+    with store.guard.thread.lock:
+        return read_synced(store.reader(), records)
+
+
 class LiveSessionBase:
     """A live session without its thread or task: options, state, and the sessions that it starts.
 
@@ -47,14 +69,23 @@ class LiveSessionBase:
         exchange: Sends a request to the server: see `driver.exchange_of`.
         interval: Seconds between two polls of a server that does not support long polls.
         on_reset: "reset", or "raise" to end before a reset.
+        on_conflict: The application's function that settles conflicts; ``None`` to journal all.
 
     Raises:
-        TypeError: ``interval`` is not a number.
+        TypeError: ``interval`` is not a number, or ``on_conflict`` no plain function.
         ValueError: ``interval`` is not positive and finite, or ``on_reset`` is unknown.
         StateError: The level is open for reading only.
     """
 
-    def __init__(self, store: Store, exchange: Callable[..., Any], *, interval: float, on_reset: str) -> None:
+    def __init__(
+        self,
+        store: Store,
+        exchange: Callable[..., Any],
+        *,
+        interval: float,
+        on_reset: str,
+        on_conflict: OnConflict | None = None,
+    ) -> None:
         if isinstance(interval, bool) or not isinstance(interval, (int, float)):
             raise TypeError(f"the interval is a number of seconds, not {interval!r:.80}")
         if not 0 < interval < float("inf"):
@@ -66,8 +97,13 @@ class LiveSessionBase:
         self._store = store
         self._exchange = exchange
         self._on_reset = on_reset
+        self._on_conflict = require_on_conflict(on_conflict)
         self._wait = LONG_POLL_SECONDS if _accepts_wait(exchange) else 0
         self._schedule = LiveSchedule(interval=interval, can_wait=self._wait > 0)
+        self._events = SessionEvents()
+        self._schedule.on_state = self._events.on_state
+        #: The changes that the last sync could not push; ``None`` if there are none.
+        self._held_back: TransportError | ForbiddenError | None = None
         #: Protects the schedule, which any thread may call. Recursive: a signal handler may pause
         #: or resume the session.
         self._lock = RecursiveLock()
@@ -102,6 +138,26 @@ class LiveSessionBase:
         mode = self._store.client("live")
         return self._store.read_step(lambda reader, cid: read_consistent(reader, mode.records, cid))
 
+    @property
+    def in_sync_now(self) -> bool:
+        """True if both sides hold the same, as far as this side can know.
+
+        The last exchange has succeeded and drained both sides, and there is no local change since.
+        """
+        try:
+            return self._schedule.has_caught_up and not self._has_changes()
+        except NotOpenError:
+            return False
+
+    @property
+    def last_synced(self) -> datetime | None:
+        """The time in UTC at which both sides were drained last: see `Level.last_synced`.
+
+        Between two syncs of this session, each reply of the server that brings nothing counts.
+        """
+        ms = self._events.synced_ms
+        return last_synced(self._store, "live") if ms is None else clock.moment(ms)
+
     def _sync_session(self, *, look_ahead: bool) -> Generator[Any, Any, SyncReport]:
         """Return a session that pulls and pushes until both sides are drained."""
         if self._schedule.state == "connecting":
@@ -113,6 +169,8 @@ class LiveSessionBase:
             report=SyncReport(),
             limits=self._limits,
             look_ahead=look_ahead,
+            on_conflict=self._on_conflict,
+            observe=self._events.on_outcome,
         )
 
     def _poll_session(self) -> Generator[Request, Any, PollResult]:
@@ -123,6 +181,8 @@ class LiveSessionBase:
             on_reset=self._on_reset,
             report=SyncReport(),
             limits=self._limits,
+            on_conflict=self._on_conflict,
+            observe=self._events.on_outcome,
         )
 
     def _has_changes(self) -> bool:
@@ -175,6 +235,52 @@ class LiveSessionBase:
     def _on_reply(self) -> None:
         with self._lock:
             self._schedule.on_reply()
+
+    def _on_synced(self, now: float, error: TransportError | ForbiddenError | None) -> None:
+        """Record that a sync has drained both sides, but for the changes that ``error`` names."""
+        with self._lock:
+            self._held_back = error
+            self._schedule.on_synced(now, error)
+            if error is None:
+                self._events.on_synced()
+            else:
+                self._events.emit(Failed(error))
+
+    def _on_polled(self, result: PollResult, now: float, *, elapsed: float) -> None:
+        """Record the result of a long poll."""
+        with self._lock:
+            self._schedule.on_polled(result, now, elapsed=elapsed, wait=self._wait)
+            if self._schedule.has_caught_up:
+                if result is PollResult.APPLIED:
+                    self._events.on_synced()
+                else:
+                    self._events.synced_ms = clock.now()
+
+    def _on_failure(self, error: Exception, now: float) -> None:
+        """Record the failure of a sync or of a long poll."""
+        with self._lock:
+            if not self._store.is_open:
+                self._schedule.end()
+            if not self._schedule.is_over:
+                self._events.emit(Failed(error))
+            self._schedule.on_failure(error, now)
+
+    def _raise_unless_pushed(self, wait: PushWait) -> None:
+        """Raise the error of a sync that has left a local change behind.
+
+        Raises:
+            Refused: The server has refused changes.
+            TransportError, ForbiddenError: Changes are too large, or the token may not push them.
+        """
+        wait.raise_if_refused()
+        if self._held_back is not None:
+            raise self._held_back
+
+    def _raise_if_stopped(self) -> None:
+        """Raise StateError if the session is over or paused. Called under the lock."""
+        self._raise_if_over()
+        if self._schedule.state == "stopped":
+            raise StateError("the live session is paused, and pushes nothing: call resume()")
 
     def _request_sync(self) -> None:
         with self._lock:

@@ -18,6 +18,7 @@ from ..engine import clock
 from ..engine.access import FULL, Access
 from ..engine.commits import read_page
 from ..engine.modes import Client, Plan, Server, Step, Write
+from ..engine.pending import PendingReader
 from ..engine.records import Commit, OwnRecords
 from ..errors import CIDMismatchError, CorruptionError, ProtocolError, StateError
 from ..types import Change, Changes
@@ -26,7 +27,7 @@ from .effects import Effects
 from .journal import LostChange
 from .losses import has_losses
 from .records import dirty_change, read_state
-from .rules import Call, PendingReader, check_group
+from .rules import Call, check_group
 from .state import ClientState
 
 #: Rows to read at a time.
@@ -209,13 +210,14 @@ def change_step(mode: Server, base: int, entries: Sequence[Entry], access: Acces
     return step
 
 
-def write_step(mode: Server, entries: Sequence[Entry], access: Access) -> Step[None]:
+def write_step(mode: Server, entries: Sequence[Entry], access: Access, *, is_batch: bool = False) -> Step[None]:
     """Write entries of a caller durably, if the check of the server allows it.
 
     Args:
         mode: The server.
         entries: The entries, encoded.
         access: The rights of the caller, which cover the entries.
+        is_batch: True if the entries belong together.
 
     Raises:
         Refused, CheckError: See `rules.check_group` (raised by the step).
@@ -223,7 +225,7 @@ def write_step(mode: Server, entries: Sequence[Entry], access: Access) -> Step[N
 
     def step(transaction: Transaction, cid: int) -> Plan[None]:
         check_group(mode, Call(access.principal, None), entries, PendingReader(transaction))
-        plan = mode.plan_write(transaction, cid, entries, [Write(len(entries), False, access.principal)])
+        plan = mode.plan_write(transaction, cid, entries, [Write(len(entries), is_batch, access.principal)])
         plan.durable = True
         return plan
 

@@ -137,6 +137,8 @@ def _pushable_groups(
                 seen.update(keys)
             if any(other in lost or uncompared.is_unchecked(other) for other in keys):
                 continue
+            if limits.contended and not limits.contended.isdisjoint(map(space.dirty_key, keys)):
+                continue
             if len(keys) == 1:
                 yield _PushableGroup([row], len(row[1]))
                 continue

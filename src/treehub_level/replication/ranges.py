@@ -47,8 +47,7 @@ def requested_ranges(request: Request, space: _core.KeySpace, access: Access) ->
         rest = after + b"\0" if after else max(prefix, space.user_start)
         log = log.union([(prefix, rest)]) if after else log
         fill = KeyRanges([(rest, stop)]).without(KeyRanges.of_prefixes(complete))
-    permitted = access.bounds(b"", None)
-    return RequestedRanges(log.within(*permitted), fill.within(*permitted))
+    return RequestedRanges(log.intersection(access.keys), fill.intersection(access.keys))
 
 
 def _encode(space: _core.KeySpace, access: Access, name: str, prefix: str) -> bytes:
@@ -56,9 +55,9 @@ def _encode(space: _core.KeySpace, access: Access, name: str, prefix: str) -> by
         encoded = encode_prefix(space, prefix)
     except InvalidKeyError as error:
         raise ProtocolError(f'the field "{name}" of the request: {error}') from error
-    if not (encoded.startswith(access.prefix) or access.prefix.startswith(encoded)):
+    if not access.may_cover(encoded):
         raise ForbiddenError(
-            f"no key that begins with {shown(prefix)} begins with {access.prefix.decode()!r}, and this token is for "
+            f"no key that begins with {shown(prefix)} begins with {access.shown}, and this token is for "
             "keys that do: follow other keys, or ask for another token"
         )
     return encoded

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import compress
+from itertools import compress, islice
 
 from .. import _core
 from ..backends.base import Transaction
 from ..engine.commits import commit_of
 from ..engine.following import UNCHECKED, Following
 from ..engine.modes import Client, Plan
-from ..engine.records import Epoch
+from ..engine.records import Commit, Epoch
+from ..events import MAX_KEYS
 from ..types import Conflict
 from .canonical import same_record
 from .effects import Effects
@@ -22,9 +23,11 @@ from .fill import FillPartHandler
 from .journal import LostChange
 from .limits import is_dirty
 from .losses import CONFLICT, Loss
+from .merging import Merger, Settlements
 from .messages import MAX_BYTES, MAX_EPOCHS, FillPart, PulledPage, Request, Reset
 from .push import is_as_frozen
 from .state import ClientState, Push
+from .synced import is_refresh_due, synced_entry
 
 #: The most bytes of local changes that lose to a page in one batch, unless one change is larger.
 LOST_BYTES = MAX_BYTES
@@ -47,8 +50,11 @@ class ReplyOutcome:
         is_cut: True if only the beginning of the page was applied.
         is_consistent: True if the data in the followed ranges, except dirty changes, is that of the
             server at the client's CID.
+        pulled_keys: The first stored keys of the changes and entries that were written.
         healed: The number of lost changes that were replaced by the server's values.
         is_refilling: True if the client fills again as the reply advises.
+        settlements: The local changes that the application has settled; ``None`` if it settles
+            none.
     """
 
     pulled: int = 0
@@ -60,8 +66,10 @@ class ReplyOutcome:
     caught_up: bool = False
     is_cut: bool = False
     is_consistent: bool = False
+    pulled_keys: list[bytes] = field(default_factory=list)
     healed: int = 0
     is_refilling: bool = False
+    settlements: Settlements | None = None
 
 
 class ReplyHandler:
@@ -72,20 +80,31 @@ class ReplyHandler:
         request: The request that the reply answers.
         transaction: The transaction to read from.
         state: The client's state before the reply, with the server's id set.
+        merger: Settles the local changes that lose; ``None`` to journal all of them.
     """
 
-    def __init__(self, mode: Client, request: Request, transaction: Transaction, state: ClientState) -> None:
+    def __init__(
+        self,
+        mode: Client,
+        request: Request,
+        transaction: Transaction,
+        state: ClientState,
+        merger: Merger | None = None,
+    ) -> None:
         self._mode = mode
         self._space = mode.space
         self._request = request
         self._transaction = transaction
         self._state = state
-        self._effects = Effects(mode, transaction, state)
+        settler = None if merger is None else merger.settlement_of_reply()
+        self._effects = Effects(mode, transaction, state, settler)
         #: The push that the reply may decide on.
         self._push: Push | None = state.push or (state.withheld_push if request.withdraw else None)
         self._accepted: frozenset[bytes] = frozenset()
         self._durable = False
-        self._outcome = ReplyOutcome()
+        self._outcome = ReplyOutcome(settlements=None if settler is None else settler.settlements)
+        #: Keys that a page writes again as the client has pushed them.
+        self._own_keys: set[bytes] = set()
 
     def plan(self, before: ClientState) -> Plan[ReplyOutcome | None]:
         """Return all effects as one batch."""
@@ -99,7 +118,27 @@ class ReplyHandler:
         batch += state.replacing(before, self._space)
         batch.append((self._space.prefix, b"%d" % state.cid))
         self._mode.outstanding = None
-        return Plan(self._outcome, batch, state.cid, durable=self._durable, after_commit=recording(self._mode, state))
+        after = recording(self._mode, state)
+        outcome = self._outcome
+        if outcome.pulled or outcome.filled:
+            outcome.pulled_keys = [*islice(self._written_keys(), MAX_KEYS)]
+        if outcome.caught_up and self._is_synced():
+            entry, after = synced_entry(self._mode, after)
+            batch.append(entry)
+        return Plan(self._outcome, batch, state.cid, durable=self._durable, after_commit=after, is_reply=True)
+
+    def _is_synced(self) -> bool:
+        """Return True if nothing is left to pull or to push, and that is to be recorded now."""
+        outcome = self._outcome
+        brings_something = outcome.pulled or outcome.filled or outcome.pushed
+        if not (brings_something or is_refresh_due(self._mode, self._transaction)):
+            return False
+        return outcome.is_consistent and not self._effects.has_dirty()
+
+    def _written_keys(self) -> Iterator[bytes]:
+        """Yield the keys of users in the batch, except those that the client has pushed."""
+        start, own = self._space.user_start, self._own_keys
+        return (key for key, _ in self._effects.batch if key >= start and key not in own)
 
     # --------------------------------------------------------------------------------------- pages
 
@@ -115,6 +154,7 @@ class ReplyHandler:
             page = self._merge_page(page)
             self._lose_rejected(page)
             self._heal_losses(whole, page)
+            self._state = replace(self._state, bases=self._effects.bases.record)
         else:
             self._write_page(page)
         request, state = self._request, self._state
@@ -139,8 +179,12 @@ class ReplyHandler:
             wanted = [following.wants(key) for key, _ in entries]
             cids, entries = [*compress(cids, wanted)], [*compress(entries, wanted)]
         self._effects.batch += entries
-        own_changes = 0 if self._state.own_range is None else sum(map(self._is_own_change, cids))
-        self._outcome.pulled = len(entries) - own_changes
+        if self._state.own_range is not None:
+            own = [*map(self._is_own_change, cids)]
+            self._own_keys = {key for key, _ in compress(entries, own)}
+            self._outcome.pulled = len(entries) - sum(own)
+        else:
+            self._outcome.pulled = len(entries)
 
     def _finish_page(self, page: PulledPage, *, is_dirty_store: bool) -> None:
         """Record that the client has caught up, or begin to fill as the page advises."""
@@ -216,14 +260,22 @@ class ReplyHandler:
                     continue
                 if effects.lose_group(key):
                     continue
-                if not is_same:
-                    commit, base = commit_of(page.commits, cid), effects.bases.change_of(key)
+                commit = commit_of(page.commits, cid)
+                if not is_same or (effects.asks_if_equal(key) and self._is_of_others(commit, key in withheld)):
                     by, at = (None, None) if commit is None else (commit.by, commit.ms)
-                    effects.journal(LostChange(key, record, remote, cid, base, by=by, at=at))
-                effects.clean(key)
-            effects.take(key, value)
+                    lost = LostChange(key, record, remote, cid, effects.bases.change_of(key), by=by, at=at)
+                    size += effects.replace([lost], [value])
+                else:
+                    effects.clean(key)
+                    effects.take(key, value)
+            else:
+                effects.take(key, value)
             self._outcome.pulled += not is_own and following.wants(key)
         return page
+
+    def _is_of_others(self, commit: Commit | None, may_be_withheld: bool) -> bool:
+        """Return True if a pulled change that equals a dirty one is certainly another client's."""
+        return not may_be_withheld and (commit is None or commit.client != self._state.id)
 
     def _withheld_records(self) -> dict[bytes, bytes]:
         """Return the change record of each key of the withheld push.
@@ -305,7 +357,9 @@ class ReplyHandler:
             group_size = sum(len(effects.record(other) or b"") for other in known)
             if self._outcome.healed and size + group_size > MAX_BYTES:
                 return
-            size = self._heal_group(known, values, page, pulled, size, is_group=len(group) > 1)
+            size = self._heal_group(
+                known, values, page, pulled, size, is_group=len(group) > 1, is_whole=len(known) == len(group)
+            )
 
     def _lost_group(self, key: bytes) -> list[bytes]:
         """Return the keys that are healed with a lost one, and mark all of them as lost."""
@@ -328,27 +382,36 @@ class ReplyHandler:
         size: int,
         *,
         is_group: bool,
+        is_whole: bool,
     ) -> int:
-        """Journal lost changes, and take the server's values. Return the bytes of all lost ones."""
+        """Settle or journal lost changes, and take the server's values.
+
+        Returns:
+            The bytes of all lost and merged changes so far.
+        """
         effects = self._effects
+        losses: list[LostChange] = []
         for key, record in zip(keys, effects.records(keys), strict=True):
             loss = effects.loss(key)
             if record is None or loss is None:
                 continue
             size += len(record)
-            if size > MAX_BYTES and self._outcome.healed:
-                return size  # a larger group than a push can hold
+            if size > MAX_BYTES and (self._outcome.healed or losses):
+                is_whole = False  # a larger group than a push can hold
+                break
             remote = _core.join_record(key, values[key])
             if is_group or loss.kind == "refused" or not same_record(record, remote):
                 commit = commit_of(page.commits, pulled[key]) if key in pulled else None
                 by, at = (None, None) if commit is None else (commit.by, commit.ms)
                 cid, base = pulled.get(key, page.cid), effects.bases.change_of(key)
                 lost = LostChange(key, record, remote, cid, base, loss.kind, loss.reason, by, at, key not in pulled)
-                effects.journal(lost)
-            effects.clean(key)
-            effects.take(key, values[key])
-            self._outcome.healed += 1
-        return size
+                losses.append(lost)
+            else:
+                effects.clean(key)
+                effects.take(key, values[key])
+                self._outcome.healed += 1
+        self._outcome.healed += len(losses)
+        return size + effects.replace(losses, [values[lost.key] for lost in losses], is_whole=is_whole)
 
     # --------------------------------------------------------------------------------- other parts
 

@@ -12,19 +12,19 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from typing_extensions import Unpack
 
 from .. import _core
-from ..backends.base import Entry, Reader, Row
+from ..backends.base import Entry
 from ..engine.codec import Codec
 from ..engine.modes import Server
+from ..engine.pending import PendingReader
 from ..engine.ranges import Range, parse_range
 from ..errors import CheckError, CorruptionError, DecodeError, Refused, StorageError, TransportError
-from ..types import JSON, MISSING, Mode, RangeOptions
+from ..types import MISSING, Mode, RangeOptions
 from .fields import MAX_REASON
 
 #: A function that may refuse changes: its arguments are a `Call`, a list of `CheckedChange` and a
@@ -35,8 +35,6 @@ Check = Callable[["Call", "list[CheckedChange]", "Lookup"], object]
 SLOW_SECONDS: Final = 1.0
 #: Seconds that the checks of one push may take before its client is asked to send fewer changes.
 PUSH_SECONDS: Final = 10.0
-#: Rows that a query of a check fetches at a time.
-_FETCH: Final = 100
 
 #: The number of slow checks of this process, by the id of the server.
 SLOW_CHECKS: Final[Counter[str]] = Counter()
@@ -67,53 +65,8 @@ class CheckedChange:
     """
 
     key: str
-    before: JSON
-    after: JSON
-
-
-class PendingReader:
-    """A reader of a transaction with the writes that are accepted so far, which it has not yet.
-
-    Args:
-        reader: The transaction.
-    """
-
-    def __init__(self, reader: Reader) -> None:
-        self._reader = reader
-        self._pending: dict[bytes, bytes | None] = {}
-
-    def accept(self, entries: Sequence[Entry]) -> None:
-        """Add entries that will be written."""
-        self._pending.update(entries)
-
-    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """Return the value of each key; ``None`` for an absent one."""
-        stored = zip(keys, self._reader.get_many(keys), strict=True)
-        return [self._pending.get(key, value) for key, value in stored]
-
-    def rows(self, start: bytes | None, stop: bytes | None, *, reverse: bool) -> Iterator[Row]:
-        """Iterate over the rows of a range in key order, or in the reverse order."""
-        pending = sorted(
-            (row for row in self._pending.items() if (start or b"") <= row[0] and (stop is None or row[0] < stop)),
-            reverse=not reverse,
-        )
-        with closing(self._reader.scan(start, stop, reverse=reverse)) as cursor:
-            while rows := cursor.fetch(_FETCH):
-                for key, value in rows:
-                    while pending and (pending[-1][0] > key if reverse else pending[-1][0] < key):
-                        yield from _put_rows(*pending.pop())
-                    if pending and pending[-1][0] == key:
-                        yield from _put_rows(*pending.pop())
-                    else:
-                        yield key, value
-        while pending:
-            yield from _put_rows(*pending.pop())
-
-
-def _put_rows(key: bytes, value: bytes | None) -> Iterator[Row]:
-    """Yield an entry, unless it is a delete."""
-    if value is not None:
-        yield key, value
+    before: Any
+    after: Any
 
 
 class Lookup:
@@ -128,17 +81,17 @@ class Lookup:
         self._reader = reader
         self._codec = Codec(Mode.SERVER, space)
 
-    def get(self, key: str, default: Any = None) -> JSON:
+    def get(self, key: str, default: Any = None) -> Any:
         """Return the value of a key; ``default`` if it is absent."""
         return self.get_many([key], default)[0]
 
-    def get_many(self, keys: Sequence[str], default: Any = None) -> list[JSON]:
+    def get_many(self, keys: Sequence[str], default: Any = None) -> list[Any]:
         """Return the value of each key, in order; ``default`` for an absent one."""
         stored = [self._codec.encoder.key(key) for key in keys]
         found = zip(stored, self._reader.get_many(stored), strict=True)
         return [default if value is None else self._codec.decoder.value(key, value) for key, value in found]
 
-    def query(self, **options: Unpack[RangeOptions]) -> list[tuple[str, JSON]]:
+    def query(self, **options: Unpack[RangeOptions]) -> list[tuple[str, Any]]:
         """Return the entries of a range: see `Level.query`.
 
         Args:
@@ -146,7 +99,7 @@ class Lookup:
                 ``limit``.
         """
         wanted: Range = parse_range(self._codec, "query", options)
-        found: list[tuple[str, JSON]] = []
+        found: list[tuple[str, Any]] = []
         rows = self._reader.rows(wanted.start, wanted.stop, reverse=wanted.reverse)
         for key, value in rows:
             if wanted.limit is not None and len(found) >= wanted.limit:

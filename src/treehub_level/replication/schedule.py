@@ -9,12 +9,9 @@ from __future__ import annotations
 import enum
 import random
 from collections.abc import Callable
-from typing import Literal
 
 from ..errors import ForbiddenError, LevelError, NotOpenError, SyncError, TransportError
-
-#: The state of a live session.
-LiveState = Literal["offline", "connecting", "idle", "busy", "needs_auth", "stopped"]
+from ..events import LiveState
 
 #: The maximum backoff between two attempts, in seconds, without jitter and without ``Retry-After``.
 MAX_BACKOFF = 60.0
@@ -71,7 +68,7 @@ class LiveSchedule:
         rng: Returns a random number from 0 to 1, for the jitter.
 
     Attributes:
-        state: The state of the session.
+        on_state: Called with the states before and after each change of the state.
         last_error: The last error; ``None`` after a success.
         due: The time at which to call `next_task` again if there is no event before; ``None`` for
             never.
@@ -90,10 +87,27 @@ class LiveSchedule:
         self._last_ticket = 0
         self._syncing_ticket = 0
         self._synced_ticket = 0
-        self.state: LiveState = "connecting"
+        self._state: LiveState = "connecting"
+        self.on_state: Callable[[LiveState, LiveState], None] = lambda old, new: None
         self.last_error: Exception | None = None
         self.due: float | None = None
         self.is_over = False
+
+    @property
+    def state(self) -> LiveState:
+        """The state of the session."""
+        return self._state
+
+    @state.setter
+    def state(self, state: LiveState) -> None:
+        before, self._state = self._state, state
+        if before != state:
+            self.on_state(before, state)
+
+    @property
+    def has_caught_up(self) -> bool:
+        """True if the last exchange has succeeded, and no sync is requested since."""
+        return self._state == "idle" and self.last_error is None and not self._sync_is_due
 
     def next_task(self, now: float) -> Task:
         """Return the next task. After ``Task.WAIT``, `due` is the time to wait for."""

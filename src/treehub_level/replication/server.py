@@ -21,6 +21,7 @@ from ..engine.access import FULL, Access
 from ..engine.commits import CommittedPart, commits_size, read_page
 from ..engine.log import keys_of, read_log, read_rows, records_size, rows_size
 from ..engine.modes import Plan, Server, Step
+from ..engine.pending import PendingReader
 from ..engine.records import Commit, Epoch, Floor
 from ..engine.scan import first_key
 from ..errors import InvalidKeyError, ProtocolError, StoreMismatchError
@@ -28,7 +29,7 @@ from .fields import MAX_DISTANCE, Ack, shown
 from .messages import MAX_BYTES, FillPart, Forked, LogPage, Reply, Request, Reset, encode_changes
 from .ranges import RequestedRanges, requested_ranges
 from .records import Decision, StoredRefusal, decision_key, read_decision
-from .rules import Call, PendingReader
+from .rules import Call
 from .verdict import Verdict, refusals
 from .withdrawals import Withdrawal, read_withdrawal, withdrawal_entries, withdrawal_key
 

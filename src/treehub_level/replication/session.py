@@ -21,13 +21,18 @@ from .client import PreparedRequest, is_reply_to, rebind_step, receive_step, req
 from .fields import MAX_DISTANCE
 from .following import evict_step
 from .limits import PushLimits
+from .merging import Merger, OnConflict
 from .messages import MAX_EPOCHS, Forked, Page, ParsedReply, PulledPage, Request, Reset
 from .progress import ProgressCheck
 from .reply_handler import ReplyOutcome
 from .schedule import PollResult
+from .synced import refresh_step
 from .wire import decode_header, decode_reply
 
 T = TypeVar("T")
+
+#: Is told a request, and the effects of its reply.
+Observer = Callable[[Request, ReplyOutcome], None]
 
 
 class LookAhead(NamedTuple):
@@ -50,6 +55,8 @@ def sync_session(
     report: SyncReport,
     limits: PushLimits | None = None,
     look_ahead: bool = False,
+    on_conflict: OnConflict | None = None,
+    observe: Observer | None = None,
 ) -> Generator[Request | LookAhead, object, SyncReport]:
     """Exchange messages until both sides are drained.
 
@@ -71,6 +78,8 @@ def sync_session(
         report: The report; it is updated after each reply.
         limits: Limits on pushing that earlier sessions have learnt.
         look_ahead: True to announce the next request with a `LookAhead` as soon as it is known.
+        on_conflict: The application's function that settles conflicts; ``None`` to journal all.
+        observe: Called after each reply that was applied.
 
     Yields:
         A `Request`, whose reply is to be sent in, in a form that `decode_reply` accepts; or a
@@ -95,6 +104,8 @@ def sync_session(
         raise ValueError(f'on_reset is "reset" or "raise", not {on_reset!r:.80}')
     encoder = _core.Encoder(mode.space)
     limits = limits or PushLimits()
+    limits.contended = frozenset()
+    merger = None if on_conflict is None else Merger(on_conflict, mode)
     caught_up = False
     too_large: _SentPush | None = None  # the last push, if it may have been too large
     progress = ProgressCheck()
@@ -112,6 +123,9 @@ def sync_session(
             if is_drained and ((caught_up and request.fill is None) or not pull):
                 if prepared.is_evicting:
                     continue
+                if limits.contended:
+                    report.contended = run(_contended_step(mode, limits))
+                    limits.contended = frozenset()  # the next session pushes them
                 error = run(_held_back_step(mode, limits)) if push and limits.may_hold_back else None
                 if error is not None:
                     raise error
@@ -135,7 +149,9 @@ def sync_session(
             yield LookAhead(next_request)
         reply = decode_reply(message, encoder)
         report.rounds += 1
-        outcome = _receive(run, mode, request, reply, on_reset, report)
+        outcome = _receive(run, mode, request, reply, on_reset, report, merger, observe)
+        if merger is not None:
+            limits.contended = frozenset(mode.space.dirty_key(key.encode()) for key in merger.contended)
         if too_large is not None and outcome is not None and not outcome.pushed:
             # The server replies, and has not received the push: the size was the reason.
             limits.shrink(too_large.entries, too_large.groups, mode.space)
@@ -189,7 +205,14 @@ def _next_pull(request: Request, page: Page | None, may_push: bool) -> Request |
 
 
 def poll_session(
-    run: Callable[[Step[Any]], Any], mode: Client, *, on_reset: str, report: SyncReport, limits: PushLimits
+    run: Callable[[Step[Any]], Any],
+    mode: Client,
+    *,
+    on_reset: str,
+    report: SyncReport,
+    limits: PushLimits,
+    on_conflict: OnConflict | None = None,
+    observe: Observer | None = None,
 ) -> Generator[Request, object, PollResult]:
     """Send one request without a push, and apply the reply.
 
@@ -202,6 +225,8 @@ def poll_session(
         on_reset: See `sync_session`.
         report: The report; it is updated after the reply.
         limits: Limits on pushing that the last session has learnt.
+        on_conflict: See `sync_session`.
+        observe: Called after a reply that was applied.
 
     Yields:
         One request, whose reply is to be sent in, in a form that `decode_reply` accepts.
@@ -218,14 +243,28 @@ def poll_session(
         return PollResult.INCOMPLETE
     reply = decode_reply((yield request), _core.Encoder(mode.space))
     if isinstance(reply, PulledPage) and reply.cid == request.cid and not (reply.more or reply.entries):
+        if is_reply_to(reply, request):
+            run(refresh_step(mode))
         return PollResult.EMPTY
-    outcome = _receive(run, mode, request, reply, on_reset, report)
+    merger = None if on_conflict is None else Merger(on_conflict, mode)
+    outcome = _receive(run, mode, request, reply, on_reset, report, merger, observe)
     return PollResult.APPLIED if outcome is None or outcome.caught_up else PollResult.INCOMPLETE
 
 
 def _held_back_step(mode: Client, limits: PushLimits) -> Step[SyncError | None]:
     def step(transaction: Transaction, _: int) -> Plan[SyncError | None]:
         return Plan(limits.held_back_error(transaction, mode.space))
+
+    return step
+
+
+def _contended_step(mode: Client, limits: PushLimits) -> Step[list[str]]:
+    """Return the keys of the contended changes that are still dirty."""
+
+    def step(transaction: Transaction, _: int) -> Plan[list[str]]:
+        keys = sorted(limits.contended)
+        found = zip(keys, transaction.get_many(keys), strict=True)
+        return Plan([_core.decode_key(key[len(mode.space.prefix) :]) for key, record in found if record is not None])
 
     return step
 
@@ -237,6 +276,8 @@ def _receive(
     reply: ParsedReply,
     on_reset: str,
     report: SyncReport,
+    merger: Merger | None,
+    observe: Observer | None,
 ) -> ReplyOutcome | None:
     """Apply a reply, and update the report. Return ``None`` if the reply is stale."""
     if not is_reply_to(reply, request):
@@ -247,7 +288,7 @@ def _receive(
             "the server was restored from a backup, or has compacted away deletes that this client has not pulled: "
             'sync(on_reset="reset") pulls everything again and keeps the dirty changes'
         )
-    outcome: ReplyOutcome | None = run(receive_step(mode, request, reply))
+    outcome: ReplyOutcome | None = run(receive_step(mode, request, reply, merger))
     if outcome is not None:
         report.reset = report.reset or resets
         report.pulled += outcome.pulled + outcome.filled
@@ -256,10 +297,16 @@ def _receive(
         report.conflicts += outcome.conflicts
         report.refused += outcome.refused
         report.consistent = outcome.is_consistent
+        if merger is not None and outcome.settlements is not None:
+            merger.record(outcome.settlements, outcome.rejected)
+            report.settled += outcome.settlements.settled
+            report.failed_merges |= outcome.settlements.failed
         if outcome.rejected and (outcome.pushed or not request.withdraw):  # a withdrawn push is not a rejected one
             # A change that lost is pushed again until the page with the other change arrives.
             reported = set(report.rejected)
             report.rejected += [key for key in outcome.rejected if key not in reported]
+        if observe is not None:
+            observe(request, outcome)
     return outcome
 
 

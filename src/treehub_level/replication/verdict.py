@@ -9,10 +9,11 @@ from .. import _core
 from ..backends.base import Entry
 from ..engine.access import Access
 from ..engine.modes import Server
+from ..engine.pending import PendingReader
 from ..errors import Refused
 from .fields import Refusal
 from .records import StoredRefusal
-from .rules import Call, CheckTime, PendingReader, check_group, reasons_of
+from .rules import Call, CheckTime, check_group, reasons_of
 
 #: The most reasons of one push. Changes that are refused for further ones get a general reason.
 MAX_REASONS: Final = 100
@@ -100,7 +101,7 @@ class Verdict:
         """Raise Refused if the caller may not write a group, or the check refuses it."""
         outside = [_core.decode_key(key) for key, _ in entries if not self._access.covers(key)]
         if outside:
-            raise Refused(f"this token is for keys that begin with {self._access.prefix.decode()!r}", keys=outside)
+            raise Refused(f"this token is for keys that begin with {self._access.shown}", keys=outside)
         check_group(self._mode, self._call, entries, self._reader)
 
     def _refuse(self, refused: Refused, first: int, entries: Sequence[Entry]) -> None:

@@ -87,9 +87,13 @@ def wanted_prefixes(request: Request, access: Access) -> frozenset[bytes]:
     Every key in the log ranges of `requested_ranges` begins with one of them.
     """
     filled = () if request.fill is None else (request.fill.prefix,)
-    # Of a prefix and the caller's prefix, one begins with the other.
+    wanted = [prefix.encode() for prefix in (*request.complete, *request.partial, *filled)]
+    # Two prefixes have common keys if one of them begins with the other.
     encoded = {
-        max(prefix.encode(), access.prefix, key=len) for prefix in (*request.complete, *request.partial, *filled)
+        max(prefix, own, key=len)
+        for prefix in wanted
+        for own in access.prefixes
+        if prefix.startswith(own) or own.startswith(prefix)
     }
     shortest: list[bytes] = []
     for prefix in sorted(encoded):

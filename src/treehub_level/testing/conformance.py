@@ -28,7 +28,9 @@ from contextlib import suppress
 import pytest
 
 from ..backends.base import Backend, Batch, Entry, Reader, Row, Supports, bounded_fetcher
+from ..blocking import Level, LevelTransaction
 from ..errors import InvalidKeyError, LockedError, NotOpenError, StorageError
+from ..types import Mode
 from .shared_stores import BackendFactory, SharedStores
 from .support import (
     EDGES,
@@ -37,6 +39,7 @@ from .support import (
     assert_not_open,
     closing,
     count_concurrently,
+    increment_concurrently,
     keys,
     model_rows,
     random_batch,
@@ -441,6 +444,34 @@ class BackendConformance(SharedStores):
 
     def test_exclusive_blocks_do_not_overlap(self, backend: Backend) -> None:
         assert count_concurrently([backend] * 4, 25, self.patience) == 100
+
+    @pytest.mark.parametrize("reverse", [False, True])
+    def test_a_transaction_reads_ranges(self, backend: Backend, reverse: bool) -> None:
+        write(backend, [(b"%03d" % number, b"%d" % number) for number in range(300)])
+        with backend.exclusive() as transaction, closing(transaction.scan(b"100", b"200", reverse=reverse)) as cursor:
+            found: list[Row] = []
+            while fetched := cursor.fetch(30):
+                found += fetched
+        numbers = range(199, 99, -1) if reverse else range(100, 200)
+        assert found == [(b"%03d" % number, b"%d" % number) for number in numbers]
+
+    def test_transact_of_a_level_loses_no_update(self, backend_factory: BackendFactory) -> None:
+        with Level("store", backend=lambda _: backend_factory(), mode=Mode.SERVER) as level:
+            increment_concurrently([level] * 4, 20, self.patience)
+            assert (level.get("count"), level.cid) == (80, 80)
+
+    def test_transact_of_a_level_is_all_or_nothing(self, backend_factory: BackendFactory) -> None:
+        def fail(tx: LevelTransaction) -> None:
+            tx.put("b", 2)
+            tx.delete("a")
+            assert tx.query(reverse=True) == [("c", 3), ("b", 2)]
+            raise ArithmeticError
+
+        with Level("store", backend=lambda _: backend_factory()) as level:
+            level.load([("a", 1), ("c", 3)])
+            with pytest.raises(ArithmeticError):
+                level.transact(fail)
+            assert level.query() == [("a", 1), ("c", 3)]
 
     def test_readers_see_all_of_a_batch_or_none_of_it(self, backend: Backend) -> None:
         names = [b"%02d" % number for number in range(40)]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from itertools import islice
+from typing import Any
 
 import orjson
 
 from .. import blocking
 from ..aio.level import Level, blocking_counterpart
-from ..types import JSON
 
 #: The number of differing keys that a message names.
 _MAX_KEYS = 5
@@ -65,10 +65,10 @@ def _as_blocking(level: object) -> blocking.Level:
     )
 
 
-def _encoded(data: dict[str, JSON], key: str) -> bytes | None:
+def _encoded(data: dict[str, Any], key: str) -> bytes | None:
     """Return a value as JSON, since ``1 == 1.0 == True`` in Python. ``None`` for an absent key."""
     return orjson.dumps(data[key], option=orjson.OPT_SORT_KEYS) if key in data else None
 
 
-def _value_text(data: dict[str, JSON], key: str) -> str:
+def _value_text(data: dict[str, Any], key: str) -> str:
     return f"{data[key]!r:.80}" if key in data else "missing"

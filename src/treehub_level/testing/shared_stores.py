@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar
 
 import pytest
 
 from ..backends.base import Backend
-from .support import closing, count_concurrently, rows, write
+from ..blocking import Level
+from .support import closing, count_concurrently, increment_concurrently, rows, write
 
 #: Returns a new backend that is not open. If ``supports.persistent``, all backends of one factory
 #: are of the same store.
@@ -43,6 +44,12 @@ class SharedStores:
         assert count_concurrently([backend, second], 25, self.patience) == 50
         assert second.get(b"count") == b"50"
 
+    def test_transact_of_two_levels_loses_no_update(self, second: Backend, backend_factory: BackendFactory) -> None:
+        levels = [Level("store", backend=lambda _: backend_factory()) for _ in range(2)]
+        with levels[0], levels[1]:
+            increment_concurrently(levels, 20, self.patience)
+            assert levels[0].get("count") == levels[1].get("count") == 40
+
     def test_a_failed_exclusive_block_releases_the_lock_for_the_other_backend(
         self, backend: Backend, second: Backend
     ) -> None:
@@ -70,3 +77,20 @@ class SharedStores:
             write(second, [(b"k", b"%d" % number)])
             assert called.wait(self.patience), "the listener was not called after a commit"
             assert backend.get(b"k") == b"%d" % number
+
+    def test_foreign_commits_are_told_from_own_ones(self, backend: Backend, second: Backend) -> None:
+        before = _foreign_commits(backend)
+        if before is None:
+            pytest.skip("the backend does not tell its own commits from those of others")
+        for number in range(3):
+            write(backend, [(b"k", b"%d" % number)])
+            assert _foreign_commits(backend) == before, "a commit of its own counts"
+            write(second, [(b"k", b"other")])
+            after = _foreign_commits(backend)
+            assert after != before, "a commit of the other backend does not count"
+            before = after
+
+
+def _foreign_commits(backend: Backend) -> Hashable:
+    with backend.write_lock.entry():
+        return backend.foreign_commits()

@@ -13,6 +13,7 @@ from typing import Protocol, TypeVar
 import pytest
 
 from ..backends.base import Backend, Batch, Entry, Reader, Row
+from ..blocking import Level, LevelTransaction
 from ..errors import NotOpenError
 
 #: Keys at which order, prefixes and bounds go wrong: the empty key, the lowest and the highest
@@ -114,6 +115,33 @@ def count_concurrently(backends: Sequence[Backend], turns: int, timeout: float) 
         for counter in [pool.submit(count, backend) for backend in backends]:
             counter.result(timeout)
     return int(backends[0].get(b"count") or b"0")
+
+
+def increment_concurrently(levels: Sequence[Level], turns: int, timeout: float) -> None:
+    """Increment the key ``count`` in all levels concurrently, by `Level.transact`.
+
+    Each function sleeps between reading and writing, as in `count_concurrently`.
+
+    Args:
+        levels: The levels. Each one is used by a thread of its own, and may be given several times.
+        turns: The number of increments by each thread.
+        timeout: Seconds until each thread must have ended.
+    """
+    start = threading.Barrier(len(levels))
+
+    def increment(tx: LevelTransaction) -> None:
+        before = tx.get("count", 0)
+        time.sleep(0.0005)
+        tx.put("count", before + 1)
+
+    def count(level: Level) -> None:
+        start.wait(timeout)
+        for _ in range(turns):
+            level.transact(increment)
+
+    with ThreadPoolExecutor(len(levels)) as pool:
+        for counter in [pool.submit(count, level) for level in levels]:
+            counter.result(timeout)
 
 
 def rows(

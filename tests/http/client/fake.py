@@ -89,8 +89,9 @@ class FakeServer:
                 events = [f"id: {change.cid}\ndata: {json.dumps(change)}\n\n" for change in page.changes]
                 return httpx.Response(200, content=": hello\n\n" + "".join(events), headers=STREAM)
             case "GET", "/entries":
-                bounds: Any = {name: value for name, value in query.items() if name != "limit"}
-                rows = self.level.query(**bounds, limit=int(query["limit"]) + 1)
+                bounds: Any = {name: value for name, value in query.items() if name not in ("limit", "reverse")}
+                reverse = query.get("reverse") == "true"
+                rows = self.level.query(**bounds, reverse=reverse, limit=int(query["limit"]) + 1)
                 entries, rest = rows[: int(query["limit"])], rows[int(query["limit"]) :]
                 return httpx.Response(200, json={"entries": entries, "has_more": bool(rest)})
             case method, _ if "/entries/" in request.url.path:

@@ -26,8 +26,8 @@ HEADER: Final = f"# Generated from remote.py: edit that file, then run\n#   {COM
 #: Asyncio → blocking. Where two of them match at the same place, the first one applies.
 REPLACEMENTS: Final = {
     # Code
-    "from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping": (
-        "from collections.abc import Callable, Generator, Iterator, Mapping"
+    "from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping": (
+        "from collections.abc import Callable, Generator, Iterable, Iterator, Mapping"
     ),
     "AsyncGenerator[Change, None]": "Generator[Change, None, None]",
     "AsyncGenerator[tuple[str, Any], None]": "Generator[tuple[str, Any], None, None]",

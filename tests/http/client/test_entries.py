@@ -145,3 +145,26 @@ async def test_an_invalid_page_is_a_protocol_error(remote: Remote, fake: FakeSer
     fake.always = httpx.Response(200, json=page)
     with pytest.raises(ProtocolError, match=r"of the server|the server's"):
         await remote().query(limit=1)
+
+
+async def test_a_page_in_the_wrong_direction_is_refused(remote: Remote, fake: FakeServer) -> None:
+    fake.level.load([("a", 1), ("b", 2)])
+    assert await remote().query(reverse=True) == [("b", 2), ("a", 1)]
+    fake.always = httpx.Response(200, json={"entries": [["a", 1], ["b", 2]], "has_more": False})
+    with pytest.raises(ProtocolError, match="do not belong to this request"):
+        await remote().query(reverse=True)
+    fake.always = json_error(412)
+    with pytest.raises(TransportError, match="412"):  # another code than that of a condition
+        await remote().put("a", 1, if_absent=True)
+
+
+async def test_a_conditional_write_sends_its_condition_and_is_not_repeated(remote: Remote, fake: FakeServer) -> None:
+    await remote().put("a", 1, if_absent=True)
+    await remote().put("a", 1, if_match='"x"')
+    await remote().delete("a", if_match='"y"')
+    sent = [(request.headers.get("if-none-match"), request.headers.get("if-match")) for request in fake.requests]
+    assert sent == [("*", None), (None, '"x"'), (None, '"y"')]
+    fake.always = httpx.ReadError("lost")
+    with pytest.raises(TransportError):
+        await remote().put("a", 1, if_match='"x"')
+    assert len(fake.requests) == 4

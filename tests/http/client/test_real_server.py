@@ -11,7 +11,7 @@ from async_adapter import AsyncAdapter
 from server_process import ServerProcess
 from waiting import PATIENCE, until
 
-from treehub_level import Change, CIDMismatchError, ForbiddenError, Level, TransportError, blocking
+from treehub_level import Change, CIDMismatchError, ConditionError, ForbiddenError, Level, Put, TransportError, blocking
 from treehub_level.http import RemoteServer, Tokens
 from treehub_level.http import blocking as http_blocking
 
@@ -93,6 +93,17 @@ async def test_entries_are_written_and_read_without_a_store(served: Any, remote:
         assert [key for key, _ in reader.scan(prefix="entries/")] == sorted(keys[1:])
         with pytest.raises(ForbiddenError):
             reader.put("entries/b", 1)
+
+
+def test_the_blocking_remote_server_writes_under_conditions(served: Any) -> None:
+    with http_blocking.RemoteServer(served.url, token=served.write) as remote:
+        remote.batch([Put("cond/a", 1), Put("cond/b", "x" * 100_000)])
+        etag = remote.get_with_etag("cond/b").etag
+        remote.put("cond/b", 2, if_match=etag)
+        with pytest.raises(ConditionError) as raised:
+            remote.delete("cond/b", if_match=etag)
+        assert (raised.value.key, raised.value.found) == ("cond/b", 2)
+        assert remote.query(prefix="cond/", reverse=True) == [("cond/b", 2), ("cond/a", 1)]
 
 
 async def test_changes_long_polls(remote: RemoteServer) -> None:

@@ -30,7 +30,7 @@ def test_a_token_is_found_by_its_secret_only(tokens: Tokens) -> None:
     id, _, secret = made.partition(".")
     token = tokens.find(made)
     assert token is not None
-    assert (token.id, token.access) == (id, Access("alice", b"mine/", True))
+    assert (token.id, token.access) == (id, Access("alice", (b"mine/",), True))
     for wrong in (
         id,
         f"{id}.",

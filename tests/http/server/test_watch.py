@@ -14,6 +14,7 @@ from replication.helpers import ask
 from served import Served, StreamingRequest, asyncio_timeout
 
 from treehub_level import Put
+from treehub_level.engine.access import Access
 from treehub_level.http.server.database import Database
 from treehub_level.http.server.dispatch import Dispatcher
 from treehub_level.http.server.limits import Limits
@@ -286,7 +287,12 @@ async def test_rights_that_are_lost_during_a_read_count(
 async def test_rights_that_are_asked_once_are_detected(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     token = served.tokens.add(databases=["notes"])
     found = served.tokens.find(token)
-    monkeypatch.setattr(Dispatcher, "_ask_again", lambda *_: found and found.access)
+
+    async def ask_once(*_: object) -> Access:
+        assert found is not None
+        return found.access
+
+    monkeypatch.setattr(Dispatcher, "_ask_again", ask_once)
     async with watching(served, **bearer(token)) as stream:
         await stream.until(lambda: stream.text)
         revoke(served, token)

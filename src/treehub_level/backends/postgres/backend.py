@@ -13,7 +13,7 @@ from .open_tables import OpenTable, acquire_table, release_table
 from .pool import connect, execute
 from .reading import PostgresCursor, PostgresSnapshot, ReadTransaction, get, get_many
 from .settings import checked_settings, checked_store, split_url
-from .statements import Statements, select_all_locks
+from .statements import Statements, rename, select_all_locks
 from .table import table_exists
 from .transaction import MAX_KEY_BYTES, PostgresTransaction
 
@@ -86,6 +86,8 @@ class PostgresBackend(Backend):
         #: The latest transaction.
         self._transaction: PostgresTransaction | None = None
         self._callback: Callable[[], None] | None = None
+        #: The commits of this object.
+        self._commits = 0
 
     def open(self) -> None:
         """See `Backend.open`."""
@@ -143,8 +145,16 @@ class PostgresBackend(Backend):
 
     def exclusive(self) -> PostgresTransaction:
         """See `Backend.exclusive`."""
-        self._transaction = PostgresTransaction(self._table.pool, self._statements, self._strategy)
+        self._transaction = PostgresTransaction(self._table.pool, self._statements, self._strategy, self._on_commit)
         return self._transaction
+
+    def _on_commit(self) -> None:
+        self._commits += 1
+
+    def foreign_commits(self) -> object:
+        """See `Backend.foreign_commits`: the counter in the lock row, less our own commits."""
+        rows = self._table.pool.run(self._statements.select_counter)
+        return int.from_bytes(rows[0][0], "big") - self._commits if rows else None
 
     def on_interrupt(self) -> None:
         """See `Backend.on_interrupt`."""
@@ -197,3 +207,22 @@ def stored_names(name: str, **options: Any) -> list[str]:
         if not table_exists(connection, settings):
             return []
         return sorted(key.decode() for (key,) in execute(connection, select_all_locks(settings)))
+
+
+def rename_store(name: str, old: str, new: str, **options: Any) -> None:
+    """Give a store another name, which no other store in the table has.
+
+    Args:
+        name: The database URL; see `PostgresBackend`.
+        old: The name of the store.
+        new: Its new name.
+        **options: The options of `PostgresBackend`, except ``store``.
+
+    Raises:
+        UnavailableError: The server cannot be reached, or the store is in use at the moment.
+        StorageError: The server refuses the change.
+    """
+    settings = PostgresBackend(name, **options).settings
+    statement = rename(settings, checked_store(old), checked_store(new))
+    with connect(settings) as connection, translate_errors(settings.label, connection):
+        execute(connection, statement)

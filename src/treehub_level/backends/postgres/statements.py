@@ -99,6 +99,8 @@ class Statements:
         self.begin_read = (
             f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {timeout}; SELECT value FROM {table} WHERE {self._row}"
         )
+        #: Returns the counter in the lock row.
+        self.select_counter = f"SELECT value FROM {table} WHERE {self._row}"
         self.get = f"SELECT value {self._of_store} AND key = %b"
         self.get_many = f"SELECT key, value {self._of_store} AND key = ANY(%b)"
         self.select_any = f"SELECT 1 {self._of_store} LIMIT 1"
@@ -166,6 +168,15 @@ class Statements:
 def select_all_locks(settings: Settings) -> str:
     """Return the statement for the names of all stores that were ever written to."""
     return f"SELECT key FROM {settings.table} WHERE store = ''"
+
+
+def rename(settings: Settings, old: str, new: str) -> str:
+    """Return the statements that give a store another name. The first one waits for writers."""
+    table, names = settings.table, (_literal(old.encode()), _literal(new.encode()))
+    return (
+        f"BEGIN; UPDATE {table} SET key = {names[1]} WHERE store = '' AND key = {names[0]}; "
+        f"UPDATE {table} SET store = '{new}' WHERE store = '{old}'; COMMIT"
+    )
 
 
 def select_locks(settings: Settings) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from types import TracebackType
 from typing import Final
 
@@ -37,12 +37,20 @@ class PostgresTransaction:
         pool: The pool to take a connection from.
         statements: The statements of the store.
         strategy: The insert strategy of the store.
+        on_commit: Called after the commit.
     """
 
-    def __init__(self, pool: LimitedPool, statements: Statements, strategy: InsertStrategy) -> None:
+    def __init__(
+        self,
+        pool: LimitedPool,
+        statements: Statements,
+        strategy: InsertStrategy,
+        on_commit: Callable[[], None],
+    ) -> None:
         self._pool = pool
         self._statements = statements
         self._strategy = strategy
+        self._on_commit = on_commit
         self._label = pool.settings.label
         self._durable = False
         self._has_written = False
@@ -172,6 +180,7 @@ class PostgresTransaction:
             execute(connection, self._statements.commit(self._lock, durable=self._durable))
         except psycopg.Error as error:
             raise commit_error(self._label, error, connection) from error
+        self._on_commit()
 
     def close(self) -> None:
         """Give the connection back: roll back, unless it was committed."""

@@ -338,6 +338,13 @@ class SQLiteBackend(Backend):
         self._listener = SQLiteListener(callback, lambda: self._file.connect(0))
         self._listener.start()
 
+    def foreign_commits(self) -> object:
+        """See `Backend.foreign_commits`: SQLite counts the commits of other connections."""
+        if self._file.writer is None:
+            raise NotOpenError(f"the SQLite store {self._path!r} is not open")
+        with translating_errors("read", self._path):
+            return self._file.writer.execute("PRAGMA data_version").fetchone()
+
     def size_on_disk(self) -> int:
         """Return the size of the file and its write-ahead log, in bytes."""
         sizes = [Path(self._path + suffix) for suffix in ("", "-wal")]

@@ -6,15 +6,16 @@ from __future__ import annotations
 
 import ssl
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ...errors import StateError, TransportError
 from ...replication.driver import Finished, advance
 from ...replication.messages import Request
-from ...types import Change, Changes, KeyRange
+from ...types import ANY_VALUE, AnyValue, Change, Changes, KeyRange
 from .body import BodyDecoder, NoResponseError
 from .calls import RETRIES, check_token
+from .conditions import Tagged, condition_headers
 from .connection import Connection, httpx, httpx_errors, response_head
 from .effects import CallFlow, Deliver, Effect, GetToken, Receive, Send, Sleep
 from .responses import ServerResponse
@@ -40,7 +41,8 @@ class RemoteServer:
     Connections are pooled and kept alive between calls. Use the object in a ``with`` block,
     or call `close`. A call that is safe to repeat is retried with exponential backoff if there is
     no response, or if the server is temporarily unavailable (status 408, 425, 429, 502, 503, 504).
-    `put`, `delete` and `change` are retried only if the server cannot have received the request.
+    `put`, `delete`, `batch` and `change` are retried only if the server cannot have received the
+    request.
 
     Args:
         url: The URL of a database: ``http(s)://HOST[:PORT]/v1/NAME``.
@@ -196,34 +198,88 @@ class RemoteServer:
         """
         return self._run(self._verbs.get(key, default))
 
-    def put(self, key: str, value: Any) -> None:
-        """Store a value on the server. It is on the server's disk when this returns.
+    def get_with_etag(self, key: str, default: Any = None) -> Tagged:
+        """Return the current value of a key on the server, with the ETag of the value.
 
-        There is no conflict detection: the last write wins.
+        Pass the tag to `put` or `delete` as ``if_match``, to write only if the key still has this
+        value.
+
+        Returns:
+            ``value`` and ``etag``; for a missing key ``default`` and ``None``.
 
         Raises:
             TypeError: ``key`` is not a ``str``.
+            InvalidKeyError: ``key`` is invalid, or is ``.`` or ``..``, which a URL cannot contain.
+        """
+        return self._run(self._verbs.get_with_etag(key, default))
+
+    def put(
+        self, key: str, value: Any, *, if_match: str | AnyValue | None = ANY_VALUE, if_absent: bool = False
+    ) -> None:
+        """Store a value on the server. It is on the server's disk when this returns.
+
+        Without a condition the last write wins.
+
+        Args:
+            key: The key.
+            value: The value.
+            if_match: The ETag of the value that the key must have (see `get_with_etag`); ``None``,
+                the tag of an absent key, if it must be absent.
+            if_absent: True if the key must be absent.
+
+        Raises:
+            ConditionError: The key has another value. ``found`` was read after that.
+            TypeError: ``key`` is not a ``str``, or a condition is of a wrong type.
+            ValueError: ``if_match`` is no ETag, or both conditions are given.
             InvalidKeyError: ``key`` is invalid, or is ``.`` or ``..``, which a URL cannot contain.
             InvalidValueError: JSON cannot round-trip ``value``. Nothing was sent.
         """
-        self._run(self._verbs.put(key, value))
+        condition = condition_headers(if_match=if_match, if_absent=if_absent)
+        self._run(self._verbs.put(key, value, condition))
 
-    def delete(self, key: str) -> None:
+    def delete(self, key: str, *, if_match: str | AnyValue | None = ANY_VALUE) -> None:
         """Delete a key on the server. The delete is on the server's disk when this returns.
 
+        Args:
+            key: The key.
+            if_match: See `put`.
+
         Raises:
-            TypeError: ``key`` is not a ``str``.
+            ConditionError: The key has another value. ``found`` was read after that.
+            TypeError: ``key`` is not a ``str``, or ``if_match`` is of a wrong type.
+            ValueError: ``if_match`` is no ETag.
             InvalidKeyError: ``key`` is invalid, or is ``.`` or ``..``, which a URL cannot contain.
         """
-        self._run(self._verbs.delete(key))
+        self._run(self._verbs.delete(key, condition_headers(if_match=if_match)))
 
-    def query(self, *, limit: int | None = None, **bounds: Unpack[KeyRange]) -> list[tuple[str, Any]]:
+    def batch(self, ops: Iterable[Any], *, together: bool | None = None) -> None:
+        """Write several operations on the server, all or none. They are on its disk afterwards.
+
+        Of several operations on one key the last one is made.
+
+        Args:
+            ops: The operations: see ``Level.batch``. At most 16,384, of 8 MiB.
+            together: False if clients may receive the changes one by one.
+
+        Raises:
+            TypeError, ValueError: An operation is malformed; the message names it.
+            InvalidKeyError, InvalidValueError: A key or a value cannot be stored. Nothing was sent.
+            ForbiddenError: The token does not allow to write one of the keys. Nothing was written.
+            Refused: A rule of the server refuses the changes. Nothing was written.
+            ProtocolError: There are too many operations. Nothing was written.
+        """
+        self._run(self._verbs.batch(ops, together))
+
+    def query(
+        self, *, limit: int | None = None, reverse: bool = False, **bounds: Unpack[KeyRange]
+    ) -> list[tuple[str, Any]]:
         """Return the entries of a range, in key order: see ``Level.query``.
 
         They are fetched in pages of 1000. Each page is a consistent snapshot; the whole is not.
 
         Args:
             limit: Maximum number of entries; ``None`` for all.
+            reverse: True to begin at the last key of the range.
             **bounds: Bounds of the keys: ``gt``, ``gte``, ``lt``, ``lte`` and ``prefix``.
 
         Raises:
@@ -231,22 +287,25 @@ class RemoteServer:
             ValueError: ``limit`` is negative, or two bounds of one side are given.
             InvalidKeyError: A bound cannot be encoded as UTF-8.
         """
-        entries = self.scan(limit=limit, **bounds)
+        entries = self.scan(limit=limit, reverse=reverse, **bounds)
         return [*entries]
 
-    def scan(self, *, limit: int | None = None, **bounds: Unpack[KeyRange]) -> Generator[tuple[str, Any], None, None]:
+    def scan(
+        self, *, limit: int | None = None, reverse: bool = False, **bounds: Unpack[KeyRange]
+    ) -> Generator[tuple[str, Any], None, None]:
         """Iterate over the entries of a range, in key order: see ``Level.scan``.
 
         Each page of 1000 entries is fetched when the iteration reaches it.
 
         Args:
             limit: Maximum number of entries; ``None`` for all.
+            reverse: True to begin at the last key of the range.
             **bounds: Bounds of the keys: ``gt``, ``gte``, ``lt``, ``lte`` and ``prefix``.
 
         Raises:
             TypeError, ValueError, InvalidKeyError: As `query`.
         """
-        return self._iterate(self._verbs.scan(limit, bounds))
+        return self._iterate(self._verbs.scan(limit, reverse, bounds))
 
     def close(self) -> None:
         """Close the connections. A second call has no effect."""

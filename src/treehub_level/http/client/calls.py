@@ -16,6 +16,7 @@ from ...errors import TransportError
 from ...redaction import redact_url
 from ...replication.schedule import backoff
 from .body import MAX_DOCUMENT_BYTES, NoResponseError
+from .conditions import parse_etag
 from .effects import CallFlow, GetToken, Send, Sleep
 from .responses import DamagedResponseError, ServerResponse, not_a_server, read_document, read_lines
 from .url import DatabaseURL
@@ -52,6 +53,8 @@ class RouteCall:
         max_bytes: The maximum size of the response body, decoded.
         has_nonce: True if the response repeats a nonce of the request, which proves that it answers
             this request.
+        headers: Further headers of the request.
+        wants_etag: True if the result is the document and the entity tag of the response.
     """
 
     method: str
@@ -63,6 +66,8 @@ class RouteCall:
     missing_is_ok: bool = False
     max_bytes: int = MAX_DOCUMENT_BYTES
     has_nonce: bool = False
+    headers: Mapping[str, str] = field(default_factory=dict)
+    wants_etag: bool = False
 
 
 class RouteCaller:
@@ -92,8 +97,9 @@ class RouteCaller:
             accept: The media type to request.
 
         Returns:
-            The JSON document of the response; a `Received` if ``accept`` is NDJSON and the server
-            supports it; ``None`` for an event stream, whose body follows.
+            The JSON document of the response, with its entity tag if the call wants that; a
+            `Received` if ``accept`` is NDJSON and the server supports it; ``None`` for an event
+            stream, whose body follows.
 
         Raises:
             TransportError: There was no response, another program answered, or the server refused
@@ -123,7 +129,8 @@ class RouteCaller:
                     return None
                 if response.status == 200 and response.media_type == accept == NDJSON_TYPE:
                     return read_lines(response)
-                return read_document(response, self.url, token, missing_is_ok=call.missing_is_ok)
+                document = read_document(response, self.url, token, missing_is_ok=call.missing_is_ok)
+                return (document, parse_etag(response.headers)) if call.wants_etag else document
             except NoResponseError as failure:
                 error = transport_error(f"{self.url} could not be reached: {failure}", failure)
                 may_retry = call.is_repeatable or not failure.maybe_sent
@@ -174,6 +181,7 @@ def _headers(call: RouteCall, token: str | None, accept: str, *, is_loopback: bo
         "Accept": accept if accept != NDJSON_TYPE else f"{NDJSON_TYPE}, {JSON_TYPE}",
         "Accept-Encoding": encoding,
         "User-Agent": "treehub-level",
+        **call.headers,
     }
     if call.body is not None:
         headers["Content-Type"] = JSON_TYPE

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from operator import lt
-from typing import Any
+from typing import Any, cast
 
 import orjson
 
@@ -15,6 +15,7 @@ from ... import _core
 from ...engine.codec import RepeatedMemberError, decode_json
 from ...errors import (
     CIDMismatchError,
+    ConditionError,
     ForbiddenError,
     InvalidKeyError,
     InvalidValueError,
@@ -224,6 +225,8 @@ def _error_of(response: ServerResponse, url: str, token: str | None) -> LevelErr
         return not_a_server(response, url)
     if status == 422 and code == Refused.code:
         return _refused(fields, message, token)
+    if status == 412 and code == ConditionError.code:
+        return ConditionError(message, key=None, found=MISSING)
     if status in (400, 403, 409) and isinstance(code, str):
         expected, got = fields.get("expected"), fields.get("got")
         if code == CIDMismatchError.code and type(expected) is int and type(got) is int:
@@ -335,22 +338,25 @@ def parse_change(item: Any) -> Change:
     raise ProtocolError(f"a change of the server is invalid: {item!r:.80}")
 
 
-def parse_entries(document: Any, bounds: KeyRange, limit: int) -> tuple[list[tuple[str, Any]], bool]:
+def parse_entries(
+    document: Any, bounds: KeyRange, limit: int, *, reverse: bool = False
+) -> tuple[list[tuple[str, Any]], bool]:
     """Parse a page of entries. Return the entries, and True if the range has more.
 
     Args:
         document: The page, decoded from JSON.
         bounds: The bounds of the keys that were requested.
         limit: The number of entries that were requested.
+        reverse: True if the last entries were requested, in descending order.
 
     Raises:
         ProtocolError: The document is not such a page: its keys are not in the range, or not in
-            ascending order; it has too many entries, or announces more and has none.
+            order; it has too many entries, or announces more and has none.
     """
     match document:
         case {"entries": list(items), "has_more": bool(has_more)} if bool(items) or not has_more:
             rows = [_parse_entry(item) for item in items]
-            keys = [key for key, _ in rows]
+            keys = [key for key, _ in (reversed(rows) if reverse else rows)]
             # Strings sort by code points, as their UTF-8 does.
             if len(rows) > limit or not all(map(lt, keys, keys[1:])) or not _are_within(keys, bounds):
                 raise ProtocolError(f"the server's entries do not belong to this request ({dict(bounds)!r:.200})")
@@ -362,9 +368,10 @@ def _are_within(keys: Sequence[str], bounds: KeyRange) -> bool:
     """Return True if ascending keys satisfy all bounds."""
     if not keys:
         return True
-    first, last, prefix = keys[0], keys[-1], bounds.get("prefix") or ""
-    above, at_least = bounds.get("gt"), bounds.get("gte")
-    below, at_most = bounds.get("lt"), bounds.get("lte")
+    texts = cast("dict[str, str | None]", bounds)  # only views have tuples
+    first, last, prefix = keys[0], keys[-1], texts.get("prefix") or ""
+    above, at_least = texts.get("gt"), texts.get("gte")
+    below, at_most = texts.get("lt"), texts.get("lte")
     if (above is not None and first <= above) or (at_least is not None and first < at_least):
         return False
     if (below is not None and last >= below) or (at_most is not None and last > at_most):

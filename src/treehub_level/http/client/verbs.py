@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import count as count_from
 from typing import Any
 from urllib.parse import quote
@@ -10,10 +10,12 @@ from urllib.parse import quote
 import orjson
 
 from ... import _core
+from ...backends.base import Entry
 from ...engine.codec import Codec, decode_json
+from ...engine.groups import check_together
 from ...engine.ranges import check_limit, parse_bounds
 from ...engine.records import Commit
-from ...errors import InvalidKeyError, ProtocolError, TransportError
+from ...errors import ConditionError, InvalidKeyError, ProtocolError, TransportError
 from ...replication.endpoint import check_wait
 from ...replication.manual import attribute, check_cid
 from ...replication.messages import Request
@@ -21,6 +23,7 @@ from ...replication.wire import request_to_json
 from ...types import MISSING, Change, Changes, KeyRange, Mode
 from .body import MAX_PAGE_BYTES, MAX_VALUE_BYTES, NoResponseError
 from .calls import EVENT_STREAM_TYPE, NDJSON_TYPE, RouteCall, RouteCaller, transport_error
+from .conditions import Tagged
 from .effects import CallFlow, Deliver, Receive, Sleep
 from .events import Event, EventReader
 from .pages import PageProgress
@@ -159,37 +162,80 @@ class RemoteVerbs:
         value = yield from self._call(call)
         return default if value is MISSING else value
 
-    def put(self, key: str, value: Any) -> CallFlow[None]:
-        """Store a value. Not repeatable: a repeated put could overwrite a newer value."""
+    def get_with_etag(self, key: str, default: Any) -> CallFlow[Tagged]:
+        """Return the value of a key with its entity tag."""
+        call = RouteCall("GET", _entry_path(key), missing_is_ok=True, max_bytes=MAX_VALUE_BYTES, wants_etag=True)
+        value, etag = yield from self._call(call)
+        return Tagged(default, None) if value is MISSING else Tagged(value, etag)
+
+    def put(self, key: str, value: Any, headers: Mapping[str, str]) -> CallFlow[None]:
+        """Store a value. Not repeatable: a repeated put could overwrite a newer value.
+
+        Args:
+            key: The key.
+            value: The value.
+            headers: The condition, as headers.
+        """
         body = _CODEC.encoder.value(value)
-        yield from self._call(RouteCall("PUT", _entry_path(key), body=body, is_repeatable=False))
+        yield from self._write(key, RouteCall("PUT", _entry_path(key), body=body, headers=headers, is_repeatable=False))
 
-    def delete(self, key: str) -> CallFlow[None]:
+    def delete(self, key: str, headers: Mapping[str, str]) -> CallFlow[None]:
         """Delete a key. Not repeatable: a repeated delete could remove a newer value."""
-        yield from self._call(RouteCall("DELETE", _entry_path(key), is_repeatable=False))
+        yield from self._write(key, RouteCall("DELETE", _entry_path(key), headers=headers, is_repeatable=False))
 
-    def scan(self, limit: int | None, bounds: KeyRange) -> CallFlow[None]:
+    def _write(self, key: str, call: RouteCall) -> CallFlow[None]:
+        """Write a key. If the condition does not hold, read the present value for the error."""
+        try:
+            yield from self._call(call)
+        except ConditionError as error:
+            failed = error
+        else:
+            return
+        found = yield from self.get(key, MISSING)
+        raise ConditionError(
+            f"the key {key!r:.80} has another value on the server than the condition asks for, and nothing was "
+            "written: read it again with get_with_etag(), and decide anew",
+            key=key,
+            found=found,
+        ) from failed
+
+    def batch(self, ops: Iterable[Any], together: object) -> CallFlow[None]:
+        """Write several operations, all or none. Not repeatable, as `put`."""
+        is_whole = check_together(together) is not False
+        items = b",".join(map(_operation, _CODEC.encoder.ops(ops)))
+        body = b'{"ops":[%b],"together":%b}' % (items, b"true" if is_whole else b"false")
+        yield from self._call(RouteCall("POST", "/batch", body=body, is_repeatable=False))
+
+    def scan(self, limit: int | None, reverse: object, bounds: KeyRange) -> CallFlow[None]:
         """Deliver the entries of a range in key order, page by page.
 
         Args:
             limit: Maximum number of entries; ``None`` for no limit.
+            reverse: True to begin at the last key.
             bounds: The bounds of the keys.
         """
         parse_bounds(_CODEC, "scan", bounds)
+        if not isinstance(reverse, bool):
+            raise TypeError(f"reverse is True or False, not {reverse!r:.80}")
+        direction = {"reverse": "true"} if reverse else {}
         remaining = check_limit(limit)
         given: KeyRange = {name: bound for name, bound in bounds.items() if bound is not None}  # type: ignore[assignment]
         progress = PageProgress()
         has_more = remaining != 0
         while has_more:
             count = PAGE_SIZE if remaining is None else min(PAGE_SIZE, remaining)
-            call = RouteCall("GET", "/entries", {**given, "limit": count}, max_bytes=MAX_PAGE_BYTES)
-            rows, has_more = parse_entries((yield from self._call(call)), given, count)
+            call = RouteCall("GET", "/entries", {**given, "limit": count, **direction}, max_bytes=MAX_PAGE_BYTES)
+            rows, has_more = parse_entries((yield from self._call(call)), given, count, reverse=reverse)
             for row in rows:
                 yield Deliver(row)
             if has_more:
                 progress.record(rows, len(rows), count)
-                given.pop("gte", None)
-                given["gt"] = rows[-1][0]
+                if reverse:
+                    given.pop("lte", None)
+                    given["lt"] = rows[-1][0]
+                else:
+                    given.pop("gte", None)
+                    given["gt"] = rows[-1][0]
                 remaining = None if remaining is None else remaining - len(rows)
                 has_more = remaining != 0
 
@@ -198,6 +244,14 @@ def _exchange_call(body: bytes, wait: float) -> RouteCall:
     return RouteCall(
         "POST", "/exchange", {"wait": wait} if wait else {}, body, wait, max_bytes=MAX_PAGE_BYTES, has_nonce=True
     )
+
+
+def _operation(entry: Entry) -> bytes:
+    """Return an operation of a batch as JSON."""
+    key, value = entry
+    if value is None:
+        return b'{"type":"del","key":%b}' % _core.encode_json_key(key)
+    return b'{"type":"put","key":%b,"value":%b}' % (_core.encode_json_key(key), value)
 
 
 def _entry_path(key: str) -> str:

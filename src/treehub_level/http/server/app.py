@@ -17,6 +17,7 @@ from ..identity import SERVER_HEADER
 from .access_log import ACCESS_RECORD, AccessLogMiddleware
 from .dispatch import Dispatcher
 from .hub import Hub
+from .identities import Authenticate
 from .limits import Limits
 from .origins import OriginPolicy
 from .permissions import authorized
@@ -30,13 +31,14 @@ from .tokens import Tokens
 LOOPBACK_HOSTS: Final = ("localhost", "127.0.0.1", "[::1]")
 
 _CORS_METHODS: Final = ("GET", "POST", "PUT", "DELETE")
-_CORS_REQUEST_HEADERS: Final = ("authorization", "content-type", "last-event-id")
+_CORS_REQUEST_HEADERS: Final = ("authorization", "content-type", "if-match", "if-none-match", "last-event-id")
 
 
 def create_app(
     hub: Hub,
     *,
     tokens: Tokens | None = None,
+    authenticate: Authenticate | None = None,
     hosts: Iterable[str] = LOOPBACK_HOSTS,
     origins: Iterable[str] = (),
     compressed_requests: bool = False,
@@ -52,6 +54,11 @@ def create_app(
         hub: The databases.
         tokens: The access tokens. Without them, every client may read and write every database:
             use this on loopback, or behind an application that has authenticated the client.
+        authenticate: A function ``fn(request) -> Identity | None`` that takes the place of
+            ``tokens``, for an application with users of its own. An async function is awaited, a
+            plain one runs in a thread. ``None`` refuses the request with 401. A request in progress
+            asks again, at most once a second. A `JWT` is one of these functions, and `Tokens`
+            another.
         hosts: Host names that the server accepts in the ``Host`` header, without a port; ``"*"``
             accepts every name.
         origins: Origins whose pages may call the server (CORS), such as ``https://example.org``.
@@ -62,11 +69,17 @@ def create_app(
 
     Returns:
         The application.
+
+    Raises:
+        TypeError: ``authenticate`` is no function.
+        ValueError: Both ``tokens`` and ``authenticate`` are given.
     """
+    if tokens is not None and authenticate is not None:
+        raise ValueError("give tokens or authenticate, not both: a Tokens object is a function for authenticate, too")
     origins = [*origins]
     dispatcher = Dispatcher(
         hub,
-        tokens,
+        tokens or authenticate,
         frozenset(host.lower() for host in hosts),
         OriginPolicy(origins),
         compressed_requests=compressed_requests,
@@ -80,7 +93,7 @@ def create_app(
                 allow_origins=origins,
                 allow_methods=_CORS_METHODS,
                 allow_headers=_CORS_REQUEST_HEADERS,
-                expose_headers=["retry-after", SERVER_HEADER],
+                expose_headers=["etag", "retry-after", SERVER_HEADER],
             )
         )
     middleware.append(Middleware(RawPathMiddleware))

@@ -68,6 +68,32 @@ class Catalog(ABC):
         """Return the arguments that open an existing server store; ``None`` if there is none."""
         return self._if_server(self.level_options(name))
 
+    def remove(self, name: str) -> None:
+        """Delete a store that is closed.
+
+        Raises:
+            LockedError: Another process has it open.
+            StorageError: It cannot be deleted.
+        """
+        backend = self._backend(name)
+        backend.open()
+        backend.close_and_remove(lambda reader: True)
+
+    @abstractmethod
+    def rename(self, old: str, new: str) -> None:
+        """Give a store that is closed another name, which no other store has.
+
+        Raises:
+            LockedError: Another process has it open.
+            StorageError: It cannot be renamed.
+        """
+
+    def _backend(self, name: str) -> Backend:
+        """Return the backend of a store, closed."""
+        options = self.level_options(name)
+        own = {key: value for key, value in options.items() if key not in ("name", "backend", "prefix")}
+        return create(options["backend"], options["name"], own)
+
     def _if_server(self, options: dict[str, Any]) -> dict[str, Any] | None:
         # Reading the mode neither changes the store nor keeps its owner from opening it.
         return options if blocking.stored_mode(**options) is Mode.SERVER else None
@@ -157,6 +183,36 @@ class FileSystemCatalog(Catalog):
                     return found
         return None
 
+    def remove(self, name: str) -> None:
+        """See `Catalog.remove`."""
+        self._check_directory()
+        super().remove(name)
+        with suppress(OSError):  # it holds files of others
+            os.rmdir(self.level_options(name)["name"])
+
+    def rename(self, old: str, new: str) -> None:
+        """See `Catalog.rename`."""
+        self._check_directory()
+        source, target = (self.level_options(name)["name"] for name in (old, new))
+        backend = self._backend(old)
+        backend.open()  # alone, if the backend is not shared; and what an earlier process left is recovered
+        backend.close()
+        try:
+            os.rename(source, target)
+        except OSError as error:
+            raise StorageError(f"the store {source!r} cannot be renamed to {target!r}: {error.strerror}") from error
+
+    def _check_directory(self) -> None:
+        """Check that the location is a directory of stores.
+
+        Raises:
+            StorageError: It is a single store.
+        """
+        if self.is_store(self._location):
+            raise StorageError(
+                f"{self._location!r} is a store, not a directory of stores: administer it by its own files"
+            )
+
     def _candidates(self) -> Iterator[tuple[str, str]]:
         """Iterate over the paths that may be stores, each with its database name."""
         if self.is_store(self._location):
@@ -211,6 +267,13 @@ class TableCatalog(Catalog):
     def level_options(self, name: str) -> dict[str, Any]:
         """See `Catalog.level_options`."""
         return {"name": self._location, "store": name, **self._options}
+
+    def rename(self, old: str, new: str) -> None:
+        """See `Catalog.rename`."""
+        self._probe_backend()  # raises an error that names the extra, if psycopg is not installed
+        from ...backends.postgres import rename_store
+
+        rename_store(self._location, old, new, **self._backend_options)
 
     def _probe_backend(self) -> Backend:
         """Return a backend for checks of the database server. The name of its store is unused."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, closing, contextmanager
 from functools import partial
 from itertools import chain
@@ -13,11 +13,13 @@ from ... import _core
 from ...aio.level import Level, internals
 from ...aio.wait import set_within
 from ...aio.worker import Worker
-from ...backends.base import Entry, Reader, Row
+from ...backends.base import Entry, Reader, Row, Transaction
 from ...engine.access import Access
 from ...engine.codec import Codec
 from ...engine.commits import commits_size
+from ...engine.key_ranges import KeyRanges
 from ...engine.log import read_rows, records_size, rows_size
+from ...engine.modes import Plan
 from ...engine.scan import first_key
 from ...engine.store import Store
 from ...errors import LockedError, NotOpenError, ProtocolError
@@ -26,6 +28,8 @@ from ...replication.fields import MAX_CHANGES, MAX_PUSH
 from ...replication.manual import Part, change_step, read_part, write_step
 from ...replication.messages import MAX_BYTES, LogPage, Reply, Request, Reset, encode_changes
 from ...replication.waiting import Interest, log_position, unread_after
+from ...types import Delete, Put
+from .conditions import Preconditions
 from .disconnect import DisconnectedError
 from .hub import Hub
 from .refusals import RefusedError
@@ -35,6 +39,7 @@ from .subscriptions import Subscription
 T = TypeVar("T")
 
 _VERB: Final = "serving over HTTP"
+_UNCONDITIONAL: Final = Preconditions(None, None)
 
 
 class KeyBounds(NamedTuple):
@@ -71,17 +76,31 @@ class _BorrowedDatabase(NamedTuple):
         self.access.check_read([stored_key])
         return stored_key
 
-    async def write(self, entry: Entry) -> None:
-        """Write an entry durably. A server with a check asks it first.
+    async def write(
+        self, entries: Sequence[Entry], *, is_batch: bool = False, conditions: Preconditions = _UNCONDITIONAL
+    ) -> None:
+        """Write entries durably. A server with a check asks it first.
+
+        Args:
+            entries: The entries.
+            is_batch: True if they belong together.
+            conditions: The conditions on the present value of the first entry's key.
 
         Raises:
+            RefusedError: The conditions do not hold.
             Refused, CheckError: See `check_group`.
         """
         mode = self.store.server(_VERB)
-        if mode.check is None:
-            await self.worker.commit([entry], True, principal=self.access.principal)
-        else:
-            await self.worker.write(self.store.step, write_step(mode, [entry], self.access))
+        if mode.check is None and not conditions:
+            await self.worker.commit(entries, True, is_batch, self.access.principal)
+            return
+        write = write_step(mode, entries, self.access, is_batch=is_batch)
+
+        def step(transaction: Transaction, cid: int) -> Plan[None]:
+            conditions.require_for_write(transaction.get(entries[0][0]))
+            return write(transaction, cid)
+
+        await self.worker.write(self.store.step, step if conditions else write)
 
 
 class Database:
@@ -106,7 +125,7 @@ class Database:
         self,
         hub: Hub,
         name: str,
-        rights: Callable[[], Access],
+        rights: Callable[[], Awaitable[Access]],
         hold: ResponseHold,
         is_gone: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -120,7 +139,7 @@ class Database:
     async def _open(self) -> AsyncIterator[_BorrowedDatabase]:
         async with self._hub.borrow(self.name) as level:
             namespace, worker = internals(level)
-            yield _BorrowedDatabase(level, namespace.store, worker, namespace.codec, self._rights())
+            yield _BorrowedDatabase(level, namespace.store, worker, namespace.codec, await self._rights())
 
     async def _read(self, read: Callable[[_BorrowedDatabase], Awaitable[T]]) -> T:
         """Return the result of a read with the rights that the token has after it.
@@ -130,16 +149,16 @@ class Database:
         while True:
             async with self._open() as database:
                 result = await read(database)
-            if self._rights() == database.access:
+            if await self._rights() == database.access:
                 return result
 
-    def access(self) -> Access:
+    async def access(self) -> Access:
         """Return the access that the token of the request grants now.
 
         Raises:
             RefusedError: The token is no longer valid for the request.
         """
-        return self._rights()
+        return await self._rights()
 
     @contextmanager
     def subscribe(self) -> Iterator[Subscription]:
@@ -226,7 +245,7 @@ class Database:
     ) -> tuple[Part, Interest | None]:
         def read(store: Store, access: Access) -> tuple[Part, Interest | None]:
             mode = store.server(_VERB)
-            prefixes = frozenset([access.prefix])
+            prefixes = frozenset(access.prefixes)
 
             def read_at(reader: Reader, head: int) -> tuple[Part, Interest | None]:
                 after = unread_after(reader, mode, head, since, prefixes, passed)
@@ -323,7 +342,7 @@ class Database:
                     break
                 if not is_woken:
                     break
-        self._rights()
+        await self._rights()
         return result
 
     # ------------------------------------------------------------------------------------- entries
@@ -355,36 +374,89 @@ class Database:
         async with self._open() as database:
             database.access.check_write([database.user_key(key)])
 
-    async def put(self, key: str, value: Any) -> None:
-        """Store a value durably: it is on disk when this returns."""
+    async def put(self, key: str, value: Any, conditions: Preconditions = _UNCONDITIONAL) -> None:
+        """Store a value durably: it is on disk when this returns.
+
+        Raises:
+            RefusedError: The conditions do not hold. Nothing was written.
+        """
         async with self._open() as database:
             database.access.check_write([database.user_key(key)])
-            await database.write(database.codec.encoder.put(key, value))
+            await database.write([database.codec.encoder.put(key, value)], conditions=conditions)
 
-    async def delete(self, key: str) -> None:
-        """Delete a key durably: the delete is on disk when this returns."""
+    async def delete(self, key: str, conditions: Preconditions = _UNCONDITIONAL) -> None:
+        """Delete a key durably: the delete is on disk when this returns.
+
+        Raises:
+            RefusedError: The conditions do not hold. Nothing was written.
+        """
         async with self._open() as database:
             database.access.check_write([database.user_key(key)])
-            await database.write(database.codec.encoder.delete(key))
+            await database.write([database.codec.encoder.delete(key)], conditions=conditions)
 
-    async def entries(self, bounds: KeyBounds, limit: int) -> tuple[list[Row], bool]:
-        """Read the first entries of a range, as many as there is room for.
+    async def batch(self, ops: Sequence[Put | Delete], together: bool) -> int:
+        """Write operations durably, all or none. Of several to one key the last is written.
+
+        Args:
+            ops: The operations.
+            together: True if their changes belong together.
 
         Returns:
-            Keys and values in key order, and True if the range has further entries.
+            The number of changes.
+
+        Raises:
+            ProtocolError: The changes are larger than a push may be.
+        """
+        async with self._open() as database:
+            entries: dict[bytes, bytes | None] = {}
+            for key, value in database.codec.encoder.ops(ops):
+                entries.pop(key, None)  # the last operation takes its place in the order, too
+                entries[key] = value
+            database.access.check_write(entries)
+            size = sum(len(key) + len(value or b"") for key, value in entries.items())
+            if size > MAX_BYTES:
+                raise ProtocolError(f"the batch has {size:,} bytes: send at most {MAX_BYTES:,} at a time")
+            if entries:
+                await database.write([*entries.items()], is_batch=together and len(entries) > 1)
+            return len(entries)
+
+    async def entries(self, bounds: KeyBounds, limit: int, *, reverse: bool = False) -> tuple[list[Row], bool]:
+        """Read the first entries of a range, as many as there is room for.
+
+        Args:
+            bounds: The bounds of the keys.
+            limit: The most entries.
+            reverse: True to read the last entries.
+
+        Returns:
+            Keys and values in key order, or in the reverse order, and True if the range has further
+            entries.
         """
 
         def read(database: _BorrowedDatabase, max_bytes: int) -> tuple[list[Row], bool]:
-            start, stop = database.access.bounds(*database.codec.bounds(*bounds))
-            store = database.store
-            with store.guard.thread.lock, closing(store.reader().scan(start, stop)) as cursor:
-                rows = read_rows(cursor, limit, max_bytes)
+            start, stop = database.codec.bounds(*bounds)
+            store, left = database.store, database.access.keys.within(start or b"", stop)
+            rows: list[Row] = []
+            while left and len(rows) < limit and (size := rows_size(rows)) < max_bytes:
+                *_, last = left
+                start, stop = last if reverse else next(iter(left))
+                with store.guard.thread.lock, closing(store.reader().scan(start, stop, reverse=reverse)) as cursor:
+                    found = read_rows(cursor, limit - len(rows), max_bytes - size)
+                if rows and rows_size(found) > max_bytes - size:  # a row of its own may be larger
+                    break
+                rows += found
+                # The rest begins behind the last row, or behind the whole range.
+                if reverse:
+                    left = left.within(b"", found[-1][0] if found else start)
+                else:
+                    left = (
+                        left.within(found[-1][0] + b"\0", None) if found else left.without(KeyRanges([(start, stop)]))
+                    )
             store.server(_VERB).records.check_outgoing_rows(rows)
             if not rows:
                 return rows, False
             with store.guard.thread.lock:
-                after, _ = _core.range_bounds(rows[-1][0], None, None, None, None, None)
-                return rows, first_key(store.reader(), after, stop) is not None
+                return rows, any(first_key(store.reader(), *span) is not None for span in left)
 
         async def attempt(max_bytes: int) -> tuple[list[Row], bool]:
             return await self._read(lambda database: database.worker.read(read, database, max_bytes))

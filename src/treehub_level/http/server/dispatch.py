@@ -22,23 +22,21 @@ from .catalog import DATABASE_NAME
 from .database import Database
 from .disconnect import DisconnectedError, check_present, is_gone, wait_for_disconnect
 from .hub import Hub
+from .identities import Authenticate, Authenticator, Identity, KnownIdentity
 from .limits import ConcurrencyLimiter, Limits
 from .metrics import Metrics
 from .origins import OriginPolicy
 from .permissions import AuthorizedRoute, Permission
 from .refusals import (
     RefusedError,
-    bad_request,
     database_not_found,
     forbidden,
     refusal_for,
     server_closing,
     too_many_connections,
-    unauthorized,
 )
 from .response_budget import ResponseBudget
 from .responses import refusal_response
-from .tokens import UNRESTRICTED, Token, Tokens
 
 T = TypeVar("T")
 
@@ -76,9 +74,9 @@ class RequestContext:
         self.hold = dispatcher.responses.hold("-")
         self._body_account: BodyAccount | None = None
 
-    def admit_body(self, token: Token) -> None:
-        """Allow the route to read the request body, within the limits of a token."""
-        self._body_account = self.dispatcher.body_reader.memory.account(token.id, may_write=token.write)
+    def admit_body(self, identity: Identity) -> None:
+        """Allow the route to read the request body, within the limits of its caller."""
+        self._body_account = self.dispatcher.body_reader.memory.account(identity.id, may_write=identity.write)
 
     async def read_json(self, parse: Callable[[bytes], T]) -> T:
         """Read and parse the request body: see `BodyReader.read_json`."""
@@ -142,7 +140,7 @@ class Dispatcher:
 
     Args:
         hub: The databases.
-        tokens: The access tokens; ``None`` to let every client do everything.
+        authenticate: The function that authenticates; ``None`` to let every client do everything.
         hosts: The accepted host names in lower case; `ANY_HOST` among them accepts every name.
         origins: The check of requests that pages of other sites cause.
         compressed_requests: True to accept compressed request bodies.
@@ -161,7 +159,7 @@ class Dispatcher:
     def __init__(
         self,
         hub: Hub,
-        tokens: Tokens | None,
+        authenticate: Authenticate | None,
         hosts: frozenset[str],
         origins: OriginPolicy,
         *,
@@ -175,7 +173,7 @@ class Dispatcher:
         self.responses = ResponseBudget(limits)
         self.requests = ConcurrencyLimiter(limits.per_token, 429, "requests of this token")
         self.writes = ConcurrencyLimiter(limits.writes, 503, "writes to this database")
-        self._tokens = tokens
+        self._authenticator = Authenticator(authenticate)
         self._hosts = hosts
         self._origins = origins
 
@@ -226,41 +224,42 @@ class Dispatcher:
             raise server_closing()
         self._check_host(context.request)
         self._origins.check(context.request.headers)
-        token = self._authenticate(context.request)
-        record.token = token.id or "-"
-        with self.requests.slot(token.id):
+        identity = await self._authenticate(context.request)
+        record.token = identity.id or "-"
+        with self.requests.slot(identity.id):
             if route.permission is Permission.OPERATE:
-                if not token.is_operator:
+                if not identity.is_operator:
                     raise forbidden("this path needs a token for all databases (*) without a prefix")
                 yield
                 return
             name = context.request.path_params["db"]
-            self._check_rights(route, token, name)
-            context.admit_body(token)
+            self._check_rights(route, identity, name)
+            context.admit_body(identity)
             check_present(context.request.scope)
-            async with self.hub.admit(name):
+            async with self.hub.admit(name, creating=identity.write and name in identity.databases):
                 record.database = name
-                context.hold = self.responses.hold(token.id)
-                rights = partial(self._ask_again, route, context.request, name)
+                context.hold = self.responses.hold(identity.id)
+                known = KnownIdentity(identity, self._authenticator.lasts)
+                rights = partial(self._ask_again, route, context.request, name, known)
                 context.database = Database(
                     self.hub, name, rights, context.hold, partial(is_gone, context.request.scope)
                 )
                 yield
 
-    def _check_rights(self, route: AuthorizedRoute, token: Token, name: str) -> Access:
-        """Return the access that a token grants to a database for a route.
+    def _check_rights(self, route: AuthorizedRoute, identity: Identity, name: str) -> Access:
+        """Return the access of a caller to a database for a route.
 
         Raises:
             RefusedError: The token does not allow the request.
         """
-        if not DATABASE_NAME.fullmatch(name) or not token.covers(name):
+        if not DATABASE_NAME.fullmatch(name) or not identity.covers(name):
             raise database_not_found()
-        if route.permission is Permission.WRITE and not token.write:
+        if route.permission is Permission.WRITE and not identity.write:
             raise forbidden("this token is read-only: use one that may write")
-        return token.access
+        return identity.access
 
-    def _ask_again(self, route: AuthorizedRoute, request: Request, name: str) -> Access:
-        """Return the access that the token of a request in progress grants now.
+    async def _ask_again(self, route: AuthorizedRoute, request: Request, name: str, known: KnownIdentity) -> Access:
+        """Return the access that the caller of a request in progress has now.
 
         A request may last for minutes, and its token may be revoked, expire or be narrowed. Its
         client may leave.
@@ -271,7 +270,10 @@ class Dispatcher:
             StorageError: The file of the tokens cannot be read.
         """
         check_present(request.scope)
-        return self._check_rights(route, self._authenticate(request), name)
+        identity = known.fresh()
+        if identity is None:
+            identity = known.renew(await self._authenticate(request))
+        return self._check_rights(route, identity, name)
 
     def _check_host(self, request: Request) -> None:
         if ANY_HOST in self._hosts:
@@ -286,17 +288,8 @@ class Dispatcher:
                 "this server does not accept the name in the header `Host`: add the name with --allow-host",
             )
 
-    def _authenticate(self, request: Request) -> Token:
-        if self._tokens is None:
-            return UNRESTRICTED
-        headers = request.headers.getlist("authorization")
-        if len(headers) > 1:
-            raise bad_request("the request has two `Authorization` headers: send one")
-        scheme, _, credentials = (headers[0] if headers else "").partition(" ")
-        token = self._tokens.find(credentials.strip()) if scheme.lower() == "bearer" else None
-        if token is None:
-            raise unauthorized()
-        return token
+    async def _authenticate(self, request: Request) -> Identity:
+        return await self._authenticator(request)
 
 
 def _forget_frames(error: BaseException | None) -> None:

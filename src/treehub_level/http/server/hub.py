@@ -13,11 +13,12 @@ from typing import Any, Final
 from ... import blocking
 from ...aio.level import Level, internals
 from ...aio.wait import set_within
-from ...errors import LevelError, NotOpenError, StateError, StorageError
+from ...errors import LevelError, ModeMismatchError, NotOpenError, StateError, StorageError
 from ...replication.rules import Check, require_check
 from ...types import Mode
-from .catalog import DATABASE_NAME, create_catalog
-from .refusals import RETRY_LATER, database_not_found, retry_later, server_closing
+from .catalog import DATABASE_NAME, Catalog, create_catalog
+from .refusals import RETRY_LATER, RefusedError, database_not_found, retry_later, server_closing
+from .stop_signals import on_stop_signals
 from .subscriptions import Subscription, Subscriptions
 
 #: Seconds for which the result of a reachability check is reused, since any client may ask for one.
@@ -72,13 +73,15 @@ class Hub:
             not keep a database open: to make room, the hub closes the one that was used least
             recently, watched or not.
         idle_seconds: Seconds after which an unused database of ``root`` is closed.
+        create_on_demand: True to create a database when a caller first uses it whose rights name
+            that very database, and let it write: see `Identity`. ``"*"`` names none.
         check: The ``check`` of the stores in ``root`` (see `Level`): a function for all of them, or
             a function for each name. A level in ``levels`` has its own.
         **options: Further arguments of the backend for ``root``.
 
     Raises:
-        ValueError: A name is invalid, a level is not in SERVER mode, or there is a check for one of
-            ``levels``.
+        ValueError: A name is invalid, a level is not in SERVER mode, there is a check for one of
+            ``levels``, or databases cannot be created on demand for lack of a root.
         TypeError: A check is no function, or an async one.
     """
 
@@ -92,6 +95,7 @@ class Hub:
         prefix: str = "!",
         max_open: int = 32,
         idle_seconds: float = 300,
+        create_on_demand: bool = False,
         check: Check | Mapping[str, Check] | None = None,
         **options: Any,
     ) -> None:
@@ -111,6 +115,11 @@ class Hub:
         for name in self._checks:
             if name in self._external_levels or not DATABASE_NAME.fullmatch(name):
                 raise ValueError(f"check names {name!r:.80}, which is not the name of a store in root")
+        if create_on_demand and root is None:
+            raise ValueError("create_on_demand creates databases in a root, and this hub has none: give it a root")
+        self._creates_on_demand = create_on_demand
+        #: The databases that are being deleted or renamed. No request may use them.
+        self._withdrawn: set[str] = set()
         self._max_open = max_open
         self._idle_seconds = idle_seconds
         #: The cache. Idle databases are in the order of their last use, least recently used first.
@@ -162,8 +171,28 @@ class Hub:
                 await self._close(name)
 
     def stop(self) -> None:
-        """Refuse new requests, and end long polls and watches. Further calls have no effect."""
+        """Refuse new requests, and end long polls and watches. Further calls have no effect.
+
+        The watches include those by which a program follows a database of ``root`` (`use`,
+        `Level.watch`). Call this on the event loop of the hub.
+        """
         self.stopping.set()
+        for database in self._databases.values():
+            if not database.is_external:
+                internals(database.level)[0].store.end_watches()
+
+    @contextmanager
+    def stop_on_signals(self) -> Iterator[None]:
+        """Call `stop` as soon as SIGTERM or SIGINT arrives, for the length of the block.
+
+        ASGI servers tell an application that they stop only once all requests have ended, and a
+        long poll or a watch ends only once the hub stops. Use it in the lifespan of an application,
+        around its ``yield``. The handlers that were set before are called, too, and are set again
+        at the end of the block. Outside of the main thread, where Python permits no handlers, it
+        does nothing.
+        """
+        with on_stop_signals(self.stop):
+            yield
 
     def prepare(self) -> None:
         """Create the stores named by ``create``, and check the root. Opening the hub calls this.
@@ -180,8 +209,114 @@ class Hub:
             return
         self._catalog.prepare(creating=bool(self._create))
         for name in self._create:
-            with blocking.Level(mode=Mode.SERVER, **self._catalog.level_options(name)):
-                pass
+            self._create_store(self._catalog, name)
+
+    @staticmethod
+    def _create_store(catalog: Catalog, name: str) -> None:
+        """Create a store unless it exists.
+
+        Raises:
+            LevelError: It exists and cannot be opened, or cannot be created.
+        """
+        with blocking.Level(mode=Mode.SERVER, **catalog.level_options(name)):
+            pass
+
+    # ------------------------------------------------------------------------------ administration
+
+    async def create(self, name: str) -> None:
+        """Create a database beside the running ones.
+
+        Raises:
+            ValueError: The name is invalid, or the hub has no root.
+            StateError: There is a store of that name, or the hub is not open.
+            StorageError: It cannot be created.
+        """
+        catalog = self._administered(name)
+        async with self._lock:
+            if await asyncio.to_thread(lambda: name in catalog.names()):
+                raise StateError(f"there is a store {name!r} already: choose another name, or delete it first")
+            await asyncio.to_thread(self._create_store, catalog, name)
+
+    async def delete(self, name: str) -> None:
+        """Delete a database with its data, beside the running ones. This cannot be undone.
+
+        Requests in progress end first: writes are completed, long polls and watches get
+        ``LEVEL_DATABASE_NOT_FOUND``, as all later requests do. Other processes that serve the same
+        store must have closed it.
+
+        Raises:
+            ValueError: The name is invalid, that of one of ``levels``, or the hub has no root.
+            StateError: The hub is not open, or is deleting or renaming the database.
+            RefusedError: There is no such database (404).
+            LockedError: Another process has it open.
+            StorageError: It cannot be deleted.
+        """
+        catalog = self._administered(name)
+        async with self._withdraw(name):
+            await asyncio.to_thread(self._find, name)
+            await asyncio.to_thread(catalog.remove, name)
+
+    async def rename(self, old: str, new: str) -> None:
+        """Give a database another name, beside the running ones.
+
+        Requests in progress end first, as in `delete`. The store stays the same one: clients go on
+        under the new URL.
+
+        Raises:
+            ValueError: A name is invalid, that of one of ``levels``, or the hub has no root.
+            StateError: There is a store of the new name; the hub is not open, or is deleting or
+                renaming one of the two.
+            RefusedError: There is no such database (404).
+            LockedError: Another process has it open.
+            StorageError: It cannot be renamed.
+        """
+        catalog = self._administered(old)
+        self._administered(new)
+        if old == new:
+            raise ValueError(f"the database is named {new!r} already")
+        async with self._withdraw(old, new):
+            await asyncio.to_thread(self._find, old)
+            if await asyncio.to_thread(lambda: new in catalog.names()):
+                raise StateError(f"there is a store {new!r} already: choose another name, or delete it first")
+            await asyncio.to_thread(catalog.rename, old, new)
+
+    def _administered(self, name: str) -> Catalog:
+        """Return the catalog, for a change of a store in the root.
+
+        Raises:
+            ValueError: The name is invalid, that of one of ``levels``, or there is no root.
+            StateError: The hub is not open, or another change of the store is in progress.
+        """
+        if not isinstance(name, str) or not DATABASE_NAME.fullmatch(name):
+            raise ValueError(f"{name!r:.80} is not a valid database name: use {DATABASE_NAME.pattern}")
+        if self._catalog is None or name in self._external_levels:
+            raise ValueError(
+                f"the database {name!r} is not one in a root of this hub: the program administers it itself"
+            )
+        if not self.is_open or self.stopping.is_set():
+            raise StateError("this hub is not open: use it in an `async with` block")
+        if name in self._withdrawn:
+            raise StateError(f"the database {name!r} is being deleted or renamed")
+        return self._catalog
+
+    @asynccontextmanager
+    async def _withdraw(self, *names: str) -> AsyncIterator[None]:
+        """Keep requests from some databases, and have them closed, for the length of the block."""
+        self._withdrawn.update(names)
+        try:
+            for name in names:
+                if name in self._subscriptions:
+                    self._subscriptions.wake(name)  # long polls and watches find out, and end
+                while (database := self._databases.get(name)) is not None and database.references:
+                    self._released.clear()
+                    await self._released.wait()
+            async with self._lock:
+                for name in names:
+                    if name in self._databases:
+                        await self._close(name)
+                yield
+        finally:
+            self._withdrawn.difference_update(names)
 
     # -------------------------------------------------------------------------------------- lookup
 
@@ -264,10 +399,14 @@ class Hub:
             yield level
 
     @asynccontextmanager
-    async def admit(self, name: str) -> AsyncIterator[None]:
+    async def admit(self, name: str, *, creating: bool = False) -> AsyncIterator[None]:
         """Admit a request for a database: `borrow` works for the length of the block.
 
         The hub closes no earlier than at the end of the block, but may close the database.
+
+        Args:
+            name: The name of the database.
+            creating: True if the caller may create it, if the hub creates databases on demand.
 
         Raises:
             RefusedError, LevelError: As `use`.
@@ -275,7 +414,7 @@ class Hub:
         self._check_accepting()
         self._admitted += 1
         try:
-            await self.ensure_open(name)
+            await self.ensure_open(name, creating=creating and self._creates_on_demand)
             yield
         finally:
             self._admitted -= 1
@@ -289,7 +428,7 @@ class Hub:
         Raises:
             RefusedError, LevelError: As `use`.
         """
-        while (database := self._databases.get(name)) is None:
+        while (database := self._databases.get(name)) is None or name in self._withdrawn:
             await self.ensure_open(name)
         self._acquire(database)
         try:
@@ -323,27 +462,44 @@ class Hub:
                 503, NotOpenError.code, "this server is not ready: its hub is not open", seconds=RETRY_LATER
             )
 
-    async def ensure_open(self, name: str) -> None:
+    async def ensure_open(self, name: str, *, creating: bool = False) -> None:
         """Return once a database is open. It may be closed again to make room.
 
         Concurrent callers share one task that opens it. The task goes on if a caller is cancelled.
 
+        Args:
+            name: The name of the database.
+            creating: True to create it if there is none.
+
         Raises:
             RefusedError, LevelError: As `use`.
         """
+        if name in self._withdrawn:
+            raise database_not_found()
         if name in self._databases:
             return
         opening = self._opening.get(name)
         if opening is None:
-            opening = self._opening[name] = self._start_task(self._open(name))
+            opening = self._opening[name] = self._start_task(self._open(name, creating))
             opening.add_done_callback(lambda _: self._opening.pop(name))
         await asyncio.shield(opening)
 
-    async def _open(self, name: str) -> None:
+    async def _open(self, name: str, creating: bool = False) -> None:
         async with self._lock:
             if not self.is_open:
                 raise server_closing()
-            arguments = await asyncio.to_thread(self._find, name)
+            if name in self._withdrawn:
+                raise database_not_found()
+            try:
+                arguments = await asyncio.to_thread(self._find, name)
+            except RefusedError:
+                if not creating or self._catalog is None or not DATABASE_NAME.fullmatch(name):
+                    raise
+                try:
+                    await asyncio.to_thread(self._create_store, self._catalog, name)
+                except ModeMismatchError:  # a store of another mode counts as absent
+                    raise database_not_found() from None
+                arguments = await asyncio.to_thread(self._find, name)
             await self._make_room()
             level = Level(mode=Mode.SERVER, check=self._checks.get(name, self._check), **arguments)
             await level.open()

@@ -82,6 +82,17 @@ def parse_wait(text: str) -> float:
     return float(text)
 
 
+def parse_flag(text: str) -> bool:
+    """Parse a parameter that is true or false.
+
+    Raises:
+        RefusedError: ``text`` is something else.
+    """
+    if text not in ("true", "false"):
+        raise bad_request(f"{text[:40]!r} is neither true nor false")
+    return text == "true"
+
+
 def _integer(text: str, low: int, high: int, noun: str) -> int:
     if not _INTEGER.fullmatch(text) or not low <= int(text) <= high:
         raise bad_request(f"{text[:40]!r} is not {noun}: send an integer from {low} to {high}")

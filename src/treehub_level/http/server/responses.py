@@ -60,7 +60,7 @@ class PieceResponse(Response):
         self._next_part = next_part
         self.status_code = status
         self.background = None
-        self.raw_headers = [(b"content-type", media_type.encode()), _VARY]
+        self.raw_headers = [(b"content-type", media_type.encode()), VARY]
         encoding, self._compressor = _compression_for(request)
         if self._compressor is not None and not hold.take_compressor():
             encoding, self._compressor = [], None
@@ -118,7 +118,7 @@ def json_response(request: Request, content: Any, *, status: int = 200) -> Respo
 
 def small_response(request: Request, body: bytes, *, status: int = 200, media_type: str = JSON) -> Response:
     """Return a response that is sent in one piece."""
-    headers = [(b"content-type", media_type.encode()), _VARY]
+    headers = [(b"content-type", media_type.encode()), VARY]
     if len(body) >= _MINPART_BYTES:
         encoding, compressor = _compression_for(request)
         if compressor is not None:
@@ -209,7 +209,7 @@ class _PageParts(Generic[R]):
 
 
 #: Caches must not give a response in one form to a client that asked for another.
-_VARY: Final = (b"vary", b"accept, accept-encoding")
+VARY: Final = (b"vary", b"accept, accept-encoding")
 
 
 def _compression_for(request: Request) -> tuple[list[tuple[bytes, bytes]], zstd.Compressor | None]:

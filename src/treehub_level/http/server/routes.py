@@ -16,13 +16,15 @@ from ...replication.fields import decode_message
 from ...replication.messages import LogPage, Request
 from ...replication.wire import RowsEncoder, encode_row, page_encoder, part_encoder
 from . import query
+from .batches import parse_batch
 from .bodies import parse_value
+from .conditions import digest_soon, etag_header, preconditions
 from .database import KeyBounds
 from .dispatch import RequestContext
 from .metrics import CONTENT_TYPE
 from .permissions import AuthorizedRoute, Permission
 from .refusals import RefusedError, bad_request
-from .responses import bytes_response, json_response, rows_response
+from .responses import VARY, bytes_response, json_response, rows_response
 from .watch import WatchResponse
 
 #: The number of items in a page unless the client asks for another.
@@ -140,31 +142,52 @@ async def watch(context: RequestContext) -> Response:
 
 
 async def get_entry(context: RequestContext) -> Response:
-    """Answer with the value of a key."""
+    """Answer with the value of a key, or with 304 if the client has it."""
     key = query.parse_key(context.request)
+    conditions = preconditions(context.request)
     value = await context.database.get(key)
     if value is None:
         raise RefusedError(404, "LEVEL_NOT_FOUND", "there is no such key")
-    return bytes_response(context.request, context.hold, value)
+    tag = await digest_soon(value)
+    conditions.require_match(tag)
+    if conditions.names_present(tag):
+        response = Response(status_code=304)
+        response.raw_headers = [VARY]
+    else:
+        response = bytes_response(context.request, context.hold, value)
+    response.raw_headers.append(etag_header(tag, response.raw_headers))
+    return response
 
 
 async def put_entry(context: RequestContext) -> Response:
-    """Store the value of a key."""
+    """Store the value of a key, if the conditions of the request hold."""
     key = query.parse_key(context.request)
+    conditions = preconditions(context.request)
     await context.database.check_write(key)
     value = await context.read_json(parse_value)
     with context.write_slot():
-        await context.database.put(key, value)
+        await context.database.put(key, value, conditions)
     context.dispatcher.metrics.count_pushed(context.database.name, 1)
     return Response(status_code=204)
 
 
 async def delete_entry(context: RequestContext) -> Response:
-    """Delete a key. An absent key is not an error."""
+    """Delete a key, if the conditions of the request hold. An absent key is not an error."""
     key = query.parse_key(context.request)
+    conditions = preconditions(context.request)
     with context.write_slot():
-        await context.database.delete(key)
+        await context.database.delete(key, conditions)
     context.dispatcher.metrics.count_pushed(context.database.name, 1)
+    return Response(status_code=204)
+
+
+async def batch(context: RequestContext) -> Response:
+    """Write several operations, all or none."""
+    body = await context.read_json(parse_batch)
+    context.count_changes(len(body.ops))
+    with context.write_slot():
+        written = await context.database.batch(body.ops, body.together)
+    context.dispatcher.metrics.count_pushed(context.database.name, written)
     return Response(status_code=204)
 
 
@@ -175,13 +198,15 @@ def _encode_entry(row: Row) -> bytes:
 async def entries(context: RequestContext) -> Response:
     """Answer with a page of the entries in a range."""
     given = query.parse_parameters(
-        context.request, {**dict.fromkeys(KeyBounds._fields, str), "limit": query.parse_limit}
+        context.request,
+        {**dict.fromkeys(KeyBounds._fields, str), "limit": query.parse_limit, "reverse": query.parse_flag},
     )
     limit = given.pop("limit") or _DEFAULT_LIMIT
+    reverse = given.pop("reverse") or False
     for one, other in (("gt", "gte"), ("lt", "lte")):
         if given[one] is not None and given[other] is not None:
             raise bad_request(f"give {one} or {other}, not both")
-    rows, has_more = await context.database.entries(KeyBounds(**given), limit)
+    rows, has_more = await context.database.entries(KeyBounds(**given), limit, reverse=reverse)
     encoder = partial(RowsEncoder, {"has_more": has_more}, {"entries": len(rows)})
     return rows_response(context.request, context.hold, encoder, rows, lambda _: _encode_entry)
 
@@ -195,6 +220,7 @@ ROUTES = [
     AuthorizedRoute("GET", "/v1/{db}/changes", changes, permission=Permission.READ),
     AuthorizedRoute("POST", "/v1/{db}/change", change, permission=Permission.WRITE),
     AuthorizedRoute("GET", "/v1/{db}/watch", watch, permission=Permission.READ),
+    AuthorizedRoute("POST", "/v1/{db}/batch", batch, permission=Permission.WRITE),
     AuthorizedRoute("GET", "/v1/{db}/entries", entries, permission=Permission.READ),
     AuthorizedRoute("GET", "/v1/{db}/entries/{key:anything}", get_entry, permission=Permission.READ),
     AuthorizedRoute("PUT", "/v1/{db}/entries/{key:anything}", put_entry, permission=Permission.WRITE),

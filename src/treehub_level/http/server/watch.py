@@ -85,7 +85,7 @@ class WatchResponse(Response):
                     raise
                 # All databases are in use, or another process has this one open.
                 await asyncio.wait(endings, timeout=RETRY_SOON, return_when=asyncio.FIRST_COMPLETED)
-                database.access()
+                await database.access()
                 continue
             passed = None
             if page.cid == self._since:
@@ -108,8 +108,8 @@ class WatchResponse(Response):
         if interest is not None:
             subscription.wait_for(interest)
         while not await set_within(subscription.event, seconds):
-            prefix = self._context.database.access().prefix
-            if interest is not None and prefix not in interest.prefixes:
+            access = await self._context.database.access()
+            if interest is not None and interest.prefixes != frozenset(access.prefixes):
                 return
             await send_in_pieces(send, b": nothing new\n\n")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ....types import Delete, Put
+from ....types import Delete, Operation, Put
 from .played_server import Response, Turn, limited, lose_reply
 from .scene import ClientScene
 from .suite import SUITE
@@ -31,7 +31,7 @@ def a_range_that_changes_while_it_is_filled_ends_right(scene: ClientScene) -> No
     server = scene.server()
     for name in "abcdef":
         server.level.put(name, 1)
-    changes = [Put("a", 2), Delete("b"), Put("bb", 1), Delete("e"), Put("f", 2), Put("a0", 1)]
+    changes: list[Operation] = [Put("a", 2), Delete("b"), Put("bb", 1), Delete("e"), Put("f", 2), Put("a0", 1)]
 
     def change_and_answer(turn: Turn) -> Response | None:
         if changes:

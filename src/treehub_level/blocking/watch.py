@@ -1,0 +1,176 @@
+"""Watching without ``await``: an iterator over changes, and callbacks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from ..engine.namespace import Namespace
+from ..engine.ranges import parse_bounds
+from ..engine.watch import LogWatch, StateWatch, Watch, WatchedRange
+from ..errors import LevelError, StateError
+from ..locks import WITHOUT_WAITING, ErrorCheckingLock, WakeUp, start_thread
+from ..replication.endpoint import watch_start
+from ..types import Change, KeyRange, Mode
+
+logger = logging.getLogger("treehub_level")
+
+#: The callback of `on_change`.
+ChangeCallback = Callable[[Change], object]
+#: Ends a subscription. Calling it again is harmless.
+Unsubscribe = Callable[[], None]
+
+#: Seconds that the thread for other processes leaves to a writer of this process, which delivers
+#: its changes itself.
+_GRACE: Final = 0.05
+
+
+def open_watch(namespace: Namespace, since: int | None, initial: bool, bounds: KeyRange) -> Watch:
+    """Start a watch: see ``watch()``.
+
+    Raises:
+        NotOpenError, StateError, TypeError, ValueError, InvalidKeyError, CIDMismatchError: See
+            there.
+    """
+    store, codec = namespace.store, namespace.codec
+    store.require_open()
+    if not isinstance(initial, bool):
+        raise TypeError(f"initial is True or False, not {initial!r:.80}")
+    watched = WatchedRange(*parse_bounds(codec, "watch", bounds), codec)
+    if store.mode is not Mode.SERVER:
+        if since is not None:
+            raise StateError(
+                f"watch(since=) needs the change log of a server, and this level is open in {store.mode.name} mode: "
+                "use initial=True to begin with the present state"
+            )
+        return StateWatch(store, watched, is_initial=initial)
+    if initial and since is not None:
+        raise ValueError("give since= or initial=True, not both")
+    start = 0 if initial else watch_start(store, since)
+    return LogWatch(store, watched, since=start, is_initial=initial)
+
+
+class ChangeIterator(Iterator[Change]):
+    """The changes of a watch. Made by ``watch()``.
+
+    Leaving the loop ends the watch, and so does `close`. An iterator that is kept goes on where it
+    stopped.
+    """
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+        self._woken = WakeUp()
+        watch.wake = self._woken.set
+
+    def __iter__(self) -> ChangeIterator:
+        return self
+
+    def __next__(self) -> Change:
+        watch = self._watch
+        while not watch.buffer:
+            self._woken.clear()
+            if not watch.fill():
+                raise StopIteration
+            if not (watch.buffer or watch.has_more):
+                self._woken.wait(watch.seconds_left())
+        return watch.buffer.popleft()
+
+    def close(self) -> None:
+        """End the watch. Closing it again is harmless."""
+        self._watch.close()
+        self._watch.buffer.clear()
+
+    def __enter__(self) -> ChangeIterator:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+class ChangeSubscription:
+    """A callback for the changes of a watch. Made by ``on_change()``.
+
+    The writers of this process call it, one at a time, each after its write and without any lock.
+    For commits of other processes there is a thread.
+
+    Args:
+        namespace: The level or sublevel.
+        watch: The watch.
+        callback: The callback.
+    """
+
+    def __init__(self, namespace: Namespace, watch: Watch, callback: ChangeCallback) -> None:
+        self._watch = watch
+        self._callback = callback
+        self._lock = ErrorCheckingLock("deliver changes")
+        self._is_due = False
+        self._is_over = False
+        self._woken = WakeUp()
+        self._grace = WakeUp()
+        self._feed = watch.feed
+        self._feed.deliver[self.deliver] = None
+        if namespace.store.backend.supports.shared:
+            watch.wake = self._woken.set
+            start_thread("treehub-level-changes", self._run)
+
+    def unsubscribe(self) -> None:
+        """End the subscription. A callback that another thread runs at the moment may end later."""
+        self._is_over = True
+        self._feed.deliver.pop(self.deliver, None)
+        self._watch.close()
+        self._woken.set()
+        self._grace.set()
+
+    def deliver(self) -> None:
+        """Call the callback for the changes so far, unless a thread is doing that already."""
+        self._is_due = True
+        while self._is_due and not self._lock.is_owned():
+            taken: list[bool] = []
+            try:
+                taken.extend(map(self._lock.acquire, WITHOUT_WAITING))  # see `Store._commit_alone`
+                if not taken[0]:
+                    return  # that thread looks at `_is_due` once more after it has released the lock
+                self._is_due = False
+                self._deliver_all()
+            finally:
+                if True in taken:
+                    self._lock.release()
+
+    def _deliver_all(self) -> None:
+        watch = self._watch
+        while not self._is_over:
+            if watch.buffer:
+                call_back(self._callback, watch.buffer.popleft())
+                continue
+            try:
+                is_open = watch.fill()
+            except LevelError as error:
+                logger.error("the subscription to changes ends, since they cannot be read: %s", error)
+                is_open = False
+            if not is_open:
+                self.unsubscribe()
+            elif not (watch.buffer or watch.has_more):
+                return
+
+    def _run(self) -> None:
+        """Deliver the changes of other processes until the subscription ends."""
+        while not self._is_over:
+            self._woken.wait(self._watch.seconds_left())
+            self._woken.clear()
+            self._grace.wait(_GRACE)
+            self.deliver()
+
+
+def call_back(callback: Callable[[Change], Any], change: Change) -> Any:
+    """Call a callback, and return its result. Log an exception together with the key."""
+    try:
+        return callback(change)
+    except Exception:
+        log_failure(change)
+    return None
+
+
+def log_failure(change: Change) -> None:
+    """Log the exception that a callback has raised."""
+    logger.exception("a callback of on_change() raised an exception for the key %.200r", change.key)

@@ -1,0 +1,1 @@
+"""Stores for other libraries, one module each. A module imports its library."""

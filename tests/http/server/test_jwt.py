@@ -1,0 +1,214 @@
+"""`JWT`: callers by signed tokens, with rotating keys."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from typing import Any
+
+import pytest
+
+jwt = pytest.importorskip("jwt")
+pytest.importorskip("cryptography")
+
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa  # noqa: E402
+from jwt import algorithms  # noqa: E402
+from served import Served  # noqa: E402
+
+from treehub_level import extras  # noqa: E402
+from treehub_level.http import JWT, Identity  # noqa: E402
+from treehub_level.http.server import jwt as module  # noqa: E402
+
+RSA = rsa.generate_private_key(65537, 2048)
+OTHER = rsa.generate_private_key(65537, 2048)
+EC = ec.generate_private_key(ec.SECP256R1())
+ED = ed25519.Ed25519PrivateKey.generate()
+
+
+def jwk(key: Any, kid: str, **members: Any) -> dict[str, Any]:
+    """The public key of a key, as a JSON Web Key."""
+    kinds: Any = {rsa.RSAPrivateKey: algorithms.RSAAlgorithm, ec.EllipticCurvePrivateKey: algorithms.ECAlgorithm}
+    kind = next((kind for of, kind in kinds.items() if isinstance(key, of)), algorithms.OKPAlgorithm)
+    return {**json.loads(kind.to_jwk(key.public_key())), "kid": kid, **members}
+
+
+KEYS = {"keys": [jwk(RSA, "rsa"), jwk(EC, "ec"), jwk(ED, "ed")]}
+
+
+def token(key: Any = RSA, kid: str | None = "rsa", algorithm: str = "RS256", **claims: Any) -> str:
+    """A token that is valid unless the claims say otherwise. ``None`` leaves a claim out."""
+    made = {"sub": "alice", "aud": "notes", "iss": "https://id", "exp": time.time() + 60, **claims}
+    made = {name: value for name, value in made.items() if value is not None}
+    encoded: str = jwt.encode(made, key, algorithm, {"kid": kid} if kid else {})
+    return encoded
+
+
+def served_by(served: Served, **options: Any) -> JWT:
+    """Let the server authenticate by JWT."""
+    made = JWT(**{"jwks": KEYS, "audience": "notes", "databases": ["notes"], "write": True, **options})
+    served.rebuild(tokens=None, authenticate=made)
+    return made
+
+
+async def status(served: Served, credentials: str, method: str = "GET", path: str = "notes") -> int:
+    """The status of a request with a token."""
+    headers = {"authorization": f"Bearer {credentials}"}
+    return (await served.anonymous.request(method, f"/v1/{path}", headers=headers)).status_code
+
+
+async def test_a_signed_token_is_an_identity(served: Served) -> None:
+    served_by(served, issuer="https://id")
+    assert await status(served, token()) == 200
+    assert await status(served, token(EC, "ec", "ES256")) == 200
+    assert await status(served, token(ED, "ed", "EdDSA")) == 200
+    assert await status(served, token(), "DELETE", "notes/entries/a") == 204
+    assert await status(served, token(), path="other") == 404
+    assert await status(served, token(aud=["other", "notes"])) == 200
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"exp": 1},
+        {"exp": None},
+        {"exp": "never"},
+        {"nbf": 4e9},
+        {"aud": "other"},
+        {"aud": None},
+        {"iss": "https://evil"},
+        {"iss": None},
+        {"sub": None},
+        {"sub": "a\nb"},
+        {"sub": ""},
+        {"sub": "x" * 300},
+    ],
+    ids=str,
+)
+async def test_a_token_with_a_wrong_claim_is_refused(served: Served, claims: dict[str, Any]) -> None:
+    served_by(served, issuer="https://id")
+    assert await status(served, token(**claims)) == 401
+
+
+def unsigned(header: dict[str, Any]) -> str:
+    """A token without a signature."""
+    claims = {"sub": "alice", "aud": "notes", "iss": "https://id", "exp": time.time() + 60}
+    parts = [base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode() for part in (header, claims)]
+    return ".".join([*parts, ""])
+
+
+async def test_a_forged_token_is_refused(served: Served) -> None:
+    served_by(served)
+    forged = [
+        token(OTHER),
+        token(OTHER, "unknown"),
+        token(EC, "rsa", "ES256"),
+        token(RSA, "rsa", "RS512"),  # another algorithm than that of the key
+        token(RSA, None),  # without an id, and the set has several keys
+        unsigned({"alg": "none", "kid": "rsa"}),
+        unsigned({"alg": "None", "kid": "rsa"}),
+        unsigned({"alg": "RS256", "kid": "rsa"}),
+        unsigned({"alg": "RS256", "kid": ["rsa"]}),
+        jwt.encode({"sub": "a", "aud": "notes", "exp": 4e9}, b"k" * 64, "HS256", {"kid": "rsa"}),
+        token()[:-2],
+        "x" * 20_000,
+        "a.b.c",
+        "",
+        "…",
+    ]
+    for credentials in forged:
+        headers = [(b"authorization", f"Bearer {credentials}".encode())]
+        assert (await served.anonymous.get("/v1/notes", headers=headers)).status_code == 401, credentials[:80]
+    two = [("authorization", f"Bearer {token()}")] * 2
+    assert (await served.anonymous.get("/v1/notes", headers=two)).status_code == 401
+
+
+def test_algorithms_with_a_shared_secret_are_never_accepted() -> None:
+    for algorithm in ("none", "HS256", "hs256", ""):
+        with pytest.raises(ValueError, match="is not accepted"):
+            JWT(jwks=KEYS, audience="notes", algorithms=[algorithm])
+    wrong: list[dict[str, Any]] = [
+        {"audience": ""},
+        {"algorithms": []},
+        {"jwks": {"keys": []}},
+        {"jwks": "http://example.org/keys"},
+    ]
+    for options in wrong:
+        with pytest.raises(ValueError, match=r"empty|no public key|https"):
+            JWT(**{"jwks": KEYS, "audience": "notes", **options})
+    with pytest.raises(ValueError, match="no public key"):
+        JWT(jwks={"keys": [{"kty": "oct", "k": "c2VjcmV0", "kid": "x"}]}, audience="notes")
+
+
+async def test_names_are_put_into_databases_and_prefixes(served: Served) -> None:
+    made = served_by(served, databases=["notes", "user-{name}"], prefixes=["users/{name}/", "team/"])
+
+    def identity(name: str) -> Identity:
+        found = made._identity({"sub": name, "exp": 4e9})
+        assert found is not None
+        return found
+
+    assert identity("alice").databases == ("notes", "user-alice")
+    assert identity("alice").prefixes == ("users/alice/", "team/")
+    # A name cannot reach the keys of others, and one that no database can have grants none.
+    assert identity("alice/secret").prefixes == ("users/alice%2Fsecret/", "team/")
+    assert identity("auth0|5f").databases == ("notes",)
+    assert identity("../x").databases == ("notes",)
+    assert identity("alice").expires == 4e9
+
+
+async def test_an_application_decides_on_the_rights_of_claims(served: Served) -> None:
+    def rights(claims: Any) -> Identity | None:
+        return (
+            Identity(claims["sub"], databases=["notes"], write="editor" in claims.get("roles", []))
+            if "roles" in claims
+            else None
+        )
+
+    served_by(served, rights=rights)
+    assert await status(served, token()) == 401
+    assert await status(served, token(roles=[]), "DELETE", "notes/entries/a") == 403
+    assert await status(served, token(roles=["editor"]), "DELETE", "notes/entries/a") == 204
+
+
+async def test_keys_rotate(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers: list[Any] = [{"keys": [jwk(RSA, "old")]}]
+    fetches: list[None] = []
+
+    def download(url: str) -> Any:
+        fetches.append(None)
+        if isinstance(answers[0], Exception):
+            raise answers[0]
+        return answers[0]
+
+    monkeypatch.setattr(module, "_download", download)
+    made = served_by(served, jwks="https://id.example/keys")
+    assert await status(served, token(RSA, "old")) == 200
+    answers[0] = {"keys": [jwk(OTHER, "new")]}
+    assert await status(served, token(OTHER, "new")) == 401  # fetched a moment ago
+    for n in range(20):
+        assert await status(served, token(OTHER, f"unknown {n}")) == 401
+    assert len(fetches) == 1
+    made._tried_at -= 31
+    assert await status(served, token(OTHER, "new")) == 200
+    assert await status(served, token(RSA, "old")) == 401  # withdrawn
+    assert len(fetches) == 2
+    answers[0] = OSError("unreachable")
+    made._tried_at -= 31
+    assert await status(served, token(RSA, "old")) == 401
+    assert await status(served, token(OTHER, "new")) == 200  # the known keys stay in use
+    assert len(fetches) == 3
+
+
+async def test_keys_that_cannot_be_fetched_let_nobody_in(served: Served, caplog: pytest.LogCaptureFixture) -> None:
+    served_by(served, jwks="http://127.0.0.1:9/keys?secret=1")
+    assert await status(served, token()) == 401
+    assert "cannot be fetched from http://127.0.0.1/keys" in caplog.text
+    assert "secret" not in caplog.text
+
+
+def test_a_missing_library_is_named_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "jwt", None)
+    with pytest.raises(ModuleNotFoundError) as caught:
+        JWT(jwks=KEYS, audience="notes")
+    assert extras.install_command("jwt") in str(caught.value)
