@@ -99,7 +99,8 @@ export function stateEntries(state) {
  * @returns {Bases | undefined}
  */
 function basesOf({ bases, cid, following }) {
-  const isNeeded = following.range === 'checked' || (cid > 0 && following.range === 'unchecked')
+  const { range, isResetting } = following
+  const isNeeded = range === 'checked' || (range === 'unchecked' && (cid > 0 || isResetting))
   return bases ?? (isNeeded ? { generation: 1, kept: false } : undefined)
 }
 

@@ -174,6 +174,38 @@ def test_a_reset_acknowledges_a_push_that_the_server_had_accepted() -> None:
     assert client.query() == server.query()
 
 
+def test_a_change_made_during_a_reset_to_cid_0_does_not_lose_to_an_older_one_of_the_same_client() -> None:
+    """Found by the simulation: the reset acknowledges the older change, and the fill shows it."""
+    server, client = a_server(), a_new_client()
+    client.sync(server)
+    client.put("k", 1)
+    server.put("gone", 1)
+    server.delete("gone")
+    wire = Wire(server)
+    wire.on_reply = once(lose)
+    with pytest.raises(TransportError):
+        client.sync(wire)
+    server.compact_log(drop_deletes_before=server.cid + 1)
+    wire.on_request = lambda request: lose(request) if request["fill"] else None
+    with pytest.raises(TransportError):
+        client.sync(wire)
+    assert (client.cid, client.dirty(), own_record(client, "follow")["resetting"]) == (0, [], True)
+    client.put("k", 2)
+    report = client.sync(server)
+    assert (report.conflicts, report.pushed) == ([], 1)
+    assert client.query() == server.query() == [("k", 2)]
+
+
+def test_a_change_made_after_a_rebind_does_not_lose_to_the_value_that_it_replaced() -> None:
+    old, new, client = a_server(k=1), a_server(k=1), a_client()
+    client.sync(old)
+    client.rebind(new)
+    client.put("k", 2)
+    report = client.sync(new)
+    assert (report.conflicts, report.pushed) == ([], 1)
+    assert client.query() == new.query() == [("k", 2)]
+
+
 # ---------------------------------------------------------------------------------- other servers
 
 

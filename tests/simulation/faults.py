@@ -75,7 +75,7 @@ def _distance_alone(exchange: Any) -> bool:
 def _recording_during_resets(bases: Any, following: Any, cid: int) -> Any:
     if bases is None or not bases.kept:
         return None
-    return BaseRecording(bases.generation, following, keeps_all=True, has_log=bool(cid))
+    return BaseRecording(bases.generation, following, keeps_all=True, has_log=bool(cid) or following.is_resetting)
 
 
 def _judge_without_groups(verdict: Any, groups: Any, changed: Any) -> Any:

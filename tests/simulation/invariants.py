@@ -33,6 +33,7 @@ class ExpectedClient:
         compared: The dirty keys that were in a complete range at some time since they are dirty.
         unfollowed: The other dirty keys that the client did not follow at some time since then.
         merged_with: The server's content with which a merger was asked, of each merged change.
+        accepted_deletes: The keys whose last write is a delete that the server has accepted.
         may_conflict_with_itself: True if the client may pull its own writes as those of another
             client: it was rolled back to a copy, or has been told to rebind.
     """
@@ -49,12 +50,15 @@ class ExpectedClient:
         self.compared: set[str] = set()
         self.unfollowed: set[str] = set()
         self.merged_with: dict[tuple[str, Content], Content | str] = {}
+        self.accepted_deletes: set[str] = set()
         self._past: list[_Past] = [(0, {}, {})]
 
     def record_write(self, client: ClientUnderTest, key: str, content: Content) -> None:
+        self.accepted_deletes.discard(key)
         self._remember(client, {**self.latest, key: content})
 
     def record_batch(self, client: ClientUnderTest, changes: dict[str, Content]) -> None:
+        self.accepted_deletes -= changes.keys()
         self._remember(client, self.latest | changes)
         self.batches.append(changes)
 
@@ -81,16 +85,26 @@ class ExpectedClient:
             ]
             self.latest = dict(self.latest.items() - {(loss.key, loss.local)})
         else:
+            self.accepted_deletes.discard(loss.key)
             self.latest = {**self.latest, loss.key: answer}
             self.merged_with = {**self.merged_with, (loss.key, answer): loss.remote}
         self._past.append((commit, self.latest, self.merged_with))
 
     def forget_needless_deletes(self, client: ClientUnderTest, dirty: dict[str, Content]) -> None:
-        """Forget the deletes of keys that the server did not have: a merged group drops them."""
+        """Forget the deletes of keys that the server did not have: a merged group drops them.
+
+        The rest of the group is pushed without them, also if such a key is written again meanwhile.
+        """
         gone = {key for key, content in self.latest.items() if content is None and key not in dirty}
         gone -= client.live().keys()
         if gone:
             self._remember(client, {key: content for key, content in self.latest.items() if key not in gone})
+            dropped = gone - self.accepted_deletes
+            self.batches = [{key: batch[key] for key in batch.keys() - dropped} for batch in self.batches]
+
+    def record_push(self, pushed: dict[str, Content]) -> None:
+        """Record the changes of a push that the server has accepted."""
+        self.accepted_deletes |= {key for key in pushed if pushed[key] is None and self.latest.get(key, SWEPT) is None}
 
     def _remember(self, client: ClientUnderTest, latest: dict[str, Content]) -> None:
         self.latest = latest
@@ -233,6 +247,7 @@ class Oracle:
         pushed = {self.history[cid].key: self.history[cid].content for cid in range(before + 1, self._server.head + 1)}
         if not pushed or expected.may_conflict_with_itself or self._history_was_lost:
             return
+        expected.record_push(pushed)
         for batch in expected.batches:
             if any(pushed.get(key) == content for key, content in batch.items()):
                 live = self._server.live()

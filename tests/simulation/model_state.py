@@ -130,7 +130,7 @@ class ClientState:
                 self.bases[key] = self.data.get(key)
             if keep_base and key not in self.dirty and self.is_filled(key):
                 self.base_values[key] = self.data.get(key)
-            if self.cid and key not in self.dirty and self.is_unchecked(key):
+            if (self.cid or self.is_resetting) and is_new and self.is_unchecked(key):
                 self.bases[key] = self.data.get(key)
             set_or_delete(self.data, key, content)
             self.dirty[key] = content

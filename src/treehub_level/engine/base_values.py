@@ -159,7 +159,7 @@ class BaseRecording(NamedTuple):
         """
         if bases is None or not (bases.kept or following.needs_base_values(cid)):
             return None
-        return cls(bases.generation, following, bases.kept, cid > 0)
+        return cls(bases.generation, following, bases.kept, cid > 0 or following.is_resetting)
 
     def _concerns(self, key: bytes) -> bool:
         if self.keeps_all and self.following.is_filled(key):

@@ -147,9 +147,10 @@ class Following:
         """Return True if a fill compares dirty changes with the values that they were made with.
 
         Args:
-            cid: The client's CID. At 0 nothing of an unchecked range was pulled.
+            cid: The client's CID. At 0 nothing of an unchecked range was pulled, except before a
+                reset.
         """
-        return bool(self.checked or (cid and self.unchecked))
+        return bool(self.checked or ((cid or self.is_resetting) and self.unchecked))
 
     @cached_property
     def _all(self) -> tuple[bytes, ...]:

@@ -267,6 +267,7 @@ def rebind_step(mode: Client, server: str) -> Step[None]:
         before = read_state(transaction, mode.records, cid)
         following: Following = replace(before.following, is_resetting=True)
         after = ClientState(uuid.uuid4().hex, 0, following, 0, server, bases=before.bases).filling_again(UNCHECKED)
+        after = after.with_bases()
         losses = [loss_entry(space, key, None) for key in read_losses(transaction, mode.records)]
         forgotten = (space.own_key(SYNCED), None)
         batch = [*after.replacing(before, space), *losses, forgotten, (space.prefix, b"0")]
