@@ -16,9 +16,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timezone
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from .replication.merging import OnConflict, require_on_conflict
 from .types import JOURNAL, KEEP_SERVER, MISSING, Change, Conflict
@@ -37,6 +37,8 @@ __all__ = [
     "server",
     "union",
 ]
+
+V = TypeVar("V", dict[str, Any], list[Any])
 
 #: A base value that is not known.
 _UNKNOWN: Final = object()
@@ -61,18 +63,13 @@ def fields(conflict: Conflict) -> Any:
     server's value of those that differ; removed fields come back. Values that are no objects go to
     the journal.
     """
-    sides = _sides(conflict)
-    if sides is None:
-        return JOURNAL
-    local, remote, base = sides
-    if base is not _UNKNOWN and (one := _unchanged(local, remote, base)) is not _UNKNOWN:
-        return one
-    if not isinstance(local, dict) or not isinstance(remote, dict):
-        return JOURNAL
-    known = base if isinstance(base, dict) else {}
+    return _merge(conflict, dict, _merge_fields)
+
+
+def _merge_fields(local: dict[str, Any], remote: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for name in [*remote, *(name for name in local if name not in remote)]:
-        mine, theirs, before = (side.get(name, MISSING) for side in (local, remote, known))
+        mine, theirs, before = (side.get(name, MISSING) for side in (local, remote, base))
         value = mine if _is_same(theirs, before) else theirs
         if value is not MISSING:
             merged[name] = value
@@ -87,16 +84,12 @@ def union(conflict: Conflict) -> Any:
     back. The server's values come first, in its order, then those that only this client has added.
     Values that are no arrays go to the journal.
     """
-    sides = _sides(conflict)
-    if sides is None:
-        return JOURNAL
-    local, remote, base = sides
-    if base is not _UNKNOWN and (one := _unchanged(local, remote, base)) is not _UNKNOWN:
-        return one
-    if not isinstance(local, list) or not isinstance(remote, list):
-        return JOURNAL
+    return _merge(conflict, list, _merge_arrays)
+
+
+def _merge_arrays(local: list[Any], remote: list[Any], base: list[Any]) -> list[Any]:
     mine, theirs = _as_set(local), _as_set(remote)
-    removed = {form for form in _as_set(base) if form not in mine or form not in theirs} if _is_list(base) else set()
+    removed = {form for form in _as_set(base) if form not in mine or form not in theirs}
     return [value for form, value in (theirs | {form: mine[form] for form in mine}).items() if form not in removed]
 
 
@@ -219,6 +212,26 @@ def _sides(conflict: Conflict) -> tuple[Any, Any, Any] | None:
     return _value(conflict.local), _value(conflict.remote), base
 
 
+def _merge(conflict: Conflict, kind: type[V], merge_both: Callable[[V, V, V], V]) -> Any:
+    """Take the side that has changed alone; if both have, merge them.
+
+    Args:
+        conflict: The conflict.
+        kind: The type of the values that can be merged; others go to the journal.
+        merge_both: Merges the local, the server's and the base value, which is empty if it is
+            unknown or of another type.
+    """
+    sides = _sides(conflict)
+    if sides is None:
+        return JOURNAL
+    local, remote, base = sides
+    if base is not _UNKNOWN and (one := _unchanged(local, remote, base)) is not _UNKNOWN:
+        return one
+    if not isinstance(local, kind) or not isinstance(remote, kind):
+        return JOURNAL
+    return merge_both(local, remote, base if isinstance(base, kind) else kind())
+
+
 def _value(change: Change) -> Any:
     """Return the value of a change; `MISSING` for a delete."""
     return MISSING if change.deleted else change.value
@@ -241,10 +254,6 @@ def _is_same(one: Any, other: Any) -> bool:
 def _form(value: Any) -> str:
     """Return the text of a value: 1, 1.0 and true differ, and members have no order."""
     return json.dumps(value, sort_keys=True)
-
-
-def _is_list(value: Any) -> bool:
-    return isinstance(value, list)
 
 
 def _as_set(values: Iterable[Any]) -> dict[str, Any]:

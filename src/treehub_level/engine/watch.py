@@ -147,6 +147,15 @@ class Watch(ABC):
     def _collect(self, store: Store) -> bool:
         """Add changes to the buffer. Return True to be called again without a signal."""
 
+    def _take_initial(self, cursor: StoreCursor) -> bool:
+        """Add pairs of the present state to the buffer. Return False if there are none left."""
+        rows = cursor.fetch_rows(_CHANGES)
+        for key, value in self._range.codec.decoder.items(rows):
+            change = Change(key, value)
+            change.origin = "initial"
+            self.buffer.append(change)
+        return bool(rows)
+
     @abstractmethod
     def on_commit(self, changes: list[CommittedChange], *, is_certain: bool) -> None:
         """See `FeedWatch.on_commit`."""
@@ -291,12 +300,7 @@ class StateWatch(Watch):
         self._is_initial = False
 
     def _continue_initial(self, cursor: StoreCursor) -> bool:
-        rows = cursor.fetch_rows(_CHANGES)
-        for key, value in self._range.codec.decoder.items(rows):
-            change = Change(key, value)
-            change.origin = "initial"
-            self.buffer.append(change)
-        if not rows:
+        if not self._take_initial(cursor):
             cursor.close()
             self._cursor = None
         return True
@@ -431,12 +435,7 @@ class LogWatch(Watch):
         self._is_initial = False
 
     def _continue_initial(self, cursor: StoreCursor) -> bool:
-        rows = cursor.fetch_rows(_CHANGES)
-        for key, value in self._range.codec.decoder.items(rows):
-            change = Change(key, value)
-            change.origin = "initial"
-            self.buffer.append(change)
-        if not rows:
+        if not self._take_initial(cursor):
             self._end_initial()
         return True
 
