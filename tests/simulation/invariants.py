@@ -165,6 +165,7 @@ class Oracle:
         self._refused: dict[str, set[Loss]] = {name: set() for name in clients}
         self._logged: set[tuple[str, Content]] = set()  # all changes that any log ever held
         self._history_was_lost = False
+        self._compacted: set[int] = set()  # the CIDs that a log lacked; a crash may bring them back
 
     def record_log(self, author: str | None, *, together: bool = False) -> None:
         """Record the new changes in the log.
@@ -183,6 +184,10 @@ class Oracle:
             self._logged.add(change)
             self._data[cid] = _with_change(self._data.get(cid - 1, {}), key, content)
             self._cids.setdefault(change, []).append(cid)
+
+    def record_compaction(self) -> None:
+        """Record the CIDs that the log lacks: a client that pulls it now is not shown them."""
+        self._compacted |= self.history.keys() - self._server.log(0).keys()
 
     def drop_lost_changes(self) -> None:
         """Forget the changes that the server has lost in a crash."""
@@ -338,7 +343,9 @@ class Oracle:
             if loss.kind == "conflict" and self.history.get(loss.cid, _NEVER)[1:3] == (loss.key, loss.remote):
                 self._versions.check_conflict(name, loss)
         if not self._history_was_lost:
-            check_base_values(name, self._clients[name], self.history, lambda: self._server.log(0))
+            check_base_values(
+                name, self._clients[name], self.history, lambda: self._server.log(0).keys() - self._compacted
+            )
 
     def _check_refused(self, name: str, journal: list[Loss]) -> None:
         """Check that no change was accepted after its client had journaled it as refused."""

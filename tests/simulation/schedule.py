@@ -289,6 +289,7 @@ class Schedule:
 
     def _compact(self) -> None:
         self._server.compact()
+        self._oracle.record_compaction()
         self._trace("the server compacts its log")
 
     def _forget_deletes(self) -> None:
@@ -296,6 +297,7 @@ class Schedule:
         if deletes:
             before = self.rng.choice(deletes) + 1
             self._server.forget_deletes(before)
+            self._oracle.record_compaction()
             self._trace("the server forgets deletes before CID {}", before)
             self.counts["deletes forgotten"] += 1
 
