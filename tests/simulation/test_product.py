@@ -25,6 +25,7 @@ PARTS = 5
 FOUND = [
     12983,  # 2026-11-23: compaction removed a delete before superseded values, and crashed
     2006,  # 2026-11-30: a reset to a CID behind the own range kept the range, a malformed record
+    5001299,  # 2026-12-01: a value of a former history became the base value of a refused change
 ]
 
 

@@ -179,6 +179,8 @@ class FillPartHandler:
         effects.record_compared(key)
         if effects.loss(key) is None:
             effects.bases.learn_filled(key, value)
+        else:
+            effects.bases.forget(key)
 
     def _has_seen(self, key: bytes, value: bytes | None, remote: bytes) -> bool:
         """Return True if a dirty change was made with knowledge of the server's value."""
