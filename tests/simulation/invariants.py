@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from .configuration import BASE, Configuration
 from .sides import JOURNAL, SWEPT, UNKNOWN, ClientUnderTest, Content, InvariantError, Loss, ServerUnderTest, weigh
 from .versions import Commit, Logged, Versions, check_base_values
 
 _NEVER: Final = Logged("", "", None)
-#: A number of commits, and `latest` and `merged_with` of an `ExpectedClient` after them.
-_Past = tuple[int, dict[str, Content], dict[tuple[str, Content], Content | str]]
 #: The changes of the log by CID, including compacted ones.
 History = dict[int, Logged]
+
+
+class _Past(NamedTuple):
+    """The attributes of an `ExpectedClient` of these names, after a number of commits."""
+
+    commits: int
+    latest: dict[str, Content]
+    batches: list[dict[str, Content]]
+    accepted_deletes: frozenset[str]
+    merged_with: dict[tuple[str, Content], Content | str]
 
 
 class ExpectedClient:
@@ -50,26 +58,28 @@ class ExpectedClient:
         self.compared: set[str] = set()
         self.unfollowed: set[str] = set()
         self.merged_with: dict[tuple[str, Content], Content | str] = {}
-        self.accepted_deletes: set[str] = set()
-        self._past: list[_Past] = [(0, {}, {})]
+        self.accepted_deletes: frozenset[str] = frozenset()
+        self._past: list[_Past] = []
+        self._remember(0)
 
     def record_write(self, client: ClientUnderTest, key: str, content: Content) -> None:
-        self.accepted_deletes.discard(key)
-        self._remember(client, {**self.latest, key: content})
+        self._write({key: content})
+        self._remember(client.commits)
 
     def record_batch(self, client: ClientUnderTest, changes: dict[str, Content]) -> None:
-        self.accepted_deletes -= changes.keys()
-        self._remember(client, self.latest | changes)
-        self.batches.append(changes)
+        self._write(changes)
+        self.batches = [*self.batches, changes]
+        self._remember(client.commits)
 
     def record_restoration(self, client: ClientUnderTest, loss: Loss) -> None:
         """Record that a lost change was written again, alone: it replaces that of each batch."""
-        self.record_write(client, loss.key, loss.local)
+        self._write({loss.key: loss.local})
         self.batches = [batch for batch in self.batches if loss.key not in batch]
+        self._remember(client.commits)
 
     def record_dismissal(self, client: ClientUnderTest, loss: Loss) -> None:
-        kept = self.latest.items() - {(loss.key, loss.local)}
-        self._remember(client, dict(kept))
+        self.latest = dict(self.latest.items() - {(loss.key, loss.local)})
+        self._remember(client.commits)
 
     def record_settlement(self, commit: int, loss: Loss, answer: Content | str) -> None:
         """Record the answer of a merger to a loss that is not in the journal.
@@ -85,10 +95,9 @@ class ExpectedClient:
             ]
             self.latest = dict(self.latest.items() - {(loss.key, loss.local)})
         else:
-            self.accepted_deletes.discard(loss.key)
-            self.latest = {**self.latest, loss.key: answer}
+            self._write({loss.key: answer})
             self.merged_with = {**self.merged_with, (loss.key, answer): loss.remote}
-        self._past.append((commit, self.latest, self.merged_with))
+        self._remember(commit)
 
     def forget_needless_deletes(self, client: ClientUnderTest, dirty: dict[str, Content]) -> None:
         """Forget the deletes of keys that the server did not have: a merged group drops them.
@@ -98,22 +107,32 @@ class ExpectedClient:
         gone = {key for key, content in self.latest.items() if content is None and key not in dirty}
         gone -= client.live().keys()
         if gone:
-            self._remember(client, {key: content for key, content in self.latest.items() if key not in gone})
+            self.latest = {key: content for key, content in self.latest.items() if key not in gone}
             dropped = gone - self.accepted_deletes
             self.batches = [{key: batch[key] for key in batch.keys() - dropped} for batch in self.batches]
+            self._remember(client.commits)
 
     def record_push(self, pushed: dict[str, Content]) -> None:
         """Record the changes of a push that the server has accepted."""
         self.accepted_deletes |= {key for key in pushed if pushed[key] is None and self.latest.get(key, SWEPT) is None}
 
-    def _remember(self, client: ClientUnderTest, latest: dict[str, Content]) -> None:
-        self.latest = latest
-        self._past.append((client.commits, latest, self.merged_with))
+    def _write(self, changes: Mapping[str, Content]) -> None:
+        self.latest = {**self.latest, **changes}
+        self.accepted_deletes -= changes.keys()
+
+    def _remember(self, commits: int) -> None:
+        self._past.append(_Past(commits, self.latest, self.batches, self.accepted_deletes, self.merged_with))
 
     def drop_lost_commits(self, client: ClientUnderTest) -> None:
-        while self._past[-1][0] > client.commits:
-            self._past.pop()
-        _, self.latest, self.merged_with = self._past[-1]
+        """Go back to the last commit that a crash has left.
+
+        The client may then have compared less than before.
+        """
+        if self._past[-1].commits > client.commits:
+            while self._past[-1].commits > client.commits:
+                self._past.pop()
+            _, self.latest, self.batches, self.accepted_deletes, self.merged_with = self._past[-1]
+        self.compared = set()
         self.seen = {}
 
     def save_copy(self, client: ClientUnderTest) -> None:
@@ -125,7 +144,8 @@ class ExpectedClient:
         client.restore(backup)
         self._past = list(past)
         self.seen = {}
-        self._remember(client, latest)
+        self.latest = latest
+        self._remember(client.commits)
         self.cid = client.cid
         self.may_conflict_with_itself = True
 
