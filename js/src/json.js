@@ -47,10 +47,26 @@ export function isSameJson(text, other) {
   return text === other || compact(text) === compact(other)
 }
 
-/** A JSON text without white space, with strings as `JSON.stringify` writes them. */
+/**
+ * A JSON text without white space, with strings as `JSON.stringify` writes them. A regular
+ * expression would overflow its stack on a string of some megabytes.
+ */
 function compact(text) {
-  const tokens = /"(?:[^"\\]|\\.)*"|[ \t\r\n]+/g
-  return text.replace(tokens, (token) => (token[0] === '"' ? JSON.stringify(JSON.parse(token)) : ''))
+  let compacted = ''
+  let start = 0
+  for (let position = 0; position < text.length; position++) {
+    if (text[position] === '"') {
+      const end = endOfString(text, position) + 1
+      const string = JSON.stringify(JSON.parse(text.slice(position, end)))
+      compacted += text.slice(start, position) + string
+      start = end
+      position = end - 1
+    } else if (' \t\r\n'.includes(text[position])) {
+      compacted += text.slice(start, position)
+      start = position + 1
+    }
+  }
+  return compacted + text.slice(start)
 }
 
 /**
