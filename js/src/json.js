@@ -29,7 +29,9 @@ export function splitItems(text, most = Infinity) {
     const character = text[position]
     if (depth === 0) {
       if (WHITE_SPACE.includes(character)) continue
-      if (isClosed || (character !== '[' && character !== '{')) throw new SyntaxError('it is not one container')
+      if (isClosed || (character !== '[' && character !== '{')) {
+        throw new SyntaxError('it is not one container')
+      }
       closing = character === '[' ? ']' : '}'
       start = position + 1
       depth = 1
@@ -174,7 +176,9 @@ export function splitMembers(items) {
   return new Map(
     items.map((member) => {
       const end = endOfString(member, 0) + 1
-      if (member[0] !== '"' || !isBeforeColon(member, end)) throw new SyntaxError('a member has no name')
+      if (member[0] !== '"' || !isBeforeColon(member, end)) {
+        throw new SyntaxError('a member has no name')
+      }
       return [JSON.parse(member.slice(0, end)), member.slice(member.indexOf(':', end) + 1)]
     }),
   )

@@ -150,13 +150,13 @@ function parseMessage(text) {
 const MAX_MEMBERS = 100
 const TOO_LARGE = 'it is larger than a reply can be'
 const TOO_LARGE_VALUES = 'its values are larger or deeper than the limits'
-/** The most bytes of a row beside its value: a key of 1024 bytes, each of them escaped, and a CID. */
+/** The most bytes of a row beside its value: a CID, and a key of 1024 bytes, each escaped. */
 const ROW_BYTES = 16 << 10
 
 /** A change, entry or row without its value. */
 const withoutValue = ([key, ...value]) => [key, ...value.map(() => null)]
 
-/** The members of a reply that are arrays of rows: the test of a row, and a row without its value. */
+/** The members of a reply with rows: the test of a row, and the function that drops its value. */
 const SECTIONS = {
   page: [isRow, ([cid, change]) => [cid, withoutValue(change)]],
   values: [isChange, withoutValue],

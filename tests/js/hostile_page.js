@@ -1,7 +1,9 @@
-// A page that tries all that a browser lets it send to a server of another origin, and posts to its
-// own origin what it could read: `url` is that of the server, `target` that of a database.
+// A page that sends all that a browser permits to a server of another origin, and posts the bodies
+// that it was given to its own origin. `url` is that of the server, `target` that of a database.
 const { url, target } = JSON.parse(decodeURIComponent(location.hash.slice(1)))
 const batch = '{"ops":[{"type":"put","key":"planted","value":1}]}'
+const script = `<script>fetch("${target}/batch", {method: "POST", body: '${batch}'})</script>`
+const json = { 'content-type': 'application/json' }
 const readings = {}
 
 const read = async (name, request) => {
@@ -25,7 +27,8 @@ const submit = async (method, action, enctype, frame) => {
   const form = document.createElement('form')
   Object.assign(form, { method, action, enctype, target: frame.name })
   // With enctype text/plain the body is NAME=VALUE, and so may be JSON.
-  const input = Object.assign(document.createElement('input'), { name: '{"ops":[{"type":"put","key":"planted","value":"', value: '"}]}' })
+  const input = document.createElement('input')
+  Object.assign(input, { name: batch.replace('1}]}', '"'), value: '"}]}' })
   form.append(input)
   document.body.append(form)
   form.submit()
@@ -42,15 +45,17 @@ await Promise.all([
   load('script', { src: `${target}/entries?limit=1` }),
   load('link', { rel: 'stylesheet', href: `${target}/changes` }),
   load('iframe', { src: `${target}/entries/a` }),
-  load('iframe', { sandbox: 'allow-scripts', srcdoc: `<img src="${url}/v1/phone"><script>fetch("${target}/batch", {method: "POST", body: '${batch}', mode: "no-cors"})</script>` }),
+  load('iframe', { sandbox: 'allow-scripts', srcdoc: `<img src="${url}/v1/phone">${script}` }),
   load('object', { data: `${target}` }),
   load('video', { src: `${target}/watch` }),
 ])
 for (const path of ['/batch', '/change', '/exchange', '/entries/planted']) {
   await submit('post', `${target}${path}`, 'text/plain', frame)
-  await read(`simple POST ${path}`, () => fetch(`${target}${path}`, { method: 'POST', mode: 'no-cors', body: batch }))
-  await read(`POST ${path}`, () => fetch(`${target}${path}`, { method: 'POST', headers: { 'content-type': 'application/json' }, body: batch }))
-  navigator.sendBeacon(`${target}${path}`, new Blob([batch], { type: 'text/plain' }))
+  const address = `${target}${path}`
+  const post = { method: 'POST', body: batch }
+  await read(`simple POST ${path}`, () => fetch(address, { ...post, mode: 'no-cors' }))
+  await read(`POST ${path}`, () => fetch(address, { ...post, headers: json }))
+  navigator.sendBeacon(address, new Blob([batch], { type: 'text/plain' }))
 }
 await submit('get', `${url}/v1/phone`, '', frame)
 for (const method of ['PUT', 'DELETE', 'GET', 'HEAD']) {
@@ -71,4 +76,4 @@ await new Promise((resolve) => {
   events.onerror = resolve
   setTimeout(resolve, 1500)
 })
-await fetch('/results', { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(readings) })
+await fetch('/results', { method: 'POST', headers: json, body: JSON.stringify(readings) })
