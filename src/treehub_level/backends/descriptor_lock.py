@@ -96,9 +96,9 @@ if hasattr(os, "register_at_fork"):
 
 
 if sys.platform != "win32":
-    #: The command of fcntl(2) that locks; Python has the first one on Linux only.
-    _SET_LOCK: Final = getattr(fcntl, "F_OFD_SETLK", None)
-    #: ``struct flock``: kind, whence, start, length, process.
+    #: The command of fcntl(2) that locks. macOS may have it, with another ``struct flock``.
+    _SET_LOCK: Final = getattr(fcntl, "F_OFD_SETLK", None) if sys.platform == "linux" else None
+    #: ``struct flock`` of Linux: kind, whence, start, length, process.
     _FLOCK: Final = "hhqqi"
 
     def lock_description(descriptor: int) -> None:
