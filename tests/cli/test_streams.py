@@ -37,6 +37,7 @@ READING = [
     "changes server",
     "history server a",
     "dirty client",
+    "followed client",
     "verify normal",
     "token list tokens",
 ]
@@ -46,6 +47,8 @@ WRITING = {
     "delete normal a --json": "get server a",
     "load normal in.jsonl": "get normal n",
     "sync client server": "get client a",
+    "follow client a/ --json": "followed client",
+    "compact server --json": "info server",
     "adopt normal --mode server": "changes normal",
     "copy normal copied": "get copied a",
 }
