@@ -46,6 +46,9 @@ class Row(NamedTuple):
         return [sys.executable, "-m", self.module, *size, *self.more]
 
 
+#: The tests of stores that other processes open, and that their own process copies or moves.
+_LOCKS: Final = [f"tests/backends/test_{name}.py" for name in ("directory_lock", "sqlite_process_lock", "moved_stores")]
+
 ROWS: Final = {
     "T1": Row("the protocol", "tests.simulation.model", "--schedules", 1_000_000),
     "T2": Row("the real code under any interleaving", "tests.simulation.product", "--schedules", 200_000),
@@ -56,9 +59,11 @@ ROWS: Final = {
     "T2-controls": Row("the controls of T1 and T2, the rare ones too", "tests.simulation.controls"),
     "T3": Row("differences between cores, backends, APIs", "tests.stateful", "--examples", 100_000),
     "T4": Row("a process killed at any moment", "tests.crash", "--cycles", 1000),
+    "T4-locks": Row("a second process, a store that was copied or moved", "pytest", more=("-q", *_LOCKS)),
     "T4-merging": Row("a process killed while it merges", "tests.crash.merging", "--cycles", 200),
     "T5": Row("a power cut", "tests.crash", "--cycles", 1000, ("--power-cut",)),
     "T6": Row("a full disk, I/O errors", "tests.crash.failing", "--last", 300),
+    "T6-space": Row("a small disk", "pytest", more=("-q", "tests/backends/test_full_disk.py")),
     "T7": Row("damaged files", "tests.crash.damage", "--cycles", 3000),
     "T7-records": Row("damaged records", "tests.crash.records", "--stores", 20_000),
     "T8": Row("a bad network", "tests.http.chaos", "--seconds", 3600, ("--clients", "8")),

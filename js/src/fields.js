@@ -28,8 +28,8 @@ function isList(value, most, isItem) {
   return Array.isArray(value) && value.length <= most && value.every(isItem)
 }
 
-/** True for a change: `["key", value]` or `["key"]`. */
-function isChange(change) {
+/** True for a change: `["key", value]` or `["key"]`. @param {any} change */
+export function isChange(change) {
   const isOfLength = Array.isArray(change) && (change.length === 1 || change.length === 2)
   return isOfLength && isString(change[0])
 }
@@ -39,8 +39,8 @@ function isEntry(entry) {
   return isChange(entry) && entry.length === 2
 }
 
-/** True for a row of a page: `[cid, change]`. */
-function isRow(row) {
+/** True for a row of a page: `[cid, change]`. @param {any} row */
+export function isRow(row) {
   return Array.isArray(row) && row.length === 2 && isCid(row[0]) && isChange(row[1])
 }
 

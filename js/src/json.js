@@ -3,38 +3,59 @@
  * JavaScript rounds integers beyond 2^53 when it parses them.
  */
 
+const WHITE_SPACE = ' \t\r\n'
+
 /** The length of a string in UTF-8. @param {string} text @returns {number} in bytes */
 export function utf8Length(text) {
   return new TextEncoder().encode(text).length
 }
 
 /**
- * Split a JSON array into its items, or a JSON object into its members (`"name":value`).
- * @param {string} text valid JSON
+ * Split a JSON array into its items, or a JSON object into its members (`"name":value`). The text
+ * is JSON if each of them is.
+ * @param {string} text
+ * @param {number} [most] the largest number of items
  * @returns {string[]} each as it is written, without the white space around it
+ * @throws {SyntaxError} the text is not one array or object
+ * @throws {RangeError} it has more items
  */
-export function splitItems(text) {
+export function splitItems(text, most = Infinity) {
   const items = []
   let depth = 0
   let start = 0
+  let closing = ''
+  let isClosed = false
   for (let position = 0; position < text.length; position++) {
     const character = text[position]
-    if (character === '"') {
+    if (depth === 0) {
+      if (WHITE_SPACE.includes(character)) continue
+      if (isClosed || (character !== '[' && character !== '{')) {
+        throw new SyntaxError('it is not one container')
+      }
+      closing = character === '[' ? ']' : '}'
+      start = position + 1
+      depth = 1
+    } else if (character === '"') {
       position = endOfString(text, position)
     } else if (character === '[' || character === '{') {
-      if (depth === 0) start = position + 1
       depth++
     } else if (character === ',') {
       if (depth === 1) {
         items.push(text.slice(start, position).trim())
+        if (items.length >= most) throw new RangeError('it has too many items')
         start = position + 1
       }
     } else if (character === ']' || character === '}') {
-      if (depth === 1) items.push(text.slice(start, position).trim())
+      if (depth === 1) {
+        if (character !== closing) throw new SyntaxError('its brackets differ')
+        items.push(text.slice(start, position).trim())
+        isClosed = true
+      }
       depth--
     }
   }
-  return items[0] === '' ? [] : items
+  if (!isClosed || depth > 0) throw new SyntaxError('it has no end')
+  return items.length === 1 && items[0] === '' ? [] : items
 }
 
 /**
@@ -47,10 +68,26 @@ export function isSameJson(text, other) {
   return text === other || compact(text) === compact(other)
 }
 
-/** A JSON text without white space, with strings as `JSON.stringify` writes them. */
+/**
+ * A JSON text without white space, with strings as `JSON.stringify` writes them. A regular
+ * expression would overflow its stack on a string of some megabytes.
+ */
 function compact(text) {
-  const tokens = /"(?:[^"\\]|\\.)*"|[ \t\r\n]+/g
-  return text.replace(tokens, (token) => (token[0] === '"' ? JSON.stringify(JSON.parse(token)) : ''))
+  let compacted = ''
+  let start = 0
+  for (let position = 0; position < text.length; position++) {
+    if (text[position] === '"') {
+      const end = endOfString(text, position) + 1
+      const string = JSON.stringify(JSON.parse(text.slice(position, end)))
+      compacted += text.slice(start, position) + string
+      start = end
+      position = end - 1
+    } else if (WHITE_SPACE.includes(text[position])) {
+      compacted += text.slice(start, position)
+      start = position + 1
+    }
+  }
+  return compacted + text.slice(start)
 }
 
 /**
@@ -125,19 +162,23 @@ export function findRepeatedName(text) {
 
 /** True if a colon follows, after white space: the string before it is a name. */
 function isBeforeColon(text, position) {
-  while (' \t\r\n'.includes(text[position])) position++
+  while (position < text.length && WHITE_SPACE.includes(text[position])) position++
   return text[position] === ':'
 }
 
 /**
- * The members of a JSON object, each as it is written.
- * @param {string} text valid JSON, an object that names no member twice
+ * The members of a JSON object, each as it is written. The text is JSON if each value is.
+ * @param {string[]} items of an object that names no member twice, by `splitItems`
  * @returns {Map<string, string>} the text of each value, by the member's name
+ * @throws {SyntaxError} an item has no name
  */
-export function splitMembers(text) {
+export function splitMembers(items) {
   return new Map(
-    splitItems(text).map((member) => {
+    items.map((member) => {
       const end = endOfString(member, 0) + 1
+      if (member[0] !== '"' || !isBeforeColon(member, end)) {
+        throw new SyntaxError('a member has no name')
+      }
       return [JSON.parse(member.slice(0, end)), member.slice(member.indexOf(':', end) + 1)]
     }),
   )

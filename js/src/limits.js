@@ -20,6 +20,8 @@ export const MAX_BYTES = 8 << 20
 export const MAX_REPLY_BYTES = 20 << 20
 /** Commas and opening brackets in a reply, as many as a page of `MAX_BYTES` can have. */
 export const MAX_ITEMS = 7_000_000
+/** The same in a reply beside its rows. */
+export const MAX_HEADER_ITEMS = 400_000
 /** Epochs that a client keeps and sends. */
 export const MAX_EPOCHS = 32
 /** Characters in the reason of a refusal. */

@@ -3,7 +3,7 @@
  * stays dirty until a reply has that value. One batch then journals the change, and takes the
  * value.
  */
-import { splitMembers } from './json.js'
+import { splitItems, splitMembers } from './json.js'
 import { LOST_RANGE, dirtyKey, lostKey, parseLostKey } from './keys.js'
 import { UTF8, batchEntry } from './records.js'
 
@@ -46,7 +46,7 @@ export async function readLosses(store) {
   const outdated = []
   rows.forEach(([, record], index) => {
     const { kind, reason, overtaken: isOvertaken } = JSON.parse(record)
-    const local = splitMembers(record).get('local')
+    const local = splitMembers(splitItems(record)).get('local')
     const isCurrent = dirty[index] !== undefined && (local === undefined || local === dirty[index])
     if (isCurrent) losses.set(keys[index], { kind, reason, local, isOvertaken })
     else if (dirty[index] !== undefined && isOvertaken) losses.set(keys[index], { kind: 'conflict' })

@@ -1,7 +1,7 @@
 /** The messages of the exchange, as in `docs/protocol.md`. */
 import { findContradiction } from './contradictions.js'
 import { LevelError } from './errors.js'
-import { findTypeFault, isId, isObject } from './fields.js'
+import { findTypeFault, isChange, isId, isRow } from './fields.js'
 import {
   countItems,
   findRepeatedName,
@@ -11,9 +11,9 @@ import {
   utf8Length,
 } from './json.js'
 import { checkKey } from './keys.js'
-import { MAX_BYTES, MAX_ITEMS, MAX_REPLY_BYTES } from './limits.js'
+import { MAX_BYTES, MAX_CHANGES, MAX_HEADER_ITEMS, MAX_ITEMS, MAX_REPLY_BYTES } from './limits.js'
 import { joinRecord, splitRecord } from './records.js'
-import { isWithinLimits } from './values.js'
+import { MAX_VALUE_BYTES, isWithinLimits } from './values.js'
 
 /** @import { Change } from './records.js' */
 /** @import { Push } from './state.js' */
@@ -98,7 +98,7 @@ export function writeRequest(request, push) {
  *   is impossible
  */
 export function readReply(text, request, push) {
-  const message = parseMessage(text)
+  const { message, members } = parseMessage(text)
   if (request.server !== null && message.server !== request.server && isId(message.server)) {
     throw new LevelError(
       'LEVEL_STORE_MISMATCH',
@@ -108,7 +108,6 @@ export function readReply(text, request, push) {
   }
   const fault = findTypeFault(message) ?? findContradiction(message, request, push)
   if (fault !== null) throw impossible(fault)
-  const members = splitMembers(text)
   const rows = splitMember(members, 'page').map(readRow)
   const values = splitMember(members, 'values').map(splitRecord)
   const entries = splitMember(members, 'entries').map(splitRecord)
@@ -118,23 +117,79 @@ export function readReply(text, request, push) {
   return { ...message, rows, values, commits, rejected, refused, fill: fill && { ...fill, entries } }
 }
 
-/** Parse the text of a reply, if it cannot take too much memory. @param {string} text */
+/**
+ * Parse the text of a reply. Its rows are parsed one by one, and their values dropped: a reply of
+ * 8 MiB could take 400 MiB otherwise.
+ * @param {string} text
+ * @returns {{message: any, members: Map<string, string>}} the message, whose values are `null`, and
+ *   the text of each member
+ */
 function parseMessage(text) {
-  if (text.length > MAX_REPLY_BYTES || countItems(text) > MAX_ITEMS) {
-    throw impossible('it is larger than a reply can be')
-  }
-  let message
+  if (text.length > MAX_REPLY_BYTES || countItems(text) > MAX_ITEMS) throw impossible(TOO_LARGE)
   try {
-    message = JSON.parse(text)
-  } catch {
+    const items = splitItems(text, MAX_MEMBERS)
+    if (text.trim()[0] !== '{') throw impossible('it is not an object')
+    const repeated = findRepeatedName(text)
+    if (repeated !== undefined) {
+      throw impossible(`an object in it names the member ${JSON.stringify(repeated)} twice`)
+    }
+    const members = splitMembers(items)
+    const header = [...members].filter(([name]) => !Object.hasOwn(SECTIONS, name))
+    const headerItems = header.reduce((sum, [, value]) => sum + countItems(value), 0)
+    if (headerItems > MAX_HEADER_ITEMS) throw impossible(TOO_LARGE)
+    const fields = [...members].map(([name, value]) => [name, parseMember(name, value)])
+    return { message: Object.fromEntries(fields), members }
+  } catch (error) {
+    if (error instanceof LevelError) throw error
+    if (error instanceof RangeError) throw impossible(TOO_LARGE)
     throw impossible('it is not JSON')
   }
-  if (!isObject(message)) throw impossible('it is not an object')
-  const repeated = findRepeatedName(text)
-  if (repeated !== undefined) {
-    throw impossible(`an object in it names the member ${JSON.stringify(repeated)} twice`)
+}
+
+/** The most members of a reply: there are fewer than 30 now. */
+const MAX_MEMBERS = 100
+const TOO_LARGE = 'it is larger than a reply can be'
+const TOO_LARGE_VALUES = 'its values are larger or deeper than the limits'
+/** The most bytes of a row beside its value: a CID, and a key of 1024 bytes, each escaped. */
+const ROW_BYTES = 16 << 10
+
+/** A change, entry or row without its value. */
+const withoutValue = ([key, ...value]) => [key, ...value.map(() => null)]
+
+/** The members of a reply with rows: the test of a row, and the function that drops its value. */
+const SECTIONS = {
+  page: [isRow, ([cid, change]) => [cid, withoutValue(change)]],
+  values: [isChange, withoutValue],
+  entries: [isChange, withoutValue],
+}
+
+/** Parse a member of a reply. @param {string} name @param {string} text @returns {any} */
+function parseMember(name, text) {
+  if (!Object.hasOwn(SECTIONS, name) || text.trim()[0] !== '[') {
+    if (countItems(text) > MAX_HEADER_ITEMS) throw impossible(TOO_LARGE)
+    return JSON.parse(text)
   }
-  return message
+  const [isValid, shorten] = SECTIONS[name]
+  return splitRows(name, text).map((item) => {
+    if (item.length > MAX_VALUE_BYTES + ROW_BYTES) throw impossible(TOO_LARGE_VALUES)
+    const row = JSON.parse(item)
+    if (!isValid(row)) throw malformed(name)
+    return shorten(row)
+  })
+}
+
+/** Split an array of rows. @param {string} name of the member @param {string} text */
+function splitRows(name, text) {
+  try {
+    return splitItems(text, MAX_CHANGES)
+  } catch (error) {
+    throw error instanceof RangeError ? malformed(name) : error
+  }
+}
+
+/** @param {string} name of a member */
+function malformed(name) {
+  return impossible(`its field "${name}" is missing or malformed`)
 }
 
 /** @param {string} fault */
@@ -156,7 +211,7 @@ function checkChanges(changes) {
   const sizes = changes.map(({ key, value = '' }) => utf8Length(key) + utf8Length(value))
   const isSmall = sizes.reduce((sum, size) => sum + size, 0) <= MAX_BYTES
   if (!isSmall || !changes.every(({ value = '' }) => isWithinLimits(value))) {
-    throw impossible('its values are larger or deeper than the limits')
+    throw impossible(TOO_LARGE_VALUES)
   }
   for (const { key } of changes) checkKey(key, 'LEVEL_PROTOCOL')
 }

@@ -1,6 +1,6 @@
 /** The client's own records, which one batch reads and replaces as a whole. */
 import { followingRecord, parseFollowing } from './following.js'
-import { splitMember, splitMembers } from './json.js'
+import { splitItems, splitMember, splitMembers } from './json.js'
 import {
   BASES_KEY,
   CID_KEY,
@@ -107,7 +107,7 @@ function basesOf({ bases, cid, following }) {
 /** The push in a record. @param {string} record @returns {Push} */
 function readPush(record) {
   const { seq, nonce, groups } = JSON.parse(record)
-  const changes = splitMember(splitMembers(record), 'changes').map(splitRecord)
+  const changes = splitMember(splitMembers(splitItems(record)), 'changes').map(splitRecord)
   return { seq, nonce, changes, groups }
 }
 

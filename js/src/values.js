@@ -30,8 +30,8 @@ export function encodeValue(value) {
   const text = JSON.stringify(value)
   if (
     text === undefined ||
-    hasLoneSurrogate(text) ||
-    !isWithinLimits(text)
+    !isWithinLimits(text) || // first: a long text would overflow the stack of a regular expression
+    hasLoneSurrogate(text)
   ) {
     throw new LevelError(
       'LEVEL_INVALID_VALUE',

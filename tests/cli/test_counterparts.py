@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 from example_counts import examples
@@ -14,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from treehub_level import blocking
-from treehub_level.cli import lines
+from treehub_level.cli import lines, transfer
 from treehub_level.cli.remote import _read_token
 
 from .conftest import Cli
@@ -53,6 +54,11 @@ def contents(name: str, mode: Any = blocking.Level.NORMAL, **options: Any) -> st
 @given(records=RECORDS)
 def test_each_reader_accepts_all_that_its_writer_writes(cli: Cli, folder: Any, records: dict[str, Any]) -> None:
     folder()
+    check_counterparts(cli, records)
+
+
+def check_counterparts(cli: Cli, records: dict[str, Any]) -> None:
+    """Write records by each command, and read them by its counterpart, in an empty folder."""
     with blocking.Level("normal") as level:
         level.load(records.items())
     expected = contents("normal")
@@ -76,9 +82,32 @@ def test_each_reader_accepts_all_that_its_writer_writes(cli: Cli, folder: Any, r
             cli("put", "one by one", "--string", "--", key, value if value != "-" else "--")
 
 
+@pytest.mark.parametrize("fault", ["other line ends", "escapes"])
+def test_control_a_reader_that_refuses_or_changes_a_record_is_found(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    records = {"k" + SPECIAL: [SPECIAL, -0.0, 2**63]}
+    check_counterparts(cli, records)
+    read = lines.read_records
+
+    def faulty(stream: BinaryIO, source: str, key_field: str | None) -> Iterator[lines.InputRecord]:
+        text = stream.read().decode()
+        text = "\n".join(text.splitlines()) + "\n" if fault == "other line ends" else text.replace("\\u0085", "\x85")
+        return read(io.BytesIO(text.encode()), source, key_field)
+
+    monkeypatch.setattr(transfer, "read_records", faulty)
+    with pytest.raises(AssertionError):
+        check_counterparts(cli, records)
+
+
 @settings(max_examples=examples(15), deadline=None)
-@given(records=RECORDS, gone=st.lists(KEYS, max_size=3))
-def test_apply_and_change_accept_all_changes(records: dict[str, Any], gone: list[str]) -> None:
+@given(records=RECORDS, gone=st.integers(0, 3))
+def test_apply_and_change_accept_all_changes(records: dict[str, Any], gone: int) -> None:
+    check_changes(records, [*records][:gone])
+
+
+def check_changes(records: dict[str, Any], gone: list[str]) -> None:
+    """Carry changes from a server to a client and back by hand."""
     with (
         blocking.Level("server", backend="memory", mode=blocking.Level.SERVER) as server,
         blocking.Level("client", backend="memory", mode=blocking.Level.CLIENT) as client,
@@ -87,14 +116,29 @@ def test_apply_and_change_accept_all_changes(records: dict[str, Any], gone: list
     ):
         for level in (server, writer):
             level.load(records.items())
+        client.apply(server.changes(0, limit=None))
+        for level in (server, writer):
             for key in gone:
                 level.delete(key)
-        client.apply(server.changes(0, limit=None))
+        client.apply(server.changes(client.cid, limit=None))
         assert repr(client.query()) == repr(server.query())
         dirty = writer.dirty()
         writer.clean(second.change(0, dirty), dirty)
         assert repr(second.query()) == repr(writer.query()) == repr(server.query())
         assert writer.pending() == 0
+
+
+def test_control_changes_that_are_not_applied_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_changes({"a": 1, "b": 2}, ["a"])
+    changes = blocking.Level.changes
+
+    def without_deletes(level: blocking.Level, since: int, limit: int | None) -> Any:
+        page = changes(level, since, limit)
+        return page._replace(changes=[change for change in page.changes if not change.deleted])
+
+    monkeypatch.setattr(blocking.Level, "changes", without_deletes)
+    with pytest.raises(AssertionError):
+        check_changes({"a": 1, "b": 2}, ["a"])
 
 
 def test_a_value_longer_than_a_line_of_other_files_is_dumped_and_loaded(
@@ -110,6 +154,12 @@ def test_a_value_longer_than_a_line_of_other_files_is_dumped_and_loaded(
     with blocking.Level("loaded") as level:
         assert level.get("large") == value
         assert level.get("small") == 1
+
+
+def test_control_a_long_line_that_is_refused_like_any_other_is_found(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lines, "_RECORD_START", b"nothing begins so")
+    with pytest.raises(AssertionError, match="is this JSON Lines"):
+        test_a_value_longer_than_a_line_of_other_files_is_dumped_and_loaded(cli, monkeypatch)
 
 
 @pytest.mark.parametrize("text", [b"[" + b"1," * 600, b"x" * 1200, b'{"id": "' + b"x" * 1200 + b'"}\n'])

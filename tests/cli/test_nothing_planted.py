@@ -32,10 +32,13 @@ READING = [
     ("history", "R", "k"),
     ("dirty", "R"),
     ("verify", "R"),
+    ("followed", "R"),
     ("copy", "R", "target"),
 ]
 CHANGING = [
     ("compact", "R"),
+    ("follow", "R", "a/"),
+    ("unfollow", "R", "a/"),
     ("delete", "R", "k"),
     ("conflicts", "R", "--dismiss", "k"),
     ("adopt", "R", "--mode", "server"),

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from treehub_level.backends import create
-from treehub_level.cli import streams
+from treehub_level.cli import application, streams
 from treehub_level.cli.application import app
 
 from .conftest import Cli
@@ -37,6 +37,7 @@ READING = [
     "changes server",
     "history server a",
     "dirty client",
+    "followed client",
     "verify normal",
     "token list tokens",
 ]
@@ -46,6 +47,8 @@ WRITING = {
     "delete normal a --json": "get server a",
     "load normal in.jsonl": "get normal n",
     "sync client server": "get client a",
+    "follow client a/ --json": "followed client",
+    "compact server --json": "info server",
     "adopt normal --mode server": "changes normal",
     "copy normal copied": "get copied a",
 }
@@ -150,6 +153,30 @@ def test_verify_tells_of_faults_though_its_reader_has_gone() -> None:
 def test_an_error_in_json_for_a_closed_stdout() -> None:
     code, error = run("closed", "get", "normal", "a", "--json")
     assert (code, json.loads(error)["code"]) == (1, "CLI_OUTPUT")
+
+
+# ---------------------------------------------------------------------------------------- controls
+
+
+def test_control_a_command_that_looks_at_stdout_too_late_is_found(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(application, "require_stdout", lambda: None)
+    with pytest.raises(AssertionError):
+        test_a_command_with_a_closed_stdout_changes_nothing(cli, "put normal n 1 --json")
+
+
+def test_control_a_command_that_does_not_wait_for_its_output_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(application, "flush_stdout", lambda: None)
+    with pytest.raises((AssertionError, streams.OutputError)):
+        test_a_command_that_cannot_print_its_result_fails_with_one_line("get normal a")
+
+
+def test_control_an_error_of_a_stream_that_is_not_translated_is_found(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(streams._StandardOutput, "_fail")
+    for command in ("get normal a", "put normal n 1 --json"):
+        with pytest.raises(AssertionError):
+            test_a_command_that_cannot_print_its_result_fails_with_one_line(command)
 
 
 # ---------------------------------------------------------------------------------- as processes

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from treehub_level import blocking, escapes
+from treehub_level import Refused, blocking, escapes
 from treehub_level.cli import streams
 from treehub_level.cli.application import app
 
@@ -38,7 +38,18 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         server.put(HOSTILE, {HOSTILE: [HOSTILE, PLAIN]})
     with blocking.Level("client", mode=blocking.Level.CLIENT) as client:
         client.put(HOSTILE, HOSTILE)
+    with (
+        blocking.Level("second", mode=blocking.Level.SERVER, check=refuse) as second,
+        blocking.Level("loser", mode=blocking.Level.CLIENT, follow=[HOSTILE]) as loser,
+    ):
+        loser.put(HOSTILE, HOSTILE)
+        loser.sync(second)
     return "server"
+
+
+def refuse(call: object, changes: object, read: object) -> None:
+    """Refuse every change of a client, with a hostile reason."""
+    raise Refused(HOSTILE)
 
 
 class Terminal(io.TextIOWrapper):
@@ -100,6 +111,12 @@ def hostile_characters(text: str) -> set[str]:
         ("keys", "server", "--json"),
         ("changes", "server"),
         ("changes", "server", "--json"),
+        ("history", "server", HOSTILE),
+        ("history", "server", HOSTILE, "--json"),
+        ("conflicts", "loser"),
+        ("conflicts", "loser", "--json"),
+        ("followed", "loser"),
+        ("followed", "loser", "--json"),
         ("dirty", "client"),
         ("dirty", "client", "--json"),
         ("info", "server"),

@@ -1,25 +1,32 @@
-"""The command line for T12, closing and cancelling:
+"""The command line for T12, closing, cancelling, and calls within calls:
 
     python -m tests.closing --rounds 500
     python -m tests.closing --rounds 100 --seed 7 --backend plyvel --kind threads
 
-Half of the rounds use threads, half tasks, over each backend in turn. A process runs 25 of them, so
-that a crash or a hang is seen. Then each method is cancelled at each of its awaits.
+A third of the rounds use threads, a third tasks, and in a third calls are made within calls, over
+each backend in turn. A process runs 25 of them, so that a crash or a hang is seen. Then each method
+is cancelled at each of its awaits.
 """
 
 from __future__ import annotations
 
 import asyncio
+from contextlib import ExitStack
 from importlib.util import find_spec
 from typing import Final
 
+from databases import database_url
 from own_processes import SoakProgram, finish, report
 
 from .cancelling import Bench, cancel_all
-from .rounds import KINDS
+from .reentrance import with_calls_inside
+from .rounds import with_tasks, with_threads
 from .strict import StrictBackend
 
+KINDS: Final = {"threads": with_threads, "tasks": with_tasks, "inside": with_calls_inside}
 BACKENDS: Final = ["strict", *(["leveldb"] if find_spec("treehub_level._store_c") else []), "plyvel", "sqlite"]
+#: A backend for calls within calls only.
+POSTGRES: Final = "postgres"
 #: Rounds in one process.
 _TOGETHER: Final = 25
 PROGRAM: Final = SoakProgram("tests.closing", "rounds", ("-X", "faulthandler", "-W", "error"), timeout=600)
@@ -27,13 +34,13 @@ PROGRAM: Final = SoakProgram("tests.closing", "rounds", ("-X", "faulthandler", "
 
 def main() -> None:
     """Run the rounds of the command line."""
-    arguments = PROGRAM.parse(__doc__, default=60, backends=BACKENDS, kinds=[*KINDS, "cancelling"])
+    arguments = PROGRAM.parse(__doc__, default=60, backends=[*BACKENDS, POSTGRES], kinds=[*KINDS, "cancelling"])
     if arguments.alone:
         run_here(arguments.kind, arguments.backend, arguments.alone, arguments.size, arguments.seed)
         return
-    backends = [arguments.backend] if arguments.backend else BACKENDS
+    backends = [arguments.backend] if arguments.backend else [*BACKENDS, POSTGRES]
     kinds = [arguments.kind] if arguments.kind in KINDS else [*KINDS] if arguments.kind is None else []
-    combinations = [(kind, backend) for backend in backends for kind in kinds]
+    combinations = [(kind, name) for name in backends for kind in kinds if name != POSTGRES or kind == "inside"]
     failures = 0
     for at, (kind, backend) in enumerate(combinations):
         left = arguments.size // len(combinations) + (at < arguments.size % len(combinations))
@@ -41,7 +48,9 @@ def main() -> None:
             rounds = min(_TOGETHER, left - start)
             failures += PROGRAM.run(kind, backend, rounds, arguments.seed * 1000 + start) is None
     if arguments.kind in (None, "cancelling"):
-        failures += sum(PROGRAM.run("cancelling", backend, 1, arguments.seed) is None for backend in backends)
+        failures += sum(
+            PROGRAM.run("cancelling", backend, 1, arguments.seed) is None for backend in backends if backend != POSTGRES
+        )
     finish(failures)
 
 
@@ -56,7 +65,11 @@ def run_here(kind: str, backend: str, folder: str, rounds: int, seed: int) -> No
         counts = asyncio.run(cancel_all(Bench(strict if backend == "strict" else backend, f"{folder}/")))
         report(f"cancelled at each of {sum(counts.values())} awaits")
         return
-    KINDS[kind](f"{folder}/store", strict if backend == "strict" else backend, rounds, seed)
+    with ExitStack() as stack:
+        name = f"{folder}/store"
+        if backend == POSTGRES:
+            name = f"{stack.enter_context(database_url())}?store="
+        KINDS[kind](name, strict if backend == "strict" else backend, rounds, seed)
     report(f"{rounds} rounds")
 
 

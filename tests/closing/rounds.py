@@ -233,9 +233,6 @@ _ASYNC_WORK: Final = (
     *(_async_watch_state, _async_call_back),
 )
 
-#: The kinds of rounds.
-KINDS: Final = {"threads": with_threads, "tasks": with_tasks}
-
 
 def check(path: str, backend: Backend, number: int) -> None:
     """Fail unless a closed store opens with the CID on disk, where its log ends without holes."""

@@ -12,14 +12,16 @@ from unittest import mock
 
 import pytest
 
-from treehub_level import Put
+from treehub_level import CorruptionError, Put
 from treehub_level.aio.worker import Worker
 from treehub_level.engine.call_guard import CallGuard
+from treehub_level.locks import ErrorCheckingLock
 
 from . import cancelling
-from .__main__ import BACKENDS, PROGRAM
+from .__main__ import BACKENDS, KINDS, PROGRAM
 from .cancelling import VERBS, Bench, cancel_all
-from .rounds import KINDS, with_threads
+from .reentrance import with_calls_inside
+from .rounds import with_threads
 from .strict import StrictBackend
 
 #: A kind of rounds and a backend. An await is cancelled in the same way over each backend on disk,
@@ -53,6 +55,15 @@ def test_a_guard_that_does_not_wait_is_found() -> None:
 
     with mock.patch.object(CallGuard, "shut", shut), pytest.raises(AssertionError, match="it was closed"):
         with_threads("store", lambda name: made.setdefault(name, StrictBackend(name)), rounds=10, seed=1)
+
+
+def test_control_a_lock_that_its_owner_takes_twice_is_found() -> None:
+    made: dict[str, StrictBackend] = {}
+    with (
+        mock.patch.object(ErrorCheckingLock, "entry", lambda self: self),
+        pytest.raises((AssertionError, CorruptionError)),  # two commits of one CID, for example
+    ):
+        with_calls_inside("", lambda name: made.setdefault(name, StrictBackend(name)), rounds=20, seed=1)
 
 
 async def test_a_close_that_ends_only_in_its_own_task_is_found() -> None:

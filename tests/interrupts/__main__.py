@@ -19,7 +19,8 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from functools import partial
 from importlib.util import find_spec
-from typing import Any, Final
+from types import FrameType
+from typing import Final
 
 from databases import database_url
 from own_processes import SoakProgram, finish, report
@@ -120,20 +121,24 @@ def _interrupt_soon(call: Callable[[], object], rng: random.Random) -> None:
     """Repeat a call until a signal interrupts it."""
     alive()
     signal.signal(signal.SIGALRM, _raise)
-    try:
+    with suppress(KeyboardInterrupt):
         # Repeated, since Python drops an exception that a handler raises within a finalizer.
         signal.setitimer(signal.ITIMER_REAL, rng.choice([1e-4, 1e-3, 4e-3]) * rng.random() + 1e-6, 0.05)
-        while True:
-            call()
-    except KeyboardInterrupt:
-        pass
-    while signal.getitimer(signal.ITIMER_REAL)[0]:
-        with suppress(KeyboardInterrupt):
-            signal.setitimer(signal.ITIMER_REAL, 0)
+        _repeat(call)
+    signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def _raise(number: int, frame: Any) -> None:
-    raise KeyboardInterrupt
+def _repeat(call: Callable[[], object]) -> None:
+    while True:
+        call()
+
+
+def _raise(number: int, frame: FrameType | None) -> None:
+    """Interrupt a call that is repeated, and nothing else: a busy machine delays signals."""
+    while frame is not None:
+        if frame.f_code is _repeat.__code__:
+            raise KeyboardInterrupt
+        frame = frame.f_back
 
 
 def alive() -> None:

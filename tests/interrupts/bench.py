@@ -90,8 +90,8 @@ class BlockingBench:
         assert self.server.get("k001") == 0
 
     def batch(self) -> None:
-        self._n += 1
-        self.server.batch([Put(f"b{n}", self._n) for n in range(5)])
+        value = self._n = self._n + 1
+        self.server.batch([Put(f"b{n}", value) for n in range(5)])
 
     def query(self) -> None:
         assert len(self.server.query(prefix="k0", filter=lambda key, value: True)) == 40

@@ -1,5 +1,7 @@
 """Interrupts a call at its k-th bytecode, as Ctrl-C would: for every k, one after the other.
 
+Another signal handler than that of Ctrl-C may make calls of its own there (`tests.closing`).
+
 CPython runs a signal handler where it next checks for one. A trace function that raised would raise
 at other places too, for example between the end of a ``with`` block and the release of its lock. So
 the trace function here only makes the signal pending, by an attribute access: after a call, the
@@ -30,20 +32,22 @@ class Injection:
 
     Args:
         at: The bytecode before which the signal becomes pending, counted from 0.
+        handler: The signal handler; by default it raises KeyboardInterrupt.
 
     Attributes:
         reached: True if the call has so many bytecodes.
         seen: The number of bytecodes before the interrupt.
     """
 
-    def __init__(self, at: int) -> None:
+    def __init__(self, at: int, handler: Callable[[int, Any], object] = signal.default_int_handler) -> None:
         self._at = at
+        self._handler = handler
         self.seen = 0
         self.reached = False
 
     def run(self, call: Callable[[], object]) -> bool:
         """Make the call, and return True if it was interrupted."""
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # a background process ignores it
+        signal.signal(signal.SIGINT, self._handler)  # a background process ignores it
         try:
             sys.settrace(self._trace)
             call()

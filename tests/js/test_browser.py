@@ -7,6 +7,7 @@ import os
 import queue
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,6 +19,7 @@ import pytest
 
 from js.clients import HERE, PACKAGE, items_of, put, python_client
 from js.conftest import Server
+from treehub_level import Level, blocking
 
 pytestmark = pytest.mark.once
 
@@ -127,3 +129,55 @@ def test_a_page_synchronises_from_indexeddb(
     assert result["conflicts"] == result["report"]["conflicts"]
     assert len([key for key, _ in items if key.startswith("tab ")]) == 40
     assert {dict(items)[f"shared {n}"][1] for n in range(5)} == set(range(15, 20))
+
+
+#: A server, without the check of origins if there is a further argument.
+HOSTED = """
+import sys
+from treehub_level.cli.application import app
+from treehub_level.http.server.origins import OriginPolicy
+if sys.argv.pop() == "control":
+    OriginPolicy.check = lambda *_: None
+app()
+"""
+
+
+@pytest.mark.parametrize("kind", ["checked", "control"])
+def test_a_page_of_another_origin_writes_nothing_and_opens_no_store(browser: str, tmp_path: Path, kind: str) -> None:
+    """All that a browser sends for a page: images, forms, frames, scripts, sockets, fetches."""
+    stores = tmp_path / "stores"
+    with blocking.Level(stores / "notes", mode=Level.SERVER) as level:
+        level.put("a", "secret")
+    with blocking.Level(stores / "phone", mode=Level.CLIENT) as phone:
+        phone.put("a", "secret")
+    before = {file.name: file.read_bytes() for file in (stores / "phone").iterdir()}
+    page = Page((HERE / "hostile_page.js").read_bytes())
+    server = subprocess.Popen(
+        [sys.executable, "-c", HOSTED, "serve", str(stores), "--port", "0", kind],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert server.stdout is not None
+    url = server.stdout.readline().rpartition(" at ")[2].strip()
+    origin = page.origin.replace("127.0.0.1", "localhost")
+    task = quote(json.dumps({"url": url, "target": f"{url}/v1/notes"}))
+    process = subprocess.Popen(
+        [browser, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", f"{origin}/#{task}"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        readings = page.results.get(timeout=60)
+    finally:
+        for running in (process, server):
+            running.terminate()
+        process.wait(timeout=60)
+        log = server.communicate(timeout=60)[1]
+        page.close()
+    served = [line for line in log.splitlines() if " 200 " in line and "/healthz" not in line]
+    assert bool(served) is (kind == "control"), log
+    assert {file.name: file.read_bytes() for file in (stores / "phone").iterdir()} == before
+    assert not any("secret" in reading for reading in readings.values()), readings
+    with blocking.Level(stores / "notes", mode=Level.SERVER) as level:
+        assert level.query() == [("a", "secret")]

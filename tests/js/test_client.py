@@ -202,7 +202,9 @@ for _ in range(65):
     NESTED = [NESTED]
 
 
-@pytest.mark.parametrize("value", ["x" * (4 << 20), "\ud800", {"\udc00": 1}, ["\\\ud800"], NESTED], ids=range(5))
+@pytest.mark.parametrize(
+    "value", ["x" * (4 << 20), "\\" * (6 << 20), "\ud800", {"\udc00": 1}, ["\\\ud800"], NESTED], ids=range(6)
+)
 def test_an_invalid_value_is_refused(node: Node, value: Any) -> None:
     here = node.client()
     before = here.raw()

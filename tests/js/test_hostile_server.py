@@ -362,13 +362,54 @@ def growth(node: Node, hostile: Any, code: str) -> float:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of memory is measured with /proc")
 def test_a_few_kilobytes_of_gzip_cost_little_memory(node_executable: str, hostile: Any, tmp_path: Path) -> None:
-    body = gzip.compress(b"[" + b"[]," * (SIZE // 3) + b"1]", mtime=0)
+    body = gzip.compress(b'{"epochs":[' + b"[]," * (SIZE // 3) + b"1]}", mtime=0)
     hostile.answer = lambda _: (200, {**OURS, "Content-Encoding": "gzip"}, body)
     node = Node(node_executable)
     assert growth(node, hostile, "LEVEL_TRANSPORT") < 150
     node.stop()
     # Control: without the limits the same response costs several hundred MiB.
-    limits = {" = 20 << 20": " = 2 ** 40", " = 7_000_000": " = 2 ** 40"}
+    limits = {" = 20 << 20": " = 2 ** 40", " = 7_000_000": " = 2 ** 40", " = 400_000": " = 2 ** 40"}
     unlimited = altered_node(node_executable, tmp_path, "limits.js", limits)
     assert growth(unlimited, hostile, "LEVEL_PROTOCOL") > 250
     unlimited.stop()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak of memory is measured with /proc")
+def test_the_values_of_a_reply_are_parsed_one_by_one(node_executable: str, hostile: Any, tmp_path: Path) -> None:
+    value = b"[" + (b"[" * 62 + b"]" * 62 + b",") * 160 + b"1]"
+    rows = b",".join(b'["k%03d",%b]' % (number, value) for number in range(400))
+    fill = {"prefix": "", "after": "", "to": "k399", "end": True, "count": 401}  # one too many: nothing is written
+
+    def answer(request: dict[str, Any]) -> Any:
+        status, headers, body = reply_to(request, fill=fill, entries=[["k", 0]])
+        body = gzip.compress(body.replace(b'["k",0]', rows))
+        return status, {**headers, "Content-Encoding": "gzip"}, body
+
+    hostile.answer = answer
+    node = Node(node_executable)
+    assert growth(node, hostile, "LEVEL_PROTOCOL") < 150
+    node.stop()
+    # Control: with all values in memory the same 30 kB cost some 290 MiB.
+    whole = altered_node(node_executable, tmp_path, "messages.js", {"return shorten(row)": "return row"})
+    assert growth(whole, hostile, "LEVEL_PROTOCOL") > 180
+    whole.stop()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"epochs":[' + b"1," * 1_000_000 + b"1]}",
+        b"{" + b",".join(b'"%d":1' % number for number in range(200)) + b"}",
+        b'{"page":[' + b"1," * 1_000_000 + b"1]}",
+        b'{"page":[1}]',
+        b'{"page":[]}[]',
+        b'{"page"[]:1}',
+        b'{1:{"page":[]}}',
+        b'{"page":[],}',
+    ],
+    ids=range(8),
+)
+def test_a_reply_of_too_many_parts_or_of_other_than_json_is_refused(node: Node, hostile: Any, body: bytes) -> None:
+    hostile.answer = lambda _: (200, OURS, body)
+    with pytest.raises(NodeError, match=r"impossible: (it is larger|it is not JSON|its field)"):
+        sync(node.client(), hostile)

@@ -131,3 +131,38 @@ async def test_groups_survive_a_restart(stores: Stores, server: Any, filled: Any
     report = await client.sync(server)
     assert sorted(conflict.key for conflict in report.conflicts) == ["a", "b", "c", "d"]
     assert await client.query() == await server.query()
+
+
+async def test_a_client_that_writes_the_same_keys_for_weeks_keeps_few_groups(stores: Stores, client: Any) -> None:
+    for number in range(40):
+        await client.batch([Put("a", number), Put("b", number)])
+        await client.batch([Put("x", number), Put("y", number), Put("z", number)])
+    assert sorted(await groups_of(stores, client)) == [b'["a","b"]', b'["x","y","z"]']
+    await client.batch([Put("b", 0), Put("c", 0)])
+    await client.close()
+    await client.open()
+    await client.batch([Put(key, 1) for key in "abc"])  # an earlier opening wrote the groups
+    assert sorted(await groups_of(stores, client)) == [b'["a","b","c"]', b'["x","y","z"]']
+
+
+async def test_a_group_that_replaces_one_of_a_push_under_way_stays_together(
+    stores: Stores, server: Any, filled: Any
+) -> None:
+    class Late:
+        """A server whose reply comes after another batch, which a change of others beats."""
+
+        async def exchange(self, request: Any) -> Any:
+            reply = await server.exchange(request)
+            if request["changes"] and not late:
+                late.append(1)
+                await filled.batch([Put("a", "late"), Put("b", "late"), Put("c", "late")])
+                await server.put("b", "other")
+            return reply
+
+    late: list[int] = []
+    await filled.batch([Put("a", 1), Put("b", 1)])
+    report = await filled.sync(Late())
+    assert late
+    assert [conflict.key for conflict in report.conflicts] == ["a", "b", "c"]
+    assert await filled.query() == await server.query() == [("a", 1), ("b", "other")]
+    assert await groups_of(stores, filled) == []

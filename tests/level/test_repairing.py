@@ -164,6 +164,23 @@ def test_a_repaired_client_resets_and_keeps_its_dirty_changes(engine: str, tmp_p
     assert rows_in(path)[b"!!id"] != before[b"!!id"]
 
 
+def test_a_repaired_client_keeps_no_clean_key_outside_of_its_ranges(
+    engine: str, tmp_path: Path, server: blocking.Level
+) -> None:
+    """The damaged record named another range: the keys of the lost one would stay as they were."""
+    path = tmp_path / "client"
+    with blocking.Level(path, backend=engine, mode=Level.CLIENT) as client, server:
+        client.sync(server)
+        client.put("mine", 1)
+    record = b'{"ranges":[["d","checked"]],"fill":["","c"],"resetting":true,"evicting":false}'
+    tamper(path, {b"!!follow": record})
+    blocking.repair(path, backend=engine)
+    with blocking.Level(path, backend=engine, mode=Level.CLIENT) as client, server:
+        client.sync(server)
+        assert client.query() == [("d", 1)]
+        assert server.get("mine") == 1
+
+
 def test_a_normal_store_is_repaired_by_leveldb_alone(engine: str, tmp_path: Path) -> None:
     path = tmp_path / "store"
     with blocking.Level(path, backend=engine, value_encoding="bytes") as level:

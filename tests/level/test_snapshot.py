@@ -1,13 +1,16 @@
 """snapshot(): every reading method on the state of one point in time."""
 
 import gc
-from contextlib import suppress
+import random
+from contextlib import nullcontext, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
 from stores import Stores
 
-from treehub_level import MISSING, Level, Mode, NotOpenError
+from treehub_level import MISSING, Level, Mode, NotOpenError, blocking
+from treehub_level.engine.store import Store
 
 pytestmark = pytest.mark.shared
 
@@ -118,6 +121,24 @@ async def test_a_forgotten_snapshot_is_released_with_a_warning(level: Any) -> No
     assert (await level.info())["snapshots"] == 0
     await level.put("a", 2)
     assert not level._store._opened
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("forgets", [True, False], ids=["", "control"])
+@pytest.mark.parametrize("backend", ["leveldb", "sqlite"])
+def test_forgotten_snapshots_keep_no_old_data_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str, forgets: bool
+) -> None:
+    if not forgets:
+        monkeypatch.setattr(Store, "forget", lambda store, opened, name: None)
+    with blocking.Level(tmp_path / "store", backend=backend) as level:
+        for _ in range(12):
+            level.load((f"k{n}", random.randbytes(5000).hex()) for n in range(20))
+            with pytest.warns(ResourceWarning) if forgets else nullcontext():
+                collect([level.snapshot()])
+            level.compact_range()
+        size = sum(file.stat().st_size for file in tmp_path.rglob("*") if file.is_file())
+    assert (size < 900_000) is forgets, size
 
 
 async def test_info_counts_the_open_snapshots_and_scans(level: Any) -> None:

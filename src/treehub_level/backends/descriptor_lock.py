@@ -56,7 +56,8 @@ class DescriptorLock:
         """Forget the lock, unless that has happened. Called under the mutex."""
 
     def __del__(self) -> None:
-        self._unlock()  # `release` would wait for its own thread, if it was interrupted here
+        if hasattr(self, "_descriptors"):  # else `__init__` was interrupted
+            self._unlock()  # `release` would wait for its own thread, if it was interrupted here
 
     def _unlock(self) -> None:
         """Unlock and close the descriptors."""
@@ -95,9 +96,9 @@ if hasattr(os, "register_at_fork"):
 
 
 if sys.platform != "win32":
-    #: The command of fcntl(2) that locks; Python has the first one on Linux only.
-    _SET_LOCK: Final = getattr(fcntl, "F_OFD_SETLK", None)
-    #: ``struct flock``: kind, whence, start, length, process.
+    #: The command of fcntl(2) that locks. macOS may have it, with another ``struct flock``.
+    _SET_LOCK: Final = getattr(fcntl, "F_OFD_SETLK", None) if sys.platform == "linux" else None
+    #: ``struct flock`` of Linux: kind, whence, start, length, process.
     _FLOCK: Final = "hhqqi"
 
     def lock_description(descriptor: int) -> None:

@@ -477,9 +477,7 @@ class Level(NamespaceVerbs, ServerVerbs, ClientVerbs):  # type: ignore[misc]  # 
             NotOpenError: The level is not open.
             StateError: The level is open for reading only.
         """
-        with self._store.guard.thread.lock:
-            self._store.require_writable()
-            self._store.backend.compact()
+        self._store.compact()
 
     def live(
         self,

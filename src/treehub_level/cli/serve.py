@@ -16,6 +16,7 @@ from typing import Annotated, Final, TextIO
 import typer
 
 from ..extras import missing
+from ..fsync import sync_descriptor
 from ..http import Hub, Limits, Token, Tokens
 from ..http.server.identities import ALL_DATABASES
 from ..http.server.tokens import TemporaryToken
@@ -310,7 +311,7 @@ def _token_output(output: str | None, file: str) -> Iterator[Callable[[str], Non
 def _write_durably(stream: TextIO, token: str) -> None:
     stream.write(token + "\n")
     stream.flush()
-    os.fsync(stream.fileno())
+    sync_descriptor(stream.fileno())
 
 
 def list_(file: TokensFile, as_json: JSONOutput = False) -> None:

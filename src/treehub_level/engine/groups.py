@@ -3,18 +3,18 @@
 A group is stored under ``P + P + "group/"`` and the cidkey of its number, as a JSON array of keys.
 Dirty changes stay single records. So groups that share a dirty key belong together from then on,
 and the push has the latest value of each key. A group ends when fewer than two of its keys are
-dirty, or when a push with it is decided.
+dirty, when a push with it is decided, or when a later group has all of its keys.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, suppress
 from typing import Final
 
 from .. import _core
 from ..backends.base import Entry, Reader
-from ..errors import InvalidValueError
+from ..errors import CorruptionError, InvalidValueError
 from ..types import Mode
 from .records import OwnRecords
 from .scan import rows
@@ -23,6 +23,8 @@ from .scan import rows
 MAX_GROUP_KEYS: Final = 1000
 MAX_GROUP_BYTES: Final = 4 << 20
 
+#: The last groups that a new one may replace.
+_RECENT: Final = 32
 _GROUP: Final = "group/"
 #: The first name after those of groups: "0" follows "/" in ASCII.
 _AFTER_GROUPS: Final = "group0"
@@ -36,6 +38,52 @@ def group_bounds(space: _core.KeySpace) -> tuple[bytes, bytes]:
 def group_key(space: _core.KeySpace, number: int) -> bytes:
     """Return the key of the group of a number, which is at least 1."""
     return space.own_key(_GROUP) + _core.cid_key(number)
+
+
+class RecentGroups:
+    """The last groups of a client. A new group replaces those whose keys it all has.
+
+    Such a group connects no more keys than the new one. A client that writes the same keys in
+    batches for weeks without a server would store a group for each batch otherwise.
+
+    Args:
+        own: The own records of the client.
+    """
+
+    def __init__(self, own: OwnRecords) -> None:
+        self._own = own
+        self._last: int | None = None
+        self._keys: dict[int, frozenset[bytes]] = {}
+
+    def new_entries(self, reader: Reader, keys: Sequence[bytes]) -> Iterator[Entry]:
+        """Yield the entries of a new group, and of those that it replaces.
+
+        Raises:
+            CorruptionError: The key of a group has no number.
+        """
+        if self._last is None:
+            self._read(reader)
+        last = self._last or 0
+        members = frozenset(keys)
+        for number in [number for number, others in self._keys.items() if others <= members]:
+            del self._keys[number]
+            yield group_key(self._own.space, number), None
+        self._last = last + 1
+        self._keys[last + 1] = members
+        if len(self._keys) > _RECENT:
+            del self._keys[next(iter(self._keys))]
+        yield group_key(self._own.space, last + 1), group_record(keys)
+
+    def _read(self, reader: Reader) -> None:
+        """Read the last groups, as far as they are not damaged: a write does not need them."""
+        last = last_group(reader, self._own)
+        with closing(reader.scan(*group_bounds(self._own.space), reverse=True, values=True)) as cursor:
+            found = cursor.fetch(_RECENT)
+        for row in reversed(found):
+            with suppress(CorruptionError):
+                number, keys = parse_group(self._own, *row)
+                self._keys[number] = frozenset(keys)
+        self._last = last
 
 
 def last_group(reader: Reader, own: OwnRecords) -> int:

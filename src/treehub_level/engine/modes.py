@@ -21,7 +21,7 @@ from ..errors import StateError
 from ..types import Mode
 from . import clock
 from .base_values import BaseRecording
-from .groups import distinct_keys, group_key, group_record, last_group
+from .groups import RecentGroups, distinct_keys
 from .records import Commit, Epoch, OwnRecords, commit_key
 
 T = TypeVar("T")
@@ -131,8 +131,7 @@ class Client:
         self.pushed_last = False
         self.synced_ms: int | None = None
         self.rejected_to = 0
-        #: The highest number of a group that this opening has written; ``None`` before the first.
-        self._last_group: int | None = None
+        self._recent_groups = RecentGroups(records)
 
     def plan_write(
         self,
@@ -167,9 +166,7 @@ class Client:
             keys = distinct_keys(entries[start : start + write.size]) if write.is_batch else []
             start += write.size
             if len(keys) > 1:
-                last = last_group(reader, self.records) if self._last_group is None else self._last_group
-                self._last_group = last + 1
-                yield group_key(self.space, last + 1), group_record(keys)
+                yield from self._recent_groups.new_entries(reader, keys)
 
 
 class Server:

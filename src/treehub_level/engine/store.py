@@ -412,6 +412,18 @@ class Store:
             opened.close()
             self._opened.discard(opened)
 
+    def compact(self) -> None:
+        """Compact the backend. The old data that collected snapshots have held goes, too.
+
+        Raises:
+            NotOpenError: The store is not open.
+            StateError: The store is open for reading only.
+        """
+        with self.guard.thread.lock:
+            self.require_writable()
+            self._close_forgotten()
+            self.backend.compact()
+
     def open_handles(self) -> tuple[int, int]:
         """Return the numbers of open snapshots and of open cursors. Called inside the guard."""
         self._close_forgotten()

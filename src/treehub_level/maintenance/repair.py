@@ -219,7 +219,9 @@ class Repairer:
         self._write_all(restored)
         if restored:
             self._report(f"restored from dirty changes: {count(len(restored), 'key')}")
-        following = replace(self._following(), is_resetting=True).fill_again(UNCHECKED)
+        # The damaged record may have had other ranges: clean keys outside of the present ones go.
+        following = self._following()
+        following = replace(following, is_resetting=True, is_evicting=not following.follows_all).fill_again(UNCHECKED)
         state = ClientState(uuid.uuid4().hex, 0, following, server=self._followed_server())
         # Older ones may have come back. Without a record the next generation is the first again.
         for bounds in (base_bounds(self._space), loss_bounds(self._space), uncompared_bounds(self._space)):

@@ -27,6 +27,8 @@ _REPLY = (
     b'{"protocol":2,"kind":"page","server":"%b","nonce":"%b","base":0,"cid":2,"head":2,"more":false,'
     b'"epochs":[],"ack":null,"rejected":[],"count":2}\n'
 )
+#: A row of 64 KiB, which takes forty times as much memory.
+_ENTRY = b'["k%03d",[' + (b"[" * 62 + b"]" * 62 + b",") * 500 + b"1]]"
 #: Texts that take far more memory than their bytes, once they are decoded.
 TEXTS = {
     "numbers": b"[" + b"1," * (SIZE // 2) + b"1]",
@@ -34,7 +36,14 @@ TEXTS = {
     "lines": b"{}\n" * (SIZE // 3),
     # Within the limit of a page: a row that is malformed, and one of many values.
     "rows": _REPLY % (b"5" * 32, b"6" * 32) + b'[1.0,["a",1]]\n[2,["b",[' + b"[]," * (SIZE // 6) + b"[]]]]\n",
+    # Within the limits of a page, for calls that decode the values.
+    "changes": b'{"cid":400,"has_more":false,"changes":[' + b",".join(_ENTRY % n for n in range(400)) + b"]}",
+    "entries": b'{"has_more":false,"entries":[' + b",".join(_ENTRY % n for n in range(400)) + b"]}",
+    "changes in lines": b'{"cid":400,"has_more":false,"commits":[],"count":400}\n'
+    + b"".join(b"[%d,%b]\n" % (n + 1, _ENTRY % n) for n in range(400)),
 }
+#: The calls that decode such a page.
+CALLS = {"rows": "sync", "changes": "changes", "changes in lines": "changes", "entries": "query"}
 
 
 def serve(bomb: list[bytes], media_type: list[str]) -> str:
@@ -82,7 +91,8 @@ def main() -> None:
                 setattr(module, name, 1 << 40)
         for name in ("MAX_LINES", "MAX_HEADER_ITEMS", "MAX_ITEMS"):
             setattr(responses, name, 1 << 40)
-        del TEXTS["lists"], TEXTS["lines"], TEXTS["rows"]
+        for name in TEXTS.keys() - {"numbers"}:
+            del TEXTS[name]
     bomb, media_type = [b""], [""]
     url = serve(bomb, media_type)
     bombs = {name: gzip.compress(text, mtime=0) for name, text in TEXTS.items()}
@@ -92,7 +102,9 @@ def main() -> None:
         RemoteServer(url, retries=0) as remote,
     ):
         for name, bomb[0] in bombs.items():
-            media_type[0] = "application/x-ndjson" if name in ("lines", "rows") else "application/json"
+            media_type[0] = (
+                "application/x-ndjson" if name in ("lines", "rows", "changes in lines") else "application/json"
+            )
             verbs_to_call: dict[str, Callable[[], Any]] = {
                 "info": remote.info,
                 "get": partial(remote.get, "a"),
@@ -102,8 +114,8 @@ def main() -> None:
                 "sync": partial(client.sync, remote),
                 "watch": partial(next, remote.watch(since=0)),
             }
-            if name == "rows":  # all other calls decode the values, as they must
-                verbs_to_call = {"sync": verbs_to_call["sync"]}
+            if name in CALLS:
+                verbs_to_call = {CALLS[name]: verbs_to_call[CALLS[name]]}
             if "--control" in sys.argv:
                 verbs_to_call = {"get": verbs_to_call["get"]}
             for verb, call in verbs_to_call.items():
@@ -111,7 +123,7 @@ def main() -> None:
                 before = peak()
                 with suppress(LevelError):
                     call()
-                print(f"{verb}-{name}-{len(bomb[0]) >> 10}kB", f"{peak() - before:.1f}")
+                print(f"{verb}-{name.replace(' ', '-')}-{len(bomb[0]) >> 10}kB", f"{peak() - before:.1f}")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 from scripted_server import ScriptedHandler, running
 
@@ -139,6 +140,23 @@ def test_a_proxy_that_cannot_be_used_is_named_without_its_password(
         error = error.__cause__ or error.__context__
 
 
+@pytest.mark.parametrize(
+    ("proxy_url", "error"),
+    [
+        ("socks5://127.0.0.1:9", ImportError),
+        ("foo://127.0.0.1:9", ValueError),
+        ("http://127.0.0.1:port", httpx.InvalidURL),
+    ],
+)
+def test_control_a_proxy_that_is_not_checked_raises_the_error_of_a_library(
+    monkeypatch: pytest.MonkeyPatch, proxy_url: str, error: type[Exception]
+) -> None:
+    monkeypatch.setitem(sys.modules, "socksio", None)
+    monkeypatch.setattr(environment, "proxy_for", lambda url: httpx.Proxy(proxy_url))
+    with pytest.raises(error):
+        call()
+
+
 async def test_a_proxy_that_cannot_be_used_fails_a_call_of_asyncio(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "foo://127.0.0.1")
     async with RemoteServer(URL) as remote:
@@ -178,6 +196,15 @@ def test_certificates_and_keys_that_cannot_be_used_are_named(
         call("https://127.0.0.1:9/v1/notes")
     with pytest.raises(TransportError, match="could not be reached"):
         call()
+
+
+def test_control_certificates_that_are_not_checked_raise_the_error_of_a_library(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", missing(tmp_path))
+    monkeypatch.setattr(environment, "_context", lambda variable, create: create())
+    with pytest.raises(FileNotFoundError):
+        call("https://127.0.0.1:9/v1/notes")
 
 
 def test_a_certificate_file_is_trusted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from treehub_level import ForbiddenError, Level, TransportError, blocking
 from treehub_level.http import RemoteServer
 from treehub_level.http import blocking as http_blocking
 from treehub_level.http.client import calls
+from treehub_level.http.client.responses import ServerResponse
 from treehub_level.replication import schedule
 
 from .fake import FakeServer, foreign, json_error
@@ -165,6 +166,20 @@ async def test_a_live_session_survives_a_captive_portal(
             portal.answer = None
             await session.in_sync(within=PATIENCE)
             assert portal.level.get("mine") == number
+
+
+async def test_control_without_the_servers_header_a_captive_portal_stops_a_live_session(
+    client: Any, portal: Any, connect: Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ServerResponse, "is_from_server", True)
+    async with client.live(connect("id.secret"), interval=0.05) as session:
+        await session.in_sync(within=PATIENCE)
+        portal.answer = (401, {"Content-Type": "application/json"}, UNAUTHORIZED)
+        await client.put("mine", 1)
+        await until(lambda: session.state == "needs_auth")
+        portal.answer = None
+        with pytest.raises(TransportError):
+            await session.in_sync(within=0.3)
 
 
 async def test_a_live_session_waits_after_the_servers_own_refusal(client: Any, portal: Any, connect: Remote) -> None:

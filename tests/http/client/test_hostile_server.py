@@ -256,6 +256,6 @@ def peak_of() -> Callable[..., dict[str, float]]:
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of memory is measured with /proc")
 def test_a_few_kilobytes_of_gzip_cost_a_client_little_memory(peak_of: Callable[..., dict[str, float]]) -> None:
     growth = peak_of()
-    assert max(growth.values()) < 100, growth
+    assert max(growth.values()) < 150, growth
     # Control: without the limits one of the same responses costs some 450 MiB.
     assert max(peak_of("--control").values()) > 300

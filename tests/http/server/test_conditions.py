@@ -280,3 +280,15 @@ async def test_entries_come_in_reverse_order_page_by_page(served: Served) -> Non
     assert (await served.client.get(path, params={"reverse": "yes"})).status_code == 400
     client = await served.client_with(served.tokens.add(databases=["notes"], prefix="b"))
     assert (await client.get(path, params={"reverse": "true"})).json()["entries"] == [["b", "b"]]
+
+
+@pytest.mark.parametrize("header", ["If-Match", "If-None-Match"])
+@pytest.mark.parametrize("path", ["batch", "change"])
+async def test_a_condition_of_several_keys_is_refused_and_not_ignored(served: Served, path: str, header: str) -> None:
+    await served.levels["notes"].put("a", 1)
+    before = served.raw()
+    body = {"batch": {"ops": [{"type": "put", "key": "a", "value": 2}]}, "change": {"cid": 1, "changes": [["a", 2]]}}
+    response = await served.client.post(f"/v1/notes/{path}", json=body[path], headers={header: '"other"'})
+    assert (response.status_code, response.json()["code"]) == (400, "LEVEL_PROTOCOL")
+    assert "is for one key" in response.json()["message"]
+    assert served.raw() == before

@@ -14,7 +14,7 @@ from replication.helpers import ask
 from served import Served, StreamingRequest
 from waiting import until
 
-from treehub_level import Level
+from treehub_level import Level, StateError, StorageError, blocking
 from treehub_level.http import Hub, Identity, Tokens, create_app
 from treehub_level.http.server import identities
 
@@ -316,3 +316,22 @@ async def test_a_hub_without_a_root_creates_nothing(served: Served) -> None:
         await served.hub.delete("notes")
     with pytest.raises(ValueError, match="root"):
         Hub(levels=served.levels, create_on_demand=True)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("suffix", ["-wal", "-journal", ""])
+async def test_a_database_is_not_renamed_to_a_name_with_files_of_another_one(tmp_path: Path, suffix: str) -> None:
+    """SQLite applies a write-ahead log that it finds, to any database."""
+    with blocking.Level(tmp_path / "gone.sqlite", backend="sqlite", mode=Level.SERVER) as gone:
+        gone.put("stale", 1)
+        log = (tmp_path / "gone.sqlite-wal").read_bytes()
+    (tmp_path / "gone.sqlite").unlink()
+    (tmp_path / f"new.sqlite{suffix}").write_bytes(log)
+    async with Hub(tmp_path, backend="sqlite", create=["old"]) as hub:
+        async with hub.use("old") as level:
+            await level.put("mine", 1)
+        with pytest.raises((StorageError, StateError), match=r"remove .*new\.sqlite-|there is a store"):
+            await hub.rename("old", "new")
+        async with hub.use("old") as level:
+            assert await level.query() == [("mine", 1)]
+    assert (tmp_path / f"new.sqlite{suffix}").read_bytes() == log

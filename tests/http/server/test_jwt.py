@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
+import math
+import threading
 import time
+from contextlib import suppress
+from http.server import ThreadingHTTPServer
 from typing import Any
 
+import orjson
 import pytest
 
 jwt = pytest.importorskip("jwt")
@@ -14,6 +20,7 @@ pytest.importorskip("cryptography")
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa  # noqa: E402
 from jwt import algorithms  # noqa: E402
+from scripted_server import ScriptedHandler, running  # noqa: E402
 from served import Served  # noqa: E402
 
 from treehub_level import extras  # noqa: E402
@@ -205,6 +212,78 @@ async def test_keys_that_cannot_be_fetched_let_nobody_in(served: Served, caplog:
     assert await status(served, token()) == 401
     assert "cannot be fetched from http://127.0.0.1/keys" in caplog.text
     assert "secret" not in caplog.text
+
+
+def raw_token(header: bytes, claims: bytes = b"{}") -> str:
+    """A token whose parts are no JSON, or hostile JSON. Its signature is wrong."""
+    return ".".join(base64.urlsafe_b64encode(part).decode().rstrip("=") for part in (header, claims, b"x" * 256))
+
+
+@pytest.mark.parametrize(
+    "credentials",
+    [
+        raw_token(b"[" * 9000),
+        raw_token(b'{"alg":"RS256","kid":' + b"[" * 8000 + b"]" * 8000 + b"}"),
+        raw_token(b'{"alg":"RS256","kid":' + b"9" * 9000 + b"}"),
+        raw_token(b'{"alg":"RS256","kid":"rsa","kid":{}}'),
+        raw_token(b'{"alg":"RS256","kid":"\\ud800"}'),
+        raw_token(b'{"alg":"RS256","kid":"rsa","crit":["b64"],"b64":false}', b"\xff\xfe"),
+        raw_token(b'{"alg":["RS256"],"kid":"rsa"}'),
+        raw_token(b'{"alg":"none","kid":"rsa"}'),
+        raw_token(b'{"alg":"RS256","kid":"rsa"}', b"9" * 9000),
+        "x" * 20_000,
+        "." * 16_000,
+        "a.b.c.d.e",
+    ],
+    ids=range(12),
+)
+async def test_a_hostile_token_is_refused(served: Served, credentials: str) -> None:
+    served_by(served)
+    assert await status(served, credentials) == 401
+
+
+@pytest.mark.parametrize("claims", [{"exp": math.inf}, {"exp": 10**400}, {"exp": math.inf, "nbf": math.inf}], ids=str)
+async def test_claims_that_are_no_time_are_refused(served: Served, claims: dict[str, Any]) -> None:
+    served_by(served, leeway=0.5)
+    assert await status(served, token(**claims)) == (200 if claims["exp"] == 10**400 else 401)
+
+
+@pytest.mark.parametrize("kind", ["silent", "dripping"])
+async def test_slow_keys_stop_nobody_whose_key_is_known(
+    served: Served, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Tokens with unknown key ids make the server fetch the keys once, and wait within bounds."""
+    monkeypatch.setattr(module, "_FETCH_SECONDS", 0.5)
+    monkeypatch.setattr(module, "_REFETCH_SECONDS", 0.0)
+    released = threading.Event()
+
+    class Handler(ScriptedHandler):
+        def answer(self) -> None:
+            server.fetches += 1
+            body = orjson.dumps(KEYS)
+            if server.fetches == 1:
+                self.respond(200, {"Content-Type": "application/json"}, body)
+                return
+            self.send_response(200)
+            self.send_header("Content-Length", "1000")
+            self.end_headers()
+            with suppress(OSError):
+                while kind == "dripping" and not released.wait(0.1):
+                    self.wfile.write(b" ")
+            released.wait(10)
+
+        do_GET = answer  # noqa: N815  # a name of http.server
+
+    with running(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as server:
+        server.fetches = 0
+        served_by(served, jwks=f"{server.url}/keys")
+        assert await status(served, token()) == 200
+        strangers = [asyncio.ensure_future(status(served, token(kid=f"unknown{n}"))) for n in range(50)]
+        await asyncio.sleep(0.1)
+        assert await asyncio.wait_for(status(served, token()), 10) == 200
+        assert server.fetches == 2
+        assert [*await asyncio.wait_for(asyncio.gather(*strangers), 10)] == [401] * 50
+        released.set()
 
 
 def test_a_missing_library_is_named_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from replication.helpers import ask as request
 from served import Served, StreamingRequest, asyncio_timeout
 
+from treehub_level.http.server import run
 from treehub_level.http.server.limits import Limits
 
 JSON = {"content-type": "application/json"}
@@ -90,3 +92,52 @@ async def test_a_long_poll_ends_when_its_client_disconnects(served: Served) -> N
         await served.wait_for_long_poll()
     assert not store.listeners
     assert not served.app.state.dispatcher.requests.active
+
+
+class Resource:
+    """The module ``resource`` of another system.
+
+    Args:
+        present: The present limit of open files.
+        maximum: Its reported maximum.
+        allowed: The number that the system allows.
+    """
+
+    RLIM_INFINITY = 2**63 - 1
+    RLIMIT_NOFILE = 8
+
+    def __init__(self, present: int, maximum: int, allowed: int) -> None:
+        self.limits, self._allowed = (present, maximum), allowed
+
+    def getrlimit(self, kind: int) -> tuple[int, int]:
+        return self.limits
+
+    def setrlimit(self, kind: int, limits: tuple[int, int]) -> None:
+        if limits[0] > self._allowed:
+            raise ValueError("current limit exceeds maximum limit")
+        self.limits = limits
+
+
+INFINITY = Resource.RLIM_INFINITY
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("present", "maximum", "allowed", "files", "connections"),
+    [
+        (1024, 1_048_576, 1_048_576, 1_048_576, 2000),  # Linux
+        (1024, 1024, 1024, 1024, 512),
+        (256, INFINITY, 61_440, 61_440, 2000),  # macOS
+        (256, INFINITY, 10_240, 10_240, 2000),
+        (256, INFINITY, 300, 256, 128),
+        (INFINITY, INFINITY, 10, INFINITY, 2000),
+        (256, INFINITY, INFINITY, INFINITY, 2000),
+    ],
+)
+def test_the_limit_of_open_files_is_raised_as_far_as_the_system_allows(
+    monkeypatch: pytest.MonkeyPatch, present: int, maximum: int, allowed: int, files: int, connections: int
+) -> None:
+    resource = Resource(present, maximum, allowed)
+    monkeypatch.setitem(sys.modules, "resource", resource)
+    assert run._bounded_by_files(2000) == connections
+    assert resource.limits[0] == files

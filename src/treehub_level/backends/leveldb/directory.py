@@ -27,6 +27,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Final, NoReturn
 
 from ...errors import CorruptionError, NotOpenError, StorageError
+from ...fsync import sync_descriptor
 from ..base import Backend, Reader, Supports, no_store_error
 from ..disk_space import disk_full_error
 from ..paths import checked_path
@@ -343,7 +344,7 @@ class DirectoryBackend(Backend):
         try:
             for name in log_files(self._path)[:-1]:
                 with suppress(FileNotFoundError), open(os.path.join(self._path, name), "rb") as file:
-                    os.fsync(file.fileno())  # FileNotFoundError: its rows are in a table by now, and synced
+                    sync_descriptor(file.fileno())  # FileNotFoundError: its rows are in a table by now, and synced
         except OSError as error:
             self._check_files_in_place()
             raise StorageError(f"cannot sync a log of the LevelDB store at {self._path!r}: {error}") from error

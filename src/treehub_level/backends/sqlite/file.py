@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ...errors import CommitUnknownError, StorageError
+from ...fsync import sync_descriptor
 from .errors import translating_errors
 from .log_limit import LogLimit, truncate_log
 
@@ -58,6 +60,8 @@ class SQLiteFile:
         )
         with close_on_error(connection):
             connection.execute(f"PRAGMA cache_size = {-(cache // 1024)}")
+            if sys.platform == "darwin":  # see `sync_descriptor`
+                connection.execute("PRAGMA checkpoint_fullfsync = ON")
             if self.read_only:
                 connection.execute("PRAGMA query_only = ON")
         return connection
@@ -130,7 +134,7 @@ def sync_path(path: str, flags: int) -> None:
     """
     descriptor = os.open(path, flags)
     try:
-        getattr(os, "fdatasync", os.fsync)(descriptor)
+        sync_descriptor(descriptor, data_only=True)
     finally:
         os.close(descriptor)
 

@@ -152,6 +152,8 @@ class SQLiteTransaction(SQLiteSnapshot):
 
 def roll_back(connection: sqlite3.Connection) -> None:
     """Roll back the transaction of a connection, if there is one."""
-    if connection.in_transaction:
-        with suppress(sqlite3.Error):  # SQLite may have rolled back on its own
+    # SQLite may have rolled back on its own. A block that was interrupted may end after the
+    # connection is closed.
+    with suppress(sqlite3.Error):
+        if connection.in_transaction:
             connection.execute("ROLLBACK")

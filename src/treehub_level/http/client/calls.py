@@ -53,6 +53,7 @@ class RouteCall:
         max_bytes: The maximum size of the response body, decoded.
         has_nonce: True if the response repeats a nonce of the request, which proves that it answers
             this request.
+        has_rows: True for a page whose rows the caller decodes if it is large.
         headers: Further headers of the request.
         wants_etag: True if the result is the document and the entity tag of the response.
     """
@@ -66,6 +67,7 @@ class RouteCall:
     missing_is_ok: bool = False
     max_bytes: int = MAX_DOCUMENT_BYTES
     has_nonce: bool = False
+    has_rows: bool = False
     headers: Mapping[str, str] = field(default_factory=dict)
     wants_etag: bool = False
 
@@ -129,7 +131,9 @@ class RouteCaller:
                     return None
                 if response.status == 200 and response.media_type == accept == NDJSON_TYPE:
                     return read_lines(response)
-                document = read_document(response, self.url, token, missing_is_ok=call.missing_is_ok)
+                document = read_document(
+                    response, self.url, token, missing_is_ok=call.missing_is_ok, has_rows=call.has_rows
+                )
                 return (document, parse_etag(response.headers)) if call.wants_etag else document
             except NoResponseError as failure:
                 error = transport_error(f"{self.url} could not be reached: {failure}", failure)

@@ -31,6 +31,7 @@ from ...replication.wire import MAX_NODES, Received
 from ...types import MISSING, Change, Changes, KeyRange
 from ..identity import SERVER_HEADER
 from .body import MAX_DOCUMENT_BYTES
+from .rows import DecodedRows, decode_page, decode_rows, is_large
 
 #: Maximum of a parsed `Retry-After`, in seconds: a faulty server must not stop a client for days.
 MAX_RETRY_AFTER = 3600.0
@@ -131,7 +132,9 @@ class ServerResponse:
         return ServerResponse(self.status, self.headers, bytes(body))
 
 
-def read_document(response: ServerResponse, url: str, token: str | None, *, missing_is_ok: bool = False) -> Any:
+def read_document(
+    response: ServerResponse, url: str, token: str | None, *, missing_is_ok: bool = False, has_rows: bool = False
+) -> Any:
     """Return the JSON document of a response of the server.
 
     Args:
@@ -139,6 +142,7 @@ def read_document(response: ServerResponse, url: str, token: str | None, *, miss
         url: The URL of the database, for messages.
         token: The bearer token, which is removed from messages if the server repeats it.
         missing_is_ok: True to return `MISSING` if the server says that the key is missing.
+        has_rows: True to return a large page as `Received`.
 
     Returns:
         The document; ``None`` for status 204; `MISSING` for a missing key.
@@ -151,6 +155,8 @@ def read_document(response: ServerResponse, url: str, token: str | None, *, miss
     status = response.status
     if status == 204:
         return None
+    if status == 200 and has_rows and response.media_type == "application/json" and is_large(response.body):
+        return Received(response.body, in_lines=False)
     if 200 <= status < 300 or status == 409:
         document = _parse_json(response, url)
         # Replies to an exchange of the kinds "reset" and "forked" have status 409.
@@ -284,7 +290,7 @@ def parse_changes(document: Any, since: int, limit: int) -> Changes:
     """Parse a page of the change log.
 
     Args:
-        document: The page, decoded from JSON; or NDJSON, in which each change has its CID.
+        document: The page, decoded from JSON; or `Received`, in NDJSON or large.
         since: The CID after which the page was requested.
         limit: The number of changes that were requested.
 
@@ -294,7 +300,9 @@ def parse_changes(document: Any, since: int, limit: int) -> Changes:
             announces more ends above ``since``.
     """
     if isinstance(document, Received):
-        return _parse_numbered(document.body, since, limit)
+        if document.in_lines:
+            return _parse_numbered(document.body, since, limit)
+        document = decode_page(document.body, "changes", since)
     match document:
         case {"cid": int(cid), "changes": list(items), "has_more": bool(has_more)} if type(cid) is int:
             if not max(len(items), has_more) <= cid - since <= _core.MAX_CID - since or len(items) > limit:
@@ -306,18 +314,23 @@ def parse_changes(document: Any, since: int, limit: int) -> Changes:
 
 
 def _parse_numbered(body: bytes, since: int, limit: int) -> Changes:
-    """Parse a page of the change log in NDJSON: see `parse_changes`."""
+    """Parse a page of the change log in NDJSON, in which each change has its CID.
+
+    See `parse_changes`.
+    """
     first, *lines = body.removesuffix(b"\n").split(b"\n")
     try:
-        header, rows = decode_json(first), [*map(decode_json, lines)]
+        header = decode_json(first)
+        rows, is_cut = decode_rows(lines) if is_large(body) else DecodedRows([*map(decode_json, lines)], is_cut=False)
     except ValueError as error:
         raise ProtocolError(f"the server's changes are not JSON: {error}") from error
-    if not isinstance(header, dict) or header.get("count") != len(rows):
+    if not isinstance(header, dict) or header.get("count") != len(lines):
         raise ProtocolError("the server's changes are incomplete: fewer or more than its response announces")
     fields = Fields({**header, "rows": rows}, "page")
     to = fields.integer("cid", since, _core.MAX_CID)
     cids, items = fields.numbered_changes("rows", since, to)
-    page = parse_changes({**header, "changes": [*items]}, since, limit)
+    end = {"cid": cids[-1], "has_more": True} if is_cut else {}
+    page = parse_changes({**header, **end, "changes": [*items]}, since, limit)
     for change, cid in zip(page.changes, cids, strict=True):
         change.cid = cid
     attribute(page.changes, fields.commits("commits", since, to))
@@ -344,7 +357,7 @@ def parse_entries(
     """Parse a page of entries. Return the entries, and True if the range has more.
 
     Args:
-        document: The page, decoded from JSON.
+        document: The page, decoded from JSON; or `Received`, if it is large.
         bounds: The bounds of the keys that were requested.
         limit: The number of entries that were requested.
         reverse: True if the last entries were requested, in descending order.
@@ -353,6 +366,8 @@ def parse_entries(
         ProtocolError: The document is not such a page: its keys are not in the range, or not in
             order; it has too many entries, or announces more and has none.
     """
+    if isinstance(document, Received):
+        document = decode_page(document.body, "entries")
     match document:
         case {"entries": list(items), "has_more": bool(has_more)} if bool(items) or not has_more:
             rows = [_parse_entry(item) for item in items]

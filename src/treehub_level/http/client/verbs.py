@@ -67,7 +67,7 @@ class RemoteVerbs:
             The server's reply: a `Received`, or a decoded JSON document if the server does not
             support NDJSON.
         """
-        call = _exchange_call(request_to_json(request), check_wait(wait))
+        call = _exchange_call(request_to_json(request), check_wait(wait), has_rows=True)
         return (yield from self._call(call, accept=NDJSON_TYPE))
 
     def changes(self, cid: int, limit: int | None, wait: float) -> CallFlow[Changes]:
@@ -82,7 +82,7 @@ class RemoteVerbs:
             # The route takes a limit of at least 1; `limit=0` only asks whether there are changes.
             count = PAGE_SIZE if limit is None else max(1, min(PAGE_SIZE, limit - len(changes)))
             query = {"since": cid, "limit": count, **({"wait": seconds} if seconds else {})}
-            call = RouteCall("GET", "/changes", query, wait=seconds, max_bytes=MAX_PAGE_BYTES)
+            call = RouteCall("GET", "/changes", query, wait=seconds, max_bytes=MAX_PAGE_BYTES, has_rows=True)
             page = parse_changes((yield from self._call(call, accept=NDJSON_TYPE)), cid, count)
             if limit == 0:
                 return Changes(cid, [], bool(page.changes) or page.has_more)
@@ -224,7 +224,8 @@ class RemoteVerbs:
         has_more = remaining != 0
         while has_more:
             count = PAGE_SIZE if remaining is None else min(PAGE_SIZE, remaining)
-            call = RouteCall("GET", "/entries", {**given, "limit": count, **direction}, max_bytes=MAX_PAGE_BYTES)
+            query = {**given, "limit": count, **direction}
+            call = RouteCall("GET", "/entries", query, max_bytes=MAX_PAGE_BYTES, has_rows=True)
             rows, has_more = parse_entries((yield from self._call(call)), given, count, reverse=reverse)
             for row in rows:
                 yield Deliver(row)
@@ -240,9 +241,10 @@ class RemoteVerbs:
                 has_more = remaining != 0
 
 
-def _exchange_call(body: bytes, wait: float) -> RouteCall:
+def _exchange_call(body: bytes, wait: float, *, has_rows: bool = False) -> RouteCall:
+    query = {"wait": wait} if wait else {}
     return RouteCall(
-        "POST", "/exchange", {"wait": wait} if wait else {}, body, wait, max_bytes=MAX_PAGE_BYTES, has_nonce=True
+        "POST", "/exchange", query, body, wait, max_bytes=MAX_PAGE_BYTES, has_nonce=True, has_rows=has_rows
     )
 
 

@@ -239,6 +239,17 @@ class FileCatalog(FileSystemCatalog):
 
     suffix = ".sqlite"
 
+    def rename(self, old: str, new: str) -> None:
+        """See `Catalog.rename`.
+
+        SQLite would apply a write-ahead log that it finds beside the renamed file, to any database.
+        """
+        target = self.level_options(new)["name"]
+        for name in (target, target + "-wal", target + "-journal"):
+            if os.path.lexists(name):
+                raise StorageError(f"the store {old!r} cannot be renamed to {new!r}: remove {name!r}, which is there")
+        super().rename(old, new)
+
     @staticmethod
     def is_store(path: str) -> bool:
         """See `FileSystemCatalog.is_store`."""

@@ -103,6 +103,17 @@ def preconditions(request: Request) -> Preconditions:
     return Preconditions(*(_parse(name, headers.getlist(name)) for name in ("if-match", "if-none-match")))
 
 
+def refuse_conditions(request: Request) -> None:
+    """Refuse conditions of a request that writes several keys: ignored, they would lose an update.
+
+    Raises:
+        RefusedError: The request has conditions.
+    """
+    for name in ("if-match", "if-none-match"):
+        if name in request.headers:
+            raise bad_request(f"the header {name} is for one key: send it with PUT or DELETE of /entries/{{key}}")
+
+
 def _parse(name: str, lines: Sequence[str]) -> Tags | None:
     """Parse the lines of a header with entity tags."""
     if not lines:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 ALGORITHMS: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 #: The most characters of a token.
 _MAX_TOKEN: Final = 16 << 10
+#: A time later than any: an integer of JSON may be too large for a float.
+_MAX_TIME: Final = 2**53
 #: The most bytes of a set of keys, and the most keys in it.
 _MAX_KEYS_BYTES: Final = 1 << 20
 _MAX_KEYS: Final = 100
@@ -30,7 +32,7 @@ _MAX_KEYS: Final = 100
 _REFETCH_SECONDS: Final = 30.0
 #: Seconds after which the keys are fetched again in any case: a withdrawn key ends then.
 _KEEP_SECONDS: Final = 3600.0
-#: Seconds that a fetch may take.
+#: Seconds that a fetch, and a request that waits for one, may take.
 _FETCH_SECONDS: Final = 10.0
 
 logger = logging.getLogger("treehub_level.http")
@@ -142,7 +144,7 @@ class JWT:
                 leeway=self._leeway,
                 options={"require": ["exp", "aud", *(["iss"] if self._issuer is not None else [])]},
             )
-        except (self._jwt.PyJWTError, ValueError, TypeError, RecursionError):
+        except (self._jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError):
             return None
         return claims
 
@@ -169,7 +171,7 @@ class JWT:
             except ValueError:  # a name that cannot be stored
                 return None
         if found is not None and found.expires is None and isinstance(expires, (int, float)):
-            found.expires = expires + self._leeway
+            found.expires = min(expires, _MAX_TIME) + self._leeway
         return found
 
     # ----------------------------------------------------------------------------------------- keys
@@ -189,7 +191,7 @@ class JWT:
                 self._fetching = asyncio.ensure_future(self._fetch())
                 self._fetching.add_done_callback(self._end_fetch)
             if self._fetching is not None and (is_unknown or not self._keys):
-                await asyncio.shield(self._fetching)
+                await asyncio.wait([self._fetching], timeout=_FETCH_SECONDS)
         if kid is None and len(self._keys) == 1:
             return next(iter(self._keys.values()))
         return self._keys.get(kid) if isinstance(kid, str) else None
@@ -256,8 +258,13 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 def _download(url: str | None) -> object:
     assert url is not None
     request = urllib.request.Request(url, headers={"Accept": "application/json"})
+    deadline = time.monotonic() + _FETCH_SECONDS
+    body = bytearray()
     with urllib.request.build_opener(_NoRedirects).open(request, timeout=_FETCH_SECONDS) as response:
-        body = response.read(_MAX_KEYS_BYTES + 1)
-    if len(body) > _MAX_KEYS_BYTES:
-        raise ValueError("the JSON Web Key Set is too large")
+        while piece := response.read1(_MAX_KEYS_BYTES):
+            body += piece
+            if len(body) > _MAX_KEYS_BYTES:
+                raise ValueError("the JSON Web Key Set is too large")
+            if time.monotonic() > deadline:  # the timeout of the socket applies to each piece alone
+                raise TimeoutError("the JSON Web Key Set arrives too slowly")
     return json.loads(body)

@@ -18,7 +18,7 @@ from ...replication.wire import RowsEncoder, encode_row, page_encoder, part_enco
 from . import query
 from .batches import parse_batch
 from .bodies import parse_value
-from .conditions import digest_soon, etag_header, preconditions
+from .conditions import digest_soon, etag_header, preconditions, refuse_conditions
 from .database import KeyBounds
 from .dispatch import RequestContext
 from .metrics import CONTENT_TYPE
@@ -114,6 +114,7 @@ async def changes(context: RequestContext) -> Response:
 
 async def change(context: RequestContext) -> Response:
     """Apply changes, for manual sync, and answer with the new CID."""
+    refuse_conditions(context.request)
     message = await context.read_json(decode_message)
     match message:
         case {"cid": cid, "changes": list(pushed)} if type(cid) is int:
@@ -183,6 +184,7 @@ async def delete_entry(context: RequestContext) -> Response:
 
 async def batch(context: RequestContext) -> Response:
     """Write several operations, all or none."""
+    refuse_conditions(context.request)
     body = await context.read_json(parse_batch)
     context.count_changes(len(body.ops))
     with context.write_slot():

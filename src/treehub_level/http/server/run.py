@@ -184,18 +184,37 @@ def _log_to_stderr() -> None:
         logger.propagate = False
 
 
+#: Limits of open files to try where the maximum is refused.
+_FILES: Final = (61_440, 10_240, 4096, 1024)
+
+
 def _bounded_by_files(connections: int) -> int:
     """Raise the limit of open files to its maximum, and bound the number of connections by it.
 
     Each connection needs one file, and each LevelDB store about a hundred. Connections may take
     half of the files.
     """
-    with suppress(ImportError, OSError, ValueError):
-        import resource
-
-        _, maximum = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (maximum, maximum))
-        if maximum != resource.RLIM_INFINITY and maximum // 2 < connections:
-            logger.warning("at most %d connections: this process may open only %d files", maximum // 2, maximum)
-            return maximum // 2
+    files = _raise_limit_of_files()
+    if files is not None and files // 2 < connections:
+        logger.warning("at most %d connections: this process may open only %d files", files // 2, files)
+        return files // 2
     return connections
+
+
+def _raise_limit_of_files() -> int | None:
+    """Return the number of files that this process may open; ``None`` if it is not limited."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    present, maximum = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unlimited = resource.RLIM_INFINITY
+    if present == unlimited:
+        return None
+    # macOS reports no maximum, but refuses more than ``kern.maxfilesperproc``.
+    lower = [files for files in _FILES if files > present and (maximum == unlimited or files < maximum)]
+    for files in (maximum, *lower):
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (files, maximum))
+            return None if files == unlimited else files
+    return present

@@ -19,6 +19,7 @@ import orjson
 from ...engine.access import Access
 from ...engine.codec import decode_json
 from ...errors import StorageError
+from ...fsync import sync_descriptor
 from .catalog import DATABASE_NAME
 from .identities import ALL_DATABASES, MAX_NAME, Identity
 from .refusals import bad_request
@@ -285,7 +286,7 @@ class Tokens:
                 content = {"version": _VERSION, "tokens": [asdict(token) for token in tokens]}
                 file.write(orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
                 file.flush()
-                os.fsync(file.fileno())
+                sync_descriptor(file.fileno())
             _replace(scratch, target)
         except BaseException:
             os.unlink(scratch)
@@ -360,7 +361,7 @@ def _sync_directory(path: str) -> None:
     """Sync a directory: after a power failure, a revoked token must not be back."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        sync_descriptor(descriptor)
     finally:
         os.close(descriptor)
 
