@@ -4,17 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Generator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Protocol, TypeVar
 
+from ..engine.store import Store
 from ..errors import ForbiddenError, TransportError
+from ..replication.claims import PAUSE, ClaimAttempts, try_claim
 from ..replication.driver import EncodedExchanger, Finished, advance, exchange_of, transport_errors
 from ..replication.messages import Request
 from ..replication.session import LookAhead
 from .worker import Worker
 
 R = TypeVar("R")
+
+
+@asynccontextmanager
+async def sync_claimed(store: Store, *, is_patient: bool = False) -> AsyncIterator[None]:
+    """Hold the claim of a sync for the length of the block: see `replication.claims`.
+
+    Args:
+        store: The store.
+        is_patient: True to wait for ever.
+    """
+    attempts = ClaimAttempts(store)
+    # No event tells that another process has released its claim.
+    while (claim := try_claim(store, "sync") if is_patient else attempts.attempt()) is None:  # noqa: ASYNC110
+        await asyncio.sleep(PAUSE)
+    try:
+        yield
+    finally:
+        claim.release()
 
 
 class AsyncExchanger(Protocol):

@@ -38,7 +38,7 @@ from ..types import (
     ViewKey,
     Written,
 )
-from .driver import AsyncExchanger, async_exchange_of, drive
+from .driver import AsyncExchanger, async_exchange_of, drive, sync_claimed
 from .live import LiveSession
 from .reads_writes import AsyncReadVerbs, AsyncWriteVerbs, PastSnapshot, Snapshot, documented_by
 from .transact import AsyncDecisionVerbs
@@ -375,7 +375,7 @@ class Level(AsyncNamespaceVerbs):
             on_conflict=require_on_conflict(on_conflict),
         )
         exchange = async_exchange_of(server)
-        async with self._worker.sync_lock:
+        async with self._worker.sync_lock, sync_claimed(self._store):
             return await drive(self._worker, session, exchange, lambda: progress and progress(report))
 
     def live(
@@ -394,7 +394,7 @@ class Level(AsyncNamespaceVerbs):
     async def rebind(self, server: AsyncExchanger) -> None:
         session = rebind_session(self._store.step, self._store.client("rebind"))
         exchange = async_exchange_of(server)
-        async with self._worker.sync_lock:
+        async with self._worker.sync_lock, sync_claimed(self._store):
             await drive(self._worker, session, exchange, lambda: None)
 
     async def follow(self, prefix: str, *prefixes: str) -> None:

@@ -17,7 +17,7 @@ from ..replication.merging import OnConflict
 from ..replication.messages import Request
 from ..replication.schedule import PollResult, Task
 from ..replication.session_events import SessionEvents
-from .driver import drive
+from .driver import drive, sync_claimed
 from .reads_writes import documented_by
 from .threads import answer, running_loop
 from .wait import set_within
@@ -259,6 +259,7 @@ class LiveSession(LiveSessionBase):
         finally:
             store.remove_listener(self._on_commit)
             self._end()
+            self._end_turn()
             self._events.end()
             self._resolve_waiters()
             await self._drop_poll()
@@ -266,6 +267,7 @@ class LiveSession(LiveSessionBase):
     async def _run_task(self) -> bool:
         assert self._loop is not None
         self._woken.clear()
+        self._take_turn()
         if self._schedule.state == "idle":
             await self._attempt(self._check_both_sides())
         with self._lock:
@@ -311,7 +313,7 @@ class LiveSession(LiveSessionBase):
         session = self._sync_session(look_ahead=True)
         remaining: TransportError | ForbiddenError | None = None
         try:
-            async with self._worker.sync_lock:
+            async with self._worker.sync_lock, sync_claimed(self._store, is_patient=True):
                 report = await drive(self._worker, session, self._exchange, self._on_reply)
             if report.contended:  # to be pushed by another sync, at once
                 self._request_sync()
@@ -324,8 +326,14 @@ class LiveSession(LiveSessionBase):
 
     async def _start_poll(self) -> None:
         assert self._loop is not None
+        claim = self._claim_poll(self._loop.time())
+        if claim is None:
+            return
         session = self._poll_session()
-        request = await self._worker.write(advance, session)
+        try:
+            request = await self._worker.write(advance, session)
+        finally:
+            claim.release()
         if isinstance(request, Finished):
             self._request_sync()
             return

@@ -25,10 +25,13 @@ from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from itertools import islice
 from types import TracebackType
-from typing import ClassVar, Final, Protocol
+from typing import ClassVar, Final, Literal, Protocol
 
 from ..errors import StorageError
 from ..locks import ErrorCheckingLock
+
+#: A role in the synchronisation of a client store: see `Backend.claim_sync`.
+SyncRole = Literal["sync", "live"]
 
 #: One operation of a batch: a key and its new value, or ``None`` to delete the key. Deleting an
 #: absent key is allowed and has no effect.
@@ -203,6 +206,13 @@ class Transaction(Reader, Protocol):
         """
 
 
+class SyncClaim:
+    """A claim of `Backend.claim_sync`."""
+
+    def release(self) -> None:
+        """Give the claim up. Releasing twice is harmless."""
+
+
 class Backend(ABC):
     """An ordered store of bytes, the base class of all backends.
 
@@ -315,6 +325,24 @@ class Backend(ABC):
         watched again. The default ``None`` means that it is not known.
         """
         return None
+
+    def claim_sync(self, role: SyncRole) -> SyncClaim:
+        """Claim a role in the synchronisation of a client store, of which there is one at a time.
+
+        A claim keeps sessions of several processes out of each other's way. Nothing relies on it
+        for the safety of data. The default grants every claim: the store is open once, or sessions
+        that disturb each other begin again.
+
+        Args:
+            role: ``"sync"`` to exchange messages, or ``"live"`` to run a live session.
+
+        Returns:
+            The claim, which ends with the process at the latest.
+
+        Raises:
+            LockedError: Another process, or another level of this one, has the claim.
+        """
+        return SyncClaim()
 
     def writes_at_once(self) -> bool:
         """Return True if a non-durable write of some tens of KiB would take microseconds now.

@@ -111,6 +111,24 @@ if sys.platform != "win32":
         else:
             fcntl.fcntl(descriptor, _SET_LOCK, struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
 
+    #: True if this system has locks of a range of bytes that belong to an open file description.
+    HAS_RANGE_LOCKS: Final = _SET_LOCK is not None
+
+    def lock_range(descriptor: int, start: int, length: int) -> int:
+        """Lock a range of the bytes of a file, by an open-file-description lock.
+
+        Returns:
+            0; or else the length of a range that is locked already and overlaps.
+        """
+        wanted = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, start, length, 0)
+        while True:
+            with suppress(BlockingIOError, PermissionError):
+                fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, wanted)
+                return 0
+            kind, _, _, found, _ = struct.unpack(_FLOCK, fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, wanted))
+            if kind != fcntl.F_UNLCK:
+                return int(found)
+
     def _unlock_description(descriptor: int) -> None:
         if _SET_LOCK is not None:
             fcntl.fcntl(descriptor, _SET_LOCK, struct.pack(_FLOCK, fcntl.F_UNLCK, os.SEEK_SET, 0, 0, 0))

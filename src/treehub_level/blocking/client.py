@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
-from contextlib import closing
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -13,6 +14,7 @@ from ..engine.codec import Codec
 from ..engine.ranges import check_limit
 from ..engine.store import Store
 from ..locks import ErrorCheckingLock
+from ..replication.claims import PAUSE, ClaimAttempts
 from ..replication.driver import drive, exchange_of, exchange_verb
 from ..replication.following import evict_step, follow_step, read_followed, unfollow_step
 from ..replication.journal import check_prefix, dismiss_rows_step, dismiss_step, read_conflicts, restore_step
@@ -164,7 +166,8 @@ class ClientVerbs:
 
         Conflicts are resolved in the server's favour; overwritten local changes are kept in the
         conflict journal, unless ``on_conflict`` settles them. Safe to interrupt and to retry.
-        Concurrent calls for one client run one after the other.
+        Concurrent calls for one client run one after the other, also those of several processes
+        with one SQLite store.
 
         Args:
             server: A level in SERVER mode, a ``RemoteServer``, or any object with an ``exchange``
@@ -197,6 +200,8 @@ class ClientVerbs:
             ValueError: ``pull`` and ``push`` are both false, or ``on_reset`` is unknown.
             TypeError: ``on_conflict`` is no function of one conflict, or an async one.
             StateError: ``progress``, the server or a signal handler called it within a sync.
+            LockedError: Another process has been synchronising the same SQLite store for 30
+                seconds.
         """
         report = SyncReport()
         session = sync_session(
@@ -209,7 +214,7 @@ class ClientVerbs:
             on_conflict=require_on_conflict(on_conflict),
         )
         exchange = blocking_exchange_of(server)
-        with self._sync_lock.entry():
+        with self._sync_lock.entry(), _claimed(self._store):
             return drive(session, exchange, _nothing if progress is None else lambda: progress(report))
 
     def rebind(self, server: Exchanger) -> None:
@@ -225,7 +230,7 @@ class ClientVerbs:
         """
         session = rebind_session(self._store.step, self._store.client("rebind"))
         exchange = blocking_exchange_of(server)
-        with self._sync_lock.entry():
+        with self._sync_lock.entry(), _claimed(self._store):
             drive(session, exchange, _nothing)
 
     def follow(self, prefix: str, *prefixes: str) -> None:
@@ -356,3 +361,15 @@ def _target_cid(cid: object) -> int:
 
 def _nothing() -> None:
     pass
+
+
+@contextmanager
+def _claimed(store: Store) -> Iterator[None]:
+    """Hold the claim of a sync for the length of the block: see `replication.claims`."""
+    attempts = ClaimAttempts(store)
+    while (claim := attempts.attempt()) is None:
+        time.sleep(PAUSE)
+    try:
+        yield
+    finally:
+        claim.release()

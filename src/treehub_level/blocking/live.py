@@ -8,10 +8,12 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future
 from typing import Any, NamedTuple
 
+from ..backends.base import SyncClaim
 from ..engine.store import Store
 from ..errors import ForbiddenError, StateError, TransportError
 from ..events import Event
 from ..locks import ErrorCheckingLock, WakeUp, start_thread
+from ..replication.claims import PAUSE, try_claim
 from ..replication.driver import Finished, advance, drive, transport_errors
 from ..replication.live import LiveSessionBase
 from ..replication.merging import OnConflict
@@ -235,6 +237,7 @@ class LiveSession(LiveSessionBase):
         finally:
             self._store.remove_listener(self._on_commit)
             self._end()
+            self._end_turn()
             self._events.end()
             self._notify()
             self._drop_poll()
@@ -243,6 +246,7 @@ class LiveSession(LiveSessionBase):
 
     def _run_task(self) -> bool:
         self._woken.clear()
+        self._take_turn()
         if self._schedule.state == "idle":
             self._attempt(self._check_both_sides)
         with self._lock:
@@ -285,7 +289,11 @@ class LiveSession(LiveSessionBase):
         remaining: TransportError | ForbiddenError | None = None
         try:
             with self._sync_lock.entry():
-                report = drive(session, self._send, self._on_reply)
+                claim = self._claim_sync()
+                try:
+                    report = drive(session, self._send, self._on_reply)
+                finally:
+                    claim.release()
             if report.contended:  # to be pushed by another sync, at once
                 self._request_sync()
                 return
@@ -294,6 +302,16 @@ class LiveSession(LiveSessionBase):
                 raise
             remaining = error
         self._on_synced(time.monotonic(), remaining)
+
+    def _claim_sync(self) -> SyncClaim:
+        """Wait until no other process synchronises the store, unless the session is interrupted."""
+        before = self._interruptions
+        while (claim := try_claim(self._store, "sync")) is None:
+            if self._interruptions > before:
+                raise _InterruptedError
+            self._woken.clear()
+            self._woken.wait(PAUSE)
+        return claim
 
     def _send(self, request: Request) -> Any:
         """Send a request and return its reply, unless the session is paused or ended meanwhile."""
@@ -333,8 +351,14 @@ class LiveSession(LiveSessionBase):
 
     def _start_poll(self) -> None:
         """Start a long poll for changes on the server."""
+        claim = self._claim_poll(time.monotonic())
+        if claim is None:
+            return
         session = self._poll_session()
-        request = advance(session)
+        try:
+            request = advance(session)
+        finally:
+            claim.release()
         if isinstance(request, Finished):
             self._request_sync()
             return

@@ -606,13 +606,10 @@ class Store:
         )
 
     def _execute_in(self, transaction: Transaction, step: Step[T], durable: bool) -> Plan[T]:
-        extra: Sequence[Entry] = ()
         if self._shared:
-            extra = check_shared(transaction, self.strategy, self._records, self.backend.name)
+            check_shared(transaction, self.strategy, self._records, self.backend.name)
         plan = step(transaction, self.cid_in(transaction) if self._cid is None else self._cid)
         if plan.batch:
-            if extra:
-                plan.batch = [*plan.batch, *extra]
             if self.feed is not None:
                 self.feed.begin(plan.batch)
             try:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, Final
 
+from ..backends.base import SyncClaim
 from ..engine import clock
 from ..engine.scan import key_chunks
 from ..engine.store import Store
@@ -17,6 +19,7 @@ from ..errors import ForbiddenError, LevelError, NotOpenError, StateError, Trans
 from ..events import Failed, LiveState
 from ..locks import RecursiveLock
 from ..types import SyncReport
+from .claims import PAUSE, try_claim
 from .client import read_consistent
 from .limits import PushLimits
 from .merging import OnConflict, require_on_conflict
@@ -108,14 +111,17 @@ class LiveSessionBase:
         #: or resume the session.
         self._lock = RecursiveLock()
         self._is_entered = False
+        #: The claim of the session that is live; used by its own thread or task alone.
+        self._live_claim: SyncClaim | None = None
         self._limits = PushLimits()
 
     @property
     def state(self) -> LiveState:
-        """One of ``connecting``, ``busy``, ``idle``, ``offline``, ``needs_auth`` and ``stopped``.
+        """The state: ``connecting``, ``busy``, ``idle``, ``offline``, or one of these.
 
-        ``offline`` retries after a pause. ``needs_auth`` waits for `resume`, since the server
-        refuses the token. ``stopped`` is paused or over.
+        ``standby`` waits for the live session of another process with the same store to end, and
+        takes over. ``needs_auth`` waits for `resume`, since the server refuses the token.
+        ``stopped`` is paused or over.
         """
         return self._schedule.state
 
@@ -231,6 +237,33 @@ class LiveSessionBase:
     def _on_commit(self) -> None:
         """React to a commit, or to the closing of the store. Called from any thread."""
         raise NotImplementedError
+
+    def _take_turn(self) -> None:
+        """Claim to be the live session of the store, or else stand by; a paused one does not."""
+        if self._schedule.is_over or self._schedule.state in ("stopped", "needs_auth"):
+            self._end_turn()
+            return
+        if self._live_claim is None:
+            with suppress(NotOpenError):  # closed just now: the session is about to end
+                self._live_claim = try_claim(self._store, "live")
+        with self._lock:
+            if self._live_claim is None:
+                self._schedule.stand_by()
+            else:
+                self._schedule.take_over()
+
+    def _end_turn(self) -> None:
+        if self._live_claim is not None:
+            self._live_claim.release()
+            self._live_claim = None
+
+    def _claim_poll(self, now: float) -> SyncClaim | None:
+        """Claim the preparation of a long poll; ``None`` while another process synchronises."""
+        claim = try_claim(self._store, "sync")
+        if claim is None:
+            with self._lock:
+                self._schedule.due = now + PAUSE
+        return claim
 
     def _on_reply(self) -> None:
         with self._lock:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from ...errors import LevelError, LockedError, NotOpenError, StorageError, UnavailableError
-from ..base import Backend, Batch, Reader, Supports, no_store_error
+from ..base import Backend, Batch, Reader, Supports, SyncClaim, SyncRole, no_store_error
 from ..paths import checked_path
 from .errors import has_run_out_of_space, translated_error, translating_errors
 from .file import SQLiteFile, close_on_error, sync_path
@@ -25,6 +25,7 @@ from .log_limit import LogLimit
 from .process_lock import ProcessLock
 from .read_only import read_only_uri
 from .reading import SQLiteCursor, SQLiteSnapshot, select_value
+from .sync_claim import FileClaim
 from .transaction import SQLiteExclusive, roll_back
 
 #: The application id ("THLV") and the format version in the header of the file.
@@ -330,6 +331,10 @@ class SQLiteBackend(Backend):
         self._file.check_in_place()
 
     # ---------------------------------------------------------------------------------- maintenance
+
+    def claim_sync(self, role: SyncRole) -> SyncClaim:
+        """See `Backend.claim_sync`. The kernel keeps the claims, on Linux only."""
+        return FileClaim(self._path, role)
 
     def listen(self, callback: Callable[[], None]) -> None:
         """See `Backend.listen`. A thread polls for commits, including our own, every 30 ms."""
