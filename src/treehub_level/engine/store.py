@@ -23,6 +23,7 @@ from ..errors import (
     StateError,
     StorageError,
     UnavailableError,
+    hide_told_cause,
 )
 from ..locks import WITHOUT_WAITING, ErrorCheckingLock
 from ..types import Mode
@@ -148,10 +149,12 @@ class Store:
             forking.in_use.add(self)
             try:
                 self._open()
-            except LockedError:  # the backend object may be that of another level, which has it open
+            except LockedError as error:  # the backend object may be that of another level, which has it open
                 self._mark_closed()
+                hide_told_cause(error)
                 raise
-            except BaseException:
+            except BaseException as error:
+                hide_told_cause(error)
                 self.guard.is_open = False
                 self.get = self._guarded_get
                 self.backend.close()
