@@ -356,8 +356,13 @@ async def test_an_opening_records_base_values_by_what_another_has_pulled(opened:
     await first.sync(server)
     await second.put("count", 11)  # this opening was there before the pull
     await server.put("count", 2)
-    seen = []
-    await first.sync(server, on_conflict=lambda conflict: seen.append(conflict.base.value) or JOURNAL)
+    seen: list[Any] = []
+
+    def merge(conflict: Any) -> Any:
+        seen.append(conflict.base.value)
+        return JOURNAL
+
+    await first.sync(server, on_conflict=merge)
     assert seen == [1]
 
 

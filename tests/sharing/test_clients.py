@@ -10,13 +10,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from treehub_level import Level, LockedError, blocking
-from treehub_level.backends.base import SyncClaim
+from treehub_level.backends.base import Reader, SyncClaim
 from treehub_level.backends.sqlite import SQLiteBackend
 from treehub_level.engine.modes import Client
 from treehub_level.replication import claims
@@ -96,6 +97,10 @@ def wait_until(condition: Callable[[], Any], patience: float = PATIENCE) -> None
         time.sleep(0.01)
 
 
+def _has(level: blocking.Level, key: str, value: object) -> bool:
+    return bool(level.get(key) == value)
+
+
 def test_a_live_session_pushes_the_writes_of_another_process(levels: Any, tmp_path: Path) -> None:
     client, server = levels
     with client.live(server) as session, process(tmp_path) as other:
@@ -118,7 +123,7 @@ def test_sync_beside_a_live_session_reports_what_it_has_done(levels: Any, tmp_pa
             assert other.run("client.sync(server).pushed") in {"0", "1"}  # the session may have been first
             assert server.get("key") == number
             server.put("far", number)
-            wait_until(lambda number=number: client.get("far") == number)
+            wait_until(partial(_has, client, "far", number))
         session.in_sync(within=PATIENCE)
         assert session.last_error is None
         assert client.conflicts() == []
@@ -164,7 +169,7 @@ def test_a_session_that_is_left_or_paused_lets_another_one_go_on(levels: Any, tm
 
 
 async def test_asyncio_sessions_stand_by_and_take_over(tmp_path: Path) -> None:
-    where = {"backend": "sqlite", "mode": Level.CLIENT}
+    where: dict[str, Any] = {"backend": "sqlite", "mode": Level.CLIENT}
     async with (
         Level(tmp_path / "server", backend="sqlite", mode=Level.SERVER) as server,
         Level(tmp_path / "client", **where) as client,
@@ -214,9 +219,12 @@ def test_control_two_live_sessions_without_claims_do_not_stand_by(
     client, server = levels
     stale: list[bool] = []
     holds = Client.holds
-    monkeypatch.setattr(
-        Client, "holds", lambda self, reader: stale.append(not holds(self, reader)) or holds(self, reader)
-    )
+
+    def counted(self: Client, reader: Reader) -> bool:
+        stale.append(not holds(self, reader))
+        return holds(self, reader)
+
+    monkeypatch.setattr(Client, "holds", counted)
     with blocking.Level(tmp_path / "client", backend="sqlite", mode=Level.CLIENT) as second:
         with client.live(server) as first, second.live(server) as other:
             for number in range(20):
