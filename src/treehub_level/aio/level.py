@@ -71,14 +71,23 @@ class AsyncReadWriteVerbs(
         return kind(self._blocking.snapshot(at=at), self._worker)
 
     def watch(
-        self, *, since: int | None = None, initial: bool = False, **bounds: Unpack[KeyRange]
+        self,
+        *,
+        since: int | None = None,
+        initial: bool = False,
+        prefixes: Iterable[str] | None = None,
+        timeout: float | None = None,
+        **bounds: Unpack[KeyRange],
     ) -> AsyncChangeIterator:
-        return AsyncChangeIterator(open_watch(self._namespace, since, initial, bounds), self._worker)
+        watch = open_watch(self._namespace, bounds, since=since, initial=initial, prefixes=prefixes)
+        return AsyncChangeIterator(watch, self._worker, timeout)
 
-    def on_change(self, callback: Callable[[Change], Any], *, prefix: str | None = None) -> Unsubscribe:
+    def on_change(
+        self, callback: Callable[[Change], Any], *, prefix: str | None = None, prefixes: Iterable[str] | None = None
+    ) -> Unsubscribe:
         if not callable(callback):
             raise TypeError(f"callback is a function or a coroutine function, not {callback!r:.80}")
-        watch = open_watch(self._namespace, None, False, {"prefix": prefix})
+        watch = open_watch(self._namespace, {"prefix": prefix}, prefixes=prefixes)
         return AsyncSubscription(AsyncChangeIterator(watch, self._worker), callback).unsubscribe
 
 

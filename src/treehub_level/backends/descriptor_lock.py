@@ -57,7 +57,8 @@ class DescriptorLock:
         """Forget the lock, unless that has happened. Called under the mutex."""
 
     def __del__(self) -> None:
-        self._unlock()  # `release` would wait for its own thread, if it was interrupted here
+        if hasattr(self, "_descriptors"):  # else the constructor was interrupted
+            self._unlock()  # `release` would wait for its own thread, if it was interrupted here
 
     def _unlock(self) -> None:
         """Unlock and close the descriptors."""
