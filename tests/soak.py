@@ -57,6 +57,9 @@ ROWS: Final = {
     "T3": Row("differences between cores, backends, APIs", "tests.stateful", "--examples", 100_000),
     "T4": Row("a process killed at any moment", "tests.crash", "--cycles", 1000),
     "T4-merging": Row("a process killed while it merges", "tests.crash.merging", "--cycles", 200),
+    "T4-transactions": Row(
+        "a process killed at each write of a transaction", "tests.crash.transactions", "--rounds", 20
+    ),
     "T5": Row("a power cut", "tests.crash", "--cycles", 1000, ("--power-cut",)),
     "T6": Row("a full disk, I/O errors", "tests.crash.failing", "--last", 300),
     "T7": Row("damaged files", "tests.crash.damage", "--cycles", 3000),
