@@ -22,8 +22,8 @@ from fastapi.responses import FileResponse
 from fastapi.sse import EventSourceResponse
 from pydantic import BaseModel, Field
 
-from treehub_level import MISSING, Refused, checks
-from treehub_level.http import Hub, Identity, create_app
+from treehub_level import MISSING, LevelError, Refused, checks
+from treehub_level.http import Hub, Identity, create_app, error_response, require_identity
 
 USERS = {"ada": "lovelace", "ben": "franklin"}  # an application has a table with hashes of passwords
 Text = Annotated[str, Field(min_length=1, max_length=500)]
@@ -61,11 +61,6 @@ def create_service(folder: Path) -> FastAPI:
         user = sessions.get(bearer or request.cookies.get("token", ""))
         return None if user is None else Identity(user, databases=["team", user], write=True)
 
-    def current_user(request: Request) -> str:
-        if (identity := authenticate(request)) is None:
-            raise HTTPException(401, "log in first")
-        return identity.name
-
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with hub:
@@ -73,6 +68,7 @@ def create_service(folder: Path) -> FastAPI:
                 yield
 
     service = FastAPI(lifespan=lifespan)
+    service.add_exception_handler(LevelError, error_response)
     service.mount("/sync", create_app(hub, authenticate=authenticate))
 
     @service.get("/")
@@ -87,22 +83,23 @@ def create_service(folder: Path) -> FastAPI:
         response.set_cookie("token", token, httponly=True, samesite="strict")
         return {"token": token}
 
+    current_user = Depends(require_identity(authenticate))
+
     @service.get("/notes", response_class=EventSourceResponse)
-    async def follow(user: Annotated[str, Depends(current_user)]) -> AsyncIterator[dict[str, Any]]:
+    async def follow(user: Annotated[Identity, current_user]) -> AsyncIterator[dict[str, Any]]:
         """Send the notes, and then each change, as server-sent events."""
-        async with hub.use("team") as team, team.watch(prefix="note/", initial=True) as changes:
-            async for change in changes:
-                yield {"key": change.key.removeprefix("note/"), "note": change.value, "by": change.by}
+        async for change in hub.watch("team", prefix="note/", initial=True):
+            yield {"key": change.key.removeprefix("note/"), "note": change.value, "by": change.by}
 
     @service.post("/notes", status_code=201)
-    async def write(text: Annotated[Text, Body(embed=True)], user: Annotated[str, Depends(current_user)]) -> str:
-        key = f"{time.time_ns():020}-{user}"
+    async def write(text: Annotated[Text, Body(embed=True)], user: Annotated[Identity, current_user]) -> str:
+        key = f"{time.time_ns():020}-{user.name}"
         async with hub.use("team") as team:
-            await team.put(f"note/{key}", Note(text=text, author=user).model_dump(), if_absent=True)
+            await team.put(f"note/{key}", Note(text=text, author=user.name).model_dump(), if_absent=True)
         return key
 
     @service.post("/notes/{key}/like")
-    async def like(key: str, user: Annotated[str, Depends(current_user)]) -> int:
+    async def like(key: str, user: Annotated[Identity, current_user]) -> int:
         async with hub.use("team") as team:
             liked = await team.update(f"note/{key}", with_one_more_like)
         if liked is MISSING:

@@ -18,3 +18,4 @@
 export { LevelError } from './src/errors.js'
 export { httpExchange } from './src/http.js'
 export { SyncedLevel } from './src/level.js'
+export * as ordered from './src/ordered.js'

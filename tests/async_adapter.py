@@ -49,8 +49,20 @@ class AsyncAdapter:
             while (item := await asyncio.to_thread(next, iterator, _END)) is not _END:
                 yield item
         finally:
-            if hasattr(iterator, "close"):
+            if hasattr(iterator, "close") and not self._goes_on(iterator):
                 await asyncio.to_thread(iterator.close)
+
+    @staticmethod
+    def _goes_on(iterator: Any) -> bool:
+        """True for a watch whose loop its timeout has ended."""
+        timeout = getattr(iterator, "_timeout", None)
+        return timeout is not None and timeout.deadline() is not None and not iterator.has_ended
+
+    async def __anext__(self) -> Any:
+        item = await asyncio.to_thread(next, self.blocking, _END)
+        if item is _END:
+            raise StopAsyncIteration
+        return item
 
 
 class _BlockingForwarder:

@@ -61,6 +61,9 @@ ROWS: Final = {
     "T4": Row("a process killed at any moment", "tests.crash", "--cycles", 1000),
     "T4-locks": Row("a second process, a store that was copied or moved", "pytest", more=("-q", *_LOCKS)),
     "T4-merging": Row("a process killed while it merges", "tests.crash.merging", "--cycles", 200),
+    "T4-transactions": Row(
+        "a process killed at each write of a transaction", "tests.crash.transactions", "--rounds", 20
+    ),
     "T5": Row("a power cut", "tests.crash", "--cycles", 1000, ("--power-cut",)),
     "T6": Row("a full disk, I/O errors", "tests.crash.failing", "--last", 300),
     "T6-space": Row("a small disk", "pytest", more=("-q", "tests/backends/test_full_disk.py")),

@@ -337,3 +337,25 @@ class TransportError(SyncError):
         self.status = status
         self.retry_after = retry_after
         self.keys = [*keys]
+
+
+def hide_told_cause(error: BaseException) -> None:
+    """Let the traceback of an error end there, if its message says what its cause does.
+
+    That holds for each `LockedError`, for a path that is missing or of another kind, and for an
+    error whose message has the text of the cause. The cause stays in ``__context__``. A cause that
+    tells more is shown.
+
+    Args:
+        error: The error, which is being raised.
+    """
+    cause = error.__cause__
+    if cause is not None and isinstance(error, LevelError) and _is_told(error, cause):
+        error.__cause__ = None  # which also sets __suppress_context__
+
+
+def _is_told(error: LevelError, cause: BaseException) -> bool:
+    if isinstance(error, LockedError) or isinstance(cause, FileExistsError | FileNotFoundError | NotADirectoryError):
+        return True
+    text = cause.strerror if isinstance(cause, OSError) else None
+    return (text or str(cause) or type(cause).__name__) in str(error)

@@ -8,7 +8,7 @@ from typing import Final, Literal
 from .types import Conflict
 
 #: The state of a live session.
-LiveState = Literal["offline", "connecting", "idle", "busy", "needs_auth", "stopped"]
+LiveState = Literal["offline", "connecting", "idle", "busy", "standby", "needs_auth", "stopped"]
 
 #: The most keys that an event names.
 MAX_KEYS: Final = 1000

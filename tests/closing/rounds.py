@@ -1,4 +1,4 @@
-"""Rounds of closing under load: 9 threads of the blocking API, or 100 tasks of the asyncio API.
+"""Rounds of closing under load: a thread for each kind of call, or 100 tasks of the asyncio API.
 
 After each round the store is opened again: the CID in memory must be the one on disk, and the log
 must have no hole.
@@ -31,7 +31,7 @@ def random_key(rng: random.Random) -> str:
 
 
 def with_threads(path: str, backend: Backend, rounds: int, seed: int) -> None:
-    """Close a level while 9 threads use it, once each round."""
+    """Close a level while a thread for each kind of call uses it, once each round."""
     level = blocking.Level(path, backend=backend, mode=Level.SERVER)
     for number in range(rounds):
         rng = random.Random(f"{seed} {number}")
@@ -126,13 +126,25 @@ def _watch_state(level: blocking.Level, rng: random.Random) -> None:
     raise NotOpenError("the watch ended, as it must when the level closes")
 
 
+def _watch_prefixes(level: blocking.Level, rng: random.Random) -> None:
+    changes = level.watch(prefixes=["k00", random_key(rng)], initial=True, timeout=0.005)
+    for _ in range(5):
+        for _ in changes:
+            pass
+        if changes.has_ended:
+            raise NotOpenError("the watch ended, as it must when the level closes")
+
+
 def _call_back(level: blocking.Level, rng: random.Random) -> None:
     unsubscribe = level.on_change(lambda change: level.get(change.key))
     _put(level, rng)
     unsubscribe()
 
 
-_WORK: Final = (_get, _get_many, _query, _put, _batch, _transact, _scan, _snapshot, _watch, _watch_state, _call_back)
+_WORK: Final = (
+    *(_get, _get_many, _query, _put, _batch, _transact, _scan, _snapshot),
+    *(_watch, _watch_state, _watch_prefixes, _call_back),
+)
 
 
 # -------------------------------------------------------------------------------------------- tasks
@@ -222,6 +234,15 @@ async def _async_watch_state(level: Level, rng: random.Random) -> None:
     raise NotOpenError("the watch ended, as it must when the level closes")
 
 
+async def _async_watch_prefixes(level: Level, rng: random.Random) -> None:
+    changes = level.watch(prefixes=["k00", random_key(rng)], initial=True, timeout=0.005)
+    for _ in range(5):
+        async for _ in changes:
+            pass
+        if changes.has_ended:
+            raise NotOpenError("the watch ended, as it must when the level closes")
+
+
 async def _async_call_back(level: Level, rng: random.Random) -> None:
     unsubscribe = level.on_change(lambda change: level.get(change.key))
     await _async_put(level, rng)
@@ -230,7 +251,7 @@ async def _async_call_back(level: Level, rng: random.Random) -> None:
 
 _ASYNC_WORK: Final = (
     *(_async_get, _async_query, _async_put, _async_batch, _async_transact, _async_scan, _async_snapshot, _async_watch),
-    *(_async_watch_state, _async_call_back),
+    *(_async_watch_state, _async_watch_prefixes, _async_call_back),
 )
 
 

@@ -6,6 +6,9 @@
                   the call returns.
    CRASH_LYING    If set, fsync of LevelDB's logs does nothing, as on a disk that ignores it.
 
+   crash_kill(number): the process kills itself at its number-th write, in the middle of it. 0 ends
+   this.
+
    crash_arm(call, number, error): from its number-th use on, a call fails: 'w'rite, 's'ync, 'o'pen
    for writing, 'r'ename. The first failing write writes half of its bytes. crash_disarm() ends this,
    and returns the number of uses. */
@@ -16,6 +19,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,10 +30,11 @@
 static const char *folder;
 static int ledger = -1, lying;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static int armed_call, armed_error, used, armed_number;
+static int armed_call, armed_error, used, armed_number, writes_left;
 
 static int (*real_open)(const char *, int, ...);
 static ssize_t (*real_write)(int, const void *, size_t);
+static ssize_t (*real_pwrite)(int, const void *, size_t, off64_t);
 static int (*real_fsync)(int);
 static int (*real_fdatasync)(int);
 static int (*real_rename)(const char *, const char *);
@@ -37,6 +42,7 @@ static int (*real_rename)(const char *, const char *);
 __attribute__((constructor)) static void begin(void) {
   real_open = dlsym(RTLD_NEXT, "open");
   real_write = dlsym(RTLD_NEXT, "write");
+  real_pwrite = dlsym(RTLD_NEXT, "pwrite64");
   real_fsync = dlsym(RTLD_NEXT, "fsync");
   real_fdatasync = dlsym(RTLD_NEXT, "fdatasync");
   real_rename = dlsym(RTLD_NEXT, "rename");
@@ -98,6 +104,23 @@ int crash_disarm(void) {
   return times;
 }
 
+void crash_kill(int number) {
+  pthread_mutex_lock(&lock);
+  writes_left = number;
+  pthread_mutex_unlock(&lock);
+}
+
+/* Return 1 if this write to a file of the folder is the one that kills. */
+static int kills(int fd) {
+  char path[PATH_MAX];
+  int last = 0;
+  if (writes_left == 0 || !counts_fd(fd, path)) return 0;
+  pthread_mutex_lock(&lock);
+  last = writes_left > 0 && --writes_left == 0;
+  pthread_mutex_unlock(&lock);
+  return last;
+}
+
 static int opened(const char *path, int flags, mode_t mode) {
   int first, fd, error;
   int writes = (flags & O_ACCMODE) != O_RDONLY && counts(path);
@@ -124,11 +147,25 @@ OPEN(open64)
 ssize_t write(int fd, const void *bytes, size_t size) {
   char path[PATH_MAX];
   int first = 0, error = 0;
+  if (kills(fd)) {
+    if (real_write(fd, bytes, size / 2) < 0) abort();
+    kill(getpid(), SIGKILL);
+  }
   if (armed_call == 'w' && counts_fd(fd, path)) error = fault('w', &first);
   if (error && first && size > 1) return real_write(fd, bytes, size / 2);
   if (error) return errno = error, -1;
   return real_write(fd, bytes, size);
 }
+
+ssize_t pwrite64(int fd, const void *bytes, size_t size, off64_t offset) {
+  if (kills(fd)) {
+    if (real_pwrite(fd, bytes, size / 2, offset) < 0) abort();
+    kill(getpid(), SIGKILL);
+  }
+  return real_pwrite(fd, bytes, size, offset);
+}
+
+ssize_t pwrite(int fd, const void *bytes, size_t size, off_t offset) { return pwrite64(fd, bytes, size, offset); }
 
 static int synced(int fd, int (*real)(int)) {
   char path[PATH_MAX];

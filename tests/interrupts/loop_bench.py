@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from treehub_level import Level
 
-from .bench import PATIENCE, Backend
+from .bench import PATIENCE, Backend, check_sync_lock_is_free
 
 
 class LoopBench:
@@ -22,6 +22,7 @@ class LoopBench:
     def __init__(self, backend: Backend, folder: str) -> None:
         self.server = Level(f"{folder}server", backend=backend, mode=Level.SERVER)
         self.client = Level(f"{folder}client", backend=backend, mode=Level.CLIENT)
+        self._sqlite_client = f"{folder}client" if backend == "sqlite" else None
         self.loop = self._new_loop()
         self._n = 0
 
@@ -90,6 +91,8 @@ class LoopBench:
     def check(self) -> None:
         """Fail unless both levels work, and agree with their disks."""
         self._n += 1
+        if self._sqlite_client is not None:
+            check_sync_lock_is_free(self._sqlite_client)
         self._checked(self._check())
 
     async def _check(self) -> None:

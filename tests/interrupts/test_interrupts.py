@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import threading
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
+from itertools import count
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 from unittest import mock
 
 import pytest
 
-from treehub_level import MemoryBackend, _core
+from treehub_level import LockedError, MemoryBackend, _core
+from treehub_level.backends.sqlite.sync_lock import HAS_SYNC_LOCKS, FileSyncLock
 from treehub_level.engine.call_guard import CallGuard
 from treehub_level.engine.store import Store
 from treehub_level.locks import WakeUp
@@ -43,6 +49,57 @@ def test_a_put_and_a_get_work_after_an_interrupt_at_each_of_their_bytecodes(benc
         done = interrupt_everywhere(partial(call, bench), bench.check, most=10_000, rng=random.Random(1))
         assert done > 50, call
     bench.check_closes()
+
+
+@contextmanager
+def _in_python(path: Path) -> Iterator[FileSyncLock]:
+    """The control: a lock that is released by a function of Python."""
+    lock = FileSyncLock(str(path), "sync")
+    try:
+        yield lock
+    finally:
+        lock.release()
+
+
+def _plain(path: Path) -> FileSyncLock:
+    return FileSyncLock(str(path), "sync")
+
+
+@pytest.mark.once
+@pytest.mark.skipif(not HAS_SYNC_LOCKS, reason="the kernel has no locks of ranges for open file descriptions")
+@pytest.mark.parametrize("way", [_plain, _in_python])
+def test_no_interrupt_leaves_the_lock_of_a_sync_taken_though_its_traceback_is_kept(way: Any, tmp_path: Path) -> None:
+    path = tmp_path / "client"
+    (tmp_path / "client-wal").touch()
+    kept: list[BaseException] = []
+    left = 0
+
+    def call() -> None:
+        try:
+            with way(path) as lock:
+                lock.acquire()
+        except KeyboardInterrupt as error:
+            kept.append(error)  # as a task of asyncio does
+            raise
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # an interrupt before the block leaves the file
+        for at in count():
+            injection = Injection(at)
+            injection.run(call)
+            if not injection.reached:
+                break
+            with FileSyncLock(str(path), "sync") as other:
+                try:
+                    other.acquire()
+                except LockedError:
+                    left += 1
+                    kept.clear()
+                    gc.collect()
+        kept.clear()
+        gc.collect()
+    assert at > 20
+    assert (left > 0) == (way is _in_python)
 
 
 def test_every_call_is_interrupted_where_it_waits_too() -> None:

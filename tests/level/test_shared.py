@@ -15,10 +15,24 @@ import pytest
 from stores import HOLDER, SHARED, Stores
 from waiting import until
 
-from treehub_level import Level, LockedError, Mode, ModeMismatchError, StateError, StorageError, blocking
+from treehub_level import (
+    JOURNAL,
+    Level,
+    LockedError,
+    Mode,
+    ModeMismatchError,
+    Put,
+    StateError,
+    StorageError,
+    _core,
+    blocking,
+)
 from treehub_level.backends.base import Backend
 from treehub_level.engine.log import Compaction
-from treehub_level.engine.modes import Server
+from treehub_level.engine.modes import Client, Server
+from treehub_level.replication.client import receive_step, request_step
+from treehub_level.replication.limits import PushLimits
+from treehub_level.replication.wire import decode_reply
 
 pytestmark = pytest.mark.once
 
@@ -284,94 +298,103 @@ async def test_the_backend_listens_once_and_only_for_a_waiting_call(opened: Any)
 
 
 @pytest.fixture
-async def superseded_client(opened: Any) -> Any:
-    """A client with a journaled conflict, whose store another opening has since written to."""
+async def two_openings(opened: Any) -> tuple[Any, Any]:
+    """Two openings of a client store with a journaled conflict."""
     client = await opened(Level.CLIENT)
     await client.put("lost", "mine")
     await client.apply(1, [["lost", "theirs"]])
-    await client.put("dirty", 1)
-    client.second = await opened(Level.CLIENT)
-    await client.second.put("dirty", 1)
-    return client
+    return client, await opened(Level.CLIENT)
 
 
-WRITES: dict[str, Callable[[Any, Any], Any]] = {
-    "put": lambda client, _: client.put("a", 1),
-    "delete": lambda client, _: client.delete("a"),
-    "load": lambda client, _: client.load([("a", 1)]),
-    "clear": lambda client, _: client.clear(),
-    "sync": lambda client, server: client.sync(server),
-    "apply": lambda client, _: client.apply(2, [["b", 1]]),
-    "clean": lambda client, _: client.clean(2, ["dirty"]),
-    "rebind": lambda client, server: client.rebind(server),
+WRITES: dict[str, Callable[[Any], Any]] = {
+    "put": lambda client: client.put("a", 1),
+    "delete": lambda client: client.delete("lost"),
+    "load": lambda client: client.load([("a", 1)]),
+    "clear": lambda client: client.clear(),
+    "batch": lambda client: client.batch([Put("a", 1), Put("b", 2)]),
 }
 
 
 @pytest.mark.parametrize("verb", WRITES)
-async def test_the_earlier_of_two_openings_of_a_client_store_gets_an_error_when_it_writes(
-    superseded_client: Any, stores: Stores, verb: str
+async def test_both_openings_of_a_client_store_write_and_either_pushes_all(
+    two_openings: Any, stores: Stores, verb: str
 ) -> None:
+    first, second = two_openings
     server = await stores.open("server", mode=Level.SERVER)
-    before = contents(engine(superseded_client))
-    with pytest.raises(LockedError, match="opened again"):
-        await WRITES[verb](superseded_client, server)
-    assert contents(engine(superseded_client)) == before
+    await server.put("lost", "theirs")
+    await second.put("second", 2)
+    await WRITES[verb](first)
+    await second.put("third", 3)
+    assert (await second.sync(server)).pushed >= 1
+    assert await first.pending() == await second.pending() == 0
+    assert await first.query() == await server.query()
 
 
-async def test_the_earlier_opening_gets_an_error_when_it_settles_a_conflict(superseded_client: Any) -> None:
-    (conflict,) = await superseded_client.conflicts()
-    with pytest.raises(LockedError):
-        await superseded_client.restore(conflict)
-    with pytest.raises(LockedError):
-        await superseded_client.dismiss(conflict)
-    assert await superseded_client.second.conflicts() == [conflict]
+async def test_either_opening_settles_a_conflict(two_openings: Any) -> None:
+    first, second = two_openings
+    await second.put("dirty", 1)
+    (conflict,) = await first.conflicts()
+    await first.restore(conflict)
+    assert await second.get("lost") == "mine"
+    assert await second.conflicts() == []
 
 
-async def test_the_earlier_opening_still_reads_and_the_later_one_holds_the_store(
-    superseded_client: Any, stores: Stores
+async def test_batches_of_two_openings_stay_batches(opened: Any, stores: Stores) -> None:
+    first, second = await opened(Level.CLIENT), await opened(Level.CLIENT)
+    server = await stores.open("server", mode=Level.SERVER)
+    for number in range(4):
+        await (first, second)[number % 2].batch([Put(f"{number}/a", number), Put(f"{number}/b", number)])
+    groups = [key for key in contents(engine(first)) if b"group" in key]
+    assert len(groups) == 4, "a group of one opening has overwritten that of the other"
+    assert (await first.sync(server)).pushed == 8
+
+
+async def test_an_opening_records_base_values_by_what_another_has_pulled(opened: Any, stores: Stores) -> None:
+    first, second = await opened(Level.CLIENT, keep_base=True), await opened(Level.CLIENT, keep_base=True)
+    server = await stores.open("server", mode=Level.SERVER)
+    await server.put("count", 1)
+    await first.sync(server)
+    await second.put("count", 11)  # this opening was there before the pull
+    await server.put("count", 2)
+    seen: list[Any] = []
+
+    def merge(conflict: Any) -> Any:
+        seen.append(conflict.base.value)
+        return JOURNAL
+
+    await first.sync(server, on_conflict=merge)
+    assert seen == [1]
+
+
+@pytest.mark.parametrize("fault", ["none", "no holder"])
+async def test_a_reply_to_one_opening_is_stale_once_another_has_sent_a_request(
+    opened: Any, stores: Stores, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
+    """The control applies a part of a fill twice: the older copy of it comes later."""
+    if fault == "no holder":
+        monkeypatch.setattr(Client, "holds", lambda self, reader: True)
+    first, second = await opened(Level.CLIENT), await opened(Level.CLIENT)
     server = await stores.open("server", mode=Level.SERVER)
-    await server.put("other", 1)
-    await superseded_client.second.put("a", 1)
-    assert await superseded_client.get("a") == 1
-    assert await superseded_client.pending() == 2
-    assert (await superseded_client.second.sync(server)).pushed == 2
+    await server.load((f"k{number}", number) for number in range(3))
+    (run, mode), (other_run, other) = (
+        (inner(level)._store.step, inner(level)._store.client("sync")) for level in (first, second)
+    )
+    limits = PushLimits()
+    request = run(request_step(mode, limits, push=True)).request
+    reply = decode_reply(await server.exchange(request.to_dict()), _core.Encoder(mode.space))
+    other_run(request_step(other, limits, push=True))
+    outcome = run(receive_step(mode, request, reply))
+    assert (outcome is None) == (fault == "none")
 
 
-async def test_an_opening_that_only_reads_does_not_take_a_client_store_over(opened: Any, stores: Stores) -> None:
-    client, server = await opened(Level.CLIENT), await stores.open("server", mode=Level.SERVER)
+async def test_an_opening_that_only_reads_changes_nothing(opened: Any, stores: Stores) -> None:
+    client = await opened(Level.CLIENT)
     await client.put("a", 1)
-    await client.sync(server)
     second = await opened(Level.CLIENT)
     before = contents(engine(client))
     assert await second.query() == [("a", 1)]
-    assert (await second.info())["cid"] == 1
-    assert (await second.conflicts(), await second.pending()) == ([], 0)
-    async with second.snapshot() as snapshot:
-        assert await snapshot.get("a") == 1
+    assert (await second.conflicts(), await second.pending()) == ([], 1)
     assert contents(engine(client)) == before
-    await client.put("b", 2)
-    assert (await client.sync(server)).pushed == 1
-    assert await second.get("b") == 2
-
-
-async def test_of_two_openings_of_a_client_store_the_second_writer_gets_an_error(
-    opened: Any,
-) -> None:
-    first, second = await opened(Level.CLIENT), await opened(Level.CLIENT)
-    await second.put("a", 1)
-    with pytest.raises(LockedError, match="opened again"):
-        await first.put("b", 2)
-    await second.put("a", 3)
-    assert await first.query() == [("a", 3)]
-
-
-async def test_a_new_opening_takes_the_client_store_over(superseded_client: Any) -> None:
-    await superseded_client.close()
-    await superseded_client.open()
-    await superseded_client.put("a", 1)
-    with pytest.raises(LockedError):
-        await superseded_client.second.put("a", 2)
 
 
 async def test_a_store_that_is_not_shared_has_no_holder(tmp_path: Path) -> None:

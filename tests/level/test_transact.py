@@ -390,3 +390,22 @@ async def test_a_write_that_is_begun_first_is_seen_by_a_later_function(server: A
     assert found is False
     await server.put("b", 1)
     assert await server.transact(lambda tx: tx.has("b"))
+
+
+async def test_a_transaction_updates_several_keys_by_functions(level: Any) -> None:
+    await level.batch([Put("ada", 100), Put("gone", 1)])
+
+    def move(tx: Any) -> Any:
+        assert tx.update("ada", lambda n: n - 30) == 70
+        assert tx.update("alan", lambda n: (n or 0) + 30) == 30
+        assert tx.update("alan", lambda n: n + 1) == 31, "it reads its own writes"
+        assert tx.update("gone", lambda n: MISSING) is MISSING
+        assert tx.update("never", lambda n: MISSING) is MISSING
+        with pytest.raises(TypeError, match="plain function"):
+            tx.update("ada", asyncio.sleep)
+        with pytest.raises(InvalidValueError):
+            tx.update("ada", lambda n: {1})
+        return tx.sublevel("users").update("x", lambda n: {"n": n})
+
+    assert await level.transact(move) == {"n": None}
+    assert await level.query() == [("ada", 70), ("alan", 31), ("users/x", {"n": None})]

@@ -382,3 +382,92 @@ def test_an_interrupted_commit_is_reported(monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setattr(ChangeFeed, "committed", committed)
         assert next(changes) == ["a", 1]
         assert isinstance(changes._watch, StateWatch)
+
+
+# ------------------------------------------------------------------------------ timeouts, prefixes
+
+
+async def some(changes: Any) -> list[Any]:
+    """Return the changes up to the timeout."""
+    return [(*change,) async for change in changes]
+
+
+async def test_a_timeout_ends_the_loop_and_not_the_watch(level: Any) -> None:
+    await level.put("a", 1)
+    changes = level.watch(initial=True, timeout=0)
+    assert await some(changes) == [("a", 1)]
+    assert await some(changes) == []
+    await level.batch([Put("b", 2), Put("c", 3)])
+    assert (await some(changes), changes.has_ended) == ([("b", 2), ("c", 3)], False)
+    await level.delete("a")
+    await level.close()
+    assert (await some(changes), changes.has_ended) == ([], True)
+
+
+async def test_a_change_within_the_timeout_is_yielded(level: Any) -> None:
+    changes = level.watch(timeout=PATIENCE)
+    task = asyncio.create_task(changes.__anext__())
+    await asyncio.sleep(0.02)
+    await level.put("a", 1)
+    assert (*(await asyncio.wait_for(task, PATIENCE)),) == ("a", 1)
+
+
+async def test_a_watch_with_a_timeout_tells_where_to_go_on(stores: Stores) -> None:
+    server = await stores.open("store", mode=Level.SERVER)
+    await server.batch([Put("a", 1), Put("b", 2), Put("c", 3)])
+    changes = server.watch(initial=True, timeout=0)
+    seen = []
+    async for change in changes:
+        seen.append((change.key, changes.cid))
+    assert seen == [("a", None), ("b", None), ("c", None)]
+    assert changes.cid == 3
+    await server.batch([Put("d", 4), Put("e", 5)])
+    assert (*(await changes.__anext__()),) == ("d", 4)
+    assert changes.cid == 4, "e is read, and not yielded"
+    await (changes.aclose if isinstance(server, Level) else changes.close)()
+    assert changes.cid == 4
+    assert await some(server.watch(since=changes.cid, timeout=0)) == [("e", 5)]
+
+
+async def test_a_watch_of_several_prefixes_yields_each_change_once(level: Any) -> None:
+    await level.batch([Put("a/1", 1), Put("b/1", 1), Put("n/1", 1), Put("z", 1)])
+    wanted = ["n/", "a/", "n/1", "none/"]
+    changes = level.watch(prefixes=iter(wanted), initial=True, timeout=0)
+    assert await some(changes) == [("a/1", 1), ("n/1", 1)]
+    await level.batch([Put("a/2", 2), Put("b/2", 2), Delete("n/1"), Put("none", 2)])
+    assert await some(changes) == [("a/2", 2), ("n/1",)]
+    inner = level.sublevel("a").watch(prefixes=["1", "2"], initial=True, timeout=0)
+    assert await some(inner) == [("1", 1), ("2", 2)]
+    assert await some(level.watch(prefixes=[], initial=True, timeout=0)) == []
+
+
+async def test_a_callback_has_several_prefixes(level: Any) -> None:
+    seen: list[Any] = []
+    level.on_change(seen.append, prefixes=["a/", "b/"])
+    await asyncio.sleep(0)
+    await level.batch([Put("a/1", 1), Put("c/1", 1), Put("b/1", 1)])
+    await until(lambda: seen == [["a/1", 1], ["b/1", 1]])
+
+
+async def test_wrong_prefixes_and_timeouts_are_refused(level: Any) -> None:
+    for error, text, options in (
+        (TypeError, "give prefix= for one", {"prefixes": "a/"}),
+        (TypeError, "prefixes is several", {"prefixes": 1}),
+        (ValueError, "not both", {"prefixes": ["a/"], "prefix": "a/"}),
+        (ValueError, "not both", {"prefixes": ["a/"], "gt": "a/"}),
+        (ValueError, "at most 256", {"prefixes": map(str, range(257))}),
+        (TypeError, "timeout", {"timeout": "1"}),
+        (ValueError, "timeout", {"timeout": -1}),
+        (ValueError, "timeout", {"timeout": float("nan")}),
+    ):
+        with pytest.raises(error, match=text):
+            level.watch(**options)
+
+
+def test_a_watch_of_prefixes_sees_what_another_opening_writes(tmp_path: Any) -> None:
+    where: dict[str, Any] = {"backend": "sqlite", "mode": Level.CLIENT}
+    with blocking.Level(tmp_path / "store", **where) as level, blocking.Level(tmp_path / "store", **where) as other:
+        level.put("a/0", 0)
+        changes = level.watch(prefixes=["a/", "c/"], timeout=PATIENCE)
+        other.batch([Put("a/1", 1), Put("b/1", 1), Put("c/1", 1), Delete("a/0")])
+        assert [(*next(changes),) for _ in range(3)] == [("a/0",), ("a/1", 1), ("c/1", 1)]

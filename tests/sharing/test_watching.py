@@ -142,8 +142,8 @@ def test_many_keys_of_another_process_are_compared_in_parts(where: Any) -> None:
         collector.wait_for({f"k{n:04}": n for n in range(2500) if not 1000 <= n < 2000})
 
 
-def test_a_taken_over_client_shows_the_changes_of_the_new_holder(where: Any) -> None:
-    """Changes of the other process that are dirty are local."""
+def test_a_client_shows_the_changes_of_another_process(where: Any) -> None:
+    """Those that are dirty are local."""
     with two_processes(where, Mode.CLIENT) as (level, writer):
         collector = Collector(level.watch())
         writer.run("level.put('new', 1)")

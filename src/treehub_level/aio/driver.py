@@ -8,13 +8,31 @@ from collections.abc import Awaitable, Callable, Generator
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
+from ..backends.base import SyncLock
 from ..errors import ForbiddenError, TransportError
 from ..replication.driver import EncodedExchanger, Finished, advance, exchange_of, transport_errors
 from ..replication.messages import Request
 from ..replication.session import LookAhead
+from ..replication.sync_locks import PAUSE, Attempts
 from .worker import Worker
 
 R = TypeVar("R")
+
+
+async def acquire(lock: SyncLock, *, timeout: float | None) -> None:
+    """Wait for the lock of a sync.
+
+    Args:
+        lock: The lock, within its ``with`` statement.
+        timeout: Seconds to wait for another process; ``None`` for no limit.
+
+    Raises:
+        LockedError: Another process has had the lock for the whole timeout.
+    """
+    attempts = Attempts(lock, timeout)
+    # No event tells that another process has released its lock.
+    while not attempts.succeed():  # noqa: ASYNC110
+        await asyncio.sleep(PAUSE)
 
 
 class AsyncExchanger(Protocol):

@@ -22,6 +22,7 @@ from ..replication.merging import OnConflict, require_on_conflict
 from ..replication.messages import Reply, Request
 from ..replication.rules import Check
 from ..replication.session import rebind_session, sync_session
+from ..replication.sync_locks import PATIENCE, sync_lock
 from ..types import (
     JSON,
     Change,
@@ -38,7 +39,7 @@ from ..types import (
     ViewKey,
     Written,
 )
-from .driver import AsyncExchanger, async_exchange_of, drive
+from .driver import AsyncExchanger, acquire, async_exchange_of, drive
 from .live import LiveSession
 from .reads_writes import AsyncReadVerbs, AsyncWriteVerbs, PastSnapshot, Snapshot, documented_by
 from .transact import AsyncDecisionVerbs
@@ -70,14 +71,23 @@ class AsyncReadWriteVerbs(
         return kind(self._blocking.snapshot(at=at), self._worker)
 
     def watch(
-        self, *, since: int | None = None, initial: bool = False, **bounds: Unpack[KeyRange]
+        self,
+        *,
+        since: int | None = None,
+        initial: bool = False,
+        prefixes: Iterable[str] | None = None,
+        timeout: float | None = None,
+        **bounds: Unpack[KeyRange],
     ) -> AsyncChangeIterator:
-        return AsyncChangeIterator(open_watch(self._namespace, since, initial, bounds), self._worker)
+        watch = open_watch(self._namespace, bounds, since=since, initial=initial, prefixes=prefixes)
+        return AsyncChangeIterator(watch, self._worker, timeout)
 
-    def on_change(self, callback: Callable[[Change], Any], *, prefix: str | None = None) -> Unsubscribe:
+    def on_change(
+        self, callback: Callable[[Change], Any], *, prefix: str | None = None, prefixes: Iterable[str] | None = None
+    ) -> Unsubscribe:
         if not callable(callback):
             raise TypeError(f"callback is a function or a coroutine function, not {callback!r:.80}")
-        watch = open_watch(self._namespace, None, False, {"prefix": prefix})
+        watch = open_watch(self._namespace, {"prefix": prefix}, prefixes=prefixes)
         return AsyncSubscription(AsyncChangeIterator(watch, self._worker), callback).unsubscribe
 
 
@@ -376,7 +386,9 @@ class Level(AsyncNamespaceVerbs):
         )
         exchange = async_exchange_of(server)
         async with self._worker.sync_lock:
-            return await drive(self._worker, session, exchange, lambda: progress and progress(report))
+            with sync_lock(self._store, "sync") as lock:
+                await acquire(lock, timeout=PATIENCE)
+                return await drive(self._worker, session, exchange, lambda: progress and progress(report))
 
     def live(
         self,
@@ -395,7 +407,9 @@ class Level(AsyncNamespaceVerbs):
         session = rebind_session(self._store.step, self._store.client("rebind"))
         exchange = async_exchange_of(server)
         async with self._worker.sync_lock:
-            await drive(self._worker, session, exchange, lambda: None)
+            with sync_lock(self._store, "sync") as lock:
+                await acquire(lock, timeout=PATIENCE)
+                await drive(self._worker, session, exchange, lambda: None)
 
     async def follow(self, prefix: str, *prefixes: str) -> None:
         await self._worker.write(self._blocking.follow, prefix, *prefixes)

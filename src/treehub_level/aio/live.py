@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 from .. import blocking
+from ..backends.base import SyncLock
 from ..engine.store import Store
 from ..errors import ForbiddenError, StateError, TransportError
 from ..events import Event
@@ -17,7 +18,8 @@ from ..replication.merging import OnConflict
 from ..replication.messages import Request
 from ..replication.schedule import PollResult, Task
 from ..replication.session_events import SessionEvents
-from .driver import drive
+from ..replication.sync_locks import sync_lock
+from .driver import acquire, drive
 from .reads_writes import documented_by
 from .threads import answer, running_loop
 from .wait import set_within
@@ -254,8 +256,9 @@ class LiveSession(LiveSessionBase):
             self._listen()
             if not store.is_open:
                 self._end()
-            while await self._run_task():
-                pass
+            with self._live_lock() as lock:
+                while await self._run_task(lock):
+                    pass
         finally:
             store.remove_listener(self._on_commit)
             self._end()
@@ -263,9 +266,10 @@ class LiveSession(LiveSessionBase):
             self._resolve_waiters()
             await self._drop_poll()
 
-    async def _run_task(self) -> bool:
+    async def _run_task(self, lock: SyncLock) -> bool:
         assert self._loop is not None
         self._woken.clear()
+        self._take_turn(lock)
         if self._schedule.state == "idle":
             await self._attempt(self._check_both_sides())
         with self._lock:
@@ -312,7 +316,9 @@ class LiveSession(LiveSessionBase):
         remaining: TransportError | ForbiddenError | None = None
         try:
             async with self._worker.sync_lock:
-                report = await drive(self._worker, session, self._exchange, self._on_reply)
+                with sync_lock(self._store, "sync") as lock:
+                    await acquire(lock, timeout=None)
+                    report = await drive(self._worker, session, self._exchange, self._on_reply)
             if report.contended:  # to be pushed by another sync, at once
                 self._request_sync()
                 return
@@ -324,8 +330,12 @@ class LiveSession(LiveSessionBase):
 
     async def _start_poll(self) -> None:
         assert self._loop is not None
-        session = self._poll_session()
-        request = await self._worker.write(advance, session)
+        async with self._worker.sync_lock:
+            with sync_lock(self._store, "sync") as lock:
+                if not self._may_poll(lock, self._loop.time()):
+                    return
+                session = self._poll_session()
+                request = await self._worker.write(advance, session)
         if isinstance(request, Finished):
             self._request_sync()
             return

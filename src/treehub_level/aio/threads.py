@@ -26,6 +26,20 @@ T = TypeVar("T")
 _READERS: Final = min(4, (os.cpu_count() or 1) + 1)
 
 
+class JobProgress:
+    """The progress of a job. Unlike the job, it keeps no task of an event loop alive.
+
+    Attributes:
+        begun: True once a thread runs the call.
+        ended: True once the call has ended.
+    """
+
+    __slots__ = ("begun", "ended")
+
+    def __init__(self) -> None:
+        self.begun = self.ended = False
+
+
 class Job(Generic[T]):
     """A call in another thread, for a task of the running event loop.
 
@@ -34,28 +48,26 @@ class Job(Generic[T]):
 
     Attributes:
         future: The result. Cancelling it does not cancel the call.
-        begun: True once a thread runs the call.
-        ended: True once the call has ended.
+        progress: The progress of the call.
     """
 
-    __slots__ = ("_call", "begun", "ended", "future")
+    __slots__ = ("_call", "future", "progress")
 
     def __init__(self, call: Callable[[], T]) -> None:
         self._call: Callable[[], T] | None = call
         self.future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self.begun = False
-        self.ended = False
+        self.progress = JobProgress()
 
     def run(self) -> None:
         """Make the call, and answer the event loop."""
         call, self._call = self._call, None
         assert call is not None
-        self.begun = True
+        self.progress.begun = True
         try:
             result, error = call(), None
         except BaseException as raised:
             result, error = None, raised
-        self.ended = True
+        self.progress.ended = True
         answer(self.future.get_loop(), _settle, self.future, result, error)
 
 

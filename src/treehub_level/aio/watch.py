@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from inspect import isawaitable
 from typing import Any, Final
 
-from ..blocking.watch import call_back, log_failure, logger
+from ..blocking.watch import ChangesOfWatch, WatchTimeout, call_back, log_failure, logger, seconds_to_wait
 from ..engine.watch import Watch
 from ..errors import LevelError, NotOpenError, StateError
 from ..types import Change
@@ -19,15 +20,16 @@ from .worker import Worker
 _TASKS: Final[set[asyncio.Task[None]]] = set()
 
 
-class AsyncChangeIterator(AsyncIterator[Change]):
+class AsyncChangeIterator(ChangesOfWatch, AsyncIterator[Change]):
     """The changes of a watch. Made by ``watch()``.
 
     Leaving the loop ends the watch, and so does `aclose`. An iterator that is kept goes on where it
     stopped: a task that is cancelled, or whose time is over, loses no change.
     """
 
-    def __init__(self, watch: Watch, worker: Worker) -> None:
-        self._watch = watch
+    def __init__(self, watch: Watch, worker: Worker, timeout: float | None = None) -> None:
+        self._timeout = WatchTimeout(timeout)
+        super().__init__(watch)
         self._worker = worker
         self._loop: asyncio.AbstractEventLoop | None = None
         self._woken = asyncio.Event()
@@ -39,12 +41,15 @@ class AsyncChangeIterator(AsyncIterator[Change]):
     async def __anext__(self) -> Change:
         watch = self._watch
         self._use(asyncio.get_running_loop())
+        deadline = None if watch.buffer else self._timeout.deadline()
         while not watch.buffer:
             self._woken.clear()
             if not await self._fill():
                 raise StopAsyncIteration
             if not (watch.buffer or watch.has_more):
-                await set_within(self._woken, watch.seconds_left())
+                if deadline is not None and time.monotonic() >= deadline:
+                    raise StopAsyncIteration
+                await set_within(self._woken, seconds_to_wait(watch, deadline))
         return watch.buffer.popleft()
 
     def _use(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -69,8 +74,7 @@ class AsyncChangeIterator(AsyncIterator[Change]):
 
     async def aclose(self) -> None:
         """End the watch. Closing it again is harmless."""
-        self._watch.close()
-        self._watch.buffer.clear()
+        self._close()
 
     async def __aenter__(self) -> AsyncChangeIterator:
         return self

@@ -6,14 +6,14 @@ import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
 from time import monotonic
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 from ..backends.base import Entry
 from ..engine.group_commit import PendingWrite
 from ..engine.store import Store
 from ..errors import NotOpenError, StateError
 from .session_lock import SessionLock
-from .threads import Job, JobThreads, answer
+from .threads import JobProgress, JobThreads, answer
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -70,8 +70,8 @@ class Worker:
         self.sync_lock = SessionLock(f"synchronise the level {store.backend.name!r}")
         self._threads: JobThreads | None = None
         #: Steps in the writing thread. Those that have ended are removed by the next look.
-        self._steps: set[Job[Any]] = set()
-        self._committing: Job[None] | None = None
+        self._steps: set[JobProgress] = set()
+        self._committing: JobProgress | None = None
         self._inline_writes = 0
         self._last_yield = 0.0
 
@@ -138,7 +138,7 @@ class Worker:
     async def write(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a step that decides and writes in the writing thread, after the steps before it."""
         step = self._ready().write(partial(function, *args, **kwargs))
-        self._steps.add(step)
+        self._steps.add(step.progress)
         return await step.future
 
     async def commit(
@@ -161,7 +161,7 @@ class Worker:
             self._store.enqueue(write)
             if self._committing is None or self._committing.begun:
                 # Assigned last: interrupted before, the next write makes another job.
-                self._committing = threads.write(self._store.commit_queued)
+                self._committing = threads.write(self._store.commit_queued).progress
             await write.future
             return
         self._inline_writes += 1

@@ -25,10 +25,13 @@ from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from itertools import islice
 from types import TracebackType
-from typing import ClassVar, Final, Protocol
+from typing import Any, ClassVar, Final, Literal, Protocol, TypeVar
 
 from ..errors import StorageError
 from ..locks import ErrorCheckingLock
+
+#: A role in the synchronisation of a client store: see `Backend.sync_lock`.
+SyncRole = Literal["sync", "live"]
 
 #: One operation of a batch: a key and its new value, or ``None`` to delete the key. Deleting an
 #: absent key is allowed and has no effect.
@@ -203,6 +206,45 @@ class Transaction(Reader, Protocol):
         """
 
 
+_Lock = TypeVar("_Lock")
+
+
+class SyncLock(Protocol):
+    """A lock of `Backend.sync_lock`, for a ``with`` statement that releases it at its end."""
+
+    def __enter__(self: _Lock) -> _Lock:
+        """Begin the block. The lock is not acquired yet."""
+
+    def __exit__(self, *exception: Any) -> object:
+        """Release the lock for good."""
+
+    def acquire(self) -> None:
+        """Acquire the lock at once. An owner may do so again.
+
+        Raises:
+            LockedError: Another process, or another level of this one, has the lock.
+        """
+
+    def release(self) -> None:
+        """Release the lock; `acquire` may follow. Releasing twice is harmless."""
+
+
+class GrantedSyncLock:
+    """A lock without effect: see `Backend.sync_lock`."""
+
+    def __enter__(self) -> GrantedSyncLock:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        return None
+
+    def acquire(self) -> None:
+        """See `SyncLock.acquire`."""
+
+    def release(self) -> None:
+        """See `SyncLock.release`."""
+
+
 class Backend(ABC):
     """An ordered store of bytes, the base class of all backends.
 
@@ -315,6 +357,23 @@ class Backend(ABC):
         watched again. The default ``None`` means that it is not known.
         """
         return None
+
+    def sync_lock(self, role: SyncRole) -> SyncLock:
+        """Return the lock of a role in the synchronisation of a client store.
+
+        The lock keeps sessions of several processes out of each other's way. Nothing relies on it
+        for the safety of data. The default has no effect: the store is open once, or sessions that
+        disturb each other begin again.
+
+        Args:
+            role: ``"sync"`` to exchange messages, or ``"live"`` to run a live session. For
+                ``"sync"``, an earlier lock of this object is released, which an interrupted or
+                abandoned call may have left: a level runs one session at a time.
+
+        Returns:
+            The lock, not acquired. It ends with the process at the latest.
+        """
+        return GrantedSyncLock()
 
     def writes_at_once(self) -> bool:
         """Return True if a non-durable write of some tens of KiB would take microseconds now.

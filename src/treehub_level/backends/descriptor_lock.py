@@ -11,6 +11,7 @@ import os
 import struct
 import sys
 from contextlib import suppress
+from io import IOBase
 from typing import ClassVar, Final
 
 from ..locks import ErrorCheckingLock
@@ -82,6 +83,8 @@ class DescriptorLock:
 #: The subclasses, and all locks of this process.
 _kinds: Final[list[type[DescriptorLock]]] = []
 _locks: Final[WeakRegistry[DescriptorLock]] = WeakRegistry()
+#: The files with locks that are not of this class.
+_files: Final[WeakRegistry[IOBase]] = WeakRegistry()
 
 
 def _forget_after_fork() -> None:
@@ -89,6 +92,8 @@ def _forget_after_fork() -> None:
         kind._start_record()
     for lock in _locks.alive():
         lock.close_descriptors()
+    for file in _files.alive():
+        file.close()
 
 
 if hasattr(os, "register_at_fork"):
@@ -111,6 +116,32 @@ if sys.platform != "win32":
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         else:
             fcntl.fcntl(descriptor, _SET_LOCK, struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+
+    #: True if this system has locks of a range of bytes that belong to an open file description.
+    HAS_RANGE_LOCKS: Final = _SET_LOCK is not None
+
+    def close_after_fork(file: IOBase) -> None:
+        """Close a file in each forked child, so that a lock of the file ends in this process."""
+        _files.add(file)
+
+    def lock_range(descriptor: int, start: int, length: int) -> int:
+        """Lock a range of the bytes of a file, by an open-file-description lock.
+
+        Returns:
+            0; or else the length of a range that another description has locked and that overlaps.
+        """
+        wanted = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, start, length, 0)
+        while True:
+            with suppress(BlockingIOError, PermissionError):
+                fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, wanted)
+                return 0
+            kind, _, _, found, _ = struct.unpack(_FLOCK, fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, wanted))
+            if kind != fcntl.F_UNLCK:
+                return int(found)
+
+    def unlock_range(descriptor: int, start: int, length: int) -> None:
+        """Unlock a range of the bytes of a file, locked or not."""
+        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, struct.pack(_FLOCK, fcntl.F_UNLCK, os.SEEK_SET, start, length, 0))
 
     def _unlock_description(descriptor: int) -> None:
         if _SET_LOCK is not None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import time
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from datetime import datetime
 from typing import Any, Protocol
 
 from .. import _core
+from ..backends.base import SyncLock
 from ..engine.codec import Codec
 from ..engine.ranges import check_limit
 from ..engine.store import Store
@@ -21,6 +23,7 @@ from ..replication.manual import apply_step, check_cid, clean_step, decode_recor
 from ..replication.merging import OnConflict, require_on_conflict
 from ..replication.records import journal_bounds
 from ..replication.session import rebind_session, sync_session
+from ..replication.sync_locks import PATIENCE, PAUSE, Attempts, sync_lock
 from ..types import Change, Changes, Conflict, Followed, OnReset, SyncReport
 
 #: Records of the journal to read at a time. The number is small since values may be large.
@@ -164,7 +167,8 @@ class ClientVerbs:
 
         Conflicts are resolved in the server's favour; overwritten local changes are kept in the
         conflict journal, unless ``on_conflict`` settles them. Safe to interrupt and to retry.
-        Concurrent calls for one client run one after the other.
+        Concurrent calls for one client run one after the other, also those of several processes
+        with one SQLite store.
 
         Args:
             server: A level in SERVER mode, a ``RemoteServer``, or any object with an ``exchange``
@@ -197,6 +201,8 @@ class ClientVerbs:
             ValueError: ``pull`` and ``push`` are both false, or ``on_reset`` is unknown.
             TypeError: ``on_conflict`` is no function of one conflict, or an async one.
             StateError: ``progress``, the server or a signal handler called it within a sync.
+            LockedError: Another process has been synchronising the same SQLite store for 30
+                seconds.
         """
         report = SyncReport()
         session = sync_session(
@@ -209,7 +215,8 @@ class ClientVerbs:
             on_conflict=require_on_conflict(on_conflict),
         )
         exchange = blocking_exchange_of(server)
-        with self._sync_lock.entry():
+        with self._sync_lock.entry(), sync_lock(self._store, "sync") as lock:
+            _acquire(lock)
             return drive(session, exchange, _nothing if progress is None else lambda: progress(report))
 
     def rebind(self, server: Exchanger) -> None:
@@ -225,7 +232,8 @@ class ClientVerbs:
         """
         session = rebind_session(self._store.step, self._store.client("rebind"))
         exchange = blocking_exchange_of(server)
-        with self._sync_lock.entry():
+        with self._sync_lock.entry(), sync_lock(self._store, "sync") as lock:
+            _acquire(lock)
             drive(session, exchange, _nothing)
 
     def follow(self, prefix: str, *prefixes: str) -> None:
@@ -356,3 +364,14 @@ def _target_cid(cid: object) -> int:
 
 def _nothing() -> None:
     pass
+
+
+def _acquire(lock: SyncLock) -> None:
+    """Wait for the lock of a sync.
+
+    Raises:
+        LockedError: Another process has had the lock for `PATIENCE` seconds.
+    """
+    attempts = Attempts(lock, PATIENCE)
+    while not attempts.succeed():
+        time.sleep(PAUSE)

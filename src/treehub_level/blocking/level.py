@@ -71,13 +71,21 @@ class ReadWriteVerbs(MappingVerbs[Key, Value, Found, Written]):
         """
         return Snapshot(self._namespace, at)
 
-    def watch(self, *, since: int | None = None, initial: bool = False, **bounds: Unpack[KeyRange]) -> ChangeIterator:
+    def watch(
+        self,
+        *,
+        since: int | None = None,
+        initial: bool = False,
+        prefixes: Iterable[str] | None = None,
+        timeout: float | None = None,
+        **bounds: Unpack[KeyRange],
+    ) -> ChangeIterator:
         """Iterate over the changes of a range as they happen.
 
         The changes after the call are yielded in order, and those of other processes too. The
-        iterator waits for the next one without a timeout, and ends when the level is closed. A
-        consumer that lags gets the latest change of each key, deletions included. A server has a
-        log, and yields every change that `compact_log` leaves in it.
+        iterator waits for the next one, and ends when the level is closed. A consumer that lags
+        gets the latest change of each key, deletions included. A server has a log, and yields every
+        change that `compact_log` leaves in it.
 
         A watch takes about 2 MiB at most. Beyond that, the keys that have changed go to a temporary
         file. For a store in SQLite or PostgreSQL that is no server, the range is read once at the
@@ -88,12 +96,17 @@ class ReadWriteVerbs(MappingVerbs[Key, Value, Found, Written]):
                 so SERVER mode.
             initial: True to yield the present state of the range first: each pair as a change whose
                 ``origin`` is ``"initial"``. The changes after that state follow without a gap.
+            prefixes: Up to 256 prefixes instead of one range. A change is yielded once.
+            timeout: Seconds without a change after which the loop ends; ``None`` for never. The
+                watch goes on: another loop over the same iterator yields the changes since. With 0
+                it yields those that are there.
             **bounds: See `KeyRange`; without bounds, all keys.
 
         Returns:
             An iterator of `Change`, each with its ``origin``, and in SERVER mode its ``cid``, and
             ``by`` and ``at`` if they are known. Leaving the loop ends the watch. So does
-            ``close()`` of the iterator (asyncio: ``aclose()``).
+            ``close()`` of the iterator (asyncio: ``aclose()``). Its ``has_ended`` tells the end of
+            the watch from a timeout, and its ``cid`` is the ``since`` to go on from later.
 
         Raises:
             StateError: ``since`` is given in another mode than SERVER.
@@ -102,9 +115,12 @@ class ReadWriteVerbs(MappingVerbs[Key, Value, Found, Written]):
                 The iterator raises it if that happens while it lags.
             StorageError: The store, or the temporary file, fails. The iterator raises it.
         """
-        return ChangeIterator(open_watch(self._namespace, since, initial, bounds))
+        watch = open_watch(self._namespace, bounds, since=since, initial=initial, prefixes=prefixes)
+        return ChangeIterator(watch, timeout)
 
-    def on_change(self, callback: ChangeCallback, *, prefix: str | None = None) -> Unsubscribe:
+    def on_change(
+        self, callback: ChangeCallback, *, prefix: str | None = None, prefixes: Iterable[str] | None = None
+    ) -> Unsubscribe:
         """Call a function with each later `Change`, until the level closes.
 
         Calls are made one at a time and in order. While one runs, later changes wait for it: the
@@ -122,6 +138,7 @@ class ReadWriteVerbs(MappingVerbs[Key, Value, Found, Written]):
         Args:
             callback: The function.
             prefix: Only changes of keys that begin with this; ``None`` for all.
+            prefixes: Only changes of keys that begin with one of these.
 
         Returns:
             A function without arguments that ends the calls. A coroutine that is awaited then is
@@ -132,7 +149,7 @@ class ReadWriteVerbs(MappingVerbs[Key, Value, Found, Written]):
         """
         if not callable(callback) or iscoroutinefunction(callback):
             raise TypeError(f"callback is a function, and no coroutine function, not {callback!r:.80}")
-        watch = open_watch(self._namespace, None, False, {"prefix": prefix})
+        watch = open_watch(self._namespace, {"prefix": prefix}, prefixes=prefixes)
         return ChangeSubscription(self._namespace, watch, callback).unsubscribe
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future
 from typing import Any, NamedTuple
 
+from ..backends.base import SyncLock
 from ..engine.store import Store
 from ..errors import ForbiddenError, StateError, TransportError
 from ..events import Event
@@ -18,6 +19,7 @@ from ..replication.merging import OnConflict
 from ..replication.messages import Request
 from ..replication.schedule import PollResult, Task
 from ..replication.session_events import SessionEvents
+from ..replication.sync_locks import PAUSE, has_acquired, sync_lock
 from .client import blocking_exchange_of
 
 
@@ -230,8 +232,9 @@ class LiveSession(LiveSessionBase):
             self._listen()
             if not self._store.is_open:
                 self._end()
-            while self._run_task():
-                pass
+            with self._live_lock() as lock:
+                while self._run_task(lock):
+                    pass
         finally:
             self._store.remove_listener(self._on_commit)
             self._end()
@@ -241,8 +244,9 @@ class LiveSession(LiveSessionBase):
             self._thread_ids.clear()
             self._ended.set()
 
-    def _run_task(self) -> bool:
+    def _run_task(self, lock: SyncLock) -> bool:
         self._woken.clear()
+        self._take_turn(lock)
         if self._schedule.state == "idle":
             self._attempt(self._check_both_sides)
         with self._lock:
@@ -284,7 +288,8 @@ class LiveSession(LiveSessionBase):
         session = self._sync_session(look_ahead=False)
         remaining: TransportError | ForbiddenError | None = None
         try:
-            with self._sync_lock.entry():
+            with self._sync_lock.entry(), sync_lock(self._store, "sync") as lock:
+                self._acquire(lock)
                 report = drive(session, self._send, self._on_reply)
             if report.contended:  # to be pushed by another sync, at once
                 self._request_sync()
@@ -294,6 +299,15 @@ class LiveSession(LiveSessionBase):
                 raise
             remaining = error
         self._on_synced(time.monotonic(), remaining)
+
+    def _acquire(self, lock: SyncLock) -> None:
+        """Wait until no other process synchronises the store, unless the session is interrupted."""
+        before = self._interruptions
+        while not has_acquired(lock):
+            if self._interruptions > before:
+                raise _InterruptedError
+            self._woken.clear()
+            self._woken.wait(PAUSE)
 
     def _send(self, request: Request) -> Any:
         """Send a request and return its reply, unless the session is paused or ended meanwhile."""
@@ -333,8 +347,11 @@ class LiveSession(LiveSessionBase):
 
     def _start_poll(self) -> None:
         """Start a long poll for changes on the server."""
-        session = self._poll_session()
-        request = advance(session)
+        with self._sync_lock.entry(), sync_lock(self._store, "sync") as lock:
+            if not self._may_poll(lock, time.monotonic()):
+                return
+            session = self._poll_session()
+            request = advance(session)
         if isinstance(request, Finished):
             self._request_sync()
             return

@@ -85,6 +85,37 @@ class LevelTransaction(ReadVerbs[Key, Value, Found], Generic[Key, Value, Found, 
             self._require(key, False, if_value)
         self._pending.accept([entry])
 
+    @overload
+    def update(self, key: Key, fn: Callable[[Found], Written]) -> Value: ...
+
+    @overload
+    def update(self, key: Key, fn: Callable[[Found], Written | MissingType]) -> Value | MissingType: ...
+
+    def update(self, key: Key, fn: Callable[[Any], Any]) -> Any:
+        """Replace the value of a key by ``fn(value)``, and return the new value.
+
+        Args:
+            key: The key.
+            fn: The function: see `Level.update`.
+
+        Returns:
+            The new value, as `get` would return it; `MISSING` if the key was deleted.
+
+        Raises:
+            TypeError: ``fn`` is no function, is an async one, or returns an awaitable.
+            InvalidKeyError, InvalidValueError: The key, or the new value, cannot be stored.
+            DecodeError: The present value cannot be decoded.
+        """
+        require_plain(fn, "update()")
+        before = self.get(key, MISSING)
+        after = require_result(fn(None if before is MISSING else before), "update()")
+        if after is not MISSING:
+            self.put(key, after)
+            return self.get(key)
+        if before is not MISSING:
+            self.delete(key)
+        return MISSING
+
     def sublevel(self, name: str, *, separator: str = "/") -> LevelTransaction[str, Any, Any, JSON]:
         """Return this transaction for the keys of a sublevel: see `Level.sublevel`."""
         return LevelTransaction(self._store, self._codec.inside(name, separator), self._pending)
@@ -178,17 +209,7 @@ class DecisionVerbs(Generic[Key, Value, Found, Written]):
         """
         self._store.require_open()
 
-        def replace(tx: LevelTransaction[Any, Any, Any, Any]) -> Any:
-            before = tx.get(key, MISSING)
-            after = require_result(fn(None if before is MISSING else before), "update()")
-            if after is not MISSING:
-                tx.put(key, after)
-                return tx.get(key)
-            if before is not MISSING:
-                tx.delete(key)
-            return MISSING
-
-        return self._decide(replace, fn, "update()", durable, False)
+        return self._decide(lambda tx: tx.update(key, fn), fn, "update()", durable, False)
 
     def _decide(
         self,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 from ..engine.namespace import Namespace
-from ..engine.ranges import parse_bounds
-from ..engine.watch import LogWatch, StateWatch, Watch, WatchedRange
+from ..engine.watch import LogWatch, StateWatch, Watch
+from ..engine.watched_range import WatchedRange
 from ..errors import LevelError, StateError
 from ..locks import WITHOUT_WAITING, ErrorCheckingLock, WakeUp, start_thread
 from ..replication.endpoint import watch_start
@@ -26,7 +27,14 @@ Unsubscribe = Callable[[], None]
 _GRACE: Final = 0.05
 
 
-def open_watch(namespace: Namespace, since: int | None, initial: bool, bounds: KeyRange) -> Watch:
+def open_watch(
+    namespace: Namespace,
+    bounds: KeyRange,
+    *,
+    since: int | None = None,
+    initial: bool = False,
+    prefixes: Iterable[str] | None = None,
+) -> Watch:
     """Start a watch: see ``watch()``.
 
     Raises:
@@ -37,7 +45,7 @@ def open_watch(namespace: Namespace, since: int | None, initial: bool, bounds: K
     store.require_open()
     if not isinstance(initial, bool):
         raise TypeError(f"initial is True or False, not {initial!r:.80}")
-    watched = WatchedRange(*parse_bounds(codec, "watch", bounds), codec)
+    watched = WatchedRange.of(codec, bounds, prefixes)
     if store.mode is not Mode.SERVER:
         if since is not None:
             raise StateError(
@@ -51,15 +59,85 @@ def open_watch(namespace: Namespace, since: int | None, initial: bool, bounds: K
     return LogWatch(store, watched, since=start, is_initial=initial)
 
 
-class ChangeIterator(Iterator[Change]):
-    """The changes of a watch. Made by ``watch()``.
+class WatchTimeout:
+    """The time that one step of a watch may wait for a change.
 
-    Leaving the loop ends the watch, and so does `close`. An iterator that is kept goes on where it
-    stopped.
+    Args:
+        seconds: The timeout; ``None`` for none.
+
+    Raises:
+        TypeError, ValueError: It is no number of seconds.
+    """
+
+    def __init__(self, seconds: float | None) -> None:
+        if seconds is not None:
+            if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+                raise TypeError(f"timeout is a number of seconds or None, not {seconds!r:.80}")
+            if not seconds >= 0:
+                raise ValueError(f"timeout is 0 or more seconds, not {seconds!r:.80}")
+        self._seconds = None if seconds == float("inf") else seconds
+
+    def deadline(self) -> float | None:
+        """Return the time at which a step that begins now gives up; ``None`` for never."""
+        return None if self._seconds is None else time.monotonic() + self._seconds
+
+
+def seconds_to_wait(watch: Watch, deadline: float | None) -> float | None:
+    """Return the seconds to wait for a signal before the next `Watch.fill`; ``None`` for ever."""
+    left = watch.seconds_left()
+    if deadline is None:
+        return left
+    until = max(0.0, deadline - time.monotonic())
+    return until if left is None else min(left, until)
+
+
+class ChangesOfWatch:
+    """The properties of an iterator over the changes of a watch.
+
+    Args:
+        watch: The watch.
     """
 
     def __init__(self, watch: Watch) -> None:
         self._watch = watch
+        self._is_closed = False
+        #: The CID when the iterator was closed, which forgets the changes that are left.
+        self._last_cid: int | None = None
+
+    @property
+    def cid(self) -> int | None:
+        """The CID up to which changes of a server were yielded, for a later ``watch(since=cid)``.
+
+        ``None`` in the other modes, and until the present state of ``initial=True`` was yielded.
+        """
+        if self._is_closed:
+            return self._last_cid
+        for change in self._watch.buffer:
+            return None if change.cid is None else change.cid - 1
+        return self._watch.cid
+
+    @property
+    def has_ended(self) -> bool:
+        """True once the watch is over: it was closed, or its level. A timeout does not end it."""
+        return self._watch.has_ended
+
+    def _close(self) -> None:
+        """End the watch. Closing it again is harmless."""
+        self._last_cid, self._is_closed = self.cid, True
+        self._watch.close()
+        self._watch.buffer.clear()
+
+
+class ChangeIterator(ChangesOfWatch, Iterator[Change]):
+    """The changes of a watch. Made by ``watch()``.
+
+    Leaving the loop ends the watch, and so does `close`. An iterator that is kept goes on where it
+    stopped: also if its loop has ended by the timeout.
+    """
+
+    def __init__(self, watch: Watch, timeout: float | None = None) -> None:
+        self._timeout = WatchTimeout(timeout)
+        super().__init__(watch)
         self._woken = WakeUp()
         watch.wake = self._woken.set
 
@@ -68,18 +146,20 @@ class ChangeIterator(Iterator[Change]):
 
     def __next__(self) -> Change:
         watch = self._watch
+        deadline = None if watch.buffer else self._timeout.deadline()
         while not watch.buffer:
             self._woken.clear()
             if not watch.fill():
                 raise StopIteration
             if not (watch.buffer or watch.has_more):
-                self._woken.wait(watch.seconds_left())
+                if deadline is not None and time.monotonic() >= deadline:
+                    raise StopIteration
+                self._woken.wait(seconds_to_wait(watch, deadline))
         return watch.buffer.popleft()
 
     def close(self) -> None:
         """End the watch. Closing it again is harmless."""
-        self._watch.close()
-        self._watch.buffer.clear()
+        self._close()
 
     def __enter__(self) -> ChangeIterator:
         return self

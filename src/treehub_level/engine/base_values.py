@@ -20,7 +20,7 @@ import orjson
 from .. import _core
 from ..backends.base import Entry, Reader
 from ..errors import CorruptionError
-from .following import Following
+from .following import Following, read_following
 from .records import OwnRecords, is_cid
 from .uncompared import uncompared_entry
 
@@ -196,3 +196,18 @@ class BaseRecording(NamedTuple):
             if following.is_uncompared(key):
                 recorded.append(uncompared_entry(space, key))
         return recorded
+
+
+def stored_recording(reader: Reader, own: OwnRecords) -> BaseRecording | None:
+    """Return the base values that a client records, by its records; ``None`` if it records none.
+
+    A damaged record counts as none: ``sync`` reports the damage.
+    """
+    try:
+        document = own.read(reader, BASES)
+        if document is None:
+            return None
+        cid = own.cid(reader)
+        return BaseRecording.of(Bases.from_document(document), read_following(reader, own, cid), cid)
+    except (CorruptionError, ValueError):
+        return None

@@ -11,7 +11,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
 from ..backends.base import Entry, Row
-from .handles import StoreCursor
+from .watched_range import SpansCursor
 
 if TYPE_CHECKING:
     from ..backends.sqlite.scratch import ScratchMap
@@ -58,7 +58,7 @@ class RangeComparison:
         cursor: A cursor over the range. The comparison closes it.
     """
 
-    def __init__(self, known: KnownState, cursor: StoreCursor) -> None:
+    def __init__(self, known: KnownState, cursor: SpansCursor) -> None:
         self._known = known
         self._cursor = cursor
         self._last_known: bytes | None = None

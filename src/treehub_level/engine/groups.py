@@ -74,6 +74,11 @@ class RecentGroups:
             del self._keys[next(iter(self._keys))]
         yield group_key(self._own.space, last + 1), group_record(keys)
 
+    def forget(self) -> None:
+        """Forget the groups. The next call of `new_entries` reads them again."""
+        self._last = None
+        self._keys.clear()
+
     def _read(self, reader: Reader) -> None:
         """Read the last groups, as far as they are not damaged: a write does not need them."""
         last = last_group(reader, self._own)

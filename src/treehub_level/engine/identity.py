@@ -14,7 +14,7 @@ import orjson
 
 from .. import _core
 from ..backends.base import Backend, Entry, Reader
-from ..errors import LockedError, ModeMismatchError, StateError
+from ..errors import ModeMismatchError, StateError
 from ..types import Mode
 from .base_values import BaseRecording, bases_at_opening
 from .codec import unpadded_cid
@@ -121,8 +121,7 @@ def _client(
     is_new: bool,
 ) -> tuple[Client, list[Entry]]:
     """Return the strategy of a client, and the records that the opening writes."""
-    previous_holder = reader.get(records.space.own_key("holder"))
-    client = Client(records, store_id, orjson.dumps(uuid.uuid4().hex) if shared else None, previous_holder)
+    client = Client(records, store_id, orjson.dumps(uuid.uuid4().hex) if shared else None)
     bases, entries = bases_at_opening(reader, records, keep_base)
     following, changed = following_at_opening(reader, records, follow, is_new=is_new)
     if following is not None:
@@ -130,30 +129,18 @@ def _client(
     return client, [*entries, *changed]
 
 
-def check_shared(reader: Reader, mode: AnyMode, records: OwnRecords, name: str) -> Sequence[Entry]:
-    """Check, before each write to a shared store, that another process has not taken it over.
+def check_shared(reader: Reader, mode: AnyMode, records: OwnRecords, name: str) -> None:
+    """Check, before each step on a shared store, what other processes have made of it.
 
-    A server checks this when it reads its epochs (`Server.epoch_start`).
-
-    Returns:
-        Entries to write besides: the holder record, with the first write of a client. Later writes
-        of other processes are then refused. A process that only reads does not become the holder.
+    A client reads again what its local writes record. A server checks its store when it reads its
+    epochs (`Server.epoch_start`).
 
     Raises:
-        LockedError: The store is a client, and another process or level has written to it.
         ModeMismatchError: The store was NORMAL when it was opened, and has a mode now.
         StateError: The store was NORMAL when it was opened, and is being adopted.
     """
     if isinstance(mode, Client):
-        key = records.space.own_key("holder")
-        found_holder = reader.get(key)
-        if found_holder not in (mode.holder, mode.previous_holder):
-            raise LockedError(
-                f"the client store {name!r} was opened again, and written to, by another process or another Level: a "
-                "client store is for one process at a time. Close this level; reads still work until then"
-            )
-        if found_holder != mode.holder and mode.holder is not None:
-            return [(key, mode.holder)]
+        mode.refresh(reader)
     if isinstance(mode, Normal):
         found = records.identity(reader, strict=False)
         if found is not None:
@@ -163,7 +150,6 @@ def check_shared(reader: Reader, mode: AnyMode, records: OwnRecords, name: str) 
             )
         if records.adoption(reader) is not None:
             raise StateError(f"{name!r} is being adopted by another process: close it, and open it in its new mode")
-    return ()
 
 
 def find_identity(reader: Reader, records: OwnRecords, *, strict: bool) -> StoreIdentity | None:

@@ -20,7 +20,8 @@ from ..backends.base import Batch, Entry, Reader, Transaction
 from ..errors import StateError
 from ..types import Mode
 from . import clock
-from .base_values import BaseRecording
+from .base_values import BASES, BaseRecording, stored_recording
+from .following import FOLLOW
 from .groups import RecentGroups, distinct_keys
 from .records import Commit, Epoch, OwnRecords, commit_key
 
@@ -98,12 +99,12 @@ class Client:
     Args:
         records: The own records of the store.
         store_id: The id of the store.
-        holder: The holder record to write with this opening's first write; ``None`` if the store is
-            not shared.
-        previous_holder: The holder record found by this opening.
+        holder: The token of this opening, for the holder record; ``None`` if the store is not
+            shared.
 
     Attributes:
-        recording: The base values that local writes record; ``None`` if they record none.
+        recording: The base values that local writes record; ``None`` if they record none. In a
+            shared store it is that of the state that the last step has found: see `refresh`.
         outstanding: The nonce of the last request; ``None`` once its reply was applied. Any other
             reply is stale.
         pushed_last: True if the last request had a push: the next one may ask for a part of a fill.
@@ -119,19 +120,44 @@ class Client:
         records: OwnRecords,
         store_id: str,
         holder: bytes | None = None,
-        previous_holder: bytes | None = None,
     ) -> None:
         self.records = records
         self.space = records.space
         self.store_id = store_id
         self.holder = holder
-        self.previous_holder = previous_holder
         self.recording: BaseRecording | None = None
         self.outstanding: str | None = None
         self.pushed_last = False
         self.synced_ms: int | None = None
         self.rejected_to = 0
         self._recent_groups = RecentGroups(records)
+        #: The records that `refresh` has read last, and what follows from them.
+        self._read: tuple[bytes | None, ...] = ()
+        self._found: BaseRecording | None = None
+
+    def refresh(self, reader: Reader) -> None:
+        """Read what local writes record, which another process may have changed since."""
+        space = self.space
+        keys = [space.own_key(BASES), space.own_key(FOLLOW), space.prefix]
+        read = tuple(reader.get_many(keys))
+        if read != self._read:
+            self._found = stored_recording(reader, self.records)
+            self._read = read
+        self.recording = self._found
+
+    def hold(self, reader: Reader) -> list[Entry]:
+        """Return the entry that makes this opening the holder, unless it is that already.
+
+        The holder is the opening that has prepared the last request. Replies to requests of others
+        are stale then: see `holds`.
+        """
+        if self.holder is None or self.holds(reader):
+            return []
+        return [(self.space.own_key("holder"), self.holder)]
+
+    def holds(self, reader: Reader) -> bool:
+        """Return True if no other opening has prepared a request since this one did."""
+        return self.holder is None or reader.get(self.space.own_key("holder")) == self.holder
 
     def plan_write(
         self,
@@ -161,6 +187,8 @@ class Client:
 
     def _groups(self, reader: Reader, entries: Sequence[Entry], writes: Sequence[Write]) -> Iterator[Entry]:
         """Yield a record for each write whose changes belong together."""
+        if self.holder is not None:
+            self._recent_groups.forget()  # another process may have written groups
         start = 0
         for write in writes:
             keys = distinct_keys(entries[start : start + write.size]) if write.is_batch else []

@@ -23,6 +23,7 @@ from ..errors import (
     StateError,
     StorageError,
     UnavailableError,
+    hide_told_cause,
 )
 from ..locks import WITHOUT_WAITING, ErrorCheckingLock
 from ..types import Mode
@@ -148,10 +149,12 @@ class Store:
             forking.in_use.add(self)
             try:
                 self._open()
-            except LockedError:  # the backend object may be that of another level, which has it open
+            except LockedError as error:  # the backend object may be that of another level, which has it open
                 self._mark_closed()
+                hide_told_cause(error)
                 raise
-            except BaseException:
+            except BaseException as error:
+                hide_told_cause(error)
                 self.guard.is_open = False
                 self.get = self._guarded_get
                 self.backend.close()
@@ -618,13 +621,10 @@ class Store:
         )
 
     def _execute_in(self, transaction: Transaction, step: Step[T], durable: bool) -> Plan[T]:
-        extra: Sequence[Entry] = ()
         if self._shared:
-            extra = check_shared(transaction, self.strategy, self._records, self.backend.name)
+            check_shared(transaction, self.strategy, self._records, self.backend.name)
         plan = step(transaction, self.cid_in(transaction) if self._cid is None else self._cid)
         if plan.batch:
-            if extra:
-                plan.batch = [*plan.batch, *extra]
             if self.feed is not None:
                 self.feed.begin(plan.batch, is_reply=plan.is_reply)
             try:

@@ -10,7 +10,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Hashable
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from weakref import ref
 
 from ..errors import CIDMismatchError, CorruptionError, DecodeError, NotOpenError, StorageError
@@ -18,12 +18,11 @@ from ..locks import WITHOUT_WAITING, ErrorCheckingLock
 from ..types import Change, ChangeOrigin, Mode
 from .change_feed import CommittedChange
 from .change_queue import UNREAD, ChangeQueue, QueuedChange
-from .codec import Codec
 from .commits import commit_of, read_page
 from .comparison import KnownState, RangeComparison
-from .handles import StoreCursor, StoreSnapshot
-from .key_ranges import ALL_KEYS, KeyRanges
+from .handles import StoreSnapshot
 from .store import Store
+from .watched_range import SpansCursor, WatchedRange
 
 #: Changes that are collected at a time.
 _CHANGES: Final = 1000
@@ -34,38 +33,6 @@ _VALUES: Final = 16
 #: Comparisons of a range take at most this share of the time, so a large range is compared less
 #: often.
 _COMPARING_SHARE: Final = 0.2
-
-
-class WatchedRange(NamedTuple):
-    """The keys that a watch is about.
-
-    Attributes:
-        start: The first stored key; ``None`` for the first of the store.
-        stop: The end, exclusive; ``None`` for the end of the store.
-        codec: The codec of the level or sublevel.
-    """
-
-    start: bytes | None
-    stop: bytes | None
-    codec: Codec
-
-    def has(self, key: bytes) -> bool:
-        """Return True if a stored key is in the range."""
-        return (self.start is None or key >= self.start) and (self.stop is None or key < self.stop)
-
-    def change(self, key: bytes, value: bytes | None, origin: ChangeOrigin) -> Change:
-        """Return a change of a stored key, decoded.
-
-        Raises:
-            DecodeError: The stored bytes do not fit the encoding.
-        """
-        decoder = self.codec.decoder
-        if value is None:
-            change = Change.deletion(decoder.key(key))
-        else:
-            change = Change(decoder.key(key), decoder.value(key, value))
-        change.origin = origin
-        return change
 
 
 class Watch(ABC):
@@ -138,6 +105,11 @@ class Watch(ABC):
         return not self._is_closed and store.is_open and store.feed is self.feed
 
     @property
+    def cid(self) -> int | None:
+        """The CID up to which the buffer had a server's changes; ``None`` if there is none."""
+        return None
+
+    @property
     def has_ended(self) -> bool:
         """True once the watch has ended."""
         store = self._store()
@@ -147,7 +119,7 @@ class Watch(ABC):
     def _collect(self, store: Store) -> bool:
         """Add changes to the buffer. Return True to be called again without a signal."""
 
-    def _take_initial(self, cursor: StoreCursor) -> bool:
+    def _take_initial(self, cursor: SpansCursor) -> bool:
         """Add pairs of the present state to the buffer. Return False if there are none left."""
         rows = cursor.fetch_rows(_CHANGES)
         for key, value in self._range.codec.decoder.items(rows):
@@ -202,7 +174,7 @@ class StateWatch(Watch):
         self._is_initial = is_initial
         self._known: KnownState | None = None
         self._comparison: RangeComparison | None = None
-        self._cursor: StoreCursor | None = None
+        self._cursor: SpansCursor | None = None
         #: The origin of the differences that the comparison finds; ``None`` to report none.
         self._origin: ChangeOrigin | None = "initial" if is_initial else None
         #: The origins of keys changed by this process since the comparison before.
@@ -217,11 +189,11 @@ class StateWatch(Watch):
             if not is_initial:
                 self._compare(self._known, self._open_cursor(store))
 
-    def _open_cursor(self, store: Store) -> StoreCursor:
+    def _open_cursor(self, store: Store) -> SpansCursor:
         with store.guard.thread.lock:
-            return store.cursor(store.reader(), self._range.start, self._range.stop, reverse=False, values=True)
+            return self._range.cursor(store, store.reader())
 
-    def _compare(self, known: KnownState, cursor: StoreCursor) -> None:
+    def _compare(self, known: KnownState, cursor: SpansCursor) -> None:
         self._started = time.monotonic()
         self._comparison = RangeComparison(known, cursor)
 
@@ -229,7 +201,7 @@ class StateWatch(Watch):
 
     def on_commit(self, changes: list[CommittedChange], *, is_certain: bool) -> None:
         """See `FeedWatch.on_commit`."""
-        concerned = [change for change in changes if self._range.has(change.key)]
+        concerned = [change for change in changes if change.key in self._range.keys]
         if not concerned:
             return
         try:
@@ -299,7 +271,7 @@ class StateWatch(Watch):
             self._compare(self._known, cursor)
         self._is_initial = False
 
-    def _continue_initial(self, cursor: StoreCursor) -> bool:
+    def _continue_initial(self, cursor: SpansCursor) -> bool:
         if not self._take_initial(cursor):
             cursor.close()
             self._cursor = None
@@ -408,16 +380,19 @@ class LogWatch(Watch):
         self._since = since
         self._is_initial = is_initial
         self._snapshot: StoreSnapshot | None = None
-        self._cursor: StoreCursor | None = None
+        self._cursor: SpansCursor | None = None
         self._floor: int | None = None
-        start, stop = watched.start, watched.stop
-        is_all = stop is None and (start is None or start <= store.space.user_start)
-        self._wanted = ALL_KEYS if is_all else KeyRanges([(start or b"", stop)])
+        self._wanted = watched.wanted(store)
         super().__init__(store, watched)
 
     def on_commit(self, changes: list[CommittedChange], *, is_certain: bool) -> None:
         """See `FeedWatch.on_commit`."""
         self.wake()
+
+    @property
+    def cid(self) -> int | None:
+        """See `Watch.cid`."""
+        return None if self._is_initial or self._cursor is not None else self._since
 
     def _collect(self, store: Store) -> bool:
         if self._is_initial:
@@ -431,10 +406,10 @@ class LogWatch(Watch):
         self._snapshot = StoreSnapshot(store, store.backend.snapshot(), "")
         reader = self._snapshot.reader
         self._since = mode.records.cid(reader)
-        self._cursor = store.cursor(reader, self._range.start, self._range.stop, reverse=False, values=True)
+        self._cursor = self._range.cursor(store, reader)
         self._is_initial = False
 
-    def _continue_initial(self, cursor: StoreCursor) -> bool:
+    def _continue_initial(self, cursor: SpansCursor) -> bool:
         if not self._take_initial(cursor):
             self._end_initial()
         return True

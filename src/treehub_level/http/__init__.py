@@ -24,14 +24,29 @@ if TYPE_CHECKING:
     from .client.remote import RemoteServer
     from .server.app import create_app
     from .server.jwt import JWT
+    from .server.service import error_response, require_identity
 
-__all__ = ["JWT", "Hub", "Identity", "Limits", "RefusedError", "RemoteServer", "Token", "Tokens", "create_app"]
+__all__ = [
+    "JWT",
+    "Hub",
+    "Identity",
+    "Limits",
+    "RefusedError",
+    "RemoteServer",
+    "Token",
+    "Tokens",
+    "create_app",
+    "error_response",
+    "require_identity",
+]
 
 #: Names that need an optional dependency: the module that defines each, and the extra to install.
 _EXTRAS: Final = {
     "JWT": (".server.jwt", "jwt"),
     "RemoteServer": (".client.remote", "http"),
     "create_app": (".server.app", "server"),
+    "error_response": (".server.service", "server"),
+    "require_identity": (".server.service", "server"),
 }
 
 

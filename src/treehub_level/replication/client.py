@@ -97,6 +97,7 @@ def request_step(mode: Client, limits: PushLimits, *, push: bool, withdraw: bool
         is_consistent = state.is_at_head and not losses
         prepared = PreparedRequest(request, has_pushable, has_work, following.is_evicting, is_consistent)
         entries: list[Entry] = [loss_entry(space, key, None) for key in ended]
+        entries += mode.hold(transaction)
         return Plan(prepared, [*state.replacing(before, space), *entries], durable=True)
 
     return step
@@ -205,9 +206,9 @@ def receive_step(
 ) -> Step[ReplyOutcome | None]:
     """Apply a reply that `is_reply_to` the request.
 
-    The result is ``None``, and nothing is written, if another request was sent since, or the
-    client's state has changed, or ranges with dirty changes were unfollowed since, for which the
-    log was not requested.
+    The result is ``None``, and nothing is written, if another request was sent since, also by
+    another process, or the client's state has changed, or ranges with dirty changes were unfollowed
+    since, for which the log was not requested.
 
     Args:
         mode: The client.
@@ -228,7 +229,7 @@ def receive_step(
             )
         undecided = state.push or (state.withheld_push if request.withdraw else None)
         now = mode.outstanding, cid, undecided.nonce if undecided else None
-        if now != (request.nonce, request.cid, request.push_nonce):
+        if now != (request.nonce, request.cid, request.push_nonce) or not mode.holds(transaction):
             return Plan(None)
         if not _has_log_of_leaving(request, state.following):
             return Plan(None)
@@ -270,7 +271,7 @@ def rebind_step(mode: Client, server: str) -> Step[None]:
         after = after.with_bases()
         losses = [loss_entry(space, key, None) for key in read_losses(transaction, mode.records)]
         forgotten = (space.own_key(SYNCED), None)
-        batch = [*after.replacing(before, space), *losses, forgotten, (space.prefix, b"0")]
+        batch = [*after.replacing(before, space), *losses, forgotten, *mode.hold(transaction), (space.prefix, b"0")]
         mode.outstanding, mode.rejected_to = None, 0
         return Plan(None, batch, 0, durable=True, after_commit=recording(mode, after))
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator
 from datetime import datetime
 from typing import Any, Final
 
+from ..backends.base import GrantedSyncLock, SyncLock
 from ..engine import clock
 from ..engine.scan import key_chunks
 from ..engine.store import Store
@@ -24,6 +25,7 @@ from .messages import Request
 from .schedule import LiveSchedule, PollResult
 from .session import poll_session, sync_session
 from .session_events import PushWait, SessionEvents
+from .sync_locks import PAUSE, has_acquired, sync_lock
 from .synced import read_synced
 
 #: Seconds that a long poll asks the server to wait: less than the idle timeout of common proxies.
@@ -112,10 +114,11 @@ class LiveSessionBase:
 
     @property
     def state(self) -> LiveState:
-        """One of ``connecting``, ``busy``, ``idle``, ``offline``, ``needs_auth`` and ``stopped``.
+        """The state: ``connecting``, ``busy``, ``idle``, ``offline``, or one of these.
 
-        ``offline`` retries after a pause. ``needs_auth`` waits for `resume`, since the server
-        refuses the token. ``stopped`` is paused or over.
+        ``standby`` waits for the live session of another process with the same store to end, and
+        takes over. ``needs_auth`` waits for `resume`, since the server refuses the token.
+        ``stopped`` is paused or over.
         """
         return self._schedule.state
 
@@ -231,6 +234,33 @@ class LiveSessionBase:
     def _on_commit(self) -> None:
         """React to a commit, or to the closing of the store. Called from any thread."""
         raise NotImplementedError
+
+    def _live_lock(self) -> SyncLock:
+        """Return the lock of the one live session of the store, to be acquired by `_take_turn`."""
+        try:
+            return sync_lock(self._store, "live")
+        except NotOpenError:  # closed just now: the session is about to end
+            return GrantedSyncLock()
+
+    def _take_turn(self, lock: SyncLock) -> None:
+        """Become the live session of the store, or else stand by; a paused one does neither."""
+        if self._schedule.is_over or self._schedule.state in ("stopped", "needs_auth"):
+            lock.release()
+            return
+        is_live = has_acquired(lock)
+        with self._lock:
+            if is_live:
+                self._schedule.take_over()
+            else:
+                self._schedule.stand_by()
+
+    def _may_poll(self, lock: SyncLock, now: float) -> bool:
+        """Return True if no other process synchronises; else schedule another attempt."""
+        if has_acquired(lock):
+            return True
+        with self._lock:
+            self._schedule.due = now + PAUSE
+        return False
 
     def _on_reply(self) -> None:
         with self._lock:

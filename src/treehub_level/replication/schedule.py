@@ -16,6 +16,8 @@ from ..events import LiveState
 #: The maximum backoff between two attempts, in seconds, without jitter and without ``Retry-After``.
 MAX_BACKOFF = 60.0
 _FIRST_BACKOFF = 0.5
+#: Seconds between two looks of a session in standby.
+STANDBY_SECONDS = 0.5
 
 
 def backoff(failures: int, retry_after: float | None, rng: Callable[[], float]) -> float:
@@ -82,6 +84,8 @@ class LiveSchedule:
         self._failures = 0
         self._early_replies = 0
         self._connected = False
+        #: The time of the next sync in standby.
+        self._standby_due = 0.0
         self._sync_is_due = True
         # Tickets are numbered from 1. A sync covers all tickets that were taken before it began.
         self._last_ticket = 0
@@ -116,6 +120,8 @@ class LiveSchedule:
         if self.state in ("stopped", "needs_auth"):
             self.due = None
             return Task.WAIT
+        if self.state == "standby":
+            return self._next_in_standby(now)
         if self.due is not None and now < self.due and (self.state == "offline" or not self._sync_is_due):
             return Task.WAIT
         self.due = None
@@ -125,6 +131,29 @@ class LiveSchedule:
             self.state = "busy" if self._connected else "connecting"
             return Task.SYNC
         return Task.POLL
+
+    def _next_in_standby(self, now: float) -> Task:
+        """Return the next task while another session holds the store: only syncs for tickets."""
+        if self._last_ticket > self._synced_ticket and now >= self._standby_due:
+            self._syncing_ticket = self._last_ticket
+            return Task.SYNC
+        self.due = now + STANDBY_SECONDS
+        return Task.WAIT
+
+    def stand_by(self) -> None:
+        """Schedule nothing but the syncs that are waited for: another session is live."""
+        if not self.is_over and self.state not in ("stopped", "standby"):
+            self.state = "standby"
+            self._connected = False
+            self._standby_due = 0.0
+
+    def take_over(self) -> None:
+        """Sync at once, if the session was in standby."""
+        if not self.is_over and self.state == "standby":
+            self.state = "connecting"
+            self._sync_is_due = True
+            self._failures = 0
+            self.due = None
 
     # --------------------------------------------------------------------------- results of tasks
 
@@ -142,7 +171,8 @@ class LiveSchedule:
         """
         if self.state in ("stopped", "needs_auth"):
             return
-        self.state = "idle"
+        if self.state != "standby":
+            self.state = "idle"
         self.last_error = error
         self._failures = 0
         self._connected = True
@@ -178,9 +208,10 @@ class LiveSchedule:
         if isinstance(error, TransportError) and error.status == 401:
             self.state = "needs_auth"
         elif _is_retryable(error):
-            self.state = "offline"
+            in_standby = self.state == "standby"
+            self.state = "standby" if in_standby else "offline"
             retry_after = error.retry_after if isinstance(error, TransportError) else None
-            self.due = now + backoff(self._failures, retry_after, self._rng)
+            self.due = self._standby_due = now + backoff(self._failures, retry_after, self._rng)
         else:
             self.end()
             self.last_error = error

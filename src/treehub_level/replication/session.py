@@ -248,7 +248,14 @@ def poll_session(
         return PollResult.EMPTY
     merger = None if on_conflict is None else Merger(on_conflict, mode)
     outcome = _receive(run, mode, request, reply, on_reset, report, merger, observe)
-    return PollResult.APPLIED if outcome is None or outcome.caught_up else PollResult.INCOMPLETE
+    if outcome is None:  # another session, maybe of another process, has sent a request since
+        has_contents = isinstance(reply, PulledPage) and not reply.more and run(_cid_step) >= reply.cid
+        return PollResult.APPLIED if has_contents else PollResult.INCOMPLETE
+    return PollResult.APPLIED if outcome.caught_up else PollResult.INCOMPLETE
+
+
+def _cid_step(_: Transaction, cid: int) -> Plan[int]:
+    return Plan(cid)
 
 
 def _held_back_step(mode: Client, limits: PushLimits) -> Step[SyncError | None]:

@@ -38,7 +38,9 @@ def locked_error(path: str) -> LockedError:
     """Return the exception for a directory that is open already."""
     return LockedError(
         f"the LevelDB store at {path!r} is open already, in this process or another, and only one can have it open: "
-        "close it there; or serve it over HTTP from the process that has it open, and sync a store of your own with it"
+        "close it there; or open it with read_only=True, to read a copy of its present state; or use "
+        'backend="sqlite", which several processes may have open; or serve it over HTTP from the process that has it '
+        "open, and sync a store of your own with it"
     )
 
 

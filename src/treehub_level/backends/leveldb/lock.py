@@ -154,7 +154,7 @@ def hold_lock_file(verb: str, path: str) -> Iterator[None]:
         file = open(os.path.join(path, _LOCK_FILE), "a")  # noqa: SIM115  # the with statement below closes it
     except OSError as error:
         if sys.platform == "win32" and isinstance(error, PermissionError):
-            raise locked_error(path) from error  # on Windows, LevelDB opens the file without sharing
+            raise locked_error(path) from None  # on Windows, LevelDB opens the file without sharing
         raise directory_error(verb, path, error) from error
     with file:
         if sys.platform != "win32":
@@ -167,8 +167,8 @@ if sys.platform != "win32":
     def _flock(path: str, descriptor: int) -> None:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise locked_error(path) from error
+        except BlockingIOError:
+            raise locked_error(path) from None
         except OSError as error:  # a file system without such locks: LevelDB's own must do
             if error.errno not in (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS, errno.EINVAL):
                 raise
@@ -177,5 +177,5 @@ if sys.platform != "win32":
         """Exclude record locks of other processes on the file."""
         try:
             lock_description(descriptor)
-        except (BlockingIOError, PermissionError) as error:
-            raise locked_error(path) from error
+        except (BlockingIOError, PermissionError):
+            raise locked_error(path) from None

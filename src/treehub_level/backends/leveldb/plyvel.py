@@ -287,7 +287,7 @@ class ErrorTranslator:
     def translate(self, error: BaseException) -> None:
         """Raise the translation of an exception of plyvel; return if it is another exception."""
         if type(error) is RuntimeError:
-            raise NotOpenError(f"the LevelDB store at {self._path!r}, or what was read from, is closed") from error
+            raise NotOpenError(f"the LevelDB store at {self._path!r}, or what was read from, is closed") from None
         if not isinstance(error, _vendor.Error):
             return
         raise status_error(self._path, _status_of(error)) from error

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from ...errors import LevelError, LockedError, NotOpenError, StorageError, UnavailableError
-from ..base import Backend, Batch, Reader, Supports, no_store_error
+from ..base import Backend, Batch, GrantedSyncLock, Reader, Supports, SyncLock, SyncRole, no_store_error
 from ..paths import checked_path
 from .errors import has_run_out_of_space, translated_error, translating_errors
 from .file import SQLiteFile, close_on_error, sync_path
@@ -25,6 +25,7 @@ from .log_limit import LogLimit
 from .process_lock import ProcessLock
 from .read_only import read_only_uri
 from .reading import SQLiteCursor, SQLiteSnapshot, select_value
+from .sync_lock import HAS_SYNC_LOCKS, FileSyncLock
 from .transaction import SQLiteExclusive, roll_back
 
 #: The application id ("THLV") and the format version in the header of the file.
@@ -85,6 +86,7 @@ class SQLiteBackend(Backend):
         self._resources = ExitStack()
         self._listener: SQLiteListener | None = None
         self._process_lock: ProcessLock | None = None
+        self._sync_lock: FileSyncLock | None = None
 
     # ----------------------------------------------------------------------------------- life cycle
 
@@ -330,6 +332,20 @@ class SQLiteBackend(Backend):
         self._file.check_in_place()
 
     # ---------------------------------------------------------------------------------- maintenance
+
+    def sync_lock(self, role: SyncRole) -> SyncLock:
+        """See `Backend.sync_lock`. The kernel has the locks, on Linux only."""
+        if not HAS_SYNC_LOCKS:
+            return GrantedSyncLock()
+        if role == "sync" and self._sync_lock is not None:
+            self._sync_lock.release()
+        try:
+            lock = FileSyncLock(self._path, role)
+        except OSError:  # no write-ahead log that can be written
+            return GrantedSyncLock()
+        if role == "sync":
+            self._sync_lock = lock
+        return lock
 
     def listen(self, callback: Callable[[], None]) -> None:
         """See `Backend.listen`. A thread polls for commits, including our own, every 30 ms."""

@@ -32,7 +32,7 @@ from ...types import Delete, Put
 from .conditions import Preconditions
 from .disconnect import DisconnectedError
 from .hub import Hub
-from .refusals import RefusedError
+from .refusals import RefusedError, is_temporary
 from .response_budget import PIECE_BYTES, ResponseHold
 from .subscriptions import Subscription
 
@@ -462,11 +462,6 @@ class Database:
             return await self._read(lambda database: database.worker.read(read, database, max_bytes))
 
         return await self._hold.read_page(attempt, lambda page: rows_size(page[0]), MAX_BYTES)
-
-
-def is_temporary(error: Exception) -> bool:
-    """Return True if a database cannot be opened at the moment, and a waiting request may go on."""
-    return isinstance(error, LockedError) or (isinstance(error, RefusedError) and error.code == "LEVEL_BUSY")
 
 
 def _reply_size(reply: Reply) -> int:

@@ -5,21 +5,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ... import blocking
 from ...aio.level import Level, internals
 from ...aio.wait import set_within
 from ...errors import LevelError, ModeMismatchError, NotOpenError, StateError, StorageError
 from ...replication.rules import Check, require_check
-from ...types import Mode
+from ...types import Change, KeyRange, Mode
 from .catalog import DATABASE_NAME, Catalog, create_catalog
+from .hub_watch import DatabaseWatch
 from .refusals import RETRY_LATER, RefusedError, database_not_found, retry_later, server_closing
 from .stop_signals import on_stop_signals
 from .subscriptions import Subscription, Subscriptions
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 #: Seconds for which the result of a reachability check is reused, since any client may ask for one.
 _PROBE_SECONDS: Final = 1.0
@@ -131,7 +135,8 @@ class Hub:
         self._admitted = 0
         self._subscriptions = Subscriptions(self._start_task)
         self._rechecks: dict[str, asyncio.TimerHandle] = {}
-        self._opening: dict[str, asyncio.Task[None]] = {}
+        #: The tasks that open a database, and those that may create it, too.
+        self._opening: dict[tuple[str, bool], asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._probe: asyncio.Future[bool] | None = None
         self._probed_at = 0.0
@@ -386,17 +391,61 @@ class Hub:
     # ----------------------------------------------------------------------------- cache of levels
 
     @asynccontextmanager
-    async def use(self, name: str) -> AsyncIterator[Level]:
+    async def use(self, name: str, *, create: bool = False) -> AsyncIterator[Level]:
         """Yield a database's level, open for the length of the block.
+
+        A route that watches a database for long should use `watch`: see there.
+
+        Args:
+            name: The name of the database.
+            create: True to create it in the root, unless there is one.
 
         Raises:
             RefusedError: There is no such database, too many databases are in use, or the hub is
                 closed or about to close.
-            LevelError: The store cannot be opened.
+            ValueError: ``create`` is true, and the name is invalid, or the hub has no root.
+            LevelError: The store cannot be opened, or cannot be created.
         """
         self._check_accepting()
+        if create and name not in self._databases and name not in self._withdrawn:
+            self._administered(name)
+            await self.ensure_open(name, creating=True)
         async with self.borrow(name) as level:
             yield level
+
+    def watch(
+        self,
+        name: str,
+        *,
+        since: int | None = None,
+        initial: bool = False,
+        prefixes: Iterable[str] | None = None,
+        **bounds: Unpack[KeyRange],
+    ) -> AsyncGenerator[Change, None]:
+        """Iterate over the changes of a database, which the hub may close meanwhile.
+
+        In the block of `use`, a database stays open as long as a watch waits for changes, and
+        counts towards ``max_open``. This iterator has it in use only while it reads: the present
+        state, or changes of the log. It ends when the hub stops.
+
+        Args:
+            name: The name of the database.
+            since: See `Level.watch`; ``None`` for the present CID at the first step.
+            initial: See `Level.watch`.
+            prefixes: See `Level.watch`.
+            **bounds: See `Level.watch`.
+
+        Returns:
+            The changes, each with its ``cid``: use it in an ``async for`` loop.
+
+        Raises:
+            RefusedError: There is no such database, or the hub is closed or about to close. The
+                iterator raises it, also when the database is deleted.
+            TypeError, ValueError, CIDMismatchError, StorageError: See `Level.watch`. The iterator
+                raises them.
+        """
+        self._check_accepting()
+        return DatabaseWatch(self, name, since, initial, prefixes, bounds).changes()
 
     @asynccontextmanager
     async def admit(self, name: str, *, creating: bool = False) -> AsyncIterator[None]:
@@ -478,10 +527,10 @@ class Hub:
             raise database_not_found()
         if name in self._databases:
             return
-        opening = self._opening.get(name)
+        opening = self._opening.get((name, creating))
         if opening is None:
-            opening = self._opening[name] = self._start_task(self._open(name, creating))
-            opening.add_done_callback(lambda _: self._opening.pop(name))
+            opening = self._opening[name, creating] = self._start_task(self._open(name, creating))
+            opening.add_done_callback(lambda _: self._opening.pop((name, creating)))
         await asyncio.shield(opening)
 
     async def _open(self, name: str, creating: bool = False) -> None:
@@ -490,6 +539,8 @@ class Hub:
                 raise server_closing()
             if name in self._withdrawn:
                 raise database_not_found()
+            if name in self._databases:  # opened by the other kind of caller
+                return
             try:
                 arguments = await asyncio.to_thread(self._find, name)
             except RefusedError:

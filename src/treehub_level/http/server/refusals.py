@@ -9,6 +9,7 @@ from ...errors import (
     CheckError,
     CIDMismatchError,
     CommitUnknownError,
+    ConditionError,
     CorruptionError,
     DecodeError,
     ForbiddenError,
@@ -103,6 +104,11 @@ def database_not_found() -> RefusedError:
     )
 
 
+def is_temporary(error: Exception) -> bool:
+    """Return True if a database cannot be opened at the moment, and a waiting request may go on."""
+    return isinstance(error, LockedError) or (isinstance(error, RefusedError) and error.code == "LEVEL_BUSY")
+
+
 def bad_request(message: str) -> RefusedError:
     """Return the refusal of a malformed request."""
     return RefusedError(400, ProtocolError.code, message)
@@ -155,6 +161,8 @@ def refusal_for(error: Exception) -> RefusedError:
             return RefusedError(413, "LEVEL_TOO_LARGE", message)
         case CheckError():
             return RefusedError(500, error.code, "the check of this server failed: see its log, and try again later")
+        case ConditionError():
+            return RefusedError(412, error.code, message)
         case ProtocolError() | InvalidKeyError() | InvalidValueError():
             return RefusedError(400, error.code, message)
         case LockedError():

@@ -16,10 +16,9 @@ from ...errors import LockedError, NotOpenError
 from ...replication.waiting import Interest
 from ...replication.wire import one_line
 from .access_log import ACCESS_RECORD
-from .database import is_temporary
 from .disconnect import wait_for_disconnect
 from .dispatch import RequestContext
-from .refusals import RETRY_SOON, RefusedError
+from .refusals import RETRY_SOON, RefusedError, is_temporary
 from .responses import send_in_pieces
 from .subscriptions import Subscription
 
