@@ -121,7 +121,7 @@ def _client(
     is_new: bool,
 ) -> tuple[Client, list[Entry]]:
     """Return the strategy of a client, and the records that the opening writes."""
-    previous_holder = reader.get(records.space.own_key("holder"))
+    previous_holder = reader.get(records.key("holder"))
     client = Client(records, store_id, orjson.dumps(uuid.uuid4().hex) if shared else None, previous_holder)
     bases, entries = bases_at_opening(reader, records, keep_base)
     following, changed = following_at_opening(reader, records, follow, is_new=is_new)
@@ -145,7 +145,7 @@ def check_shared(reader: Reader, mode: AnyMode, records: OwnRecords, name: str) 
         StateError: The store was NORMAL when it was opened, and is being adopted.
     """
     if isinstance(mode, Client):
-        key = records.space.own_key("holder")
+        key = records.key("holder")
         found_holder = reader.get(key)
         if found_holder not in (mode.holder, mode.previous_holder):
             raise LockedError(
@@ -184,7 +184,7 @@ def find_identity(reader: Reader, records: OwnRecords, *, strict: bool) -> Store
         lost = records.identity_without_record(reader)
         if lost is not None:
             raise records.damaged(
-                records.space.own_key("store"), f"is missing or damaged, and other records are those of a {lost.value}"
+                records.key("store"), f"is missing or damaged, and other records are those of a {lost.value}"
             )
     return found
 
