@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
-
-from treehub_level.cli.application import app
+from command_line import invoke
 
 
 class Run:
@@ -55,7 +53,7 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
     monkeypatch.chdir(tmp_path)
 
     def run(*args: str, stdin: bytes | str = b"", code: int | None = 0) -> Run:
-        result = CliRunner().invoke(app, list(args), input=stdin, catch_exceptions=False)
+        result = invoke(*args, input=stdin, catch_exceptions=False)
         done = Run(result.exit_code, result.stdout_bytes, result.stderr_bytes)
         assert code is None or done.code == code, f"{args} ended with {done.code}: {done.out}{done.err}"
         return done

@@ -9,12 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from typer.main import get_command
-from typer.testing import CliRunner
+from command_line import COMMAND, invoke
 
 from treehub_level import __version__
 from treehub_level.cli import main
-from treehub_level.cli.application import app
 from treehub_level.extras import install_command
 
 pytestmark = pytest.mark.once
@@ -90,9 +88,8 @@ def test_the_library_imports_neither_typer_nor_rich() -> None:
 
 def commands() -> list[tuple[str, ...]]:
     """Every command and group of the command line, as the arguments that select it."""
-    root = get_command(app)
     found: list[tuple[str, ...]] = [()]
-    for name, command in root.commands.items():  # type: ignore[attr-defined]  # a group has them
+    for name, command in COMMAND.commands.items():
         found.append((name,))
         found += [(name, inner) for inner in getattr(command, "commands", {})]
     return found
@@ -100,7 +97,7 @@ def commands() -> list[tuple[str, ...]]:
 
 @pytest.mark.parametrize("command", commands(), ids=" ".join)
 def test_h_is_the_same_as_help(command: Sequence[str]) -> None:
-    short, long = (CliRunner().invoke(app, [*command, option]) for option in ("-h", "--help"))
+    short, long = (invoke(*command, option) for option in ("-h", "--help"))
     assert (short.exit_code, long.exit_code) == (0, 0)
     assert short.stdout == long.stdout
     assert "Usage: " in short.stdout
@@ -108,17 +105,16 @@ def test_h_is_the_same_as_help(command: Sequence[str]) -> None:
 
 @pytest.mark.parametrize("command", commands(), ids=" ".join)
 def test_every_command_and_option_has_a_help_text(command: Sequence[str]) -> None:
-    selected = get_command(app)
+    selected = COMMAND
     for name in command:
-        selected = selected.commands[name]  # type: ignore[attr-defined]
+        selected = selected.commands[name]
     assert selected.help
     without = [parameter.name for parameter in selected.params if not getattr(parameter, "help", "")]
     assert without == []
 
 
 def test_the_list_of_commands_has_one_sentence_for_each() -> None:
-    root = get_command(app)
-    for name, command in root.commands.items():  # type: ignore[attr-defined]
+    for name, command in COMMAND.commands.items():
         summary = command.help.partition("\n\n")[0]
         assert summary.endswith("."), name
         assert ". " not in summary, name

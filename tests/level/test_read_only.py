@@ -256,8 +256,7 @@ def test_a_store_that_changes_all_the_time_is_unavailable_not_wrong(
 MEDIUM = """
 import os, shutil, subprocess, sys
 from treehub_level import Level, StorageError, blocking
-from typer.testing import CliRunner
-from treehub_level.cli.application import app
+from command_line import invoke
 
 backend, disk, crashed = sys.argv[1:]
 store = disk + "/store"
@@ -281,7 +280,7 @@ def contents():
             for folder, _, files in os.walk(disk) for file in files}
 
 def run(*command):
-    result = CliRunner().invoke(app, [*command])
+    result = invoke(*command)
     assert result.exit_code == 0, (command, result.output, result.exception)
     return result.output
 
@@ -315,6 +314,7 @@ def test_a_store_on_a_read_only_medium_is_read(tmp_path: Path, backend: str, cra
         pytest.skip("only root may mount a disk; the tests with a read-only folder run instead")
     done = subprocess.run(
         [*inside, sys.executable, "-c", MEDIUM, backend, str(tmp_path), crashed],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},  # of `command_line`
         capture_output=True,
         text=True,
         check=False,

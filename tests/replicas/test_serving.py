@@ -12,12 +12,11 @@ from typing import Any
 
 import httpx
 import pytest
+from command_line import invoke
 from databases import Database, open_folder
-from typer.testing import CliRunner
 from waiting import until
 
 from treehub_level import Level, blocking
-from treehub_level.cli.application import app
 from treehub_level.http import Hub, create_app
 from treehub_level.http.server.refusals import RefusedError
 
@@ -163,7 +162,7 @@ def test_a_replica_reads_the_database_url_from_the_environment(database: Databas
 @pytest.mark.parametrize("url", [f"postgresql://alice:{SECRET}@127.0.0.1:1/x", f"nonsense://alice:{SECRET}@x"])
 def test_the_error_for_an_unreachable_database_omits_the_password(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TREEHUB_LEVEL_ROOT", url)
-    result = CliRunner().invoke(app, ["serve", "--backend", "postgres", "--port", "0"])
+    result = invoke("serve", "--backend", "postgres", "--port", "0")
     assert result.exit_code == 1
     assert "error: " in result.stderr
     assert SECRET not in result.output

@@ -15,6 +15,7 @@ from treehub_level.backends.base import Backend
 from treehub_level.engine import log as change_log
 from treehub_level.engine.access import Access
 from treehub_level.engine.base_values import base_bounds
+from treehub_level.engine.modes import Client as ClientMode
 from treehub_level.engine.modes import Server as ServerMode
 from treehub_level.engine.records import OwnRecords
 from treehub_level.errors import (
@@ -383,7 +384,13 @@ class Client(_Process):
 
     @property
     def _state(self) -> ClientState:
-        return read_state(self._backend, OwnRecords(self.level._store.space), self.level.cid)
+        return read_state(self._backend, self._records, self.level.cid)
+
+    @property
+    def _records(self) -> OwnRecords:
+        mode = self.level._store.strategy
+        assert isinstance(mode, ClientMode)
+        return mode.records
 
     @property
     def resetting(self) -> bool:
@@ -402,8 +409,7 @@ class Client(_Process):
 
     @property
     def is_consistent(self) -> bool:
-        store = self.level._store
-        return self.followed() == [""] and read_consistent(self._backend, OwnRecords(store.space), self.cid)
+        return self.followed() == [""] and read_consistent(self._backend, self._records, self.cid)
 
     def write_batch(self, changes: dict[str, Content]) -> None:
         self.level.batch(

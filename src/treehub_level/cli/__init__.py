@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 
 from ..extras import missing
 
 __all__ = ["main"]
 
 #: The modules that the extra ``cli`` installs.
-_REQUIRED = ("rich", "typer")
+_REQUIRED = ("typer", "rich")
 
 
 def main() -> None:
@@ -19,6 +20,8 @@ def main() -> None:
         SystemExit: Always, with the exit code of the command; 1 if typer or rich is not installed.
     """
     try:
+        for module in _REQUIRED:  # rich is else imported only by the commands that print with it
+            import_module(module)
         from .application import main as run
     except ModuleNotFoundError as error:
         if error.name not in _REQUIRED:

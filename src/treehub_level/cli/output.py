@@ -15,9 +15,6 @@ from datetime import datetime
 from typing import Any
 
 import orjson
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from .. import Change, Conflict
 from ..escapes import escape_controls, escape_unsafe
@@ -49,6 +46,10 @@ def print_value(value: object) -> None:
 
 def print_table(rows: Iterable[tuple[str, str]], *, title: str | None = None) -> None:
     """Write a table of names and values on stdout."""
+    from rich.console import Console  # a tenth of the time of a command, which most do not need
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")

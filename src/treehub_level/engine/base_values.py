@@ -81,7 +81,7 @@ def bases_at_opening(reader: Reader, own: OwnRecords, keep: bool | None) -> tupl
         own: The own records of the client.
         keep: True to keep base values; ``None`` to keep them if the last opening did.
     """
-    key = own.space.own_key(BASES)
+    key = own.key(BASES)
     try:
         document = own.read(reader, BASES)
         found = None if document is None else Bases.from_document(document)

@@ -320,7 +320,7 @@ def read_following(reader: Reader, own: OwnRecords, cid: int) -> Following:
     Raises:
         CorruptionError: The record is malformed.
     """
-    key = own.space.own_key(FOLLOW)
+    key = own.key(FOLLOW)
     record = reader.get(key)
     return Following.without_record(cid) if record is None else parse_following(own, record)
 
@@ -331,7 +331,7 @@ def parse_following(own: OwnRecords, record: bytes) -> Following:
     Raises:
         CorruptionError: The record is malformed.
     """
-    key = own.space.own_key(FOLLOW)
+    key = own.key(FOLLOW)
     try:
         return Following.from_document(own.decode(key, record))
     except ValueError as error:
@@ -368,7 +368,7 @@ def following_at_opening(
     if common is not None:
         cid = max(cid, common)
         following = replace(following.fill_again(CHECKED), is_resetting=True)
-        entries = [(own.space.own_key(EARLIER_RESET), None), (own.space.prefix, b"%d" % cid)]
+        entries = [(own.key(EARLIER_RESET), None), (own.space.prefix, b"%d" % cid)]
     if wanted is not None and is_new:
         following = Following(dict.fromkeys(wanted, UNCHECKED))
     elif wanted is not None and {*wanted} != {*following.ranges}:
@@ -377,7 +377,7 @@ def following_at_opening(
             f"{sorted(wanted)!r:.200}: leave it out, and call follow() or unfollow()"
         )
     record = following.to_stored(cid)
-    key = own.space.own_key(FOLLOW)
+    key = own.key(FOLLOW)
     if record != reader.get(key):
         entries.append((key, record))
     return following, entries
@@ -394,4 +394,4 @@ def common_of_earlier_reset(reader: Reader, own: OwnRecords) -> int | None:
             return None
         case {"common": int(common), "phase": "A" | "B"} if 0 <= common <= _core.MAX_CID:
             return common
-    raise own.damaged(own.space.own_key(EARLIER_RESET), "does not hold the progress of a reset")
+    raise own.damaged(own.key(EARLIER_RESET), "does not hold the progress of a reset")

@@ -105,7 +105,7 @@ def last_group(reader: Reader, own: OwnRecords) -> int:
 
 def _number(own: OwnRecords, stored_key: bytes) -> int:
     try:
-        return _core.parse_cid_key(stored_key[len(own.space.own_key(_GROUP)) :])
+        return _core.parse_cid_key(stored_key[len(own.key(_GROUP)) :])
     except ValueError:
         raise own.damaged(stored_key, "of a group has no number") from None
 

@@ -170,7 +170,7 @@ def find_identity(reader: Reader, records: OwnRecords, *, strict: bool) -> Store
         lost = records.identity_without_record(reader)
         if lost is not None:
             raise records.damaged(
-                records.space.own_key("store"), f"is missing or damaged, and other records are those of a {lost.value}"
+                records.key("store"), f"is missing or damaged, and other records are those of a {lost.value}"
             )
     return found
 

@@ -137,8 +137,8 @@ class Client:
 
     def refresh(self, reader: Reader) -> None:
         """Read what local writes record, which another process may have changed since."""
-        space = self.space
-        keys = [space.own_key(BASES), space.own_key(FOLLOW), space.prefix]
+        records = self.records
+        keys = [records.key(BASES), records.key(FOLLOW), self.space.prefix]
         read = tuple(reader.get_many(keys))
         if read != self._read:
             self._found = stored_recording(reader, self.records)
@@ -153,11 +153,11 @@ class Client:
         """
         if self.holder is None or self.holds(reader):
             return []
-        return [(self.space.own_key("holder"), self.holder)]
+        return [(self.records.key("holder"), self.holder)]
 
     def holds(self, reader: Reader) -> bool:
         """Return True if no other opening has prepared a request since this one did."""
-        return self.holder is None or reader.get(self.space.own_key("holder")) == self.holder
+        return self.holder is None or reader.get(self.records.key("holder")) == self.holder
 
     def plan_write(
         self,

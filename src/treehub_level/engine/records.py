@@ -167,11 +167,22 @@ class OwnRecords:
         name: The name of the store, for error messages; ``None`` if the caller adds it.
     """
 
-    __slots__ = ("_name", "space")
+    __slots__ = ("_keys", "_name", "space")
 
     def __init__(self, space: _core.KeySpace, name: str | None = None) -> None:
         self.space = space
         self._name = name
+        self._keys: dict[str, bytes] = {}
+
+    def key(self, name: str) -> bytes:
+        """Return the key of the record of a name.
+
+        The keys are kept: each exchange reads a dozen records.
+        """
+        key = self._keys.get(name)
+        if key is None:
+            key = self._keys[name] = self.space.own_key(name)
+        return key
 
     def damaged(self, key: bytes, problem: str, value: object = None) -> CorruptionError:
         """Return the error for a damaged record.
@@ -201,7 +212,7 @@ class OwnRecords:
 
     def read(self, reader: Reader, name: str) -> Any:
         """Read the record of a name, decoded from JSON; ``None`` if it is absent."""
-        key = self.space.own_key(name)
+        key = self.key(name)
         record = reader.get(key)
         return None if record is None else self.decode(key, record)
 
@@ -229,7 +240,7 @@ class OwnRecords:
         Raises:
             StateError: The store has a format that this version does not read.
         """
-        key = self.space.own_key("store")
+        key = self.key("store")
         record = reader.get(key)
         if record is None:
             return None
@@ -264,7 +275,7 @@ class OwnRecords:
 
     def id_in_damaged_identity(self, reader: Reader) -> str | None:
         """Return the store id that a damaged identity record still holds; ``None`` without any."""
-        found = _ID_FIELD.search(reader.get(self.space.own_key("store")) or b"")
+        found = _ID_FIELD.search(reader.get(self.key("store")) or b"")
         return None if found is None else found[1].decode()
 
     def adoption(self, reader: Reader) -> Adoption | None:
@@ -272,7 +283,7 @@ class OwnRecords:
 
         In a NORMAL store a user's value may have the same key: it has other members.
         """
-        key = self.space.own_key("adopting")
+        key = self.key("adopting")
         record = _members(reader.get(key))
         if record is None or not {"id", "mode", "after", "done"} <= record.keys():
             return None
@@ -299,7 +310,7 @@ class OwnRecords:
                 if 0 <= floor <= compacted_to <= cid:
                     return Floor(compacted_to, floor)
         raise self.damaged(
-            self.space.own_key("floor"),
+            self.key("floor"),
             f"is not [compacted to, floor] with 0 <= floor <= compacted to <= {cid}, the CID of the store",
             record,
         )
@@ -323,7 +334,7 @@ class OwnRecords:
                     last = start
                     continue
             raise self.damaged(
-                self.space.own_key("epochs"),
+                self.key("epochs"),
                 f"does not list epochs that start at rising CIDs below {cid}, the CID of the store",
                 item,
             )
@@ -338,7 +349,7 @@ class OwnRecords:
             cid: The CID of the server in the same state: every commit ends there at the latest.
         """
         try:
-            last = _core.parse_cid_key(key[len(self.space.own_key("commit/")) :])
+            last = _core.parse_cid_key(key[len(self.key("commit/")) :])
         except ValueError:
             raise self.damaged(key, "of a commit names no change id") from None
         match self.decode(key, record):

@@ -109,7 +109,7 @@ def _local_record(record: bytes, local: Any, *, is_overtaken: bool) -> tuple[byt
 
 def key_of(own: OwnRecords, stored_key: bytes) -> bytes:
     """Return the user key of a loss."""
-    return stored_key[len(own.space.own_key(_LOST)) :]
+    return stored_key[len(own.key(_LOST)) :]
 
 
 def read_losses(reader: Reader, own: OwnRecords) -> dict[bytes, Loss]:

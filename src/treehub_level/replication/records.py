@@ -99,14 +99,13 @@ def read_state(reader: Reader, own: OwnRecords, cid: int) -> ClientState:
     Raises:
         CorruptionError: A record is missing or malformed, or contradicts another one.
     """
-    keys = [own.space.own_key(name) for name in (*NAMES, EARLIER_RESET)]
-    *records, earlier_reset = reader.get_many(keys)
+    *records, earlier_reset = reader.get_many([own.key(name) for name in (*NAMES, EARLIER_RESET)])
     if earlier_reset is not None:  # the opening turns it into a fill, unless it is damaged
         common_of_earlier_reset(reader, own)
     pairs = zip(NAMES, records, strict=True)
     found = {name: None if record is None else state_record(own, name, record, cid) for name, record in pairs}
     if found["id"] is None:
-        raise own.damaged(own.space.own_key("id"), "is missing: it holds the id of this client")
+        raise own.damaged(own.key("id"), "is missing: it holds the id of this client")
     id, seq = found["id"]
     server, max_head, epochs = found["server"] or (None, 0, ())
     state = ClientState(
@@ -123,7 +122,7 @@ def read_state(reader: Reader, own: OwnRecords, cid: int) -> ClientState:
         bases=found[BASES],
     )
     if state.push is not None and state.push.seq != seq:
-        raise own.damaged(own.space.own_key("push"), f"has the seq {state.push.seq}, but the last one is {seq}")
+        raise own.damaged(own.key("push"), f"has the seq {state.push.seq}, but the last one is {seq}")
     return state
 
 
@@ -139,16 +138,7 @@ def state_record(own: OwnRecords, name: str, record: bytes, cid: int) -> Any:
     Raises:
         CorruptionError: The record is malformed.
     """
-    parsers: dict[str, Callable[[Any], object]] = {
-        "id": _identity,
-        "server": _followed,
-        "push": lambda document: _push(document, _core.Encoder(own.space)),
-        "aside": lambda document: _push(document, _core.Encoder(own.space)),
-        "own": lambda document: _own_range(document, cid),
-        FOLLOW: Following.from_document,
-        BASES: Bases.from_document,
-    }
-    return _parsed(own, own.space.own_key(name), record, parsers[name])
+    return _parsed(own, own.key(name), record, lambda document: _PARSERS[name](document, own, cid))
 
 
 def _parsed(own: OwnRecords, key: bytes, record: bytes, parse: Callable[[Any], T]) -> T:
@@ -180,12 +170,13 @@ def _followed(record: Any) -> tuple[str, int, tuple[Epoch, ...]]:
     return fields.text("id", ID), max_head, epochs
 
 
-def _push(record: Any, encoder: _core.Encoder) -> Push:
+def _push(record: Any, own: OwnRecords) -> Push:
     fields = Fields(record, "record")
     changes = [*fields.array("changes", MAX_PUSH)]
     groups = tuple(fields.runs("groups", len(changes)))
     last_group = fields.cid("last_group") if fields.has("last_group") else 0
     push = Push(fields.cid("seq"), fields.text("nonce", NONCE), changes, groups, last_group)
+    encoder = _core.Encoder(own.space)
     keys: set[bytes] = set()
     for change in push.changes:
         if type(change) is not list or not 1 <= len(change) <= 2:
@@ -202,6 +193,19 @@ def _own_range(record: Any, cid: int) -> Ack:
             if before < after <= before + MAX_PUSH and cid < after:
                 return Ack(before, after, epoch)
     raise ValueError(f"it is not [before, after, epoch] of at most {MAX_PUSH} changes that end after CID {cid}")
+
+
+#: The function that checks each record of the replication state, from the decoded record, the own
+#: records of the client and its CID.
+_PARSERS: Final[dict[str, Callable[[Any, OwnRecords, int], object]]] = {
+    "id": lambda document, own, cid: _identity(document),
+    "server": lambda document, own, cid: _followed(document),
+    "push": lambda document, own, cid: _push(document, own),
+    "aside": lambda document, own, cid: _push(document, own),
+    "own": lambda document, own, cid: _own_range(document, cid),
+    FOLLOW: lambda document, own, cid: Following.from_document(document),
+    BASES: lambda document, own, cid: Bases.from_document(document),
+}
 
 
 def dirty_change(own: OwnRecords, stored_key: bytes, record: bytes) -> Entry:
@@ -261,7 +265,7 @@ def conflict_number(own: OwnRecords, key: bytes) -> int:
         CorruptionError: The key has no number.
     """
     try:
-        return _core.parse_cid_key(key[len(own.space.own_key(_JOURNAL)) :])
+        return _core.parse_cid_key(key[len(own.key(_JOURNAL)) :])
     except ValueError:
         raise own.damaged(key, "in the conflict journal has no number") from None
 

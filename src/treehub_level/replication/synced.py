@@ -71,7 +71,7 @@ def parse_synced(own: OwnRecords, record: bytes) -> int:
         CorruptionError: The record is malformed.
     """
     if _DIGITS.fullmatch(record) is None or int(record) > clock.MAX_MS:
-        raise own.damaged(own.space.own_key(SYNCED), "does not hold a time in milliseconds", record)
+        raise own.damaged(own.key(SYNCED), "does not hold a time in milliseconds", record)
     return int(record)
 
 
@@ -81,5 +81,5 @@ def read_synced(reader: Reader, own: OwnRecords) -> datetime | None:
     Raises:
         CorruptionError: The record is malformed.
     """
-    record = reader.get(own.space.own_key(SYNCED))
+    record = reader.get(own.key(SYNCED))
     return None if record is None else clock.moment(parse_synced(own, record))

@@ -6,11 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from command_line import invoke
 from server_process import ServerProcess
-from typer.testing import CliRunner
 
 from treehub_level import Refused, TransportError
-from treehub_level.cli.application import app
 from treehub_level.http.blocking import RemoteServer
 
 RULES = """
@@ -82,7 +81,7 @@ def test_a_check_that_cannot_be_called_is_a_usage_error_that_says_why(
         (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    result = CliRunner(env={"COLUMNS": "400"}).invoke(app, ["serve", str(tmp_path / "stores"), "--check", reference])
+    result = invoke("serve", str(tmp_path / "stores"), "--check", reference, env={"COLUMNS": "400"})
     assert result.exit_code == 2, result.output
     assert "--check" in result.output
     assert fault in result.output

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
+from command_line import invoke
 
 from treehub_level import Level, blocking
-from treehub_level.cli.application import app
 from treehub_level.http import Tokens
 from treehub_level.http.server.run import ListenAddress, is_loopback
 
@@ -22,7 +21,7 @@ pytestmark = pytest.mark.once
 
 
 def run(*args: str, code: int = 0) -> Any:
-    result = CliRunner().invoke(app, list(args), catch_exceptions=False)
+    result = invoke(*args, catch_exceptions=False)
     assert result.exit_code == code, result.output
     return result
 
