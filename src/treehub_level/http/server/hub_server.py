@@ -32,6 +32,7 @@ class HubServer(uvicorn.Server):
         tokens: The access tokens, to reload.
         certificate: The TLS certificate; ``None`` to serve without TLS.
         on_listening: Called once clients can connect.
+        on_reload: Called after the tokens and the certificate were read again.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class HubServer(uvicorn.Server):
         tokens: Tokens | None,
         certificate: Certificate | None,
         on_listening: Callable[[], object],
+        on_reload: Callable[[], object],
     ) -> None:
         super().__init__(config)
         self._hub = hub
@@ -51,6 +53,7 @@ class HubServer(uvicorn.Server):
         self._tokens = tokens
         self._certificate = certificate
         self._on_listening = on_listening
+        self._on_reload = on_reload
         self._listener = Listener(
             listening,
             table,
@@ -90,3 +93,4 @@ class HubServer(uvicorn.Server):
             self.should_exit = True
         else:
             reload(self._tokens, self._certificate)
+            self._on_reload()

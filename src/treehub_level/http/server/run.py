@@ -74,6 +74,27 @@ def is_loopback(host: str) -> bool:
         return host.lower() == "localhost"
 
 
+def check_server(hub: Hub, address: ListenAddress, tokens: Tokens | None) -> None:
+    """Check that a server could start, without creating stores or listening.
+
+    Args:
+        hub: The databases.
+        address: The address to listen on.
+        tokens: The access tokens.
+
+    Raises:
+        ValueError: The address needs tokens or TLS: see `ListenAddress.check`.
+        OSError: The certificate cannot be read.
+        LevelError: The root or the tokens cannot be read.
+    """
+    address.check(tokens)
+    hub.check_root()
+    if tokens is not None:
+        tokens.all()
+    if address.certificate is not None:
+        Certificate(address.certificate, address.key)
+
+
 def serve(
     hub: Hub,
     address: ListenAddress,
@@ -85,6 +106,7 @@ def serve(
     grace_seconds: int = 10,
     limits: Limits | None = None,
     on_listening: Callable[[str], object],
+    on_reload: Callable[[], object] = lambda: None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then shut down gracefully.
 
@@ -103,6 +125,7 @@ def serve(
         limits: Limits on sizes, times and concurrent operations; the defaults of `Limits` if not
             given. The open files that the system allows may reduce the number of connections.
         on_listening: Called with the URL once clients can connect.
+        on_reload: Called after SIGHUP has had the tokens and the certificate read again.
 
     Raises:
         ValueError: The address needs tokens or TLS: see `ListenAddress.check`.
@@ -156,6 +179,7 @@ def serve(
                 tokens=tokens,
                 certificate=certificate,
                 on_listening=lambda: on_listening(url),
+                on_reload=on_reload,
             ).run()
         finally:
             for number, handler in previous.items():
