@@ -1,7 +1,7 @@
 """The configuration file of ``serve``: TOML with the options of its command line.
 
-The options are those of the command itself, whatever they are: a new option of ``serve`` is one of
-the file, too. An option on the command line wins over its environment variable, and that wins over
+The options are those of the command itself, so a new option of ``serve`` is one of the file, too.
+An option on the command line wins over its environment variable, and that wins over
 the file (`Context.default_map` of click).
 """
 
