@@ -73,7 +73,7 @@ def test_the_document_is_valid() -> None:
 
 
 def test_every_route_is_described_and_no_other() -> None:
-    """Describe a new route in `operations.OPERATIONS`: what it takes, and what it answers."""
+    """Describe a new route in `operations.OPERATIONS`: its requests and its answers."""
     assert {re.sub(r":\w+", "", route.label) for route in ROUTES} == {*OPERATIONS}
 
 

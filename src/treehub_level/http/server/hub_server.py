@@ -16,6 +16,7 @@ from .connections import TimedConnection
 from .hub import Hub
 from .listener import Listener
 from .reload import has_terminal, reload
+from .supervisor import notify, notify_reloading
 from .tokens import Tokens
 
 logger = logging.getLogger("treehub_level.http")
@@ -72,6 +73,7 @@ class HubServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop accepting connections, end long polls and watches, and let other requests finish."""
+        notify("STOPPING=1")
         self._hub.stop()
         await self._listener.close()
         self._listening.close()
@@ -92,5 +94,7 @@ class HubServer(uvicorn.Server):
             logger.info("SIGHUP: the terminal of the server was closed, so the server stops")
             self.should_exit = True
         else:
+            notify_reloading()
             reload(self._tokens, self._certificate)
             self._on_reload()
+            notify("READY=1")

@@ -67,7 +67,7 @@ def openapi_document(
 
     Args:
         routes: The routes. The docstring of a handler describes its route.
-        operations: What each route takes and answers, by its label. A route without one is
+        operations: The requests and the answers of each route, by its label. A route without one is
             described by its path, its permission and its docstring.
         root_path: The path under which the application is mounted.
 

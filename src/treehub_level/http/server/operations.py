@@ -1,4 +1,4 @@
-"""The operations of the HTTP interface: what each route takes and answers, in JSON Schema.
+"""The operations of the HTTP interface: the requests and the answers of each route, in JSON Schema.
 
 `openapi` adds what follows from the route itself: its path, its permission, and the refusals that
 the checks of every request may answer.
@@ -26,7 +26,7 @@ EVENT_STREAM: Final = "text/event-stream"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """What a route takes and answers.
+    """The requests that a route takes, and its answers.
 
     Attributes:
         answers: The schema of each body by status and media type; an empty mapping for no body.
@@ -141,7 +141,7 @@ _BODY: Final = {
     413: ("LEVEL_TOO_LARGE",),
     415: ("LEVEL_CONTENT_TYPE", "LEVEL_CONTENT_ENCODING"),
 }
-#: What a rule of the server, and a database behind it, may answer to a write.
+#: The refusals of a write by a rule of the server, or by a database behind it.
 _WRITE: Final = {422: ("LEVEL_REFUSED",), 500: ("LEVEL_CHECK",), 503: ("LEVEL_COMMIT_UNKNOWN",)}
 _CONDITION: Final = {412: ("LEVEL_CONDITION",)}
 _NO_BODY: Final[Mapping[str, Schema]] = {}

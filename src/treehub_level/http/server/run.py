@@ -9,7 +9,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import uvicorn
@@ -22,6 +22,7 @@ from .connections import TimedConnection
 from .hub import Hub
 from .hub_server import HubServer
 from .limits import Limits
+from .supervisor import inherited_listener, notify
 from .tokens import Tokens
 
 #: The most characters of a log line, without the ellipsis of a shortened one.
@@ -116,7 +117,7 @@ def serve(
 
     Args:
         hub: The databases.
-        address: The address to listen on.
+        address: The address to listen on. A listening socket of a supervisor takes its place.
         tokens: The access tokens: see `create_app`.
         hosts: Host names to accept in ``Host``, beside those of loopback and of the address.
         origins: See `create_app`.
@@ -132,6 +133,10 @@ def serve(
         OSError: The address is not available, or the certificate cannot be read.
         LevelError: The stores cannot be served: see `Hub.prepare`.
     """
+    inherited = inherited_listener()
+    if inherited is not None:
+        host, port = inherited.getsockname()[:2]
+        address = replace(address, host=host, port=port)
     address.check(tokens)
     hub.prepare()
     if tokens is not None:
@@ -160,7 +165,7 @@ def serve(
     _log_to_stderr()
     table = ConnectionTable(_bounded_by_files(limits.connections), limits.address_connections)
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    with socket.create_server((address.host, address.port), family=family) as listener:
+    with inherited or socket.create_server((address.host, address.port), family=family) as listener:
         # Accepted sockets inherit TCP_NODELAY; asyncio does not set it. Without TCP_NODELAY, Nagle
         # and delayed ACK add 40 ms to each response.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -170,6 +175,11 @@ def serve(
         # After its shutdown uvicorn raises the signal again. The default handler would then end the
         # process by that signal instead of with exit code 0.
         previous = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
+
+        def report() -> None:
+            on_listening(url)
+            notify("READY=1", f"STATUS=serving at {url}")
+
         try:
             HubServer(
                 config,
@@ -178,7 +188,7 @@ def serve(
                 table=table,
                 tokens=tokens,
                 certificate=certificate,
-                on_listening=lambda: on_listening(url),
+                on_listening=report,
                 on_reload=on_reload,
             ).run()
         finally:
