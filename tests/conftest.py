@@ -48,6 +48,7 @@ ONCE = {
     *(
         "histories",
         "integrations",
+        "ops",
         "packaging",
         "readme",
         "replicas",
@@ -83,6 +84,7 @@ UNCOVERED = {
         "interrupts",
         "js",
         "leaks",
+        "ops",
         "packaging",
         "readme",
     ),

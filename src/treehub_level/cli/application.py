@@ -184,7 +184,9 @@ _COMMANDS = {
 for _panel, _commands in _COMMANDS.items():
     for _command in _commands:
         # ``put KEY -5``: a negative number is a value, not an unknown option.
-        _settings = {"ignore_unknown_options": _command is records.put}
+        _settings: dict[str, object] = {"ignore_unknown_options": _command is records.put}
+        if _command is serve.serve:
+            _settings["auto_envvar_prefix"] = serve.VARIABLE_PREFIX
         app.command(rich_help_panel=_panel, help=_help_of(_command), context_settings=_settings)(_checked(_command))
 for _name, _token_command in serve.TOKEN_COMMANDS.items():
     serve.token.command(_name, help=_help_of(_token_command))(_checked(_token_command))

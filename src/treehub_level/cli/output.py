@@ -39,6 +39,11 @@ def print_line(*fields: str) -> None:
     write_stdout(_encode("\t".join(map(escape_controls, fields))) + b"\n")
 
 
+def print_block(text: str) -> None:
+    """Write a text of several lines on stdout: controls but line breaks are escaped."""
+    write_stdout(b"".join(_encode(escape_controls(line)) + b"\n" for line in text.splitlines()))
+
+
 def print_value(value: object) -> None:
     """Write a value as JSON on several lines of stdout."""
     write_stdout(value_text(value, indent=True).encode() + b"\n")

@@ -21,13 +21,23 @@ from ..http import Hub, Limits, Token, Tokens
 from ..http.server.identities import ALL_DATABASES
 from ..http.server.tokens import TemporaryToken
 from ..replication.rules import Check, require_check
+from .configuration import (
+    CheckConfig,
+    Config,
+    PrintConfig,
+    configuration_text,
+    report_changed_options,
+    warn_of_unknown_variables,
+)
 from .errors import CommandError
 from .options import Backend, JSONOutput, MetadataPrefix
-from .output import print_json, print_line
+from .output import print_block, print_json, print_line
 from .remote import TOKEN_VARIABLE
 from .streams import OutputError, ReaderGoneError, flush_stdout
 
 logger = logging.getLogger("treehub_level.http")
+#: The begin of the environment variables of the options of ``serve``.
+VARIABLE_PREFIX: Final = "TREEHUB_LEVEL_SERVE"
 _DAY_SECONDS = 24 * 60 * 60
 _LISTEN = "Listening"
 _SECURITY = "Security"
@@ -36,14 +46,15 @@ TokensFile = Annotated[str, typer.Argument(metavar="FILE", help="The token file 
 
 
 def serve(
+    context: typer.Context,
     root: Annotated[
-        str,
+        str | None,
         typer.Argument(
             metavar="DIR|URL",
             envvar="TREEHUB_LEVEL_ROOT",
             help="A server store, or a directory of server stores; for --backend postgres, a database URL.",
         ),
-    ],
+    ] = None,
     create: Annotated[
         list[str] | None,
         typer.Option("--create", metavar="NAME", help="Create the store NAME if it does not exist; repeatable."),
@@ -119,6 +130,9 @@ def serve(
     ] = None,
     backend: Backend = "leveldb",
     metadata_prefix: MetadataPrefix = "!",
+    config: Config = None,
+    check_config: CheckConfig = False,
+    print_config: PrintConfig = False,
 ) -> None:
     """Serve stores over HTTP until interrupted.
 
@@ -131,9 +145,18 @@ def serve(
     Several servers may serve the same stores of the backends sqlite and postgres. Give a URL that
     contains a password in the environment variable TREEHUB_LEVEL_ROOT: other users of the machine
     can see the arguments of a process.
+
+    Each option may also stand in a file (--config) or in an environment variable: --max-open in
+    TREEHUB_LEVEL_SERVE_MAX_OPEN. SIGHUP reads the token file and the certificate again.
     """
+    warn_of_unknown_variables(context)
+    if print_config:
+        print_block(configuration_text(context))
+        return
+    if root is None:
+        raise typer.BadParameter("give DIR or a URL, or `root` in a configuration file", param_hint="DIR|URL")
     try:
-        from ..http.server.run import ListenAddress
+        from ..http.server.run import ListenAddress, check_server
         from ..http.server.run import serve as run
     except ModuleNotFoundError as error:
         raise CommandError(missing("a server", error.name, "server"), code="CLI_MISSING_EXTRA") from error
@@ -152,9 +175,14 @@ def serve(
             idle_seconds=idle,
             check=None if check is None else _imported(check),
         )
+        address = ListenAddress(host=host, port=port, certificate=tls_cert, key=tls_key, insecure=insecure)
+        if check_config:
+            check_server(hub, address, required)
+            print_line("the configuration is valid")
+            return
         run(
             hub,
-            ListenAddress(host=host, port=port, certificate=tls_cert, key=tls_key, insecure=insecure),
+            address,
             tokens=required,
             hosts=allow_host or (),
             origins=allow_origin or (),
@@ -162,6 +190,7 @@ def serve(
             grace_seconds=grace,
             limits=Limits(connections=max_connections, address_connections=max_per_address),
             on_listening=lambda url: _announce(url, hub, required),
+            on_reload=lambda: report_changed_options(context),
         )
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error

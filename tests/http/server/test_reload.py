@@ -118,3 +118,18 @@ def test_closing_the_terminal_stops_the_server(tmp_path: Path) -> None:
 
     until(ended)
     assert exit_code == [0]
+
+
+def test_sighup_tells_which_options_of_the_file_need_a_restart(tmp_path: Path) -> None:
+    file = tmp_path / "treehub.toml"
+    file.write_text("max-open = 3\n")
+    with running(tmp_path, "--config", str(file)) as server:
+        assert "max-open" not in reload(server)
+        file.write_text("max-open = 4\nidle = 5\n")
+        server.process.send_signal(signal.SIGHUP)
+        until(lambda: "WARNING SIGHUP: the options max-open, idle in" in server.log.read_text())
+        file.write_text("max-opne = 4\n")
+        server.process.send_signal(signal.SIGHUP)
+        until(lambda: "did you mean 'max-open'?; the options of the start stay in use" in server.log.read_text())
+        assert httpx.get(f"{server.url}/healthz").status_code == 200
+        assert server.stop() == 0

@@ -37,11 +37,12 @@ class Catalog(ABC):
         self._options = dict(options)
 
     @abstractmethod
-    def prepare(self, *, creating: bool) -> None:
+    def prepare(self, *, creating: bool, dry_run: bool = False) -> None:
         """Check that the location can hold stores, and create its directory if needed.
 
         Args:
             creating: True if stores are going to be created at the location.
+            dry_run: True to create no directory.
 
         Raises:
             StorageError: The location is missing, cannot be reached, or cannot hold new stores.
@@ -142,9 +143,11 @@ class FileSystemCatalog(Catalog):
     def is_store(path: str) -> bool:
         """Return True if there is a store at ``path``."""
 
-    def prepare(self, *, creating: bool) -> None:
+    def prepare(self, *, creating: bool, dry_run: bool = False) -> None:
         """See `Catalog.prepare`."""
-        if creating:
+        if creating and dry_run and not os.path.lexists(self._location):
+            return
+        if creating and not dry_run:
             os.makedirs(self._location, mode=0o700, exist_ok=True)
         self.check()
         if self.is_store(self._location):
@@ -259,7 +262,7 @@ class FileCatalog(FileSystemCatalog):
 class TableCatalog(Catalog):
     """Stores in one table of a database server. The location is a URL, perhaps with a password."""
 
-    def prepare(self, *, creating: bool) -> None:
+    def prepare(self, *, creating: bool, dry_run: bool = False) -> None:
         """See `Catalog.prepare`."""
         self.check()
 

@@ -216,6 +216,16 @@ class Hub:
         for name in self._create:
             self._create_store(self._catalog, name)
 
+    def check_root(self) -> None:
+        """Check the root as `prepare` does, without creating a directory or a store.
+
+        Raises:
+            StorageError: The root is missing or cannot be reached.
+            ValueError: The root is a store whose name is not a valid database name.
+        """
+        if self._catalog is not None:
+            self._catalog.prepare(creating=bool(self._create), dry_run=True)
+
     @staticmethod
     def _create_store(catalog: Catalog, name: str) -> None:
         """Create a store unless it exists.

@@ -16,6 +16,7 @@ from .connections import TimedConnection
 from .hub import Hub
 from .listener import Listener
 from .reload import has_terminal, reload
+from .supervisor import notify, notify_reloading
 from .tokens import Tokens
 
 logger = logging.getLogger("treehub_level.http")
@@ -32,6 +33,7 @@ class HubServer(uvicorn.Server):
         tokens: The access tokens, to reload.
         certificate: The TLS certificate; ``None`` to serve without TLS.
         on_listening: Called once clients can connect.
+        on_reload: Called after the tokens and the certificate were read again.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class HubServer(uvicorn.Server):
         tokens: Tokens | None,
         certificate: Certificate | None,
         on_listening: Callable[[], object],
+        on_reload: Callable[[], object],
     ) -> None:
         super().__init__(config)
         self._hub = hub
@@ -51,6 +54,7 @@ class HubServer(uvicorn.Server):
         self._tokens = tokens
         self._certificate = certificate
         self._on_listening = on_listening
+        self._on_reload = on_reload
         self._listener = Listener(
             listening,
             table,
@@ -69,6 +73,7 @@ class HubServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop accepting connections, end long polls and watches, and let other requests finish."""
+        notify("STOPPING=1")
         self._hub.stop()
         await self._listener.close()
         self._listening.close()
@@ -89,4 +94,7 @@ class HubServer(uvicorn.Server):
             logger.info("SIGHUP: the terminal of the server was closed, so the server stops")
             self.should_exit = True
         else:
+            notify_reloading()
             reload(self._tokens, self._certificate)
+            self._on_reload()
+            notify("READY=1")

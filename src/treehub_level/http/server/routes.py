@@ -22,6 +22,8 @@ from .conditions import digest_soon, etag_header, preconditions, refuse_conditio
 from .database import KeyBounds
 from .dispatch import RequestContext
 from .metrics import CONTENT_TYPE
+from .openapi import openapi_document
+from .operations import OPERATIONS
 from .permissions import AuthorizedRoute, Permission
 from .refusals import RefusedError, bad_request
 from .responses import VARY, bytes_response, json_response, rows_response
@@ -44,6 +46,13 @@ async def ready(context: RequestContext) -> Response:
 def _health_response(context: RequestContext, status: str) -> Response:
     status = "closing" if context.dispatcher.hub.stopping.is_set() else status
     return json_response(context.request, {"status": status}, status=200 if status == "ok" else 503)
+
+
+async def openapi(context: RequestContext) -> Response:
+    """Answer with the description of this interface in OpenAPI."""
+    scope = context.request.scope
+    document = openapi_document(scope["app"].routes, OPERATIONS, root_path=scope.get("root_path", ""))
+    return json_response(context.request, document)
 
 
 async def metrics(context: RequestContext) -> Response:
@@ -216,6 +225,7 @@ async def entries(context: RequestContext) -> Response:
 ROUTES = [
     AuthorizedRoute("GET", "/healthz", health, permission=Permission.OPEN),
     AuthorizedRoute("GET", "/readyz", ready, permission=Permission.OPEN),
+    AuthorizedRoute("GET", "/openapi.json", openapi, permission=Permission.OPEN),
     AuthorizedRoute("GET", "/metrics", metrics, permission=Permission.OPERATE),
     AuthorizedRoute("GET", "/v1/{db}", info, permission=Permission.READ),
     AuthorizedRoute("POST", "/v1/{db}/exchange", exchange, permission=Permission.READ),

@@ -9,7 +9,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import uvicorn
@@ -22,6 +22,7 @@ from .connections import TimedConnection
 from .hub import Hub
 from .hub_server import HubServer
 from .limits import Limits
+from .supervisor import inherited_listener, notify
 from .tokens import Tokens
 
 #: The most characters of a log line, without the ellipsis of a shortened one.
@@ -74,6 +75,27 @@ def is_loopback(host: str) -> bool:
         return host.lower() == "localhost"
 
 
+def check_server(hub: Hub, address: ListenAddress, tokens: Tokens | None) -> None:
+    """Check that a server could start, without creating stores or listening.
+
+    Args:
+        hub: The databases.
+        address: The address to listen on.
+        tokens: The access tokens.
+
+    Raises:
+        ValueError: The address needs tokens or TLS: see `ListenAddress.check`.
+        OSError: The certificate cannot be read.
+        LevelError: The root or the tokens cannot be read.
+    """
+    address.check(tokens)
+    hub.check_root()
+    if tokens is not None:
+        tokens.all()
+    if address.certificate is not None:
+        Certificate(address.certificate, address.key)
+
+
 def serve(
     hub: Hub,
     address: ListenAddress,
@@ -85,6 +107,7 @@ def serve(
     grace_seconds: int = 10,
     limits: Limits | None = None,
     on_listening: Callable[[str], object],
+    on_reload: Callable[[], object] = lambda: None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then shut down gracefully.
 
@@ -94,7 +117,7 @@ def serve(
 
     Args:
         hub: The databases.
-        address: The address to listen on.
+        address: The address to listen on. A listening socket of a supervisor takes its place.
         tokens: The access tokens: see `create_app`.
         hosts: Host names to accept in ``Host``, beside those of loopback and of the address.
         origins: See `create_app`.
@@ -103,12 +126,17 @@ def serve(
         limits: Limits on sizes, times and concurrent operations; the defaults of `Limits` if not
             given. The open files that the system allows may reduce the number of connections.
         on_listening: Called with the URL once clients can connect.
+        on_reload: Called after SIGHUP has had the tokens and the certificate read again.
 
     Raises:
         ValueError: The address needs tokens or TLS: see `ListenAddress.check`.
         OSError: The address is not available, or the certificate cannot be read.
         LevelError: The stores cannot be served: see `Hub.prepare`.
     """
+    inherited = inherited_listener()
+    if inherited is not None:
+        host, port = inherited.getsockname()[:2]
+        address = replace(address, host=host, port=port)
     address.check(tokens)
     hub.prepare()
     if tokens is not None:
@@ -137,7 +165,7 @@ def serve(
     _log_to_stderr()
     table = ConnectionTable(_bounded_by_files(limits.connections), limits.address_connections)
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    with socket.create_server((address.host, address.port), family=family) as listener:
+    with inherited or socket.create_server((address.host, address.port), family=family) as listener:
         # Accepted sockets inherit TCP_NODELAY; asyncio does not set it. Without TCP_NODELAY, Nagle
         # and delayed ACK add 40 ms to each response.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -147,6 +175,11 @@ def serve(
         # After its shutdown uvicorn raises the signal again. The default handler would then end the
         # process by that signal instead of with exit code 0.
         previous = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
+
+        def report() -> None:
+            on_listening(url)
+            notify("READY=1", f"STATUS=serving at {url}")
+
         try:
             HubServer(
                 config,
@@ -155,7 +188,8 @@ def serve(
                 table=table,
                 tokens=tokens,
                 certificate=certificate,
-                on_listening=lambda: on_listening(url),
+                on_listening=report,
+                on_reload=on_reload,
             ).run()
         finally:
             for number, handler in previous.items():
