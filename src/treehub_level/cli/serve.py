@@ -15,11 +15,13 @@ from typing import Annotated, Final, TextIO
 
 import typer
 
+from ..engine.retention import Retention
 from ..extras import missing
 from ..http import Hub, Limits, Token, Tokens
 from ..http.server.identities import ALL_DATABASES
 from ..http.server.tokens import TemporaryToken
 from ..replication.rules import Check, require_check
+from .durations import parse_duration
 from .errors import CommandError
 from .options import Backend, JSONOutput, MetadataPrefix
 from .output import print_json, print_line
@@ -30,6 +32,7 @@ logger = logging.getLogger("treehub_level.http")
 _DAY_SECONDS = 24 * 60 * 60
 _LISTEN = "Listening"
 _SECURITY = "Security"
+_RETENTION = "What is kept"
 
 TokensFile = Annotated[str, typer.Argument(metavar="FILE", help="The token file of the server.")]
 
@@ -116,6 +119,36 @@ def serve(
             help="The function that may refuse the changes of clients, as package.module:name.",
         ),
     ] = None,
+    compact_every: Annotated[
+        str,
+        typer.Option(
+            metavar="TIME",
+            help="The time between two compactions of each log, such as 1h; 0 keeps every log whole.",
+            rich_help_panel=_RETENTION,
+        ),
+    ] = "1h",
+    keep_history: Annotated[
+        str,
+        typer.Option(
+            metavar="TIME",
+            help="The time for which changes stay in the log after later ones of the same key supersede them.",
+            rich_help_panel=_RETENTION,
+        ),
+    ] = "7d",
+    keep_changes: Annotated[
+        int,
+        typer.Option(
+            min=0, metavar="N", help="The most changes that are kept for that time.", rich_help_panel=_RETENTION
+        ),
+    ] = 1_000_000,
+    keep_clients: Annotated[
+        str,
+        typer.Option(
+            metavar="TIME",
+            help="The time without a sync after which a client may have to take all entries again.",
+            rich_help_panel=_RETENTION,
+        ),
+    ] = "90d",
     backend: Backend = "leveldb",
     metadata_prefix: MetadataPrefix = "!",
 ) -> None:
@@ -140,6 +173,7 @@ def serve(
         raise typer.BadParameter("--tls-key needs the certificate of the key: give --tls-cert too")
     if tokens is not None and temporary_token:
         raise typer.BadParameter("--tokens and --temporary-token: give one of them")
+    retain = retention_of(compact_every, keep_history, keep_changes, keep_clients)
     required = TemporaryToken() if temporary_token else None if tokens is None else Tokens(tokens)
     try:
         hub = Hub(
@@ -150,6 +184,7 @@ def serve(
             max_open=max_open,
             idle_seconds=idle,
             check=None if check is None else _imported(check),
+            retain=retain,
         )
         run(
             hub,
@@ -160,7 +195,7 @@ def serve(
             compressed_requests=compressed_requests,
             grace_seconds=grace,
             limits=Limits(connections=max_connections, address_connections=max_per_address),
-            on_listening=lambda url: _announce(url, hub, required),
+            on_listening=lambda url: _announce(url, hub, required, retain),
         )
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
@@ -193,8 +228,29 @@ def _imported(reference: str) -> Check:
     return check
 
 
-def _announce(url: str, hub: Hub, tokens: Tokens | None) -> None:
+def retention_of(compact_every: str, keep_history: str, keep_changes: int, keep_clients: str) -> Retention | None:
+    """Return the retention that the options ask for; ``None`` if each log is kept whole.
+
+    Raises:
+        typer.BadParameter: A duration is malformed, or too long.
+    """
+    every = parse_duration(compact_every)
+    if not every:
+        return None
+    try:
+        return Retention(
+            superseded_after=parse_duration(keep_history),
+            max_changes=keep_changes,
+            clients_unseen_after=parse_duration(keep_clients),
+            every=every,
+        )
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def _announce(url: str, hub: Hub, tokens: Tokens | None, retain: Retention | None) -> None:
     """Print the URL and a temporary token. A server without a usable stdout serves all the same."""
+    logger.info("%s", "every log is kept whole" if retain is None else retain.description)
     names = hub.names()
     listed = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
     try:

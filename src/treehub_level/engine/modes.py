@@ -23,6 +23,7 @@ from . import clock
 from .base_values import BaseRecording
 from .groups import distinct_keys, group_key, group_record, last_group
 from .records import Commit, Epoch, OwnRecords, commit_key
+from .sightings import Sightings
 
 T = TypeVar("T")
 
@@ -190,6 +191,8 @@ class Server:
     Attributes:
         check: The function that may refuse changes of clients (``replication.rules``); ``None``
             without one.
+        sightings: Notes the client of each exchange; ``None`` if the server does not remember its
+            clients.
     """
 
     mode = Mode.SERVER
@@ -201,6 +204,7 @@ class Server:
         self._shared = shared
         self._audit = audit
         self.check: Callable[..., object] | None = None
+        self.sightings: Sightings | None = None
         self._started: EpochStart | None = None
 
     def plan_write(

@@ -37,6 +37,7 @@ from .refusals import (
 )
 from .response_budget import ResponseBudget
 from .responses import refusal_response
+from .task_metrics import TaskCollector
 
 T = TypeVar("T")
 
@@ -168,7 +169,7 @@ class Dispatcher:
     ) -> None:
         self.hub = hub
         self.limits = limits
-        self.metrics = Metrics(lambda: hub.open_count)
+        self.metrics = Metrics(lambda: hub.open_count, [TaskCollector(hub)])
         self.body_reader = BodyReader(limits, compressed=compressed_requests)
         self.responses = ResponseBudget(limits)
         self.requests = ConcurrencyLimiter(limits.per_token, 429, "requests of this token")

@@ -13,12 +13,15 @@ from typing import Any, Final
 from ... import blocking
 from ...aio.level import Level, internals
 from ...aio.wait import set_within
+from ...engine.retention import Retention
 from ...errors import LevelError, ModeMismatchError, NotOpenError, StateError, StorageError
+from ...replication.retention import flush_sightings
 from ...replication.rules import Check, require_check
 from ...types import Mode
 from .catalog import DATABASE_NAME, Catalog, create_catalog
 from .periodic import PeriodicTasks
 from .refusals import RETRY_LATER, RefusedError, database_not_found, retry_later, server_closing
+from .retention import HubRetention
 from .stop_signals import on_stop_signals
 from .subscriptions import Subscription, Subscriptions
 
@@ -78,6 +81,8 @@ class Hub:
             that very database, and let it write: see `Identity`. ``"*"`` names none.
         check: The ``check`` of the stores in ``root`` (see `Level`): a function for all of them, or
             a function for each name. A level in ``levels`` has its own.
+        retain: How long the stores in ``root`` keep their logs. The hub compacts them in turn, also
+            those that no client uses. ``None`` keeps everything.
         **options: Further arguments of the backend for ``root``.
 
     Raises:
@@ -98,6 +103,7 @@ class Hub:
         idle_seconds: float = 300,
         create_on_demand: bool = False,
         check: Check | Mapping[str, Check] | None = None,
+        retain: Retention | None = None,
         **options: Any,
     ) -> None:
         self._catalog = (
@@ -138,6 +144,12 @@ class Hub:
         self._probed_at = 0.0
         #: The work that is repeated for each database while the hub is open.
         self.tasks = PeriodicTasks(self.names)
+        #: The retention of the stores in the root, at work; ``None`` without one.
+        self.retention = None if retain is None else HubRetention(self, retain)
+        if self.retention is not None:
+            self.tasks.add(self.retention.task)
+        #: The number of databases that wait for room to be opened.
+        self._waiting_for_room = 0
         self.is_open = False
         #: Set once the hub refuses new requests. Long polls and watches end then.
         self.stopping = asyncio.Event()
@@ -373,6 +385,14 @@ class Hub:
             return False
         return True
 
+    def is_external(self, name: str) -> bool:
+        """Return True if the program has passed the database to the hub, open."""
+        return name in self._external_levels
+
+    def wants_closed(self, name: str) -> bool:
+        """Return True if work that can wait should end its use of a database. Any thread asks."""
+        return self._waiting_for_room > 0 or name in self._withdrawn or self.stopping.is_set()
+
     @property
     def open_count(self) -> int:
         """The number of open databases."""
@@ -508,6 +528,8 @@ class Hub:
                 arguments = await asyncio.to_thread(self._find, name)
             await self._make_room()
             level = Level(mode=Mode.SERVER, check=self._checks.get(name, self._check), **arguments)
+            if self.retention is not None:
+                internals(level)[0].store.on_close = flush_sightings
             await level.open()
             database = _OpenDatabase(level)
             self._mark_idle(name, database)
@@ -541,7 +563,12 @@ class Hub:
                 await self._close(name)
                 continue
             self._released.clear()
-            if not await set_within(self._released, deadline - loop.time()):
+            self._waiting_for_room += 1
+            try:
+                is_released = await set_within(self._released, deadline - loop.time())
+            finally:
+                self._waiting_for_room -= 1
+            if not is_released:
                 raise retry_later(
                     503, "LEVEL_BUSY", "too many databases are in use: try again later", seconds=RETRY_LATER
                 )
