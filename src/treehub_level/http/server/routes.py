@@ -214,7 +214,7 @@ async def entries(context: RequestContext) -> Response:
 ROUTES = [
     AuthorizedRoute("GET", "/healthz", health, permission=Permission.OPEN),
     AuthorizedRoute("GET", "/readyz", ready, permission=Permission.OPEN),
-    AuthorizedRoute("GET", "/metrics", metrics, permission=Permission.OPERATE),
+    AuthorizedRoute("GET", "/metrics", metrics, permission=Permission.MONITOR),
     AuthorizedRoute("GET", "/v1/{db}", info, permission=Permission.READ),
     AuthorizedRoute("POST", "/v1/{db}/exchange", exchange, permission=Permission.READ),
     AuthorizedRoute("GET", "/v1/{db}/changes", changes, permission=Permission.READ),
