@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from .. import BackendNotFoundError, LevelError, __version__, _core
 from ..backends import create
+from ..backends.holder import announce
 from ..redaction import redact_text
 from . import copying, databases, following, maintenance, records, replication, serve, transfer
 from .errors import EX_SOFTWARE, CommandError, is_usage_error, unexpected
@@ -205,9 +206,15 @@ for _name, _token_command in serve.TOKEN_COMMANDS.items():
 app.add_typer(serve.token, rich_help_panel="Server")
 
 
+def _commands_by_name() -> set[str]:
+    """Return the names of the commands: an argument that is none of them may be private."""
+    return {command.name for command in app.registered_commands if command.name is not None}
+
+
 def main() -> None:
     """Run the command line with the arguments of the process, and exit."""
     prepare_streams()
+    announce(program=" ".join(["treehub-level", *filter(_commands_by_name().__contains__, sys.argv[1:2])]))
     # psycopg logs each lost connection. Without a handler, logging would print these records on
     # stderr, beside our errors, which report the same.
     logging.getLogger("psycopg").addHandler(logging.NullHandler())

@@ -15,6 +15,7 @@ from typing import Annotated, Final, TextIO
 
 import typer
 
+from ..backends.holder import announce
 from ..extras import missing
 from ..http import Hub, Limits, Token, Tokens
 from ..http.server.identities import ALL_DATABASES
@@ -195,6 +196,7 @@ def _imported(reference: str) -> Check:
 
 def _announce(url: str, hub: Hub, tokens: Tokens | None) -> None:
     """Print the URL and a temporary token. A server without a usable stdout serves all the same."""
+    announce(url=url)  # in the lock files of the stores, for other processes that need them
     names = hub.names()
     listed = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
     try:
