@@ -61,7 +61,7 @@ def passing_hours() -> Iterator[Callable[[], None]]:
     def pass_an_hour() -> None:
         now[0] += HOUR * 1000
 
-    with mock.patch.object(clock, "unix_ms", lambda: now[0]):
+    with mock.patch.object(clock, "unix_ms", side_effect=lambda: now[0]):
         yield pass_an_hour
 
 

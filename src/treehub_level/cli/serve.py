@@ -15,6 +15,7 @@ from typing import Annotated, Final, TextIO
 
 import typer
 
+from ..backends.holder import announce
 from ..engine.retention import Retention
 from ..extras import missing
 from ..http import Hub, Limits, Token, Tokens
@@ -251,6 +252,7 @@ def retention_of(compact_every: str, keep_history: str, keep_changes: int, keep_
 def _announce(url: str, hub: Hub, tokens: Tokens | None, retain: Retention | None) -> None:
     """Print the URL and a temporary token. A server without a usable stdout serves all the same."""
     logger.info("%s", "every log is kept whole" if retain is None else retain.description)
+    announce(url=url)  # in the lock files of the stores, for other processes that need them
     names = hub.names()
     listed = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
     try:
@@ -276,6 +278,9 @@ def add(
         typer.Option(metavar="NAME", help="A store that the token gives access to, * for all stores; repeatable."),
     ],
     write: Annotated[bool, typer.Option("--write", help="Allow writing as well as reading.")] = False,
+    operator: Annotated[
+        bool, typer.Option("--operator", help="Allow creating, renaming, dropping and backing up the stores.")
+    ] = False,
     name: Annotated[
         str | None,
         typer.Option(
@@ -304,7 +309,9 @@ def add(
     tokens = Tokens(file)
     with _token_output(output, file) as write_token:
         try:
-            made = tokens.add(databases=database, write=write, name=name, prefix=prefix, expires=expires)
+            made = tokens.add(
+                databases=database, write=write, name=name, prefix=prefix, operator=operator, expires=expires
+            )
         except ValueError as error:
             raise typer.BadParameter(str(error)) from error
         id = made.partition(".")[0]
@@ -372,7 +379,8 @@ def _write_durably(stream: TextIO, token: str) -> None:
 def list_(file: TokensFile, as_json: JSONOutput = False) -> None:
     """Print the tokens of a file.
 
-    Each line has the id, the name, `read` or `write`, the stores, the keys and the expiry.
+    Each line has the id, the name, `read` or `write` (then `operator` for one), the stores, the
+    keys and the expiry.
     """
     for item in Tokens(file).all():
         if as_json:
@@ -405,6 +413,7 @@ def token_document(item: Token) -> dict[str, object]:
         "name": item.name,
         "databases": item.databases,
         "write": item.write,
+        "operator": item.operator,
         "prefix": item.prefix,
         "expires": _time(item.expires),
         "expired": item.is_expired(),
@@ -419,7 +428,8 @@ def token_fields(item: Token) -> list[str]:
         "for ever" if item.expires is None else f"{'expired' if item.is_expired() else 'until'} {_time(item.expires)}"
     )
     keys = f"keys from {item.prefix!r}" if item.prefix else "all keys"
-    return [item.id, item.name, "write" if item.write else "read", databases, keys, until]
+    right = ("write" if item.write else "read") + (" operator" if item.operator else "")
+    return [item.id, item.name, right, databases, keys, until]
 
 
 def _time(seconds: float | None) -> str | None:

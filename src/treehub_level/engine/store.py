@@ -272,8 +272,8 @@ class Store:
 
     @property
     def is_fenced(self) -> bool:
-        """True if the store refuses writes since one has failed."""
-        return self._write_error is not None
+        """True if the store refuses writes since one has failed, or since the store is missing."""
+        return self._write_error is not None or (isinstance(self._strategy, Server) and self._strategy.is_missing)
 
     def check_in_place(self) -> None:
         """Check that the store's files still lie where they were opened.
