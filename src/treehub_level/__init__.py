@@ -8,6 +8,7 @@ from .aio import Level, LiveSession, Typed
 from .backends.base import Backend
 from .backends.memory import MemoryBackend
 from .blocking import LevelTransaction
+from .engine.retention import Retention
 from .errors import (
     BackendNotFoundError,
     CheckError,
@@ -94,6 +95,7 @@ __all__ = [
     "Put",
     "RangeOptions",
     "Refused",
+    "Retention",
     "StateError",
     "StorageError",
     "StoreMismatchError",

@@ -15,6 +15,8 @@ from typing import Annotated, Final, TextIO
 
 import typer
 
+from ..backends.holder import announce
+from ..engine.retention import Retention
 from ..extras import missing
 from ..fsync import sync_descriptor
 from ..http import Hub, Limits, Token, Tokens
@@ -29,6 +31,7 @@ from .configuration import (
     report_changed_options,
     warn_of_unknown_variables,
 )
+from .durations import parse_duration
 from .errors import CommandError
 from .options import Backend, JSONOutput, MetadataPrefix
 from .output import print_block, print_json, print_line
@@ -41,6 +44,7 @@ VARIABLE_PREFIX: Final = "TREEHUB_LEVEL_SERVE"
 _DAY_SECONDS = 24 * 60 * 60
 _LISTEN = "Listening"
 _SECURITY = "Security"
+_RETENTION = "What is kept"
 
 TokensFile = Annotated[str, typer.Argument(metavar="FILE", help="The token file of the server.")]
 
@@ -128,6 +132,36 @@ def serve(
             help="The function that may refuse the changes of clients, as package.module:name.",
         ),
     ] = None,
+    compact_every: Annotated[
+        str,
+        typer.Option(
+            metavar="TIME",
+            help="The time between two compactions of each log, such as 1h; 0 keeps every log whole.",
+            rich_help_panel=_RETENTION,
+        ),
+    ] = "1h",
+    keep_history: Annotated[
+        str,
+        typer.Option(
+            metavar="TIME",
+            help="The time for which changes stay in the log after later ones of the same key supersede them.",
+            rich_help_panel=_RETENTION,
+        ),
+    ] = "7d",
+    keep_changes: Annotated[
+        int,
+        typer.Option(
+            min=0, metavar="N", help="The most changes that are kept for that time.", rich_help_panel=_RETENTION
+        ),
+    ] = 1_000_000,
+    keep_clients: Annotated[
+        str,
+        typer.Option(
+            metavar="TIME",
+            help="The time without a sync after which a client may have to take all entries again.",
+            rich_help_panel=_RETENTION,
+        ),
+    ] = "90d",
     backend: Backend = "leveldb",
     metadata_prefix: MetadataPrefix = "!",
     config: Config = None,
@@ -164,6 +198,7 @@ def serve(
         raise typer.BadParameter("--tls-key needs the certificate of the key: give --tls-cert too")
     if tokens is not None and temporary_token:
         raise typer.BadParameter("--tokens and --temporary-token: give one of them")
+    retain = retention_of(compact_every, keep_history, keep_changes, keep_clients)
     required = TemporaryToken() if temporary_token else None if tokens is None else Tokens(tokens)
     try:
         hub = Hub(
@@ -174,6 +209,7 @@ def serve(
             max_open=max_open,
             idle_seconds=idle,
             check=None if check is None else _imported(check),
+            retain=retain,
         )
         address = ListenAddress(host=host, port=port, certificate=tls_cert, key=tls_key, insecure=insecure)
         if check_config:
@@ -189,7 +225,7 @@ def serve(
             compressed_requests=compressed_requests,
             grace_seconds=grace,
             limits=Limits(connections=max_connections, address_connections=max_per_address),
-            on_listening=lambda url: _announce(url, hub, required),
+            on_listening=lambda url: _announce(url, hub, required, retain),
             on_reload=lambda: report_changed_options(context),
         )
     except ValueError as error:
@@ -223,8 +259,30 @@ def _imported(reference: str) -> Check:
     return check
 
 
-def _announce(url: str, hub: Hub, tokens: Tokens | None) -> None:
+def retention_of(compact_every: str, keep_history: str, keep_changes: int, keep_clients: str) -> Retention | None:
+    """Return the retention that the options ask for; ``None`` if each log is kept whole.
+
+    Raises:
+        typer.BadParameter: A duration is malformed, or too long.
+    """
+    every = parse_duration(compact_every)
+    if not every:
+        return None
+    try:
+        return Retention(
+            superseded_after=parse_duration(keep_history),
+            max_changes=keep_changes,
+            clients_unseen_after=parse_duration(keep_clients),
+            every=every,
+        )
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def _announce(url: str, hub: Hub, tokens: Tokens | None, retain: Retention | None) -> None:
     """Print the URL and a temporary token. A server without a usable stdout serves all the same."""
+    logger.info("%s", "every log is kept whole" if retain is None else retain.description)
+    announce(url=url)  # in the lock files of the stores, for other processes that need them
     names = hub.names()
     listed = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
     try:
@@ -250,6 +308,9 @@ def add(
         typer.Option(metavar="NAME", help="A store that the token gives access to, * for all stores; repeatable."),
     ],
     write: Annotated[bool, typer.Option("--write", help="Allow writing as well as reading.")] = False,
+    operator: Annotated[
+        bool, typer.Option("--operator", help="Allow creating, renaming, dropping and backing up the stores.")
+    ] = False,
     name: Annotated[
         str | None,
         typer.Option(
@@ -278,7 +339,9 @@ def add(
     tokens = Tokens(file)
     with _token_output(output, file) as write_token:
         try:
-            made = tokens.add(databases=database, write=write, name=name, prefix=prefix, expires=expires)
+            made = tokens.add(
+                databases=database, write=write, name=name, prefix=prefix, operator=operator, expires=expires
+            )
         except ValueError as error:
             raise typer.BadParameter(str(error)) from error
         id = made.partition(".")[0]
@@ -346,7 +409,8 @@ def _write_durably(stream: TextIO, token: str) -> None:
 def list_(file: TokensFile, as_json: JSONOutput = False) -> None:
     """Print the tokens of a file.
 
-    Each line has the id, the name, `read` or `write`, the stores, the keys and the expiry.
+    Each line has the id, the name, `read` or `write` (then `operator` for one), the stores, the
+    keys and the expiry.
     """
     for item in Tokens(file).all():
         if as_json:
@@ -379,6 +443,7 @@ def token_document(item: Token) -> dict[str, object]:
         "name": item.name,
         "databases": item.databases,
         "write": item.write,
+        "operator": item.operator,
         "prefix": item.prefix,
         "expires": _time(item.expires),
         "expired": item.is_expired(),
@@ -393,7 +458,8 @@ def token_fields(item: Token) -> list[str]:
         "for ever" if item.expires is None else f"{'expired' if item.is_expired() else 'until'} {_time(item.expires)}"
     )
     keys = f"keys from {item.prefix!r}" if item.prefix else "all keys"
-    return [item.id, item.name, "write" if item.write else "read", databases, keys, until]
+    right = ("write" if item.write else "read") + (" operator" if item.operator else "")
+    return [item.id, item.name, right, databases, keys, until]
 
 
 def _time(seconds: float | None) -> str | None:

@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from ..extras import missing
+from .server.dropped import DroppedDatabase
 from .server.hub import Hub
 from .server.identities import Identity
 from .server.limits import Limits
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "JWT",
+    "DroppedDatabase",
     "Hub",
     "Identity",
     "Limits",

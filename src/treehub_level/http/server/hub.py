@@ -10,15 +10,20 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from ... import blocking
 from ...aio.level import Level, internals
 from ...aio.wait import set_within
+from ...engine.retention import Retention
 from ...errors import LevelError, ModeMismatchError, NotOpenError, StateError, StorageError
+from ...replication.retention import flush_sightings
 from ...replication.rules import Check, require_check
 from ...types import Change, KeyRange, Mode
-from .catalog import DATABASE_NAME, Catalog, create_catalog
+from .administration import Administrator, check_database_name, create_store
+from .catalog import DATABASE_NAME, create_catalog
+from .dropped import DroppedDatabase
 from .hub_watch import DatabaseWatch
+from .periodic import PeriodicTasks
 from .refusals import RETRY_LATER, RefusedError, database_not_found, retry_later, server_closing
+from .retention import HubRetention
 from .stop_signals import on_stop_signals
 from .subscriptions import Subscription, Subscriptions
 
@@ -31,6 +36,8 @@ _PROBE_SECONDS: Final = 1.0
 _ROOM_SECONDS: Final = 1.0
 #: Seconds after which a watched database that was closed to make room is looked at again.
 _RECHECK_SECONDS: Final = 15.0
+#: Seconds between two removals of dropped databases whose time is over.
+_REMOVE_SECONDS: Final = 3600.0
 
 logger = logging.getLogger("treehub_level.http")
 
@@ -81,6 +88,8 @@ class Hub:
             that very database, and let it write: see `Identity`. ``"*"`` names none.
         check: The ``check`` of the stores in ``root`` (see `Level`): a function for all of them, or
             a function for each name. A level in ``levels`` has its own.
+        retain: How long the stores in ``root`` keep their logs. The hub compacts them in turn, also
+            those that no client uses. ``None`` keeps everything.
         **options: Further arguments of the backend for ``root``.
 
     Raises:
@@ -101,6 +110,7 @@ class Hub:
         idle_seconds: float = 300,
         create_on_demand: bool = False,
         check: Check | Mapping[str, Check] | None = None,
+        retain: Retention | None = None,
         **options: Any,
     ) -> None:
         self._catalog = (
@@ -140,6 +150,14 @@ class Hub:
         self._tasks: set[asyncio.Task[None]] = set()
         self._probe: asyncio.Future[bool] | None = None
         self._probed_at = 0.0
+        #: The work that is repeated for each database while the hub is open.
+        self.tasks = PeriodicTasks(self.names)
+        #: The retention of the stores in the root, at work; ``None`` without one.
+        self.retention = None if retain is None else HubRetention(self, retain)
+        if self.retention is not None:
+            self.tasks.add(self.retention.task)
+        #: The number of databases that wait for room to be opened.
+        self._waiting_for_room = 0
         self.is_open = False
         #: Set once the hub refuses new requests. Long polls and watches end then.
         self.stopping = asyncio.Event()
@@ -158,10 +176,13 @@ class Hub:
         for name, level in self._external_levels.items():
             self._add(name, _OpenDatabase(level, is_external=True))
         self.is_open = True
+        self.tasks.start()
+        self._start_task(self._remove_dropped())
         return self
 
     async def __aexit__(self, *exception: object) -> None:
         self.stop()
+        await self.tasks.wait_closed()
         while self._admitted or any(database.references for database in self._databases.values()):
             self._released.clear()
             await self._released.wait()
@@ -182,6 +203,7 @@ class Hub:
         `Level.watch`). Call this on the event loop of the hub.
         """
         self.stopping.set()
+        self.tasks.cancel()
         for database in self._databases.values():
             if not database.is_external:
                 internals(database.level)[0].store.end_watches()
@@ -214,7 +236,7 @@ class Hub:
             return
         self._catalog.prepare(creating=bool(self._create))
         for name in self._create:
-            self._create_store(self._catalog, name)
+            create_store(self._catalog, name)
 
     def check_root(self) -> None:
         """Check the root as `prepare` does, without creating a directory or a store.
@@ -226,16 +248,6 @@ class Hub:
         if self._catalog is not None:
             self._catalog.prepare(creating=bool(self._create), dry_run=True)
 
-    @staticmethod
-    def _create_store(catalog: Catalog, name: str) -> None:
-        """Create a store unless it exists.
-
-        Raises:
-            LevelError: It exists and cannot be opened, or cannot be created.
-        """
-        with blocking.Level(mode=Mode.SERVER, **catalog.level_options(name)):
-            pass
-
     # ------------------------------------------------------------------------------ administration
 
     async def create(self, name: str) -> None:
@@ -246,14 +258,12 @@ class Hub:
             StateError: There is a store of that name, or the hub is not open.
             StorageError: It cannot be created.
         """
-        catalog = self._administered(name)
+        administrator = self._administrator_of(name)
         async with self._lock:
-            if await asyncio.to_thread(lambda: name in catalog.names()):
-                raise StateError(f"there is a store {name!r} already: choose another name, or delete it first")
-            await asyncio.to_thread(self._create_store, catalog, name)
+            await asyncio.to_thread(administrator.create, name)
 
     async def delete(self, name: str) -> None:
-        """Delete a database with its data, beside the running ones. This cannot be undone.
+        """Delete a database with its data, beside the running ones. Only `drop` can be undone.
 
         Requests in progress end first: writes are completed, long polls and watches get
         ``LEVEL_DATABASE_NOT_FOUND``, as all later requests do. Other processes that serve the same
@@ -266,10 +276,56 @@ class Hub:
             LockedError: Another process has it open.
             StorageError: It cannot be deleted.
         """
-        catalog = self._administered(name)
+        administrator = self._administrator_of(name)
         async with self._withdraw(name):
-            await asyncio.to_thread(self._find, name)
-            await asyncio.to_thread(catalog.remove, name)
+            await asyncio.to_thread(administrator.delete, name)
+
+    async def drop(self, name: str) -> DroppedDatabase:
+        """Drop a database, beside the running ones: `undrop` restores it within a day.
+
+        To clients it is gone at once, as after `delete`. Callers that may create it on demand get
+        404 until it is removed, too. The hub removes it a day later.
+
+        Raises:
+            ValueError, StateError, RefusedError, LockedError, StorageError: As `delete`.
+        """
+        administrator = self._administrator_of(name)
+        async with self._withdraw(name):
+            return await asyncio.to_thread(administrator.drop, name)
+
+    async def undrop(self, name: str, *, to: str | None = None) -> str:
+        """Restore the database that was dropped last under a name. It is the same store as before.
+
+        Args:
+            name: The name that it had.
+            to: Its new name; ``None`` for the old one.
+
+        Returns:
+            Its name.
+
+        Raises:
+            ValueError: A name is invalid, that of one of ``levels``, or the hub has no root.
+            StateError: There is a store of the new name, or the hub is not open.
+            RefusedError: There is no such dropped database (404).
+            StorageError: It cannot be restored.
+        """
+        administrator = self._administrator_of(name if to is None else to)
+        async with self._lock:
+            return await asyncio.to_thread(administrator.undrop, name, to)
+
+    def dropped(self) -> list[DroppedDatabase]:
+        """Return the databases that can be restored, those dropped first at first. It blocks."""
+        return [] if self._catalog is None else Administrator(self._catalog).dropped()
+
+    async def _remove_dropped(self) -> None:
+        """Remove the databases that were dropped a day ago, now and every hour."""
+        while self._catalog is not None and not self.stopping.is_set():
+            try:
+                for dropped in await asyncio.to_thread(Administrator(self._catalog).remove_expired):
+                    logger.info("removed the database %s, which was dropped a day ago", dropped.name)
+            except LevelError as error:
+                logger.error("dropped databases could not be removed: %s", error.code)
+            await set_within(self.stopping, _REMOVE_SECONDS)
 
     async def rename(self, old: str, new: str) -> None:
         """Give a database another name, beside the running ones.
@@ -285,25 +341,19 @@ class Hub:
             LockedError: Another process has it open.
             StorageError: It cannot be renamed.
         """
-        catalog = self._administered(old)
-        self._administered(new)
-        if old == new:
-            raise ValueError(f"the database is named {new!r} already")
+        administrator = self._administrator_of(old)
+        self._administrator_of(new)
         async with self._withdraw(old, new):
-            await asyncio.to_thread(self._find, old)
-            if await asyncio.to_thread(lambda: new in catalog.names()):
-                raise StateError(f"there is a store {new!r} already: choose another name, or delete it first")
-            await asyncio.to_thread(catalog.rename, old, new)
+            await asyncio.to_thread(administrator.rename, old, new)
 
-    def _administered(self, name: str) -> Catalog:
-        """Return the catalog, for a change of a store in the root.
+    def _administrator_of(self, name: str) -> Administrator:
+        """Return the administrator of the root, for a change of a store.
 
         Raises:
             ValueError: The name is invalid, that of one of ``levels``, or there is no root.
             StateError: The hub is not open, or another change of the store is in progress.
         """
-        if not isinstance(name, str) or not DATABASE_NAME.fullmatch(name):
-            raise ValueError(f"{name!r:.80} is not a valid database name: use {DATABASE_NAME.pattern}")
+        check_database_name(name)
         if self._catalog is None or name in self._external_levels:
             raise ValueError(
                 f"the database {name!r} is not one in a root of this hub: the program administers it itself"
@@ -312,7 +362,7 @@ class Hub:
             raise StateError("this hub is not open: use it in an `async with` block")
         if name in self._withdrawn:
             raise StateError(f"the database {name!r} is being deleted or renamed")
-        return self._catalog
+        return Administrator(self._catalog)
 
     @asynccontextmanager
     async def _withdraw(self, *names: str) -> AsyncIterator[None]:
@@ -381,6 +431,14 @@ class Hub:
             database.is_lost = True
             return False
         return True
+
+    def is_external(self, name: str) -> bool:
+        """Return True if the program has passed the database to the hub, open."""
+        return name in self._external_levels
+
+    def wants_closed(self, name: str) -> bool:
+        """Return True if work that can wait should end its use of a database. Any thread asks."""
+        return self._waiting_for_room > 0 or name in self._withdrawn or self.stopping.is_set()
 
     @property
     def open_count(self) -> int:
@@ -556,13 +614,17 @@ class Hub:
             except RefusedError:
                 if not creating or self._catalog is None or not DATABASE_NAME.fullmatch(name):
                     raise
+                if any(dropped.name == name for dropped in await asyncio.to_thread(self.dropped)):
+                    raise  # its clients would go on as if it had not been dropped
                 try:
-                    await asyncio.to_thread(self._create_store, self._catalog, name)
+                    await asyncio.to_thread(create_store, self._catalog, name)
                 except ModeMismatchError:  # a store of another mode counts as absent
                     raise database_not_found() from None
                 arguments = await asyncio.to_thread(self._find, name)
             await self._make_room()
             level = Level(mode=Mode.SERVER, check=self._checks.get(name, self._check), **arguments)
+            if self.retention is not None:
+                internals(level)[0].store.on_close = flush_sightings
             await level.open()
             database = _OpenDatabase(level)
             self._mark_idle(name, database)
@@ -596,7 +658,12 @@ class Hub:
                 await self._close(name)
                 continue
             self._released.clear()
-            if not await set_within(self._released, deadline - loop.time()):
+            self._waiting_for_room += 1
+            try:
+                is_released = await set_within(self._released, deadline - loop.time())
+            finally:
+                self._waiting_for_room -= 1
+            if not is_released:
                 raise retry_later(
                     503, "LEVEL_BUSY", "too many databases are in use: try again later", seconds=RETRY_LATER
                 )

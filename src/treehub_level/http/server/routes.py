@@ -16,6 +16,7 @@ from ...replication.fields import decode_message
 from ...replication.messages import LogPage, Request
 from ...replication.wire import RowsEncoder, encode_row, page_encoder, part_encoder
 from . import query
+from .admin_routes import ADMIN_ROUTES
 from .batches import parse_batch
 from .bodies import parse_value
 from .conditions import digest_soon, etag_header, preconditions, refuse_conditions
@@ -226,7 +227,8 @@ ROUTES = [
     AuthorizedRoute("GET", "/healthz", health, permission=Permission.OPEN),
     AuthorizedRoute("GET", "/readyz", ready, permission=Permission.OPEN),
     AuthorizedRoute("GET", "/openapi.json", openapi, permission=Permission.OPEN),
-    AuthorizedRoute("GET", "/metrics", metrics, permission=Permission.OPERATE),
+    AuthorizedRoute("GET", "/metrics", metrics, permission=Permission.MONITOR),
+    *ADMIN_ROUTES,
     AuthorizedRoute("GET", "/v1/{db}", info, permission=Permission.READ),
     AuthorizedRoute("POST", "/v1/{db}/exchange", exchange, permission=Permission.READ),
     AuthorizedRoute("GET", "/v1/{db}/changes", changes, permission=Permission.READ),
