@@ -17,6 +17,7 @@ from ...errors import LevelError, ModeMismatchError, NotOpenError, StateError, S
 from ...replication.rules import Check, require_check
 from ...types import Mode
 from .catalog import DATABASE_NAME, Catalog, create_catalog
+from .periodic import PeriodicTasks
 from .refusals import RETRY_LATER, RefusedError, database_not_found, retry_later, server_closing
 from .stop_signals import on_stop_signals
 from .subscriptions import Subscription, Subscriptions
@@ -135,6 +136,8 @@ class Hub:
         self._tasks: set[asyncio.Task[None]] = set()
         self._probe: asyncio.Future[bool] | None = None
         self._probed_at = 0.0
+        #: The work that is repeated for each database while the hub is open.
+        self.tasks = PeriodicTasks(self.names)
         self.is_open = False
         #: Set once the hub refuses new requests. Long polls and watches end then.
         self.stopping = asyncio.Event()
@@ -153,10 +156,12 @@ class Hub:
         for name, level in self._external_levels.items():
             self._add(name, _OpenDatabase(level, is_external=True))
         self.is_open = True
+        self.tasks.start()
         return self
 
     async def __aexit__(self, *exception: object) -> None:
         self.stop()
+        await self.tasks.wait_closed()
         while self._admitted or any(database.references for database in self._databases.values()):
             self._released.clear()
             await self._released.wait()
@@ -177,6 +182,7 @@ class Hub:
         `Level.watch`). Call this on the event loop of the hub.
         """
         self.stopping.set()
+        self.tasks.cancel()
         for database in self._databases.values():
             if not database.is_external:
                 internals(database.level)[0].store.end_watches()
