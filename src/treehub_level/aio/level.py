@@ -17,6 +17,7 @@ from ..backends.base import Backend
 from ..blocking.level import NamespaceVerbs, ReadWriteVerbs, namespace_of
 from ..blocking.watch import Unsubscribe, open_watch
 from ..engine.namespace import Namespace
+from ..maintenance.copy import Progress
 from ..replication.endpoint import answer, changes_after, check_wait
 from ..replication.merging import OnConflict, require_on_conflict
 from ..replication.messages import Reply, Request
@@ -24,6 +25,7 @@ from ..replication.rules import Check
 from ..replication.session import rebind_session, sync_session
 from ..types import (
     JSON,
+    BackupReport,
     Change,
     Changes,
     Conflict,
@@ -303,6 +305,11 @@ class Level(AsyncNamespaceVerbs):
 
     async def compact_range(self) -> None:
         await self._worker.read(self._blocking.compact_range)
+
+    async def backup(
+        self, path: str | os.PathLike[str], *, keep: int | None = None, progress: Progress | None = None
+    ) -> BackupReport:
+        return await self._worker.read(self._blocking.backup, path, keep=keep, progress=progress)
 
     def __repr__(self) -> str:
         return repr(self._blocking).replace("blocking.", "")

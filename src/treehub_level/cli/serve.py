@@ -17,9 +17,11 @@ import typer
 
 from ..extras import missing
 from ..http import Hub, Limits, Token, Tokens
+from ..http.server.backups import KEEP
 from ..http.server.identities import ALL_DATABASES
 from ..http.server.tokens import TemporaryToken
 from ..replication.rules import Check, require_check
+from .durations import parse_duration
 from .errors import CommandError
 from .options import Backend, JSONOutput, MetadataPrefix
 from .output import print_json, print_line
@@ -30,6 +32,7 @@ logger = logging.getLogger("treehub_level.http")
 _DAY_SECONDS = 24 * 60 * 60
 _LISTEN = "Listening"
 _SECURITY = "Security"
+_BACKUPS = "Backups"
 
 TokensFile = Annotated[str, typer.Argument(metavar="FILE", help="The token file of the server.")]
 
@@ -116,6 +119,24 @@ def serve(
             help="The function that may refuse the changes of clients, as package.module:name.",
         ),
     ] = None,
+    backup_to: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            help="Back up each store to the folder DIR/NAME, when an operator asks, and every --backup-every.",
+            rich_help_panel=_BACKUPS,
+        ),
+    ] = None,
+    backup_every: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME", help="The time between two backups of a store: 6h, 30m, 1d.", rich_help_panel=_BACKUPS
+        ),
+    ] = None,
+    keep: Annotated[
+        int,
+        typer.Option(metavar="N", min=1, help="The number of backups to keep of each store.", rich_help_panel=_BACKUPS),
+    ] = KEEP,
     backend: Backend = "leveldb",
     metadata_prefix: MetadataPrefix = "!",
 ) -> None:
@@ -140,6 +161,9 @@ def serve(
         raise typer.BadParameter("--tls-key needs the certificate of the key: give --tls-cert too")
     if tokens is not None and temporary_token:
         raise typer.BadParameter("--tokens and --temporary-token: give one of them")
+    if backup_every is not None and backup_to is None:
+        raise typer.BadParameter("--backup-every needs a folder for the backups: give --backup-to DIR too")
+    period = None if backup_every is None else parse_duration(backup_every)
     required = TemporaryToken() if temporary_token else None if tokens is None else Tokens(tokens)
     try:
         hub = Hub(
@@ -150,7 +174,11 @@ def serve(
             max_open=max_open,
             idle_seconds=idle,
             check=None if check is None else _imported(check),
+            backup_to=backup_to,
+            keep_backups=keep,
         )
+        if period is not None:
+            hub.back_up_every(period)
         run(
             hub,
             ListenAddress(host=host, port=port, certificate=tls_cert, key=tls_key, insecure=insecure),
