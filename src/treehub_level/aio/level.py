@@ -309,7 +309,19 @@ class Level(AsyncNamespaceVerbs):
     async def backup(
         self, path: str | os.PathLike[str], *, keep: int | None = None, progress: Progress | None = None
     ) -> BackupReport:
-        return await self._worker.read(self._blocking.backup, path, keep=keep, progress=progress)
+        is_cancelled = False
+
+        def tell(step: str, done: int) -> None:
+            # The thread goes on when this task is cancelled, and closing waits for it.
+            if is_cancelled or not self._worker.accepts:
+                raise self._store.not_open()
+            if progress is not None:
+                progress(step, done)
+
+        try:
+            return await self._worker.read(self._blocking.backup, path, keep=keep, progress=tell)
+        finally:
+            is_cancelled = True
 
     def __repr__(self) -> str:
         return repr(self._blocking).replace("blocking.", "")

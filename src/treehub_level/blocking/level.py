@@ -503,7 +503,7 @@ class Level(NamespaceVerbs, ServerVerbs, ClientVerbs):  # type: ignore[misc]  # 
                 verified. Of a LevelDB store only new tables are copied; the others are hard links
                 to those of the backup before.
             progress: Called in the thread that copies, with ``"copy"`` and the number of bytes so
-                far (of rows, if rows are copied), then with ``"verify"``.
+                far (of rows, if rows are copied), then with ``"verify"`` and the number of rows.
 
         Returns:
             A report.

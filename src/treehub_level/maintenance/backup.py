@@ -17,7 +17,7 @@ from ..engine.records import OwnRecords
 from ..engine.store import Store
 from ..errors import BackendNotFoundError, CorruptionError, LevelError, StateError
 from ..types import BackupReport, Mode
-from .backup_format import absolute_path, engine_at, examined
+from .backup_format import StepCounter, absolute_path, engine_at, examined
 from .convert import identity_of
 from .copy import Progress, copy_snapshot
 from .generations import Generations, require_keep
@@ -39,7 +39,6 @@ class _Backup:
         self._backend = store.backend
         self._progress = progress
         self._engine = store.backend.backup_backend or _engine_of_copies()
-        self._copied = 0
 
     def run(self, path: str, keep: int | None) -> BackupReport:
         """Back up to a path; or, with ``keep``, to a new backup in the folder at that path."""
@@ -75,18 +74,18 @@ class _Backup:
             found = create(engine, newest, {})
             found.open_read_only()
             with closing(found):
-                identity = self._identity(found)
+                store_id = self._store_id(found)
         except LevelError:
             return None  # damaged: nothing is shared with it
-        if identity != self._identity(self._backend):
+        if store_id not in (None, self._store_id(self._backend)):  # None: a store without ids
             raise StateError(
                 f"{path!r} holds backups of another store, which would be removed in time: choose a folder of its "
                 "own for each store, or move those backups away"
             )
         return newest if engine == self._engine else None
 
-    def _identity(self, backend: Backend) -> tuple[Mode, str | None]:
-        return identity_of(backend, OwnRecords(self._store.space, backend.name))
+    def _store_id(self, backend: Backend) -> str | None:
+        return identity_of(backend, OwnRecords(self._store.space, backend.name))[1]
 
     def _write_verified(self, partial: str, previous: str | None) -> tuple[Mode, int | None]:
         """Write and verify a copy. One with a damaged file of an earlier copy is written anew."""
@@ -103,9 +102,9 @@ class _Backup:
             raise
 
     def _write(self, partial: str, previous: str | None) -> None:
-        self._copied = 0
         if self._backend.backup_backend is not None:
-            self._backend.write_backup(partial, previous=previous, on_copied=self._on_copied)
+            count = StepCounter("copy", self._tell)
+            self._backend.write_backup(partial, previous=previous, on_copied=count.add)
             return
         discard(partial)
         target = create(self._engine, partial, {})
@@ -114,10 +113,6 @@ class _Backup:
             records = OwnRecords(self._store.space, self._backend.name)
             copy_snapshot(snapshot, target, records, self._backend.name, self._tell)
 
-    def _on_copied(self, size: int) -> None:
-        self._copied += size
-        self._tell("copy", self._copied)
-
     def _tell(self, step: str, done: int) -> None:
         """Report progress, and stop if the level is being closed: closing waits for this call."""
         self._store.require_open()
@@ -125,8 +120,8 @@ class _Backup:
             self._progress(step, done)
 
     def _verify(self, partial: str) -> tuple[Mode, int | None]:
-        self._tell("verify", 0)
-        return examined(partial, self._engine, self._store.space, f"the backup of {self._backend.name!r}")
+        count = StepCounter("verify", self._tell)
+        return examined(partial, self._engine, self._store.space, f"the backup of {self._backend.name!r}", count.add)
 
     def _report(self, path: str, mode: Mode, cid: int | None) -> BackupReport:
         status = [os.stat(file) for file in _files_of(path)]

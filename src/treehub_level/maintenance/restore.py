@@ -12,7 +12,7 @@ from ..backends.base import Backend
 from ..backends.registry import create
 from ..errors import LevelError, LockedError, StateError
 from ..types import RestoreReport
-from .backup_format import absolute_path, engine_at, examined, stored_cid
+from .backup_format import StepCounter, absolute_path, engine_at, examined, stored_cid
 from .copy import Progress, copy
 from .generations import resolve_backup
 from .unfinished import discard, publish, translating_errors, unfinished
@@ -38,8 +38,8 @@ def restore(
         name: The new store: a path, a label or a URL. Nothing is restored over an existing store.
         backend: The backend of the new store, as for `Level`.
         prefix: The prefix of the store's metadata, as for `Level`.
-        progress: Called with ``"copy"`` and the number of bytes, then with ``"verify"``; or, for
-            another kind of backend, as by ``blocking.copy``.
+        progress: Called with ``"copy"`` and the number of bytes, then with ``"verify"`` and the
+            number of rows; for another kind of backend, as by ``blocking.copy``.
         **backend_options: Options of the backend.
 
     Returns:
@@ -67,10 +67,11 @@ def restore(
     _refuse_existing(target, final)
     with unfinished(final) as partial:
         discard(partial)
-        _copy_files(create(engine, found, {}), partial, progress)
-        if progress is not None:
-            progress("verify", 0)
-        mode, cid = examined(partial, engine, space, f"the backup {found!r}")
+        with closing(create(engine, found, {})) as source:
+            source.open_read_only()
+            source.write_backup(partial, previous=None, on_copied=StepCounter("copy", progress).add)
+        count = StepCounter("verify", progress)
+        mode, cid = examined(partial, engine, space, f"the backup {found!r}", count.add)
         publish(partial, final)
     return RestoreReport(found, mode, cid)
 
@@ -96,17 +97,3 @@ def _refuse_existing(target: Backend, path: str) -> None:
             f"cannot restore to {target.name!r}: {taken[0]!r} exists, and nothing is restored over it. Restore to a "
             "new name, or move it away first"
         )
-
-
-def _copy_files(source: Backend, partial: str, progress: Progress | None) -> None:
-    copied = 0
-
-    def on_copied(size: int) -> None:
-        nonlocal copied
-        copied += size
-        if progress is not None:
-            progress("copy", copied)
-
-    source.open_read_only()
-    with closing(source):
-        source.write_backup(partial, previous=None, on_copied=on_copied)

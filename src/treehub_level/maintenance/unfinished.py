@@ -25,6 +25,8 @@ SUFFIX: Final = ".partial"
 _STORE: Final = "store"
 #: The files of an unfinished store: a LevelDB directory, or an SQLite file with its companions.
 _CONTENTS: Final = {_STORE, *(f"{_STORE}-{end}" for end in ("journal", "wal", "shm"))}
+#: The beginning of the names that a process leaves behind which is killed while it reads the store.
+_LEFT_BEHIND: Final = f".{_STORE}-"
 
 
 @contextmanager
@@ -46,10 +48,13 @@ def unfinished(name: str) -> Iterator[str]:
         os.makedirs(os.path.dirname(name), exist_ok=True)
         lock = _FolderLock(folder)
         try:
-            if not {*os.listdir(folder)} <= _CONTENTS:
-                raise StateError(
-                    f"cannot write {name!r}: {folder!r} holds other files than an unfinished store: move it away"
-                )
+            for found in os.listdir(folder):
+                if found.startswith(_LEFT_BEHIND):
+                    remove_tree(os.path.join(folder, found))
+                elif found not in _CONTENTS:
+                    raise StateError(
+                        f"cannot write {name!r}: {folder!r} holds other files than an unfinished store: move it away"
+                    )
             yield os.path.join(folder, _STORE)
         finally:
             with suppress(OSError):

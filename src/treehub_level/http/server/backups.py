@@ -65,7 +65,6 @@ async def back_up(hub: Hub, name: str, path: str | os.PathLike[str], keep: int |
         try:
             await asyncio.wait([copying, stopping], return_when=asyncio.FIRST_COMPLETED)
         finally:
-            # The thread goes on until the hub closes the level, which ends the backup.
             copying.cancel()
             stopping.cancel()
             await asyncio.gather(copying, stopping, return_exceptions=True)
