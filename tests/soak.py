@@ -64,7 +64,9 @@ ROWS: Final = {
     "T4-transactions": Row(
         "a process killed at each write of a transaction", "tests.crash.transactions", "--rounds", 20
     ),
+    "T4-backups": Row("backups of a busy store, killed", "tests.backups.busy", "--kills", 400),
     "T5": Row("a power cut", "tests.crash", "--cycles", 1000, ("--power-cut",)),
+    "T5-backups": Row("power cuts during backups", "tests.backups.busy", "--kills", 200, ("--power-cut",)),
     "T6": Row("a full disk, I/O errors", "tests.crash.failing", "--last", 300),
     "T6-space": Row("a small disk", "pytest", more=("-q", "tests/backends/test_full_disk.py")),
     "T7": Row("damaged files", "tests.crash.damage", "--cycles", 3000),

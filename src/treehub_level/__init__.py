@@ -7,7 +7,7 @@ from . import blocking
 from .aio import Level, LiveSession, Typed
 from .backends.base import Backend
 from .backends.memory import MemoryBackend
-from .blocking import LevelTransaction
+from .blocking import LevelTransaction, restore
 from .engine.retention import Retention
 from .errors import (
     BackendNotFoundError,
@@ -40,6 +40,7 @@ from .types import (
     JSON,
     KEEP_SERVER,
     MISSING,
+    BackupReport,
     Change,
     Changes,
     Conflict,
@@ -51,6 +52,7 @@ from .types import (
     Operation,
     Put,
     RangeOptions,
+    RestoreReport,
     SyncReport,
 )
 
@@ -63,6 +65,7 @@ __all__ = [
     "MISSING",
     "Backend",
     "BackendNotFoundError",
+    "BackupReport",
     "CIDMismatchError",
     "Change",
     "Changes",
@@ -95,6 +98,7 @@ __all__ = [
     "Put",
     "RangeOptions",
     "Refused",
+    "RestoreReport",
     "Retention",
     "StateError",
     "StorageError",
@@ -105,4 +109,5 @@ __all__ = [
     "Typed",
     "UnavailableError",
     "blocking",
+    "restore",
 ]

@@ -1,4 +1,4 @@
-"""Syncing files to the disk. On macOS, ``fsync`` leaves data in the cache of the disk."""
+"""Syncing files and directories to the disk. On macOS, ``fsync`` leaves data in the cache of the disk."""
 
 from __future__ import annotations
 
@@ -32,3 +32,20 @@ def sync_descriptor(descriptor: int, *, data_only: bool = False) -> None:
         os.fdatasync(descriptor)
     else:
         os.fsync(descriptor)
+
+
+def sync_directory(path: str) -> None:
+    """Write the names in a directory to the disk: a power failure may undo a rename otherwise.
+
+    On Windows it does nothing.
+
+    Raises:
+        OSError: The system cannot write them.
+    """
+    if os.name != "posix":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        sync_descriptor(descriptor)
+    finally:
+        os.close(descriptor)

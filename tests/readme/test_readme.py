@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = [
     "README.md",
     *(f"docs/{name}.md" for name in ("tutorial", "guide", "types", "key-value")),
-    *(f"docs/how-to/{name}.md" for name in ("react-to-changes", "manage-databases")),
+    *(f"docs/how-to/{name}.md" for name in ("back-up", "manage-databases", "react-to-changes")),
     *(f"docs/{name}.md" for name in ("sync", "network", "storage", "errors")),
 ]
 #: Pages without Python examples.

@@ -20,6 +20,7 @@ from ..engine.retention import Retention
 from ..extras import missing
 from ..fsync import sync_descriptor
 from ..http import Hub, Limits, Token, Tokens
+from ..http.server.backups import KEEP
 from ..http.server.identities import ALL_DATABASES
 from ..http.server.tokens import TemporaryToken
 from ..replication.rules import Check, require_check
@@ -45,6 +46,7 @@ _DAY_SECONDS = 24 * 60 * 60
 _LISTEN = "Listening"
 _SECURITY = "Security"
 _RETENTION = "What is kept"
+_BACKUPS = "Backups"
 
 TokensFile = Annotated[str, typer.Argument(metavar="FILE", help="The token file of the server.")]
 
@@ -162,6 +164,24 @@ def serve(
             rich_help_panel=_RETENTION,
         ),
     ] = "90d",
+    backup_to: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            help="Back up each store to the folder DIR/NAME, when an operator asks, and every --backup-every.",
+            rich_help_panel=_BACKUPS,
+        ),
+    ] = None,
+    backup_every: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME", help="The time between two backups of a store: 6h, 30m, 1d.", rich_help_panel=_BACKUPS
+        ),
+    ] = None,
+    keep: Annotated[
+        int,
+        typer.Option(metavar="N", min=1, help="The number of backups to keep of each store.", rich_help_panel=_BACKUPS),
+    ] = KEEP,
     backend: Backend = "leveldb",
     metadata_prefix: MetadataPrefix = "!",
     config: Config = None,
@@ -199,6 +219,9 @@ def serve(
     if tokens is not None and temporary_token:
         raise typer.BadParameter("--tokens and --temporary-token: give one of them")
     retain = retention_of(compact_every, keep_history, keep_changes, keep_clients)
+    if backup_every is not None and backup_to is None:
+        raise typer.BadParameter("--backup-every needs a folder for the backups: give --backup-to DIR too")
+    period = None if backup_every is None else parse_duration(backup_every)
     required = TemporaryToken() if temporary_token else None if tokens is None else Tokens(tokens)
     try:
         hub = Hub(
@@ -210,7 +233,11 @@ def serve(
             idle_seconds=idle,
             check=None if check is None else _imported(check),
             retain=retain,
+            backup_to=backup_to,
+            keep_backups=keep,
         )
+        if period is not None:
+            hub.back_up_every(period)
         address = ListenAddress(host=host, port=port, certificate=tls_cert, key=tls_key, insecure=insecure)
         if check_config:
             check_server(hub, address, required)

@@ -433,6 +433,20 @@ def parse_databases(document: Any) -> dict[str, list[Any]]:
     raise ProtocolError(f"the server's list of databases is invalid: {document!r:.80}")
 
 
+def parse_backup(document: Any) -> dict[str, Any]:
+    """Return the description of a backup.
+
+    Raises:
+        ProtocolError: The document is not one.
+    """
+    backup = parse_object(document)
+    if not isinstance(backup.get("name"), str) or not all(
+        type(backup.get(number)) is int for number in ("cid", "bytes", "new_bytes")
+    ):
+        raise ProtocolError(f"the server's description of the backup is malformed: {document!r:.80}")
+    return backup
+
+
 def parse_object(document: Any) -> dict[str, Any]:
     """Return ``document`` if it is a JSON object.
 

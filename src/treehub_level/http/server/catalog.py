@@ -13,10 +13,10 @@ from typing import Any, ClassVar, Final
 
 from ... import blocking
 from ...backends import Backend, create
-from ...backends.directory_sync import sync_directory
 from ...backends.leveldb.files import holds_store
 from ...backends.paths import checked_path
 from ...errors import CorruptionError, LockedError, StorageError
+from ...fsync import sync_directory
 from ...types import Mode
 
 #: Seconds for which a store in another mode than SERVER is not looked at again.

@@ -8,6 +8,7 @@ import os
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from ...aio.level import Level, internals
@@ -16,12 +17,13 @@ from ...engine.retention import Retention
 from ...errors import LevelError, ModeMismatchError, NotOpenError, StateError, StorageError
 from ...replication.retention import flush_sightings
 from ...replication.rules import Check, require_check
-from ...types import Change, KeyRange, Mode
+from ...types import BackupReport, Change, KeyRange, Mode
 from .administration import Administrator, check_database_name, create_store
+from .backups import KEEP, Backups, back_up
 from .catalog import DATABASE_NAME, create_catalog
 from .dropped import DroppedDatabase
 from .hub_watch import DatabaseWatch
-from .periodic import PeriodicTasks
+from .periodic import PeriodicTask, PeriodicTasks
 from .refusals import RETRY_LATER, RefusedError, database_not_found, retry_later, server_closing
 from .retention import HubRetention
 from .stop_signals import on_stop_signals
@@ -90,6 +92,9 @@ class Hub:
             a function for each name. A level in ``levels`` has its own.
         retain: How long the stores in ``root`` keep their logs. The hub compacts them in turn, also
             those that no client uses. ``None`` keeps everything.
+        backup_to: The folder for backups that operators ask for over HTTP: see `Backups`. ``None``
+            for none. It must not be in ``root``.
+        keep_backups: The number of backups to keep there of each database.
         **options: Further arguments of the backend for ``root``.
 
     Raises:
@@ -111,6 +116,8 @@ class Hub:
         create_on_demand: bool = False,
         check: Check | Mapping[str, Check] | None = None,
         retain: Retention | None = None,
+        backup_to: str | os.PathLike[str] | None = None,
+        keep_backups: int = KEEP,
         **options: Any,
     ) -> None:
         self._catalog = (
@@ -132,6 +139,10 @@ class Hub:
         if create_on_demand and root is None:
             raise ValueError("create_on_demand creates databases in a root, and this hub has none: give it a root")
         self._creates_on_demand = create_on_demand
+        #: The folder for backups; ``None`` without one.
+        self.backups = None if backup_to is None else Backups(backup_to, keep_backups)
+        if self.backups is not None and root is not None:
+            self.backups.check_outside(os.fspath(root))
         #: The databases that are being deleted or renamed. No request may use them.
         self._withdrawn: set[str] = set()
         self._max_open = max_open
@@ -345,6 +356,35 @@ class Hub:
         self._administrator_of(new)
         async with self._withdraw(old, new):
             await asyncio.to_thread(administrator.rename, old, new)
+
+    async def backup(self, name: str, path: str | os.PathLike[str], *, keep: int | None = None) -> BackupReport:
+        """Back up a database beside the requests: see `Level.backup`.
+
+        If the hub stops meanwhile, the backup ends unfinished, and another call continues it.
+
+        Args:
+            name: The name of the database.
+            path: The new backup; with ``keep`` a folder of backups.
+            keep: See `Level.backup`.
+
+        Raises:
+            RefusedError: There is no such database, or the hub stops.
+            StateError, LockedError, CorruptionError, StorageError: See `Level.backup`.
+        """
+        return await back_up(self, name, path, keep)
+
+    def back_up_every(self, seconds: float) -> None:
+        """Back up each database to the folder ``backup_to`` in turn, as long as the hub is open.
+
+        Args:
+            seconds: The seconds between two backups of a database.
+
+        Raises:
+            ValueError: ``backup_to`` was not given, or the seconds are not positive.
+        """
+        if self.backups is None:
+            raise ValueError("the backups have no folder: give backup_to")
+        self.tasks.add(PeriodicTask("backup", partial(self.backups.back_up, self), seconds))
 
     def _administrator_of(self, name: str) -> Administrator:
         """Return the administrator of the root, for a change of a store.

@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import orjson
 
-from ...backends.directory_sync import sync_directory
 from ...engine.access import Access
 from ...engine.codec import decode_json
 from ...errors import StorageError
-from ...fsync import sync_descriptor
+from ...fsync import sync_descriptor, sync_directory
 from .catalog import DATABASE_NAME
 from .identities import ALL_DATABASES, MAX_NAME, Identity
 from .refusals import bad_request
