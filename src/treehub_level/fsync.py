@@ -1,4 +1,7 @@
-"""Syncing files and directories to the disk. On macOS, ``fsync`` leaves data in the cache of the disk."""
+"""Syncing files and directories to the disk.
+
+On macOS, ``fsync`` leaves data in the cache of the disk.
+"""
 
 from __future__ import annotations
 
