@@ -3,7 +3,7 @@
     python -m tests.crash.transactions --rounds 20 --seed 1 [--engine sqlite]
 
 A process moves money between accounts, and is killed (SIGKILL) in the middle of its first write to
-a file, then another one in its second, and so on, until one ends by itself. After each kill the
+a file, then another one in its second, and so on, until one is not killed. After each kill the
 store is opened. Its total is the same, each transaction is there completely or not at all, and
 those that were acknowledged are there. Exit code 1 if that does not hold.
 """

@@ -516,7 +516,7 @@ class Hub:
         """
         self._check_accepting()
         if create and name not in self._databases and name not in self._withdrawn:
-            self._administered(name)
+            self._administrator_of(name)
             await self.ensure_open(name, creating=True)
         async with self.borrow(name) as level:
             yield level

@@ -20,7 +20,7 @@ class _RunEndedError(Exception):
     """The hub stops, needs the database closed, or needs room for another one."""
 
 
-class OpenDatabases(Protocol):
+class RetainedDatabases(Protocol):
     """The part of a hub that retention uses."""
 
     def use(self, name: str) -> AbstractAsyncContextManager[Level]:
@@ -62,7 +62,7 @@ class HubRetention:
         task: The periodic task.
     """
 
-    def __init__(self, hub: OpenDatabases, retention: Retention) -> None:
+    def __init__(self, hub: RetainedDatabases, retention: Retention) -> None:
         self._hub = hub
         self._retention = retention
         self.totals: dict[str, RetentionTotals] = {}
