@@ -104,7 +104,7 @@ class _OfServer:
 
     def undrop(self, name: str, to: str | None) -> str:
         with self._server(name) as server:
-            restored: str = server.undrop(to)
+            restored: str = server.undrop(to=to)
         return restored
 
 

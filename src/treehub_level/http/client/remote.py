@@ -374,7 +374,7 @@ class RemoteServer:
         """
         await self._run(self._verbs.rename(to))
 
-    async def undrop(self, to: str | None = None) -> str:
+    async def undrop(self, *, to: str | None = None) -> str:
         """Restore the database that was dropped last under this name. For operators.
 
         Args:
