@@ -747,8 +747,9 @@ class Client:
         return self._state.dirty
 
     def base_values(self) -> dict[str, Content]:
-        lost = self._state.lost
-        return {key: base for key, base in self._state.base_values.items() if key not in lost}
+        state = self._state
+        lost = {key for group in state.groups() if group & state.lost.keys() for key in group}
+        return {key: base for key, base in state.base_values.items() if key not in lost}
 
     def journal(self) -> list[Loss]:
         return list(self._state.journal)
