@@ -72,6 +72,7 @@ def run_here(kind: str, backend: str, folder: str, interrupts: int, seed: int) -
         if backend == "postgres":
             names = f"{stack.enter_context(database_url())}?store="
         done = KINDS[kind](memory if backend == "memory" else backend, names, interrupts, random.Random(seed))
+        faulthandler.cancel_dump_traceback_later()  # what follows stops a database, and may take long
     report(f"{done} interrupts")
 
 

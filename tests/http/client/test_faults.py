@@ -75,6 +75,14 @@ async def test_a_call_fails_after_its_last_retry(remote: Remote, fake: FakeServe
     assert len(fake.requests) == 3
 
 
+async def test_an_error_repeats_little_of_what_a_server_sent(remote: Remote, fake: FakeServer) -> None:
+    """h11 quotes a status line that it cannot read as a whole."""
+    fake.always = httpx.RemoteProtocolError("illegal status line: " + "y" * 60_000)
+    with pytest.raises(TransportError, match="could not be reached: RemoteProtocolError: illegal") as raised:
+        await remote(retries=0).info()
+    assert len(str(raised.value)) < 500
+
+
 @pytest.mark.parametrize("fault", LOST, ids=fault_name)
 async def test_a_change_is_not_retried_once_it_may_have_been_received(
     remote: Remote, fake: FakeServer, fault: Exception

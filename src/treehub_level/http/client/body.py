@@ -16,6 +16,8 @@ MAX_PAGE_BYTES = 28 << 20
 MAX_VALUE_BYTES = (4 << 20) + (16 << 10)
 #: Maximum bytes of any other body: a description of the database, or a refusal.
 MAX_DOCUMENT_BYTES = 64 << 10
+#: Maximum number of characters of a reason.
+_MAX_REASON = 300
 #: Minimum bytes per second. A slower response is abandoned: the read timeout alone would let a
 #: server send one byte now and then for ever.
 MIN_RATE = 4 << 10
@@ -24,12 +26,15 @@ MIN_RATE = 4 << 10
 class NoResponseError(Exception):
     """No complete response arrived.
 
+    Args:
+        reason: The reason. That of a library may repeat bytes of the server: its beginning is kept.
+
     Attributes:
         maybe_sent: True if the server may have received the request.
     """
 
     def __init__(self, reason: str, *, maybe_sent: bool) -> None:
-        super().__init__(reason)
+        super().__init__(reason if len(reason) <= _MAX_REASON else f"{reason[:_MAX_REASON]}…")
         self.maybe_sent = maybe_sent
 
 
