@@ -283,7 +283,7 @@ const CLASSES = [
 ]
 
 /**
- * The texts of the types, by letter. A function returns `undefined` for others.
+ * The texts of the types, by letter. A function that cannot convert returns `undefined`.
  * @type {Record<string, {
  *   encode: (value: any) => string | undefined, decode: (text: string) => Element | undefined
  * }>}

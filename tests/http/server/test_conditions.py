@@ -273,9 +273,9 @@ async def test_entries_come_in_reverse_order_page_by_page(served: Served) -> Non
     await served.levels["notes"].batch([*(Put(key, key) for key in "abcde"), Delete("x")])
     path = "/v1/notes/entries"
     page = (await served.client.get(path, params={"reverse": "true", "limit": 2})).json()
-    assert page == {"has_more": True, "entries": [["e", "e"], ["d", "d"]]}
+    assert page == {"cid": 6, "has_more": True, "entries": [["e", "e"], ["d", "d"]]}
     page = (await served.client.get(path, params={"reverse": "true", "limit": 2, "lt": "d", "gte": "b"})).json()
-    assert page == {"has_more": False, "entries": [["c", "c"], ["b", "b"]]}
+    assert page == {"cid": 6, "has_more": False, "entries": [["c", "c"], ["b", "b"]]}
     assert (await served.client.get(path, params={"reverse": "false", "limit": 1})).json()["entries"] == [["a", "a"]]
     assert (await served.client.get(path, params={"reverse": "yes"})).status_code == 400
     client = await served.client_with(served.tokens.add(databases=["notes"], prefix="b"))

@@ -112,7 +112,7 @@ async def test_several_prefixes_are_one_view(users: Served) -> None:
     assert await status(users, "POST", "notes/exchange", "alice", json=ask(complete=["bob/"])) == 403
     assert await entries(prefix="none") == ([], False)
     nothing = await users.anonymous.get("/v1/notes/entries", headers=user("none"))
-    assert nothing.json() == {"has_more": False, "entries": []}
+    assert nothing.json() == {"cid": level.cid, "has_more": False, "entries": []}
 
 
 async def test_a_client_with_several_prefixes_converges(users: Served) -> None:

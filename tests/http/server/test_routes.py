@@ -211,9 +211,9 @@ async def test_entries_are_paginated_in_key_order(served: Served) -> None:
     for key in "abcd":
         await served.levels["notes"].put(key, key.upper())
     first = (await served.client.get("/v1/notes/entries?gt=a&limit=2")).json()
-    assert first == {"has_more": True, "entries": [["b", "B"], ["c", "C"]]}
+    assert first == {"cid": 4, "has_more": True, "entries": [["b", "B"], ["c", "C"]]}
     second = (await served.client.get("/v1/notes/entries?gt=c")).json()
-    assert second == {"has_more": False, "entries": [["d", "D"]]}
+    assert second == {"cid": 4, "has_more": False, "entries": [["d", "D"]]}
     assert (await served.client.get("/v1/notes/entries?gt=c&limit=1")).json()["has_more"] is False
 
 

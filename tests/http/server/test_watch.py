@@ -60,6 +60,26 @@ async def test_past_changes_come_first_and_then_new_ones(without_tokens: Served)
         assert dict(stream.sent[0]["headers"])[b"content-type"] == b"text/event-stream"
 
 
+async def test_the_cid_of_the_first_page_of_entries_is_where_a_watch_goes_on(without_tokens: Served) -> None:
+    level, client = without_tokens.levels["notes"], without_tokens.client
+    await level.load((f"k{n}", n) for n in range(5))
+    seen: dict[str, Any] = {}
+    first = (await client.get("/v1/notes/entries?limit=3")).json()
+    for key in ("k0", "k4", "k9"):
+        await level.put(key, "new")
+    await level.delete("k3")
+    rest = (await client.get("/v1/notes/entries?gt=k2")).json()
+    seen.update([*first["entries"], *rest["entries"]])
+    assert (first["cid"], rest["cid"]) == (5, 9)
+    async with watching(without_tokens, f"?since={first['cid']}") as stream:
+        await stream.until(lambda: len(parsed(stream.text)) == 4)
+        for _, data in parsed(stream.text):
+            key, *value = json.loads(data)
+            seen.pop(key, None)
+            seen.update({key: value[0]} if value else {})
+    assert seen == dict(await level.query())
+
+
 async def test_a_watch_without_a_cid_begins_at_the_current_one(without_tokens: Served) -> None:
     level = without_tokens.levels["notes"]
     await level.put("a", 1)

@@ -52,6 +52,20 @@ class KeyBounds(NamedTuple):
     prefix: str | None
 
 
+class EntriesPage(NamedTuple):
+    """A page of the entries in a range.
+
+    Attributes:
+        rows: Keys and values, in the order that was asked for.
+        has_more: True if the range has further entries.
+        cid: A CID whose changes the page has. It may have later ones, too.
+    """
+
+    rows: list[Row]
+    has_more: bool
+    cid: int
+
+
 class _BorrowedDatabase(NamedTuple):
     """An open database for the length of one call, and the rights of the caller at its begin."""
 
@@ -420,7 +434,7 @@ class Database:
                 await database.write([*entries.items()], is_batch=together and len(entries) > 1)
             return len(entries)
 
-    async def entries(self, bounds: KeyBounds, limit: int, *, reverse: bool = False) -> tuple[list[Row], bool]:
+    async def entries(self, bounds: KeyBounds, limit: int, *, reverse: bool = False) -> EntriesPage:
         """Read the first entries of a range, as many as there is room for.
 
         Args:
@@ -429,13 +443,14 @@ class Database:
             reverse: True to read the last entries.
 
         Returns:
-            Keys and values in key order, or in the reverse order, and True if the range has further
-            entries.
+            The page.
         """
 
-        def read(database: _BorrowedDatabase, max_bytes: int) -> tuple[list[Row], bool]:
+        def read(database: _BorrowedDatabase, max_bytes: int) -> EntriesPage:
             start, stop = database.codec.bounds(*bounds)
             store, left = database.store, database.access.keys.within(start or b"", stop)
+            with store.guard.thread.lock:  # before the rows, so that they hold all changes up to it
+                cid = store.cid_in(store.reader())
             rows: list[Row] = []
             while left and len(rows) < limit and (size := rows_size(rows)) < max_bytes:
                 *_, last = left
@@ -454,14 +469,15 @@ class Database:
                     )
             store.server(_VERB).records.check_outgoing_rows(rows)
             if not rows:
-                return rows, False
+                return EntriesPage(rows, False, cid)
             with store.guard.thread.lock:
-                return rows, any(first_key(store.reader(), *span) is not None for span in left)
+                has_more = any(first_key(store.reader(), *span) is not None for span in left)
+            return EntriesPage(rows, has_more, cid)
 
-        async def attempt(max_bytes: int) -> tuple[list[Row], bool]:
+        async def attempt(max_bytes: int) -> EntriesPage:
             return await self._read(lambda database: database.worker.read(read, database, max_bytes))
 
-        return await self._hold.read_page(attempt, lambda page: rows_size(page[0]), MAX_BYTES)
+        return await self._hold.read_page(attempt, lambda page: rows_size(page.rows), MAX_BYTES)
 
 
 def _reply_size(reply: Reply) -> int:

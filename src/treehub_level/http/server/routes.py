@@ -242,9 +242,9 @@ async def entries(context: RequestContext) -> Response:
     for one, other in (("gt", "gte"), ("lt", "lte")):
         if given[one] is not None and given[other] is not None:
             raise bad_request(f"give {one} or {other}, not both")
-    rows, has_more = await context.database.entries(KeyBounds(**given), limit, reverse=reverse)
-    encoder = partial(RowsEncoder, {"has_more": has_more}, {"entries": len(rows)})
-    return rows_response(context.request, context.hold, encoder, rows, lambda _: _encode_entry)
+    page = await context.database.entries(KeyBounds(**given), limit, reverse=reverse)
+    encoder = partial(RowsEncoder, {"cid": page.cid, "has_more": page.has_more}, {"entries": len(page.rows)})
+    return rows_response(context.request, context.hold, encoder, page.rows, lambda _: _encode_entry)
 
 
 ROUTES = [
