@@ -21,6 +21,7 @@ from .administration import Administrator, check_database_name, create_store
 from .catalog import DATABASE_NAME, create_catalog
 from .dropped import DroppedDatabase
 from .periodic import PeriodicTasks
+from .quotas import Quota
 from .refusals import RETRY_LATER, RefusedError, database_not_found, retry_later, server_closing
 from .retention import HubRetention
 from .stop_signals import on_stop_signals
@@ -86,6 +87,7 @@ class Hub:
             a function for each name. A level in ``levels`` has its own.
         retain: How long the stores in ``root`` keep their logs. The hub compacts them in turn, also
             those that no client uses. ``None`` keeps everything.
+        quota: The `Quota` of each database, or one for each name, for the writes of clients.
         **options: Further arguments of the backend for ``root``.
 
     Raises:
@@ -107,6 +109,7 @@ class Hub:
         create_on_demand: bool = False,
         check: Check | Mapping[str, Check] | None = None,
         retain: Retention | None = None,
+        quota: Quota | Mapping[str, Quota] | None = None,
         **options: Any,
     ) -> None:
         self._catalog = (
@@ -127,6 +130,7 @@ class Hub:
                 raise ValueError(f"check names {name!r:.80}, which is not the name of a store in root")
         if create_on_demand and root is None:
             raise ValueError("create_on_demand creates databases in a root, and this hub has none: give it a root")
+        self.quotas: Mapping[str, Quota] | Quota | None = dict(quota) if isinstance(quota, Mapping) else quota
         self._creates_on_demand = create_on_demand
         #: The databases that are being deleted or renamed. No request may use them.
         self._withdrawn: set[str] = set()
