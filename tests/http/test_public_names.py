@@ -27,7 +27,8 @@ WITHOUT_EXTRAS = without("httpx", "prometheus_client", "sniffio", "starlette", "
 
 
 def test_all_lists_every_public_name() -> None:
-    names = ["JWT", "DroppedDatabase", "Hub", "Identity", "Limits", "RefusedError", "RemoteServer", "Token", "Tokens"]
+    names = ["JWT", "DroppedDatabase", "Hub", "Identity", "Limits", "Quota", "RefusedError", "RemoteServer"]
+    names += ["Token", "Tokens"]
     assert http.__all__ == [*names, "create_app"]
     for name in http.__all__:
         assert getattr(http, name).__name__ == name
@@ -35,7 +36,7 @@ def test_all_lists_every_public_name() -> None:
         http.Absent  # noqa: B018
 
 
-@pytest.mark.parametrize("name", ["Hub", "Identity", "Limits", "RefusedError", "Token", "Tokens"])
+@pytest.mark.parametrize("name", ["Hub", "Identity", "Limits", "Quota", "RefusedError", "Token", "Tokens"])
 def test_a_name_that_needs_no_extra_is_importable_without_extras(name: str) -> None:
     assert run(f"{WITHOUT_EXTRAS}from treehub_level.http import {name}; print({name}.__name__)") == [name]
 

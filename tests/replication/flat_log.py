@@ -79,7 +79,7 @@ def synchronise(server: Any, steady: Any, number: int) -> None:
     steady.sync(server)
     steady.sync(server)
     with blocking.Level("guest", backend=MemoryBackend, mode=Mode.CLIENT) as guest:
-        guest.put(f"k{number // 10 + 1}", "guest")
+        guest.put(f"k{(number + CHUNK) // 10 + 5}", "guest")
         guest.sync(server)
 
 

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import timedelta
 from typing import Any
 
 import orjson
 import pytest
+from waiting import until
 
-from treehub_level import CorruptionError, MemoryBackend, Mode, Retention, blocking
+from treehub_level import CorruptionError, Level, MemoryBackend, Mode, Retention, blocking
 from treehub_level.engine import clock
 from treehub_level.engine.retention import Mark, RetentionState, read_retention
 from treehub_level.engine.sightings import Sightings, read_sightings
 from treehub_level.replication import retention as retention_module
 from treehub_level.replication.retention import RetentionReport, run_retention
+
+from . import flat_log
 
 pytestmark = pytest.mark.once
 
@@ -398,3 +403,40 @@ def test_a_principal_cannot_fill_the_store_with_client_ids(
         time.pass_by(HOUR)
     assert len(own_records(server, "seen/")) == 11
     assert server._store.space.own_key("seen/alice") in own_records(server, "seen/")
+
+
+def test_the_log_stays_small_and_grows_without_retention() -> None:
+    """A share of ``flat_log``, with its control."""
+    sizes = {}
+    for retain in (flat_log.RETENTION, None):
+        with blocking.Level("server", backend=MemoryBackend, mode=Mode.SERVER, retain=retain) as server:
+            sizes[retain] = flat_log.grown(flat_log.measure(server, 60_000, retain))
+    assert sizes[flat_log.RETENTION] == []
+    assert "log" in sizes[None]
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    """Wait in this thread until a condition is true."""
+    asyncio.run(until(condition))
+
+
+AT_ONCE = Retention(superseded_after=0, max_changes=0, every=0.02)
+
+
+def test_a_thread_compacts_the_log_of_an_open_level() -> None:
+    with blocking.Level("server", backend=MemoryBackend, mode=Mode.SERVER, retain=AT_ONCE) as server:
+        for number in range(3000):
+            server.put(f"k{number % 10}", number)
+        wait_until(lambda: len(log_of(server)) < 100)
+        thread = server._retention
+    assert thread is not None
+    wait_until(lambda: not any(other.name == "treehub-level-retention" for other in threading.enumerate()))
+    with server:  # opened again, it has another thread
+        assert server._retention is not thread
+
+
+async def test_a_thread_compacts_the_log_of_an_asyncio_level() -> None:
+    async with Level("server", backend=MemoryBackend, mode=Mode.SERVER, retain=AT_ONCE) as server:
+        await server.load((f"k{number % 10}", number) for number in range(3000))
+        await asyncio.to_thread(wait_until, lambda: len(log_of(server)) < 100)
+        assert await server.count() == 10

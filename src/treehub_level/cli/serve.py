@@ -36,6 +36,7 @@ from .durations import parse_duration
 from .errors import CommandError
 from .options import Backend, JSONOutput, MetadataPrefix
 from .output import print_block, print_json, print_line
+from .quotas import parse_quotas
 from .remote import TOKEN_VARIABLE
 from .streams import OutputError, ReaderGoneError, flush_stdout
 
@@ -182,6 +183,15 @@ def serve(
         int,
         typer.Option(metavar="N", min=1, help="The number of backups to keep of each store.", rich_help_panel=_BACKUPS),
     ] = KEEP,
+    quota: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=SIZE",
+            help="The most bytes of entries in the store NAME (* for all), such as notes=10GB; also keys, as in "
+            "notes=1000000keys, and changes a minute, as in notes=6000/min; repeatable.",
+            rich_help_panel=_RETENTION,
+        ),
+    ] = None,
     backend: Backend = "leveldb",
     metadata_prefix: MetadataPrefix = "!",
     config: Config = None,
@@ -235,6 +245,7 @@ def serve(
             retain=retain,
             backup_to=backup_to,
             keep_backups=keep,
+            quota=parse_quotas(quota or ()),
         )
         if period is not None:
             hub.back_up_every(period)
@@ -346,6 +357,10 @@ def add(
         ),
     ] = None,
     prefix: Annotated[str, typer.Option(help="Only give access to keys that begin with this prefix.")] = "",
+    max_writes_per_minute: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="The most changes that may be written with the token in a minute."),
+    ] = None,
     days: Annotated[float | None, typer.Option(min=0, help="Days until the token expires (default: never).")] = None,
     output: Annotated[
         str | None,
@@ -367,7 +382,13 @@ def add(
     with _token_output(output, file) as write_token:
         try:
             made = tokens.add(
-                databases=database, write=write, name=name, prefix=prefix, operator=operator, expires=expires
+                databases=database,
+                write=write,
+                name=name,
+                prefix=prefix,
+                operator=operator,
+                expires=expires,
+                max_writes_per_minute=max_writes_per_minute,
             )
         except ValueError as error:
             raise typer.BadParameter(str(error)) from error
@@ -472,6 +493,7 @@ def token_document(item: Token) -> dict[str, object]:
         "write": item.write,
         "operator": item.operator,
         "prefix": item.prefix,
+        "max_writes_per_minute": item.max_writes_per_minute,
         "expires": _time(item.expires),
         "expired": item.is_expired(),
         "created": _time(item.created),

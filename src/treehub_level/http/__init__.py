@@ -18,6 +18,7 @@ from .server.dropped import DroppedDatabase
 from .server.hub import Hub
 from .server.identities import Identity
 from .server.limits import Limits
+from .server.quotas import Quota
 from .server.refusals import RefusedError
 from .server.tokens import Token, Tokens
 
@@ -33,6 +34,7 @@ __all__ = [
     "Hub",
     "Identity",
     "Limits",
+    "Quota",
     "RefusedError",
     "RemoteServer",
     "Token",

@@ -136,6 +136,7 @@ def test_tokens_are_listed_in_json() -> None:
     (listed,) = [json.loads(line) for line in run("token", "list", "tokens", "--json").stdout.splitlines()]
     assert made["token"].startswith(listed["id"] + ".")
     names = {"id", "name", "databases", "write", "operator", "prefix", "expires", "expired", "created"}
+    names.add("max_writes_per_minute")
     assert listed.keys() == names
     assert (listed["databases"], listed["write"], listed["prefix"], listed["expired"]) == (["*"], False, "mine/", False)
     assert "secret" not in listed

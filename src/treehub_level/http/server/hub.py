@@ -24,6 +24,7 @@ from .catalog import DATABASE_NAME, create_catalog
 from .dropped import DroppedDatabase
 from .hub_watch import DatabaseWatch
 from .periodic import PeriodicTask, PeriodicTasks
+from .quotas import Quota
 from .refusals import RETRY_LATER, RefusedError, database_not_found, retry_later, server_closing
 from .retention import HubRetention
 from .stop_signals import on_stop_signals
@@ -95,6 +96,7 @@ class Hub:
         backup_to: The folder for backups that operators ask for over HTTP: see `Backups`. ``None``
             for none. It must not be in ``root``.
         keep_backups: The number of backups to keep there of each database.
+        quota: The `Quota` of each database, or one for each name, for the writes of clients.
         **options: Further arguments of the backend for ``root``.
 
     Raises:
@@ -118,6 +120,7 @@ class Hub:
         retain: Retention | None = None,
         backup_to: str | os.PathLike[str] | None = None,
         keep_backups: int = KEEP,
+        quota: Quota | Mapping[str, Quota] | None = None,
         **options: Any,
     ) -> None:
         self._catalog = (
@@ -138,6 +141,7 @@ class Hub:
                 raise ValueError(f"check names {name!r:.80}, which is not the name of a store in root")
         if create_on_demand and root is None:
             raise ValueError("create_on_demand creates databases in a root, and this hub has none: give it a root")
+        self.quotas: Mapping[str, Quota] | Quota | None = dict(quota) if isinstance(quota, Mapping) else quota
         self._creates_on_demand = create_on_demand
         #: The folder for backups; ``None`` without one.
         self.backups = None if backup_to is None else Backups(backup_to, keep_backups)
