@@ -9,22 +9,30 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
+from ...aio.level import Level
 from ...errors import LevelError
 from ...maintenance.generations import require_keep
 from ...types import BackupReport
 from .periodic import reason_of
 from .refusals import RefusedError, server_closing
 
-if TYPE_CHECKING:
-    from .hub import Hub
-
 #: The backups of each database that are kept, unless the program says otherwise.
 KEEP: Final = 8
 
 logger = logging.getLogger("treehub_level.http")
+
+
+class Databases(Protocol):
+    """The part of a `Hub` that backups need."""
+
+    stopping: asyncio.Event
+
+    def use(self, name: str) -> AbstractAsyncContextManager[Level]:
+        """See `Hub.use`."""
 
 
 class Backups:
@@ -52,12 +60,12 @@ class Backups:
         if folder == stores or stores in folder.parents:
             raise ValueError(f"the backups would be in {root!r} among the stores: choose a folder outside of it")
 
-    async def back_up(self, hub: Hub, name: str) -> BackupReport:
+    async def back_up(self, hub: Databases, name: str) -> BackupReport:
         """Back up a database. See `Hub.backup` for the errors."""
         return await back_up(hub, name, os.path.join(self.folder, name), self.keep)
 
 
-async def back_up(hub: Hub, name: str, path: str | os.PathLike[str], keep: int | None) -> BackupReport:
+async def back_up(hub: Databases, name: str, path: str | os.PathLike[str], keep: int | None) -> BackupReport:
     """Back up a database of a hub, and give up if the hub stops: see `Hub.backup`."""
     async with hub.use(name) as level:
         copying = asyncio.ensure_future(level.backup(path, keep=keep))
