@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, BinaryIO, cast
+from typing import Annotated, BinaryIO
 
 import typer
 
@@ -35,7 +34,8 @@ from .options import (
 from .output import counted, print_json, print_line
 from .progress import Advance, progress_bar
 from .stores import created_level, display_name, readable_state
-from .streams import StdoutWriter, stdin
+from .streams import stdin
+from .whole_dumps import dump_all, is_whole_dump, load_all, open_output
 
 #: Records between two updates of the progress bar of ``dump``.
 _PROGRESS_EVERY = 1000
@@ -60,35 +60,29 @@ def load(
 ) -> None:
     """Store the records of a JSON Lines file.
 
-    Each line is {"key": …, "value": …}. The store is created if it does not exist.
+    Each line is {"key": …, "value": …}. The store is created if it does not exist. A file that
+    `dump --all` has written makes a new store, the same one as was dumped.
 
     A file is checked before anything is stored: if a line is invalid, no record is stored. Input
     from a pipe is stored batch by batch: an invalid line ends the load, and its batch is not
     stored.
     """
     source = "stdin" if file == "-" else file
-    began = time.perf_counter()
-    with (
-        _open_input(file) as stream,
-        created_level(directory, mode=mode, backend=backend, prefix=metadata_prefix, create_as=Mode.NORMAL) as level,
-    ):
-        loader = _Loader(level, source, lambda: batched(read_records(stream, source, key_field), batch_size))
-        size = _bytes_left(stream)
-        try:
-            if size is not None:
-                start = stream.tell()
-                with progress_bar(f"check {source}", size, in_bytes=True) as advance:
-                    loader.check(advance)
-                stream.seek(start)
-            with progress_bar(f"load {source}", size, in_bytes=True) as advance:
-                loader.load(advance)
-        except CommandError as error:
-            raise CommandError(f"{error}; {loader.summary}", code=error.code) from error
-        except LevelError as error:
-            raise CommandError(f"{error}; {loader.summary} before that", code=error.code) from error
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(f"interrupted: {loader.summary}") from None
-        cid = level.info()["cid"]
+    with _open_input(file) as stream:
+        if is_whole_dump(stream):
+            if key_field is not None or mode is not None:
+                raise typer.BadParameter(
+                    f"{source} is a dump of a whole store (dump --all): leave out --key and --mode"
+                )
+            load_all(stream, source, directory, as_json=as_json, backend=backend, prefix=metadata_prefix)
+            return
+        began = time.perf_counter()
+        with created_level(
+            directory, mode=mode, backend=backend, prefix=metadata_prefix, create_as=Mode.NORMAL
+        ) as level:
+            loader = _Loader(level, source, lambda: batched(read_records(stream, source, key_field), batch_size))
+            loader.run(stream)
+            cid = level.info()["cid"]
     if as_json:
         print_json({"loaded": loader.loaded, "cid": cid})
     else:
@@ -107,6 +101,24 @@ class _Loader:
     @property
     def summary(self) -> str:
         return f"loaded {counted(self.loaded, 'record')}"
+
+    def run(self, stream: BinaryIO) -> None:
+        """Check the records of a file, and store them. Those of a pipe are not checked before."""
+        size = _bytes_left(stream)
+        try:
+            if size is not None:
+                start = stream.tell()
+                with progress_bar(f"check {self._source}", size, in_bytes=True) as advance:
+                    self.check(advance)
+                stream.seek(start)
+            with progress_bar(f"load {self._source}", size, in_bytes=True) as advance:
+                self.load(advance)
+        except CommandError as error:
+            raise CommandError(f"{error}; {self.summary}", code=error.code) from error
+        except LevelError as error:
+            raise CommandError(f"{error}; {self.summary} before that", code=error.code) from error
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"interrupted: {self.summary}") from None
 
     def check(self, advance: Advance) -> None:
         """Raise `BadLineError` for the first line that cannot be stored. Nothing is written."""
@@ -173,6 +185,9 @@ def dump(
     reverse: Reverse = False,
     limit: Limit = None,
     at: At = None,
+    whole: Annotated[
+        bool, typer.Option("--all", help="Write all of the store, with its change log, journal and identity.")
+    ] = False,
     as_json: JSONOutput = False,
     mode: ModeOption = None,
     backend: Backend = "leveldb",
@@ -180,14 +195,22 @@ def dump(
 ) -> None:
     """Write the records of a store or of a range as JSON Lines.
 
-    Each line is {"key": …, "value": …}, as `load` reads it.
+    Each line is {"key": …, "value": …}, as `load` reads it. `load` makes a new store of them: the
+    change log, the journal and the identity stay behind, so clients cannot go on with it. With
+    --all, they are part of the dump, and `load` makes the same store of it. `backup` does the same
+    faster.
     """
+    if whole:
+        if {gt, gte, lt, lte, prefix, limit, at, mode} != {None} or reverse:
+            raise typer.BadParameter("--all is the whole store: leave out the options for a range, --at and --mode")
+        dump_all(directory, file, as_json=as_json, backend=backend, prefix=metadata_prefix)
+        return
     within = bounds(gt, gte, lt, lte, prefix)
     to_stdout = file == "-"
     # Open the store before the file: if the store cannot be opened, the file keeps its content.
     with (
         readable_state(directory, at, mode=mode, backend=backend, prefix=metadata_prefix) as level,
-        _open_output(file) as stream,
+        open_output(file) as stream,
     ):
         shown = sys.stderr.isatty() and not (to_stdout and sys.stdout is not None and sys.stdout.isatty())
         total = level.count(**within) if shown else None
@@ -204,22 +227,3 @@ def dump(
         print_json({"dumped": dumped})
     else:
         print_line(f"dumped {counted(dumped, 'record')} to {file}")
-
-
-@contextmanager
-def _open_output(file: str) -> Iterator[BinaryIO]:
-    if file == "-":
-        yield cast(BinaryIO, StdoutWriter())
-        return
-    try:
-        with open(file, "wb", opener=_open_private) as stream:
-            yield stream
-    except OSError as error:
-        if error.filename is not None:
-            raise
-        raise CommandError(f"{file} cannot be written: {error.strerror}; it is incomplete", code="CLI_IO") from error
-
-
-def _open_private(path: str, flags: int) -> int:
-    """Open a file; a new one is for its owner only, as it holds the data of a store."""
-    return os.open(path, flags, 0o600)
