@@ -143,9 +143,9 @@ def bytes_response(
     return PieceResponse(request, hold, next_part, status=status, length=len(content), media_type=media_type)
 
 
-def refusal_response(refusal: RefusedError) -> Response:
-    """Return the response for a refusal."""
-    return Response(orjson.dumps(refusal.body()), refusal.status, refusal.headers, JSON)
+def refusal_response(refusal: RefusedError, request_id: str) -> Response:
+    """Return the response for a refusal, whose body names the request, too."""
+    return Response(orjson.dumps({**refusal.body(), "request_id": request_id}), refusal.status, refusal.headers, JSON)
 
 
 def rows_response(

@@ -48,7 +48,7 @@ def _health_response(context: RequestContext, status: str) -> Response:
 
 async def metrics(context: RequestContext) -> Response:
     """Answer with the Prometheus metrics."""
-    rendered = context.dispatcher.metrics.render()
+    rendered = await context.dispatcher.metrics.render()
     return bytes_response(context.request, context.hold, rendered, media_type=CONTENT_TYPE)
 
 
@@ -66,6 +66,7 @@ async def exchange(context: RequestContext) -> Response:
     message = Request.from_dict(await context.read_json(decode_message), in_records=True)
     context.count_changes(len(message.changes) + len(message.withdraw))
     database = context.database
+    context.dispatcher.metrics.see_client(database.name, message)
     if message.is_push:
         with context.write_slot():
             reply = await database.exchange(message)
@@ -76,7 +77,7 @@ async def exchange(context: RequestContext) -> Response:
         else:
             reply = await database.exchange(message)
     context.release_body()
-    context.dispatcher.metrics.count_exchange(database.name, reply)
+    context.dispatcher.metrics.count_exchange(database.name, message, reply)
     if isinstance(reply, LogPage):
         encode: Callable[[Any], bytes] = encode_row if reply.values or reply.fill else _encode_numbered
         return rows_response(
