@@ -22,6 +22,7 @@ from ..replication.merging import OnConflict, require_on_conflict
 from ..replication.messages import Reply, Request
 from ..replication.rules import Check
 from ..replication.session import rebind_session, sync_session
+from ..tracing import sync_span
 from ..types import (
     JSON,
     Change,
@@ -376,7 +377,8 @@ class Level(AsyncNamespaceVerbs):
         )
         exchange = async_exchange_of(server)
         async with self._worker.sync_lock:
-            return await drive(self._worker, session, exchange, lambda: progress and progress(report))
+            with sync_span(exchange, report):
+                return await drive(self._worker, session, exchange, lambda: progress and progress(report))
 
     def live(
         self,

@@ -21,6 +21,7 @@ from ..replication.manual import apply_step, check_cid, clean_step, decode_recor
 from ..replication.merging import OnConflict, require_on_conflict
 from ..replication.records import journal_bounds
 from ..replication.session import rebind_session, sync_session
+from ..tracing import sync_span
 from ..types import Change, Changes, Conflict, Followed, OnReset, SyncReport
 
 #: Records of the journal to read at a time. The number is small since values may be large.
@@ -209,7 +210,7 @@ class ClientVerbs:
             on_conflict=require_on_conflict(on_conflict),
         )
         exchange = blocking_exchange_of(server)
-        with self._sync_lock.entry():
+        with self._sync_lock.entry(), sync_span(exchange, report):
             return drive(session, exchange, _nothing if progress is None else lambda: progress(report))
 
     def rebind(self, server: Exchanger) -> None:

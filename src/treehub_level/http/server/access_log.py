@@ -51,6 +51,7 @@ class AccessRecord:
         reason: The error code of the refusal, if the request was refused.
         received: The bytes of the request body that were read.
         sent: The bytes of the response body.
+        trace_id: The id of the trace of OpenTelemetry; ``None`` without one.
     """
 
     request_id: str
@@ -63,6 +64,7 @@ class AccessRecord:
     reason: str = "-"
     received: int = 0
     sent: int = 0
+    trace_id: str | None = None
 
     def text(self, seconds: float) -> str:
         """Return the line of a text log."""
@@ -88,6 +90,7 @@ class AccessRecord:
             "reason": _present(self.reason),
             "received_bytes": self.received,
             "sent_bytes": self.sent,
+            "trace_id": self.trace_id,
         }
 
 

@@ -64,6 +64,7 @@ class RequestContext:
         dispatcher: The state that all requests share.
 
     Attributes:
+        record: The record for the access log.
         database: The requested database. Not set for routes without one.
         hold: The response's share of the budget for responses.
     """
@@ -73,6 +74,7 @@ class RequestContext:
     def __init__(self, request: Request, dispatcher: Dispatcher) -> None:
         self.request = request
         self.dispatcher = dispatcher
+        self.record: AccessRecord = request.scope[ACCESS_RECORD]
         self.hold = dispatcher.responses.hold("-")
         self._body_account: BodyAccount | None = None
 

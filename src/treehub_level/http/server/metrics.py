@@ -101,19 +101,28 @@ class Metrics:
         """Note that a client asks for the changes after the CID of its request."""
         self._clients.record(database, request.client, request.cid)
 
-    def count_exchange(self, database: str, request: Request, reply: Reply) -> None:
-        """Count the changes that an exchange sent, received, rejected and refused."""
-        label = self._label(database)
-        if isinstance(reply, LogPage):
-            self._clients.record(database, request.client, reply.cid)
-            self.count_pulled(database, len(reply.records))
-            if reply.ack is not None:
-                self.count_pushed(database, reply.ack.after - reply.ack.before)
-            if request.changes:
-                self._conflicts.labels(label).inc(len(reply.rejected) - len(reply.refused))
-                self._refusals.labels(label).inc(len(reply.refused))
-        elif isinstance(reply, Reset):
-            self._resets.labels(label).inc()
+    def count_exchange(self, database: str, request: Request, reply: Reply) -> dict[str, int]:
+        """Count the changes that an exchange sent, received, rejected and refused.
+
+        Returns:
+            The counts by name, for a trace: ``pulled``, ``pushed``, ``rejected`` and ``refused``.
+        """
+        if isinstance(reply, Reset):
+            self._resets.labels(self._label(database)).inc()
+        if not isinstance(reply, LogPage):
+            return {}
+        self._clients.record(database, request.client, reply.cid)
+        pulled, pushed = len(reply.records), 0
+        self.count_pulled(database, pulled)
+        if reply.ack is not None:
+            pushed = reply.ack.after - reply.ack.before
+            self.count_pushed(database, pushed)
+        refused = len(reply.refused) if request.changes else 0
+        rejected = len(reply.rejected) - refused if request.changes else 0
+        for counter, count in ((self._conflicts, rejected), (self._refusals, refused)):
+            if count:
+                counter.labels(self._label(database)).inc(count)
+        return {"pulled": pulled, "pushed": pushed, "rejected": rejected, "refused": refused}
 
     async def render(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
