@@ -46,6 +46,7 @@ TESTS = Path(__file__).parent
 ONCE = {
     *("backends", "benchmarks", "cli", "clock", "closing", "core", "crash", "examples", "fuzz", "http", "js", "leaks"),
     *(
+        "backups",
         "histories",
         "integrations",
         "packaging",

@@ -7,7 +7,7 @@ from . import blocking
 from .aio import Level, LiveSession, Typed
 from .backends.base import Backend
 from .backends.memory import MemoryBackend
-from .blocking import LevelTransaction
+from .blocking import LevelTransaction, restore
 from .errors import (
     BackendNotFoundError,
     CheckError,
@@ -39,6 +39,7 @@ from .types import (
     JSON,
     KEEP_SERVER,
     MISSING,
+    BackupReport,
     Change,
     Changes,
     Conflict,
@@ -50,6 +51,7 @@ from .types import (
     Operation,
     Put,
     RangeOptions,
+    RestoreReport,
     SyncReport,
 )
 
@@ -62,6 +64,7 @@ __all__ = [
     "MISSING",
     "Backend",
     "BackendNotFoundError",
+    "BackupReport",
     "CIDMismatchError",
     "Change",
     "Changes",
@@ -94,6 +97,7 @@ __all__ = [
     "Put",
     "RangeOptions",
     "Refused",
+    "RestoreReport",
     "StateError",
     "StorageError",
     "StoreMismatchError",
@@ -103,4 +107,5 @@ __all__ = [
     "Typed",
     "UnavailableError",
     "blocking",
+    "restore",
 ]

@@ -318,6 +318,40 @@ class CopyReport:
     sha256: str
 
 
+@dataclass(frozen=True)
+class BackupReport:
+    """The result of ``backup()``.
+
+    Attributes:
+        path: The backup, complete and verified.
+        mode: The mode of the store.
+        cid: The CID of the backup; ``None`` in NORMAL mode.
+        bytes: The size of the backup in bytes.
+        new_bytes: The bytes of it that are not shared with an earlier backup.
+    """
+
+    path: str
+    mode: Mode
+    cid: int | None
+    bytes: int
+    new_bytes: int
+
+
+@dataclass(frozen=True)
+class RestoreReport:
+    """The result of ``restore()``.
+
+    Attributes:
+        path: The backup that was restored.
+        mode: The mode of the store.
+        cid: The CID of the store; ``None`` in NORMAL mode.
+    """
+
+    path: str
+    mode: Mode
+    cid: int | None
+
+
 @dataclass
 class SyncReport:
     """The result of ``sync()``.

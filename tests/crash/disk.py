@@ -102,8 +102,11 @@ class Disk:
         self._synced = {str(path): path.stat().st_size for path in self._folder.rglob("*") if path.is_file()}
 
     def _unsynced(self) -> list[Path]:
-        files = [path for path in sorted(self._folder.rglob("*")) if path.is_file()]
-        return [path for path in files if path.stat().st_size > self._synced.get(str(path), 0)]
+        files = {path: path.stat() for path in sorted(self._folder.rglob("*")) if path.is_file()}
+        synced: dict[int, int] = {}  # by inode: a file that has several names is synced under any of them
+        for path, status in files.items():
+            synced[status.st_ino] = max(synced.get(status.st_ino, 0), self._synced.get(str(path), 0))
+        return [path for path, status in files.items() if status.st_size > synced[status.st_ino]]
 
     def _keep_part(self, path: Path, synced: int, how: str, rng: random.Random) -> None:
         end = rng.randint(synced, path.stat().st_size)
@@ -125,10 +128,15 @@ class Disk:
                     self._synced.pop(rest, None)
                     self._created_since.add(rest)
                 elif kind == "R":
-                    old, new = rest.split("\t")
-                    self._synced[new] = self._synced.pop(old, 0)
+                    self._rename(*rest.split("\t"))
                 else:
                     size, path = rest.split(" ", 1)
                     self._synced[path] = int(size)
                     self._created_since.clear()
             self._read = file.tell()
+
+    def _rename(self, old: str, new: str) -> None:
+        """Follow the rename of a file, or of a folder with all in it."""
+        self._synced.setdefault(old, 0)
+        for path in [path for path in self._synced if path == old or path.startswith(f"{old}/")]:
+            self._synced[new + path.removeprefix(old)] = self._synced.pop(path)

@@ -5,6 +5,8 @@ arguments. A level checks its own state without the backend, so shared backends 
 """
 
 import inspect
+from collections.abc import Mapping
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -49,7 +51,12 @@ def verb(request: pytest.FixtureRequest) -> Any:
 
 async def call(level: Any, verb: str, other: Any) -> Any:
     """Call a method and use its result enough to make it do its work."""
-    arguments = {**ARGUMENTS, "server": other, "name": "sub"}
+    with TemporaryDirectory() as folder:
+        return await call_with({**ARGUMENTS, "server": other, "name": "sub", "path": f"{folder}/backup"}, level, verb)
+
+
+async def call_with(arguments: Mapping[str, Any], level: Any, verb: str) -> Any:
+    """Call a method with those of the arguments that it needs."""
     parameters = inspect.signature(getattr(Level, verb)).parameters.values()
     needed = [
         p

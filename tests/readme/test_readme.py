@@ -25,6 +25,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = [
     "README.md",
     *(f"docs/{name}.md" for name in ("tutorial", "guide", "types", "key-value", "how-to/react-to-changes")),
+    "docs/how-to/back-up.md",
     *(f"docs/{name}.md" for name in ("sync", "network", "storage", "errors")),
 ]
 #: Pages without Python examples.

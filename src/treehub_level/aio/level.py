@@ -17,6 +17,7 @@ from ..backends.base import Backend
 from ..blocking.level import NamespaceVerbs, ReadWriteVerbs, namespace_of
 from ..blocking.watch import Unsubscribe, open_watch
 from ..engine.namespace import Namespace
+from ..maintenance.copy import Progress
 from ..replication.endpoint import answer, changes_after, check_wait
 from ..replication.merging import OnConflict, require_on_conflict
 from ..replication.messages import Reply, Request
@@ -25,6 +26,7 @@ from ..replication.session import rebind_session, sync_session
 from ..tracing import sync_span
 from ..types import (
     JSON,
+    BackupReport,
     Change,
     Changes,
     Conflict,
@@ -304,6 +306,23 @@ class Level(AsyncNamespaceVerbs):
 
     async def compact_range(self) -> None:
         await self._worker.read(self._blocking.compact_range)
+
+    async def backup(
+        self, path: str | os.PathLike[str], *, keep: int | None = None, progress: Progress | None = None
+    ) -> BackupReport:
+        is_cancelled = False
+
+        def tell(step: str, done: int) -> None:
+            # The thread goes on when this task is cancelled, and closing waits for it.
+            if is_cancelled or not self._worker.accepts:
+                raise self._store.not_open()
+            if progress is not None:
+                progress(step, done)
+
+        try:
+            return await self._worker.read(self._blocking.backup, path, keep=keep, progress=tell)
+        finally:
+            is_cancelled = True
 
     def __repr__(self) -> str:
         return repr(self._blocking).replace("blocking.", "")

@@ -218,6 +218,9 @@ class Backend(ABC):
     supports: ClassVar[Supports]
     #: The same as `Transaction.connection_epoch`, for a backend that is its own transaction.
     connection_epoch: Hashable = None
+    #: The registered name of the backend that opens what `write_backup` has written. ``None`` if
+    #: this backend does not have that method: then the rows of a snapshot are copied.
+    backup_backend: ClassVar[str | None] = None
     #: The damage that the last ``open()`` found and repaired, one sentence for each.
     recovery_notes: Sequence[str] = ()
 
@@ -358,6 +361,26 @@ class Backend(ABC):
     def size_on_disk(self) -> int | None:
         """Return the size of the store on disk in bytes; ``None`` if it is not on disk."""
         return None
+
+    def write_backup(self, target: str, *, previous: str | None, on_copied: Callable[[int], object]) -> None:
+        """Write a complete copy of the open store, as of one moment, without locking writers out.
+
+        Called only if `backup_backend` is set. The caller syncs the copy to the disk, and names it.
+        It shares no file with the store: changing the owner of one, or truncating it, must not harm
+        the other.
+
+        Args:
+            target: The path of the copy: absent, or what an interrupted call has left.
+            previous: An earlier complete backup of the store, with which the copy may share files
+                that never change; ``None`` if there is none.
+            on_copied: Called with the number of bytes since the last call. It may raise.
+
+        Raises:
+            StorageError: The store cannot be read.
+            CorruptionError: The store is damaged.
+            OSError: The copy cannot be written.
+        """
+        raise NotImplementedError
 
     def compact(self) -> None:  # noqa: B027  # an engine without compaction needs no override
         """Reclaim the space of overwritten and deleted rows."""

@@ -3,6 +3,7 @@
 from ..maintenance.convert import stored_mode, upgrade
 from ..maintenance.copy import copy
 from ..maintenance.repair import Repair, repair
+from ..maintenance.restore import restore
 from ..maintenance.verify import Verification, verify
 from .level import Level, Sublevel, Typed
 from .live import LiveSession
@@ -22,6 +23,7 @@ __all__ = [
     "WriteBatch",
     "copy",
     "repair",
+    "restore",
     "stored_mode",
     "upgrade",
     "verify",

@@ -16,11 +16,13 @@ from ..engine.namespace import Namespace, check_audit, check_durable, check_keep
 from ..engine.records import FORMAT
 from ..engine.store import Store
 from ..errors import ModeError
+from ..maintenance.backup import backup
 from ..maintenance.convert import adopt
+from ..maintenance.copy import Progress
 from ..replication.following import check_follow
 from ..replication.merging import OnConflict
 from ..replication.rules import Check, require_check
-from ..types import JSON, Found, Key, KeyRange, Mode, OnReset, Value, ViewKey, Written
+from ..types import JSON, BackupReport, Found, Key, KeyRange, Mode, OnReset, Value, ViewKey, Written
 from .client import ClientVerbs, Exchanger
 from .live import LiveSession
 from .mapping import MappingVerbs
@@ -480,6 +482,44 @@ class Level(NamespaceVerbs, ServerVerbs, ClientVerbs):  # type: ignore[misc]  # 
         with self._store.guard.thread.lock:
             self._store.require_writable()
             self._store.backend.compact()
+
+    def backup(
+        self, path: str | os.PathLike[str], *, keep: int | None = None, progress: Progress | None = None
+    ) -> BackupReport:
+        """Make a backup: a consistent copy of the store, as it is at one moment during the call.
+
+        Others read and write meanwhile. The backup is durable and verified, and opens as the same
+        store: with its identity, its change log, and the records of its clients. A LevelDB store
+        becomes a LevelDB directory, an SQLite store an SQLite file, a store of another backend a
+        LevelDB directory. Never write to it: `treehub_level.restore` makes a store of it.
+
+        An interrupted backup leaves a folder ``PATH.partial`` and no ``path``; the next call
+        continues it. A complete backup is never changed.
+
+        Args:
+            path: The new backup. There is nothing of that name yet, or an empty folder.
+            keep: The number of backups to keep. ``path`` is a folder of backups then: a new one is
+                added, named by the time, and older ones beyond that number are removed once it was
+                verified. Of a LevelDB store only new tables are copied; the others are hard links
+                to those of the backup before.
+            progress: Called in the thread that copies, with ``"copy"`` and the number of bytes so
+                far (of rows, if rows are copied), then with ``"verify"`` and the number of rows.
+
+        Returns:
+            A report.
+
+        Raises:
+            NotOpenError: The level is not open, or is being closed.
+            StateError: There is something at ``path``, or it is inside the store; or the folder has
+                backups of another store. Nothing was changed.
+            LockedError: Another call writes the same backup.
+            CorruptionError: The store has faults. There is no new backup.
+            StorageError: The store cannot be read, or the backup cannot be written, as on a full
+                disk (`is_disk_full`).
+        """
+        with self._store.guard.thread.lock:
+            self._store.reader()
+            return backup(self._store, path, keep=keep, progress=progress)
 
     def live(
         self,

@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 from .. import BackendNotFoundError, LevelError, __version__, _core
 from ..backends import create
 from ..redaction import redact_text
-from . import copying, following, maintenance, records, replication, serve, transfer
+from . import backup, copying, following, maintenance, records, replication, serve, transfer
 from .errors import EX_SOFTWARE, CommandError, is_usage_error, unexpected
 from .options import JSON_WANTED
 from .output import print_error, print_line, printable
@@ -130,6 +130,8 @@ _REPORTING = (
     maintenance.upgrade,
     maintenance.repair,
     copying.copy,
+    backup.backup,
+    backup.restore,
     serve.revoke,
 )
 
@@ -173,6 +175,8 @@ _COMMANDS = {
         maintenance.info,
         maintenance.verify,
         maintenance.compact,
+        backup.backup,
+        backup.restore,
         copying.copy,
         maintenance.adopt,
         maintenance.upgrade,

@@ -17,10 +17,12 @@ import typer
 
 from ..extras import missing
 from ..http import Hub, Limits, Token, Tokens
+from ..http.server.backups import KEEP
 from ..http.server.identities import ALL_DATABASES
 from ..http.server.logs import LogFormat, LogLevel, LogSettings
 from ..http.server.tokens import TemporaryToken
 from ..replication.rules import Check, require_check
+from .durations import parse_duration
 from .errors import CommandError
 from .options import Backend, JSONOutput, MetadataPrefix
 from .output import print_json, print_line
@@ -32,6 +34,7 @@ _DAY_SECONDS = 24 * 60 * 60
 _LISTEN = "Listening"
 _SECURITY = "Security"
 _LOG = "Log"
+_BACKUPS = "Backups"
 
 TokensFile = Annotated[str, typer.Argument(metavar="FILE", help="The token file of the server.")]
 
@@ -135,6 +138,24 @@ def serve(
             rich_help_panel=_LOG,
         ),
     ] = None,
+    backup_to: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            help="Back up each store to the folder DIR/NAME, when an operator asks, and every --backup-every.",
+            rich_help_panel=_BACKUPS,
+        ),
+    ] = None,
+    backup_every: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME", help="The time between two backups of a store: 6h, 30m, 1d.", rich_help_panel=_BACKUPS
+        ),
+    ] = None,
+    keep: Annotated[
+        int,
+        typer.Option(metavar="N", min=1, help="The number of backups to keep of each store.", rich_help_panel=_BACKUPS),
+    ] = KEEP,
     backend: Backend = "leveldb",
     metadata_prefix: MetadataPrefix = "!",
 ) -> None:
@@ -159,6 +180,9 @@ def serve(
         raise typer.BadParameter("--tls-key needs the certificate of the key: give --tls-cert too")
     if tokens is not None and temporary_token:
         raise typer.BadParameter("--tokens and --temporary-token: give one of them")
+    if backup_every is not None and backup_to is None:
+        raise typer.BadParameter("--backup-every needs a folder for the backups: give --backup-to DIR too")
+    period = None if backup_every is None else parse_duration(backup_every)
     required = TemporaryToken() if temporary_token else None if tokens is None else Tokens(tokens)
     try:
         hub = Hub(
@@ -169,7 +193,11 @@ def serve(
             max_open=max_open,
             idle_seconds=idle,
             check=None if check is None else _imported(check),
+            backup_to=backup_to,
+            keep_backups=keep,
         )
+        if period is not None:
+            hub.back_up_every(period)
         run(
             hub,
             ListenAddress(host=host, port=port, certificate=tls_cert, key=tls_key, insecure=insecure),
@@ -241,6 +269,9 @@ def add(
         typer.Option(metavar="NAME", help="A store that the token gives access to, * for all stores; repeatable."),
     ],
     write: Annotated[bool, typer.Option("--write", help="Allow writing as well as reading.")] = False,
+    operator: Annotated[
+        bool, typer.Option("--operator", help="Allow creating, renaming, dropping and backing up the stores.")
+    ] = False,
     name: Annotated[
         str | None,
         typer.Option(
@@ -269,7 +300,9 @@ def add(
     tokens = Tokens(file)
     with _token_output(output, file) as write_token:
         try:
-            made = tokens.add(databases=database, write=write, name=name, prefix=prefix, expires=expires)
+            made = tokens.add(
+                databases=database, write=write, name=name, prefix=prefix, operator=operator, expires=expires
+            )
         except ValueError as error:
             raise typer.BadParameter(str(error)) from error
         id = made.partition(".")[0]
@@ -337,7 +370,8 @@ def _write_durably(stream: TextIO, token: str) -> None:
 def list_(file: TokensFile, as_json: JSONOutput = False) -> None:
     """Print the tokens of a file.
 
-    Each line has the id, the name, `read` or `write`, the stores, the keys and the expiry.
+    Each line has the id, the name, `read` or `write` (then `operator` for one), the stores, the
+    keys and the expiry.
     """
     for item in Tokens(file).all():
         if as_json:
@@ -370,6 +404,7 @@ def token_document(item: Token) -> dict[str, object]:
         "name": item.name,
         "databases": item.databases,
         "write": item.write,
+        "operator": item.operator,
         "prefix": item.prefix,
         "expires": _time(item.expires),
         "expired": item.is_expired(),
@@ -384,7 +419,8 @@ def token_fields(item: Token) -> list[str]:
         "for ever" if item.expires is None else f"{'expired' if item.is_expired() else 'until'} {_time(item.expires)}"
     )
     keys = f"keys from {item.prefix!r}" if item.prefix else "all keys"
-    return [item.id, item.name, "write" if item.write else "read", databases, keys, until]
+    right = ("write" if item.write else "read") + (" operator" if item.operator else "")
+    return [item.id, item.name, right, databases, keys, until]
 
 
 def _time(seconds: float | None) -> str | None:

@@ -86,13 +86,29 @@ def copy(
         raise StateError(f"there is no store at {from_store.name!r} to copy")
     from_store.open_read_only(locked=True)
     with closing(from_store), _opened(to_store), closing(from_store.snapshot()) as snapshot:
-        if snapshot.get(COPYING_KEY) is not None:
-            raise StateError(
-                f"{from_store.name!r} is a half-made copy itself: complete that copy first, or copy its source"
-            )
-        mode, store_id = identity_of(snapshot, OwnRecords(space, from_store.name))
-        _check_keys(snapshot, from_store.name, to_store)
-        return _CopyRun(snapshot, to_store, progress or _ignore_progress).run(from_store.name, mode, store_id)
+        return copy_snapshot(snapshot, to_store, OwnRecords(space, from_store.name), from_store.name, progress)
+
+
+def copy_snapshot(
+    snapshot: Reader, target: Backend, records: OwnRecords, name: str, progress: Progress | None
+) -> CopyReport:
+    """Copy all rows of a snapshot to an open store, and compare them: see `copy`.
+
+    Args:
+        snapshot: The snapshot.
+        target: The target, open: empty, or an interrupted copy of the same store.
+        records: The records of the source.
+        name: The name of the source.
+        progress: See `copy`.
+
+    Raises:
+        StateError, InvalidKeyError, CorruptionError, StorageError: See `copy`.
+    """
+    if snapshot.get(COPYING_KEY) is not None:
+        raise StateError(f"{name!r} is a half-made copy itself: complete that copy first, or copy its source")
+    mode, store_id = identity_of(snapshot, records)
+    _check_keys(snapshot, name, target)
+    return _CopyRun(snapshot, target, progress or _ignore_progress).run(name, mode, store_id)
 
 
 def _check_keys(source: Reader, name: str, target: Backend) -> None:

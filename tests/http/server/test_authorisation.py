@@ -15,7 +15,8 @@ from starlette.routing import Route
 from treehub_level.engine.access import Access
 from treehub_level.errors import ForbiddenError
 from treehub_level.http.server import dispatch, identities, tokens
-from treehub_level.http.server.permissions import AuthorizedRoute, Permission, authorized
+from treehub_level.http.server.permissions import AuthorizedRoute, Permission, authorized, check_permission
+from treehub_level.http.server.refusals import RefusedError
 from treehub_level.http.server.routes import ROUTES
 
 #: The databases, the write permission and the prefix of each kind of token; ``None`` if invalid.
@@ -33,7 +34,11 @@ KINDS: dict[str, tuple[list[str], bool, str] | None] = {
     "read all": (["*"], False, ""),
     "write all": (["*"], True, ""),
     "prefix of all": (["*"], True, "mine/"),
+    "operator": (["notes"], False, ""),
+    "operator of all": (["*"], False, ""),
+    "operator with prefix": (["*"], False, "mine/"),
 }
+OPERATORS = ("operator", "operator of all", "operator with prefix")
 ILLEGAL = ["Illegal", "%2e%2e"]
 DATABASES = ["notes", "other", "absent", *ILLEGAL]
 BODIES: dict[str, Any] = {
@@ -48,7 +53,9 @@ def authorization(served: Served, kind: str) -> str | None:
     """Return the ``Authorization`` header for a token of a kind, if there is one."""
     allowed = KINDS[kind] or (["*"], True, "")
     expires = time.time() - 1 if kind == "expired" else None
-    credentials = served.tokens.add(databases=allowed[0], write=allowed[1], prefix=allowed[2], expires=expires)
+    credentials = served.tokens.add(
+        databases=allowed[0], write=allowed[1], prefix=allowed[2], operator=kind in OPERATORS, expires=expires
+    )
     id = credentials.partition(".")[0]
     if kind == "revoked":
         assert served.tokens.revoke(id)
@@ -68,10 +75,12 @@ def expected(permission: Permission, kind: str, database: str) -> int | None:
     if allowed is None:
         return 401
     databases, write, prefix = allowed
-    if permission is Permission.OPERATE:
-        return None if databases == ["*"] and not prefix else 403
+    if permission is Permission.MONITOR:
+        return None if databases == ["*"] and (kind in OPERATORS or not prefix) else 403
     if database in ILLEGAL or ("*" not in databases and database not in databases):
         return 404
+    if permission in (Permission.INSPECT, Permission.OPERATE) and kind not in OPERATORS:
+        return 403
     if permission is Permission.WRITE and not write:
         return 403
     return None if database in ("notes", "other") else 404
@@ -129,7 +138,7 @@ async def test_each_route_admits_exactly_the_tokens_with_its_permission(served: 
     [
         (identities.Identity, "covers", lambda *_: True),
         (tokens.Token, "is_expired", lambda *_: False),
-        (identities.Identity, "is_operator", True),
+        (identities.Identity, "may_monitor", True),
         (hmac, "compare_digest", lambda *_: True),
         (tokens.Tokens, "revoke", lambda *_: True),
         (dispatch.Dispatcher, "_authenticate", unrestricted),
@@ -317,3 +326,21 @@ def test_a_plain_starlette_route_cannot_be_served() -> None:
 
 def test_every_route_of_the_application_has_a_permission(served: Served) -> None:
     assert [route.permission for route in authorized(served.app.routes)] == [route.permission for route in ROUTES]
+
+
+@pytest.mark.once
+def test_a_caller_without_a_token_is_no_operator() -> None:
+    """Each program of the machine is this caller of a server without tokens."""
+    anonymous = identities.AnonymousIdentity()
+    for permission in (Permission.READ, Permission.WRITE, Permission.MONITOR, Permission.INSPECT):
+        check_permission(permission, anonymous, "notes")
+    with pytest.raises(RefusedError, match="start it with --temporary-token") as found:
+        check_permission(Permission.OPERATE, anonymous, "notes")
+    assert found.value.status == 403
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("right", ["write", "operator"])
+def test_a_right_is_true_or_false(right: str) -> None:
+    with pytest.raises(TypeError, match=f"{right} is True or False, not 'no'"):
+        identities.Identity("alice", **{right: "no"})  # type: ignore[arg-type]

@@ -121,13 +121,23 @@ def test_a_token_whose_output_fails_is_revoked(monkeypatch: pytest.MonkeyPatch) 
     assert [path.name for path in Path().iterdir()] == ["tokens"]
 
 
+def test_an_operator_token_is_listed_as_one() -> None:
+    run("token", "add", "tokens", "--database", "*", "--operator", "--name", "ops")
+    run("token", "add", "tokens", "--database", "*", "--write", "--name", "alice")
+    rights = {line.split("\t")[1]: line.split("\t")[2] for line in run("token", "list", "tokens").stdout.splitlines()}
+    assert rights == {"ops": "read operator", "alice": "write"}
+    listed = [json.loads(line)["operator"] for line in run("token", "list", "tokens", "--json").stdout.splitlines()]
+    assert listed == [True, False]
+
+
 def test_tokens_are_listed_in_json() -> None:
     made = json.loads(
         run("token", "add", "tokens", "--database", "*", "--prefix", "mine/", "--days", "1", "--json").stdout
     )
     (listed,) = [json.loads(line) for line in run("token", "list", "tokens", "--json").stdout.splitlines()]
     assert made["token"].startswith(listed["id"] + ".")
-    assert listed.keys() == {"id", "name", "databases", "write", "prefix", "expires", "expired", "created"}
+    names = {"id", "name", "databases", "write", "operator", "prefix", "expires", "expired", "created"}
+    assert listed.keys() == names
     assert (listed["databases"], listed["write"], listed["prefix"], listed["expired"]) == (["*"], False, "mine/", False)
     assert "secret" not in listed
     assert "digest" not in listed

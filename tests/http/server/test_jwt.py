@@ -171,6 +171,26 @@ async def test_an_application_decides_on_the_rights_of_claims(served: Served) ->
     assert await status(served, token(roles=["editor"]), "DELETE", "notes/entries/a") == 204
 
 
+@pytest.mark.parametrize(
+    ("claim", "expected"),
+    [("admin", 200), (["user", "admin"], 200), ("user admin", 200), (None, 403), (True, 403), ("administrator", 403)],
+    ids=str,
+)
+async def test_a_claim_makes_an_operator(served: Served, claim: Any, expected: int) -> None:
+    served.rebuild(
+        tokens=None,
+        authenticate=JWT(jwks=KEYS, audience="notes", databases=["*"], prefixes=[], operator=("roles", "admin")),
+    )
+    headers = {"authorization": f"Bearer {token(roles=claim)}"}
+    assert (await served.anonymous.get("/metrics", headers=headers)).status_code == expected
+
+
+def test_an_operator_claim_is_a_pair_of_texts() -> None:
+    for wrong in ("roles", ("roles",), ("", "admin"), ("roles", True)):
+        with pytest.raises(ValueError, match="is a claim and its value"):
+            JWT(jwks=KEYS, audience="notes", operator=wrong)  # type: ignore[arg-type]
+
+
 async def test_keys_rotate(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     answers: list[Any] = [{"keys": [jwk(RSA, "old")]}]
     fetches: list[None] = []

@@ -65,6 +65,14 @@ def test_a_token_is_read_only_by_default(tokens: Tokens) -> None:
     assert token.name == token.id
 
 
+def test_only_a_token_made_for_an_operator_is_one(tokens: Tokens) -> None:
+    made = [tokens.add(databases=["*"], write=True), tokens.add(databases=["notes"], operator=True)]
+    found = [tokens.find(credentials) for credentials in made]
+    assert [token and token.operator for token in found] == [False, True]
+    stored = json.loads(Path(tokens.path).read_bytes())["tokens"]
+    assert "operator" not in stored[0], "versions without operators read the token of a client"
+
+
 def test_a_token_expires(tokens: Tokens) -> None:
     assert tokens.find(tokens.add(databases=["*"], expires=time.time() + 60)) is not None
     assert tokens.find(tokens.add(databases=["*"], expires=time.time() - 1)) is None

@@ -30,6 +30,7 @@ from ...errors import CorruptionError, NotOpenError, StorageError
 from ..base import Backend, Reader, Supports, no_store_error
 from ..disk_space import disk_full_error
 from ..paths import checked_path
+from .backup import write_backup
 from .errors import directory_error, locked_error, shown_paths
 from .file_identity import FileIdentity
 from .files import LOST, REPAIRING, check_files, holds_store, is_leveldb_file, remedy, would_create
@@ -77,6 +78,7 @@ class DirectoryBackend(Backend):
     """
 
     supports = Supports(persistent=True, inline_reads=True)
+    backup_backend = "leveldb"
 
     def __init__(
         self,
@@ -419,6 +421,10 @@ class DirectoryBackend(Backend):
         except OSError as error:
             raise StorageError(f"cannot read the directory of the LevelDB store at {self._path!r}: {error}") from error
         return size
+
+    def write_backup(self, target: str, *, previous: str | None, on_copied: Callable[[int], object]) -> None:
+        """See `Backend.write_backup`. Tables are shared with the earlier backup, by hard links."""
+        write_backup(self._path, target, previous=previous, on_copied=on_copied)
 
     def compact(self) -> None:
         """Compact all keys. Takes about as long as writing the whole store again."""

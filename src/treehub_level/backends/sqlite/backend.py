@@ -18,6 +18,7 @@ from typing import Final
 from ...errors import LevelError, LockedError, NotOpenError, StorageError, UnavailableError
 from ..base import Backend, Batch, Reader, Supports, no_store_error
 from ..paths import checked_path
+from .backup import write_backup
 from .errors import has_run_out_of_space, translated_error, translating_errors
 from .file import SQLiteFile, close_on_error, sync_path
 from .listener import SQLiteListener
@@ -51,9 +52,8 @@ class SQLiteBackend(Backend):
     Do not put the file on a network file system: processes on different machines cannot share that
     memory, and file locks are unreliable there. Serve the store over HTTP instead.
 
-    To back up a store, run ``sqlite3 NAME ".backup COPY"``, or copy the file while no process has
-    the store open. To restore a store, close it in every process first. If the file is replaced
-    while it is open, its write-ahead log no longer fits, and all writes raise `StorageError`.
+    To back up a store, call `Level.backup` or run ``treehub-level backup``. Do not replace the file
+    while it is open: its write-ahead log would no longer fit, and all writes raise `StorageError`.
 
     While a snapshot or a scan is open, SQLite cannot reset the write-ahead log, which grows with
     each write.
@@ -69,6 +69,7 @@ class SQLiteBackend(Backend):
     """
 
     supports = Supports(persistent=True, inline_reads=True, shared=True)
+    backup_backend = "sqlite"
 
     def __init__(self, name: str | os.PathLike[str], *, timeout: float = 10.0) -> None:
         path = checked_path(name, "an SQLite")
@@ -350,6 +351,13 @@ class SQLiteBackend(Backend):
         sizes = [Path(self._path + suffix) for suffix in ("", "-wal")]
         with translating_errors("read", self._path):
             return sum(path.stat().st_size for path in sizes if path.exists())
+
+    def write_backup(self, target: str, *, previous: str | None, on_copied: Callable[[int], object]) -> None:
+        """See `Backend.write_backup`. The copy is a whole file, which shares nothing."""
+        connection = self._acquire_reader()
+        with closing(connection), translating_errors("back up", self._path), _transaction(connection, "DEFERRED"):
+            connection.execute("SELECT 1 FROM entries LIMIT 1").fetchall()  # takes the snapshot
+            write_backup(connection, target, on_copied)
 
     def compact(self) -> None:
         """Return free pages to the file system, and truncate the log if no older snapshot is open.

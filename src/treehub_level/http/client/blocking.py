@@ -174,6 +174,21 @@ class RemoteServer:
         """Return ``server``, ``cid``, ``floor`` and ``mode`` of the database, as of now."""
         return self._run(self._verbs.info())
 
+    def backup(self) -> dict[str, Any]:
+        """Back up the database to the folder that the server has for it.
+
+        The token must be an operator's. The call takes as long as the backup.
+
+        Returns:
+            ``name``, the name of the backup in that folder, with its ``cid``, ``bytes`` and
+            ``new_bytes``: see `BackupReport`.
+
+        Raises:
+            ForbiddenError: The token is not an operator's.
+            TransportError: The server has no folder for backups, or the backup failed.
+        """
+        return self._run(self._verbs.backup())
+
     def watch(self, *, since: int | None = None) -> Generator[Change, None, None]:
         """Iterate over changes as they are committed: see ``Level.watch``.
 

@@ -399,6 +399,20 @@ def parse_info(document: Any) -> dict[str, Any]:
     return info
 
 
+def parse_backup(document: Any) -> dict[str, Any]:
+    """Return the description of a backup.
+
+    Raises:
+        ProtocolError: The document is not one.
+    """
+    backup = parse_object(document)
+    if not isinstance(backup.get("name"), str) or not all(
+        type(backup.get(number)) is int for number in ("cid", "bytes", "new_bytes")
+    ):
+        raise ProtocolError(f"the server's description of the backup is malformed: {document!r:.80}")
+    return backup
+
+
 def parse_object(document: Any) -> dict[str, Any]:
     """Return ``document`` if it is a JSON object.
 

@@ -27,12 +27,14 @@ from .conditions import Tagged
 from .effects import CallFlow, Deliver, Receive, Sleep
 from .events import Event, EventReader
 from .pages import PageProgress
-from .responses import parse_change, parse_changes, parse_entries, parse_info, parse_object
+from .responses import parse_backup, parse_change, parse_changes, parse_entries, parse_info, parse_object
 
 #: Changes or entries per request: the maximum that a server returns.
 PAGE_SIZE = 1000
 #: Pages of changes after which a call without a limit asks for the server's CID, and ends there.
 _ENDLESS_PAGES = 8
+#: Seconds for which a server may take for a backup.
+_BACKUP_SECONDS = 3600.0
 #: The encoding of a server's level with the default metadata prefix. It rejects invalid keys and
 #: values before anything is sent.
 _CODEC = Codec(Mode.SERVER, _core.KeySpace("!"))
@@ -121,6 +123,11 @@ class RemoteVerbs:
     def info(self) -> CallFlow[dict[str, Any]]:
         """Return the description of the database: ``server``, ``cid``, ``floor`` and ``mode``."""
         return parse_info((yield from self._call(RouteCall("GET", ""))))
+
+    def backup(self) -> CallFlow[dict[str, Any]]:
+        """Back up the database on the server, and return the description of the backup."""
+        call = RouteCall("POST", "/backup", wait=_BACKUP_SECONDS, is_repeatable=False)
+        return parse_backup((yield from self._call(call)))
 
     def watch(self, since: int | None) -> CallFlow[None]:
         """See ``Level.watch``. Reconnects after a failure, and resumes after the last change."""

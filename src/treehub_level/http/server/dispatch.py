@@ -18,7 +18,6 @@ from ...errors import CheckError, StorageError
 from .access_log import ACCESS_RECORD, DISCONNECTED, AccessRecord
 from .bodies import BodyReader
 from .body_memory import BodyAccount
-from .catalog import DATABASE_NAME
 from .database import Database
 from .disconnect import DisconnectedError, check_present, is_gone, wait_for_disconnect
 from .hub import Hub
@@ -27,11 +26,9 @@ from .limits import ConcurrencyLimiter, Limits
 from .logs import log_event
 from .metrics import Metrics
 from .origins import OriginPolicy
-from .permissions import AuthorizedRoute, Permission
+from .permissions import AuthorizedRoute, Permission, check_permission
 from .refusals import (
     RefusedError,
-    database_not_found,
-    forbidden,
     refusal_for,
     server_closing,
     too_many_connections,
@@ -65,10 +62,12 @@ class RequestContext:
 
     Attributes:
         record: The record for the access log.
-        database: The requested database. Not set for routes without one.
+        identity: The caller.
+        database: The requested database. Not set for routes that use none.
         hold: The response's share of the budget for responses.
     """
 
+    identity: Identity
     database: Database
 
     def __init__(self, request: Request, dispatcher: Dispatcher) -> None:
@@ -233,15 +232,15 @@ class Dispatcher:
         identity = await self._authenticate(context.request)
         record.token, record.name = identity.id or "-", identity.name or "-"
         with self.requests.slot(identity.id):
-            if route.permission is Permission.OPERATE:
-                if not identity.is_operator:
-                    raise forbidden("this path needs a token for all databases (*) without a prefix")
-                yield
-                return
-            name = context.request.path_params["db"]
-            self._check_rights(route, identity, name)
+            name = context.request.path_params.get("db")
+            check_permission(route.permission, identity, name)
+            context.identity = identity
             context.admit_body(identity)
             check_present(context.request.scope)
+            if name is None or not route.uses_database:
+                record.database = name or "-"
+                yield
+                return
             async with self.hub.admit(name, creating=identity.write and name in identity.databases):
                 record.database = name
                 context.hold = self.responses.hold(identity.id)
@@ -251,18 +250,6 @@ class Dispatcher:
                     self.hub, name, rights, context.hold, partial(is_gone, context.request.scope)
                 )
                 yield
-
-    def _check_rights(self, route: AuthorizedRoute, identity: Identity, name: str) -> Access:
-        """Return the access of a caller to a database for a route.
-
-        Raises:
-            RefusedError: The token does not allow the request.
-        """
-        if not DATABASE_NAME.fullmatch(name) or not identity.covers(name):
-            raise database_not_found()
-        if route.permission is Permission.WRITE and not identity.write:
-            raise forbidden("this token is read-only: use one that may write")
-        return identity.access
 
     async def _ask_again(self, route: AuthorizedRoute, request: Request, name: str, known: KnownIdentity) -> Access:
         """Return the access that the caller of a request in progress has now.
@@ -279,7 +266,8 @@ class Dispatcher:
         identity = known.fresh()
         if identity is None:
             identity = known.renew(await self._authenticate(request))
-        return self._check_rights(route, identity, name)
+        check_permission(route.permission, identity, name)
+        return identity.access
 
     def _check_host(self, request: Request) -> None:
         if ANY_HOST in self._hosts:

@@ -8,6 +8,7 @@ import os
 from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from ... import blocking
@@ -15,8 +16,10 @@ from ...aio.level import Level, internals
 from ...aio.wait import set_within
 from ...errors import LevelError, ModeMismatchError, NotOpenError, StateError, StorageError
 from ...replication.rules import Check, require_check
-from ...types import Mode
+from ...types import BackupReport, Mode
+from .backups import KEEP, Backups, back_up
 from .catalog import DATABASE_NAME, Catalog, create_catalog
+from .periodic import PeriodicTask, PeriodicTasks
 from .refusals import RETRY_LATER, RefusedError, database_not_found, retry_later, server_closing
 from .stop_signals import on_stop_signals
 from .subscriptions import Subscription, Subscriptions
@@ -77,6 +80,9 @@ class Hub:
             that very database, and let it write: see `Identity`. ``"*"`` names none.
         check: The ``check`` of the stores in ``root`` (see `Level`): a function for all of them, or
             a function for each name. A level in ``levels`` has its own.
+        backup_to: The folder for backups that operators ask for over HTTP: see `Backups`. ``None``
+            for none. It must not be in ``root``.
+        keep_backups: The number of backups to keep there of each database.
         **options: Further arguments of the backend for ``root``.
 
     Raises:
@@ -97,6 +103,8 @@ class Hub:
         idle_seconds: float = 300,
         create_on_demand: bool = False,
         check: Check | Mapping[str, Check] | None = None,
+        backup_to: str | os.PathLike[str] | None = None,
+        keep_backups: int = KEEP,
         **options: Any,
     ) -> None:
         self._catalog = (
@@ -118,6 +126,10 @@ class Hub:
         if create_on_demand and root is None:
             raise ValueError("create_on_demand creates databases in a root, and this hub has none: give it a root")
         self._creates_on_demand = create_on_demand
+        #: The folder for backups; ``None`` without one.
+        self.backups = None if backup_to is None else Backups(backup_to, keep_backups)
+        if self.backups is not None and root is not None:
+            self.backups.check_outside(os.fspath(root))
         #: The databases that are being deleted or renamed. No request may use them.
         self._withdrawn: set[str] = set()
         self._max_open = max_open
@@ -135,6 +147,8 @@ class Hub:
         self._tasks: set[asyncio.Task[None]] = set()
         self._probe: asyncio.Future[bool] | None = None
         self._probed_at = 0.0
+        #: The work that is repeated for each database while the hub is open.
+        self.tasks = PeriodicTasks(self.names)
         self.is_open = False
         #: Set once the hub refuses new requests. Long polls and watches end then.
         self.stopping = asyncio.Event()
@@ -153,10 +167,12 @@ class Hub:
         for name, level in self._external_levels.items():
             self._add(name, _OpenDatabase(level, is_external=True))
         self.is_open = True
+        self.tasks.start()
         return self
 
     async def __aexit__(self, *exception: object) -> None:
         self.stop()
+        await self.tasks.wait_closed()
         while self._admitted or any(database.references for database in self._databases.values()):
             self._released.clear()
             await self._released.wait()
@@ -177,6 +193,7 @@ class Hub:
         `Level.watch`). Call this on the event loop of the hub.
         """
         self.stopping.set()
+        self.tasks.cancel()
         for database in self._databases.values():
             if not database.is_external:
                 internals(database.level)[0].store.end_watches()
@@ -279,6 +296,35 @@ class Hub:
             if await asyncio.to_thread(lambda: new in catalog.names()):
                 raise StateError(f"there is a store {new!r} already: choose another name, or delete it first")
             await asyncio.to_thread(catalog.rename, old, new)
+
+    async def backup(self, name: str, path: str | os.PathLike[str], *, keep: int | None = None) -> BackupReport:
+        """Back up a database beside the requests: see `Level.backup`.
+
+        If the hub stops meanwhile, the backup ends unfinished, and another call continues it.
+
+        Args:
+            name: The name of the database.
+            path: The new backup; with ``keep`` a folder of backups.
+            keep: See `Level.backup`.
+
+        Raises:
+            RefusedError: There is no such database, or the hub stops.
+            StateError, LockedError, CorruptionError, StorageError: See `Level.backup`.
+        """
+        return await back_up(self, name, path, keep)
+
+    def back_up_every(self, seconds: float) -> None:
+        """Back up each database to the folder ``backup_to`` in turn, as long as the hub is open.
+
+        Args:
+            seconds: The seconds between two backups of a database.
+
+        Raises:
+            ValueError: ``backup_to`` was not given, or the seconds are not positive.
+        """
+        if self.backups is None:
+            raise ValueError("the backups have no folder: give backup_to")
+        self.tasks.add(PeriodicTask("backup", partial(self.backups.back_up, self), seconds))
 
     def _administered(self, name: str) -> Catalog:
         """Return the catalog, for a change of a store in the root.

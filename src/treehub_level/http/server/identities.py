@@ -41,6 +41,9 @@ class Identity:
         write: True if the caller may write.
         prefixes: The prefixes of the keys that the caller may see; ``None`` for all keys. With an
             empty list the caller may see none.
+        operator: True if the caller may administer the databases: create, rename, drop and back up
+            any that ``databases`` covers. ``write`` and ``prefixes`` are about their entries
+            alone.
         expires: The time from which on the rights end, in seconds since 1970; ``None`` for none.
 
     Raises:
@@ -48,7 +51,10 @@ class Identity:
         ValueError: The name is invalid, or there are more than 256 prefixes, or 16 KiB of them.
     """
 
-    __slots__ = ("access", "databases", "expires", "id", "name", "prefixes", "write")
+    __slots__ = ("access", "databases", "expires", "id", "name", "operator", "prefixes", "write")
+
+    #: True if the server authenticates no caller.
+    is_anonymous = False
 
     def __init__(
         self,
@@ -57,18 +63,21 @@ class Identity:
         databases: Iterable[str] = (),
         write: bool = False,
         prefixes: Iterable[str] | None = None,
+        operator: bool = False,
         expires: float | None = None,
     ) -> None:
         if not isinstance(name, str):
             raise TypeError(f"the name of an identity is a str, not {name!r:.80}")
         if not (0 < len(name) <= MAX_NAME and name.isprintable()):
             raise ValueError(f"{name!r:.80} is not a valid name: use 1 to {MAX_NAME} printable characters")
-        if not isinstance(write, bool):
-            raise TypeError(f"write is True or False, not {write!r:.80}")
+        for right, granted in (("write", write), ("operator", operator)):
+            if not isinstance(granted, bool):
+                raise TypeError(f"{right} is True or False, not {granted!r:.80}")
         self.name = name
         self.databases = _texts("databases", databases)
         self.write = write
         self.prefixes = None if prefixes is None else _texts("prefixes", prefixes)
+        self.operator = operator
         self.expires = expires
         #: The subject of limits, and of the log.
         self.id = name
@@ -85,9 +94,9 @@ class Identity:
         return ALL_DATABASES in self.databases or database in self.databases
 
     @property
-    def is_operator(self) -> bool:
-        """True if the identity covers all keys of every database."""
-        return ALL_DATABASES in self.databases and b"" in self.access.prefixes
+    def may_monitor(self) -> bool:
+        """True if the caller may see figures about every database: it could read or drop them."""
+        return ALL_DATABASES in self.databases and (self.operator or b"" in self.access.prefixes)
 
     def is_expired(self) -> bool:
         """Return True if the rights have ended."""
@@ -96,7 +105,7 @@ class Identity:
     def __repr__(self) -> str:
         return (
             f"Identity({self.name!r}, databases={list(self.databases)!r}, write={self.write}, prefixes="
-            f"{None if self.prefixes is None else list(self.prefixes)!r})"
+            f"{None if self.prefixes is None else list(self.prefixes)!r}, operator={self.operator})"
         )
 
 
@@ -105,9 +114,15 @@ Authenticate = Callable[["Request"], "Identity | Awaitable[Identity | None] | No
 
 
 class AnonymousIdentity(Identity):
-    """The caller of a server without authentication: all rights, and no name."""
+    """The caller of a server without authentication: every entry, no name, and no operator.
+
+    Every program of the machine can be this caller. Entries are the only thing that it may change:
+    an operator can also have files written, by a backup, and remove whole databases.
+    """
 
     __slots__ = ()
+
+    is_anonymous = True
 
     def __init__(self) -> None:
         super().__init__("-", databases=[ALL_DATABASES], write=True)

@@ -56,14 +56,17 @@ class JWT:
         write: True if the callers may write.
         prefixes: The prefixes of the keys; ``None`` for all keys. ``{name}`` stands for the name of
             the caller, percent-encoded: so that a name with a slash reaches no keys of another one.
+        operator: The claim that makes its holder an operator (see `Identity`), and the value for
+            that: ``("roles", "admin")``. The claim is that value, a list with it, or a text with it
+            among words, as ``scope`` is. ``None`` for no operators.
         rights: A function that returns the `Identity` for the checked claims, or ``None`` to refuse
-            them. It takes the place of the last four arguments, and must be quick.
+            them. It takes the place of the last five arguments, and must be quick.
         leeway: Seconds by which the clocks may differ.
 
     Raises:
         ModuleNotFoundError: The extra ``jwt`` is not installed.
-        ValueError: The URL is not one of these, an algorithm is unknown or has a shared secret, or
-            the set holds no key.
+        ValueError: The URL is not one of these, an algorithm is unknown or has a shared secret, the
+            set holds no key, or ``operator`` is no pair of texts.
     """
 
     #: The event loop calls it: a token is checked in some 100 microseconds.
@@ -80,6 +83,7 @@ class JWT:
         databases: Iterable[str] = (),
         write: bool = False,
         prefixes: Iterable[str] | None = None,
+        operator: tuple[str, str] | None = None,
         rights: Callable[[Mapping[str, Any]], Identity | None] | None = None,
         leeway: float = 0,
     ) -> None:
@@ -103,6 +107,7 @@ class JWT:
         self._databases = [*databases]
         self._write = write
         self._prefixes = None if prefixes is None else [*prefixes]
+        self._operator = None if operator is None else _claim_and_value(operator)
         self._rights = rights
         self._leeway = leeway
         self._url = jwks if isinstance(jwks, str) else None
@@ -165,7 +170,13 @@ class JWT:
                 if pattern == ALL_DATABASES or DATABASE_NAME.fullmatch(database)
             ]
             try:
-                found = Identity(name, databases=granted, write=self._write, prefixes=prefixes)
+                found = Identity(
+                    name,
+                    databases=granted,
+                    write=self._write,
+                    prefixes=prefixes,
+                    operator=self._operator is not None and _has(claims, *self._operator),
+                )
             except ValueError:  # a name that cannot be stored
                 return None
         if found is not None and found.expires is None and isinstance(expires, (int, float)):
@@ -228,6 +239,26 @@ class JWT:
         if not found:
             raise ValueError("the JSON Web Key Set holds no public key for signatures")
         return found
+
+
+def _claim_and_value(operator: object) -> tuple[str, str]:
+    """Return the argument ``operator`` if it is a pair of texts.
+
+    Raises:
+        ValueError: It is not.
+    """
+    match operator:
+        case (str(claim), str(value)) if claim and value:
+            return claim, value
+    raise ValueError(f"operator is a claim and its value, such as ('roles', 'admin'), not {operator!r:.80}")
+
+
+def _has(claims: Mapping[str, Any], claim: str, value: str) -> bool:
+    """Return True if a claim is a value, a list with it, or a text with it among words."""
+    found = claims.get(claim)
+    if isinstance(found, str):
+        return found == value or value in found.split()
+    return isinstance(found, list) and value in found
 
 
 def _check_url(url: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import partial
 from operator import itemgetter
@@ -12,11 +13,13 @@ from starlette.responses import Response
 
 from ... import _core
 from ...backends.base import Row
+from ...errors import LevelError
 from ...replication.fields import decode_message
 from ...replication.messages import LogPage, Reply, Request
 from ...replication.wire import RowsEncoder, encode_row, page_encoder, part_encoder
 from ...tracing import exchange_span
 from . import query
+from .backups import backup_failed, no_backups
 from .batches import parse_batch
 from .bodies import parse_value
 from .conditions import digest_soon, etag_header, preconditions
@@ -56,6 +59,27 @@ async def metrics(context: RequestContext) -> Response:
 async def info(context: RequestContext) -> Response:
     """Answer with the store id, CID, floor and mode of a database."""
     return json_response(context.request, await context.database.info())
+
+
+async def backup(context: RequestContext) -> Response:
+    """Back up a database to the server's folder, and answer once the backup is verified."""
+    hub, name = context.dispatcher.hub, context.database.name
+    if hub.backups is None:
+        raise no_backups()
+    try:
+        async with hub.tasks.alone(name):
+            report = await hub.backups.back_up(hub, name)
+    except RefusedError:
+        raise
+    except LevelError as error:
+        raise backup_failed(name, error) from error
+    backup = {
+        "name": os.path.basename(report.path),  # not the path: it is no business of a remote caller
+        "cid": report.cid,
+        "bytes": report.bytes,
+        "new_bytes": report.new_bytes,
+    }
+    return json_response(context.request, backup)
 
 
 # ------------------------------------------------------------------------------------ replication
@@ -222,8 +246,9 @@ async def entries(context: RequestContext) -> Response:
 ROUTES = [
     AuthorizedRoute("GET", "/healthz", health, permission=Permission.OPEN),
     AuthorizedRoute("GET", "/readyz", ready, permission=Permission.OPEN),
-    AuthorizedRoute("GET", "/metrics", metrics, permission=Permission.OPERATE),
+    AuthorizedRoute("GET", "/metrics", metrics, permission=Permission.MONITOR),
     AuthorizedRoute("GET", "/v1/{db}", info, permission=Permission.READ),
+    AuthorizedRoute("POST", "/v1/{db}/backup", backup, permission=Permission.OPERATE),
     AuthorizedRoute("POST", "/v1/{db}/exchange", exchange, permission=Permission.READ),
     AuthorizedRoute("GET", "/v1/{db}/changes", changes, permission=Permission.READ),
     AuthorizedRoute("POST", "/v1/{db}/change", change, permission=Permission.WRITE),

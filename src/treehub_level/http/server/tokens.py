@@ -50,6 +50,7 @@ class Token:
         prefix: The prefix of the keys that the token may see; empty for all keys.
         expires: The time of expiry, in seconds since 1970; ``None`` for never.
         created: The time of creation, in seconds since 1970.
+        operator: True if the token may administer its databases: see `Identity`.
     """
 
     id: str
@@ -60,15 +61,11 @@ class Token:
     prefix: str
     expires: float | None
     created: float
+    operator: bool = False
 
     def covers(self, database: str) -> bool:
         """Return True if the token is for this database."""
         return ALL_DATABASES in self.databases or database in self.databases
-
-    @property
-    def is_operator(self) -> bool:
-        """True if the token covers all keys of every database."""
-        return ALL_DATABASES in self.databases and not self.prefix
 
     def is_expired(self) -> bool:
         """Return True if the token has expired."""
@@ -90,6 +87,7 @@ def _identity_of(token: Token) -> Identity:
         databases=token.databases,
         write=token.write,
         prefixes=prefixes,
+        operator=token.operator,
         expires=None,  # the file checks that
     )
     identity.id, identity.access = token.id, token.access
@@ -160,6 +158,7 @@ class Tokens:
         write: bool = False,
         name: str | None = None,
         prefix: str = "",
+        operator: bool = False,
         expires: float | None = None,
     ) -> str:
         """Create a token.
@@ -171,6 +170,7 @@ class Tokens:
                 is stored in the databases with the ids of the principal's clients. A token that
                 replaces another one has the same name.
             prefix: The prefix of the keys that the token may see; empty for all keys.
+            operator: True to allow the administration of the databases: see `Identity`.
             expires: The time of expiry, in seconds since 1970; ``None`` for never.
 
         Returns:
@@ -198,7 +198,7 @@ class Tokens:
                 f"a token cannot expire at {expires}: give seconds since 1970, for a time before the year 10000"
             )
         id, secret = _new_credentials()
-        token = Token(id, _digest(secret), name or id, databases, write, prefix, expires, time.time())
+        token = Token(id, _digest(secret), name or id, databases, write, prefix, expires, time.time(), operator)
         with self._update() as tokens:
             tokens.append(token)
         return f"{id}.{secret}"
@@ -282,7 +282,7 @@ class Tokens:
                     self._keep_access(target, descriptor)
                 tokens = self.all() if exists else []
                 yield tokens
-                content = {"version": _VERSION, "tokens": [asdict(token) for token in tokens]}
+                content = {"version": _VERSION, "tokens": [_document(token) for token in tokens]}
                 file.write(orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
                 file.flush()
                 os.fsync(file.fileno())
@@ -318,7 +318,7 @@ class Tokens:
 
 
 class TemporaryToken(Tokens):
-    """One token for all databases, in memory. It is valid until this process ends.
+    """One operator token for all databases, in memory. It is valid until this process ends.
 
     Attributes:
         credentials: The credentials of the token, ``id.secret``.
@@ -328,7 +328,7 @@ class TemporaryToken(Tokens):
         super().__init__("(memory)")
         id, secret = _new_credentials()
         self.credentials = f"{id}.{secret}"
-        token = Token(id, _digest(secret), _TEMPORARY_NAME, (ALL_DATABASES,), True, "", None, time.time())
+        token = Token(id, _digest(secret), _TEMPORARY_NAME, (ALL_DATABASES,), True, "", None, time.time(), True)
         self._by_id = {id: token}
 
     def _refresh(self) -> None:
@@ -378,6 +378,14 @@ def _digest(secret: str) -> str:
 _NO_DIGEST: Final = "0" * 64
 
 
+def _document(token: Token) -> dict[str, Any]:
+    """Return a token as the file stores it, for earlier versions without a false ``operator``."""
+    document = asdict(token)
+    if not token.operator:
+        del document["operator"]
+    return document
+
+
 def _parse_token(item: dict[str, Any]) -> Token:
     """Parse a token from the file.
 
@@ -391,6 +399,6 @@ def _parse_token(item: dict[str, Any]) -> Token:
         raise TypeError("a field of a wrong type")
     if not all(0 <= number < _END_OF_TIME for number in numbers):
         raise ValueError("a time out of range")
-    if type(token.write) is not bool or len(bytes.fromhex(token.digest)) != 32:
+    if {type(token.write), type(token.operator)} != {bool} or len(bytes.fromhex(token.digest)) != 32:
         raise TypeError("a field of a wrong type")
     return token

@@ -1,0 +1,1 @@
+"""Backups, and stores restored from them."""
