@@ -21,7 +21,7 @@ from http_metrics import families, samples
 from replication.helpers import ask
 from served import Served
 
-from treehub_level import Level, StorageError
+from treehub_level import Level, Retention, StorageError
 from treehub_level.http import Hub, Tokens, create_app
 from treehub_level.http.server import client_positions, database_statistics, metrics
 from treehub_level.http.server.certificate import Certificate
@@ -59,11 +59,16 @@ async def counted(client: httpx.AsyncClient, database: str) -> dict[str, float]:
 
 
 async def test_the_page_lists_every_metric_with_its_type_and_its_labels(served: Served, tmp_path: Path) -> None:
-    await served.client.post("/v1/notes/exchange", json=ask(changes=[["a", 1]]))
-    await served.client.post("/v1/notes/exchange", json=ask(cid=9, nonce="1" * 32))
-    await served.client.get("/v1/absent")
-    served.tokens.add(databases=["*"], expires=time.time() + 60)
-    found = families(await scrape(served.client))
+    async with Hub(tmp_path / "stores", create=["notes"], retain=Retention()) as hub:
+        assert hub.retention is not None
+        await hub.tasks.run(hub.retention.task, "notes")
+        served.app = create_app(hub, tokens=served.tokens)
+        token = served.tokens.add(databases=["*"], write=True, expires=time.time() + 60)
+        client = await served.client_with(token)
+        await client.post("/v1/notes/exchange", json=ask(changes=[["a", 1]]))
+        await client.post("/v1/notes/exchange", json=ask(cid=9, nonce="1" * 32))
+        await client.get("/v1/absent")
+        found = families(await scrape(client))
     table = documented()
     assert set(found) == set(table)
     assert {name: family.kind for name, family in found.items()} == {name: kind for name, (_, kind) in table.items()}
@@ -264,7 +269,7 @@ async def test_clients_and_their_distance(served: Served) -> None:
             await served.levels["notes"].put(key, 1)
         assert client.cid == 0
     found = samples(await scrape(served.client))
-    assert found['treehub_level_clients{database="notes"}'] == 1
+    assert found['treehub_level_clients_active{database="notes"}'] == 1
     assert found['treehub_level_clients_behind{database="notes"}'] == 1
     assert found['treehub_level_clients_behind_max_changes{database="notes"}'] == 1
 
@@ -284,7 +289,7 @@ def test_positions_are_bounded_in_number_and_age(monkeypatch: pytest.MonkeyPatch
 
 
 async def test_further_databases_share_the_label_other(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics, "_MAX_LABELS", 1)
+    monkeypatch.setattr(metrics, "MAX_LABELS", 1)
     await served.client.put("/v1/other/entries/a", json=1)
     found = await counted(served.client, "other")
     assert found['treehub_level_database_open{database="other"}'] == 1

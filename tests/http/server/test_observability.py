@@ -139,7 +139,7 @@ async def test_unauthorized_requests_create_no_labels(served: Served) -> None:
 
 
 async def test_the_number_of_database_labels_is_limited(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics_module, "_MAX_LABELS", 1)
+    monkeypatch.setattr(metrics_module, "MAX_LABELS", 1)
     for name in ("notes", "other"):
         await served.client.put(f"/v1/{name}/entries/a", json=1)
     found = await samples(served)

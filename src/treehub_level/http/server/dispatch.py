@@ -35,6 +35,7 @@ from .refusals import (
 )
 from .response_budget import ResponseBudget
 from .responses import refusal_response
+from .task_metrics import TaskCollector
 from .tokens import Tokens
 
 T = TypeVar("T")
@@ -171,7 +172,8 @@ class Dispatcher:
     ) -> None:
         self.hub = hub
         self.limits = limits
-        self.metrics = Metrics(hub, authenticate if isinstance(authenticate, Tokens) else None)
+        tokens = authenticate if isinstance(authenticate, Tokens) else None
+        self.metrics = Metrics(hub, tokens, [TaskCollector(hub)])
         self.body_reader = BodyReader(limits, compressed=compressed_requests)
         self.responses = ResponseBudget(limits)
         self.requests = ConcurrencyLimiter(limits.per_token, 429, "requests of this token")

@@ -7,10 +7,12 @@ Each application has a registry of its own, so that two in one process do not mi
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
 
 from ...replication.messages import LogPage, Reply, Request, Reset
 from ...replication.rules import SLOW_CHECKS
@@ -22,7 +24,7 @@ from .state_metrics import OTHER, BuildCollector, DatabaseCollector, ExpiryColle
 from .tokens import Tokens
 
 #: The most databases with a label of their own. Further ones share one label.
-_MAX_LABELS = 100
+MAX_LABELS = 100
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
@@ -33,6 +35,7 @@ class Metrics:
     Args:
         hub: The databases.
         tokens: The access tokens, whose expiry is reported; ``None`` if there are none.
+        collectors: Collectors of further metrics.
 
     Attributes:
         requests: A counter of responses, by route and status.
@@ -44,7 +47,7 @@ class Metrics:
         certificate: The certificate whose expiry is reported; ``None`` if there is none.
     """
 
-    def __init__(self, hub: Hub, tokens: Tokens | None = None) -> None:
+    def __init__(self, hub: Hub, tokens: Tokens | None = None, collectors: Iterable[Collector] = ()) -> None:
         self._hub = hub
         self._registry = registry = CollectorRegistry()
         self._databases: set[str] = set()
@@ -85,6 +88,8 @@ class Metrics:
         registry.register(ExpiryCollector(tokens, lambda: self.certificate))
         registry.register(BuildCollector())
         ProcessCollector(registry=registry)
+        for collector in collectors:
+            registry.register(collector)
 
     def _by_database(self, name: str, documentation: str) -> Counter:
         return Counter(name, documentation, ["database"], registry=self._registry)
@@ -135,7 +140,7 @@ class Metrics:
         Callers pass names of existing databases only, so clients cannot create labels.
         """
         if database not in self._databases:
-            if len(self._databases) >= _MAX_LABELS:
+            if len(self._databases) >= MAX_LABELS:
                 return OTHER
             self._databases.add(database)
         return database
@@ -147,5 +152,5 @@ class Metrics:
         """
         known = self._databases & {*databases}
         unused = [name for name in databases if name not in known]
-        labelled = known.union(unused[: max(0, _MAX_LABELS - len(self._databases))])
+        labelled = known.union(unused[: max(0, MAX_LABELS - len(self._databases))])
         return {name: name if name in labelled else OTHER for name in databases}

@@ -19,6 +19,7 @@ from ...replication.messages import LogPage, Reply, Request
 from ...replication.wire import RowsEncoder, encode_row, page_encoder, part_encoder
 from ...tracing import exchange_span
 from . import query
+from .admin_routes import ADMIN_ROUTES
 from .backups import backup_failed, no_backups
 from .batches import parse_batch
 from .bodies import parse_value
@@ -247,6 +248,7 @@ ROUTES = [
     AuthorizedRoute("GET", "/healthz", health, permission=Permission.OPEN),
     AuthorizedRoute("GET", "/readyz", ready, permission=Permission.OPEN),
     AuthorizedRoute("GET", "/metrics", metrics, permission=Permission.MONITOR),
+    *ADMIN_ROUTES,
     AuthorizedRoute("GET", "/v1/{db}", info, permission=Permission.READ),
     AuthorizedRoute("POST", "/v1/{db}/backup", backup, permission=Permission.OPERATE),
     AuthorizedRoute("POST", "/v1/{db}/exchange", exchange, permission=Permission.READ),

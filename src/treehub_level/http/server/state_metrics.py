@@ -83,7 +83,7 @@ _DATABASE_METRICS: Final = (
     _DatabaseMetric(
         "database_floor", "Highest CID of a delete that was dropped from the log.", _of_position("floor"), None
     ),
-    _DatabaseMetric("clients", "Clients that have synchronised in the last 24 hours.", _of_lag("clients")),
+    _DatabaseMetric("clients_active", "Clients that have synchronised in the last 24 hours.", _of_lag("clients")),
     _DatabaseMetric("clients_behind", "Clients of these that lack the latest change.", _of_lag("behind")),
     _DatabaseMetric(
         "clients_behind_max_changes",

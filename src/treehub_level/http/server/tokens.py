@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import orjson
 
+from ...backends.directory_sync import sync_directory
 from ...engine.access import Access
 from ...engine.codec import decode_json
 from ...errors import StorageError
@@ -346,23 +347,13 @@ def _replace(scratch: str, target: str) -> None:
     """
     try:
         os.replace(scratch, target)
-        if os.name == "posix":
-            _sync_directory(os.path.dirname(target))
+        sync_directory(os.path.dirname(target))  # a revoked token must not be back after a power failure
     except OSError as error:
         # A container can mount a single file, which cannot be replaced (EBUSY).
         raise StorageError(
             f"the token file {target!r} cannot be replaced: {error.strerror}; if it is a mount point, "
             "mount its directory instead"
         ) from error
-
-
-def _sync_directory(path: str) -> None:
-    """Sync a directory: after a power failure, a revoked token must not be back."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _new_credentials() -> tuple[str, str]:
