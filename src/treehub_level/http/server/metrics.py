@@ -124,9 +124,9 @@ class Metrics:
             self.count_pushed(database, pushed)
         refused = len(reply.refused) if request.changes else 0
         rejected = len(reply.rejected) - refused if request.changes else 0
+        # Also by 0: the increase from a first sample of 1 could not be seen.
         for counter, count in ((self._conflicts, rejected), (self._refusals, refused)):
-            if count:
-                counter.labels(self._label(database)).inc(count)
+            counter.labels(self._label(database)).inc(count)
         return {"pulled": pulled, "pushed": pushed, "rejected": rejected, "refused": refused}
 
     async def render(self) -> bytes:
