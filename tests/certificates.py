@@ -34,11 +34,11 @@ class CertificateFiles:
         return ssl.create_default_context(cafile=self.certificate)
 
 
-def make_certificate(folder: Path) -> CertificateFiles:
-    """Make a certificate in a folder, or replace the one that is there."""
+def make_certificate(folder: Path, days: int = 30) -> CertificateFiles:
+    """Make a certificate in a folder, valid for some days, or replace the one that is there."""
     files = CertificateFiles(str(folder / "cert.pem"), str(folder / "key.pem"))
     names = "subjectAltName=DNS:localhost,IP:127.0.0.1"
     make = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=x"]
-    command = ["openssl", *make, "-addext", names, "-keyout", files.key, "-out", files.certificate]
+    command = ["openssl", *make, "-addext", names, "-days", str(days), "-keyout", files.key, "-out", files.certificate]
     subprocess.run(command, check=True, capture_output=True)
     return files

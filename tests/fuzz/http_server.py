@@ -26,7 +26,7 @@ import orjson
 
 from treehub_level import Level, MemoryBackend
 from treehub_level.http import Hub, Tokens, create_app
-from treehub_level.http.server.run import MAX_LOG_LINE, OneLineFormatter
+from treehub_level.http.server.logs import MAX_LOG_LINE, OneLineFormatter
 
 #: Seconds to wait for the server.
 TIMEOUT: Final = 30.0

@@ -26,7 +26,7 @@ COMPILED: Final = {f"{NAME}._core_c", f"{NAME}._store_c"}
 #: From bottom to top. A module may import modules of its own line and of the lines above it in this
 #: list.
 LAYERS: Final = [
-    ["errors", "escapes", "events", "extras", "fsync", "locks", "redaction", "types", "weak_registry"],
+    ["errors", "escapes", "events", "extras", "fsync", "locks", "redaction", "tracing", "types", "weak_registry"],
     ["_core", "_core_c", "_core_py", "_store_c", "backends"],
     ["engine", "ordered"],
     ["replication"],

@@ -25,6 +25,7 @@ from ..replication.messages import Reply, Request
 from ..replication.rules import Check
 from ..replication.session import rebind_session, sync_session
 from ..replication.sync_locks import PATIENCE, sync_lock
+from ..tracing import sync_span
 from ..types import (
     JSON,
     BackupReport,
@@ -410,7 +411,7 @@ class Level(AsyncNamespaceVerbs):
         )
         exchange = async_exchange_of(server)
         async with self._worker.sync_lock:
-            with sync_lock(self._store, "sync") as lock:
+            with sync_lock(self._store, "sync") as lock, sync_span(exchange, report):
                 await acquire(lock, timeout=PATIENCE)
                 return await drive(self._worker, session, exchange, lambda: progress and progress(report))
 

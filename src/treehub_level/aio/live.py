@@ -19,6 +19,8 @@ from ..replication.messages import Request
 from ..replication.schedule import PollResult, Task
 from ..replication.session_events import SessionEvents
 from ..replication.sync_locks import sync_lock
+from ..tracing import sync_span
+from ..types import SyncReport
 from .driver import acquire, drive
 from .reads_writes import documented_by
 from .threads import answer, running_loop
@@ -312,13 +314,15 @@ class LiveSession(LiveSessionBase):
 
     async def _sync(self) -> None:
         assert self._loop is not None
-        session = self._sync_session(look_ahead=True)
+        report = SyncReport()
+        session = self._sync_session(report, look_ahead=True)
         remaining: TransportError | ForbiddenError | None = None
         try:
             async with self._worker.sync_lock:
                 with sync_lock(self._store, "sync") as lock:
                     await acquire(lock, timeout=None)
-                    report = await drive(self._worker, session, self._exchange, self._on_reply)
+                    with sync_span(self._exchange, report):
+                        await drive(self._worker, session, self._exchange, self._on_reply)
             if report.contended:  # to be pushed by another sync, at once
                 self._request_sync()
                 return

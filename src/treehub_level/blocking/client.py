@@ -24,6 +24,7 @@ from ..replication.merging import OnConflict, require_on_conflict
 from ..replication.records import journal_bounds
 from ..replication.session import rebind_session, sync_session
 from ..replication.sync_locks import PATIENCE, PAUSE, Attempts, sync_lock
+from ..tracing import sync_span
 from ..types import Change, Changes, Conflict, Followed, OnReset, SyncReport
 
 #: Records of the journal to read at a time. The number is small since values may be large.
@@ -215,7 +216,7 @@ class ClientVerbs:
             on_conflict=require_on_conflict(on_conflict),
         )
         exchange = blocking_exchange_of(server)
-        with self._sync_lock.entry(), sync_lock(self._store, "sync") as lock:
+        with self._sync_lock.entry(), sync_lock(self._store, "sync") as lock, sync_span(exchange, report):
             _acquire(lock)
             return drive(session, exchange, _nothing if progress is None else lambda: progress(report))
 

@@ -20,6 +20,8 @@ from ..replication.messages import Request
 from ..replication.schedule import PollResult, Task
 from ..replication.session_events import SessionEvents
 from ..replication.sync_locks import PAUSE, has_acquired, sync_lock
+from ..tracing import sync_span
+from ..types import SyncReport
 from .client import blocking_exchange_of
 
 
@@ -285,12 +287,14 @@ class LiveSession(LiveSessionBase):
         self._notify()
 
     def _sync(self) -> None:
-        session = self._sync_session(look_ahead=False)
+        report = SyncReport()
+        session = self._sync_session(report, look_ahead=False)
         remaining: TransportError | ForbiddenError | None = None
         try:
             with self._sync_lock.entry(), sync_lock(self._store, "sync") as lock:
                 self._acquire(lock)
-                report = drive(session, self._send, self._on_reply)
+                with sync_span(self._send, report):
+                    drive(session, self._send, self._on_reply)
             if report.contended:  # to be pushed by another sync, at once
                 self._request_sync()
                 return

@@ -131,6 +131,8 @@ _REPORTING = (
     maintenance.upgrade,
     maintenance.repair,
     copying.copy,
+    backup.backup,
+    backup.restore,
     databases.create,
     databases.rename,
     databases.drop,

@@ -22,6 +22,7 @@ from ..fsync import sync_descriptor
 from ..http import Hub, Limits, Token, Tokens
 from ..http.server.backups import KEEP
 from ..http.server.identities import ALL_DATABASES
+from ..http.server.logs import LogFormat, LogLevel, LogSettings
 from ..http.server.tokens import TemporaryToken
 from ..replication.rules import Check, require_check
 from .configuration import (
@@ -46,6 +47,7 @@ VARIABLE_PREFIX: Final = "TREEHUB_LEVEL_SERVE"
 _DAY_SECONDS = 24 * 60 * 60
 _LISTEN = "Listening"
 _SECURITY = "Security"
+_LOG = "Log"
 _RETENTION = "What is kept"
 _BACKUPS = "Backups"
 
@@ -133,6 +135,23 @@ def serve(
         typer.Option(
             metavar="MODULE:FUNCTION",
             help="The function that may refuse the changes of clients, as package.module:name.",
+        ),
+    ] = None,
+    log_format: Annotated[
+        LogFormat, typer.Option(help="The format of the log on stderr.", rich_help_panel=_LOG)
+    ] = "text",
+    log_level: Annotated[
+        LogLevel, typer.Option(help="The lowest level of log lines; requests are info.", rich_help_panel=_LOG)
+    ] = "info",
+    access_log: Annotated[
+        bool, typer.Option("--access-log/--no-access-log", help="Log each request.", rich_help_panel=_LOG)
+    ] = True,
+    trust_proxy: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ADDRESS|NETWORK",
+            help="A reverse proxy whose header X-Forwarded-For gives the address of a client; repeatable.",
+            rich_help_panel=_LOG,
         ),
     ] = None,
     compact_every: Annotated[
@@ -263,6 +282,8 @@ def serve(
             compressed_requests=compressed_requests,
             grace_seconds=grace,
             limits=Limits(connections=max_connections, address_connections=max_per_address),
+            proxies=trust_proxy or (),
+            log=LogSettings(format=log_format, level=log_level, access_log=access_log),
             on_listening=lambda url: _announce(url, hub, required, retain),
             on_reload=lambda: report_changed_options(context),
         )

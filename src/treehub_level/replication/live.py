@@ -161,15 +161,15 @@ class LiveSessionBase:
         ms = self._events.synced_ms
         return last_synced(self._store, "live") if ms is None else clock.moment(ms)
 
-    def _sync_session(self, *, look_ahead: bool) -> Generator[Any, Any, SyncReport]:
-        """Return a session that pulls and pushes until both sides are drained."""
+    def _sync_session(self, report: SyncReport, *, look_ahead: bool) -> Generator[Any, Any, SyncReport]:
+        """Return a session that pulls and pushes until both sides are drained, and reports."""
         if self._schedule.state == "connecting":
             self._limits = PushLimits()  # the proxy's size limit, or the token's rights, may have changed
         return sync_session(
             self._store.step,
             self._store.client("live"),
             on_reset=self._on_reset,
-            report=SyncReport(),
+            report=report,
             limits=self._limits,
             look_ahead=look_ahead,
             on_conflict=self._on_conflict,

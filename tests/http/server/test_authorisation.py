@@ -282,7 +282,8 @@ async def test_a_client_id_belongs_to_the_first_token_that_pushed_with_it(served
 
 async def test_a_database_outside_the_token_gets_the_response_of_an_absent_one(served: Served) -> None:
     client = await served.client_with(served.tokens.add(databases=["notes"]))
-    outside, absent = [await client.get(f"/v1/{name}") for name in ("other", "absent")]
+    same_id = {"x-request-id": "1"}
+    outside, absent = [await client.get(f"/v1/{name}", headers=same_id) for name in ("other", "absent")]
     assert (outside.status_code, outside.content) == (absent.status_code, absent.content)
 
 
@@ -290,7 +291,8 @@ async def test_a_missing_and_an_invalid_token_get_the_same_response(served: Serv
     answers = set()
     for kind in ("no token", "unknown", "wrong secret", "expired", "revoked"):
         header = authorization(served, kind)
-        response = await served.anonymous.get("/v1/notes", headers={} if header is None else {"authorization": header})
+        headers = {"x-request-id": "1", **({} if header is None else {"authorization": header})}
+        response = await served.anonymous.get("/v1/notes", headers=headers)
         assert response.headers["www-authenticate"] == "Bearer"
         answers.add(response.content)
     assert len(answers) == 1

@@ -30,7 +30,7 @@ from treehub_level.http.client.url import DatabaseURL, origin
 from treehub_level.http.framing import FramingError
 from treehub_level.http.server import query
 from treehub_level.http.server.content_coding import accepted_codings
-from treehub_level.http.server.run import OneLineFormatter
+from treehub_level.http.server.logs import OneLineFormatter
 
 from .framed_requests import framed_requests
 

@@ -12,7 +12,7 @@ from served import Served
 
 from treehub_level.http.server import access_log
 from treehub_level.http.server import metrics as metrics_module
-from treehub_level.http.server.run import OneLineFormatter
+from treehub_level.http.server.logs import OneLineFormatter
 
 pytestmark = pytest.mark.once
 

@@ -15,6 +15,7 @@ from urllib.parse import urlencode
 from ...errors import TransportError
 from ...redaction import redact_url
 from ...replication.schedule import backoff
+from ...tracing import inject_context
 from .body import MAX_DOCUMENT_BYTES, NoResponseError
 from .conditions import parse_etag
 from .effects import CallFlow, GetToken, Send, Sleep
@@ -194,6 +195,7 @@ def _headers(call: RouteCall, token: str | None, accept: str, *, is_loopback: bo
         headers["Content-Type"] = JSON_TYPE
     if token is not None:
         headers["Authorization"] = f"Bearer {token}"
+    inject_context(headers)
     return headers
 
 

@@ -14,7 +14,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ..identity import SERVER_HEADER
-from .access_log import ACCESS_RECORD, AccessLogMiddleware
+from .access_log import ACCESS_RECORD, AccessLogMiddleware, AccessRecord
+from .client_address import TrustedProxies
 from .dispatch import Dispatcher
 from .hub import Hub
 from .identities import Authenticate
@@ -23,6 +24,7 @@ from .origins import OriginPolicy
 from .permissions import authorized
 from .raw_path import RawPathMiddleware
 from .refusals import RefusedError
+from .request_id import REQUEST_ID_HEADER
 from .responses import refusal_response
 from .routes import ROUTES
 from .tokens import Tokens
@@ -31,7 +33,14 @@ from .tokens import Tokens
 LOOPBACK_HOSTS: Final = ("localhost", "127.0.0.1", "[::1]")
 
 _CORS_METHODS: Final = ("GET", "POST", "PUT", "DELETE")
-_CORS_REQUEST_HEADERS: Final = ("authorization", "content-type", "if-match", "if-none-match", "last-event-id")
+_CORS_REQUEST_HEADERS: Final = (
+    "authorization",
+    "content-type",
+    "if-match",
+    "if-none-match",
+    "last-event-id",
+    REQUEST_ID_HEADER,
+)
 
 
 def create_app(
@@ -43,6 +52,7 @@ def create_app(
     origins: Iterable[str] = (),
     compressed_requests: bool = False,
     limits: Limits | None = None,
+    proxies: Iterable[str] = (),
 ) -> Starlette:
     """Create the ASGI application that serves the databases of a hub.
 
@@ -66,13 +76,16 @@ def create_app(
         compressed_requests: True to accept request bodies compressed with gzip or zstd.
         limits: Limits on sizes, times and concurrent requests; the defaults of `Limits` if not
             given.
+        proxies: Addresses and networks of reverse proxies, such as ``10.0.0.0/8``. From them alone
+            the header ``X-Forwarded-For`` counts, for the address of the client in the log.
 
     Returns:
         The application.
 
     Raises:
         TypeError: ``authenticate`` is no function.
-        ValueError: Both ``tokens`` and ``authenticate`` are given.
+        ValueError: Both ``tokens`` and ``authenticate`` are given, or ``proxies`` has an item that
+            is no address or network.
     """
     if tokens is not None and authenticate is not None:
         raise ValueError("give tokens or authenticate, not both: a Tokens object is a function for authenticate, too")
@@ -85,7 +98,7 @@ def create_app(
         compressed_requests=compressed_requests,
         limits=limits or Limits(),
     )
-    middleware = [Middleware(AccessLogMiddleware, metrics=dispatcher.metrics)]
+    middleware = [Middleware(AccessLogMiddleware, metrics=dispatcher.metrics, proxies=TrustedProxies(proxies))]
     if origins:
         middleware.append(
             Middleware(
@@ -93,7 +106,7 @@ def create_app(
                 allow_origins=origins,
                 allow_methods=_CORS_METHODS,
                 allow_headers=_CORS_REQUEST_HEADERS,
-                expose_headers=["etag", "retry-after", SERVER_HEADER],
+                expose_headers=["etag", "retry-after", SERVER_HEADER, REQUEST_ID_HEADER],
             )
         )
     middleware.append(Middleware(RawPathMiddleware))
@@ -126,5 +139,6 @@ async def _routing_error(request: Request, error: Exception) -> Response:
         )
     else:
         refusal = RefusedError(404, "LEVEL_ROUTE_NOT_FOUND", "there is no such path on this server")
-    request.scope[ACCESS_RECORD].reason = refusal.code
-    return refusal_response(refusal)
+    record: AccessRecord = request.scope[ACCESS_RECORD]
+    record.reason = refusal.code
+    return refusal_response(refusal, record.request_id)

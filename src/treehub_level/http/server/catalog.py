@@ -68,6 +68,17 @@ class Catalog(ABC):
     def names(self) -> list[str]:
         """Return the names of all stores. Stores in other modes than SERVER are included."""
 
+    def sizes(self) -> dict[str, int | None]:
+        """Return the bytes on disk of each store, open or not, without opening it.
+
+        A size is ``None`` if only the open store can tell it.
+
+        Raises:
+            StorageError: The location cannot be reached.
+            OSError: It cannot be read.
+        """
+        return dict.fromkeys(self.names())
+
     @abstractmethod
     def level_options(self, name: str) -> dict[str, Any]:
         """Return the arguments that open a store as a level. The store need not exist."""
@@ -83,7 +94,7 @@ class Catalog(ABC):
             LockedError: Another process has it open.
             StorageError: It cannot be deleted.
         """
-        backend = self._backend(name)
+        backend = self._backend(self.level_options(name))
         backend.open()
         backend.close_and_remove(lambda reader: True)
 
@@ -125,9 +136,9 @@ class Catalog(ABC):
             StorageError: It cannot be removed.
         """
 
-    def _backend(self, name: str) -> Backend:
-        """Return the backend of a store, closed."""
-        options = self.level_options(name)
+    @staticmethod
+    def _backend(options: Mapping[str, Any]) -> Backend:
+        """Return the backend of a store, closed, by the arguments that open it as a level."""
         own = {key: value for key, value in options.items() if key not in ("name", "backend", "prefix")}
         return create(options["backend"], options["name"], own)
 
@@ -211,6 +222,15 @@ class FileSystemCatalog(Catalog):
         """See `Catalog.level_options`."""
         return {"name": os.path.join(self._location, name + self.suffix), **self._options}
 
+    def sizes(self) -> dict[str, int | None]:
+        """See `Catalog.sizes`."""
+        found: dict[str, int | None] = {}
+        for name, path in self._candidates():
+            with suppress(StorageError):  # it is being deleted
+                if self.is_store(path):
+                    found[name] = self._backend({"name": path, **self._options}).size_on_disk()
+        return found
+
     def find(self, name: str) -> dict[str, Any] | None:
         """See `Catalog.find`."""
         with suppress(FileNotFoundError, NotADirectoryError):  # it was removed during the search
@@ -279,7 +299,7 @@ class FileSystemCatalog(Catalog):
         Raises:
             LockedError: Another process has it open.
         """
-        backend = self._backend(name)
+        backend = self._backend(self.level_options(name))
         backend.open()
         backend.close()
 

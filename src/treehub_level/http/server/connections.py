@@ -17,6 +17,7 @@ from .disconnect import IS_GONE, has_hung_up, wait_for_disconnect
 from .dispatch import OVERLOADED
 from .framing import RequestFraming
 from .refusals import bad_request
+from .request_id import REQUEST_ID_HEADER, new_request_id
 from .sending import PacedConnection
 
 #: Seconds for which a refused peer may go on sending. Data that arrives at a closed socket would
@@ -96,13 +97,15 @@ class TimedConnection(PacedConnection):
         if cycle is not None:
             cycle.disconnected = True
             cycle.message_event.set()
-        body = orjson.dumps(bad_request(f"the request cannot be read: {msg}").body())
+        id = new_request_id()
+        body = orjson.dumps({**bad_request(f"the request cannot be read: {msg}").body(), "request_id": id})
         headers = [
             *self.server_state.default_headers,
             (b"content-type", b"application/json"),
             (b"content-length", b"%d" % len(body)),
             (b"connection", b"close"),
             *COMMON_HEADERS,
+            (REQUEST_ID_HEADER.encode(), id.encode()),
         ]
         for event in (
             h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),

@@ -23,6 +23,7 @@ from .disconnect import DisconnectedError, check_present, is_gone, wait_for_disc
 from .hub import Hub
 from .identities import Authenticate, Authenticator, Identity, KnownIdentity
 from .limits import ConcurrencyLimiter, Limits
+from .logs import log_event
 from .metrics import Metrics
 from .origins import OriginPolicy
 from .permissions import AuthorizedRoute, Permission, check_permission
@@ -37,6 +38,7 @@ from .refusals import (
 from .response_budget import ResponseBudget
 from .responses import refusal_response
 from .task_metrics import TaskCollector
+from .tokens import Tokens
 
 T = TypeVar("T")
 
@@ -62,6 +64,7 @@ class RequestContext:
         dispatcher: The state that all requests share.
 
     Attributes:
+        record: The record for the access log.
         identity: The caller.
         database: The requested database. Not set for routes that use none.
         hold: The response's share of the budget for responses.
@@ -73,6 +76,7 @@ class RequestContext:
     def __init__(self, request: Request, dispatcher: Dispatcher) -> None:
         self.request = request
         self.dispatcher = dispatcher
+        self.record: AccessRecord = request.scope[ACCESS_RECORD]
         self.hold = dispatcher.responses.hold("-")
         self._body_account: BodyAccount | None = None
         self._identity: Identity | None = None
@@ -181,7 +185,8 @@ class Dispatcher:
         self.hub = hub
         self.limits = limits
         self.quotas = Quotas(hub)
-        self.metrics = Metrics(lambda: hub.open_count, [TaskCollector(hub), QuotaCollector(self.quotas)])
+        tokens = authenticate if isinstance(authenticate, Tokens) else None
+        self.metrics = Metrics(hub, tokens, [TaskCollector(hub), QuotaCollector(self.quotas)])
         self.body_reader = BodyReader(limits, compressed=compressed_requests)
         self.responses = ResponseBudget(limits)
         self.requests = ConcurrencyLimiter(limits.per_token, 429, "requests of this token")
@@ -208,19 +213,21 @@ class Dispatcher:
             if refusal.status == 500 or isinstance(error, StorageError):
                 # The log omits the error's message, since it may quote stored values.
                 cause = error.__cause__ if isinstance(error, CheckError) and error.__cause__ is not None else error
-                logger.error(
-                    "%s failed: %s in database %s at %s",
-                    route.label,
-                    type(cause).__name__,
-                    record.database,
-                    _raised_at(cause),
+                fields = {"error": type(cause).__name__, "database": record.database, "at": _raised_at(cause)}
+                message = "{} failed: {error} in database {database} at {at}".format(route.label, **fields)
+                log_event(
+                    logger,
+                    logging.ERROR,
+                    "error",
+                    f"{message}, request {record.request_id}",
+                    {"route": route.label, "request_id": record.request_id, **fields},
                 )
             _forget_frames(error)
         finally:
             context.release_body()
             context.hold.close()
         if refusal is not None and not record.status:
-            await refusal_response(refusal)(scope, receive, send)
+            await refusal_response(refusal, record.request_id)(scope, receive, send)
         # A response that has begun ends incomplete, which HTTP clients detect.
 
     @asynccontextmanager
@@ -238,7 +245,7 @@ class Dispatcher:
         self._check_host(context.request)
         self._origins.check(context.request.headers)
         identity = await self._authenticate(context.request)
-        record.token = identity.id or "-"
+        record.token, record.name = identity.id or "-", identity.name or "-"
         with self.requests.slot(identity.id):
             name = context.request.path_params.get("db")
             check_permission(route.permission, identity, name)

@@ -489,6 +489,14 @@ class Hub:
         """The number of open databases."""
         return len(self._databases)
 
+    def open_levels(self) -> dict[str, Level]:
+        """Return the levels of the open databases. Each may be closed at any time."""
+        return {name: database.level for name, database in self._databases.items()}
+
+    def stored_sizes(self) -> dict[str, int | None]:
+        """Return the bytes on disk of each store in the root: see `Catalog.sizes`."""
+        return {} if self._catalog is None else self._catalog.sizes()
+
     def _find(self, name: str) -> dict[str, Any]:
         """Return the arguments that open an existing server store as a level.
 

@@ -14,6 +14,7 @@ from .certificate import Certificate
 from .connection_table import ConnectionTable, TableEntry
 from .connections import TimedConnection
 from .hub import Hub
+from .lifecycle import LifecycleLog
 from .listener import Listener
 from .reload import has_terminal, reload
 from .supervisor import notify, notify_reloading
@@ -32,6 +33,7 @@ class HubServer(uvicorn.Server):
         table: The table of connections.
         tokens: The access tokens, to reload.
         certificate: The TLS certificate; ``None`` to serve without TLS.
+        lifecycle: Logs that the server stops.
         on_listening: Called once clients can connect.
         on_reload: Called after the tokens and the certificate were read again.
     """
@@ -45,6 +47,7 @@ class HubServer(uvicorn.Server):
         table: ConnectionTable,
         tokens: Tokens | None,
         certificate: Certificate | None,
+        lifecycle: LifecycleLog,
         on_listening: Callable[[], object],
         on_reload: Callable[[], object],
     ) -> None:
@@ -53,6 +56,7 @@ class HubServer(uvicorn.Server):
         self._listening = listening
         self._tokens = tokens
         self._certificate = certificate
+        self._lifecycle = lifecycle
         self._on_listening = on_listening
         self._on_reload = on_reload
         self._listener = Listener(
@@ -74,6 +78,7 @@ class HubServer(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop accepting connections, end long polls and watches, and let other requests finish."""
         notify("STOPPING=1")
+        self._lifecycle.stopping()
         self._hub.stop()
         await self._listener.close()
         self._listening.close()

@@ -143,9 +143,10 @@ def bytes_response(
     return PieceResponse(request, hold, next_part, status=status, length=len(content), media_type=media_type)
 
 
-def refusal_response(refusal: RefusedError) -> Response:
-    """Return the response for a refusal."""
-    return Response(orjson.dumps(refusal.body()), refusal.status, refusal.headers, JSON)
+def refusal_response(refusal: RefusedError, request_id: str | None = None) -> Response:
+    """Return the response for a refusal, whose body names the request, too, if its id is known."""
+    body = refusal.body() if request_id is None else {**refusal.body(), "request_id": request_id}
+    return Response(orjson.dumps(body), refusal.status, refusal.headers, JSON)
 
 
 def rows_response(

@@ -15,8 +15,9 @@ from ... import _core
 from ...backends.base import Row
 from ...errors import LevelError
 from ...replication.fields import decode_message
-from ...replication.messages import LogPage, Request
+from ...replication.messages import LogPage, Reply, Request
 from ...replication.wire import RowsEncoder, encode_row, page_encoder, part_encoder
+from ...tracing import exchange_span
 from ...types import Delete, Put
 from . import query
 from .admin_routes import ADMIN_ROUTES
@@ -63,7 +64,7 @@ async def openapi(context: RequestContext) -> Response:
 
 async def metrics(context: RequestContext) -> Response:
     """Answer with the Prometheus metrics."""
-    rendered = context.dispatcher.metrics.render()
+    rendered = await context.dispatcher.metrics.render()
     return bytes_response(context.request, context.hold, rendered, media_type=CONTENT_TYPE)
 
 
@@ -98,22 +99,16 @@ async def backup(context: RequestContext) -> Response:
 
 async def exchange(context: RequestContext) -> Response:
     """Push and pull in one step. A read-only token may exchange, but not push."""
-    wait = query.parse_parameters(context.request, {"wait": query.parse_wait})["wait"] or 0
-    message = Request.from_dict(await context.read_json(decode_message), in_records=True)
-    context.count_changes(len(message.changes) + len(message.withdraw))
-    database = context.database
-    if message.is_push:
-        await context.admit_write(Written.of_records(message.changes))
-        with context.write_slot():
-            reply = await database.exchange(message)
-    else:
-        context.release_body()  # a long poll keeps only the fields that it needs
-        if wait:
-            reply = await context.long_poll(database.exchange(message, wait), lambda: database.exchange(message))
-        else:
-            reply = await database.exchange(message)
-    context.release_body()
-    context.dispatcher.metrics.count_exchange(database.name, reply)
+    record, name = context.record, context.database.name
+    with exchange_span(record.route, context.request.headers, database=name, request_id=record.request_id) as span:
+        record.trace_id = span.trace_id
+        wait = query.parse_parameters(context.request, {"wait": query.parse_wait})["wait"] or 0
+        message = Request.from_dict(await context.read_json(decode_message), in_records=True)
+        context.count_changes(len(message.changes) + len(message.withdraw))
+        context.dispatcher.metrics.see_client(name, message)
+        reply = await _answer(context, message, wait)
+        context.release_body()
+        span.set(kind=reply.kind, **context.dispatcher.metrics.count_exchange(name, message, reply))
     if isinstance(reply, LogPage):
         encode: Callable[[Any], bytes] = encode_row if reply.values or reply.fill else _encode_numbered
         return rows_response(
@@ -122,6 +117,19 @@ async def exchange(context: RequestContext) -> Response:
     # 409 for the replies after which a client cannot go on from its present state.
     status = 409 if reply.kind in ("reset", "forked") else 200
     return bytes_response(context.request, context.hold, orjson.dumps(reply.to_dict()), status=status)
+
+
+async def _answer(context: RequestContext, message: Request, wait: float) -> Reply:
+    """Return the reply to the message of an exchange; without a push, wait for a change."""
+    database = context.database
+    if message.is_push:
+        await context.admit_write(Written.of_records(message.changes))
+        with context.write_slot():
+            return await database.exchange(message)
+    context.release_body()  # a long poll keeps only the fields that it needs
+    if not wait:
+        return await database.exchange(message)
+    return await context.long_poll(database.exchange(message, wait), lambda: database.exchange(message))
 
 
 #: Encodes the CID and the record of a change. No function of Python: pages have many rows.

@@ -6,7 +6,6 @@ import ipaddress
 import logging
 import signal
 import socket
-import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -14,22 +13,17 @@ from typing import Final
 
 import uvicorn
 
-from ...escapes import escape_unsafe
 from .app import LOOPBACK_HOSTS, create_app
 from .certificate import Certificate
 from .connection_table import ConnectionTable
 from .connections import TimedConnection
 from .hub import Hub
 from .hub_server import HubServer
+from .lifecycle import LifecycleLog
 from .limits import Limits
+from .logs import LogSettings, log_to_stderr
 from .supervisor import inherited_listener, notify
 from .tokens import Tokens
-
-#: The most characters of a log line, without the ellipsis of a shortened one.
-MAX_LOG_LINE: Final = 1000
-
-#: Log levels by logger. uvicorn's access log is off, since its lines contain the URL, and so keys.
-_LOG_LEVELS: Final = {"treehub_level.http": logging.INFO, "uvicorn": logging.WARNING, "asyncio": logging.WARNING}
 
 logger = logging.getLogger("treehub_level.http")
 
@@ -106,6 +100,8 @@ def serve(
     compressed_requests: bool = False,
     grace_seconds: int = 10,
     limits: Limits | None = None,
+    proxies: Iterable[str] = (),
+    log: LogSettings | None = None,
     on_listening: Callable[[str], object],
     on_reload: Callable[[], object] = lambda: None,
 ) -> None:
@@ -125,11 +121,14 @@ def serve(
         grace_seconds: Seconds for requests to finish during the shutdown.
         limits: Limits on sizes, times and concurrent operations; the defaults of `Limits` if not
             given. The open files that the system allows may reduce the number of connections.
+        proxies: See `create_app`.
+        log: The settings of the log on stderr; the defaults of `LogSettings` if not given.
         on_listening: Called with the URL once clients can connect.
         on_reload: Called after SIGHUP has had the tokens and the certificate read again.
 
     Raises:
-        ValueError: The address needs tokens or TLS: see `ListenAddress.check`.
+        ValueError: The address needs tokens or TLS: see `ListenAddress.check`; or ``proxies`` has
+            an item that is no address or network.
         OSError: The address is not available, or the certificate cannot be read.
         LevelError: The stores cannot be served: see `Hub.prepare`.
     """
@@ -144,9 +143,17 @@ def serve(
     names = [*LOOPBACK_HOSTS, *hosts, f"[{address.host}]" if ":" in address.host else address.host]
     limits = limits or Limits()
     app = create_app(
-        hub, tokens=tokens, hosts=names, origins=origins, compressed_requests=compressed_requests, limits=limits
+        hub,
+        tokens=tokens,
+        hosts=names,
+        origins=origins,
+        compressed_requests=compressed_requests,
+        limits=limits,
+        proxies=proxies,
     )
     certificate = None if address.certificate is None else Certificate(address.certificate, address.key)
+    app.state.dispatcher.metrics.certificate = certificate
+    lifecycle = LifecycleLog(hub, tokens, certificate)
     config = uvicorn.Config(
         app,
         http="h11",
@@ -162,7 +169,7 @@ def serve(
         timeout_graceful_shutdown=grace_seconds,
     )
     config.load()
-    _log_to_stderr()
+    log_to_stderr(log or LogSettings())
     table = ConnectionTable(_bounded_by_files(limits.connections), limits.address_connections)
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     with inherited or socket.create_server((address.host, address.port), family=family) as listener:
@@ -172,11 +179,13 @@ def serve(
         host, port = listener.getsockname()[:2]
         scheme = "http" if address.certificate is None else "https"
         url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+
         # After its shutdown uvicorn raises the signal again. The default handler would then end the
         # process by that signal instead of with exit code 0.
         previous = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
 
         def report() -> None:
+            lifecycle.listening(url)
             on_listening(url)
             notify("READY=1", f"STATUS=serving at {url}")
 
@@ -188,34 +197,14 @@ def serve(
                 table=table,
                 tokens=tokens,
                 certificate=certificate,
+                lifecycle=lifecycle,
                 on_listening=report,
                 on_reload=on_reload,
             ).run()
         finally:
+            lifecycle.stopped()
             for number, handler in previous.items():
                 signal.signal(number, handler)
-
-
-class OneLineFormatter(logging.Formatter):
-    """A log formatter that escapes controls and invisible characters, and shortens long records.
-
-    Each record becomes exactly one line, so that a client cannot forge log lines.
-    """
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Format a record as one line of at most `MAX_LOG_LINE` characters and an ellipsis."""
-        line = escape_unsafe(super().format(record))
-        return line if len(line) <= MAX_LOG_LINE else line[:MAX_LOG_LINE] + "…"
-
-
-def _log_to_stderr() -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(OneLineFormatter("%(asctime)s %(levelname)s %(message)s"))
-    for name, level in _LOG_LEVELS.items():
-        logger = logging.getLogger(name)
-        logger.setLevel(level)
-        logger.handlers = [handler]
-        logger.propagate = False
 
 
 #: Limits of open files to try where the maximum is refused.
