@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 from .. import BackendNotFoundError, LevelError, __version__, _core
 from ..backends import create
 from ..redaction import redact_text
-from . import copying, following, maintenance, records, replication, serve, transfer
+from . import copying, following, maintenance, records, replication, serve, transfer, upgrading
 from .errors import EX_SOFTWARE, CommandError, is_usage_error, unexpected
 from .options import JSON_WANTED
 from .output import print_error, print_line, printable
@@ -175,6 +175,7 @@ _COMMANDS = {
         maintenance.compact,
         copying.copy,
         maintenance.adopt,
+        upgrading.check,
         maintenance.upgrade,
         maintenance.repair,
     ),
