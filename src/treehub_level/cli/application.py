@@ -16,7 +16,7 @@ from .. import BackendNotFoundError, LevelError, __version__, _core
 from ..backends import create
 from ..backends.holder import announce
 from ..redaction import redact_text
-from . import backup, copying, databases, following, maintenance, records, replication, serve, transfer
+from . import backup, copying, databases, following, maintenance, records, replication, serve, transfer, upgrading
 from .errors import EX_SOFTWARE, CommandError, is_usage_error, unexpected
 from .options import JSON_WANTED
 from .output import print_error, print_line, printable
@@ -186,6 +186,7 @@ _COMMANDS = {
         backup.restore,
         copying.copy,
         maintenance.adopt,
+        upgrading.check,
         maintenance.upgrade,
         maintenance.repair,
     ),

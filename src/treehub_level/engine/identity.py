@@ -71,6 +71,15 @@ def identify(
     return strategy
 
 
+def opening_entries(reader: Reader, backend: Backend, mode: Mode, records: OwnRecords) -> Sequence[Entry]:
+    """Return the records that opening a store in a mode would write; write nothing.
+
+    Raises:
+        LevelError: The store would not open: see `identify`.
+    """
+    return _identify_in(reader, backend, mode, records, None, False, None)[1]
+
+
 def _identify_in(
     reader: Reader,
     backend: Backend,

@@ -255,6 +255,19 @@ class OwnRecords:
                 return StoreIdentity(Mode(mode), id)
         raise self.damaged(key, "does not say what store this is", record)
 
+    def stored_format(self, reader: Reader) -> int | None:
+        """Return the number of the store's format, also one of a later version; else ``None``."""
+        record = reader.get(self.space.own_key("store"))
+        if record is None or sum(field in record for field in _IDENTITY_FIELDS) < 2:
+            return None
+        try:
+            match orjson.loads(record):
+                case {"format": int(number)}:
+                    return number
+        except ValueError:
+            pass
+        return None
+
     def identity_without_record(self, reader: Reader) -> Mode | None:
         """Return the mode of a store whose identity record was lost, by its other own records.
 
