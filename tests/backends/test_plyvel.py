@@ -123,7 +123,7 @@ def test_every_error_of_plyvel_is_translated(
     backend = opened(path)
     with pytest.raises(translation) as caught:
         verb(backend)
-    assert caught.value.__cause__ is error
+    assert error in (caught.value.__cause__, caught.value.__context__)
     assert repr(str(path)) in str(caught.value)
 
 

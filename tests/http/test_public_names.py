@@ -29,7 +29,7 @@ WITHOUT_EXTRAS = without("httpx", "prometheus_client", "sniffio", "starlette", "
 def test_all_lists_every_public_name() -> None:
     names = ["JWT", "DroppedDatabase", "Hub", "Identity", "Limits", "Quota", "RefusedError", "RemoteServer"]
     names += ["Token", "Tokens"]
-    assert http.__all__ == [*names, "create_app"]
+    assert http.__all__ == [*names, "create_app", "error_response", "require_identity"]
     for name in http.__all__:
         assert getattr(http, name).__name__ == name
     with pytest.raises(AttributeError, match="no attribute 'Absent'"):

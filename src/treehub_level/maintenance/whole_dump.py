@@ -123,7 +123,7 @@ def load_whole(
                 raise StateError(f"{target.name!r} holds data: a dump of a whole store is loaded into a new store only")
             transaction.write([(COPYING_KEY, record)], durable=True)
         try:
-            count = _Loader(target, source, progress).run(lines)
+            count = _WholeLoader(target, source, progress).run(lines)
         except BaseException:
             _remove(target, existed)
             raise
@@ -145,7 +145,7 @@ def _commit(target: Backend, batch: Batch, *, durable: bool = False) -> None:
         transaction.write(batch, durable=durable)
 
 
-class _Loader:
+class _WholeLoader:
     """Writes the rows of a dump in batches."""
 
     def __init__(self, target: Backend, source: str, progress: Callable[[int], object]) -> None:

@@ -197,7 +197,8 @@ def test_the_log_has_one_line_a_request_without_values(server: RunningServer) ->
     httpx.put(f"{server.url}/v1/notes/entries/a%0aFAKE", json="s3cr3t")
     httpx.get(f"{server.url}/%0d%0aFAKE?s3cr3t")
     server.stop()
-    kept, *lines = server.log.read_text().splitlines()
+    started, kept, *lines, _stopping, _stopped = server.log.read_text().splitlines()
+    assert "INFO started at" in started
     assert "superseded changes are kept for 7 days" in kept
     assert len(lines) == 2
     assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} INFO (PUT /v1/\{db\}|- 404)", line) for line in lines)

@@ -188,6 +188,7 @@ async def test_a_mismatched_cid_is_409_with_both_cids(
     answer = response.json()
     assert (response.status_code, answer.pop("code")) == (409, "LEVEL_CID_MISMATCH")
     assert answer.pop("message")
+    assert answer.pop("request_id") == response.headers["x-request-id"]
     assert answer == expected
 
 
@@ -220,7 +221,7 @@ async def test_entries_are_paginated_in_key_order(served: Served) -> None:
 async def test_entries_come_as_ndjson_on_request(served: Served) -> None:
     await served.levels["notes"].put("a", 1)
     response = await served.client.get("/v1/notes/entries?prefix=a", headers=LINES)
-    assert lines(response) == [{"has_more": False}, ["a", 1]]
+    assert lines(response) == [{"cid": 1, "has_more": False}, ["a", 1]]
 
 
 @pytest.mark.parametrize("key", ["!", "!!store", "!1", "%21%21client%2Fx", ""])
@@ -314,7 +315,7 @@ async def test_a_page_of_large_values_ends_at_the_size_limit(served: Served) -> 
     ("method", "path", "status"),
     [
         ("GET", "/", 404),
-        ("GET", "/v1", 404),
+        ("GET", "/v2", 404),
         ("GET", "/v1/notes/", 404),
         ("GET", "/v1/notes/nothing", 404),
         ("POST", "/v1/notes", 405),
