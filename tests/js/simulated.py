@@ -89,6 +89,7 @@ class JavaScriptRequest:
 
     def __init__(self, text: str) -> None:
         self.document = orjson.loads(text)
+        self.client: str = self.document["client"]
         self.cid: int = self.document["cid"]
         self.nonce: str = self.document["nonce"]
         self.keys = [change[0] for change in self.document["changes"]]
