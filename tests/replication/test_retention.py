@@ -8,13 +8,16 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
+from typer.testing import CliRunner
 from waiting import until
 
 from treehub_level import CorruptionError, Level, MemoryBackend, Mode, Retention, blocking
+from treehub_level.cli.application import app
 from treehub_level.engine import clock
 from treehub_level.engine.retention import Mark, RetentionState, read_retention
 from treehub_level.engine.sightings import Sightings, read_sightings
@@ -440,3 +443,19 @@ async def test_a_thread_compacts_the_log_of_an_asyncio_level() -> None:
         await server.load((f"k{number % 10}", number) for number in range(3000))
         await asyncio.to_thread(wait_until, lambda: len(log_of(server)) < 100)
         assert await server.count() == 10
+
+
+def test_verify_reads_the_records_of_retention(tmp_path: Path, time: FakeTime) -> None:
+    path = str(tmp_path / "server")
+    with blocking.Level(path, mode=Mode.SERVER, retain=SHORT) as server, client_of("phone") as phone:
+        server.put("a", 1)
+        phone.sync(server)
+        run(server)
+        key = server._store.space.own_key("seen/damaged")
+    result = CliRunner().invoke(app, ["verify", path])
+    assert "nothing is wrong" in result.stdout
+    with blocking.Level(path, mode=Mode.SERVER) as server:
+        server._store.backend.write([(key, b"[1]")])
+    result = CliRunner().invoke(app, ["verify", path])
+    assert result.exit_code == 1
+    assert "seen/damaged" in result.output

@@ -79,7 +79,7 @@ class ServerSurvey(Survey):
             that change.
         unlogged: The keys with a value and without a change in the log.
         epochs: The epochs of the server; those that start beyond its CID are among them.
-        last_decided: The highest CID in the records of the clients' last pushes.
+        last_decided: The highest CID in the records of clients, and in that of retention.
         committed: The number of commits that have a record.
         last_committed: The highest CID in the records of commits.
     """
@@ -213,9 +213,11 @@ class ServerSurveyor(_Surveyor):
             withdrawal = Withdrawal.from_stored(self._records, key, value, _HIGHEST)
             survey.last_decided = max(survey.last_decided, withdrawal.before)
         elif key.startswith(self._seen):
-            parse_sighting(self._records, key, value, _HIGHEST)
+            _, sighting = parse_sighting(self._records, key, value, _HIGHEST)
+            survey.last_decided = max(survey.last_decided, sighting.cid, sighting.told)
         elif key == space.own_key(RETENTION):
-            read_retention(self._reader, self._records, _HIGHEST)
+            state = read_retention(self._reader, self._records, _HIGHEST)
+            survey.last_decided = max(survey.last_decided, state.compacted_to, *(mark.cid for mark in state.marks))
         elif key.startswith(self._commit):
             commit = self._records.commit(key, value, _HIGHEST)
             if commit.first <= survey.last_committed:
