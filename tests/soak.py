@@ -81,6 +81,8 @@ ROWS: Final = {
     "T19-replicas": Row("the same with several servers", "tests.histories", "--operations", 50_000, ("--replicas",)),
     "T19-control": Row("the same with faults put in", "tests.histories", more=("--control",)),
     "T20": Row("lost wake-ups", "tests.http.waking", "--races", 20_000),
+    "T21": Row("a log that grows", "tests.replication.flat_log", "--writes", 1_000_000),
+    "T21-control": Row("the same without retention", "tests.replication.flat_log", "--writes", 100_000, ("--control",)),
     "pairs": Row("all pairs of API and backend", "pytest", more=("-q", "-m", "repeated", "--numprocesses=4")),
 }
 

@@ -8,6 +8,7 @@ from .aio import Level, LiveSession, Typed
 from .backends.base import Backend
 from .backends.memory import MemoryBackend
 from .blocking import LevelTransaction, restore
+from .engine.retention import Retention
 from .errors import (
     BackendNotFoundError,
     CheckError,
@@ -98,6 +99,7 @@ __all__ = [
     "RangeOptions",
     "Refused",
     "RestoreReport",
+    "Retention",
     "StateError",
     "StorageError",
     "StoreMismatchError",

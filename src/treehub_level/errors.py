@@ -61,9 +61,38 @@ class NotOpenError(StateError):
 
 
 class LockedError(LevelError):
-    """Another process, or another ``Level`` in this process, has the store open."""
+    """Another process, or another ``Level`` in this process, has the store open.
+
+    Attributes:
+        pid: The id of the process that has it open; ``None`` if it is unknown, as are the others.
+        host: The name of its machine.
+        program: The name of its program.
+        url: The URL at which it serves the store, if it is a server.
+    """
 
     code = "LEVEL_LOCKED"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        pid: int | None = None,
+        host: str | None = None,
+        program: str | None = None,
+        url: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.pid = pid
+        self.host = host
+        self.program = program
+        self.url = url
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _locked, (str(self), self.pid, self.host, self.program, self.url)
+
+
+def _locked(message: str, pid: int | None, host: str | None, program: str | None, url: str | None) -> LockedError:
+    return LockedError(message, pid=pid, host=host, program=program, url=url)
 
 
 class ModeError(LevelError):

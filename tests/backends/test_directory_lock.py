@@ -47,7 +47,7 @@ open(copy + "/LOCK").close()
 os.rename(copy, path)
 os.fork() or os._exit(0)
 os.wait()
-subprocess.run(["cat", path + "/LOCK"], check=True)
+subprocess.run(["cat", path + "/LOCK"], check=True, stdout=subprocess.DEVNULL)
 """
 COPYING = "shutil.copytree(path, copy)"
 

@@ -27,7 +27,7 @@ WITHOUT_EXTRAS = without("httpx", "prometheus_client", "sniffio", "starlette", "
 
 
 def test_all_lists_every_public_name() -> None:
-    names = ["JWT", "Hub", "Identity", "Limits", "RefusedError", "RemoteServer", "Token", "Tokens"]
+    names = ["JWT", "DroppedDatabase", "Hub", "Identity", "Limits", "RefusedError", "RemoteServer", "Token", "Tokens"]
     assert http.__all__ == [*names, "create_app"]
     for name in http.__all__:
         assert getattr(http, name).__name__ == name

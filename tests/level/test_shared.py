@@ -148,7 +148,7 @@ async def test_a_server_whose_store_was_replaced_writes_nothing(opened: Any, sto
     server, other = await opened(Level.SERVER), await stores.open("other", mode=Level.SERVER)
     await server.put("a", 1)
     restore(engine(server), contents(engine(other)))
-    with pytest.raises(StateError, match="is another store now"):
+    with pytest.raises(StorageError, match="is another store now"):
         await server.put("a", 2)
     assert await server.get("a") is None
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -244,9 +246,37 @@ def test_verifying_changes_nothing_in_the_directory_or_beside_it(engine: str, tm
     assert [file.name for file in tmp_path.iterdir()] == ["store"]
 
 
-def test_an_open_directory_is_locked(engine: str, tmp_path: Path) -> None:
-    with blocking.Level(tmp_path / "store", backend=engine), pytest.raises(LockedError):
-        blocking.verify(tmp_path / "store", backend=engine)
+def test_a_store_is_verified_beside_the_level_that_writes_to_it(engine: str, tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    with blocking.Level(path, backend=engine, mode=Level.SERVER, write_buffer_size=64 * 1024) as level:
+        writing = threading.Event()
+        stopping = threading.Event()
+
+        def write() -> None:
+            for number in itertools.count():
+                level.batch([{"type": "put", "key": f"{number % 100:02}{n}", "value": "x" * 500} for n in range(5)])
+                writing.set()
+                if stopping.is_set():
+                    return
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        try:
+            assert writing.wait(20)
+            for _ in range(5):
+                found = blocking.verify(path, backend=engine)
+                assert found.faults == []
+                assert "it is open, in this process or another" in found.found[0]
+        finally:
+            stopping.set()
+            writer.join()
+    assert "it is open" not in blocking.verify(path, backend=engine).found[0]
+
+
+def test_a_backend_that_is_not_read_beside_a_level_is_locked() -> None:
+    memory = MemoryBackend("store")
+    with blocking.Level("store", backend=lambda _: memory), pytest.raises(LockedError):
+        blocking.verify("store", backend=lambda _: memory)
 
 
 def test_a_directory_that_cannot_be_opened_is_a_fault_that_names_repair(engine: str, tmp_path: Path) -> None:

@@ -24,8 +24,8 @@ ROOT = Path(__file__).parents[2]
 #: `docs/testing.md` are run by tests/testing/test_documentation.py.)
 PAGES = [
     "README.md",
-    *(f"docs/{name}.md" for name in ("tutorial", "guide", "types", "key-value", "how-to/react-to-changes")),
-    "docs/how-to/back-up.md",
+    *(f"docs/{name}.md" for name in ("tutorial", "guide", "types", "key-value")),
+    *(f"docs/how-to/{name}.md" for name in ("react-to-changes", "manage-databases", "back-up")),
     *(f"docs/{name}.md" for name in ("sync", "network", "storage", "errors")),
 ]
 #: Pages without Python examples.

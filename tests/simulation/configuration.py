@@ -44,6 +44,7 @@ class Configuration:
     batches: float = 3  # a client writes a batch
     follow: float = 0.5  # a client follows a range, or ends to follow one
     rules: float = 0.5  # the server refuses other keys than before
+    retain: float = 0  # the server compacts a part of its log, and forgets clients
     pressure: float = 0  # the share of replies for which the server is short of memory
     change_limit: float = 0  # another version of the program, with another limit, continues a client
     merges: float = 0  # the share of losses that a merger of the client settles
@@ -72,6 +73,7 @@ MECHANISMS: Final = {
     "fixed_distance": "that distance is the same for all copies of a push, whatever the limit of each request",
     "withdrawal_record": "the server records that a push was withdrawn, and rejects a late copy of it",
     "withdrawal_lifetime": "and keeps that record until every copy of the push is too far behind",
+    "lasting_decisions": "a decision on a push stays until each copy is too far behind, or below the floor",
     "withheld_push": "a forbidden push is withheld, and withdrawn before another one is frozen",
     "withheld_echo": "a pulled change that equals the withheld one does not beat a newer dirty change",
     "repeat_by_nonce": "a repeat is answered under another principal, too: its nonce proves the client",
@@ -171,6 +173,23 @@ FOCUS: Final = {
     "piece_at_head": replace(BASE, keys=8, limit=2, follow=3, drop=0.05, restore=0),
     "refusal_record": replace(
         BASE, keys=8, distance=50, push=1, rules=20, batches=0, follow=0, restore=0, drop=0, duplicate=0.5, steps=200
+    ),
+    "lasting_decisions": replace(
+        BASE,
+        clients=2,
+        keys=3,
+        limit=50,
+        distance=50,
+        push=20,
+        rules=20,
+        batches=0,
+        follow=0,
+        restore=0,
+        drop=0,
+        duplicate=0.3,
+        power=False,
+        retain=20,
+        steps=400,
     ),
     "overtaken": replace(
         BASE,
@@ -328,4 +347,5 @@ def random_configuration(rng: random.Random) -> Configuration:
         drawn = replace(drawn, lost_weight=rng.choice([1, 2, 4]))
     if rng.random() < 0.2:
         drawn = replace(drawn, **MANUAL_SYNC)
-    return replace(drawn, server_batch=rng.choice([1, 1, 2, 4]), merges=rng.choice([0, 0, 0.5, 1]))
+    drawn = replace(drawn, server_batch=rng.choice([1, 1, 2, 4]), merges=rng.choice([0, 0, 0.5, 1]))
+    return replace(drawn, retain=rng.choice([0, 0, 2, 6]))

@@ -355,6 +355,29 @@ class Server:
                 state.floor = max(state.floor, cid)
         self._drop_commits()
 
+    def retain(self, to: int, before: int, forgotten: Sequence[int]) -> None:
+        state = self._state
+        last = {key: cid for cid, (key, _) in sorted(state.log.items()) if cid <= to}
+        state.log = {cid: change for cid, change in state.log.items() if cid > to or last[change[0]] == cid}
+        for cid, (_, content) in list(state.log.items()):
+            if content is None and cid < before and cid != state.cid:
+                del state.log[cid]
+                state.floor = max(state.floor, cid)
+        self._drop_commits()
+        self._forget(forgotten)
+
+    def _forget(self, clients: Sequence[int]) -> None:
+        """Drop the decisions on the last pushes of some clients, if no late copy could be judged.
+
+        The base of a copy is at most the CID before the decision.
+        """
+        state = self._state
+        for client in state.decisions.keys() & clients:
+            before = state.decisions[client].ack.before
+            is_past = before < state.floor or state.cid - before > self._options.distance
+            if is_past or not self._has("lasting_decisions"):
+                del state.decisions[client]
+
     def restart(self, *, power: bool) -> None:
         self._epoch_begun = False
 

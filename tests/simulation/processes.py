@@ -35,6 +35,7 @@ from treehub_level.replication.merging import OnConflict
 from treehub_level.replication.messages import Reply, Request
 from treehub_level.replication.records import read_state
 from treehub_level.replication.reply_handler import epoch_at
+from treehub_level.replication.retention import forget_step
 from treehub_level.replication.session import LookAhead, rebind_session, sync_session
 from treehub_level.replication.state import ClientState
 from treehub_level.replication.wire import Received, reply_pieces
@@ -324,6 +325,11 @@ class Server(_Process):
 
     def forget_deletes(self, before: int) -> None:
         self._maybe_crash(lambda: self.level.compact_log(drop_deletes_before=before))
+
+    def retain(self, to: int, before: int, forgotten: Sequence[str]) -> None:
+        compaction = change_log.Compaction(self._strategy, drop_deletes_before=before, to=to)
+        self._maybe_crash(lambda: compaction.run(self.level._store.step))
+        self._maybe_crash(lambda: self.level._store.step(forget_step(self._strategy, forgotten)))
 
     def restart(self, *, power: bool) -> None:
         self._crash(power=power)

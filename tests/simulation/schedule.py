@@ -55,6 +55,8 @@ class Schedule:
         self._network: list[tuple[str, str, Any]] = []  # ("request" | "reply" | "page", client, message)
         self._backups: list[tuple[Any, History]] = []
         self._principals = {name: name for name in clients}
+        #: The id that each client had in its last request.
+        self._ids: dict[str, Any] = {}
         self._server_writes = 0
         self._mergers: dict[str, RandomMerger] = {}
         if configuration.merges:
@@ -133,6 +135,7 @@ class Schedule:
             (self._unfollow, options.follow),
             (self._change_rule, options.rules),
             (self._replace_token, options.replace_token),
+            (self._retain, options.retain),
             (self._change_limit, options.change_limit),
         ]
         total, weights = 0.0, []
@@ -263,6 +266,7 @@ class Schedule:
         if request is not None:
             self._trace("{} sends a request from CID {}, with {}", name, request.cid, request.keys)
             self._network.append(("request", name, request))
+            self._ids[name] = request.client
 
     def _exchange(self, name: str, request: Any) -> Any:
         before = self._server.head
@@ -298,6 +302,27 @@ class Schedule:
             self._server.forget_deletes(before)
             self._trace("the server forgets deletes before CID {}", before)
             self.counts["deletes forgotten"] += 1
+
+    def _retain(self) -> None:
+        to = self.rng.randint(0, self._server.head)
+        before = self.rng.randint(0, to + 1)
+        forgotten = self._settled_clients() if self.rng.random() < 0.7 else []
+        self._server.retain(to, before, [self._ids[name] for name in forgotten])
+        self._trace("the server compacts its log up to CID {}, and drops deletes before {}", to, before)
+        if forgotten:
+            self._trace("the server forgets {}", ", ".join(forgotten))
+        self.counts["retained"] += 1
+        self.counts["clients forgotten"] += len(forgotten)
+
+    def _settled_clients(self) -> list[str]:
+        """Return the clients that know the decisions on all their pushes, and never forget them.
+
+        A server may forget the others too early, if they stay away for too long: an accepted
+        weakness of the protocol.
+        """
+        if self.configuration.power or self.configuration.rollback:
+            return []
+        return [name for name in self._ids if self._clients[name].drained]
 
     def _restart_server(self) -> None:
         power = self.configuration.power and self.rng.random() < 0.5

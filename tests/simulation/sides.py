@@ -69,6 +69,16 @@ class ServerUnderTest(FaultyProcess, Protocol):
 
     def compact(self) -> None: ...
     def forget_deletes(self, before: int) -> None: ...
+    def retain(self, to: int, before: int, forgotten: Sequence[Any]) -> None:
+        """Compact the log up to a CID, as retention does.
+
+        Args:
+            to: Changes after this CID stay, and supersede none.
+            before: Deletes before this CID go: at most ``to + 1``.
+            forgotten: The ids of clients whose decisions go, if no copy of their last pushes could
+                be judged.
+        """
+
     def restart(self, *, power: bool) -> None: ...
     def backup(self) -> Any: ...
     def restore(self, backup: Any) -> None: ...

@@ -56,7 +56,7 @@ def test_the_product_breaks_without(mechanism: str) -> None:
 def test_only_a_few_controls_are_too_rare_for_the_suite() -> None:
     """The control of the model finds each of them."""
     rare = [mechanism for mechanism in MECHANISMS if known_seed("product", mechanism) is None]
-    assert len(rare) <= 11, rare
+    assert len(rare) <= 12, rare
     assert all(known_seed("model", mechanism) is not None for mechanism in MECHANISMS)
 
 

@@ -17,6 +17,7 @@ from ..backends.base import Backend
 from ..blocking.level import NamespaceVerbs, ReadWriteVerbs, namespace_of
 from ..blocking.watch import Unsubscribe, open_watch
 from ..engine.namespace import Namespace
+from ..engine.retention import Retention
 from ..maintenance.copy import Progress
 from ..replication.endpoint import answer, changes_after, check_wait
 from ..replication.merging import OnConflict, require_on_conflict
@@ -189,6 +190,8 @@ class Level(AsyncNamespaceVerbs):
         follow: The prefixes of the keys that a new client follows; ``None`` for all keys. For an
             existing store they must be those that it follows: leave the argument out, and call
             `follow` and `unfollow`. CLIENT mode only.
+        retain: How long the log keeps changes that new clients do not need: see `Retention`. A
+            thread compacts it while the level is open. ``None`` keeps everything. SERVER mode only.
         **backend_options: Further arguments of the backend's constructor.
 
     The filters of ``query``, ``keys``, ``values``, ``count`` and ``scan`` run in a thread beside
@@ -225,6 +228,7 @@ class Level(AsyncNamespaceVerbs):
         audit: bool = False,
         check: Check | None = None,
         follow: Iterable[str] | None = None,
+        retain: Retention | None = None,
         **backend_options: Any,
     ) -> None:
         self._use(
@@ -241,6 +245,7 @@ class Level(AsyncNamespaceVerbs):
                 audit=audit,
                 check=check,
                 follow=follow,
+                retain=retain,
                 **backend_options,
             )
         )

@@ -12,8 +12,9 @@ from .. import _core
 from ..backends.base import Backend, Reader
 from ..backends.registry import create
 from ..engine.codec import Codec
-from ..engine.namespace import Namespace, check_audit, check_durable, check_keep_base
+from ..engine.namespace import Namespace, check_audit, check_durable, check_keep_base, check_retain
 from ..engine.records import FORMAT
+from ..engine.retention import Retention
 from ..engine.store import Store
 from ..errors import ModeError
 from ..maintenance.backup import backup
@@ -21,12 +22,14 @@ from ..maintenance.convert import adopt
 from ..maintenance.copy import Progress
 from ..replication.following import check_follow
 from ..replication.merging import OnConflict
+from ..replication.retention import flush_sightings
 from ..replication.rules import Check, require_check
 from ..types import JSON, BackupReport, Found, Key, KeyRange, Mode, OnReset, Value, ViewKey, Written
 from .client import ClientVerbs, Exchanger
 from .live import LiveSession
 from .mapping import MappingVerbs
 from .reads import Snapshot
+from .retention import RetentionThread
 from .server import ServerVerbs
 from .watch import ChangeCallback, ChangeIterator, ChangeSubscription, Unsubscribe, open_watch
 
@@ -272,11 +275,14 @@ class Level(NamespaceVerbs, ServerVerbs, ClientVerbs):  # type: ignore[misc]  # 
         follow: The prefixes of the keys that a new client follows; ``None`` for all keys. For an
             existing store they must be those that it follows: leave the argument out, and call
             `follow` and `unfollow`. CLIENT mode only.
+        retain: How long the log keeps changes that new clients do not need: see `Retention`. A
+            thread compacts it while the level is open. ``None`` keeps everything. SERVER mode only.
         **backend_options: Further arguments of the backend's constructor.
 
     Raises:
         ValueError: The mode, an encoding or the prefix is invalid; or ``keep_base`` is True or
-            ``follow`` given in another mode than CLIENT, or ``check`` in another one than SERVER;
+            ``follow`` given in another mode than CLIENT, or ``check`` or ``retain`` in another one
+            than SERVER;
             or ``follow`` has more than 256 prefixes, or more than 16 KiB of them.
         InvalidKeyError: No key can begin with a prefix in ``follow``.
         TypeError: An argument is of a wrong type, or the backend does not have such an option.
@@ -286,6 +292,9 @@ class Level(NamespaceVerbs, ServerVerbs, ClientVerbs):  # type: ignore[misc]  # 
     NORMAL: ClassVar[Mode] = Mode.NORMAL
     SERVER: ClassVar[Mode] = Mode.SERVER
     CLIENT: ClassVar[Mode] = Mode.CLIENT
+
+    #: The thread that compacts the log, if there is one.
+    _retention: RetentionThread | None = None
 
     def __init__(
         self,
@@ -302,6 +311,7 @@ class Level(NamespaceVerbs, ServerVerbs, ClientVerbs):  # type: ignore[misc]  # 
         audit: bool = False,
         check: Check | None = None,
         follow: Iterable[str] | None = None,
+        retain: Retention | None = None,
         **backend_options: Any,
     ) -> None:
         if not isinstance(mode, Mode):
@@ -317,6 +327,7 @@ class Level(NamespaceVerbs, ServerVerbs, ClientVerbs):  # type: ignore[misc]  # 
         check_audit(audit, mode)
         if check is not None and mode is not Mode.SERVER:
             raise ValueError(f"check judges the changes of clients: it needs SERVER mode, not {mode.name}")
+        check_retain(retain, mode)
         prefixes = check_follow(mode, space, follow)
         codec = Codec(
             mode, None if mode is Mode.NORMAL else space, key_encoding=key_encoding, value_encoding=value_encoding
@@ -330,7 +341,9 @@ class Level(NamespaceVerbs, ServerVerbs, ClientVerbs):  # type: ignore[misc]  # 
             audit=audit,
             check=require_check(check),
             follow=prefixes,
+            on_close=None if retain is None else flush_sightings,
         )
+        self._retain = retain
         self._use(Namespace(store, codec, durable))
         ClientVerbs.__init__(self)
 
@@ -349,6 +362,8 @@ class Level(NamespaceVerbs, ServerVerbs, ClientVerbs):  # type: ignore[misc]  # 
         """
         self._store.open()
         self._returned_dirty.clear()
+        if self._retain is not None and not self._store.read_only:
+            self._retention = RetentionThread(self._store, self._retain)
 
     def close(self) -> None:
         """Close the store, after the calls in flight have ended.
@@ -358,6 +373,8 @@ class Level(NamespaceVerbs, ServerVerbs, ClientVerbs):  # type: ignore[misc]  # 
         Raises:
             StateError: The level is not open.
         """
+        if self._retention is not None:
+            self._retention.stop()
         self._store.close()
 
     def __enter__(self) -> Level:

@@ -14,8 +14,9 @@ from typer.core import TyperGroup
 
 from .. import BackendNotFoundError, LevelError, __version__, _core
 from ..backends import create
+from ..backends.holder import announce
 from ..redaction import redact_text
-from . import backup, copying, following, maintenance, records, replication, serve, transfer
+from . import backup, copying, databases, following, maintenance, records, replication, serve, transfer
 from .errors import EX_SOFTWARE, CommandError, is_usage_error, unexpected
 from .options import JSON_WANTED
 from .output import print_error, print_line, printable
@@ -132,6 +133,10 @@ _REPORTING = (
     copying.copy,
     backup.backup,
     backup.restore,
+    databases.create,
+    databases.rename,
+    databases.drop,
+    databases.undrop,
     serve.revoke,
 )
 
@@ -182,22 +187,38 @@ _COMMANDS = {
         maintenance.upgrade,
         maintenance.repair,
     ),
-    "Server": (serve.serve,),
+    "Server": (
+        serve.serve,
+        databases.create,
+        databases.rename,
+        databases.drop,
+        databases.undrop,
+        databases.list_,
+    ),
 }
 
 for _panel, _commands in _COMMANDS.items():
     for _command in _commands:
         # ``put KEY -5``: a negative number is a value, not an unknown option.
         _settings = {"ignore_unknown_options": _command is records.put}
-        app.command(rich_help_panel=_panel, help=_help_of(_command), context_settings=_settings)(_checked(_command))
+        _name = _command.__name__.rstrip("_")  # `list_`: the name of a built-in type is taken
+        app.command(_name, rich_help_panel=_panel, help=_help_of(_command), context_settings=_settings)(
+            _checked(_command)
+        )
 for _name, _token_command in serve.TOKEN_COMMANDS.items():
     serve.token.command(_name, help=_help_of(_token_command))(_checked(_token_command))
 app.add_typer(serve.token, rich_help_panel="Server")
 
 
+def _commands_by_name() -> set[str]:
+    """Return the names of the commands: an argument that is none of them may be private."""
+    return {command.name for command in app.registered_commands if command.name is not None}
+
+
 def main() -> None:
     """Run the command line with the arguments of the process, and exit."""
     prepare_streams()
+    announce(program=" ".join(["treehub-level", *filter(_commands_by_name().__contains__, sys.argv[1:2])]))
     # psycopg logs each lost connection. Without a handler, logging would print these records on
     # stderr, beside our errors, which report the same.
     logging.getLogger("psycopg").addHandler(logging.NullHandler())

@@ -15,6 +15,8 @@ from typing import Annotated, Final, TextIO
 
 import typer
 
+from ..backends.holder import announce
+from ..engine.retention import Retention
 from ..extras import missing
 from ..http import Hub, Limits, Token, Tokens
 from ..http.server.backups import KEEP
@@ -25,6 +27,7 @@ from .durations import parse_duration
 from .errors import CommandError
 from .options import Backend, JSONOutput, MetadataPrefix
 from .output import print_json, print_line
+from .quotas import parse_quotas
 from .remote import TOKEN_VARIABLE
 from .streams import OutputError, ReaderGoneError, flush_stdout
 
@@ -33,6 +36,7 @@ _DAY_SECONDS = 24 * 60 * 60
 _LISTEN = "Listening"
 _SECURITY = "Security"
 _BACKUPS = "Backups"
+_RETENTION = "What is kept"
 
 TokensFile = Annotated[str, typer.Argument(metavar="FILE", help="The token file of the server.")]
 
@@ -137,6 +141,45 @@ def serve(
         int,
         typer.Option(metavar="N", min=1, help="The number of backups to keep of each store.", rich_help_panel=_BACKUPS),
     ] = KEEP,
+    compact_every: Annotated[
+        str,
+        typer.Option(
+            metavar="TIME",
+            help="The time between two compactions of each log, such as 1h; 0 keeps every log whole.",
+            rich_help_panel=_RETENTION,
+        ),
+    ] = "1h",
+    keep_history: Annotated[
+        str,
+        typer.Option(
+            metavar="TIME",
+            help="The time for which changes stay in the log after later ones of the same key supersede them.",
+            rich_help_panel=_RETENTION,
+        ),
+    ] = "7d",
+    keep_changes: Annotated[
+        int,
+        typer.Option(
+            min=0, metavar="N", help="The most changes that are kept for that time.", rich_help_panel=_RETENTION
+        ),
+    ] = 1_000_000,
+    keep_clients: Annotated[
+        str,
+        typer.Option(
+            metavar="TIME",
+            help="The time without a sync after which a client may have to take all entries again.",
+            rich_help_panel=_RETENTION,
+        ),
+    ] = "90d",
+    quota: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=SIZE",
+            help="The most bytes of entries in the store NAME (* for all), such as notes=10GB; also keys, as in "
+            "notes=1000000keys, and changes a minute, as in notes=6000/min; repeatable.",
+            rich_help_panel=_RETENTION,
+        ),
+    ] = None,
     backend: Backend = "leveldb",
     metadata_prefix: MetadataPrefix = "!",
 ) -> None:
@@ -164,6 +207,7 @@ def serve(
     if backup_every is not None and backup_to is None:
         raise typer.BadParameter("--backup-every needs a folder for the backups: give --backup-to DIR too")
     period = None if backup_every is None else parse_duration(backup_every)
+    retain = retention_of(compact_every, keep_history, keep_changes, keep_clients)
     required = TemporaryToken() if temporary_token else None if tokens is None else Tokens(tokens)
     try:
         hub = Hub(
@@ -176,6 +220,8 @@ def serve(
             check=None if check is None else _imported(check),
             backup_to=backup_to,
             keep_backups=keep,
+            retain=retain,
+            quota=parse_quotas(quota or ()),
         )
         if period is not None:
             hub.back_up_every(period)
@@ -188,7 +234,7 @@ def serve(
             compressed_requests=compressed_requests,
             grace_seconds=grace,
             limits=Limits(connections=max_connections, address_connections=max_per_address),
-            on_listening=lambda url: _announce(url, hub, required),
+            on_listening=lambda url: _announce(url, hub, required, retain),
         )
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
@@ -221,8 +267,30 @@ def _imported(reference: str) -> Check:
     return check
 
 
-def _announce(url: str, hub: Hub, tokens: Tokens | None) -> None:
+def retention_of(compact_every: str, keep_history: str, keep_changes: int, keep_clients: str) -> Retention | None:
+    """Return the retention that the options ask for; ``None`` if each log is kept whole.
+
+    Raises:
+        typer.BadParameter: A duration is malformed, or too long.
+    """
+    every = parse_duration(compact_every)
+    if not every:
+        return None
+    try:
+        return Retention(
+            superseded_after=parse_duration(keep_history),
+            max_changes=keep_changes,
+            clients_unseen_after=parse_duration(keep_clients),
+            every=every,
+        )
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def _announce(url: str, hub: Hub, tokens: Tokens | None, retain: Retention | None) -> None:
     """Print the URL and a temporary token. A server without a usable stdout serves all the same."""
+    logger.info("%s", "every log is kept whole" if retain is None else retain.description)
+    announce(url=url)  # in the lock files of the stores, for other processes that need them
     names = hub.names()
     listed = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
     try:
@@ -259,6 +327,10 @@ def add(
         ),
     ] = None,
     prefix: Annotated[str, typer.Option(help="Only give access to keys that begin with this prefix.")] = "",
+    max_writes_per_minute: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="The most changes that may be written with the token in a minute."),
+    ] = None,
     days: Annotated[float | None, typer.Option(min=0, help="Days until the token expires (default: never).")] = None,
     output: Annotated[
         str | None,
@@ -280,7 +352,13 @@ def add(
     with _token_output(output, file) as write_token:
         try:
             made = tokens.add(
-                databases=database, write=write, name=name, prefix=prefix, operator=operator, expires=expires
+                databases=database,
+                write=write,
+                name=name,
+                prefix=prefix,
+                operator=operator,
+                expires=expires,
+                max_writes_per_minute=max_writes_per_minute,
             )
         except ValueError as error:
             raise typer.BadParameter(str(error)) from error
@@ -385,6 +463,7 @@ def token_document(item: Token) -> dict[str, object]:
         "write": item.write,
         "operator": item.operator,
         "prefix": item.prefix,
+        "max_writes_per_minute": item.max_writes_per_minute,
         "expires": _time(item.expires),
         "expired": item.is_expired(),
         "created": _time(item.created),

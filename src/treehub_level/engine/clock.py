@@ -1,6 +1,7 @@
 """The wall clock, read in this one place.
 
-It informs people. Nothing is ever decided by it: it may be wrong, jump or stand still.
+It informs people. No change of data is ever decided by it: it may be wrong, jump or stand still.
+Retention (``engine.retention``) counts the time between two runs, up to a day.
 """
 
 from __future__ import annotations

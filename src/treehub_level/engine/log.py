@@ -222,24 +222,38 @@ class Compaction:
         mode: The server whose log it is.
         drop_deletes_before: Drop also the deletes with a CID below this one, and raise the floor
             above them.
+        to: The last CID to look at; ``None`` for the whole log. A change that only changes after it
+            supersede stays.
+        unique_to: The CID up to which the log is known to have one record for each key at most, by
+            an earlier compaction. The keys up to there take no memory.
 
     Attributes:
         dropped: The number of records dropped so far.
+        kept: The number of records that were looked at and left.
     """
 
-    def __init__(self, mode: Server, *, drop_deletes_before: int = 0) -> None:
+    def __init__(
+        self, mode: Server, *, drop_deletes_before: int = 0, to: int | None = None, unique_to: int = 0
+    ) -> None:
         self._records = mode.records
         self._space = mode.space
         self._drop_deletes_before = drop_deletes_before
+        self._log_stop, self._commits_stop = self._space.log_stop, commits_stop(self._space)
+        if to is not None:
+            self._log_stop = self._space.log_key(to) + b"\0" if to else self._space.log_start
+            self._commits_stop = commit_key(self._space, to) + b"\0" if to else commit_key(self._space, 1)
+        self._unique_to = unique_to
         self._connection_epoch: Hashable = None
         self.dropped = 0
+        self.kept = 0
         self._size = COMPACTION_STEP
         self._restart()
 
     def _restart(self) -> None:
         self._seen: set[bytes] = set()
         self._newest = 0
-        self._stop = self._space.log_stop
+        self.kept = 0
+        self._stop = self._log_stop
         self._deferred: list[Entry] = []
         self._deletes: list[tuple[int, Entry]] = []
         self._drops_commits = False
@@ -289,16 +303,19 @@ class Compaction:
                 batch.append((stored_key, None))
             elif value is None and number < self._drop_deletes_before and number != newest:
                 deletes.append((number, (stored_key, None)))
-            seen.add(key)
+            if number > self._unique_to:
+                seen.add(key)
         # LevelDB walks over all tombstones behind a key to find the record before it. The last
         # record of a step is therefore kept until the next step: otherwise each step would walk
         # over the tombstones of all steps before it.
         deferred = [batch.pop()] if batch and batch[-1][0] == rows[-1][0] else []
         dropped = len(batch)
+        kept = len(rows) - len(batch) - len(deferred) + len(self._deferred)
         if batch or deferred:
             batch.append(self._floor_entry(before, newest, 0))
 
         def advance() -> None:
+            self.kept += kept
             self._newest, self._stop, self._deferred = newest, rows[-1][0], deferred
             self._seen |= seen
             self._deletes += deletes
@@ -316,13 +333,14 @@ class Compaction:
         def advance() -> None:
             self._deferred, self._deletes, self._drops_commits = [], left, not left
             self.dropped += dropped
+            self.kept -= len(chosen)
 
         # Pushes below the floor are refused for good, so the floor must survive a power cut.
         return Plan(True, batch, durable=bool(chosen), after_commit=advance)
 
     def _drop_commits(self, transaction: Transaction, cid: int) -> Plan[bool]:
         """Drop the records of commits without a change in the log, oldest first."""
-        with closing(transaction.scan(self._next_commit, commits_stop(self._space))) as cursor:
+        with closing(transaction.scan(self._next_commit, self._commits_stop)) as cursor:
             rows = cursor.fetch(self._size)
         commits = [(key, self._records.commit(key, record, cid)) for key, record in rows]
         batch: list[Entry] = [

@@ -17,12 +17,13 @@ import orjson
 
 from .. import _core
 from ..backends.base import Batch, Entry, Reader, Transaction
-from ..errors import StateError
+from ..errors import StorageError
 from ..types import Mode
 from . import clock
 from .base_values import BaseRecording
 from .groups import distinct_keys, group_key, group_record, last_group
 from .records import Commit, Epoch, OwnRecords, commit_key
+from .sightings import Sightings
 
 T = TypeVar("T")
 
@@ -190,9 +191,13 @@ class Server:
     Attributes:
         check: The function that may refuse changes of clients (``replication.rules``); ``None``
             without one.
+        sightings: Notes the client of each exchange; ``None`` if the server does not remember its
+            clients.
+        is_missing: True once `check_store` found another store, or none.
     """
 
     mode = Mode.SERVER
+    is_missing = False
 
     def __init__(self, records: OwnRecords, store_id: str, *, shared: bool = False, audit: bool = False) -> None:
         self.records = records
@@ -201,6 +206,7 @@ class Server:
         self._shared = shared
         self._audit = audit
         self.check: Callable[..., object] | None = None
+        self.sightings: Sightings | None = None
         self._started: EpochStart | None = None
 
     def plan_write(
@@ -258,14 +264,23 @@ class Server:
         epochs = self.records.epochs(transaction, cid) if epochs is None else epochs
         if started is not None and started.epochs[-1] in epochs:
             return None
-        if self._shared:
-            self._check_store(transaction)
+        self.check_store(transaction)
         return EpochStart(transaction.connection_epoch, [*epochs, Epoch(uuid.uuid4().hex, cid)])
 
-    def _check_store(self, reader: Reader) -> None:
+    def check_store(self, reader: Reader) -> None:
+        """Check that a store which other processes can reach was not renamed or removed by one.
+
+        It would look like an empty store: its clients would be told to start over.
+
+        Raises:
+            StorageError: It was.
+        """
+        if not self._shared:
+            return
         identity = self.records.identity(reader, strict=True)
         if identity is None or identity.id != self.store_id:
-            raise StateError(
+            self.is_missing = True
+            raise StorageError(
                 f"the store of the server {self.store_id} is another store now, or missing: close it, and open it again"
             )
 

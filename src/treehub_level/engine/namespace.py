@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ..types import Mode
 from .codec import Codec
+from .retention import Retention
 from .store import Store
 from .typed_codec import TypedCodec
 
@@ -54,6 +55,19 @@ def check_durable(durable: object, default: bool) -> bool:
     if not isinstance(durable, bool):
         raise TypeError(f"durable is True, False or None, not {durable!r:.80}")
     return durable
+
+
+def check_retain(retain: object, mode: Mode) -> None:
+    """Check the option ``retain``.
+
+    Raises:
+        TypeError: It is not a `Retention`, and not None.
+        ValueError: It is given, and the mode is not SERVER.
+    """
+    if retain is not None and not isinstance(retain, Retention):
+        raise TypeError(f"retain is a Retention or None, not {retain!r:.80}")
+    if retain is not None and mode is not Mode.SERVER:
+        raise ValueError(f"retain bounds the log of a server: it needs SERVER mode, not {mode.name}")
 
 
 def check_audit(audit: object, mode: Mode) -> None:

@@ -7,7 +7,7 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from typing import Any, Final, TypeVar
 from weakref import ref
@@ -36,6 +36,7 @@ from .handles import StoreCursor, StoreHandle, StoreSnapshot
 from .identity import check_shared, identify, is_unused
 from .modes import AnyMode, Client, Normal, Plan, Server, Step, Write
 from .records import OwnRecords
+from .sightings import Sightings
 
 S = TypeVar("S", Server, Client)
 T = TypeVar("T")
@@ -70,6 +71,8 @@ class Store:
         audit: True to record the time of every local write to a server, not only of batches.
         check: The function that may refuse changes of a server's clients; ``None`` without one.
         follow: See `identify`.
+        on_close: Called before the store closes, while it still accepts calls. Its errors are
+            ignored. A server that has one notes its clients, see `Sightings`.
     """
 
     def __init__(
@@ -83,6 +86,7 @@ class Store:
         audit: bool = False,
         check: Callable[..., object] | None = None,
         follow: Sequence[str] | None = None,
+        on_close: Callable[[Store], None] | None = None,
     ) -> None:
         self.backend = backend
         self.read_only = read_only
@@ -90,6 +94,7 @@ class Store:
         self._audit = audit
         self._check = check
         self._follow = follow
+        self.on_close = on_close
         self.mode = mode
         self.space = space
         self._records = OwnRecords(space, backend.name)
@@ -174,6 +179,8 @@ class Store:
         )
         if isinstance(self._strategy, Server):
             self._strategy.check = self._check
+            if self.on_close is not None and not self.read_only:
+                self._strategy.sightings = Sightings(is_whole=not self._records.cid(self.backend))
         self._plan_write = self._strategy.plan_write
         self._cid = None
         if not self._shared:
@@ -200,6 +207,9 @@ class Store:
             if not self._in_use:
                 raise StateError(f"cannot close the level {self.backend.name!r}: it is closed already")
             self.get = self._guarded_get
+            if self.on_close is not None and self.guard.is_open:
+                with suppress(LevelError):
+                    self.on_close(self)
             self.guard.shut()
             self.notify()
             if self.feed is not None:
@@ -262,8 +272,8 @@ class Store:
 
     @property
     def is_fenced(self) -> bool:
-        """True if the store refuses writes since one has failed."""
-        return self._write_error is not None
+        """True if the store refuses writes since one has failed, or since the store is missing."""
+        return self._write_error is not None or (isinstance(self._strategy, Server) and self._strategy.is_missing)
 
     def check_in_place(self) -> None:
         """Check that the store's files still lie where they were opened.

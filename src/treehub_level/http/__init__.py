@@ -14,9 +14,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from ..extras import missing
+from .server.dropped import DroppedDatabase
 from .server.hub import Hub
 from .server.identities import Identity
 from .server.limits import Limits
+from .server.quotas import Quota
 from .server.refusals import RefusedError
 from .server.tokens import Token, Tokens
 
@@ -25,7 +27,19 @@ if TYPE_CHECKING:
     from .server.app import create_app
     from .server.jwt import JWT
 
-__all__ = ["JWT", "Hub", "Identity", "Limits", "RefusedError", "RemoteServer", "Token", "Tokens", "create_app"]
+__all__ = [
+    "JWT",
+    "DroppedDatabase",
+    "Hub",
+    "Identity",
+    "Limits",
+    "Quota",
+    "RefusedError",
+    "RemoteServer",
+    "Token",
+    "Tokens",
+    "create_app",
+]
 
 #: Names that need an optional dependency: the module that defines each, and the extra to install.
 _EXTRAS: Final = {

@@ -17,7 +17,9 @@ from ..engine.base_values import BASES, Bases, base_bounds, parse_base
 from ..engine.following import EARLIER_RESET, common_of_earlier_reset
 from ..engine.groups import group_bounds, parse_group
 from ..engine.records import Epoch, OwnRecords
+from ..engine.retention import RETENTION, read_retention
 from ..engine.scan import rows
+from ..engine.sightings import parse_sighting, sighting_key
 from ..engine.uncompared import ROW, uncompared_bounds
 from ..errors import CorruptionError, DecodeError, StateError
 from ..replication.canonical import canonical
@@ -196,6 +198,7 @@ class ServerSurveyor(_Surveyor):
         self._client = decision_key(space, "")
         self._withdrawn = withdrawal_key(space, "")
         self._commit = space.own_key("commit/")
+        self._seen = sighting_key(space, "")
 
     def _add_own_record(self, key: bytes, value: bytes) -> None:
         survey, space = self.survey, self._space
@@ -209,6 +212,10 @@ class ServerSurveyor(_Surveyor):
         elif key.startswith(self._withdrawn):
             withdrawal = Withdrawal.from_stored(self._records, key, value, _HIGHEST)
             survey.last_decided = max(survey.last_decided, withdrawal.before)
+        elif key.startswith(self._seen):
+            parse_sighting(self._records, key, value, _HIGHEST)
+        elif key == space.own_key(RETENTION):
+            read_retention(self._reader, self._records, _HIGHEST)
         elif key.startswith(self._commit):
             commit = self._records.commit(key, value, _HIGHEST)
             if commit.first <= survey.last_committed:

@@ -17,10 +17,12 @@ from ..backends.registry import create
 from ..engine.identity import find_identity, has_unpadded_ids, mode_by_shape
 from ..engine.records import OwnRecords, copying_record
 from ..engine.scan import rows
-from ..errors import CorruptionError, StateError
+from ..errors import CorruptionError, LockedError, StateError
 from ..types import Mode
 from .survey import ClientSurveyor, ServerSurvey, ServerSurveyor
 
+#: The note on a store that another level has open.
+_BESIDE = "it is open, in this process or another: this is its state at the beginning"
 #: The maximum number of faults of one kind that are listed; further ones are counted.
 _LISTED = 5
 
@@ -62,7 +64,9 @@ def verify(
     - each dirty change of a client agrees with the value of its key;
     - the store's own records are well-formed.
 
-    The whole store is read. Memory grows with the number of distinct keys in a server's log.
+    The whole store is read. Of a store that another level has open, in this process or another, the
+    state at the beginning is read, beside its writes. Memory grows with the number of distinct keys
+    in a server's log.
 
     Args:
         name: The store.
@@ -75,20 +79,35 @@ def verify(
 
     Raises:
         StateError: There is no store.
-        LockedError: The store is open.
+        LockedError: The store is open, and its backend cannot read it beside that.
         StorageError: The store cannot be read, for another reason than damage.
     """
     store, space = create(backend, os.fspath(name), backend_options), _core.KeySpace(prefix)
     if not store.exists():
         raise StateError(f"there is no store at {store.name!r}")
     try:
-        store.open_read_only(locked=True)
+        beside = [] if _open_alone(store) else [_BESIDE]
         with closing(store), closing(store.snapshot()) as reader:
             result = examine(reader, space)
             result.faults[:0] = store.recovery_notes
+            result.found[:0] = beside
             return result
     except CorruptionError as error:
         return Verification(None, faults=[str(error)])
+
+
+def _open_alone(store: Backend) -> bool:
+    """Open a store for reading, and keep others from opening it.
+
+    Returns:
+        False if another level has it open: then its present state was opened.
+    """
+    try:
+        store.open_read_only(locked=True)
+    except LockedError:
+        store.open_read_only()
+        return False
+    return True
 
 
 def examine(reader: Reader, space: _core.KeySpace) -> Verification:

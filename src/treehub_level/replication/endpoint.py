@@ -13,11 +13,12 @@ from ..backends.base import Reader
 from ..engine.access import FULL, Access
 from ..engine.as_of import changes_of
 from ..engine.commits import commits_between
+from ..engine.modes import Server
 from ..engine.ranges import check_limit
 from ..engine.store import Store
 from ..types import Change, Changes
 from .manual import check_cid, decode_changes, read_changes
-from .messages import Reply, Request
+from .messages import LogPage, Reply, Request
 from .server import answer_pull, exchange_step, is_idle
 from .waiting import Interest, log_position, unread_after, wanted_prefixes
 
@@ -64,7 +65,18 @@ def answer(store: Store, request: object, access: Access = FULL, max_bytes: int 
         reply = store.step(exchange_step(parsed, mode, access, max_bytes))
     else:
         reply = store.read_step(lambda reader, head: answer_pull(parsed, mode, access, reader, head, max_bytes))
+    note_client(mode, parsed, reply, access)
     return reply, is_idle(reply)
+
+
+def note_client(mode: Server, request: Request, reply: Reply, access: Access) -> None:
+    """Note the client of an exchange, if the server remembers its clients.
+
+    A client that holds no data yet needs no delete from before its first page.
+    """
+    if mode.sightings is not None and isinstance(reply, LogPage):
+        cid = request.cid if request.holds_data else reply.cid
+        mode.sightings.note(request.client, access.principal, cid, reply.cid)
 
 
 def answer_or_wait(
@@ -90,6 +102,7 @@ def answer_or_wait(
     def read(reader: Reader, head: int) -> tuple[Reply, Interest | None]:
         after = unread_after(reader, mode, head, request.cid, prefixes, passed)
         reply = answer_pull(request, mode, access, reader, head, max_bytes, after)
+        note_client(mode, request, reply, access)
         if not is_idle(reply):
             return reply, None
         return reply, Interest(prefixes, log_position(reader, mode, head))

@@ -145,7 +145,7 @@ def _pushable_groups(
             group = _read_group(reader, space, keys)
             if group is None:
                 limits.hold_back([space.dirty_key(other) for other in keys], reader)
-            else:
+            elif limits.takes(group.rows):
                 yield group
 
 

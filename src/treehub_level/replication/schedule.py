@@ -12,10 +12,13 @@ from collections.abc import Callable
 
 from ..errors import ForbiddenError, LevelError, NotOpenError, SyncError, TransportError
 from ..events import LiveState
+from .limits import FULL_STATUS
 
 #: The maximum backoff between two attempts, in seconds, without jitter and without ``Retry-After``.
 MAX_BACKOFF = 60.0
 _FIRST_BACKOFF = 0.5
+#: Seconds after which changes are pushed again for which the database had no room.
+FULL_SECONDS = 60.0
 
 
 def backoff(failures: int, retry_after: float | None, rng: Callable[[], float]) -> float:
@@ -81,6 +84,8 @@ class LiveSchedule:
         self._rng = rng
         self._failures = 0
         self._early_replies = 0
+        #: The time from which on the next task is a sync; ``None`` for none.
+        self._retry_at: float | None = None
         self._connected = False
         self._sync_is_due = True
         # Tickets are numbered from 1. A sync covers all tickets that were taken before it began.
@@ -119,8 +124,9 @@ class LiveSchedule:
         if self.due is not None and now < self.due and (self.state == "offline" or not self._sync_is_due):
             return Task.WAIT
         self.due = None
-        if self._sync_is_due or not self._connected or not self._can_wait:
-            self._sync_is_due = False
+        is_retry_due = self._retry_at is not None and now >= self._retry_at
+        if self._sync_is_due or is_retry_due or not self._connected or not self._can_wait:
+            self._sync_is_due, self._retry_at = False, None
             self._syncing_ticket = self._last_ticket
             self.state = "busy" if self._connected else "connecting"
             return Task.SYNC
@@ -147,6 +153,8 @@ class LiveSchedule:
         self._failures = 0
         self._connected = True
         self._synced_ticket = self._syncing_ticket
+        is_full = isinstance(error, TransportError) and error.status == FULL_STATUS
+        self._retry_at = now + FULL_SECONDS if is_full else None
         if not self._can_wait:
             self.due = now + self._interval
 

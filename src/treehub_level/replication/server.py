@@ -186,6 +186,7 @@ class _Exchange:
         common = last_common_cid(request, self._epochs, self._head)
         lacks_deletes = self._is_below_floor() and request.holds_data
         if common < request.max_head or request.cid > self._head or lacks_deletes:
+            self._mode.check_store(self._reader)
             return Reset(*self._reply_to, min(common, request.cid, self._head), ack, rejected, self._head)
 
         page = read_page(

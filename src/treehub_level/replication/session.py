@@ -20,7 +20,7 @@ from ..types import SyncReport
 from .client import PreparedRequest, is_reply_to, rebind_step, receive_step, request_step
 from .fields import MAX_DISTANCE
 from .following import evict_step
-from .limits import PushLimits
+from .limits import FULL_STATUS, PushLimits
 from .merging import Merger, OnConflict
 from .messages import MAX_EPOCHS, Forked, Page, ParsedReply, PulledPage, Request, Reset
 from .progress import ProgressCheck
@@ -94,7 +94,8 @@ def sync_session(
             is ``"raise"``. Nothing of the reply was written.
         ProtocolError: A reply is malformed or contradicts its request, or the replies bring no
             progress (`ProgressCheck`).
-        TransportError: Everything is synchronised except changes that are too large.
+        TransportError: Everything is synchronised except changes that are too large, or for which
+            the database has no room.
         ForbiddenError: Everything is synchronised except changes that this client may not push; or
             this client may not pull either.
     """
@@ -104,7 +105,7 @@ def sync_session(
         raise ValueError(f'on_reset is "reset" or "raise", not {on_reset!r:.80}')
     encoder = _core.Encoder(mode.space)
     limits = limits or PushLimits()
-    limits.contended = frozenset()
+    limits.begin_session()
     merger = None if on_conflict is None else Merger(on_conflict, mode)
     caught_up = False
     too_large: _SentPush | None = None  # the last push, if it may have been too large
@@ -133,7 +134,7 @@ def sync_session(
         try:
             message = yield request
         except TransportError as error:
-            too_large = _SentPush(encoder.changes(request.changes), request.groups)
+            too_large = _SentPush(encoder.changes(request.changes), request.groups, error)
             if not limits.may_be_too_large(too_large.entries, error):
                 raise
             # The server may have accepted an earlier copy of the push. Withdrawing the push tells.
@@ -154,7 +155,10 @@ def sync_session(
             limits.contended = frozenset(mode.space.dirty_key(key.encode()) for key in merger.contended)
         if too_large is not None and outcome is not None and not outcome.pushed:
             # The server replies, and has not received the push: the size was the reason.
-            limits.shrink(too_large.entries, too_large.groups, mode.space)
+            if too_large.error.status == FULL_STATUS:
+                limits.full = too_large.error
+            else:
+                limits.shrink(too_large.entries, too_large.groups, mode.space)
         too_large = None
         progress.check(request, reply, outcome)
         if outcome is None or outcome.is_cut or isinstance(reply, Forked):
@@ -171,10 +175,12 @@ class _SentPush(NamedTuple):
     Attributes:
         entries: Its changes.
         groups: The runs of them that belong together.
+        error: The error that answered it.
     """
 
     entries: list[Entry]
     groups: Sequence[tuple[int, int]]
+    error: TransportError
 
 
 def _next_pull(request: Request, page: Page | None, may_push: bool) -> Request | None:

@@ -46,6 +46,8 @@ BODIES: dict[str, Any] = {
     "POST /v1/{db}/change": {"cid": 0, "changes": []},
     "POST /v1/{db}/batch": {"ops": [{"type": "put", "key": "mine/x", "value": 1}]},
     "PUT /v1/{db}/entries/{key:anything}": 1,
+    "POST /v1/{db}/rename": {"to": "notes"},
+    "POST /v1/{db}/undrop": {},
 }
 
 
@@ -67,8 +69,9 @@ def authorization(served: Served, kind: str) -> str | None:
     }.get(kind, f"Bearer {credentials}")
 
 
-def expected(permission: Permission, kind: str, database: str) -> int | None:
+def expected(route: AuthorizedRoute, kind: str, database: str) -> int | None:
     """Return the status of the documented refusal; ``None`` if the request is allowed."""
+    permission = route.permission
     if permission is Permission.OPEN:
         return None
     allowed = KINDS[kind]
@@ -77,13 +80,13 @@ def expected(permission: Permission, kind: str, database: str) -> int | None:
     databases, write, prefix = allowed
     if permission is Permission.MONITOR:
         return None if databases == ["*"] and (kind in OPERATORS or not prefix) else 403
-    if database in ILLEGAL or ("*" not in databases and database not in databases):
+    if "{db}" in route.path and (database in ILLEGAL or ("*" not in databases and database not in databases)):
         return 404
     if permission in (Permission.INSPECT, Permission.OPERATE) and kind not in OPERATORS:
         return 403
     if permission is Permission.WRITE and not write:
         return 403
-    return None if database in ("notes", "other") else 404
+    return None if database in ("notes", "other") or not route.uses_database else 404
 
 
 def cases() -> Iterator[tuple[AuthorizedRoute, str, str]]:
@@ -108,8 +111,10 @@ async def violations(served: Served) -> list[str]:
             method, body = route.label.partition(" ")[0], BODIES.get(route.label)
             response = await served.anonymous.request(method, path, json=body, headers=sent)
             status = 200 if b"LEVEL_NOT_FOUND" in response.content else response.status_code
+            if b"administers it itself" in response.content:
+                status = 200  # it may, and the hub of these tests has no root
         refused = status if status >= 400 else None
-        expected_status = expected(route.permission, kind, database)
+        expected_status = expected(route, kind, database)
         if refused != expected_status:
             found.append(f"{route.label} with {kind} on {database}: {status} instead of {expected_status or 'success'}")
         if expected_status is not None and served.raw() != before:

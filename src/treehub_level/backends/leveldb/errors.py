@@ -8,9 +8,12 @@ import re
 from typing import Final
 
 from ...errors import CorruptionError, LevelError, LockedError, StorageError
+from .. import holder
 from ..disk_space import disk_full_error
 from .files import remedy
 
+#: LevelDB's lock file.
+LOCK_FILE: Final = "LOCK"
 #: LevelDB's status message for a missing table.
 _TABLE_GONE: Final = re.compile(r"NotFound: .*[0-9]\.(ldb|sst): ", re.DOTALL)
 #: LevelDB's status messages for a lock that is held: by this process, by another process (one of
@@ -35,11 +38,8 @@ def directory_error(verb: str, path: str, error: Exception) -> StorageError:
 
 
 def locked_error(path: str) -> LockedError:
-    """Return the exception for a directory that is open already."""
-    return LockedError(
-        f"the LevelDB store at {path!r} is open already, in this process or another, and only one can have it open: "
-        "close it there; or serve it over HTTP from the process that has it open, and sync a store of your own with it"
-    )
+    """Return the exception for a directory that is open already. It names the process."""
+    return holder.locked_error("LevelDB", path, holder.Holder.read(os.path.join(path, LOCK_FILE)))
 
 
 def status_error(path: str, status: str) -> LevelError:

@@ -18,7 +18,8 @@ description, and so end only when that description is closed:
   process, and this lock is left out.
 - As soon as LevelDB has opened the store, ``LOCK`` is replaced by a new file, which this lock holds
   by an open-file-description lock (Linux) or by ``flock``. Either excludes programs that know only
-  LevelDB's record lock. LevelDB keeps its lock on the replaced file.
+  LevelDB's record lock. LevelDB keeps its lock on the replaced file. The new file names the process
+  for the error messages of others (`holder`).
 
 On Windows, LevelDB opens the file without sharing, so no other handle can be opened.
 """
@@ -34,14 +35,14 @@ from typing import ClassVar, Final
 from weakref import WeakValueDictionary
 
 from ..descriptor_lock import DescriptorLock
-from .errors import directory_error, locked_error
+from ..holder import this_process
+from .errors import LOCK_FILE, directory_error, locked_error
 
 if sys.platform != "win32":
     import fcntl
 
     from ..descriptor_lock import lock_description
 
-_LOCK_FILE: Final = "LOCK"
 #: The name of the new lock file until it replaces the old one. Hidden files are not a store's.
 _NEW_LOCK_FILE: Final = ".LOCK"
 #: True where ``flock`` does not exclude record locks (flock(2)).
@@ -72,6 +73,8 @@ class DirectoryLock(DescriptorLock, action="open or close a LevelDB store"):
         self._verb = verb
         self._path = path
         self._directory = -1, -1
+        #: The descriptor of the lock file that names this process.
+        self._named: int | None = None
         try:
             with os.scandir(path):
                 status = os.stat(path)
@@ -87,6 +90,12 @@ class DirectoryLock(DescriptorLock, action="open or close a LevelDB store"):
         if self._held.get(self._directory) is self:
             del self._held[self._directory]
 
+    def _unlock(self) -> None:
+        if self._named is not None and self._named in self._descriptors:
+            with suppress(OSError):  # a full disk; then the next holder replaces the file
+                os.ftruncate(self._named, 0)  # this process has the store open no longer
+        super()._unlock()
+
     def hold_file(self) -> None:
         """Lock the lock file against other processes that take a `DirectoryLock`.
 
@@ -98,7 +107,7 @@ class DirectoryLock(DescriptorLock, action="open or close a LevelDB store"):
         """
         if not _FLOCK_IS_INDEPENDENT:
             return
-        lock_file = os.path.join(self._path, _LOCK_FILE)
+        lock_file = os.path.join(self._path, LOCK_FILE)
         while True:
             try:
                 descriptor = os.open(lock_file, os.O_RDWR | os.O_CREAT, 0o644)
@@ -132,7 +141,9 @@ class DirectoryLock(DescriptorLock, action="open or close a LevelDB store"):
             self._descriptors.append(descriptor)
             _flock(self._path, descriptor)
             _lock_description(self._path, descriptor)
-            os.replace(new, os.path.join(self._path, _LOCK_FILE))
+            os.write(descriptor, this_process().to_stored())
+            self._named = descriptor
+            os.replace(new, os.path.join(self._path, LOCK_FILE))
             return os.fstat(descriptor)
         except OSError as error:
             raise directory_error(self._verb, self._path, error) from error
@@ -151,7 +162,7 @@ def hold_lock_file(verb: str, path: str) -> Iterator[None]:
         StorageError: The lock file cannot be created.
     """
     try:
-        file = open(os.path.join(path, _LOCK_FILE), "a")  # noqa: SIM115  # the with statement below closes it
+        file = open(os.path.join(path, LOCK_FILE), "a")  # noqa: SIM115  # the with statement below closes it
     except OSError as error:
         if sys.platform == "win32" and isinstance(error, PermissionError):
             raise locked_error(path) from error  # on Windows, LevelDB opens the file without sharing

@@ -8,6 +8,6 @@ The backend uses only SQL that all three databases accept, and keeps no session 
 transaction, so a connection pooler such as PgBouncer can stand in between.
 """
 
-from .backend import PostgresBackend, rename_store, stored_names
+from .backend import PostgresBackend, remove_store, rename_store, stored_names
 
-__all__ = ["PostgresBackend", "rename_store", "stored_names"]
+__all__ = ["PostgresBackend", "remove_store", "rename_store", "stored_names"]

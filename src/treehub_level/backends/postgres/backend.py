@@ -13,7 +13,7 @@ from .open_tables import OpenTable, acquire_table, release_table
 from .pool import connect, execute
 from .reading import PostgresCursor, PostgresSnapshot, ReadTransaction, get, get_many
 from .settings import checked_settings, checked_store, split_url
-from .statements import Statements, rename, select_all_locks
+from .statements import Statements, remove, rename, select_all_locks
 from .table import table_exists
 from .transaction import MAX_KEY_BYTES, PostgresTransaction
 
@@ -223,6 +223,24 @@ def rename_store(name: str, old: str, new: str, **options: Any) -> None:
         StorageError: The server refuses the change.
     """
     settings = PostgresBackend(name, **options).settings
-    statement = rename(settings, checked_store(old), checked_store(new))
+    statement = rename(settings, checked_store(old, aside=True), checked_store(new, aside=True))
+    with connect(settings) as connection, translate_errors(settings.label, connection):
+        execute(connection, statement)
+
+
+def remove_store(name: str, store: str, **options: Any) -> None:
+    """Remove a store from a table, open or not, if it is there.
+
+    Args:
+        name: The database URL; see `PostgresBackend`.
+        store: The name of the store.
+        **options: The options of `PostgresBackend`, except ``store``.
+
+    Raises:
+        UnavailableError: The server cannot be reached, or the store is in use at the moment.
+        StorageError: The server refuses the change.
+    """
+    settings = PostgresBackend(name, **options).settings
+    statement = remove(settings, checked_store(store, aside=True))
     with connect(settings) as connection, translate_errors(settings.label, connection):
         execute(connection, statement)

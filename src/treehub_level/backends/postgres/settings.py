@@ -15,6 +15,8 @@ from ...errors import StorageError
 
 #: The name of a store. It is also a valid database name in the HTTP API.
 STORE_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+#: The name of a dropped store, which no level opens: a period, the time, and the name that it had.
+_ASIDE_NAME: Final = re.compile(r"\.[0-9]{8}T[0-9]{6}\.[0-9]{6}Z-" + STORE_NAME.pattern)
 #: The name of a table, optionally with a schema. All matching names are safe in SQL without quotes.
 _TABLE_NAME: Final = re.compile(r"([a-z_][a-z0-9_]{0,62}\.)?[a-z_][a-z0-9_]{0,62}")
 
@@ -136,13 +138,19 @@ def checked_settings(
     )
 
 
-def checked_store(name: str) -> str:
+def checked_store(name: str, *, aside: bool = False) -> str:
     """Return the name of a store after validation.
+
+    Args:
+        name: The name.
+        aside: True if it may be that of a store which was set aside (`_ASIDE_NAME`).
 
     Raises:
         TypeError: ``name`` is not a str.
         StorageError: ``name`` is not a valid name for a store.
     """
+    if aside and isinstance(name, str) and _ASIDE_NAME.fullmatch(name):
+        return name
     return _check_name("store", name, STORE_NAME)
 
 

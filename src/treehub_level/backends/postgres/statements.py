@@ -179,6 +179,15 @@ def rename(settings: Settings, old: str, new: str) -> str:
     )
 
 
+def remove(settings: Settings, store: str) -> str:
+    """Return the statements that remove a store. The first one waits for writers."""
+    table, name = settings.table, _literal(store.encode())
+    return (
+        f"BEGIN; DELETE FROM {table} WHERE store = '' AND key = {name}; DELETE FROM {table} WHERE store = '{store}'; "
+        "COMMIT"
+    )
+
+
 def select_locks(settings: Settings) -> str:
     """Return the statement for the lock rows of some stores; the parameter is an array of names."""
     return f"SELECT key, value FROM {settings.table} WHERE store = '' AND key = ANY(%b)"

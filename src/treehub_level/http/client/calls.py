@@ -55,6 +55,7 @@ class RouteCall:
             this request.
         headers: Further headers of the request.
         wants_etag: True if the result is the document and the entity tag of the response.
+        of_server: True if the path is relative to ``/v1`` of the server.
     """
 
     method: str
@@ -68,6 +69,7 @@ class RouteCall:
     has_nonce: bool = False
     headers: Mapping[str, str] = field(default_factory=dict)
     wants_etag: bool = False
+    of_server: bool = False
 
 
 class RouteCaller:
@@ -108,7 +110,8 @@ class RouteCaller:
         """
         token = yield GetToken(renew=False)
         is_renewed, redirects, failures = False, 0, 0
-        url = self.url + call.path + ("?" + urlencode(call.query) if call.query else "")
+        base = self.url.rpartition("/")[0] if call.of_server else self.url
+        url = base + call.path + ("?" + urlencode(call.query) if call.query else "")
         while True:
             try:
                 headers = _headers(call, token, accept, is_loopback=self._database.is_loopback)

@@ -322,6 +322,75 @@ class RemoteServer:
         """
         return self._iterate(self._verbs.scan(limit, reverse, bounds))
 
+    async def databases(self) -> dict[str, list[Any]]:
+        """Return the databases of the server that the token covers. For operators.
+
+        Returns:
+            ``databases``: the names, in order. ``dropped``: those that can be restored, each with
+            ``name``, ``dropped_at`` and ``removed_at`` (UTC, RFC 3339).
+
+        Raises:
+            ForbiddenError: The token is not an operator's.
+        """
+        return await self._run(self._verbs.databases())
+
+    async def create(self) -> None:
+        """Create the database of this URL. For operators.
+
+        Raises:
+            ForbiddenError: The token is not an operator's.
+            StateError: There is a store of that name.
+        """
+        await self._run(self._verbs.create())
+
+    async def drop(self, *, now: bool = False) -> None:
+        """Drop the database. For operators.
+
+        Requests in progress end first. Clients get 404 from then on.
+
+        Args:
+            now: True to remove it for good at once; otherwise `undrop` restores it within a day.
+
+        Raises:
+            TypeError: ``now`` is no bool.
+            ForbiddenError: The token is not an operator's.
+            TransportError: There is no such database (404), or another process has it open (503).
+        """
+        await self._run(self._verbs.drop(now))
+
+    async def rename(self, to: str) -> None:
+        """Give the database another name, under which it is the same store. For operators.
+
+        The URL of this object stays the old one, where there is no database then.
+
+        Args:
+            to: The new name.
+
+        Raises:
+            TypeError: ``to`` is no str.
+            ForbiddenError: The token is not an operator's, or does not cover the new name.
+            StateError: There is a store of the new name.
+            TransportError: There is no such database (404), or another process has it open (503).
+        """
+        await self._run(self._verbs.rename(to))
+
+    async def undrop(self, to: str | None = None) -> str:
+        """Restore the database that was dropped last under this name. For operators.
+
+        Args:
+            to: Its new name; ``None`` for the old one.
+
+        Returns:
+            Its name.
+
+        Raises:
+            TypeError: ``to`` is no str.
+            ForbiddenError: The token is not an operator's, or does not cover the new name.
+            StateError: There is a store of the new name.
+            TransportError: There is no such dropped database (404).
+        """
+        return await self._run(self._verbs.undrop(to))
+
     async def close(self) -> None:
         """Close the connections. A second call has no effect."""
         self._is_closed = True

@@ -22,6 +22,7 @@ from ...errors import (
     LevelError,
     ProtocolError,
     Refused,
+    StateError,
     StoreMismatchError,
     TransportError,
 )
@@ -51,7 +52,7 @@ MAX_HEADER_ITEMS = MAX_NODES
 _MAX_SHOWN = 300
 _ERRORS_BY_CODE: Mapping[str, type[LevelError]] = {
     error.code: error
-    for error in (ForbiddenError, InvalidKeyError, InvalidValueError, ProtocolError, StoreMismatchError)
+    for error in (ForbiddenError, InvalidKeyError, InvalidValueError, ProtocolError, StateError, StoreMismatchError)
 }
 _REPLY_TYPES = ("application/json", "application/x-ndjson")
 _UNAUTHORIZED = "LEVEL_UNAUTHORIZED"
@@ -66,6 +67,10 @@ _FOREIGN_REASONS = {
     503: "the server is busy, starting or shutting down",
     511: "the network asks for a login",
 }
+
+
+#: The members of a dropped database.
+_DROPPED = {"name", "dropped_at", "removed_at"}
 
 
 class DamagedResponseError(Exception):
@@ -411,6 +416,20 @@ def parse_backup(document: Any) -> dict[str, Any]:
     ):
         raise ProtocolError(f"the server's description of the backup is malformed: {document!r:.80}")
     return backup
+
+
+def parse_databases(document: Any) -> dict[str, list[Any]]:
+    """Return the list of a server's databases.
+
+    Raises:
+        ProtocolError: The document is not one.
+    """
+    match document:
+        case {"databases": list(names), "dropped": list(dropped)}:
+            are_names = all(isinstance(name, str) for name in names)
+            if are_names and all(isinstance(found, dict) and found.keys() >= _DROPPED for found in dropped):
+                return {"databases": names, "dropped": dropped}
+    raise ProtocolError(f"the server's list of databases is invalid: {document!r:.80}")
 
 
 def parse_object(document: Any) -> dict[str, Any]:

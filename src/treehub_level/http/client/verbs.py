@@ -27,7 +27,15 @@ from .conditions import Tagged
 from .effects import CallFlow, Deliver, Receive, Sleep
 from .events import Event, EventReader
 from .pages import PageProgress
-from .responses import parse_backup, parse_change, parse_changes, parse_entries, parse_info, parse_object
+from .responses import (
+    parse_backup,
+    parse_change,
+    parse_changes,
+    parse_databases,
+    parse_entries,
+    parse_info,
+    parse_object,
+)
 
 #: Changes or entries per request: the maximum that a server returns.
 PAGE_SIZE = 1000
@@ -213,6 +221,35 @@ class RemoteVerbs:
         body = b'{"ops":[%b],"together":%b}' % (items, b"true" if is_whole else b"false")
         yield from self._call(RouteCall("POST", "/batch", body=body, is_repeatable=False))
 
+    # ------------------------------------------------------------------------ life of databases
+
+    def databases(self) -> CallFlow[dict[str, list[Any]]]:
+        """Return the databases of the server, and those that were dropped."""
+        return parse_databases((yield from self._call(RouteCall("GET", "", of_server=True))))
+
+    def create(self) -> CallFlow[None]:
+        """Create the database. Not repeatable: after a lost response it would exist already."""
+        yield from self._call(RouteCall("PUT", "", is_repeatable=False))
+
+    def drop(self, now: object) -> CallFlow[None]:
+        """Drop the database. Not repeatable: after a lost response it would be missing."""
+        if not isinstance(now, bool):
+            raise TypeError(f"now is True or False, not {now!r:.80}")
+        yield from self._call(RouteCall("DELETE", "", {"now": "true"} if now else {}, is_repeatable=False))
+
+    def rename(self, to: str) -> CallFlow[None]:
+        """Give the database another name. Not repeatable, as `drop`."""
+        body = orjson.dumps({"to": check_text("to", to)})
+        yield from self._call(RouteCall("POST", "/rename", body=body, is_repeatable=False))
+
+    def undrop(self, to: str | None) -> CallFlow[str]:
+        """Restore the dropped database, and return its name. Not repeatable, as `create`."""
+        body = orjson.dumps({} if to is None else {"to": check_text("to", to)})
+        document = yield from self._call(RouteCall("POST", "/undrop", body=body, is_repeatable=False))
+        return str(parse_object(document).get("name", ""))
+
+    # -------------------------------------------------------------------------------- ranges
+
     def scan(self, limit: int | None, reverse: object, bounds: KeyRange) -> CallFlow[None]:
         """Deliver the entries of a range in key order, page by page.
 
@@ -245,6 +282,17 @@ class RemoteVerbs:
                     given["gt"] = rows[-1][0]
                 remaining = None if remaining is None else remaining - len(rows)
                 has_more = remaining != 0
+
+
+def check_text(name: str, value: object) -> str:
+    """Return an argument that is a text.
+
+    Raises:
+        TypeError: It is not.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a str, not {value!r:.80}")
+    return value
 
 
 def _exchange_call(body: bytes, wait: float) -> RouteCall:

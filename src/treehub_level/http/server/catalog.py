@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -12,13 +13,19 @@ from typing import Any, ClassVar, Final
 
 from ... import blocking
 from ...backends import Backend, create
+from ...backends.directory_sync import sync_directory
 from ...backends.leveldb.files import holds_store
 from ...backends.paths import checked_path
-from ...errors import StorageError
+from ...errors import CorruptionError, LockedError, StorageError
 from ...types import Mode
 
 #: Seconds for which a store in another mode than SERVER is not looked at again.
 _REMEMBER_SECONDS: Final = 1.0
+
+#: The folder of the stores that were set aside. It is no valid database name.
+ASIDE: Final = ".dropped"
+#: The prefix of the names of such stores in a table.
+_ASIDE_PREFIX: Final = "."
 
 #: The pattern of database names.
 DATABASE_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
@@ -86,6 +93,35 @@ class Catalog(ABC):
         Raises:
             LockedError: Another process has it open.
             StorageError: It cannot be renamed.
+        """
+
+    @abstractmethod
+    def set_aside(self, name: str, stored_name: str) -> None:
+        """Give a store that is closed a name that `names` and `find` do not know.
+
+        Raises:
+            LockedError: Another process has it open.
+            StorageError: It cannot be renamed.
+        """
+
+    @abstractmethod
+    def stored_aside(self) -> list[str]:
+        """Return the stored names of the stores that were set aside."""
+
+    @abstractmethod
+    def put_back(self, stored_name: str, name: str) -> None:
+        """Give a store that was set aside a name, which no other store has.
+
+        Raises:
+            StorageError: It cannot be renamed.
+        """
+
+    @abstractmethod
+    def remove_aside(self, stored_name: str) -> None:
+        """Remove a store that was set aside. Another process may do the same at the same time.
+
+        Raises:
+            StorageError: It cannot be removed.
         """
 
     def _backend(self, name: str) -> Backend:
@@ -193,14 +229,65 @@ class FileSystemCatalog(Catalog):
     def rename(self, old: str, new: str) -> None:
         """See `Catalog.rename`."""
         self._check_directory()
-        source, target = (self.level_options(name)["name"] for name in (old, new))
-        backend = self._backend(old)
-        backend.open()  # alone, if the backend is not shared; and what an earlier process left is recovered
+        self._settle(old)
+        self._move(self._path(old), self._path(new))
+
+    def set_aside(self, name: str, stored_name: str) -> None:
+        """See `Catalog.set_aside`."""
+        self._check_directory()
+        with suppress(CorruptionError):  # it can be moved all the same
+            self._settle(name)
+        try:
+            os.makedirs(os.path.join(self._location, ASIDE), mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"cannot create {ASIDE!r} in {self._location!r}: {error.strerror}") from error
+        self._move(self._path(name), self._path(stored_name, ASIDE))
+
+    def stored_aside(self) -> list[str]:
+        """See `Catalog.stored_aside`."""
+        with suppress(FileNotFoundError, NotADirectoryError):
+            names = os.listdir(os.path.join(self._location, ASIDE))
+            return [name.removesuffix(self.suffix) for name in names if name.endswith(self.suffix)]
+        return []
+
+    def put_back(self, stored_name: str, name: str) -> None:
+        """See `Catalog.put_back`."""
+        self._move(self._path(stored_name, ASIDE), self._path(name))
+
+    def remove_aside(self, stored_name: str) -> None:
+        """See `Catalog.remove_aside`. Of a store that is a symbolic link the link is removed."""
+        path = self._path(stored_name, ASIDE)
+        try:
+            if os.path.isdir(path) and not os.path.islink(path):
+                shutil.rmtree(path)
+            else:
+                os.unlink(path)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise StorageError(f"the dropped store {path!r} cannot be removed: {error.strerror}") from error
+
+    def _path(self, name: str, folder: str = "") -> str:
+        return os.path.join(self._location, folder, name + self.suffix)
+
+    def _settle(self, name: str) -> None:
+        """Open and close a store, so that it is recovered; alone, if its backend is not shared.
+
+        Raises:
+            LockedError: Another process has it open.
+        """
+        backend = self._backend(name)
+        backend.open()
         backend.close()
+
+    @staticmethod
+    def _move(source: str, target: str) -> None:
         try:
             os.rename(source, target)
+            for folder in {os.path.dirname(source), os.path.dirname(target)}:
+                sync_directory(folder)
         except OSError as error:
-            raise StorageError(f"the store {source!r} cannot be renamed to {target!r}: {error.strerror}") from error
+            raise StorageError(f"the store {source!r} cannot be moved to {target!r}: {error.strerror}") from error
 
     def _check_directory(self) -> None:
         """Check that the location is a directory of stores.
@@ -244,6 +331,18 @@ class FileCatalog(FileSystemCatalog):
         """See `FileSystemCatalog.is_store`."""
         return path.endswith(FileCatalog.suffix) and os.path.isfile(path)
 
+    def _settle(self, name: str) -> None:
+        """See `FileSystemCatalog._settle`. The last process that closes a store removes its log.
+
+        A file that is moved without its write-ahead log would lose the last commits.
+        """
+        super()._settle(name)
+        if os.path.exists(self._path(name) + "-wal"):
+            raise LockedError(
+                f"another process has the store {self._path(name)!r} open: close it there, or ask the server that "
+                "serves it"
+            )
+
 
 class TableCatalog(Catalog):
     """Stores in one table of a database server. The location is a URL, perhaps with a password."""
@@ -259,10 +358,13 @@ class TableCatalog(Catalog):
 
     def names(self) -> list[str]:
         """See `Catalog.names`."""
+        return [name for name in self._stored_names() if DATABASE_NAME.fullmatch(name)]
+
+    def _stored_names(self) -> list[str]:
         self._probe_backend()  # raises an error that names the extra, if psycopg is not installed
         from ...backends.postgres import stored_names
 
-        return [name for name in stored_names(self._location, **self._backend_options) if DATABASE_NAME.fullmatch(name)]
+        return stored_names(self._location, **self._backend_options)
 
     def level_options(self, name: str) -> dict[str, Any]:
         """See `Catalog.level_options`."""
@@ -274,6 +376,24 @@ class TableCatalog(Catalog):
         from ...backends.postgres import rename_store
 
         rename_store(self._location, old, new, **self._backend_options)
+
+    def set_aside(self, name: str, stored_name: str) -> None:
+        """See `Catalog.set_aside`."""
+        self.rename(name, _ASIDE_PREFIX + stored_name)
+
+    def stored_aside(self) -> list[str]:
+        """See `Catalog.stored_aside`."""
+        return [name.removeprefix(_ASIDE_PREFIX) for name in self._stored_names() if name.startswith(_ASIDE_PREFIX)]
+
+    def put_back(self, stored_name: str, name: str) -> None:
+        """See `Catalog.put_back`."""
+        self.rename(_ASIDE_PREFIX + stored_name, name)
+
+    def remove_aside(self, stored_name: str) -> None:
+        """See `Catalog.remove_aside`."""
+        from ...backends.postgres import remove_store
+
+        remove_store(self._location, _ASIDE_PREFIX + stored_name, **self._backend_options)
 
     def _probe_backend(self) -> Backend:
         """Return a backend for checks of the database server. The name of its store is unused."""

@@ -26,6 +26,8 @@ from .limits import ConcurrencyLimiter, Limits
 from .metrics import Metrics
 from .origins import OriginPolicy
 from .permissions import AuthorizedRoute, Permission, check_permission
+from .quota_metrics import QuotaCollector
+from .quotas import Quotas, Written
 from .refusals import (
     RefusedError,
     refusal_for,
@@ -34,6 +36,7 @@ from .refusals import (
 )
 from .response_budget import ResponseBudget
 from .responses import refusal_response
+from .task_metrics import TaskCollector
 
 T = TypeVar("T")
 
@@ -72,9 +75,11 @@ class RequestContext:
         self.dispatcher = dispatcher
         self.hold = dispatcher.responses.hold("-")
         self._body_account: BodyAccount | None = None
+        self._identity: Identity | None = None
 
     def admit_body(self, identity: Identity) -> None:
         """Allow the route to read the request body, within the limits of its caller."""
+        self._identity = identity
         self._body_account = self.dispatcher.body_reader.memory.account(identity.id, may_write=identity.write)
 
     async def read_json(self, parse: Callable[[bytes], T]) -> T:
@@ -95,6 +100,13 @@ class RequestContext:
         """Stop counting the bytes of the body as being in memory."""
         if self._body_account is not None:
             self._body_account.release()
+
+    async def admit_write(self, written: Written) -> None:
+        """Admit changes within the quotas of the database and of the caller: see `Quotas.admit`."""
+        identity = self._identity
+        assert identity is not None, "the rights of the request are checked before it writes"
+        rate = identity.max_writes_per_minute
+        await self.dispatcher.quotas.admit(self.database.name, identity.id, rate, written)
 
     @contextmanager
     def write_slot(self) -> Iterator[None]:
@@ -151,6 +163,7 @@ class Dispatcher:
         metrics: The metrics of the application.
         body_reader: The reader of request bodies.
         responses: The budget for responses.
+        quotas: The quotas of the databases and of the callers.
         requests: The concurrent requests, by token id.
         writes: The concurrent writes, by database.
     """
@@ -167,7 +180,8 @@ class Dispatcher:
     ) -> None:
         self.hub = hub
         self.limits = limits
-        self.metrics = Metrics(lambda: hub.open_count)
+        self.quotas = Quotas(hub)
+        self.metrics = Metrics(lambda: hub.open_count, [TaskCollector(hub), QuotaCollector(self.quotas)])
         self.body_reader = BodyReader(limits, compressed=compressed_requests)
         self.responses = ResponseBudget(limits)
         self.requests = ConcurrencyLimiter(limits.per_token, 429, "requests of this token")

@@ -11,16 +11,21 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
-from ... import blocking
 from ...aio.level import Level, internals
 from ...aio.wait import set_within
+from ...engine.retention import Retention
 from ...errors import LevelError, ModeMismatchError, NotOpenError, StateError, StorageError
+from ...replication.retention import flush_sightings
 from ...replication.rules import Check, require_check
 from ...types import BackupReport, Mode
+from .administration import Administrator, check_database_name, create_store
 from .backups import KEEP, Backups, back_up
-from .catalog import DATABASE_NAME, Catalog, create_catalog
+from .catalog import DATABASE_NAME, create_catalog
+from .dropped import DroppedDatabase
 from .periodic import PeriodicTask, PeriodicTasks
+from .quotas import Quota
 from .refusals import RETRY_LATER, RefusedError, database_not_found, retry_later, server_closing
+from .retention import HubRetention
 from .stop_signals import on_stop_signals
 from .subscriptions import Subscription, Subscriptions
 
@@ -30,6 +35,8 @@ _PROBE_SECONDS: Final = 1.0
 _ROOM_SECONDS: Final = 1.0
 #: Seconds after which a watched database that was closed to make room is looked at again.
 _RECHECK_SECONDS: Final = 15.0
+#: Seconds between two removals of dropped databases whose time is over.
+_REMOVE_SECONDS: Final = 3600.0
 
 logger = logging.getLogger("treehub_level.http")
 
@@ -83,6 +90,9 @@ class Hub:
         backup_to: The folder for backups that operators ask for over HTTP: see `Backups`. ``None``
             for none. It must not be in ``root``.
         keep_backups: The number of backups to keep there of each database.
+        retain: How long the stores in ``root`` keep their logs. The hub compacts them in turn, also
+            those that no client uses. ``None`` keeps everything.
+        quota: The `Quota` of each database, or one for each name, for the writes of clients.
         **options: Further arguments of the backend for ``root``.
 
     Raises:
@@ -105,6 +115,8 @@ class Hub:
         check: Check | Mapping[str, Check] | None = None,
         backup_to: str | os.PathLike[str] | None = None,
         keep_backups: int = KEEP,
+        retain: Retention | None = None,
+        quota: Quota | Mapping[str, Quota] | None = None,
         **options: Any,
     ) -> None:
         self._catalog = (
@@ -125,6 +137,7 @@ class Hub:
                 raise ValueError(f"check names {name!r:.80}, which is not the name of a store in root")
         if create_on_demand and root is None:
             raise ValueError("create_on_demand creates databases in a root, and this hub has none: give it a root")
+        self.quotas: Mapping[str, Quota] | Quota | None = dict(quota) if isinstance(quota, Mapping) else quota
         self._creates_on_demand = create_on_demand
         #: The folder for backups; ``None`` without one.
         self.backups = None if backup_to is None else Backups(backup_to, keep_backups)
@@ -149,6 +162,12 @@ class Hub:
         self._probed_at = 0.0
         #: The work that is repeated for each database while the hub is open.
         self.tasks = PeriodicTasks(self.names)
+        #: The retention of the stores in the root, at work; ``None`` without one.
+        self.retention = None if retain is None else HubRetention(self, retain)
+        if self.retention is not None:
+            self.tasks.add(self.retention.task)
+        #: The number of databases that wait for room to be opened.
+        self._waiting_for_room = 0
         self.is_open = False
         #: Set once the hub refuses new requests. Long polls and watches end then.
         self.stopping = asyncio.Event()
@@ -168,6 +187,7 @@ class Hub:
             self._add(name, _OpenDatabase(level, is_external=True))
         self.is_open = True
         self.tasks.start()
+        self._start_task(self._remove_dropped())
         return self
 
     async def __aexit__(self, *exception: object) -> None:
@@ -226,17 +246,7 @@ class Hub:
             return
         self._catalog.prepare(creating=bool(self._create))
         for name in self._create:
-            self._create_store(self._catalog, name)
-
-    @staticmethod
-    def _create_store(catalog: Catalog, name: str) -> None:
-        """Create a store unless it exists.
-
-        Raises:
-            LevelError: It exists and cannot be opened, or cannot be created.
-        """
-        with blocking.Level(mode=Mode.SERVER, **catalog.level_options(name)):
-            pass
+            create_store(self._catalog, name)
 
     # ------------------------------------------------------------------------------ administration
 
@@ -248,14 +258,12 @@ class Hub:
             StateError: There is a store of that name, or the hub is not open.
             StorageError: It cannot be created.
         """
-        catalog = self._administered(name)
+        administrator = self._administrator_of(name)
         async with self._lock:
-            if await asyncio.to_thread(lambda: name in catalog.names()):
-                raise StateError(f"there is a store {name!r} already: choose another name, or delete it first")
-            await asyncio.to_thread(self._create_store, catalog, name)
+            await asyncio.to_thread(administrator.create, name)
 
     async def delete(self, name: str) -> None:
-        """Delete a database with its data, beside the running ones. This cannot be undone.
+        """Delete a database with its data, beside the running ones. Only `drop` can be undone.
 
         Requests in progress end first: writes are completed, long polls and watches get
         ``LEVEL_DATABASE_NOT_FOUND``, as all later requests do. Other processes that serve the same
@@ -268,10 +276,56 @@ class Hub:
             LockedError: Another process has it open.
             StorageError: It cannot be deleted.
         """
-        catalog = self._administered(name)
+        administrator = self._administrator_of(name)
         async with self._withdraw(name):
-            await asyncio.to_thread(self._find, name)
-            await asyncio.to_thread(catalog.remove, name)
+            await asyncio.to_thread(administrator.delete, name)
+
+    async def drop(self, name: str) -> DroppedDatabase:
+        """Drop a database, beside the running ones: `undrop` restores it within a day.
+
+        To clients it is gone at once, as after `delete`. Callers that may create it on demand get
+        404 until it is removed, too. The hub removes it a day later.
+
+        Raises:
+            ValueError, StateError, RefusedError, LockedError, StorageError: As `delete`.
+        """
+        administrator = self._administrator_of(name)
+        async with self._withdraw(name):
+            return await asyncio.to_thread(administrator.drop, name)
+
+    async def undrop(self, name: str, *, to: str | None = None) -> str:
+        """Restore the database that was dropped last under a name. It is the same store as before.
+
+        Args:
+            name: The name that it had.
+            to: Its new name; ``None`` for the old one.
+
+        Returns:
+            Its name.
+
+        Raises:
+            ValueError: A name is invalid, that of one of ``levels``, or the hub has no root.
+            StateError: There is a store of the new name, or the hub is not open.
+            RefusedError: There is no such dropped database (404).
+            StorageError: It cannot be restored.
+        """
+        administrator = self._administrator_of(name if to is None else to)
+        async with self._lock:
+            return await asyncio.to_thread(administrator.undrop, name, to)
+
+    def dropped(self) -> list[DroppedDatabase]:
+        """Return the databases that can be restored, those dropped first at first. It blocks."""
+        return [] if self._catalog is None else Administrator(self._catalog).dropped()
+
+    async def _remove_dropped(self) -> None:
+        """Remove the databases that were dropped a day ago, now and every hour."""
+        while self._catalog is not None and not self.stopping.is_set():
+            try:
+                for dropped in await asyncio.to_thread(Administrator(self._catalog).remove_expired):
+                    logger.info("removed the database %s, which was dropped a day ago", dropped.name)
+            except LevelError as error:
+                logger.error("dropped databases could not be removed: %s", error.code)
+            await set_within(self.stopping, _REMOVE_SECONDS)
 
     async def rename(self, old: str, new: str) -> None:
         """Give a database another name, beside the running ones.
@@ -287,15 +341,10 @@ class Hub:
             LockedError: Another process has it open.
             StorageError: It cannot be renamed.
         """
-        catalog = self._administered(old)
-        self._administered(new)
-        if old == new:
-            raise ValueError(f"the database is named {new!r} already")
+        administrator = self._administrator_of(old)
+        self._administrator_of(new)
         async with self._withdraw(old, new):
-            await asyncio.to_thread(self._find, old)
-            if await asyncio.to_thread(lambda: new in catalog.names()):
-                raise StateError(f"there is a store {new!r} already: choose another name, or delete it first")
-            await asyncio.to_thread(catalog.rename, old, new)
+            await asyncio.to_thread(administrator.rename, old, new)
 
     async def backup(self, name: str, path: str | os.PathLike[str], *, keep: int | None = None) -> BackupReport:
         """Back up a database beside the requests: see `Level.backup`.
@@ -326,15 +375,14 @@ class Hub:
             raise ValueError("the backups have no folder: give backup_to")
         self.tasks.add(PeriodicTask("backup", partial(self.backups.back_up, self), seconds))
 
-    def _administered(self, name: str) -> Catalog:
-        """Return the catalog, for a change of a store in the root.
+    def _administrator_of(self, name: str) -> Administrator:
+        """Return the administrator of the root, for a change of a store.
 
         Raises:
             ValueError: The name is invalid, that of one of ``levels``, or there is no root.
             StateError: The hub is not open, or another change of the store is in progress.
         """
-        if not isinstance(name, str) or not DATABASE_NAME.fullmatch(name):
-            raise ValueError(f"{name!r:.80} is not a valid database name: use {DATABASE_NAME.pattern}")
+        check_database_name(name)
         if self._catalog is None or name in self._external_levels:
             raise ValueError(
                 f"the database {name!r} is not one in a root of this hub: the program administers it itself"
@@ -343,7 +391,7 @@ class Hub:
             raise StateError("this hub is not open: use it in an `async with` block")
         if name in self._withdrawn:
             raise StateError(f"the database {name!r} is being deleted or renamed")
-        return self._catalog
+        return Administrator(self._catalog)
 
     @asynccontextmanager
     async def _withdraw(self, *names: str) -> AsyncIterator[None]:
@@ -412,6 +460,14 @@ class Hub:
             database.is_lost = True
             return False
         return True
+
+    def is_external(self, name: str) -> bool:
+        """Return True if the program has passed the database to the hub, open."""
+        return name in self._external_levels
+
+    def wants_closed(self, name: str) -> bool:
+        """Return True if work that can wait should end its use of a database. Any thread asks."""
+        return self._waiting_for_room > 0 or name in self._withdrawn or self.stopping.is_set()
 
     @property
     def open_count(self) -> int:
@@ -541,13 +597,17 @@ class Hub:
             except RefusedError:
                 if not creating or self._catalog is None or not DATABASE_NAME.fullmatch(name):
                     raise
+                if any(dropped.name == name for dropped in await asyncio.to_thread(self.dropped)):
+                    raise  # its clients would go on as if it had not been dropped
                 try:
-                    await asyncio.to_thread(self._create_store, self._catalog, name)
+                    await asyncio.to_thread(create_store, self._catalog, name)
                 except ModeMismatchError:  # a store of another mode counts as absent
                     raise database_not_found() from None
                 arguments = await asyncio.to_thread(self._find, name)
             await self._make_room()
             level = Level(mode=Mode.SERVER, check=self._checks.get(name, self._check), **arguments)
+            if self.retention is not None:
+                internals(level)[0].store.on_close = flush_sightings
             await level.open()
             database = _OpenDatabase(level)
             self._mark_idle(name, database)
@@ -581,7 +641,12 @@ class Hub:
                 await self._close(name)
                 continue
             self._released.clear()
-            if not await set_within(self._released, deadline - loop.time()):
+            self._waiting_for_room += 1
+            try:
+                is_released = await set_within(self._released, deadline - loop.time())
+            finally:
+                self._waiting_for_room -= 1
+            if not is_released:
                 raise retry_later(
                     503, "LEVEL_BUSY", "too many databases are in use: try again later", seconds=RETRY_LATER
                 )

@@ -45,13 +45,18 @@ class Identity:
             any that ``databases`` covers. ``write`` and ``prefixes`` are about their entries
             alone.
         expires: The time from which on the rights end, in seconds since 1970; ``None`` for none.
+        max_writes_per_minute: The most changes that the caller may write in a minute, in all
+            databases together; ``None`` for no limit.
 
     Raises:
         TypeError: An argument is of a wrong type.
         ValueError: The name is invalid, or there are more than 256 prefixes, or 16 KiB of them.
     """
 
-    __slots__ = ("access", "databases", "expires", "id", "name", "operator", "prefixes", "write")
+    __slots__ = (
+        *("access", "databases", "expires", "id", "max_writes_per_minute", "name", "operator", "prefixes"),
+        "write",
+    )
 
     #: True if the server authenticates no caller.
     is_anonymous = False
@@ -65,6 +70,7 @@ class Identity:
         prefixes: Iterable[str] | None = None,
         operator: bool = False,
         expires: float | None = None,
+        max_writes_per_minute: int | None = None,
     ) -> None:
         if not isinstance(name, str):
             raise TypeError(f"the name of an identity is a str, not {name!r:.80}")
@@ -79,6 +85,9 @@ class Identity:
         self.prefixes = None if prefixes is None else _texts("prefixes", prefixes)
         self.operator = operator
         self.expires = expires
+        if max_writes_per_minute is not None and type(max_writes_per_minute) is not int:
+            raise TypeError(f"max_writes_per_minute is an int or None, not {max_writes_per_minute!r:.80}")
+        self.max_writes_per_minute = max_writes_per_minute
         #: The subject of limits, and of the log.
         self.id = name
         encoded = [b""] if self.prefixes is None else _shortest(prefix.encode() for prefix in self.prefixes)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.registry import Collector
 
 from ...replication.messages import LogPage, Reply
 from ...replication.rules import SLOW_CHECKS
 
 #: The most databases with a label of their own. Further ones share one label.
-_MAX_LABELS = 100
+MAX_LABELS = 100
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
@@ -21,6 +22,7 @@ class Metrics:
 
     Args:
         open_databases: Returns the number of open databases.
+        collectors: Collectors of further metrics.
 
     Attributes:
         requests: A counter of responses, by route and status.
@@ -29,7 +31,7 @@ class Metrics:
         waits: A gauge of the long polls and watches in progress.
     """
 
-    def __init__(self, open_databases: Callable[[], int]) -> None:
+    def __init__(self, open_databases: Callable[[], int], collectors: Iterable[Collector] = ()) -> None:
         self._registry = registry = CollectorRegistry()
         self._databases: set[str] = set()
         self.requests = Counter(
@@ -51,6 +53,8 @@ class Metrics:
         Gauge(
             "treehub_level_slow_checks", "Checks of this process that took more than a second.", registry=registry
         ).set_function(SLOW_CHECKS.total)
+        for collector in collectors:
+            registry.register(collector)
 
     def count_pulled(self, database: str, count: int) -> None:
         """Count changes that were sent to a client."""
@@ -77,7 +81,7 @@ class Metrics:
         Callers pass names of existing databases only, so clients cannot create labels.
         """
         if database not in self._databases:
-            if len(self._databases) >= _MAX_LABELS:
+            if len(self._databases) >= MAX_LABELS:
                 return "(other)"
             self._databases.add(database)
         return database

@@ -17,7 +17,9 @@ from ...errors import LevelError
 from ...replication.fields import decode_message
 from ...replication.messages import LogPage, Request
 from ...replication.wire import RowsEncoder, encode_row, page_encoder, part_encoder
+from ...types import Delete, Put
 from . import query
+from .admin_routes import ADMIN_ROUTES
 from .backups import backup_failed, no_backups
 from .batches import parse_batch
 from .bodies import parse_value
@@ -26,6 +28,7 @@ from .database import KeyBounds
 from .dispatch import RequestContext
 from .metrics import CONTENT_TYPE
 from .permissions import AuthorizedRoute, Permission
+from .quotas import Written
 from .refusals import RefusedError, bad_request
 from .responses import VARY, bytes_response, json_response, rows_response
 from .watch import WatchResponse
@@ -91,6 +94,7 @@ async def exchange(context: RequestContext) -> Response:
     context.count_changes(len(message.changes) + len(message.withdraw))
     database = context.database
     if message.is_push:
+        await context.admit_write(Written.of_records(message.changes))
         with context.write_slot():
             reply = await database.exchange(message)
     else:
@@ -142,6 +146,7 @@ async def change(context: RequestContext) -> Response:
     match message:
         case {"cid": cid, "changes": list(pushed)} if type(cid) is int:
             context.count_changes(len(pushed))
+            await context.admit_write(Written.of_records(pushed))
             with context.write_slot():
                 new_cid = await context.database.change(cid, pushed)
             context.dispatcher.metrics.count_pushed(context.database.name, len(pushed))
@@ -189,6 +194,7 @@ async def put_entry(context: RequestContext) -> Response:
     conditions = preconditions(context.request)
     await context.database.check_write(key)
     value = await context.read_json(parse_value)
+    await context.admit_write(Written.of_operations([Put(key, value)]))
     with context.write_slot():
         await context.database.put(key, value, conditions)
     context.dispatcher.metrics.count_pushed(context.database.name, 1)
@@ -199,6 +205,7 @@ async def delete_entry(context: RequestContext) -> Response:
     """Delete a key, if the conditions of the request hold. An absent key is not an error."""
     key = query.parse_key(context.request)
     conditions = preconditions(context.request)
+    await context.admit_write(Written.of_operations([Delete(key)]))
     with context.write_slot():
         await context.database.delete(key, conditions)
     context.dispatcher.metrics.count_pushed(context.database.name, 1)
@@ -209,6 +216,7 @@ async def batch(context: RequestContext) -> Response:
     """Write several operations, all or none."""
     body = await context.read_json(parse_batch)
     context.count_changes(len(body.ops))
+    await context.admit_write(Written.of_operations(body.ops))
     with context.write_slot():
         written = await context.database.batch(body.ops, body.together)
     context.dispatcher.metrics.count_pushed(context.database.name, written)
@@ -239,6 +247,7 @@ ROUTES = [
     AuthorizedRoute("GET", "/healthz", health, permission=Permission.OPEN),
     AuthorizedRoute("GET", "/readyz", ready, permission=Permission.OPEN),
     AuthorizedRoute("GET", "/metrics", metrics, permission=Permission.MONITOR),
+    *ADMIN_ROUTES,
     AuthorizedRoute("GET", "/v1/{db}", info, permission=Permission.READ),
     AuthorizedRoute("POST", "/v1/{db}/backup", backup, permission=Permission.OPERATE),
     AuthorizedRoute("POST", "/v1/{db}/exchange", exchange, permission=Permission.READ),

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import orjson
 
+from ...backends.directory_sync import sync_directory
 from ...engine.access import Access
 from ...engine.codec import decode_json
 from ...errors import StorageError
@@ -51,6 +52,8 @@ class Token:
         expires: The time of expiry, in seconds since 1970; ``None`` for never.
         created: The time of creation, in seconds since 1970.
         operator: True if the token may administer its databases: see `Identity`.
+        max_writes_per_minute: The most changes that may be written with the token in a minute;
+            ``None`` for no limit.
     """
 
     id: str
@@ -62,6 +65,7 @@ class Token:
     expires: float | None
     created: float
     operator: bool = False
+    max_writes_per_minute: int | None = None
 
     def covers(self, database: str) -> bool:
         """Return True if the token is for this database."""
@@ -89,6 +93,7 @@ def _identity_of(token: Token) -> Identity:
         prefixes=prefixes,
         operator=token.operator,
         expires=None,  # the file checks that
+        max_writes_per_minute=token.max_writes_per_minute,
     )
     identity.id, identity.access = token.id, token.access
     return identity
@@ -160,6 +165,7 @@ class Tokens:
         prefix: str = "",
         operator: bool = False,
         expires: float | None = None,
+        max_writes_per_minute: int | None = None,
     ) -> str:
         """Create a token.
 
@@ -172,16 +178,21 @@ class Tokens:
             prefix: The prefix of the keys that the token may see; empty for all keys.
             operator: True to allow the administration of the databases: see `Identity`.
             expires: The time of expiry, in seconds since 1970; ``None`` for never.
+            max_writes_per_minute: The most changes that may be written with the token in a minute;
+                ``None`` for no limit.
 
         Returns:
             The credentials, ``id.secret``. They cannot be retrieved again: the file holds a hash.
 
         Raises:
             ValueError: ``databases`` is empty or has an invalid name, ``name`` or ``prefix`` is
-                invalid, or ``expires`` is negative or after the year 9999.
+                invalid, ``expires`` is negative or after the year 9999, or
+                ``max_writes_per_minute`` is no number above 0.
             StorageError: The file cannot be read or written.
         """
         databases = (*databases,)
+        if not _is_rate(max_writes_per_minute):
+            raise ValueError(f"max_writes_per_minute is a number above 0 or None, not {max_writes_per_minute!r:.80}")
         for database in databases:
             if database != ALL_DATABASES and not DATABASE_NAME.fullmatch(database):
                 raise ValueError(
@@ -198,7 +209,18 @@ class Tokens:
                 f"a token cannot expire at {expires}: give seconds since 1970, for a time before the year 10000"
             )
         id, secret = _new_credentials()
-        token = Token(id, _digest(secret), name or id, databases, write, prefix, expires, time.time(), operator)
+        token = Token(
+            id,
+            _digest(secret),
+            name or id,
+            databases,
+            write,
+            prefix,
+            expires,
+            time.time(),
+            operator,
+            max_writes_per_minute,
+        )
         with self._update() as tokens:
             tokens.append(token)
         return f"{id}.{secret}"
@@ -346,23 +368,13 @@ def _replace(scratch: str, target: str) -> None:
     """
     try:
         os.replace(scratch, target)
-        if os.name == "posix":
-            _sync_directory(os.path.dirname(target))
+        sync_directory(os.path.dirname(target))  # a revoked token must not be back after a power failure
     except OSError as error:
         # A container can mount a single file, which cannot be replaced (EBUSY).
         raise StorageError(
             f"the token file {target!r} cannot be replaced: {error.strerror}; if it is a mount point, "
             "mount its directory instead"
         ) from error
-
-
-def _sync_directory(path: str) -> None:
-    """Sync a directory: after a power failure, a revoked token must not be back."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _new_credentials() -> tuple[str, str]:
@@ -379,11 +391,18 @@ _NO_DIGEST: Final = "0" * 64
 
 
 def _document(token: Token) -> dict[str, Any]:
-    """Return a token as the file stores it, for earlier versions without a false ``operator``."""
+    """Return a token as the file stores it: without later fields that earlier versions lack."""
     document = asdict(token)
     if not token.operator:
         del document["operator"]
+    if token.max_writes_per_minute is None:
+        del document["max_writes_per_minute"]
     return document
+
+
+def _is_rate(limit: object) -> bool:
+    """Return True if a value is a rate of writes, or None."""
+    return limit is None or (type(limit) is int and limit > 0)
 
 
 def _parse_token(item: dict[str, Any]) -> Token:
@@ -399,6 +418,8 @@ def _parse_token(item: dict[str, Any]) -> Token:
         raise TypeError("a field of a wrong type")
     if not all(0 <= number < _END_OF_TIME for number in numbers):
         raise ValueError("a time out of range")
+    if not _is_rate(token.max_writes_per_minute):
+        raise ValueError("a rate of writes that is no number above 0")
     if {type(token.write), type(token.operator)} != {bool} or len(bytes.fromhex(token.digest)) != 32:
         raise TypeError("a field of a wrong type")
     return token
