@@ -34,7 +34,7 @@ from .units import check_restored, reported
 ROOT = Path(__file__).parents[2]
 ENGINES = ["leveldb", "sqlite"]
 #: Seconds to wait for the first backup of a process.
-PATIENCE = 120.0
+PATIENCE = 600.0
 
 
 class BusyStore:
