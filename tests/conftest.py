@@ -44,6 +44,14 @@ TESTS = Path(__file__).parent
 #: once, with the compiled core: `tests/core`, `tests/golden` and `tests/stateful` hold both cores
 #: to the same results.
 ONCE = {
+    *(
+        f"level/test_{module}.py"
+        for module in (
+            *("api_counterparts", "base_values", "concurrency", "conditional_writes", "consistent", "event_loop"),
+            *("info", "inline", "interrupts", "life_cycle", "live", "manual", "mapping", "merging", "on_change"),
+            *("session_events", "sync_faults", "transact", "typed", "verbs", "wait", "watch", "watch_modes"),
+        )
+    ),
     *("backends", "benchmarks", "cli", "clock", "closing", "core", "crash", "examples", "fuzz", "http", "js", "leaks"),
     *(
         "backups",
@@ -68,6 +76,18 @@ PAIRS = {("async", "memory"), ("blocking", "plyvel")}
 #: Further pairs, so that `make test` runs each backend once. Tests over the rest are marked
 #: ``repeated``: `make soak` runs them, and so does CI on every system.
 FURTHER_PAIRS = {("async", "leveldb"), ("blocking", "sqlite"), ("async", "postgres")}
+
+#: Modules whose subject lies above the backends, in the façades or in replication. They run over
+#: `PAIRS`, one backend in memory and one on disk; over the others they are ``repeated``.
+ABOVE_BACKENDS = {
+    f"level/test_{module}.py"
+    for module in (
+        *("api_counterparts", "bad_input", "base_values", "conditional_writes", "conflicts", "consistent", "errors"),
+        *("follow", "groups", "info", "live", "manual", "mapping", "merging", "modes", "on_change", "ordered"),
+        *("session_events", "sublevel", "sync", "sync_faults", "transact", "typed", "verbs", "wait", "watch"),
+        "watch_modes",
+    )
+}
 
 #: Folders and modules that coverage leaves out. The first repeat calls of other tests at random,
 #: make them in other processes, or read the source. The others take much time for the lines that
@@ -131,7 +151,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         in_pairs = _is_over(PAIRS, item)
         if not in_pairs or places & ONCE:
             item.add_marker(pytest.mark.once)
-        if not in_pairs and not _is_over(FURTHER_PAIRS, item):
+        if not in_pairs and (places & ABOVE_BACKENDS or not _is_over(FURTHER_PAIRS, item)):
             item.add_marker(pytest.mark.repeated)
         if in_pairs and not places & UNCOVERED:
             item.add_marker(pytest.mark.covered)

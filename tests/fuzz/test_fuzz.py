@@ -1,4 +1,4 @@
-"""T10, the short run: 70,000 inputs for the decoders, fewer for the slow harnesses.
+"""T10, the short run: 30,000 inputs for the decoders, fewer for the slow harnesses.
 
 The inputs come from the mutator, because atheris takes seconds to instrument its imports. One seed
 makes the same inputs on every machine. ``make fuzz`` is for longer runs, with atheris where it is
@@ -19,9 +19,9 @@ from .harnesses import NAMES, PURE, harness
 
 pytestmark = pytest.mark.once
 
-INPUTS = 6_500
+INPUTS = 2_800
 #: The numbers of inputs of slow harnesses, which open a store, write a file or make a request.
-FEWER = {"arguments": 700, "tokens": 300, "stored": 45, "application": 800, "socket": 200}
+FEWER = {"arguments": 300, "tokens": 150, "stored": 25, "application": 400, "socket": 100}
 #: The number of inputs within which a seeded fault must be found.
 MAX_INPUTS_TO_FAULT = 20_000
 #: Seeds that find the fault of a slow harness early: those take milliseconds an input.
@@ -35,8 +35,8 @@ def test_no_input_is_a_finding(name: str) -> None:
         assert run_mutator(check, corpus_of(name), inputs=inputs, seconds=None, seed=1) == inputs
 
 
-def test_the_decoders_get_seventy_thousand_inputs() -> None:
-    assert sum(FEWER.get(name, INPUTS) for name in PURE) >= 70_000
+def test_the_decoders_get_thirty_thousand_inputs() -> None:
+    assert sum(FEWER.get(name, INPUTS) for name in PURE) >= 30_000
 
 
 def test_there_is_a_corpus_for_each_harness() -> None:

@@ -13,7 +13,7 @@ from .runner import first_violation
 
 pytestmark = pytest.mark.once
 
-SCHEDULES = int(os.environ.get("TREEHUB_LEVEL_MODEL_SCHEDULES", "1000"))
+SCHEDULES = int(os.environ.get("TREEHUB_LEVEL_MODEL_SCHEDULES", "400"))
 PARTS = 4
 
 

@@ -10,7 +10,9 @@ import threading
 import time
 from contextlib import suppress
 from http.server import ThreadingHTTPServer
+from io import BytesIO
 from typing import Any
+from unittest import mock
 
 import orjson
 import pytest
@@ -110,7 +112,8 @@ async def test_a_forged_token_is_refused(served: Served) -> None:
         token(OTHER),
         token(OTHER, "unknown"),
         token(EC, "rsa", "ES256"),
-        token(RSA, "rsa", "RS512"),  # another algorithm than that of the key
+        token(RSA, "rsa", "RS512"),  # an algorithm of the key that is not accepted
+        token(ED, "ec", "EdDSA"),
         token(RSA, None),  # without an id, and the set has several keys
         unsigned({"alg": "none", "kid": "rsa"}),
         unsigned({"alg": "None", "kid": "rsa"}),
@@ -139,9 +142,11 @@ def test_algorithms_with_a_shared_secret_are_never_accepted() -> None:
         {"algorithms": []},
         {"jwks": {"keys": []}},
         {"jwks": "http://example.org/keys"},
+        {"leeway": -1},
+        {"jwks": {"keys": [jwk(EC, "ec", alg="ES384")]}},
     ]
     for options in wrong:
-        with pytest.raises(ValueError, match=r"empty|no public key|https"):
+        with pytest.raises(ValueError, match=r"empty|no public key|https|leeway"):
             JWT(**{"jwks": KEYS, "audience": "notes", **options})
     with pytest.raises(ValueError, match="no public key"):
         JWT(jwks={"keys": [{"kty": "oct", "k": "c2VjcmV0", "kid": "x"}]}, audience="notes")
@@ -225,11 +230,73 @@ async def test_keys_rotate(served: Served, monkeypatch: pytest.MonkeyPatch) -> N
     assert await status(served, token(RSA, "old")) == 401
     assert await status(served, token(OTHER, "new")) == 200  # the known keys stay in use
     assert len(fetches) == 3
+    made._fetched_at -= 24 * 3600
+    assert await status(served, token(OTHER, "new")) == 503  # but not for ever
+    made._tried_at -= 31
+    answers[0] = {"keys": [jwk(OTHER, "new")]}
+    assert await status(served, token(OTHER, "new")) == 200
+
+
+async def test_a_key_without_an_algorithm_verifies_those_accepted_that_fit_its_type(served: Served) -> None:
+    served_by(served, algorithms=["PS256", "RS512", "ES256"])
+    for algorithm, expected in {"PS256": 200, "RS512": 200, "RS256": 401}.items():
+        assert await status(served, token(algorithm=algorithm)) == expected, algorithm
+    served_by(served, algorithms=["PS256", "RS512"], jwks={"keys": [jwk(RSA, "rsa", alg="PS256")]})
+    for algorithm, expected in {"PS256": 200, "RS512": 401}.items():
+        assert await status(served, token(algorithm=algorithm)) == expected, algorithm
+
+
+async def test_a_set_with_a_private_key_verifies_by_its_public_half(served: Served) -> None:
+    private = json.loads(algorithms.RSAAlgorithm.to_jwk(RSA))
+    assert "d" in private
+    served_by(
+        served,
+        jwks={"keys": [{**private, "kid": "rsa", "key_ops": ["sign", "verify"]}, jwk(EC, "ec", key_ops=["sign"])]},
+    )
+    assert await status(served, token()) == 200
+    assert await status(served, token(OTHER)) == 401
+    assert await status(served, token(EC, "ec", "ES256")) == 401
+
+
+async def test_rights_end_with_each_token_though_an_application_returns_one_identity(served: Served) -> None:
+    readers = Identity("readers", databases=["notes"], expires=4e9)
+    made = served_by(served, rights=lambda claims: readers)
+    assert [made._identity({"exp": exp}).expires for exp in (2e9, 3e9, 5e9)] == [2e9, 3e9, 4e9]  # type: ignore[union-attr]
+    assert readers.expires == 4e9
+
+
+@pytest.mark.parametrize("answer", [ValueError("secret"), "alice"], ids=["an error", "no identity"])
+async def test_rights_that_fail_are_an_error_of_the_server(
+    served: Served, caplog: pytest.LogCaptureFixture, answer: Any
+) -> None:
+    def rights(claims: Any) -> Any:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    served_by(served, rights=rights)
+    assert await status(served, token()) in (500, 503)
+    assert "authenticate" in caplog.text
+    assert "secret" not in caplog.text
+
+
+def test_a_set_that_comes_too_slowly_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow(BytesIO):
+        def read1(self, size: int | None = -1) -> bytes:
+            clock[0] += 4
+            return b" "
+
+    clock = [0.0]
+    opener = mock.Mock(open=lambda request, timeout: Slow())
+    monkeypatch.setattr("urllib.request.build_opener", lambda handler: opener)
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    with pytest.raises(TimeoutError):
+        module._download("https://id.example/keys")
 
 
 async def test_keys_that_cannot_be_fetched_let_nobody_in(served: Served, caplog: pytest.LogCaptureFixture) -> None:
     served_by(served, jwks="http://127.0.0.1:9/keys?secret=1")
-    assert await status(served, token()) == 401
+    assert await status(served, token()) == 503
     assert "cannot be fetched from http://127.0.0.1/keys" in caplog.text
     assert "secret" not in caplog.text
 

@@ -7,6 +7,7 @@ A function ``fn(request) -> Identity | None`` authenticates: that of `create_app
 from __future__ import annotations
 
 import asyncio
+import copy
 import inspect
 import logging
 import time
@@ -111,6 +112,16 @@ class Identity:
         """Return True if the rights have ended."""
         return self.expires is not None and time.time() >= self.expires
 
+    def until(self, expires: float) -> Identity:
+        """Return the same identity, with rights that end at a time, or before it.
+
+        Args:
+            expires: The time, in seconds since 1970.
+        """
+        limited = copy.copy(self)
+        limited.expires = expires if self.expires is None else min(self.expires, expires)
+        return limited
+
     def __repr__(self) -> str:
         return (
             f"Identity({self.name!r}, databases={list(self.databases)!r}, write={self.write}, prefixes="
@@ -177,11 +188,11 @@ class Authenticator:
     async def _ask(self, request: Request) -> Identity | None:
         if self._function is None:
             return self._anonymous
-        if self._is_quick:
-            answer = self._function(request)
-            return (await answer) if inspect.isawaitable(answer) else answer
         try:
-            answer = self._function(request) if self._is_async else await asyncio.to_thread(self._function, request)
+            if self._is_quick or self._is_async:
+                answer = self._function(request)
+            else:
+                answer = await asyncio.to_thread(self._function, request)
             found = (await answer) if inspect.isawaitable(answer) else answer
         except LevelError:
             raise

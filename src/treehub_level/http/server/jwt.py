@@ -8,12 +8,13 @@ import logging
 import time
 import urllib.request
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import quote, urlsplit
 
 from ...extras import missing
 from .catalog import DATABASE_NAME
 from .identities import ALL_DATABASES, Identity
+from .refusals import retry_later
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -32,18 +33,45 @@ _MAX_KEYS: Final = 100
 _REFETCH_SECONDS: Final = 30.0
 #: Seconds after which the keys are fetched again in any case: a withdrawn key ends then.
 _KEEP_SECONDS: Final = 3600.0
+#: Seconds after which keys that could not be fetched again are not used any more: an attacker who
+#: blocks the fetches cannot keep a withdrawn key in use.
+_EXPIRE_SECONDS: Final = 24 * 3600.0
 #: Seconds that a fetch, and a request that waits for one, may take.
 _FETCH_SECONDS: Final = 10.0
+#: The members of a private key. Only the public half of a key is used.
+_PRIVATE: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth"})
+#: The algorithms of a key that names none (RFC 7517 leaves ``alg`` out often), by its type and
+#: curve.
+_OF_TYPE: Final[Mapping[tuple[Any, Any], tuple[str, ...]]] = {
+    ("RSA", None): ALGORITHMS[:6],
+    ("EC", "P-256"): ("ES256",),
+    ("EC", "P-384"): ("ES384",),
+    ("EC", "P-521"): ("ES512",),
+    ("OKP", "Ed25519"): ("EdDSA",),
+    ("OKP", "Ed448"): ("EdDSA",),
+}
 
 logger = logging.getLogger("treehub_level.http")
+
+
+class PublicKey(NamedTuple):
+    """A key that verifies signatures, and the algorithms that it may be used with."""
+
+    key: Any
+    algorithms: list[str]
 
 
 class JWT:
     """Authenticates callers by signed JSON Web Tokens in ``Authorization: Bearer``.
 
     The signature, ``exp``, ``nbf``, ``aud`` and, if it is given, ``iss`` are checked. A token needs
-    ``exp`` and ``sub``. The rights are the same for all, with the name of the caller put in, or
-    those that ``rights`` returns.
+    ``exp``, ``aud`` and, without ``rights``, the claim with the name of the caller. The rights are
+    the same for all, with the name of the caller put in, or those that ``rights`` returns. They end
+    with the token.
+
+    A key verifies the algorithm in its member ``alg``, or without one those of ``algorithms`` that
+    fit its type, never one that only the token names. Keys that cannot be fetched again stay in use
+    for a day; without any key, requests get 503.
 
     Args:
         jwks: The public keys: the URL of a JSON Web Key Set (``https``, or ``http`` on this
@@ -63,12 +91,13 @@ class JWT:
             among words, as ``scope`` is. ``None`` for no operators.
         rights: A function that returns the `Identity` for the checked claims, or ``None`` to refuse
             them. It takes the place of the last five arguments, and must be quick.
-        leeway: Seconds by which the clocks may differ.
+        leeway: Seconds by which the clocks may differ, 0 or more.
 
     Raises:
         ModuleNotFoundError: The extra ``jwt`` is not installed.
         ValueError: The URL is not one of these, an algorithm is unknown or has a shared secret, the
-            set holds no key, or ``operator`` is no pair of texts.
+            set holds no key for one of the algorithms, ``operator`` is no pair of
+            texts, or ``leeway`` is negative.
     """
 
     #: The event loop calls it: a token is checked in some 100 microseconds.
@@ -104,6 +133,8 @@ class JWT:
         self._audience = audience if isinstance(audience, str) else [*audience]
         if not self._audience:
             raise ValueError("audience is empty: name the audience that tokens for this server have")
+        if not 0 <= leeway < float("inf"):
+            raise ValueError(f"leeway is {leeway!r}: give a number of seconds, 0 or more")
         self._issuer = issuer
         self._name = name
         self._databases = [*databases]
@@ -113,7 +144,7 @@ class JWT:
         self._rights = rights
         self._leeway = leeway
         self._url = jwks if isinstance(jwks, str) else None
-        self._keys: dict[str, Any] = {}
+        self._keys: dict[str, PublicKey] = {}
         self._fetched_at = self._tried_at = -_KEEP_SECONDS
         self._fetching: asyncio.Future[None] | None = None
         if self._url is None:
@@ -123,7 +154,11 @@ class JWT:
             _check_url(self._url)
 
     async def __call__(self, request: Request) -> Identity | None:
-        """Return the identity of a request; ``None`` without a valid token."""
+        """Return the identity of a request; ``None`` without a valid token.
+
+        Raises:
+            RefusedError: The keys cannot be fetched at the moment.
+        """
         lines = request.headers.getlist("authorization")
         scheme, _, credentials = (lines[0] if len(lines) == 1 else "").partition(" ")
         token = credentials.strip()
@@ -138,12 +173,12 @@ class JWT:
         """Return the claims of a valid token; ``None`` for any other."""
         try:
             key = await self._key(self._jwt.get_unverified_header(token).get("kid"))
-            if key is None or key.algorithm_name not in self._algorithms:
+            if key is None:
                 return None
             claims: dict[str, Any] = self._jwt.decode(
                 token,
                 key.key,
-                algorithms=[key.algorithm_name],  # that of the key, not the one that the token names
+                algorithms=key.algorithms,
                 audience=self._audience,
                 issuer=self._issuer,
                 leeway=self._leeway,
@@ -181,20 +216,25 @@ class JWT:
                 )
             except ValueError:  # a name that cannot be stored
                 return None
-        if found is not None and found.expires is None and isinstance(expires, (int, float)):
-            found.expires = min(expires, _MAX_TIME) + self._leeway
-        return found
+        if found is None or not isinstance(expires, (int, float)):
+            return found
+        return found.until(min(expires, _MAX_TIME) + self._leeway)
 
     # ----------------------------------------------------------------------------------------- keys
 
-    async def _key(self, kid: object) -> Any:
+    async def _key(self, kid: object) -> PublicKey | None:
         """Return the key of an id; of a set with one key also for a token without an id.
 
         Returns:
             ``None`` if there is no such key.
+
+        Raises:
+            RefusedError: There are no keys, since they could not be fetched.
         """
         now = time.monotonic()
         if self._url is not None:
+            if now - self._fetched_at > _EXPIRE_SECONDS:
+                self._keys = {}
             is_old = now - self._fetched_at > _KEEP_SECONDS
             is_unknown = isinstance(kid, str) and kid not in self._keys
             if (is_old or is_unknown) and now - self._tried_at > _REFETCH_SECONDS and self._fetching is None:
@@ -203,6 +243,12 @@ class JWT:
                 self._fetching.add_done_callback(self._end_fetch)
             if self._fetching is not None and (is_unknown or not self._keys):
                 await asyncio.wait([self._fetching], timeout=_FETCH_SECONDS)
+            if not self._keys:
+                raise retry_later(
+                    503,
+                    "LEVEL_UNAVAILABLE",
+                    "the server has no keys to check tokens with at the moment: try again later",
+                )
         if kid is None and len(self._keys) == 1:
             return next(iter(self._keys.values()))
         return self._keys.get(kid) if isinstance(kid, str) else None
@@ -221,26 +267,39 @@ class JWT:
         except Exception as error:
             logger.error("the keys of JWT cannot be fetched from %s: %s", _host(self._url), type(error).__name__)
 
-    def _parse_keys(self, document: object) -> dict[str, Any]:
+    def _parse_keys(self, document: object) -> dict[str, PublicKey]:
         """Return the keys of a set that verify signatures, by id.
 
         Raises:
-            ValueError: The set holds none.
+            ValueError: The set holds none for one of the accepted algorithms.
         """
         items = document.get("keys") if isinstance(document, Mapping) else None
-        found: dict[str, Any] = {}
+        found: dict[str, PublicKey] = {}
         for item in items[:_MAX_KEYS] if isinstance(items, list) else []:
-            if not isinstance(item, Mapping) or item.get("kty") == "oct" or item.get("use", "sig") != "sig":
-                continue
-            try:
-                key = self._jwt.PyJWK(dict(item))
-            except (self._jwt.PyJWTError, ValueError, TypeError, KeyError):
-                continue
-            kid = item.get("kid")
-            found[kid if isinstance(kid, str) else ""] = key
+            key = self._parse_key(item) if isinstance(item, Mapping) else None
+            if key is not None:
+                kid = item.get("kid")
+                found[kid if isinstance(kid, str) else ""] = key
         if not found:
-            raise ValueError("the JSON Web Key Set holds no public key for signatures")
+            raise ValueError(
+                f"the JSON Web Key Set holds no public key for signatures by {', '.join(self._algorithms)}"
+            )
         return found
+
+    def _parse_key(self, item: Mapping[str, Any]) -> PublicKey | None:
+        """Return a key of a set; ``None`` if it verifies no signature that is accepted."""
+        operations = item.get("key_ops")
+        if item.get("use", "sig") != "sig" or (isinstance(operations, list) and "verify" not in operations):
+            return None
+        try:
+            usable = _OF_TYPE.get((item.get("kty"), item.get("crv")), ())
+            algorithms = [name for name in self._algorithms if name in usable and item.get("alg", name) == name]
+            if not algorithms:
+                return None
+            public = {name: value for name, value in item.items() if name not in _PRIVATE}
+            return PublicKey(self._jwt.PyJWK(public, algorithm=algorithms[0]).key, algorithms)
+        except (self._jwt.PyJWTError, ValueError, TypeError, KeyError):
+            return None
 
 
 def _claim_and_value(operator: object) -> tuple[str, str]:
@@ -288,14 +347,14 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 
 def _download(url: str | None) -> object:
     assert url is not None
-    request = urllib.request.Request(url, headers={"Accept": "application/json"})
     deadline = time.monotonic() + _FETCH_SECONDS
+    request = urllib.request.Request(url, headers={"Accept": "application/json"})
     body = bytearray()
     with urllib.request.build_opener(_NoRedirects).open(request, timeout=_FETCH_SECONDS) as response:
-        while piece := response.read1(_MAX_KEYS_BYTES):
+        while piece := response.read1(1 << 16):
             body += piece
             if len(body) > _MAX_KEYS_BYTES:
                 raise ValueError("the JSON Web Key Set is too large")
-            if time.monotonic() > deadline:  # the timeout of the socket applies to each piece alone
-                raise TimeoutError("the JSON Web Key Set arrives too slowly")
+            if time.monotonic() > deadline:  # the timeout is that of each read
+                raise TimeoutError("the JSON Web Key Set comes too slowly")
     return json.loads(body)
