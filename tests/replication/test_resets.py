@@ -318,3 +318,24 @@ def test_a_change_made_with_knowledge_of_a_range_wins_after_that_range_is_unfoll
     report = client.sync(server)
     assert [(conflict.key, conflict.remote) for conflict in report.conflicts] == [("m", Change("m", 1))]
     assert client.query() == server.query() == [("k/1", 2), ("m", 1)]
+
+
+def test_a_change_made_with_knowledge_of_a_range_wins_after_that_range_is_unfollowed_around_another_fill(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(client_half, "PAGE_CHANGES", 1)
+    server, client = a_server(), a_new_client()
+    server.batch([Put("k/1", 1), Put("k/2", 2), Put("m", 3)])
+    client.follow("k/")
+
+    def stop(report: SyncReport) -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        client.sync(server, progress=stop)
+    assert client.query() == [("k/1", 1)]
+    client.put("k/1", "mine")
+    client.unfollow("")
+    report = client.sync(server)
+    assert (report.conflicts, client.query()) == ([], [("k/1", "mine"), ("k/2", 2)])
+    assert server.get("k/1") == "mine"

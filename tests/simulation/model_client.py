@@ -588,9 +588,11 @@ class Client:
         if state.filled and state.filled.prefix == prefix:
             state.filled = None
         if self._has("unfollow_checks_dirty") and any(map(state.is_unchecked, state.dirty.keys() - unchecked)):
-            # These lie in a wider range, too. Its pieces would be conflicts for them.
-            wider = [other for other in state.prefixes(UNCHECKED) if prefix.startswith(other)]
-            state.followed |= dict.fromkeys(wider, CHECKED)
+            # These lie in another range, too, a wider or a narrower one. Its pieces would be
+            # conflicts for them.
+            others = state.prefixes(UNCHECKED)
+            overlapping = [other for other in others if prefix.startswith(other) or other.startswith(prefix)]
+            state.followed |= dict.fromkeys(overlapping, CHECKED)
             state.uncompared |= unchecked
         if self._has("leaving") and any(key.startswith(prefix) and not state.wants(key) for key in state.dirty):
             state.leaving.add(prefix)

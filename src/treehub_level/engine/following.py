@@ -208,8 +208,9 @@ class Following:
         return replace(self, leaving=tuple(sorted({*self.leaving, prefix})))
 
     def checking(self, prefix: str) -> Following:
-        """Return the state in which the log is pulled for all ranges that contain a prefix."""
-        states: dict[str, RangeState] = {other: CHECKED for other in self.unchecked if prefix.startswith(other)}
+        """Return the state in which the log is pulled for all ranges that overlap with a prefix."""
+        overlapping = [other for other in self.unchecked if prefix.startswith(other) or other.startswith(prefix)]
+        states: dict[str, RangeState] = dict.fromkeys(overlapping, CHECKED)
         return replace(self, ranges={**self.ranges, **states})
 
     def fill_again(self, state: RangeState) -> Following:

@@ -86,8 +86,8 @@ def follow_step(mode: Client, prefixes: Sequence[str]) -> Step[None]:
 def unfollow_step(mode: Client, prefix: str) -> Step[None]:
     """Stop to follow the keys that begin with a prefix. `evict_step` removes them.
 
-    A wider range that is being filled may contain the prefix. The dirty changes in it that were
-    compared with the server's values stay so: the log is pulled for the wider range from now on,
+    Another range that is being filled may overlap with the prefix. The dirty changes in it that
+    were compared with the server's values stay so: the log is pulled for that range from now on,
     and the other dirty changes are remembered as uncompared. If dirty changes are not followed any
     more, the log is pulled for the prefix until the server has decided on them.
 
