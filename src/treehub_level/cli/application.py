@@ -16,7 +16,7 @@ from .. import BackendNotFoundError, LevelError, __version__, _core
 from ..backends import create
 from ..backends.holder import announce
 from ..redaction import redact_text
-from . import copying, databases, following, maintenance, records, replication, serve, transfer
+from . import clients, copying, databases, following, maintenance, records, replication, serve, transfer
 from .errors import EX_SOFTWARE, CommandError, is_usage_error, unexpected
 from .options import JSON_WANTED
 from .output import print_error, print_line, printable
@@ -135,6 +135,7 @@ _REPORTING = (
     databases.rename,
     databases.drop,
     databases.undrop,
+    clients.clients,
     serve.revoke,
 )
 
@@ -190,6 +191,7 @@ _COMMANDS = {
         databases.drop,
         databases.undrop,
         databases.list_,
+        clients.clients,
     ),
 }
 

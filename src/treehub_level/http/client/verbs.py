@@ -20,14 +20,22 @@ from ...replication.endpoint import check_wait
 from ...replication.manual import attribute, check_cid
 from ...replication.messages import Request
 from ...replication.wire import request_to_json
-from ...types import MISSING, Change, Changes, KeyRange, Mode
+from ...types import MISSING, Change, Changes, ClientInfo, KeyRange, Mode
 from .body import MAX_PAGE_BYTES, MAX_VALUE_BYTES, NoResponseError
 from .calls import EVENT_STREAM_TYPE, NDJSON_TYPE, RouteCall, RouteCaller, transport_error
 from .conditions import Tagged
 from .effects import CallFlow, Deliver, Receive, Sleep
 from .events import Event, EventReader
 from .pages import PageProgress
-from .responses import parse_change, parse_changes, parse_databases, parse_entries, parse_info, parse_object
+from .responses import (
+    parse_change,
+    parse_changes,
+    parse_clients,
+    parse_databases,
+    parse_entries,
+    parse_info,
+    parse_object,
+)
 
 #: Changes or entries per request: the maximum that a server returns.
 PAGE_SIZE = 1000
@@ -206,7 +214,7 @@ class RemoteVerbs:
         body = b'{"ops":[%b],"together":%b}' % (items, b"true" if is_whole else b"false")
         yield from self._call(RouteCall("POST", "/batch", body=body, is_repeatable=False))
 
-    # ------------------------------------------------------------------------ life of databases
+    # -------------------------------------------------------------- life of databases, and clients
 
     def databases(self) -> CallFlow[dict[str, list[Any]]]:
         """Return the databases of the server, and those that were dropped."""
@@ -232,6 +240,15 @@ class RemoteVerbs:
         body = orjson.dumps({} if to is None else {"to": check_text("to", to)})
         document = yield from self._call(RouteCall("POST", "/undrop", body=body, is_repeatable=False))
         return str(parse_object(document).get("name", ""))
+
+    def clients(self) -> CallFlow[list[ClientInfo]]:
+        """Return the clients of the database."""
+        return parse_clients((yield from self._call(RouteCall("GET", "/clients", max_bytes=MAX_PAGE_BYTES))))
+
+    def forget_client(self, client: str) -> CallFlow[bool]:
+        """Remove the records of a client. Return False if there are none."""
+        path = "/clients/" + quote(check_text("id", client), safe="")
+        return (yield from self._call(RouteCall("DELETE", path, missing_is_ok=True))) is not MISSING
 
     # -------------------------------------------------------------------------------- ranges
 
