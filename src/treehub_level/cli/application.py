@@ -16,7 +16,19 @@ from .. import BackendNotFoundError, LevelError, __version__, _core
 from ..backends import create
 from ..backends.holder import announce
 from ..redaction import redact_text
-from . import backup, copying, databases, following, maintenance, records, replication, serve, transfer, upgrading
+from . import (
+    backup,
+    clients,
+    copying,
+    databases,
+    following,
+    maintenance,
+    records,
+    replication,
+    serve,
+    transfer,
+    upgrading,
+)
 from .errors import EX_SOFTWARE, CommandError, is_usage_error, unexpected
 from .options import JSON_WANTED
 from .output import print_error, print_line, printable
@@ -139,6 +151,7 @@ _REPORTING = (
     databases.undrop,
     backup.backup,
     backup.restore,
+    clients.clients,
     serve.revoke,
 )
 
@@ -197,6 +210,7 @@ _COMMANDS = {
         databases.drop,
         databases.undrop,
         databases.list_,
+        clients.clients,
     ),
 }
 

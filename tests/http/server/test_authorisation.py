@@ -102,7 +102,7 @@ async def violations(served: Served) -> list[str]:
     before = served.raw()
     headers = {kind: authorization(served, kind) for kind in KINDS}
     for route, kind, database in cases():
-        path = route.path.replace("{db}", database).replace("{key:anything}", "mine/x")
+        path = route.path.replace("{db}", database).replace("{key:anything}", "mine/x").replace("{id}", "absent")
         header = headers[kind]
         sent = {} if header is None else {"authorization": header}
         if route.path.endswith("/watch"):
