@@ -23,7 +23,7 @@ from .streams import flush_stdout
 AUTH_RETRY_SECONDS: Final = 60.0
 
 
-class _StoppedError(Exception):
+class _SignalledError(Exception):
     """A signal asks the process to stop."""
 
 
@@ -32,11 +32,11 @@ def until_stopped() -> Iterator[None]:
     """Leave the block without an error at SIGTERM or SIGINT."""
 
     def stop(number: int, frame: FrameType | None) -> None:
-        raise _StoppedError
+        raise _SignalledError
 
     previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        with suppress(_StoppedError):
+        with suppress(_SignalledError):
             yield
     finally:
         for number, handler in previous.items():

@@ -51,6 +51,10 @@ def _object(required: Mapping[str, Schema], optional: Mapping[str, Schema] | Non
     return {"type": "object", "required": [*required], "properties": {**required, **(optional or {})}}
 
 
+def _nullable(schema: Schema) -> dict[str, Any]:
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
 def _array(items: Schema, **bounds: int) -> dict[str, Any]:
     return {"type": "array", "items": items, **bounds}
 
@@ -82,14 +86,14 @@ _LINES: Final[Schema] = {"type": "string", "description": "One JSON document on 
 _EXCHANGE: Final = _object(
     {
         "protocol": {"const": 2},
-        "server": {"anyOf": [_ID, {"type": "null"}]},
+        "server": _nullable(_ID),
         "client": _ID,
         "cid": CID,
         "hi": CID,
         "epochs": _array(_PAIR, maxItems=MAX_EPOCHS),
         "nonce": _NONCE,
         "seq": CID,
-        "push": {"anyOf": [_NONCE, {"type": "null"}]},
+        "push": _nullable(_NONCE),
         "changes": _array(_CHANGE, maxItems=MAX_PUSH),
         "limit": {"type": "integer", "minimum": 1, "maximum": MAX_CHANGES},
     },
@@ -98,7 +102,7 @@ _EXCHANGE: Final = _object(
         "withdraw": _array(KEY, maxItems=MAX_PUSH),
         "complete": _PREFIXES,
         "partial": _PREFIXES,
-        "fill": {"anyOf": [_array(_TEXT, minItems=2, maxItems=2), {"type": "null"}]},
+        "fill": _nullable(_array(_TEXT, minItems=2, maxItems=2)),
         "read": _array(KEY, maxItems=MAX_READ),
     },
 )
@@ -109,6 +113,16 @@ _DELETE: Final = _object({"type": {"const": "del"}, "key": KEY})
 _NAMED: Final = _object({"name": NAME})
 _TIME: Final[Schema] = {"type": "string", "format": "date-time"}
 _DROPPED: Final = _object({"name": NAME, "dropped_at": _TIME, "removed_at": _TIME})
+_CLIENT: Final = _object(
+    {
+        "id": _TEXT,
+        "name": _nullable(_TEXT),
+        "pushed_cid": _nullable(CID),
+        "pushed_at": _nullable(_TIME),
+        "behind": _COUNT,
+        "refused": _COUNT,
+    }
+)
 _BACKUP: Final = _object({"name": _TEXT, "cid": CID, "bytes": _COUNT, "new_bytes": _COUNT})
 
 
@@ -203,6 +217,8 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         answers={200: {JSON: _BACKUP}},
         refusals={409: ("LEVEL_NO_BACKUPS",), 500: ("LEVEL_BACKUP_FAILED",)},
     ),
+    "GET /v1/{db}/clients": Operation(answers={200: {JSON: _object({"clients": _array(_CLIENT)})}}),
+    "DELETE /v1/{db}/clients/{id}": Operation(answers={204: _NO_BODY}, refusals={404: ("LEVEL_NOT_FOUND",)}),
     "GET /v1/{db}": Operation(
         answers={200: {JSON: _object({"server": _TEXT, "cid": CID, "floor": CID, "mode": {"const": "server"}})}}
     ),
