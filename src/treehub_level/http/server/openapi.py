@@ -12,7 +12,7 @@ from .operations import KEY, NAME, Operation
 from .permissions import AuthorizedRoute, Permission
 from .responses import JSON
 
-#: A parameter in the path of a route, with its convertor.
+#: A parameter in the path of a route, with its type.
 _PATH_PARAMETER: Final = re.compile(r"\{(\w+)(?::\w+)?\}")
 _PATH_SCHEMAS: Final[Mapping[str, Mapping[str, Any]]] = {
     "db": NAME,
