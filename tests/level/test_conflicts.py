@@ -160,17 +160,24 @@ async def test_an_argument_that_is_not_a_conflict_is_refused(client: Any, verb: 
 
 
 class _InterruptedServer:
-    """Forwards exchanges to a server, and fails before each one once there are too many."""
+    """Forwards exchanges to a server, and fails before each one once there are too many.
 
-    def __init__(self, server: Any, exchanges: int) -> None:
+    With ``loses_last``, the last one arrives at the server, and its reply is lost.
+    """
+
+    def __init__(self, server: Any, exchanges: int, *, loses_last: bool = False) -> None:
         self._server = server
         self._left = exchanges
+        self._loses_last = loses_last
 
     async def exchange(self, request: Any) -> Any:
         if not self._left:
             raise TransportError("interrupted")
         self._left -= 1
-        return await self._server.exchange(request)
+        reply = await self._server.exchange(request)
+        if self._loses_last and not self._left:
+            raise TransportError("the reply was lost")
+        return reply
 
 
 @pytest.mark.parametrize("changed", [["k"], ["k", "other"]], ids=["alone", "in a batch"])
@@ -206,3 +213,32 @@ async def test_a_change_written_after_a_refusal_loses_to_one_that_was_pulled_bef
     lost = {conflict.key: (conflict.kind, conflict.local.value) for conflict in report.conflicts}
     assert lost["k"] == ("conflict", "mine, made without knowledge of theirs")
     assert await client.pending() == 0
+
+
+async def test_a_change_written_after_a_refusal_loses_to_one_that_came_with_the_refusal(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reply to the refused push is lost. The one to its repetition has the change of others, too."""
+
+    def refuse(call: Any, changes: Any, read: Any) -> None:
+        if any(change.after == "refused" for change in changes):
+            raise Refused("not this")
+
+    monkeypatch.setattr(client_half, "PAGE_CHANGES", 10)
+    server = await stores.open("server", mode=Level.SERVER, check=refuse)
+    client = await stores.open("client", mode=Level.CLIENT)
+    await server.put("k", "old")
+    await client.sync(server)
+
+    await client.batch([Put("k", "refused"), Put("other", "refused")])
+    with pytest.raises(TransportError):
+        await client.sync(_InterruptedServer(server, 1, loses_last=True))
+    await server.put("k", "theirs")
+    await server.load([(f"x{number}", 0) for number in range(15)])
+    with pytest.raises(TransportError):
+        await client.sync(_InterruptedServer(server, 1))
+    await client.batch([Put("k", "mine, made without knowledge of theirs"), Put("other", "mine")])
+    report = await client.sync(server)
+
+    assert await server.get("k") == await client.get("k") == "theirs"
+    assert {conflict.key: conflict.kind for conflict in report.conflicts} == {"k": "conflict", "other": "conflict"}
