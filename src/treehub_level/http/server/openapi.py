@@ -142,7 +142,7 @@ def _responses(route: AuthorizedRoute, operation: Operation) -> dict[str, Any]:
 
 
 def _response(status: int) -> dict[str, Any]:
-    """Return what the responses with a status have in common."""
+    """Return the description and the headers of each response with a status."""
     reason = _REASONS.get(status) or f"{HTTPStatus(status).phrase}."
     return {"description": reason, "headers": {**_REQUEST_ID}}
 
