@@ -218,7 +218,7 @@ async def test_a_change_written_after_a_refusal_loses_to_one_that_was_pulled_bef
 async def test_a_change_written_after_a_refusal_loses_to_one_that_came_with_the_refusal(
     stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The reply to the refused push is lost. That to its repetition has the change of others, too."""
+    """The first reply is lost. That to the repetition has the change of others, too."""
 
     def refuse(call: Any, changes: Any, read: Any) -> None:
         if any(change.after == "refused" for change in changes):
