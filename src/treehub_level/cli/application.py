@@ -16,7 +16,19 @@ from .. import BackendNotFoundError, LevelError, __version__, _core
 from ..backends import create
 from ..backends.holder import announce
 from ..redaction import redact_text
-from . import backup, copying, databases, following, maintenance, records, replication, serve, transfer, upgrading
+from . import (
+    backup,
+    copying,
+    databases,
+    following,
+    maintenance,
+    records,
+    replication,
+    serve,
+    tokens,
+    transfer,
+    upgrading,
+)
 from .errors import EX_SOFTWARE, CommandError, is_usage_error, unexpected
 from .options import JSON_WANTED
 from .output import print_error, print_line, printable
@@ -139,7 +151,7 @@ _REPORTING = (
     databases.undrop,
     backup.backup,
     backup.restore,
-    serve.revoke,
+    tokens.revoke,
 )
 
 
@@ -210,9 +222,9 @@ for _panel, _commands in _COMMANDS.items():
         app.command(_name, rich_help_panel=_panel, help=_help_of(_command), context_settings=_settings)(
             _checked(_command)
         )
-for _name, _token_command in serve.TOKEN_COMMANDS.items():
-    serve.token.command(_name, help=_help_of(_token_command))(_checked(_token_command))
-app.add_typer(serve.token, rich_help_panel="Server")
+for _name, _token_command in tokens.TOKEN_COMMANDS.items():
+    tokens.token.command(_name, help=_help_of(_token_command))(_checked(_token_command))
+app.add_typer(tokens.token, rich_help_panel="Server")
 
 
 def _commands_by_name() -> set[str]:
