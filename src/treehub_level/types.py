@@ -413,3 +413,26 @@ class Followed(NamedTuple):
     prefix: str
     complete: bool
     cid: int
+
+
+class ClientInfo(NamedTuple):
+    """A client, as its server knows it.
+
+    Attributes:
+        id: The id of the client. A client that was reset to another server has another one.
+        name: The principal that it belongs to: the name of its token or identity; ``None`` without
+            authentication.
+        pushed_cid: The CID of the last change that the server has accepted from it; ``None`` if it
+            has accepted none of its last push.
+        pushed_at: The time of that push by the server's clock, in UTC; ``None`` if it is not known.
+        behind: The changes of the server since that push, at most so many of which the client
+            lacks: it may have pulled them, of which the server keeps no record.
+        refused: The number of changes of its last push that a rule has refused.
+    """
+
+    id: str
+    name: str | None
+    pushed_cid: int | None
+    pushed_at: datetime | None
+    behind: int
+    refused: int

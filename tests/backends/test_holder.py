@@ -73,7 +73,7 @@ def test_the_process_that_has_a_store_open_is_named(tmp_path: Path) -> None:
             assert level.query() == []
         process.send_signal(signal.SIGKILL)
         process.wait()
-    with blocking.Level(path) as level:  # the file of a killed process stops no other one
+    with blocking.Level(path) as level:  # a killed process stops no other one
         assert refusal(path).pid == os.getpid()
         assert "in this process" in str(refusal(path))
         level.put("a", 1)

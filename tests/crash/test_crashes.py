@@ -144,7 +144,7 @@ def test_writing_on_after_a_failure_loses_acknowledged_writes(engine: str) -> No
 @every_engine
 def test_a_damaged_store_is_refused_or_has_a_state_that_it_once_had(folder: Path, engine: str) -> None:
     counts = damage.run(folder, engine, 40 // len(ENGINES), 7)
-    assert counts["refused"] > 8
+    assert counts["refused"] >= 5
     assert counts["opened"] >= 3
 
 

@@ -22,6 +22,7 @@ ARGUMENTS = {
     "cid": 0,
     "conflict": Conflict("a", Change("a", 1), None, 1),
     "fn": lambda _: 1,
+    "id": "absent",
     "items": [("a", 1)],
     "key": "a",
     "keys": ["a"],

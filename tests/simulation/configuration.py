@@ -112,6 +112,8 @@ MECHANISMS: Final = {
 }
 
 
+_LEAVING: Final = replace(BASE, clients=2, keys=4, limit=2, follow=8, drop=0.3, restore=0, batches=0, rules=0)
+
 #: Configurations that stress one mechanism, if random ones would need too many schedules to show
 #: its absence.
 FOCUS: Final = {
@@ -228,7 +230,8 @@ FOCUS: Final = {
         batches=0,
     ),
     "unfilled_write": replace(BASE, clients=2, keys=8, limit=2, follow=8, drop=0.05, restore=0, batches=0, rules=0),
-    "leaving": replace(BASE, clients=2, keys=4, limit=2, follow=8, drop=0.3, restore=0, batches=0, rules=0),
+    "leaving": _LEAVING,
+    "leaving_in_flight": _LEAVING,
     "unchecked_freeze": replace(BASE, clients=2, keys=8, limit=2, push=5, rebind=2, drop=0.05, restore=0),
     "uncompared": replace(
         BASE, clients=4, keys=8, limit=3, follow=0, rules=0, restore=0, forget_deletes=6, compact=4, drop=0.05

@@ -50,6 +50,7 @@ class Client:
         self._durable = self._state.copy()
         self._openings = random.Random(self._state.id)
         self._keeps_base = configuration.keep_base
+        self._overtaken: set[str] = set()  # the dirty keys that others have changed in the present page
         self._at_risk: list[ClientState] = []  # the state after each commit since `_durable`
         self._durable_commits = 0
 
@@ -274,6 +275,7 @@ class Client:
         push = state.push
         self._apply_ack(request, page.ack, page.rejected)
         self._record_history(page)
+        self._overtaken.clear()
         for cid, key, content in page.changes:
             self._apply_change(cid, key, content)
         if page.ack and not request.withdraw:
@@ -307,6 +309,7 @@ class Client:
             if (is_own and self._has("own_range")) or is_withheld:
                 self._learn_base_value(key, content)
                 return
+            self._overtaken.add(key)
             if self._lose_group(key, "rejected"):
                 return
             if state.dirty[key] != content:
@@ -473,6 +476,8 @@ class Client:
             is_frozen = state.dirty[key] == frozen.get(key, SWEPT)
             if key in page.refused:
                 if is_frozen and self._has("refusals_heal"):
+                    if key in self._overtaken and self._has("overtaken"):
+                        state.overtaken.add(key)
                     state.lost[key] = "refused"
                     state.refused[key] = state.dirty[key]
             elif not request.follows(key):

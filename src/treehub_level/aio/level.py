@@ -31,6 +31,7 @@ from ..types import (
     BackupReport,
     Change,
     Changes,
+    ClientInfo,
     Conflict,
     Followed,
     Found,
@@ -366,6 +367,12 @@ class Level(AsyncNamespaceVerbs):
 
     async def history(self, key: str) -> list[Change]:
         return await self._worker.read(self._blocking.history, key)
+
+    async def clients(self) -> list[ClientInfo]:
+        return await self._worker.read(self._blocking.clients)
+
+    async def forget_client(self, id: str) -> bool:
+        return await self._worker.write(self._blocking.forget_client, id)
 
     async def compact_log(self, *, drop_deletes_before: int | None = None) -> int:
         return await self._worker.read(self._blocking.compact_log, drop_deletes_before=drop_deletes_before)

@@ -1,8 +1,8 @@
 """The process that has a store open, as its lock file names it.
 
-The kernel decides the holder of a lock. The content of the lock file only tells whom to ask, and
-it may be old: of a process that has ended, or whose id another process has now. So it is compared
-with the processes of this machine before a message repeats it.
+The lock itself is the kernel's. The content of the lock file only names its owner, and it may be
+old: the process has ended, or another process has its id now. So it is compared with the processes
+of this machine before a message repeats it.
 """
 
 from __future__ import annotations

@@ -12,10 +12,11 @@ from ..engine.log import Compaction
 from ..engine.store import Store
 from ..errors import NotOpenError
 from ..locks import WakeUp
+from ..replication.clients import clients_of, forget_step
 from ..replication.endpoint import answer, changes_after, check_wait, history_of
 from ..replication.manual import change_step, check_cid
 from ..replication.messages import Reply, Request
-from ..types import Change, Changes
+from ..types import Change, Changes, ClientInfo
 
 T = TypeVar("T")
 
@@ -150,6 +151,34 @@ class ServerVerbs:
         """
         self._store.server("history")
         return history_of(self._store, self._codec.encoder.key(key))
+
+    def clients(self) -> list[ClientInfo]:
+        """Return the clients that have pushed to this server, in the order of their ids.
+
+        A client that only pulls is not among them.
+
+        Raises:
+            CorruptionError: A record is damaged.
+        """
+        return clients_of(self._store)
+
+    def forget_client(self, id: str) -> bool:
+        """Remove the server's records of a client.
+
+        Use it for a client that is gone for good. One that comes back goes on, as one that has not
+        pushed before: its id belongs to the caller that pushes with it next, and a push whose reply
+        it has not received is decided on again, so that its changes may conflict with themselves.
+
+        Args:
+            id: The id of the client: see `clients`.
+
+        Returns:
+            False if there were no records.
+
+        Raises:
+            TypeError: ``id`` is no str.
+        """
+        return self._store.step(forget_step(self._store, id))
 
     def compact_log(self, *, drop_deletes_before: int | None = None) -> int:
         """Drop superseded changes from the log: those with a later change of the same key.

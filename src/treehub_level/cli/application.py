@@ -18,6 +18,7 @@ from ..backends.holder import announce
 from ..redaction import redact_text
 from . import (
     backup,
+    clients,
     copying,
     databases,
     following,
@@ -151,6 +152,7 @@ _REPORTING = (
     databases.undrop,
     backup.backup,
     backup.restore,
+    clients.clients,
     tokens.revoke,
 )
 
@@ -209,6 +211,7 @@ _COMMANDS = {
         databases.drop,
         databases.undrop,
         databases.list_,
+        clients.clients,
     ),
 }
 

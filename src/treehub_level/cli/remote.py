@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -44,13 +44,16 @@ def is_url(name: str) -> bool:
     return re.match(r"https?://", name, re.IGNORECASE) is not None
 
 
-def remote_server(url: str, *, token_file: str | None, insecure: bool) -> AbstractContextManager[RemoteServer]:
+def remote_server(
+    url: str, *, token_file: str | None, insecure: bool, renewing: bool = False
+) -> AbstractContextManager[RemoteServer]:
     """Return the server at a URL, not connected yet.
 
     Args:
         url: The URL, ``http(s)://HOST[:PORT]/v1/NAME``.
         token_file: The file with the token; ``None`` for the environment variable.
         insecure: True to send a token to another machine without TLS.
+        renewing: True to read the token file again after the server has rejected the token.
 
     Raises:
         CommandError: The extra ``http`` is not installed, or the token file cannot be used.
@@ -62,10 +65,24 @@ def remote_server(url: str, *, token_file: str | None, insecure: bool) -> Abstra
     except ImportError as error:
         raise CommandError(str(error), code="CLI_MISSING_EXTRA") from error
     token = os.environ.get(TOKEN_VARIABLE) if token_file is None else _read_token(token_file)
+    source = _RenewedToken(token_file, token) if renewing and token_file is not None and token else token or None
     try:
-        return RemoteServer(url, token=token or None, insecure=insecure)
+        return RemoteServer(url, token=source, insecure=insecure)
     except ValueError as error:
         raise typer.BadParameter(str(error).replace("pass insecure=True", "pass --insecure")) from error
+
+
+class _RenewedToken:
+    """Returns the token in a file; the previous one while the file cannot be used."""
+
+    def __init__(self, path: str, token: str) -> None:
+        self._path = path
+        self._token = token
+
+    def __call__(self) -> str:
+        with suppress(OSError, CommandError):
+            self._token = _read_token(self._path)
+        return self._token
 
 
 def _read_token(path: str) -> str:

@@ -6,15 +6,17 @@ import enum
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from ..blocking import Level
 from ..blocking.client import Exchanger
+from ..errors import StoreMismatchError, TransportError
 from ..types import Change, Conflict, Mode, SyncReport
 from .errors import CommandError
 from .following import change_followed, check_prefixes
+from .live import keep_in_sync, until_stopped
 from .options import Backend, Dir, JSONOutput, Key, Limit, MetadataPrefix
 from .output import (
     change_document,
@@ -211,6 +213,18 @@ def sync(
             rich_help_panel=_RANGES,
         ),
     ] = None,
+    live: Annotated[
+        bool,
+        typer.Option(
+            "--live", help="Go on until the process is stopped (SIGTERM, Ctrl-C): pull changes as they are committed."
+        ),
+    ] = False,
+    rebind: Annotated[
+        bool,
+        typer.Option(
+            "--rebind", help="If the client belongs to another server, let it follow this one, with its local changes."
+        ),
+    ] = False,
     token_file: TokenFile = None,
     insecure: Insecure = False,
     as_json: JSONOutput = False,
@@ -225,9 +239,15 @@ def sync(
 
     A client follows all keys, or those with some prefixes: --follow and --unfollow change them, as
     the commands `follow` and `unfollow` do.
+
+    With --live it runs until it is stopped, then with exit code 0. It waits for a server that is
+    away. It prints a line when it is in sync, when the server is away, and why; with --json all
+    events.
     """
     if not pull and not push:
         raise typer.BadParameter("--no-pull and --no-push leave nothing to do")
+    if live and not (pull and push):
+        raise typer.BadParameter("--live pulls and pushes: leave out --no-pull and --no-push")
     add, remove = follow or [], unfollow or []
     check_prefixes(metadata_prefix, add)
     check_prefixes(metadata_prefix, remove)
@@ -235,19 +255,25 @@ def sync(
         raise typer.BadParameter(f"--follow and --unfollow both name the prefix {both[0]!r}")
     peer: AbstractContextManager[Exchanger]
     if is_url(server):
-        peer = remote_server(server, token_file=token_file, insecure=insecure)
+        peer = remote_server(server, token_file=token_file, insecure=insecure, renewing=live)
     elif os.path.realpath(client) == os.path.realpath(server):
         raise typer.BadParameter(f"CLIENT and SERVER are the same store: {display_name(client, backend=backend)}")
     else:
         peer = existing_level(server, mode=Mode.SERVER, backend=backend, prefix=metadata_prefix)
-    with (
-        peer as server_level,
-        created_level(
-            client, mode=Mode.CLIENT, backend=backend, prefix=metadata_prefix, create_as=Mode.CLIENT, follow=follow
-        ) as client_level,
-        progress_bar("sync", None) as advance,
-    ):
+    opened = created_level(
+        client, mode=Mode.CLIENT, backend=backend, prefix=metadata_prefix, create_as=Mode.CLIENT, follow=follow
+    )
+    if live:
+        with until_stopped(), peer as server_level, opened as client_level:
+            change_followed(client_level, add, remove)
+            if rebind:
+                rebind_if_needed(client_level, server_level, on_reset.value)
+            keep_in_sync(client_level, server_level, on_reset=on_reset.value, as_json=as_json)
+        return
+    with peer as server_level, opened as client_level, progress_bar("sync", None) as advance:
         change_followed(client_level, add, remove)
+        if rebind:
+            rebind_if_needed(client_level, server_level, on_reset.value)
         report = client_level.sync(
             server_level,
             pull=pull,
@@ -259,6 +285,19 @@ def sync(
         print_json(_report_document(report))
     else:
         _print_report(report)
+
+
+def rebind_if_needed(client: Level, server: Exchanger, on_reset: Any) -> None:
+    """Sync a client; if it belongs to another server, make it follow this one.
+
+    A server that is away is left to the next sync.
+    """
+    try:
+        client.sync(server, on_reset=on_reset)
+    except StoreMismatchError:
+        client.rebind(server)
+    except TransportError:
+        return
 
 
 def _report_document(report: SyncReport) -> dict[str, object]:

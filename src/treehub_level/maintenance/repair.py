@@ -151,7 +151,9 @@ class Repairer:
         if store_id is not None:
             self._report("the record of the store's identity was damaged; the store keeps its id")
             return
-        clients = ": its clients must call rebind()" if mode is Mode.SERVER else ""
+        clients = (
+            ": its clients must call rebind(), or run `treehub-level sync --rebind`" if mode is Mode.SERVER else ""
+        )
         self._report(f"the record of the store's identity was lost; the store has a new id{clients}")
 
     # ------------------------------------------------------------------------------------- server

@@ -225,7 +225,7 @@ def receive_step(
         if state.server not in (None, reply.server):
             raise StoreMismatchError(
                 f"this client follows the server {state.server}, but the reply came from the server {reply.server}: "
-                "call rebind() to follow that one instead"
+                "call rebind(), or run `treehub-level sync --rebind`, to follow that one instead"
             )
         undecided = state.push or (state.withheld_push if request.withdraw else None)
         now = mode.outstanding, cid, undecided.nonce if undecided else None

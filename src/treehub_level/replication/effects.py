@@ -58,6 +58,8 @@ class Effects:
         self._losses: dict[bytes, Loss | None] = {}
         #: The keys of groups that are marked as lost.
         self._lost_groups: set[bytes] = set()
+        #: The keys of groups for which `lose_group` was called.
+        self._overtaken: set[bytes] = set()
         #: The dirty records of merged changes.
         self._merged: dict[bytes, bytes] = {}
         self._compared: set[bytes] = set()
@@ -255,6 +257,7 @@ class Effects:
         loss = self.loss(key)
         if loss is not None and loss.kind == "refused":
             self.lose(key, loss._replace(is_overtaken=True))
+        self._overtaken.add(key)
         if key in self._lost_groups:
             return True
         group = self.group(key)
@@ -265,6 +268,16 @@ class Effects:
             if self.loss(other) is None:
                 self.lose(other, CONFLICT)
         return True
+
+    def refuse(self, key: bytes, reason: str | None, record: bytes) -> None:
+        """Mark a dirty change as refused by the server.
+
+        Args:
+            key: The key.
+            reason: The reason of the refusal.
+            record: The refused change record.
+        """
+        self.lose(key, Loss("refused", reason, record, is_overtaken=key in self._overtaken))
 
     def leaves_losses(self) -> bool:
         """Return True if the batch leaves a loss of a change that was not written again since."""

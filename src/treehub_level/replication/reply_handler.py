@@ -22,7 +22,7 @@ from .fields import MAX_READ, Ack, Fill
 from .fill import FillPartHandler
 from .journal import LostChange
 from .limits import is_dirty
-from .losses import CONFLICT, Loss
+from .losses import CONFLICT
 from .merging import Merger, Settlements
 from .messages import MAX_BYTES, MAX_EPOCHS, FillPart, PulledPage, Request, Reset
 from .push import is_as_frozen
@@ -319,7 +319,7 @@ class ReplyHandler:
             name = key.decode()
             if name in reasons:
                 if is_frozen:
-                    effects.lose(key, Loss("refused", reasons[name], record))
+                    effects.refuse(key, reasons[name], record)
             elif not self._request.follows(name):
                 if not effects.lose_group(key):
                     effects.lose(key, CONFLICT)

@@ -487,7 +487,7 @@ def _parse(request: Request, mode: Server, access: Access) -> _ParsedRequest:
     if request.server not in (None, mode.store_id):
         raise StoreMismatchError(
             f"this is the server {mode.store_id}, but the client follows the server {request.server}: "
-            "call rebind() on the client to follow this one instead"
+            "call rebind() on the client, or run `treehub-level sync --rebind`, to follow this one instead"
         )
     if push:
         access.check_write(())

@@ -183,6 +183,7 @@ async def test_a_closed_database_keeps_its_last_figures(tmp_path: Path) -> None:
 
 async def test_an_unchanged_database_is_not_counted_again(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database_statistics, "_RECOUNT_SECONDS", 0.0)
+    monkeypatch.setattr(database_statistics, "_PAUSE_FACTOR", 0)  # a slow count would delay the next one
     reader = database_statistics.StatisticsReader(served.hub)
     await served.levels["notes"].put("a", 1)
     counts = []

@@ -51,6 +51,9 @@ CHECKS = [
     response_schema_conformance,
     unsupported_method,
 ]
+#: The operations that take a database away. They have one of their own.
+MOVING = ("DELETE /v1/{db}", "POST /v1/{db}/rename", "POST /v1/{db}/undrop")
+SPARE = "spare"
 PAGES = Path(__file__).parents[3] / "docs" / "http.md"
 
 
@@ -58,11 +61,12 @@ PAGES = Path(__file__).parents[3] / "docs" / "http.md"
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[str, str]]]:
     """The URL of a server with some data, and the headers of an operator."""
     folder = tmp_path_factory.mktemp("server")
-    with blocking.Level(folder / "stores" / "notes", mode=Level.SERVER) as level:
-        level.batch([{"type": "put", "key": f"{i}", "value": {"n": i}} for i in range(20)])
+    for name in ("notes", SPARE):
+        with blocking.Level(folder / "stores" / name, mode=Level.SERVER) as level:
+            level.batch([{"type": "put", "key": f"{i}", "value": {"n": i}} for i in range(20)])
     tokens = Tokens(folder / "tokens.json")
-    headers = {"Authorization": f"Bearer {tokens.add(databases=['*'], write=True)}"}
-    with running(folder, "--tokens", str(tokens.path)) as process:
+    headers = {"Authorization": f"Bearer {tokens.add(databases=['*'], write=True, operator=True)}"}
+    with running(folder, "--tokens", str(tokens.path), "--backup-to", str(folder / "backups")) as process:
         yield process.url, headers
 
 
@@ -121,7 +125,7 @@ def test_the_running_server_answers_as_described(operation: Any, server: tuple[s
         if "wait" in case.query:
             case.query["wait"] = 0
         if exists and "db" in case.path_parameters:
-            case.path_parameters["db"] = "notes"
+            case.path_parameters["db"] = SPARE if operation.label in MOVING else "notes"
         case.call_and_validate(base_url=url, headers=headers, checks=CHECKS)
 
     answers()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ...errors import StateError, TransportError
 from ...replication.driver import Finished, advance
 from ...replication.messages import Request
-from ...types import ANY_VALUE, AnyValue, Change, Changes, KeyRange
+from ...types import ANY_VALUE, AnyValue, Change, Changes, ClientInfo, KeyRange
 from .body import BodyDecoder, NoResponseError
 from .calls import RETRIES, check_token
 from .conditions import Tagged, condition_headers
@@ -390,6 +390,29 @@ class RemoteServer:
             TransportError: There is no such dropped database (404).
         """
         return await self._run(self._verbs.undrop(to))
+
+    async def clients(self) -> list[ClientInfo]:
+        """Return the clients that have pushed: see ``Level.clients``. For operators.
+
+        Raises:
+            ForbiddenError: The token is not an operator's.
+        """
+        return await self._run(self._verbs.clients())
+
+    async def forget_client(self, id: str) -> bool:
+        """Remove the records of a client: see ``Level.forget_client``. For operators.
+
+        Args:
+            id: The id of the client.
+
+        Returns:
+            False if there were no records.
+
+        Raises:
+            TypeError: ``id`` is no str.
+            ForbiddenError: The token is not an operator's.
+        """
+        return await self._run(self._verbs.forget_client(id))
 
     async def close(self) -> None:
         """Close the connections. A second call has no effect."""

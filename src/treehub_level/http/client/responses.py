@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from email.utils import parsedate_to_datetime
 from operator import lt
 from typing import Any, cast
@@ -29,7 +31,7 @@ from ...errors import (
 from ...replication.fields import MAX_CHANGES, MAX_PUSH, MAX_READ, MAX_REASON, Fields
 from ...replication.manual import attribute
 from ...replication.wire import MAX_NODES, Received
-from ...types import MISSING, Change, Changes, KeyRange
+from ...types import MISSING, Change, Changes, ClientInfo, KeyRange
 from ..identity import SERVER_HEADER
 from .body import MAX_DOCUMENT_BYTES
 from .rows import DecodedRows, decode_page, decode_rows, is_large
@@ -445,6 +447,34 @@ def parse_backup(document: Any) -> dict[str, Any]:
     ):
         raise ProtocolError(f"the server's description of the backup is malformed: {document!r:.80}")
     return backup
+
+
+def parse_clients(document: Any) -> list[ClientInfo]:
+    """Return the clients of a database.
+
+    Raises:
+        ProtocolError: The document is not a list of clients.
+    """
+    match document:
+        case {"clients": list(items)}:
+            return [_parse_client(item) for item in items]
+    raise ProtocolError(f"the server's list of clients is invalid: {document!r:.80}")
+
+
+def _parse_client(item: Any) -> ClientInfo:
+    match item:
+        case {
+            "id": str(id),
+            "name": str() | None as name,
+            "pushed_cid": int() | None as pushed_cid,
+            "pushed_at": str() | None as pushed_at,
+            "behind": int(behind),
+            "refused": int(refused),
+        }:
+            with suppress(ValueError):
+                at = None if pushed_at is None else datetime.fromisoformat(pushed_at.replace("Z", "+00:00"))
+                return ClientInfo(id, name, pushed_cid, at, behind, refused)
+    raise ProtocolError(f"a client in the server's list is invalid: {item!r:.80}")
 
 
 def parse_object(document: Any) -> dict[str, Any]:

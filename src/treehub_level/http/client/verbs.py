@@ -20,7 +20,7 @@ from ...replication.endpoint import check_wait
 from ...replication.manual import attribute, check_cid
 from ...replication.messages import Request
 from ...replication.wire import request_to_json
-from ...types import MISSING, Change, Changes, KeyRange, Mode
+from ...types import MISSING, Change, Changes, ClientInfo, KeyRange, Mode
 from .body import MAX_PAGE_BYTES, MAX_VALUE_BYTES, NoResponseError
 from .calls import EVENT_STREAM_TYPE, NDJSON_TYPE, RouteCall, RouteCaller, transport_error
 from .conditions import Tagged
@@ -31,6 +31,7 @@ from .responses import (
     parse_backup,
     parse_change,
     parse_changes,
+    parse_clients,
     parse_databases,
     parse_entries,
     parse_info,
@@ -221,7 +222,7 @@ class RemoteVerbs:
         body = b'{"ops":[%b],"together":%b}' % (items, b"true" if is_whole else b"false")
         yield from self._call(RouteCall("POST", "/batch", body=body, is_repeatable=False))
 
-    # ------------------------------------------------------------------------ life of databases
+    # -------------------------------------------------------------- life of databases, and clients
 
     def databases(self) -> CallFlow[dict[str, list[Any]]]:
         """Return the databases of the server, and those that were dropped."""
@@ -247,6 +248,15 @@ class RemoteVerbs:
         body = orjson.dumps({} if to is None else {"to": check_text("to", to)})
         document = yield from self._call(RouteCall("POST", "/undrop", body=body, is_repeatable=False))
         return str(parse_object(document).get("name", ""))
+
+    def clients(self) -> CallFlow[list[ClientInfo]]:
+        """Return the clients of the database."""
+        return parse_clients((yield from self._call(RouteCall("GET", "/clients", max_bytes=MAX_PAGE_BYTES))))
+
+    def forget_client(self, client: str) -> CallFlow[bool]:
+        """Remove the records of a client. Return False if there are none."""
+        path = "/clients/" + quote(check_text("id", client), safe="")
+        return (yield from self._call(RouteCall("DELETE", path, missing_is_ok=True))) is not MISSING
 
     # -------------------------------------------------------------------------------- ranges
 

@@ -1,4 +1,4 @@
-"""The routes for operators: the life of databases."""
+"""The routes for operators: the life of databases, and their clients."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from ...errors import LevelError, StateError
 from ...replication.fields import decode_message
+from ...types import ClientInfo
 from . import query
 from .dispatch import RequestContext
 from .identities import Identity
@@ -71,6 +72,25 @@ async def undrop(context: RequestContext) -> Response:
     return json_response(context.request, {"name": name})
 
 
+async def list_clients(context: RequestContext) -> Response:
+    """Answer with the clients of a database."""
+    found = await context.database.clients()
+    return json_response(context.request, {"clients": [client_document(client) for client in found]})
+
+
+async def forget_client(context: RequestContext) -> Response:
+    """Remove the records of a client."""
+    if not await context.database.forget_client(context.request.path_params["id"]):
+        raise RefusedError(404, "LEVEL_NOT_FOUND", "there is no such client in this database")
+    return Response(status_code=204)
+
+
+def client_document(client: ClientInfo) -> dict[str, object]:
+    """Return a client as a JSON object, with its time in UTC (RFC 3339)."""
+    pushed_at = None if client.pushed_at is None else f"{client.pushed_at:%Y-%m-%dT%H:%M:%SZ}"
+    return {**client._asdict(), "pushed_at": pushed_at}
+
+
 def _name_in(body: object, identity: Identity) -> str | None:
     """Return the new name in the body of a request; ``None`` if it has none.
 
@@ -110,4 +130,6 @@ ADMIN_ROUTES: Final = [
     _operators("DELETE", "/v1/{db}", drop),
     _operators("POST", "/v1/{db}/rename", rename),
     _operators("POST", "/v1/{db}/undrop", undrop),
+    AuthorizedRoute("GET", "/v1/{db}/clients", list_clients, permission=Permission.INSPECT),
+    AuthorizedRoute("DELETE", "/v1/{db}/clients/{id}", forget_client, permission=Permission.OPERATE),
 ]

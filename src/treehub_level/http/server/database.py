@@ -23,12 +23,13 @@ from ...engine.modes import Plan
 from ...engine.scan import first_key
 from ...engine.store import Store
 from ...errors import LockedError, NotOpenError, ProtocolError
+from ...replication.clients import clients_of, forget_step
 from ...replication.endpoint import answer, answer_or_wait
 from ...replication.fields import MAX_CHANGES, MAX_PUSH
 from ...replication.manual import Part, change_step, read_part, write_step
 from ...replication.messages import MAX_BYTES, LogPage, Reply, Request, Reset, encode_changes
 from ...replication.waiting import Interest, log_position, unread_after
-from ...types import Delete, Put
+from ...types import ClientInfo, Delete, Put
 from .conditions import Preconditions
 from .disconnect import DisconnectedError
 from .hub import Hub
@@ -192,6 +193,15 @@ class Database:
             return {"server": mode.store_id, "cid": cid, "floor": floor, "mode": mode.mode.value}
 
         return await self._read(lambda database: database.worker.read(read, database.store))
+
+    async def clients(self) -> list[ClientInfo]:
+        """Return the clients that have pushed: see ``Level.clients``."""
+        return await self._read(lambda database: database.worker.read(clients_of, database.store))
+
+    async def forget_client(self, client: str) -> bool:
+        """Remove the records of a client: see ``Level.forget_client``."""
+        async with self._open() as database:
+            return await self._write(database, lambda: database.store.step(forget_step(database.store, client)))
 
     # --------------------------------------------------------------------------------- replication
 

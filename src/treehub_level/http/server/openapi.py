@@ -8,15 +8,14 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from ... import __version__
-from .catalog import DATABASE_NAME
-from .operations import KEY, Operation
+from .operations import KEY, NAME, Operation
 from .permissions import AuthorizedRoute, Permission
 from .responses import JSON
 
-#: A parameter in the path of a route, with its convertor.
+#: A parameter in the path of a route, with its type.
 _PATH_PARAMETER: Final = re.compile(r"\{(\w+)(?::\w+)?\}")
 _PATH_SCHEMAS: Final[Mapping[str, Mapping[str, Any]]] = {
-    "db": {"type": "string", "pattern": f"^{DATABASE_NAME.pattern}$", "description": "The name of a database."},
+    "db": NAME,
     "key": {**KEY, "description": "A key, percent-encoded. A slash in it need not be encoded."},
 }
 #: The codes of the checks that each request passes but those of open routes: see `dispatch`.
@@ -36,6 +35,7 @@ _DATABASE: Final[Mapping[int, tuple[str, ...]]] = {
 }
 _REASONS: Final[Mapping[int, str]] = {
     200: "Success.",
+    201: "The database is there.",
     204: "The write is on disk.",
     304: "The client has the value.",
     400: "A malformed request.",
@@ -48,11 +48,18 @@ _REASONS: Final[Mapping[int, str]] = {
     413: "The body is too large.",
     415: "The body is not JSON, or in an encoding that the server does not accept.",
     422: "A rule of the server refuses the write.",
-    429: "Too many requests of one token.",
+    429: "Too many requests of one token, or too many writes a minute.",
     500: "A fault of the server, or a damaged database.",
     503: "The server or the database cannot be used at the moment.",
+    507: "The database is full. It takes deletes.",
 }
 _RETRY_AFTER: Final = {"Retry-After": {"schema": {"type": "integer", "minimum": 0}, "description": "Seconds."}}
+_REQUEST_ID: Final = {
+    "X-Request-ID": {
+        "schema": {"type": "string"},
+        "description": "The id of the request, which is in the log of the server, too. A client may send one.",
+    }
+}
 _INTRODUCTION: Final = (
     "An ordered key-value store that synchronises. docs/http.md describes limits and defaults, docs/protocol.md the "
     "exchange. A path that is not listed gets 404 (LEVEL_ROUTE_NOT_FOUND), another method 405 (LEVEL_METHOD). A "
@@ -104,7 +111,7 @@ def _operation(route: AuthorizedRoute, operation: Operation) -> dict[str, Any]:
         "operationId": getattr(route.handler, "__name__", route.label),
         "summary": summary.rstrip("."),
         "parameters": [*_path_parameters(route.path), *operation.parameters],
-        "responses": _responses(route.permission, operation),
+        "responses": _responses(route, operation),
         "security": [] if route.permission is Permission.OPEN else [{"token": []}],
     }
     if rest.strip():
@@ -121,30 +128,31 @@ def _path_parameters(path: str) -> list[dict[str, Any]]:
     ]
 
 
-def _responses(permission: Permission, operation: Operation) -> dict[str, Any]:
+def _responses(route: AuthorizedRoute, operation: Operation) -> dict[str, Any]:
     responses: dict[str, Any] = {}
     for status, contents in sorted(operation.answers.items()):
-        response: dict[str, Any] = {"description": _reason(status)}
-        responses[str(status)] = response
+        response = responses[str(status)] = _response(status)
         if contents:
             response["content"] = {media: {"schema": schema} for media, schema in contents.items()}
         if operation.etag:
-            response["headers"] = {"ETag": {"schema": {"type": "string"}, "description": "The tag of the value."}}
-    for status, codes in sorted(_refusals(permission, operation).items()):
-        _add_refusal(responses.setdefault(str(status), {"description": _reason(status)}), status, codes)
+            response["headers"]["ETag"] = {"schema": {"type": "string"}, "description": "The tag of the value."}
+    for status, codes in sorted(_refusals(route, operation).items()):
+        _add_refusal(responses.setdefault(str(status), _response(status)), status, codes)
     return responses
 
 
-def _reason(status: int) -> str:
-    return _REASONS.get(status) or f"{HTTPStatus(status).phrase}."
+def _response(status: int) -> dict[str, Any]:
+    """Return the common part of the responses with a status."""
+    reason = _REASONS.get(status) or f"{HTTPStatus(status).phrase}."
+    return {"description": reason, "headers": {**_REQUEST_ID}}
 
 
-def _refusals(permission: Permission, operation: Operation) -> dict[int, list[str]]:
+def _refusals(route: AuthorizedRoute, operation: Operation) -> dict[int, list[str]]:
     """Return the codes of all refusals of an operation by status."""
     sources = [operation.refusals]
-    if permission is not Permission.OPEN:
+    if route.permission is not Permission.OPEN:
         sources.append(_CHECKED)
-    if permission in (Permission.READ, Permission.WRITE):
+    if "{db}" in route.path:
         sources.append(_DATABASE)
     merged: dict[int, list[str]] = {}
     for source in sources:
@@ -157,11 +165,15 @@ def _add_refusal(response: dict[str, Any], status: int, codes: list[str]) -> Non
     """Add the body of a refusal to the response of a status, which may have another body, too."""
     schema: dict[str, Any] = {
         "type": "object",
-        "required": ["code", "message"],
-        "properties": {"code": {"enum": sorted(codes)}, "message": {"type": "string"}},
+        "required": ["code", "message", "request_id"],
+        "properties": {
+            "code": {"enum": sorted(codes)},
+            "message": {"type": "string"},
+            "request_id": {"type": "string"},
+        },
     }
     content = response.setdefault("content", {})
     others = [content[JSON]["schema"]] if JSON in content else []
     content[JSON] = {"schema": {"anyOf": [*others, schema]} if others else schema}
-    if status in (429, 503):
-        response["headers"] = _RETRY_AFTER
+    if status in (429, 503, 507):
+        response["headers"].update(_RETRY_AFTER)

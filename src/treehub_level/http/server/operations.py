@@ -16,6 +16,7 @@ from ...engine.records import ID
 from ...replication.endpoint import MAX_WAIT
 from ...replication.fields import MAX_CHANGES, MAX_PREFIXES, MAX_PUSH, MAX_READ, NONCE
 from ...replication.messages import MAX_EPOCHS
+from .catalog import DATABASE_NAME
 from .metrics import CONTENT_TYPE
 from .responses import JSON, NDJSON
 
@@ -50,15 +51,25 @@ def _object(required: Mapping[str, Schema], optional: Mapping[str, Schema] | Non
     return {"type": "object", "required": [*required], "properties": {**required, **(optional or {})}}
 
 
+def _nullable(schema: Schema) -> dict[str, Any]:
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
 def _array(items: Schema, **bounds: int) -> dict[str, Any]:
     return {"type": "array", "items": items, **bounds}
 
 
 CID: Final[Schema] = {"type": "integer", "minimum": 0, "maximum": _core.MAX_CID, "description": "A change id."}
 VALUE: Final[Schema] = {"description": "Any JSON value but null."}
+NAME: Final[Schema] = {
+    "type": "string",
+    "pattern": f"^{DATABASE_NAME.pattern}$",
+    "description": "The name of a database.",
+}
 KEY: Final[Schema] = {"type": "string", "minLength": 1, "maxLength": 1024}
 _TEXT: Final[Schema] = {"type": "string"}
 _FLAG: Final[Schema] = {"type": "boolean"}
+_COUNT: Final[Schema] = {"type": "integer", "minimum": 0}
 _ID: Final[Schema] = {"type": "string", "pattern": f"^{ID.pattern}$"}
 _NONCE: Final[Schema] = {"type": "string", "pattern": f"^{NONCE.pattern}$"}
 _CHANGE: Final[Schema] = {
@@ -75,14 +86,14 @@ _LINES: Final[Schema] = {"type": "string", "description": "One JSON document on 
 _EXCHANGE: Final = _object(
     {
         "protocol": {"const": 2},
-        "server": {"anyOf": [_ID, {"type": "null"}]},
+        "server": _nullable(_ID),
         "client": _ID,
         "cid": CID,
         "hi": CID,
         "epochs": _array(_PAIR, maxItems=MAX_EPOCHS),
         "nonce": _NONCE,
         "seq": CID,
-        "push": {"anyOf": [_NONCE, {"type": "null"}]},
+        "push": _nullable(_NONCE),
         "changes": _array(_CHANGE, maxItems=MAX_PUSH),
         "limit": {"type": "integer", "minimum": 1, "maximum": MAX_CHANGES},
     },
@@ -91,7 +102,7 @@ _EXCHANGE: Final = _object(
         "withdraw": _array(KEY, maxItems=MAX_PUSH),
         "complete": _PREFIXES,
         "partial": _PREFIXES,
-        "fill": {"anyOf": [_array(_TEXT, minItems=2, maxItems=2), {"type": "null"}]},
+        "fill": _nullable(_array(_TEXT, minItems=2, maxItems=2)),
         "read": _array(KEY, maxItems=MAX_READ),
     },
 )
@@ -99,6 +110,20 @@ _REPLY: Final = _object({"kind": {"enum": ["page", "reset", "forked"]}})
 _CONFLICTING_REPLY: Final = _object({"kind": {"enum": ["reset", "forked"]}})
 _PUT: Final = _object({"type": {"const": "put"}, "key": KEY, "value": VALUE})
 _DELETE: Final = _object({"type": {"const": "del"}, "key": KEY})
+_NAMED: Final = _object({"name": NAME})
+_TIME: Final[Schema] = {"type": "string", "format": "date-time"}
+_DROPPED: Final = _object({"name": NAME, "dropped_at": _TIME, "removed_at": _TIME})
+_CLIENT: Final = _object(
+    {
+        "id": _TEXT,
+        "name": _nullable(_TEXT),
+        "pushed_cid": _nullable(CID),
+        "pushed_at": _nullable(_TIME),
+        "behind": _COUNT,
+        "refused": _COUNT,
+    }
+)
+_BACKUP: Final = _object({"name": _TEXT, "cid": CID, "bytes": _COUNT, "new_bytes": _COUNT})
 
 
 # -------------------------------------------------------------------------------------- parameters
@@ -128,6 +153,7 @@ _RANGE: Final = tuple(
     }.items()
 )
 _REVERSE: Final = _query("reverse", _FLAG, "True for descending keys.")
+_NOW: Final = _query("now", _FLAG, "True to remove the database for good, and not only a day later.")
 _IF_MATCH: Final = _header("If-Match", "Only if the value has one of these tags.")
 _IF_NONE_MATCH: Final = _header("If-None-Match", "Only if the value has none of these tags.")
 
@@ -135,15 +161,20 @@ _IF_NONE_MATCH: Final = _header("If-None-Match", "Only if the value has none of 
 # --------------------------------------------------------------------------------- the operations
 
 _BAD_KEY: Final = {400: ("LEVEL_INVALID_KEY",)}
-_BODY: Final = {
-    400: ("LEVEL_INVALID_KEY", "LEVEL_INVALID_VALUE"),
+_JSON_BODY: Final = {
     408: ("LEVEL_TIMEOUT",),
     413: ("LEVEL_TOO_LARGE",),
     415: ("LEVEL_CONTENT_TYPE", "LEVEL_CONTENT_ENCODING"),
 }
+#: Those of a body with keys and values.
+_BODY: Final = {400: ("LEVEL_INVALID_KEY", "LEVEL_INVALID_VALUE"), **_JSON_BODY}
 #: The refusals of a write by a rule of the server, or by a database behind it.
-_WRITE: Final = {422: ("LEVEL_REFUSED",), 500: ("LEVEL_CHECK",), 503: ("LEVEL_COMMIT_UNKNOWN",)}
+_RULES: Final = {422: ("LEVEL_REFUSED",), 500: ("LEVEL_CHECK",), 503: ("LEVEL_COMMIT_UNKNOWN",)}
+#: The refusals of a write by a quota.
+_QUOTA: Final = {429: ("LEVEL_RATE",), 507: ("LEVEL_QUOTA",)}
 _CONDITION: Final = {412: ("LEVEL_CONDITION",)}
+#: The refusals of an operator's request that the databases, or their names, do not permit.
+_CONFLICT: Final = {409: ("LEVEL_STATE",)}
 _NO_BODY: Final[Mapping[str, Schema]] = {}
 
 
@@ -153,6 +184,9 @@ def _merged(*refusals: Mapping[int, tuple[str, ...]]) -> dict[int, tuple[str, ..
         for status, codes in each.items():
             merged[status] = (*merged.get(status, ()), *codes)
     return merged
+
+
+_WRITE: Final = _merged(_RULES, _QUOTA)
 
 
 def _health(*statuses: str) -> Operation:
@@ -166,6 +200,25 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "GET /readyz": _health("closing", "unavailable"),
     "GET /openapi.json": Operation(answers={200: {JSON: _object({"openapi": _TEXT, "paths": {"type": "object"}})}}),
     "GET /metrics": Operation(answers={200: {CONTENT_TYPE.partition(";")[0]: _TEXT}}),
+    "GET /v1": Operation(answers={200: {JSON: _object({"databases": _array(NAME), "dropped": _array(_DROPPED)})}}),
+    "PUT /v1/{db}": Operation(answers={201: {JSON: _NAMED}}, refusals=_CONFLICT),
+    "DELETE /v1/{db}": Operation(
+        parameters=(_NOW,), answers={200: {JSON: _DROPPED}, 204: _NO_BODY}, refusals=_CONFLICT
+    ),
+    "POST /v1/{db}/rename": Operation(
+        body=_object({"to": NAME}), answers={200: {JSON: _NAMED}}, refusals=_merged(_JSON_BODY, _CONFLICT)
+    ),
+    "POST /v1/{db}/undrop": Operation(
+        body={"type": "object", "properties": {"to": NAME}},
+        answers={200: {JSON: _NAMED}},
+        refusals=_merged(_JSON_BODY, _CONFLICT),
+    ),
+    "POST /v1/{db}/backup": Operation(
+        answers={200: {JSON: _BACKUP}},
+        refusals={409: ("LEVEL_NO_BACKUPS",), 500: ("LEVEL_BACKUP_FAILED",)},
+    ),
+    "GET /v1/{db}/clients": Operation(answers={200: {JSON: _object({"clients": _array(_CLIENT)})}}),
+    "DELETE /v1/{db}/clients/{id}": Operation(answers={204: _NO_BODY}, refusals={404: ("LEVEL_NOT_FOUND",)}),
     "GET /v1/{db}": Operation(
         answers={200: {JSON: _object({"server": _TEXT, "cid": CID, "floor": CID, "mode": {"const": "server"}})}}
     ),
@@ -202,7 +255,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     ),
     "GET /v1/{db}/entries": Operation(
         parameters=(*_RANGE, _LIMIT, _REVERSE),
-        answers={200: {JSON: _object({"has_more": _FLAG, "entries": _array(_ENTRY)}), NDJSON: _LINES}},
+        answers={200: {JSON: _object({"cid": CID, "has_more": _FLAG, "entries": _array(_ENTRY)}), NDJSON: _LINES}},
         refusals=_BAD_KEY,
     ),
     "GET /v1/{db}/entries/{key}": Operation(

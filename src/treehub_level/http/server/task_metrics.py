@@ -56,13 +56,9 @@ class TaskCollector(Collector):
             "treehub_level_clients_forgotten", "Clients that were not seen for too long.", labels=labels
         )
         clients = GaugeMetricFamily("treehub_level_clients", "Clients that are remembered.", labels=labels)
-        changes = GaugeMetricFamily(
-            "treehub_level_log_changes", "Changes in the log at the last compaction, at most.", labels=labels
-        )
         assert self._hub.retention is not None, "the caller looked"
         for database, totals in islice(tuple(self._hub.retention.totals.items()), MAX_LABELS):
             dropped.add_metric([database], totals.dropped)
             forgotten.add_metric([database], totals.forgotten)
             clients.add_metric([database], totals.clients)
-            changes.add_metric([database], totals.log_changes)
-        yield from (dropped, forgotten, clients, changes)
+        yield from (dropped, forgotten, clients)
