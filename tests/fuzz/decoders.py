@@ -20,7 +20,7 @@ from treehub_level import InvalidValueError, Level, LevelError, ProtocolError, S
 from treehub_level.cli.errors import CommandError
 from treehub_level.cli.lines import read_records
 from treehub_level.cli.records import parse_value
-from treehub_level.cli.serve import token_document, token_fields
+from treehub_level.cli.tokens import token_document, token_fields
 from treehub_level.engine.codec import decode_json
 from treehub_level.http import Tokens
 from treehub_level.http.client.body import MAX_PAGE_BYTES, BodyDecoder, NoResponseError

@@ -26,6 +26,7 @@ from . import (
     records,
     replication,
     serve,
+    tokens,
     transfer,
     upgrading,
 )
@@ -152,7 +153,7 @@ _REPORTING = (
     backup.backup,
     backup.restore,
     clients.clients,
-    serve.revoke,
+    tokens.revoke,
 )
 
 
@@ -224,9 +225,9 @@ for _panel, _commands in _COMMANDS.items():
         app.command(_name, rich_help_panel=_panel, help=_help_of(_command), context_settings=_settings)(
             _checked(_command)
         )
-for _name, _token_command in serve.TOKEN_COMMANDS.items():
-    serve.token.command(_name, help=_help_of(_token_command))(_checked(_token_command))
-app.add_typer(serve.token, rich_help_panel="Server")
+for _name, _token_command in tokens.TOKEN_COMMANDS.items():
+    tokens.token.command(_name, help=_help_of(_token_command))(_checked(_token_command))
+app.add_typer(tokens.token, rich_help_panel="Server")
 
 
 def _commands_by_name() -> set[str]:

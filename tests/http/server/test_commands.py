@@ -114,7 +114,7 @@ def test_a_token_whose_output_fails_is_revoked(monkeypatch: pytest.MonkeyPatch) 
     def refuse(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("treehub_level.cli.serve._write_durably", refuse)
+    monkeypatch.setattr("treehub_level.cli.tokens._write_durably", refuse)
     run("token", "add", "tokens", "--database", "notes", "--output", "new.token", code=1)
     assert [token.id for token in Tokens("tokens").all()] == [first.partition(".")[0]]
     assert [path.name for path in Path().iterdir()] == ["tokens"]
