@@ -86,19 +86,21 @@ FUNCTIONS: Final = (
 def with_calls_inside(path: str, backend: Backend, rounds: int, seed: int) -> None:
     """In each round, make a call within each call, and within each function of an application."""
     rng = random.Random(seed)
-    with ReentrantBench(backend, path) as bench:
-        lengths = {call: _length(bench, call) for call in CALLS}
-        for number in range(rounds):
-            for call, length in lengths.items():
-                inner = rng.choice(CALLS)
-                Injection(rng.randrange(length), _handler(_accepted(bench, inner))).run(_accepted(bench, call))
-                _check(bench, f"round {number}: {inner.__name__} from a signal handler within {call.__name__}")
-            for function in FUNCTIONS:
-                inner = rng.choice(CALLS)
-                _accepted(bench, function, _once(_accepted(bench, inner)))()
-                _check(bench, f"round {number}: {inner.__name__} from {function.__name__}")
-            bench.check_closes()
-    faulthandler.cancel_dump_traceback_later()
+    try:
+        with ReentrantBench(backend, path) as bench:
+            lengths = {call: _length(bench, call) for call in CALLS}
+            for number in range(rounds):
+                for call, length in lengths.items():
+                    inner = rng.choice(CALLS)
+                    Injection(rng.randrange(length), _handler(_accepted(bench, inner))).run(_accepted(bench, call))
+                    _check(bench, f"round {number}: {inner.__name__} from a signal handler within {call.__name__}")
+                for function in FUNCTIONS:
+                    inner = rng.choice(CALLS)
+                    _accepted(bench, function, _once(_accepted(bench, inner)))()
+                    _check(bench, f"round {number}: {inner.__name__} from {function.__name__}")
+                bench.check_closes()
+    finally:  # a failure, too, must not end the process later
+        faulthandler.cancel_dump_traceback_later()
 
 
 def _check(bench: BlockingBench, calls: str) -> None:
