@@ -16,7 +16,7 @@ import pytest
 from typer.testing import CliRunner
 from waiting import until
 
-from treehub_level import CorruptionError, Level, MemoryBackend, Mode, Retention, blocking
+from treehub_level import CorruptionError, Level, MemoryBackend, Mode, Put, Retention, blocking
 from treehub_level.cli.application import app
 from treehub_level.engine import clock
 from treehub_level.engine.retention import Mark, RetentionState, read_retention
@@ -268,6 +268,19 @@ def test_closing_writes_the_clients_that_were_seen(time: FakeTime) -> None:
         assert sighting.ms == time.ms
 
 
+def test_closing_keeps_the_marks_of_a_long_retention(time: FakeTime) -> None:
+    """Changes go after more than 90 days, too, though the store is closed every day."""
+    long = Retention(superseded_after=200 * DAY)
+    backend = MemoryBackend("server")
+    for _ in range(230):
+        with blocking.Level("server", backend=lambda _: backend, mode=Mode.SERVER, retain=long) as server:
+            server.put("k", time.ms)
+            run(server, long)
+        time.pass_by(DAY)
+    with blocking.Level("server", backend=lambda _: backend, mode=Mode.SERVER) as server:
+        assert len(log_of(server)) < 230
+
+
 def test_a_run_that_is_interrupted_goes_on(server: Any, time: FakeTime) -> None:
     class StopError(Exception):
         pass
@@ -426,10 +439,13 @@ def wait_until(condition: Callable[[], object]) -> None:
 AT_ONCE = Retention(superseded_after=0, max_changes=0, every=0.02)
 
 
+#: One commit, so that no run finds a part of it: the rest would be too few changes for another run.
+MANY = [Put(f"k{number % 10}", number) for number in range(3000)]
+
+
 def test_a_thread_compacts_the_log_of_an_open_level() -> None:
     with blocking.Level("server", backend=MemoryBackend, mode=Mode.SERVER, retain=AT_ONCE) as server:
-        for number in range(3000):
-            server.put(f"k{number % 10}", number)
+        server.batch(MANY)
         wait_until(lambda: len(log_of(server)) < 100)
         thread = server._retention
     assert thread is not None
@@ -440,7 +456,7 @@ def test_a_thread_compacts_the_log_of_an_open_level() -> None:
 
 async def test_a_thread_compacts_the_log_of_an_asyncio_level() -> None:
     async with Level("server", backend=MemoryBackend, mode=Mode.SERVER, retain=AT_ONCE) as server:
-        await server.load((f"k{number % 10}", number) for number in range(3000))
+        await server.batch(MANY)
         await asyncio.to_thread(wait_until, lambda: len(log_of(server)) < 100)
         assert await server.count() == 10
 

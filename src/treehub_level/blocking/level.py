@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from functools import partial
 from inspect import iscoroutinefunction
 from types import GenericAlias
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, overload
@@ -358,7 +359,7 @@ class Level(NamespaceVerbs, ServerVerbs, ClientVerbs):  # type: ignore[misc]  # 
             audit=audit,
             check=require_check(check),
             follow=prefixes,
-            on_close=None if retain is None else flush_sightings,
+            on_close=None if retain is None else partial(flush_sightings, retention=retain),
         )
         self._retain = retain
         self._use(Namespace(store, codec, durable))

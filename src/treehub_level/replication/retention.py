@@ -109,15 +109,19 @@ def run_retention(store: Store, retention: Retention, pause: Callable[[float], o
     return run.report
 
 
-def flush_sightings(store: Store) -> None:
+def flush_sightings(store: Store, retention: Retention) -> None:
     """Write the noted clients, before the store closes.
+
+    Args:
+        store: The store, open.
+        retention: The retention, which decides on the record of its progress, too.
 
     Raises:
         LevelError: They cannot be written.
     """
     mode = store.server("closing")
     if mode.sightings is not None:
-        _Run(store, Retention(), lambda _: None).note_clients()
+        _Run(store, retention, lambda _: None).note_clients()
 
 
 class _Run:

@@ -15,7 +15,6 @@ from ...aio.level import Level, internals
 from ...aio.wait import set_within
 from ...engine.retention import Retention
 from ...errors import LevelError, ModeMismatchError, NotOpenError, StateError, StorageError
-from ...replication.retention import flush_sightings
 from ...replication.rules import Check, require_check
 from ...types import BackupReport, Change, KeyRange, Mode
 from .administration import Administrator, check_database_name, create_store
@@ -676,7 +675,7 @@ class Hub:
             await self._make_room()
             level = Level(mode=Mode.SERVER, check=self._checks.get(name, self._check), **arguments)
             if self.retention is not None:
-                internals(level)[0].store.on_close = flush_sightings
+                internals(level)[0].store.on_close = self.retention.flush
             await level.open()
             database = _OpenDatabase(level)
             self._mark_idle(name, database)

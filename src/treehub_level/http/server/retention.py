@@ -12,7 +12,7 @@ from typing import Protocol
 from ...aio.level import Level, internals
 from ...engine.retention import Retention, seconds_of
 from ...engine.store import Store
-from ...replication.retention import RetentionReport, run_retention
+from ...replication.retention import RetentionReport, flush_sightings, run_retention
 from .periodic import PeriodicTask
 
 
@@ -67,6 +67,10 @@ class HubRetention:
         self._retention = retention
         self.totals: dict[str, RetentionTotals] = {}
         self.task = PeriodicTask("compaction", self._work, seconds_of(retention.every))
+
+    def flush(self, store: Store) -> None:
+        """Write the clients that a store has noted: see `flush_sightings`."""
+        flush_sightings(store, self._retention)
 
     async def _work(self, database: str) -> None:
         """Run retention on one database, in a thread. A run that is interrupted goes on next time.
