@@ -79,11 +79,9 @@ class RequestContext:
         self.record: AccessRecord = request.scope[ACCESS_RECORD]
         self.hold = dispatcher.responses.hold("-")
         self._body_account: BodyAccount | None = None
-        self._identity: Identity | None = None
 
     def admit_body(self, identity: Identity) -> None:
         """Allow the route to read the request body, within the limits of its caller."""
-        self._identity = identity
         self._body_account = self.dispatcher.body_reader.memory.account(identity.id, may_write=identity.write)
 
     async def read_json(self, parse: Callable[[bytes], T]) -> T:
@@ -105,12 +103,15 @@ class RequestContext:
         if self._body_account is not None:
             self._body_account.release()
 
-    async def admit_write(self, written: Written) -> None:
-        """Admit changes within the quotas of the database and of the caller: see `Quotas.admit`."""
-        identity = self._identity
-        assert identity is not None, "the rights of the request are checked before it writes"
-        rate = identity.max_writes_per_minute
-        await self.dispatcher.quotas.admit(self.database.name, identity.id, rate, written)
+    async def admit_write(self, measure: Callable[[], Written]) -> None:
+        """Admit changes within the quotas of the database and of the caller: see `Quotas.admit`.
+
+        Args:
+            measure: Returns the changes. Called if there is a quota.
+        """
+        quotas, identity = self.dispatcher.quotas, self.identity
+        if identity.max_writes_per_minute is not None or quotas.of(self.database.name) is not None:
+            await quotas.admit(self.database.name, identity.id, identity.max_writes_per_minute, measure())
 
     @contextmanager
     def write_slot(self) -> Iterator[None]:

@@ -123,7 +123,7 @@ async def _answer(context: RequestContext, message: Request, wait: float) -> Rep
     """Return the reply to the message of an exchange; without a push, wait for a change."""
     database = context.database
     if message.is_push:
-        await context.admit_write(Written.of_records(message.changes))
+        await context.admit_write(lambda: Written.of_records(message.changes))
         with context.write_slot():
             return await database.exchange(message)
     context.release_body()  # a long poll keeps only the fields that it needs
@@ -164,7 +164,7 @@ async def change(context: RequestContext) -> Response:
     match message:
         case {"cid": cid, "changes": list(pushed)} if type(cid) is int:
             context.count_changes(len(pushed))
-            await context.admit_write(Written.of_records(pushed))
+            await context.admit_write(lambda: Written.of_records(pushed))
             with context.write_slot():
                 new_cid = await context.database.change(cid, pushed)
             context.dispatcher.metrics.count_pushed(context.database.name, len(pushed))
@@ -212,7 +212,7 @@ async def put_entry(context: RequestContext) -> Response:
     conditions = preconditions(context.request)
     await context.database.check_write(key)
     value = await context.read_json(parse_value)
-    await context.admit_write(Written.of_operations([Put(key, value)]))
+    await context.admit_write(lambda: Written.of_operations([Put(key, value)]))
     with context.write_slot():
         await context.database.put(key, value, conditions)
     context.dispatcher.metrics.count_pushed(context.database.name, 1)
@@ -223,7 +223,7 @@ async def delete_entry(context: RequestContext) -> Response:
     """Delete a key, if the conditions of the request hold. An absent key is not an error."""
     key = query.parse_key(context.request)
     conditions = preconditions(context.request)
-    await context.admit_write(Written.of_operations([Delete(key)]))
+    await context.admit_write(lambda: Written.of_operations([Delete(key)]))
     with context.write_slot():
         await context.database.delete(key, conditions)
     context.dispatcher.metrics.count_pushed(context.database.name, 1)
@@ -235,7 +235,7 @@ async def batch(context: RequestContext) -> Response:
     refuse_conditions(context.request)
     body = await context.read_json(parse_batch)
     context.count_changes(len(body.ops))
-    await context.admit_write(Written.of_operations(body.ops))
+    await context.admit_write(lambda: Written.of_operations(body.ops))
     with context.write_slot():
         written = await context.database.batch(body.ops, body.together)
     context.dispatcher.metrics.count_pushed(context.database.name, written)
