@@ -320,7 +320,7 @@ async def test_a_hub_without_a_root_creates_nothing(served: Served) -> None:
 
 @pytest.mark.once
 @pytest.mark.parametrize("suffix", ["-wal", "-journal", ""])
-async def test_a_database_is_not_renamed_to_a_name_with_files_of_another_one(tmp_path: Path, suffix: str) -> None:
+async def test_a_database_is_not_moved_to_a_name_with_files_of_another_one(tmp_path: Path, suffix: str) -> None:
     """SQLite applies a write-ahead log that it finds, to any database."""
     with blocking.Level(tmp_path / "gone.sqlite", backend="sqlite", mode=Level.SERVER) as gone:
         gone.put("stale", 1)
@@ -330,8 +330,15 @@ async def test_a_database_is_not_renamed_to_a_name_with_files_of_another_one(tmp
     async with Hub(tmp_path, backend="sqlite", create=["old"]) as hub:
         async with hub.use("old") as level:
             await level.put("mine", 1)
-        with pytest.raises((StorageError, StateError), match=r"remove .*new\.sqlite-|there is a store"):
+        refused = pytest.raises((StorageError, StateError), match=r"remove .*new\.sqlite-|there is a store")
+        with refused:
             await hub.rename("old", "new")
+        async with hub.use("old") as level:
+            assert await level.query() == [("mine", 1)]
+        await hub.drop("old")
+        with refused:
+            await hub.undrop("old", to="new")
+        assert await hub.undrop("old") == "old"
         async with hub.use("old") as level:
             assert await level.query() == [("mine", 1)]
     assert (tmp_path / f"new.sqlite{suffix}").read_bytes() == log

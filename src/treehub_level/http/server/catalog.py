@@ -349,17 +349,6 @@ class FileCatalog(FileSystemCatalog):
 
     suffix = ".sqlite"
 
-    def rename(self, old: str, new: str) -> None:
-        """See `Catalog.rename`.
-
-        SQLite would apply a write-ahead log that it finds beside the renamed file, to any database.
-        """
-        target = self.level_options(new)["name"]
-        for name in (target, target + "-wal", target + "-journal"):
-            if os.path.lexists(name):
-                raise StorageError(f"the store {old!r} cannot be renamed to {new!r}: remove {name!r}, which is there")
-        super().rename(old, new)
-
     @staticmethod
     def is_store(path: str) -> bool:
         """See `FileSystemCatalog.is_store`."""
@@ -376,6 +365,19 @@ class FileCatalog(FileSystemCatalog):
                 f"another process has the store {self._path(name)!r} open: close it there, or ask the server that "
                 "serves it"
             )
+
+    @staticmethod
+    def _move(source: str, target: str) -> None:
+        """See `FileSystemCatalog._move`.
+
+        SQLite would apply a write-ahead log that it finds beside the moved file, to any database.
+        """
+        for name in (target, target + "-wal", target + "-journal"):
+            if os.path.lexists(name):
+                raise StorageError(
+                    f"the store {source!r} cannot be moved to {target!r}: remove {name!r}, which is there"
+                )
+        FileSystemCatalog._move(source, target)
 
 
 class TableCatalog(Catalog):
