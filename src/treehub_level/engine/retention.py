@@ -179,7 +179,7 @@ class RetentionState:
             "compacted_at": self.compacted_at,
             "marks": [[*mark] for mark in self.marks],
         }
-        return records.space.own_key(RETENTION), orjson.dumps(document)
+        return records.key(RETENTION), orjson.dumps(document)
 
 
 def read_retention(reader: Reader, records: OwnRecords, head: int) -> RetentionState:
@@ -209,7 +209,7 @@ def read_retention(reader: Reader, records: OwnRecords, head: int) -> RetentionS
             marks = _marks(items, head)
             if marks is not None and deleted_to <= compacted_to <= head and compacted_at <= elapsed:
                 return RetentionState(wall, elapsed, is_whole, compacted_to, deleted_to, kept, compacted_at, marks)
-    key = records.space.own_key(RETENTION)
+    key = records.key(RETENTION)
     raise records.damaged(key, f"does not hold the progress of retention up to CID {head}", reader.get(key))
 
 

@@ -37,6 +37,11 @@ def rows(
         yield from chunk
 
 
+def rows_in(reader: Reader, folder: bytes) -> Generator[Row, None, None]:
+    """Yield own records of one kind: the rows whose keys begin with ``folder``, up to a slash."""
+    yield from rows(reader, folder, folder[:-1] + b"0")  # "0" follows "/" in ASCII
+
+
 def first_key(reader: Reader, start: bytes | None, stop: bytes | None) -> bytes | None:
     """Return the first key of a range; ``None`` if the range is empty."""
     with closing(reader.scan(start, stop, values=False)) as cursor:

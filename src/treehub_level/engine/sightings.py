@@ -8,7 +8,6 @@ missing, so a client may seem further behind, or away for longer, than it is.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import closing
 from typing import Final, NamedTuple
 
 import orjson
@@ -17,12 +16,11 @@ from .. import _core
 from ..backends.base import Entry, Reader
 from . import clock
 from .records import ID, OwnRecords, is_cid
+from .scan import rows_in
 
 #: The most clients of one principal that are remembered: a client chooses its id, so a caller could
 #: fill the store.
 MAX_OF_PRINCIPAL: Final = 10_000
-
-_FETCH: Final = 1000
 
 
 class Sighting(NamedTuple):
@@ -91,11 +89,8 @@ def read_sightings(reader: Reader, records: OwnRecords, head: int) -> Iterator[t
     Raises:
         CorruptionError: A record is malformed.
     """
-    start = sighting_key(records.space, "")
-    with closing(reader.scan(start, start[:-1] + b"0")) as cursor:  # "0" follows "/"
-        while rows := cursor.fetch(_FETCH):
-            for key, record in rows:
-                yield parse_sighting(records, key, record, head)
+    for key, record in rows_in(reader, sighting_key(records.space, "")):
+        yield parse_sighting(records, key, record, head)
 
 
 def parse_sighting(records: OwnRecords, key: bytes, record: bytes, head: int) -> tuple[str, Sighting]:

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing
-from typing import Final
 
 from ..backends.base import Entry, Reader, Transaction
 from ..engine import clock
 from ..engine.commits import commits_between
 from ..engine.modes import Plan, Step
 from ..engine.records import ID, OwnRecords
+from ..engine.scan import rows_in
 from ..engine.store import Store
 from ..types import ClientInfo
 from .records import Decision, decision_key, parse_decision
 from .withdrawals import Withdrawal, withdrawal_key
-
-#: Records that are read at a time.
-_CHUNK: Final = 1000
 
 
 def clients_of(store: Store) -> list[ClientInfo]:
@@ -31,7 +27,7 @@ def clients_of(store: Store) -> list[ClientInfo]:
 
     def read(reader: Reader, head: int) -> list[ClientInfo]:
         found = {client: withdrawal.decision for client, withdrawal in _withdrawals(reader, records, head)}
-        found |= dict(_decisions(reader, records, head))
+        found |= dict(read_decisions(reader, records, head))
         return [_info_of(reader, records, head, client, found[client]) for client in sorted(found)]
 
     return store.read_step(read)
@@ -72,20 +68,18 @@ def _info_of(reader: Reader, records: OwnRecords, head: int, client: str, decisi
     )
 
 
-def _decisions(reader: Reader, records: OwnRecords, head: int) -> Iterator[tuple[str, Decision]]:
+def read_decisions(reader: Reader, records: OwnRecords, head: int) -> Iterator[tuple[str, Decision]]:
+    """Yield the id of each client with a decision record, and the decision.
+
+    Raises:
+        CorruptionError: A record is damaged.
+    """
     start = decision_key(records.space, "")
-    for key, record in _rows(reader, start):
+    for key, record in rows_in(reader, start):
         yield key[len(start) :].decode(), parse_decision(records, key, record, head)
 
 
 def _withdrawals(reader: Reader, records: OwnRecords, head: int) -> Iterator[tuple[str, Withdrawal]]:
     start = withdrawal_key(records.space, "")
-    for key, record in _rows(reader, start):
+    for key, record in rows_in(reader, start):
         yield key[len(start) :].decode(), Withdrawal.from_stored(records, key, record, head)
-
-
-def _rows(reader: Reader, start: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the rows whose keys begin with ``start``, which ends with a slash."""
-    with closing(reader.scan(start, start[:-1] + b"0")) as cursor:  # "0" follows "/"
-        while rows := cursor.fetch(_CHUNK):
-            yield from rows

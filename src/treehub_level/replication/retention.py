@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Final, TypeVar
@@ -28,6 +27,7 @@ from ..engine.sightings import (
     sighting_key,
 )
 from ..engine.store import Store
+from .clients import read_decisions
 from .fields import MAX_DISTANCE
 from .records import decision_key, parse_decision
 
@@ -50,16 +50,12 @@ class RetentionReport:
         forgotten: The number of clients that were forgotten.
         starting_over: The clients that start over at their next sync, and when they were seen last.
         clients: The number of clients that are remembered.
-        log_changes: The number of changes in the log, as far as it is known: at most so many.
-        seconds: The duration.
     """
 
     dropped: int = 0
     forgotten: int = 0
     starting_over: list[tuple[str, Sighting]] = field(default_factory=list)
     clients: int = 0
-    log_changes: int = 0
-    seconds: float = 0.0
 
 
 class _Findings:
@@ -79,13 +75,7 @@ class _Findings:
         self.floor: Floor = records.floor(reader, head)
         self.state = read_retention(reader, records, head)
         self.sightings = dict(read_sightings(reader, records, head))
-        self.decided: dict[str, int] = {}
-        start = decision_key(mode.space, "")
-        with closing(reader.scan(start, start[:-1] + b"0")) as cursor:  # "0" follows "/"
-            while rows := cursor.fetch(_STEP):
-                for key, record in rows:
-                    decision = parse_decision(records, key, record, head)
-                    self.decided[key[len(start) :].decode()] = decision.ack.before
+        self.decided = {client: decision.ack.before for client, decision in read_decisions(reader, records, head)}
 
 
 def run_retention(store: Store, retention: Retention, pause: Callable[[float], object] = time.sleep) -> RetentionReport:
@@ -100,12 +90,10 @@ def run_retention(store: Store, retention: Retention, pause: Callable[[float], o
         NotOpenError, ModeError: The store is closed, or in another mode.
         StorageError, CorruptionError: The backend could not read or write.
     """
-    begin = time.monotonic()
     run = _Run(store, retention, pause)
     run.note_clients()
     run.compact()
     run.forget_clients()
-    run.report.seconds = time.monotonic() - begin
     return run.report
 
 
@@ -208,7 +196,6 @@ class _Run:
     def compact(self) -> None:
         """Compact the log, if enough of it is old enough."""
         to, deletes_to = self._targets()
-        self.report.log_changes = self._state.kept + self._found.head - self._state.compacted_to
         if not self._state.is_due(to, deletes_to):
             return
         self._warn(deletes_to)
@@ -223,7 +210,6 @@ class _Run:
             kept=compaction.kept,
             compacted_at=self._state.elapsed,
         )
-        self.report.log_changes = compaction.kept + self._found.head - to
         self._write([self._state.to_entry(self._mode.records)])
 
     def _warn(self, deletes_to: int) -> None:

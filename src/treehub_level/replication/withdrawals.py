@@ -9,7 +9,7 @@ records, of which each client has one.
 
 from __future__ import annotations
 
-from contextlib import closing
+from itertools import islice
 from typing import Final, NamedTuple
 
 import orjson
@@ -17,6 +17,7 @@ import orjson
 from .. import _core
 from ..backends.base import Entry, Reader, Row
 from ..engine.records import OwnRecords, is_cid
+from ..engine.scan import rows_in
 from ..errors import ProtocolError, UnavailableError
 from .fields import MAX_DISTANCE, NONCE, Ack
 from .records import Decision, StoredRefusal, parse_refusals, stored_refusals
@@ -123,6 +124,4 @@ def withdrawal_entries(reader: Reader, records: OwnRecords, client: str, withdra
 
 
 def _rows(reader: Reader, space: _core.KeySpace) -> list[Row]:
-    start = withdrawal_key(space, "")
-    with closing(reader.scan(start, start[:-1] + b"0")) as cursor:  # "0" follows "/"
-        return cursor.fetch(MAX_WITHDRAWALS + 1)
+    return [*islice(rows_in(reader, withdrawal_key(space, "")), MAX_WITHDRAWALS + 1)]

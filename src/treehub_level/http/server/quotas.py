@@ -22,6 +22,7 @@ from typing import Final, NamedTuple, Protocol
 from ... import _core
 from ...aio.level import Level, internals
 from ...backends.base import Entry, Reader
+from ...engine.scan import row_chunks
 from ...engine.store import Store
 from ...errors import LevelError
 from ...types import Delete, Put
@@ -29,8 +30,6 @@ from .refusals import RefusedError, retry_later
 
 #: Among the names of quotas: every database that has none of its own.
 ALL_DATABASES: Final = "*"
-#: Rows that are counted at a time.
-_FETCH: Final = 1000
 #: Seconds for which a write waits for the first count of a large database. Then it goes on.
 _FIRST_COUNT_SECONDS: Final = 1.0
 #: A database is counted again after so many times the duration of the last count, at the earliest;
@@ -300,15 +299,11 @@ def count_entries(store: Store, is_interrupted: Callable[[], bool]) -> Usage | N
 
     def read(reader: Reader, _: int) -> Usage | None:
         keys = size = 0
-        cursor = reader.scan(start, None)
-        try:
-            while rows := cursor.fetch(_FETCH):
-                keys += len(rows)
-                size += sum(len(key) + len(value) for key, value in rows)
-                if is_interrupted():
-                    return None
-        finally:
-            cursor.close()
+        for chunk in row_chunks(reader, start, None):
+            keys += len(chunk)
+            size += sum(len(key) + len(value) for key, value in chunk)
+            if is_interrupted():
+                return None
         return Usage(keys, size)
 
     return store.read_step(read)

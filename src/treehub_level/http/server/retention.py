@@ -6,7 +6,6 @@ import asyncio
 import threading
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from typing import Protocol
 
 from ...aio.level import Level, internals
@@ -33,23 +32,6 @@ class RetainedDatabases(Protocol):
         """Return True if the use of the database should end."""
 
 
-@dataclass(slots=True)
-class RetentionTotals:
-    """The work of retention on one database since the start of the server.
-
-    Attributes:
-        dropped: The number of changes that were dropped from the log.
-        forgotten: The number of clients that were forgotten.
-        clients: The number of clients that are remembered.
-        log_changes: The number of changes in the log at the last run: at most so many.
-    """
-
-    dropped: int = 0
-    forgotten: int = 0
-    clients: int = 0
-    log_changes: int = 0
-
-
 class HubRetention:
     """Keeps the logs of the databases in a hub's root small. Runs as a task of the hub.
 
@@ -58,14 +40,15 @@ class HubRetention:
         retention: The retention of each database.
 
     Attributes:
-        totals: The totals by database.
+        totals: The work on each database since the start of the server, and the clients that its
+            last run has left.
         task: The periodic task.
     """
 
     def __init__(self, hub: RetainedDatabases, retention: Retention) -> None:
         self._hub = hub
         self._retention = retention
-        self.totals: dict[str, RetentionTotals] = {}
+        self.totals: dict[str, RetentionReport] = {}
         self.task = PeriodicTask("compaction", self._work, seconds_of(retention.every))
 
     def flush(self, store: Store) -> None:
@@ -103,8 +86,7 @@ class HubRetention:
             return None
 
     def _add(self, database: str, report: RetentionReport) -> None:
-        totals = self.totals.setdefault(database, RetentionTotals())
+        totals = self.totals.setdefault(database, RetentionReport())
         totals.dropped += report.dropped
         totals.forgotten += report.forgotten
         totals.clients = report.clients
-        totals.log_changes = report.log_changes
