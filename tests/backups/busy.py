@@ -116,7 +116,8 @@ class BusyStore:
     def _check(self) -> None:
         self.counts["interrupted"] += (self._backups / "next.partial").exists()
         for backup in sorted(self._backups.iterdir()):
-            if backup.name[0].isdigit():
+            # A process that is killed while it reads an SQLite backup leaves companions beside it.
+            if backup.name[0].isdigit() and not backup.name.endswith(("-shm", "-wal")):
                 self._check_backup(backup)
 
     def _check_backup(self, backup: Path) -> None:
