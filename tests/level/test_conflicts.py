@@ -180,15 +180,16 @@ class _InterruptedServer:
         return reply
 
 
+def refuse(call: Any, changes: Any, read: Any) -> None:
+    if any(change.after == "refused" for change in changes):
+        raise Refused("not this")
+
+
 @pytest.mark.parametrize("changed", [["k"], ["k", "other"]], ids=["alone", "in a batch"])
 async def test_a_change_written_after_a_refusal_loses_to_one_that_was_pulled_before(
     stores: Stores, changed: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The refused change waited for the server's value while the page of the other change came."""
-
-    def refuse(call: Any, changes: Any, read: Any) -> None:
-        if any(change.after == "refused" for change in changes):
-            raise Refused("not this")
 
     monkeypatch.setattr(client_half, "PAGE_CHANGES", 10)
 
@@ -219,10 +220,6 @@ async def test_a_change_written_after_a_refusal_loses_to_one_that_came_with_the_
     stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first reply is lost. That to the repetition has the change of others, too."""
-
-    def refuse(call: Any, changes: Any, read: Any) -> None:
-        if any(change.after == "refused" for change in changes):
-            raise Refused("not this")
 
     monkeypatch.setattr(client_half, "PAGE_CHANGES", 10)
     server = await stores.open("server", mode=Level.SERVER, check=refuse)

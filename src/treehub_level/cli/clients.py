@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from ..engine.clock import utc_text
+from ..replication.clients import client_document
 from ..types import ClientInfo
 from .errors import CommandError
 from .options import Backend, JSONOutput, MetadataPrefix
@@ -45,19 +47,15 @@ def clients(
         open_level = readable_level if forget is None else existing_level
         opened = open_level(server, backend=backend, prefix=metadata_prefix)
     with opened as level:
-        if forget is not None:
-            if not level.forget_client(forget):
-                raise CommandError(
-                    f"{server} knows no client {forget}: see `treehub-level clients`", code="CLI_NO_CLIENT"
-                )
-            found: list[ClientInfo] = []
-        else:
-            found = level.clients()
+        found: list[ClientInfo] = level.clients() if forget is None else []
+        is_known = forget is None or level.forget_client(forget)
+    if not is_known:
+        raise CommandError(f"{server} knows no client {forget}: see `treehub-level clients`", code="CLI_NO_CLIENT")
     if forget is not None:
         print_json({"forgotten": forget}) if as_json else print_line(f"forgot {forget}")
     for client in found:
         if as_json:
-            print_json({**client._asdict(), "pushed_at": _time(client)})
+            print_json(client_document(client))
         else:
             print_line(*client_fields(client))
 
@@ -67,9 +65,6 @@ def client_fields(client: ClientInfo) -> list[str]:
     if client.pushed_cid is None:
         pushed = "nothing accepted"
     else:
-        pushed = f"pushed {_time(client) or 'at an unknown time'}, CID {client.pushed_cid}"
+        at = "at an unknown time" if client.pushed_at is None else utc_text(client.pushed_at)
+        pushed = f"pushed {at}, CID {client.pushed_cid}"
     return [client.id, client.name or "-", pushed, f"{client.behind} behind", f"{client.refused} refused"]
-
-
-def _time(client: ClientInfo) -> str | None:
-    return None if client.pushed_at is None else f"{client.pushed_at:%Y-%m-%dT%H:%M:%SZ}"

@@ -12,6 +12,7 @@ from typing import Any, Final
 from ..blocking import Level
 from ..blocking.client import Exchanger
 from ..blocking.live import LiveSession
+from ..engine.clock import utc_text
 from ..errors import LevelError, StateError
 from ..events import Conflicted, Event, Failed, Pulled, Pushed, Refused, StateChanged, Synced
 from ..locks import WakeUp, start_thread
@@ -125,4 +126,4 @@ def _document_of(event: Event) -> dict[str, object]:
 
 
 def _now() -> str:
-    return f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ}"
+    return utc_text(datetime.now(timezone.utc))

@@ -30,3 +30,8 @@ def now() -> int | None:
 def moment(ms: int) -> datetime:
     """Return the moment so many milliseconds after 1970 began, in UTC."""
     return _START + timedelta(milliseconds=ms)
+
+
+def utc_text(time: datetime) -> str:
+    """Return a time in UTC as text, to the second (RFC 3339)."""
+    return f"{time:%Y-%m-%dT%H:%M:%SZ}"

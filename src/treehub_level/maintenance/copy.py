@@ -7,7 +7,6 @@ written.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -27,6 +26,7 @@ from ..errors import CorruptionError, InvalidKeyError, StateError
 from ..escapes import escape_unsafe
 from ..types import CopyReport, Mode
 from .convert import identity_of
+from .row_digest import RowDigest
 
 #: Called after each batch with the current step, ``"copy"`` or ``"compare"``, and the number of
 #: rows done in it.
@@ -228,7 +228,7 @@ class _CopyRun:
         Raises:
             CorruptionError: A row differs.
         """
-        digest, compared = hashlib.sha256(), 0
+        digest, compared = RowDigest(), 0
         self._progress("compare", 0)
         copied_rows = (row for row in _rows(self._target) if row[0] != COPYING_KEY)
         for row, copied in zip_longest(_rows(self._source), copied_rows):
@@ -238,14 +238,12 @@ class _CopyRun:
                     f"{self._target.name!r} does not hold the bytes that were written to it: it differs at the key "
                     f"{key!r:.80}. Copy again to correct it; if the error recurs, check the disk"
                 )
-            for part in row:
-                digest.update(len(part).to_bytes(8, "big"))
-                digest.update(part)
+            digest.add(row)
             compared += 1
             if compared % _STEP == 0:
                 self._progress("compare", compared)
         self._progress("compare", compared)
-        return compared, digest.hexdigest()
+        return compared, digest.text
 
 
 def _rows(reader: Reader) -> Iterator[Row]:

@@ -7,7 +7,6 @@ is not UTF-8 has both in Base64, as ``{"key": …, "value": …}``. ``docs/forma
 
 from __future__ import annotations
 
-import hashlib
 import os
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator
@@ -25,6 +24,7 @@ from ..engine.scan import row_chunks
 from ..errors import StateError
 from ..types import Mode
 from .convert import identity_of
+from .row_digest import RowDigest
 
 #: The beginning of the first line. No line of another dump begins so.
 HEADER: Final = b'{"treehub-level dump":'
@@ -69,7 +69,7 @@ def dump_whole(
             raise StateError(f"{source.name!r} is a half-made copy: complete the copy first")
         mode, store_id = identity_of(snapshot, OwnRecords(space, source.name))
         header = {"treehub-level dump": _VERSION, "mode": mode.value, "store": store_id, "prefix": prefix}
-        file, digest, count = stream(), _Digest(), 0
+        file, digest, count = stream(), RowDigest(), 0
         file.write(orjson.dumps(header, option=orjson.OPT_APPEND_NEWLINE))
         for chunk in row_chunks(snapshot, None, None):
             for row in chunk:
@@ -157,7 +157,7 @@ class _WholeLoader:
 
     def run(self, lines: Iterator[tuple[int, bytes, Any]]) -> int:
         """Write all rows, and compare them with the last line. Return their number."""
-        digest = _Digest()
+        digest = RowDigest()
         for count, (number, text, document) in enumerate(lines):
             if isinstance(document, dict) and document.keys() == {"rows", "sha256"}:
                 if document != {"rows": count, "sha256": digest.text}:
@@ -182,24 +182,6 @@ class _WholeLoader:
         self._bytes += self._batch_bytes
         self._batch, self._batch_bytes = [], 0
         self._progress(self._bytes)
-
-
-class _Digest:
-    """The SHA-256 of rows: see `CopyReport.sha256`."""
-
-    def __init__(self) -> None:
-        self._hash = hashlib.sha256()
-
-    def add(self, row: Row) -> None:
-        """Add a row."""
-        for part in row:
-            self._hash.update(len(part).to_bytes(8, "big"))
-            self._hash.update(part)
-
-    @property
-    def text(self) -> str:
-        """The digest as hexadecimal text."""
-        return self._hash.hexdigest()
 
 
 def _line_of(row: Row) -> bytes:

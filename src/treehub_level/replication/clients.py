@@ -53,6 +53,11 @@ def forget_step(store: Store, client: str) -> Step[bool]:
     return step
 
 
+def client_document(client: ClientInfo) -> dict[str, object]:
+    """Return a client as a JSON object."""
+    return {**client._asdict(), "pushed_at": None if client.pushed_at is None else clock.utc_text(client.pushed_at)}
+
+
 def _info_of(reader: Reader, records: OwnRecords, head: int, client: str, decision: Decision) -> ClientInfo:
     after = decision.ack.after
     has_pushed = after > decision.ack.before

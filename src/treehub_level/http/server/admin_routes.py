@@ -10,8 +10,8 @@ from typing import Any, Final
 from starlette.responses import Response
 
 from ...errors import LevelError, StateError
+from ...replication.clients import client_document
 from ...replication.fields import decode_message
-from ...types import ClientInfo
 from . import query
 from .dispatch import RequestContext
 from .identities import Identity
@@ -83,12 +83,6 @@ async def forget_client(context: RequestContext) -> Response:
     if not await context.database.forget_client(context.request.path_params["id"]):
         raise RefusedError(404, "LEVEL_NOT_FOUND", "there is no such client in this database")
     return Response(status_code=204)
-
-
-def client_document(client: ClientInfo) -> dict[str, object]:
-    """Return a client as a JSON object, with its time in UTC (RFC 3339)."""
-    pushed_at = None if client.pushed_at is None else f"{client.pushed_at:%Y-%m-%dT%H:%M:%SZ}"
-    return {**client._asdict(), "pushed_at": pushed_at}
 
 
 def _name_in(body: object, identity: Identity) -> str | None:

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Final
 
+from ...engine.clock import utc_text
+from .catalog import DATABASE_NAME
+
 #: The time for which a dropped database is kept.
 KEEP: Final = timedelta(days=1)
 
 #: The name under which a catalog stores a dropped database: the time in UTC, and the name.
-_STORED: Final = re.compile(r"([0-9]{8}T[0-9]{6}\.[0-9]{6})Z-([a-z0-9][a-z0-9_-]{0,63})")
+_STORED: Final = re.compile(rf"([0-9]{{8}}T[0-9]{{6}}\.[0-9]{{6}})Z-({DATABASE_NAME.pattern})")
 _TIME: Final = "%Y%m%dT%H%M%S.%f"
 
 
@@ -50,6 +53,6 @@ class DroppedDatabase:
         return cls(found[2], dropped_at.replace(tzinfo=timezone.utc))
 
     def document(self) -> dict[str, str]:
-        """Return the database as a JSON object, with times in UTC (RFC 3339)."""
+        """Return the database as a JSON object."""
         times = {"dropped_at": self.dropped_at, "removed_at": self.removed_at}
-        return {"name": self.name, **{key: f"{time:%Y-%m-%dT%H:%M:%SZ}" for key, time in times.items()}}
+        return {"name": self.name, **{key: utc_text(time) for key, time in times.items()}}

@@ -55,7 +55,14 @@ class Identity:
     """
 
     __slots__ = (
-        *("access", "databases", "expires", "id", "max_writes_per_minute", "name", "operator", "prefixes"),
+        "access",
+        "databases",
+        "expires",
+        "id",
+        "max_writes_per_minute",
+        "name",
+        "operator",
+        "prefixes",
         "write",
     )
 

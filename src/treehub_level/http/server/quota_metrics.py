@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from itertools import islice
 
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 
+from .collectors import ScrapedCollector
 from .metrics import MAX_LABELS
 from .quotas import Quotas
 
 
-class QuotaCollector(Collector):
+class QuotaCollector(ScrapedCollector):
     """Reads the sizes of the databases with a quota, the first 100 of them, at each scrape.
 
     Args:

@@ -8,12 +8,12 @@ from typing import Final, NamedTuple
 
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.metrics_core import Metric
-from prometheus_client.registry import Collector
 
 from ... import __version__, _core
 from ...errors import StorageError
 from .certificate import Certificate
 from .client_positions import ClientLag, ClientPositions
+from .collectors import ScrapedCollector
 from .database_statistics import DatabaseStatistics, StatisticsReader
 from .tokens import Tokens
 
@@ -94,7 +94,7 @@ _DATABASE_METRICS: Final = (
 )
 
 
-class DatabaseCollector(Collector):
+class DatabaseCollector(ScrapedCollector):
     """Collects the metrics of databases from their last known figures.
 
     Args:
@@ -112,10 +112,6 @@ class DatabaseCollector(Collector):
         self._statistics = statistics
         self._clients = clients
         self._labels = labels
-
-    def describe(self) -> list[Metric]:
-        """Return nothing: without it, the registration would collect."""
-        return []
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics."""
@@ -151,7 +147,7 @@ def _family(
     return family
 
 
-class ExpiryCollector(Collector):
+class ExpiryCollector(ScrapedCollector):
     """Collects the times at which tokens and the certificate expire.
 
     Args:
@@ -162,10 +158,6 @@ class ExpiryCollector(Collector):
     def __init__(self, tokens: Tokens | None, certificate: Callable[[], Certificate | None]) -> None:
         self._tokens = tokens
         self._certificate = certificate
-
-    def describe(self) -> list[Metric]:
-        """Return nothing: without it, the registration would collect."""
-        return []
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics."""
@@ -201,12 +193,8 @@ class ExpiryCollector(Collector):
         yield from (readable, valid, expiry)
 
 
-class BuildCollector(Collector):
+class BuildCollector(ScrapedCollector):
     """Tells the version of the package, its core, and the version of Python."""
-
-    def describe(self) -> list[Metric]:
-        """Return nothing: without it, the registration would collect."""
-        return []
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metric."""

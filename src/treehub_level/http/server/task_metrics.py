@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from itertools import islice
 
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 
+from .collectors import ScrapedCollector
 from .hub import Hub
 from .metrics import MAX_LABELS
 
 
-class TaskCollector(Collector):
+class TaskCollector(ScrapedCollector):
     """Reads the records of the tasks at each scrape: the first 100 databases of each task.
 
     Args:
