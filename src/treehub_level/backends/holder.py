@@ -110,11 +110,6 @@ def announce(*, program: str | None = None, url: str | None = None) -> None:
     _Announced.url = url or _Announced.url
 
 
-def withdraw_url() -> None:
-    """Forget the URL of the server, which has stopped."""
-    _Announced.url = None
-
-
 def this_process() -> Holder:
     """Return the running process."""
     pid = os.getpid()

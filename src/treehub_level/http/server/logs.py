@@ -12,15 +12,13 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal
 
 from ...escapes import escape_unsafe
 from ...redaction import redact_text
 
 LogFormat = Literal["text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
-LOG_FORMATS: Final[tuple[LogFormat, ...]] = get_args(LogFormat)
-LOG_LEVELS: Final[tuple[LogLevel, ...]] = get_args(LogLevel)
 
 #: The most characters of a text line, and of the message and the traceback of a line in JSON,
 #: without the ellipsis of a shortened one.
