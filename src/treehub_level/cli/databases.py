@@ -110,7 +110,7 @@ class _OfServer:
 
 @contextmanager
 def _databases(
-    root: str, *, token_file: str | None, insecure: bool, backend: str, prefix: str, creating: bool = False
+    root: str, token_file: str | None, insecure: bool, backend: str, prefix: str, *, creating: bool = False
 ) -> Iterator[_Databases]:
     """Yield the databases of a directory or of a server, and name the causes of failures.
 
@@ -156,9 +156,7 @@ def create(
     A running server serves it from the next request on. On a server this needs the token of an
     operator.
     """
-    with _databases(
-        root, token_file=token_file, insecure=insecure, backend=backend, prefix=metadata_prefix, creating=True
-    ) as databases:
+    with _databases(root, token_file, insecure, backend, metadata_prefix, creating=True) as databases:
         databases.create(name)
     _report(as_json, {"created": name}, f"created {name}")
 
@@ -178,9 +176,7 @@ def rename(
     It stays the same store: clients go on under the new URL, without a new first sync. Under the
     old one they get 404.
     """
-    with _databases(
-        root, token_file=token_file, insecure=insecure, backend=backend, prefix=metadata_prefix
-    ) as databases:
+    with _databases(root, token_file, insecure, backend, metadata_prefix) as databases:
         databases.rename(old, new)
     _report(as_json, {"renamed": old, "to": new}, f"renamed {old} to {new}")
 
@@ -200,9 +196,7 @@ def drop(
     Its clients get 404 at once. After a day the server, or the next command for the directory,
     removes it for good.
     """
-    with _databases(
-        root, token_file=token_file, insecure=insecure, backend=backend, prefix=metadata_prefix
-    ) as databases:
+    with _databases(root, token_file, insecure, backend, metadata_prefix) as databases:
         databases.drop(name, now=now)
     hours = int(KEEP.total_seconds() // 3600)
     undo = "" if now else f": `treehub-level undrop {root} {name}` restores it within {hours} hours"
@@ -223,9 +217,7 @@ def undrop(
 
     Of several that had the name, the one that was dropped last is restored.
     """
-    with _databases(
-        root, token_file=token_file, insecure=insecure, backend=backend, prefix=metadata_prefix
-    ) as databases:
+    with _databases(root, token_file, insecure, backend, metadata_prefix) as databases:
         restored = databases.undrop(name, to)
     _report(as_json, {"restored": name, "as": restored}, f"restored {name}{'' if to is None else f' as {to}'}")
 
@@ -244,9 +236,7 @@ def list_(
     With --dropped, each line has the name, the time at which the database was dropped, and the one
     from which on it is removed.
     """
-    with _databases(
-        root, token_file=token_file, insecure=insecure, backend=backend, prefix=metadata_prefix
-    ) as databases:
+    with _databases(root, token_file, insecure, backend, metadata_prefix) as databases:
         found = databases.dropped() if dropped else databases.names()
     for item in found:
         if as_json:
